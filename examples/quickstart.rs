@@ -1,0 +1,364 @@
+//! The same traffic at the same ailing server, first through a bare client, then behind a standard stack.
+//!
+//! Run it with `cargo run --example quickstart`. It needs nothing outside the process and ends within 30 s.
+
+use std::{
+    convert::Infallible,
+    fmt::{self, Display},
+    io, mem,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use buttress::{
+    Attempt, BoxError, ConfigError, Error, Fault, Outcome, Rejection, Stack,
+    circuit_breaker::{CircuitBreakerHandle, CircuitBreakerLayer},
+    retry::replay_fn,
+};
+use http_body_util::Empty;
+use hyper::{
+    Method, StatusCode,
+    body::{Bytes, Incoming},
+    server::conn::http1,
+};
+use hyper_util::{
+    client::legacy::{self, Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioIo},
+};
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    task::JoinSet,
+    time::{Instant, interval, sleep, timeout_at},
+};
+use tower::{Service, ServiceExt};
+
+type Request = hyper::Request<Empty<Bytes>>;
+type Response = hyper::Response<Incoming>;
+type HttpClient = Client<HttpConnector, Empty<Bytes>>;
+type CallError = Error<legacy::Error>;
+
+/// Puts a standard stack around an HTTP client. This is the part to copy.
+///
+/// The times are shortened so that the whole story takes seconds. A real service may well leave out
+/// all four lines that set one.
+fn protect(
+    client: HttpClient,
+) -> Result<
+    (
+        impl Service<Request, Response = Response, Error = CallError, Future: Send> + Clone,
+        CircuitBreakerHandle,
+    ),
+    ConfigError,
+> {
+    let breaker = CircuitBreakerLayer::builder()
+        .name("orders")
+        .time_window(Duration::from_secs(1))
+        .open_for(Duration::from_secs(1))
+        .max_open_for(Duration::from_secs(1))
+        .build()?;
+    let handle = breaker.handle();
+
+    // To send a GET twice does no harm. Of a POST nobody but you can know.
+    let gets = replay_fn(|req: &Request| (req.method() == Method::GET).then(|| req.clone()));
+
+    let stack = Stack::standard(gets)
+        .total_timeout(Duration::from_millis(500))
+        .attempt_timeout(Duration::from_millis(150))
+        .circuit_breaker(breaker)
+        .classify_fn(|result: Result<&Response, &_>| match result {
+            Ok(response) if response.status().is_server_error() => {
+                Outcome::Failure(Fault::Transient)
+            }
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::Failure(Fault::Transient),
+        });
+
+    Ok((stack.service(client.map_request(number_attempts)), handle))
+}
+
+/// Tells the server which attempt a request is, so that it can count the retries it receives.
+fn number_attempts(mut request: Request) -> Request {
+    if let Some(attempt) = Attempt::current() {
+        request.headers_mut().insert(ATTEMPT, attempt.number().into());
+    }
+    request
+}
+
+const ATTEMPT: &str = "x-attempt";
+
+/// Calls offered every second, whether or not the ones before are answered.
+const RATE: u32 = 40;
+
+/// How long the script of the server takes, and the traffic.
+const SECONDS: u64 = 12;
+
+/// How long the calls that are still under way then are waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let client: HttpClient = Client::builder(TokioExecutor::new())
+        // By default this client sends a request again by itself when a pooled connection turns out
+        // to be dead. Only the stack should repeat anything: it knows what may be, and counts it.
+        .retry_canceled_requests(false)
+        .build_http();
+
+    println!("A bare client, which waits for as long as the server lets it:");
+    let bare = run(client.clone().map_err(Error::Service), None).await?;
+
+    println!("\nThe same client in `Stack::standard`:");
+    let (stack, breaker) = protect(client)?;
+    let protected = run(stack, Some(&breaker)).await?;
+    let (opened, closed) = (breaker.snapshot().opened(), breaker.snapshot().closed());
+
+    println!("\n{:<24} {:>9} {:>9}", "", "bare", "protected");
+    let row = |what: &str, bare: &dyn Display, protected: &dyn Display| {
+        println!("{what:<24} {bare:>9} {protected:>9}");
+    };
+    row("calls", &bare.calls, &protected.calls);
+    row("  ok", &bare.ok, &protected.ok);
+    row("  failed", &bare.failed, &protected.failed);
+    row("  rejected", &bare.rejected, &protected.rejected);
+    row("  timed out", &bare.timed_out, &protected.timed_out);
+    row("the server received", &bare.server_requests, &protected.server_requests);
+    row("  of which retries", &bare.retries, &protected.retries);
+    row("callers waited, p50 ms", &bare.waited(50), &protected.waited(50));
+    row("callers waited, p99 ms", &bare.waited(99), &protected.waited(99));
+    row("breaker opened", &"-", &opened);
+    row("breaker closed", &"-", &closed);
+
+    let story_holds = bare.adds_up()
+        && protected.adds_up()
+        && bare.calls == protected.calls
+        && protected.server_requests < bare.server_requests
+        && protected.waited(99) < bare.waited(99)
+        && opened > 0
+        && closed > 0;
+    println!(
+        "\nsummary {{\"bare\":{{{}}},\"protected\":{{{},\"breaker_opened\":{opened},\"breaker_closed\":{closed}}}}}",
+        bare.json(),
+        protected.json(),
+    );
+    if story_holds { Ok(()) } else { Err("the stack did not do what this example says".into()) }
+}
+
+/// Starts a server, offers it the traffic, and prints a line a second.
+async fn run<S>(service: S, breaker: Option<&CircuitBreakerHandle>) -> Result<Tally, BoxError>
+where
+    S: Service<Request, Response = Response, Error = CallError, Future: Send>,
+    S: Clone + Send + 'static,
+{
+    let meter = Meter::default();
+    let address = serve(meter.clone()).await?;
+    let give_up = Instant::now() + Duration::from_secs(SECONDS) + PATIENCE;
+
+    println!("{HEADING}  breaker");
+    let mut total = Tally::default();
+    let mut calls = JoinSet::new();
+    let mut next = interval(Duration::from_secs(1) / RATE);
+    for second in 0..SECONDS {
+        for _ in 0..RATE {
+            // Callers come when they come, also while those before them are still waiting.
+            next.tick().await;
+            let request = hyper::Request::get(format!("http://{address}/orders"));
+            let call = service.clone().oneshot(request.body(Empty::new())?);
+            meter.note(|tally| tally.calls += 1);
+            calls.spawn(measure(call, meter.clone(), give_up));
+        }
+        let tally = meter.take();
+        let state =
+            breaker.map_or_else(|| "-".to_owned(), |breaker| format!("{:?}", breaker.state()));
+        println!("{:>2} {:<8}{tally}  {state}", second + 1, ServerIs::at(second).name());
+        total.add(tally);
+    }
+    while calls.join_next().await.is_some() {}
+    total.add(meter.take());
+    Ok(total)
+}
+
+/// Makes one call and notes what became of it.
+async fn measure(
+    call: impl Future<Output = Result<Response, CallError>>,
+    meter: Meter,
+    give_up: Instant,
+) {
+    let started = Instant::now();
+    // Not a timeout of the calls: only the end of this run.
+    let answer = timeout_at(give_up, call).await;
+    meter.note(|tally| {
+        tally.waits.push(started.elapsed());
+        match answer {
+            Ok(Ok(response)) if response.status().is_success() => tally.ok += 1,
+            Ok(Err(Error::Rejected(rejection))) => match rejection {
+                Rejection::TimedOut(_) | Rejection::DeadlineExceeded(_) => tally.timed_out += 1,
+                _ => tally.rejected += 1,
+            },
+            // A 5xx, a broken connection, or no answer before the run was over.
+            _ => tally.failed += 1,
+        }
+    });
+}
+
+/// What the server is like: three seconds of each, and then well again.
+#[derive(Clone, Copy)]
+enum ServerIs {
+    Healthy,
+    Slow,
+    Failing,
+}
+
+impl ServerIs {
+    fn at(second: u64) -> Self {
+        match second {
+            3..6 => Self::Slow,
+            6..9 => Self::Failing,
+            _ => Self::Healthy,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Slow => "slow",
+            Self::Failing => "failing",
+        }
+    }
+}
+
+/// How many requests the server works on at once, as a thread pool or a connection pool would allow.
+/// The others wait in line.
+const WORKERS: usize = 24;
+
+/// Starts a server, and with it the script that it goes through.
+async fn serve(meter: Meter) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    let workers = Arc::new(Semaphore::new(WORKERS));
+    let started = Instant::now();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (meter, workers) = (meter.clone(), Arc::clone(&workers));
+            let service = hyper::service::service_fn(move |request| {
+                answer(request, meter.clone(), Arc::clone(&workers), started)
+            });
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    Ok(address)
+}
+
+async fn answer(
+    request: hyper::Request<Incoming>,
+    meter: Meter,
+    workers: Arc<Semaphore>,
+    started: Instant,
+) -> Result<hyper::Response<Empty<Bytes>>, Infallible> {
+    let retry = request.headers().get(ATTEMPT).is_some_and(|number| number != "1");
+    meter.note(|tally| {
+        tally.server_requests += 1;
+        tally.retries += u64::from(retry);
+    });
+    let _worker = workers.acquire().await;
+    let (status, work) = match ServerIs::at(started.elapsed().as_secs()) {
+        ServerIs::Healthy => (StatusCode::OK, Duration::from_millis(20)),
+        ServerIs::Slow => (StatusCode::OK, Duration::from_millis(1500)),
+        ServerIs::Failing => (StatusCode::SERVICE_UNAVAILABLE, Duration::ZERO),
+    };
+    sleep(work).await;
+    let mut response = hyper::Response::new(Empty::new());
+    *response.status_mut() = status;
+    Ok(response)
+}
+
+/// What happened, in a second or in a run.
+#[derive(Default)]
+struct Tally {
+    calls: u64,
+    ok: u64,
+    failed: u64,
+    rejected: u64,
+    timed_out: u64,
+    retries: u64,
+    server_requests: u64,
+    /// How long each caller waited, whatever the answer was.
+    waits: Vec<Duration>,
+}
+
+const HEADING: &str =
+    " s server   sent   ok failed rejected timed-out retried received p50-ms p99-ms";
+
+impl Tally {
+    fn add(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.ok += other.ok;
+        self.failed += other.failed;
+        self.rejected += other.rejected;
+        self.timed_out += other.timed_out;
+        self.retries += other.retries;
+        self.server_requests += other.server_requests;
+        self.waits.extend(other.waits);
+    }
+
+    fn adds_up(&self) -> bool {
+        self.calls == self.ok + self.failed + self.rejected + self.timed_out
+    }
+
+    /// How many milliseconds the luckiest so many percent of the callers waited at most.
+    fn waited(&self, percent: usize) -> u128 {
+        let mut waits = self.waits.clone();
+        waits.sort_unstable();
+        let rank = (waits.len() * percent).div_ceil(100);
+        waits.get(rank.saturating_sub(1)).map_or(0, Duration::as_millis)
+    }
+
+    fn json(&self) -> String {
+        format!(
+            "\"calls\":{},\"ok\":{},\"failed\":{},\"rejected\":{},\"timed_out\":{},\"retries\":{},\
+             \"server_requests\":{},\"p50_ms\":{},\"p99_ms\":{}",
+            self.calls,
+            self.ok,
+            self.failed,
+            self.rejected,
+            self.timed_out,
+            self.retries,
+            self.server_requests,
+            self.waited(50),
+            self.waited(99),
+        )
+    }
+}
+
+impl Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:>5} {:>4} {:>6} {:>8} {:>9} {:>7} {:>8} {:>6} {:>6}",
+            self.calls,
+            self.ok,
+            self.failed,
+            self.rejected,
+            self.timed_out,
+            self.retries,
+            self.server_requests,
+            self.waited(50),
+            self.waited(99),
+        )
+    }
+}
+
+/// The tally that the callers and the server write to.
+#[derive(Clone, Default)]
+struct Meter(Arc<Mutex<Tally>>);
+
+impl Meter {
+    fn note(&self, change: impl FnOnce(&mut Tally)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What happened since the last time this was asked.
+    fn take(&self) -> Tally {
+        mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

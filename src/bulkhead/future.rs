@@ -1,0 +1,195 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep};
+use tower_service::Service;
+
+use super::{
+    layer::Queue,
+    queue::{Entry, Permit, Place, Slots},
+};
+use crate::{
+    BulkheadFull, CarryRejection, QueueTimedOut, Rejection,
+    deadline::{self, poll_timer},
+    oneshot::Oneshot,
+    telemetry,
+};
+
+pin_project! {
+    /// The future of a [`Bulkhead`](super::Bulkhead).
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F> {
+        // The call stands before its slot, for what is dropped first must still hold it.
+        Called { #[pin] future: F, permit: Permit },
+        Refused { refusal: BulkheadFull },
+        Done,
+    }
+}
+
+impl<F> ResponseFuture<F> {
+    pub(super) fn called(future: F, permit: Permit) -> Self {
+        Self { state: State::Called { future, permit } }
+    }
+
+    pub(super) fn refused(refusal: BulkheadFull) -> Self {
+        Self { state: State::Refused { refusal } }
+    }
+}
+
+impl<F, T, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<T, E>>,
+    E: CarryRejection,
+{
+    type Output = Result<T, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        let result = match state.as_mut().project() {
+            StateProj::Called { future, permit } => ready!(permit.run(|| future.poll(cx))),
+            StateProj::Refused { refusal } => Err(refuse(refusal.clone())),
+            StateProj::Done => panic!("a response future was polled after it had ended"),
+        };
+        // The slot comes back with the answer, not when the caller gets round to dropping us.
+        state.set(State::Done);
+        Poll::Ready(result)
+    }
+}
+
+impl<F> fmt::Debug for ResponseFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("bulkhead::ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+fn refuse<E: CarryRejection>(reason: impl Into<Rejection>) -> E {
+    let rejection = reason.into();
+    telemetry::rejected(&rejection);
+    E::from_rejection(rejection)
+}
+
+pin_project! {
+    /// The future of a [`QueuedBulkhead`](super::QueuedBulkhead).
+    #[must_use = "futures do nothing unless polled"]
+    pub struct QueuedResponseFuture<S: Service<Req>, Req> {
+        #[pin]
+        state: QueuedState<S, Req>,
+    }
+}
+
+pin_project! {
+    #[project = QueuedStateProj]
+    enum QueuedState<S: Service<Req>, Req> {
+        Queued { waiting: Option<(S, Req)>, place: Place, wait: Wait, #[pin] timer: Option<Sleep> },
+        // The call stands before its slot, for what is dropped first must still hold it.
+        Called { #[pin] future: Oneshot<S, Req>, permit: Permit },
+        Refused { refusal: BulkheadFull },
+        Done,
+    }
+}
+
+/// How long a call may wait in the queue.
+struct Wait {
+    longest: Duration,
+    /// `None` if that is beyond what the clock can express.
+    end: Option<Instant>,
+}
+
+impl<S: Service<Req>, Req> QueuedResponseFuture<S, Req> {
+    pub(super) fn called(future: Oneshot<S, Req>, permit: Permit) -> Self {
+        Self { state: QueuedState::Called { future, permit } }
+    }
+
+    pub(super) fn enter(service: S, request: Req, slots: &Arc<Slots>, queue: Queue) -> Self {
+        let state = match slots.enter(queue.capacity, Waker::noop().clone()) {
+            Entry::Granted(permit) => {
+                QueuedState::Called { future: Oneshot::waiting(service, request), permit }
+            }
+            Entry::Queued(place) => {
+                telemetry::call_queued(slots.name(), slots.queued());
+                let longest = queue.max_wait;
+                QueuedState::Queued {
+                    waiting: Some((service, request)),
+                    place,
+                    wait: Wait { longest, end: deadline::now().checked_add(longest) },
+                    timer: None,
+                }
+            }
+            Entry::Full => QueuedState::Refused { refusal: slots.refusal() },
+        };
+        Self { state }
+    }
+}
+
+impl<S, Req> Future for QueuedResponseFuture<S, Req>
+where
+    S: Service<Req>,
+    S::Error: CarryRejection,
+{
+    type Output = Result<S::Response, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        let result = loop {
+            let next = match state.as_mut().project() {
+                QueuedStateProj::Called { future, permit } => {
+                    break ready!(permit.run(|| future.poll(cx)));
+                }
+                QueuedStateProj::Refused { refusal } => break Err(refuse(refusal.clone())),
+                QueuedStateProj::Queued { waiting, place, wait, timer } => match place.poll(cx) {
+                    // The slot before the timer: a call whose turn has come is not late.
+                    Poll::Ready(permit) => {
+                        let waiting = waiting.take();
+                        let (service, request) = waiting.expect("a place is left only once");
+                        QueuedState::Called { future: Oneshot::waiting(service, request), permit }
+                    }
+                    Poll::Pending => {
+                        ready!(wait.poll_end(timer, cx));
+                        let name = place.slots().name().clone();
+                        break Err(refuse(QueueTimedOut::new(name, wait.longest)));
+                    }
+                },
+                QueuedStateProj::Done => {
+                    panic!("a response future was polled after it had ended")
+                }
+            };
+            state.set(next);
+        };
+        // The slot comes back with the answer, not when the caller gets round to dropping us.
+        state.set(QueuedState::Done);
+        Poll::Ready(result)
+    }
+}
+
+impl Wait {
+    /// Waits for the end, without a timer if an ambient deadline is nearer: its owner ends the call.
+    fn poll_end(&self, timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.end {
+            Some(end) if deadline::deadline().is_none_or(|outer| end < outer) => {
+                poll_timer(timer, end, cx)
+            }
+            _ => Poll::Pending,
+        }
+    }
+}
+
+impl<S: Service<Req>, Req> fmt::Debug for QueuedResponseFuture<S, Req> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueuedResponseFuture").finish_non_exhaustive()
+    }
+}

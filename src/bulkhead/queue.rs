@@ -1,0 +1,244 @@
+//! The slots of a bulkhead, and the queue for them.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use crate::{
+    BulkheadFull, Name,
+    admission::{Admission, Ledger},
+    waiters::{Key, Waiters, lock},
+};
+
+/// A slot that is held; it comes back when this is finished or dropped.
+pub(super) type Permit = Admission<Slots>;
+
+/// The slots of one bulkhead.
+///
+/// One word holds how many are taken and how many callers queue for one. As long as nobody queues,
+/// taking a slot and giving it back are one atomic step each. Who joins the queue does so under the
+/// lock and in the same word, so a slot cannot come back unseen in between. The queue is served
+/// before anyone else.
+pub(super) struct Slots {
+    name: Name,
+    limit: AtomicU32,
+    word: AtomicU64,
+    waiters: Mutex<Waiters>,
+}
+
+const ONE_TAKEN: u64 = 1;
+const ONE_QUEUED: u64 = 1 << 32;
+
+fn taken(word: u64) -> u32 {
+    word as u32
+}
+
+fn queued(word: u64) -> u32 {
+    (word >> 32) as u32
+}
+
+/// What became of an attempt to enter the queue.
+pub(super) enum Entry {
+    Granted(Permit),
+    Queued(Place),
+    Full,
+}
+
+impl Slots {
+    pub(super) fn new(name: Name, limit: u32) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            limit: AtomicU32::new(limit),
+            word: AtomicU64::new(0),
+            waiters: Mutex::default(),
+        })
+    }
+
+    pub(super) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    pub(super) fn limit(&self) -> u32 {
+        self.limit.load(Ordering::Acquire)
+    }
+
+    pub(super) fn in_flight(&self) -> u32 {
+        taken(self.word.load(Ordering::Acquire))
+    }
+
+    pub(super) fn queued(&self) -> u32 {
+        queued(self.word.load(Ordering::Acquire))
+    }
+
+    pub(super) fn refusal(&self) -> BulkheadFull {
+        BulkheadFull::new(self.name.clone(), self.limit())
+    }
+
+    /// Takes a slot if one is free and nobody queues for it.
+    pub(super) fn try_take(self: &Arc<Self>) -> Option<Permit> {
+        let limit = self.limit();
+        let take = |word| {
+            let free = queued(word) == 0 && taken(word) < limit;
+            free.then_some(word + ONE_TAKEN)
+        };
+        self.step(take).then(|| Admission::new(Arc::clone(self), ()))
+    }
+
+    /// Takes a slot, or a place in a queue of at most `capacity`.
+    ///
+    /// The waker may be one that does nothing, if the place is polled before anybody waits for it.
+    pub(super) fn enter(self: &Arc<Self>, capacity: u32, waker: Waker) -> Entry {
+        let mut waiters = lock(&self.waiters);
+        loop {
+            let limit = self.limit();
+            let word = self.word.load(Ordering::Acquire);
+            let free = queued(word) == 0 && taken(word) < limit;
+            if !free && queued(word) >= capacity {
+                drop(waiters);
+                return Entry::Full;
+            }
+            let next = word + if free { ONE_TAKEN } else { ONE_QUEUED };
+            if !self.replace(word, next) {
+                continue;
+            }
+            if free {
+                drop(waiters);
+                return Entry::Granted(Admission::new(Arc::clone(self), ()));
+            }
+            let key = waiters.push(waker);
+            return Entry::Queued(Place { slots: Arc::clone(self), key: Some(key) });
+        }
+    }
+
+    /// Changes the limit and lets in as many waiters as it now allows.
+    pub(super) fn resize(&self, limit: u32) {
+        {
+            // Under the lock, so that nobody joins the queue for the limit as it was.
+            let _waiters = lock(&self.waiters);
+            self.limit.store(limit, Ordering::Release);
+        }
+        while self.serve_one() {}
+    }
+
+    fn give_back(&self) {
+        let unqueued = |word| (queued(word) == 0).then(|| word - ONE_TAKEN);
+        if self.step(unqueued) {
+            return;
+        }
+        self.step(|word| Some(word - ONE_TAKEN));
+        self.serve_one();
+    }
+
+    /// Hands a free slot to the first in the queue; whether there was a slot and a waiter.
+    fn serve_one(&self) -> bool {
+        let waker = {
+            let mut waiters = lock(&self.waiters);
+            let limit = self.limit();
+            let hand_over = |word| {
+                let possible = queued(word) > 0 && taken(word) < limit;
+                possible.then(|| word + ONE_TAKEN - ONE_QUEUED)
+            };
+            if !self.step(hand_over) {
+                return false;
+            }
+            waiters.call_first()
+        };
+        // After the lock: a waker is code of somebody else.
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        true
+    }
+
+    /// Changes the word by `change`, unless that says no; whether it was changed.
+    fn step(&self, change: impl FnMut(u64) -> Option<u64>) -> bool {
+        self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, change).is_ok()
+    }
+
+    fn replace(&self, current: u64, new: u64) -> bool {
+        self.word.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+impl Ledger for Slots {
+    type Stamp = ();
+    type Verdict = ();
+
+    fn finished(&self, (): (), (): ()) {
+        self.give_back();
+    }
+
+    fn abandoned(&self, (): (), _panicked: bool) {
+        self.give_back();
+    }
+}
+
+impl fmt::Debug for Slots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slots")
+            .field("name", &self.name)
+            .field("limit", &self.limit())
+            .field("in_flight", &self.in_flight())
+            .field("queued", &self.queued())
+            .finish()
+    }
+}
+
+/// A place in the queue. Dropped, it is free for the next: a slot that was handed to it already is
+/// handed on.
+pub(super) struct Place {
+    slots: Arc<Slots>,
+    /// `None` once the slot is taken.
+    key: Option<Key>,
+}
+
+impl Place {
+    pub(super) fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    /// Waits until a slot is handed over. Not to be polled again after that.
+    pub(super) fn poll(&mut self, cx: &Context<'_>) -> Poll<Permit> {
+        let Some(key) = self.key else { return Poll::Pending };
+        let waker = cx.waker().clone();
+        let mut waiters = lock(&self.slots.waiters);
+        if !waiters.is_called(key) {
+            let outdated = waiters.set_waker(key, waker);
+            drop(waiters);
+            drop(outdated);
+            return Poll::Pending;
+        }
+        let _ = waiters.remove(key);
+        drop(waiters);
+        self.key = None;
+        Poll::Ready(Admission::new(Arc::clone(&self.slots), ()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let Some(key) = self.key.take() else { return };
+        let removed = {
+            let mut waiters = lock(&self.slots.waiters);
+            let removed = waiters.remove(key);
+            if removed.is_err() {
+                self.slots.step(|word| Some(word - ONE_QUEUED));
+            }
+            removed
+        };
+        if removed.is_ok() {
+            self.slots.give_back();
+        }
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,183 @@
+use std::{
+    fmt, mem,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use tower_service::Service;
+
+use super::{
+    QueuedResponseFuture, ResponseFuture,
+    layer::{Queue, WhenFull},
+    queue::{Entry, Permit, Place, Slots},
+};
+use crate::{CarryRejection, oneshot::Oneshot};
+
+/// Lets a limited number of calls run at once. See the [module docs](super).
+pub struct Bulkhead<S> {
+    inner: S,
+    slots: Arc<Slots>,
+    when_full: WhenFull,
+    admission: Admission,
+}
+
+/// Decided by the first `poll_ready`, and kept until `call` spends it.
+#[derive(Default)]
+enum Admission {
+    #[default]
+    Undecided,
+    Granted(Permit),
+    Waiting(Place),
+    Refused,
+}
+
+impl<S> Bulkhead<S> {
+    pub(super) fn new(inner: S, slots: Arc<Slots>, when_full: WhenFull) -> Self {
+        Self { inner, slots, when_full, admission: Admission::Undecided }
+    }
+}
+
+accessors!(Bulkhead<S>);
+
+impl<S: Clone> Clone for Bulkhead<S> {
+    fn clone(&self) -> Self {
+        // A slot, and a place in the queue, belong to the instance that was polled.
+        Self::new(self.inner.clone(), Arc::clone(&self.slots), self.when_full)
+    }
+}
+
+impl<S, Req> Service<Req> for Bulkhead<S>
+where
+    S: Service<Req>,
+    S::Error: CarryRejection,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        loop {
+            self.admission = match &mut self.admission {
+                Admission::Granted(_) => return self.inner.poll_ready(cx),
+                // A readiness error would be the end of the service, so `call` refuses. The inner
+                // service is left alone: it may be what is stuck, and asking it may reserve.
+                Admission::Refused => return Poll::Ready(Ok(())),
+                Admission::Waiting(place) => Admission::Granted(ready!(place.poll(cx))),
+                Admission::Undecided => match (self.slots.try_take(), self.when_full) {
+                    (Some(permit), _) => Admission::Granted(permit),
+                    (None, WhenFull::Reject) => Admission::Refused,
+                    (None, WhenFull::Wait) => {
+                        match self.slots.enter(u32::MAX, cx.waker().clone()) {
+                            Entry::Granted(permit) => Admission::Granted(permit),
+                            Entry::Queued(place) => {
+                                self.admission = Admission::Waiting(place);
+                                return Poll::Pending;
+                            }
+                            Entry::Full => Admission::Refused,
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let permit = match mem::take(&mut self.admission) {
+            Admission::Granted(permit) => Some(permit),
+            // Called without having been ready, which no caller should.
+            Admission::Undecided => self.slots.try_take(),
+            Admission::Waiting(_) | Admission::Refused => None,
+        };
+        match permit {
+            Some(mut permit) => {
+                let future = permit.run(|| self.inner.call(request));
+                ResponseFuture::called(future, permit)
+            }
+            None => ResponseFuture::refused(self.slots.refusal()),
+        }
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Bulkhead<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bulkhead")
+            .field("inner", &self.inner)
+            .field("slots", &self.slots)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Lets a limited number of calls run at once and queues the others. See the [module docs](super).
+pub struct QueuedBulkhead<S> {
+    inner: S,
+    slots: Arc<Slots>,
+    queue: Queue,
+    admission: QueuedAdmission,
+}
+
+/// Decided by the first `poll_ready`, and kept until `call` spends it.
+#[derive(Default)]
+enum QueuedAdmission {
+    #[default]
+    Undecided,
+    Granted(Permit),
+    /// No slot was free, so the call takes a place in the queue.
+    ToBeQueued,
+}
+
+impl<S> QueuedBulkhead<S> {
+    pub(super) fn new(inner: S, slots: Arc<Slots>, queue: Queue) -> Self {
+        Self { inner, slots, queue, admission: QueuedAdmission::Undecided }
+    }
+}
+
+accessors!(QueuedBulkhead<S>);
+
+impl<S: Clone> Clone for QueuedBulkhead<S> {
+    fn clone(&self) -> Self {
+        // A slot belongs to the instance that was polled.
+        Self::new(self.inner.clone(), Arc::clone(&self.slots), self.queue)
+    }
+}
+
+impl<S, Req> Service<Req> for QueuedBulkhead<S>
+where
+    S: Service<Req> + Clone,
+    S::Error: CarryRejection,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = QueuedResponseFuture<S, Req>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        if let QueuedAdmission::Undecided = self.admission {
+            self.admission = match self.slots.try_take() {
+                Some(permit) => QueuedAdmission::Granted(permit),
+                None => QueuedAdmission::ToBeQueued,
+            };
+        }
+        match self.admission {
+            QueuedAdmission::Granted(_) => self.inner.poll_ready(cx),
+            // The service is not asked: a call in the queue must not hold a reservation in it.
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        if let QueuedAdmission::Granted(mut permit) = mem::take(&mut self.admission) {
+            let future = permit.run(|| self.inner.call(request));
+            return QueuedResponseFuture::called(Oneshot::called(future), permit);
+        }
+        let service = self.inner.clone();
+        QueuedResponseFuture::enter(service, request, &self.slots, self.queue)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for QueuedBulkhead<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QueuedBulkhead")
+            .field("inner", &self.inner)
+            .field("slots", &self.slots)
+            .finish_non_exhaustive()
+    }
+}

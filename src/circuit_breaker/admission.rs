@@ -1,0 +1,184 @@
+//! One call that a breaker let through, and what becomes of it.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    layer::Shared,
+    state::{Core, Decision, Refusal},
+    window::Sample,
+};
+use crate::{
+    CarryRejection, Classify, Fault, Outcome, RetryHint,
+    admission::{Admission, Ledger},
+    deadline,
+    outcome::{hint, judge},
+};
+
+/// What an admission belongs to: a breaker, alone or with its classifier.
+pub trait Breaker {
+    /// The breaker itself.
+    fn core(&self) -> &Core;
+}
+
+impl Breaker for Core {
+    fn core(&self) -> &Core {
+        self
+    }
+}
+
+/// Where the classifier of a call is found.
+pub trait Judge<B> {
+    /// Who judges the result.
+    type Classifier;
+
+    /// The classifier, which lives in the breaker or here.
+    fn classifier<'a>(&'a self, breaker: &'a B) -> &'a Self::Classifier;
+}
+
+/// Beside the breaker's state: a call then shares both by one reference count.
+impl<C> Judge<Shared<C>> for () {
+    type Classifier = C;
+
+    fn classifier<'a>(&'a self, breaker: &'a Shared<C>) -> &'a C {
+        breaker.classifier()
+    }
+}
+
+/// Apart from it, where one classifier serves the breakers of all keys.
+impl<C> Judge<Core> for Arc<C> {
+    type Classifier = C;
+
+    fn classifier<'a>(&'a self, _: &'a Core) -> &'a C {
+        self
+    }
+}
+
+/// What identifies a call that was let through.
+#[derive(Debug)]
+pub struct Stamp {
+    generation: u64,
+    /// The lease, if it is a probe.
+    lease: Option<u64>,
+    /// When it began. Read late where only a drop asks for it: an answer that is there at once then
+    /// costs no look at the clock.
+    began: Option<Instant>,
+}
+
+/// How a call ended that ran to its end.
+#[derive(Debug)]
+pub struct Verdict {
+    outcome: Outcome,
+    hint: Option<Duration>,
+    ended: Option<Instant>,
+}
+
+/// A call that was let through by breaker `B`.
+pub(super) type Admitted<B> = Admission<B>;
+
+/// Puts a decision to let a call through into a guard; `Err` is the refusal.
+pub(super) fn guard<B: Breaker>(
+    breaker: &Arc<B>,
+    decision: Decision,
+) -> Result<Admitted<B>, Refusal> {
+    let (generation, lease) = match decision {
+        Decision::Admitted { generation } => (generation, None),
+        Decision::Probe { generation, lease } => (generation, Some(lease)),
+        Decision::Refused(refusal) => return Err(refusal),
+    };
+    let began = breaker.core().config().slow_calls.map(|_| deadline::now());
+    Ok(Admission::new(Arc::clone(breaker), Stamp { generation, lease, began }))
+}
+
+impl<B: Breaker> Admission<B> {
+    /// Judges the result and counts it.
+    pub(super) fn settle<J, Res, E>(&mut self, judging: &J, result: Result<&Res, &E>)
+    where
+        J: Judge<B, Classifier: Classify<Res, E>>,
+        E: CarryRejection,
+    {
+        let verdict = self.run_with(|breaker| {
+            let classifier = judging.classifier(breaker);
+            let outcome = judge(classifier, result);
+            let hint = match outcome {
+                Outcome::Failure(fault) => asked_for(fault, hint(classifier, result)),
+                Outcome::Success | Outcome::Ignored => None,
+            };
+            let ended = breaker.core().config().slow_calls.map(|_| Instant::now());
+            Verdict { outcome, hint, ended }
+        });
+        if let Some(verdict) = verdict {
+            self.finish(verdict);
+        }
+    }
+
+    /// The call has to wait: from now on it matters how long.
+    pub(super) fn has_to_wait(&mut self) {
+        if let Some(stamp) = self.stamp() {
+            stamp.began.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// The lease, if this is a probe.
+    pub(super) fn probe(&mut self) -> Option<(u64, u64)> {
+        let stamp = self.stamp()?;
+        stamp.lease.map(|lease| (stamp.generation, lease))
+    }
+}
+
+/// How long the dependency asks to be left alone.
+fn asked_for(fault: Fault, hint: RetryHint) -> Option<Duration> {
+    match (hint, fault) {
+        (RetryHint::After(time), _) => Some(time),
+        (_, Fault::Overloaded { retry_after }) => retry_after,
+        _ => None,
+    }
+}
+
+impl<B: Breaker> Ledger for B {
+    type Stamp = Stamp;
+    type Verdict = Verdict;
+
+    fn finished(&self, stamp: Stamp, verdict: Verdict) {
+        let core = self.core();
+        let slow = match (core.config().slow_calls, stamp.began, verdict.ended) {
+            (Some(slow), Some(began), Some(ended)) => {
+                ended.saturating_duration_since(began) >= slow.longer_than
+            }
+            _ => false,
+        };
+        let failed = match verdict.outcome {
+            Outcome::Success => Some(false),
+            // What would fail anywhere, and what says nothing, neither trips nor heals.
+            Outcome::Failure(Fault::Permanent) | Outcome::Ignored => None,
+            Outcome::Failure(_) => Some(true),
+        };
+        match (stamp.lease, failed) {
+            (None, None) => {}
+            (None, Some(failed)) => {
+                let sample = Sample { failed, slow };
+                core.record(stamp.generation, sample, verdict.hint, verdict.ended);
+            }
+            (Some(lease), failed) => {
+                let passed = failed.map(|failed| !failed && !slow);
+                core.settle_probe(stamp.generation, lease, passed, verdict.hint);
+            }
+        }
+    }
+
+    fn abandoned(&self, stamp: Stamp, panicked: bool) {
+        let core = self.core();
+        let config = core.config();
+        if let Some(lease) = stamp.lease {
+            core.abandon_probe(stamp.generation, lease, panicked);
+            return;
+        }
+        let now = Instant::now();
+        let ran = stamp.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+        if panicked || ran >= config.abandoned_after {
+            let slow = config.slow_calls.is_some_and(|slow| ran >= slow.longer_than);
+            core.record(stamp.generation, Sample { failed: true, slow }, None, Some(now));
+        }
+    }
+}

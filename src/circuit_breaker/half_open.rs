@@ -1,0 +1,172 @@
+//! A round of probes, and the leases by which they are let through.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::layer::Config;
+
+/// One round of probes of a half-open breaker. It ends with a verdict.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    passed: u32,
+    failed: u32,
+    leases: Vec<Lease>,
+    /// Never used again, not even in a later round.
+    next_lease: u64,
+    /// Time that callers gave the dependency without waiting for its answer.
+    unanswered: Duration,
+}
+
+/// The right to send one probe, for a limited time: a probe that is never heard of again must not
+/// keep the breaker half-open for ever.
+#[derive(Debug)]
+struct Lease {
+    id: u64,
+    stage: Stage,
+    since: Instant,
+    /// `None` if the lease is longer than the clock can express.
+    end: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The service is not ready yet.
+    Readying,
+    /// The service is ready and the caller has not called.
+    Ready,
+    /// The call is under way.
+    Called,
+}
+
+/// What a round has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    Undecided,
+    Passed,
+    Failed,
+}
+
+impl Round {
+    pub(super) fn begin_after(previous: &Self) -> Self {
+        Self { next_lease: previous.next_lease, ..Self::default() }
+    }
+
+    pub(super) fn under_way(&self) -> u32 {
+        u32::try_from(self.leases.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn free_slots(&self, config: &Config) -> u32 {
+        config.probes.saturating_sub(self.passed + self.failed + self.under_way())
+    }
+
+    /// Lets one more probe through, if there is a slot for it.
+    pub(super) fn lease(&mut self, now: Instant, config: &Config) -> Option<u64> {
+        if self.free_slots(config) == 0 {
+            return None;
+        }
+        let id = self.next_lease;
+        self.next_lease += 1;
+        let end = now.checked_add(config.probe_lease);
+        self.leases.push(Lease { id, stage: Stage::Readying, since: now, end });
+        Some(id)
+    }
+
+    pub(super) fn holds(&self, id: u64) -> bool {
+        self.leases.iter().any(|lease| lease.id == id)
+    }
+
+    pub(super) fn ready(&mut self, id: u64) {
+        if let Some(lease) = self.find(id) {
+            lease.stage = Stage::Ready;
+        }
+    }
+
+    /// The probe is called: its lease begins anew. Whether it still had one.
+    pub(super) fn begin(&mut self, id: u64, now: Instant, config: &Config) -> bool {
+        let Some(lease) = self.find(id) else { return false };
+        lease.stage = Stage::Called;
+        lease.since = now;
+        lease.end = now.checked_add(config.probe_lease);
+        true
+    }
+
+    /// When the next lease runs out.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.leases.iter().filter_map(|lease| lease.end).min()
+    }
+
+    /// Ends the leases that have run out. A dependency that did not answer, or did not become ready,
+    /// has failed; a caller that did not call says nothing about it.
+    pub(super) fn expire(&mut self, now: Instant, config: &Config) -> Progress {
+        let mut failed = 0;
+        self.leases.retain(|lease| {
+            let expired = lease.end.is_some_and(|end| end <= now);
+            if expired && lease.stage != Stage::Ready {
+                failed += 1;
+            }
+            !expired
+        });
+        self.failed += failed;
+        self.progress(config)
+    }
+
+    /// Settles a probe that was answered; without a verdict its slot is free again.
+    pub(super) fn settle(&mut self, id: u64, passed: Option<bool>, config: &Config) -> Progress {
+        if self.take(id).is_some() {
+            match passed {
+                Some(true) => self.passed += 1,
+                Some(false) => self.failed += 1,
+                None => {}
+            }
+        }
+        self.progress(config)
+    }
+
+    /// Settles a probe that was dropped. It has failed if it panicked or was given enough time.
+    ///
+    /// Less time than that adds up. Else callers in a hurry, one after the other, would hold a hung
+    /// dependency half-open for ever.
+    pub(super) fn abandon(
+        &mut self,
+        id: u64,
+        panicked: bool,
+        now: Instant,
+        config: &Config,
+    ) -> Progress {
+        if let Some(lease) = self.take(id) {
+            let ran = match lease.stage {
+                Stage::Ready => Duration::ZERO,
+                Stage::Readying | Stage::Called => now.saturating_duration_since(lease.since),
+            };
+            self.unanswered = self.unanswered.saturating_add(ran);
+            if panicked || ran >= config.abandoned_after {
+                self.failed += 1;
+            } else if self.unanswered >= config.probe_lease {
+                self.unanswered = Duration::ZERO;
+                self.failed += 1;
+            }
+        }
+        self.progress(config)
+    }
+
+    /// As soon as the probes that are left cannot change it, the verdict is out.
+    fn progress(&self, config: &Config) -> Progress {
+        if self.passed >= config.probes_to_pass {
+            Progress::Passed
+        } else if self.failed > config.probes - config.probes_to_pass {
+            Progress::Failed
+        } else {
+            Progress::Undecided
+        }
+    }
+
+    fn find(&mut self, id: u64) -> Option<&mut Lease> {
+        self.leases.iter_mut().find(|lease| lease.id == id)
+    }
+
+    fn take(&mut self, id: u64) -> Option<Lease> {
+        let index = self.leases.iter().position(|lease| lease.id == id)?;
+        Some(self.leases.swap_remove(index))
+    }
+}

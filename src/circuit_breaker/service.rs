@@ -1,0 +1,212 @@
+use std::{
+    any::type_name,
+    fmt, mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+use tower_service::Service;
+
+use super::{
+    ResponseFuture,
+    admission::{Admitted, Breaker, guard},
+    layer::Shared,
+    state::{Core, Decision, Refusal},
+};
+use crate::{CarryRejection, CircuitOpen, Classify, waiters::Key};
+
+/// Keeps calls from a service that fails. See the [module docs](super).
+pub struct CircuitBreaker<S, C> {
+    inner: S,
+    shared: Arc<Shared<C>>,
+    readiness: Readiness<C>,
+}
+
+/// Decided before the inner service is asked, and kept until `call` spends it.
+enum Readiness<C> {
+    Undecided,
+    /// The breaker was closed. There is no guard yet: only a call is accounted for.
+    Admitted {
+        generation: u64,
+    },
+    Probe(Admitted<Shared<C>>),
+    Refused(Refusal),
+    /// Not ready until the breaker lets something through.
+    Pending(Waiting<C>),
+}
+
+impl<S, C> CircuitBreaker<S, C> {
+    pub(super) fn new(inner: S, shared: Arc<Shared<C>>) -> Self {
+        Self { inner, shared, readiness: Readiness::Undecided }
+    }
+}
+
+accessors!(CircuitBreaker<S, C>);
+
+impl<S: Clone, C> Clone for CircuitBreaker<S, C> {
+    fn clone(&self) -> Self {
+        // A probe, and a place among those who wait, belong to the instance that was polled.
+        Self::new(self.inner.clone(), Arc::clone(&self.shared))
+    }
+}
+
+impl<C> Readiness<C> {
+    fn decided(shared: &Arc<Shared<C>>, decision: Decision) -> Self {
+        match decision {
+            Decision::Admitted { generation } => Self::Admitted { generation },
+            Decision::Probe { .. } | Decision::Refused(_) => match guard(shared, decision) {
+                Ok(probe) => Self::Probe(probe),
+                Err(refusal) => Self::Refused(refusal),
+            },
+        }
+    }
+}
+
+impl<S, C, Req> Service<Req> for CircuitBreaker<S, C>
+where
+    S: Service<Req>,
+    S::Error: CarryRejection,
+    C: Classify<S::Response, S::Error>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, Shared<C>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        let core = self.shared.core();
+        loop {
+            self.readiness = match &mut self.readiness {
+                Readiness::Admitted { .. } => return self.inner.poll_ready(cx),
+                Readiness::Probe(probe) => {
+                    let Some((generation, lease)) = probe.probe() else {
+                        self.readiness = Readiness::Undecided;
+                        continue;
+                    };
+                    if !core.probe_holds(generation, lease) {
+                        // The lease ran out while the service would not become ready.
+                        self.readiness = Readiness::Undecided;
+                        continue;
+                    }
+                    ready!(probe.run(|| self.inner.poll_ready(cx)))?;
+                    core.probe_is_ready(generation, lease);
+                    return Poll::Ready(Ok(()));
+                }
+                // A readiness error would be the end of the service, so `call` refuses. The inner
+                // service is left alone: it may be what is stuck, and asking it may reserve.
+                Readiness::Refused(_) => return Poll::Ready(Ok(())),
+                Readiness::Undecided if core.config().pend => match core.admit() {
+                    Decision::Refused(_) => Readiness::Pending(Waiting::join(&self.shared, cx)),
+                    decision => Readiness::decided(&self.shared, decision),
+                },
+                Readiness::Undecided => Readiness::decided(&self.shared, core.admit()),
+                Readiness::Pending(waiting) => {
+                    let decision = ready!(waiting.poll(cx));
+                    Readiness::decided(&self.shared, decision)
+                }
+            }
+        }
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let core = self.shared.core();
+        let admitted = match mem::replace(&mut self.readiness, Readiness::Undecided) {
+            Readiness::Admitted { generation } => guard(&self.shared, core.confirm(generation)),
+            Readiness::Probe(mut probe) => match probe.probe() {
+                Some((generation, lease)) => match core.begin_probe(generation, lease) {
+                    Decision::Probe { lease: same, .. } if same == lease => Ok(probe),
+                    // The caller took its time: the lease is gone, and this is another or none.
+                    decision => guard(&self.shared, decision),
+                },
+                None => guard(&self.shared, core.begin(core.admit())),
+            },
+            Readiness::Refused(refusal) => Err(refusal),
+            // Called without having been ready, which no caller should.
+            Readiness::Undecided | Readiness::Pending(_) => {
+                guard(&self.shared, core.begin(core.admit()))
+            }
+        };
+        match admitted {
+            Ok(mut admission) => {
+                let future = admission.run(|| self.inner.call(request));
+                ResponseFuture::called(future, admission, ())
+            }
+            Err(refusal) => {
+                let name = core.config().name.clone();
+                ResponseFuture::refused(CircuitOpen::new(name, refusal.retry_after))
+            }
+        }
+    }
+}
+
+impl<S: fmt::Debug, C> fmt::Debug for CircuitBreaker<S, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CircuitBreaker")
+            .field("inner", &self.inner)
+            .field("breaker", self.shared.core())
+            .field("classifier", &format_args!("{}", type_name::<C>()))
+            .finish_non_exhaustive()
+    }
+}
+
+/// A caller that waits for the breaker: a place among those who are woken, and a timer for the
+/// nearest instant at which it could go on although nothing happens.
+struct Waiting<C> {
+    shared: Arc<Shared<C>>,
+    place: Option<Key>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<C> Waiting<C> {
+    fn join(shared: &Arc<Shared<C>>, cx: &Context<'_>) -> Self {
+        let place = shared.core().wait(None, cx.waker().clone());
+        Self { shared: Arc::clone(shared), place: Some(place), timer: None }
+    }
+
+    fn core(&self) -> &Core {
+        self.shared.core()
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Decision> {
+        loop {
+            // On the list first, then asked: a change in between is not missed.
+            self.place = Some(self.core().wait(self.place, cx.waker().clone()));
+            match self.core().admit() {
+                Decision::Refused(refusal) => ready!(self.poll_timer(refusal.ask_again, cx)),
+                decision => {
+                    self.leave(true);
+                    return Poll::Ready(decision);
+                }
+            }
+        }
+    }
+
+    fn poll_timer(&mut self, at: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(at) = at else {
+            self.timer = None;
+            return Poll::Pending;
+        };
+        match &mut self.timer {
+            Some(timer) if timer.deadline() == at => {}
+            Some(timer) => timer.as_mut().reset(at),
+            None => self.timer = Some(Box::pin(sleep_until(at))),
+        }
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
+    }
+
+    fn leave(&mut self, went_through: bool) {
+        if let Some(place) = self.place.take() {
+            self.core().stop_waiting(place, went_through);
+        }
+    }
+}
+
+impl<C> Drop for Waiting<C> {
+    fn drop(&mut self) {
+        self.leave(false);
+    }
+}

@@ -1,0 +1,702 @@
+//! The breaker itself: its states, when it changes them, and whom it lets through.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    task::Waker,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    half_open::{Progress, Round},
+    layer::Config,
+    window::{Buckets, CallWindow, Sample, Span, Tick, Totals, nanos},
+};
+use crate::{
+    backoff::between,
+    telemetry,
+    waiters::{Key, Waiters, lock},
+};
+
+/// The state of a circuit breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// Calls go through and are counted.
+    Closed,
+    /// Calls are refused until the open time is over.
+    Open,
+    /// A few calls go through as probes; the others are refused.
+    HalfOpen,
+    /// An operator holds the breaker open.
+    ForcedOpen,
+    /// An operator has taken the breaker out: calls go through and are not counted.
+    Disabled,
+}
+
+/// Why a breaker opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TripReason {
+    /// Too large a share of the calls failed.
+    FailureRate,
+    /// Too large a share of the calls was slow.
+    SlowCallRate,
+    /// Too many calls failed one after the other.
+    ConsecutiveFailures,
+    /// The probes of a half-open breaker failed.
+    Probes,
+    /// An operator opened it.
+    Forced,
+}
+
+impl TripReason {
+    /// A short name for logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FailureRate => "failure_rate",
+            Self::SlowCallRate => "slow_call_rate",
+            Self::ConsecutiveFailures => "consecutive_failures",
+            Self::Probes => "probes_failed",
+            Self::Forced => "forced",
+        }
+    }
+}
+
+/// A state and the number of changes that led to it, in one word: what a call reads to be let
+/// through, and what tells a late result from one that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Phase(u64);
+
+impl Phase {
+    pub(super) fn state(self) -> State {
+        match self.0 & 0b111 {
+            0 => State::Closed,
+            1 => State::Open,
+            2 => State::HalfOpen,
+            3 => State::ForcedOpen,
+            _ => State::Disabled,
+        }
+    }
+
+    pub(super) fn generation(self) -> u64 {
+        self.0 >> 3
+    }
+
+    fn next(self, state: State) -> Self {
+        let state = match state {
+            State::Closed => 0,
+            State::Open => 1,
+            State::HalfOpen => 2,
+            State::ForcedOpen => 3,
+            State::Disabled => 4,
+        };
+        Self((self.generation() + 1) << 3 | state)
+    }
+}
+
+/// One breaker. Small while all is well: what only a failing dependency needs is made when it first
+/// fails, so that a million breakers, one for each host, fit into memory.
+pub struct Core {
+    config: Arc<Config>,
+    phase: AtomicU64,
+    window: Window,
+    cold: OnceLock<Box<Cold>>,
+}
+
+enum Window {
+    Calls(CallWindow),
+    Time(Buckets),
+}
+
+/// What only a breaker needs whose dependency has failed, or that an operator has touched.
+struct Cold {
+    consecutive_failures: AtomicU32,
+    /// The last tick with a failure or a slow call. Without one in the window there is nothing to
+    /// add up.
+    last_bad: AtomicU64,
+    failures: Buckets,
+    slow: Buckets,
+    /// Nanoseconds from the origin, while the breaker is open.
+    open_until: AtomicU64,
+    machine: Mutex<Machine>,
+}
+
+/// What changes only under the lock.
+#[derive(Debug, Default)]
+struct Machine {
+    round: Round,
+    /// Trips since the dependency was last well for as long as it was last kept off.
+    trips: u32,
+    last_open: Duration,
+    closed_at: Option<Instant>,
+    opened: u64,
+    closed: u64,
+    /// Who waits to be let through.
+    waiting: Waiters,
+    /// Who wants to know of a change of state.
+    watching: Waiters,
+}
+
+/// Whether a call may go through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    Admitted { generation: u64 },
+    Probe { generation: u64, lease: u64 },
+    Refused(Refusal),
+}
+
+/// A refusal and what to expect next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) retry_after: Option<Duration>,
+    /// The nearest instant at which the answer could be another without anything happening.
+    pub(super) ask_again: Option<Instant>,
+}
+
+/// What is left to do when the lock is released: wakers are code of somebody else, and so is
+/// whoever listens to events.
+#[derive(Default)]
+#[must_use]
+struct Effects {
+    wake: Vec<Waker>,
+    event: Option<Event>,
+}
+
+enum Event {
+    Opened { reason: TripReason, open_for: Option<Duration> },
+    HalfOpen,
+    Closed,
+    Disabled,
+}
+
+impl Core {
+    pub(super) fn new(config: Arc<Config>) -> Self {
+        let window = match config.span {
+            Span::Calls(capacity) => Window::Calls(CallWindow::new(capacity)),
+            Span::Time(_) => Window::Time(Buckets::new()),
+        };
+        Self { config, phase: AtomicU64::new(0), window, cold: OnceLock::new() }
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        Phase(self.phase.load(Ordering::Acquire))
+    }
+
+    fn cold(&self) -> &Cold {
+        self.cold.get_or_init(|| {
+            Box::new(Cold {
+                consecutive_failures: AtomicU32::new(0),
+                last_bad: AtomicU64::new(0),
+                failures: Buckets::new(),
+                slow: Buckets::new(),
+                open_until: AtomicU64::new(0),
+                machine: Mutex::default(),
+            })
+        })
+    }
+
+    fn machine(&self) -> MutexGuard<'_, Machine> {
+        lock(&self.cold().machine)
+    }
+
+    /// Decides about a call. A probe's lease begins here.
+    pub(super) fn admit(&self) -> Decision {
+        let phase = self.phase();
+        match phase.state() {
+            State::Closed | State::Disabled => {
+                Decision::Admitted { generation: phase.generation() }
+            }
+            State::ForcedOpen => Decision::Refused(Refusal::default()),
+            State::Open => {
+                let now = Instant::now();
+                match self.still_open(now) {
+                    Some(refusal) => Decision::Refused(refusal),
+                    None => self.admit_probe(now),
+                }
+            }
+            State::HalfOpen => self.admit_probe(Instant::now()),
+        }
+    }
+
+    /// The refusal, while the open time lasts.
+    fn still_open(&self, now: Instant) -> Option<Refusal> {
+        let until = Duration::from_nanos(self.cold().open_until.load(Ordering::Acquire));
+        let elapsed = now.saturating_duration_since(self.config.origin);
+        let left = until.checked_sub(elapsed).filter(|left| !left.is_zero())?;
+        Some(Refusal { retry_after: Some(left), ask_again: now.checked_add(left) })
+    }
+
+    /// Decides under the lock, once a lock-free look found the breaker not closed.
+    fn admit_probe(&self, now: Instant) -> Decision {
+        let mut machine = self.machine();
+        let mut effects = Effects::default();
+        let decision = self.lease(&mut machine, now, &mut effects);
+        drop(machine);
+        self.carry_out(effects);
+        decision
+    }
+
+    fn lease(&self, machine: &mut Machine, now: Instant, effects: &mut Effects) -> Decision {
+        if self.phase().state() == State::Open && self.still_open(now).is_none() {
+            self.change(machine, State::HalfOpen, effects);
+            effects.event = Some(Event::HalfOpen);
+        }
+        if self.phase().state() == State::HalfOpen {
+            let progress = machine.round.expire(now, &self.config);
+            self.advance(machine, progress, None, now, effects);
+        }
+        let phase = self.phase();
+        match phase.state() {
+            State::Closed | State::Disabled => {
+                Decision::Admitted { generation: phase.generation() }
+            }
+            State::ForcedOpen => Decision::Refused(Refusal::default()),
+            State::Open => Decision::Refused(self.still_open(now).unwrap_or_default()),
+            State::HalfOpen => match machine.round.lease(now, &self.config) {
+                Some(lease) => Decision::Probe { generation: phase.generation(), lease },
+                None => {
+                    let ask_again = machine.round.next_expiry();
+                    Decision::Refused(Refusal { retry_after: None, ask_again })
+                }
+            },
+        }
+    }
+
+    /// Confirms at `call` what was decided when the service was asked whether it is ready. News are
+    /// taken for the worse: a breaker that has opened since refuses.
+    pub(super) fn confirm(&self, generation: u64) -> Decision {
+        if self.phase().generation() == generation {
+            return Decision::Admitted { generation };
+        }
+        self.begin(self.admit())
+    }
+
+    /// Turns a fresh decision into that for a call which begins at once.
+    pub(super) fn begin(&self, decision: Decision) -> Decision {
+        match decision {
+            Decision::Probe { generation, lease } => self.begin_probe(generation, lease),
+            decided => decided,
+        }
+    }
+
+    /// Begins the call of a probe: renews its lease, or takes another if it has run out.
+    pub(super) fn begin_probe(&self, generation: u64, lease: u64) -> Decision {
+        let now = Instant::now();
+        let mut machine = self.machine();
+        let mut effects = Effects::default();
+        let current = self.phase().generation() == generation;
+        if current {
+            let progress = machine.round.expire(now, &self.config);
+            self.advance(&mut machine, progress, None, now, &mut effects);
+        }
+        let current = self.phase().generation() == generation;
+        let decision = if current && machine.round.begin(lease, now, &self.config) {
+            Decision::Probe { generation, lease }
+        } else {
+            let decision = self.lease(&mut machine, now, &mut effects);
+            if let Decision::Probe { lease, .. } = decision {
+                machine.round.begin(lease, now, &self.config);
+            }
+            decision
+        };
+        drop(machine);
+        self.carry_out(effects);
+        decision
+    }
+
+    /// Notes that the service is ready for a probe, so that it is the caller who is late from now on.
+    pub(super) fn probe_is_ready(&self, generation: u64, lease: u64) {
+        let mut machine = self.machine();
+        if self.phase().generation() == generation {
+            machine.round.ready(lease);
+        }
+    }
+
+    /// Whether a probe that waits for its service still holds its lease.
+    pub(super) fn probe_holds(&self, generation: u64, lease: u64) -> bool {
+        let machine = self.machine();
+        self.phase().generation() == generation && machine.round.holds(lease)
+    }
+
+    /// Counts a call of a closed breaker, and opens it if that was one too many.
+    pub(super) fn record(
+        &self,
+        generation: u64,
+        sample: Sample,
+        hint: Option<Duration>,
+        now: Option<Instant>,
+    ) {
+        let phase = self.phase();
+        if phase.generation() != generation || phase.state() != State::Closed {
+            return;
+        }
+        let bad = sample.failed || sample.slow;
+        let cold = if bad { Some(self.cold()) } else { self.cold.get().map(Box::as_ref) };
+        let totals = match &self.window {
+            Window::Calls(window) => {
+                if !window.record(generation, sample) {
+                    return;
+                }
+                let totals = window.totals();
+                if totals.failures == 0 && totals.slow == 0 { None } else { Some(totals) }
+            }
+            Window::Time(calls) => {
+                let tick = self.tick(now.unwrap_or_else(Instant::now));
+                calls.add(generation, tick);
+                cold.and_then(|cold| {
+                    if bad {
+                        cold.add_bad(generation, tick, sample);
+                    }
+                    let last_bad = Tick::from_u64(cold.last_bad.load(Ordering::Acquire));
+                    (!tick.outlived(last_bad)).then(|| cold.totals(calls, generation, tick))
+                })
+            }
+        };
+        let Some(cold) = cold else { return };
+        let consecutive = cold.count_consecutive(sample.failed);
+        if let Some(reason) = self.config.verdict(totals.unwrap_or_default(), consecutive) {
+            self.trip(generation, reason, hint);
+        }
+    }
+
+    fn tick(&self, now: Instant) -> Tick {
+        Tick::at(now, self.config.origin, self.config.bucket_width())
+    }
+
+    fn trip(&self, generation: u64, reason: TripReason, hint: Option<Duration>) {
+        let now = Instant::now();
+        let mut machine = self.machine();
+        let mut effects = Effects::default();
+        // Of several results that each were one too many, the first opens the breaker.
+        if self.phase().generation() == generation {
+            self.open(&mut machine, reason, hint, now, &mut effects);
+        }
+        drop(machine);
+        self.carry_out(effects);
+    }
+
+    fn open(
+        &self,
+        machine: &mut Machine,
+        reason: TripReason,
+        hint: Option<Duration>,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        let was_well = reason != TripReason::Probes
+            && machine.closed_at.is_none_or(|closed_at| {
+                now.saturating_duration_since(closed_at) >= machine.last_open
+            });
+        machine.trips = if was_well { 1 } else { machine.trips.saturating_add(1) };
+        let open_for = self.config.open_time(machine.trips, hint);
+        machine.last_open = open_for;
+        let until = now.saturating_duration_since(self.config.origin).saturating_add(open_for);
+        self.cold().open_until.store(nanos(until), Ordering::Release);
+        self.change(machine, State::Open, effects);
+        effects.event = Some(Event::Opened { reason, open_for: Some(open_for) });
+    }
+
+    /// Acts on what a round of probes has come to.
+    fn advance(
+        &self,
+        machine: &mut Machine,
+        progress: Progress,
+        hint: Option<Duration>,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        match progress {
+            Progress::Undecided => {}
+            Progress::Passed => {
+                machine.closed_at = Some(now);
+                self.change(machine, State::Closed, effects);
+                effects.event = Some(Event::Closed);
+            }
+            Progress::Failed => self.open(machine, TripReason::Probes, hint, now, effects),
+        }
+    }
+
+    /// Changes the state. Everything that the new state needs is there before it is seen.
+    fn change(&self, machine: &mut Machine, state: State, effects: &mut Effects) {
+        let phase = self.phase().next(state);
+        machine.round = Round::begin_after(&machine.round);
+        match state {
+            State::Closed => {
+                machine.closed += 1;
+                self.clear_window(phase.generation());
+            }
+            State::Open | State::ForcedOpen => machine.opened += 1,
+            State::HalfOpen | State::Disabled => {}
+        }
+        self.phase.store(phase.0, Ordering::Release);
+        if matches!(state, State::Closed | State::Disabled) {
+            while let Some(waker) = machine.waiting.call_first() {
+                effects.wake.push(waker);
+            }
+        }
+        while let Some(waker) = machine.watching.call_first() {
+            effects.wake.push(waker);
+        }
+    }
+
+    fn clear_window(&self, generation: u64) {
+        match &self.window {
+            Window::Calls(window) => window.reset(generation),
+            Window::Time(calls) => calls.reset(),
+        }
+        let cold = self.cold();
+        cold.failures.reset();
+        cold.slow.reset();
+        cold.consecutive_failures.store(0, Ordering::Release);
+    }
+
+    fn carry_out(&self, effects: Effects) {
+        let name = &self.config.name;
+        match effects.event {
+            Some(Event::Opened { reason, open_for }) => {
+                telemetry::circuit_opened(name, reason, open_for);
+            }
+            Some(Event::HalfOpen) => telemetry::circuit_half_open(name, self.config.probes),
+            Some(Event::Closed) => telemetry::circuit_closed(name),
+            Some(Event::Disabled) => telemetry::circuit_disabled(name),
+            None => {}
+        }
+        for waker in effects.wake {
+            waker.wake();
+        }
+    }
+
+    /// Settles a probe: with a verdict, or by giving its slot back.
+    pub(super) fn settle_probe(
+        &self,
+        generation: u64,
+        lease: u64,
+        passed: Option<bool>,
+        hint: Option<Duration>,
+    ) {
+        self.end_probe(generation, hint, |round, _, config| round.settle(lease, passed, config));
+    }
+
+    /// Accounts for a probe that was dropped.
+    pub(super) fn abandon_probe(&self, generation: u64, lease: u64, panicked: bool) {
+        self.end_probe(generation, None, |round, now, config| {
+            round.abandon(lease, panicked, now, config)
+        });
+    }
+
+    fn end_probe(
+        &self,
+        generation: u64,
+        hint: Option<Duration>,
+        end: impl FnOnce(&mut Round, Instant, &Config) -> Progress,
+    ) {
+        let now = Instant::now();
+        let mut machine = self.machine();
+        let mut effects = Effects::default();
+        // A probe of an earlier round has nothing to say about this one.
+        if self.phase().generation() == generation {
+            // Leases first, so that a result which is late is late whoever looks.
+            let progress = match machine.round.expire(now, &self.config) {
+                Progress::Undecided => end(&mut machine.round, now, &self.config),
+                decided => decided,
+            };
+            self.advance(&mut machine, progress, hint, now, &mut effects);
+            if progress == Progress::Undecided && machine.round.free_slots(&self.config) > 0 {
+                // One slot came free, so one waiter can go on.
+                effects.wake.extend(machine.waiting.call_first());
+            }
+        }
+        drop(machine);
+        self.carry_out(effects);
+    }
+
+    /// Changes the state by hand; nothing if it is that already.
+    pub(super) fn force(&self, state: State, forget: bool) {
+        let now = Instant::now();
+        let mut machine = self.machine();
+        let mut effects = Effects::default();
+        if forget {
+            machine.trips = 0;
+            machine.last_open = Duration::ZERO;
+        }
+        let current = self.phase().state();
+        if current != state || forget {
+            if state == State::Closed {
+                machine.closed_at = Some(now);
+            }
+            self.change(&mut machine, state, &mut effects);
+            effects.event = match state {
+                State::Disabled => Some(Event::Disabled),
+                State::Closed => (current != State::Closed).then_some(Event::Closed),
+                _ => Some(Event::Opened { reason: TripReason::Forced, open_for: None }),
+            };
+        }
+        drop(machine);
+        self.carry_out(effects);
+    }
+
+    /// What is in the window now.
+    pub(super) fn totals(&self) -> Totals {
+        match &self.window {
+            Window::Calls(window) => window.totals(),
+            Window::Time(calls) => {
+                let tick = self.tick(Instant::now());
+                let generation = self.phase().generation();
+                match self.cold.get() {
+                    Some(cold) => cold.totals(calls, generation, tick),
+                    None => Totals { calls: calls.total(generation, tick), ..Totals::default() },
+                }
+            }
+        }
+    }
+
+    /// How often it has opened and closed, and how many probes are under way.
+    pub(super) fn counters(&self) -> (u64, u64, u32) {
+        match self.cold.get() {
+            None => (0, 0, 0),
+            Some(cold) => {
+                let machine = lock(&cold.machine);
+                (machine.opened, machine.closed, machine.round.under_way())
+            }
+        }
+    }
+
+    /// How much of the open time is left.
+    pub(super) fn open_time_left(&self) -> Option<Duration> {
+        match self.phase().state() {
+            State::Open => self.still_open(Instant::now()).and_then(|refusal| refusal.retry_after),
+            _ => None,
+        }
+    }
+
+    /// Has a task woken when a call may go through. It asks after this, or it could miss its turn.
+    pub(super) fn wait(&self, place: Option<Key>, waker: Waker) -> Key {
+        Self::join(&mut self.machine().waiting, place, waker)
+    }
+
+    /// Takes a task off the list. If it was woken and did not go through, the next one is.
+    pub(super) fn stop_waiting(&self, place: Key, went_through: bool) {
+        let next = {
+            let mut machine = self.machine();
+            match machine.waiting.remove(place) {
+                Ok(()) if !went_through => machine.waiting.call_first().ok_or(None),
+                Ok(()) => Err(None),
+                Err(outdated) => Err(Some(outdated)),
+            }
+        };
+        if let Ok(waker) = next {
+            waker.wake();
+        }
+    }
+
+    /// Has a task woken at the next change of state. It looks after this, or it could miss one.
+    pub(super) fn watch(&self, place: Option<Key>, waker: Waker) -> Key {
+        Self::join(&mut self.machine().watching, place, waker)
+    }
+
+    pub(super) fn stop_watching(&self, place: Key) {
+        let outdated = self.machine().watching.remove(place);
+        drop(outdated);
+    }
+
+    fn join(waiters: &mut Waiters, place: Option<Key>, waker: Waker) -> Key {
+        match place {
+            Some(place) if !waiters.is_called(place) => {
+                let _ = waiters.set_waker(place, waker);
+                place
+            }
+            Some(place) => {
+                let _ = waiters.remove(place);
+                waiters.push(waker)
+            }
+            None => waiters.push(waker),
+        }
+    }
+}
+
+impl Cold {
+    fn add_bad(&self, generation: u64, tick: Tick, sample: Sample) {
+        if sample.failed {
+            self.failures.add(generation, tick);
+        }
+        if sample.slow {
+            self.slow.add(generation, tick);
+        }
+        self.last_bad.fetch_max(tick.as_u64(), Ordering::AcqRel);
+    }
+
+    fn totals(&self, calls: &Buckets, generation: u64, tick: Tick) -> Totals {
+        Totals {
+            calls: calls.total(generation, tick),
+            failures: self.failures.total(generation, tick),
+            slow: self.slow.total(generation, tick),
+        }
+    }
+
+    fn count_consecutive(&self, failed: bool) -> u32 {
+        if failed {
+            return self.consecutive_failures.fetch_add(1, Ordering::AcqRel).saturating_add(1);
+        }
+        // Only written when there is something to forget, for all callers share this word.
+        if self.consecutive_failures.load(Ordering::Acquire) != 0 {
+            self.consecutive_failures.store(0, Ordering::Release);
+        }
+        0
+    }
+}
+
+impl Config {
+    /// Whether what is in the window is reason to open.
+    fn verdict(&self, totals: Totals, consecutive: u32) -> Option<TripReason> {
+        if self.consecutive_failures.is_some_and(|most| consecutive >= most) {
+            return Some(TripReason::ConsecutiveFailures);
+        }
+        if totals.calls < u64::from(self.minimum_calls) || totals.calls == 0 {
+            return None;
+        }
+        let share = |part: u64| part as f64 / totals.calls as f64;
+        if self.failure_rate.is_some_and(|rate| share(totals.failures) >= rate) {
+            return Some(TripReason::FailureRate);
+        }
+        if self.slow_calls.is_some_and(|slow| share(totals.slow) >= slow.rate) {
+            return Some(TripReason::SlowCallRate);
+        }
+        None
+    }
+
+    /// How long to stay open after so many trips in a row.
+    fn open_time(&self, trips: u32, hint: Option<Duration>) -> Duration {
+        let exponent = i32::try_from(trips.saturating_sub(1)).unwrap_or(i32::MAX);
+        let grown = self.open_for.as_secs_f64() * self.open_growth.powi(exponent);
+        let grown = Duration::try_from_secs_f64(grown).unwrap_or(self.max_open_for);
+        let asked = grown.max(hint.unwrap_or_default()).min(self.max_open_for);
+        // Upwards only: the dependency is never asked sooner than it was promised.
+        let longest = asked.as_secs_f64() * (1.0 + self.open_jitter);
+        let longest = Duration::try_from_secs_f64(longest).unwrap_or(Duration::MAX);
+        between(asked, longest.max(asked), &mut rand::rng())
+    }
+
+    /// The length of a bucket in nanoseconds.
+    pub(super) fn bucket_width(&self) -> u64 {
+        self.bucket_width
+    }
+}
+
+impl fmt::Debug for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CircuitBreaker")
+            .field("name", &self.config.name)
+            .field("state", &self.phase().state())
+            .finish_non_exhaustive()
+    }
+}

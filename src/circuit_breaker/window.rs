@@ -1,0 +1,251 @@
+//! What the last calls came to: by number, or by time.
+//!
+//! Both windows are exact, cost the same however many calls are in them, and are written without a
+//! lock. Every cell carries the generation that wrote it, so a result that comes in late cannot be
+//! counted in a window that was begun since.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// How one call went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sample {
+    pub(super) failed: bool,
+    pub(super) slow: bool,
+}
+
+/// What a window holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) calls: u64,
+    pub(super) failures: u64,
+    pub(super) slow: u64,
+}
+
+/// How much a window holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Span {
+    /// The last so many calls.
+    Calls(u32),
+    /// The calls of so much time.
+    Time(Duration),
+}
+
+/// The last `capacity` calls, two bits each.
+///
+/// A call claims its position from the cursor, then writes its bits and adds the difference to the
+/// counts. While all goes well the bits do not change, and a call costs one atomic step.
+#[derive(Debug)]
+pub(super) struct CallWindow {
+    /// Generation (32 bits), whether the ring has been filled (1), next position (31).
+    cursor: AtomicU64,
+    /// Generation (16 bits), failures (24), slow calls (24).
+    counts: AtomicU64,
+    /// Generation (16 bits), and 24 calls of two bits each.
+    cells: Box<[AtomicU64]>,
+    capacity: u32,
+}
+
+const CALLS_PER_CELL: u32 = 24;
+const FAILED: u64 = 0b01;
+const SLOW: u64 = 0b10;
+const FILLED: u64 = 1 << 31;
+/// What the counts can hold.
+pub(super) const MOST_CALLS: u32 = (1 << 24) - 1;
+
+impl CallWindow {
+    pub(super) fn new(capacity: u32) -> Self {
+        let cells = capacity.div_ceil(CALLS_PER_CELL);
+        Self {
+            cursor: AtomicU64::new(0),
+            counts: AtomicU64::new(0),
+            cells: (0..cells).map(|_| AtomicU64::new(0)).collect(),
+            capacity,
+        }
+    }
+
+    /// Empties the window for a new generation. Not to be called by two at once.
+    pub(super) fn reset(&self, generation: u64) {
+        for cell in &self.cells {
+            cell.store(tag16(generation), Ordering::Relaxed);
+        }
+        self.counts.store(tag16(generation), Ordering::Relaxed);
+        self.cursor.store(tag32(generation), Ordering::Release);
+    }
+
+    /// Adds a call; whether the window is still that of `generation`.
+    pub(super) fn record(&self, generation: u64, sample: Sample) -> bool {
+        let Some(position) = self.claim(generation) else { return false };
+        let cell = &self.cells[(position / CALLS_PER_CELL) as usize];
+        let shift = 2 * (position % CALLS_PER_CELL);
+        let bits = u64::from(sample.failed) * FAILED | u64::from(sample.slow) * SLOW;
+        let mut old = 0;
+        let changed = cell.fetch_update(Ordering::AcqRel, Ordering::Acquire, |cell| {
+            old = (cell >> shift) & (FAILED | SLOW);
+            let ours = cell & TAG16 == tag16(generation);
+            (ours && old != bits).then_some(cell & !((FAILED | SLOW) << shift) | bits << shift)
+        });
+        if changed.is_ok() {
+            self.count(generation, old, bits);
+        }
+        true
+    }
+
+    fn claim(&self, generation: u64) -> Option<u32> {
+        let next = |cursor: u64| {
+            if cursor & TAG32 != tag32(generation) {
+                return None;
+            }
+            let position = cursor as u32 & !(FILLED as u32);
+            if position + 1 == self.capacity {
+                return Some(tag32(generation) | FILLED);
+            }
+            Some(cursor + 1)
+        };
+        let claimed = self.cursor.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        claimed.ok().map(|cursor| cursor as u32 & !(FILLED as u32))
+    }
+
+    /// Takes the bits that were overwritten out of the counts, and puts the new ones in.
+    fn count(&self, generation: u64, old: u64, new: u64) {
+        let _ = self.counts.fetch_update(Ordering::AcqRel, Ordering::Acquire, |counts| {
+            if counts & TAG16 != tag16(generation) {
+                return None;
+            }
+            let failures = counts & 0xFF_FFFF;
+            let slow = (counts >> 24) & 0xFF_FFFF;
+            // Wrapping within the field: of two writers of one cell the later may count first.
+            let failures = failures.wrapping_add(new & FAILED).wrapping_sub(old & FAILED);
+            let slow = slow.wrapping_add((new & SLOW) >> 1).wrapping_sub((old & SLOW) >> 1);
+            Some(tag16(generation) | (slow & 0xFF_FFFF) << 24 | failures & 0xFF_FFFF)
+        });
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        let cursor = self.cursor.load(Ordering::Acquire);
+        let counts = self.counts.load(Ordering::Acquire);
+        let filled = cursor & FILLED != 0;
+        let position = cursor as u32 & !(FILLED as u32);
+        let calls = u64::from(if filled { self.capacity } else { position });
+        // A count may for a moment be out by the calls that are just being written.
+        let part = |part: u64| if part > u64::from(MOST_CALLS / 2) { 0 } else { part };
+        Totals { calls, failures: part(counts & 0xFF_FFFF), slow: part((counts >> 24) & 0xFF_FFFF) }
+    }
+}
+
+const TAG16: u64 = 0xFFFF << 48;
+const TAG32: u64 = 0xFFFF_FFFF << 32;
+
+fn tag16(generation: u64) -> u64 {
+    generation << 48
+}
+
+fn tag32(generation: u64) -> u64 {
+    generation << 32
+}
+
+/// How many buckets a stretch of time is cut into: a window is exact to a tenth of its length.
+pub(super) const BUCKETS: usize = 10;
+
+/// A count for each of the last [`BUCKETS`] stretches of time.
+///
+/// Each bucket names the stretch that it counts for, so nothing has to be cleared as time goes by,
+/// and an idle year costs nothing.
+#[derive(Debug)]
+pub(super) struct Buckets {
+    /// Generation (8 bits), lap (24), count (32).
+    cells: [AtomicU64; BUCKETS],
+}
+
+/// One of the stretches of time that buckets count for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Tick(u64);
+
+impl Tick {
+    /// The stretch of length `width` that `now` falls into. Before the origin is the first one.
+    pub(super) fn at(now: Instant, origin: Instant, width: u64) -> Self {
+        Self(nanos(now.saturating_duration_since(origin)) / width.max(1))
+    }
+
+    /// Whether something of that tick is in no window of now any more.
+    pub(super) fn outlived(self, earlier: Self) -> bool {
+        self.0.saturating_sub(earlier.0) >= BUCKETS as u64
+    }
+
+    pub(super) fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    pub(super) fn from_u64(tick: u64) -> Self {
+        Self(tick)
+    }
+
+    fn index(self) -> usize {
+        (self.0 % BUCKETS as u64) as usize
+    }
+
+    fn tag(self, generation: u64) -> u32 {
+        let lap = (self.0 / BUCKETS as u64) as u32 & 0xFF_FFFF;
+        (generation as u32) << 24 | lap
+    }
+}
+
+/// Nanoseconds of a duration; five hundred years and more are all the same.
+pub(super) fn nanos(duration: Duration) -> u64 {
+    let seconds = duration.as_secs().saturating_mul(1_000_000_000);
+    seconds.saturating_add(u64::from(duration.subsec_nanos()))
+}
+
+impl Buckets {
+    pub(super) fn new() -> Self {
+        Self { cells: std::array::from_fn(|_| AtomicU64::new(0)) }
+    }
+
+    /// Empties all buckets. What still comes in for an older generation is not counted in a newer one.
+    pub(super) fn reset(&self) {
+        for cell in &self.cells {
+            cell.store(0, Ordering::Release);
+        }
+    }
+
+    pub(super) fn add(&self, generation: u64, tick: Tick) {
+        let tag = tick.tag(generation);
+        let one_more = |cell: u64| {
+            let count = cell as u32;
+            let written = (cell >> 32) as u32;
+            if written == tag {
+                return Some(u64::from(tag) << 32 | u64::from(count.saturating_add(1)));
+            }
+            // Whoever was held up for a whole lap must not wipe out what was counted since.
+            (!is_newer(written, tag) || cell == 0).then_some(u64::from(tag) << 32 | 1)
+        };
+        let cell = &self.cells[tick.index()];
+        let _ = cell.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
+    }
+
+    /// What was counted in the window that ends with `now`.
+    pub(super) fn total(&self, generation: u64, now: Tick) -> u64 {
+        (0..BUCKETS as u64)
+            .filter_map(|age| now.0.checked_sub(age).map(Tick))
+            .map(|tick| {
+                let cell = self.cells[tick.index()].load(Ordering::Acquire);
+                let ours = (cell >> 32) as u32 == tick.tag(generation);
+                if ours { u64::from(cell as u32) } else { 0 }
+            })
+            .sum()
+    }
+}
+
+/// Whether tag `a` was given out after tag `b`, both counters wrapping.
+fn is_newer(a: u32, b: u32) -> bool {
+    let generations = (a >> 24).wrapping_sub(b >> 24) as u8;
+    let laps = a.wrapping_sub(b) & 0xFF_FFFF;
+    match generations {
+        0 => laps != 0 && laps < 1 << 23,
+        ahead => ahead < 128,
+    }
+}

@@ -1,0 +1,335 @@
+//! What is ambient while a call runs: its deadline, its attempt, and what became of the hop.
+//!
+//! A [timeout](crate::timeout) ends a call, and it also tells everything beneath it when that will
+//! be: while it polls what it wraps, [`Deadline::current`] returns the nearest instant. So a retry
+//! does not sleep past it and a queue does not wait past it. Only the owner of a deadline enforces
+//! it; the others just do not begin what cannot end in time.
+//!
+//! All of it is thread-local and set only while a future is polled, called or dropped. It does not
+//! follow `tokio::spawn`, and there is no public guard: held over an await it would leak into other
+//! tasks. [`Deadline::scope`] and [`Deadline::detached`] wrap a future instead.
+
+use std::{
+    cell::Cell,
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    thread::LocalKey,
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::{DeadlineExceeded, Outcome};
+
+thread_local! {
+    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+    static ATTEMPT: Cell<Option<Attempt>> = const { Cell::new(None) };
+    static HOP: Cell<Option<Hop>> = const { Cell::new(None) };
+    static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Puts back what was ambient before, also when what runs in between panics.
+#[must_use]
+pub(crate) struct Restore<T: Copy + 'static> {
+    cell: &'static LocalKey<Cell<T>>,
+    previous: T,
+}
+
+impl<T: Copy> Restore<T> {
+    fn after_setting(cell: &'static LocalKey<Cell<T>>, value: T) -> Self {
+        Self { cell, previous: cell.replace(value) }
+    }
+}
+
+impl<T: Copy> Drop for Restore<T> {
+    fn drop(&mut self) {
+        self.cell.set(self.previous);
+    }
+}
+
+/// Narrows the ambient deadline to `at`, if `at` is the nearer one.
+pub(crate) fn narrow(at: Option<Instant>) -> Restore<Option<Instant>> {
+    let outer = DEADLINE.get();
+    let nearest = match (outer, at) {
+        (Some(outer), Some(at)) => Some(outer.min(at)),
+        (outer, at) => outer.or(at),
+    };
+    Restore::after_setting(&DEADLINE, nearest)
+}
+
+/// The ambient deadline.
+pub(crate) fn deadline() -> Option<Instant> {
+    DEADLINE.get()
+}
+
+/// Makes `attempt` the ambient one.
+pub(crate) fn enter_attempt(attempt: Attempt) -> Restore<Option<Attempt>> {
+    Restore::after_setting(&ATTEMPT, Some(attempt))
+}
+
+/// The instant of the call that is being made, read once for all layers of a stack.
+pub(crate) fn now() -> Instant {
+    NOW.get().unwrap_or_else(Instant::now)
+}
+
+/// Lets the layers beneath use a clock reading. Only for the length of an inner `call`, which does
+/// not wait: over a poll the reading would grow stale.
+pub(crate) fn share_now(now: Instant) -> Restore<Option<Instant>> {
+    Restore::after_setting(&NOW, Some(now))
+}
+
+/// The instant by which a call must have ended.
+///
+/// ```
+/// use buttress::Deadline;
+/// use std::time::Duration;
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() {
+/// let work = async { Deadline::current().map(|deadline| deadline.remaining()) };
+/// let in_a_second = Deadline::after(Duration::from_secs(1));
+/// assert_eq!(Deadline::scope(in_a_second, work).await, Ok(Some(Duration::from_secs(1))));
+/// assert_eq!(Deadline::current(), None);
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline {
+    at: Instant,
+}
+
+impl Deadline {
+    /// The deadline `limit` from now. A limit beyond what the clock can express is cut to thirty years.
+    pub fn after(limit: Duration) -> Self {
+        let now = Instant::now();
+        Self { at: now.checked_add(limit).unwrap_or_else(|| now + FAR_AWAY) }
+    }
+
+    /// The nearest deadline of the call that is being polled; `None` if there is none.
+    ///
+    /// Read it when it is needed: a future that moves between callers sees the deadline of the one
+    /// that polls it.
+    pub fn current() -> Option<Self> {
+        deadline().map(|at| Self { at })
+    }
+
+    /// How much time is left; zero once it has passed.
+    pub fn remaining(&self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether it has passed.
+    pub fn has_passed(&self) -> bool {
+        self.remaining().is_zero()
+    }
+
+    /// Runs a future under a deadline: it sees the nearest of `at` and the ambient one, and is
+    /// dropped at `at`.
+    ///
+    /// # Errors
+    ///
+    /// [`DeadlineExceeded`] if the future has not ended by then. A future that is ready wins over
+    /// its deadline.
+    pub fn scope<F: Future>(at: Self, future: F) -> Scope<F> {
+        Scope { at: at.at, future: Some(future), timer: None }
+    }
+
+    /// Runs a future outside the caller's deadline, attempt and hop: for work that several callers
+    /// share, which must not be cut short for the one that happens to poll it.
+    pub fn detached<F: Future>(future: F) -> Detached<F> {
+        Detached { future }
+    }
+}
+
+/// Thirty years: what tokio itself takes for an instant that never comes.
+const FAR_AWAY: Duration = Duration::from_secs(86_400 * 365 * 30);
+
+pin_project! {
+    /// The future of [`Deadline::scope`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Scope<F> {
+        at: Instant,
+        #[pin]
+        future: Option<F>,
+        #[pin]
+        timer: Option<Sleep>,
+    }
+
+    impl<F> PinnedDrop for Scope<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            // What is dropped can still read how much time it had.
+            let _deadline = narrow(Some(*this.at));
+            this.future.set(None);
+        }
+    }
+}
+
+impl<F: Future> Future for Scope<F> {
+    type Output = Result<F::Output, DeadlineExceeded>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let ours = deadline().is_none_or(|outer| *this.at < outer);
+        let _deadline = narrow(Some(*this.at));
+        if let Some(future) = this.future.as_mut().as_pin_mut() {
+            if let Poll::Ready(output) = future.poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+        }
+        if !ours {
+            return Poll::Pending;
+        }
+        ready!(poll_timer(this.timer, *this.at, cx));
+        this.future.set(None);
+        Poll::Ready(Err(DeadlineExceeded::new("deadline")))
+    }
+}
+
+impl<F> fmt::Debug for Scope<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope").field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+/// Polls a timer that is built only when something first waits for it.
+pub(crate) fn poll_timer(
+    mut timer: Pin<&mut Option<Sleep>>,
+    at: Instant,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    loop {
+        if let Some(timer) = timer.as_mut().as_pin_mut() {
+            return timer.poll(cx);
+        }
+        timer.set(Some(sleep_until(at)));
+    }
+}
+
+pin_project! {
+    /// The future of [`Deadline::detached`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Detached<F> {
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for Detached<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let _deadline = Restore::after_setting(&DEADLINE, None);
+        let _attempt = Restore::after_setting(&ATTEMPT, None);
+        let _hop = Restore::after_setting(&HOP, None);
+        self.project().future.poll(cx)
+    }
+}
+
+impl<F> fmt::Debug for Detached<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Detached").finish_non_exhaustive()
+    }
+}
+
+/// Which attempt of a [retried](crate::retry) call is being made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    number: u32,
+    previous: Option<Outcome>,
+}
+
+impl Attempt {
+    pub(crate) const FIRST: Self = Self { number: 1, previous: None };
+
+    pub(crate) fn next(self, outcome: Outcome) -> Self {
+        Self { number: self.number.saturating_add(1), previous: Some(outcome) }
+    }
+
+    /// The attempt that is being called or polled; `None` outside a retry layer.
+    pub fn current() -> Option<Self> {
+        ATTEMPT.get()
+    }
+
+    /// Its number; the first is 1.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// How the attempt before ended; `None` for the first.
+    pub fn previous(&self) -> Option<Outcome> {
+        self.previous
+    }
+}
+
+/// What the retry layers beneath found out while a request was served: a server puts it into its
+/// answer, so that the hop above does not retry what was retried here in vain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hop {
+    retries_exhausted: bool,
+    told_to_stop: bool,
+}
+
+impl Hop {
+    /// Runs a future and reports, beside its output, what the retry layers in it found out.
+    pub fn observe<F: Future>(future: F) -> Observe<F> {
+        Observe { future, hop: Self::default() }
+    }
+
+    /// Whether a retry layer gave up on a failure that it would have retried: its retries, its
+    /// budget or its time were spent.
+    pub fn retries_exhausted(&self) -> bool {
+        self.retries_exhausted
+    }
+
+    /// Whether a retry layer was itself told not to retry.
+    pub fn told_to_stop(&self) -> bool {
+        self.told_to_stop
+    }
+
+    pub(crate) fn report_exhausted() {
+        Self::report(|hop| hop.retries_exhausted = true);
+    }
+
+    pub(crate) fn report_stop() {
+        Self::report(|hop| hop.told_to_stop = true);
+    }
+
+    fn report(change: impl FnOnce(&mut Self)) {
+        // Without an observer there is no request to note it for.
+        if let Some(mut hop) = HOP.get() {
+            change(&mut hop);
+            HOP.set(Some(hop));
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`Hop::observe`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Observe<F> {
+        #[pin]
+        future: F,
+        hop: Hop,
+    }
+}
+
+impl<F: Future> Future for Observe<F> {
+    type Output = (F::Output, Hop);
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let _hop = Restore::after_setting(&HOP, Some(*this.hop));
+        let output = this.future.poll(cx);
+        *this.hop = HOP.get().unwrap_or_default();
+        output.map(|output| (output, *this.hop))
+    }
+}
+
+impl<F> fmt::Debug for Observe<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observe").field("hop", &self.hop).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,238 @@
+//! What an answer says about the dependency: one verdict, read by every layer.
+
+use std::{any::type_name, fmt, sync::Arc, time::Duration};
+
+use crate::{CarryRejection, Rejection};
+
+/// What a finished call tells about the service that was called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The service did its work, whatever it answered.
+    Success,
+    /// The service failed.
+    Failure(Fault),
+    /// The call says nothing about the service: it neither trips a breaker nor heals it, and is
+    /// not retried.
+    Ignored,
+}
+
+/// How a service failed, which decides what each layer does about it.
+///
+/// | fault | retried | trips a breaker |
+/// |---|---|---|
+/// | `Transient`, `TimedOut`, `Overloaded` | yes | yes |
+/// | `Permanent` | no | no |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// It may well work the next time: a broken connection, a 5xx.
+    Transient,
+    /// It took too long.
+    TimedOut,
+    /// It has too much to do.
+    Overloaded {
+        /// How long it asks to be left alone, if it says so.
+        retry_after: Option<Duration>,
+    },
+    /// It would fail again: the same request has the same answer.
+    Permanent,
+}
+
+/// What an answer says about sending the request again, beside its [`Outcome`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RetryHint {
+    /// Nothing.
+    #[default]
+    Unstated,
+    /// Not before this much time has gone by.
+    After(Duration),
+    /// Do not retry, however the call ended.
+    Stop,
+    /// The request is proven not to have reached the service.
+    Unsent,
+}
+
+/// Judges an answer.
+///
+/// A classifier sees only what the service said. The rejections of this crate's layers are settled
+/// by the layers themselves: an attempt's own timeout is a failure, and every other refusal says
+/// nothing about the dependency. So no classifier can retry an open circuit by mistake.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot judge an answer of type `Result<{Res}, {E}>`",
+    note = "a closure is made a classifier by `classify_fn(|result: Result<&Response, &_>| ..)`: its parameter must be annotated with the response type of the service"
+)]
+pub trait Classify<Res, E> {
+    /// The verdict on a result.
+    fn classify(&self, result: Result<&Res, &E>) -> Outcome;
+
+    /// What the result says about retrying. Nothing, unless this is overridden.
+    fn hint(&self, result: Result<&Res, &E>) -> RetryHint {
+        let _ = result;
+        RetryHint::Unstated
+    }
+}
+
+/// Knows only `Ok` and `Err`: a success, and a failure that may pass.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DefaultClassifier;
+
+impl<Res, E> Classify<Res, E> for DefaultClassifier {
+    fn classify(&self, result: Result<&Res, &E>) -> Outcome {
+        match result {
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::Failure(Fault::Transient),
+        }
+    }
+}
+
+impl<C, Res, E> Classify<Res, E> for Arc<C>
+where
+    C: Classify<Res, E> + ?Sized,
+{
+    fn classify(&self, result: Result<&Res, &E>) -> Outcome {
+        (**self).classify(result)
+    }
+
+    fn hint(&self, result: Result<&Res, &E>) -> RetryHint {
+        (**self).hint(result)
+    }
+}
+
+/// A closure as a classifier; made by [`classify_fn`].
+#[derive(Clone, Copy)]
+pub struct ClassifyFn<F> {
+    f: F,
+}
+
+/// Makes a classifier of a closure.
+///
+/// ```
+/// use buttress::{Fault, Outcome, classify_fn};
+///
+/// let by_status = classify_fn(|result: Result<&u16, &std::io::Error>| match result {
+///     Ok(status) if *status < 500 => Outcome::Success,
+///     _ => Outcome::Failure(Fault::Transient),
+/// });
+/// # let _ = by_status;
+/// ```
+pub fn classify_fn<F, Res, E>(f: F) -> ClassifyFn<F>
+where
+    F: Fn(Result<&Res, &E>) -> Outcome,
+{
+    ClassifyFn { f }
+}
+
+impl<F, Res, E> Classify<Res, E> for ClassifyFn<F>
+where
+    F: Fn(Result<&Res, &E>) -> Outcome,
+{
+    fn classify(&self, result: Result<&Res, &E>) -> Outcome {
+        (self.f)(result)
+    }
+}
+
+impl<F> fmt::Debug for ClassifyFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ClassifyFn({})", type_name::<F>())
+    }
+}
+
+/// The verdict on a result, rejections settled first.
+pub(crate) fn judge<C, Res, E>(classifier: &C, result: Result<&Res, &E>) -> Outcome
+where
+    C: Classify<Res, E>,
+    E: CarryRejection,
+{
+    match result.err().and_then(CarryRejection::rejection) {
+        None => classifier.classify(result),
+        Some(Rejection::TimedOut(_)) => Outcome::Failure(Fault::TimedOut),
+        Some(_) => Outcome::Ignored,
+    }
+}
+
+/// The hint of a result. A rejection gives none: its classifier never saw it.
+pub(crate) fn hint<C, Res, E>(classifier: &C, result: Result<&Res, &E>) -> RetryHint
+where
+    C: Classify<Res, E>,
+    E: CarryRejection,
+{
+    match result.err().and_then(CarryRejection::rejection) {
+        None => classifier.hint(result),
+        Some(_) => RetryHint::Unstated,
+    }
+}
+
+impl Outcome {
+    /// A short name for spans and events.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure(Fault::Transient) => "transient",
+            Self::Failure(Fault::TimedOut) => "timed_out",
+            Self::Failure(Fault::Overloaded { .. }) => "overloaded",
+            Self::Failure(Fault::Permanent) => "permanent",
+            Self::Ignored => "ignored",
+        }
+    }
+}
+
+/// Which classifier a layer uses: its own, or else the stack's, or else the default.
+///
+/// A layer starts out [`Inherited`] and becomes [`Own`] by its `classify` setter. The types are
+/// what lets [`Stack`](crate::Stack) give one verdict to every layer that has none of its own.
+pub(crate) mod choice {
+    use super::{Arc, Classify, DefaultClassifier, Outcome, RetryHint};
+
+    /// No classifier was set on the layer.
+    #[derive(Clone, Copy, Debug, Default)]
+    pub struct Inherited;
+
+    /// The layer has a classifier of its own.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Own<C>(pub(crate) C);
+
+    impl<Res, E> Classify<Res, E> for Inherited {
+        fn classify(&self, result: Result<&Res, &E>) -> Outcome {
+            DefaultClassifier.classify(result)
+        }
+    }
+
+    impl<C, Res, E> Classify<Res, E> for Own<C>
+    where
+        C: Classify<Res, E>,
+    {
+        fn classify(&self, result: Result<&Res, &E>) -> Outcome {
+            self.0.classify(result)
+        }
+
+        fn hint(&self, result: Result<&Res, &E>) -> RetryHint {
+            self.0.hint(result)
+        }
+    }
+
+    /// Settles which of the layer's and the stack's classifiers is used.
+    pub trait Choice<Stacked> {
+        /// The one that is used.
+        type Chosen;
+
+        /// Takes the layer's own if there is one.
+        fn choose(layer: &Arc<Self>, stack: &Arc<Stacked>) -> Arc<Self::Chosen>;
+    }
+
+    impl<Stacked> Choice<Stacked> for Inherited {
+        type Chosen = Stacked;
+
+        fn choose(_: &Arc<Self>, stack: &Arc<Stacked>) -> Arc<Stacked> {
+            Arc::clone(stack)
+        }
+    }
+
+    impl<C, Stacked> Choice<Stacked> for Own<C> {
+        type Chosen = Self;
+
+        fn choose(layer: &Arc<Self>, _: &Arc<Stacked>) -> Arc<Self> {
+            Arc::clone(layer)
+        }
+    }
+}

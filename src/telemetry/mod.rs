@@ -1,0 +1,122 @@
+//! The spans and events that the layers emit through [`tracing`], and the names of their fields.
+//!
+//! | what | level |
+//! |---|---|
+//! | span `call`, one per logical call of a [`Stack`](crate::Stack) | `INFO` |
+//! | span `attempt`, one per attempt of a [retry](crate::retry) | `INFO` |
+//! | a circuit opened | `ERROR` |
+//! | a circuit is half-open; a call was rejected, timed out or is retried; retrying was given up | `WARN` |
+//! | a circuit closed | `INFO` |
+//! | everything else | `DEBUG` |
+//!
+//! Nothing is built when nobody listens. Every name is a constant of [`field`].
+
+mod call;
+pub mod field;
+
+use std::time::Duration;
+
+use tracing::{Span, debug, error, info, info_span, warn};
+
+pub use self::call::{CallFuture, CallSpan, CallSpanLayer};
+use crate::{Name, Outcome, Rejection, circuit_breaker::TripReason};
+
+pub(crate) fn timed_out(name: &Name, limit: Duration) {
+    warn!(
+        { field::LAYER } = %name,
+        { field::LIMIT_MS } = millis(limit),
+        "call timed out"
+    );
+}
+
+pub(crate) fn rejected(rejection: &Rejection) {
+    warn!(
+        { field::LAYER } = rejection.name(),
+        { field::ERROR_TYPE } = rejection.kind(),
+        { field::RETRY_AFTER_MS } = rejection.retry_after().map(millis),
+        "call rejected"
+    );
+}
+
+pub(crate) fn circuit_opened(name: &Name, reason: TripReason, open_for: Option<Duration>) {
+    error!(
+        { field::LAYER } = %name,
+        { field::REASON } = reason.as_str(),
+        { field::OPEN_MS } = open_for.map(millis),
+        "circuit opened"
+    );
+}
+
+pub(crate) fn circuit_half_open(name: &Name, probes: u32) {
+    warn!({ field::LAYER } = %name, { field::PROBES } = probes, "circuit half-open");
+}
+
+pub(crate) fn circuit_closed(name: &Name) {
+    info!({ field::LAYER } = %name, "circuit closed");
+}
+
+pub(crate) fn circuit_disabled(name: &Name) {
+    debug!({ field::LAYER } = %name, "circuit disabled");
+}
+
+pub(crate) fn call_queued(name: &Name, queued: u32) {
+    debug!({ field::LAYER } = %name, { field::QUEUED } = queued, "call queued");
+}
+
+pub(crate) fn resized(name: &Name, limit: u32) {
+    debug!({ field::LAYER } = %name, { field::LIMIT } = limit, "bulkhead resized");
+}
+
+pub(crate) fn retrying(name: &Name, attempt: u32, outcome: Outcome, delay: Duration) {
+    warn!(
+        { field::LAYER } = %name,
+        { field::ATTEMPT } = attempt,
+        { field::OUTCOME } = outcome.as_str(),
+        { field::DELAY_MS } = millis(delay),
+        "call is retried"
+    );
+}
+
+pub(crate) fn gave_up(name: &Name, attempts: u32, outcome: Outcome, reason: &'static str) {
+    warn!(
+        { field::LAYER } = %name,
+        { field::ATTEMPT } = attempts,
+        { field::OUTCOME } = outcome.as_str(),
+        { field::REASON } = reason,
+        "retrying was given up"
+    );
+}
+
+/// The span of one attempt. Its result is recorded by [`record_outcome`].
+pub(crate) fn attempt_span(name: &Name, attempt: u32, delay: Duration) -> Span {
+    info_span!(
+        "attempt",
+        { field::LAYER } = %name,
+        { field::ATTEMPT } = attempt,
+        { field::DELAY_MS } = millis(delay),
+        { field::OUTCOME } = tracing::field::Empty,
+        { field::ERROR_TYPE } = tracing::field::Empty,
+    )
+}
+
+/// Notes in a span how what it covers ended: the outcome, and for a failure its type, which for a
+/// rejection is its kind.
+pub(crate) fn record_outcome(span: &Span, outcome: Outcome, rejection: Option<&Rejection>) {
+    if span.is_disabled() {
+        return;
+    }
+    span.record(field::OUTCOME, outcome.as_str());
+    match (rejection, outcome) {
+        (Some(rejection), _) => {
+            span.record(field::ERROR_TYPE, rejection.kind());
+        }
+        (None, Outcome::Failure(_)) => {
+            span.record(field::ERROR_TYPE, outcome.as_str());
+        }
+        (None, _) => {}
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

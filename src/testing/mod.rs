@@ -1,0 +1,81 @@
+//! A kit for testing services: their contract, their cancellation, and what a flaky dependency does to them.
+//!
+//! Everything here works by polling by hand and counting wakes. It needs no runtime, sleeps for nothing, and runs
+//! on a paused clock where the service under test has timers of its own.
+//!
+//! - [`contract`] checks a service against the rules of [`tower_service::Service`] and of this crate, rule by rule.
+//! - [`cancel`] drops a future at its first poll, its second, and so on, and lets it panic wherever it can.
+//! - [`Flaky`] answers, fails, hangs, panics and refuses to be ready, as its script says, and counts what is done
+//!   to it.
+//! - [`Reserving`] puts a fixed number of slots, reserved by `poll_ready`, in front of any service. It shows the
+//!   permits that a layer hoards, which a plain mock cannot.
+//! - [`task`] polls futures and services by hand.
+//!
+//! # Example
+//!
+//! ```
+//! use buttress::testing::contract::Contract;
+//! use tower::{Layer, limit::ConcurrencyLimitLayer};
+//!
+//! Contract::new(|| "request", || "response", || "error")
+//!     .check(|inner| ConcurrencyLimitLayer::new(1).layer(inner))
+//!     .assert();
+//! ```
+
+pub mod cancel;
+pub mod contract;
+mod flaky;
+mod reserving;
+pub mod task;
+
+pub use self::flaky::{Flaky, FlakyFuture, FlakyHandle, PanicPoint, Step, Violation};
+pub use self::reserving::{Reserving, ReservingFuture, ReservingHandle};
+
+#[cfg(test)]
+mod tests;
+
+use std::any::Any;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tower_service::Service;
+
+/// Compiles only for a service that can be shared as tower's servers and clients share theirs.
+///
+/// Write one line per service and a lost auto trait is found by the compiler.
+///
+/// # Example
+///
+/// ```
+/// use buttress::testing::{Flaky, assert_service};
+///
+/// assert_service::<Flaky<&str, &str>>();
+/// ```
+pub const fn assert_service<S: Send + Sync + Clone + fmt::Debug>() {}
+
+/// Compiles only for a future that can move between threads. It asks for no `Sync`, and nor should a layer.
+pub const fn assert_future<F: Future + Send>() {}
+
+/// Compiles only if `Outer`, a layer's service, fails with the very error type of `Inner`, the service it wraps.
+pub const fn assert_same_error<Req, Inner, Outer>()
+where
+    Inner: Service<Req>,
+    Outer: Service<Req, Error = Inner::Error>,
+{
+}
+
+/// Locks, also after a scripted panic: nothing in the kit panics half way through a change.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a caught panic said.
+fn panic_message(payload: &(dyn Any + Send)) -> &str {
+    if let Some(message) = payload.downcast_ref::<&str>() {
+        message
+    } else if let Some(message) = payload.downcast_ref::<String>() {
+        message
+    } else {
+        "a payload that is not a string"
+    }
+}

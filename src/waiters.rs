@@ -1,0 +1,168 @@
+//! A queue of tasks that wait for something: first come, first served, and gone when dropped.
+
+use std::task::Waker;
+
+/// The tasks that wait, in order. It lives under a lock of its owner, who wakes what it returns
+/// after the lock is released.
+///
+/// The links are indices into one vector, so that a waiter leaves from the middle at once and
+/// waiting allocates only while the queue is longer than ever before.
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    nodes: Vec<Node>,
+    first_free: Option<usize>,
+    head: Option<usize>,
+    tail: Option<usize>,
+}
+
+/// The place of one waiter. Its owner removes it, once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Key(usize);
+
+#[derive(Debug)]
+enum Node {
+    Waiting {
+        waker: Waker,
+        previous: Option<usize>,
+        next: Option<usize>,
+    },
+    /// Its turn has come, but it has not been polled since.
+    Called,
+    Free {
+        next: Option<usize>,
+    },
+}
+
+impl Waiters {
+    /// Adds a waiter at the end.
+    pub(crate) fn push(&mut self, waker: Waker) -> Key {
+        let node = Node::Waiting { waker, previous: self.tail, next: None };
+        let index = match self.first_free {
+            Some(index) => {
+                if let Node::Free { next } = self.nodes[index] {
+                    self.first_free = next;
+                }
+                self.nodes[index] = node;
+                index
+            }
+            None => {
+                self.nodes.push(node);
+                self.nodes.len() - 1
+            }
+        };
+        match self.tail {
+            Some(tail) => self.link_next(tail, Some(index)),
+            None => self.head = Some(index),
+        }
+        self.tail = Some(index);
+        Key(index)
+    }
+
+    /// Calls the first waiter: it waits no longer, and its waker is to be woken.
+    pub(crate) fn call_first(&mut self) -> Option<Waker> {
+        let index = self.head?;
+        match self.unlink(index, Node::Called) {
+            Node::Waiting { waker, .. } => Some(waker),
+            Node::Called | Node::Free { .. } => None,
+        }
+    }
+
+    /// Whether the waiter has been called.
+    pub(crate) fn is_called(&self, key: Key) -> bool {
+        matches!(self.nodes[key.0], Node::Called)
+    }
+
+    /// Has the waiter woken through `new` from now on. Returns what is to be dropped after the lock.
+    pub(crate) fn set_waker(&mut self, key: Key, new: Waker) -> Option<Waker> {
+        match &mut self.nodes[key.0] {
+            Node::Waiting { waker, .. } => Some(std::mem::replace(waker, new)),
+            Node::Called | Node::Free { .. } => Some(new),
+        }
+    }
+
+    /// Takes a waiter out: whether it had been called, and else its waker, to be dropped after the
+    /// lock.
+    pub(crate) fn remove(&mut self, key: Key) -> Result<(), Waker> {
+        let free = Node::Free { next: self.first_free };
+        let removed = match self.nodes[key.0] {
+            Node::Waiting { .. } => self.unlink(key.0, free),
+            Node::Called | Node::Free { .. } => std::mem::replace(&mut self.nodes[key.0], free),
+        };
+        self.first_free = Some(key.0);
+        match removed {
+            Node::Waiting { waker, .. } => Err(waker),
+            Node::Called | Node::Free { .. } => Ok(()),
+        }
+    }
+
+    /// Takes a waiting node out of the order and puts `replacement` in its place.
+    fn unlink(&mut self, index: usize, replacement: Node) -> Node {
+        let node = std::mem::replace(&mut self.nodes[index], replacement);
+        if let Node::Waiting { previous, next, .. } = node {
+            match previous {
+                Some(previous) => self.link_next(previous, next),
+                None => self.head = next,
+            }
+            match next {
+                Some(next) => self.link_previous(next, previous),
+                None => self.tail = previous,
+            }
+        }
+        node
+    }
+
+    fn link_next(&mut self, index: usize, to: Option<usize>) {
+        if let Node::Waiting { next, .. } = &mut self.nodes[index] {
+            *next = to;
+        }
+    }
+
+    fn link_previous(&mut self, index: usize, to: Option<usize>) {
+        if let Node::Waiting { previous, .. } = &mut self.nodes[index] {
+            *previous = to;
+        }
+    }
+}
+
+/// Locks, also after a panic: every invariant here is restored before a lock is released, and no
+/// code of a user runs under one.
+pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waker() -> Waker {
+        Waker::noop().clone()
+    }
+
+    #[test]
+    fn waiters_are_called_in_order_and_leave_from_anywhere() {
+        let mut waiters = Waiters::default();
+        let keys: Vec<Key> = (0..5).map(|_| waiters.push(waker())).collect();
+        assert!(waiters.remove(keys[0]).is_err());
+        assert!(waiters.remove(keys[2]).is_err());
+        assert!(waiters.remove(keys[4]).is_err());
+        assert!(waiters.call_first().is_some());
+        assert!(waiters.is_called(keys[1]) && !waiters.is_called(keys[3]));
+        assert!(waiters.call_first().is_some());
+        assert!(waiters.call_first().is_none());
+        assert!(waiters.remove(keys[1]).is_ok());
+        assert!(waiters.remove(keys[3]).is_ok());
+    }
+
+    #[test]
+    fn places_are_used_again() {
+        let mut waiters = Waiters::default();
+        for _ in 0..1_000 {
+            let first = waiters.push(waker());
+            let second = waiters.push(waker());
+            assert!(waiters.remove(first).is_err());
+            assert!(waiters.call_first().is_some());
+            assert!(waiters.remove(second).is_ok());
+        }
+        assert_eq!(waiters.nodes.len(), 2);
+    }
+}
