@@ -39,43 +39,36 @@ type Response = hyper::Response<Incoming>;
 type HttpClient = Client<HttpConnector, Empty<Bytes>>;
 type CallError = Error<legacy::Error>;
 
-/// Puts a standard stack around an HTTP client. This is the part to copy.
+/// Puts a standard stack around an HTTP client. This is the part to copy, with [`breaker`].
 ///
 /// The times are shortened so that the whole story takes seconds. A real service may well leave out
-/// all four lines that set one.
+/// all five lines that set one.
 fn protect(
     client: HttpClient,
-) -> Result<
-    (
-        impl Service<Request, Response = Response, Error = CallError, Future: Send> + Clone,
-        CircuitBreakerHandle,
-    ),
-    ConfigError,
-> {
-    let breaker = CircuitBreakerLayer::builder()
-        .name("orders")
-        .time_window(Duration::from_secs(1))
-        .open_for(Duration::from_secs(1))
-        .max_open_for(Duration::from_secs(1))
-        .build()?;
-    let handle = breaker.handle();
-
+    breaker: CircuitBreakerLayer,
+) -> impl Service<Request, Response = Response, Error = CallError, Future: Send> + Clone {
     // To send a GET twice does no harm. Of a POST nobody but you can know.
     let gets = replay_fn(|req: &Request| (req.method() == Method::GET).then(|| req.clone()));
 
-    let stack = Stack::standard(gets)
+    Stack::standard(gets)
         .total_timeout(Duration::from_millis(500))
         .attempt_timeout(Duration::from_millis(150))
         .circuit_breaker(breaker)
         .classify_fn(|result: Result<&Response, &_>| match result {
-            Ok(response) if response.status().is_server_error() => {
-                Outcome::Failure(Fault::Transient)
-            }
-            Ok(_) => Outcome::Success,
-            Err(_) => Outcome::Failure(Fault::Transient),
-        });
+            Ok(response) if !response.status().is_server_error() => Outcome::Success,
+            _ => Outcome::Failure(Fault::Transient),
+        })
+        .service(client.map_request(number_attempts))
+}
 
-    Ok((stack.service(client.map_request(number_attempts)), handle))
+/// The breaker of the stack, made apart from it: its handle tells how it stands, and can switch it.
+fn breaker() -> Result<CircuitBreakerLayer, ConfigError> {
+    CircuitBreakerLayer::builder()
+        .name("orders")
+        .time_window(Duration::from_secs(1))
+        .open_for(Duration::from_secs(1))
+        .max_open_for(Duration::from_secs(1))
+        .build()
 }
 
 /// Tells the server which attempt a request is, so that it can count the retries it receives.
@@ -109,9 +102,10 @@ async fn main() -> Result<(), BoxError> {
     let bare = run(client.clone().map_err(Error::Service), None).await?;
 
     println!("\nThe same client in `Stack::standard`:");
-    let (stack, breaker) = protect(client)?;
-    let protected = run(stack, Some(&breaker)).await?;
-    let (opened, closed) = (breaker.snapshot().opened(), breaker.snapshot().closed());
+    let breaker = breaker()?;
+    let handle = breaker.handle();
+    let protected = run(protect(client, breaker), Some(&handle)).await?;
+    let (opened, closed) = (handle.snapshot().opened(), handle.snapshot().closed());
 
     println!("\n{:<24} {:>9} {:>9}", "", "bare", "protected");
     let row = |what: &str, bare: &dyn Display, protected: &dyn Display| {

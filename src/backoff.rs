@@ -94,6 +94,11 @@ impl Backoff {
         self.cap
     }
 
+    /// How the delays are spread.
+    pub fn jitter(&self) -> Jitter {
+        self.jitter
+    }
+
     /// The delay before retry `number` (the first is 1) as computed, before jitter: also the longest
     /// that full and equal jitter can make it.
     pub(crate) fn ceiling(&self, number: u32) -> Duration {

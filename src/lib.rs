@@ -12,7 +12,11 @@ mod deadline;
 mod error;
 mod oneshot;
 mod outcome;
+pub mod retry;
+pub mod stack;
 pub mod telemetry;
+#[cfg(feature = "test-util")]
+pub mod testing;
 pub mod timeout;
 mod waiters;
 
@@ -23,4 +27,5 @@ pub use self::{
         Name, NotReady, QueueTimedOut, Rejection, TimedOut,
     },
     outcome::{Classify, ClassifyFn, DefaultClassifier, Fault, Outcome, RetryHint, classify_fn},
+    stack::Stack,
 };

@@ -54,6 +54,10 @@ impl BulkheadLayer {
     pub fn handle(&self) -> BulkheadHandle {
         BulkheadHandle { slots: Arc::clone(&self.slots) }
     }
+
+    pub(crate) fn is_backpressure(&self) -> bool {
+        self.when_full == WhenFull::Wait
+    }
 }
 
 impl<S> Layer<S> for BulkheadLayer {
@@ -128,6 +132,10 @@ impl QueuedBulkheadLayer {
     /// What an operator sees and turns.
     pub fn handle(&self) -> BulkheadHandle {
         BulkheadHandle { slots: Arc::clone(&self.slots) }
+    }
+
+    pub(crate) fn capacity(&self) -> u32 {
+        self.queue.capacity
     }
 
     pub(crate) fn max_wait(&self) -> Duration {

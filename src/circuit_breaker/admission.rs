@@ -57,7 +57,7 @@ impl<C> Judge<Core> for Arc<C> {
 
 /// What identifies a call that was let through.
 #[derive(Debug)]
-pub struct Stamp {
+pub(crate) struct Stamp {
     generation: u64,
     /// The lease, if it is a probe.
     lease: Option<u64>,
@@ -68,7 +68,7 @@ pub struct Stamp {
 
 /// How a call ended that ran to its end.
 #[derive(Debug)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     outcome: Outcome,
     hint: Option<Duration>,
     ended: Option<Instant>,

@@ -18,7 +18,7 @@ use tower_service::Service;
 use super::{
     CircuitBreakerHandle, ResponseFuture,
     admission::guard,
-    layer::{Config, Settings},
+    layer::{Config, Facts, Settings},
     state::Core,
 };
 use crate::{
@@ -228,13 +228,13 @@ impl<K: Hash + Eq, F, C> KeyedCircuitBreakerLayer<K, F, C> {
     pub fn keys(&self) -> usize {
         self.keys.len()
     }
-
-    pub(super) fn config(&self) -> &Config {
-        &self.keys.config
-    }
 }
 
 impl<K, F, C> KeyedCircuitBreakerLayer<K, F, C> {
+    pub(crate) fn facts(&self) -> Facts {
+        self.keys.config.facts()
+    }
+
     /// The same breakers, with the stack's classifier where they have none of their own.
     pub(crate) fn in_stack<Stacked>(
         &self,

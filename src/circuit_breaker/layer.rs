@@ -38,6 +38,51 @@ pub(super) struct Config {
     pub(super) pend: bool,
 }
 
+/// What an explanation of a stack says of its breaker.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) summary: String,
+    pub(crate) window: Option<Duration>,
+    pub(crate) slow_after: Option<Duration>,
+    pub(crate) probe_lease: Duration,
+    pub(crate) abandoned_after: Duration,
+    pub(crate) pend: bool,
+}
+
+impl Config {
+    pub(super) fn facts(&self) -> Facts {
+        let mut trips = Vec::new();
+        if let Some(rate) = self.failure_rate {
+            trips.push(format!("{:.0} % failed", rate * 100.0));
+        }
+        if let Some(slow) = self.slow_calls {
+            trips.push(format!("{:.0} % took {:?}", slow.rate * 100.0, slow.longer_than));
+        }
+        if let Some(most) = self.consecutive_failures {
+            trips.push(format!("{most} in a row failed"));
+        }
+        let (of, window) = match self.span {
+            Span::Calls(calls) => (format!("the last {calls} calls"), None),
+            Span::Time(time) => (format!("the calls of {time:?}"), Some(time)),
+        };
+        let then = if self.pend { "not ready" } else { "refuses" };
+        let summary = format!(
+            "opens when of {of}, at least {}, {}; then {then} for {:?}",
+            self.minimum_calls,
+            trips.join(" or "),
+            self.open_for,
+        );
+        Facts {
+            summary,
+            window,
+            slow_after: self.slow_calls.map(|slow| slow.longer_than),
+            probe_lease: self.probe_lease,
+            abandoned_after: self.abandoned_after,
+            pend: self.pend,
+        }
+    }
+}
+
 /// Which calls are slow, and how large a share of them opens the breaker.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct SlowCalls {
@@ -113,8 +158,8 @@ impl<C> CircuitBreakerLayer<C> {
         CircuitBreakerHandle::new(Arc::clone(&self.shared.core))
     }
 
-    pub(super) fn config(&self) -> &Config {
-        self.shared.core.config()
+    pub(crate) fn facts(&self) -> Facts {
+        self.shared.core.config().facts()
     }
 
     /// The same breaker, with the stack's classifier where it has none of its own.

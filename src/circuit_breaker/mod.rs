@@ -131,6 +131,7 @@ mod service;
 mod state;
 mod window;
 
+pub(crate) use self::layer::Facts;
 pub use self::{
     future::ResponseFuture,
     handle::{CircuitBreakerHandle, Snapshot, Watch},

@@ -124,9 +124,7 @@ where
 
 impl<Make> fmt::Debug for CancelHarness<Make> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CancelHarness")
-            .field("limit", &self.limit)
-            .finish_non_exhaustive()
+        f.debug_struct("CancelHarness").field("limit", &self.limit).finish_non_exhaustive()
     }
 }
 
@@ -164,11 +162,7 @@ where
 {
     /// Takes the points, and what arms one of them and makes the future.
     pub const fn new(points: Points, make: Make) -> Self {
-        Self {
-            points,
-            make,
-            limit: LIMIT,
-        }
+        Self { points, make, limit: LIMIT }
     }
 
     /// Sets how many polls may be needed to panic; 1,000 unless set.
@@ -222,9 +216,7 @@ where
 
 impl<Points, Make> fmt::Debug for PanicHarness<Points, Make> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PanicHarness")
-            .field("limit", &self.limit)
-            .finish_non_exhaustive()
+        f.debug_struct("PanicHarness").field("limit", &self.limit).finish_non_exhaustive()
     }
 }
 

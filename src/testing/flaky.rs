@@ -48,10 +48,7 @@ pub enum Step<Res, E> {
 
 impl<Res, E> Step<Res, E> {
     const fn is_readiness(&self) -> bool {
-        matches!(
-            self,
-            Self::Unready | Self::FailReadiness(_) | Self::PanicInReadiness
-        )
+        matches!(self, Self::Unready | Self::FailReadiness(_) | Self::PanicInReadiness)
     }
 }
 
@@ -215,20 +212,13 @@ impl<Res, E> Flaky<Res, E> {
             counts: Counts::default(),
             violations: Vec::new(),
         };
-        Self {
-            shared: Arc::new(Shared(Mutex::new(state))),
-            id: 0,
-            readied: false,
-            failed: false,
-        }
+        Self { shared: Arc::new(Shared(Mutex::new(state))), id: 0, readied: false, failed: false }
     }
 
     /// The handle of this service and of all its clones.
     #[must_use]
     pub fn handle(&self) -> FlakyHandle<Res, E> {
-        FlakyHandle {
-            shared: Arc::clone(&self.shared),
-        }
+        FlakyHandle { shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -313,11 +303,8 @@ impl<Req, Res, E> Service<Req> for Flaky<Res, E> {
         state.counts.in_flight += 1;
         state.counts.peak_in_flight = state.counts.peak_in_flight.max(state.counts.in_flight);
         let otherwise = Arc::clone(&state.otherwise);
-        let call = CallInFlight {
-            id: state.new_id(),
-            shared: Arc::clone(&self.shared),
-            answered: false,
-        };
+        let call =
+            CallInFlight { id: state.new_id(), shared: Arc::clone(&self.shared), answered: false };
         drop(state);
 
         let (wait, answer) = match step {
@@ -333,12 +320,7 @@ impl<Req, Res, E> Service<Req> for Flaky<Res, E> {
             // The other steps were taken out above.
             Some(_) => (Wait::Forever, None),
         };
-        FlakyFuture {
-            wait,
-            answer,
-            call,
-            not_sync: PhantomData,
-        }
+        FlakyFuture { wait, answer, call, not_sync: PhantomData }
     }
 }
 
@@ -400,9 +382,7 @@ impl<Res, E> Future for FlakyFuture<Res, E> {
         let shared = &this.call.shared;
         lock(&shared.0).counts.polls += 1;
         if this.call.answered {
-            lock(&shared.0)
-                .violations
-                .push(Violation::PolledAfterAnswer);
+            lock(&shared.0).violations.push(Violation::PolledAfterAnswer);
             panic!("the scripted future was polled after it had answered");
         }
         match this.wait.project() {
@@ -540,9 +520,7 @@ impl<Res, E> FlakyHandle<Res, E> {
 
 impl<Res, E> Clone for FlakyHandle<Res, E> {
     fn clone(&self) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-        }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 

@@ -134,23 +134,14 @@ pub struct Reserving<S> {
 impl<S> Reserving<S> {
     /// Takes the service to call and the number of slots. With `usize::MAX` nobody ever waits, and the counts remain.
     pub fn new(inner: S, slots: usize) -> Self {
-        let state = State {
-            slots,
-            ..State::default()
-        };
-        Self {
-            inner,
-            pool: Arc::new(Pool(Mutex::new(state))),
-            place: Place::None,
-        }
+        let state = State { slots, ..State::default() };
+        Self { inner, pool: Arc::new(Pool(Mutex::new(state))), place: Place::None }
     }
 
     /// Reads the slots that this service shares with its clones.
     #[must_use]
     pub fn handle(&self) -> ReservingHandle {
-        ReservingHandle {
-            pool: Arc::clone(&self.pool),
-        }
+        ReservingHandle { pool: Arc::clone(&self.pool) }
     }
 
     /// The service behind the slots.
@@ -186,18 +177,12 @@ impl<S> Reserving<S> {
                 state.next_waiter += 1;
                 state.queue.push_back((waiter, cx.waker().clone()));
                 drop(state);
-                self.place = Place::Waiting(Waiting {
-                    pool: Arc::clone(&self.pool),
-                    waiter,
-                });
+                self.place = Place::Waiting(Waiting { pool: Arc::clone(&self.pool), waiter });
                 return Poll::Pending;
             }
             state.taken += 1;
         }
-        self.place = Place::Slot(Slot {
-            pool: Arc::clone(&self.pool),
-            called: false,
-        });
+        self.place = Place::Slot(Slot { pool: Arc::clone(&self.pool), called: false });
         Poll::Ready(())
     }
 }
@@ -235,10 +220,7 @@ impl<S: Service<Req>, Req> Service<Req> for Reserving<S> {
                 None
             }
         };
-        ReservingFuture {
-            inner: self.inner.call(request),
-            slot,
-        }
+        ReservingFuture { inner: self.inner.call(request), slot }
     }
 }
 

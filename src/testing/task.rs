@@ -100,10 +100,7 @@ impl<F> Spawned<F> {
     /// Takes a future, polls nothing yet.
     #[must_use]
     pub fn new(future: F) -> Self {
-        Self {
-            future: Box::pin(future),
-            task: Task::default(),
-        }
+        Self { future: Box::pin(future), task: Task::default() }
     }
 
     /// How often it was polled.
@@ -159,9 +156,7 @@ impl<F: Future> Spawned<F> {
 
 impl<F> fmt::Debug for Spawned<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Spawned")
-            .field("task", &self.task)
-            .finish_non_exhaustive()
+        f.debug_struct("Spawned").field("task", &self.task).finish_non_exhaustive()
     }
 }
 
@@ -186,11 +181,7 @@ impl<S, Req> SpawnedService<S, Req> {
     /// Takes a service, polls nothing yet.
     #[must_use]
     pub fn new(service: S) -> Self {
-        Self {
-            service,
-            task: Task::default(),
-            request: PhantomData,
-        }
+        Self { service, task: Task::default(), request: PhantomData }
     }
 
     /// How often its readiness was polled.

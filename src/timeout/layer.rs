@@ -15,6 +15,24 @@ pub trait Limit<Req> {
     fn limit(&self, request: &Req) -> Duration;
 }
 
+/// What can be said of a limit without a request.
+pub trait KnownLimit {
+    /// The limit, where it is the same for all requests.
+    fn known_limit(&self) -> Option<Duration>;
+}
+
+impl KnownLimit for Fixed {
+    fn known_limit(&self) -> Option<Duration> {
+        Some(self.0)
+    }
+}
+
+impl<F> KnownLimit for PerRequest<F> {
+    fn known_limit(&self) -> Option<Duration> {
+        None
+    }
+}
+
 /// The same limit for every request.
 #[derive(Clone, Copy, Debug)]
 pub struct Fixed(pub(crate) Duration);
@@ -88,16 +106,17 @@ impl<L> TimeoutLayer<L> {
         self
     }
 
+    /// The limit, where it is the same for all requests.
+    pub(crate) fn known_limit(&self) -> Option<Duration>
+    where
+        L: KnownLimit,
+    {
+        self.limit.known_limit()
+    }
+
     /// Counts the wait for readiness too. See [`TotalTimeout`].
     pub fn including_readiness(self) -> TotalTimeoutLayer<L> {
         TotalTimeoutLayer { timeout: self }
-    }
-
-    pub(crate) fn fixed_limit(&self) -> Option<Duration>
-    where
-        L: Describe,
-    {
-        self.limit.describe()
     }
 }
 
@@ -118,6 +137,13 @@ pub struct TotalTimeoutLayer<L = Fixed> {
     timeout: TimeoutLayer<L>,
 }
 
+impl<L: KnownLimit> TotalTimeoutLayer<L> {
+    /// The limit, where it is the same for all requests.
+    pub(crate) fn known_limit(&self) -> Option<Duration> {
+        self.timeout.known_limit()
+    }
+}
+
 impl<S, L> Layer<S> for TotalTimeoutLayer<L>
 where
     L: Clone,
@@ -126,23 +152,5 @@ where
 
     fn layer(&self, inner: S) -> Self::Service {
         TotalTimeout::new(inner, self.timeout.limit.clone(), self.timeout.name.clone())
-    }
-}
-
-/// What can be said of a limit without a request.
-pub trait Describe {
-    /// The limit, where it is the same for all.
-    fn describe(&self) -> Option<Duration>;
-}
-
-impl Describe for Fixed {
-    fn describe(&self) -> Option<Duration> {
-        Some(self.0)
-    }
-}
-
-impl<F> Describe for PerRequest<F> {
-    fn describe(&self) -> Option<Duration> {
-        None
     }
 }

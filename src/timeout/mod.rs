@@ -74,6 +74,6 @@ mod service;
 
 pub use self::{
     future::ResponseFuture,
-    layer::{Fixed, Limit, PerRequest, TimeoutLayer, TotalTimeoutLayer},
+    layer::{Fixed, KnownLimit, Limit, PerRequest, TimeoutLayer, TotalTimeoutLayer},
     service::{Timeout, TotalTimeout},
 };

@@ -49,10 +49,7 @@ impl<S, Req, Res, E> Rig<S, Req, Res, E> {
 
     fn no_violations(&self) -> Checked {
         let violations = self.inner.violations();
-        ensure!(
-            violations.is_empty(),
-            "the inner service saw {violations:?}"
-        );
+        ensure!(violations.is_empty(), "the inner service saw {violations:?}");
         Ok(())
     }
 
@@ -60,15 +57,9 @@ impl<S, Req, Res, E> Rig<S, Req, Res, E> {
     fn nothing_held(&self, when: &str) -> Checked {
         let (taken, waiting) = (self.slots.taken(), self.slots.waiting());
         ensure!(taken == 0, "{when}, {taken} inner slots were still held");
-        ensure!(
-            waiting == 0,
-            "{when}, {waiting} still waited for an inner slot"
-        );
+        ensure!(waiting == 0, "{when}, {waiting} still waited for an inner slot");
         let in_flight = self.inner.in_flight();
-        ensure!(
-            in_flight == 0,
-            "{when}, {in_flight} inner calls were still in flight"
-        );
+        ensure!(in_flight == 0, "{when}, {in_flight} inner calls were still in flight");
         Ok(())
     }
 }
@@ -96,12 +87,7 @@ where
         make: &'a mut Make,
         pass: Pass,
     ) -> Self {
-        Self {
-            contract,
-            make,
-            pass,
-            slots: 1,
-        }
+        Self { contract, make, pass, slots: 1 }
     }
 
     pub(super) async fn pass_time(&mut self) {
@@ -236,20 +222,14 @@ where
                 "the poll after Ready{before} was not Ready"
             );
             let reserved = rig.slots.reserved();
-            ensure!(
-                reserved <= 1,
-                "polling again reserved {reserved} inner slots"
-            );
+            ensure!(reserved <= 1, "polling again reserved {reserved} inner slots");
             rig.inner.set_unready();
         }
         rig.inner.set_ready();
 
         rig.inner.push(self.answer_when_released());
         let mut first = rig.service.call(self.request());
-        ensure!(
-            first.poll().is_pending(),
-            "it answered before the inner service did"
-        );
+        ensure!(first.poll().is_pending(), "it answered before the inner service did");
         self.call_if_ready(&mut rig.service)?;
         rig.no_violations()?;
         rig.inner.release();
@@ -285,10 +265,7 @@ where
 
         rig.inner.push(self.answer_when_released());
         let mut future = self.call(&mut rig.service).await?;
-        ensure!(
-            future.poll().is_pending(),
-            "it answered before the inner service did"
-        );
+        ensure!(future.poll().is_pending(), "it answered before the inner service did");
         let waker = future.cancel();
         rig.nothing_held("after the future was dropped pending")?;
         nobody_keeps(waker.holders())?;
@@ -352,14 +329,8 @@ where
         self.ready(&mut rig.service).await?;
         let before = rig.inner.readiness_polls();
         let mut future = rig.service.call(self.request());
-        ensure!(
-            rig.inner.polls() == 0,
-            "`call` polled the inner future itself"
-        );
-        ensure!(
-            rig.inner.readiness_polls() == before,
-            "`call` polled the inner readiness"
-        );
+        ensure!(rig.inner.polls() == 0, "`call` polled the inner future itself");
+        ensure!(rig.inner.readiness_polls() == before, "`call` polled the inner readiness");
         match future.poll() {
             Poll::Ready(answer) => succeeded(answer),
             Poll::Pending => {
@@ -372,10 +343,7 @@ where
         let mut rig = self.rig();
         rig.inner.push(self.answer_when_released());
         let mut future = self.call(&mut rig.service).await?;
-        ensure!(
-            future.poll().is_pending(),
-            "it answered before the inner service did"
-        );
+        ensure!(future.poll().is_pending(), "it answered before the inner service did");
         rig.inner.release();
         for _ in 0..PATIENCE {
             self.pass_time().await;
@@ -450,8 +418,7 @@ where
         let mut rig = self.rig();
         rig.inner.set_unready();
         let inner = rig.inner.clone();
-        self.wakes_the_unready(&mut rig, || inner.set_ready())
-            .await?;
+        self.wakes_the_unready(&mut rig, || inner.set_ready()).await?;
 
         // A mock's slots never run out.
         if self.slots == 1 {
@@ -493,10 +460,7 @@ where
             first.is_pending(),
             "it said Ready over an inner service that is not: declare always_ready() if that is meant"
         );
-        ensure!(
-            !rig.service.is_woken(),
-            "it was woken although nothing had changed"
-        );
+        ensure!(!rig.service.is_woken(), "it was woken although nothing had changed");
         rig.service.hand_over();
         let again = rig.service.poll_ready();
         ensure!(
@@ -540,17 +504,14 @@ where
 fn succeeded<Res, E: fmt::Debug>(answer: Result<Res, E>) -> Checked {
     match answer {
         Ok(_) => Ok(()),
-        Err(error) => Err(format!(
-            "it failed, although the inner service answered well: {error:?}"
-        )),
+        Err(error) => {
+            Err(format!("it failed, although the inner service answered well: {error:?}"))
+        }
     }
 }
 
 fn nobody_keeps(holders: usize) -> Checked {
-    ensure!(
-        holders == 0,
-        "{holders} wakers of a dropped waiter were still kept"
-    );
+    ensure!(holders == 0, "{holders} wakers of a dropped waiter were still kept");
     Ok(())
 }
 
@@ -558,14 +519,8 @@ fn nobody_keeps(holders: usize) -> Checked {
 fn stays_asleep<F: Future>(future: &mut Spawned<F>) -> Checked {
     for _ in 0..2 {
         future.hand_over();
-        ensure!(
-            future.poll().is_pending(),
-            "it answered before the inner service did"
-        );
-        ensure!(
-            !future.is_woken(),
-            "it was woken although nothing had changed"
-        );
+        ensure!(future.poll().is_pending(), "it answered before the inner service did");
+        ensure!(!future.is_woken(), "it was woken although nothing had changed");
     }
     Ok(())
 }
@@ -608,14 +563,8 @@ where
     };
     let _ = rig.service.poll_ready();
     rig.nothing_held("ready to refuse")?;
-    ensure!(
-        rig.inner.readiness_polls() == 0,
-        "it polled the inner readiness before it refused"
-    );
-    ensure!(
-        sibling_goes_on(&mut rig),
-        "ready to refuse, it kept a sibling from getting ready"
-    );
+    ensure!(rig.inner.readiness_polls() == 0, "it polled the inner readiness before it refused");
+    ensure!(sibling_goes_on(&mut rig), "ready to refuse, it kept a sibling from getting ready");
     let before = rig.inner.readiness_polls();
     drop(rig.service.call((contract.request)()));
     let _ = rig.service.poll_ready();
@@ -626,9 +575,6 @@ where
         rig.inner.readiness_polls() == before,
         "it polled the inner readiness after it had refused"
     );
-    ensure!(
-        sibling_goes_on(&mut rig),
-        "after the refusal a sibling could not get ready"
-    );
+    ensure!(sibling_goes_on(&mut rig), "after the refusal a sibling could not get ready");
     Ok(())
 }

@@ -77,8 +77,7 @@ impl Report {
 
     /// The rules that are broken.
     pub fn failures(&self) -> impl Iterator<Item = &Finding> {
-        self.findings()
-            .filter(|finding| matches!(finding.verdict, Verdict::Failed(_)))
+        self.findings().filter(|finding| matches!(finding.verdict, Verdict::Failed(_)))
     }
 
     /// Whether this rule is broken, over either inner service.

@@ -30,9 +30,7 @@ fn check_refusing(fault: Fault) -> Report {
 }
 
 fn check_late(fault: Fault) -> Report {
-    contract()
-        .always_ready()
-        .check(|inner| Late { inner, fault })
+    contract().always_ready().check(|inner| Late { inner, fault })
 }
 
 fn check_again(fault: Fault) -> Report {
@@ -41,9 +39,7 @@ fn check_again(fault: Fault) -> Report {
 
 #[test]
 fn what_is_right_passes() {
-    contract()
-        .check(|inner| Subject::new(inner, Fault::None, Arc::default()))
-        .assert();
+    contract().check(|inner| Subject::new(inner, Fault::None, Arc::default())).assert();
     check_refusing(Fault::None).assert();
     check_late(Fault::None).assert();
     check_again(Fault::None).assert();
@@ -95,11 +91,7 @@ async fn a_fault_is_not_blamed_on_other_rules() {
     ] {
         let report = check(fault).await;
         for rule in Rule::GENERAL {
-            assert_eq!(
-                report.broke(rule),
-                rules.contains(&rule),
-                "{rule:?}\n{report}"
-            );
+            assert_eq!(report.broke(rule), rules.contains(&rule), "{rule:?}\n{report}");
         }
     }
 }
@@ -127,10 +119,7 @@ fn waiting_and_retrying_services_are_checked() {
     assert!(holds.broke(Rule::HoldsNothingIdle), "{holds}");
     let unready = check_again(Fault::RetriesUnready);
     assert!(unready.broke(Rule::CallsTheReadied), "{unready}");
-    let undeclared = contract().check(|inner| Late {
-        inner,
-        fault: Fault::None,
-    });
+    let undeclared = contract().check(|inner| Late { inner, fault: Fault::None });
     assert!(undeclared.broke(Rule::WakesWaiters), "{undeclared}");
 }
 
@@ -158,9 +147,6 @@ fn the_report_says_what_was_declared_and_what_was_added() {
 fn a_broken_rule_fails_the_assertion() {
     contract()
         .except(Rule::WakesWaiters, "not what this test is about")
-        .check(|inner| Late {
-            inner,
-            fault: Fault::None,
-        })
+        .check(|inner| Late { inner, fault: Fault::None })
         .assert();
 }

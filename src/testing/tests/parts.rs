@@ -152,9 +152,7 @@ fn a_leak_at_one_poll_is_found() {
 #[test]
 #[should_panic(expected = "no future completed in 5 polls")]
 fn a_future_that_never_completes_is_no_success() {
-    CancelHarness::new(std::future::pending::<()>)
-        .limit(5)
-        .run(|_| {});
+    CancelHarness::new(std::future::pending::<()>).limit(5).run(|_| {});
 }
 
 #[test]

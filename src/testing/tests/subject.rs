@@ -94,24 +94,14 @@ pub(super) struct Subject {
 
 impl Subject {
     pub(super) const fn new(inner: TextInner, fault: Fault, pool: Arc<Pool>) -> Self {
-        Self {
-            inner,
-            fault,
-            pool,
-            permit: None,
-            refused: false,
-            ready: false,
-            waker: None,
-        }
+        Self { inner, fault, pool, permit: None, refused: false, ready: false, waker: None }
     }
 
     fn admit(&mut self) {
         if self.permit.is_none() && !self.refused {
             self.refused = self.pool.taken.swap(true, Ordering::SeqCst);
-            self.permit = (!self.refused).then(|| Permit {
-                pool: Arc::clone(&self.pool),
-                kept: false,
-            });
+            self.permit =
+                (!self.refused).then(|| Permit { pool: Arc::clone(&self.pool), kept: false });
         }
     }
 }

@@ -1,0 +1,244 @@
+//! Ours against the other crates, in one run.
+//!
+//! `cargo run --release -p peers` drives every side through the same loop (`ready`, `call`, await)
+//! over a service that answers at once, on one current-thread runtime, in rounds in which the sides
+//! take turns. It prints
+//!
+//! - `scale {json}`: what a clock read, a timer, a permit and the like cost here;
+//! - `baseline {json}`: the bare service under the loop. It is in every figure and is not taken
+//!   off;
+//! - `row {json}` for each case and peer: `ours_ns` and `peer_ns` are medians of the rounds;
+//!   `ratio` is the median of the rounds' own ratios, below 1 when ours is cheaper; `ours_allocs`
+//!   and `peer_allocs` are heap allocations a call;
+//! - `growth {json}`: our time window with 100,000 calls in it against 1,000;
+//! - `keyed {json}`: what a key of a keyed breaker costs in bytes, and a call that looks one up;
+//! - the rows again as a table.
+//!
+//! The `contended` cases are wall time by the calls of both threads together. A peer that waits on
+//! an asynchronous lock parks its thread there, which is what two busy current-thread runtimes do.
+//! `breaker_time_window` and `stack4_time_window` hold 100 to 200 calls in the window: a quiet
+//! service, which favours a peer that scans its window. `breaker_time_window_1k` and `_100k` hold
+//! that many. For the breaker, tower's row is its `ConcurrencyLimit`, as it has no breaker.
+
+mod alloc;
+mod backend;
+mod keyed;
+mod measure;
+mod ours;
+mod peers;
+mod report;
+mod scale;
+
+use backend::{Backend, Unavailable};
+use measure::Expect::{Rejected, Served};
+use measure::{Harness, interleave};
+use peers::{LONG_WINDOW, TIME_WINDOW, failsafe, recloser, seatbelt, tower_own, tower_resilience};
+use report::Report;
+
+/// Calls in the window of the time-window cases that do not say a number.
+const QUIET: u64 = 100;
+const BUSY: u64 = 1_000;
+const CROWDED: u64 = 100_000;
+
+fn main() {
+    let h = &Harness::new();
+    scale::print(h);
+    let bare = interleave(&mut [h.looped(Served, Backend::<Unavailable>::new)]);
+    println!(
+        r#"baseline {{"ns":{:.1},"allocs":{:.2}}}"#,
+        bare[0].nanos, bare[0].allocations
+    );
+
+    let mut report = Report::default();
+    layers(h, &mut report);
+    breakers(h, &mut report);
+    stacks(h, &mut report);
+    contended(h, &mut report);
+    report::growth(&interleave(&mut [
+        h.in_window(CROWDED, || ours::breaker_time_window(LONG_WINDOW)),
+        h.in_window(BUSY, || ours::breaker_time_window(LONG_WINDOW)),
+    ]));
+    keyed::print(h);
+    report.table();
+}
+
+fn layers(h: &Harness, report: &mut Report) {
+    report.case(
+        "timeout",
+        h.looped(Served, ours::timeout),
+        vec![
+            ("tower", h.looped(Served, tower_own::timeout)),
+            (
+                "tower-resilience",
+                h.looped(Served, tower_resilience::timeout),
+            ),
+            ("seatbelt", h.looped(Served, seatbelt::timeout)),
+        ],
+    );
+    report.case(
+        "retry",
+        h.looped(Served, ours::retry),
+        vec![
+            ("tower", h.looped(Served, tower_own::retry)),
+            (
+                "tower-resilience",
+                h.looped(Served, tower_resilience::retry),
+            ),
+            ("seatbelt", h.looped(Served, seatbelt::retry)),
+        ],
+    );
+    report.case(
+        "bulkhead",
+        h.looped(Served, ours::bulkhead),
+        vec![
+            ("tower", h.looped(Served, tower_own::concurrency_limit)),
+            (
+                "tower-resilience",
+                h.looped(Served, tower_resilience::bulkhead),
+            ),
+        ],
+    );
+}
+
+fn breakers(h: &Harness, report: &mut Report) {
+    report.case(
+        "breaker",
+        h.looped(Served, ours::breaker),
+        vec![
+            ("tower", h.looped(Served, tower_own::concurrency_limit)),
+            (
+                "tower-resilience",
+                h.looped(Served, tower_resilience::breaker),
+            ),
+            (
+                "seatbelt",
+                h.looped(Served, || seatbelt::breaker(TIME_WINDOW)),
+            ),
+            ("failsafe", h.looped(Served, failsafe::breaker)),
+            ("recloser", h.looped(Served, recloser::breaker)),
+        ],
+    );
+    report.case(
+        "breaker_open",
+        h.looped(Rejected, || ours::breaker_open(h)),
+        vec![
+            (
+                "tower-resilience",
+                h.looped(Rejected, || tower_resilience::breaker_open(h)),
+            ),
+            (
+                "seatbelt",
+                h.looped(Rejected, || seatbelt::breaker_open(h, TIME_WINDOW)),
+            ),
+            ("failsafe", h.looped(Rejected, || failsafe::breaker_open(h))),
+            ("recloser", h.looped(Rejected, || recloser::breaker_open(h))),
+        ],
+    );
+    report.case(
+        "breaker_time_window",
+        h.in_window(QUIET, || ours::breaker_time_window(TIME_WINDOW)),
+        vec![
+            ("tower", h.in_window(QUIET, tower_own::concurrency_limit)),
+            (
+                "tower-resilience",
+                h.in_window(QUIET, || tower_resilience::breaker_time_window(TIME_WINDOW)),
+            ),
+            (
+                "seatbelt",
+                h.in_window(QUIET, || seatbelt::breaker(TIME_WINDOW)),
+            ),
+            (
+                "failsafe",
+                h.in_window(QUIET, || failsafe::breaker_time_window(TIME_WINDOW)),
+            ),
+        ],
+    );
+    for (case, calls) in [
+        ("breaker_time_window_1k", BUSY),
+        ("breaker_time_window_100k", CROWDED),
+    ] {
+        report.case(
+            case,
+            h.in_window(calls, || ours::breaker_time_window(LONG_WINDOW)),
+            vec![
+                (
+                    "tower-resilience",
+                    h.in_window(calls, || tower_resilience::breaker_time_window(LONG_WINDOW)),
+                ),
+                (
+                    "seatbelt",
+                    h.in_window(calls, || seatbelt::breaker(LONG_WINDOW)),
+                ),
+                (
+                    "failsafe",
+                    h.in_window(calls, || failsafe::breaker_time_window(LONG_WINDOW)),
+                ),
+            ],
+        );
+    }
+}
+
+fn stacks(h: &Harness, report: &mut Report) {
+    report.case(
+        "stack4",
+        h.looped(Served, ours::stack4),
+        vec![(
+            "tower-resilience",
+            h.looped(Served, tower_resilience::stack4),
+        )],
+    );
+    report.case(
+        "stack4_time_window",
+        h.in_window(QUIET, ours::stack4_time_window),
+        vec![(
+            "tower-resilience",
+            h.in_window(QUIET, tower_resilience::stack4_time_window),
+        )],
+    );
+    report.case(
+        "stack4_rejected",
+        h.looped(Rejected, || ours::stack4_rejected(h)),
+        vec![(
+            "tower-resilience",
+            h.looped(Rejected, || tower_resilience::stack4_rejected(h)),
+        )],
+    );
+}
+
+fn contended(h: &Harness, report: &mut Report) {
+    report.case(
+        "contended_breaker",
+        h.contended(ours::breaker),
+        vec![
+            ("tower", h.contended(tower_own::concurrency_limit)),
+            ("tower-resilience", h.contended(tower_resilience::breaker)),
+            ("seatbelt", h.contended(|| seatbelt::breaker(TIME_WINDOW))),
+            ("failsafe", h.contended(failsafe::breaker)),
+            ("recloser", h.contended(recloser::breaker)),
+        ],
+    );
+    report.case(
+        "contended_breaker_time_window",
+        h.contended(|| ours::breaker_time_window(TIME_WINDOW)),
+        vec![
+            ("tower", h.contended(tower_own::concurrency_limit)),
+            (
+                "tower-resilience",
+                h.contended(|| tower_resilience::breaker_time_window(TIME_WINDOW)),
+            ),
+            ("seatbelt", h.contended(|| seatbelt::breaker(TIME_WINDOW))),
+            (
+                "failsafe",
+                h.contended(|| failsafe::breaker_time_window(TIME_WINDOW)),
+            ),
+        ],
+    );
+    report.case(
+        "contended_bulkhead",
+        h.contended(ours::bulkhead),
+        vec![
+            ("tower", h.contended(tower_own::concurrency_limit)),
+            ("tower-resilience", h.contended(tower_resilience::bulkhead)),
+        ],
+    );
+}

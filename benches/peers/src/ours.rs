@@ -1,0 +1,101 @@
+//! Our side, set up as the peers are.
+
+use std::time::Duration;
+
+use buttress::Error;
+use buttress::bulkhead::BulkheadLayer;
+use buttress::circuit_breaker::CircuitBreakerLayer;
+use buttress::retry::{Backoff, Budget, ReplayClones, RetryLayer};
+use buttress::timeout::TimeoutLayer;
+use tower::Layer;
+
+use crate::backend::{Backend, Subject, Unavailable};
+use crate::measure::Harness;
+use crate::peers::{
+    CONCURRENT, COUNT_WINDOW, LIMIT, MINIMUM_CALLS, OPEN_FOR, SLOW, TIME_WINDOW, small,
+};
+
+pub type Inner = Backend<Error<Unavailable>>;
+
+fn retry_layer() -> RetryLayer<ReplayClones> {
+    RetryLayer::builder(ReplayClones)
+        .retries(3)
+        .backoff(Backoff::default())
+        .budget(Budget::default())
+        .build()
+        .expect("valid settings")
+}
+
+fn bulkhead_layer() -> BulkheadLayer {
+    BulkheadLayer::builder()
+        .max_concurrent(small(CONCURRENT))
+        .build()
+        .expect("valid settings")
+}
+
+fn count_layer() -> CircuitBreakerLayer {
+    CircuitBreakerLayer::builder()
+        .count_window(small(COUNT_WINDOW))
+        .minimum_calls(small(MINIMUM_CALLS))
+        .failure_rate(0.5)
+        .open_for(OPEN_FOR)
+        .max_open_for(OPEN_FOR)
+        .build()
+        .expect("valid settings")
+}
+
+fn time_layer(window: Duration) -> CircuitBreakerLayer {
+    CircuitBreakerLayer::builder()
+        .time_window(window)
+        .minimum_calls(small(MINIMUM_CALLS))
+        .failure_rate(0.5)
+        .slow_calls(SLOW, 0.5)
+        .build()
+        .expect("valid settings")
+}
+
+/// timeout > retry > bulkhead > breaker, by hand so that the order is the peer's.
+macro_rules! stack {
+    ($breaker:expr) => {
+        TimeoutLayer::new(LIMIT).layer(retry_layer().layer(bulkhead_layer().layer($breaker)))
+    };
+}
+
+pub fn timeout() -> impl Subject {
+    TimeoutLayer::new(LIMIT).layer(Inner::new())
+}
+
+pub fn retry() -> impl Subject {
+    retry_layer().layer(Inner::new())
+}
+
+pub fn bulkhead() -> impl Subject {
+    bulkhead_layer().layer(Inner::new())
+}
+
+pub fn breaker() -> impl Subject {
+    count_layer().layer(Inner::new())
+}
+
+pub fn breaker_time_window(window: Duration) -> impl Subject {
+    time_layer(window).layer(Inner::new())
+}
+
+pub fn breaker_open(harness: &Harness) -> impl Subject {
+    harness.opened(breaker())
+}
+
+pub fn stack4() -> impl Subject {
+    stack!(count_layer().layer(Inner::new()))
+}
+
+pub fn stack4_time_window() -> impl Subject {
+    stack!(time_layer(TIME_WINDOW).layer(Inner::new()))
+}
+
+pub fn stack4_rejected(harness: &Harness) -> impl Subject {
+    let breaker = count_layer();
+    // Clones of a layer are the same breaker: it is opened below, where no retry waits.
+    drop(harness.opened(breaker.layer(Inner::new())));
+    stack!(breaker.layer(Inner::new()))
+}

@@ -1,0 +1,204 @@
+use std::{any::type_name, fmt, sync::Arc, time::Duration};
+
+use tower_layer::Layer;
+
+use super::Retry;
+use crate::{
+    ClassifyFn, ConfigError, Name, Outcome,
+    backoff::Backoff,
+    budget::Budget,
+    classify_fn,
+    outcome::choice::{Choice, Inherited, Own},
+};
+
+/// Settings of a retry, and its budget.
+#[derive(Clone, Debug)]
+pub(super) struct Config {
+    pub(super) name: Name,
+    pub(super) retries: u32,
+    pub(super) backoff: Backoff,
+    pub(super) budget: Option<Budget>,
+    pub(super) hint_cap: Duration,
+    pub(super) readiness_wait: Duration,
+}
+
+/// What all services of one layer share.
+pub(super) struct Core<P> {
+    pub(super) config: Config,
+    pub(super) replay: P,
+}
+
+/// Retries calls, by making [`Retry`] services. See the [module docs](super) for an example.
+///
+/// The layer *is* the budget: clones of it, and all services that it makes, share one.
+pub struct RetryLayer<P, C = Inherited> {
+    core: Arc<Core<P>>,
+    classifier: Arc<C>,
+}
+
+impl<P> RetryLayer<P> {
+    /// Retries what `replay` gives a copy of, with the defaults that [`builder`](Self::builder) names.
+    pub fn new(replay: P) -> Self {
+        Self::builder(replay).finish()
+    }
+
+    /// Settings other than the defaults.
+    pub fn builder(replay: P) -> RetryBuilder<P> {
+        RetryBuilder {
+            config: Config {
+                name: Name::new("retry"),
+                retries: 3,
+                backoff: Backoff::default(),
+                budget: Some(Budget::default()),
+                hint_cap: Duration::from_secs(2),
+                readiness_wait: Duration::from_secs(1),
+            },
+            replay,
+            classifier: Inherited,
+        }
+    }
+}
+
+impl<P, C> RetryLayer<P, C> {
+    pub(crate) fn retries(&self) -> u32 {
+        self.core.config.retries
+    }
+
+    pub(crate) fn backoff(&self) -> &Backoff {
+        &self.core.config.backoff
+    }
+
+    pub(crate) fn readiness_wait(&self) -> Duration {
+        self.core.config.readiness_wait
+    }
+
+    /// The budget, for another layer that calls the same dependency; `None` if there is none.
+    pub fn budget(&self) -> Option<&Budget> {
+        self.core.config.budget.as_ref()
+    }
+
+    /// The same layer, with the stack's classifier where it has none of its own.
+    pub(crate) fn in_stack<Stacked>(&self, stacked: &Arc<Stacked>) -> RetryLayer<P, C::Chosen>
+    where
+        C: Choice<Stacked>,
+    {
+        RetryLayer {
+            core: Arc::clone(&self.core),
+            classifier: C::choose(&self.classifier, stacked),
+        }
+    }
+}
+
+impl<P, C> Clone for RetryLayer<P, C> {
+    fn clone(&self) -> Self {
+        Self { core: Arc::clone(&self.core), classifier: Arc::clone(&self.classifier) }
+    }
+}
+
+impl<P, C> fmt::Debug for RetryLayer<P, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryLayer")
+            .field("config", &self.core.config)
+            .field("replay", &format_args!("{}", type_name::<P>()))
+            .field("classifier", &format_args!("{}", type_name::<C>()))
+            .finish()
+    }
+}
+
+impl<S: Clone, P, C> Layer<S> for RetryLayer<P, C> {
+    type Service = Retry<S, P, C>;
+
+    fn layer(&self, inner: S) -> Retry<S, P, C> {
+        Retry::new(inner, Arc::clone(&self.core), Arc::clone(&self.classifier))
+    }
+}
+
+/// Settings of a [`RetryLayer`].
+pub struct RetryBuilder<P, C = Inherited> {
+    config: Config,
+    replay: P,
+    classifier: C,
+}
+
+impl<P, C> RetryBuilder<P, C> {
+    /// What the layer is called in errors and events; `retry` until it is set.
+    pub fn name(mut self, name: impl Into<Name>) -> Self {
+        self.config.name = name.into();
+        self
+    }
+
+    /// How often a call is sent again at most, the first try not counted. The default is 3.
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.config.retries = retries;
+        self
+    }
+
+    /// How long to pause before each retry. See [`Backoff::default`] for the default.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.config.backoff = backoff;
+        self
+    }
+
+    /// What share of the calls may be retried. On by default, see [`Budget::default`].
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.config.budget = Some(budget);
+        self
+    }
+
+    /// Retries every call that fails. When a dependency fails as a whole it then gets `retries` times
+    /// its load on top.
+    pub fn without_budget(mut self) -> Self {
+        self.config.budget = None;
+        self
+    }
+
+    /// The longest pause that a server may ask for; a call that would have to wait longer is not
+    /// retried. The default is 2 s: who is to wait longer had better hear so at once.
+    pub fn hint_cap(mut self, cap: Duration) -> Self {
+        self.config.hint_cap = cap;
+        self
+    }
+
+    /// How long a retry waits for the service to become ready again. The default is 1 s.
+    pub fn readiness_wait(mut self, wait: Duration) -> Self {
+        self.config.readiness_wait = wait;
+        self
+    }
+
+    /// Who judges the results, whatever the stack says.
+    pub fn classify<D>(self, classifier: D) -> RetryBuilder<P, Own<D>> {
+        RetryBuilder { config: self.config, replay: self.replay, classifier: Own(classifier) }
+    }
+
+    /// Judges the results by a function, whatever the stack says.
+    pub fn classify_fn<F, Res, E>(self, f: F) -> RetryBuilder<P, Own<ClassifyFn<F>>>
+    where
+        F: Fn(Result<&Res, &E>) -> Outcome,
+    {
+        self.classify(classify_fn(f))
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    ///
+    /// None so far: what could be wrong is checked where the backoff and the budget are made.
+    pub fn build(self) -> Result<RetryLayer<P, C>, ConfigError> {
+        Ok(self.finish())
+    }
+
+    fn finish(self) -> RetryLayer<P, C> {
+        let core = Core { config: self.config, replay: self.replay };
+        RetryLayer { core: Arc::new(core), classifier: Arc::new(self.classifier) }
+    }
+}
+
+impl<P, C> fmt::Debug for RetryBuilder<P, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryBuilder")
+            .field("config", &self.config)
+            .field("replay", &format_args!("{}", type_name::<P>()))
+            .field("classifier", &format_args!("{}", type_name::<C>()))
+            .finish()
+    }
+}

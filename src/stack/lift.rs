@@ -1,0 +1,82 @@
+use std::{
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+/// Makes the error of a service one that can carry a rejection.
+pub struct Lift<S, E> {
+    inner: S,
+    error: PhantomData<fn() -> E>,
+}
+
+impl<S, E> Lift<S, E> {
+    pub(super) fn new(inner: S) -> Self {
+        Self { inner, error: PhantomData }
+    }
+}
+
+accessors!(Lift<S, E>);
+
+impl<S: Clone, E> Clone for Lift<S, E> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone())
+    }
+}
+
+impl<S: fmt::Debug, E> fmt::Debug for Lift<S, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lift").field("inner", &self.inner).finish()
+    }
+}
+
+impl<S, E, Req> Service<Req> for Lift<S, E>
+where
+    S: Service<Req>,
+    S::Error: Into<E>,
+{
+    type Response = S::Response;
+    type Error = E;
+    type Future = LiftFuture<S::Future, E>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        LiftFuture { future: self.inner.call(request), error: PhantomData }
+    }
+}
+
+pin_project! {
+    /// The future of a [`Lift`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct LiftFuture<F, E> {
+        #[pin]
+        future: F,
+        error: PhantomData<fn() -> E>,
+    }
+}
+
+impl<F, E, T, D> Future for LiftFuture<F, E>
+where
+    F: Future<Output = Result<T, D>>,
+    D: Into<E>,
+{
+    type Output = Result<T, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().future.poll(cx).map_err(Into::into)
+    }
+}
+
+impl<F, E> fmt::Debug for LiftFuture<F, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiftFuture").finish_non_exhaustive()
+    }
+}
