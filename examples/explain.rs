@@ -1,4 +1,4 @@
-//! What a stack says about itself: the standard one, and one whose settings work against each other.
+//! What a stack says about itself: the standard one, and one whose settings contradict each other.
 //!
 //! Run it with `cargo run --example explain`.
 

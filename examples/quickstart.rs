@@ -1,6 +1,6 @@
-//! The same traffic at the same ailing server, first through a bare client, then behind a standard stack.
+//! The same traffic at the same ailing server, from a bare client and then behind a standard stack.
 //!
-//! Run it with `cargo run --example quickstart`. It needs nothing outside the process and ends within 30 s.
+//! Run it with `cargo run --example quickstart`. It needs nothing else to run, and takes 25 s.
 
 use std::{
     convert::Infallible,
@@ -87,6 +87,9 @@ const RATE: u32 = 40;
 /// How long the script of the server takes, and the traffic.
 const SECONDS: u64 = 12;
 
+/// Within this time a caller still cares for the answer.
+const PROMPT: Duration = Duration::from_millis(500);
+
 /// How long the calls that are still under way then are waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -113,11 +116,13 @@ async fn main() -> Result<(), BoxError> {
     };
     row("calls", &bare.calls, &protected.calls);
     row("  ok", &bare.ok, &protected.ok);
+    row("    of which promptly", &bare.prompt, &protected.prompt);
     row("  failed", &bare.failed, &protected.failed);
     row("  rejected", &bare.rejected, &protected.rejected);
     row("  timed out", &bare.timed_out, &protected.timed_out);
     row("the server received", &bare.server_requests, &protected.server_requests);
     row("  of which retries", &bare.retries, &protected.retries);
+    row("  while slow or failing", &bare.while_sick, &protected.while_sick);
     row("callers waited, p50 ms", &bare.waited(50), &protected.waited(50));
     row("callers waited, p99 ms", &bare.waited(99), &protected.waited(99));
     row("breaker opened", &"-", &opened);
@@ -130,10 +135,13 @@ async fn main() -> Result<(), BoxError> {
         && protected.waited(99) < bare.waited(99)
         && opened > 0
         && closed > 0;
+    println!();
     println!(
-        "\nsummary {{\"bare\":{{{}}},\"protected\":{{{},\"breaker_opened\":{opened},\"breaker_closed\":{closed}}}}}",
+        r#"summary {{"bare":{{{}}},"protected":{{{},"breaker_opened":{},"breaker_closed":{}}}}}"#,
         bare.json(),
         protected.json(),
+        opened,
+        closed,
     );
     if story_holds { Ok(()) } else { Err("the stack did not do what this example says".into()) }
 }
@@ -182,9 +190,13 @@ async fn measure(
     // Not a timeout of the calls: only the end of this run.
     let answer = timeout_at(give_up, call).await;
     meter.note(|tally| {
-        tally.waits.push(started.elapsed());
+        let waited = started.elapsed();
+        tally.waits.push(waited);
         match answer {
-            Ok(Ok(response)) if response.status().is_success() => tally.ok += 1,
+            Ok(Ok(response)) if response.status().is_success() => {
+                tally.ok += 1;
+                tally.prompt += u64::from(waited < PROMPT);
+            }
             Ok(Err(Error::Rejected(rejection))) => match rejection {
                 Rejection::TimedOut(_) | Rejection::DeadlineExceeded(_) => tally.timed_out += 1,
                 _ => tally.rejected += 1,
@@ -196,7 +208,7 @@ async fn measure(
 }
 
 /// What the server is like: three seconds of each, and then well again.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum ServerIs {
     Healthy,
     Slow,
@@ -221,7 +233,7 @@ impl ServerIs {
     }
 }
 
-/// How many requests the server works on at once, as a thread pool or a connection pool would allow.
+/// How many requests the server works on at once, as a pool of threads or connections allows.
 /// The others wait in line.
 const WORKERS: usize = 24;
 
@@ -249,13 +261,15 @@ async fn answer(
     workers: Arc<Semaphore>,
     started: Instant,
 ) -> Result<hyper::Response<Empty<Bytes>>, Infallible> {
+    let state = || ServerIs::at(started.elapsed().as_secs());
     let retry = request.headers().get(ATTEMPT).is_some_and(|number| number != "1");
     meter.note(|tally| {
         tally.server_requests += 1;
         tally.retries += u64::from(retry);
+        tally.while_sick += u64::from(state() != ServerIs::Healthy);
     });
     let _worker = workers.acquire().await;
-    let (status, work) = match ServerIs::at(started.elapsed().as_secs()) {
+    let (status, work) = match state() {
         ServerIs::Healthy => (StatusCode::OK, Duration::from_millis(20)),
         ServerIs::Slow => (StatusCode::OK, Duration::from_millis(1500)),
         ServerIs::Failing => (StatusCode::SERVICE_UNAVAILABLE, Duration::ZERO),
@@ -271,11 +285,14 @@ async fn answer(
 struct Tally {
     calls: u64,
     ok: u64,
+    /// How many of these were [`PROMPT`].
+    prompt: u64,
     failed: u64,
     rejected: u64,
     timed_out: u64,
     retries: u64,
     server_requests: u64,
+    while_sick: u64,
     /// How long each caller waited, whatever the answer was.
     waits: Vec<Duration>,
 }
@@ -287,11 +304,13 @@ impl Tally {
     fn add(&mut self, other: Self) {
         self.calls += other.calls;
         self.ok += other.ok;
+        self.prompt += other.prompt;
         self.failed += other.failed;
         self.rejected += other.rejected;
         self.timed_out += other.timed_out;
         self.retries += other.retries;
         self.server_requests += other.server_requests;
+        self.while_sick += other.while_sick;
         self.waits.extend(other.waits);
     }
 
@@ -307,16 +326,13 @@ impl Tally {
         waits.get(rank.saturating_sub(1)).map_or(0, Duration::as_millis)
     }
 
+    /// The members of a JSON object.
     fn json(&self) -> String {
         format!(
-            "\"calls\":{},\"ok\":{},\"failed\":{},\"rejected\":{},\"timed_out\":{},\"retries\":{},\
-             \"server_requests\":{},\"p50_ms\":{},\"p99_ms\":{}",
-            self.calls,
-            self.ok,
-            self.failed,
-            self.rejected,
-            self.timed_out,
-            self.retries,
+            r#""calls":{},"ok":{},"failed":{},"rejected":{},"timed_out":{},"retries":{},"#,
+            self.calls, self.ok, self.failed, self.rejected, self.timed_out, self.retries,
+        ) + &format!(
+            r#""server_requests":{},"p50_ms":{},"p99_ms":{}"#,
             self.server_requests,
             self.waited(50),
             self.waited(99),

@@ -1,14 +1,14 @@
 //! The guard behind every admission: whatever a layer lets through is accounted for once, however
 //! it ends.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 /// Keeps account of the calls that it admits.
 pub(crate) trait Ledger {
     /// What tells one admission from another: the generation that admitted it, and what else the
     /// ledger needs to know at its end.
     type Stamp;
-    /// How a call that ran to its end ended.
+    /// What a call that ran to its end came to.
     type Verdict;
 
     /// The call ran to its end.
@@ -20,51 +20,90 @@ pub(crate) trait Ledger {
 
 /// One admitted call. Dropped unfinished, it is reported as abandoned.
 pub(crate) struct Admission<L: Ledger> {
-    /// `None` once it is settled.
-    open: Option<(Arc<L>, L::Stamp)>,
-    running: bool,
+    ledger: Arc<L>,
+    status: Status<L::Stamp>,
+}
+
+enum Status<S> {
+    Open(S),
+    Panicked(S),
+    Settled,
 }
 
 impl<L: Ledger> Admission<L> {
+    #[inline]
     pub(crate) fn new(ledger: Arc<L>, stamp: L::Stamp) -> Self {
-        Self { open: Some((ledger, stamp)), running: false }
+        Self { ledger, status: Status::Open(stamp) }
+    }
+
+    /// No admission: there is nothing to account for.
+    #[inline]
+    pub(crate) fn refused(ledger: Arc<L>) -> Self {
+        Self { ledger, status: Status::Settled }
+    }
+
+    #[inline]
+    pub(crate) fn ledger(&self) -> &Arc<L> {
+        &self.ledger
     }
 
     /// The stamp, until the admission is settled.
+    #[inline]
     pub(crate) fn stamp(&mut self) -> Option<&mut L::Stamp> {
-        self.open.as_mut().map(|(_, stamp)| stamp)
+        match &mut self.status {
+            Status::Open(stamp) | Status::Panicked(stamp) => Some(stamp),
+            Status::Settled => None,
+        }
     }
 
     /// Runs a piece of the call. If it panics the admission ends as a panic, whenever the future
     /// that holds it is dropped: a runtime drops it after the unwinding, too late to ask the thread.
+    #[inline]
     pub(crate) fn run<T>(&mut self, piece: impl FnOnce() -> T) -> T {
-        self.running = true;
+        let mut unwinding = Unwinding { status: &mut self.status, armed: true };
         let value = piece();
-        self.running = false;
+        unwinding.armed = false;
         value
     }
 
-    /// Runs a piece of the call that needs the ledger; `None` once the admission is settled.
-    pub(crate) fn run_with<T>(&mut self, piece: impl FnOnce(&L) -> T) -> Option<T> {
-        let (ledger, _) = self.open.as_ref()?;
-        self.running = true;
-        let value = piece(ledger);
-        self.running = false;
-        Some(value)
+    /// Runs the last piece of the call, which finds the verdict, and settles the admission. Settled
+    /// twice, the first time counts.
+    #[inline]
+    pub(crate) fn finish(&mut self, verdict: impl FnOnce(&L) -> L::Verdict) {
+        let mut unwinding = Unwinding { status: &mut self.status, armed: true };
+        let verdict = verdict(&self.ledger);
+        unwinding.armed = false;
+        drop(unwinding);
+        if let Status::Open(stamp) = mem::replace(&mut self.status, Status::Settled) {
+            self.ledger.finished(stamp, verdict);
+        }
     }
+}
 
-    /// Settles the admission. Settled twice, the first time counts.
-    pub(crate) fn finish(&mut self, verdict: L::Verdict) {
-        if let Some((ledger, stamp)) = self.open.take() {
-            ledger.finished(stamp, verdict);
+/// Notes a panic as it passes. It costs nothing while there is none.
+struct Unwinding<'a, S> {
+    status: &'a mut Status<S>,
+    armed: bool,
+}
+
+impl<S> Drop for Unwinding<'_, S> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.armed {
+            if let Status::Open(stamp) = mem::replace(self.status, Status::Settled) {
+                *self.status = Status::Panicked(stamp);
+            }
         }
     }
 }
 
 impl<L: Ledger> Drop for Admission<L> {
+    #[inline]
     fn drop(&mut self) {
-        if let Some((ledger, stamp)) = self.open.take() {
-            ledger.abandoned(stamp, self.running);
+        match mem::replace(&mut self.status, Status::Settled) {
+            Status::Open(stamp) => self.ledger.abandoned(stamp, false),
+            Status::Panicked(stamp) => self.ledger.abandoned(stamp, true),
+            Status::Settled => {}
         }
     }
 }

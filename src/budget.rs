@@ -89,6 +89,7 @@ impl Budget {
     }
 
     /// Pays in for a call.
+    #[inline]
     pub(crate) fn deposit(&self) {
         self.bucket.pay_in(self.bucket.deposit);
     }
@@ -106,6 +107,7 @@ impl Budget {
 }
 
 impl Bucket {
+    #[inline]
     fn pay_in(&self, amount: u64) {
         // A full bucket is the healthy case, and costs one load.
         if self.balance.load(Ordering::Relaxed) >= self.most {

@@ -39,18 +39,21 @@ pub(crate) struct Restore<T: Copy + 'static> {
 }
 
 impl<T: Copy> Restore<T> {
+    #[inline]
     fn after_setting(cell: &'static LocalKey<Cell<T>>, value: T) -> Self {
         Self { cell, previous: cell.replace(value) }
     }
 }
 
 impl<T: Copy> Drop for Restore<T> {
+    #[inline]
     fn drop(&mut self) {
         self.cell.set(self.previous);
     }
 }
 
 /// Narrows the ambient deadline to `at`, if `at` is the nearer one.
+#[inline]
 pub(crate) fn narrow(at: Option<Instant>) -> Restore<Option<Instant>> {
     let outer = DEADLINE.get();
     let nearest = match (outer, at) {
@@ -61,22 +64,26 @@ pub(crate) fn narrow(at: Option<Instant>) -> Restore<Option<Instant>> {
 }
 
 /// The ambient deadline.
+#[inline]
 pub(crate) fn deadline() -> Option<Instant> {
     DEADLINE.get()
 }
 
 /// Makes `attempt` the ambient one.
+#[inline]
 pub(crate) fn enter_attempt(attempt: Attempt) -> Restore<Option<Attempt>> {
     Restore::after_setting(&ATTEMPT, Some(attempt))
 }
 
 /// The instant of the call that is being made, read once for all layers of a stack.
+#[inline]
 pub(crate) fn now() -> Instant {
     NOW.get().unwrap_or_else(Instant::now)
 }
 
 /// Lets the layers beneath use a clock reading. Only for the length of an inner `call`, which does
 /// not wait: over a poll the reading would grow stale.
+#[inline]
 pub(crate) fn share_now(now: Instant) -> Restore<Option<Instant>> {
     Restore::after_setting(&NOW, Some(now))
 }
@@ -195,6 +202,7 @@ impl<F> fmt::Debug for Scope<F> {
 }
 
 /// Polls a timer that is built only when something first waits for it.
+#[inline]
 pub(crate) fn poll_timer(
     mut timer: Pin<&mut Option<Sleep>>,
     at: Instant,

@@ -29,11 +29,13 @@ pin_project! {
 
 impl<S: Service<Req>, Req> Oneshot<S, Req> {
     /// A service that is still to become ready. This very instance is polled and called.
+    #[inline]
     pub(crate) fn waiting(service: S, request: Req) -> Self {
         Self { state: State::Waiting { service, request: Some(request) } }
     }
 
     /// A service that was ready and has been called.
+    #[inline]
     pub(crate) fn called(future: S::Future) -> Self {
         Self { state: State::Called { future } }
     }
@@ -42,6 +44,7 @@ impl<S: Service<Req>, Req> Oneshot<S, Req> {
 impl<S: Service<Req>, Req> Future for Oneshot<S, Req> {
     type Output = Result<S::Response, S::Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         loop {

@@ -26,28 +26,24 @@ pin_project! {
     /// The future of a [`Bulkhead`](super::Bulkhead).
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F> {
+        // `None` when the call was refused, and when it has ended. It stands before its slot, for
+        // what is dropped first must still hold it.
         #[pin]
-        state: State<F>,
-    }
-}
-
-pin_project! {
-    #[project = StateProj]
-    enum State<F> {
-        // The call stands before its slot, for what is dropped first must still hold it.
-        Called { #[pin] future: F, permit: Permit },
-        Refused { refusal: BulkheadFull },
-        Done,
+        future: Option<F>,
+        permit: Permit,
+        refused: bool,
     }
 }
 
 impl<F> ResponseFuture<F> {
+    #[inline]
     pub(super) fn called(future: F, permit: Permit) -> Self {
-        Self { state: State::Called { future, permit } }
+        Self { future: Some(future), permit, refused: false }
     }
 
-    pub(super) fn refused(refusal: BulkheadFull) -> Self {
-        Self { state: State::Refused { refusal } }
+    #[inline]
+    pub(super) fn refused(slots: Arc<Slots>) -> Self {
+        Self { future: None, permit: Permit::refused(slots), refused: true }
     }
 }
 
@@ -58,15 +54,18 @@ where
 {
     type Output = Result<T, E>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
-        let result = match state.as_mut().project() {
-            StateProj::Called { future, permit } => ready!(permit.run(|| future.poll(cx))),
-            StateProj::Refused { refusal } => Err(refuse(refusal.clone())),
-            StateProj::Done => panic!("a response future was polled after it had ended"),
+        let mut this = self.project();
+        let Some(future) = this.future.as_mut().as_pin_mut() else {
+            assert!(*this.refused, "a response future was polled after it had ended");
+            *this.refused = false;
+            return Poll::Ready(Err(refuse(this.permit.ledger().refusal())));
         };
+        let result = ready!(this.permit.run(|| future.poll(cx)));
+        this.future.set(None);
         // The slot comes back with the answer, not when the caller gets round to dropping us.
-        state.set(State::Done);
+        this.permit.finish(|_| ());
         Poll::Ready(result)
     }
 }
@@ -111,6 +110,7 @@ struct Wait {
 }
 
 impl<S: Service<Req>, Req> QueuedResponseFuture<S, Req> {
+    #[inline]
     pub(super) fn called(future: Oneshot<S, Req>, permit: Permit) -> Self {
         Self { state: QueuedState::Called { future, permit } }
     }
@@ -143,6 +143,7 @@ where
 {
     type Output = Result<S::Response, S::Error>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
         let result = loop {

@@ -34,10 +34,12 @@ pub(super) struct Slots {
 const ONE_TAKEN: u64 = 1;
 const ONE_QUEUED: u64 = 1 << 32;
 
+#[inline]
 fn taken(word: u64) -> u32 {
     word as u32
 }
 
+#[inline]
 fn queued(word: u64) -> u32 {
     (word >> 32) as u32
 }
@@ -63,6 +65,7 @@ impl Slots {
         &self.name
     }
 
+    #[inline]
     pub(super) fn limit(&self) -> u32 {
         self.limit.load(Ordering::Acquire)
     }
@@ -71,6 +74,7 @@ impl Slots {
         taken(self.word.load(Ordering::Acquire))
     }
 
+    #[inline]
     pub(super) fn queued(&self) -> u32 {
         queued(self.word.load(Ordering::Acquire))
     }
@@ -80,6 +84,7 @@ impl Slots {
     }
 
     /// Takes a slot if one is free and nobody queues for it.
+    #[inline]
     pub(super) fn try_take(self: &Arc<Self>) -> Option<Permit> {
         let limit = self.limit();
         let take = |word| {
@@ -125,6 +130,7 @@ impl Slots {
         while self.serve_one() {}
     }
 
+    #[inline]
     fn give_back(&self) {
         let unqueued = |word| (queued(word) == 0).then(|| word - ONE_TAKEN);
         if self.step(unqueued) {
@@ -156,6 +162,7 @@ impl Slots {
     }
 
     /// Changes the word by `change`, unless that says no; whether it was changed.
+    #[inline]
     fn step(&self, change: impl FnMut(u64) -> Option<u64>) -> bool {
         self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, change).is_ok()
     }
@@ -169,10 +176,12 @@ impl Ledger for Slots {
     type Stamp = ();
     type Verdict = ();
 
+    #[inline]
     fn finished(&self, (): (), (): ()) {
         self.give_back();
     }
 
+    #[inline]
     fn abandoned(&self, (): (), _panicked: bool) {
         self.give_back();
     }

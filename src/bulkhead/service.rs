@@ -18,22 +18,46 @@ pub struct Bulkhead<S> {
     inner: S,
     slots: Arc<Slots>,
     when_full: WhenFull,
-    admission: Admission,
+    /// The slot for the next call, kept until `call` spends it.
+    permit: Option<Permit>,
+    /// What was decided when no slot was free.
+    otherwise: Otherwise,
 }
 
-/// Decided by the first `poll_ready`, and kept until `call` spends it.
 #[derive(Default)]
-enum Admission {
+enum Otherwise {
     #[default]
     Undecided,
-    Granted(Permit),
     Waiting(Place),
     Refused,
 }
 
 impl<S> Bulkhead<S> {
     pub(super) fn new(inner: S, slots: Arc<Slots>, when_full: WhenFull) -> Self {
-        Self { inner, slots, when_full, admission: Admission::Undecided }
+        Self { inner, slots, when_full, permit: None, otherwise: Otherwise::Undecided }
+    }
+
+    /// Readiness without a free slot.
+    #[cold]
+    fn poll_when_full(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if let Otherwise::Undecided = self.otherwise {
+            self.otherwise = match self.when_full {
+                WhenFull::Reject => Otherwise::Refused,
+                WhenFull::Wait => match self.slots.enter(u32::MAX, cx.waker().clone()) {
+                    Entry::Granted(permit) => {
+                        self.permit = Some(permit);
+                        return Poll::Ready(());
+                    }
+                    Entry::Queued(place) => Otherwise::Waiting(place),
+                    Entry::Full => Otherwise::Refused,
+                },
+            };
+        }
+        if let Otherwise::Waiting(place) = &mut self.otherwise {
+            self.permit = Some(ready!(place.poll(cx)));
+            self.otherwise = Otherwise::Undecided;
+        }
+        Poll::Ready(())
     }
 }
 
@@ -55,45 +79,38 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S::Future>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        loop {
-            self.admission = match &mut self.admission {
-                Admission::Granted(_) => return self.inner.poll_ready(cx),
-                // A readiness error would be the end of the service, so `call` refuses. The inner
-                // service is left alone: it may be what is stuck, and asking it may reserve.
-                Admission::Refused => return Poll::Ready(Ok(())),
-                Admission::Waiting(place) => Admission::Granted(ready!(place.poll(cx))),
-                Admission::Undecided => match (self.slots.try_take(), self.when_full) {
-                    (Some(permit), _) => Admission::Granted(permit),
-                    (None, WhenFull::Reject) => Admission::Refused,
-                    (None, WhenFull::Wait) => {
-                        match self.slots.enter(u32::MAX, cx.waker().clone()) {
-                            Entry::Granted(permit) => Admission::Granted(permit),
-                            Entry::Queued(place) => {
-                                self.admission = Admission::Waiting(place);
-                                return Poll::Pending;
-                            }
-                            Entry::Full => Admission::Refused,
-                        }
-                    }
-                },
+        if self.permit.is_none() {
+            if let Otherwise::Undecided = self.otherwise {
+                self.permit = self.slots.try_take();
             }
+            if self.permit.is_none() {
+                ready!(self.poll_when_full(cx));
+            }
+        }
+        match self.permit {
+            Some(_) => self.inner.poll_ready(cx),
+            // A readiness error would be the end of the service, so `call` refuses. The inner
+            // service is left alone: it may be what is stuck, and asking it may reserve.
+            None => Poll::Ready(Ok(())),
         }
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let permit = match mem::take(&mut self.admission) {
-            Admission::Granted(permit) => Some(permit),
+        let permit = match (self.permit.take(), mem::take(&mut self.otherwise)) {
+            (Some(permit), _) => Some(permit),
             // Called without having been ready, which no caller should.
-            Admission::Undecided => self.slots.try_take(),
-            Admission::Waiting(_) | Admission::Refused => None,
+            (None, Otherwise::Undecided) => self.slots.try_take(),
+            (None, Otherwise::Waiting(_) | Otherwise::Refused) => None,
         };
         match permit {
             Some(mut permit) => {
                 let future = permit.run(|| self.inner.call(request));
                 ResponseFuture::called(future, permit)
             }
-            None => ResponseFuture::refused(self.slots.refusal()),
+            None => ResponseFuture::refused(Arc::clone(&self.slots)),
         }
     }
 }
@@ -149,6 +166,7 @@ where
     type Error = S::Error;
     type Future = QueuedResponseFuture<S, Req>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         if let QueuedAdmission::Undecided = self.admission {
             self.admission = match self.slots.try_take() {
@@ -163,6 +181,7 @@ where
         }
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         if let QueuedAdmission::Granted(mut permit) = mem::take(&mut self.admission) {
             let future = permit.run(|| self.inner.call(request));

@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
+    half_open::LeaseId,
     layer::Shared,
-    state::{Core, Decision, Refusal},
+    state::{Core, Decision, Phase, Refusal},
     window::Sample,
 };
 use crate::{
@@ -58,18 +59,19 @@ impl<C> Judge<Core> for Arc<C> {
 /// What identifies a call that was let through.
 #[derive(Debug)]
 pub(crate) struct Stamp {
-    generation: u64,
+    phase: Phase,
     /// The lease, if it is a probe.
-    lease: Option<u64>,
+    lease: Option<LeaseId>,
     /// When it began. Read late where only a drop asks for it: an answer that is there at once then
     /// costs no look at the clock.
     began: Option<Instant>,
 }
 
-/// How a call ended that ran to its end.
+/// What a call that ran to its end says of the dependency.
 #[derive(Debug)]
 pub(crate) struct Verdict {
-    outcome: Outcome,
+    /// `None` if it says nothing.
+    failed: Option<bool>,
     hint: Option<Duration>,
     ended: Option<Instant>,
 }
@@ -78,39 +80,49 @@ pub(crate) struct Verdict {
 pub(super) type Admitted<B> = Admission<B>;
 
 /// Puts a decision to let a call through into a guard; `Err` is the refusal.
+#[inline]
 pub(super) fn guard<B: Breaker>(
     breaker: &Arc<B>,
     decision: Decision,
 ) -> Result<Admitted<B>, Refusal> {
-    let (generation, lease) = match decision {
-        Decision::Admitted { generation } => (generation, None),
-        Decision::Probe { generation, lease } => (generation, Some(lease)),
+    let (phase, lease) = match decision {
+        Decision::Admitted { phase } => (phase, None),
+        Decision::Probe { phase, lease } => (phase, Some(lease)),
         Decision::Refused(refusal) => return Err(refusal),
     };
+    Ok(admitted(breaker, phase, lease))
+}
+
+/// The guard of a call that was let through.
+#[inline]
+pub(super) fn admitted<B: Breaker>(
+    breaker: &Arc<B>,
+    phase: Phase,
+    lease: Option<LeaseId>,
+) -> Admitted<B> {
     let began = breaker.core().config().slow_calls.map(|_| deadline::now());
-    Ok(Admission::new(Arc::clone(breaker), Stamp { generation, lease, began }))
+    Admission::new(Arc::clone(breaker), Stamp { phase, lease, began })
 }
 
 impl<B: Breaker> Admission<B> {
     /// Judges the result and counts it.
+    #[inline]
     pub(super) fn settle<J, Res, E>(&mut self, judging: &J, result: Result<&Res, &E>)
     where
         J: Judge<B, Classifier: Classify<Res, E>>,
         E: CarryRejection,
     {
-        let verdict = self.run_with(|breaker| {
+        self.finish(|breaker| {
             let classifier = judging.classifier(breaker);
-            let outcome = judge(classifier, result);
-            let hint = match outcome {
-                Outcome::Failure(fault) => asked_for(fault, hint(classifier, result)),
-                Outcome::Success | Outcome::Ignored => None,
+            let (failed, hint) = match judge(classifier, result) {
+                Outcome::Success => (Some(false), None),
+                // What would fail anywhere, and what says nothing, neither trips nor heals.
+                Outcome::Failure(Fault::Permanent) | Outcome::Ignored => (None, None),
+                Outcome::Failure(fault) => (Some(true), asked_for(fault, hint(classifier, result))),
             };
             let ended = breaker.core().config().slow_calls.map(|_| Instant::now());
-            Verdict { outcome, hint, ended }
+            Verdict { failed, hint, ended }
         });
-        if let Some(verdict) = verdict {
-            self.finish(verdict);
-        }
     }
 
     /// The call has to wait: from now on it matters how long.
@@ -121,9 +133,9 @@ impl<B: Breaker> Admission<B> {
     }
 
     /// The lease, if this is a probe.
-    pub(super) fn probe(&mut self) -> Option<(u64, u64)> {
+    pub(super) fn probe(&mut self) -> Option<(Phase, LeaseId)> {
         let stamp = self.stamp()?;
-        stamp.lease.map(|lease| (stamp.generation, lease))
+        stamp.lease.map(|lease| (stamp.phase, lease))
     }
 }
 
@@ -140,6 +152,7 @@ impl<B: Breaker> Ledger for B {
     type Stamp = Stamp;
     type Verdict = Verdict;
 
+    #[inline]
     fn finished(&self, stamp: Stamp, verdict: Verdict) {
         let core = self.core();
         let slow = match (core.config().slow_calls, stamp.began, verdict.ended) {
@@ -148,21 +161,15 @@ impl<B: Breaker> Ledger for B {
             }
             _ => false,
         };
-        let failed = match verdict.outcome {
-            Outcome::Success => Some(false),
-            // What would fail anywhere, and what says nothing, neither trips nor heals.
-            Outcome::Failure(Fault::Permanent) | Outcome::Ignored => None,
-            Outcome::Failure(_) => Some(true),
-        };
-        match (stamp.lease, failed) {
+        match (stamp.lease, verdict.failed) {
             (None, None) => {}
             (None, Some(failed)) => {
                 let sample = Sample { failed, slow };
-                core.record(stamp.generation, sample, verdict.hint, verdict.ended);
+                core.record(stamp.phase, sample, verdict.hint, verdict.ended);
             }
             (Some(lease), failed) => {
                 let passed = failed.map(|failed| !failed && !slow);
-                core.settle_probe(stamp.generation, lease, passed, verdict.hint);
+                core.settle_probe(stamp.phase, lease, passed, verdict.hint);
             }
         }
     }
@@ -171,14 +178,14 @@ impl<B: Breaker> Ledger for B {
         let core = self.core();
         let config = core.config();
         if let Some(lease) = stamp.lease {
-            core.abandon_probe(stamp.generation, lease, panicked);
+            core.abandon_probe(stamp.phase, lease, panicked);
             return;
         }
         let now = Instant::now();
         let ran = stamp.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
         if panicked || ran >= config.abandoned_after {
             let slow = config.slow_calls.is_some_and(|slow| ran >= slow.longer_than);
-            core.record(stamp.generation, Sample { failed: true, slow }, None, Some(now));
+            core.record(stamp.phase, Sample { failed: true, slow }, None, Some(now));
         }
     }
 }

@@ -2,12 +2,17 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use pin_project_lite::pin_project;
 
-use super::admission::{Admitted, Breaker, Judge};
+use super::{
+    admission::{Admitted, Breaker, Judge},
+    state::Refusal,
+};
 use crate::{CarryRejection, CircuitOpen, Classify, Rejection, telemetry};
 
 pin_project! {
@@ -15,27 +20,32 @@ pin_project! {
     /// [`KeyedCircuitBreaker`](super::KeyedCircuitBreaker).
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F, B: Breaker, J = ()> {
+        // `None` when the call was refused, and when it has ended. It stands before its admission,
+        // for what is dropped first must still be accounted for.
         #[pin]
-        state: State<F, B, J>,
+        future: Option<F>,
+        admission: Admitted<B>,
+        refused: Option<Refused>,
+        judge: J,
     }
 }
 
-pin_project! {
-    #[project = StateProj]
-    enum State<F, B: Breaker, J> {
-        Called { #[pin] future: F, admission: Admitted<B>, judge: J },
-        Refused { refusal: CircuitOpen },
-        Done,
-    }
+/// A refusal that has not been reported yet.
+struct Refused {
+    retry_after: Option<Duration>,
 }
 
 impl<F, B: Breaker, J> ResponseFuture<F, B, J> {
+    #[inline]
     pub(super) fn called(future: F, admission: Admitted<B>, judge: J) -> Self {
-        Self { state: State::Called { future, admission, judge } }
+        Self { future: Some(future), admission, refused: None, judge }
     }
 
-    pub(super) fn refused(refusal: CircuitOpen) -> Self {
-        Self { state: State::Refused { refusal } }
+    #[inline]
+    pub(super) fn refused(breaker: Arc<B>, refusal: Refusal, judge: J) -> Self {
+        let admission = Admitted::refused(breaker);
+        let refused = Some(Refused { retry_after: refusal.retry_after });
+        Self { future: None, admission, refused, judge }
     }
 }
 
@@ -48,29 +58,23 @@ where
 {
     type Output = Result<T, E>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
-        let result = match state.as_mut().project() {
-            StateProj::Called { future, admission, judge } => {
-                match admission.run(|| future.poll(cx)) {
-                    Poll::Ready(result) => {
-                        admission.settle(judge, result.as_ref());
-                        result
-                    }
-                    Poll::Pending => {
-                        admission.has_to_wait();
-                        return Poll::Pending;
-                    }
-                }
-            }
-            StateProj::Refused { refusal } => {
-                let rejection = Rejection::from(refusal.clone());
-                telemetry::rejected(&rejection);
-                Err(E::from_rejection(rejection))
-            }
-            StateProj::Done => panic!("a response future was polled after it had ended"),
+        let mut this = self.project();
+        let Some(future) = this.future.as_mut().as_pin_mut() else {
+            let refused = this.refused.take();
+            let refused = refused.expect("a response future was polled after it had ended");
+            let name = this.admission.ledger().core().config().name.clone();
+            let rejection = Rejection::from(CircuitOpen::new(name, refused.retry_after));
+            telemetry::rejected(&rejection);
+            return Poll::Ready(Err(E::from_rejection(rejection)));
         };
-        state.set(State::Done);
+        let Poll::Ready(result) = this.admission.run(|| future.poll(cx)) else {
+            this.admission.has_to_wait();
+            return Poll::Pending;
+        };
+        this.admission.settle(this.judge, result.as_ref());
+        this.future.set(None);
         Poll::Ready(result)
     }
 }

@@ -1,10 +1,13 @@
 //! A round of probes, and the leases by which they are let through.
 
-use std::time::Duration;
+use std::{num::NonZeroU64, time::Duration};
 
 use tokio::time::Instant;
 
 use super::layer::Config;
+
+/// What tells one lease from all others of a breaker.
+pub(super) type LeaseId = NonZeroU64;
 
 /// One round of probes of a half-open breaker. It ends with a verdict.
 #[derive(Debug, Default)]
@@ -12,8 +15,8 @@ pub(super) struct Round {
     passed: u32,
     failed: u32,
     leases: Vec<Lease>,
-    /// Never used again, not even in a later round.
-    next_lease: u64,
+    /// Counts up through all rounds, so that no lease has the id of an earlier one.
+    last_lease: u64,
     /// Time that callers gave the dependency without waiting for its answer.
     unanswered: Duration,
 }
@@ -22,7 +25,7 @@ pub(super) struct Round {
 /// keep the breaker half-open for ever.
 #[derive(Debug)]
 struct Lease {
-    id: u64,
+    id: LeaseId,
     stage: Stage,
     since: Instant,
     /// `None` if the lease is longer than the clock can express.
@@ -49,7 +52,7 @@ pub(super) enum Progress {
 
 impl Round {
     pub(super) fn begin_after(previous: &Self) -> Self {
-        Self { next_lease: previous.next_lease, ..Self::default() }
+        Self { last_lease: previous.last_lease, ..Self::default() }
     }
 
     pub(super) fn under_way(&self) -> u32 {
@@ -61,29 +64,29 @@ impl Round {
     }
 
     /// Lets one more probe through, if there is a slot for it.
-    pub(super) fn lease(&mut self, now: Instant, config: &Config) -> Option<u64> {
+    pub(super) fn lease(&mut self, now: Instant, config: &Config) -> Option<LeaseId> {
         if self.free_slots(config) == 0 {
             return None;
         }
-        let id = self.next_lease;
-        self.next_lease += 1;
+        self.last_lease += 1;
+        let id = LeaseId::new(self.last_lease)?;
         let end = now.checked_add(config.probe_lease);
         self.leases.push(Lease { id, stage: Stage::Readying, since: now, end });
         Some(id)
     }
 
-    pub(super) fn holds(&self, id: u64) -> bool {
+    pub(super) fn holds(&self, id: LeaseId) -> bool {
         self.leases.iter().any(|lease| lease.id == id)
     }
 
-    pub(super) fn ready(&mut self, id: u64) {
+    pub(super) fn ready(&mut self, id: LeaseId) {
         if let Some(lease) = self.find(id) {
             lease.stage = Stage::Ready;
         }
     }
 
     /// The probe is called: its lease begins anew. Whether it still had one.
-    pub(super) fn begin(&mut self, id: u64, now: Instant, config: &Config) -> bool {
+    pub(super) fn begin(&mut self, id: LeaseId, now: Instant, config: &Config) -> bool {
         let Some(lease) = self.find(id) else { return false };
         lease.stage = Stage::Called;
         lease.since = now;
@@ -112,7 +115,12 @@ impl Round {
     }
 
     /// Settles a probe that was answered; without a verdict its slot is free again.
-    pub(super) fn settle(&mut self, id: u64, passed: Option<bool>, config: &Config) -> Progress {
+    pub(super) fn settle(
+        &mut self,
+        id: LeaseId,
+        passed: Option<bool>,
+        config: &Config,
+    ) -> Progress {
         if self.take(id).is_some() {
             match passed {
                 Some(true) => self.passed += 1,
@@ -129,7 +137,7 @@ impl Round {
     /// dependency half-open for ever.
     pub(super) fn abandon(
         &mut self,
-        id: u64,
+        id: LeaseId,
         panicked: bool,
         now: Instant,
         config: &Config,
@@ -161,11 +169,11 @@ impl Round {
         }
     }
 
-    fn find(&mut self, id: u64) -> Option<&mut Lease> {
+    fn find(&mut self, id: LeaseId) -> Option<&mut Lease> {
         self.leases.iter_mut().find(|lease| lease.id == id)
     }
 
-    fn take(&mut self, id: u64) -> Option<Lease> {
+    fn take(&mut self, id: LeaseId) -> Option<Lease> {
         let index = self.leases.iter().position(|lease| lease.id == id)?;
         Some(self.leases.swap_remove(index))
     }

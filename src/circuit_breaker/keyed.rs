@@ -22,7 +22,7 @@ use super::{
     state::Core,
 };
 use crate::{
-    CarryRejection, CircuitOpen, Classify, ConfigError,
+    CarryRejection, Classify, ConfigError,
     oneshot::Oneshot,
     outcome::choice::{Choice, Inherited},
     waiters::lock,
@@ -314,15 +314,13 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let key = (self.layer.key)(&request);
         let core = self.layer.keys.entry(key);
+        let classifier = Arc::clone(&self.layer.classifier);
         match guard(&core, core.begin(core.admit())) {
             Ok(admission) => {
                 let call = Oneshot::waiting(self.inner.clone(), request);
-                ResponseFuture::called(call, admission, Arc::clone(&self.layer.classifier))
+                ResponseFuture::called(call, admission, classifier)
             }
-            Err(refusal) => {
-                let name = core.config().name.clone();
-                ResponseFuture::refused(CircuitOpen::new(name, refusal.retry_after))
-            }
+            Err(refusal) => ResponseFuture::refused(core, refusal, classifier),
         }
     }
 }

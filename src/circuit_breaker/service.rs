@@ -11,26 +11,26 @@ use tower_service::Service;
 
 use super::{
     ResponseFuture,
-    admission::{Admitted, Breaker, guard},
+    admission::{Admitted, Breaker, admitted, guard},
     layer::Shared,
-    state::{Core, Decision, Refusal},
+    state::{Core, Decision, Phase, Refusal},
 };
-use crate::{CarryRejection, CircuitOpen, Classify, waiters::Key};
+use crate::{CarryRejection, Classify, waiters::Key};
 
 /// Keeps calls from a service that fails. See the [module docs](super).
 pub struct CircuitBreaker<S, C> {
     inner: S,
     shared: Arc<Shared<C>>,
+    /// The phase of a closed breaker that lets the next call through. There is no guard yet:
+    /// only a call is accounted for.
+    admitted: Option<Phase>,
+    /// What was decided when the breaker was not closed.
     readiness: Readiness<C>,
 }
 
 /// Decided before the inner service is asked, and kept until `call` spends it.
 enum Readiness<C> {
     Undecided,
-    /// The breaker was closed. There is no guard yet: only a call is accounted for.
-    Admitted {
-        generation: u64,
-    },
     Probe(Admitted<Shared<C>>),
     Refused(Refusal),
     /// Not ready until the breaker lets something through.
@@ -39,7 +39,7 @@ enum Readiness<C> {
 
 impl<S, C> CircuitBreaker<S, C> {
     pub(super) fn new(inner: S, shared: Arc<Shared<C>>) -> Self {
-        Self { inner, shared, readiness: Readiness::Undecided }
+        Self { inner, shared, admitted: None, readiness: Readiness::Undecided }
     }
 }
 
@@ -49,18 +49,6 @@ impl<S: Clone, C> Clone for CircuitBreaker<S, C> {
     fn clone(&self) -> Self {
         // A probe, and a place among those who wait, belong to the instance that was polled.
         Self::new(self.inner.clone(), Arc::clone(&self.shared))
-    }
-}
-
-impl<C> Readiness<C> {
-    fn decided(shared: &Arc<Shared<C>>, decision: Decision) -> Self {
-        match decision {
-            Decision::Admitted { generation } => Self::Admitted { generation },
-            Decision::Probe { .. } | Decision::Refused(_) => match guard(shared, decision) {
-                Ok(probe) => Self::Probe(probe),
-                Err(refusal) => Self::Refused(refusal),
-            },
-        }
     }
 }
 
@@ -74,47 +62,91 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S::Future, Shared<C>>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        if self.admitted.is_none() {
+            match self.readiness {
+                Readiness::Undecided => self.admitted = self.shared.core().admit_closed(),
+                _ => return self.poll_unless_closed(cx),
+            }
+        }
+        match self.admitted {
+            Some(_) => self.inner.poll_ready(cx),
+            None => self.poll_unless_closed(cx),
+        }
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        if let Some(phase) = self.admitted.take() {
+            if self.shared.core().phase() == phase {
+                let mut admission = admitted(&self.shared, phase, None);
+                let future = admission.run(|| self.inner.call(request));
+                return ResponseFuture::called(future, admission, ());
+            }
+        }
+        let admitted = self.admit_call();
+        match admitted {
+            Ok(mut admission) => {
+                let future = admission.run(|| self.inner.call(request));
+                ResponseFuture::called(future, admission, ())
+            }
+            Err(refusal) => ResponseFuture::refused(Arc::clone(&self.shared), refusal, ()),
+        }
+    }
+}
+
+impl<S, C> CircuitBreaker<S, C> {
+    /// Readiness while the breaker is not closed, or was not when it was first asked.
+    #[cold]
+    fn poll_unless_closed<Req>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>>
+    where
+        S: Service<Req>,
+    {
         let core = self.shared.core();
         loop {
-            self.readiness = match &mut self.readiness {
-                Readiness::Admitted { .. } => return self.inner.poll_ready(cx),
-                Readiness::Probe(probe) => {
-                    let Some((generation, lease)) = probe.probe() else {
-                        self.readiness = Readiness::Undecided;
-                        continue;
-                    };
-                    if !core.probe_holds(generation, lease) {
-                        // The lease ran out while the service would not become ready.
-                        self.readiness = Readiness::Undecided;
-                        continue;
+            let decision = match &mut self.readiness {
+                Readiness::Probe(probe) => match probe.probe() {
+                    Some((phase, lease)) if core.probe_holds(phase, lease) => {
+                        ready!(probe.run(|| self.inner.poll_ready(cx)))?;
+                        core.probe_is_ready(phase, lease);
+                        return Poll::Ready(Ok(()));
                     }
-                    ready!(probe.run(|| self.inner.poll_ready(cx)))?;
-                    core.probe_is_ready(generation, lease);
-                    return Poll::Ready(Ok(()));
-                }
+                    // The lease ran out while the service would not become ready.
+                    _ => core.admit(),
+                },
                 // A readiness error would be the end of the service, so `call` refuses. The inner
                 // service is left alone: it may be what is stuck, and asking it may reserve.
                 Readiness::Refused(_) => return Poll::Ready(Ok(())),
-                Readiness::Undecided if core.config().pend => match core.admit() {
-                    Decision::Refused(_) => Readiness::Pending(Waiting::join(&self.shared, cx)),
-                    decision => Readiness::decided(&self.shared, decision),
-                },
-                Readiness::Undecided => Readiness::decided(&self.shared, core.admit()),
-                Readiness::Pending(waiting) => {
-                    let decision = ready!(waiting.poll(cx));
-                    Readiness::decided(&self.shared, decision)
+                Readiness::Undecided => core.admit(),
+                Readiness::Pending(waiting) => ready!(waiting.poll(cx)),
+            };
+            self.readiness = match decision {
+                Decision::Admitted { phase } => {
+                    self.readiness = Readiness::Undecided;
+                    self.admitted = Some(phase);
+                    return self.inner.poll_ready(cx);
                 }
+                Decision::Refused(_) if core.config().pend => {
+                    Readiness::Pending(Waiting::join(&self.shared, cx))
+                }
+                Decision::Refused(refusal) => Readiness::Refused(refusal),
+                Decision::Probe { .. } => match guard(&self.shared, decision) {
+                    Ok(probe) => Readiness::Probe(probe),
+                    Err(refusal) => Readiness::Refused(refusal),
+                },
             }
         }
     }
 
-    fn call(&mut self, request: Req) -> Self::Future {
+    /// Admits a call that was not found admitted by a breaker which is still closed: what has changed
+    /// since the service was ready is taken for the worse.
+    #[cold]
+    fn admit_call(&mut self) -> Result<Admitted<Shared<C>>, Refusal> {
         let core = self.shared.core();
-        let admitted = match mem::replace(&mut self.readiness, Readiness::Undecided) {
-            Readiness::Admitted { generation } => guard(&self.shared, core.confirm(generation)),
+        match mem::replace(&mut self.readiness, Readiness::Undecided) {
             Readiness::Probe(mut probe) => match probe.probe() {
-                Some((generation, lease)) => match core.begin_probe(generation, lease) {
+                Some((phase, lease)) => match core.begin_probe(phase, lease) {
                     Decision::Probe { lease: same, .. } if same == lease => Ok(probe),
                     // The caller took its time: the lease is gone, and this is another or none.
                     decision => guard(&self.shared, decision),
@@ -125,16 +157,6 @@ where
             // Called without having been ready, which no caller should.
             Readiness::Undecided | Readiness::Pending(_) => {
                 guard(&self.shared, core.begin(core.admit()))
-            }
-        };
-        match admitted {
-            Ok(mut admission) => {
-                let future = admission.run(|| self.inner.call(request));
-                ResponseFuture::called(future, admission, ())
-            }
-            Err(refusal) => {
-                let name = core.config().name.clone();
-                ResponseFuture::refused(CircuitOpen::new(name, refusal.retry_after))
             }
         }
     }

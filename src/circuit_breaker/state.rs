@@ -13,9 +13,9 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    half_open::{Progress, Round},
+    half_open::{LeaseId, Progress, Round},
     layer::Config,
-    window::{Buckets, CallWindow, Sample, Span, Tick, Totals, nanos},
+    window::{Buckets, CallWindow, Recorded, Sample, Span, Tick, Totals, nanos},
 };
 use crate::{
     backoff::between,
@@ -73,28 +73,46 @@ impl TripReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Phase(u64);
 
+const CLOSED: u64 = 0;
+const DISABLED: u64 = 1;
+const OPEN: u64 = 2;
+const HALF_OPEN: u64 = 3;
+const FORCED_OPEN: u64 = 4;
+
 impl Phase {
     pub(super) fn state(self) -> State {
         match self.0 & 0b111 {
-            0 => State::Closed,
-            1 => State::Open,
-            2 => State::HalfOpen,
-            3 => State::ForcedOpen,
-            _ => State::Disabled,
+            CLOSED => State::Closed,
+            DISABLED => State::Disabled,
+            OPEN => State::Open,
+            HALF_OPEN => State::HalfOpen,
+            _ => State::ForcedOpen,
         }
     }
 
-    pub(super) fn generation(self) -> u64 {
+    /// Whether every call is let through.
+    #[inline]
+    fn lets_all_through(self) -> bool {
+        self.0 & 0b111 <= DISABLED
+    }
+
+    #[inline]
+    fn is_closed(self) -> bool {
+        self.0 & 0b111 == CLOSED
+    }
+
+    #[inline]
+    fn generation(self) -> u64 {
         self.0 >> 3
     }
 
     fn next(self, state: State) -> Self {
         let state = match state {
-            State::Closed => 0,
-            State::Open => 1,
-            State::HalfOpen => 2,
-            State::ForcedOpen => 3,
-            State::Disabled => 4,
+            State::Closed => CLOSED,
+            State::Disabled => DISABLED,
+            State::Open => OPEN,
+            State::HalfOpen => HALF_OPEN,
+            State::ForcedOpen => FORCED_OPEN,
         };
         Self((self.generation() + 1) << 3 | state)
     }
@@ -146,8 +164,8 @@ struct Machine {
 /// Whether a call may go through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
-    Admitted { generation: u64 },
-    Probe { generation: u64, lease: u64 },
+    Admitted { phase: Phase },
+    Probe { phase: Phase, lease: LeaseId },
     Refused(Refusal),
 }
 
@@ -184,10 +202,12 @@ impl Core {
         Self { config, phase: AtomicU64::new(0), window, cold: OnceLock::new() }
     }
 
+    #[inline]
     pub(super) fn config(&self) -> &Config {
         &self.config
     }
 
+    #[inline]
     pub(super) fn phase(&self) -> Phase {
         Phase(self.phase.load(Ordering::Acquire))
     }
@@ -209,13 +229,18 @@ impl Core {
         lock(&self.cold().machine)
     }
 
+    /// The phase to admit a call in, if the breaker lets every call through.
+    #[inline]
+    pub(super) fn admit_closed(&self) -> Option<Phase> {
+        Some(self.phase()).filter(|phase| phase.lets_all_through())
+    }
+
     /// Decides about a call. A probe's lease begins here.
+    #[inline]
     pub(super) fn admit(&self) -> Decision {
         let phase = self.phase();
         match phase.state() {
-            State::Closed | State::Disabled => {
-                Decision::Admitted { generation: phase.generation() }
-            }
+            State::Closed | State::Disabled => Decision::Admitted { phase },
             State::ForcedOpen => Decision::Refused(Refusal::default()),
             State::Open => {
                 let now = Instant::now();
@@ -257,13 +282,11 @@ impl Core {
         }
         let phase = self.phase();
         match phase.state() {
-            State::Closed | State::Disabled => {
-                Decision::Admitted { generation: phase.generation() }
-            }
+            State::Closed | State::Disabled => Decision::Admitted { phase },
             State::ForcedOpen => Decision::Refused(Refusal::default()),
             State::Open => Decision::Refused(self.still_open(now).unwrap_or_default()),
             State::HalfOpen => match machine.round.lease(now, &self.config) {
-                Some(lease) => Decision::Probe { generation: phase.generation(), lease },
+                Some(lease) => Decision::Probe { phase, lease },
                 None => {
                     let ask_again = machine.round.next_expiry();
                     Decision::Refused(Refusal { retry_after: None, ask_again })
@@ -272,36 +295,28 @@ impl Core {
         }
     }
 
-    /// Confirms at `call` what was decided when the service was asked whether it is ready. News are
-    /// taken for the worse: a breaker that has opened since refuses.
-    pub(super) fn confirm(&self, generation: u64) -> Decision {
-        if self.phase().generation() == generation {
-            return Decision::Admitted { generation };
-        }
-        self.begin(self.admit())
-    }
-
     /// Turns a fresh decision into that for a call which begins at once.
+    #[inline]
     pub(super) fn begin(&self, decision: Decision) -> Decision {
         match decision {
-            Decision::Probe { generation, lease } => self.begin_probe(generation, lease),
+            Decision::Probe { phase, lease } => self.begin_probe(phase, lease),
             decided => decided,
         }
     }
 
     /// Begins the call of a probe: renews its lease, or takes another if it has run out.
-    pub(super) fn begin_probe(&self, generation: u64, lease: u64) -> Decision {
+    pub(super) fn begin_probe(&self, phase: Phase, lease: LeaseId) -> Decision {
         let now = Instant::now();
         let mut machine = self.machine();
         let mut effects = Effects::default();
-        let current = self.phase().generation() == generation;
+        let current = self.phase() == phase;
         if current {
             let progress = machine.round.expire(now, &self.config);
             self.advance(&mut machine, progress, None, now, &mut effects);
         }
-        let current = self.phase().generation() == generation;
+        let current = self.phase() == phase;
         let decision = if current && machine.round.begin(lease, now, &self.config) {
-            Decision::Probe { generation, lease }
+            Decision::Probe { phase, lease }
         } else {
             let decision = self.lease(&mut machine, now, &mut effects);
             if let Decision::Probe { lease, .. } = decision {
@@ -315,41 +330,40 @@ impl Core {
     }
 
     /// Notes that the service is ready for a probe, so that it is the caller who is late from now on.
-    pub(super) fn probe_is_ready(&self, generation: u64, lease: u64) {
+    pub(super) fn probe_is_ready(&self, phase: Phase, lease: LeaseId) {
         let mut machine = self.machine();
-        if self.phase().generation() == generation {
+        if self.phase() == phase {
             machine.round.ready(lease);
         }
     }
 
     /// Whether a probe that waits for its service still holds its lease.
-    pub(super) fn probe_holds(&self, generation: u64, lease: u64) -> bool {
+    pub(super) fn probe_holds(&self, phase: Phase, lease: LeaseId) -> bool {
         let machine = self.machine();
-        self.phase().generation() == generation && machine.round.holds(lease)
+        self.phase() == phase && machine.round.holds(lease)
     }
 
     /// Counts a call of a closed breaker, and opens it if that was one too many.
+    #[inline]
     pub(super) fn record(
         &self,
-        generation: u64,
+        phase: Phase,
         sample: Sample,
         hint: Option<Duration>,
         now: Option<Instant>,
     ) {
-        let phase = self.phase();
-        if phase.generation() != generation || phase.state() != State::Closed {
+        if self.phase() != phase || !phase.is_closed() {
             return;
         }
+        let generation = phase.generation();
         let bad = sample.failed || sample.slow;
         let cold = if bad { Some(self.cold()) } else { self.cold.get().map(Box::as_ref) };
         let totals = match &self.window {
-            Window::Calls(window) => {
-                if !window.record(generation, sample) {
-                    return;
-                }
-                let totals = window.totals();
-                if totals.failures == 0 && totals.slow == 0 { None } else { Some(totals) }
-            }
+            Window::Calls(window) => match window.record(generation, sample) {
+                Recorded::Stale => return,
+                Recorded::AllWell => None,
+                Recorded::NotAllWell => Some(window.totals()),
+            },
             Window::Time(calls) => {
                 let tick = self.tick(now.unwrap_or_else(Instant::now));
                 calls.add(generation, tick);
@@ -365,7 +379,7 @@ impl Core {
         let Some(cold) = cold else { return };
         let consecutive = cold.count_consecutive(sample.failed);
         if let Some(reason) = self.config.verdict(totals.unwrap_or_default(), consecutive) {
-            self.trip(generation, reason, hint);
+            self.trip(phase, reason, hint);
         }
     }
 
@@ -373,12 +387,12 @@ impl Core {
         Tick::at(now, self.config.origin, self.config.bucket_width())
     }
 
-    fn trip(&self, generation: u64, reason: TripReason, hint: Option<Duration>) {
+    fn trip(&self, phase: Phase, reason: TripReason, hint: Option<Duration>) {
         let now = Instant::now();
         let mut machine = self.machine();
         let mut effects = Effects::default();
         // Of several results that each were one too many, the first opens the breaker.
-        if self.phase().generation() == generation {
+        if self.phase() == phase {
             self.open(&mut machine, reason, hint, now, &mut effects);
         }
         drop(machine);
@@ -479,24 +493,24 @@ impl Core {
     /// Settles a probe: with a verdict, or by giving its slot back.
     pub(super) fn settle_probe(
         &self,
-        generation: u64,
-        lease: u64,
+        phase: Phase,
+        lease: LeaseId,
         passed: Option<bool>,
         hint: Option<Duration>,
     ) {
-        self.end_probe(generation, hint, |round, _, config| round.settle(lease, passed, config));
+        self.end_probe(phase, hint, |round, _, config| round.settle(lease, passed, config));
     }
 
     /// Accounts for a probe that was dropped.
-    pub(super) fn abandon_probe(&self, generation: u64, lease: u64, panicked: bool) {
-        self.end_probe(generation, None, |round, now, config| {
+    pub(super) fn abandon_probe(&self, phase: Phase, lease: LeaseId, panicked: bool) {
+        self.end_probe(phase, None, |round, now, config| {
             round.abandon(lease, panicked, now, config)
         });
     }
 
     fn end_probe(
         &self,
-        generation: u64,
+        phase: Phase,
         hint: Option<Duration>,
         end: impl FnOnce(&mut Round, Instant, &Config) -> Progress,
     ) {
@@ -504,7 +518,7 @@ impl Core {
         let mut machine = self.machine();
         let mut effects = Effects::default();
         // A probe of an earlier round has nothing to say about this one.
-        if self.phase().generation() == generation {
+        if self.phase() == phase {
             // Leases first, so that a result which is late is late whoever looks.
             let progress = match machine.round.expire(now, &self.config) {
                 Progress::Undecided => end(&mut machine.round, now, &self.config),
@@ -643,6 +657,7 @@ impl Cold {
         }
     }
 
+    #[inline]
     fn count_consecutive(&self, failed: bool) -> u32 {
         if failed {
             return self.consecutive_failures.fetch_add(1, Ordering::AcqRel).saturating_add(1);

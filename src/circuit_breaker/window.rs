@@ -35,6 +35,17 @@ pub(super) enum Span {
     Time(Duration),
 }
 
+/// What became of a call that was to be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recorded {
+    /// It belongs to an earlier generation, and was not counted.
+    Stale,
+    /// It was, and no call in the window failed or was slow.
+    AllWell,
+    /// It was, and some call in the window failed or was slow.
+    NotAllWell,
+}
+
 /// The last `capacity` calls, two bits each.
 ///
 /// A call claims its position from the cursor, then writes its bits and adds the difference to the
@@ -45,12 +56,12 @@ pub(super) struct CallWindow {
     cursor: AtomicU64,
     /// Generation (16 bits), failures (24), slow calls (24).
     counts: AtomicU64,
-    /// Generation (16 bits), and 24 calls of two bits each.
+    /// Generation (32 bits), and 16 calls of two bits each.
     cells: Box<[AtomicU64]>,
     capacity: u32,
 }
 
-const CALLS_PER_CELL: u32 = 24;
+const CALLS_PER_CELL: u32 = 16;
 const FAILED: u64 = 0b01;
 const SLOW: u64 = 0b10;
 const FILLED: u64 = 1 << 31;
@@ -71,30 +82,43 @@ impl CallWindow {
     /// Empties the window for a new generation. Not to be called by two at once.
     pub(super) fn reset(&self, generation: u64) {
         for cell in &self.cells {
-            cell.store(tag16(generation), Ordering::Relaxed);
+            cell.store(tag32(generation), Ordering::Relaxed);
         }
         self.counts.store(tag16(generation), Ordering::Relaxed);
         self.cursor.store(tag32(generation), Ordering::Release);
     }
 
-    /// Adds a call; whether the window is still that of `generation`.
-    pub(super) fn record(&self, generation: u64, sample: Sample) -> bool {
-        let Some(position) = self.claim(generation) else { return false };
+    /// Adds a call.
+    #[inline]
+    pub(super) fn record(&self, generation: u64, sample: Sample) -> Recorded {
+        let Some(position) = self.claim(generation) else { return Recorded::Stale };
         let cell = &self.cells[(position / CALLS_PER_CELL) as usize];
         let shift = 2 * (position % CALLS_PER_CELL);
         let bits = u64::from(sample.failed) * FAILED | u64::from(sample.slow) * SLOW;
+        let written = cell.load(Ordering::Acquire);
+        if (written >> shift) & (FAILED | SLOW) != bits || written & TAG32 != tag32(generation) {
+            self.overwrite(generation, cell, shift, bits);
+        }
+        if self.counts.load(Ordering::Acquire) & !TAG16 == 0 {
+            Recorded::AllWell
+        } else {
+            Recorded::NotAllWell
+        }
+    }
+
+    fn overwrite(&self, generation: u64, cell: &AtomicU64, shift: u32, bits: u64) {
         let mut old = 0;
         let changed = cell.fetch_update(Ordering::AcqRel, Ordering::Acquire, |cell| {
             old = (cell >> shift) & (FAILED | SLOW);
-            let ours = cell & TAG16 == tag16(generation);
+            let ours = cell & TAG32 == tag32(generation);
             (ours && old != bits).then_some(cell & !((FAILED | SLOW) << shift) | bits << shift)
         });
         if changed.is_ok() {
             self.count(generation, old, bits);
         }
-        true
     }
 
+    #[inline]
     fn claim(&self, generation: u64) -> Option<u32> {
         let next = |cursor: u64| {
             if cursor & TAG32 != tag32(generation) {
@@ -125,6 +149,7 @@ impl CallWindow {
         });
     }
 
+    #[inline]
     pub(super) fn totals(&self) -> Totals {
         let cursor = self.cursor.load(Ordering::Acquire);
         let counts = self.counts.load(Ordering::Acquire);
@@ -140,10 +165,12 @@ impl CallWindow {
 const TAG16: u64 = 0xFFFF << 48;
 const TAG32: u64 = 0xFFFF_FFFF << 32;
 
+#[inline]
 fn tag16(generation: u64) -> u64 {
     generation << 48
 }
 
+#[inline]
 fn tag32(generation: u64) -> u64 {
     generation << 32
 }
@@ -167,6 +194,7 @@ pub(super) struct Tick(u64);
 
 impl Tick {
     /// The stretch of length `width` that `now` falls into. Before the origin is the first one.
+    #[inline]
     pub(super) fn at(now: Instant, origin: Instant, width: u64) -> Self {
         Self(nanos(now.saturating_duration_since(origin)) / width.max(1))
     }
@@ -184,10 +212,12 @@ impl Tick {
         Self(tick)
     }
 
+    #[inline]
     fn index(self) -> usize {
         (self.0 % BUCKETS as u64) as usize
     }
 
+    #[inline]
     fn tag(self, generation: u64) -> u32 {
         let lap = (self.0 / BUCKETS as u64) as u32 & 0xFF_FFFF;
         (generation as u32) << 24 | lap
@@ -195,6 +225,7 @@ impl Tick {
 }
 
 /// Nanoseconds of a duration; five hundred years and more are all the same.
+#[inline]
 pub(super) fn nanos(duration: Duration) -> u64 {
     let seconds = duration.as_secs().saturating_mul(1_000_000_000);
     seconds.saturating_add(u64::from(duration.subsec_nanos()))
@@ -212,6 +243,7 @@ impl Buckets {
         }
     }
 
+    #[inline]
     pub(super) fn add(&self, generation: u64, tick: Tick) {
         let tag = tick.tag(generation);
         let one_more = |cell: u64| {

@@ -1,7 +1,6 @@
 use std::{
     fmt,
     future::Future,
-    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -25,40 +24,174 @@ use crate::{
 
 pin_project! {
     /// The future of a [`Retry`](super::Retry).
+    ///
+    /// The first attempt lives in the future itself. What only a retry needs is boxed, once, when the
+    /// first attempt has failed.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S: Service<Req>, Req, P, C> {
         #[pin]
-        state: State<S, S::Future>,
+        state: State<S, S::Future, Req, S::Error>,
         parts: Arc<Parts<S, P, C>>,
-        session: Session<Req, S::Error>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<S, F> {
-        Calling { #[pin] future: F },
+    enum State<S, F, Req, E> {
+        First { #[pin] future: F, replay: Replayable<Req>, span: Span },
+        Retrying { retrying: Pin<Box<Retrying<S, F, Req, E>>> },
+        Done,
+    }
+}
+
+/// The request, for as long as it may be needed again.
+enum Replayable<Req> {
+    /// It cannot be sent again, or the last attempt has it.
+    No,
+    /// Only if the attempt before is proven not to have reached the service.
+    IfUnsent(Req),
+    Yes(Req),
+}
+
+impl<Req> Replayable<Req> {
+    /// What to send in an attempt, and what stays for the next.
+    #[inline]
+    fn split<P>(original: Req, attempt: u32, config: &Config, replay: &P) -> (Req, Self)
+    where
+        P: Replay<Req>,
+    {
+        if attempt > config.retries {
+            return (original, Self::No);
+        }
+        if let Some(copy) = replay.replay(&original) {
+            return (copy, Self::Yes(original));
+        }
+        match replay.replay_unsent(&original) {
+            Some(copy) => (copy, Self::IfUnsent(original)),
+            None => (original, Self::No),
+        }
+    }
+}
+
+impl<S, Req, P, C> ResponseFuture<S, Req, P, C>
+where
+    S: Service<Req>,
+    P: Replay<Req>,
+{
+    #[inline]
+    pub(super) fn begin(service: &mut S, request: Req, parts: &Arc<Parts<S, P, C>>) -> Self {
+        let config = parts.config();
+        if let Some(budget) = &config.budget {
+            budget.deposit();
+        }
+        let attempt = Attempt::FIRST;
+        let (sent, replay) = Replayable::split(request, attempt.number(), config, parts.replay());
+        let span = telemetry::attempt_span(&config.name, attempt.number(), Duration::ZERO);
+        let future = {
+            let _attempt = enter_attempt(attempt);
+            let _entered = span.enter();
+            service.call(sent)
+        };
+        Self { state: State::First { future, replay, span }, parts: Arc::clone(parts) }
+    }
+}
+
+impl<S, Req, P, C> Future for ResponseFuture<S, Req, P, C>
+where
+    S: Service<Req> + Clone,
+    S::Error: CarryRejection,
+    P: Replay<Req>,
+    C: Classify<S::Response, S::Error>,
+{
+    type Output = Result<S::Response, S::Error>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let retrying = match this.state.as_mut().project() {
+                StateProj::First { future, replay, span } => {
+                    let result = {
+                        let _attempt = enter_attempt(Attempt::FIRST);
+                        let _entered = span.enter();
+                        ready!(future.poll(cx))
+                    };
+                    let Some(fault) = this.parts.verdict(&result, span) else {
+                        this.state.set(State::Done);
+                        return Poll::Ready(result);
+                    };
+                    let replay = std::mem::replace(replay, Replayable::No);
+                    let mut session = Session::new(replay);
+                    match session.next(&this.parts, fault, result) {
+                        Ok(pause) => Retrying::pause(session, pause),
+                        Err(result) => {
+                            this.state.set(State::Done);
+                            return Poll::Ready(result);
+                        }
+                    }
+                }
+                StateProj::Retrying { retrying } => {
+                    let result = ready!(retrying.as_mut().poll(this.parts, cx));
+                    this.state.set(State::Done);
+                    return Poll::Ready(result);
+                }
+                StateProj::Done => panic!("a response future was polled after it had ended"),
+            };
+            this.state.set(State::Retrying { retrying });
+        }
+    }
+}
+
+impl<S, P, C> Parts<S, P, C> {
+    /// How an attempt failed, if that may be retried.
+    #[inline]
+    fn verdict<T, E>(&self, result: &Result<T, E>, span: &Span) -> Option<Fault>
+    where
+        C: Classify<T, E>,
+        E: CarryRejection,
+    {
+        let outcome = judge(self.classifier(), result.as_ref());
+        telemetry::record_outcome(span, outcome, || {
+            result.as_ref().err().and_then(CarryRejection::rejection)
+        });
+        match outcome {
+            Outcome::Failure(
+                fault @ (Fault::Transient | Fault::TimedOut | Fault::Overloaded { .. }),
+            ) => Some(fault),
+            _ => None,
+        }
+    }
+}
+
+pin_project! {
+    /// A call whose first attempt has failed.
+    struct Retrying<S, F, Req, E> {
+        #[pin]
+        step: Step<S, F>,
+        session: Session<Req, E>,
+    }
+}
+
+pin_project! {
+    #[project = StepProj]
+    enum Step<S, F> {
         Pausing { #[pin] timer: Sleep },
         Readying { service: S, end: Option<Instant>, #[pin] timer: Option<Sleep> },
-        Done,
+        Calling { #[pin] future: F, span: Span },
     }
 }
 
 /// What a call carries from one attempt to the next.
 struct Session<Req, E> {
-    /// What can be sent again; `None` if nothing can, or the last attempt has it.
-    request: Option<Req>,
-    /// The request may only be sent again if it is proven unsent.
-    unsent_only: bool,
+    replay: Replayable<Req>,
     attempt: Attempt,
     /// The error of the attempt before.
     kept: Option<E>,
     /// How many pauses the backoff has been asked for since it last began anew.
-    step: u32,
+    drawn: u32,
     pause: Duration,
     /// Paid for the retry that is being prepared. Dropped before it is sent, it is paid back.
     withdrawal: Option<Withdrawal>,
-    span: Span,
 }
 
 /// Why a failure is not retried.
@@ -72,60 +205,57 @@ enum Stop {
     Spent(&'static str),
 }
 
-impl<S, Req, P, C> ResponseFuture<S, Req, P, C>
-where
-    S: Service<Req>,
-    P: Replay<Req>,
-{
-    pub(super) fn begin(service: &mut S, request: Req, parts: &Arc<Parts<S, P, C>>) -> Self {
-        let config = parts.config();
-        if let Some(budget) = &config.budget {
-            budget.deposit();
-        }
-        let mut session = Session {
-            request: None,
-            unsent_only: false,
+impl<Req, E: CarryRejection> Session<Req, E> {
+    fn new(replay: Replayable<Req>) -> Self {
+        Self {
+            replay,
             attempt: Attempt::FIRST,
             kept: None,
-            step: 0,
+            drawn: 0,
             pause: Duration::ZERO,
             withdrawal: None,
-            span: Span::none(),
-        };
-        let sent = session.prepare(request, config, parts.replay());
-        let future = session.call(service, sent, config);
-        Self { state: State::Calling { future }, parts: Arc::clone(parts), session }
+        }
     }
-}
 
-impl<Req, E> Session<Req, E> {
-    /// What to send now: a copy while the original may be needed again, else the original.
-    fn prepare<P: Replay<Req>>(&mut self, original: Req, config: &Config, replay: &P) -> Req {
-        if self.attempt.number() > config.retries {
-            return original;
-        }
-        let mut copy = if self.unsent_only { None } else { replay.replay(&original) };
-        if copy.is_none() {
-            copy = replay.replay_unsent(&original);
-            self.unsent_only = true;
-        }
-        match copy {
-            Some(copy) => {
-                self.request = Some(original);
-                copy
+    /// Prepares the attempt after one that failed: the pause before it, or the answer to give if there
+    /// is none.
+    fn next<S, P, C, T>(
+        &mut self,
+        parts: &Parts<S, P, C>,
+        fault: Fault,
+        result: Result<T, E>,
+    ) -> Result<Duration, Result<T, E>>
+    where
+        C: Classify<T, E>,
+    {
+        let config = parts.config();
+        let outcome = Outcome::Failure(fault);
+        let hint = hint(parts.classifier(), result.as_ref());
+        match self.decide(config, fault, hint) {
+            Ok(pause) => {
+                telemetry::retrying(&config.name, self.attempt.number(), outcome, pause);
+                self.pause = pause;
+                self.attempt = self.attempt.next(outcome);
+                // A response goes before the pause: it may hold a connection or a permit.
+                self.kept = result.err();
+                Ok(pause)
             }
-            None => original,
+            Err(stop) => {
+                let reason = match stop {
+                    Stop::NotReplayable => return Err(result),
+                    Stop::Told => {
+                        Hop::report_stop();
+                        "told to stop"
+                    }
+                    Stop::Spent(what) => {
+                        Hop::report_exhausted();
+                        what
+                    }
+                };
+                telemetry::gave_up(&config.name, self.attempt.number(), outcome, reason);
+                Err(result)
+            }
         }
-    }
-
-    /// Calls the service for the attempt that has begun.
-    fn call<S: Service<Req>>(&mut self, service: &mut S, sent: Req, config: &Config) -> S::Future {
-        let pause = mem::take(&mut self.pause);
-        self.span = telemetry::attempt_span(&config.name, self.attempt.number(), pause);
-        self.pause = pause;
-        let _attempt = enter_attempt(self.attempt);
-        let _entered = self.span.enter();
-        service.call(sent)
     }
 
     /// Decides whether a failure is retried, and after what pause. All that could end the retrying is
@@ -134,16 +264,16 @@ impl<Req, E> Session<Req, E> {
         if hint == RetryHint::Stop {
             return Err(Stop::Told);
         }
-        if self.attempt.number() > config.retries {
-            // A request that could not have been replayed anyway has not used up anything.
-            return Err(if config.retries == 0 {
-                Stop::NotReplayable
-            } else {
-                Stop::Spent("retries")
-            });
-        }
-        if self.request.is_none() || (self.unsent_only && hint != RetryHint::Unsent) {
+        if config.retries == 0 {
             return Err(Stop::NotReplayable);
+        }
+        if self.attempt.number() > config.retries {
+            return Err(Stop::Spent("retries"));
+        }
+        match self.replay {
+            Replayable::Yes(_) => {}
+            Replayable::IfUnsent(_) if hint == RetryHint::Unsent => {}
+            Replayable::IfUnsent(_) | Replayable::No => return Err(Stop::NotReplayable),
         }
         let asked = match (hint, fault) {
             (RetryHint::After(pause), _) => Some(pause),
@@ -154,12 +284,12 @@ impl<Req, E> Session<Req, E> {
             Some(asked) if asked > config.hint_cap => return Err(Stop::Spent("hint")),
             // Upwards only, or we would come before we are expected; and never all at once.
             Some(asked) => {
-                self.step = 0;
+                self.drawn = 0;
                 between(asked, asked.saturating_add(asked / 5), &mut rand::rng())
             }
             None => {
-                self.step += 1;
-                config.backoff.delay(self.step, self.pause, &mut rand::rng())
+                self.drawn = self.drawn.saturating_add(1);
+                config.backoff.delay(self.drawn, self.pause, &mut rand::rng())
             }
         };
         if let Some(deadline) = deadline::deadline() {
@@ -175,131 +305,122 @@ impl<Req, E> Session<Req, E> {
         Ok(pause)
     }
 
-    fn give_up(&self, config: &Config, outcome: Outcome, stop: Stop) {
-        let reason = match stop {
-            Stop::NotReplayable => return,
-            Stop::Told => {
-                Hop::report_stop();
-                "told to stop"
-            }
-            Stop::Spent(what) => {
-                Hop::report_exhausted();
-                what
-            }
-        };
-        telemetry::gave_up(&config.name, self.attempt.number(), outcome, reason);
+    /// What to answer when there was no other attempt: why the call failed, not why it could not be
+    /// tried again.
+    fn kept_or(&mut self, refusal: impl FnOnce() -> E) -> E {
+        self.kept.take().unwrap_or_else(refusal)
     }
 }
 
-impl<S, Req, P, C> Future for ResponseFuture<S, Req, P, C>
-where
-    S: Service<Req> + Clone,
-    S::Error: CarryRejection,
-    P: Replay<Req>,
-    C: Classify<S::Response, S::Error>,
-{
-    type Output = Result<S::Response, S::Error>;
+impl<S, F, Req, E> Retrying<S, F, Req, E> {
+    fn pause(session: Session<Req, E>, pause: Duration) -> Pin<Box<Self>> {
+        Box::pin(Self { step: Step::Pausing { timer: sleep(pause) }, session })
+    }
+}
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+impl<S, F, Req, E> Retrying<S, F, Req, E>
+where
+    S: Service<Req, Future = F, Error = E> + Clone,
+    F: Future<Output = Result<S::Response, E>>,
+    E: CarryRejection,
+{
+    fn poll<P, C>(
+        self: Pin<&mut Self>,
+        parts: &Parts<S, P, C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S::Response, E>>
+    where
+        P: Replay<Req>,
+        C: Classify<S::Response, E>,
+    {
         let mut this = self.project();
         let session = this.session;
-        let config = this.parts.config();
+        let config = parts.config();
         loop {
-            let next = match this.state.as_mut().project() {
-                StateProj::Calling { future } => {
-                    let result = {
-                        let _attempt = enter_attempt(session.attempt);
-                        let _entered = session.span.enter();
-                        ready!(future.poll(cx))
-                    };
-                    let outcome = judge(this.parts.classifier(), result.as_ref());
-                    let rejection = result.as_ref().err().and_then(CarryRejection::rejection);
-                    telemetry::record_outcome(&session.span, outcome, rejection);
-                    let refused = rejection.is_some() && outcome == Outcome::Ignored;
-                    let fault = match outcome {
-                        Outcome::Failure(
-                            fault @ (Fault::Transient | Fault::TimedOut | Fault::Overloaded { .. }),
-                        ) => fault,
-                        _ => {
-                            this.state.set(State::Done);
-                            // A refusal says only that there was no other attempt.
-                            let kept = if refused { session.kept.take() } else { None };
-                            return Poll::Ready(kept.map_or(result, Err));
-                        }
-                    };
-                    let hint = hint(this.parts.classifier(), result.as_ref());
-                    match session.decide(config, fault, hint) {
-                        Err(stop) => {
-                            session.give_up(config, outcome, stop);
-                            this.state.set(State::Done);
-                            return Poll::Ready(result);
-                        }
-                        Ok(pause) => {
-                            telemetry::retrying(
-                                &config.name,
-                                session.attempt.number(),
-                                outcome,
-                                pause,
-                            );
-                            session.pause = pause;
-                            session.attempt = session.attempt.next(outcome);
-                            session.span = Span::none();
-                            // The attempt and its response go before the pause: they may hold a
-                            // connection or a permit.
-                            session.kept = result.err();
-                            State::Pausing { timer: sleep(pause) }
-                        }
-                    }
-                }
-                StateProj::Pausing { timer } => {
+            let next = match this.step.as_mut().project() {
+                StepProj::Pausing { timer } => {
                     ready!(timer.poll(cx));
                     let end = Instant::now().checked_add(config.readiness_wait);
-                    State::Readying { service: this.parts.service(), end, timer: None }
+                    Step::Readying { service: parts.service(), end, timer: None }
                 }
-                StateProj::Readying { service, end, timer } => match service.poll_ready(cx) {
-                    Poll::Ready(Ok(())) => {
-                        let request = session.request.take();
-                        let original = request.expect("a retry was decided with a request to send");
-                        let sent = session.prepare(original, config, this.parts.replay());
-                        if let Some(mut withdrawal) = session.withdrawal.take() {
-                            withdrawal.finish(());
-                        }
-                        State::Calling { future: session.call(service, sent, config) }
-                    }
+                StepProj::Readying { service, end, timer } => match service.poll_ready(cx) {
+                    Poll::Ready(Ok(())) => session.call(service, parts),
                     Poll::Ready(Err(error)) => {
-                        let error = session.kept.take().unwrap_or(error);
-                        this.state.set(State::Done);
-                        return Poll::Ready(Err(error));
+                        return Poll::Ready(Err(session.kept_or(|| error)));
                     }
                     Poll::Pending => {
-                        let end = end.filter(|end| {
+                        // Past an ambient deadline nobody has to wait: its owner ends the call.
+                        let own_end = end.filter(|end| {
                             deadline::deadline().is_none_or(|deadline| *end < deadline)
                         });
-                        let Some(end) = end else { return Poll::Pending };
+                        let Some(end) = own_end else { return Poll::Pending };
                         ready!(poll_timer(timer, end, cx));
-                        let error = session.kept.take().unwrap_or_else(|| {
-                            let wait = config.readiness_wait;
-                            let rejection =
-                                Rejection::from(NotReady::new(config.name.clone(), wait));
+                        let error = session.kept_or(|| {
+                            let not_ready =
+                                NotReady::new(config.name.clone(), config.readiness_wait);
+                            let rejection = Rejection::from(not_ready);
                             telemetry::rejected(&rejection);
-                            S::Error::from_rejection(rejection)
+                            E::from_rejection(rejection)
                         });
-                        session.withdrawal = None;
-                        this.state.set(State::Done);
                         return Poll::Ready(Err(error));
                     }
                 },
-                StateProj::Done => panic!("a response future was polled after it had ended"),
+                StepProj::Calling { future, span } => {
+                    let result = {
+                        let _attempt = enter_attempt(session.attempt);
+                        let _entered = span.enter();
+                        ready!(future.poll(cx))
+                    };
+                    let Some(fault) = parts.verdict(&result, span) else {
+                        return Poll::Ready(match result {
+                            Err(error) if is_refusal(&error) => Err(session.kept_or(|| error)),
+                            result => result,
+                        });
+                    };
+                    match session.next(parts, fault, result) {
+                        Ok(pause) => Step::Pausing { timer: sleep(pause) },
+                        Err(result) => return Poll::Ready(result),
+                    }
+                }
             };
-            this.state.set(next);
+            this.step.set(next);
         }
+    }
+}
+
+/// Whether a layer beneath did not let an attempt through.
+fn is_refusal<E: CarryRejection>(error: &E) -> bool {
+    !matches!(error.rejection(), None | Some(Rejection::TimedOut(_)))
+}
+
+impl<Req, E> Session<Req, E> {
+    /// Sends the next attempt.
+    fn call<S, P, C>(&mut self, service: &mut S, parts: &Parts<S, P, C>) -> Step<S, S::Future>
+    where
+        S: Service<Req, Error = E>,
+        P: Replay<Req>,
+    {
+        let config = parts.config();
+        let number = self.attempt.number();
+        let (Replayable::Yes(original) | Replayable::IfUnsent(original)) =
+            std::mem::replace(&mut self.replay, Replayable::No)
+        else {
+            unreachable!("a retry is decided only with a request to send");
+        };
+        let (sent, replay) = Replayable::split(original, number, config, parts.replay());
+        self.replay = replay;
+        if let Some(mut withdrawal) = self.withdrawal.take() {
+            withdrawal.finish(|_| ());
+        }
+        let span = telemetry::attempt_span(&config.name, number, self.pause);
+        let _attempt = enter_attempt(self.attempt);
+        let future = span.in_scope(|| service.call(sent));
+        Step::Calling { future, span }
     }
 }
 
 impl<S: Service<Req>, Req, P, C> fmt::Debug for ResponseFuture<S, Req, P, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("retry::ResponseFuture")
-            .field("attempt", &self.session.attempt)
-            .finish_non_exhaustive()
+        f.debug_struct("retry::ResponseFuture").finish_non_exhaustive()
     }
 }

@@ -28,6 +28,7 @@ pub trait Replay<Req> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReplayClones;
 
+#[diagnostic::do_not_recommend]
 impl<Req: Clone> Replay<Req> for ReplayClones {
     fn replay(&self, request: &Req) -> Option<Req> {
         Some(request.clone())

@@ -87,10 +87,12 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S, Req, P, C>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         ResponseFuture::begin(&mut self.inner, request, &self.parts)
     }

@@ -53,10 +53,12 @@ where
     type Error = S::Error;
     type Future = CallFuture<S::Future>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let span = info_span!("call", { field::OUTCOME } = Empty, { field::ERROR_TYPE } = Empty);
         let future = span.in_scope(|| self.inner.call(request));
@@ -81,6 +83,7 @@ where
 {
     type Output = Result<T, E>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let _entered = this.span.enter();

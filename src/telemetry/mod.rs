@@ -88,6 +88,7 @@ pub(crate) fn gave_up(name: &Name, attempts: u32, outcome: Outcome, reason: &'st
 }
 
 /// The span of one attempt. Its result is recorded by [`record_outcome`].
+#[inline]
 pub(crate) fn attempt_span(name: &Name, attempt: u32, delay: Duration) -> Span {
     info_span!(
         "attempt",
@@ -101,12 +102,17 @@ pub(crate) fn attempt_span(name: &Name, attempt: u32, delay: Duration) -> Span {
 
 /// Notes in a span how what it covers ended: the outcome, and for a failure its type, which for a
 /// rejection is its kind.
-pub(crate) fn record_outcome(span: &Span, outcome: Outcome, rejection: Option<&Rejection>) {
+#[inline]
+pub(crate) fn record_outcome<'a>(
+    span: &Span,
+    outcome: Outcome,
+    rejection: impl FnOnce() -> Option<&'a Rejection>,
+) {
     if span.is_disabled() {
         return;
     }
     span.record(field::OUTCOME, outcome.as_str());
-    match (rejection, outcome) {
+    match (rejection(), outcome) {
         (Some(rejection), _) => {
             span.record(field::ERROR_TYPE, rejection.kind());
         }

@@ -11,89 +11,48 @@ use tokio::time::{Instant, Sleep};
 
 use crate::{
     CarryRejection, DeadlineExceeded, Name, Rejection, TimedOut,
-    deadline::{self, narrow, poll_timer, share_now},
+    deadline::{self, narrow, poll_timer},
     telemetry,
 };
-
-/// When a call must end, and what is said when it does not.
-#[derive(Debug)]
-pub(super) struct Clock {
-    /// `None` if the limit is beyond what the clock can express.
-    end: Option<Instant>,
-    limit: Duration,
-    name: Name,
-}
-
-impl Clock {
-    pub(super) fn start(began: Instant, limit: Duration, name: Name) -> Self {
-        Self { end: began.checked_add(limit), limit, name }
-    }
-
-    /// Makes the inner call under the deadline, and with this clock's reading.
-    pub(super) fn run_call<T>(&self, began: Instant, call: impl FnOnce() -> T) -> T {
-        let _now = share_now(began);
-        let _deadline = narrow(self.end);
-        call()
-    }
-
-    /// The end, if it is this clock that has to enforce it: an ambient deadline as near or nearer is
-    /// enforced by its owner.
-    fn own_end(&self) -> Option<Instant> {
-        let end = self.end?;
-        deadline::deadline().is_none_or(|outer| end < outer).then_some(end)
-    }
-
-    fn timed_out(&self) -> Rejection {
-        telemetry::timed_out(&self.name, self.limit);
-        TimedOut::new(self.name.clone(), self.limit).into()
-    }
-}
 
 pin_project! {
     /// The future of a [`Timeout`](super::Timeout) and of a [`TotalTimeout`](super::TotalTimeout).
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F> {
+        // `None` when the call was refused, and when it has ended.
         #[pin]
-        state: State<F>,
+        future: Option<F>,
+        // `None` if the limit is beyond what the clock can express.
+        end: Option<Instant>,
+        limit: Duration,
+        name: Name,
         #[pin]
         timer: Option<Sleep>,
+        refused: bool,
     }
 
     impl<F> PinnedDrop for ResponseFuture<F> {
         fn drop(this: Pin<&mut Self>) {
-            this.project().state.end();
+            let mut this = this.project();
+            if this.future.is_some() {
+                // What is dropped can still read how much time it had.
+                let _deadline = narrow(*this.end);
+                this.future.set(None);
+            }
         }
     }
 }
 
-pin_project! {
-    #[project = StateProj]
-    enum State<F> {
-        Called { #[pin] future: F, clock: Clock },
-        Refused { refusal: DeadlineExceeded },
-        Done,
-    }
-}
-
-impl<F> State<F> {
-    /// Drops the inner future under its deadline, which it may want to read.
-    fn end(mut self: Pin<&mut Self>) {
-        let end = match self.as_mut().project() {
-            StateProj::Called { clock, .. } => clock.end,
-            StateProj::Refused { .. } | StateProj::Done => None,
-        };
-        let _deadline = narrow(end);
-        self.set(Self::Done);
-    }
-}
-
 impl<F> ResponseFuture<F> {
-    pub(super) fn called(future: F, clock: Clock) -> Self {
-        Self { state: State::Called { future, clock }, timer: None }
+    #[inline]
+    pub(super) fn called(future: F, end: Option<Instant>, limit: Duration, name: Name) -> Self {
+        Self { future: Some(future), end, limit, name, timer: None, refused: false }
     }
 
-    pub(super) fn refused(refusal: DeadlineExceeded) -> Self {
-        Self { state: State::Refused { refusal }, timer: None }
+    #[inline]
+    pub(super) fn refused(name: Name) -> Self {
+        let limit = Duration::ZERO;
+        Self { future: None, end: None, limit, name, timer: None, refused: true }
     }
 }
 
@@ -104,33 +63,39 @@ where
 {
     type Output = Result<T, E>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let rejection = match this.state.as_mut().project() {
-            StateProj::Called { future, clock } => {
-                let own_end = clock.own_end();
-                let polled = {
-                    let _deadline = narrow(clock.end);
-                    future.poll(cx)
-                };
-                // The future before the timer: an answer that is there beats its deadline.
-                match (polled, own_end) {
-                    (Poll::Ready(result), _) => return Poll::Ready(result),
-                    (Poll::Pending, None) => return Poll::Pending,
-                    (Poll::Pending, Some(end)) => ready!(poll_timer(this.timer, end, cx)),
-                }
-                clock.timed_out()
-            }
-            StateProj::Refused { refusal } => refusal.clone().into(),
-            StateProj::Done => panic!("a response future was polled after it had ended"),
+        let outer = deadline::deadline();
+        let narrowed = narrow(*this.end);
+        let Some(future) = this.future.as_mut().as_pin_mut() else {
+            assert!(*this.refused, "a response future was polled after it had ended");
+            *this.refused = false;
+            let rejection = Rejection::from(DeadlineExceeded::new(this.name.clone()));
+            telemetry::rejected(&rejection);
+            return Poll::Ready(Err(E::from_rejection(rejection)));
         };
-        this.state.as_mut().end();
-        Poll::Ready(Err(E::from_rejection(rejection)))
+        // The future before the timer: an answer that is there beats its deadline.
+        if let Poll::Ready(result) = future.poll(cx) {
+            this.future.set(None);
+            return Poll::Ready(result);
+        }
+        let Some(end) = *this.end else { return Poll::Pending };
+        // An ambient deadline as near or nearer is enforced by its owner, without a timer here.
+        if outer.is_some_and(|outer| outer <= end) {
+            return Poll::Pending;
+        }
+        ready!(poll_timer(this.timer, end, cx));
+        this.future.set(None);
+        drop(narrowed);
+        telemetry::timed_out(this.name, *this.limit);
+        let rejection = TimedOut::new(this.name.clone(), *this.limit);
+        Poll::Ready(Err(E::from_rejection(rejection.into())))
     }
 }
 
 impl<F> fmt::Debug for ResponseFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("timeout::ResponseFuture").finish_non_exhaustive()
+        f.debug_struct("timeout::ResponseFuture").field("end", &self.end).finish_non_exhaustive()
     }
 }

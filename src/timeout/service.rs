@@ -6,8 +6,12 @@ use std::{
 
 use tower_service::Service;
 
-use super::{Limit, ResponseFuture, future::Clock};
-use crate::{CarryRejection, DeadlineExceeded, Name, deadline, oneshot::Oneshot};
+use super::{Limit, ResponseFuture};
+use crate::{
+    CarryRejection, Name,
+    deadline::{self, narrow, share_now},
+    oneshot::Oneshot,
+};
 use tokio::time::Instant;
 
 /// Ends calls that take too long; readiness is forwarded. See the [module docs](super).
@@ -36,36 +40,50 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S::Future>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        match start(&self.limit, &self.name, &request) {
-            Ok((began, clock)) => {
-                let future = clock.run_call(began, || self.inner.call(request));
-                ResponseFuture::called(future, clock)
-            }
-            Err(refusal) => ResponseFuture::refused(refusal),
-        }
+        let Some(clock) = Clock::start(&self.limit, &request) else {
+            return ResponseFuture::refused(self.name.clone());
+        };
+        let future = clock.run(|| self.inner.call(request));
+        ResponseFuture::called(future, clock.end, clock.limit, self.name.clone())
     }
 }
 
-/// Starts the clock of a call, unless the caller's time is over already.
-fn start<L, Req>(
-    limit: &L,
-    name: &Name,
-    request: &Req,
-) -> Result<(Instant, Clock), DeadlineExceeded>
-where
-    L: Limit<Req>,
-{
-    let began = deadline::now();
-    if deadline::deadline().is_some_and(|deadline| deadline <= began) {
-        return Err(DeadlineExceeded::new(name.clone()));
+/// When a call began, and when it must end.
+struct Clock {
+    began: Instant,
+    end: Option<Instant>,
+    limit: Duration,
+}
+
+impl Clock {
+    /// Starts with the call; `None` if the caller's time is over already.
+    #[inline]
+    fn start<L, Req>(limit: &L, request: &Req) -> Option<Self>
+    where
+        L: Limit<Req>,
+    {
+        let began = deadline::now();
+        if deadline::deadline().is_some_and(|deadline| deadline <= began) {
+            return None;
+        }
+        let limit = limit.limit(request);
+        Some(Self { began, end: began.checked_add(limit), limit })
     }
-    let limit: Duration = limit.limit(request);
-    Ok((began, Clock::start(began, limit, name.clone())))
+
+    /// Makes the inner call under the deadline, and lets it use this reading of the clock.
+    #[inline]
+    fn run<T>(&self, call: impl FnOnce() -> T) -> T {
+        let _now = share_now(self.began);
+        let _deadline = narrow(self.end);
+        call()
+    }
 }
 
 /// Ends calls that take too long, the wait for readiness included. See the [module docs](super).
@@ -109,6 +127,7 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<Oneshot<S, Req>>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         if !self.inner_ready {
             // A service that is ready now saves the call a clone of the whole stack beneath.
@@ -117,18 +136,18 @@ where
         Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let (began, clock) = match start(&self.limit, &self.name, &request) {
-            Ok(started) => started,
-            Err(refusal) => return ResponseFuture::refused(refusal),
+        let Some(clock) = Clock::start(&self.limit, &request) else {
+            return ResponseFuture::refused(self.name.clone());
         };
-        if mem::take(&mut self.inner_ready) {
-            let future = clock.run_call(began, || self.inner.call(request));
-            return ResponseFuture::called(Oneshot::called(future), clock);
-        }
-        // The instance that began to wait goes on waiting, and keeps its place in any queue.
-        let fresh = self.inner.clone();
-        let waiting = mem::replace(&mut self.inner, fresh);
-        ResponseFuture::called(Oneshot::waiting(waiting, request), clock)
+        let call = if mem::take(&mut self.inner_ready) {
+            Oneshot::called(clock.run(|| self.inner.call(request)))
+        } else {
+            // The instance that began to wait goes on waiting, and keeps its place in any queue.
+            let fresh = self.inner.clone();
+            Oneshot::waiting(mem::replace(&mut self.inner, fresh), request)
+        };
+        ResponseFuture::called(call, clock.end, clock.limit, self.name.clone())
     }
 }
