@@ -5,6 +5,7 @@ use std::{
     collections::{HashMap, hash_map::RandomState},
     fmt,
     hash::{BuildHasher, Hash},
+    marker::PhantomData,
     mem,
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -136,17 +137,25 @@ impl<K: Hash + Eq> Keys<K> {
 }
 
 /// Settings of a [`KeyedCircuitBreakerLayer`]: those of each breaker, and how many there may be.
-pub struct KeyedBuilder<F, C> {
+pub struct KeyedBuilder<K, F, C = Inherited> {
     settings: Settings,
     classifier: C,
     key: F,
     max_keys: usize,
     idle: Duration,
+    keyed: PhantomData<fn() -> K>,
 }
 
-impl<F, C> KeyedBuilder<F, C> {
+impl<K, F, C> KeyedBuilder<K, F, C> {
     pub(super) fn new(settings: Settings, classifier: C, key: F) -> Self {
-        Self { settings, classifier, key, max_keys: 10_000, idle: Duration::from_secs(600) }
+        Self {
+            settings,
+            classifier,
+            key,
+            max_keys: 10_000,
+            idle: Duration::from_secs(600),
+            keyed: PhantomData,
+        }
     }
 
     /// How many breakers there may be, at least 2; the default is 10,000, about 2 MB. Beyond it the
@@ -171,7 +180,7 @@ impl<F, C> KeyedBuilder<F, C> {
     /// If one of them cannot work, two contradict each other, or the breakers are to
     /// [`pend`](super::CircuitBreakerBuilder::pend): which breaker a call is for is not known before
     /// there is a request.
-    pub fn build<K>(self) -> Result<KeyedCircuitBreakerLayer<K, F, C>, ConfigError>
+    pub fn build(self) -> Result<KeyedCircuitBreakerLayer<K, F, C>, ConfigError>
     where
         K: Hash + Eq,
     {
@@ -197,7 +206,7 @@ impl<F, C> KeyedBuilder<F, C> {
     }
 }
 
-impl<F, C> fmt::Debug for KeyedBuilder<F, C> {
+impl<K, F, C> fmt::Debug for KeyedBuilder<K, F, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedBuilder")
             .field("settings", &self.settings)

@@ -459,7 +459,7 @@ impl<C> CircuitBreakerBuilder<C> {
     }
 
     /// Makes a breaker for each key: a host, a tenant, a route.
-    pub fn keyed<F, Req, K>(self, key: F) -> KeyedBuilder<F, C>
+    pub fn keyed<F, Req, K>(self, key: F) -> KeyedBuilder<K, F, C>
     where
         F: Fn(&Req) -> K,
     {

@@ -94,7 +94,7 @@ impl CallWindow {
         let Some(position) = self.claim(generation) else { return Recorded::Stale };
         let cell = &self.cells[(position / CALLS_PER_CELL) as usize];
         let shift = 2 * (position % CALLS_PER_CELL);
-        let bits = u64::from(sample.failed) * FAILED | u64::from(sample.slow) * SLOW;
+        let bits = (u64::from(sample.failed) * FAILED) | (u64::from(sample.slow) * SLOW);
         let written = cell.load(Ordering::Acquire);
         if (written >> shift) & (FAILED | SLOW) != bits || written & TAG32 != tag32(generation) {
             self.overwrite(generation, cell, shift, bits);

@@ -122,7 +122,7 @@ where
                     };
                     let replay = std::mem::replace(replay, Replayable::No);
                     let mut session = Session::new(replay);
-                    match session.next(&this.parts, fault, result) {
+                    match session.next(this.parts, fault, result) {
                         Ok(pause) => Retrying::pause(session, pause),
                         Err(result) => {
                             this.state.set(State::Done);

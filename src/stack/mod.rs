@@ -81,7 +81,7 @@
 //! # Errors
 //!
 //! Three ways in. [`Stack::service`] makes the error [`Error<E>`](crate::Error). [`Stack::boxed`] makes
-//! it a [`BoxError`](crate::BoxError). As a [`Layer`] the stack leaves the error alone, which must then
+//! it a [`BoxError`]. As a [`Layer`] the stack leaves the error alone, which must then
 //! be able to carry a rejection.
 //!
 //! # Telemetry

@@ -19,15 +19,10 @@ pub fn print(harness: &Harness) {
         let mut service = keyed(keys);
         harness.warm(&mut service, keys);
         let bytes = (alloc::live_bytes() - before) as f64 / keys as f64;
-        let measured = interleave(&mut [
-            harness.looped(Served, || service),
-            harness.looped(Served, plain),
-        ]);
-        let (nanos, plain, allocations) = (
-            measured[0].nanos,
-            measured[1].nanos,
-            measured[0].allocations,
-        );
+        let measured =
+            interleave(&mut [harness.looped(Served, || service), harness.looped(Served, plain)]);
+        let (nanos, plain, allocations) =
+            (measured[0].nanos, measured[1].nanos, measured[0].allocations);
         println!(
             "keyed {{\"keys\":{keys},\"bytes_per_key\":{bytes:.1},\"ns\":{nanos:.1},\
              \"allocs\":{allocations:.3},\"unkeyed_ns\":{plain:.1}}}"

@@ -44,10 +44,7 @@ fn main() {
     let h = &Harness::new();
     scale::print(h);
     let bare = interleave(&mut [h.looped(Served, Backend::<Unavailable>::new)]);
-    println!(
-        r#"baseline {{"ns":{:.1},"allocs":{:.2}}}"#,
-        bare[0].nanos, bare[0].allocations
-    );
+    println!(r#"baseline {{"ns":{:.1},"allocs":{:.2}}}"#, bare[0].nanos, bare[0].allocations);
 
     let mut report = Report::default();
     layers(h, &mut report);
@@ -68,10 +65,7 @@ fn layers(h: &Harness, report: &mut Report) {
         h.looped(Served, ours::timeout),
         vec![
             ("tower", h.looped(Served, tower_own::timeout)),
-            (
-                "tower-resilience",
-                h.looped(Served, tower_resilience::timeout),
-            ),
+            ("tower-resilience", h.looped(Served, tower_resilience::timeout)),
             ("seatbelt", h.looped(Served, seatbelt::timeout)),
         ],
     );
@@ -80,10 +74,7 @@ fn layers(h: &Harness, report: &mut Report) {
         h.looped(Served, ours::retry),
         vec![
             ("tower", h.looped(Served, tower_own::retry)),
-            (
-                "tower-resilience",
-                h.looped(Served, tower_resilience::retry),
-            ),
+            ("tower-resilience", h.looped(Served, tower_resilience::retry)),
             ("seatbelt", h.looped(Served, seatbelt::retry)),
         ],
     );
@@ -92,10 +83,7 @@ fn layers(h: &Harness, report: &mut Report) {
         h.looped(Served, ours::bulkhead),
         vec![
             ("tower", h.looped(Served, tower_own::concurrency_limit)),
-            (
-                "tower-resilience",
-                h.looped(Served, tower_resilience::bulkhead),
-            ),
+            ("tower-resilience", h.looped(Served, tower_resilience::bulkhead)),
         ],
     );
 }
@@ -106,14 +94,8 @@ fn breakers(h: &Harness, report: &mut Report) {
         h.looped(Served, ours::breaker),
         vec![
             ("tower", h.looped(Served, tower_own::concurrency_limit)),
-            (
-                "tower-resilience",
-                h.looped(Served, tower_resilience::breaker),
-            ),
-            (
-                "seatbelt",
-                h.looped(Served, || seatbelt::breaker(TIME_WINDOW)),
-            ),
+            ("tower-resilience", h.looped(Served, tower_resilience::breaker)),
+            ("seatbelt", h.looped(Served, || seatbelt::breaker(TIME_WINDOW))),
             ("failsafe", h.looped(Served, failsafe::breaker)),
             ("recloser", h.looped(Served, recloser::breaker)),
         ],
@@ -122,14 +104,8 @@ fn breakers(h: &Harness, report: &mut Report) {
         "breaker_open",
         h.looped(Rejected, || ours::breaker_open(h)),
         vec![
-            (
-                "tower-resilience",
-                h.looped(Rejected, || tower_resilience::breaker_open(h)),
-            ),
-            (
-                "seatbelt",
-                h.looped(Rejected, || seatbelt::breaker_open(h, TIME_WINDOW)),
-            ),
+            ("tower-resilience", h.looped(Rejected, || tower_resilience::breaker_open(h))),
+            ("seatbelt", h.looped(Rejected, || seatbelt::breaker_open(h, TIME_WINDOW))),
             ("failsafe", h.looped(Rejected, || failsafe::breaker_open(h))),
             ("recloser", h.looped(Rejected, || recloser::breaker_open(h))),
         ],
@@ -143,20 +119,11 @@ fn breakers(h: &Harness, report: &mut Report) {
                 "tower-resilience",
                 h.in_window(QUIET, || tower_resilience::breaker_time_window(TIME_WINDOW)),
             ),
-            (
-                "seatbelt",
-                h.in_window(QUIET, || seatbelt::breaker(TIME_WINDOW)),
-            ),
-            (
-                "failsafe",
-                h.in_window(QUIET, || failsafe::breaker_time_window(TIME_WINDOW)),
-            ),
+            ("seatbelt", h.in_window(QUIET, || seatbelt::breaker(TIME_WINDOW))),
+            ("failsafe", h.in_window(QUIET, || failsafe::breaker_time_window(TIME_WINDOW))),
         ],
     );
-    for (case, calls) in [
-        ("breaker_time_window_1k", BUSY),
-        ("breaker_time_window_100k", CROWDED),
-    ] {
+    for (case, calls) in [("breaker_time_window_1k", BUSY), ("breaker_time_window_100k", CROWDED)] {
         report.case(
             case,
             h.in_window(calls, || ours::breaker_time_window(LONG_WINDOW)),
@@ -165,14 +132,8 @@ fn breakers(h: &Harness, report: &mut Report) {
                     "tower-resilience",
                     h.in_window(calls, || tower_resilience::breaker_time_window(LONG_WINDOW)),
                 ),
-                (
-                    "seatbelt",
-                    h.in_window(calls, || seatbelt::breaker(LONG_WINDOW)),
-                ),
-                (
-                    "failsafe",
-                    h.in_window(calls, || failsafe::breaker_time_window(LONG_WINDOW)),
-                ),
+                ("seatbelt", h.in_window(calls, || seatbelt::breaker(LONG_WINDOW))),
+                ("failsafe", h.in_window(calls, || failsafe::breaker_time_window(LONG_WINDOW))),
             ],
         );
     }
@@ -182,26 +143,17 @@ fn stacks(h: &Harness, report: &mut Report) {
     report.case(
         "stack4",
         h.looped(Served, ours::stack4),
-        vec![(
-            "tower-resilience",
-            h.looped(Served, tower_resilience::stack4),
-        )],
+        vec![("tower-resilience", h.looped(Served, tower_resilience::stack4))],
     );
     report.case(
         "stack4_time_window",
         h.in_window(QUIET, ours::stack4_time_window),
-        vec![(
-            "tower-resilience",
-            h.in_window(QUIET, tower_resilience::stack4_time_window),
-        )],
+        vec![("tower-resilience", h.in_window(QUIET, tower_resilience::stack4_time_window))],
     );
     report.case(
         "stack4_rejected",
         h.looped(Rejected, || ours::stack4_rejected(h)),
-        vec![(
-            "tower-resilience",
-            h.looped(Rejected, || tower_resilience::stack4_rejected(h)),
-        )],
+        vec![("tower-resilience", h.looped(Rejected, || tower_resilience::stack4_rejected(h)))],
     );
 }
 
@@ -227,10 +179,7 @@ fn contended(h: &Harness, report: &mut Report) {
                 h.contended(|| tower_resilience::breaker_time_window(TIME_WINDOW)),
             ),
             ("seatbelt", h.contended(|| seatbelt::breaker(TIME_WINDOW))),
-            (
-                "failsafe",
-                h.contended(|| failsafe::breaker_time_window(TIME_WINDOW)),
-            ),
+            ("failsafe", h.contended(|| failsafe::breaker_time_window(TIME_WINDOW))),
         ],
     );
     report.case(

@@ -79,23 +79,13 @@ fn timed<S: Service<Request>>(
         let nanos = start.elapsed().as_nanos() as f64;
         let allocations = alloc::allocations() - allocations;
         let expected = if expect == Expect::Served { calls } else { 0 };
-        assert_eq!(
-            served, expected,
-            "calls answered; this side should be {expect:?}"
-        );
-        Sample {
-            nanos,
-            calls,
-            allocations,
-        }
+        assert_eq!(served, expected, "calls answered; this side should be {expect:?}");
+        Sample { nanos, calls, allocations }
     })
 }
 
 fn new_runtime() -> Runtime {
-    Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .expect("a current-thread runtime")
+    Builder::new_current_thread().enable_time().build().expect("a current-thread runtime")
 }
 
 /// How many calls make a slice: doubled until it lasts long enough, which warms the side up as
@@ -115,9 +105,7 @@ pub struct Harness {
 
 impl Harness {
     pub fn new() -> Self {
-        Self {
-            runtime: Rc::new(new_runtime()),
-        }
+        Self { runtime: Rc::new(new_runtime()) }
     }
 
     pub fn runtime(&self) -> &Runtime {
@@ -128,12 +116,7 @@ impl Harness {
     pub fn looped<S: Subject>(&self, expect: Expect, build: impl FnOnce() -> S) -> Box<dyn Side> {
         let mut service = self.build(build);
         let calls = calibrate(|calls| elapsed(timed(&self.runtime, &mut service, calls, expect)));
-        Box::new(Looped {
-            runtime: Rc::clone(&self.runtime),
-            service,
-            calls,
-            expect,
-        })
+        Box::new(Looped { runtime: Rc::clone(&self.runtime), service, calls, expect })
     }
 
     /// The same with about `calls` calls in the breaker's window all along: the service is built
@@ -157,11 +140,7 @@ impl Harness {
 
     /// Two threads, each with its own runtime and its own clone of one service.
     pub fn contended<S: Subject>(&self, build: impl Fn() -> S + 'static) -> Box<dyn Side> {
-        let mut side = Contended {
-            runtime: Rc::clone(&self.runtime),
-            build,
-            calls: 0,
-        };
+        let mut side = Contended { runtime: Rc::clone(&self.runtime), build, calls: 0 };
         side.calls = calibrate(|calls| {
             side.calls = calls;
             elapsed(side.slice())
@@ -298,11 +277,8 @@ impl<S: Subject, F: Fn() -> S> Contended<F> {
         });
         let wall = a.1.max(b.1) - a.0.min(b.0);
         let both = a.1.min(b.1).saturating_duration_since(a.0.max(b.0));
-        let sample = Sample {
-            nanos: wall.as_nanos() as f64,
-            calls: 2 * calls,
-            allocations: a.2 + b.2,
-        };
+        let sample =
+            Sample { nanos: wall.as_nanos() as f64, calls: 2 * calls, allocations: a.2 + b.2 };
         (sample, both.as_secs_f64() / wall.as_secs_f64())
     }
 }
@@ -333,13 +309,7 @@ pub struct Measured {
 impl Measured {
     /// The median of the rounds' own ratios, so that a slow round cancels out.
     pub fn ratio_to(&self, other: &Self) -> f64 {
-        median(
-            self.rounds
-                .iter()
-                .zip(&other.rounds)
-                .map(|(ours, theirs)| ours / theirs)
-                .collect(),
-        )
+        median(self.rounds.iter().zip(&other.rounds).map(|(ours, theirs)| ours / theirs).collect())
     }
 }
 
@@ -351,11 +321,7 @@ pub fn interleave(sides: &mut [Box<dyn Side>]) -> Vec<Measured> {
         for slice in 0..SLICES {
             for turn in 0..sides.len() {
                 // There and back again, so that nobody always runs right after the same neighbour.
-                let index = if slice % 2 == 0 {
-                    turn
-                } else {
-                    sides.len() - 1 - turn
-                };
+                let index = if slice % 2 == 0 { turn } else { sides.len() - 1 - turn };
                 totals[index].add(sides[index].slice());
             }
         }

@@ -27,10 +27,7 @@ fn retry_layer() -> RetryLayer<ReplayClones> {
 }
 
 fn bulkhead_layer() -> BulkheadLayer {
-    BulkheadLayer::builder()
-        .max_concurrent(small(CONCURRENT))
-        .build()
-        .expect("valid settings")
+    BulkheadLayer::builder().max_concurrent(small(CONCURRENT)).build().expect("valid settings")
 }
 
 fn count_layer() -> CircuitBreakerLayer {

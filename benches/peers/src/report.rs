@@ -68,15 +68,8 @@ impl Report {
 
 impl Row {
     fn print_json(&self) {
-        let Self {
-            case,
-            peer,
-            ours_nanos,
-            peer_nanos,
-            ratio,
-            ours_allocations,
-            peer_allocations,
-        } = self;
+        let Self { case, peer, ours_nanos, peer_nanos, ratio, ours_allocations, peer_allocations } =
+            self;
         println!(
             "row {{\"case\":\"{case}\",\"ours_ns\":{ours_nanos:.1},\"peer\":\"{peer}\",\
              \"peer_ns\":{peer_nanos:.1},\"ratio\":{ratio:.3},\
@@ -87,9 +80,7 @@ impl Row {
 
 /// Ours against ours: what 100 times the calls in the window cost.
 pub fn growth(crowded_and_busy: &[Measured]) {
-    let [crowded, busy] = crowded_and_busy else {
-        unreachable!("two sides were measured")
-    };
+    let [crowded, busy] = crowded_and_busy else { unreachable!("two sides were measured") };
     println!(
         r#"growth {{"case":"breaker_time_window","ns_1k":{:.1},"ns_100k":{:.1},"ratio":{:.3}}}"#,
         busy.nanos,

@@ -45,10 +45,7 @@ where
 }
 
 pub fn breaker() -> impl Subject {
-    Guarded {
-        breaker: Config::new().build(),
-        inner: Backend::new(),
-    }
+    Guarded { breaker: Config::new().build(), inner: Backend::new() }
 }
 
 pub fn breaker_time_window(window: Duration) -> impl Subject {
@@ -58,10 +55,7 @@ pub fn breaker_time_window(window: Duration) -> impl Subject {
         window,
         backoff::constant(OPEN_FOR),
     );
-    Guarded {
-        breaker: Config::new().failure_policy(policy).build(),
-        inner: Backend::new(),
-    }
+    Guarded { breaker: Config::new().failure_policy(policy).build(), inner: Backend::new() }
 }
 
 pub fn breaker_open(harness: &Harness) -> impl Subject {

@@ -37,10 +37,7 @@ pub fn breaker() -> impl Subject {
         .half_open_len(10)
         .open_wait(OPEN_FOR)
         .build();
-    Guarded {
-        breaker: AsyncRecloser::from(recloser),
-        inner: Backend::new(),
-    }
+    Guarded { breaker: AsyncRecloser::from(recloser), inner: Backend::new() }
 }
 
 pub fn breaker_open(harness: &Harness) -> impl Subject {

@@ -23,14 +23,9 @@ fn time_limiter() -> TimeLimiterLayer {
 }
 
 fn budgeted<E: 'static>() -> RetryConfigBuilder<Request, u64, E> {
-    let budget = RetryBudgetBuilder::new()
-        .token_bucket()
-        .tokens_per_second(10.0)
-        .max_tokens(100)
-        .build();
-    RetryLayer::exponential_backoff()
-        .max_attempts(4)
-        .budget(budget.expect("a valid budget"))
+    let budget =
+        RetryBudgetBuilder::new().token_bucket().tokens_per_second(10.0).max_tokens(100).build();
+    RetryLayer::exponential_backoff().max_attempts(4).budget(budget.expect("a valid budget"))
 }
 
 /// `reject_when_full`, as all its presets have it and as ours does.
@@ -51,10 +46,7 @@ fn breaker_builder() -> CircuitBreakerConfigBuilder<DefaultClassifier> {
 }
 
 fn count_breaker() -> Breaker {
-    breaker_builder()
-        .build()
-        .expect("a valid breaker")
-        .layer(Backend::new())
+    breaker_builder().build().expect("a valid breaker").layer(Backend::new())
 }
 
 fn time_breaker(window: Duration) -> Breaker {
@@ -73,10 +65,7 @@ fn stack(breaker: Breaker) -> impl Subject {
     let retry: RetryLayer<Request, u64, BulkheadServiceError<CircuitBreakerError<Unavailable>>> =
         budgeted()
             .retry_on(|error| {
-                matches!(
-                    error,
-                    BulkheadServiceError::Inner(CircuitBreakerError::Inner(_))
-                )
+                matches!(error, BulkheadServiceError::Inner(CircuitBreakerError::Inner(_)))
             })
             .build();
     time_limiter().layer(retry.layer(bulkhead_layer().layer(breaker)))
@@ -87,9 +76,7 @@ pub fn timeout() -> impl Subject {
 }
 
 pub fn retry() -> impl Subject {
-    budgeted::<Unavailable>()
-        .build()
-        .layer(Backend::<Unavailable>::new())
+    budgeted::<Unavailable>().build().layer(Backend::<Unavailable>::new())
 }
 
 pub fn bulkhead() -> impl Subject {

@@ -1,0 +1,9 @@
+//! tower's own layers box their errors.
+
+use buttress::{Stack, retry::ReplayClones};
+use tower::{BoxError, service_fn};
+
+fn main() {
+    let client = service_fn(|path: String| async move { Ok::<_, BoxError>(path.len()) });
+    let _ = Stack::standard(ReplayClones).service(client);
+}
