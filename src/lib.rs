@@ -1,4 +1,53 @@
 //! Tower layers that keep a service standing when what it calls does not.
+//!
+//! Remote calls hang, fail, half-succeed and fail together. These layers wrap any [`tower::Service`],
+//! an HTTP or gRPC client above all, and contain that: [timeout], [retry] with a [budget],
+//! [circuit breaker](circuit_breaker) and [bulkhead]. [`Stack`] puts them together in the one right
+//! order.
+//!
+//! [`tower::Service`]: tower_service::Service
+//!
+//! ```
+//! use buttress::{Stack, retry::ReplayClones};
+//! use tower::{ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), buttress::Error<std::io::Error>> {
+//! let client = service_fn(|name: &'static str| async move {
+//!     Ok::<_, std::io::Error>(format!("hello {name}"))
+//! });
+//! let client = Stack::standard(ReplayClones).service(client);
+//!
+//! assert_eq!(client.oneshot("world").await?, "hello world");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The order
+//!
+//! Outermost first; [`stack`] says why.
+//!
+//! ```text
+//! total timeout > retry > bulkhead > circuit breaker > attempt timeout > service
+//! ```
+//!
+//! # What holds for every layer
+//!
+//! - The error type does not change. It only has to be able to carry a [`Rejection`]; see
+//!   [`CarryRejection`].
+//! - The state lives in the layer. Its clones, and all services that it makes, share it.
+//! - What is let through is accounted for once, however it ends: finished, dropped, panicked.
+//! - A refusal comes out of `call`, never out of `poll_ready`.
+//! - A call that goes well allocates nothing, and arms no timer until it has to wait.
+//! - There is one clock, tokio's: a paused one moves everything.
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `test-util` | [`testing`](https://docs.rs/buttress/latest/buttress/testing/): the contract kit, the cancel harness, a scripted service |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[macro_use]
 mod macros;
@@ -29,3 +78,8 @@ pub use self::{
     outcome::{Classify, ClassifyFn, DefaultClassifier, Fault, Outcome, RetryHint, classify_fn},
     stack::Stack,
 };
+
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

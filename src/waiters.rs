@@ -58,6 +58,18 @@ impl Waiters {
         Key(index)
     }
 
+    /// Adds a waiter, or renews the place that it has. Returns what is to be dropped after the lock.
+    pub(crate) fn join(&mut self, place: Option<Key>, waker: Waker) -> (Key, Option<Waker>) {
+        match place {
+            Some(place) if !self.is_called(place) => (place, self.set_waker(place, waker)),
+            Some(called) => {
+                let outdated = self.remove(called).err();
+                (self.push(waker), outdated)
+            }
+            None => (self.push(waker), None),
+        }
+    }
+
     /// Calls the first waiter: it waits no longer, and its waker is to be woken.
     pub(crate) fn call_first(&mut self) -> Option<Waker> {
         let index = self.head?;

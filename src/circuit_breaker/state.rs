@@ -595,7 +595,9 @@ impl Core {
 
     /// Has a task woken when a call may go through. It asks after this, or it could miss its turn.
     pub(super) fn wait(&self, place: Option<Key>, waker: Waker) -> Key {
-        Self::join(&mut self.machine().waiting, place, waker)
+        let (place, outdated) = self.machine().waiting.join(place, waker);
+        drop(outdated);
+        place
     }
 
     /// Takes a task off the list. If it was woken and did not go through, the next one is.
@@ -615,26 +617,14 @@ impl Core {
 
     /// Has a task woken at the next change of state. It looks after this, or it could miss one.
     pub(super) fn watch(&self, place: Option<Key>, waker: Waker) -> Key {
-        Self::join(&mut self.machine().watching, place, waker)
+        let (place, outdated) = self.machine().watching.join(place, waker);
+        drop(outdated);
+        place
     }
 
     pub(super) fn stop_watching(&self, place: Key) {
         let outdated = self.machine().watching.remove(place);
         drop(outdated);
-    }
-
-    fn join(waiters: &mut Waiters, place: Option<Key>, waker: Waker) -> Key {
-        match place {
-            Some(place) if !waiters.is_called(place) => {
-                let _ = waiters.set_waker(place, waker);
-                place
-            }
-            Some(place) => {
-                let _ = waiters.remove(place);
-                waiters.push(waker)
-            }
-            None => waiters.push(waker),
-        }
     }
 }
 

@@ -62,7 +62,7 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let span = info_span!("call", { field::OUTCOME } = Empty, { field::ERROR_TYPE } = Empty);
         let future = span.in_scope(|| self.inner.call(request));
-        CallFuture { future, span }
+        CallFuture { future: Some(future), span }
     }
 }
 
@@ -71,8 +71,19 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct CallFuture<F> {
         #[pin]
-        future: F,
+        future: Option<F>,
         span: Span,
+    }
+
+    impl<F> PinnedDrop for CallFuture<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if this.future.is_some() {
+                // What is dropped may have something to say, as a breaker that opens.
+                let _entered = this.span.enter();
+                this.future.set(None);
+            }
+        }
     }
 }
 
@@ -85,9 +96,11 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
+        let mut this = self.project();
         let _entered = this.span.enter();
-        let result = ready!(this.future.poll(cx));
+        let future = this.future.as_mut().as_pin_mut();
+        let result = ready!(future.expect("a future was polled after it had ended").poll(cx));
+        this.future.set(None);
         if !this.span.is_disabled() {
             // An answer is not judged here: that it is one is all this layer knows.
             match result.as_ref().err().map(CarryRejection::rejection) {
