@@ -73,7 +73,7 @@ async fn main() -> Result<(), BoxError> {
             Err(PaymentError::Declined) => Outcome::Failure(Fault::Permanent),
             Err(_) => Outcome::Failure(Fault::Transient),
         });
-    // `layer` leaves the error type alone: a `PaymentError` goes in, and a `PaymentError` comes out.
+    // `layer` leaves the error type alone: a `PaymentError` goes in and a `PaymentError` comes out.
     let payments = stack.layer(service);
 
     let steps = [

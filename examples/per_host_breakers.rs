@@ -1,4 +1,4 @@
-//! One client for many hosts, and a breaker for each: the host that fails is left alone, and only it.
+//! One client for many hosts, and a breaker for each: only the host that fails is left alone.
 //!
 //! Run it with `cargo run --example per_host_breakers`. Its clock is paused, so it takes no time.
 

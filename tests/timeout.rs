@@ -217,7 +217,8 @@ async fn an_instance_that_refused_keeps_its_readiness() {
     .await
     .unwrap();
     assert_eq!(slots.reserved(), 1);
-    assert_eq!(service.ready().await.unwrap().call(()).await, Ok("answer"));
+    let ready = ServiceExt::<()>::ready(&mut service).await.unwrap();
+    assert_eq!(ready.call(()).await, Ok("answer"));
     assert_eq!((slots.taken(), slots.unready_calls()), (0, 0));
 }
 

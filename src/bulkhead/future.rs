@@ -58,9 +58,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let Some(future) = this.future.as_mut().as_pin_mut() else {
-            assert!(*this.refused, "a response future was polled after it had ended");
-            *this.refused = false;
-            return Poll::Ready(Err(refuse(this.permit.ledger().refusal())));
+            return Poll::Ready(Err(refuse_once(this.refused, this.permit.ledger())));
         };
         let result = ready!(this.permit.run(|| future.poll(cx)));
         this.future.set(None);
@@ -74,6 +72,14 @@ impl<F> fmt::Debug for ResponseFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("bulkhead::ResponseFuture").finish_non_exhaustive()
     }
+}
+
+// Out of line, so that the path of a call which goes well stays short enough to be inlined.
+#[cold]
+fn refuse_once<E: CarryRejection>(refused: &mut bool, slots: &Slots) -> E {
+    assert!(*refused, "a response future was polled after it had ended");
+    *refused = false;
+    refuse(slots.refusal())
 }
 
 fn refuse<E: CarryRejection>(reason: impl Into<Rejection>) -> E {

@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 
 use super::{
     admission::{Admitted, Breaker, Judge},
-    state::Refusal,
+    state::{Core, Refusal},
 };
 use crate::{CarryRejection, CircuitOpen, Classify, Rejection, telemetry};
 
@@ -62,12 +62,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let Some(future) = this.future.as_mut().as_pin_mut() else {
-            let refused = this.refused.take();
-            let refused = refused.expect("a response future was polled after it had ended");
-            let name = this.admission.ledger().core().config().name.clone();
-            let rejection = Rejection::from(CircuitOpen::new(name, refused.retry_after));
-            telemetry::rejected(&rejection);
-            return Poll::Ready(Err(E::from_rejection(rejection)));
+            return Poll::Ready(Err(refuse(this.refused, this.admission.ledger().core())));
         };
         let Poll::Ready(result) = this.admission.run(|| future.poll(cx)) else {
             this.admission.has_to_wait();
@@ -77,6 +72,16 @@ where
         this.future.set(None);
         Poll::Ready(result)
     }
+}
+
+// Out of line, so that the path of a call which goes well stays short enough to be inlined.
+#[cold]
+fn refuse<E: CarryRejection>(refused: &mut Option<Refused>, core: &Core) -> E {
+    let refused = refused.take().expect("a response future was polled after it had ended");
+    let open = CircuitOpen::new(core.config().name.clone(), refused.retry_after);
+    let rejection = Rejection::from(open);
+    telemetry::rejected(&rejection);
+    E::from_rejection(rejection)
 }
 
 impl<F, B: Breaker, J> fmt::Debug for ResponseFuture<F, B, J> {

@@ -356,29 +356,30 @@ impl Core {
             return;
         }
         let generation = phase.generation();
-        let bad = sample.failed || sample.slow;
-        let cold = if bad { Some(self.cold()) } else { self.cold.get().map(Box::as_ref) };
-        let totals = match &self.window {
+        match &self.window {
             Window::Calls(window) => match window.record(generation, sample) {
-                Recorded::Stale => return,
-                Recorded::AllWell => None,
-                Recorded::NotAllWell => Some(window.totals()),
+                Recorded::Stale => {}
+                // Of a dependency that has never failed there is nothing to add up.
+                Recorded::AllWell if self.cold.get().is_none() => {}
+                Recorded::AllWell => self.weigh(phase, sample, hint, Totals::default()),
+                Recorded::NotAllWell => self.weigh(phase, sample, hint, window.totals()),
             },
             Window::Time(calls) => {
                 let tick = self.tick(now.unwrap_or_else(Instant::now));
                 calls.add(generation, tick);
-                cold.and_then(|cold| {
-                    if bad {
-                        cold.add_bad(generation, tick, sample);
-                    }
-                    let last_bad = Tick::from_u64(cold.last_bad.load(Ordering::Acquire));
-                    (!tick.outlived(last_bad)).then(|| cold.totals(calls, generation, tick))
-                })
+                if sample.failed || sample.slow || self.cold.get().is_some() {
+                    let totals = self.cold().add(calls, generation, tick, sample);
+                    self.weigh(phase, sample, hint, totals);
+                }
             }
-        };
-        let Some(cold) = cold else { return };
-        let consecutive = cold.count_consecutive(sample.failed);
-        if let Some(reason) = self.config.verdict(totals.unwrap_or_default(), consecutive) {
+        }
+    }
+
+    /// Opens the breaker if what is in its window is reason to.
+    #[cold]
+    fn weigh(&self, phase: Phase, sample: Sample, hint: Option<Duration>, totals: Totals) {
+        let consecutive = self.cold().count_consecutive(sample.failed);
+        if let Some(reason) = self.config.verdict(totals, consecutive) {
             self.trip(phase, reason, hint);
         }
     }
@@ -629,14 +630,21 @@ impl Core {
 }
 
 impl Cold {
-    fn add_bad(&self, generation: u64, tick: Tick, sample: Sample) {
+    /// Adds a call, and returns what is in the window if any of it went wrong.
+    #[cold]
+    fn add(&self, calls: &Buckets, generation: u64, tick: Tick, sample: Sample) -> Totals {
         if sample.failed {
             self.failures.add(generation, tick);
         }
         if sample.slow {
             self.slow.add(generation, tick);
         }
-        self.last_bad.fetch_max(tick.as_u64(), Ordering::AcqRel);
+        if sample.failed || sample.slow {
+            self.last_bad.fetch_max(tick.as_u64(), Ordering::AcqRel);
+        } else if tick.outlived(Tick::from_u64(self.last_bad.load(Ordering::Acquire))) {
+            return Totals::default();
+        }
+        self.totals(calls, generation, tick)
     }
 
     fn totals(&self, calls: &Buckets, generation: u64, tick: Tick) -> Totals {

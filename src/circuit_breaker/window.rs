@@ -106,6 +106,7 @@ impl CallWindow {
         }
     }
 
+    #[cold]
     fn overwrite(&self, generation: u64, cell: &AtomicU64, shift: u32, bits: u64) {
         let mut old = 0;
         let changed = cell.fetch_update(Ordering::AcqRel, Ordering::Acquire, |cell| {

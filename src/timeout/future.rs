@@ -69,11 +69,7 @@ where
         let outer = deadline::deadline();
         let narrowed = narrow(*this.end);
         let Some(future) = this.future.as_mut().as_pin_mut() else {
-            assert!(*this.refused, "a response future was polled after it had ended");
-            *this.refused = false;
-            let rejection = Rejection::from(DeadlineExceeded::new(this.name.clone()));
-            telemetry::rejected(&rejection);
-            return Poll::Ready(Err(E::from_rejection(rejection)));
+            return Poll::Ready(Err(refuse(this.refused, this.name)));
         };
         // The future before the timer: an answer that is there beats its deadline.
         if let Poll::Ready(result) = future.poll(cx) {
@@ -88,10 +84,24 @@ where
         ready!(poll_timer(this.timer, end, cx));
         this.future.set(None);
         drop(narrowed);
-        telemetry::timed_out(this.name, *this.limit);
-        let rejection = TimedOut::new(this.name.clone(), *this.limit);
-        Poll::Ready(Err(E::from_rejection(rejection.into())))
+        Poll::Ready(Err(time_out(this.name, *this.limit)))
     }
+}
+
+// Out of line, so that the path of a call which goes well stays short enough to be inlined.
+#[cold]
+fn refuse<E: CarryRejection>(refused: &mut bool, name: &Name) -> E {
+    assert!(*refused, "a response future was polled after it had ended");
+    *refused = false;
+    let rejection = Rejection::from(DeadlineExceeded::new(name.clone()));
+    telemetry::rejected(&rejection);
+    E::from_rejection(rejection)
+}
+
+#[cold]
+fn time_out<E: CarryRejection>(name: &Name, limit: Duration) -> E {
+    telemetry::timed_out(name, limit);
+    E::from_rejection(TimedOut::new(name.clone(), limit).into())
 }
 
 impl<F> fmt::Debug for ResponseFuture<F> {

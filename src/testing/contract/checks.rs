@@ -395,14 +395,14 @@ where
         let mut rig = self.rig();
         let mut kept = SpawnedService::new(rig.service.get_ref().clone());
         rig.inner.push(Step::FailReadiness((self.contract.error)()));
-        let error = if self.contract.always_ready {
-            let mut future = self.call(&mut rig.service).await?;
-            self.drive(&mut future).await?.err()
-        } else {
-            match rig.service.poll_ready() {
-                Poll::Ready(result) => result.err(),
-                Poll::Pending => None,
+        let error = match rig.service.poll_ready() {
+            Poll::Ready(Err(error)) => Some(error),
+            // Who waits in the future asks there.
+            Poll::Ready(Ok(())) if self.contract.always_ready => {
+                let mut future = rig.service.call(self.request());
+                self.drive(&mut future).await?.err()
             }
+            Poll::Ready(Ok(())) | Poll::Pending => None,
         };
         match error {
             None => return Err("the error of the inner readiness did not come out".into()),
