@@ -191,7 +191,7 @@ impl<F: Future> Future for Scope<F> {
         }
         ready!(poll_timer(this.timer, *this.at, cx));
         this.future.set(None);
-        Poll::Ready(Err(DeadlineExceeded::new("deadline")))
+        Poll::Ready(Err(DeadlineExceeded::by(None)))
     }
 }
 

@@ -1,52 +1,68 @@
 //! Why a layer refused a call, and how that reaches the caller without changing the error type.
 
-use std::{convert::Infallible, error::Error as StdError, fmt, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, error::Error as StdError, fmt, num::NonZeroU64, sync::Arc, time::Duration,
+};
 
 /// The boxed error that tower's own layers use.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// What a layer is called in errors, spans and events.
 ///
-/// A `&'static str` costs nothing to copy. A name made at run time is shared.
+/// A layer that was given none is called by what it is, such as `timeout`.
 #[derive(Clone)]
-pub struct Name(Inner);
-
-#[derive(Clone)]
-enum Inner {
-    Static(&'static str),
-    Shared(Arc<str>),
-}
+pub struct Name(
+    // One word, and not the two of an `Arc<str>`: every result that passes through a stack has room
+    // for a rejection, and is moved once for each layer.
+    Arc<Box<str>>,
+);
 
 impl Name {
-    /// A name known when the program is compiled.
-    pub const fn new(name: &'static str) -> Self {
-        Self(Inner::Static(name))
-    }
-
     /// The name as text.
     pub fn as_str(&self) -> &str {
-        match &self.0 {
-            Inner::Static(name) => name,
-            Inner::Shared(name) => name,
-        }
+        &self.0
     }
 }
 
-impl From<&'static str> for Name {
-    fn from(name: &'static str) -> Self {
-        Self::new(name)
+impl From<&str> for Name {
+    fn from(name: &str) -> Self {
+        Self(Arc::new(name.into()))
     }
 }
 
 impl From<String> for Name {
     fn from(name: String) -> Self {
-        Self(Inner::Shared(name.into()))
+        Self(Arc::new(name.into()))
     }
 }
 
 impl From<Arc<str>> for Name {
     fn from(name: Arc<str>) -> Self {
-        Self(Inner::Shared(name))
+        Self::from(&*name)
+    }
+}
+
+/// The name that a layer was given, or else what it is.
+#[inline]
+pub(crate) fn name_or<'a>(name: &'a Option<Name>, default: &'static str) -> &'a str {
+    name.as_ref().map_or(default, Name::as_str)
+}
+
+/// A duration in one word: to the nanosecond, up to five hundred years.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Nanos(NonZeroU64);
+
+impl From<Duration> for Nanos {
+    fn from(duration: Duration) -> Self {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX - 1);
+        // One more than it is, so that none at all is zero.
+        Self(NonZeroU64::MIN.saturating_add(nanos))
+    }
+}
+
+impl From<Nanos> for Duration {
+    fn from(nanos: Nanos) -> Self {
+        Self::from_nanos(nanos.0.get() - 1)
     }
 }
 
@@ -131,13 +147,14 @@ impl Rejection {
     }
 }
 
-/// The pieces that every reason shares: the name of the layer, `std::error::Error`, `Into<Rejection>`.
+/// The pieces that every reason shares: the name of the layer, or what it is called without one, and
+/// `Into<Rejection>`.
 macro_rules! reason {
-    ($reason:ident) => {
+    ($reason:ident, $default:literal) => {
         impl $reason {
             /// What the layer that refused is called.
             pub fn name(&self) -> &str {
-                self.name.as_str()
+                name_or(&self.name, $default)
             }
         }
 
@@ -151,77 +168,93 @@ macro_rules! reason {
 
 /// A call ran for longer than its [timeout](crate::timeout) allows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name}: timed out after {limit:?}")]
+#[error("{}: timed out after {:?}", self.name(), self.limit())]
 pub struct TimedOut {
-    name: Name,
-    limit: Duration,
+    name: Option<Name>,
+    limit: Nanos,
 }
 
 impl TimedOut {
     /// A call that `name` ended after `limit`.
     pub fn new(name: impl Into<Name>, limit: Duration) -> Self {
-        Self { name: name.into(), limit }
+        Self::by(Some(name.into()), limit)
+    }
+
+    pub(crate) fn by(name: Option<Name>, limit: Duration) -> Self {
+        Self { name, limit: limit.into() }
     }
 
     /// The limit that was reached.
     pub fn limit(&self) -> Duration {
-        self.limit
+        self.limit.into()
     }
 }
 
-reason!(TimedOut);
+reason!(TimedOut, "timeout");
 
 /// The deadline of a call had passed before the call was made, so it was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name}: the deadline had passed before the call began")]
+#[error("{}: the time for the call was over", self.name())]
 pub struct DeadlineExceeded {
-    name: Name,
+    name: Option<Name>,
 }
 
 impl DeadlineExceeded {
     /// A call that `name` did not begin.
     pub fn new(name: impl Into<Name>) -> Self {
-        Self { name: name.into() }
+        Self::by(Some(name.into()))
+    }
+
+    pub(crate) fn by(name: Option<Name>) -> Self {
+        Self { name }
     }
 }
 
-reason!(DeadlineExceeded);
+reason!(DeadlineExceeded, "deadline");
 
 /// A [circuit breaker](crate::circuit_breaker) is open, or half-open with all its probes under way.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name}: the circuit is open")]
+#[error("{}: the circuit is open", self.name())]
 pub struct CircuitOpen {
-    name: Name,
-    retry_after: Option<Duration>,
+    name: Option<Name>,
+    retry_after: Option<Nanos>,
 }
 
 impl CircuitOpen {
     /// A refusal by `name`, which asks again after `retry_after`.
     pub fn new(name: impl Into<Name>, retry_after: Option<Duration>) -> Self {
-        Self { name: name.into(), retry_after }
+        Self::by(Some(name.into()), retry_after)
+    }
+
+    pub(crate) fn by(name: Option<Name>, retry_after: Option<Duration>) -> Self {
+        Self { name, retry_after: retry_after.map(Nanos::from) }
     }
 
     /// How long until the breaker lets a probe through; `None` while an operator holds it open and
     /// while probes are under way.
     pub fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+        self.retry_after.map(Duration::from)
     }
 }
 
-reason!(CircuitOpen);
+reason!(CircuitOpen, "circuit_breaker");
 
 /// A [bulkhead](crate::bulkhead) had no free slot, and no free place in its queue if it has one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name}: {limit} calls are under way, which is the limit")]
+#[error("{}: {} calls are under way, which is the limit", self.name(), self.limit)]
 pub struct BulkheadFull {
-    name: Name,
+    name: Option<Name>,
     limit: u32,
 }
 
 impl BulkheadFull {
     /// A refusal by `name`, which allows `limit` calls at once.
     pub fn new(name: impl Into<Name>, limit: u32) -> Self {
-        Self { name: name.into(), limit }
+        Self::by(Some(name.into()), limit)
+    }
+
+    pub(crate) fn by(name: Option<Name>, limit: u32) -> Self {
+        Self { name, limit }
     }
 
     /// How many calls the bulkhead allows at once.
@@ -230,52 +263,60 @@ impl BulkheadFull {
     }
 }
 
-reason!(BulkheadFull);
+reason!(BulkheadFull, "bulkhead");
 
 /// A call waited in a [bulkhead's queue](crate::bulkhead) for as long as it may.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name}: no slot came free within {waited:?}")]
+#[error("{}: no slot came free within {:?}", self.name(), self.waited())]
 pub struct QueueTimedOut {
-    name: Name,
-    waited: Duration,
+    name: Option<Name>,
+    waited: Nanos,
 }
 
 impl QueueTimedOut {
     /// A call that `name` let wait for `waited`.
     pub fn new(name: impl Into<Name>, waited: Duration) -> Self {
-        Self { name: name.into(), waited }
+        Self::by(Some(name.into()), waited)
+    }
+
+    pub(crate) fn by(name: Option<Name>, waited: Duration) -> Self {
+        Self { name, waited: waited.into() }
     }
 
     /// The longest wait that the queue allows.
     pub fn waited(&self) -> Duration {
-        self.waited
+        self.waited.into()
     }
 }
 
-reason!(QueueTimedOut);
+reason!(QueueTimedOut, "bulkhead");
 
 /// The service did not become ready for another attempt within the wait that
 /// [retry](crate::retry) allows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{name}: the service was not ready again within {waited:?}")]
+#[error("{}: the service was not ready again within {:?}", self.name(), self.waited())]
 pub struct NotReady {
-    name: Name,
-    waited: Duration,
+    name: Option<Name>,
+    waited: Nanos,
 }
 
 impl NotReady {
     /// An attempt that `name` did not make after waiting for `waited`.
     pub fn new(name: impl Into<Name>, waited: Duration) -> Self {
-        Self { name: name.into(), waited }
+        Self::by(Some(name.into()), waited)
+    }
+
+    pub(crate) fn by(name: Option<Name>, waited: Duration) -> Self {
+        Self { name, waited: waited.into() }
     }
 
     /// The longest wait that is allowed.
     pub fn waited(&self) -> Duration {
-        self.waited
+        self.waited.into()
     }
 }
 
-reason!(NotReady);
+reason!(NotReady, "retry");
 
 /// An error that can carry a [`Rejection`]: the only thing a layer asks of an error type.
 ///
@@ -459,5 +500,27 @@ impl ConfigError {
             return Err(Self::new(knob, value, "it must be a ratio between 0 and 1"));
         }
         Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rejection_is_three_words() {
+        assert_eq!(size_of::<Rejection>(), 24);
+        assert_eq!(size_of::<Result<u64, Error<Infallible>>>(), 24);
+    }
+
+    #[test]
+    fn times_in_a_rejection_are_kept_to_the_nanosecond_and_capped() {
+        for time in [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(86_400)] {
+            assert_eq!(CircuitOpen::by(None, Some(time)).retry_after(), Some(time));
+        }
+        assert!(
+            TimedOut::by(None, Duration::MAX).limit() > Duration::from_secs(86_400 * 365 * 500)
+        );
+        assert_eq!(CircuitOpen::by(None, None).retry_after(), None);
     }
 }

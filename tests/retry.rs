@@ -11,8 +11,8 @@ use std::{
 };
 
 use buttress::{
-    Attempt, BulkheadFull, CarryRejection, CircuitOpen, Classify, DeadlineExceeded, Deadline, Error,
-    Fault, Hop, NotReady, Outcome, QueueTimedOut, Rejection, RetryHint, TimedOut,
+    Attempt, BulkheadFull, CarryRejection, CircuitOpen, Classify, Deadline, DeadlineExceeded,
+    Error, Fault, Hop, NotReady, Outcome, QueueTimedOut, Rejection, RetryHint, TimedOut,
     backoff::{Backoff, Jitter},
     budget::Budget,
     classify_fn,
@@ -131,7 +131,8 @@ async fn retry_skips_own_rejections() {
         let inner = flaky([Step::Answer(Err(Error::rejected(rejection.clone())))]);
         let handle = inner.handle();
         // However naive the classifier is.
-        let layer = plain(ReplayClones).classify_fn(nothing_is_right::<&str, Failure>()).build().unwrap();
+        let layer =
+            plain(ReplayClones).classify_fn(nothing_is_right::<&str, Failure>()).build().unwrap();
         assert_eq!(layer.layer(inner).oneshot(()).await, Err(Error::Rejected(rejection)));
         assert_eq!(handle.calls(), 1);
     }
@@ -189,7 +190,9 @@ async fn what_is_replayed_only_if_unsent_is_retried_only_then() {
             Some(request)
         }
     }
-    for (hint, calls) in [(RetryHint::Unsent, 4), (RetryHint::Unstated, 1), (RetryHint::After(PAUSE), 1)] {
+    for (hint, calls) in
+        [(RetryHint::Unsent, 4), (RetryHint::Unstated, 1), (RetryHint::After(PAUSE), 1)]
+    {
         let inner = failing();
         let handle = inner.handle();
         let layer = plain(IfUnsent).classify(Hints(hint)).build().unwrap();
@@ -398,7 +401,8 @@ async fn hints_of_a_server_do_not_bring_clients_into_step() {
 async fn a_hint_to_stop_ends_the_retrying() {
     let inner = failing();
     let handle = inner.handle();
-    let service = plain(ReplayClones).classify(Hints(RetryHint::Stop)).build().unwrap().layer(inner);
+    let service =
+        plain(ReplayClones).classify(Hints(RetryHint::Stop)).build().unwrap().layer(inner);
     let (result, hop) = Hop::observe(service.oneshot(())).await;
     assert_eq!((result, handle.calls()), (Err(BROKEN), 1));
     assert_eq!((hop.told_to_stop(), hop.retries_exhausted()), (true, false));
@@ -473,7 +477,8 @@ async fn a_spent_budget_answers_at_once_with_the_failure() {
 async fn a_budget_is_shared_by_clones_and_by_whoever_is_given_it() {
     let budget = Budget::new(0.0, 4).unwrap();
     let layer = plain(ReplayClones).retries(1).budget(budget.clone()).build().unwrap();
-    let other = plain(ReplayClones).retries(1).budget(layer.budget().unwrap().clone()).build().unwrap();
+    let other =
+        plain(ReplayClones).retries(1).budget(layer.budget().unwrap().clone()).build().unwrap();
     let _ = layer.layer(failing()).oneshot(()).await;
     let _ = layer.clone().layer(failing()).oneshot(()).await;
     let service = layer.layer(failing());
@@ -530,7 +535,8 @@ async fn a_response_is_dropped_over_the_pause() {
     let held: Held = Arc::new(());
     let given = Arc::clone(&held);
     let inner: Flaky<Held, Failure> = Flaky::new([], move || Ok(Arc::clone(&given)));
-    let layer = plain(ReplayClones).classify_fn(nothing_is_right::<Held, Failure>()).build().unwrap();
+    let layer =
+        plain(ReplayClones).classify_fn(nothing_is_right::<Held, Failure>()).build().unwrap();
     let mut call = Spawned::new(layer.layer(inner).oneshot(()));
     for _ in 0..3 {
         assert!(call.poll().is_pending());
@@ -544,7 +550,8 @@ async fn a_response_is_dropped_over_the_pause() {
 
 #[tokio::test(start_paused = true)]
 async fn an_error_is_kept_when_a_later_attempt_is_refused() {
-    for refusal in [Rejection::from(CircuitOpen::new("x", None)), BulkheadFull::new("x", 1).into()] {
+    for refusal in [Rejection::from(CircuitOpen::new("x", None)), BulkheadFull::new("x", 1).into()]
+    {
         let inner = flaky([Step::Answer(Err(BROKEN)), Step::Answer(Err(Error::Rejected(refusal)))]);
         let handle = inner.handle();
         assert_eq!(layer().layer(inner).oneshot(()).await, Err(BROKEN));
@@ -556,7 +563,8 @@ async fn an_error_is_kept_when_a_later_attempt_is_refused() {
 async fn a_refusal_is_returned_where_a_response_was_dropped() {
     let full = Error::rejected(BulkheadFull::new("x", 1));
     let inner = flaky([Step::Answer(Ok("503")), Step::Answer(Err(full.clone()))]);
-    let layer = plain(ReplayClones).classify_fn(nothing_is_right::<&str, Failure>()).build().unwrap();
+    let layer =
+        plain(ReplayClones).classify_fn(nothing_is_right::<&str, Failure>()).build().unwrap();
     assert_eq!(layer.layer(inner).oneshot(()).await, Err(full));
 }
 
@@ -736,11 +744,9 @@ async fn a_panic_anywhere_leaves_the_counts_right() {
     for at in points {
         let budget = Budget::new(0.0, 5).unwrap();
         let asked = AtomicU32::new(0);
-        let policy = replay_fn(move |(): &()| {
-            match (at, asked.fetch_add(1, Ordering::Relaxed)) {
-                (At::Replay, 0) | (At::SecondReplay, 1) => panic!("in the policy"),
-                _ => Some(()),
-            }
+        let policy = replay_fn(move |(): &()| match (at, asked.fetch_add(1, Ordering::Relaxed)) {
+            (At::Replay, 0) | (At::SecondReplay, 1) => panic!("in the policy"),
+            _ => Some(()),
         });
         let layer = plain(policy)
             .budget(budget.clone())
@@ -833,7 +839,8 @@ async fn retries_never_exceed_the_ratio_and_the_floor() {
 async fn idle_time_saves_nothing_up() {
     let inner = failing();
     let handle = inner.handle();
-    let layer = plain(ReplayClones).retries(1).budget(Budget::new(0.1, 2).unwrap()).build().unwrap();
+    let layer =
+        plain(ReplayClones).retries(1).budget(Budget::new(0.1, 2).unwrap()).build().unwrap();
     let service = layer.layer(inner);
     advance(Duration::from_secs(86_400 * 365)).await;
     for _ in 0..10 {

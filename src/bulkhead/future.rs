@@ -16,7 +16,7 @@ use super::{
     queue::{Entry, Permit, Place, Slots},
 };
 use crate::{
-    BulkheadFull, CarryRejection, QueueTimedOut, Rejection,
+    BulkheadFull, CarryRejection, Rejection,
     deadline::{self, poll_timer},
     oneshot::Oneshot,
     telemetry,
@@ -167,8 +167,7 @@ where
                     }
                     Poll::Pending => {
                         ready!(wait.poll_end(timer, cx));
-                        let name = place.slots().name().clone();
-                        break Err(refuse(QueueTimedOut::new(name, wait.longest)));
+                        break Err(refuse(place.slots().queue_timed_out(wait.longest)));
                     }
                 },
                 QueuedStateProj::Done => {

@@ -29,25 +29,19 @@ const MAX_CONCURRENT: u32 = 256;
 impl Default for BulkheadLayer {
     /// At most 256 calls at once; the next is refused.
     fn default() -> Self {
-        Self { slots: Slots::new(DEFAULT_NAME, MAX_CONCURRENT), when_full: WhenFull::Reject }
+        Self { slots: Slots::new(None, MAX_CONCURRENT), when_full: WhenFull::Reject }
     }
 }
-
-const DEFAULT_NAME: Name = Name::new("bulkhead");
 
 impl BulkheadLayer {
     /// At most `limit` calls at once; the next is refused.
     pub fn new(limit: NonZeroU32) -> Self {
-        Self { slots: Slots::new(DEFAULT_NAME, limit.get()), when_full: WhenFull::Reject }
+        Self { slots: Slots::new(None, limit.get()), when_full: WhenFull::Reject }
     }
 
     /// Settings other than the defaults.
     pub fn builder() -> BulkheadBuilder {
-        BulkheadBuilder {
-            name: DEFAULT_NAME,
-            max_concurrent: MAX_CONCURRENT,
-            when_full: WhenFull::Reject,
-        }
+        BulkheadBuilder { name: None, max_concurrent: MAX_CONCURRENT, when_full: WhenFull::Reject }
     }
 
     /// What an operator sees and turns.
@@ -71,7 +65,7 @@ impl<S> Layer<S> for BulkheadLayer {
 /// Settings of a [`BulkheadLayer`].
 #[derive(Clone, Debug)]
 pub struct BulkheadBuilder {
-    name: Name,
+    name: Option<Name>,
     max_concurrent: u32,
     when_full: WhenFull,
 }
@@ -79,7 +73,7 @@ pub struct BulkheadBuilder {
 impl BulkheadBuilder {
     /// What the layer is called in errors and events; `bulkhead` until it is set.
     pub fn name(mut self, name: impl Into<Name>) -> Self {
-        self.name = name.into();
+        self.name = Some(name.into());
         self
     }
 

@@ -7,11 +7,13 @@ use std::{
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use crate::{
-    BulkheadFull, Name,
+    BulkheadFull, Name, QueueTimedOut,
     admission::{Admission, Ledger},
+    error::name_or,
     waiters::{Key, Waiters, lock},
 };
 
@@ -25,7 +27,7 @@ pub(super) type Permit = Admission<Slots>;
 /// lock and in the same word, so a slot cannot come back unseen in between. The queue is served
 /// before anyone else.
 pub(super) struct Slots {
-    name: Name,
+    name: Option<Name>,
     limit: AtomicU32,
     word: AtomicU64,
     waiters: Mutex<Waiters>,
@@ -52,7 +54,7 @@ pub(super) enum Entry {
 }
 
 impl Slots {
-    pub(super) fn new(name: Name, limit: u32) -> Arc<Self> {
+    pub(super) fn new(name: Option<Name>, limit: u32) -> Arc<Self> {
         Arc::new(Self {
             name,
             limit: AtomicU32::new(limit),
@@ -61,8 +63,12 @@ impl Slots {
         })
     }
 
-    pub(super) fn name(&self) -> &Name {
-        &self.name
+    pub(super) fn name(&self) -> &str {
+        name_or(&self.name, "bulkhead")
+    }
+
+    pub(super) fn queue_timed_out(&self, waited: Duration) -> QueueTimedOut {
+        QueueTimedOut::by(self.name.clone(), waited)
     }
 
     #[inline]
@@ -80,7 +86,7 @@ impl Slots {
     }
 
     pub(super) fn refusal(&self) -> BulkheadFull {
-        BulkheadFull::new(self.name.clone(), self.limit())
+        BulkheadFull::by(self.name.clone(), self.limit())
     }
 
     /// Takes a slot if one is free and nobody queues for it.
@@ -190,7 +196,7 @@ impl Ledger for Slots {
 impl fmt::Debug for Slots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Slots")
-            .field("name", &self.name)
+            .field("name", &self.name())
             .field("limit", &self.limit())
             .field("in_flight", &self.in_flight())
             .field("queued", &self.queued())

@@ -78,7 +78,7 @@ where
 #[cold]
 fn refuse<E: CarryRejection>(refused: &mut Option<Refused>, core: &Core) -> E {
     let refused = refused.take().expect("a response future was polled after it had ended");
-    let open = CircuitOpen::new(core.config().name.clone(), refused.retry_after);
+    let open = CircuitOpen::by(core.config().name.clone(), refused.retry_after);
     let rejection = Rejection::from(open);
     telemetry::rejected(&rejection);
     E::from_rejection(rejection)

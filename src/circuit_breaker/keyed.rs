@@ -2,6 +2,7 @@
 
 use std::{
     any::type_name,
+    borrow::Borrow,
     collections::{HashMap, hash_map::RandomState},
     fmt,
     hash::{BuildHasher, Hash},
@@ -74,7 +75,10 @@ impl<K: Hash + Eq> Keys<K> {
         }
     }
 
-    fn shard(&self, key: &K) -> &Mutex<Shard<K>> {
+    fn shard<Q>(&self, key: &Q) -> &Mutex<Shard<K>>
+    where
+        Q: Hash + ?Sized,
+    {
         let hash = self.hasher.hash_one(key) as usize;
         &self.shards[hash % self.shards.len()]
     }
@@ -122,7 +126,11 @@ impl<K: Hash + Eq> Keys<K> {
         }
     }
 
-    fn get(&self, key: &K) -> Option<Arc<Core>> {
+    fn get<Q>(&self, key: &Q) -> Option<Arc<Core>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
         let shard = lock(self.shard(key));
         shard.young.get(key).or_else(|| shard.old.get(key)).cloned()
     }
@@ -229,7 +237,11 @@ pub struct KeyedCircuitBreakerLayer<K, F, C = Inherited> {
 impl<K: Hash + Eq, F, C> KeyedCircuitBreakerLayer<K, F, C> {
     /// The handle of the breaker of `key`, if it has one: a key has none before its first call, nor
     /// after it was forgotten.
-    pub fn handle(&self, key: &K) -> Option<CircuitBreakerHandle> {
+    pub fn handle<Q>(&self, key: &Q) -> Option<CircuitBreakerHandle>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
         self.keys.get(key).map(CircuitBreakerHandle::new)
     }
 
@@ -273,7 +285,7 @@ impl<K, F, C> Clone for KeyedCircuitBreakerLayer<K, F, C> {
 impl<K, F, C> fmt::Debug for KeyedCircuitBreakerLayer<K, F, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedCircuitBreakerLayer")
-            .field("name", &self.keys.config.name)
+            .field("name", &self.keys.config.name())
             .field("key", &format_args!("{}", type_name::<F>()))
             .finish_non_exhaustive()
     }

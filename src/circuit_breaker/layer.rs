@@ -11,13 +11,14 @@ use super::{
 };
 use crate::{
     ClassifyFn, ConfigError, Name, Outcome, classify_fn,
+    error::name_or,
     outcome::choice::{Choice, Inherited, Own},
 };
 
 /// Settings that have been checked.
 #[derive(Debug)]
 pub(super) struct Config {
-    pub(super) name: Name,
+    pub(super) name: Option<Name>,
     pub(super) span: Span,
     /// The length of a bucket in nanoseconds, where the window is one of time.
     pub(super) bucket_width: u64,
@@ -50,26 +51,30 @@ pub(crate) struct Facts {
 }
 
 impl Config {
+    pub(super) fn name(&self) -> &str {
+        name_or(&self.name, "circuit_breaker")
+    }
+
     pub(super) fn facts(&self) -> Facts {
-        let mut trips = Vec::new();
-        if let Some(rate) = self.failure_rate {
-            trips.push(format!("{:.0} % failed", rate * 100.0));
-        }
-        if let Some(slow) = self.slow_calls {
-            trips.push(format!("{:.0} % took {:?}", slow.rate * 100.0, slow.longer_than));
-        }
-        if let Some(most) = self.consecutive_failures {
-            trips.push(format!("{most} in a row failed"));
-        }
         let (of, window) = match self.span {
             Span::Calls(calls) => (format!("the last {calls} calls"), None),
-            Span::Time(time) => (format!("the calls of {time:?}"), Some(time)),
+            Span::Time(time) => (format!("the calls of the last {time:?}"), Some(time)),
         };
-        let then = if self.pend { "not ready" } else { "refuses" };
+        let mut trips = Vec::new();
+        if let Some(rate) = self.failure_rate {
+            trips.push(format!("{:.0} % of {of} failed", rate * 100.0));
+        }
+        if let Some(SlowCalls { longer_than, rate }) = self.slow_calls {
+            trips.push(format!("{:.0} % of {of} took {longer_than:?}", rate * 100.0));
+        }
+        if let Some(most) = self.consecutive_failures {
+            trips.push(format!("{most} calls in a row failed"));
+        }
+        let then = if self.pend { "is not ready" } else { "refuses" };
         let summary = format!(
-            "opens when of {of}, at least {}, {}; then {then} for {:?}",
+            "opens when {} ({} calls at least); then {then} for {:?}",
+            trips.join(", or "),
             self.minimum_calls,
-            trips.join(" or "),
             self.open_for,
         );
         Facts {
@@ -198,14 +203,14 @@ impl<S, C> Layer<S> for CircuitBreakerLayer<C> {
 /// Settings that are not checked yet.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
-    name: Name,
+    name: Option<Name>,
     span: Span,
-    minimum_calls: u32,
+    minimum_calls: Option<u32>,
     failure_rate: Option<f64>,
     slow_calls: Option<SlowCalls>,
     consecutive_failures: Option<u32>,
     open_for: Duration,
-    max_open_for: Duration,
+    max_open_for: Option<Duration>,
     open_growth: f64,
     open_jitter: f64,
     probes: u32,
@@ -215,17 +220,20 @@ pub(super) struct Settings {
     pub(super) pend: bool,
 }
 
+const MINIMUM_CALLS: u32 = 20;
+const MAX_OPEN_FOR: Duration = Duration::from_secs(300);
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            name: Name::new("circuit_breaker"),
+            name: None,
             span: Span::Time(Duration::from_secs(10)),
-            minimum_calls: 20,
+            minimum_calls: None,
             failure_rate: Some(0.5),
             slow_calls: None,
             consecutive_failures: None,
             open_for: Duration::from_secs(30),
-            max_open_for: Duration::from_secs(300),
+            max_open_for: None,
             open_growth: 2.0,
             open_jitter: 0.1,
             probes: 3,
@@ -238,6 +246,19 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The default follows a window that is smaller than it: nobody who sets one knob should read of
+    /// another.
+    fn minimum_calls(&self) -> u32 {
+        self.minimum_calls.unwrap_or(match self.span {
+            Span::Calls(calls) => calls.min(MINIMUM_CALLS),
+            Span::Time(_) => MINIMUM_CALLS,
+        })
+    }
+
+    fn max_open_for(&self) -> Duration {
+        self.max_open_for.unwrap_or(self.open_for.max(MAX_OPEN_FOR))
+    }
+
     fn check(self) -> Result<Config, ConfigError> {
         match self.span {
             Span::Calls(0) => {
@@ -247,9 +268,9 @@ impl Settings {
                 let rule = "a window of calls holds at most 8388607; use a window of time";
                 return Err(ConfigError::new("count_window", calls, rule));
             }
-            Span::Calls(calls) if calls < self.minimum_calls => {
+            Span::Calls(calls) if calls < self.minimum_calls() => {
                 let rule = "it must not be more than the window holds";
-                return Err(ConfigError::new("minimum_calls", self.minimum_calls, rule));
+                return Err(ConfigError::new("minimum_calls", self.minimum_calls(), rule));
             }
             Span::Time(time) if time < Duration::from_millis(10) => {
                 let rule = "it must be at least 10 ms";
@@ -257,7 +278,7 @@ impl Settings {
             }
             Span::Calls(_) | Span::Time(_) => {}
         }
-        ConfigError::unless_counting("minimum_calls", self.minimum_calls)?;
+        ConfigError::unless_counting("minimum_calls", self.minimum_calls())?;
         if let Some(rate) = self.failure_rate {
             above_zero("failure_rate", rate)?;
         }
@@ -274,9 +295,9 @@ impl Settings {
             return Err(ConfigError::new("failure_rate", "none", rule));
         }
         ConfigError::unless_positive("open_for", self.open_for)?;
-        if self.max_open_for < self.open_for {
+        if self.max_open_for() < self.open_for {
             let rule = "it must not be shorter than `open_for`";
-            return Err(ConfigError::new("max_open_for", self.max_open_for, rule));
+            return Err(ConfigError::new("max_open_for", self.max_open_for(), rule));
         }
         if !self.open_growth.is_finite() || self.open_growth < 1.0 {
             let rule = "it must be a finite number of at least 1";
@@ -295,18 +316,19 @@ impl Settings {
             Span::Calls(_) => 1,
             Span::Time(time) => nanos(time) / BUCKETS as u64,
         };
+        let (minimum_calls, max_open_for) = (self.minimum_calls(), self.max_open_for());
         let needed = (self.probe_success_ratio * f64::from(self.probes)).ceil() as u32;
         Config {
             name: self.name,
             span,
             bucket_width,
             origin: Instant::now(),
-            minimum_calls: self.minimum_calls,
+            minimum_calls,
             failure_rate: self.failure_rate,
             slow_calls: self.slow_calls,
             consecutive_failures: self.consecutive_failures,
             open_for: self.open_for,
-            max_open_for: self.max_open_for,
+            max_open_for,
             open_growth: self.open_growth,
             open_jitter: self.open_jitter,
             probes: self.probes,
@@ -335,7 +357,7 @@ pub struct CircuitBreakerBuilder<C = Inherited> {
 impl<C> CircuitBreakerBuilder<C> {
     /// What the breaker is called in errors and events; `circuit_breaker` until it is set.
     pub fn name(mut self, name: impl Into<Name>) -> Self {
-        self.settings.name = name.into();
+        self.settings.name = Some(name.into());
         self
     }
 
@@ -352,10 +374,10 @@ impl<C> CircuitBreakerBuilder<C> {
         self
     }
 
-    /// How many calls there must be in the window before a rate counts. The default is 20: of fewer
-    /// calls half may fail by chance.
+    /// How many calls there must be in the window before a rate counts. The default is 20, for of fewer
+    /// calls half may fail by chance; all of them, in a window of fewer calls.
     pub fn minimum_calls(mut self, calls: u32) -> Self {
-        self.settings.minimum_calls = calls;
+        self.settings.minimum_calls = Some(calls);
         self
     }
 
@@ -390,9 +412,10 @@ impl<C> CircuitBreakerBuilder<C> {
         self
     }
 
-    /// The longest time that the breaker stays open, jitter apart. The default is 5 minutes.
+    /// The longest time that the breaker stays open, jitter apart. The default is 5 minutes, or
+    /// [`open_for`](Self::open_for) if that is longer.
     pub fn max_open_for(mut self, time: Duration) -> Self {
-        self.settings.max_open_for = time;
+        self.settings.max_open_for = Some(time);
         self
     }
 

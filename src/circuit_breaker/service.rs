@@ -71,8 +71,8 @@ where
             }
         }
         match self.admitted {
-            Some(_) => self.inner.poll_ready(cx),
-            None => self.poll_unless_closed(cx),
+            Some(phase) if self.stands(phase) => self.inner.poll_ready(cx),
+            _ => self.poll_unless_closed(cx),
         }
     }
 
@@ -97,12 +97,21 @@ where
 }
 
 impl<S, C> CircuitBreaker<S, C> {
+    /// Whether readiness that was given still stands. A breaker that pends takes it back when it has
+    /// opened since: a balancer asks once more before it calls, and takes another endpoint.
+    #[inline]
+    fn stands(&self, phase: Phase) -> bool {
+        let core = self.shared.core();
+        !core.config().pend || core.phase() == phase
+    }
+
     /// Readiness while the breaker is not closed, or was not when it was first asked.
     #[cold]
     fn poll_unless_closed<Req>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>>
     where
         S: Service<Req>,
     {
+        self.admitted = None;
         let core = self.shared.core();
         loop {
             let decision = match &mut self.readiness {

@@ -476,7 +476,7 @@ impl Core {
     }
 
     fn carry_out(&self, effects: Effects) {
-        let name = &self.config.name;
+        let name = self.config.name();
         match effects.event {
             Some(Event::Opened { reason, open_for }) => {
                 telemetry::circuit_opened(name, reason, open_for);
@@ -708,7 +708,7 @@ impl Config {
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CircuitBreaker")
-            .field("name", &self.config.name)
+            .field("name", &self.config.name())
             .field("state", &self.phase().state())
             .finish_non_exhaustive()
     }

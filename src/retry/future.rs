@@ -86,7 +86,7 @@ where
         }
         let attempt = Attempt::FIRST;
         let (sent, replay) = Replayable::split(request, attempt.number(), config, parts.replay());
-        let span = telemetry::attempt_span(&config.name, attempt.number(), Duration::ZERO);
+        let span = telemetry::attempt_span(config.name(), attempt.number(), Duration::ZERO);
         let future = {
             let _attempt = enter_attempt(attempt);
             let _entered = span.enter();
@@ -233,7 +233,7 @@ impl<Req, E: CarryRejection> Session<Req, E> {
         let hint = hint(parts.classifier(), result.as_ref());
         match self.decide(config, fault, hint) {
             Ok(pause) => {
-                telemetry::retrying(&config.name, self.attempt.number(), outcome, pause);
+                telemetry::retrying(config.name(), self.attempt.number(), outcome, pause);
                 self.pause = pause;
                 self.attempt = self.attempt.next(outcome);
                 // A response goes before the pause: it may hold a connection or a permit.
@@ -252,7 +252,7 @@ impl<Req, E: CarryRejection> Session<Req, E> {
                         what
                     }
                 };
-                telemetry::gave_up(&config.name, self.attempt.number(), outcome, reason);
+                telemetry::gave_up(config.name(), self.attempt.number(), outcome, reason);
                 Err(result)
             }
         }
@@ -357,7 +357,7 @@ where
                         ready!(poll_timer(timer, end, cx));
                         let error = session.kept_or(|| {
                             let not_ready =
-                                NotReady::new(config.name.clone(), config.readiness_wait);
+                                NotReady::by(config.name.clone(), config.readiness_wait);
                             let rejection = Rejection::from(not_ready);
                             telemetry::rejected(&rejection);
                             E::from_rejection(rejection)
@@ -412,7 +412,7 @@ impl<Req, E> Session<Req, E> {
         if let Some(mut withdrawal) = self.withdrawal.take() {
             withdrawal.finish(|_| ());
         }
-        let span = telemetry::attempt_span(&config.name, number, self.pause);
+        let span = telemetry::attempt_span(config.name(), number, self.pause);
         let _attempt = enter_attempt(self.attempt);
         let future = span.in_scope(|| service.call(sent));
         Step::Calling { future, span }

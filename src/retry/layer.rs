@@ -8,18 +8,25 @@ use crate::{
     backoff::Backoff,
     budget::Budget,
     classify_fn,
+    error::name_or,
     outcome::choice::{Choice, Inherited, Own},
 };
 
 /// Settings of a retry, and its budget.
 #[derive(Clone, Debug)]
 pub(super) struct Config {
-    pub(super) name: Name,
+    pub(super) name: Option<Name>,
     pub(super) retries: u32,
     pub(super) backoff: Backoff,
     pub(super) budget: Option<Budget>,
     pub(super) hint_cap: Duration,
     pub(super) readiness_wait: Duration,
+}
+
+impl Config {
+    pub(super) fn name(&self) -> &str {
+        name_or(&self.name, "retry")
+    }
 }
 
 /// What all services of one layer share.
@@ -46,7 +53,7 @@ impl<P> RetryLayer<P> {
     pub fn builder(replay: P) -> RetryBuilder<P> {
         RetryBuilder {
             config: Config {
-                name: Name::new("retry"),
+                name: None,
                 retries: 3,
                 backoff: Backoff::default(),
                 budget: Some(Budget::default()),
@@ -123,7 +130,7 @@ pub struct RetryBuilder<P, C = Inherited> {
 impl<P, C> RetryBuilder<P, C> {
     /// What the layer is called in errors and events; `retry` until it is set.
     pub fn name(mut self, name: impl Into<Name>) -> Self {
-        self.config.name = name.into();
+        self.config.name = Some(name.into());
         self
     }
 

@@ -295,7 +295,7 @@ impl Facts {
             lines.push(format!("full attempts that fit into the total: {fit}"));
         }
         let sustained = match self.retry.as_ref().and_then(|retry| retry.budget) {
-            Some(ratio) => format!(", {:.2} for many calls", 1.0 + ratio),
+            Some(ratio) => format!("; on average {:.2}, by the budget", 1.0 + ratio),
             None => String::new(),
         };
         lines.push(format!(

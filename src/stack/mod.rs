@@ -100,7 +100,7 @@ use tower_service::Service;
 pub use self::{
     explain::{Explanation, Warning},
     lift::{Lift, LiftFuture},
-    slot::{Empty, Slot},
+    slot::{BulkheadSlot, CircuitBreakerSlot, Empty, Slot},
 };
 use crate::{
     BoxError, ClassifyFn, DefaultClassifier, Error, Outcome,
@@ -206,7 +206,7 @@ impl<T, R, B, K, A, C> Stack<T, R, B, K, A, C> {
 
     /// Limits the calls under way: a [`BulkheadLayer`] or a
     /// [`QueuedBulkheadLayer`](crate::bulkhead::QueuedBulkheadLayer).
-    pub fn bulkhead<N>(self, layer: N) -> Stack<T, R, N, K, A, C> {
+    pub fn bulkhead<N: BulkheadSlot>(self, layer: N) -> Stack<T, R, N, K, A, C> {
         Stack {
             total_timeout: self.total_timeout,
             retry: self.retry,
@@ -220,7 +220,7 @@ impl<T, R, B, K, A, C> Stack<T, R, B, K, A, C> {
 
     /// Keeps calls from a dependency that fails: a [`CircuitBreakerLayer`], or one
     /// [by key](crate::circuit_breaker::KeyedCircuitBreakerLayer).
-    pub fn circuit_breaker<N>(self, layer: N) -> Stack<T, R, B, N, A, C> {
+    pub fn circuit_breaker<N: CircuitBreakerSlot>(self, layer: N) -> Stack<T, R, B, N, A, C> {
         Stack {
             total_timeout: self.total_timeout,
             retry: self.retry,
@@ -263,7 +263,22 @@ impl<T, R, B, K, A, C> Stack<T, R, B, K, A, C> {
 
     /// Judges the results by a function, for every layer that has no classifier of its own.
     ///
-    /// The function sees what the service said, never a rejection of a layer.
+    /// The function sees what the service said, never a rejection of a layer. Under
+    /// [`service`](Self::service) the service's own error is inside an [`Error`](crate::Error):
+    ///
+    /// ```
+    /// use buttress::{Error, Fault, Outcome, Stack};
+    /// use std::io;
+    ///
+    /// let stack = Stack::new().classify_fn(|result: Result<&u16, &Error<io::Error>>| match result {
+    ///     Ok(status) if *status < 500 => Outcome::Success,
+    ///     Err(Error::Service(error)) if error.kind() == io::ErrorKind::InvalidInput => {
+    ///         Outcome::Failure(Fault::Permanent)
+    ///     }
+    ///     _ => Outcome::Failure(Fault::Transient),
+    /// });
+    /// # let _ = stack;
+    /// ```
     pub fn classify_fn<F, Res, E>(self, f: F) -> Stack<T, R, B, K, A, ClassifyFn<F>>
     where
         F: Fn(Result<&Res, &E>) -> Outcome,

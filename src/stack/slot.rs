@@ -22,6 +22,26 @@ pub trait Slot<S, C> {
     fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service;
 }
 
+/// What can fill the bulkhead's slot.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a bulkhead",
+    note = "`BulkheadLayer` and `QueuedBulkheadLayer` are; a builder becomes one by `.build()?`"
+)]
+pub trait BulkheadSlot {}
+
+impl BulkheadSlot for BulkheadLayer {}
+impl BulkheadSlot for QueuedBulkheadLayer {}
+
+/// What can fill the circuit breaker's slot.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a circuit breaker",
+    note = "`CircuitBreakerLayer` and `KeyedCircuitBreakerLayer` are; a builder becomes one by `.build()?`"
+)]
+pub trait CircuitBreakerSlot {}
+
+impl<C> CircuitBreakerSlot for CircuitBreakerLayer<C> {}
+impl<K, F, C> CircuitBreakerSlot for KeyedCircuitBreakerLayer<K, F, C> {}
+
 /// A slot that is not filled. It leaves no trace in the service.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Empty;

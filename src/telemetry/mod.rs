@@ -19,14 +19,10 @@ use std::time::Duration;
 use tracing::{Span, debug, error, info, info_span, warn};
 
 pub use self::call::{CallFuture, CallSpan, CallSpanLayer};
-use crate::{Name, Outcome, Rejection, circuit_breaker::TripReason};
+use crate::{Outcome, Rejection, circuit_breaker::TripReason};
 
-pub(crate) fn timed_out(name: &Name, limit: Duration) {
-    warn!(
-        { field::LAYER } = %name,
-        { field::LIMIT_MS } = millis(limit),
-        "call timed out"
-    );
+pub(crate) fn timed_out(name: &str, limit: Duration) {
+    warn!({ field::LAYER } = name, { field::LIMIT_MS } = millis(limit), "call timed out");
 }
 
 pub(crate) fn rejected(rejection: &Rejection) {
@@ -38,38 +34,38 @@ pub(crate) fn rejected(rejection: &Rejection) {
     );
 }
 
-pub(crate) fn circuit_opened(name: &Name, reason: TripReason, open_for: Option<Duration>) {
+pub(crate) fn circuit_opened(name: &str, reason: TripReason, open_for: Option<Duration>) {
     error!(
-        { field::LAYER } = %name,
+        { field::LAYER } = name,
         { field::REASON } = reason.as_str(),
         { field::OPEN_MS } = open_for.map(millis),
         "circuit opened"
     );
 }
 
-pub(crate) fn circuit_half_open(name: &Name, probes: u32) {
-    warn!({ field::LAYER } = %name, { field::PROBES } = probes, "circuit half-open");
+pub(crate) fn circuit_half_open(name: &str, probes: u32) {
+    warn!({ field::LAYER } = name, { field::PROBES } = probes, "circuit half-open");
 }
 
-pub(crate) fn circuit_closed(name: &Name) {
-    info!({ field::LAYER } = %name, "circuit closed");
+pub(crate) fn circuit_closed(name: &str) {
+    info!({ field::LAYER } = name, "circuit closed");
 }
 
-pub(crate) fn circuit_disabled(name: &Name) {
-    debug!({ field::LAYER } = %name, "circuit disabled");
+pub(crate) fn circuit_disabled(name: &str) {
+    debug!({ field::LAYER } = name, "circuit disabled");
 }
 
-pub(crate) fn call_queued(name: &Name, queued: u32) {
-    debug!({ field::LAYER } = %name, { field::QUEUED } = queued, "call queued");
+pub(crate) fn call_queued(name: &str, queued: u32) {
+    debug!({ field::LAYER } = name, { field::QUEUED } = queued, "call queued");
 }
 
-pub(crate) fn resized(name: &Name, limit: u32) {
-    debug!({ field::LAYER } = %name, { field::LIMIT } = limit, "bulkhead resized");
+pub(crate) fn resized(name: &str, limit: u32) {
+    debug!({ field::LAYER } = name, { field::LIMIT } = limit, "bulkhead resized");
 }
 
-pub(crate) fn retrying(name: &Name, attempt: u32, outcome: Outcome, delay: Duration) {
+pub(crate) fn retrying(name: &str, attempt: u32, outcome: Outcome, delay: Duration) {
     warn!(
-        { field::LAYER } = %name,
+        { field::LAYER } = name,
         { field::ATTEMPT } = attempt,
         { field::OUTCOME } = outcome.as_str(),
         { field::DELAY_MS } = millis(delay),
@@ -77,9 +73,9 @@ pub(crate) fn retrying(name: &Name, attempt: u32, outcome: Outcome, delay: Durat
     );
 }
 
-pub(crate) fn gave_up(name: &Name, attempts: u32, outcome: Outcome, reason: &'static str) {
+pub(crate) fn gave_up(name: &str, attempts: u32, outcome: Outcome, reason: &'static str) {
     warn!(
-        { field::LAYER } = %name,
+        { field::LAYER } = name,
         { field::ATTEMPT } = attempts,
         { field::OUTCOME } = outcome.as_str(),
         { field::REASON } = reason,
@@ -89,10 +85,10 @@ pub(crate) fn gave_up(name: &Name, attempts: u32, outcome: Outcome, reason: &'st
 
 /// The span of one attempt. Its result is recorded by [`record_outcome`].
 #[inline]
-pub(crate) fn attempt_span(name: &Name, attempt: u32, delay: Duration) -> Span {
+pub(crate) fn attempt_span(name: &str, attempt: u32, delay: Duration) -> Span {
     info_span!(
         "attempt",
-        { field::LAYER } = %name,
+        { field::LAYER } = name,
         { field::ATTEMPT } = attempt,
         { field::DELAY_MS } = millis(delay),
         { field::OUTCOME } = tracing::field::Empty,

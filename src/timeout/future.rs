@@ -25,7 +25,7 @@ pin_project! {
         // `None` if the limit is beyond what the clock can express.
         end: Option<Instant>,
         limit: Duration,
-        name: Name,
+        name: Option<Name>,
         #[pin]
         timer: Option<Sleep>,
         refused: bool,
@@ -45,12 +45,17 @@ pin_project! {
 
 impl<F> ResponseFuture<F> {
     #[inline]
-    pub(super) fn called(future: F, end: Option<Instant>, limit: Duration, name: Name) -> Self {
+    pub(super) fn called(
+        future: F,
+        end: Option<Instant>,
+        limit: Duration,
+        name: Option<Name>,
+    ) -> Self {
         Self { future: Some(future), end, limit, name, timer: None, refused: false }
     }
 
     #[inline]
-    pub(super) fn refused(name: Name) -> Self {
+    pub(super) fn refused(name: Option<Name>) -> Self {
         let limit = Duration::ZERO;
         Self { future: None, end: None, limit, name, timer: None, refused: true }
     }
@@ -90,18 +95,19 @@ where
 
 // Out of line, so that the path of a call which goes well stays short enough to be inlined.
 #[cold]
-fn refuse<E: CarryRejection>(refused: &mut bool, name: &Name) -> E {
+fn refuse<E: CarryRejection>(refused: &mut bool, name: &Option<Name>) -> E {
     assert!(*refused, "a response future was polled after it had ended");
     *refused = false;
-    let rejection = Rejection::from(DeadlineExceeded::new(name.clone()));
+    let rejection = Rejection::from(DeadlineExceeded::by(name.clone()));
     telemetry::rejected(&rejection);
     E::from_rejection(rejection)
 }
 
 #[cold]
-fn time_out<E: CarryRejection>(name: &Name, limit: Duration) -> E {
-    telemetry::timed_out(name, limit);
-    E::from_rejection(TimedOut::new(name.clone(), limit).into())
+fn time_out<E: CarryRejection>(name: &Option<Name>, limit: Duration) -> E {
+    let timed_out = TimedOut::by(name.clone(), limit);
+    telemetry::timed_out(timed_out.name(), limit);
+    E::from_rejection(timed_out.into())
 }
 
 impl<F> fmt::Debug for ResponseFuture<F> {

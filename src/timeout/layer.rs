@@ -66,7 +66,7 @@ impl<F> fmt::Debug for PerRequest<F> {
 #[derive(Clone, Debug)]
 pub struct TimeoutLayer<L = Fixed> {
     limit: L,
-    name: Name,
+    name: Option<Name>,
 }
 
 impl TimeoutLayer {
@@ -74,7 +74,7 @@ impl TimeoutLayer {
     ///
     /// A limit of zero lets through only what is ready at once. `Duration::MAX` is no limit.
     pub const fn new(limit: Duration) -> Self {
-        Self { limit: Fixed(limit), name: Name::new("timeout") }
+        Self { limit: Fixed(limit), name: None }
     }
 
     /// The limit.
@@ -95,14 +95,14 @@ impl<F> TimeoutLayer<PerRequest<F>> {
     where
         F: Fn(&Req) -> Duration,
     {
-        Self { limit: PerRequest(limit), name: Name::new("timeout") }
+        Self { limit: PerRequest(limit), name: None }
     }
 }
 
 impl<L> TimeoutLayer<L> {
     /// What the layer is called in errors and events; `timeout` until it is set.
     pub fn name(mut self, name: impl Into<Name>) -> Self {
-        self.name = name.into();
+        self.name = Some(name.into());
         self
     }
 

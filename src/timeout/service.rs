@@ -19,11 +19,11 @@ use tokio::time::Instant;
 pub struct Timeout<S, L> {
     inner: S,
     limit: L,
-    name: Name,
+    name: Option<Name>,
 }
 
 impl<S, L> Timeout<S, L> {
-    pub(super) fn new(inner: S, limit: L, name: Name) -> Self {
+    pub(super) fn new(inner: S, limit: L, name: Option<Name>) -> Self {
         Self { inner, limit, name }
     }
 }
@@ -91,14 +91,14 @@ impl Clock {
 pub struct TotalTimeout<S, L> {
     inner: S,
     limit: L,
-    name: Name,
+    name: Option<Name>,
     /// Whether this instance of the service is ready. If so it is called as it is; if not, the
     /// future waits for it.
     inner_ready: bool,
 }
 
 impl<S, L> TotalTimeout<S, L> {
-    pub(super) fn new(inner: S, limit: L, name: Name) -> Self {
+    pub(super) fn new(inner: S, limit: L, name: Option<Name>) -> Self {
         Self { inner, limit, name, inner_ready: false }
     }
 }
