@@ -60,11 +60,15 @@ where
         let Some(future) = this.future.as_mut().as_pin_mut() else {
             return Poll::Ready(Err(refuse_once(this.refused, this.permit.ledger())));
         };
-        let result = ready!(this.permit.run(|| future.poll(cx)));
-        this.future.set(None);
-        // The slot comes back with the answer, not when the caller gets round to dropping us.
-        this.permit.finish(|_| ());
-        Poll::Ready(result)
+        match future.poll(cx) {
+            Poll::Ready(result) => {
+                this.future.set(None);
+                // The slot comes back with the answer, not when the caller gets round to dropping us.
+                this.permit.finish(|_| ());
+                Poll::Ready(result)
+            }
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
@@ -154,8 +158,8 @@ where
         let mut state = self.project().state;
         let result = loop {
             let next = match state.as_mut().project() {
-                QueuedStateProj::Called { future, permit } => {
-                    break ready!(permit.run(|| future.poll(cx)));
+                QueuedStateProj::Called { future, .. } => {
+                    break ready!(future.poll(cx));
                 }
                 QueuedStateProj::Refused { refusal } => break Err(refuse(refusal.clone())),
                 QueuedStateProj::Queued { waiting, place, wait, timer } => match place.poll(cx) {

@@ -106,10 +106,7 @@ where
             (None, Otherwise::Waiting(_) | Otherwise::Refused) => None,
         };
         match permit {
-            Some(mut permit) => {
-                let future = permit.run(|| self.inner.call(request));
-                ResponseFuture::called(future, permit)
-            }
+            Some(permit) => ResponseFuture::called(self.inner.call(request), permit),
             None => ResponseFuture::refused(Arc::clone(&self.slots)),
         }
     }
@@ -183,8 +180,8 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        if let QueuedAdmission::Granted(mut permit) = mem::take(&mut self.admission) {
-            let future = permit.run(|| self.inner.call(request));
+        if let QueuedAdmission::Granted(permit) = mem::take(&mut self.admission) {
+            let future = self.inner.call(request);
             return QueuedResponseFuture::called(Oneshot::called(future), permit);
         }
         let service = self.inner.clone();

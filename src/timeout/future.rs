@@ -77,9 +77,12 @@ where
             return Poll::Ready(Err(refuse(this.refused, this.name)));
         };
         // The future before the timer: an answer that is there beats its deadline.
-        if let Poll::Ready(result) = future.poll(cx) {
+        // Looked at and handed on where it is: a result that is moved once more costs as much as the
+        // rest of this layer.
+        let polled = future.poll(cx);
+        if polled.is_ready() {
             this.future.set(None);
-            return Poll::Ready(result);
+            return polled;
         }
         let Some(end) = *this.end else { return Poll::Pending };
         // An ambient deadline as near or nearer is enforced by its owner, without a timer here.

@@ -128,7 +128,7 @@ impl Side {
     /// A layered service; every call is on a clone of it.
     pub fn of<S>(dependency: &Dependency, service: S) -> Self
     where
-        S: Subject + Sync<Error: Display, Future: Send>,
+        S: Subject + Service<Request, Error: Display, Future: Send>,
     {
         Self::from_fn(dependency, move |request| service.clone().oneshot(request))
     }

@@ -242,7 +242,11 @@ async fn half_open(facts: &mut Facts) {
         .build();
     let breaker = recloser::AsyncRecloser::from(breaker);
     let below = dependency.clone();
-    let recloser = Side::from_fn(&dependency, move |request| breaker.call(below.answer(request)));
+    let recloser = Side::from_fn(&dependency, move |request| {
+        let call = breaker.call(below.answer(request));
+        // Its error does not implement `Display`.
+        async { call.await.map_err(|error| format!("{error:?}")) }
+    });
 
     let failsafe = let_through(&failsafe).await;
     let recloser = let_through(&recloser).await;

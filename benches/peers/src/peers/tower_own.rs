@@ -1,5 +1,8 @@
 //! tower 0.5: `Timeout`, `Retry`, `ConcurrencyLimit`. It has no breaker; its `ConcurrencyLimit`
 //! stands in for one.
+//!
+//! Its layers stand around the very service that ours stand around: the size of an error is part of
+//! what a layer moves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +15,11 @@ use tower::retry::budget::{Budget, TpsBudget};
 use tower::timeout::Timeout;
 use tower::util::rng::HasherRng;
 
+use buttress::Error;
+
 use super::{CONCURRENT, LIMIT};
-use crate::backend::{Backend, Request, Subject, Unavailable};
+use crate::backend::{Request, Subject, Unavailable};
+use crate::ours::Inner;
 
 /// The policy of tower's budget documentation, with its backoff and a cap on the tries: pays in on
 /// success; on a failure draws, and waits.
@@ -24,13 +30,13 @@ struct BudgetedBackoff {
     retries_left: u32,
 }
 
-impl Policy<Request, u64, Unavailable> for BudgetedBackoff {
+impl Policy<Request, u64, Error<Unavailable>> for BudgetedBackoff {
     type Future = <ExponentialBackoff as Backoff>::Future;
 
     fn retry(
         &mut self,
         _: &mut Request,
-        result: &mut Result<u64, Unavailable>,
+        result: &mut Result<u64, Error<Unavailable>>,
     ) -> Option<Self::Future> {
         if result.is_ok() {
             self.budget.deposit();
@@ -49,7 +55,7 @@ impl Policy<Request, u64, Unavailable> for BudgetedBackoff {
 }
 
 pub fn timeout() -> impl Subject {
-    Timeout::new(Backend::<Unavailable>::new(), LIMIT)
+    Timeout::new(Inner::new(), LIMIT)
 }
 
 pub fn retry() -> impl Subject {
@@ -65,9 +71,9 @@ pub fn retry() -> impl Subject {
         backoff: maker.make_backoff(),
         retries_left: 3,
     };
-    Retry::new(policy, Backend::<Unavailable>::new())
+    Retry::new(policy, Inner::new())
 }
 
 pub fn concurrency_limit() -> impl Subject {
-    ConcurrencyLimit::new(Backend::<Unavailable>::new(), CONCURRENT)
+    ConcurrencyLimit::new(Inner::new(), CONCURRENT)
 }
