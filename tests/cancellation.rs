@@ -4,7 +4,6 @@
 use std::{
     any::Any,
     cell::{Cell, RefCell},
-    future::poll_fn,
     pin::Pin,
     sync::Arc,
     sync::atomic::{AtomicU32, Ordering},
@@ -13,7 +12,7 @@ use std::{
 };
 
 use buttress::{
-    Error, Fault, Outcome, Stack,
+    Classify, Error, Fault, Outcome, Stack,
     backoff::Backoff,
     budget::Budget,
     bulkhead::{BulkheadBuilder, BulkheadHandle, BulkheadLayer},
@@ -43,8 +42,10 @@ struct Books {
     bulkhead: Option<BulkheadHandle>,
     breaker: Option<CircuitBreakerHandle>,
     budget: Option<Budget>,
+    /// How often the replay policy was asked: once for each attempt that was sent, but the last of four.
+    asked: Option<Arc<AtomicU32>>,
     /// What a retry costs is gone once it is sent.
-    retries_sent: Cell<usize>,
+    retries_sent: Cell<u32>,
 }
 
 impl Books {
@@ -66,10 +67,14 @@ impl Books {
         if let Some(breaker) = &self.breaker {
             assert_eq!(breaker.snapshot().probes(), 0, "probes");
         }
-        self.retries_sent.set(self.retries_sent.get() + inner.calls().saturating_sub(1));
+        let attempts = match &self.asked {
+            Some(asked) => asked.swap(0, Ordering::Relaxed),
+            None => u32::try_from(inner.calls()).unwrap(),
+        };
+        self.retries_sent.set(self.retries_sent.get() + attempts.saturating_sub(1));
         if let Some(budget) = &self.budget {
-            let sent = u32::try_from(self.retries_sent.get()).unwrap();
-            assert_eq!(budget.balance(), f64::from(FLOOR - sent), "balance of the budget");
+            let left = FLOOR - self.retries_sent.get();
+            assert_eq!(budget.balance(), f64::from(left), "balance of the budget");
         }
     }
 }
@@ -97,13 +102,35 @@ fn client(script: Script) -> Client {
     Flaky::new(script, || Ok("response"))
 }
 
-/// Polls with a waker of its own, which says how many copies of it are still held.
-fn watched<F: Future>(future: F, waker: &CountingWaker) -> impl Future<Output = F::Output> {
-    let mut future = Box::pin(future);
-    poll_fn(move |_| {
-        let waker = waker.waker();
-        Pin::new(&mut future).poll(&mut Context::from_waker(&waker))
-    })
+/// A call that is polled with a waker of its own, which says how many copies of it are still held.
+struct Watched<'a, F, G> {
+    /// Dropped before the call is: a call may be woken and never polled again.
+    #[expect(dead_code)]
+    last_words: G,
+    future: Pin<Box<F>>,
+    waker: &'a CountingWaker,
+}
+
+impl<F: Future, G: Unpin> Future for Watched<'_, F, G> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<F::Output> {
+        let waker = self.waker.waker();
+        self.future.as_mut().poll(&mut Context::from_waker(&waker))
+    }
+}
+
+fn watched<F: Future, G>(future: F, last_words: G, waker: &CountingWaker) -> Watched<'_, F, G> {
+    Watched { last_words, future: Box::pin(future), waker }
+}
+
+/// Runs a function when it is dropped.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }
 
 /// The waits that an inner service can impose, and how often it is called at least in the end.
@@ -162,29 +189,40 @@ where
     let inner = RefCell::new(client(Vec::new()).handle());
     let in_the_way = RefCell::new(None);
     let ticks = Cell::new(0);
-    let polls = CancelHarness::new(|| {
-        let client = client(script());
-        inner.replace(client.handle());
-        in_the_way.replace(Some(obstacle()));
-        ticks.set(0);
-        watched(layer.layer(client).oneshot("request"), &waker)
-    })
-    .run_with(
-        || {
-            ticks.set(ticks.get() + 1);
-            if ticks.get() >= 3 {
-                in_the_way.take();
-                inner.borrow().set_ready();
-                inner.borrow().release();
-            }
-            tokio::time::advance(TICK)
-        },
-        |_| {
-            in_the_way.take();
-            books.assert_settled(&inner.borrow(), &waker);
-        },
-    )
-    .await;
+    let let_go = || {
+        let obstacle = in_the_way.take();
+        drop(obstacle);
+        inner.borrow().set_ready();
+        inner.borrow().release();
+    };
+    let mut polls = 0;
+    // Dropped while it waits, and dropped when its turn has come but before it knows.
+    for when_called in [false, true] {
+        polls = CancelHarness::new(|| {
+            let client = client(script());
+            inner.replace(client.handle());
+            in_the_way.replace(Some(obstacle()));
+            ticks.set(0);
+            let last_words = when_called.then(|| OnDrop(let_go));
+            watched(layer.layer(client).oneshot("request"), last_words, &waker)
+        })
+        .run_with(
+            || {
+                ticks.set(ticks.get() + 1);
+                if ticks.get() >= 3 {
+                    let_go();
+                }
+                tokio::time::advance(TICK)
+            },
+            |_| {
+                // Before what stood in the way goes, which would wake and forget who waits.
+                assert_eq!(waker.holders(), 0, "wakers kept");
+                let_go();
+                books.assert_settled(&inner.borrow(), &waker);
+            },
+        )
+        .await;
+    }
     println!("{name:28} {wait:36} {polls:3} polls");
     polls
 }
@@ -211,7 +249,10 @@ fn breaker() -> CircuitBreakerBuilder {
 }
 
 /// A breaker that is half-open, with so many slots for probes.
-async fn half_open(builder: CircuitBreakerBuilder, probes: u32) -> CircuitBreakerLayer {
+async fn half_open<C>(builder: CircuitBreakerBuilder<C>, probes: u32) -> CircuitBreakerLayer<C>
+where
+    C: Classify<Text, Failure> + 'static,
+{
     let builder = builder.consecutive_failures(1).open_for(TICK).probes(probes);
     let layer = builder.build().unwrap();
     let down = client(vec![Step::Answer(Err(Failure::Service("down")))]);
@@ -299,26 +340,38 @@ async fn who_waits_for_a_breaker_leaves_no_trace() {
     let polls = cancelled("Pend, forced open", &layer, &books, &obstacle).await;
     assert!(polls > 4, "nothing waited");
 
-    // The only probe is another's, who gives it back without a verdict.
+    // The only probe is another's. Nobody gives it a verdict, so the breaker stays half-open.
+    let no_verdict = breaker().pend().classify_fn(|result: Result<&Text, &Failure>| match result {
+        Ok(_) => Outcome::Ignored,
+        Err(_) => Outcome::Failure(Fault::Transient),
+    });
+    let layer = half_open(no_verdict, 1).await;
+    let books = Books::of_breaker(layer.handle());
+    let obstacle = taken(layer.clone());
     for wait in ["no wait", "inner pending", "inner not ready"] {
-        let layer = half_open(breaker().pend(), 1).await;
-        let books = Books::of_breaker(layer.handle());
-        let obstacle = taken(layer.clone());
         let polls = cancelled_in("Pend, no probe", &layer, &books, &obstacle, wait).await;
         assert!(polls > 3, "nothing waited");
+        assert_eq!(layer.handle().state(), State::HalfOpen);
     }
 }
 
 #[tokio::test(flavor = "current_thread", start_paused = true)]
 async fn a_stack_leaves_nothing_behind() {
+    let asked = Arc::new(AtomicU32::new(0));
     let retry = |budget: &Budget| {
-        RetryLayer::builder(ReplayClones).backoff(backoff()).budget(budget.clone()).build().unwrap()
+        let asked = Arc::clone(&asked);
+        let replay = replay_fn(move |request: &Text| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            Some(*request)
+        });
+        RetryLayer::builder(replay).backoff(backoff()).budget(budget.clone()).build().unwrap()
     };
     let attempt = Duration::from_millis(80);
     let books = |bulkhead, breaker: &CircuitBreakerLayer, budget: &Budget| Books {
         bulkhead: Some(bulkhead),
         breaker: Some(breaker.handle()),
         budget: Some(budget.clone()),
+        asked: Some(Arc::clone(&asked)),
         ..Books::default()
     };
 
@@ -360,6 +413,54 @@ async fn a_stack_leaves_nothing_behind() {
         assert!(polls > 4, "nothing waited");
         assert!(cancelled_in("Stack queue", &stack, &books, &nothing(), "hang").await > 15);
     }
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn what_a_dropped_waiter_was_given_goes_to_the_next() {
+    async fn goes_to_the_next<L>(layer: L)
+    where
+        L: Layer<Client, Service: Service<Text, Error = Failure> + Clone + 'static>,
+        L: Clone + 'static,
+    {
+        let obstacle = taken(layer.clone())();
+        let mut waiters: Vec<_> = (0..3)
+            .map(|_| Spawned::new(layer.layer(client(Vec::new())).oneshot("request")))
+            .collect();
+        assert!(waiters.iter_mut().all(|waiter| waiter.poll().is_pending()));
+        drop(obstacle);
+        for _ in 0..2 {
+            assert!(waiters[0].is_woken());
+            assert!(!waiters[1].is_woken(), "one slot woke two");
+            drop(waiters.remove(0));
+        }
+        assert!(waiters[0].is_woken() && waiters[0].poll().is_ready());
+    }
+    goes_to_the_next(one_at_once().backpressure().build().unwrap()).await;
+    goes_to_the_next(one_at_once().queue(3, LIMIT).build().unwrap()).await;
+    goes_to_the_next(half_open(breaker().pend(), 1).await).await;
+}
+
+#[tokio::test(flavor = "current_thread", start_paused = true)]
+async fn an_answered_call_holds_nothing_though_its_future_is_kept() {
+    // By hand: both tower's `oneshot` and the outer layers of a stack drop the future with the answer.
+    fn settled<L>(layer: &L, books: &Books)
+    where
+        L: Layer<Client, Service: Service<Text, Response = Text, Error = Failure>>,
+    {
+        let client = client(Vec::new());
+        let inner = client.handle();
+        let mut service = SpawnedService::new(layer.layer(client));
+        assert!(matches!(service.poll_ready(), Poll::Ready(Ok(()))));
+        let mut future = service.call("request");
+        assert_eq!(future.poll(), Poll::Ready(Ok("response")));
+        books.assert_settled(&inner, &CountingWaker::new());
+    }
+    let layer = one_at_once().build().unwrap();
+    settled(&layer, &Books::of_bulkhead(layer.handle()));
+    let layer = one_at_once().queue(1, LIMIT).build().unwrap();
+    settled(&layer, &Books::of_bulkhead(layer.handle()));
+    let layer = half_open(breaker(), 2).await;
+    settled(&layer, &Books::of_breaker(layer.handle()));
 }
 
 // ===== panics =====
@@ -466,7 +567,7 @@ where
     PanicHarness::new(points.iter().copied(), |point| {
         let client = client(fuses.arm(point));
         inner.replace(client.handle());
-        watched(layer.layer(client).oneshot("request"), &waker)
+        watched(layer.layer(client).oneshot("request"), (), &waker)
     })
     .run_with(
         || tokio::time::advance(TICK),

@@ -104,7 +104,8 @@
 //!
 //! # Errors
 //!
-//! [`CircuitOpen`](crate::CircuitOpen), with the time until the next probe.
+//! [`CircuitOpen`](crate::CircuitOpen), with the time until the next probe. An error of the service, of
+//! its readiness too, passes through and is counted.
 //!
 //! # Order
 //!

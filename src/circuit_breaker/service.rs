@@ -71,7 +71,13 @@ where
             }
         }
         match self.admitted {
-            Some(phase) if self.stands(phase) => self.inner.poll_ready(cx),
+            Some(phase) if self.stands(phase) => {
+                let polled = self.inner.poll_ready(cx);
+                if let Poll::Ready(Err(error)) = &polled {
+                    self.readiness_failed(phase, error);
+                }
+                polled
+            }
             _ => self.poll_unless_closed(cx),
         }
     }
@@ -105,11 +111,24 @@ impl<S, C> CircuitBreaker<S, C> {
         !core.config().pend || core.phase() == phase
     }
 
+    /// A service that fails to become ready has failed as one does that fails a call.
+    #[cold]
+    fn readiness_failed<Req>(&self, phase: Phase, error: &S::Error)
+    where
+        S: Service<Req>,
+        S::Error: CarryRejection,
+        C: Classify<S::Response, S::Error>,
+    {
+        admitted(&self.shared, phase, None).settle(&(), Err(error));
+    }
+
     /// Readiness while the breaker is not closed, or was not when it was first asked.
     #[cold]
     fn poll_unless_closed<Req>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>>
     where
         S: Service<Req>,
+        S::Error: CarryRejection,
+        C: Classify<S::Response, S::Error>,
     {
         self.admitted = None;
         let core = self.shared.core();
@@ -117,9 +136,12 @@ impl<S, C> CircuitBreaker<S, C> {
             let decision = match &mut self.readiness {
                 Readiness::Probe(probe) => match probe.probe() {
                     Some((phase, lease)) if core.probe_holds(phase, lease) => {
-                        ready!(probe.run(|| self.inner.poll_ready(cx)))?;
-                        core.probe_is_ready(phase, lease);
-                        return Poll::Ready(Ok(()));
+                        let polled = ready!(probe.run(|| self.inner.poll_ready(cx)));
+                        match &polled {
+                            Ok(()) => core.probe_is_ready(phase, lease),
+                            Err(error) => probe.settle(&(), Err(error)),
+                        }
+                        return Poll::Ready(polled);
                     }
                     // The lease ran out while the service would not become ready.
                     _ => core.admit(),
@@ -134,7 +156,7 @@ impl<S, C> CircuitBreaker<S, C> {
                 Decision::Admitted { phase } => {
                     self.readiness = Readiness::Undecided;
                     self.admitted = Some(phase);
-                    return self.inner.poll_ready(cx);
+                    return self.poll_ready(cx);
                 }
                 Decision::Refused(_) if core.config().pend => {
                     Readiness::Pending(Waiting::join(&self.shared, cx))

@@ -443,15 +443,18 @@ impl Core {
 
     /// Changes the state. Everything that the new state needs is there before it is seen.
     fn change(&self, machine: &mut Machine, state: State, effects: &mut Effects) {
-        let phase = self.phase().next(state);
+        let previous = self.phase();
+        let phase = previous.next(state);
         machine.round = Round::begin_after(&machine.round);
-        match state {
-            State::Closed => {
-                machine.closed += 1;
-                self.clear_window(phase.generation());
-            }
-            State::Open | State::ForcedOpen => machine.opened += 1,
-            State::HalfOpen | State::Disabled => {}
+        match (state, previous.state()) {
+            (State::Open | State::ForcedOpen, State::Open | State::ForcedOpen) => {}
+            (State::Open | State::ForcedOpen, _) => machine.opened += 1,
+            (State::Closed, State::Closed | State::Disabled) => {}
+            (State::Closed, _) => machine.closed += 1,
+            (State::HalfOpen | State::Disabled, _) => {}
+        }
+        if state == State::Closed {
+            self.clear_window(phase.generation());
         }
         self.phase.store(phase.0, Ordering::Release);
         if matches!(state, State::Closed | State::Disabled) {

@@ -92,14 +92,23 @@ pub struct TotalTimeout<S, L> {
     inner: S,
     limit: L,
     name: Option<Name>,
-    /// Whether this instance of the service is ready. If so it is called as it is; if not, the
-    /// future waits for it.
-    inner_ready: bool,
+    readiness: Readiness,
+}
+
+/// Asked once, and kept until `call` spends it.
+#[derive(Clone, Copy, Debug, Default)]
+enum Readiness {
+    #[default]
+    NotAsked,
+    /// This instance of the service is ready, and is called as it is.
+    Ready,
+    /// The future waits for a clone.
+    InFuture,
 }
 
 impl<S, L> TotalTimeout<S, L> {
     pub(super) fn new(inner: S, limit: L, name: Option<Name>) -> Self {
-        Self { inner, limit, name, inner_ready: false }
+        Self { inner, limit, name, readiness: Readiness::NotAsked }
     }
 }
 
@@ -112,7 +121,7 @@ impl<S: Clone, L: Clone> Clone for TotalTimeout<S, L> {
             limit: self.limit.clone(),
             name: self.name.clone(),
             // Readiness belongs to the instance that was polled.
-            inner_ready: false,
+            readiness: Readiness::NotAsked,
         }
     }
 }
@@ -129,9 +138,16 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        if !self.inner_ready {
+        if let Readiness::NotAsked = self.readiness {
             // A service that is ready now saves the call a clone of the whole stack beneath.
-            self.inner_ready = self.inner.poll_ready(cx)?.is_ready();
+            self.readiness = if self.inner.poll_ready(cx)?.is_ready() {
+                Readiness::Ready
+            } else {
+                // Nobody may ever call: what waits must not keep a place in a queue, to which a slot
+                // would be handed.
+                self.inner = self.inner.clone();
+                Readiness::InFuture
+            };
         }
         Poll::Ready(Ok(()))
     }
@@ -141,12 +157,11 @@ where
         let Some(clock) = Clock::start(&self.limit, &request) else {
             return ResponseFuture::refused(self.name.clone());
         };
-        let call = if mem::take(&mut self.inner_ready) {
-            Oneshot::called(clock.run(|| self.inner.call(request)))
-        } else {
-            // The instance that began to wait goes on waiting, and keeps its place in any queue.
-            let fresh = self.inner.clone();
-            Oneshot::waiting(mem::replace(&mut self.inner, fresh), request)
+        let call = match mem::take(&mut self.readiness) {
+            Readiness::Ready => Oneshot::called(clock.run(|| self.inner.call(request))),
+            Readiness::NotAsked | Readiness::InFuture => {
+                Oneshot::waiting(self.inner.clone(), request)
+            }
         };
         ResponseFuture::called(call, clock.end, clock.limit, self.name.clone())
     }

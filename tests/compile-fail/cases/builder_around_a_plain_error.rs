@@ -1,6 +1,8 @@
 //! The same with several layers, by tower's `ServiceBuilder`.
 
-use buttress::{bulkhead::BulkheadLayer, circuit_breaker::CircuitBreakerLayer, timeout::TimeoutLayer};
+use buttress::{
+    bulkhead::BulkheadLayer, circuit_breaker::CircuitBreakerLayer, timeout::TimeoutLayer,
+};
 use std::{io, time::Duration};
 use tower::{Service, ServiceBuilder, service_fn};
 

@@ -1,6 +1,9 @@
 //! The same without a stack.
 
-use buttress::{Error, retry::{ReplayClones, RetryLayer}};
+use buttress::{
+    Error,
+    retry::{ReplayClones, RetryLayer},
+};
 use std::io;
 use tower::{Layer, Service, service_fn};
 

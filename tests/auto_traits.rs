@@ -1,0 +1,177 @@
+//! What every public type can do across threads, checked by the compiler.
+
+use std::{
+    cell::Cell,
+    fmt::Debug,
+    future::{Ready, ready},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use buttress::{
+    Attempt, BoxError, BulkheadFull, CarryRejection, CircuitOpen, ClassifyFn, ConfigError,
+    Deadline, DeadlineExceeded, DefaultClassifier, Detached, Error, Fault, Hop, Name, NotReady,
+    Observe, Outcome, QueueTimedOut, Rejection, RetryHint, Scope, Stack, TimedOut,
+    backoff::{Backoff, BackoffBuilder, Jitter},
+    budget::Budget,
+    bulkhead::{
+        BulkheadBuilder, BulkheadHandle, BulkheadLayer, QueuedBulkheadBuilder, QueuedBulkheadLayer,
+    },
+    circuit_breaker::{
+        CircuitBreakerBuilder, CircuitBreakerHandle, CircuitBreakerLayer, Snapshot, State,
+        TripReason, Watch,
+    },
+    retry::{ReplayClones, RetryBuilder, RetryLayer},
+    stack::{Explanation, Warning},
+    telemetry::CallSpanLayer,
+    testing::Flaky,
+    timeout::{Fixed, TimeoutLayer, TotalTimeoutLayer},
+};
+use tower::{Layer, Service};
+
+type Failure = Error<&'static str>;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+const fn shared<T: Send + Sync + Clone + Debug + 'static>() {}
+const fn shared_error<T: std::error::Error + Send + Sync + 'static>() {}
+const fn future<T: Send>() {}
+const fn carrier<T: CarryRejection>() {}
+
+#[test]
+fn plain_values_are_shared_between_threads() {
+    shared::<Attempt>();
+    shared::<Backoff>();
+    shared::<BackoffBuilder>();
+    shared::<Budget>();
+    shared::<BulkheadBuilder>();
+    shared::<BulkheadHandle>();
+    shared::<BulkheadLayer>();
+    shared::<CallSpanLayer>();
+    shared::<CircuitBreakerBuilder>();
+    shared::<CircuitBreakerHandle>();
+    shared::<CircuitBreakerLayer>();
+    shared::<Deadline>();
+    shared::<DefaultClassifier>();
+    shared::<ClassifyFn<fn(Result<&(), &()>) -> Outcome>>();
+    shared::<Error<std::sync::Arc<str>>>();
+    shared::<Explanation>();
+    shared::<Fault>();
+    shared::<Fixed>();
+    shared::<Hop>();
+    shared::<Jitter>();
+    shared::<Name>();
+    shared::<Outcome>();
+    shared::<QueuedBulkheadBuilder>();
+    shared::<QueuedBulkheadLayer>();
+    shared::<RetryHint>();
+    shared::<RetryLayer<ReplayClones>>();
+    shared::<Snapshot>();
+    shared::<Stack>();
+    shared::<State>();
+    shared::<TimeoutLayer>();
+    shared::<TotalTimeoutLayer>();
+    shared::<TripReason>();
+    shared::<Warning>();
+    future::<RetryBuilder<ReplayClones>>();
+    future::<Watch>();
+    future::<Scope<Ready<()>>>();
+    future::<Detached<Ready<()>>>();
+    future::<Observe<Ready<()>>>();
+}
+
+#[test]
+fn errors_are_errors() {
+    shared_error::<Rejection>();
+    shared_error::<TimedOut>();
+    shared_error::<DeadlineExceeded>();
+    shared_error::<CircuitOpen>();
+    shared_error::<BulkheadFull>();
+    shared_error::<QueueTimedOut>();
+    shared_error::<NotReady>();
+    shared_error::<ConfigError>();
+    shared_error::<Error<std::io::Error>>();
+    shared_error::<Error<std::convert::Infallible>>();
+    carrier::<Error<std::convert::Infallible>>();
+    carrier::<Error<Cell<()>>>();
+    carrier::<BoxError>();
+}
+
+/// May be sent to another thread, but not shared with it. So may its clones.
+#[derive(Clone, Debug)]
+struct NotSync(Cell<u32>);
+
+impl Service<Cell<u32>> for NotSync {
+    type Response = Cell<u32>;
+    type Error = Failure;
+    type Future = Ready<Result<Cell<u32>, Failure>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Cell<u32>) -> Self::Future {
+        self.0.set(self.0.get() + 1);
+        ready(Ok(request))
+    }
+}
+
+/// `Send + Sync + Clone` around a service that is, whose own futures are `Send` and not `Sync`.
+fn around_shared<L>(layer: L)
+where
+    L: Layer<Flaky<Cell<()>, Failure>> + Send + Sync + Clone + Debug + 'static,
+    L::Service: Service<u32, Future: Send + Debug, Error = Failure> + Send + Sync + Clone + Debug,
+{
+    let _ = layer.layer(Flaky::new([], || Ok(Cell::new(()))));
+}
+
+/// `Send` around a service that is, whatever its request.
+fn around_not_sync<L>(layer: L)
+where
+    L: Layer<NotSync>,
+    L::Service: Service<Cell<u32>, Future: Send, Error = Failure> + Send + Clone + Debug,
+{
+    let _ = layer.layer(NotSync(Cell::new(0)));
+}
+
+macro_rules! every_layer {
+    ($check:ident) => {
+        let queue = || BulkheadLayer::builder().queue(8, SECOND).build().unwrap();
+        let pend = CircuitBreakerLayer::builder().pend().build().unwrap();
+        $check(TimeoutLayer::new(SECOND));
+        $check(TimeoutLayer::new(SECOND).including_readiness());
+        $check(RetryLayer::new(ReplayClones));
+        $check(BulkheadLayer::default());
+        $check(BulkheadLayer::builder().backpressure().build().unwrap());
+        $check(queue());
+        $check(CircuitBreakerLayer::new());
+        $check(pend);
+        $check(CallSpanLayer::new());
+        $check(Stack::new());
+        $check(Stack::standard(ReplayClones));
+        $check(Stack::standard(ReplayClones).bulkhead(queue()));
+    };
+}
+
+#[test]
+fn every_service_is_shared_where_the_inner_one_is() {
+    every_layer!(around_shared);
+    let keyed = CircuitBreakerLayer::builder().keyed(|host: &u32| *host).build().unwrap();
+    around_shared(keyed);
+    around_shared(TimeoutLayer::per_request(|millis: &u32| {
+        Duration::from_millis((*millis).into())
+    }));
+}
+
+#[test]
+fn every_service_is_send_where_the_inner_one_is_only_that() {
+    every_layer!(around_not_sync);
+}
+
+#[test]
+fn names_of_layers_compare_by_text() {
+    const fn ordered<T: Eq>() {}
+    ordered::<Name>();
+    ordered::<Rejection>();
+    assert_eq!(Name::from("a"), Name::from(String::from("a")));
+}

@@ -1,0 +1,416 @@
+//! Probes: how many, for how long, and what comes of them.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Barrier,
+    task::Poll,
+    thread,
+    time::Duration,
+};
+
+use buttress::{
+    circuit_breaker::{CircuitBreakerLayer, State},
+    testing::{PanicPoint, Step, task::SpawnedService},
+};
+use futures::future::join_all;
+use tokio::time::{advance, timeout};
+
+use super::{DOWN, LEASE, MS, OPEN_FOR, Rig, SECOND, WELL, assert_refused, is_refused, ten_calls};
+
+#[tokio::test(start_paused = true)]
+async fn half_open_sparse_probes_close() {
+    let window = CircuitBreakerLayer::builder().time_window(MS * 50).minimum_calls(10);
+    for builder in [ten_calls(), window.open_jitter(0.0)] {
+        let rig = Rig::new(builder.probe_success_ratio(1.0));
+        rig.trip_and_wait().await;
+        for _ in 0..3 {
+            assert_ne!(rig.state(), State::Closed);
+            rig.answer(WELL).await;
+            advance(SECOND * 600).await;
+        }
+        assert_eq!(rig.state(), State::Closed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn enough_successful_probes_close_and_the_verdict_is_not_put_off() {
+    // Of so many probes, this share: how many must succeed.
+    let cases = [(3, 0.5, 2), (1, 0.0, 1), (5, 0.0, 1), (5, 1.0, 5), (10, 0.3, 3), (4, 0.5, 2)];
+    for (probes, ratio, needed) in cases {
+        let rig = Rig::new(ten_calls().probes(probes).probe_success_ratio(ratio));
+        rig.trip_and_wait().await;
+        rig.answers((probes - needed) as usize, DOWN).await;
+        rig.answers(needed as usize - 1, WELL).await;
+        assert_ne!(rig.state(), State::Closed, "{probes} {ratio}");
+        rig.answer(WELL).await;
+        assert_eq!(rig.state(), State::Closed, "{probes} {ratio}");
+
+        let rig = Rig::new(ten_calls().probes(probes).probe_success_ratio(ratio));
+        rig.trip_and_wait().await;
+        rig.answers((probes - needed) as usize, DOWN).await;
+        assert_eq!(rig.seen().opened(), 1, "{probes} {ratio}");
+        rig.answer(DOWN).await;
+        assert_eq!((rig.state(), rig.seen().opened()), (State::Open, 2), "{probes} {ratio}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ratio_of_probes_is_met_exactly() {
+    // In floating point 0.55 of 100 is a little more than 55.
+    for (probes, ratio, needed) in [(100, 0.55, 55), (100, 0.07, 7), (50, 0.14, 7), (25, 0.28, 7)] {
+        let rig = Rig::new(ten_calls().probes(probes).probe_success_ratio(ratio));
+        rig.trip_and_wait().await;
+        rig.answers(needed, WELL).await;
+        assert_eq!(rig.state(), State::Closed, "{ratio} of {probes}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_open_admits_no_more_probes_than_configured_of_500_concurrent_callers() {
+    let rig = Rig::new(ten_calls());
+    rig.trip_and_wait().await;
+    let before = rig.inner.calls();
+    rig.inner.otherwise(|| DOWN);
+    for _ in 0..3 {
+        rig.inner.push(Step::AnswerAfter(SECOND, DOWN));
+    }
+    let results = join_all((0..500).map(|_| rig.call())).await;
+    assert_eq!(rig.inner.calls() - before, 3);
+    assert_eq!(results.iter().filter(|result| is_refused(result)).count(), 497);
+    assert_eq!((rig.state(), rig.seen().probes()), (State::Open, 0));
+}
+
+#[test]
+fn half_open_admits_no_more_probes_than_configured_across_threads() {
+    let open_for = Duration::from_nanos(1);
+    let builder = ten_calls().open_for(open_for).max_open_for(open_for).consecutive_failures(1);
+    let rig = Rig::new(builder);
+    for _ in 0..200 {
+        // Real threads on a real clock: an open time of a nanosecond is over at once.
+        rig.inner.push(Step::Answer(DOWN));
+        assert!(rig.ready().call(()).poll().is_ready());
+        let callers = 4;
+        let barrier = Barrier::new(callers);
+        let probes: Vec<SpawnedService<_, ()>> = thread::scope(|scope| {
+            let asking = (0..callers).map(|_| {
+                let barrier = &barrier;
+                let clones: Vec<_> = (0..8).map(|_| rig.spawned()).collect();
+                scope.spawn(move || {
+                    barrier.wait();
+                    let mut clones = clones;
+                    clones.iter_mut().for_each(|clone| assert!(clone.poll_ready().is_ready()));
+                    clones
+                })
+            });
+            asking.collect::<Vec<_>>().into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(rig.seen().probes(), 3);
+        let before = rig.inner.calls();
+        for mut probe in probes {
+            rig.inner.push(Step::Hang);
+            let mut call = probe.call(());
+            if let Poll::Ready(result) = call.poll() {
+                assert_refused(&result);
+            } else {
+                // Under way until the end of the round.
+                std::mem::drop(call);
+                break;
+            }
+        }
+        assert!(rig.inner.calls() - before <= 3);
+        rig.breaker.reset();
+        while rig.inner.calls() > 0 && rig.ready().call(()).poll().is_pending() {}
+        rig.breaker.reset();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_open_hung_probe_expires() {
+    let rig = Rig::new(ten_calls().probes(1));
+    rig.trip_and_wait().await;
+    rig.inner.push(Step::Hang);
+    let mut hung = rig.ready().call(());
+    assert!(hung.poll().is_pending());
+    advance(LEASE - MS).await;
+    rig.refused().await;
+    assert_eq!(rig.state(), State::HalfOpen);
+    advance(MS).await;
+    // Whoever asks next finds it, and is refused for the whole of the next open time.
+    rig.refused().await;
+    assert_eq!((rig.state(), rig.seen().retry_after()), (State::Open, Some(OPEN_FOR * 2)));
+    assert!(!hung.is_woken());
+}
+
+#[tokio::test(start_paused = true)]
+async fn late_results_of_an_expired_lease_are_ignored() {
+    for answer in [WELL, DOWN] {
+        let rig = Rig::new(ten_calls().probes(2));
+        rig.trip_and_wait().await;
+        rig.inner.push(Step::AnswerWhenReleased(answer.clone()));
+        let mut late = rig.ready().call(());
+        assert!(late.poll().is_pending());
+        advance(LEASE).await;
+        rig.inner.release();
+        assert_eq!(late.poll(), Poll::Ready(answer));
+        // It has failed by being late, once, and that is all. Of two probes one must succeed.
+        assert_eq!((rig.state(), rig.seen().probes()), (State::HalfOpen, 0));
+        rig.answer(WELL).await;
+        assert_eq!(rig.state(), State::Closed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_success_does_not_close_the_round_after_the_one_that_it_belongs_to() {
+    let rig = Rig::new(ten_calls().probes(1));
+    rig.trip_and_wait().await;
+    rig.inner.push(Step::AnswerWhenReleased(WELL));
+    let mut late = rig.ready().call(());
+    assert!(late.poll().is_pending());
+    advance(LEASE).await;
+    rig.refused().await;
+    advance(OPEN_FOR * 2).await;
+    rig.inner.push(Step::Hang);
+    let mut probe = rig.ready().call(());
+    assert!(probe.poll().is_pending());
+    rig.inner.release();
+    assert_eq!(late.poll(), Poll::Ready(WELL));
+    assert_eq!((rig.state(), rig.seen().probes()), (State::HalfOpen, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn stale_epoch_results_are_ignored() {
+    for answer in [WELL, DOWN] {
+        let rig = Rig::new(ten_calls());
+        let mut from_before: Vec<_> = (0..20)
+            .map(|_| {
+                rig.inner.push(Step::AnswerWhenReleased(answer.clone()));
+                let mut call = rig.ready().call(());
+                assert!(call.poll().is_pending());
+                call
+            })
+            .collect();
+        rig.trip_and_wait().await;
+        rig.inner.push(Step::AnswerAfter(SECOND, WELL));
+        let mut probe = rig.ready().call(());
+        assert!(probe.poll().is_pending());
+        rig.inner.release();
+        for call in from_before.drain(..15) {
+            assert_eq!(call.into_inner().await, answer);
+        }
+        assert_eq!((rig.state(), rig.seen().probes()), (State::HalfOpen, 1));
+        // Nor do they count once it has closed again, nor when they are dropped.
+        assert_eq!(probe.into_inner().await, WELL);
+        rig.answer(WELL).await;
+        assert_eq!(rig.state(), State::Closed);
+        for call in from_before.drain(..3) {
+            assert_eq!(call.into_inner().await, answer);
+        }
+        drop(from_before);
+        assert_eq!((rig.state(), rig.window()), (State::Closed, (0, 0, 0)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_probe_does_not_close_slow_tripped_breaker() {
+    let rig = Rig::new(ten_calls().slow_calls(SECOND, 0.5));
+    for _ in 0..10 {
+        rig.answer_after(SECOND, WELL).await;
+    }
+    assert_eq!(rig.state(), State::Open);
+    advance(OPEN_FOR).await;
+    rig.answer_after(SECOND, WELL).await;
+    rig.answer_after(SECOND, WELL).await;
+    assert_eq!(rig.state(), State::Open);
+    advance(OPEN_FOR * 2).await;
+    rig.answer_after(SECOND - MS, WELL).await;
+    rig.answer_after(SECOND - MS, WELL).await;
+    assert_eq!(rig.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_ended_although_the_service_was_ready_gives_no_verdict() {
+    let rig = Rig::new(ten_calls().probes(1));
+    rig.trip_and_wait().await;
+    let mut late = rig.ready();
+    rig.refused().await;
+    advance(LEASE).await;
+    // The slot is free again, and a caller who comes back takes a new one.
+    rig.inner.push(Step::AnswerWhenReleased(WELL));
+    let mut call = late.call(());
+    assert!(call.poll().is_pending());
+    assert_eq!((rig.state(), rig.seen().probes(), rig.seen().opened()), (State::HalfOpen, 1, 1));
+    // It is a whole new lease.
+    advance(LEASE - MS).await;
+    rig.inner.release();
+    assert_eq!(call.poll(), Poll::Ready(WELL));
+    assert_eq!(rig.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_caller_whose_slot_another_has_taken_is_refused() {
+    let rig = Rig::new(ten_calls().probes(1));
+    rig.trip_and_wait().await;
+    let mut late = rig.ready();
+    advance(LEASE).await;
+    rig.inner.push(Step::AnswerWhenReleased(WELL));
+    let mut other = rig.ready().call(());
+    assert!(other.poll().is_pending());
+    let calls = rig.inner.calls();
+    assert_refused(&late.call(()).into_inner().await);
+    assert_eq!((rig.inner.calls(), rig.seen().probes()), (calls, 1));
+    rig.inner.release();
+    assert_eq!(other.poll(), Poll::Ready(WELL));
+    assert_eq!(rig.state(), State::Closed);
+    // What was ready is so still, and goes with the next call.
+    assert!(late.poll_ready().is_ready());
+    assert_eq!(late.call(()).into_inner().await, WELL);
+    assert_eq!(rig.inner.violations(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_renews_the_lease() {
+    let rig = Rig::new(ten_calls().probes(1));
+    rig.trip_and_wait().await;
+    let mut probe = rig.ready();
+    advance(LEASE - MS).await;
+    rig.inner.push(Step::AnswerWhenReleased(WELL));
+    let mut call = probe.call(());
+    assert!(call.poll().is_pending());
+    advance(LEASE - MS).await;
+    rig.refused().await;
+    rig.inner.release();
+    assert_eq!(call.poll(), Poll::Ready(WELL));
+    assert_eq!(rig.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_open_over_a_service_that_is_never_ready_reaches_a_verdict() {
+    let rig = Rig::new(ten_calls());
+    rig.trip_and_wait().await;
+    rig.inner.set_unready();
+    let mut probes: Vec<_> = (0..3).map(|_| rig.spawned()).collect();
+    assert!(probes.iter_mut().all(|probe| probe.poll_ready().is_pending()));
+    rig.refused().await;
+    advance(LEASE).await;
+    rig.refused().await;
+    assert_eq!((rig.state(), rig.seen().opened()), (State::Open, 2));
+    // Those who waited are refused as soon as they ask, and ask nothing of the service.
+    let polls = rig.inner.readiness_polls();
+    for probe in &mut probes {
+        assert!(probe.poll_ready().is_ready());
+        assert_refused(&probe.call(()).into_inner().await);
+    }
+    assert_eq!(rig.inner.readiness_polls(), polls);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_ready_only_after_the_lease_has_failed_whoever_looks() {
+    let rig = Rig::new(ten_calls().probes(1));
+    rig.trip_and_wait().await;
+    rig.inner.set_unready();
+    let mut probe = rig.spawned();
+    assert!(probe.poll_ready().is_pending());
+    advance(LEASE * 2).await;
+    // Nobody else has asked in between.
+    rig.inner.set_ready();
+    assert!(probe.is_woken() && probe.poll_ready().is_ready());
+    assert_refused(&probe.call(()).into_inner().await);
+    assert_eq!((rig.state(), rig.seen().opened()), (State::Open, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_of_little_patience_bring_a_service_that_is_never_ready_to_a_verdict() {
+    let rig = Rig::new(ten_calls());
+    rig.trip_and_wait().await;
+    rig.inner.set_unready();
+    let mut asked = 0;
+    while rig.seen().opened() == 1 {
+        assert!(timeout(MS * 5, rig.call()).await.is_err());
+        asked += 1;
+    }
+    // Two leases' worth of their time fail two probes of three.
+    assert_eq!((rig.state(), asked), (State::Open, 4_000));
+    rig.refused().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_of_little_patience_bring_a_hung_service_to_a_verdict() {
+    let rig = Rig::new(ten_calls().probes(1));
+    rig.trip_and_wait().await;
+    let mut asked = 0;
+    while rig.seen().opened() == 1 {
+        rig.inner.push(Step::Hang);
+        assert!(timeout(SECOND, rig.call()).await.is_err());
+        asked += 1;
+    }
+    assert_eq!((rig.state(), asked), (State::Open, 10));
+    assert_eq!(rig.inner.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_is_dropped_in_a_hurry_gives_its_slot_back() {
+    let rig = Rig::new(ten_calls().probes(1));
+    rig.trip_and_wait().await;
+    for _ in 0..50 {
+        rig.inner.push(Step::AnswerAfter(MS * 20, WELL));
+        assert!(timeout(MS * 5, rig.call()).await.is_err());
+        assert_eq!((rig.state(), rig.seen().probes()), (State::HalfOpen, 0));
+    }
+    rig.answer_after(MS * 20, WELL).await;
+    assert_eq!(rig.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_is_dropped_after_long_has_failed() {
+    let rig = Rig::new(ten_calls().probes(1));
+    rig.trip_and_wait().await;
+    rig.inner.push(Step::Hang);
+    assert!(timeout(SECOND * 2, rig.call()).await.is_err());
+    assert_eq!((rig.state(), rig.seen().opened()), (State::Open, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ready_probe_that_is_never_called_gives_its_slot_back() {
+    for abandoned_after in [Duration::ZERO, MS, SECOND * 2] {
+        let rig = Rig::new(ten_calls().probes(1).abandoned_after(abandoned_after));
+        rig.trip_and_wait().await;
+        for _ in 0..20 {
+            let probe = rig.ready();
+            assert_eq!(rig.seen().probes(), 1);
+            advance(SECOND * 9).await;
+            drop(probe);
+            let after = (rig.state(), rig.seen().probes());
+            assert_eq!(after, (State::HalfOpen, 0), "abandoned after {abandoned_after:?}");
+        }
+        rig.answer(WELL).await;
+        assert_eq!(rig.state(), State::Closed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_panics_has_failed() {
+    for point in PanicPoint::ALL {
+        let rig = Rig::new(ten_calls().probes(1));
+        rig.trip_and_wait().await;
+        rig.inner.push(point.step());
+        let ended = catch_unwind(AssertUnwindSafe(|| {
+            let mut service = rig.spawned();
+            assert!(service.poll_ready().is_ready());
+            let _ = service.call(()).poll();
+        }));
+        assert!(ended.is_err());
+        assert_eq!((rig.state(), rig.seen().opened()), (State::Open, 2), "{point:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_a_half_open_breaker_names_no_time() {
+    let rig = Rig::new(ten_calls().probes(1));
+    rig.trip_and_wait().await;
+    let _probe = rig.ready();
+    let refusal = rig.call().await;
+    assert_refused(&refusal);
+    let rejection = buttress::CarryRejection::rejection(refusal.as_ref().unwrap_err()).cloned();
+    assert_eq!(rejection.and_then(|rejection| rejection.retry_after()), None);
+    assert_eq!(rig.seen().retry_after(), None);
+}

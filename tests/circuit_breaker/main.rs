@@ -1,0 +1,148 @@
+//! What a circuit breaker promises, property by property, on a paused clock.
+
+mod config;
+mod endings;
+mod half_open;
+mod handle;
+mod keyed;
+mod open_time;
+mod pend;
+mod readiness;
+mod tripping;
+
+use std::time::Duration;
+
+use buttress::{
+    CarryRejection, Error,
+    circuit_breaker::{
+        CircuitBreakerBuilder, CircuitBreakerHandle, CircuitBreakerLayer, Snapshot, State,
+    },
+    testing::{Flaky, FlakyHandle, Step, task::SpawnedService},
+};
+use tokio::time::advance;
+use tower::{Layer, Service, ServiceExt};
+
+type Answer = Result<&'static str, Error<&'static str>>;
+type Inner = Flaky<&'static str, Error<&'static str>>;
+type Breaker = <CircuitBreakerLayer as Layer<Inner>>::Service;
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const OPEN_FOR: Duration = Duration::from_secs(30);
+const LEASE: Duration = Duration::from_secs(10);
+
+const WELL: Answer = Ok("well");
+const DOWN: Answer = Err(Error::Service("down"));
+
+/// The defaults, but over the last ten calls and without jitter.
+fn ten_calls() -> CircuitBreakerBuilder {
+    CircuitBreakerLayer::builder().count_window(10).minimum_calls(10).open_jitter(0.0)
+}
+
+/// A breaker, the dependency beneath it, and a handle of each.
+struct Rig<S = Breaker> {
+    service: S,
+    inner: FlakyHandle<&'static str, Error<&'static str>>,
+    breaker: CircuitBreakerHandle,
+}
+
+impl Rig {
+    fn new(builder: CircuitBreakerBuilder) -> Self {
+        let layer = builder.build().unwrap();
+        Self::of(layer.handle(), |inner| layer.layer(inner))
+    }
+}
+
+impl<S> Rig<S> {
+    fn of(breaker: CircuitBreakerHandle, layered: impl FnOnce(Inner) -> S) -> Self {
+        let flaky = Flaky::new([], || WELL);
+        Self { inner: flaky.handle(), service: layered(flaky), breaker }
+    }
+
+    fn state(&self) -> State {
+        self.breaker.state()
+    }
+
+    fn seen(&self) -> Snapshot {
+        self.breaker.snapshot()
+    }
+
+    /// Calls, failures and slow calls in the window.
+    fn window(&self) -> (u64, u64, u64) {
+        let seen = self.seen();
+        (seen.calls(), seen.failures(), seen.slow_calls())
+    }
+}
+
+impl<S> Rig<S>
+where
+    S: Service<(), Response = &'static str, Error = Error<&'static str>> + Clone,
+{
+    /// One call by a clone of its own.
+    async fn call(&self) -> Answer {
+        self.service.clone().oneshot(()).await
+    }
+
+    /// One call with this answer, which it must get.
+    async fn answer(&self, answer: Answer) {
+        self.inner.push(Step::Answer(answer.clone()));
+        assert_eq!(self.call().await, answer);
+    }
+
+    async fn answers(&self, times: usize, answer: Answer) {
+        for _ in 0..times {
+            self.answer(answer.clone()).await;
+        }
+    }
+
+    /// One call that is answered after so long.
+    async fn answer_after(&self, time: Duration, answer: Answer) {
+        self.inner.push(Step::AnswerAfter(time, answer.clone()));
+        assert_eq!(self.call().await, answer);
+    }
+
+    /// Fails until the breaker opens.
+    async fn trip(&self) {
+        for _ in 0..100 {
+            if self.state() == State::Open {
+                return;
+            }
+            self.answer(DOWN).await;
+        }
+        panic!("a hundred failures do not open it");
+    }
+
+    /// Trips, and lets the open time go by: whoever asks next is a probe.
+    async fn trip_and_wait(&self) {
+        self.trip().await;
+        advance(self.seen().retry_after().unwrap()).await;
+    }
+
+    async fn refused(&self) {
+        let calls = self.inner.calls();
+        assert_refused(&self.call().await);
+        assert_eq!(self.inner.calls(), calls, "a refused call was sent");
+    }
+
+    /// A clone, polled by hand.
+    fn spawned(&self) -> SpawnedService<S, ()> {
+        SpawnedService::new(self.service.clone())
+    }
+
+    /// A clone that is ready.
+    fn ready(&self) -> SpawnedService<S, ()> {
+        let mut service = self.spawned();
+        assert!(service.poll_ready().is_ready());
+        service
+    }
+}
+
+fn is_refused(result: &Answer) -> bool {
+    let rejection = result.as_ref().err().and_then(CarryRejection::rejection);
+    rejection.is_some_and(|rejection| rejection.kind() == "circuit_open")
+}
+
+#[track_caller]
+fn assert_refused(result: &Answer) {
+    assert!(is_refused(result), "{result:?} is not a refusal");
+}

@@ -1,0 +1,598 @@
+//! The stack, through the public interface.
+
+use std::{
+    convert::Infallible,
+    error::Error as StdError,
+    io,
+    marker::PhantomPinned,
+    num::NonZeroU32,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use buttress::{
+    BoxError, CarryRejection, Deadline, Error, Fault, Outcome, Rejection, Stack,
+    backoff::{Backoff, Jitter},
+    bulkhead::BulkheadLayer,
+    circuit_breaker::{CircuitBreakerLayer, State},
+    retry::{ReplayClones, RetryLayer, replay_fn},
+    telemetry::CallSpan,
+    testing::{
+        Flaky, Reserving, Step,
+        cancel::CancelHarness,
+        task::{Spawned, SpawnedService},
+    },
+    timeout::TimeoutLayer,
+};
+use futures::future::join_all;
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use tokio::time::{Instant, advance};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+
+type Failure = Error<io::Error>;
+
+const TOTAL: Duration = Duration::from_millis(100);
+const ATTEMPT: Duration = Duration::from_millis(30);
+
+fn broken() -> io::Error {
+    io::Error::other("broken")
+}
+
+fn retry() -> RetryLayer<ReplayClones> {
+    let backoff =
+        Backoff::constant(Duration::from_millis(10)).jitter(Jitter::None).build().unwrap();
+    RetryLayer::builder(ReplayClones).backoff(backoff).without_budget().build().unwrap()
+}
+
+fn breaker(failures: u32) -> CircuitBreakerLayer {
+    CircuitBreakerLayer::builder().consecutive_failures(failures).build().unwrap()
+}
+
+fn kind<T: std::fmt::Debug, E: CarryRejection + std::fmt::Debug>(
+    result: Result<T, E>,
+) -> &'static str {
+    result.unwrap_err().rejection().map_or("no rejection", Rejection::kind)
+}
+
+// Order.
+
+#[tokio::test(start_paused = true)]
+async fn setters_in_any_order_nest_alike() {
+    fn same<T>(_: &T, _: &T) {}
+    let one = || {
+        let stack =
+            Stack::new().total_timeout(TOTAL).retry(retry()).bulkhead(BulkheadLayer::default());
+        stack.circuit_breaker(breaker(100)).attempt_timeout(ATTEMPT)
+    };
+    let other = || {
+        let stack = Stack::new().attempt_timeout(ATTEMPT).circuit_breaker(breaker(100));
+        stack.bulkhead(BulkheadLayer::default()).retry(retry()).total_timeout(TOTAL)
+    };
+    // The type says how the layers nest.
+    same(&one(), &other());
+    same(
+        &one().layer(Flaky::<(), Failure>::new([], || Ok(()))),
+        &other().layer(Flaky::new([], || Ok(()))),
+    );
+
+    for stack in [one(), other()] {
+        let inner = Flaky::new((0..10).map(|_| Step::Hang), || Ok::<_, io::Error>(()));
+        let handle = inner.handle();
+        let began = Instant::now();
+        // 30 + 10 + 30 + 10, and the third is cut by the total.
+        let error = stack.service::<_, ()>(inner).oneshot(()).await.unwrap_err();
+        let Some(Rejection::TimedOut(late)) = error.rejection() else { panic!("{error:?}") };
+        assert_eq!((late.limit(), began.elapsed(), handle.calls()), (TOTAL, TOTAL, 3));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trip_empties_the_queue() {
+    let inner = service_fn({
+        let calls = Arc::new(AtomicU32::new(0));
+        move |()| {
+            let calls = calls.fetch_add(1, Ordering::Relaxed) + 1;
+            async move {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                Err::<(), _>(io::Error::other(calls.to_string()))
+            }
+        }
+    });
+    let bulkhead = BulkheadLayer::builder()
+        .max_concurrent(1)
+        .queue(100, Duration::from_secs(60))
+        .build()
+        .unwrap();
+    let handle = bulkhead.handle();
+    let service = Stack::new().bulkhead(bulkhead).circuit_breaker(breaker(4)).service(inner);
+    let calls = (0..60).map(|_| service.clone().oneshot(()));
+    let began = Instant::now();
+    let answers = join_all(calls).await;
+    assert_eq!(began.elapsed(), Duration::from_millis(40));
+    let seen = answers.iter().filter(|answer| matches!(answer, Err(Error::Service(_)))).count();
+    let open = |answer: &&Result<(), Failure>| {
+        matches!(answer, Err(Error::Rejected(Rejection::CircuitOpen(_))))
+    };
+    assert_eq!((seen, answers.iter().filter(open).count()), (4, 56));
+    assert_eq!((handle.in_flight(), handle.queued()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_slot_is_held_over_a_pause() {
+    let bulkhead = BulkheadLayer::new(NonZeroU32::MIN);
+    let handle = bulkhead.handle();
+    let inner = Flaky::new([Step::Answer(Err(broken()))], || Ok("answer"));
+    let service =
+        Stack::new().total_timeout(TOTAL).retry(retry()).bulkhead(bulkhead).service::<_, ()>(inner);
+    let mut call = Spawned::new(service.clone().oneshot(()));
+    assert!(call.poll().is_pending());
+    assert_eq!(handle.in_flight(), 0);
+    assert_eq!(service.oneshot(()).await.unwrap(), "answer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn time_in_the_queue_is_not_held_against_the_dependency() {
+    let bulkhead = BulkheadLayer::builder()
+        .max_concurrent(1)
+        .queue(100, Duration::from_secs(60))
+        .build()
+        .unwrap();
+    let breaker = breaker(2);
+    let handle = breaker.handle();
+    let stack = Stack::new().bulkhead(bulkhead).circuit_breaker(breaker).attempt_timeout(ATTEMPT);
+    let service = stack.service(service_fn(|()| async {
+        tokio::time::sleep(ATTEMPT - Duration::from_millis(1)).await;
+        Ok::<_, io::Error>(())
+    }));
+    let answers = join_all((0..20).map(|_| service.clone().oneshot(()))).await;
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!((handle.state(), handle.snapshot().failures()), (State::Closed, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_times_out_counts_and_a_total_does_not() {
+    let breaker = breaker(1);
+    let handle = breaker.handle();
+    let hangs = || service_fn(|()| std::future::pending::<Result<(), io::Error>>());
+    let impatient = Stack::new().total_timeout(TOTAL).circuit_breaker(breaker.clone());
+    assert_eq!(kind(impatient.service(hangs()).oneshot(()).await), "timed_out");
+    assert_eq!(handle.state(), State::Closed);
+    let stack = Stack::new().circuit_breaker(breaker).attempt_timeout(ATTEMPT);
+    assert_eq!(kind(stack.service(hangs()).oneshot(()).await), "timed_out");
+    assert_eq!(handle.state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_circuit_is_not_retried() {
+    let breaker = breaker(1);
+    breaker.handle().force_open();
+    let inner = Flaky::new([], || Ok::<_, io::Error>(()));
+    let handle = inner.handle();
+    let stack = Stack::standard(ReplayClones).circuit_breaker(breaker);
+    let stack = stack.classify_fn(|_: Result<&(), &Failure>| Outcome::Failure(Fault::Transient));
+    let began = Instant::now();
+    assert_eq!(kind(stack.service::<_, ()>(inner).oneshot(()).await), "circuit_open");
+    assert_eq!((handle.calls(), began.elapsed()), (0, Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_total_over_a_service_that_is_never_ready_answers_in_time() {
+    let inner = Flaky::new([Step::Unready], || Ok::<_, io::Error>(()));
+    let handle = inner.handle();
+    let service = Stack::standard(ReplayClones).total_timeout(TOTAL).service::<_, ()>(inner);
+    let mut service = SpawnedService::new(service);
+    assert!(service.poll_ready().is_ready());
+    let began = Instant::now();
+    assert_eq!(kind(service.call(()).into_inner().await), "timed_out");
+    assert_eq!((began.elapsed(), handle.calls()), (TOTAL, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_attempt_sees_the_deadline() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    let inner = service_fn(move |()| {
+        let in_call = Deadline::current();
+        let log = Arc::clone(&log);
+        async move {
+            assert_eq!(Deadline::current(), in_call);
+            log.lock().unwrap().push(in_call.unwrap().remaining());
+            Err::<(), _>(broken())
+        }
+    });
+    let stack = Stack::standard(ReplayClones).retry(retry()).total_timeout(TOTAL);
+    assert!(stack.clone().service(inner.clone()).oneshot(()).await.is_err());
+    let millis =
+        |left: &[u64]| left.iter().map(|ms| Duration::from_millis(*ms)).collect::<Vec<_>>();
+    assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), millis(&[100, 90, 80, 70]));
+    // The nearest, where an attempt has one too.
+    let stack = stack.attempt_timeout(Duration::from_millis(85));
+    assert!(stack.service::<_, ()>(inner).oneshot(()).await.is_err());
+    assert_eq!(*seen.lock().unwrap(), millis(&[85, 85, 80, 70]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_dropped_anywhere_leaves_nothing_behind() {
+    let bulkhead = BulkheadLayer::builder().max_concurrent(2).queue(8, TOTAL).build().unwrap();
+    let slots = bulkhead.handle();
+    let stack = Stack::standard(ReplayClones).retry(retry()).bulkhead(bulkhead);
+    let inner = Flaky::new([], || Ok::<_, io::Error>("answer"));
+    let script = inner.handle();
+    let reserving = Reserving::new(inner, 2);
+    let reserved = reserving.handle();
+    let service = stack.service::<_, ()>(reserving);
+    CancelHarness::new(|| {
+        script.push(Step::AnswerAfterPolls(2, Err(broken())));
+        service.clone().oneshot(())
+    })
+    .run_with(
+        || advance(Duration::from_millis(5)),
+        |_| {
+            assert_eq!((slots.in_flight(), slots.queued()), (0, 0));
+            assert_eq!((script.in_flight(), reserved.taken()), (0, 0));
+        },
+    )
+    .await;
+    assert_eq!((script.violations(), reserved.unready_calls()), (vec![], 0));
+}
+
+// Classifiers.
+
+#[tokio::test(start_paused = true)]
+async fn one_verdict_serves_every_layer() {
+    let breaker = breaker(4);
+    let handle = breaker.handle();
+    let inner = Flaky::new([], || Ok::<_, io::Error>(503_u16));
+    let script = inner.handle();
+    let stack = Stack::new().retry(retry()).circuit_breaker(breaker);
+    let stack = stack.classify_fn(|result: Result<&u16, &_>| match result {
+        Ok(status) if *status < 500 => Outcome::Success,
+        _ => Outcome::Failure(Fault::Transient),
+    });
+    assert_eq!(stack.service::<_, ()>(inner).oneshot(()).await.unwrap(), 503);
+    assert_eq!((script.calls(), handle.state()), (4, State::Open));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_of_a_layer_wins_over_that_of_the_stack() {
+    let failure = |_: Result<&u16, &Failure>| Outcome::Failure(Fault::Transient);
+    let success = |_: Result<&u16, &Failure>| Outcome::Success;
+    for classify_first in [true, false] {
+        let builder = CircuitBreakerLayer::builder().consecutive_failures(1);
+        let breaker = builder.classify_fn(failure).build().unwrap();
+        let handle = breaker.handle();
+        let inner = Flaky::new([], || Ok::<_, io::Error>(503_u16));
+        let script = inner.handle();
+        if classify_first {
+            let stack = Stack::new().classify_fn(success).retry(retry()).circuit_breaker(breaker);
+            assert!(stack.service::<_, ()>(inner).oneshot(()).await.is_ok());
+        } else {
+            let stack = Stack::new().retry(retry()).circuit_breaker(breaker).classify_fn(success);
+            assert!(stack.service::<_, ()>(inner).oneshot(()).await.is_ok());
+        }
+        // The retry goes by the stack, the breaker by its own.
+        assert_eq!((script.calls(), handle.state()), (1, State::Open));
+    }
+    let own =
+        RetryLayer::builder(ReplayClones).without_budget().classify_fn(failure).build().unwrap();
+    let inner = Flaky::new([], || Ok::<_, io::Error>(503_u16));
+    let script = inner.handle();
+    assert!(
+        Stack::new()
+            .retry(own)
+            .classify_fn(success)
+            .service::<_, ()>(inner)
+            .oneshot(())
+            .await
+            .is_ok()
+    );
+    assert_eq!(script.calls(), 4);
+}
+
+// What it goes around.
+
+#[tokio::test(start_paused = true)]
+async fn it_goes_around_a_function_without_a_type_annotation() {
+    let service = Stack::standard(ReplayClones)
+        .service(service_fn(|x: u32| async move { Ok::<_, io::Error>(x + 1) }));
+    assert_eq!(service.oneshot(1).await.unwrap(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_goes_around_an_infallible_service() {
+    let service = Stack::standard(ReplayClones)
+        .service(service_fn(|x: u32| async move { Ok::<_, Infallible>(x + 1) }));
+    let answer: Result<u32, Error<Infallible>> = service.oneshot(1).await;
+    assert_eq!(answer, Ok(2));
+}
+
+#[test]
+fn it_goes_around_a_pooled_http_client() {
+    type Request = hyper::Request<Empty<Bytes>>;
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+    let gets = replay_fn(|request: &Request| Some(request.clone()));
+    fn clonable<S: Service<Request> + Clone + Send + Sync + 'static>(_: &S)
+    where
+        S::Future: Send,
+    {
+    }
+    clonable(&Stack::standard(gets).service(client));
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_goes_around_boxed_errors_and_between_towers_own_layers() {
+    let inner = Flaky::new([Step::Hang], || Ok::<_, BoxError>("answer"));
+    let service = ServiceBuilder::new()
+        .timeout(Duration::from_secs(1))
+        .concurrency_limit(10)
+        .layer(Stack::standard(ReplayClones).retry(retry()))
+        .timeout(ATTEMPT)
+        .concurrency_limit(10)
+        .service(inner.clone());
+    // tower's timeout is an error like any other, and is retried.
+    assert_eq!(service.oneshot(()).await.unwrap(), "answer");
+    let boxed = Stack::standard(ReplayClones).boxed::<_, ()>(inner);
+    assert_eq!(boxed.oneshot(()).await.unwrap(), "answer");
+    let from_plain = service_fn(|()| async { Err::<(), _>(broken()) });
+    let boxed = Stack::new().attempt_timeout(ATTEMPT).boxed(from_plain);
+    assert!(boxed.oneshot(()).await.unwrap_err().downcast_ref::<io::Error>().is_some());
+}
+
+fn client() -> impl Service<String, Response = usize, Error = Error<io::Error>, Future: Send> + Clone
+{
+    Stack::standard(ReplayClones)
+        .service(service_fn(|path: String| async move { Ok::<_, io::Error>(path.len()) }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_can_be_returned_from_a_function() {
+    assert_eq!(client().oneshot("four".to_owned()).await.unwrap(), 4);
+    let spawned = tokio::spawn(client().clone().oneshot("four".to_owned()));
+    assert_eq!(spawned.await.unwrap().unwrap(), 4);
+}
+
+#[derive(Debug)]
+enum Own {
+    Refused(Rejection),
+    Broken,
+}
+
+impl CarryRejection for Own {
+    fn from_rejection(rejection: Rejection) -> Self {
+        Self::Refused(rejection)
+    }
+
+    fn rejection(&self) -> Option<&Rejection> {
+        match self {
+            Self::Refused(rejection) => Some(rejection),
+            Self::Broken => None,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_speaks_the_users_own_error() {
+    let breaker = breaker(1);
+    let stack = Stack::standard(ReplayClones).circuit_breaker(breaker);
+    let service = stack.layer(service_fn(|()| async { Err::<(), _>(Own::Broken) }));
+    assert!(matches!(service.clone().oneshot(()).await, Err(Own::Broken)));
+    assert!(matches!(service.oneshot(()).await, Err(Own::Refused(Rejection::CircuitOpen(_)))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_need_not_be_clonable() {
+    struct Upload(Vec<u8>);
+    let sent_once = replay_fn(|_: &Upload| None);
+    let inner = service_fn(|upload: Upload| async move { Ok::<_, io::Error>(upload.0.len()) });
+    let service = Stack::standard(sent_once).service(inner.clone());
+    assert_eq!(service.oneshot(Upload(vec![0; 3])).await.unwrap(), 3);
+    let queue = BulkheadLayer::builder().queue(8, TOTAL).build().unwrap();
+    let service = Stack::new().total_timeout(TOTAL).bulkhead(queue).service(inner);
+    assert_eq!(service.oneshot(Upload(vec![0; 3])).await.unwrap(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn futures_need_be_neither_unpin_nor_sync_nor_send() {
+    let inner = service_fn(|x: u32| async move {
+        let (_pinned, local) = (PhantomPinned, std::rc::Rc::new(std::cell::Cell::new(x)));
+        tokio::task::yield_now().await;
+        Ok::<_, io::Error>(local.get())
+    });
+    let queue = BulkheadLayer::builder().queue(8, TOTAL).build().unwrap();
+    let service = Stack::standard(ReplayClones).bulkhead(queue).service(inner);
+    assert_eq!(service.oneshot(7).await.unwrap(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_that_a_stack_makes_shares_its_layers() {
+    let stack = Stack::standard(ReplayClones).bulkhead(BulkheadLayer::new(NonZeroU32::MIN));
+    let hangs = Flaky::new([Step::Hang], || Ok::<_, io::Error>("answer"));
+    let (one, other) =
+        (stack.clone().service::<_, ()>(hangs.clone()), stack.service::<_, ()>(hangs));
+    let mut call = Spawned::new(one.oneshot(()));
+    assert!(call.poll().is_pending());
+    assert_eq!(kind(other.clone().oneshot(()).await), "bulkhead_full");
+    drop(call);
+    assert_eq!(other.oneshot(()).await.unwrap(), "answer");
+}
+
+#[test]
+fn an_answer_that_is_there_needs_no_runtime() {
+    let queue = BulkheadLayer::builder().queue(8, TOTAL).build().unwrap();
+    let inner = || service_fn(|x: u32| async move { Ok::<_, io::Error>(x + 1) });
+    let rejecting = Stack::standard(ReplayClones).service(inner());
+    let queueing = Stack::standard(ReplayClones).bulkhead(queue).service(inner());
+    assert!(matches!(Spawned::new(rejecting.oneshot(1)).poll(), Poll::Ready(Ok(2))));
+    assert!(matches!(Spawned::new(queueing.oneshot(1)).poll(), Poll::Ready(Ok(2))));
+}
+
+#[test]
+fn an_unfilled_slot_costs_nothing() {
+    type Inner = Flaky<(), Failure>;
+    let inner: Inner = Flaky::new([], || Ok(()));
+    let bare: CallSpan<Inner> = Stack::new().layer(inner.clone());
+    assert_eq!(size_of_val(&bare), size_of::<Inner>());
+    let by_hand = TimeoutLayer::new(TOTAL).layer(inner.clone());
+    let stacked = Stack::new().attempt_timeout(TOTAL).layer(inner.clone());
+    assert_eq!(size_of_val(&stacked), size_of_val(&by_hand));
+    let _: Inner = bare.into_inner();
+    let _: buttress::timeout::Timeout<Inner, _> = stacked.into_inner();
+}
+
+// Errors.
+
+#[derive(Debug, thiserror::Error)]
+#[error("the order was not placed")]
+struct NotPlaced(#[source] io::Error);
+
+#[derive(Debug, thiserror::Error)]
+#[error("wrapped")]
+struct Wrapped(#[source] BoxError);
+
+fn chain<'a>(error: &'a (dyn StdError + 'static)) -> Vec<&'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cause_is_reached_through_six_layers() {
+    let inner = service_fn(|()| async { Err::<(), _>(NotPlaced(broken())) });
+    let error = Stack::standard(ReplayClones).service(inner).oneshot(()).await.unwrap_err();
+    let texts: Vec<_> = chain(&error).iter().map(ToString::to_string).collect();
+    assert_eq!(texts, ["the order was not placed", "broken"]);
+    assert!(matches!(error, Error::Service(NotPlaced(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cause_is_reached_through_six_layers_and_towers_own_between_them() {
+    let breaker = breaker(1);
+    let inner = service_fn(|()| async { Err::<(), BoxError>(NotPlaced(broken()).into()) });
+    let mut service = ServiceBuilder::new()
+        .layer(TimeoutLayer::new(Duration::from_secs(5)).including_readiness())
+        .timeout(Duration::from_secs(5))
+        .layer(RetryLayer::builder(ReplayClones).retries(0).build().unwrap())
+        .buffer(8)
+        .layer(BulkheadLayer::default())
+        .concurrency_limit(8)
+        .layer(BulkheadLayer::builder().queue(8, TOTAL).build().unwrap())
+        .map_err(|error: BoxError| BoxError::from(Wrapped(error)))
+        .layer(breaker)
+        .timeout(Duration::from_secs(5))
+        .layer(TimeoutLayer::new(TOTAL))
+        .service(inner);
+    let error = service.ready().await.unwrap().call(()).await.unwrap_err();
+    let texts: Vec<_> = chain(error.as_ref()).iter().map(ToString::to_string).collect();
+    assert_eq!(texts, ["wrapped", "the order was not placed", "broken"]);
+    assert!(error.rejection().is_none());
+
+    // And a rejection is found again, with all it says.
+    let error = service.ready().await.unwrap().call(()).await.unwrap_err();
+    let texts: Vec<_> = chain(error.as_ref()).iter().map(ToString::to_string).collect();
+    assert_eq!(texts, ["wrapped", "rejected", "circuit_breaker: the circuit is open"]);
+    let Some(Rejection::CircuitOpen(open)) = error.rejection() else { panic!("{error:?}") };
+    assert!(open.retry_after().is_some());
+}
+
+// What it says of itself.
+
+#[test]
+fn the_standard_stack_has_nothing_to_warn_of() {
+    let explanation = Stack::standard(ReplayClones).explain();
+    assert_eq!(explanation.warnings(), []);
+    assert_eq!(explanation.worst_time(), Some(Duration::from_secs(5)));
+    assert_eq!(explanation.most_calls(), 4);
+    let text = explanation.to_string();
+    let order = ["total timeout", "retry", "bulkhead", "circuit breaker", "attempt timeout"];
+    let at: Vec<_> = order.iter().map(|layer| text.find(layer).expect(layer)).collect();
+    assert!(at.is_sorted(), "{text}");
+    assert!(!text.contains("warning"));
+}
+
+/// The rules that a stack breaks.
+macro_rules! rules {
+    ($stack:expr) => {
+        $stack.explain().warnings().iter().map(|warning| warning.rule()).collect::<Vec<_>>()
+    };
+}
+
+#[test]
+fn each_rule_warns_of_what_it_is_for() {
+    let standard = || Stack::standard(ReplayClones);
+    let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+    let without_budget = RetryLayer::builder(ReplayClones).without_budget().build().unwrap();
+    let in_step = Backoff::constant(second / 10).jitter(Jitter::None).build().unwrap();
+    let in_step = RetryLayer::builder(ReplayClones).backoff(in_step).build().unwrap();
+    let breaker = CircuitBreakerLayer::builder;
+    let queue = BulkheadLayer::builder().queue(8, minute).build().unwrap();
+    let backpressure = BulkheadLayer::builder().backpressure().build().unwrap();
+    let pend = || breaker().pend().build().unwrap();
+
+    assert_eq!(rules!(Stack::new()), ["no_timeout"]);
+    assert_eq!(rules!(Stack::new().attempt_timeout(Duration::ZERO)), ["zero_timeout"]);
+    assert_eq!(
+        rules!(Stack::new().total_timeout(second).attempt_timeout(second)),
+        ["attempt_not_within_total"]
+    );
+    assert_eq!(rules!(standard().retry(without_budget)), ["no_budget"]);
+    assert_eq!(rules!(standard().retry(in_step)), ["no_jitter"]);
+    assert_eq!(
+        rules!(Stack::new().total_timeout(minute).retry(RetryLayer::new(ReplayClones))),
+        ["no_attempt_timeout"]
+    );
+    assert_eq!(rules!(standard().attempt_timeout(second * 3)), ["attempts_do_not_fit"]);
+    assert_eq!(
+        rules!(standard().circuit_breaker(breaker().time_window(second).build().unwrap())),
+        ["window_shorter_than_timeout"]
+    );
+    assert_eq!(
+        rules!(standard().circuit_breaker(breaker().slow_calls(second * 2, 0.5).build().unwrap())),
+        ["slow_after_timeout"]
+    );
+    assert_eq!(
+        rules!(standard().circuit_breaker(breaker().probe_lease(second).build().unwrap())),
+        ["lease_shorter_than_timeout"]
+    );
+    assert_eq!(
+        rules!(Stack::new().total_timeout(second).circuit_breaker(CircuitBreakerLayer::new())),
+        ["hangs_are_not_counted"]
+    );
+    assert_eq!(rules!(standard().bulkhead(queue)), ["queue_longer_than_total"]);
+    assert_eq!(rules!(standard().bulkhead(backpressure)), ["unseen_readiness"]);
+    let endpoint = Stack::new().attempt_timeout(second);
+    assert_eq!(rules!(endpoint.clone().circuit_breaker(pend())), ["pend_without_balancer"]);
+    assert_eq!(rules!(endpoint.clone().circuit_breaker(pend()).under_balancer()), [""; 0]);
+    assert_eq!(
+        rules!(endpoint.circuit_breaker(CircuitBreakerLayer::new()).under_balancer()),
+        ["reject_under_balancer"]
+    );
+    assert_eq!(
+        rules!(standard().circuit_breaker(pend()).under_balancer()),
+        ["unseen_readiness", "total_under_balancer"]
+    );
+}
+
+#[test]
+fn what_depends_on_the_request_is_not_guessed() {
+    let per_request = TimeoutLayer::per_request(|(): &()| TOTAL);
+    let stack = Stack::new().total_timeout(per_request).retry(RetryLayer::new(ReplayClones));
+    let explanation = stack.attempt_timeout(TOTAL).explain();
+    assert_eq!(explanation.worst_time(), None);
+    assert_eq!(explanation.warnings(), []);
+    assert!(explanation.to_string().contains("by request"));
+}
+
+#[test]
+fn the_longest_call_adds_up() {
+    let second = Duration::from_secs(1);
+    let backoff = Backoff::constant(second).build().unwrap();
+    let retry = RetryLayer::builder(ReplayClones).retries(2).backoff(backoff).build().unwrap();
+    let queue = BulkheadLayer::builder().queue(8, second * 10).build().unwrap();
+    let stack = Stack::new().retry(retry).bulkhead(queue).attempt_timeout(second * 100);
+    // Three attempts with their queue, two pauses, two waits for readiness.
+    assert_eq!(stack.explain().worst_time(), Some(second * (3 * 110 + 2 + 2)));
+}

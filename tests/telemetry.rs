@@ -1,0 +1,388 @@
+//! Spans and events, as a subscriber sees them.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use buttress::{
+    Error, Stack,
+    backoff::{Backoff, Jitter},
+    bulkhead::BulkheadLayer,
+    circuit_breaker::CircuitBreakerLayer,
+    retry::{ReplayClones, RetryBuilder, RetryLayer},
+    telemetry::field,
+    testing::{Flaky, Step, task::Spawned},
+    timeout::TimeoutLayer,
+};
+use tokio::time::advance;
+use tower::{Layer, ServiceExt};
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+    span,
+    subscriber::{DefaultGuard, set_default},
+};
+use tracing_subscriber::{
+    Layer as SubscriberLayer,
+    layer::{Context, SubscriberExt},
+    registry::{LookupSpan, Registry},
+};
+
+type Failure = Error<&'static str>;
+
+const PAUSE: Duration = Duration::from_millis(100);
+const BROKEN: Failure = Error::Service("broken");
+
+/// A span or an event: what it is called, its level, the span it is in, and its fields.
+#[derive(Clone, Debug)]
+struct Seen {
+    name: String,
+    level: Level,
+    within: Option<String>,
+    fields: Fields,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Fields(BTreeMap<&'static str, String>);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.insert(field.name(), format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.insert(field.name(), value.to_owned());
+    }
+}
+
+impl Seen {
+    fn get(&self, field: &str) -> Option<&str> {
+        self.fields.0.get(field).map(String::as_str)
+    }
+}
+
+#[derive(Clone, Default)]
+struct Capture {
+    spans: Arc<Mutex<Vec<(span::Id, Seen)>>>,
+    events: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Capture {
+    /// Captures what this thread emits, until the guard is dropped.
+    fn start() -> (Self, DefaultGuard) {
+        let capture = Self::default();
+        let guard = set_default(Registry::default().with(capture.clone()));
+        (capture, guard)
+    }
+
+    fn spans(&self) -> Vec<Seen> {
+        self.spans.lock().unwrap().iter().map(|(_, span)| span.clone()).collect()
+    }
+
+    /// The text, level and surrounding span of each event, and its fields.
+    fn events(&self) -> Vec<Seen> {
+        self.events.lock().unwrap().clone()
+    }
+
+    fn texts(&self) -> Vec<(Level, String)> {
+        self.events().into_iter().map(|event| (event.level, event.name)).collect()
+    }
+}
+
+impl<S> SubscriberLayer<S> for Capture
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, ctx: Context<'_, S>) {
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        let metadata = attributes.metadata();
+        let parent = ctx.span(id).and_then(|span| span.parent()).map(|span| span.name().to_owned());
+        let seen = Seen {
+            name: metadata.name().to_owned(),
+            level: *metadata.level(),
+            within: parent,
+            fields,
+        };
+        self.spans.lock().unwrap().push((id.clone(), seen));
+    }
+
+    fn on_record(&self, id: &span::Id, values: &span::Record<'_>, _: Context<'_, S>) {
+        let mut spans = self.spans.lock().unwrap();
+        let (_, span) = spans.iter_mut().rev().find(|(seen, _)| seen == id).expect("a known span");
+        values.record(&mut span.fields);
+    }
+
+    fn on_event(&self, event: &Event<'_>, ctx: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let name = fields.0.remove("message").unwrap_or_default();
+        let within = ctx.event_span(event).map(|span| span.name().to_owned());
+        let level = *event.metadata().level();
+        self.events.lock().unwrap().push(Seen { name, level, within, fields });
+    }
+}
+
+fn flaky(
+    steps: impl IntoIterator<Item = Step<&'static str, Failure>>,
+) -> Flaky<&'static str, Failure> {
+    Flaky::new(steps, || Ok("answer"))
+}
+
+fn retry() -> RetryBuilder<ReplayClones> {
+    let backoff = Backoff::constant(PAUSE).jitter(Jitter::None).build().unwrap();
+    RetryLayer::builder(ReplayClones).name("orders").backoff(backoff)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_has_a_span_and_each_of_its_attempts_another() {
+    let (capture, _guard) = Capture::start();
+    let inner = flaky([Step::Answer(Err(BROKEN)), Step::Hang]);
+    let stack = Stack::new().retry(retry().build().unwrap()).attempt_timeout(PAUSE);
+    assert_eq!(stack.layer(inner).oneshot(()).await, Ok("answer"));
+
+    let spans = capture.spans();
+    let names: Vec<_> = spans.iter().map(|span| (span.name.as_str(), span.level)).collect();
+    let (call, attempt) = (("call", Level::INFO), ("attempt", Level::INFO));
+    assert_eq!(names, [call, attempt, attempt, attempt]);
+    assert_eq!(
+        (spans[0].get(field::OUTCOME), spans[0].get(field::ERROR_TYPE)),
+        (Some("answered"), None)
+    );
+    let expected = [
+        ("1", "0", "transient", Some("transient")),
+        ("2", "100", "timed_out", Some("timed_out")),
+        ("3", "100", "success", None),
+    ];
+    for (span, (number, delay, outcome, error)) in spans[1..].iter().zip(expected) {
+        assert_eq!(span.within.as_deref(), Some("call"));
+        assert_eq!(span.get(field::LAYER), Some("orders"));
+        assert_eq!(span.get(field::ATTEMPT), Some(number));
+        assert_eq!(span.get(field::DELAY_MS), Some(delay));
+        assert_eq!(span.get(field::OUTCOME), Some(outcome));
+        assert_eq!(span.get(field::ERROR_TYPE), error);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_tells_what_came_of_it() {
+    let (capture, _guard) = Capture::start();
+    let _ = Stack::new().layer(flaky([Step::Answer(Err(BROKEN))])).oneshot(()).await;
+    let stack = Stack::new().attempt_timeout(PAUSE);
+    let _ = stack.layer(flaky([Step::Hang])).oneshot(()).await;
+    let told: Vec<_> = capture
+        .spans()
+        .iter()
+        .map(|span| {
+            (
+                span.get(field::OUTCOME).map(str::to_owned),
+                span.get(field::ERROR_TYPE).map(str::to_owned),
+            )
+        })
+        .collect();
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(told, [(text("error"), None), (text("rejected"), text("timed_out"))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_attempt_emits_is_in_its_span() {
+    let (capture, _guard) = Capture::start();
+    let inner = tower::service_fn(|()| {
+        tracing::info!("in call");
+        async {
+            tracing::info!("in poll");
+            tokio::task::yield_now().await;
+            tracing::info!("in a later poll");
+            Ok::<_, Failure>(())
+        }
+    });
+    let stack = Stack::standard(ReplayClones);
+    assert_eq!(stack.layer(inner).oneshot(()).await, Ok(()));
+    let within: Vec<_> = capture.events().into_iter().map(|event| event.within).collect();
+    assert_eq!(within, vec![Some("attempt".to_owned()); 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_warns_of_each_retry_and_of_giving_up() {
+    let (capture, _guard) = Capture::start();
+    let inner = Flaky::<(), Failure>::new([], || Err(BROKEN));
+    let _ = retry().retries(1).build().unwrap().layer(inner).oneshot(()).await;
+    let events = capture.events();
+    assert_eq!(
+        capture.texts(),
+        [
+            (Level::WARN, "call is retried".to_owned()),
+            (Level::WARN, "retrying was given up".to_owned())
+        ]
+    );
+    assert_eq!(events[0].get(field::LAYER), Some("orders"));
+    assert_eq!(events[0].get(field::ATTEMPT), Some("1"));
+    assert_eq!(events[0].get(field::OUTCOME), Some("transient"));
+    assert_eq!(events[0].get(field::DELAY_MS), Some("100"));
+    assert_eq!(events[1].get(field::ATTEMPT), Some("2"));
+    assert_eq!(events[1].get(field::REASON), Some("retries"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_not_retried_warns_of_nothing() {
+    let (capture, _guard) = Capture::start();
+    let fine = Stack::standard(ReplayClones).layer(flaky([]));
+    assert_eq!(fine.oneshot(()).await, Ok("answer"));
+    let never = retry().retries(0).build().unwrap();
+    let _ = never.layer(flaky([Step::Answer(Err(BROKEN))])).oneshot(()).await;
+    assert_eq!(capture.texts(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_warns_once_whatever_is_nested() {
+    let (capture, _guard) = Capture::start();
+    let outer = TimeoutLayer::new(PAUSE).name("total");
+    let service = outer.layer(TimeoutLayer::new(PAUSE * 2).layer(flaky([Step::Hang])));
+    assert!(service.oneshot(()).await.is_err());
+    assert_eq!(capture.texts(), [(Level::WARN, "call timed out".to_owned())]);
+    let events = capture.events();
+    assert_eq!(events[0].get(field::LAYER), Some("total"));
+    assert_eq!(events[0].get(field::LIMIT_MS), Some("100"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bulkhead_warns_of_refusals_and_tells_of_its_queue() {
+    let (capture, _guard) = Capture::start();
+    let layer =
+        BulkheadLayer::builder().name("pool").max_concurrent(1).queue(1, PAUSE).build().unwrap();
+    let service = layer.layer(flaky([Step::Hang]));
+    let mut first = Spawned::new(service.clone().oneshot(()));
+    let mut second = Spawned::new(service.clone().oneshot(()));
+    assert!(first.poll().is_pending() && second.poll().is_pending());
+    assert!(service.oneshot(()).await.is_err());
+    assert!(second.into_inner().await.is_err());
+    layer.handle().resize(7).unwrap();
+    let rejected = || (Level::WARN, "call rejected".to_owned());
+    assert_eq!(
+        capture.texts(),
+        [
+            (Level::DEBUG, "call queued".to_owned()),
+            rejected(),
+            rejected(),
+            (Level::DEBUG, "bulkhead resized".to_owned()),
+        ]
+    );
+    let events = capture.events();
+    assert!(events.iter().all(|event| event.get(field::LAYER) == Some("pool")));
+    assert_eq!(events[0].get(field::QUEUED), Some("1"));
+    assert_eq!(events[1].get(field::ERROR_TYPE), Some("bulkhead_full"));
+    assert_eq!(events[2].get(field::ERROR_TYPE), Some("queue_timed_out"));
+    assert_eq!(events[3].get(field::LIMIT), Some("7"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_states_of_a_breaker_have_fixed_levels() {
+    let (capture, _guard) = Capture::start();
+    let layer = CircuitBreakerLayer::builder()
+        .name("bank")
+        .consecutive_failures(1)
+        .open_for(PAUSE)
+        .open_jitter(0.0)
+        .probes(1)
+        .build()
+        .unwrap();
+    let service = layer.layer(flaky([Step::Answer(Err(BROKEN))]));
+    assert!(service.clone().oneshot(()).await.is_err());
+    assert!(service.clone().oneshot(()).await.is_err());
+    advance(PAUSE).await;
+    assert!(service.oneshot(()).await.is_ok());
+    layer.handle().disable();
+    assert_eq!(
+        capture.texts(),
+        [
+            (Level::ERROR, "circuit opened".to_owned()),
+            (Level::WARN, "call rejected".to_owned()),
+            (Level::WARN, "circuit half-open".to_owned()),
+            (Level::INFO, "circuit closed".to_owned()),
+            (Level::DEBUG, "circuit disabled".to_owned()),
+        ]
+    );
+    let events = capture.events();
+    assert!(events.iter().all(|event| event.get(field::LAYER) == Some("bank")));
+    assert!(events[0].get(field::REASON).is_some());
+    assert_eq!(events[0].get(field::OPEN_MS), Some("100"));
+    assert_eq!(events[1].get(field::ERROR_TYPE), Some("circuit_open"));
+    assert_eq!(events[1].get(field::RETRY_AFTER_MS), Some("100"));
+    assert_eq!(events[2].get(field::PROBES), Some("1"));
+}
+
+/// Listens to nothing, and counts what reaches it all the same.
+#[derive(Clone, Default)]
+struct Deaf(Arc<AtomicUsize>);
+
+impl Subscriber for Deaf {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        false
+    }
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        span::Id::from_u64(1)
+    }
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn event(&self, _: &Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+    fn enter(&self, _: &span::Id) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_built_when_nobody_listens() {
+    let deaf = Deaf::default();
+    let _guard = set_default(deaf.clone());
+    let stack = Stack::standard(ReplayClones).attempt_timeout(PAUSE);
+    let service = stack.layer(flaky([Step::Answer(Err(BROKEN)), Step::Hang]));
+    assert_eq!(service.oneshot(()).await, Ok("answer"));
+    assert_eq!(deaf.0.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_do_not_change_unnoticed() {
+    let names = [
+        field::LAYER,
+        field::ATTEMPT,
+        field::OUTCOME,
+        field::ERROR_TYPE,
+        field::DELAY_MS,
+        field::LIMIT_MS,
+        field::RETRY_AFTER_MS,
+        field::REASON,
+        field::OPEN_MS,
+        field::PROBES,
+        field::QUEUED,
+        field::LIMIT,
+    ];
+    assert_eq!(
+        names,
+        [
+            "layer",
+            "attempt",
+            "outcome",
+            "error.type",
+            "delay_ms",
+            "limit_ms",
+            "retry_after_ms",
+            "reason",
+            "open_ms",
+            "probes",
+            "queued",
+            "limit",
+        ]
+    );
+}
