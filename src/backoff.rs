@@ -204,3 +204,6 @@ impl BackoffBuilder {
         Ok(self.backoff)
     }
 }
+
+#[cfg(test)]
+mod tests;

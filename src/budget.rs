@@ -141,3 +141,6 @@ impl fmt::Debug for Budget {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests;

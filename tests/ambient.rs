@@ -76,7 +76,7 @@ async fn a_scope_ends_its_future_at_the_deadline() {
     assert!(scope.poll().is_pending());
     advance(SECOND).await;
     assert_eq!(scope.wakes(), 1);
-    assert_eq!(scope.poll(), Poll::Ready(Err(DeadlineExceeded::new("deadline"))));
+    assert!(matches!(scope.poll(), Poll::Ready(Err(DeadlineExceeded { .. }))));
     assert_eq!(*seen.lock().unwrap(), [Some(Duration::ZERO)]);
 }
 
@@ -207,7 +207,7 @@ async fn a_future_sees_the_deadline_of_who_polls_it() {
         TimeoutLayer::new(SECOND * 10).layer(Flaky::<(), Failure>::new([Step::Hang], || Ok(())));
     let mut call = Box::pin(service.oneshot(()));
     let hurried = Deadline::scope(Deadline::after(SECOND), &mut call).await;
-    assert_eq!(hurried, Err(DeadlineExceeded::new("deadline")));
+    assert!(matches!(hurried, Err(DeadlineExceeded { .. })));
     // Handed on, it has the time that is left of its own limit.
     let began = Instant::now();
     assert!(call.await.is_err());

@@ -1,0 +1,251 @@
+//! The same script on tower's own layers and on ours, with the same answers.
+//!
+//! Where we differ on purpose, and what shows it:
+//!
+//! - A time-out is a `Rejection` in the service's own error type, not a `BoxError`: compared here by
+//!   kind. tower cannot take a per-request limit.
+//! - tower's `Timeout` keeps the inner future until it is dropped itself; ours drops it before it
+//!   answers (`tests/timeout.rs`).
+//! - tower's `ConcurrencyLimit` keeps a permit until the future is dropped; ours gives the slot back
+//!   with the answer (`slots_come_back_earlier_than_towers`). The scripts here drop what has ended.
+//! - tower's `Retry` makes every attempt through one policy that also clones the last request; ours
+//!   moves it (`tests/retry.rs`). tower waits for readiness between attempts for ever, ours for
+//!   `readiness_wait`.
+//! - tower's `ConcurrencyLimit` panics when it is called without a permit; ours refuses.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::Poll,
+    time::Duration,
+};
+
+use buttress::{
+    BoxError, CarryRejection, Rejection,
+    backoff::{Backoff, Jitter},
+    bulkhead::BulkheadLayer,
+    retry::{ReplayClones, RetryLayer},
+    testing::{
+        Flaky, Reserving, Step,
+        task::{Spawned, SpawnedService},
+    },
+    timeout::TimeoutLayer,
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::time::{Instant, sleep};
+use tower::{
+    Layer, Service, ServiceExt, limit::ConcurrencyLimitLayer, retry::Policy, timeout::error::Elapsed,
+};
+
+type Inner = Flaky<u32, BoxError>;
+
+const MILLI: Duration = Duration::from_millis(1);
+
+fn flaky(steps: impl IntoIterator<Item = Step<u32, BoxError>>) -> Inner {
+    Flaky::new(steps, || Ok(0))
+}
+
+#[derive(Debug, PartialEq)]
+enum Answer {
+    Ok(u32),
+    Failed(String),
+    TimedOut,
+}
+
+fn answer(result: Result<u32, BoxError>) -> Answer {
+    match result {
+        Ok(number) => Answer::Ok(number),
+        Err(error) if error.is::<Elapsed>() => Answer::TimedOut,
+        Err(error) => match error.rejection() {
+            Some(Rejection::TimedOut(_)) => Answer::TimedOut,
+            Some(other) => panic!("{other}"),
+            None => Answer::Failed(error.to_string()),
+        },
+    }
+}
+
+/// What a caller can tell of a series of calls: each answer, and when it came.
+async fn transcript<L>(layer: L, script: Vec<Step<u32, BoxError>>) -> (Vec<(Answer, Duration)>, usize)
+where
+    L: Layer<Inner>,
+    L::Service: Service<(), Response = u32, Error = BoxError>,
+{
+    let calls = script.len();
+    let inner = flaky(script);
+    let handle = inner.handle();
+    let mut service = layer.layer(inner);
+    let began = Instant::now();
+    let mut seen = Vec::new();
+    for _ in 0..calls {
+        let result = service.ready().await.unwrap().call(()).await;
+        seen.push((answer(result), began.elapsed()));
+    }
+    assert_eq!(handle.violations(), []);
+    (seen, handle.calls())
+}
+
+/// A script from a seed, so that the same can be made twice.
+fn script(seed: u64) -> Vec<Step<u32, BoxError>> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    (0..50)
+        .map(|number| {
+            let result = if rng.random_bool(0.5) { Ok(number) } else { Err("broken".into()) };
+            match rng.random_range(0..4) {
+                0 => Step::Answer(result),
+                1 => Step::AnswerAfterPolls(rng.random_range(0..3), result),
+                2 => Step::Hang,
+                // At the limit, too: the answer wins in both.
+                _ => Step::AnswerAfter(MILLI * rng.random_range(1..200), result),
+            }
+        })
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn timeouts_give_the_same_answers_at_the_same_time() {
+    for seed in 0..50 {
+        let tower = tower::timeout::TimeoutLayer::new(MILLI * 100);
+        let ours = TimeoutLayer::new(MILLI * 100);
+        let total = ours.clone().including_readiness();
+        let expected = transcript(tower, script(seed)).await;
+        assert_eq!(transcript(ours, script(seed)).await, expected);
+        assert_eq!(transcript(total, script(seed)).await, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_limit_the_answer_wins_in_both() {
+    let at_the_limit = || vec![Step::AnswerAfter(MILLI * 100, Ok(7))];
+    let tower = transcript(tower::timeout::TimeoutLayer::new(MILLI * 100), at_the_limit()).await;
+    assert_eq!(tower.0, [(Answer::Ok(7), MILLI * 100)]);
+    assert_eq!(transcript(TimeoutLayer::new(MILLI * 100), at_the_limit()).await, tower);
+}
+
+/// Up to so many retries, a pause before each.
+#[derive(Clone)]
+struct UpTo(u32);
+
+impl Policy<(), u32, BoxError> for UpTo {
+    type Future = Pin<Box<dyn Future<Output = ()>>>;
+
+    fn retry(&mut self, (): &mut (), result: &mut Result<u32, BoxError>) -> Option<Self::Future> {
+        if result.is_ok() || self.0 == 0 {
+            return None;
+        }
+        self.0 -= 1;
+        Some(Box::pin(sleep(MILLI * 10)))
+    }
+
+    fn clone_request(&mut self, (): &()) -> Option<()> {
+        Some(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_give_the_same_answers_at_the_same_time() {
+    let without_hangs = |seed| {
+        let steps = script(seed).into_iter().map(|step| match step {
+            Step::Hang => Step::Answer(Err("broken".into())),
+            step => step,
+        });
+        steps.collect::<Vec<_>>()
+    };
+    for seed in 0..50 {
+        for retries in [0, 1, 3] {
+            let tower = tower::retry::RetryLayer::new(UpTo(retries));
+            let backoff = Backoff::constant(MILLI * 10).jitter(Jitter::None).build().unwrap();
+            let ours = RetryLayer::builder(ReplayClones).retries(retries).backoff(backoff).without_budget();
+            let expected = transcript(tower, without_hangs(seed)).await;
+            assert_eq!(transcript(ours.build().unwrap(), without_hangs(seed)).await, expected);
+        }
+    }
+}
+
+/// Many instances over one limit, step by step: who is ready, who is woken, who gets through.
+fn crowd<L>(layer: &L, seed: u64) -> Vec<String>
+where
+    L: Layer<Reserving<Inner>>,
+    L::Service: Service<(), Response = u32, Error = BoxError> + Clone,
+{
+    let inner = flaky((0..1_000).map(|number| Step::AnswerWhenReleased(Ok(number))));
+    let handle = inner.handle();
+    let service = layer.layer(Reserving::new(inner, usize::MAX));
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut instances: Vec<(u32, bool, SpawnedService<L::Service, ()>)> = Vec::new();
+    let mut calls: Vec<(u32, Spawned<_>)> = Vec::new();
+    let mut seen = Vec::new();
+    let mut next = 0;
+    for _ in 0..400 {
+        match rng.random_range(0..7) {
+            0 | 1 => {
+                instances.push((next, false, SpawnedService::new(service.clone())));
+                next += 1;
+            }
+            2 | 3 if !instances.is_empty() => {
+                let chosen = rng.random_range(0..instances.len());
+                let (number, ready, instance) = &mut instances[chosen];
+                *ready = instance.poll_ready().is_ready();
+                seen.push(format!("{number} ready: {ready}"));
+            }
+            4 => {
+                if let Some(chosen) = instances.iter().position(|(_, ready, _)| *ready) {
+                    let (number, _, mut instance) = instances.remove(chosen);
+                    let mut call = instance.call(());
+                    assert!(call.poll().is_pending());
+                    calls.push((number, call));
+                }
+            }
+            5 if !calls.is_empty() => {
+                let (number, mut call) = calls.remove(rng.random_range(0..calls.len()));
+                if rng.random_bool(0.5) {
+                    handle.release();
+                    assert!(matches!(call.poll(), Poll::Ready(Ok(_))));
+                }
+                seen.push(format!("{number} ends"));
+            }
+            6 if !instances.is_empty() => {
+                let (number, ..) = instances.remove(rng.random_range(0..instances.len()));
+                seen.push(format!("{number} leaves"));
+            }
+            _ => {}
+        }
+        let woken: Vec<_> =
+            instances.iter().filter(|(.., i)| i.is_woken()).map(|(number, ..)| number).collect();
+        seen.push(format!("{} under way, woken {woken:?}", calls.len()));
+    }
+    assert_eq!(handle.violations(), []);
+    seen
+}
+
+#[tokio::test(start_paused = true)]
+async fn backpressure_wakes_and_admits_whom_a_concurrency_limit_does() {
+    for seed in 0..200 {
+        let limit = 1 + u32::try_from(seed % 4).unwrap();
+        let tower = ConcurrencyLimitLayer::new(limit as usize);
+        let ours = BulkheadLayer::builder().max_concurrent(limit).backpressure().build().unwrap();
+        assert_eq!(crowd(&ours, seed), crowd(&tower, seed), "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_come_back_earlier_than_towers() {
+    fn next_is_ready<L>(layer: &L) -> bool
+    where
+        L: Layer<Inner>,
+        L::Service: Service<(), Response = u32, Error = BoxError> + Clone,
+    {
+        let service = layer.layer(flaky([]));
+        let mut kept = Spawned::new(service.clone().oneshot(()));
+        assert!(kept.poll().is_ready());
+        let mut first = SpawnedService::<_, ()>::new(service.clone());
+        assert!(first.poll_ready().is_ready());
+        let mut answered = first.call(());
+        assert!(answered.poll().is_ready());
+        let ready = SpawnedService::<_, ()>::new(service).poll_ready().is_ready();
+        drop(answered);
+        ready
+    }
+    let ours = BulkheadLayer::builder().max_concurrent(1).backpressure().build().unwrap();
+    assert!(next_is_ready(&ours));
+    assert!(!next_is_ready(&ConcurrencyLimitLayer::new(1)));
+}
