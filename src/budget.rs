@@ -20,8 +20,8 @@ const TOKEN: u64 = 1_000_000;
 ///
 /// A limit on the retries of one call does not bound a client: when everything fails, three retries
 /// a call are four times the load. A budget does. Each call pays in a share of a token, each retry
-/// takes out a whole one, and no more than the floor is ever saved up (one token, if the floor is
-/// less). So from the beginning, and after any idle time,
+/// takes out a whole one, and no more than the floor is ever saved up (one token and one deposit, if
+/// the floor is less). So from the beginning, and after any idle time,
 ///
 /// > retries <= ratio * calls + floor
 ///
@@ -73,7 +73,7 @@ impl Budget {
     fn from_units(deposit: u64, floor: u32) -> Self {
         let floor_units = u64::from(floor) * TOKEN;
         // Without room for one token and one deposit, a small floor would forbid every retry.
-        let most = if deposit == 0 { floor_units } else { floor_units.max(deposit).max(TOKEN) };
+        let most = if deposit == 0 { floor_units } else { floor_units.max(TOKEN + deposit) };
         let balance = AtomicU64::new(floor_units);
         Self { bucket: Arc::new(Bucket { balance, most, deposit }) }
     }

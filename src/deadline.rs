@@ -281,7 +281,8 @@ pub struct Hop {
 }
 
 impl Hop {
-    /// Runs a future and reports, beside its output, what the retry layers in it found out.
+    /// Runs a future and reports, beside its output, what the retry layers in it found out. What is
+    /// observed inside is not seen by an observer outside: it belongs to the answer of the inner one.
     pub fn observe<F: Future>(future: F) -> Observe<F> {
         Observe { future, hop: Self::default() }
     }

@@ -450,7 +450,8 @@ async fn what_is_dropped_still_holds_its_slot() {
         }
     }));
     drop(start(&service));
-    assert_eq!(*seen.lock().unwrap(), [1]);
+    let seen = seen.lock().unwrap().clone();
+    assert_eq!(seen, [1]);
     assert_eq!(layer.handle().in_flight(), 0);
 }
 

@@ -390,7 +390,7 @@ async fn requests_need_not_be_clonable() {
     struct Upload(Vec<u8>);
     let sent_once = replay_fn(|_: &Upload| None);
     let inner = service_fn(|upload: Upload| async move { Ok::<_, io::Error>(upload.0.len()) });
-    let service = Stack::standard(sent_once).service(inner.clone());
+    let service = Stack::standard(sent_once).service(inner);
     assert_eq!(service.oneshot(Upload(vec![0; 3])).await.unwrap(), 3);
     let queue = BulkheadLayer::builder().queue(8, TOTAL).build().unwrap();
     let service = Stack::new().total_timeout(TOTAL).bulkhead(queue).service(inner);

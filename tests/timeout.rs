@@ -35,8 +35,11 @@ fn timed_out(name: &str) -> Option<(&'static str, String)> {
     Some(("timed_out", name.to_owned()))
 }
 
+/// How much time each had left that was dropped.
+type Seen = Arc<Mutex<Vec<Option<Duration>>>>;
+
 /// Notes, when it is dropped, which deadline it sees.
-struct SeenOnDrop(Arc<Mutex<Vec<Option<Duration>>>>);
+struct SeenOnDrop(Seen);
 
 impl Drop for SeenOnDrop {
     fn drop(&mut self) {
@@ -45,11 +48,14 @@ impl Drop for SeenOnDrop {
     }
 }
 
+/// What was seen so far. Copied, for what is dropped when an assertion fails locks it again.
+fn seen_in(seen: &Seen) -> Vec<Option<Duration>> {
+    seen.lock().unwrap().clone()
+}
+
 /// A service that hangs, and what its futures saw when they were dropped.
-fn hangs_and_tells() -> (
-    impl Service<(), Response = (), Error = Failure, Future: Send> + Clone,
-    Arc<Mutex<Vec<Option<Duration>>>>,
-) {
+fn hangs_and_tells()
+-> (impl Service<(), Response = (), Error = Failure, Future: Send> + Clone, Seen) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&seen);
     let service = service_fn(move |()| {
@@ -121,9 +127,9 @@ async fn inner_future_is_dropped_before_the_rejection_is_returned() {
     advance(LIMIT).await;
     assert!(matches!(call.poll(), Poll::Ready(Err(Error::Rejected(Rejection::TimedOut(_))))));
     // The outer future is still there: it is the inner one that is gone.
-    assert_eq!(*seen.lock().unwrap(), [Some(Duration::ZERO)]);
+    assert_eq!(seen_in(&seen), [Some(Duration::ZERO)]);
     drop(call);
-    assert_eq!(seen.lock().unwrap().len(), 1);
+    assert_eq!(seen_in(&seen).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -135,7 +141,7 @@ async fn what_is_cancelled_sees_its_deadline() {
     assert!(call.poll().is_pending());
     advance(Duration::from_millis(30)).await;
     assert_eq!(call.cancel().holders(), 0);
-    assert_eq!(*seen.lock().unwrap(), [Some(Duration::from_millis(70))]);
+    assert_eq!(seen_in(&seen), [Some(Duration::from_millis(70))]);
     assert_eq!(Deadline::current(), None);
 }
 
@@ -152,7 +158,7 @@ async fn what_has_answered_is_dropped_under_its_deadline() {
     });
     let service = TimeoutLayer::new(LIMIT).layer(inner);
     assert_eq!(service.oneshot(()).await, Ok(()));
-    assert_eq!(*seen.lock().unwrap(), [Some(LIMIT)]);
+    assert_eq!(seen_in(&seen), [Some(LIMIT)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -306,27 +312,27 @@ async fn a_total_counts_waiting_and_calling_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_total_keeps_its_place_in_a_queue_of_the_service() {
+async fn an_idle_total_keeps_no_place_in_a_queue_of_the_service() {
     let reserving = Reserving::new(flaky([]), 1);
     let slots = reserving.handle();
     let mut holder = SpawnedService::<_, ()>::new(reserving.clone());
     assert!(holder.poll_ready().is_ready());
 
-    let mut first = SpawnedService::new(
-        TimeoutLayer::new(LIMIT).including_readiness().layer(reserving.clone()),
-    );
-    let mut second = SpawnedService::<_, ()>::new(reserving);
-    assert!(first.poll_ready().is_ready());
-    assert!(second.poll_ready().is_pending());
-    let mut call = first.call(());
-    assert!(call.poll().is_pending());
-    assert_eq!(slots.waiting(), 2);
+    let total = TimeoutLayer::new(LIMIT).including_readiness().layer(reserving.clone());
+    let mut idle = SpawnedService::<_, ()>::new(total);
+    assert!(idle.poll_ready().is_ready() && idle.poll_ready().is_ready());
+    assert_eq!(slots.waiting(), 0);
 
+    // Its call takes one, and keeps it.
+    let mut call = idle.call(());
+    assert!(call.poll().is_pending());
+    let mut later = SpawnedService::<_, ()>::new(reserving);
+    assert!(later.poll_ready().is_pending());
     drop(holder);
-    assert!(call.is_woken() && !second.is_woken());
+    assert!(call.is_woken() && !later.is_woken());
     assert_eq!(call.poll(), Poll::Ready(Ok("answer")));
-    drop(call);
-    assert!(second.poll_ready().is_ready());
+    assert!(later.poll_ready().is_ready());
+    assert_eq!(slots.unready_calls(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -78,7 +78,10 @@ fn each_jitter_spreads_as_its_formula_says() {
     assert!(close(spread(of(Jitter::Full), second), (0.5, uniform)));
     assert!(close(spread(of(Jitter::Equal), second), (0.75, uniform / 2.0)));
     let decorrelated = Backoff::exponential(second).cap(second * 9).jitter(Jitter::Decorrelated);
-    assert!(close(spread(decorrelated.build().unwrap(), second * 3), (2.0 / 3.0, uniform * 2.0 / 3.0)));
+    assert!(close(
+        spread(decorrelated.build().unwrap(), second * 3),
+        (2.0 / 3.0, uniform * 2.0 / 3.0)
+    ));
 }
 
 #[test]

@@ -80,6 +80,20 @@ fn the_bound_holds_across_threads() {
 }
 
 #[test]
+fn a_refund_is_what_was_taken() {
+    let budget = Budget::new(0.0, 5).unwrap();
+    let mut sent = budget.withdraw().unwrap();
+    sent.finish(|_| ());
+    drop(sent);
+    for _ in 0..100 {
+        let (one, other) = (budget.withdraw(), budget.withdraw());
+        assert!(one.is_some() && other.is_some());
+        drop((one, other));
+        assert_eq!(budget.bucket.balance.load(Ordering::Relaxed), 4 * TOKEN);
+    }
+}
+
+#[test]
 fn a_budget_of_nothing_gives_nothing() {
     let budget = Budget::new(0.0, 0).unwrap();
     assert_eq!((0..1_000).map(|_| call(&budget, 1)).sum::<u32>(), 0);

@@ -143,10 +143,11 @@ impl Round {
         config: &Config,
     ) -> Progress {
         if let Some(lease) = self.take(id) {
-            let ran = match lease.stage {
-                Stage::Ready => Duration::ZERO,
-                Stage::Readying | Stage::Called => now.saturating_duration_since(lease.since),
-            };
+            let ran = now.saturating_duration_since(lease.since);
+            if lease.stage == Stage::Ready && !panicked {
+                // The dependency was not asked anything.
+                return self.progress(config);
+            }
             self.unanswered = self.unanswered.saturating_add(ran);
             if panicked || ran >= config.abandoned_after {
                 self.failed += 1;

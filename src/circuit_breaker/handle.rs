@@ -97,7 +97,7 @@ impl Snapshot {
         self.state
     }
 
-    /// How many calls are in the window.
+    /// How many calls are in the window; none while the breaker is not closed.
     pub fn calls(&self) -> u64 {
         self.calls
     }

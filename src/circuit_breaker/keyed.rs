@@ -8,7 +8,10 @@ use std::{
     hash::{BuildHasher, Hash},
     marker::PhantomData,
     mem,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -22,9 +25,10 @@ use super::{
     admission::guard,
     layer::{Config, Facts, Settings},
     state::Core,
+    window::nanos,
 };
 use crate::{
-    CarryRejection, Classify, ConfigError,
+    CarryRejection, Classify, ConfigError, deadline,
     oneshot::Oneshot,
     outcome::choice::{Choice, Inherited},
     waiters::lock,
@@ -41,7 +45,10 @@ struct Keys<K> {
     shards: Box<[Mutex<Shard<K>>]>,
     hasher: RandomState,
     most_young: usize,
-    idle: Duration,
+    /// Nanoseconds.
+    idle: u64,
+    /// When all shards were last turned for idleness, in nanoseconds from the origin.
+    turned: AtomicU64,
 }
 
 type Map<K> = HashMap<K, Arc<Core>>;
@@ -49,13 +56,11 @@ type Map<K> = HashMap<K, Arc<Core>>;
 struct Shard<K> {
     young: Map<K>,
     old: Map<K>,
-    turned: Instant,
 }
 
 impl<K> Shard<K> {
     /// The old map, for the caller to drop after the lock.
-    fn turn(&mut self, now: Instant) -> Map<K> {
-        self.turned = now;
+    fn turn(&mut self) -> Map<K> {
         mem::replace(&mut self.old, mem::take(&mut self.young))
     }
 }
@@ -64,14 +69,14 @@ impl<K: Hash + Eq> Keys<K> {
     fn new(config: Arc<Config>, max_keys: usize, idle: Duration) -> Self {
         // So many shards that they are seldom contended, but no more than there are keys.
         let shards = if max_keys >= 1_024 { 16 } else { 1 };
-        let now = Instant::now();
-        let shard = || Shard { young: HashMap::new(), old: HashMap::new(), turned: now };
+        let shard = || Shard { young: HashMap::new(), old: HashMap::new() };
         Self {
             config,
             shards: (0..shards).map(|_| Mutex::new(shard())).collect(),
             hasher: RandomState::new(),
             most_young: (max_keys / shards / 2).max(1),
-            idle,
+            idle: nanos(idle),
+            turned: AtomicU64::new(0),
         }
     }
 
@@ -85,42 +90,39 @@ impl<K: Hash + Eq> Keys<K> {
 
     /// The breaker of a key, made if there is none.
     fn entry(&self, key: K) -> Arc<Core> {
-        let shard = self.shard(&key);
-        {
-            let shard = lock(shard);
-            if let Some(entry) = shard.young.get(&key) {
-                return Arc::clone(entry);
-            }
+        self.forget_idle(deadline::now());
+        let mut shard = lock(self.shard(&key));
+        if let Some(core) = shard.young.get(&key) {
+            return Arc::clone(core);
         }
-        let now = Instant::now();
-        let mut forgotten = None;
-        let mut locked = lock(shard);
-        let shard = &mut *locked;
-        if shard.young.len() >= self.most_young
-            || now.saturating_duration_since(shard.turned) >= self.idle
-        {
-            forgotten = Some(shard.turn(now));
-        }
-        let entry = match shard.old.remove(&key) {
-            Some(entry) => entry,
+        let full = shard.young.len() >= self.most_young;
+        let forgotten = full.then(|| shard.turn());
+        let core = match shard.old.remove(&key) {
+            Some(core) => core,
             None => Arc::new(Core::new(Arc::clone(&self.config))),
         };
-        let entry = Arc::clone(shard.young.entry(key).or_insert(entry));
-        drop(locked);
-        if forgotten.is_some() {
-            drop(forgotten);
-            self.turn_idle(now);
-        }
-        entry
+        shard.young.insert(key, Arc::clone(&core));
+        drop(shard);
+        drop(forgotten);
+        core
     }
 
-    /// Has the shards that nobody asks forget too.
-    fn turn_idle(&self, now: Instant) {
+    /// Turns all shards when the idle time has gone by: one caller does so, for all.
+    fn forget_idle(&self, now: Instant) {
+        let now = nanos(now.saturating_duration_since(self.config.origin));
+        let turned = self.turned.load(Ordering::Relaxed);
+        let idle = now.saturating_sub(turned);
+        if idle < self.idle {
+            return;
+        }
+        if self.turned.compare_exchange(turned, now, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return;
+        }
+        // Nobody came for so long that also what is young is old.
+        let turns = if idle / 2 >= self.idle { 2 } else { 1 };
         for shard in &self.shards {
-            let mut shard = lock(shard);
-            if now.saturating_duration_since(shard.turned) >= self.idle {
-                let forgotten = shard.turn(now);
-                drop(shard);
+            for _ in 0..turns {
+                let forgotten = lock(shard).turn();
                 drop(forgotten);
             }
         }

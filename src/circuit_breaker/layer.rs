@@ -317,7 +317,12 @@ impl Settings {
             Span::Time(time) => nanos(time) / BUCKETS as u64,
         };
         let (minimum_calls, max_open_for) = (self.minimum_calls(), self.max_open_for());
-        let needed = (self.probe_success_ratio * f64::from(self.probes)).ceil() as u32;
+        let share = |passed: u32| f64::from(passed) / f64::from(self.probes);
+        let mut needed = (self.probe_success_ratio * f64::from(self.probes)).ceil() as u32;
+        // The product of a ratio may round up past a whole number that would do.
+        if needed > 0 && share(needed - 1) >= self.probe_success_ratio {
+            needed -= 1;
+        }
         Config {
             name: self.name,
             span,

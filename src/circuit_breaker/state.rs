@@ -339,8 +339,17 @@ impl Core {
 
     /// Whether a probe that waits for its service still holds its lease.
     pub(super) fn probe_holds(&self, phase: Phase, lease: LeaseId) -> bool {
-        let machine = self.machine();
-        self.phase() == phase && machine.round.holds(lease)
+        let now = Instant::now();
+        let mut machine = self.machine();
+        let mut effects = Effects::default();
+        if self.phase() == phase {
+            let progress = machine.round.expire(now, &self.config);
+            self.advance(&mut machine, progress, None, now, &mut effects);
+        }
+        let holds = self.phase() == phase && machine.round.holds(lease);
+        drop(machine);
+        self.carry_out(effects);
+        holds
     }
 
     /// Counts a call of a closed breaker, and opens it if that was one too many.
@@ -457,7 +466,8 @@ impl Core {
             self.clear_window(phase.generation());
         }
         self.phase.store(phase.0, Ordering::Release);
-        if matches!(state, State::Closed | State::Disabled) {
+        // Who waits for a half-open breaker has no timer for the time that it is open again.
+        if state != State::HalfOpen {
             while let Some(waker) = machine.waiting.call_first() {
                 effects.wake.push(waker);
             }
@@ -470,11 +480,11 @@ impl Core {
     fn clear_window(&self, generation: u64) {
         match &self.window {
             Window::Calls(window) => window.reset(generation),
-            Window::Time(calls) => calls.reset(),
+            Window::Time(calls) => calls.reset(generation),
         }
         let cold = self.cold();
-        cold.failures.reset();
-        cold.slow.reset();
+        cold.failures.reset(generation);
+        cold.slow.reset(generation);
         cold.consecutive_failures.store(0, Ordering::Release);
     }
 
@@ -565,6 +575,10 @@ impl Core {
 
     /// What is in the window now.
     pub(super) fn totals(&self) -> Totals {
+        if !self.phase().is_closed() {
+            // What led to a trip is over, and what comes after is not counted here.
+            return Totals::default();
+        }
         match &self.window {
             Window::Calls(window) => window.totals(),
             Window::Time(calls) => {

@@ -185,6 +185,10 @@ pub(super) const BUCKETS: usize = 10;
 /// and an idle year costs nothing.
 #[derive(Debug)]
 pub(super) struct Buckets {
+    /// Whose calls are counted.
+    generation: AtomicU64,
+    /// The latest tick that was counted.
+    newest: AtomicU64,
     /// Generation (8 bits), lap (24), count (32).
     cells: [AtomicU64; BUCKETS],
 }
@@ -234,11 +238,16 @@ pub(super) fn nanos(duration: Duration) -> u64 {
 
 impl Buckets {
     pub(super) fn new() -> Self {
-        Self { cells: std::array::from_fn(|_| AtomicU64::new(0)) }
+        Self {
+            generation: AtomicU64::new(0),
+            newest: AtomicU64::new(0),
+            cells: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
     }
 
-    /// Empties all buckets. What still comes in for an older generation is not counted in a newer one.
-    pub(super) fn reset(&self) {
+    /// Empties all buckets for a new generation.
+    pub(super) fn reset(&self, generation: u64) {
+        self.generation.store(generation, Ordering::Release);
         for cell in &self.cells {
             cell.store(0, Ordering::Release);
         }
@@ -246,15 +255,21 @@ impl Buckets {
 
     #[inline]
     pub(super) fn add(&self, generation: u64, tick: Tick) {
+        // Before the cell is written, so that who finds it written knows how late it is.
+        if self.newest.load(Ordering::Acquire) < tick.0 {
+            self.newest.fetch_max(tick.0, Ordering::AcqRel);
+        }
         let tag = tick.tag(generation);
         let one_more = |cell: u64| {
             let count = cell as u32;
-            let written = (cell >> 32) as u32;
-            if written == tag {
+            if (cell >> 32) as u32 == tag {
                 return Some(u64::from(tag) << 32 | u64::from(count.saturating_add(1)));
             }
-            // Whoever was held up for a whole lap must not wipe out what was counted since.
-            (!is_newer(written, tag) || cell == 0).then_some(u64::from(tag) << 32 | 1)
+            // Whoever was held up for a whole lap, or for a change of state, must not wipe out what
+            // was counted since.
+            let newest = Tick(self.newest.load(Ordering::Acquire));
+            let current = self.generation.load(Ordering::Acquire) == generation;
+            (current && !newest.outlived(tick)).then_some(u64::from(tag) << 32 | 1)
         };
         let cell = &self.cells[tick.index()];
         let _ = cell.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
@@ -270,15 +285,5 @@ impl Buckets {
                 if ours { u64::from(cell as u32) } else { 0 }
             })
             .sum()
-    }
-}
-
-/// Whether tag `a` was given out after tag `b`, both counters wrapping.
-fn is_newer(a: u32, b: u32) -> bool {
-    let generations = (a >> 24).wrapping_sub(b >> 24) as u8;
-    let laps = a.wrapping_sub(b) & 0xFF_FFFF;
-    match generations {
-        0 => laps != 0 && laps < 1 << 23,
-        ahead => ahead < 128,
     }
 }

@@ -15,7 +15,7 @@ use tracing::Span;
 use super::{Replay, layer::Config, service::Parts};
 use crate::{
     Attempt, CarryRejection, Classify, Fault, Hop, NotReady, Outcome, Rejection, RetryHint,
-    backoff::between,
+    backoff::{Jitter, between},
     budget::Withdrawal,
     deadline::{self, enter_attempt, poll_timer},
     outcome::{hint, judge},
@@ -282,10 +282,15 @@ impl<Req, E: CarryRejection> Session<Req, E> {
         };
         let pause = match asked {
             Some(asked) if asked > config.hint_cap => return Err(Stop::Spent("hint")),
-            // Upwards only, or we would come before we are expected; and never all at once.
+            // Upwards only, or we would come before we are expected; and never all at once, also when
+            // all are told to come back now.
             Some(asked) => {
                 self.drawn = 0;
-                between(asked, asked.saturating_add(asked / 5), &mut rand::rng())
+                let spread = match config.backoff.jitter() {
+                    Jitter::None => Duration::ZERO,
+                    _ => config.backoff.ceiling(1).max(asked / 5),
+                };
+                between(asked, asked.saturating_add(spread), &mut rand::rng())
             }
             None => {
                 self.drawn = self.drawn.saturating_add(1);

@@ -159,7 +159,7 @@ impl<P, C> RetryBuilder<P, C> {
         self
     }
 
-    /// The longest pause that a server may ask for; a call that would have to wait longer is not
+    /// The longest pause that a server may ask for, jitter apart; a call that would have to wait longer is not
     /// retried. The default is 2 s: who is to wait longer had better hear so at once.
     pub fn hint_cap(mut self, cap: Duration) -> Self {
         self.config.hint_cap = cap;

@@ -10,7 +10,7 @@ use std::{
 
 use buttress::{
     circuit_breaker::{CircuitBreakerLayer, State},
-    testing::{PanicPoint, Step, task::SpawnedService},
+    testing::{PanicPoint, Step},
 };
 use futures::future::join_all;
 use tokio::time::{advance, timeout};
@@ -82,45 +82,46 @@ async fn half_open_admits_no_more_probes_than_configured_of_500_concurrent_calle
 
 #[test]
 fn half_open_admits_no_more_probes_than_configured_across_threads() {
+    // Real threads on a real clock: an open time of a nanosecond is over at once.
     let open_for = Duration::from_nanos(1);
-    let builder = ten_calls().open_for(open_for).max_open_for(open_for).consecutive_failures(1);
-    let rig = Rig::new(builder);
+    let rig =
+        Rig::new(ten_calls().open_for(open_for).max_open_for(open_for).consecutive_failures(1));
     for _ in 0..200 {
-        // Real threads on a real clock: an open time of a nanosecond is over at once.
+        rig.breaker.reset();
         rig.inner.push(Step::Answer(DOWN));
         assert!(rig.ready().call(()).poll().is_ready());
-        let callers = 4;
-        let barrier = Barrier::new(callers);
-        let probes: Vec<SpawnedService<_, ()>> = thread::scope(|scope| {
-            let asking = (0..callers).map(|_| {
-                let barrier = &barrier;
-                let clones: Vec<_> = (0..8).map(|_| rig.spawned()).collect();
-                scope.spawn(move || {
-                    barrier.wait();
-                    let mut clones = clones;
-                    clones.iter_mut().for_each(|clone| assert!(clone.poll_ready().is_ready()));
-                    clones
+        let barrier = Barrier::new(4);
+        let ready: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| {
+                    let mut clones: Vec<_> = (0..8).map(|_| rig.spawned()).collect();
+                    let barrier = &barrier;
+                    scope.spawn(move || {
+                        barrier.wait();
+                        for clone in &mut clones {
+                            assert!(clone.poll_ready().is_ready());
+                        }
+                        clones
+                    })
                 })
-            });
-            asking.collect::<Vec<_>>().into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });
-        assert_eq!(rig.seen().probes(), 3);
-        let before = rig.inner.calls();
-        for mut probe in probes {
+        assert_eq!((rig.state(), rig.seen().probes()), (State::HalfOpen, 3));
+        let sent = rig.inner.calls();
+        let mut under_way = Vec::new();
+        for _ in 0..3 {
             rig.inner.push(Step::Hang);
-            let mut call = probe.call(());
-            if let Poll::Ready(result) = call.poll() {
-                assert_refused(&result);
-            } else {
-                // Under way until the end of the round.
-                std::mem::drop(call);
-                break;
+        }
+        for mut service in ready {
+            let mut call = service.call(());
+            match call.poll() {
+                Poll::Ready(result) => assert_refused(&result),
+                Poll::Pending => under_way.push(call),
             }
         }
-        assert!(rig.inner.calls() - before <= 3);
-        rig.breaker.reset();
-        while rig.inner.calls() > 0 && rig.ready().call(()).poll().is_pending() {}
-        rig.breaker.reset();
+        assert_eq!((under_way.len(), rig.inner.calls() - sent), (3, 3));
+        assert_eq!(rig.seen().probes(), 3);
     }
 }
 
