@@ -143,3 +143,6 @@ pub use self::{
     service::CircuitBreaker,
     state::{State, TripReason},
 };
+
+#[cfg(test)]
+mod tests;

@@ -264,7 +264,7 @@ impl<T, R, B, K, A, C> Stack<T, R, B, K, A, C> {
     /// Judges the results by a function, for every layer that has no classifier of its own.
     ///
     /// The function sees what the service said, never a rejection of a layer. Under
-    /// [`service`](Self::service) the service's own error is inside an [`Error`](crate::Error):
+    /// [`service`](Self::service) the service's own error is inside an [`Error`]:
     ///
     /// ```
     /// use buttress::{Error, Fault, Outcome, Stack};
