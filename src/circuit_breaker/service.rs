@@ -26,6 +26,8 @@ pub struct CircuitBreaker<S, C> {
     admitted: Option<Phase>,
     /// What was decided when the breaker was not closed.
     readiness: Readiness<C>,
+    /// Whether it is not ready while the breaker is open, in place of refusing.
+    pends: bool,
 }
 
 /// Decided before the inner service is asked, and kept until `call` spends it.
@@ -39,7 +41,8 @@ enum Readiness<C> {
 
 impl<S, C> CircuitBreaker<S, C> {
     pub(super) fn new(inner: S, shared: Arc<Shared<C>>) -> Self {
-        Self { inner, shared, admitted: None, readiness: Readiness::Undecided }
+        let pends = shared.core().config().pend;
+        Self { inner, shared, admitted: None, readiness: Readiness::Undecided, pends }
     }
 }
 
@@ -64,20 +67,13 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        if self.admitted.is_none() {
-            match self.readiness {
-                Readiness::Undecided => self.admitted = self.shared.core().admit_closed(),
-                _ => return self.poll_unless_closed(cx),
+        if self.admitted.is_none() && !self.pends {
+            if let Readiness::Undecided = self.readiness {
+                self.admitted = self.shared.core().admit_closed();
             }
         }
         match self.admitted {
-            Some(phase) if self.stands(phase) => {
-                let polled = self.inner.poll_ready(cx);
-                if let Poll::Ready(Err(error)) = &polled {
-                    self.readiness_failed(phase, error);
-                }
-                polled
-            }
+            Some(phase) if !self.pends => self.poll_inner(phase, cx),
             _ => self.poll_unless_closed(cx),
         }
     }
@@ -103,12 +99,23 @@ where
 }
 
 impl<S, C> CircuitBreaker<S, C> {
-    /// Whether readiness that was given still stands. A breaker that pends takes it back when it has
-    /// opened since: a balancer asks once more before it calls, and takes another endpoint.
+    /// Readiness of the service, for a call that is let through.
     #[inline]
-    fn stands(&self, phase: Phase) -> bool {
-        let core = self.shared.core();
-        !core.config().pend || core.phase() == phase
+    fn poll_inner<Req>(&mut self, phase: Phase, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>>
+    where
+        S: Service<Req>,
+        S::Error: CarryRejection,
+        C: Classify<S::Response, S::Error>,
+    {
+        // Arm by arm, for a result that is handed on as a whole is copied once more.
+        match self.inner.poll_ready(cx) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => {
+                self.readiness_failed(phase, &error);
+                Poll::Ready(Err(error))
+            }
+        }
     }
 
     /// A service that fails to become ready has failed as one does that fails a call.
@@ -130,7 +137,14 @@ impl<S, C> CircuitBreaker<S, C> {
         S::Error: CarryRejection,
         C: Classify<S::Response, S::Error>,
     {
-        self.admitted = None;
+        if let Some(phase) = self.admitted {
+            if self.shared.core().phase() == phase {
+                return self.poll_inner(phase, cx);
+            }
+            // A breaker that pends takes back the readiness that it gave, if it has opened since: a
+            // balancer asks once more before it calls, and takes another endpoint.
+            self.admitted = None;
+        }
         let core = self.shared.core();
         loop {
             let decision = match &mut self.readiness {
@@ -156,9 +170,9 @@ impl<S, C> CircuitBreaker<S, C> {
                 Decision::Admitted { phase } => {
                     self.readiness = Readiness::Undecided;
                     self.admitted = Some(phase);
-                    return self.poll_ready(cx);
+                    return self.poll_inner(phase, cx);
                 }
-                Decision::Refused(_) if core.config().pend => {
+                Decision::Refused(_) if self.pends => {
                     Readiness::Pending(Waiting::join(&self.shared, cx))
                 }
                 Decision::Refused(refusal) => Readiness::Refused(refusal),

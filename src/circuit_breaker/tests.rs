@@ -417,12 +417,14 @@ impl Model {
             Ending::Answered(None) => {}
             Ending::Dropped { panicked } => {
                 let ran = if lease.stage == Stage::Ready { 0 } else { now - lease.since };
-                self.unanswered += ran;
                 if panicked || ran >= ABANDONED_AFTER {
                     self.failed += 1;
-                } else if self.unanswered >= LEASE {
-                    self.unanswered = 0;
-                    self.failed += 1;
+                } else {
+                    self.unanswered += ran;
+                    if self.unanswered >= LEASE {
+                        self.unanswered = 0;
+                        self.failed += 1;
+                    }
                 }
             }
         }

@@ -371,6 +371,20 @@ async fn a_probe_that_is_dropped_after_long_has_failed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_time_of_a_probe_that_has_failed_does_not_count_a_second_time() {
+    let rig = Rig::new(ten_calls());
+    rig.trip_and_wait().await;
+    rig.inner.push(Step::Hang);
+    assert!(timeout(LEASE - MS, rig.call()).await.is_err());
+    // One probe of three has failed, and may. The next caller is only in a hurry.
+    rig.inner.push(Step::Hang);
+    assert!(timeout(MS * 5, rig.call()).await.is_err());
+    assert_eq!((rig.state(), rig.seen().probes()), (State::HalfOpen, 0));
+    rig.answers(2, WELL).await;
+    assert_eq!(rig.state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_ready_probe_that_is_never_called_gives_its_slot_back() {
     for abandoned_after in [Duration::ZERO, MS, SECOND * 2] {
         let rig = Rig::new(ten_calls().probes(1).abandoned_after(abandoned_after));
