@@ -148,10 +148,12 @@ impl Round {
                 // The dependency was not asked anything.
                 return self.progress(config);
             }
-            self.unanswered = self.unanswered.saturating_add(ran);
             if panicked || ran >= config.abandoned_after {
                 self.failed += 1;
-            } else if self.unanswered >= config.probe_lease {
+                return self.progress(config);
+            }
+            self.unanswered = self.unanswered.saturating_add(ran);
+            if self.unanswered >= config.probe_lease {
                 self.unanswered = Duration::ZERO;
                 self.failed += 1;
             }

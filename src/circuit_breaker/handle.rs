@@ -48,7 +48,8 @@ impl CircuitBreakerHandle {
         self.core.force(State::ForcedOpen, false);
     }
 
-    /// Closes the breaker now, with an empty window, and lets it go on by itself.
+    /// Closes the breaker now, with an empty window, and lets it go on by itself. Nothing happens if it
+    /// is closed.
     pub fn force_closed(&self) {
         self.core.force(State::Closed, false);
     }
