@@ -23,19 +23,19 @@ enum PaymentError {
     Declined,
     #[error("the connection to the bank was lost")]
     ConnectionLost,
-    #[error("the bank was not asked")]
-    NotAsked(#[source] Rejection),
+    #[error("the bank gave no answer")]
+    NoAnswer(#[source] Rejection),
 }
 
 /// This is all that the layers need in order to speak in those words too.
 impl CarryRejection for PaymentError {
     fn from_rejection(rejection: Rejection) -> Self {
-        Self::NotAsked(rejection)
+        Self::NoAnswer(rejection)
     }
 
     fn rejection(&self) -> Option<&Rejection> {
         match self {
-            Self::NotAsked(rejection) => Some(rejection),
+            Self::NoAnswer(rejection) => Some(rejection),
             Self::Declined | Self::ConnectionLost => None,
         }
     }
@@ -47,7 +47,9 @@ fn answer(result: Result<Receipt, PaymentError>) -> String {
         Ok(Receipt(number)) => format!("200 receipt {number}"),
         Err(PaymentError::Declined) => "402 declined".to_owned(),
         Err(PaymentError::ConnectionLost) => "502 bank unreachable".to_owned(),
-        Err(PaymentError::NotAsked(rejection)) => match rejection.retry_after() {
+        // It was asked, and may have booked the payment.
+        Err(PaymentError::NoAnswer(Rejection::TimedOut(_))) => "504 outcome unknown".to_owned(),
+        Err(PaymentError::NoAnswer(rejection)) => match rejection.retry_after() {
             Some(wait) => format!("503 {}, come back in {:.0?}", rejection.kind(), wait),
             None => format!("503 {}", rejection.kind()),
         },

@@ -74,8 +74,10 @@ impl<L: Ledger> Admission<L> {
         let verdict = verdict(&self.ledger);
         unwinding.armed = false;
         drop(unwinding);
-        if let Status::Open(stamp) = mem::replace(&mut self.status, Status::Settled) {
-            self.ledger.finished(stamp, verdict);
+        match mem::replace(&mut self.status, Status::Settled) {
+            Status::Open(stamp) => self.ledger.finished(stamp, verdict),
+            Status::Panicked(stamp) => self.ledger.abandoned(stamp, true),
+            Status::Settled => {}
         }
     }
 }

@@ -56,7 +56,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// A budget of `ratio` retries a call (0 to 10), and `floor` more, which is also what it begins
+    /// A budget of `ratio` retries a call (0 to 10, in steps of a millionth), and `floor` more, which is also what it begins
     /// with.
     ///
     /// # Errors
@@ -136,7 +136,7 @@ impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Budget")
             .field("ratio", &self.ratio())
-            .field("floor", &(self.bucket.most / TOKEN))
+            .field("most", &(self.bucket.most as f64 / TOKEN as f64))
             .field("balance", &self.balance())
             .finish()
     }

@@ -22,7 +22,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::{DeadlineExceeded, Outcome};
+use crate::Outcome;
 
 thread_local! {
     static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -137,7 +137,7 @@ impl Deadline {
     ///
     /// # Errors
     ///
-    /// [`DeadlineExceeded`] if the future has not ended by then. A future that is ready wins over
+    /// [`DeadlineElapsed`] if the future has not ended by then. A future that is ready wins over
     /// its deadline.
     pub fn scope<F: Future>(at: Self, future: F) -> Scope<F> {
         Scope { at: at.at, future: Some(future), timer: None }
@@ -149,6 +149,11 @@ impl Deadline {
         Detached { future }
     }
 }
+
+/// A future was ended by the deadline of its [`Deadline::scope`]. It had begun: what it did is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the deadline elapsed")]
+pub struct DeadlineElapsed(());
 
 /// Thirty years: what tokio itself takes for an instant that never comes.
 const FAR_AWAY: Duration = Duration::from_secs(86_400 * 365 * 30);
@@ -175,7 +180,7 @@ pin_project! {
 }
 
 impl<F: Future> Future for Scope<F> {
-    type Output = Result<F::Output, DeadlineExceeded>;
+    type Output = Result<F::Output, DeadlineElapsed>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -191,7 +196,7 @@ impl<F: Future> Future for Scope<F> {
         }
         ready!(poll_timer(this.timer, *this.at, cx));
         this.future.set(None);
-        Poll::Ready(Err(DeadlineExceeded::by(None)))
+        Poll::Ready(Err(DeadlineElapsed(())))
     }
 }
 
@@ -210,7 +215,12 @@ pub(crate) fn poll_timer(
 ) -> Poll<()> {
     loop {
         if let Some(timer) = timer.as_mut().as_pin_mut() {
-            return timer.poll(cx);
+            let polled = timer.poll(cx);
+            // A timer is also pending when what was polled before it has used up the task's budget.
+            if polled.is_pending() && Instant::now() >= at {
+                return Poll::Ready(());
+            }
+            return polled;
         }
         timer.set(Some(sleep_until(at)));
     }

@@ -70,11 +70,12 @@ pub mod timeout;
 mod waiters;
 
 pub use self::{
-    deadline::{Attempt, Deadline, Detached, Hop, Observe, Scope},
+    deadline::{Attempt, Deadline, DeadlineElapsed, Detached, Hop, Observe, Scope},
     error::{
         BoxError, BulkheadFull, CarryRejection, CircuitOpen, ConfigError, DeadlineExceeded, Error,
         Name, NotReady, QueueTimedOut, Rejection, TimedOut,
     },
+    outcome::choice::{Inherited, Own},
     outcome::{Classify, ClassifyFn, DefaultClassifier, Fault, Outcome, RetryHint, classify_fn},
     stack::Stack,
 };

@@ -9,7 +9,7 @@ use std::{
 };
 
 use buttress::{
-    Attempt, BoxError, Deadline, DeadlineExceeded, Error, Hop,
+    Attempt, BoxError, Deadline, DeadlineElapsed, Error, Hop,
     retry::{ReplayClones, RetryLayer},
     testing::{Flaky, Step, task::Spawned},
     timeout::TimeoutLayer,
@@ -76,7 +76,7 @@ async fn a_scope_ends_its_future_at_the_deadline() {
     assert!(scope.poll().is_pending());
     advance(SECOND).await;
     assert_eq!(scope.wakes(), 1);
-    assert!(matches!(scope.poll(), Poll::Ready(Err(DeadlineExceeded { .. }))));
+    assert!(matches!(scope.poll(), Poll::Ready(Err(DeadlineElapsed { .. }))));
     assert_eq!(*seen.lock().unwrap(), [Some(Duration::ZERO)]);
 }
 
@@ -207,7 +207,7 @@ async fn a_future_sees_the_deadline_of_who_polls_it() {
         TimeoutLayer::new(SECOND * 10).layer(Flaky::<(), Failure>::new([Step::Hang], || Ok(())));
     let mut call = Box::pin(service.oneshot(()));
     let hurried = Deadline::scope(Deadline::after(SECOND), &mut call).await;
-    assert!(matches!(hurried, Err(DeadlineExceeded { .. })));
+    assert!(matches!(hurried, Err(DeadlineElapsed { .. })));
     // Handed on, it has the time that is left of its own limit.
     let began = Instant::now();
     assert!(call.await.is_err());

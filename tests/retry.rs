@@ -15,6 +15,7 @@ use buttress::{
     Error, Fault, Hop, NotReady, Outcome, QueueTimedOut, Rejection, RetryHint, TimedOut,
     backoff::{Backoff, Jitter},
     budget::Budget,
+    circuit_breaker::CircuitBreakerLayer,
     classify_fn,
     retry::{Replay, ReplayClones, RetryBuilder, RetryLayer, replay_fn},
     testing::{
@@ -863,4 +864,13 @@ async fn idle_time_saves_nothing_up() {
         let _ = service.clone().oneshot(()).await;
     }
     assert_eq!(handle.calls(), 10 + 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_hop_above_is_told_when_a_refusal_ended_the_retrying() {
+    let breaker = CircuitBreakerLayer::builder().consecutive_failures(1).build().unwrap();
+    let service = layer().layer(breaker.layer(failing()));
+    let (result, hop) = Hop::observe(service.oneshot("request")).await;
+    assert!(result.is_err());
+    assert_eq!((hop.retries_exhausted(), hop.told_to_stop()), (true, false));
 }

@@ -383,3 +383,18 @@ fn a_panic_of_the_service_leaves_no_deadline_behind() {
         assert_eq!(Deadline::current(), None, "{point:?}");
     }
 }
+
+#[tokio::test]
+async fn a_call_that_uses_up_the_budget_of_its_task_is_still_ended() {
+    // On the real clock: a paused one stands still while the task never waits.
+    let busy = service_fn(|(): ()| async {
+        loop {
+            tokio::task::consume_budget().await;
+        }
+        #[allow(unreachable_code)]
+        Ok::<(), Failure>(())
+    });
+    let service = TimeoutLayer::new(Duration::from_millis(20)).layer(busy);
+    let error = service.oneshot(()).await.unwrap_err();
+    assert_eq!(error.rejection().map(Rejection::kind), Some("timed_out"));
+}

@@ -158,8 +158,13 @@ impl QueuedBulkheadBuilder {
     ///
     /// # Errors
     ///
-    /// If no call may run, none may wait, or none may wait for any time.
+    /// If no call may run, none may wait, or none may wait for any time; or if the bulkhead is also to
+    /// push back.
     pub fn build(self) -> Result<QueuedBulkheadLayer, ConfigError> {
+        if self.bulkhead.when_full == WhenFull::Wait {
+            let rule = "a bulkhead either queues calls or pushes back";
+            return Err(ConfigError::new("backpressure", true, rule));
+        }
         let layer = self.bulkhead.build()?;
         let capacity = ConfigError::unless_counting("queue capacity", self.capacity)?;
         let max_wait = ConfigError::unless_positive("queue max_wait", self.max_wait)?;

@@ -1,7 +1,7 @@
 use std::{fmt, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use super::{
-    State,
+    State, TripReason,
     state::{Core, Phase},
 };
 use crate::waiters::Key;
@@ -39,6 +39,7 @@ impl CircuitBreakerHandle {
             closed,
             probes,
             retry_after: core.open_time_left(),
+            last_trip: core.last_trip(),
         }
     }
 
@@ -90,6 +91,7 @@ pub struct Snapshot {
     closed: u64,
     probes: u32,
     retry_after: Option<Duration>,
+    last_trip: Option<TripReason>,
 }
 
 impl Snapshot {
@@ -126,6 +128,11 @@ impl Snapshot {
     /// How many probes are under way.
     pub fn probes(&self) -> u32 {
         self.probes
+    }
+
+    /// Why it last opened; `None` if it never did.
+    pub fn last_trip(&self) -> Option<TripReason> {
+        self.last_trip
     }
 
     /// How long until an open breaker lets a probe through.

@@ -58,10 +58,18 @@ struct Shard<K> {
     old: Map<K>,
 }
 
-impl<K> Shard<K> {
-    /// The old map, for the caller to drop after the lock.
+impl<K: Hash + Eq> Shard<K> {
+    /// What is forgotten, for the caller to drop after the lock. What an operator has switched by hand
+    /// is not: else whoever sends enough other keys could undo it.
     fn turn(&mut self) -> Map<K> {
-        mem::replace(&mut self.old, mem::take(&mut self.young))
+        let forgotten = mem::replace(&mut self.old, mem::take(&mut self.young));
+        if !forgotten.values().any(|core| core.is_held()) {
+            return forgotten;
+        }
+        let (held, forgotten): (Map<K>, Map<K>) =
+            forgotten.into_iter().partition(|(_, core)| core.is_held());
+        self.old.extend(held);
+        forgotten
     }
 }
 
@@ -96,6 +104,12 @@ impl<K: Hash + Eq> Keys<K> {
             return Arc::clone(core);
         }
         let full = shard.young.len() >= self.most_young;
+        if full {
+            // Only a new key turns the maps: a known one would turn itself out.
+            if let Some(core) = shard.old.get(&key) {
+                return Arc::clone(core);
+            }
+        }
         let forgotten = full.then(|| shard.turn());
         let core = match shard.old.remove(&key) {
             Some(core) => core,
@@ -168,8 +182,9 @@ impl<K, F, C> KeyedBuilder<K, F, C> {
         }
     }
 
-    /// How many breakers there may be, at least 2; the default is 10,000, about 2 MB. Beyond it the
-    /// keys that were not used for longest are forgotten.
+    /// How many breakers there may be, at least 2; the default is 10,000, about 2 MB. Half as many keys
+    /// are remembered for certain; beyond that, those that were not used lately are forgotten first. A
+    /// breaker that an operator holds open or has disabled is never forgotten.
     pub fn max_keys(mut self, keys: usize) -> Self {
         self.max_keys = keys;
         self
@@ -255,7 +270,7 @@ impl<K: Hash + Eq, F, C> KeyedCircuitBreakerLayer<K, F, C> {
 
 impl<K, F, C> KeyedCircuitBreakerLayer<K, F, C> {
     pub(crate) fn facts(&self) -> Facts {
-        self.keys.config.facts()
+        Facts { keyed: true, ..self.keys.config.facts() }
     }
 
     /// The same breakers, with the stack's classifier where they have none of their own.

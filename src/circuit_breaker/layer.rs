@@ -48,6 +48,7 @@ pub(crate) struct Facts {
     pub(crate) probe_lease: Duration,
     pub(crate) abandoned_after: Duration,
     pub(crate) pend: bool,
+    pub(crate) keyed: bool,
 }
 
 impl Config {
@@ -84,6 +85,7 @@ impl Config {
             probe_lease: self.probe_lease,
             abandoned_after: self.abandoned_after,
             pend: self.pend,
+            keyed: false,
         }
     }
 }
@@ -411,7 +413,10 @@ impl<C> CircuitBreakerBuilder<C> {
         self
     }
 
-    /// How long the breaker stays open the first time. The default is 30 s, as Envoy ejects a host.
+    /// How long the breaker stays open the first time. The default is 30 s, as Envoy ejects a host. A
+    /// failure that asks for longer ([`RetryHint::After`](crate::RetryHint), or
+    /// [`Fault::Overloaded`](crate::Fault)) has it stay open for that long, up to
+    /// [`max_open_for`](Self::max_open_for).
     pub fn open_for(mut self, time: Duration) -> Self {
         self.settings.open_for = time;
         self

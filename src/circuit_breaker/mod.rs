@@ -87,7 +87,8 @@
 //! With [`pend`](CircuitBreakerBuilder::pend) it is not ready instead, and wakes who waits when a call
 //! may go through. Asked again, it takes back readiness that it gave before it opened: tower lets a
 //! caller rely on readiness until it calls, but a balancer that keeps ready endpoints asks once more,
-//! and would else be refused by the very endpoint that it means to avoid. A breaker [by key](CircuitBreakerBuilder::keyed) is always ready.
+//! and would else be refused by the very endpoint that it means to avoid. The service that was ready
+//! stays so in that instance, with whatever it reserved. A breaker [by key](CircuitBreakerBuilder::keyed) is always ready.
 //!
 //! # Clone
 //!

@@ -155,6 +155,7 @@ struct Machine {
     closed_at: Option<Instant>,
     opened: u64,
     closed: u64,
+    last_trip: Option<TripReason>,
     /// Who waits to be let through.
     waiting: Waiters,
     /// Who wants to know of a change of state.
@@ -424,6 +425,7 @@ impl Core {
         machine.trips = if was_well { 1 } else { machine.trips.saturating_add(1) };
         let open_for = self.config.open_time(machine.trips, hint);
         machine.last_open = open_for;
+        machine.last_trip = Some(reason);
         let until = now.saturating_duration_since(self.config.origin).saturating_add(open_for);
         self.cold().open_until.store(nanos(until), Ordering::Release);
         self.change(machine, State::Open, effects);
@@ -466,6 +468,10 @@ impl Core {
             self.clear_window(phase.generation());
         }
         self.phase.store(phase.0, Ordering::Release);
+        if state == State::Closed {
+            // After the phase: a late failure of the one before could else be the first of this one.
+            self.cold().consecutive_failures.store(0, Ordering::Release);
+        }
         // Who waits for a half-open breaker has no timer for the time that it is open again.
         if state != State::HalfOpen {
             while let Some(waker) = machine.waiting.call_first() {
@@ -485,7 +491,6 @@ impl Core {
         let cold = self.cold();
         cold.failures.reset(generation);
         cold.slow.reset(generation);
-        cold.consecutive_failures.store(0, Ordering::Release);
     }
 
     fn carry_out(&self, effects: Effects) {
@@ -559,6 +564,9 @@ impl Core {
         }
         let current = self.phase().state();
         if current != state || forget {
+            if state == State::ForcedOpen {
+                machine.last_trip = Some(TripReason::Forced);
+            }
             if state == State::Closed {
                 machine.closed_at = Some(now);
             }
@@ -601,6 +609,16 @@ impl Core {
                 (machine.opened, machine.closed, machine.round.under_way())
             }
         }
+    }
+
+    /// Whether an operator holds it open, or has taken it out.
+    pub(super) fn is_held(&self) -> bool {
+        matches!(self.phase().state(), State::ForcedOpen | State::Disabled)
+    }
+
+    /// Why it last opened.
+    pub(super) fn last_trip(&self) -> Option<TripReason> {
+        self.cold.get().and_then(|cold| lock(&cold.machine).last_trip)
     }
 
     /// How much of the open time is left.

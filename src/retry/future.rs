@@ -312,7 +312,12 @@ impl<Req, E: CarryRejection> Session<Req, E> {
 
     /// What to answer when there was no other attempt: why the call failed, not why it could not be
     /// tried again.
-    fn kept_or(&mut self, refusal: impl FnOnce() -> E) -> E {
+    fn kept_or(&mut self, config: &Config, refusal: impl FnOnce() -> E) -> E {
+        if let Some(outcome) = self.attempt.previous() {
+            Hop::report_exhausted();
+            let attempts = self.attempt.number() - 1;
+            telemetry::gave_up(config.name(), attempts, outcome, "refused");
+        }
         self.kept.take().unwrap_or_else(refusal)
     }
 }
@@ -351,7 +356,7 @@ where
                 StepProj::Readying { service, end, timer } => match service.poll_ready(cx) {
                     Poll::Ready(Ok(())) => session.call(service, parts),
                     Poll::Ready(Err(error)) => {
-                        return Poll::Ready(Err(session.kept_or(|| error)));
+                        return Poll::Ready(Err(session.kept_or(config, || error)));
                     }
                     Poll::Pending => {
                         // Past an ambient deadline nobody has to wait: its owner ends the call.
@@ -360,7 +365,7 @@ where
                         });
                         let Some(end) = own_end else { return Poll::Pending };
                         ready!(poll_timer(timer, end, cx));
-                        let error = session.kept_or(|| {
+                        let error = session.kept_or(config, || {
                             let not_ready =
                                 NotReady::by(config.name.clone(), config.readiness_wait);
                             let rejection = Rejection::from(not_ready);
@@ -378,7 +383,9 @@ where
                     };
                     let Some(fault) = parts.verdict(&result, span) else {
                         return Poll::Ready(match result {
-                            Err(error) if is_refusal(&error) => Err(session.kept_or(|| error)),
+                            Err(error) if is_refusal(&error) => {
+                                Err(session.kept_or(config, || error))
+                            }
                             result => result,
                         });
                     };

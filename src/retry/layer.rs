@@ -75,6 +75,10 @@ impl<P, C> RetryLayer<P, C> {
         &self.core.config.backoff
     }
 
+    pub(crate) fn hint_cap(&self) -> Duration {
+        self.core.config.hint_cap
+    }
+
     pub(crate) fn readiness_wait(&self) -> Duration {
         self.core.config.readiness_wait
     }
@@ -121,6 +125,7 @@ impl<S: Clone, P, C> Layer<S> for RetryLayer<P, C> {
 }
 
 /// Settings of a [`RetryLayer`].
+#[derive(Clone)]
 pub struct RetryBuilder<P, C = Inherited> {
     config: Config,
     replay: P,

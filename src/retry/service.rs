@@ -14,6 +14,9 @@ use super::{
 use crate::{CarryRejection, Classify, waiters::lock};
 
 /// Sends calls again that failed for a reason that may pass. See the [module docs](super).
+///
+/// Retries go to clones of the service as it was given to the layer: what is changed through
+/// [`get_mut`](Self::get_mut) is seen by first attempts only.
 pub struct Retry<S, P, C> {
     inner: S,
     parts: Arc<Parts<S, P, C>>,

@@ -91,6 +91,8 @@ struct RetryFacts {
     pauses: Vec<Duration>,
     all_pauses: Duration,
     readiness_wait: Duration,
+    /// The longest pause that a server can ask for.
+    hinted_pause: Duration,
     jitter: Jitter,
     budget: Option<f64>,
 }
@@ -140,6 +142,9 @@ impl<P, C> Describe for RetryLayer<P, C> {
             pauses,
             all_pauses: all_pauses.saturating_add(backoff.cap().saturating_mul(rest)),
             readiness_wait: self.readiness_wait(),
+            hinted_pause: self
+                .hint_cap()
+                .saturating_add(backoff.ceiling(1).max(self.hint_cap() / 5)),
             jitter: backoff.jitter(),
             budget: self.budget().map(|budget| budget.ratio()),
         });
@@ -227,22 +232,22 @@ impl Facts {
         self.attempt?.0
     }
 
-    /// What one attempt can take, the wait for a slot included.
-    fn longest_attempt(&self) -> Option<Duration> {
-        let queued = self.bulkhead.as_ref().and_then(|bulkhead| bulkhead.queue);
-        let queued = queued.map_or(Duration::ZERO, |(_, wait)| wait);
-        Some(self.attempt_limit()?.saturating_add(queued))
-    }
-
     fn worst_time(&self) -> Option<Duration> {
         if self.total.is_some() {
             return self.total_limit();
         }
-        let attempt = self.longest_attempt()?;
+        if self.bulkhead.as_ref().is_some_and(|bulkhead| bulkhead.queue.is_some())
+            || self.breaker.as_ref().is_some_and(|breaker| breaker.keyed)
+        {
+            // These wait in their future until the service is ready, however long that is.
+            return None;
+        }
+        let attempt = self.attempt_limit()?;
         let Some(retry) = &self.retry else { return Some(attempt) };
         let attempts = attempt.saturating_mul(retry.retries.saturating_add(1));
         let waits = retry.readiness_wait.saturating_mul(retry.retries);
-        Some(attempts.saturating_add(retry.all_pauses).saturating_add(waits))
+        let hinted = retry.hinted_pause.saturating_mul(retry.retries);
+        Some(attempts.saturating_add(retry.all_pauses.max(hinted)).saturating_add(waits))
     }
 
     /// How many attempts fit into the total if each takes all the time it may.

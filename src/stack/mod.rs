@@ -98,7 +98,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 pub use self::{
-    explain::{Explanation, Warning},
+    explain::{Describe, Explanation, Warning},
     lift::{Lift, LiftFuture},
     slot::{BulkheadSlot, CircuitBreakerSlot, Empty, Slot},
 };
@@ -295,7 +295,9 @@ impl<T, R, B, K, A, C> Stack<T, R, B, K, A, C> {
 
     /// Puts the stack around a service, whose error becomes [`Error<E>`](crate::Error).
     ///
-    /// For a service that fails with a [`BoxError`], see [`boxed`](Self::boxed).
+    /// For a service that fails with a [`BoxError`], see [`boxed`](Self::boxed). For one that is in a
+    /// stack already, use the stack as a [`Layer`]: its error can carry a rejection as it is, and put into
+    /// another `Error` its rejections would look like errors of a service.
     pub fn service<S, Req>(self, service: S) -> <Self as Layer<Lift<S, Error<S::Error>>>>::Service
     where
         S: Service<Req>,

@@ -72,7 +72,8 @@ pub struct TimeoutLayer<L = Fixed> {
 impl TimeoutLayer {
     /// Ends calls after `limit`, counted from `call`.
     ///
-    /// A limit of zero lets through only what is ready at once. `Duration::MAX` is no limit.
+    /// A limit of zero lets through only what is ready at once, and nothing that has another timeout
+    /// beneath. `Duration::MAX` is no limit.
     pub const fn new(limit: Duration) -> Self {
         Self { limit: Fixed(limit), name: None }
     }

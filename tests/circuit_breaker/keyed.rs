@@ -16,7 +16,9 @@ use futures::future::join_all;
 use tokio::time::{advance, timeout};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
-use super::{Answer, DOWN, Inner, LEASE, MS, OPEN_FOR, SECOND, WELL, assert_refused, ten_calls};
+use super::{
+    Answer, DOWN, Inner, LEASE, MS, OPEN_FOR, SECOND, WELL, assert_refused, is_refused, ten_calls,
+};
 
 /// A request: for which key, and what the dependency answers.
 type Request = (u64, Answer);
@@ -323,4 +325,34 @@ fn keyed_services_are_send_sync_and_clone_and_their_futures_are_send() {
     }
     let layer = ten_calls().keyed(|key: &u64| *key).build().unwrap();
     check(&layer.layer(Inner::new([], || WELL)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_in_use_do_not_turn_each_other_out() {
+    for (most, used) in [(2, 2), (100, 50)] {
+        let builder = CircuitBreakerLayer::builder().consecutive_failures(3);
+        let layer = builder.keyed(key).max_keys(most).build().unwrap();
+        let mut service = layer.layer(dependency());
+        let mut sent = 0;
+        for _ in 0..50 {
+            for key in 0..used {
+                let result = service.ready().await.unwrap().call((key, DOWN)).await;
+                sent += u64::from(!is_refused(&result));
+            }
+        }
+        assert_eq!(sent, used * 3, "{used} keys of {most}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_keys_do_not_undo_what_an_operator_has_switched() {
+    let layer = ten_calls().keyed(key).max_keys(4).build().unwrap();
+    let mut service = layer.layer(dependency());
+    let _ = service.ready().await.unwrap().call((0, WELL)).await;
+    layer.handle(&0).unwrap().force_open();
+    for stranger in 1..1_000 {
+        let _ = service.ready().await.unwrap().call((stranger, WELL)).await;
+    }
+    assert_eq!(layer.handle(&0).unwrap().state(), State::ForcedOpen);
+    assert_refused(&service.ready().await.unwrap().call((0, WELL)).await);
 }
