@@ -26,23 +26,30 @@ pub struct CircuitBreaker<S, C> {
     admitted: Option<Phase>,
     /// What was decided when the breaker was not closed.
     readiness: Readiness<C>,
-    /// Whether it is not ready while the breaker is open, in place of refusing.
-    pends: bool,
 }
 
 /// Decided before the inner service is asked, and kept until `call` spends it.
 enum Readiness<C> {
     Undecided,
+    /// A breaker that pends is asked each time, and this is when it last let a call through: apart
+    /// from `admitted`, so that a breaker which rejects does not have to ask what kind it is.
+    AskedAnew(Option<Phase>),
     Probe(Admitted<Shared<C>>),
     Refused(Refusal),
     /// Not ready until the breaker lets something through.
     Pending(Waiting<C>),
 }
 
+impl<C> Readiness<C> {
+    fn fresh(core: &Core) -> Self {
+        if core.config().pend { Self::AskedAnew(None) } else { Self::Undecided }
+    }
+}
+
 impl<S, C> CircuitBreaker<S, C> {
     pub(super) fn new(inner: S, shared: Arc<Shared<C>>) -> Self {
-        let pends = shared.core().config().pend;
-        Self { inner, shared, admitted: None, readiness: Readiness::Undecided, pends }
+        let readiness = Readiness::fresh(shared.core());
+        Self { inner, shared, admitted: None, readiness }
     }
 }
 
@@ -67,14 +74,15 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        if self.admitted.is_none() && !self.pends {
-            if let Readiness::Undecided = self.readiness {
-                self.admitted = self.shared.core().admit_closed();
+        if self.admitted.is_none() {
+            match self.readiness {
+                Readiness::Undecided => self.admitted = self.shared.core().admit_closed(),
+                _ => return self.poll_unless_closed(cx),
             }
         }
         match self.admitted {
-            Some(phase) if !self.pends => self.poll_inner(phase, cx),
-            _ => self.poll_unless_closed(cx),
+            Some(phase) => self.poll_inner(phase, cx),
+            None => self.poll_unless_closed(cx),
         }
     }
 
@@ -137,17 +145,16 @@ impl<S, C> CircuitBreaker<S, C> {
         S::Error: CarryRejection,
         C: Classify<S::Response, S::Error>,
     {
-        if let Some(phase) = self.admitted {
-            if self.shared.core().phase() == phase {
-                return self.poll_inner(phase, cx);
-            }
-            // A breaker that pends takes back the readiness that it gave, if it has opened since: a
-            // balancer asks once more before it calls, and takes another endpoint.
-            self.admitted = None;
-        }
         let core = self.shared.core();
         loop {
             let decision = match &mut self.readiness {
+                // A breaker that pends takes back the readiness that it gave, if it has opened since:
+                // a balancer asks once more before it calls, and takes another endpoint.
+                Readiness::AskedAnew(Some(phase)) if core.phase() == *phase => {
+                    let phase = *phase;
+                    return self.poll_inner(phase, cx);
+                }
+                Readiness::AskedAnew(_) | Readiness::Undecided => core.admit(),
                 Readiness::Probe(probe) => match probe.probe() {
                     Some((phase, lease)) if core.probe_holds(phase, lease) => {
                         let polled = ready!(probe.run(|| self.inner.poll_ready(cx)));
@@ -163,16 +170,19 @@ impl<S, C> CircuitBreaker<S, C> {
                 // A readiness error would be the end of the service, so `call` refuses. The inner
                 // service is left alone: it may be what is stuck, and asking it may reserve.
                 Readiness::Refused(_) => return Poll::Ready(Ok(())),
-                Readiness::Undecided => core.admit(),
                 Readiness::Pending(waiting) => ready!(waiting.poll(cx)),
             };
             self.readiness = match decision {
                 Decision::Admitted { phase } => {
-                    self.readiness = Readiness::Undecided;
-                    self.admitted = Some(phase);
+                    if core.config().pend {
+                        self.readiness = Readiness::AskedAnew(Some(phase));
+                    } else {
+                        self.readiness = Readiness::Undecided;
+                        self.admitted = Some(phase);
+                    }
                     return self.poll_inner(phase, cx);
                 }
-                Decision::Refused(_) if self.pends => {
+                Decision::Refused(_) if core.config().pend => {
                     Readiness::Pending(Waiting::join(&self.shared, cx))
                 }
                 Decision::Refused(refusal) => Readiness::Refused(refusal),
@@ -189,7 +199,10 @@ impl<S, C> CircuitBreaker<S, C> {
     #[cold]
     fn admit_call(&mut self) -> Result<Admitted<Shared<C>>, Refusal> {
         let core = self.shared.core();
-        match mem::replace(&mut self.readiness, Readiness::Undecided) {
+        match mem::replace(&mut self.readiness, Readiness::fresh(core)) {
+            Readiness::AskedAnew(Some(phase)) if core.phase() == phase => {
+                Ok(admitted(&self.shared, phase, None))
+            }
             Readiness::Probe(mut probe) => match probe.probe() {
                 Some((phase, lease)) => match core.begin_probe(phase, lease) {
                     Decision::Probe { lease: same, .. } if same == lease => Ok(probe),
@@ -200,7 +213,7 @@ impl<S, C> CircuitBreaker<S, C> {
             },
             Readiness::Refused(refusal) => Err(refusal),
             // Called without having been ready, which no caller should.
-            Readiness::Undecided | Readiness::Pending(_) => {
+            Readiness::Undecided | Readiness::AskedAnew(_) | Readiness::Pending(_) => {
                 guard(&self.shared, core.begin(core.admit()))
             }
         }
