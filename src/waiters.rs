@@ -136,8 +136,8 @@ impl Waiters {
     }
 }
 
-/// Locks, also after a panic: every invariant here is restored before a lock is released, and no
-/// code of a user runs under one.
+/// Locks, also after a panic. What is under these locks is whole at every point where a user's code
+/// could panic: none runs but the `Clone` of a retried service, and the `Hash` and `Eq` of a key.
 pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -95,8 +95,7 @@ where
                 return ResponseFuture::called(future, admission, ());
             }
         }
-        let admitted = self.admit_call();
-        match admitted {
+        match self.admit_call() {
             Ok(mut admission) => {
                 let future = admission.run(|| self.inner.call(request));
                 ResponseFuture::called(future, admission, ())
