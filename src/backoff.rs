@@ -1,8 +1,13 @@
 //! How long to wait before trying again: pure delays, no clock.
 
-use std::time::Duration;
+use std::{
+    cell::RefCell,
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hasher},
+    time::Duration,
+};
 
-use rand::{Rng, RngExt};
+use rand::{Rng, RngExt, SeedableRng, rngs::SmallRng};
 
 use crate::ConfigError;
 
@@ -139,6 +144,22 @@ impl Backoff {
             }
         }
     }
+}
+
+thread_local! {
+    static RNG: RefCell<SmallRng> = RefCell::new(seeded());
+}
+
+/// A generator that no other thread, and no other process, is in step with: the standard library takes
+/// the seed of its hash maps from the system.
+fn seeded() -> SmallRng {
+    SmallRng::seed_from_u64(RandomState::new().build_hasher().finish())
+}
+
+/// Draws from this thread's generator.
+pub(crate) fn draw<T>(draw: impl Fn(&mut SmallRng) -> T) -> T {
+    // A call can be dropped, and a breaker open, while the thread that held it is torn down.
+    RNG.try_with(|rng| draw(&mut rng.borrow_mut())).unwrap_or_else(|_| draw(&mut seeded()))
 }
 
 /// A duration between two others, both included, to the nanosecond: rounding to whole seconds or

@@ -59,6 +59,8 @@ pub mod bulkhead;
 pub mod circuit_breaker;
 mod deadline;
 mod error;
+#[cfg(feature = "http")]
+pub mod http;
 mod oneshot;
 mod outcome;
 pub mod retry;

@@ -49,8 +49,13 @@ pub enum RetryHint {
     After(Duration),
     /// Do not retry, however the call ended.
     Stop,
-    /// The request is proven not to have reached the service.
+    /// The request is proven not to have reached the service: it may be sent again even if it must
+    /// not be repeated.
     Unsent,
+    /// The service says that it has not processed the request, as HTTP/2's `REFUSED_STREAM` does. It is
+    /// sent again once, at once, which counts neither as an attempt nor against the budget (gRPC
+    /// proposal A6 calls that a transparent retry); after that it is as [`Unsent`](Self::Unsent).
+    Unprocessed,
 }
 
 /// Judges an answer.

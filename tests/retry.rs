@@ -384,14 +384,17 @@ async fn a_hint_beyond_the_deadline_ends_the_retrying() {
 
 #[tokio::test(start_paused = true)]
 async fn hints_of_a_server_do_not_bring_clients_into_step() {
-    let hint = Hints(RetryHint::After(Duration::ZERO));
+    let overloaded = Fault::Overloaded { retry_after: Some(Duration::ZERO) };
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
     let inner = service_fn(move |()| {
         log.lock().unwrap().push(Instant::now());
         async { Err::<(), _>(BROKEN) }
     });
-    let layer = RetryLayer::builder(ReplayClones).retries(1).without_budget().classify(hint);
+    let layer = RetryLayer::builder(ReplayClones)
+        .retries(1)
+        .without_budget()
+        .classify_fn(move |_: Result<&(), &Failure>| Outcome::Failure(overloaded));
     let service = layer.build().unwrap().layer(inner);
     futures::future::join_all((0..200).map(|_| service.clone().oneshot(()))).await;
     // "Come back now" is no reason for all to come back in one instant.

@@ -1,11 +1,11 @@
-use rand::{SeedableRng, rngs::StdRng};
+use rand::{SeedableRng, rngs::SmallRng};
 
 use super::*;
 
 const MILLI: Duration = Duration::from_millis(1);
 
-fn rng() -> StdRng {
-    StdRng::seed_from_u64(7)
+fn rng() -> SmallRng {
+    SmallRng::seed_from_u64(7)
 }
 
 fn every_kind() -> Vec<Backoff> {

@@ -18,7 +18,7 @@ use super::{
     window::{Buckets, CallWindow, Recorded, Sample, Span, Tick, Totals, nanos},
 };
 use crate::{
-    backoff::between,
+    backoff::{between, draw},
     telemetry,
     waiters::{Key, Waiters, lock},
 };
@@ -731,7 +731,7 @@ impl Config {
         // Upwards only: the dependency is never asked sooner than it was promised.
         let longest = asked.as_secs_f64() * (1.0 + self.open_jitter);
         let longest = Duration::try_from_secs_f64(longest).unwrap_or(Duration::MAX);
-        between(asked, longest.max(asked), &mut rand::rng())
+        draw(|rng| between(asked, longest.max(asked), rng))
     }
 
     /// The length of a bucket in nanoseconds.

@@ -15,7 +15,7 @@ use tracing::Span;
 use super::{Replay, layer::Config, service::Parts};
 use crate::{
     Attempt, CarryRejection, Classify, Fault, Hop, NotReady, Outcome, Rejection, RetryHint,
-    backoff::{Jitter, between},
+    backoff::{Jitter, between, draw},
     budget::Withdrawal,
     deadline::{self, enter_attempt, poll_timer},
     outcome::{hint, judge},
@@ -69,6 +69,14 @@ impl<Req> Replayable<Req> {
         match replay.replay_unsent(&original) {
             Some(copy) => (copy, Self::IfUnsent(original)),
             None => (original, Self::No),
+        }
+    }
+
+    /// Makes a kept request ready to be sent again; `false` if it was not kept, or can no more be sent.
+    fn prepare<P: Replay<Req>>(&self, replay: &P) -> bool {
+        match self {
+            Self::No => false,
+            Self::IfUnsent(original) | Self::Yes(original) => replay.prepare(original),
         }
     }
 }
@@ -190,6 +198,8 @@ struct Session<Req, E> {
     /// How many pauses the backoff has been asked for since it last began anew.
     drawn: u32,
     pause: Duration,
+    /// Whether the request was already sent again without counting as an attempt.
+    resent: bool,
     /// Paid for the retry that is being prepared. Dropped before it is sent, it is paid back.
     withdrawal: Option<Withdrawal>,
 }
@@ -213,6 +223,7 @@ impl<Req, E: CarryRejection> Session<Req, E> {
             kept: None,
             drawn: 0,
             pause: Duration::ZERO,
+            resent: false,
             withdrawal: None,
         }
     }
@@ -226,16 +237,23 @@ impl<Req, E: CarryRejection> Session<Req, E> {
         result: Result<T, E>,
     ) -> Result<Duration, Result<T, E>>
     where
+        P: Replay<Req>,
         C: Classify<T, E>,
     {
         let config = parts.config();
         let outcome = Outcome::Failure(fault);
         let hint = hint(parts.classifier(), result.as_ref());
-        match self.decide(config, fault, hint) {
+        let attempt = self.attempt;
+        let decided = if hint == RetryHint::Unprocessed && self.resend(parts.replay()) {
+            Ok(Duration::ZERO)
+        } else {
+            self.attempt = attempt.next(outcome);
+            self.decide(attempt.number(), config, parts.replay(), fault, hint)
+        };
+        match decided {
             Ok(pause) => {
-                telemetry::retrying(config.name(), self.attempt.number(), outcome, pause);
+                telemetry::retrying(config.name(), attempt.number(), outcome, pause);
                 self.pause = pause;
-                self.attempt = self.attempt.next(outcome);
                 // A response goes before the pause: it may hold a connection or a permit.
                 self.kept = result.err();
                 Ok(pause)
@@ -252,27 +270,40 @@ impl<Req, E: CarryRejection> Session<Req, E> {
                         what
                     }
                 };
-                telemetry::gave_up(config.name(), self.attempt.number(), outcome, reason);
+                telemetry::gave_up(config.name(), attempt.number(), outcome, reason);
                 Err(result)
             }
         }
     }
 
-    /// Decides whether a failure is retried, and after what pause. All that could end the retrying is
-    /// looked at here, before the pause.
-    fn decide(&mut self, config: &Config, fault: Fault, hint: RetryHint) -> Result<Duration, Stop> {
+    /// Whether the request is sent again as if it had not been sent: once, and only if it was kept.
+    fn resend<P: Replay<Req>>(&mut self, replay: &P) -> bool {
+        !std::mem::replace(&mut self.resent, true) && self.replay.prepare(replay)
+    }
+
+    /// Decides whether the failure of attempt `number` is retried, and after what pause. All that could
+    /// end the retrying is looked at here, before the pause.
+    fn decide<P: Replay<Req>>(
+        &mut self,
+        number: u32,
+        config: &Config,
+        replay: &P,
+        fault: Fault,
+        hint: RetryHint,
+    ) -> Result<Duration, Stop> {
         if hint == RetryHint::Stop {
             return Err(Stop::Told);
         }
         if config.retries == 0 {
             return Err(Stop::NotReplayable);
         }
-        if self.attempt.number() > config.retries {
+        if number > config.retries {
             return Err(Stop::Spent("retries"));
         }
+        let unsent = matches!(hint, RetryHint::Unsent | RetryHint::Unprocessed);
         match self.replay {
             Replayable::Yes(_) => {}
-            Replayable::IfUnsent(_) if hint == RetryHint::Unsent => {}
+            Replayable::IfUnsent(_) if unsent => {}
             Replayable::IfUnsent(_) | Replayable::No => return Err(Stop::NotReplayable),
         }
         let asked = match (hint, fault) {
@@ -282,19 +313,20 @@ impl<Req, E: CarryRejection> Session<Req, E> {
         };
         let pause = match asked {
             Some(asked) if asked > config.hint_cap => return Err(Stop::Spent("hint")),
-            // Upwards only, or we would come before we are expected; and never all at once, also when
-            // all are told to come back now.
+            // Upwards only, or we would come before we are expected; and not all at once, unless that
+            // is just what was asked of this call.
             Some(asked) => {
                 self.drawn = 0;
                 let spread = match config.backoff.jitter() {
+                    _ if hint == RetryHint::After(Duration::ZERO) => Duration::ZERO,
                     Jitter::None => Duration::ZERO,
                     _ => config.backoff.ceiling(1).max(asked / 5),
                 };
-                between(asked, asked.saturating_add(spread), &mut rand::rng())
+                draw(|rng| between(asked, asked.saturating_add(spread), rng))
             }
             None => {
                 self.drawn = self.drawn.saturating_add(1);
-                config.backoff.delay(self.drawn, self.pause, &mut rand::rng())
+                draw(|rng| config.backoff.delay(self.drawn, self.pause, rng))
             }
         };
         if let Some(deadline) = deadline::deadline() {
@@ -306,6 +338,10 @@ impl<Req, E: CarryRejection> Session<Req, E> {
         if let Some(budget) = &config.budget {
             let withdrawal = budget.withdraw().ok_or(Stop::Spent("budget"))?;
             self.withdrawal = Some(withdrawal);
+        }
+        if !self.replay.prepare(replay) {
+            self.withdrawal = None;
+            return Err(Stop::NotReplayable);
         }
         Ok(pause)
     }

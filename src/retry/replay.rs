@@ -21,6 +21,16 @@ pub trait Replay<Req> {
         let _ = request;
         None
     }
+
+    /// An attempt has failed, and `request`, which was kept, is about to be sent again: ends whatever
+    /// of the attempt before may still be under way, such as a body that is being sent. `false` if the
+    /// request cannot be sent again after all; then the failure is returned as it is.
+    ///
+    /// Asked last, when nothing else stands against the retry, and before the pause.
+    fn prepare(&self, request: &Req) -> bool {
+        let _ = request;
+        true
+    }
 }
 
 /// Replays every request, by cloning it. To be asked for by name: only who calls knows that all of

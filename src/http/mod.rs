@@ -1,0 +1,3 @@
+//! At home in HTTP and gRPC.
+
+pub mod wire;

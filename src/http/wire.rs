@@ -1,0 +1,1 @@
+//! The headers that tell a hop about the call.
