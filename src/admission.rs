@@ -56,6 +56,20 @@ impl<L: Ledger> Admission<L> {
         }
     }
 
+    /// Moves what is left of the admission to the books of another ledger, which counts for this one.
+    pub(crate) fn hand_over<K>(&mut self, ledger: impl FnOnce(&Arc<L>) -> Arc<K>) -> Admission<K>
+    where
+        K: Ledger<Stamp = L::Stamp>,
+    {
+        let status = mem::replace(&mut self.status, Status::Settled);
+        Admission { ledger: ledger(&self.ledger), status }
+    }
+
+    /// The call panicked where [`run`](Self::run) did not see it.
+    pub(crate) fn panicked(&mut self) {
+        drop(Unwinding { status: &mut self.status, armed: true });
+    }
+
     /// Runs a piece of the call. If it panics the admission ends as a panic, whenever the future
     /// that holds it is dropped: a runtime drops it after the unwinding, too late to ask the thread.
     #[inline]
@@ -70,10 +84,17 @@ impl<L: Ledger> Admission<L> {
     /// twice, the first time counts.
     #[inline]
     pub(crate) fn finish(&mut self, verdict: impl FnOnce(&L) -> L::Verdict) {
+        self.finish_if(|ledger| Some(verdict(ledger)));
+    }
+
+    /// The same, unless there is no verdict yet: then the admission stays open.
+    #[inline]
+    pub(crate) fn finish_if(&mut self, verdict: impl FnOnce(&L) -> Option<L::Verdict>) {
         let mut unwinding = Unwinding { status: &mut self.status, armed: true };
         let verdict = verdict(&self.ledger);
         unwinding.armed = false;
         drop(unwinding);
+        let Some(verdict) = verdict else { return };
         match mem::replace(&mut self.status, Status::Settled) {
             Status::Open(stamp) => self.ledger.finished(stamp, verdict),
             Status::Panicked(stamp) => self.ledger.abandoned(stamp, true),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    ConfigError,
+    ConfigError, Fault, Outcome,
     admission::{Admission, Ledger},
 };
 
@@ -45,7 +45,22 @@ pub struct Budget {
 pub(crate) struct Bucket {
     balance: AtomicU64,
     most: u64,
+    rule: Rule,
+}
+
+/// What moves the balance, in units.
+#[derive(Clone, Copy)]
+struct Rule {
+    /// Paid in by each call.
     deposit: u64,
+    /// Taken out by each retry.
+    price: u64,
+    /// No retry unless the balance is above it.
+    above: u64,
+    /// Paid in by each success.
+    reward: u64,
+    /// Taken out by each failure.
+    penalty: u64,
 }
 
 impl Default for Budget {
@@ -75,7 +90,33 @@ impl Budget {
         // Without room for one token and one deposit, a small floor would forbid every retry.
         let most = if deposit == 0 { floor_units } else { floor_units.max(TOKEN + deposit) };
         let balance = AtomicU64::new(floor_units);
-        Self { bucket: Arc::new(Bucket { balance, most, deposit }) }
+        let rule = Rule { deposit, price: TOKEN, above: 0, reward: 0, penalty: 0 };
+        Self { bucket: Arc::new(Bucket { balance, most, rule }) }
+    }
+
+    /// Retry throttling as gRPC has it (proposal A6): each failure of an attempt takes out a token,
+    /// each success pays in `ratio` of one, and nothing is retried unless more than half of
+    /// `max_tokens` are left. Failures count whether or not they could be retried, also those with
+    /// which a server forbids it.
+    ///
+    /// It reacts to failures and not to calls: while few calls fail it does not limit retries at all,
+    /// and when many do it stops them all for a while. [`new`](Self::new) bounds them at any time.
+    ///
+    /// # Errors
+    ///
+    /// If the tokens are not 1 to 1,000, or the ratio is not a number above 0 and at most 1,000.
+    pub fn throttle(max_tokens: u32, ratio: f64) -> Result<Self, ConfigError> {
+        if !(1..=1_000).contains(&max_tokens) {
+            return Err(ConfigError::new("max_tokens", max_tokens, "it must be 1 to 1000"));
+        }
+        if !(ratio > 0.0 && ratio <= 1_000.0) {
+            let rule = "it must be a number above 0 and at most 1000";
+            return Err(ConfigError::new("ratio", ratio, rule));
+        }
+        let most = u64::from(max_tokens) * TOKEN;
+        let reward = (ratio * TOKEN as f64) as u64;
+        let rule = Rule { deposit: 0, price: 0, above: most / 2, reward, penalty: TOKEN };
+        Ok(Self { bucket: Arc::new(Bucket { balance: AtomicU64::new(most), most, rule }) })
     }
 
     /// How many retries could be sent now.
@@ -83,21 +124,49 @@ impl Budget {
         self.bucket.balance.load(Ordering::Relaxed) as f64 / TOKEN as f64
     }
 
-    /// Retries that each call pays for.
+    /// Retries that each call pays for; of a [throttle](Self::throttle), each success.
     pub fn ratio(&self) -> f64 {
-        self.bucket.deposit as f64 / TOKEN as f64
+        self.bucket.rule.deposit.max(self.bucket.rule.reward) as f64 / TOKEN as f64
     }
 
     /// Pays in for a call.
     #[inline]
     pub(crate) fn deposit(&self) {
-        self.bucket.pay_in(self.bucket.deposit);
+        self.bucket.pay_in(self.bucket.rule.deposit);
+    }
+
+    /// Whether the outcome of attempts moves the balance.
+    #[inline]
+    pub(crate) fn is_throttle(&self) -> bool {
+        self.bucket.rule.penalty > 0
+    }
+
+    /// Counts how an attempt ended.
+    #[inline]
+    pub(crate) fn observe(&self, outcome: Outcome) {
+        if self.is_throttle() {
+            match outcome {
+                Outcome::Success => self.bucket.pay_in(self.bucket.rule.reward),
+                Outcome::Failure(Fault::Permanent) | Outcome::Ignored => {}
+                Outcome::Failure(_) => self.failed(),
+            }
+        }
+    }
+
+    /// Counts a failure.
+    pub(crate) fn failed(&self) {
+        let taken = |balance: u64| Some(balance.saturating_sub(self.bucket.rule.penalty));
+        let balance = &self.bucket.balance;
+        let _ = balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
     }
 
     /// Takes out a token for a retry; `None` if there is none. It is paid back if the retry is never
     /// sent.
     pub(crate) fn withdraw(&self) -> Option<Withdrawal> {
-        let taken = |balance: u64| balance.checked_sub(TOKEN);
+        let rule = self.bucket.rule;
+        let taken = |balance: u64| {
+            if balance > rule.above { balance.checked_sub(rule.price) } else { None }
+        };
         self.bucket
             .balance
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken)
@@ -128,7 +197,7 @@ impl Ledger for Bucket {
     fn finished(&self, (): (), (): ()) {}
 
     fn abandoned(&self, (): (), _panicked: bool) {
-        self.pay_in(TOKEN);
+        self.pay_in(self.rule.price);
     }
 }
 

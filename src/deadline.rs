@@ -75,6 +75,37 @@ pub(crate) fn enter_attempt(attempt: Attempt) -> Restore<Option<Attempt>> {
     Restore::after_setting(&ATTEMPT, Some(attempt))
 }
 
+/// What was ambient when a call was made, for what goes on after its future has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ambient {
+    deadline: Option<Instant>,
+    attempt: Option<Attempt>,
+}
+
+impl Ambient {
+    #[inline]
+    pub(crate) fn capture() -> Self {
+        Self { deadline: deadline(), attempt: ATTEMPT.get() }
+    }
+
+    /// The deadline, if there was one.
+    #[inline]
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// Makes it ambient again. The nearest deadline counts: whoever polls may have less time.
+    #[inline]
+    pub(crate) fn enter(&self) -> (Restore<Option<Instant>>, Restore<Option<Attempt>>) {
+        (narrow(self.deadline), Restore::after_setting(&ATTEMPT, self.attempt))
+    }
+}
+
+/// Makes the attempt ambient that a caller said it was making.
+pub(crate) fn enter_received(attempt: Option<Attempt>) -> Restore<Option<Attempt>> {
+    Restore::after_setting(&ATTEMPT, attempt)
+}
+
 /// The instant of the call that is being made, read once for all layers of a stack.
 #[inline]
 pub(crate) fn now() -> Instant {
@@ -257,16 +288,31 @@ impl<F> fmt::Debug for Detached<F> {
 pub struct Attempt {
     number: u32,
     previous: Option<Outcome>,
+    received: bool,
 }
 
 impl Attempt {
-    pub(crate) const FIRST: Self = Self { number: 1, previous: None };
+    pub(crate) const FIRST: Self = Self { number: 1, previous: None, received: false };
 
-    pub(crate) fn next(self, outcome: Outcome) -> Self {
-        Self { number: self.number.saturating_add(1), previous: Some(outcome) }
+    /// The attempt that a caller says it is making.
+    #[cfg(feature = "http")]
+    pub(crate) fn received(number: u32) -> Self {
+        Self { number, previous: None, received: true }
     }
 
-    /// The attempt that is being called or polled; `None` outside a retry layer.
+    /// Whether a retry layer of this process makes it.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_own(&self) -> bool {
+        !self.received
+    }
+
+    pub(crate) fn next(self, outcome: Outcome) -> Self {
+        let number = self.number.saturating_add(1);
+        Self { number, previous: Some(outcome), received: false }
+    }
+
+    /// The attempt that is being called or polled: that of the nearest retry layer, or else the one that
+    /// the caller of the request which is being served says it is making; `None` without either.
     pub fn current() -> Option<Self> {
         ATTEMPT.get()
     }
@@ -316,6 +362,15 @@ impl Hop {
         Self::report(|hop| hop.told_to_stop = true);
     }
 
+    /// Runs a piece of a request, and notes what the retry layers in it find out.
+    #[inline]
+    pub(crate) fn run<T>(&mut self, piece: impl FnOnce() -> T) -> T {
+        let _hop = Restore::after_setting(&HOP, Some(*self));
+        let value = piece();
+        *self = HOP.get().unwrap_or_default();
+        value
+    }
+
     fn report(change: impl FnOnce(&mut Self)) {
         // Without an observer there is no request to note it for.
         if let Some(mut hop) = HOP.get() {
@@ -340,9 +395,8 @@ impl<F: Future> Future for Observe<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let _hop = Restore::after_setting(&HOP, Some(*this.hop));
-        let output = this.future.poll(cx);
-        *this.hop = HOP.get().unwrap_or_default();
+        let future = this.future;
+        let output = this.hop.run(|| future.poll(cx));
         output.map(|output| (output, *this.hop))
     }
 }

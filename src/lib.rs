@@ -57,6 +57,7 @@ pub mod backoff;
 pub mod budget;
 pub mod bulkhead;
 pub mod circuit_breaker;
+pub mod completion;
 mod deadline;
 mod error;
 #[cfg(feature = "http")]

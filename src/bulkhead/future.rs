@@ -1,6 +1,7 @@
 use std::{
     fmt,
     future::Future,
+    marker::PhantomData,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -17,6 +18,7 @@ use super::{
 };
 use crate::{
     BulkheadFull, CarryRejection, Rejection,
+    completion::{AtHead, Completion, Held, end_of},
     deadline::{self, poll_timer},
     oneshot::Oneshot,
     telemetry,
@@ -25,32 +27,35 @@ use crate::{
 pin_project! {
     /// The future of a [`Bulkhead`](super::Bulkhead).
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<F> {
+    pub struct ResponseFuture<F, M = AtHead> {
         // `None` when the call was refused, and when it has ended. It stands before its slot, for
         // what is dropped first must still hold it.
         #[pin]
         future: Option<F>,
         permit: Permit,
         refused: bool,
+        completion: PhantomData<fn() -> M>,
     }
 }
 
-impl<F> ResponseFuture<F> {
+impl<F, M> ResponseFuture<F, M> {
     #[inline]
     pub(super) fn called(future: F, permit: Permit) -> Self {
-        Self { future: Some(future), permit, refused: false }
+        Self { future: Some(future), permit, refused: false, completion: PhantomData }
     }
 
     #[inline]
     pub(super) fn refused(slots: Arc<Slots>) -> Self {
-        Self { future: None, permit: Permit::refused(slots), refused: true }
+        let permit = Permit::refused(slots);
+        Self { future: None, permit, refused: true, completion: PhantomData }
     }
 }
 
-impl<F, T, E> Future for ResponseFuture<F>
+impl<F, M, T, E> Future for ResponseFuture<F, M>
 where
     F: Future<Output = Result<T, E>>,
     E: CarryRejection,
+    M: Completion<T>,
 {
     type Output = Result<T, E>;
 
@@ -61,10 +66,9 @@ where
             return Poll::Ready(Err(refuse_once(this.refused, this.permit.ledger())));
         };
         match future.poll(cx) {
-            Poll::Ready(result) => {
+            Poll::Ready(mut result) => {
                 this.future.set(None);
-                // The slot comes back with the answer, not when the caller gets round to dropping us.
-                this.permit.finish(|_| ());
+                give_back::<M, _, _>(this.permit, &mut result);
                 Poll::Ready(result)
             }
             Poll::Pending => Poll::Pending,
@@ -72,7 +76,20 @@ where
     }
 }
 
-impl<F> fmt::Debug for ResponseFuture<F> {
+/// Gives the slot back with the answer, not when the caller gets round to dropping the future; or
+/// with the end of the body.
+#[inline]
+fn give_back<M, T, E>(permit: &mut Permit, result: &mut Result<T, E>)
+where
+    M: Completion<T>,
+{
+    match end_of::<M, _, _>(result) {
+        Some(end) => end.hold(Held::Slot(permit.hand_over(Arc::clone))),
+        None => permit.finish(|_| ()),
+    }
+}
+
+impl<F, M> fmt::Debug for ResponseFuture<F, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("bulkhead::ResponseFuture").finish_non_exhaustive()
     }
@@ -95,9 +112,10 @@ fn refuse<E: CarryRejection>(reason: impl Into<Rejection>) -> E {
 pin_project! {
     /// The future of a [`QueuedBulkhead`](super::QueuedBulkhead).
     #[must_use = "futures do nothing unless polled"]
-    pub struct QueuedResponseFuture<S: Service<Req>, Req> {
+    pub struct QueuedResponseFuture<S: Service<Req>, Req, M = AtHead> {
         #[pin]
         state: QueuedState<S, Req>,
+        completion: PhantomData<fn() -> M>,
     }
 }
 
@@ -119,10 +137,10 @@ struct Wait {
     end: Option<Instant>,
 }
 
-impl<S: Service<Req>, Req> QueuedResponseFuture<S, Req> {
+impl<S: Service<Req>, Req, M> QueuedResponseFuture<S, Req, M> {
     #[inline]
     pub(super) fn called(future: Oneshot<S, Req>, permit: Permit) -> Self {
-        Self { state: QueuedState::Called { future, permit } }
+        Self { state: QueuedState::Called { future, permit }, completion: PhantomData }
     }
 
     pub(super) fn enter(service: S, request: Req, slots: &Arc<Slots>, queue: Queue) -> Self {
@@ -142,14 +160,15 @@ impl<S: Service<Req>, Req> QueuedResponseFuture<S, Req> {
             }
             Entry::Full => QueuedState::Refused { refusal: slots.refusal() },
         };
-        Self { state }
+        Self { state, completion: PhantomData }
     }
 }
 
-impl<S, Req> Future for QueuedResponseFuture<S, Req>
+impl<S, Req, M> Future for QueuedResponseFuture<S, Req, M>
 where
     S: Service<Req>,
     S::Error: CarryRejection,
+    M: Completion<S::Response>,
 {
     type Output = Result<S::Response, S::Error>;
 
@@ -158,8 +177,10 @@ where
         let mut state = self.project().state;
         let result = loop {
             let next = match state.as_mut().project() {
-                QueuedStateProj::Called { future, .. } => {
-                    break ready!(future.poll(cx));
+                QueuedStateProj::Called { future, permit } => {
+                    let mut result = ready!(future.poll(cx));
+                    give_back::<M, _, _>(permit, &mut result);
+                    break result;
                 }
                 QueuedStateProj::Refused { refusal } => break Err(refuse(refusal.clone())),
                 QueuedStateProj::Queued { waiting, place, wait, timer } => match place.poll(cx) {
@@ -180,7 +201,6 @@ where
             };
             state.set(next);
         };
-        // The slot comes back with the answer, not when the caller gets round to dropping us.
         state.set(QueuedState::Done);
         Poll::Ready(result)
     }
@@ -198,7 +218,7 @@ impl Wait {
     }
 }
 
-impl<S: Service<Req>, Req> fmt::Debug for QueuedResponseFuture<S, Req> {
+impl<S: Service<Req>, Req, M> fmt::Debug for QueuedResponseFuture<S, Req, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QueuedResponseFuture").finish_non_exhaustive()
     }

@@ -49,6 +49,11 @@ impl BulkheadLayer {
         BulkheadHandle { slots: Arc::clone(&self.slots) }
     }
 
+    /// The service, with calls that end as `M` says.
+    pub(crate) fn completing<S, M>(&self, inner: S) -> Bulkhead<S, M> {
+        Bulkhead::new(inner, Arc::clone(&self.slots), self.when_full)
+    }
+
     pub(crate) fn is_backpressure(&self) -> bool {
         self.when_full == WhenFull::Wait
     }
@@ -58,7 +63,7 @@ impl<S> Layer<S> for BulkheadLayer {
     type Service = Bulkhead<S>;
 
     fn layer(&self, inner: S) -> Bulkhead<S> {
-        Bulkhead::new(inner, Arc::clone(&self.slots), self.when_full)
+        self.completing(inner)
     }
 }
 
@@ -128,6 +133,11 @@ impl QueuedBulkheadLayer {
         BulkheadHandle { slots: Arc::clone(&self.slots) }
     }
 
+    /// The service, with calls that end as `M` says.
+    pub(crate) fn completing<S, M>(&self, inner: S) -> QueuedBulkhead<S, M> {
+        QueuedBulkhead::new(inner, Arc::clone(&self.slots), self.queue)
+    }
+
     pub(crate) fn capacity(&self) -> u32 {
         self.queue.capacity
     }
@@ -141,7 +151,7 @@ impl<S> Layer<S> for QueuedBulkheadLayer {
     type Service = QueuedBulkhead<S>;
 
     fn layer(&self, inner: S) -> QueuedBulkhead<S> {
-        QueuedBulkhead::new(inner, Arc::clone(&self.slots), self.queue)
+        self.completing(inner)
     }
 }
 

@@ -83,6 +83,7 @@ mod layer;
 mod queue;
 mod service;
 
+pub(crate) use self::queue::Permit;
 pub use self::{
     future::{QueuedResponseFuture, ResponseFuture},
     layer::{

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A slot that is held; it comes back when this is finished or dropped.
-pub(super) type Permit = Admission<Slots>;
+pub(crate) type Permit = Admission<Slots>;
 
 /// The slots of one bulkhead.
 ///
@@ -26,7 +26,7 @@ pub(super) type Permit = Admission<Slots>;
 /// taking a slot and giving it back are one atomic step each. Who joins the queue does so under the
 /// lock and in the same word, so a slot cannot come back unseen in between. The queue is served
 /// before anyone else.
-pub(super) struct Slots {
+pub(crate) struct Slots {
     name: Option<Name>,
     limit: AtomicU32,
     word: AtomicU64,

@@ -1,5 +1,7 @@
 use std::{
-    fmt, mem,
+    fmt,
+    marker::PhantomData,
+    mem,
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -11,10 +13,14 @@ use super::{
     layer::{Queue, WhenFull},
     queue::{Entry, Permit, Place, Slots},
 };
-use crate::{CarryRejection, oneshot::Oneshot};
+use crate::{
+    CarryRejection,
+    completion::{AtHead, Completion},
+    oneshot::Oneshot,
+};
 
 /// Lets a limited number of calls run at once. See the [module docs](super).
-pub struct Bulkhead<S> {
+pub struct Bulkhead<S, M = AtHead> {
     inner: S,
     slots: Arc<Slots>,
     when_full: WhenFull,
@@ -22,6 +28,7 @@ pub struct Bulkhead<S> {
     permit: Option<Permit>,
     /// What was decided when no slot was free.
     otherwise: Otherwise,
+    completion: PhantomData<fn() -> M>,
 }
 
 #[derive(Default)]
@@ -32,9 +39,10 @@ enum Otherwise {
     Refused,
 }
 
-impl<S> Bulkhead<S> {
+impl<S, M> Bulkhead<S, M> {
     pub(super) fn new(inner: S, slots: Arc<Slots>, when_full: WhenFull) -> Self {
-        Self { inner, slots, when_full, permit: None, otherwise: Otherwise::Undecided }
+        let otherwise = Otherwise::Undecided;
+        Self { inner, slots, when_full, permit: None, otherwise, completion: PhantomData }
     }
 
     /// Readiness without a free slot.
@@ -61,23 +69,24 @@ impl<S> Bulkhead<S> {
     }
 }
 
-accessors!(Bulkhead<S>);
+accessors!(Bulkhead<S, M>);
 
-impl<S: Clone> Clone for Bulkhead<S> {
+impl<S: Clone, M> Clone for Bulkhead<S, M> {
     fn clone(&self) -> Self {
         // A slot, and a place in the queue, belong to the instance that was polled.
         Self::new(self.inner.clone(), Arc::clone(&self.slots), self.when_full)
     }
 }
 
-impl<S, Req> Service<Req> for Bulkhead<S>
+impl<S, M, Req> Service<Req> for Bulkhead<S, M>
 where
     S: Service<Req>,
     S::Error: CarryRejection,
+    M: Completion<S::Response>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ResponseFuture<S::Future, M>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -112,7 +121,7 @@ where
     }
 }
 
-impl<S: fmt::Debug> fmt::Debug for Bulkhead<S> {
+impl<S: fmt::Debug, M> fmt::Debug for Bulkhead<S, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bulkhead")
             .field("inner", &self.inner)
@@ -122,11 +131,12 @@ impl<S: fmt::Debug> fmt::Debug for Bulkhead<S> {
 }
 
 /// Lets a limited number of calls run at once and queues the others. See the [module docs](super).
-pub struct QueuedBulkhead<S> {
+pub struct QueuedBulkhead<S, M = AtHead> {
     inner: S,
     slots: Arc<Slots>,
     queue: Queue,
     admission: QueuedAdmission,
+    completion: PhantomData<fn() -> M>,
 }
 
 /// Decided by the first `poll_ready`, and kept until `call` spends it.
@@ -139,29 +149,31 @@ enum QueuedAdmission {
     ToBeQueued,
 }
 
-impl<S> QueuedBulkhead<S> {
+impl<S, M> QueuedBulkhead<S, M> {
     pub(super) fn new(inner: S, slots: Arc<Slots>, queue: Queue) -> Self {
-        Self { inner, slots, queue, admission: QueuedAdmission::Undecided }
+        let admission = QueuedAdmission::Undecided;
+        Self { inner, slots, queue, admission, completion: PhantomData }
     }
 }
 
-accessors!(QueuedBulkhead<S>);
+accessors!(QueuedBulkhead<S, M>);
 
-impl<S: Clone> Clone for QueuedBulkhead<S> {
+impl<S: Clone, M> Clone for QueuedBulkhead<S, M> {
     fn clone(&self) -> Self {
         // A slot belongs to the instance that was polled.
         Self::new(self.inner.clone(), Arc::clone(&self.slots), self.queue)
     }
 }
 
-impl<S, Req> Service<Req> for QueuedBulkhead<S>
+impl<S, M, Req> Service<Req> for QueuedBulkhead<S, M>
 where
     S: Service<Req> + Clone,
     S::Error: CarryRejection,
+    M: Completion<S::Response>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = QueuedResponseFuture<S, Req>;
+    type Future = QueuedResponseFuture<S, Req, M>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -189,7 +201,7 @@ where
     }
 }
 
-impl<S: fmt::Debug> fmt::Debug for QueuedBulkhead<S> {
+impl<S: fmt::Debug, M> fmt::Debug for QueuedBulkhead<S, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QueuedBulkhead")
             .field("inner", &self.inner)

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     CarryRejection, Classify, Fault, Outcome, RetryHint,
     admission::{Admission, Ledger},
+    completion::{Completion, Held, end_of},
     deadline,
     outcome::{hint, judge},
 };
@@ -21,11 +22,18 @@ use crate::{
 pub trait Breaker {
     /// The breaker itself.
     fn core(&self) -> &Core;
+
+    /// The breaker, to be held for longer than its classifier.
+    fn share(this: &Arc<Self>) -> Arc<Core>;
 }
 
 impl Breaker for Core {
     fn core(&self) -> &Core {
         self
+    }
+
+    fn share(this: &Arc<Self>) -> Arc<Core> {
+        Arc::clone(this)
     }
 }
 
@@ -79,6 +87,34 @@ pub(crate) struct Verdict {
 /// A call that was let through by breaker `B`.
 pub(super) type Admitted<B> = Admission<B>;
 
+/// A call whose response has not ended yet.
+pub(crate) type Call = Admission<Core>;
+
+impl Call {
+    /// The response ran to its end.
+    pub(crate) fn finish_at_end(&mut self, outcome: Outcome) {
+        self.finish(|core| verdict(core, outcome, || RetryHint::Unstated));
+    }
+
+    /// For a call that is abandoned, since when the service is to blame.
+    pub(crate) fn began_at(&mut self, instant: Option<Instant>) {
+        if let Some(stamp) = self.stamp() {
+            stamp.began = instant;
+        }
+    }
+}
+
+fn verdict(core: &Core, outcome: Outcome, hint: impl FnOnce() -> RetryHint) -> Verdict {
+    let (failed, hint) = match outcome {
+        Outcome::Success => (Some(false), None),
+        // What would fail anywhere, and what says nothing, neither trips nor heals.
+        Outcome::Failure(Fault::Permanent) | Outcome::Ignored => (None, None),
+        Outcome::Failure(fault) => (Some(true), asked_for(fault, hint())),
+    };
+    let ended = core.config().slow_calls.map(|_| Instant::now());
+    Verdict { failed, hint, ended }
+}
+
 /// Puts a decision to let a call through into a guard; `Err` is the refusal.
 #[inline]
 pub(super) fn guard<B: Breaker>(
@@ -114,15 +150,31 @@ impl<B: Breaker> Admission<B> {
     {
         self.finish(|breaker| {
             let classifier = judging.classifier(breaker);
-            let (failed, hint) = match judge(classifier, result) {
-                Outcome::Success => (Some(false), None),
-                // What would fail anywhere, and what says nothing, neither trips nor heals.
-                Outcome::Failure(Fault::Permanent) | Outcome::Ignored => (None, None),
-                Outcome::Failure(fault) => (Some(true), asked_for(fault, hint(classifier, result))),
-            };
-            let ended = breaker.core().config().slow_calls.map(|_| Instant::now());
-            Verdict { failed, hint, ended }
+            let outcome = judge(classifier, result);
+            verdict(breaker.core(), outcome, || hint(classifier, result))
         });
+    }
+
+    /// The same, unless all that is known so far is that the response began well: then the body has
+    /// the admission, and it is counted when that has ended.
+    #[inline]
+    pub(super) fn settle_or_hold<M, J, Res, E>(&mut self, judging: &J, result: &mut Result<Res, E>)
+    where
+        M: Completion<Res>,
+        J: Judge<B, Classifier: Classify<Res, E>>,
+        E: CarryRejection,
+    {
+        self.finish_if(|breaker| {
+            let classifier = judging.classifier(breaker);
+            let outcome = judge(classifier, result.as_ref());
+            if outcome == Outcome::Success && end_of::<M, _, _>(result).is_some() {
+                return None;
+            }
+            Some(verdict(breaker.core(), outcome, || hint(classifier, result.as_ref())))
+        });
+        if let (true, Some(end)) = (self.stamp().is_some(), end_of::<M, _, _>(result)) {
+            end.hold(Held::Call(self.hand_over(B::share)));
+        }
     }
 
     /// The call has to wait: from now on it matters how long.

@@ -1,6 +1,7 @@
 use std::{
     fmt,
     future::Future,
+    marker::PhantomData,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -13,13 +14,17 @@ use super::{
     admission::{Admitted, Breaker, Judge},
     state::{Core, Refusal},
 };
-use crate::{CarryRejection, CircuitOpen, Classify, Rejection, telemetry};
+use crate::{
+    CarryRejection, CircuitOpen, Classify, Rejection,
+    completion::{AtHead, Completion},
+    telemetry,
+};
 
 pin_project! {
     /// The future of a [`CircuitBreaker`](super::CircuitBreaker) and of a
     /// [`KeyedCircuitBreaker`](super::KeyedCircuitBreaker).
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<F, B: Breaker, J = ()> {
+    pub struct ResponseFuture<F, B: Breaker, J = (), M = AtHead> {
         // `None` when the call was refused, and when it has ended. It stands before its admission,
         // for what is dropped first must still be accounted for.
         #[pin]
@@ -27,6 +32,7 @@ pin_project! {
         admission: Admitted<B>,
         refused: Option<Refused>,
         judge: J,
+        completion: PhantomData<fn() -> M>,
     }
 }
 
@@ -35,26 +41,28 @@ struct Refused {
     retry_after: Option<Duration>,
 }
 
-impl<F, B: Breaker, J> ResponseFuture<F, B, J> {
+impl<F, B: Breaker, J, M> ResponseFuture<F, B, J, M> {
     #[inline]
     pub(super) fn called(future: F, admission: Admitted<B>, judge: J) -> Self {
-        Self { future: Some(future), admission, refused: None, judge }
+        let future = Some(future);
+        Self { future, admission, refused: None, judge, completion: PhantomData }
     }
 
     #[inline]
     pub(super) fn refused(breaker: Arc<B>, refusal: Refusal, judge: J) -> Self {
         let admission = Admitted::refused(breaker);
         let refused = Some(Refused { retry_after: refusal.retry_after });
-        Self { future: None, admission, refused, judge }
+        Self { future: None, admission, refused, judge, completion: PhantomData }
     }
 }
 
-impl<F, B, J, T, E> Future for ResponseFuture<F, B, J>
+impl<F, B, J, M, T, E> Future for ResponseFuture<F, B, J, M>
 where
     F: Future<Output = Result<T, E>>,
     B: Breaker,
     J: Judge<B, Classifier: Classify<T, E>>,
     E: CarryRejection,
+    M: Completion<T>,
 {
     type Output = Result<T, E>;
 
@@ -64,11 +72,11 @@ where
         let Some(future) = this.future.as_mut().as_pin_mut() else {
             return Poll::Ready(Err(refuse(this.refused, this.admission.ledger().core())));
         };
-        let Poll::Ready(result) = this.admission.run(|| future.poll(cx)) else {
+        let Poll::Ready(mut result) = this.admission.run(|| future.poll(cx)) else {
             this.admission.has_to_wait();
             return Poll::Pending;
         };
-        this.admission.settle(this.judge, result.as_ref());
+        this.admission.settle_or_hold::<M, _, _, _>(this.judge, &mut result);
         this.future.set(None);
         Poll::Ready(result)
     }
@@ -84,7 +92,7 @@ fn refuse<E: CarryRejection>(refused: &mut Option<Refused>, core: &Core) -> E {
     E::from_rejection(rejection)
 }
 
-impl<F, B: Breaker, J> fmt::Debug for ResponseFuture<F, B, J> {
+impl<F, B: Breaker, J, M> fmt::Debug for ResponseFuture<F, B, J, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("circuit_breaker::ResponseFuture").finish_non_exhaustive()
     }

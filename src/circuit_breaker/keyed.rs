@@ -28,7 +28,9 @@ use super::{
     window::nanos,
 };
 use crate::{
-    CarryRejection, Classify, ConfigError, deadline,
+    CarryRejection, Classify, ConfigError,
+    completion::{AtHead, Completion},
+    deadline,
     oneshot::Oneshot,
     outcome::choice::{Choice, Inherited},
     waiters::lock,
@@ -269,6 +271,11 @@ impl<K: Hash + Eq, F, C> KeyedCircuitBreakerLayer<K, F, C> {
 }
 
 impl<K, F, C> KeyedCircuitBreakerLayer<K, F, C> {
+    /// The service, with calls that end as `M` says.
+    pub(crate) fn completing<S, M>(&self, inner: S) -> KeyedCircuitBreaker<S, K, F, C, M> {
+        KeyedCircuitBreaker { inner, layer: self.clone(), completion: PhantomData }
+    }
+
     pub(crate) fn facts(&self) -> Facts {
         Facts { keyed: true, ..self.keys.config.facts() }
     }
@@ -312,7 +319,7 @@ impl<S, K, F, C> Layer<S> for KeyedCircuitBreakerLayer<K, F, C> {
     type Service = KeyedCircuitBreaker<S, K, F, C>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        KeyedCircuitBreaker { inner, layer: self.clone() }
+        self.completing(inner)
     }
 }
 
@@ -320,30 +327,32 @@ impl<S, K, F, C> Layer<S> for KeyedCircuitBreakerLayer<K, F, C> {
 ///
 /// Which breaker decides is not known before there is a request. So it is always ready, and a call
 /// that is let through waits in its future for a clone of the service.
-pub struct KeyedCircuitBreaker<S, K, F, C> {
+pub struct KeyedCircuitBreaker<S, K, F, C, M = AtHead> {
     inner: S,
     layer: KeyedCircuitBreakerLayer<K, F, C>,
+    completion: PhantomData<fn() -> M>,
 }
 
-accessors!(KeyedCircuitBreaker<S, K, F, C>);
+accessors!(KeyedCircuitBreaker<S, K, F, C, M>);
 
-impl<S: Clone, K, F, C> Clone for KeyedCircuitBreaker<S, K, F, C> {
+impl<S: Clone, K, F, C, M> Clone for KeyedCircuitBreaker<S, K, F, C, M> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), layer: self.layer.clone() }
+        self.layer.completing(self.inner.clone())
     }
 }
 
-impl<S, K, F, C, Req> Service<Req> for KeyedCircuitBreaker<S, K, F, C>
+impl<S, K, F, C, M, Req> Service<Req> for KeyedCircuitBreaker<S, K, F, C, M>
 where
     S: Service<Req> + Clone,
     S::Error: CarryRejection,
     K: Hash + Eq,
     F: Fn(&Req) -> K,
     C: Classify<S::Response, S::Error>,
+    M: Completion<S::Response>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = ResponseFuture<Oneshot<S, Req>, Core, Arc<C>>;
+    type Future = ResponseFuture<Oneshot<S, Req>, Core, Arc<C>, M>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
@@ -363,7 +372,7 @@ where
     }
 }
 
-impl<S: fmt::Debug, K, F, C> fmt::Debug for KeyedCircuitBreaker<S, K, F, C> {
+impl<S: fmt::Debug, K, F, C, M> fmt::Debug for KeyedCircuitBreaker<S, K, F, C, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedCircuitBreaker")
             .field("inner", &self.inner)

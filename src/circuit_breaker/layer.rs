@@ -117,6 +117,10 @@ impl<C> Breaker for Shared<C> {
     fn core(&self) -> &Core {
         &self.core
     }
+
+    fn share(this: &Arc<Self>) -> Arc<Core> {
+        Arc::clone(&this.core)
+    }
 }
 
 impl<C> fmt::Debug for Shared<C> {
@@ -165,6 +169,11 @@ impl<C> CircuitBreakerLayer<C> {
         CircuitBreakerHandle::new(Arc::clone(&self.shared.core))
     }
 
+    /// The service, with calls that end as `M` says.
+    pub(crate) fn completing<S, M>(&self, inner: S) -> CircuitBreaker<S, C, M> {
+        CircuitBreaker::new(inner, Arc::clone(&self.shared))
+    }
+
     pub(crate) fn facts(&self) -> Facts {
         self.shared.core.config().facts()
     }
@@ -198,7 +207,7 @@ impl<S, C> Layer<S> for CircuitBreakerLayer<C> {
     type Service = CircuitBreaker<S, C>;
 
     fn layer(&self, inner: S) -> CircuitBreaker<S, C> {
-        CircuitBreaker::new(inner, Arc::clone(&self.shared))
+        self.completing(inner)
     }
 }
 

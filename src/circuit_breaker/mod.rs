@@ -135,7 +135,7 @@ mod service;
 mod state;
 mod window;
 
-pub(crate) use self::layer::Facts;
+pub(crate) use self::{admission::Call, layer::Facts};
 pub use self::{
     future::ResponseFuture,
     handle::{CircuitBreakerHandle, Snapshot, Watch},

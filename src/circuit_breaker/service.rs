@@ -1,6 +1,8 @@
 use std::{
     any::type_name,
-    fmt, mem,
+    fmt,
+    marker::PhantomData,
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -15,10 +17,14 @@ use super::{
     layer::Shared,
     state::{Core, Decision, Phase, Refusal},
 };
-use crate::{CarryRejection, Classify, waiters::Key};
+use crate::{
+    CarryRejection, Classify,
+    completion::{AtHead, Completion},
+    waiters::Key,
+};
 
 /// Keeps calls from a service that fails. See the [module docs](super).
-pub struct CircuitBreaker<S, C> {
+pub struct CircuitBreaker<S, C, M = AtHead> {
     inner: S,
     shared: Arc<Shared<C>>,
     /// The phase of a closed breaker that lets the next call through. There is no guard yet:
@@ -26,6 +32,7 @@ pub struct CircuitBreaker<S, C> {
     admitted: Option<Phase>,
     /// What was decided when the breaker was not closed.
     readiness: Readiness<C>,
+    completion: PhantomData<fn() -> M>,
 }
 
 /// Decided before the inner service is asked, and kept until `call` spends it.
@@ -46,31 +53,32 @@ impl<C> Readiness<C> {
     }
 }
 
-impl<S, C> CircuitBreaker<S, C> {
+impl<S, C, M> CircuitBreaker<S, C, M> {
     pub(super) fn new(inner: S, shared: Arc<Shared<C>>) -> Self {
         let readiness = Readiness::fresh(shared.core());
-        Self { inner, shared, admitted: None, readiness }
+        Self { inner, shared, admitted: None, readiness, completion: PhantomData }
     }
 }
 
-accessors!(CircuitBreaker<S, C>);
+accessors!(CircuitBreaker<S, C, M>);
 
-impl<S: Clone, C> Clone for CircuitBreaker<S, C> {
+impl<S: Clone, C, M> Clone for CircuitBreaker<S, C, M> {
     fn clone(&self) -> Self {
         // A probe, and a place among those who wait, belong to the instance that was polled.
         Self::new(self.inner.clone(), Arc::clone(&self.shared))
     }
 }
 
-impl<S, C, Req> Service<Req> for CircuitBreaker<S, C>
+impl<S, C, M, Req> Service<Req> for CircuitBreaker<S, C, M>
 where
     S: Service<Req>,
     S::Error: CarryRejection,
     C: Classify<S::Response, S::Error>,
+    M: Completion<S::Response>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future, Shared<C>>;
+    type Future = ResponseFuture<S::Future, Shared<C>, (), M>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -105,7 +113,7 @@ where
     }
 }
 
-impl<S, C> CircuitBreaker<S, C> {
+impl<S, C, M> CircuitBreaker<S, C, M> {
     /// Readiness of the service, for a call that is let through.
     #[inline]
     fn poll_inner<Req>(&mut self, phase: Phase, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>>
@@ -219,7 +227,7 @@ impl<S, C> CircuitBreaker<S, C> {
     }
 }
 
-impl<S: fmt::Debug, C> fmt::Debug for CircuitBreaker<S, C> {
+impl<S: fmt::Debug, C, M> fmt::Debug for CircuitBreaker<S, C, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CircuitBreaker")
             .field("inner", &self.inner)

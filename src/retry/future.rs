@@ -1,6 +1,7 @@
 use std::{
     fmt,
     future::Future,
+    marker::PhantomData,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -17,9 +18,10 @@ use crate::{
     Attempt, CarryRejection, Classify, Fault, Hop, NotReady, Outcome, Rejection, RetryHint,
     backoff::{Jitter, between, draw},
     budget::Withdrawal,
+    completion::{AtHead, Completion, Held, end_of},
     deadline::{self, enter_attempt, poll_timer},
     outcome::{hint, judge},
-    telemetry,
+    telemetry::{self, Covers},
 };
 
 pin_project! {
@@ -28,10 +30,11 @@ pin_project! {
     /// The first attempt lives in the future itself. What only a retry needs is boxed, once, when the
     /// first attempt has failed.
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<S: Service<Req>, Req, P, C> {
+    pub struct ResponseFuture<S: Service<Req>, Req, P, C, M = AtHead> {
         #[pin]
         state: State<S, S::Future, Req, S::Error>,
         parts: Arc<Parts<S, P, C>>,
+        completion: PhantomData<fn() -> M>,
     }
 }
 
@@ -81,7 +84,7 @@ impl<Req> Replayable<Req> {
     }
 }
 
-impl<S, Req, P, C> ResponseFuture<S, Req, P, C>
+impl<S, Req, P, C, M> ResponseFuture<S, Req, P, C, M>
 where
     S: Service<Req>,
     P: Replay<Req>,
@@ -100,16 +103,18 @@ where
             let _entered = span.enter();
             service.call(sent)
         };
-        Self { state: State::First { future, replay, span }, parts: Arc::clone(parts) }
+        let state = State::First { future, replay, span };
+        Self { state, parts: Arc::clone(parts), completion: PhantomData }
     }
 }
 
-impl<S, Req, P, C> Future for ResponseFuture<S, Req, P, C>
+impl<S, Req, P, C, M> Future for ResponseFuture<S, Req, P, C, M>
 where
     S: Service<Req> + Clone,
     S::Error: CarryRejection,
     P: Replay<Req>,
     C: Classify<S::Response, S::Error>,
+    M: Completion<S::Response>,
 {
     type Output = Result<S::Response, S::Error>;
 
@@ -119,12 +124,12 @@ where
         loop {
             let retrying = match this.state.as_mut().project() {
                 StateProj::First { future, replay, span } => {
-                    let result = {
+                    let mut result = {
                         let _attempt = enter_attempt(Attempt::FIRST);
                         let _entered = span.enter();
                         ready!(future.poll(cx))
                     };
-                    let Some(fault) = this.parts.verdict(&result, span) else {
+                    let Some(fault) = this.parts.verdict::<M, _, _>(&mut result, span) else {
                         this.state.set(State::Done);
                         return Poll::Ready(result);
                     };
@@ -139,7 +144,7 @@ where
                     }
                 }
                 StateProj::Retrying { retrying } => {
-                    let result = ready!(retrying.as_mut().poll(this.parts, cx));
+                    let result = ready!(retrying.as_mut().poll::<M, _, _>(this.parts, cx));
                     this.state.set(State::Done);
                     return Poll::Ready(result);
                 }
@@ -153,12 +158,34 @@ where
 impl<S, P, C> Parts<S, P, C> {
     /// How an attempt failed, if that may be retried.
     #[inline]
-    fn verdict<T, E>(&self, result: &Result<T, E>, span: &Span) -> Option<Fault>
+    fn verdict<M, T, E>(&self, result: &mut Result<T, E>, span: &Span) -> Option<Fault>
     where
+        M: Completion<T>,
         C: Classify<T, E>,
         E: CarryRejection,
     {
         let outcome = judge(self.classifier(), result.as_ref());
+        if outcome == Outcome::Success {
+            if let Some(end) = end_of::<M, _, _>(result) {
+                // It began well: how it went is known when it has ended.
+                if !span.is_disabled() {
+                    end.hold(Held::Span(span.clone(), Covers::Attempt));
+                }
+                if let Some(budget) =
+                    self.config().budget.as_ref().filter(|budget| budget.is_throttle())
+                {
+                    end.hold(Held::Throttle(budget.clone()));
+                }
+                return None;
+            }
+        }
+        if let Some(budget) = self.config().budget.as_ref().filter(|budget| budget.is_throttle()) {
+            budget.observe(outcome);
+            let permanent = outcome == Outcome::Failure(Fault::Permanent);
+            if permanent && hint(self.classifier(), result.as_ref()) == RetryHint::Stop {
+                budget.failed();
+            }
+        }
         telemetry::record_outcome(span, outcome, || {
             result.as_ref().err().and_then(CarryRejection::rejection)
         });
@@ -370,12 +397,13 @@ where
     F: Future<Output = Result<S::Response, E>>,
     E: CarryRejection,
 {
-    fn poll<P, C>(
+    fn poll<M, P, C>(
         self: Pin<&mut Self>,
         parts: &Parts<S, P, C>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<S::Response, E>>
     where
+        M: Completion<S::Response>,
         P: Replay<Req>,
         C: Classify<S::Response, E>,
     {
@@ -412,12 +440,12 @@ where
                     }
                 },
                 StepProj::Calling { future, span } => {
-                    let result = {
+                    let mut result = {
                         let _attempt = enter_attempt(session.attempt);
                         let _entered = span.enter();
                         ready!(future.poll(cx))
                     };
-                    let Some(fault) = parts.verdict(&result, span) else {
+                    let Some(fault) = parts.verdict::<M, _, _>(&mut result, span) else {
                         return Poll::Ready(match result {
                             Err(error) if is_refusal(&error) => {
                                 Err(session.kept_or(config, || error))
@@ -467,7 +495,7 @@ impl<Req, E> Session<Req, E> {
     }
 }
 
-impl<S: Service<Req>, Req, P, C> fmt::Debug for ResponseFuture<S, Req, P, C> {
+impl<S: Service<Req>, Req, P, C, M> fmt::Debug for ResponseFuture<S, Req, P, C, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("retry::ResponseFuture").finish_non_exhaustive()
     }

@@ -67,6 +67,11 @@ impl<P> RetryLayer<P> {
 }
 
 impl<P, C> RetryLayer<P, C> {
+    /// The service, with calls that end as `M` says.
+    pub(crate) fn completing<S: Clone, M>(&self, inner: S) -> Retry<S, P, C, M> {
+        Retry::new(inner, Arc::clone(&self.core), Arc::clone(&self.classifier))
+    }
+
     pub(crate) fn retries(&self) -> u32 {
         self.core.config.retries
     }
@@ -120,7 +125,7 @@ impl<S: Clone, P, C> Layer<S> for RetryLayer<P, C> {
     type Service = Retry<S, P, C>;
 
     fn layer(&self, inner: S) -> Retry<S, P, C> {
-        Retry::new(inner, Arc::clone(&self.core), Arc::clone(&self.classifier))
+        self.completing(inner)
     }
 }
 

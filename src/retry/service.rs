@@ -1,6 +1,7 @@
 use std::{
     any::type_name,
     fmt,
+    marker::PhantomData,
     sync::{Arc, Mutex},
     task::{Context, Poll},
 };
@@ -11,15 +12,20 @@ use super::{
     Replay, ResponseFuture,
     layer::{Config, Core},
 };
-use crate::{CarryRejection, Classify, waiters::lock};
+use crate::{
+    CarryRejection, Classify,
+    completion::{AtHead, Completion},
+    waiters::lock,
+};
 
 /// Sends calls again that failed for a reason that may pass. See the [module docs](super).
 ///
 /// Retries go to clones of the service as it was given to the layer: what is changed through
 /// [`get_mut`](Self::get_mut) is seen by first attempts only.
-pub struct Retry<S, P, C> {
+pub struct Retry<S, P, C, M = AtHead> {
     inner: S,
     parts: Arc<Parts<S, P, C>>,
+    completion: PhantomData<fn() -> M>,
 }
 
 /// What a call may need later: shared, so that a call which is not retried pays one reference count
@@ -64,31 +70,34 @@ impl<S, P, C> fmt::Debug for Parts<S, P, C> {
     }
 }
 
-impl<S: Clone, P, C> Retry<S, P, C> {
+impl<S: Clone, P, C, M> Retry<S, P, C, M> {
     pub(super) fn new(inner: S, core: Arc<Core<P>>, classifier: Arc<C>) -> Self {
         let spare = Mutex::new(inner.clone());
-        Self { inner, parts: Arc::new(Parts { core, classifier, spare }) }
+        let parts = Arc::new(Parts { core, classifier, spare });
+        Self { inner, parts, completion: PhantomData }
     }
 }
 
-accessors!(Retry<S, P, C>);
+accessors!(Retry<S, P, C, M>);
 
-impl<S: Clone, P, C> Clone for Retry<S, P, C> {
+impl<S: Clone, P, C, M> Clone for Retry<S, P, C, M> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), parts: Arc::clone(&self.parts) }
+        let parts = Arc::clone(&self.parts);
+        Self { inner: self.inner.clone(), parts, completion: PhantomData }
     }
 }
 
-impl<S, P, C, Req> Service<Req> for Retry<S, P, C>
+impl<S, P, C, M, Req> Service<Req> for Retry<S, P, C, M>
 where
     S: Service<Req> + Clone,
     S::Error: CarryRejection,
     P: Replay<Req>,
     C: Classify<S::Response, S::Error>,
+    M: Completion<S::Response>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = ResponseFuture<S, Req, P, C>;
+    type Future = ResponseFuture<S, Req, P, C, M>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -101,7 +110,7 @@ where
     }
 }
 
-impl<S: fmt::Debug, P, C> fmt::Debug for Retry<S, P, C> {
+impl<S: fmt::Debug, P, C, M> fmt::Debug for Retry<S, P, C, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Retry").field("inner", &self.inner).field("parts", &self.parts).finish()
     }

@@ -77,7 +77,16 @@ pub struct Facts {
     bulkhead: Option<BulkheadFacts>,
     breaker: Option<BreakerFacts>,
     attempt: Option<Limit>,
+    /// How long a reader waits for a frame of a body, where a call ends with one.
+    body: Option<Limit>,
     under_balancer: bool,
+}
+
+#[cfg(feature = "http")]
+impl Facts {
+    pub(crate) fn body_idle(&mut self, idle: Option<Duration>) {
+        self.body = Some(Limit(idle));
+    }
 }
 
 /// A time limit, unknown where it depends on the request.
@@ -183,13 +192,14 @@ impl<K, F, C> Describe for KeyedCircuitBreakerLayer<K, F, C> {
     }
 }
 
-impl<T, R, B, K, A, C> Stack<T, R, B, K, A, C>
+impl<T, R, B, K, A, H, C> Stack<T, R, B, K, A, H, C>
 where
     T: Describe,
     R: Describe,
     B: Describe,
     K: Describe,
     A: Describe,
+    H: Describe,
 {
     /// What the stack will do, and which of its settings contradict each other.
     ///
@@ -206,6 +216,7 @@ where
         self.bulkhead.describe(&mut facts);
         self.circuit_breaker.describe(&mut facts);
         self.attempt_timeout.describe(&mut facts);
+        self.edge.describe(&mut facts);
         facts.explain()
     }
 }
@@ -293,6 +304,10 @@ impl Facts {
         }
         if let Some(Limit(limit)) = self.attempt {
             lines.push(format!("  attempt timeout  {}", shown(limit)));
+        }
+        if let Some(Limit(idle)) = self.body {
+            let wait = idle.map_or("for ever".to_owned(), |idle| format!("up to {idle:?}"));
+            lines.push(format!("  http             writes the headers of the hop; waits {wait} for a frame of the body"));
         }
         let worst = self.worst_time().map_or("no bound is known".to_owned(), |t| format!("{t:?}"));
         lines.push(format!("longest call: {worst}"));

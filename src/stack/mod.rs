@@ -97,16 +97,19 @@ use std::{any::type_name, error::Error as StdError, fmt, sync::Arc, time::Durati
 use tower_layer::Layer;
 use tower_service::Service;
 
+#[cfg(feature = "http")]
+pub use self::slot::ServerEdge;
 pub use self::{
-    explain::{Describe, Explanation, Warning},
+    explain::{Describe, Explanation, Facts, Warning},
     lift::{Lift, LiftFuture},
-    slot::{BulkheadSlot, CircuitBreakerSlot, Empty, Slot},
+    slot::{BulkheadSlot, CircuitBreakerSlot, Edge, Empty, Slot},
 };
 use crate::{
-    BoxError, ClassifyFn, DefaultClassifier, Error, Outcome,
+    BoxError, ClassifyFn, Error, Outcome,
     bulkhead::BulkheadLayer,
     circuit_breaker::CircuitBreakerLayer,
     classify_fn,
+    outcome::choice::{Choice, Inherited, Own},
     retry::RetryLayer,
     telemetry::{CallSpan, CallSpanLayer},
     timeout::{TimeoutLayer, TotalTimeoutLayer},
@@ -118,25 +121,20 @@ use crate::{
 /// The type parameters are the slots, empty or filled, and the classifier; there is no need to write
 /// them.
 #[must_use = "a stack does nothing until it is put around a service"]
-pub struct Stack<T = Empty, R = Empty, B = Empty, K = Empty, A = Empty, C = DefaultClassifier> {
+pub struct Stack<T = Empty, R = Empty, B = Empty, K = Empty, A = Empty, H = Empty, C = Inherited> {
     total_timeout: T,
     retry: R,
     bulkhead: B,
     circuit_breaker: K,
     attempt_timeout: A,
+    edge: H,
     classifier: Arc<C>,
     under_balancer: bool,
 }
 
 /// A stack with every slot filled with its defaults.
-pub type StandardStack<P> = Stack<
-    TotalTimeoutLayer,
-    RetryLayer<P>,
-    BulkheadLayer,
-    CircuitBreakerLayer,
-    TimeoutLayer,
-    DefaultClassifier,
->;
+pub type StandardStack<P> =
+    Stack<TotalTimeoutLayer, RetryLayer<P>, BulkheadLayer, CircuitBreakerLayer, TimeoutLayer>;
 
 impl Stack {
     /// A stack with every slot empty.
@@ -147,7 +145,8 @@ impl Stack {
             bulkhead: Empty,
             circuit_breaker: Empty,
             attempt_timeout: Empty,
-            classifier: Arc::new(DefaultClassifier),
+            edge: Empty,
+            classifier: Arc::new(Inherited),
             under_balancer: false,
         }
     }
@@ -173,32 +172,34 @@ impl Default for Stack {
     }
 }
 
-impl<T, R, B, K, A, C> Stack<T, R, B, K, A, C> {
+impl<T, R, B, K, A, H, C> Stack<T, R, B, K, A, H, C> {
     /// Bounds the whole call: a `Duration`, or a [`TimeoutLayer`] for a name or a limit per request.
     /// The wait for readiness, the pauses and the queue count too.
     pub fn total_timeout<L>(
         self,
         limit: impl Into<TimeoutLayer<L>>,
-    ) -> Stack<TotalTimeoutLayer<L>, R, B, K, A, C> {
+    ) -> Stack<TotalTimeoutLayer<L>, R, B, K, A, H, C> {
         Stack {
             total_timeout: limit.into().including_readiness(),
             retry: self.retry,
             bulkhead: self.bulkhead,
             circuit_breaker: self.circuit_breaker,
             attempt_timeout: self.attempt_timeout,
+            edge: self.edge,
             classifier: self.classifier,
             under_balancer: self.under_balancer,
         }
     }
 
     /// Retries, within the total and outside everything else.
-    pub fn retry<P, D>(self, layer: RetryLayer<P, D>) -> Stack<T, RetryLayer<P, D>, B, K, A, C> {
+    pub fn retry<P, D>(self, layer: RetryLayer<P, D>) -> Stack<T, RetryLayer<P, D>, B, K, A, H, C> {
         Stack {
             total_timeout: self.total_timeout,
             retry: layer,
             bulkhead: self.bulkhead,
             circuit_breaker: self.circuit_breaker,
             attempt_timeout: self.attempt_timeout,
+            edge: self.edge,
             classifier: self.classifier,
             under_balancer: self.under_balancer,
         }
@@ -206,13 +207,14 @@ impl<T, R, B, K, A, C> Stack<T, R, B, K, A, C> {
 
     /// Limits the calls under way: a [`BulkheadLayer`] or a
     /// [`QueuedBulkheadLayer`](crate::bulkhead::QueuedBulkheadLayer).
-    pub fn bulkhead<N: BulkheadSlot>(self, layer: N) -> Stack<T, R, N, K, A, C> {
+    pub fn bulkhead<N: BulkheadSlot>(self, layer: N) -> Stack<T, R, N, K, A, H, C> {
         Stack {
             total_timeout: self.total_timeout,
             retry: self.retry,
             bulkhead: layer,
             circuit_breaker: self.circuit_breaker,
             attempt_timeout: self.attempt_timeout,
+            edge: self.edge,
             classifier: self.classifier,
             under_balancer: self.under_balancer,
         }
@@ -220,13 +222,14 @@ impl<T, R, B, K, A, C> Stack<T, R, B, K, A, C> {
 
     /// Keeps calls from a dependency that fails: a [`CircuitBreakerLayer`], or one
     /// [by key](crate::circuit_breaker::KeyedCircuitBreakerLayer).
-    pub fn circuit_breaker<N: CircuitBreakerSlot>(self, layer: N) -> Stack<T, R, B, N, A, C> {
+    pub fn circuit_breaker<N: CircuitBreakerSlot>(self, layer: N) -> Stack<T, R, B, N, A, H, C> {
         Stack {
             total_timeout: self.total_timeout,
             retry: self.retry,
             bulkhead: self.bulkhead,
             circuit_breaker: layer,
             attempt_timeout: self.attempt_timeout,
+            edge: self.edge,
             classifier: self.classifier,
             under_balancer: self.under_balancer,
         }
@@ -236,27 +239,29 @@ impl<T, R, B, K, A, C> Stack<T, R, B, K, A, C> {
     pub fn attempt_timeout<L>(
         self,
         limit: impl Into<TimeoutLayer<L>>,
-    ) -> Stack<T, R, B, K, TimeoutLayer<L>, C> {
+    ) -> Stack<T, R, B, K, TimeoutLayer<L>, H, C> {
         Stack {
             total_timeout: self.total_timeout,
             retry: self.retry,
             bulkhead: self.bulkhead,
             circuit_breaker: self.circuit_breaker,
             attempt_timeout: limit.into(),
+            edge: self.edge,
             classifier: self.classifier,
             under_balancer: self.under_balancer,
         }
     }
 
     /// Who judges the results, for every layer that has no classifier of its own.
-    pub fn classify<D>(self, classifier: D) -> Stack<T, R, B, K, A, D> {
+    pub fn classify<D>(self, classifier: D) -> Stack<T, R, B, K, A, H, Own<D>> {
         Stack {
             total_timeout: self.total_timeout,
             retry: self.retry,
             bulkhead: self.bulkhead,
             circuit_breaker: self.circuit_breaker,
             attempt_timeout: self.attempt_timeout,
-            classifier: Arc::new(classifier),
+            edge: self.edge,
+            classifier: Arc::new(Own(classifier)),
             under_balancer: self.under_balancer,
         }
     }
@@ -279,11 +284,50 @@ impl<T, R, B, K, A, C> Stack<T, R, B, K, A, C> {
     /// });
     /// # let _ = stack;
     /// ```
-    pub fn classify_fn<F, Res, E>(self, f: F) -> Stack<T, R, B, K, A, ClassifyFn<F>>
+    pub fn classify_fn<F, Res, E>(self, f: F) -> Stack<T, R, B, K, A, H, Own<ClassifyFn<F>>>
     where
         F: Fn(Result<&Res, &E>) -> Outcome,
     {
         self.classify(classify_fn(f))
+    }
+
+    /// For an HTTP or gRPC client: answers are judged by their status, hints of the server are heeded,
+    /// deadlines and attempts are written into the headers, and a call ends with the body of its
+    /// response. See [`http`](crate::http).
+    ///
+    /// The service answers with a `Response<ResponseBody<B>>`. A classifier that was set stays.
+    #[cfg(feature = "http")]
+    pub fn http(self) -> Stack<T, R, B, K, A, crate::http::ClientLayer, C> {
+        self.http_client(crate::http::ClientLayer::new())
+    }
+
+    /// The same, with settings of one's own.
+    #[cfg(feature = "http")]
+    pub fn http_client(
+        self,
+        client: crate::http::ClientLayer,
+    ) -> Stack<T, R, B, K, A, crate::http::ClientLayer, C> {
+        self.with_edge(client)
+    }
+
+    /// For the handlers of a server.
+    #[cfg(feature = "http")]
+    pub(crate) fn on_server(self) -> Stack<T, R, B, K, A, ServerEdge, C> {
+        self.with_edge(ServerEdge)
+    }
+
+    #[cfg(feature = "http")]
+    fn with_edge<N>(self, edge: N) -> Stack<T, R, B, K, A, N, C> {
+        Stack {
+            total_timeout: self.total_timeout,
+            retry: self.retry,
+            bulkhead: self.bulkhead,
+            circuit_breaker: self.circuit_breaker,
+            attempt_timeout: self.attempt_timeout,
+            edge,
+            classifier: self.classifier,
+            under_balancer: self.under_balancer,
+        }
     }
 
     /// Says that the stack stands under a balancer, which takes another endpoint for one that is not
@@ -304,7 +348,7 @@ impl<T, R, B, K, A, C> Stack<T, R, B, K, A, C> {
         S::Error: PlainError,
         Self: Layer<Lift<S, Error<S::Error>>>,
         <Self as Layer<Lift<S, Error<S::Error>>>>::Service:
-            Service<Req, Response = S::Response, Error = Error<S::Error>>,
+            Service<Req, Error = Error<S::Error>>,
     {
         self.layer(Lift::new(service))
     }
@@ -317,7 +361,7 @@ impl<T, R, B, K, A, C> Stack<T, R, B, K, A, C> {
         S::Error: Into<BoxError>,
         Self: Layer<Lift<S, BoxError>>,
         <Self as Layer<Lift<S, BoxError>>>::Service:
-            Service<Req, Response = S::Response, Error = BoxError>,
+            Service<Req, Error = BoxError>,
     {
         self.layer(Lift::new(service))
     }
@@ -335,33 +379,41 @@ pub trait PlainError: StdError {}
 #[diagnostic::do_not_recommend]
 impl<E: StdError> PlainError for E {}
 
-impl<S, T, R, B, K, A, C> Layer<S> for Stack<T, R, B, K, A, C>
+/// The classifier that the layers of a stack inherit.
+type Chosen<C, H> = <C as Choice<<H as Edge>::Classifier>>::Chosen;
+
+impl<S, T, R, B, K, A, H, C> Layer<S> for Stack<T, R, B, K, A, H, C>
 where
-    A: Slot<S, C>,
-    K: Slot<A::Service, C>,
-    B: Slot<K::Service, C>,
-    R: Slot<B::Service, C>,
-    T: Slot<R::Service, C>,
+    H: Edge + Slot<S, Chosen<C, H>, H::Completion>,
+    C: Choice<H::Classifier>,
+    A: Slot<H::Service, Chosen<C, H>, H::Completion>,
+    K: Slot<A::Service, Chosen<C, H>, H::Completion>,
+    B: Slot<K::Service, Chosen<C, H>, H::Completion>,
+    R: Slot<B::Service, Chosen<C, H>, H::Completion>,
+    T: Slot<R::Service, Chosen<C, H>, H::Completion>,
 {
-    type Service = CallSpan<T::Service>;
+    type Service = CallSpan<T::Service, H::Completion>;
 
     fn layer(&self, service: S) -> Self::Service {
-        let service = self.attempt_timeout.wrap(service, &self.classifier);
-        let service = self.circuit_breaker.wrap(service, &self.classifier);
-        let service = self.bulkhead.wrap(service, &self.classifier);
-        let service = self.retry.wrap(service, &self.classifier);
-        let service = self.total_timeout.wrap(service, &self.classifier);
-        CallSpanLayer::new().layer(service)
+        let classifier = C::choose(&self.classifier, &self.edge.classifier());
+        let service = self.edge.wrap(service, &classifier);
+        let service = self.attempt_timeout.wrap(service, &classifier);
+        let service = self.circuit_breaker.wrap(service, &classifier);
+        let service = self.bulkhead.wrap(service, &classifier);
+        let service = self.retry.wrap(service, &classifier);
+        let service = self.total_timeout.wrap(service, &classifier);
+        CallSpanLayer::new().completing(service)
     }
 }
 
-impl<T, R, B, K, A, C> Clone for Stack<T, R, B, K, A, C>
+impl<T, R, B, K, A, H, C> Clone for Stack<T, R, B, K, A, H, C>
 where
     T: Clone,
     R: Clone,
     B: Clone,
     K: Clone,
     A: Clone,
+    H: Clone,
 {
     fn clone(&self) -> Self {
         Self {
@@ -370,19 +422,21 @@ where
             bulkhead: self.bulkhead.clone(),
             circuit_breaker: self.circuit_breaker.clone(),
             attempt_timeout: self.attempt_timeout.clone(),
+            edge: self.edge.clone(),
             classifier: Arc::clone(&self.classifier),
             under_balancer: self.under_balancer,
         }
     }
 }
 
-impl<T, R, B, K, A, C> fmt::Debug for Stack<T, R, B, K, A, C>
+impl<T, R, B, K, A, H, C> fmt::Debug for Stack<T, R, B, K, A, H, C>
 where
     T: fmt::Debug,
     R: fmt::Debug,
     B: fmt::Debug,
     K: fmt::Debug,
     A: fmt::Debug,
+    H: fmt::Debug,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stack")
@@ -391,6 +445,7 @@ where
             .field("bulkhead", &self.bulkhead)
             .field("circuit_breaker", &self.circuit_breaker)
             .field("attempt_timeout", &self.attempt_timeout)
+            .field("edge", &self.edge)
             .field("classifier", &format_args!("{}", type_name::<C>()))
             .finish_non_exhaustive()
     }

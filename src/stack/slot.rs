@@ -3,23 +3,69 @@ use std::sync::Arc;
 use tower_layer::Layer;
 
 use crate::{
+    DefaultClassifier,
     bulkhead::{Bulkhead, BulkheadLayer, QueuedBulkhead, QueuedBulkheadLayer},
     circuit_breaker::{
         CircuitBreaker, CircuitBreakerLayer, KeyedCircuitBreaker, KeyedCircuitBreakerLayer,
     },
+    completion::AtHead,
     outcome::choice::Choice,
     retry::{Retry, RetryLayer},
     timeout::{Timeout, TimeoutLayer, TotalTimeout, TotalTimeoutLayer},
 };
 
 /// A slot of a stack that may be filled: what it makes of the service beneath it, given the stack's
-/// classifier `C`.
-pub trait Slot<S, C> {
+/// classifier `C`, and `M`, which says [when a call has ended](crate::completion).
+pub trait Slot<S, C, M = AtHead> {
     /// The service with the layer around it; `S` itself where the slot is empty.
     type Service;
 
     /// Puts the layer around a service.
     fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service;
+}
+
+/// What stands next to the service, and what that means for the layers above it.
+pub trait Edge {
+    /// When a call has ended.
+    type Completion;
+    /// Who judges the results, unless the stack is told otherwise.
+    type Classifier;
+
+    /// The classifier, shared by the layers.
+    fn classifier(&self) -> Arc<Self::Classifier>;
+}
+
+impl Edge for Empty {
+    type Completion = AtHead;
+    type Classifier = DefaultClassifier;
+
+    fn classifier(&self) -> Arc<DefaultClassifier> {
+        Arc::new(DefaultClassifier)
+    }
+}
+
+/// Around a handler of a server: nothing stands next to it, but a call ends with its response.
+#[cfg(feature = "http")]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ServerEdge;
+
+#[cfg(feature = "http")]
+impl<S, C, M> Slot<S, C, M> for ServerEdge {
+    type Service = S;
+
+    fn wrap(&self, inner: S, _: &Arc<C>) -> S {
+        inner
+    }
+}
+
+#[cfg(feature = "http")]
+impl Edge for ServerEdge {
+    type Completion = crate::completion::AtEnd;
+    type Classifier = crate::http::AutoClassifier;
+
+    fn classifier(&self) -> Arc<Self::Classifier> {
+        Arc::default()
+    }
 }
 
 /// What can fill the bulkhead's slot.
@@ -46,7 +92,7 @@ impl<K, F, C> CircuitBreakerSlot for KeyedCircuitBreakerLayer<K, F, C> {}
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Empty;
 
-impl<S, C> Slot<S, C> for Empty {
+impl<S, C, M> Slot<S, C, M> for Empty {
     type Service = S;
 
     fn wrap(&self, inner: S, _: &Arc<C>) -> S {
@@ -54,7 +100,7 @@ impl<S, C> Slot<S, C> for Empty {
     }
 }
 
-impl<S, C, L: Clone> Slot<S, C> for TotalTimeoutLayer<L> {
+impl<S, C, M, L: Clone> Slot<S, C, M> for TotalTimeoutLayer<L> {
     type Service = TotalTimeout<S, L>;
 
     fn wrap(&self, inner: S, _: &Arc<C>) -> Self::Service {
@@ -62,7 +108,7 @@ impl<S, C, L: Clone> Slot<S, C> for TotalTimeoutLayer<L> {
     }
 }
 
-impl<S, C, L: Clone> Slot<S, C> for TimeoutLayer<L> {
+impl<S, C, M, L: Clone> Slot<S, C, M> for TimeoutLayer<L> {
     type Service = Timeout<S, L>;
 
     fn wrap(&self, inner: S, _: &Arc<C>) -> Self::Service {
@@ -70,42 +116,42 @@ impl<S, C, L: Clone> Slot<S, C> for TimeoutLayer<L> {
     }
 }
 
-impl<S: Clone, C, P, D: Choice<C>> Slot<S, C> for RetryLayer<P, D> {
-    type Service = Retry<S, P, D::Chosen>;
+impl<S: Clone, C, M, P, D: Choice<C>> Slot<S, C, M> for RetryLayer<P, D> {
+    type Service = Retry<S, P, D::Chosen, M>;
 
     fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service {
-        self.in_stack(classifier).layer(inner)
+        self.in_stack(classifier).completing(inner)
     }
 }
 
-impl<S, C> Slot<S, C> for BulkheadLayer {
-    type Service = Bulkhead<S>;
+impl<S, C, M> Slot<S, C, M> for BulkheadLayer {
+    type Service = Bulkhead<S, M>;
 
     fn wrap(&self, inner: S, _: &Arc<C>) -> Self::Service {
-        self.layer(inner)
+        self.completing(inner)
     }
 }
 
-impl<S, C> Slot<S, C> for QueuedBulkheadLayer {
-    type Service = QueuedBulkhead<S>;
+impl<S, C, M> Slot<S, C, M> for QueuedBulkheadLayer {
+    type Service = QueuedBulkhead<S, M>;
 
     fn wrap(&self, inner: S, _: &Arc<C>) -> Self::Service {
-        self.layer(inner)
+        self.completing(inner)
     }
 }
 
-impl<S, C, D: Choice<C>> Slot<S, C> for CircuitBreakerLayer<D> {
-    type Service = CircuitBreaker<S, D::Chosen>;
+impl<S, C, M, D: Choice<C>> Slot<S, C, M> for CircuitBreakerLayer<D> {
+    type Service = CircuitBreaker<S, D::Chosen, M>;
 
     fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service {
-        self.in_stack(classifier).layer(inner)
+        self.in_stack(classifier).completing(inner)
     }
 }
 
-impl<S, C, K, F, D: Choice<C>> Slot<S, C> for KeyedCircuitBreakerLayer<K, F, D> {
-    type Service = KeyedCircuitBreaker<S, K, F, D::Chosen>;
+impl<S, C, M, K, F, D: Choice<C>> Slot<S, C, M> for KeyedCircuitBreakerLayer<K, F, D> {
+    type Service = KeyedCircuitBreaker<S, K, F, D::Chosen, M>;
 
     fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service {
-        self.in_stack(classifier).layer(inner)
+        self.in_stack(classifier).completing(inner)
     }
 }

@@ -1,6 +1,7 @@
 use std::{
     fmt,
     future::Future,
+    marker::PhantomData,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -10,8 +11,11 @@ use tower_layer::Layer;
 use tower_service::Service;
 use tracing::{Span, field::Empty, info_span};
 
-use super::field;
-use crate::CarryRejection;
+use super::{Covers, field};
+use crate::{
+    CarryRejection,
+    completion::{AtHead, Completion, Held, end_of},
+};
 
 /// Opens a span for each logical call; the attempts of a retry beneath are its children.
 ///
@@ -26,32 +30,50 @@ impl CallSpanLayer {
     pub const fn new() -> Self {
         Self
     }
+
+    /// The service, with calls that end as `M` says.
+    pub(crate) fn completing<S, M>(&self, inner: S) -> CallSpan<S, M> {
+        CallSpan { inner, completion: PhantomData }
+    }
 }
 
 impl<S> Layer<S> for CallSpanLayer {
     type Service = CallSpan<S>;
 
     fn layer(&self, inner: S) -> CallSpan<S> {
-        CallSpan { inner }
+        self.completing(inner)
     }
 }
 
 /// A service whose calls have a span each. Made by [`CallSpanLayer`].
-#[derive(Clone, Debug)]
-pub struct CallSpan<S> {
+pub struct CallSpan<S, M = AtHead> {
     inner: S,
+    completion: PhantomData<fn() -> M>,
 }
 
-accessors!(CallSpan<S>);
+accessors!(CallSpan<S, M>);
 
-impl<S, Req> Service<Req> for CallSpan<S>
+impl<S: Clone, M> Clone for CallSpan<S, M> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), completion: PhantomData }
+    }
+}
+
+impl<S: fmt::Debug, M> fmt::Debug for CallSpan<S, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallSpan").field("inner", &self.inner).finish()
+    }
+}
+
+impl<S, M, Req> Service<Req> for CallSpan<S, M>
 where
     S: Service<Req>,
     S::Error: CarryRejection,
+    M: Completion<S::Response>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = CallFuture<S::Future>;
+    type Future = CallFuture<S::Future, M>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -62,20 +84,21 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let span = info_span!("call", { field::OUTCOME } = Empty, { field::ERROR_TYPE } = Empty);
         let future = span.in_scope(|| self.inner.call(request));
-        CallFuture { future: Some(future), span }
+        CallFuture { future: Some(future), span, completion: PhantomData }
     }
 }
 
 pin_project! {
     /// The future of a [`CallSpan`].
     #[must_use = "futures do nothing unless polled"]
-    pub struct CallFuture<F> {
+    pub struct CallFuture<F, M = AtHead> {
         #[pin]
         future: Option<F>,
         span: Span,
+        completion: PhantomData<fn() -> M>,
     }
 
-    impl<F> PinnedDrop for CallFuture<F> {
+    impl<F, M> PinnedDrop for CallFuture<F, M> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if this.future.is_some() {
@@ -87,10 +110,11 @@ pin_project! {
     }
 }
 
-impl<F, T, E> Future for CallFuture<F>
+impl<F, M, T, E> Future for CallFuture<F, M>
 where
     F: Future<Output = Result<T, E>>,
     E: CarryRejection,
+    M: Completion<T>,
 {
     type Output = Result<T, E>;
 
@@ -99,9 +123,13 @@ where
         let mut this = self.project();
         let _entered = this.span.enter();
         let future = this.future.as_mut().as_pin_mut();
-        let result = ready!(future.expect("a future was polled after it had ended").poll(cx));
+        let mut result = ready!(future.expect("a future was polled after it had ended").poll(cx));
         this.future.set(None);
         if !this.span.is_disabled() {
+            if let Some(end) = end_of::<M, _, _>(&mut result) {
+                end.hold(Held::Span(this.span.clone(), Covers::Call));
+                return Poll::Ready(result);
+            }
             // An answer is not judged here: that it is one is all this layer knows.
             match result.as_ref().err().map(CarryRejection::rejection) {
                 None => this.span.record(field::OUTCOME, "answered"),
@@ -116,7 +144,7 @@ where
     }
 }
 
-impl<F> fmt::Debug for CallFuture<F> {
+impl<F, M> fmt::Debug for CallFuture<F, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CallFuture").field("span", &self.span).finish_non_exhaustive()
     }

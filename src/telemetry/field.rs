@@ -8,6 +8,9 @@ pub const ATTEMPT: &str = "attempt";
 pub const OUTCOME: &str = "outcome";
 /// What kind of error it ended with, where it did.
 pub const ERROR_TYPE: &str = "error.type";
+/// Which resend of an HTTP request this is; not set for the first time that it is sent. The name is
+/// OpenTelemetry's.
+pub const RESEND_COUNT: &str = "http.request.resend_count";
 /// The pause before an attempt, in milliseconds.
 pub const DELAY_MS: &str = "delay_ms";
 /// A time limit, in milliseconds.

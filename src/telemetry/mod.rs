@@ -93,6 +93,7 @@ pub(crate) fn attempt_span(name: &str, attempt: u32, delay: Duration) -> Span {
         { field::DELAY_MS } = millis(delay),
         { field::OUTCOME } = tracing::field::Empty,
         { field::ERROR_TYPE } = tracing::field::Empty,
+        { field::RESEND_COUNT } = tracing::field::Empty,
     )
 }
 
@@ -117,6 +118,33 @@ pub(crate) fn record_outcome<'a>(
         }
         (None, _) => {}
     }
+}
+
+/// What a span covers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Covers {
+    /// A logical call: that it was answered is all that is said of it.
+    Call,
+    /// An attempt, which is judged.
+    Attempt,
+}
+
+/// Notes in a span how a response ended that went on after its head.
+pub(crate) fn record_end(span: &Span, covers: Covers, outcome: Outcome) {
+    match (covers, outcome) {
+        (Covers::Attempt, _) => record_outcome(span, outcome, || None),
+        (Covers::Call, Outcome::Failure(_)) => {
+            span.record(field::OUTCOME, "error").record(field::ERROR_TYPE, outcome.as_str());
+        }
+        (Covers::Call, _) => {
+            span.record(field::OUTCOME, "answered");
+        }
+    }
+}
+
+/// Notes in a span that nobody read its response to the end.
+pub(crate) fn record_cancelled(span: &Span) {
+    span.record(field::OUTCOME, "cancelled");
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -23,7 +23,7 @@ pub struct Timeout<S, L> {
 }
 
 impl<S, L> Timeout<S, L> {
-    pub(super) fn new(inner: S, limit: L, name: Option<Name>) -> Self {
+    pub(crate) fn new(inner: S, limit: L, name: Option<Name>) -> Self {
         Self { inner, limit, name }
     }
 }

@@ -1,0 +1,161 @@
+//! When a call has ended: with its response, or with the end of what the response goes on to send.
+//!
+//! A slot of a bulkhead, the verdict of a breaker and a span belong to a call, and a streaming response
+//! is not over when its head is there. A layer that ends calls [`AtEnd`] puts what it holds into the
+//! response, which then owns it. For HTTP and gRPC all of it is done by `buttress::http`; a response of
+//! another kind takes part by implementing [`Lasting`].
+
+use std::{fmt, time::Duration};
+
+use tokio::time::Instant;
+use tracing::Span;
+
+use crate::{
+    Outcome,
+    budget::Budget,
+    bulkhead::Permit,
+    circuit_breaker::Call,
+    telemetry::{self, Covers},
+};
+
+/// When a call has ended. Sealed: [`AtHead`] and [`AtEnd`].
+pub trait Completion<Res>: sealed::Sealed {
+    /// What ends when the response has ended; `None` if it has, as it stands.
+    fn end(response: &mut Res) -> Option<&mut CallEnd>;
+}
+
+/// A call has ended when its response is there. The default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AtHead;
+
+/// A call has ended when the body of its response has, however that ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AtEnd;
+
+/// A response that goes on after its head, and holds what ends with it.
+#[diagnostic::on_unimplemented(
+    message = "it cannot be told when a response of type `{Self}` has ended",
+    note = "for HTTP, use `Stack::http()` or put a `ClientLayer` next to the service: the response is then an `http::Response<buttress::http::ResponseBody<B>>`"
+)]
+pub trait Lasting {
+    /// What ends with the response; `None` if it has ended already.
+    fn call_end(&mut self) -> Option<&mut CallEnd>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for super::AtHead {}
+    impl Sealed for super::AtEnd {}
+}
+
+impl<Res> Completion<Res> for AtHead {
+    #[inline]
+    fn end(_: &mut Res) -> Option<&mut CallEnd> {
+        None
+    }
+}
+
+impl<Res: Lasting> Completion<Res> for AtEnd {
+    #[inline]
+    fn end(response: &mut Res) -> Option<&mut CallEnd> {
+        response.call_end()
+    }
+}
+
+/// What the layers of a call hold until its response has ended: slots, verdicts and spans.
+///
+/// The layers put them in from the inside out, and they end in that order. Dropped before the end, the
+/// call was abandoned.
+pub struct CallEnd {
+    // A stack has four that hold something; only stacks in stacks need more room.
+    held: [Option<Held>; 4],
+    more: Vec<Held>,
+}
+
+/// What one layer holds.
+pub(crate) enum Held {
+    Slot(Permit),
+    Call(Call),
+    Span(Span, Covers),
+    Throttle(Budget),
+}
+
+impl CallEnd {
+    /// Of a response that has just arrived.
+    pub fn new() -> Self {
+        Self { held: [const { None }; 4], more: Vec::new() }
+    }
+
+    pub(crate) fn hold(&mut self, held: Held) {
+        match self.held.iter_mut().find(|place| place.is_none()) {
+            Some(place) => *place = Some(held),
+            None => self.more.push(held),
+        }
+    }
+
+    /// The response ran to its end, which says `outcome` of the service.
+    pub fn finish(&mut self, outcome: Outcome) {
+        self.each(|held| match held {
+            Held::Slot(mut permit) => permit.finish(|_| ()),
+            Held::Call(mut call) => call.finish_at_end(outcome),
+            Held::Span(span, covers) => telemetry::record_end(&span, covers, outcome),
+            Held::Throttle(budget) => budget.observe(outcome),
+        });
+    }
+
+    /// Nobody reads on. `waited` is for how long the caller had been waiting for the rest: what it did
+    /// with what it had is nothing that the service could help.
+    pub fn abandon(&mut self, waited: Duration) {
+        self.each(|held| match held {
+            Held::Call(mut call) => call.began_at(Instant::now().checked_sub(waited)),
+            Held::Span(span, _) => telemetry::record_cancelled(&span),
+            Held::Slot(_) | Held::Throttle(_) => {}
+        });
+    }
+
+    /// Producing the rest of the response panicked.
+    pub fn panicked(&mut self) {
+        self.each(|held| {
+            if let Held::Call(mut call) = held {
+                call.panicked();
+            }
+        });
+    }
+
+    fn each(&mut self, mut end: impl FnMut(Held)) {
+        for place in &mut self.held {
+            if let Some(held) = place.take() {
+                end(held);
+            }
+        }
+        self.more.drain(..).for_each(end);
+    }
+}
+
+impl Default for CallEnd {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for CallEnd {
+    fn drop(&mut self) {
+        self.abandon(Duration::ZERO);
+    }
+}
+
+impl fmt::Debug for CallEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let held = self.held.iter().flatten().count() + self.more.len();
+        f.debug_struct("CallEnd").field("held", &held).finish()
+    }
+}
+
+/// What ends when this result has ended; `None` if that is now.
+#[inline]
+pub(crate) fn end_of<M, T, E>(result: &mut Result<T, E>) -> Option<&mut CallEnd>
+where
+    M: Completion<T>,
+{
+    result.as_mut().ok().and_then(M::end)
+}

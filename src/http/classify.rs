@@ -1,0 +1,280 @@
+//! What an HTTP or gRPC answer says of the service.
+
+use std::{fmt, sync::Arc};
+
+use http::{HeaderMap, Response, StatusCode};
+use http_body::Body;
+
+use super::{
+    Cause, cause,
+    wire::{self, Code, Pushback},
+};
+use crate::{Classify, Fault, Outcome, RetryHint};
+
+/// Judges by the HTTP status.
+///
+/// | answer | outcome |
+/// |---|---|
+/// | 408, 504 | timed out |
+/// | 429, and 503 with a `Retry-After` | overloaded |
+/// | any other 5xx | transient failure |
+/// | everything else | success: the service did its work |
+/// | an error | transient failure; timed out if a time-out is among its causes |
+///
+/// An error that the caller's own body failed with says nothing about the service. Set a status to be
+/// judged otherwise by [`status`](Self::status), or any answer by [`adjust`](Self::adjust).
+#[derive(Clone, Default)]
+pub struct HttpClassifier {
+    adjust: Option<Arc<Adjust<StatusCode>>>,
+}
+
+/// Judges by the gRPC status: in the headers, or else in the trailers once they are there.
+///
+/// | status | outcome |
+/// |---|---|
+/// | `OK` | success |
+/// | `UNAVAILABLE`, `UNKNOWN`, `INTERNAL`, `DATA_LOSS`, no status at the end | transient failure |
+/// | `DEADLINE_EXCEEDED`, and the `CANCELLED` that tonic's own timer answers | timed out |
+/// | `RESOURCE_EXHAUSTED` | overloaded |
+/// | everything else | the caller's own fault: a permanent failure |
+///
+/// An HTTP status other than 200 is judged as [`HttpClassifier`] does: it comes from a proxy.
+#[derive(Clone, Default)]
+pub struct GrpcClassifier {
+    adjust: Option<Arc<Adjust<Code>>>,
+}
+
+/// Judges gRPC answers by their gRPC status and all others by their HTTP status: what
+/// [`Stack::http`](crate::Stack::http) uses.
+#[derive(Clone, Debug, Default)]
+pub struct AutoClassifier {
+    http: HttpClassifier,
+    grpc: GrpcClassifier,
+}
+
+/// A second opinion on a status; `None` leaves the first.
+type Adjust<T> = dyn Fn(T, &HeaderMap) -> Option<Outcome> + Send + Sync;
+
+/// Puts a newer opinion before an older one.
+fn adjusted<T: Copy + 'static>(
+    older: Option<Arc<Adjust<T>>>,
+    newer: impl Fn(T, &HeaderMap) -> Option<Outcome> + Send + Sync + 'static,
+) -> Option<Arc<Adjust<T>>> {
+    Some(Arc::new(move |status, headers: &HeaderMap| {
+        newer(status, headers).or_else(|| older.as_ref().and_then(|older| older(status, headers)))
+    }))
+}
+
+impl HttpClassifier {
+    /// Judges as the table says.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Judges one status otherwise.
+    pub fn status(self, status: StatusCode, outcome: Outcome) -> Self {
+        self.adjust(move |answered, _| (answered == status).then_some(outcome))
+    }
+
+    /// Judges the answers otherwise for which the function has an opinion. It is shown the status and
+    /// the headers. Of several, the last that has one counts.
+    pub fn adjust<F>(self, f: F) -> Self
+    where
+        F: Fn(StatusCode, &HeaderMap) -> Option<Outcome> + Send + Sync + 'static,
+    {
+        Self { adjust: adjusted(self.adjust, f) }
+    }
+
+    fn judge(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
+        if let Some(outcome) = self.adjust.as_ref().and_then(|adjust| adjust(status, headers)) {
+            return outcome;
+        }
+        let retry_after = || wire::retry_after(headers).value;
+        Outcome::Failure(match status {
+            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Fault::TimedOut,
+            StatusCode::TOO_MANY_REQUESTS => Fault::Overloaded { retry_after: retry_after() },
+            StatusCode::SERVICE_UNAVAILABLE => match retry_after() {
+                None => Fault::Transient,
+                asked => Fault::Overloaded { retry_after: asked },
+            },
+            _ if status.is_server_error() => Fault::Transient,
+            _ => return Outcome::Success,
+        })
+    }
+
+    fn hint(headers: &HeaderMap) -> RetryHint {
+        if wire::should_not_retry(headers) {
+            return RetryHint::Stop;
+        }
+        match wire::retry_after(headers).value {
+            // To come back now is no wish: our own pause is kept, or all would come back at once.
+            None => RetryHint::Unstated,
+            Some(asked) if asked.is_zero() => RetryHint::Unstated,
+            Some(asked) => RetryHint::After(asked),
+        }
+    }
+}
+
+impl GrpcClassifier {
+    /// Judges as the table says.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Judges one status otherwise.
+    pub fn code(self, code: Code, outcome: Outcome) -> Self {
+        self.adjust(move |answered, _| (answered == code).then_some(outcome))
+    }
+
+    /// Judges the answers otherwise for which the function has an opinion. It is shown the status and
+    /// the headers, or trailers, that it was found in. Of several, the last that has one counts.
+    pub fn adjust<F>(self, f: F) -> Self
+    where
+        F: Fn(Code, &HeaderMap) -> Option<Outcome> + Send + Sync + 'static,
+    {
+        Self { adjust: adjusted(self.adjust, f) }
+    }
+
+    /// Judges the headers of a trailers-only answer, or trailers. `None` without a status.
+    fn judge(&self, fields: &HeaderMap) -> Option<Outcome> {
+        let code = wire::grpc_status(fields)?;
+        if let Some(outcome) = self.adjust.as_ref().and_then(|adjust| adjust(code, fields)) {
+            return Some(outcome);
+        }
+        Some(outcome_of_code(code, fields))
+    }
+}
+
+/// What a gRPC status says of the service.
+pub(super) fn outcome_of_code(code: Code, fields: &HeaderMap) -> Outcome {
+    Outcome::Failure(match code {
+        Code::Ok => return Outcome::Success,
+        Code::Unavailable | Code::Unknown | Code::Internal | Code::DataLoss => Fault::Transient,
+        Code::DeadlineExceeded => Fault::TimedOut,
+        Code::ResourceExhausted => Fault::Overloaded {
+            retry_after: match wire::pushback(fields) {
+                Pushback::After(asked) => Some(asked),
+                _ => None,
+            },
+        },
+        _ if wire::is_tonic_timeout(fields) => Fault::TimedOut,
+        _ => Fault::Permanent,
+    })
+}
+
+fn grpc_hint(fields: &HeaderMap) -> RetryHint {
+    match wire::pushback(fields) {
+        Pushback::Absent => RetryHint::Unstated,
+        Pushback::After(asked) => RetryHint::After(asked),
+        Pushback::Stop | Pushback::Malformed => RetryHint::Stop,
+    }
+}
+
+/// A gRPC call that ended without saying how.
+const NO_STATUS: Outcome = Outcome::Failure(Fault::Transient);
+
+impl AutoClassifier {
+    /// Judges as the two tables say.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Judges HTTP answers by this.
+    pub fn http(mut self, http: HttpClassifier) -> Self {
+        self.http = http;
+        self
+    }
+
+    /// Judges gRPC answers by this.
+    pub fn grpc(mut self, grpc: GrpcClassifier) -> Self {
+        self.grpc = grpc;
+        self
+    }
+
+    /// What the end of a gRPC answer says that began well.
+    pub(super) fn grpc_end(&self, trailers: Option<&HeaderMap>) -> Outcome {
+        trailers.and_then(|trailers| self.grpc.judge(trailers)).unwrap_or(NO_STATUS)
+    }
+}
+
+impl From<HttpClassifier> for AutoClassifier {
+    fn from(http: HttpClassifier) -> Self {
+        Self::new().http(http)
+    }
+}
+
+impl From<GrpcClassifier> for AutoClassifier {
+    fn from(grpc: GrpcClassifier) -> Self {
+        Self::new().grpc(grpc)
+    }
+}
+
+impl<B, E: Cause> Classify<Response<B>, E> for HttpClassifier {
+    fn classify(&self, result: Result<&Response<B>, &E>) -> Outcome {
+        match result {
+            Ok(response) => self.judge(response.status(), response.headers()),
+            Err(error) => cause::outcome(error),
+        }
+    }
+
+    fn hint(&self, result: Result<&Response<B>, &E>) -> RetryHint {
+        match result {
+            Ok(response) => Self::hint(response.headers()),
+            Err(error) => cause::hint(error),
+        }
+    }
+}
+
+impl<B: Body, E: Cause> Classify<Response<B>, E> for GrpcClassifier {
+    fn classify(&self, result: Result<&Response<B>, &E>) -> Outcome {
+        match result {
+            Ok(response) if response.status() != StatusCode::OK => {
+                HttpClassifier::new().judge(response.status(), response.headers())
+            }
+            Ok(response) => match self.judge(response.headers()) {
+                Some(outcome) => outcome,
+                None if response.body().is_end_stream() => NO_STATUS,
+                // The rest of the verdict comes with the trailers.
+                None => Outcome::Success,
+            },
+            Err(error) => cause::outcome(error),
+        }
+    }
+
+    fn hint(&self, result: Result<&Response<B>, &E>) -> RetryHint {
+        match result {
+            Ok(response) => grpc_hint(response.headers()),
+            Err(error) => cause::hint(error),
+        }
+    }
+}
+
+impl<B: Body, E: Cause> Classify<Response<B>, E> for AutoClassifier {
+    fn classify(&self, result: Result<&Response<B>, &E>) -> Outcome {
+        match result {
+            Ok(response) if wire::is_grpc(response.headers()) => self.grpc.classify(result),
+            _ => self.http.classify(result),
+        }
+    }
+
+    fn hint(&self, result: Result<&Response<B>, &E>) -> RetryHint {
+        match result {
+            Ok(response) if wire::is_grpc(response.headers()) => {
+                Classify::<Response<B>, E>::hint(&self.grpc, result)
+            }
+            _ => Classify::<Response<B>, E>::hint(&self.http, result),
+        }
+    }
+}
+
+impl fmt::Debug for HttpClassifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpClassifier").field("adjusted", &self.adjust.is_some()).finish()
+    }
+}
+
+impl fmt::Debug for GrpcClassifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GrpcClassifier").field("adjusted", &self.adjust.is_some()).finish()
+    }
+}

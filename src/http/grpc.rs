@@ -1,0 +1,19 @@
+//! gRPC clients: what they need beside what HTTP has.
+//!
+//! With feature `tonic`, [`client`] puts a [`Stack`](crate::Stack) around a channel, so that the
+//! `Status` of a generated client has the right code and the [`Rejection`](crate::Rejection) as its
+//! `source()`.
+
+#[cfg(feature = "tonic")]
+mod client;
+mod first_frame;
+#[cfg(feature = "tonic")]
+mod status;
+
+#[cfg(feature = "tonic")]
+pub(super) use self::status::{outcome_of_status, timed_out};
+#[cfg(feature = "tonic")]
+pub use self::client::{
+    Channel, ChannelFuture, GrpcBody, GrpcClient, GrpcClientFuture, GrpcTimeout, client,
+};
+pub use self::first_frame::{FirstFrame, FirstFrameBody, FirstFrameFuture, FirstFrameLayer};

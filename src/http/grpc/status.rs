@@ -1,0 +1,74 @@
+//! Rejections as `tonic::Status`, and back.
+
+use std::{error::Error as StdError, sync::Arc};
+
+use http::StatusCode;
+use tonic::{Code as TonicCode, Status};
+
+use crate::{
+    CarryRejection, Error, Fault, Outcome, Rejection,
+    http::{
+        Cause,
+        classify::outcome_of_code,
+        server::statuses,
+        wire::Code,
+    },
+};
+
+impl From<Rejection> for Status {
+    /// With the code that a server of this crate answers, and the rejection as its `source()`.
+    fn from(rejection: Rejection) -> Self {
+        let (_, code) = statuses(StatusCode::SERVICE_UNAVAILABLE, &rejection);
+        let mut status = Self::new(TonicCode::from(i32::from(code.number())), rejection.to_string());
+        status.set_source(Arc::new(rejection));
+        status
+    }
+}
+
+impl From<Error<Status>> for Status {
+    fn from(error: Error<Status>) -> Self {
+        match error {
+            Error::Rejected(rejection) => rejection.into(),
+            Error::Service(status) => status,
+        }
+    }
+}
+
+impl CarryRejection for Status {
+    fn from_rejection(rejection: Rejection) -> Self {
+        rejection.into()
+    }
+
+    fn rejection(&self) -> Option<&Rejection> {
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            if let Some(rejection) = error.downcast_ref() {
+                return Some(rejection);
+            }
+            cause = error.source();
+        }
+        None
+    }
+}
+
+impl Cause for Status {
+    fn cause(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(self)
+    }
+}
+
+/// What a status says of the service that has no cause: it came over the wire, or a handler made it.
+pub(in crate::http) fn outcome_of_status(status: &Status) -> Outcome {
+    if timed_out(status) {
+        return Outcome::Failure(Fault::TimedOut);
+    }
+    let number = u8::try_from(i32::from(status.code())).unwrap_or_default();
+    let code = Code::from_number(number).unwrap_or(Code::Unknown);
+    let headers = status.metadata().clone().into_headers();
+    outcome_of_code(code, &headers)
+}
+
+/// Whether it is what tonic's own timer answers.
+pub(in crate::http) fn timed_out(status: &Status) -> bool {
+    status.code() == TonicCode::Cancelled && status.message() == "Timeout expired"
+}

@@ -1,0 +1,161 @@
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::{
+    prefix::Account,
+    shared::{Next, Shared},
+};
+use crate::BoxError;
+
+/// A body that can be sent again: a handle on the body that it was made of, which is read once.
+///
+/// Copies are made by [`ReplayableBody`]. The one that was polled last for the first time owns the
+/// source: it sends what was kept of it and then the rest, and all that were polled before end with
+/// [`ReplayBodyError::Stale`]. See the [module docs](super).
+pub struct ReplayBody<B> {
+    shared: Arc<Shared<B>>,
+    id: u64,
+}
+
+impl<B: Body> ReplayBody<B> {
+    /// A body with an account of its own, of which up to 64 KiB are kept.
+    pub fn new(body: B) -> Self {
+        Self::in_account(body, Account::default())
+    }
+
+    pub(super) fn in_account(body: B, account: Account) -> Self {
+        Self { shared: Arc::new(Shared::new(body, account)), id: 0 }
+    }
+}
+
+impl<B> ReplayBody<B> {
+    fn copied(&self, wants: bool) -> Option<Self> {
+        let id = self.shared.with(|state, _| state.copy(self.id, wants))?;
+        Some(Self { shared: Arc::clone(&self.shared), id })
+    }
+}
+
+impl<B> Body for ReplayBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = ReplayBodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ReplayBodyError>>> {
+        let Self { shared, id } = self.get_mut();
+        loop {
+            match shared.with(|state, after| state.next(id, cx.waker(), after)) {
+                Next::Frame(frame) => return Poll::Ready(Some(Ok(frame))),
+                Next::End => return Poll::Ready(None),
+                Next::Error(error) => return Poll::Ready(Some(Err(error))),
+                Next::Claimed => {}
+                Next::Poll { source, known } => return shared.poll_source(*id, source, known, cx),
+                Next::Wait { known: true } => return Poll::Pending,
+                Next::Wait { known: false } => {
+                    let waker = cx.waker().clone();
+                    if shared.with(|state, after| state.wait(*id, waker, after)) {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.shared.read(|state| state.is_end(self.id))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.shared.read(|state| state.size_hint(self.id))
+    }
+}
+
+impl<B> Drop for ReplayBody<B> {
+    fn drop(&mut self) {
+        self.shared.with(|state, after| state.leave(self.id, after));
+    }
+}
+
+impl<B> fmt::Debug for ReplayBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let standing = self.shared.read(|state| state.standing(self.id));
+        f.debug_struct("ReplayBody").field("standing", &standing).finish_non_exhaustive()
+    }
+}
+
+/// Why a [`ReplayBody`] ended before its end.
+///
+/// It is found in the chain of a client's error by `downcast_ref`, whatever the body was.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplayBodyError {
+    /// A newer attempt has taken over.
+    #[error("the request body is sent by a newer attempt")]
+    Stale,
+    /// The body that is sent failed.
+    #[error("the request body could not be read")]
+    Source(#[source] BoxError),
+    /// The body that is sent had failed before, or it panicked.
+    #[error("the request body could not be read before")]
+    Failed,
+    /// The beginning was sent before and not kept.
+    #[error("the beginning of the request body was not kept")]
+    Gone,
+}
+
+/// A body of which copies can be sent.
+///
+/// All that are `Clone` are, and [`ReplayBody`].
+pub trait ReplayableBody: Sized {
+    /// A copy that may be sent, and sent again, whatever is sent of another; what is sent is kept for
+    /// as long as the original is. `None` if the body can be sent only once.
+    fn copy(&self) -> Option<Self>;
+
+    /// A copy for which nothing is kept: the original can be sent after it only if nothing was read.
+    fn copy_unstarted(&self) -> Option<Self>;
+
+    /// Ends the copies that were made, so that none looks whole to who receives it; `false`, and
+    /// nothing ends, if the original cannot be sent (again).
+    fn prepare(&self) -> bool;
+}
+
+#[diagnostic::do_not_recommend]
+impl<B: Clone> ReplayableBody for B {
+    fn copy(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+
+    fn copy_unstarted(&self) -> Option<Self> {
+        Some(self.clone())
+    }
+
+    fn prepare(&self) -> bool {
+        true
+    }
+}
+
+impl<B> ReplayableBody for ReplayBody<B> {
+    fn copy(&self) -> Option<Self> {
+        self.copied(true)
+    }
+
+    fn copy_unstarted(&self) -> Option<Self> {
+        self.copied(false)
+    }
+
+    fn prepare(&self) -> bool {
+        self.shared.with(|state, after| state.prepare(self.id, after))
+    }
+}

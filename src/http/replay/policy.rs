@@ -1,0 +1,216 @@
+use std::{fmt, sync::Arc};
+
+use http::{Extensions, HeaderMap, Method, Request, Uri, Version, header};
+
+use super::ReplayableBody;
+use crate::retry::Replay;
+
+/// A request without its body.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestHead<'a> {
+    method: &'a Method,
+    uri: &'a Uri,
+    version: Version,
+    headers: &'a HeaderMap,
+    extensions: &'a Extensions,
+}
+
+impl<'a> RequestHead<'a> {
+    /// The method.
+    pub fn method(self) -> &'a Method {
+        self.method
+    }
+
+    /// The address.
+    pub fn uri(self) -> &'a Uri {
+        self.uri
+    }
+
+    /// The version of HTTP.
+    pub fn version(self) -> Version {
+        self.version
+    }
+
+    /// The headers.
+    pub fn headers(self) -> &'a HeaderMap {
+        self.headers
+    }
+
+    /// The extensions.
+    pub fn extensions(self) -> &'a Extensions {
+        self.extensions
+    }
+
+    /// Whether this is a call of a gRPC method.
+    fn is_grpc(self) -> bool {
+        const GRPC: &[u8] = b"application/grpc";
+        self.headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|kind| kind.as_bytes().get(..GRPC.len()))
+            .is_some_and(|kind| kind.eq_ignore_ascii_case(GRPC))
+    }
+}
+
+impl<'a, B> From<&'a Request<B>> for RequestHead<'a> {
+    fn from(request: &'a Request<B>) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            version: request.version(),
+            headers: request.headers(),
+            extensions: request.extensions(),
+        }
+    }
+}
+
+/// An extension of a request: the layers of the client gave this call an idempotency key, the same for
+/// all attempts, and know that the server honours it. Such a request is safe to repeat.
+///
+/// The mere header `Idempotency-Key` says nothing of the kind: a caller may send one to any server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientKey;
+
+type OfHead = Arc<dyn Fn(RequestHead<'_>) -> bool + Send + Sync>;
+type OfPath = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// Replays the HTTP requests that are safe to repeat:
+///
+/// - with an idempotent method: GET, HEAD, OPTIONS, TRACE, PUT or DELETE;
+/// - with the extension [`ClientKey`];
+/// - with a header `Idempotency-Key`, where
+///   [`upstream_honours_idempotency_key`](Self::upstream_honours_idempotency_key) says so;
+/// - gRPC calls, all of which are POSTs, only where [`grpc_methods`](Self::grpc_methods) says so;
+/// - whatever [`also`](Self::also) says.
+///
+/// All others are sent again only if they are proven not to have been sent
+/// ([`RetryHint::Unsent`](crate::RetryHint)). For that nothing is kept of their bodies, but of those of
+/// gRPC calls: a gRPC client sends its first message at once, and a server may refuse a call after it.
+///
+/// A request is sent again with the method, address, version, headers and extensions that it had.
+///
+/// ```
+/// use buttress::http::replay::ReplaySafe;
+///
+/// let policy = ReplaySafe::new()
+///     .upstream_honours_idempotency_key(|head| head.uri().path().starts_with("/payments"))
+///     .grpc_methods(|path| matches!(path, "/shop.Orders/Get" | "/shop.Orders/List"));
+/// # let _ = policy;
+/// ```
+#[derive(Clone, Default)]
+pub struct ReplaySafe {
+    upstream_honours: Option<OfHead>,
+    grpc_methods: Option<OfPath>,
+    also: Option<OfHead>,
+}
+
+impl ReplaySafe {
+    /// Only what is safe whoever the server is.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// For which requests the server does only once what comes twice with the same `Idempotency-Key`.
+    /// Those that have the header are replayed. Said again, the last counts.
+    pub fn upstream_honours_idempotency_key<F>(mut self, honours: F) -> Self
+    where
+        F: Fn(RequestHead<'_>) -> bool + Send + Sync + 'static,
+    {
+        self.upstream_honours = Some(Arc::new(honours));
+        self
+    }
+
+    /// Which gRPC methods are safe to repeat, by their path, such as `/shop.Orders/Get`. Said again, the
+    /// last counts.
+    pub fn grpc_methods<F>(mut self, safe: F) -> Self
+    where
+        F: Fn(&str) -> bool + Send + Sync + 'static,
+    {
+        self.grpc_methods = Some(Arc::new(safe));
+        self
+    }
+
+    /// Which requests are safe to repeat beside all others. Said again, the last counts.
+    pub fn also<F>(mut self, safe: F) -> Self
+    where
+        F: Fn(RequestHead<'_>) -> bool + Send + Sync + 'static,
+    {
+        self.also = Some(Arc::new(safe));
+        self
+    }
+
+    fn is_safe(&self, head: RequestHead<'_>) -> bool {
+        let by_itself = if head.is_grpc() {
+            self.grpc_methods.as_ref().is_some_and(|safe| safe(head.uri.path()))
+        } else {
+            is_idempotent(head.method)
+                || head.extensions.get::<ClientKey>().is_some()
+                || head.headers.contains_key("idempotency-key")
+                    && self.upstream_honours.as_ref().is_some_and(|honours| honours(head))
+        };
+        by_itself || self.also.as_ref().is_some_and(|safe| safe(head))
+    }
+}
+
+fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}
+
+/// The same request, with another body.
+fn rebuilt<B>(request: &Request<B>, body: B) -> Request<B> {
+    let mut copy = Request::new(body);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    copy
+}
+
+#[diagnostic::do_not_recommend]
+impl<B: ReplayableBody> Replay<Request<B>> for ReplaySafe {
+    fn replay(&self, request: &Request<B>) -> Option<Request<B>> {
+        if !self.is_safe(request.into()) {
+            return None;
+        }
+        Some(rebuilt(request, request.body().copy()?))
+    }
+
+    fn replay_unsent(&self, request: &Request<B>) -> Option<Request<B>> {
+        let body = request.body();
+        let buffered = if RequestHead::from(request).is_grpc() { body.copy() } else { None };
+        // Too long to be kept, it can still be sent again if nothing was read of it.
+        Some(rebuilt(request, buffered.or_else(|| body.copy_unstarted())?))
+    }
+
+    fn prepare(&self, request: &Request<B>) -> bool {
+        request.body().prepare()
+    }
+}
+
+impl fmt::Debug for ReplaySafe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplaySafe")
+            .field("upstream_honours_idempotency_key", &Said::of(&self.upstream_honours))
+            .field("grpc_methods", &Said::of(&self.grpc_methods))
+            .field("also", &Said::of(&self.also))
+            .finish()
+    }
+}
+
+/// A closure, of which nothing can be told but that it is there.
+struct Said;
+
+impl Said {
+    fn of<T>(closure: &Option<T>) -> Option<Self> {
+        closure.as_ref().map(|_| Self)
+    }
+}
+
+impl fmt::Debug for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("..")
+    }
+}

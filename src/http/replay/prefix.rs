@@ -1,0 +1,208 @@
+//! What is kept of a body, and the account of it.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Frame;
+
+/// Most frames that are kept of one body: many tiny ones would take far more room than their bytes.
+const MAX_FRAMES: usize = 1_024;
+
+/// How much may be kept, and how much is.
+#[derive(Clone, Debug)]
+pub(super) struct Account {
+    pub(super) max_request: usize,
+    pub(super) max_total: usize,
+    held: Arc<AtomicUsize>,
+}
+
+impl Default for Account {
+    fn default() -> Self {
+        Self { max_request: 64 << 10, max_total: 16 << 20, held: Arc::default() }
+    }
+}
+
+impl Account {
+    /// Bytes that are held now, for all bodies.
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        let taken = |held: usize| held.checked_add(bytes).filter(|held| *held <= self.max_total);
+        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
+    }
+
+    fn take_beyond(&self, bytes: usize) {
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// A frame that can be sent more than once.
+pub(super) enum Piece {
+    Data(Bytes),
+    Trailers(HeaderMap),
+}
+
+impl Piece {
+    /// A copy of a frame; `None` of a kind that is not known.
+    fn of(frame: &Frame<Bytes>) -> Option<Self> {
+        match (frame.data_ref(), frame.trailers_ref()) {
+            (Some(data), _) => Some(Self::Data(data.clone())),
+            (None, Some(trailers)) => Some(Self::Trailers(trailers.clone())),
+            (None, None) => None,
+        }
+    }
+
+    fn frame(&self) -> Frame<Bytes> {
+        match self {
+            Self::Data(data) => Frame::data(data.clone()),
+            Self::Trailers(trailers) => Frame::trailers(trailers.clone()),
+        }
+    }
+
+    fn into_frame(self) -> Frame<Bytes> {
+        match self {
+            Self::Data(data) => Frame::data(data),
+            Self::Trailers(trailers) => Frame::trailers(trailers),
+        }
+    }
+
+    /// The bytes of the body, which trailers are no part of.
+    fn data_len(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Trailers(_) => 0,
+        }
+    }
+
+    /// The bytes that are held.
+    fn len(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Trailers(trailers) => {
+                trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+            }
+        }
+    }
+}
+
+/// The frames that were taken from a source and are kept: the last ones, without a gap.
+pub(super) struct Prefix {
+    pieces: VecDeque<Piece>,
+    /// How many frames were taken from the source before these, and are gone.
+    gone: usize,
+    /// What these hold, as the account has it.
+    bytes: usize,
+    account: Account,
+}
+
+impl Prefix {
+    pub(super) fn new(account: Account) -> Self {
+        Self { pieces: VecDeque::new(), gone: 0, bytes: 0, account }
+    }
+
+    /// Whether this is all that was taken from the source, from its beginning.
+    pub(super) fn is_whole(&self) -> bool {
+        self.gone == 0
+    }
+
+    /// Whether a source that has at least `rest` more could be kept to its end.
+    pub(super) fn has_room_for(&self, rest: u64) -> bool {
+        usize::try_from(rest)
+            .ok()
+            .and_then(|rest| rest.checked_add(self.bytes))
+            .is_some_and(|all| all <= self.account.max_request)
+    }
+
+    /// Where the frame is that the source gives next.
+    pub(super) fn end(&self) -> usize {
+        self.gone + self.pieces.len()
+    }
+
+    /// Bytes of the body from `position` on, as far as they are kept.
+    pub(super) fn data_from(&self, position: usize) -> u64 {
+        let pieces = self.pieces.iter().skip(position.saturating_sub(self.gone));
+        pieces.map(|piece| piece.data_len() as u64).sum()
+    }
+
+    /// Keeps a frame, if there is room.
+    pub(super) fn keep(&mut self, frame: &Frame<Bytes>) -> bool {
+        let Some(piece) = Piece::of(frame) else { return false };
+        let bytes = piece.len();
+        let fits = self.has_room_for(bytes as u64)
+            && self.pieces.len() < MAX_FRAMES
+            && self.account.take(bytes);
+        if fits {
+            self.bytes += bytes;
+            self.pieces.push_back(piece);
+        }
+        fits
+    }
+
+    /// Keeps a frame that an attempt which runs has still to send, and so past every limit. `false` if
+    /// it cannot be kept at all.
+    pub(super) fn keep_for_running(&mut self, frame: &Frame<Bytes>) -> bool {
+        let Some(piece) = Piece::of(frame) else { return false };
+        let bytes = piece.len();
+        self.account.take_beyond(bytes);
+        self.bytes += bytes;
+        self.pieces.push_back(piece);
+        true
+    }
+
+    /// Counts a frame that was sent and not kept. Returns what was kept, which without it is no use.
+    pub(super) fn pass(&mut self) -> VecDeque<Piece> {
+        let freed = self.free_before(usize::MAX);
+        self.gone += 1;
+        freed
+    }
+
+    /// A copy of the frame at `position`; `None` if it is still in the source.
+    pub(super) fn get(&self, position: usize) -> Option<Frame<Bytes>> {
+        self.pieces.get(position.checked_sub(self.gone)?).map(Piece::frame)
+    }
+
+    /// The first frame, kept no longer.
+    pub(super) fn pop(&mut self) -> Option<Frame<Bytes>> {
+        let piece = self.pieces.pop_front()?;
+        self.gone += 1;
+        self.give_back(piece.len());
+        Some(piece.into_frame())
+    }
+
+    /// Keeps no longer what comes before `position`. Returns it, to be dropped after the lock.
+    pub(super) fn free_before(&mut self, position: usize) -> VecDeque<Piece> {
+        let count = position.saturating_sub(self.gone).min(self.pieces.len());
+        if count == 0 {
+            return VecDeque::new();
+        }
+        let rest = self.pieces.split_off(count);
+        let freed = std::mem::replace(&mut self.pieces, rest);
+        self.gone += count;
+        self.give_back(freed.iter().map(Piece::len).sum());
+        freed
+    }
+
+    fn give_back(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        self.account.give_back(bytes);
+    }
+}
+
+impl Drop for Prefix {
+    fn drop(&mut self) {
+        self.account.give_back(self.bytes);
+    }
+}

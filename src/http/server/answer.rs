@@ -1,0 +1,125 @@
+//! What a caller reads of a rejection.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+
+use super::{Config, ServerBody};
+use crate::{
+    Hop, Rejection,
+    http::{
+        ResponseBody,
+        wire::{self, Code},
+    },
+};
+
+/// The response to a request, with the signal not to retry above where it belongs.
+pub(super) fn answer<R>(
+    config: &Config,
+    grpc: bool,
+    hop: Hop,
+    result: Result<Response<ResponseBody<R>>, Rejection>,
+) -> Response<ServerBody<R>> {
+    // A refusal of our own layers is no reason not to ask another instance.
+    let (mut response, grpc, signal) = match result {
+        Ok(response) => {
+            let grpc = wire::is_grpc(response.headers());
+            (response.map(|body| ServerBody::handler(body, hop)), grpc, true)
+        }
+        Err(rejection) => {
+            let late = matches!(rejection, Rejection::TimedOut(_) | Rejection::DeadlineExceeded(_));
+            (refusal(config, grpc, &rejection), grpc, late)
+        }
+    };
+    let spent = hop.retries_exhausted() || hop.told_to_stop();
+    if signal && spent && has_failed(grpc, &response) {
+        let headers = response.headers_mut();
+        if grpc {
+            headers.insert(wire::PUSHBACK, HeaderValue::from_static("-1"));
+        } else {
+            headers.insert(wire::SHOULD_RETRY, HeaderValue::from_static("false"));
+            if config.for_envoy {
+                headers.insert(wire::RATELIMITED, HeaderValue::from_static("true"));
+            }
+        }
+    }
+    response
+}
+
+fn has_failed<B>(grpc: bool, response: &Response<B>) -> bool {
+    let status = response.status();
+    if grpc && status == StatusCode::OK {
+        // Of a response that goes on it is not known; the signal is for trailers-only answers.
+        return wire::grpc_status(response.headers()).is_some_and(|code| code != Code::Ok);
+    }
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+}
+
+/// The response in place of the handler's.
+fn refusal<R>(config: &Config, grpc: bool, rejection: &Rejection) -> Response<ServerBody<R>> {
+    let (status, code) = statuses(config.full, rejection);
+    let again = come_back(rejection);
+    let mut response;
+    if grpc {
+        response = Response::new(ServerBody::problem(Bytes::new()));
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(wire::GRPC_STATUS, u16::from(code.number()).into());
+        headers.insert(wire::GRPC_MESSAGE, HeaderValue::from_static(rejection.kind()));
+        if let Some(again) = again {
+            headers.insert(wire::PUSHBACK, pushback_value(again));
+        }
+    } else {
+        response = Response::new(ServerBody::problem(problem(status, rejection.kind())));
+        *response.status_mut() = status;
+        let headers: &mut HeaderMap = response.headers_mut();
+        let kind = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, kind);
+        if let Some(again) = again {
+            headers.insert(header::RETRY_AFTER, whole_seconds(again).into());
+        }
+    }
+    response
+}
+
+/// A problem document of RFC 9457. All that goes into it is made of fixed words, so nothing has to be
+/// escaped, and no name of a layer reaches a caller.
+fn problem(status: StatusCode, kind: &'static str) -> Bytes {
+    let title = status.canonical_reason().unwrap_or("Refused");
+    let code = status.as_u16();
+    format!(r#"{{"type":"about:blank","title":"{title}","status":{code},"reason":"{kind}"}}"#).into()
+}
+
+/// The statuses of a rejection, of HTTP and of gRPC.
+pub(crate) fn statuses(full: StatusCode, rejection: &Rejection) -> (StatusCode, Code) {
+    match rejection {
+        Rejection::CircuitOpen(_) | Rejection::NotReady(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable)
+        }
+        Rejection::BulkheadFull(_) | Rejection::QueueTimedOut(_) => (full, Code::ResourceExhausted),
+        Rejection::TimedOut(_) | Rejection::DeadlineExceeded(_) => {
+            (StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded)
+        }
+    }
+}
+
+/// When it is worth coming back.
+fn come_back(rejection: &Rejection) -> Option<Duration> {
+    match rejection {
+        // How long calls take is not known here; a second is the least that `Retry-After` can say.
+        Rejection::BulkheadFull(_) | Rejection::QueueTimedOut(_) => Some(Duration::from_secs(1)),
+        rejection => rejection.retry_after(),
+    }
+}
+
+/// Rounded up: nobody is told to come back too early, or at once.
+fn whole_seconds(time: Duration) -> u64 {
+    (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
+}
+
+fn pushback_value(time: Duration) -> HeaderValue {
+    let rounded_up = time.saturating_add(Duration::from_nanos(999_999)).as_millis();
+    // Longer than a caller can read would tell it not to retry at all.
+    i32::try_from(rounded_up).unwrap_or(i32::MAX).into()
+}

@@ -1,0 +1,85 @@
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::{
+    Hop,
+    http::{BodyError, ResponseBody},
+};
+
+pin_project! {
+    /// The body of a server's response: the handler's, or why the handler was not asked.
+    pub struct ServerBody<B> {
+        #[pin]
+        kind: Kind<B>,
+    }
+}
+
+pin_project! {
+    #[project = KindProj]
+    enum Kind<B> {
+        // What is found out while the body is produced comes too late for the head. It is still kept
+        // apart from other requests that are served on the same thread.
+        Handler { #[pin] body: ResponseBody<B>, hop: Hop },
+        Problem { document: Option<Bytes> },
+    }
+}
+
+impl<B> ServerBody<B> {
+    pub(super) fn handler(body: ResponseBody<B>, hop: Hop) -> Self {
+        Self { kind: Kind::Handler { body, hop } }
+    }
+
+    pub(super) fn problem(document: Bytes) -> Self {
+        let document = Some(document).filter(|document| !document.is_empty());
+        Self { kind: Kind::Problem { document } }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for ServerBody<B> {
+    type Data = Bytes;
+    type Error = BodyError<B::Error>;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.project().kind.project() {
+            KindProj::Handler { body, hop } => hop.run(|| body.poll_frame(cx)),
+            KindProj::Problem { document } => {
+                Poll::Ready(document.take().map(|document| Ok(Frame::data(document))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Handler { body, .. } => body.is_end_stream(),
+            Kind::Problem { document } => document.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Handler { body, .. } => body.size_hint(),
+            Kind::Problem { document } => {
+                SizeHint::with_exact(document.as_ref().map_or(0, |document| document.len() as u64))
+            }
+        }
+    }
+}
+
+impl<B> fmt::Debug for ServerBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Kind::Handler { body, .. } => f.debug_tuple("ServerBody").field(body).finish(),
+            Kind::Problem { document } => f.debug_tuple("ServerBody").field(document).finish(),
+        }
+    }
+}

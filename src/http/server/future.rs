@@ -1,0 +1,118 @@
+use std::{
+    convert::Infallible,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::Response;
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+
+use super::{Config, Inbound, ServerBody, answer};
+use crate::{
+    DeadlineExceeded, Error, Hop, Rejection, TimedOut,
+    deadline::{self, enter_received, narrow, poll_timer},
+    http::ResponseBody,
+    telemetry,
+};
+
+pin_project! {
+    /// The future of a [`Server`](super::Server). It is the owner of the request's deadline.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ServerFuture<F> {
+        // `None` when the time was over before the handler was asked, and when it has ended.
+        #[pin]
+        future: Option<F>,
+        #[pin]
+        timer: Option<Sleep>,
+        config: Arc<Config>,
+        inbound: Inbound,
+        hop: Hop,
+        refused: bool,
+    }
+
+    impl<F> PinnedDrop for ServerFuture<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if this.future.is_some() {
+                let future = &mut this.future;
+                this.inbound.enter(this.hop, || future.set(None));
+            }
+        }
+    }
+}
+
+impl Inbound {
+    /// Runs a piece of the request with its deadline, its attempt and its hop ambient.
+    fn enter<T>(&self, hop: &mut Hop, piece: impl FnOnce() -> T) -> T {
+        let _deadline = narrow(self.end);
+        let _attempt = enter_received(self.attempt);
+        hop.run(piece)
+    }
+}
+
+impl<F> ServerFuture<F> {
+    pub(super) fn begin(
+        config: Arc<Config>,
+        inbound: Inbound,
+        call: impl FnOnce() -> F,
+    ) -> Self {
+        let mut hop = Hop::default();
+        let refused = inbound.end.is_some_and(|end| end <= inbound.began);
+        let future = (!refused).then(|| inbound.enter(&mut hop, call));
+        Self { future, timer: None, config, inbound, hop, refused }
+    }
+}
+
+impl<F, R> Future for ServerFuture<F>
+where
+    F: Future<Output = Result<Response<ResponseBody<R>>, Error<Infallible>>>,
+    R: Body<Data = Bytes>,
+{
+    type Output = Result<Response<ServerBody<R>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let inbound = *this.inbound;
+        let outer = deadline::deadline();
+        let result = match this.future.as_mut().as_pin_mut() {
+            None => Err(too_late(this.refused)),
+            Some(future) => match inbound.enter(this.hop, || future.poll(cx)) {
+                Poll::Ready(Ok(response)) => Ok(response),
+                Poll::Ready(Err(Error::Rejected(rejection))) => Err(rejection),
+                Poll::Ready(Err(Error::Service(never))) => match never {},
+                Poll::Pending => {
+                    let ours = inbound.end.filter(|end| outer.is_none_or(|outer| *end < outer));
+                    let Some(end) = ours else { return Poll::Pending };
+                    ready!(poll_timer(this.timer, end, cx));
+                    let limit = end.saturating_duration_since(inbound.began);
+                    telemetry::timed_out("server", limit);
+                    Err(TimedOut::new("server", limit).into())
+                }
+            },
+        };
+        // Dropped before the answer is made: what is cut short may still have something to say.
+        let future = &mut this.future;
+        inbound.enter(this.hop, || future.set(None));
+        Poll::Ready(Ok(answer::answer(this.config, inbound.grpc, *this.hop, result)))
+    }
+}
+
+fn too_late(refused: &mut bool) -> Rejection {
+    assert!(*refused, "a response future was polled after it had ended");
+    *refused = false;
+    let rejection = Rejection::from(DeadlineExceeded::new("server"));
+    telemetry::rejected(&rejection);
+    rejection
+}
+
+impl<F> fmt::Debug for ServerFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerFuture").field("inbound", &self.inbound).finish_non_exhaustive()
+    }
+}

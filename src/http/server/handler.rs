@@ -1,0 +1,137 @@
+use std::{
+    convert::Infallible,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower_service::Service;
+
+use super::{super::body::BodyLimits, Config};
+use crate::{
+    Error,
+    deadline::{self, Ambient},
+    http::{ResponseBody, wire},
+};
+
+/// A handler beneath the stack of a server: it cannot fail, and its call ends with the body of its
+/// response.
+#[derive(Clone)]
+pub struct Handler<S> {
+    inner: S,
+    config: Arc<Config>,
+}
+
+accessors!(Handler<S>);
+
+impl<S> Handler<S> {
+    pub(super) fn new(inner: S, config: Arc<Config>) -> Self {
+        Self { inner, config }
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Handler<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handler").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for Handler<S>
+where
+    S: Service<Request<B>, Response = Response<R>, Error = Infallible>,
+    R: Body,
+{
+    type Response = Response<ResponseBody<R>>;
+    type Error = Error<Infallible>;
+    type Future = HandlerFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(|never| match never {})
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let asked = match *request.method() {
+            Method::HEAD => Asked::Head,
+            Method::CONNECT => Asked::Tunnel,
+            _ => Asked::Whole,
+        };
+        HandlerFuture {
+            began: deadline::now(),
+            future: self.inner.call(request),
+            config: Arc::clone(&self.config),
+            ambient: Ambient::capture(),
+            asked,
+        }
+    }
+}
+
+/// What of a response the server will send.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Whole,
+    Head,
+    Tunnel,
+}
+
+impl Asked {
+    /// Whether the response ends with its head, whatever body it has: the server drops that unread, and
+    /// a connection that is upgraded lives on without it.
+    fn ends_at_head(self, status: StatusCode) -> bool {
+        let bodiless =
+            [StatusCode::SWITCHING_PROTOCOLS, StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
+        match self {
+            Self::Head => true,
+            Self::Tunnel if status.is_success() => true,
+            Self::Tunnel | Self::Whole => bodiless.contains(&status),
+        }
+    }
+}
+
+pin_project! {
+    /// The future of a [`Handler`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct HandlerFuture<F> {
+        #[pin]
+        future: F,
+        config: Arc<Config>,
+        ambient: Ambient,
+        began: Instant,
+        asked: Asked,
+    }
+}
+
+impl<F, R> Future for HandlerFuture<F>
+where
+    F: Future<Output = Result<Response<R>, Infallible>>,
+    R: Body,
+{
+    type Output = Result<Response<ResponseBody<R>>, Error<Infallible>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let response = match ready!(this.future.poll(cx)) {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        let grpc = wire::is_grpc(response.headers());
+        let ended = this.asked.ends_at_head(response.status());
+        let config = this.config;
+        let deadline = this.ambient.deadline().filter(|_| grpc || config.body_deadline);
+        let limits = BodyLimits { idle: config.body_idle, deadline, began: *this.began };
+        let response =
+            response.map(|body| ResponseBody::new(body, grpc, ended, *this.ambient, limits, None));
+        Poll::Ready(Ok(response))
+    }
+}
+
+impl<F> fmt::Debug for HandlerFuture<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandlerFuture").finish_non_exhaustive()
+    }
+}
