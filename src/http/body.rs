@@ -153,7 +153,8 @@ impl<B: Body> Body for ResponseBody<B> {
         };
         let (outcome, ready) = match polled {
             Poll::Pending => {
-                let Some(late) = poll_limits(this.limits, this.waiting_since, this.timer, cx) else {
+                let Some(late) = poll_limits(this.limits, this.waiting_since, this.timer, cx)
+                else {
                     return Poll::Pending;
                 };
                 this.inner.set(None);

@@ -11,9 +11,9 @@ mod first_frame;
 mod status;
 
 #[cfg(feature = "tonic")]
-pub(super) use self::status::{outcome_of_status, timed_out};
-#[cfg(feature = "tonic")]
 pub use self::client::{
     Channel, ChannelFuture, GrpcBody, GrpcClient, GrpcClientFuture, GrpcTimeout, client,
 };
 pub use self::first_frame::{FirstFrame, FirstFrameBody, FirstFrameFuture, FirstFrameLayer};
+#[cfg(feature = "tonic")]
+pub(super) use self::status::{outcome_of_status, timed_out};

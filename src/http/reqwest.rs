@@ -40,7 +40,10 @@ impl ReqwestClient {
     /// # Errors
     ///
     /// Those of `reqwest::ClientBuilder::build`.
-    pub fn new(builder: ClientBuilder, redirects: redirect::Policy) -> Result<Self, reqwest::Error> {
+    pub fn new(
+        builder: ClientBuilder,
+        redirects: redirect::Policy,
+    ) -> Result<Self, reqwest::Error> {
         let client = builder.retry(retry::never()).redirect(redirects).build()?;
         Ok(Self { client })
     }

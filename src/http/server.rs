@@ -34,7 +34,7 @@ use crate::{
 pub(super) use self::answer::statuses;
 pub use self::{
     body::ServerBody,
-    future::{ServerFuture},
+    future::ServerFuture,
     handler::{Handler, HandlerFuture},
 };
 
@@ -259,19 +259,19 @@ impl Config {
     fn inbound(&self, headers: &HeaderMap, grpc: bool) -> (Option<Duration>, Option<Attempt>) {
         let (time, attempt, malformed);
         if grpc {
-            let (timeout, previous) = (wire::grpc_timeout(headers), wire::previous_attempts(headers));
+            let (timeout, previous) =
+                (wire::grpc_timeout(headers), wire::previous_attempts(headers));
             time = timeout.value;
             attempt = previous.value.map(|previous| previous.saturating_add(1));
             malformed = timeout.malformed.saturating_add(previous.malformed);
         } else {
-            let (envoy, connect) = (wire::expected_timeout(headers), wire::connect_timeout(headers));
+            let (envoy, connect) =
+                (wire::expected_timeout(headers), wire::connect_timeout(headers));
             let count = wire::attempt_count(headers);
             time = [envoy.value, connect.value].into_iter().flatten().min();
             attempt = count.value;
-            malformed = envoy
-                .malformed
-                .saturating_add(connect.malformed)
-                .saturating_add(count.malformed);
+            malformed =
+                envoy.malformed.saturating_add(connect.malformed).saturating_add(count.malformed);
         }
         if malformed > 0 {
             self.malformed.fetch_add(malformed.into(), Ordering::Relaxed);

@@ -347,8 +347,7 @@ impl<T, R, B, K, A, H, C> Stack<T, R, B, K, A, H, C> {
         S: Service<Req>,
         S::Error: PlainError,
         Self: Layer<Lift<S, Error<S::Error>>>,
-        <Self as Layer<Lift<S, Error<S::Error>>>>::Service:
-            Service<Req, Error = Error<S::Error>>,
+        <Self as Layer<Lift<S, Error<S::Error>>>>::Service: Service<Req, Error = Error<S::Error>>,
     {
         self.layer(Lift::new(service))
     }
@@ -360,8 +359,7 @@ impl<T, R, B, K, A, H, C> Stack<T, R, B, K, A, H, C> {
         S: Service<Req>,
         S::Error: Into<BoxError>,
         Self: Layer<Lift<S, BoxError>>,
-        <Self as Layer<Lift<S, BoxError>>>::Service:
-            Service<Req, Error = BoxError>,
+        <Self as Layer<Lift<S, BoxError>>>::Service: Service<Req, Error = BoxError>,
     {
         self.layer(Lift::new(service))
     }

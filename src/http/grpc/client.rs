@@ -18,11 +18,7 @@ use tower_service::Service;
 
 use crate::{
     BoxError, Name,
-    http::{
-        BodyError, ReplayBody, ReplayBodyLayer,
-        replay::ReplayBodies,
-        wire,
-    },
+    http::{BodyError, ReplayBody, ReplayBodyLayer, replay::ReplayBodies, wire},
     timeout::{Limit, Timeout},
 };
 

@@ -147,13 +147,16 @@ where
                     let headers = response.headers();
                     let open = wire::grpc_status(headers).is_none() && wire::is_grpc(headers);
                     if !*look || !open || response.body().is_end_stream() {
-                        return Poll::Ready(Ok(response.map(|inner| FirstFrameBody::new(inner, None))));
+                        return Poll::Ready(Ok(
+                            response.map(|inner| FirstFrameBody::new(inner, None))
+                        ));
                     }
                     response
                 }
                 StateProj::Looking { response: held } => {
                     let response = held.as_mut();
-                    let response = response.expect("a response future was polled after it had ended");
+                    let response =
+                        response.expect("a response future was polled after it had ended");
                     let frame = ready!(Pin::new(response.body_mut()).poll_frame(cx));
                     let response = held.take().expect("it was there a moment ago");
                     return Poll::Ready(Ok(looked_at(response, frame)));

@@ -7,19 +7,15 @@ use tonic::{Code as TonicCode, Status};
 
 use crate::{
     CarryRejection, Error, Fault, Outcome, Rejection,
-    http::{
-        Cause,
-        classify::outcome_of_code,
-        server::statuses,
-        wire::Code,
-    },
+    http::{Cause, classify::outcome_of_code, server::statuses, wire::Code},
 };
 
 impl From<Rejection> for Status {
     /// With the code that a server of this crate answers, and the rejection as its `source()`.
     fn from(rejection: Rejection) -> Self {
         let (_, code) = statuses(StatusCode::SERVICE_UNAVAILABLE, &rejection);
-        let mut status = Self::new(TonicCode::from(i32::from(code.number())), rejection.to_string());
+        let mut status =
+            Self::new(TonicCode::from(i32::from(code.number())), rejection.to_string());
         status.set_source(Arc::new(rejection));
         status
     }

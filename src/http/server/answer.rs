@@ -88,7 +88,8 @@ fn refusal<R>(config: &Config, grpc: bool, rejection: &Rejection) -> Response<Se
 fn problem(status: StatusCode, kind: &'static str) -> Bytes {
     let title = status.canonical_reason().unwrap_or("Refused");
     let code = status.as_u16();
-    format!(r#"{{"type":"about:blank","title":"{title}","status":{code},"reason":"{kind}"}}"#).into()
+    format!(r#"{{"type":"about:blank","title":"{title}","status":{code},"reason":"{kind}"}}"#)
+        .into()
 }
 
 /// The statuses of a rejection, of HTTP and of gRPC.

@@ -57,11 +57,7 @@ impl Inbound {
 }
 
 impl<F> ServerFuture<F> {
-    pub(super) fn begin(
-        config: Arc<Config>,
-        inbound: Inbound,
-        call: impl FnOnce() -> F,
-    ) -> Self {
+    pub(super) fn begin(config: Arc<Config>, inbound: Inbound, call: impl FnOnce() -> F) -> Self {
         let mut hop = Hop::default();
         let refused = inbound.end.is_some_and(|end| end <= inbound.began);
         let future = (!refused).then(|| inbound.enter(&mut hop, call));
