@@ -3,9 +3,11 @@
 //! Remote calls hang, fail, half-succeed and fail together. These layers wrap any [`tower::Service`],
 //! an HTTP or gRPC client above all, and contain that: [timeout], [retry] with a [budget],
 //! [circuit breaker](circuit_breaker) and [bulkhead]. [`Stack`] puts them together in the one right
-//! order.
+//! order, and [`http`] makes them at home around HTTP and gRPC clients and servers.
 //!
 //! [`tower::Service`]: tower_service::Service
+//!
+//! Around any service:
 //!
 //! ```
 //! use buttress::{Stack, retry::ReplayClones};
@@ -28,7 +30,7 @@
 //! Outermost first; [`stack`] says why.
 //!
 //! ```text
-//! total timeout > retry > bulkhead > circuit breaker > attempt timeout > service
+//! total timeout > retry > bulkhead > circuit breaker > attempt timeout > http > service
 //! ```
 //!
 //! # What holds for every layer
@@ -45,6 +47,10 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
+//! | `http` (default) | [`http`]: classifiers, hints of the server, bodies that are sent again, calls that end with their body, deadlines and hops on the wire, servers |
+//! | `hyper` | recognises requests that hyper's client is proven not to have had processed |
+//! | `tonic` | [`http::grpc`]: a stack around a channel, and `tonic::Status` for a rejection |
+//! | `reqwest` | `http::reqwest`: the adapter for `reqwest::Client` |
 //! | `test-util` | [`testing`](https://docs.rs/buttress/latest/buttress/testing/): the contract kit, the cancel harness, a scripted service |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -61,6 +67,7 @@ pub mod completion;
 mod deadline;
 mod error;
 #[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http;
 mod oneshot;
 mod outcome;

@@ -26,7 +26,7 @@ use buttress::{
     },
     timeout::TimeoutLayer,
 };
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use tokio::time::{Instant, sleep};
 use tower::{
     Layer, Service, ServiceExt, limit::ConcurrencyLimitLayer, retry::Policy,
@@ -85,7 +85,7 @@ where
 
 /// A script from a seed, so that the same can be made twice.
 fn script(seed: u64) -> Vec<Step<u32, BoxError>> {
-    let mut rng = StdRng::seed_from_u64(seed);
+    let mut rng = SmallRng::seed_from_u64(seed);
     (0..50)
         .map(|number| {
             let result = if rng.random_bool(0.5) { Ok(number) } else { Err("broken".into()) };
@@ -172,7 +172,7 @@ where
     let inner = flaky((0..1_000).map(|number| Step::AnswerWhenReleased(Ok(number))));
     let handle = inner.handle();
     let service = layer.layer(Reserving::new(inner, usize::MAX));
-    let mut rng = StdRng::seed_from_u64(seed);
+    let mut rng = SmallRng::seed_from_u64(seed);
     let mut instances: Vec<(u32, bool, SpawnedService<L::Service, ()>)> = Vec::new();
     let mut calls: Vec<(u32, Spawned<_>)> = Vec::new();
     let mut seen = Vec::new();

@@ -1,4 +1,120 @@
-//! At home in HTTP and gRPC.
+//! At home in HTTP and gRPC: what an answer means, when a call has ended, what may be sent again, and what
+//! the next hop has to know.
+//!
+//! Put [`Stack::http`](crate::Stack::http) around a client that speaks HTTP or gRPC, and a
+//! [`ServerLayer`] around the handlers of a server. Neither is of use around anything else; and a stack
+//! of `Clone` requests that are not HTTP's needs nothing from here.
+//!
+//! ```
+//! use buttress::{Stack, http::ReplaySafe};
+//! use http::{Request, Response};
+//! use tower::{ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), buttress::BoxError> {
+//! let client = service_fn(|_: Request<String>| async {
+//!     Ok::<_, std::io::Error>(Response::new("two orders".to_owned()))
+//! });
+//! let client = Stack::standard(ReplaySafe::new()).http().service(client);
+//!
+//! let request = Request::get("http://orders.internal/").body(String::new())?;
+//! assert_eq!(client.oneshot(request).await?.status(), 200);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! With settings of one's own:
+//!
+//! ```
+//! use buttress::{
+//!     Fault, Outcome, Stack,
+//!     http::{ClientLayer, HttpClassifier, ReplaySafe},
+//!     retry::RetryLayer,
+//! };
+//! use http::{Method, StatusCode};
+//! use std::time::Duration;
+//!
+//! // 409 is how this service says that it is busy.
+//! let busy = Outcome::Failure(Fault::Overloaded { retry_after: None });
+//! let client = ClientLayer::builder()
+//!     .classifier(HttpClassifier::new().status(StatusCode::CONFLICT, busy))
+//!     .body_idle(Duration::from_secs(5))
+//!     .for_envoy()
+//!     .build()?;
+//! // Its searches are POSTs, and harmless.
+//! let replay = ReplaySafe::new()
+//!     .also(|request| request.method() == Method::POST && request.uri().path() == "/search");
+//!
+//! let stack = Stack::standard(replay).http_client(client);
+//! # let _ = stack;
+//! # Ok::<(), buttress::ConfigError>(())
+//! ```
+//!
+//! # What an answer means
+//!
+//! [`AutoClassifier`] judges gRPC answers by their gRPC status and all others by their HTTP status; the
+//! tables are at [`GrpcClassifier`] and [`HttpClassifier`]. A server's wish to be left alone
+//! (`Retry-After`, `grpc-retry-pushback-ms`) is heeded by the retry, up to its
+//! [`hint_cap`](crate::retry::RetryBuilder::hint_cap), and by the breaker; its wish not to be asked again
+//! by the retry. Nothing in an answer can force a retry.
+//!
+//! # When a call has ended
+//!
+//! With the body of its response: at the head if there is nothing to come, with the trailers, without
+//! trailers, with the last of the data, with an error, with a limit, or when nobody reads on. Until then
+//! the [`ResponseBody`] has the slot of the bulkhead, the verdict of the breaker, and the spans. So read a
+//! body to its end, or drop it.
+//!
+//! A reader waits no longer than 30 s for a frame ([`ClientBuilder::body_idle`]). Of gRPC the last frame must
+//! be there before the deadline too, which was told to the server: a streaming call needs a stack whose
+//! timeouts are as long as the stream. Who drops a body gives up what was left of it, which is the reader's
+//! choice and no failure of the service, unless the service had kept the reader waiting for
+//! [`abandoned_after`](crate::circuit_breaker::CircuitBreakerBuilder::abandoned_after).
+//!
+//! # What may be sent again
+//!
+//! [`ReplaySafe`] knows: idempotent methods, and what is proven not to have been processed. Bodies that are
+//! `Clone` are cloned; others are kept in a [`ReplayBody`], up to a cap. Clients retry behind our back:
+//! build hyper's with `retry_canceled_requests(false)`; the adapter for reqwest switches its retries off.
+//! Which requests are recognised as not processed needs feature `hyper`; a refused connection is
+//! recognised without.
+//!
+//! # What the next hop has to know
+//!
+//! How much time is left, which attempt this is, and whether it is worth trying again: see [`wire`]. A server
+//! with a [`ServerLayer`] keeps to the first and says the last. Together with a
+//! [budget](crate::budget) in each hop, a service at the end of a path sees no more than
+//! `(1 + ratio) * calls + floor`, whether it refuses or hangs. The price: the budget of one hop is
+//! spent, and not that of each, so fewer calls are healed when some fail. Over three hops and a service that fails
+//! 30 % of the time about 78 % succeed, in place of 94 %.
+//!
+//! # Readiness
+//!
+//! [`Client`] and [`Server`](server::Server) forward it.
+//!
+//! # Clone
+//!
+//! The settings are shared, and the counts of malformed headers.
+//!
+//! # Cancellation
+//!
+//! Dropping the future drops the request; dropping the body of the response ends the call.
+//!
+//! # Errors
+//!
+//! [`DeadlineExceeded`](crate::DeadlineExceeded) if there is no time left that could be written into a
+//! request. The error of a body is a [`BodyError`].
+//!
+//! # Order
+//!
+//! The client layer stands innermost: the time left is written for each attempt anew, and not before the
+//! queue.
+//!
+//! # Telemetry
+//!
+//! `http.request.resend_count` on the span of an attempt that sends an HTTP request again; a `WARN` event when
+//! a body runs into a limit. Malformed headers are counted: [`ClientLayer::malformed_headers`],
+//! [`ServerLayer::malformed_headers`].
 
 mod body;
 mod cause;
@@ -9,6 +125,7 @@ pub mod replay;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
 pub mod server;
+mod until_end;
 pub mod wire;
 
 pub use self::{
@@ -18,4 +135,5 @@ pub use self::{
     client::{Client, ClientBuilder, ClientFuture, ClientLayer},
     replay::{ReplayBody, ReplayBodyError, ReplayBodyLayer, ReplaySafe},
     server::{ServerLayer, Trust},
+    until_end::UntilEnd,
 };

@@ -1,4 +1,96 @@
-//! What stands around the handlers of an HTTP or gRPC server.
+//! Answers every request in time, and says why when it is not the handler that answers.
+//!
+//! Put a [`ServerLayer`] around the routes of a server, or around one service of it. It is not for clients.
+//!
+//! ```
+//! use buttress::{Stack, bulkhead::BulkheadLayer, http::ServerLayer};
+//! use http::{Request, Response, StatusCode};
+//! use std::{convert::Infallible, num::NonZeroU32};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() {
+//! let bulkhead = BulkheadLayer::new(NonZeroU32::MIN);
+//! let server = ServiceBuilder::new()
+//!     .layer(ServerLayer::new(Stack::new().bulkhead(bulkhead)))
+//!     .service(service_fn(|_: Request<String>| async {
+//!         Ok::<_, Infallible>(Response::new("hello".to_owned()))
+//!     }));
+//!
+//! let held = server.clone().oneshot(Request::default()).await.unwrap();
+//! let refused = server.oneshot(Request::default()).await.unwrap();
+//! assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+//! assert_eq!(refused.headers()["retry-after"], "1");
+//! # drop(held);
+//! # }
+//! ```
+//!
+//! With settings of one's own:
+//!
+//! ```
+//! use buttress::{Stack, bulkhead::BulkheadLayer, http::{ServerLayer, Trust}};
+//! use http::StatusCode;
+//! use std::time::Duration;
+//!
+//! let bulkhead = BulkheadLayer::builder().max_concurrent(64).build()?;
+//! let layer = ServerLayer::new(Stack::new().bulkhead(bulkhead))
+//!     .limit(Duration::from_secs(10))
+//!     .full_status(StatusCode::TOO_MANY_REQUESTS)
+//!     .trust(Trust::None);
+//! # let _ = layer;
+//! # Ok::<(), buttress::ConfigError>(())
+//! ```
+//!
+//! # What a rejection is answered with
+//!
+//! By the request's `content-type` a gRPC trailers-only answer, whose HTTP status is 200, or a problem
+//! document (RFC 9457).
+//!
+//! | rejection | HTTP | gRPC | come back |
+//! |---|---|---|---|
+//! | `CircuitOpen` | 503 | 14 | when the circuit is half-open |
+//! | `BulkheadFull`, `QueueTimedOut` | 503, or [as set](ServerLayer::full_status) | 8 | after 1 s |
+//! | `NotReady` | 503 | 14 | |
+//! | `TimedOut`, `DeadlineExceeded` | 504 | 4 | |
+//!
+//! # What a caller is believed
+//!
+//! The time that it has left, less 5 % (1 to 100 ms) for the answer to reach it: see [`Trust`]. The layer is
+//! the owner of that deadline. What a handler calls sees it as
+//! [`Deadline::current`](crate::Deadline::current), and [`Attempt::current`] is the caller's
+//! until a retry has its own.
+//!
+//! # What a caller is told
+//!
+//! Not to retry, when a [retry](crate::retry) gave up on a retryable failure while its request was handled, or
+//! was itself told not to: by `x-should-retry: false`, or `grpc-retry-pushback-ms: -1`, on failures only
+//! (5xx, 429, a gRPC status in the head). A refusal of the stack is no reason: another instance may have room.
+//!
+//! # Readiness
+//!
+//! That of the stack.
+//!
+//! # Clone
+//!
+//! The state is that of the stack: it belongs to the layer, whatever a framework does for each connection.
+//!
+//! # Cancellation
+//!
+//! When the time is over, the handler's future is dropped before the answer is made.
+//!
+//! # Errors
+//!
+//! None: the error is [`Infallible`], as axum and tonic ask.
+//!
+//! # Order
+//!
+//! Around the routes, and outside of authentication, if that may take long. A response to `HEAD`, a 204, a 304
+//! and an upgrade (101, or a successful `CONNECT`) end at their head whatever body they have, for the
+//! server drops it unread: what the stack holds is given back then, although an upgraded connection lives on.
+//!
+//! # Telemetry
+//!
+//! That of the stack; a `WARN` event for a request whose time is over.
 
 mod answer;
 mod body;

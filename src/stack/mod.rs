@@ -60,6 +60,7 @@
 //! bulkhead          time in its queue is not held against the dependency
 //! circuit breaker   asked after the queue: a trip empties the queue at once
 //! attempt timeout   what it ends counts as a failure of the dependency
+//! http              with `http()`: headers of the hop, with the time that this attempt has left
 //! service
 //! ```
 //!
@@ -87,6 +88,10 @@
 //! # Telemetry
 //!
 //! A span for each call around all that the layers emit.
+//!
+//! # When a call has ended
+//!
+//! With its response; with [`http`](Stack::http), with the end of the body of its response.
 
 mod explain;
 mod lift;
