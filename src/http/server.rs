@@ -157,7 +157,7 @@ pub struct ServerLayer<L> {
 }
 
 /// Settings of a server, and its counter.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Config {
     trust: Trust,
     limit: Option<Duration>,
@@ -196,13 +196,7 @@ impl<L> ServerLayer<L> {
     }
 
     fn set(mut self, set: impl FnOnce(&mut Config)) -> Self {
-        let Config { trust, limit, full, for_envoy, body_deadline, body_idle, ref malformed } =
-            *self.config;
-        let malformed = Arc::clone(malformed);
-        let mut config =
-            Config { trust, limit, full, for_envoy, body_deadline, body_idle, malformed };
-        set(&mut config);
-        self.config = Arc::new(config);
+        set(Arc::make_mut(&mut self.config));
         self
     }
 
