@@ -70,6 +70,12 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Outcome> {
     if let Some(io) = error.downcast_ref::<io::Error>() {
         return (io.kind() == io::ErrorKind::TimedOut).then_some(TIMED_OUT);
     }
+    #[cfg(feature = "hyper")]
+    if let Some(stream) = error.downcast_ref::<h2::Error>() {
+        // All that is left of an error of the caller's own body, over HTTP/2: a reset by neither peer.
+        let own = stream.is_reset() && !stream.is_remote() && !stream.is_library();
+        return own.then_some(Outcome::Ignored);
+    }
     #[cfg(feature = "tonic")]
     {
         if error.downcast_ref::<tonic::TimeoutExpired>().is_some() {

@@ -128,7 +128,7 @@ pub trait ReplayableBody: Sized {
 
     /// Ends the copies that were made, so that none looks whole to who receives it; `false`, and
     /// nothing ends, if the original cannot be sent (again).
-    fn prepare(&self) -> bool;
+    fn end_copies(&self) -> bool;
 }
 
 #[diagnostic::do_not_recommend]
@@ -141,7 +141,7 @@ impl<B: Clone> ReplayableBody for B {
         Some(self.clone())
     }
 
-    fn prepare(&self) -> bool {
+    fn end_copies(&self) -> bool {
         true
     }
 }
@@ -155,7 +155,7 @@ impl<B> ReplayableBody for ReplayBody<B> {
         self.copied(false)
     }
 
-    fn prepare(&self) -> bool {
+    fn end_copies(&self) -> bool {
         self.shared.with(|state, after| state.prepare(self.id, after))
     }
 }

@@ -1,9 +1,9 @@
 use std::{fmt, sync::Arc};
 
-use http::{Extensions, HeaderMap, Method, Request, Uri, Version, header};
+use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
 
 use super::ReplayableBody;
-use crate::retry::Replay;
+use crate::{http::wire, retry::Replay};
 
 /// A request without its body.
 #[derive(Clone, Copy, Debug)]
@@ -39,15 +39,6 @@ impl<'a> RequestHead<'a> {
     /// The extensions.
     pub fn extensions(self) -> &'a Extensions {
         self.extensions
-    }
-
-    /// Whether this is a call of a gRPC method.
-    fn is_grpc(self) -> bool {
-        const GRPC: &[u8] = b"application/grpc";
-        self.headers
-            .get(header::CONTENT_TYPE)
-            .and_then(|kind| kind.as_bytes().get(..GRPC.len()))
-            .is_some_and(|kind| kind.eq_ignore_ascii_case(GRPC))
     }
 }
 
@@ -139,7 +130,7 @@ impl ReplaySafe {
     }
 
     fn is_safe(&self, head: RequestHead<'_>) -> bool {
-        let by_itself = if head.is_grpc() {
+        let by_itself = if wire::is_grpc(head.headers) {
             self.grpc_methods.as_ref().is_some_and(|safe| safe(head.uri.path()))
         } else {
             is_idempotent(head.method)
@@ -180,13 +171,13 @@ impl<B: ReplayableBody> Replay<Request<B>> for ReplaySafe {
 
     fn replay_unsent(&self, request: &Request<B>) -> Option<Request<B>> {
         let body = request.body();
-        let buffered = if RequestHead::from(request).is_grpc() { body.copy() } else { None };
+        let buffered = if wire::is_grpc(request.headers()) { body.copy() } else { None };
         // Too long to be kept, it can still be sent again if nothing was read of it.
         Some(rebuilt(request, buffered.or_else(|| body.copy_unstarted())?))
     }
 
     fn prepare(&self, request: &Request<B>) -> bool {
-        request.body().prepare()
+        request.body().end_copies()
     }
 }
 

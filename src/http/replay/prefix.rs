@@ -72,13 +72,6 @@ impl Piece {
         }
     }
 
-    fn into_frame(self) -> Frame<Bytes> {
-        match self {
-            Self::Data(data) => Frame::data(data),
-            Self::Trailers(trailers) => Frame::trailers(trailers),
-        }
-    }
-
     /// The bytes of the body, which trailers are no part of.
     fn data_len(&self) -> usize {
         match self {
@@ -163,7 +156,7 @@ impl Prefix {
     }
 
     /// Counts a frame that was sent and not kept. Returns what was kept, which without it is no use.
-    pub(super) fn pass(&mut self) -> VecDeque<Piece> {
+    pub(super) fn pass(&mut self) -> Vec<Piece> {
         let freed = self.free_before(usize::MAX);
         self.gone += 1;
         freed
@@ -174,30 +167,18 @@ impl Prefix {
         self.pieces.get(position.checked_sub(self.gone)?).map(Piece::frame)
     }
 
-    /// The first frame, kept no longer.
-    pub(super) fn pop(&mut self) -> Option<Frame<Bytes>> {
-        let piece = self.pieces.pop_front()?;
-        self.gone += 1;
-        self.give_back(piece.len());
-        Some(piece.into_frame())
-    }
-
     /// Keeps no longer what comes before `position`. Returns it, to be dropped after the lock.
-    pub(super) fn free_before(&mut self, position: usize) -> VecDeque<Piece> {
+    pub(super) fn free_before(&mut self, position: usize) -> Vec<Piece> {
         let count = position.saturating_sub(self.gone).min(self.pieces.len());
         if count == 0 {
-            return VecDeque::new();
+            return Vec::new();
         }
-        let rest = self.pieces.split_off(count);
-        let freed = std::mem::replace(&mut self.pieces, rest);
+        let freed: Vec<Piece> = self.pieces.drain(..count).collect();
+        let bytes = freed.iter().map(Piece::len).sum();
         self.gone += count;
-        self.give_back(freed.iter().map(Piece::len).sum());
-        freed
-    }
-
-    fn give_back(&mut self, bytes: usize) {
         self.bytes -= bytes;
         self.account.give_back(bytes);
+        freed
     }
 }
 

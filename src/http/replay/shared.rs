@@ -4,7 +4,6 @@
 //! only kept to make copies of. A handle that is neither is stale.
 
 use std::{
-    collections::VecDeque,
     mem,
     pin::Pin,
     sync::Mutex,
@@ -67,7 +66,7 @@ pub(super) struct After<B> {
     wake: Option<Waker>,
     outdated: Option<Waker>,
     source: Option<Pin<Box<B>>>,
-    freed: VecDeque<Piece>,
+    freed: Vec<Piece>,
 }
 
 /// What a handle that is polled does.
@@ -119,7 +118,7 @@ impl<B> Shared<B> {
 
     /// Changes the state, and runs what follows from that without the lock.
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut State<B>, &mut After<B>) -> T) -> T {
-        let mut after = After { wake: None, outdated: None, source: None, freed: VecDeque::new() };
+        let mut after = After { wake: None, outdated: None, source: None, freed: Vec::new() };
         let value = {
             let mut state = lock(&self.state);
             let value = f(&mut state, &mut after);
@@ -317,12 +316,8 @@ impl<B> State<B> {
             Ok(true) => return Next::Claimed,
             Ok(false) => {}
         }
-        let wants_all = self.wants_all();
         let Some(running) = &mut self.running else { unreachable!("it was claimed just now") };
-        let position = running.position;
-        // What only this handle needs is the first that is kept, and kept no longer.
-        let kept = if wants_all { self.prefix.get(position) } else { self.prefix.pop() };
-        if let Some(frame) = kept {
+        if let Some(frame) = self.prefix.get(running.position) {
             running.position += 1;
             return Next::Frame(frame);
         }
