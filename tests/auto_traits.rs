@@ -175,3 +175,83 @@ fn names_of_layers_compare_by_text() {
     ordered::<Rejection>();
     assert_eq!(Name::from("a"), Name::from(String::from("a")));
 }
+
+#[cfg(feature = "http")]
+mod http {
+    use super::*;
+    use ::http::{Request, Response};
+    use buttress::{
+        Inherited,
+        completion::CallEnd,
+        http::{
+            AutoClassifier, ClientBuilder, ClientLayer, GrpcClassifier, HttpClassifier, ReplayBody,
+            ReplayBodyError, ReplayBodyLayer, ReplaySafe, ResponseBody, ServerLayer, Trust,
+            UntilEnd,
+            grpc::FirstFrameLayer,
+            server::{Handler, Server, ServerBody},
+        },
+        stack::{Empty, ServerEdge},
+    };
+    use std::convert::Infallible;
+
+    type ServerStack = Stack<Empty, Empty, BulkheadLayer, Empty, Empty, ServerEdge, Inherited>;
+
+    #[test]
+    fn what_speaks_http_is_shared_between_threads() {
+        shared::<AutoClassifier>();
+        shared::<HttpClassifier>();
+        shared::<GrpcClassifier>();
+        shared::<ClientLayer>();
+        shared::<ClientBuilder>();
+        shared::<ReplaySafe>();
+        shared::<ReplayBodyLayer>();
+        shared::<FirstFrameLayer<fn(&str) -> bool>>();
+        shared::<ServerLayer<ServerStack>>();
+        shared::<Trust>();
+        shared::<UntilEnd<BulkheadLayer>>();
+        shared_error::<ReplayBodyError>();
+    }
+
+    #[test]
+    fn bodies_are_what_the_bodies_in_them_are() {
+        const fn body<T: Send + Sync + Unpin + Debug>() {}
+        body::<ResponseBody<String>>();
+        body::<ServerBody<String>>();
+        body::<ReplayBody<String>>();
+        const fn sends<T: Send>() {}
+        sends::<CallEnd>();
+        // Also of a body that is not `Sync`, as most are that come from a network.
+        sends::<ResponseBody<Cell<u32>>>();
+        const fn sync<T: Send + Sync>() {}
+        sync::<ReplayBody<Cell<u32>>>();
+    }
+
+    #[test]
+    fn a_server_goes_where_axum_and_tonic_want_it() {
+        const fn route<S>()
+        where
+            S: Service<Request<String>, Error = Infallible, Future: Send>
+                + Clone
+                + Send
+                + Sync
+                + 'static,
+        {
+        }
+        #[derive(Clone, Debug)]
+        struct Routes;
+        impl Service<Request<String>> for Routes {
+            type Response = Response<String>;
+            type Error = Infallible;
+            type Future = Ready<Result<Self::Response, Infallible>>;
+            fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+                Poll::Ready(Ok(()))
+            }
+            fn call(&mut self, _: Request<String>) -> Self::Future {
+                ready(Ok(Response::default()))
+            }
+        }
+        route::<<ServerLayer<ServerStack> as Layer<Routes>>::Service>();
+        shared::<Handler<Routes>>();
+        shared::<Server<Routes, Routes>>();
+    }
+}
