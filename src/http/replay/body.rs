@@ -118,6 +118,11 @@ pub enum ReplayBodyError {
 /// A body of which copies can be sent.
 ///
 /// All that are `Clone` are, and [`ReplayBody`].
+#[diagnostic::on_unimplemented(
+    message = "a body of type `{Self}` can be sent only once, and so `ReplaySafe` cannot send it again",
+    note = "let the client send `ReplayBody<{Self}>`, and put a `buttress::http::ReplayBodyLayer` around the stack: it makes one of every body",
+    note = "or use a body that is `Clone`, such as `http_body_util::Full`"
+)]
 pub trait ReplayableBody: Sized {
     /// A copy that may be sent, and sent again, whatever is sent of another; what is sent is kept for
     /// as long as the original is. `None` if the body can be sent only once.

@@ -160,7 +160,6 @@ fn rebuilt<B>(request: &Request<B>, body: B) -> Request<B> {
     copy
 }
 
-#[diagnostic::do_not_recommend]
 impl<B: ReplayableBody> Replay<Request<B>> for ReplaySafe {
     fn replay(&self, request: &Request<B>) -> Option<Request<B>> {
         if !self.is_safe(request.into()) {
