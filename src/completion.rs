@@ -67,7 +67,7 @@ impl<Res: Lasting> Completion<Res> for AtEnd {
 /// The layers put them in from the inside out, and they end in that order. Dropped before the end, the
 /// call was abandoned.
 pub struct CallEnd {
-    // A stack has four that hold something; only stacks in stacks need more room.
+    // A stack has four that hold something; only with a throttle, and in stacks in stacks, more is needed.
     held: [Option<Held>; 4],
     more: Vec<Held>,
 }

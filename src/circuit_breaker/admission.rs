@@ -73,6 +73,8 @@ pub(crate) struct Stamp {
     /// When it began. Read late where only a drop asks for it: an answer that is there at once then
     /// costs no look at the clock.
     began: Option<Instant>,
+    /// Since when the service is to blame for the time that passes, if not since it was asked.
+    waited_since: Option<Instant>,
 }
 
 /// What a call that ran to its end says of the dependency.
@@ -100,6 +102,7 @@ impl Call {
     pub(crate) fn began_at(&mut self, instant: Option<Instant>) {
         if let Some(stamp) = self.stamp() {
             stamp.began = instant;
+            stamp.waited_since = instant;
         }
     }
 }
@@ -137,7 +140,7 @@ pub(super) fn admitted<B: Breaker>(
     lease: Option<LeaseId>,
 ) -> Admitted<B> {
     let began = breaker.core().config().slow_calls.map(|_| deadline::now());
-    Admission::new(Arc::clone(breaker), Stamp { phase, lease, began })
+    Admission::new(Arc::clone(breaker), Stamp { phase, lease, began, waited_since: None })
 }
 
 impl<B: Breaker> Admission<B> {
@@ -173,6 +176,9 @@ impl<B: Breaker> Admission<B> {
             Some(verdict(breaker.core(), outcome, || hint(classifier, result.as_ref())))
         });
         if let (true, Some(end)) = (self.stamp().is_some(), end_of::<M, _, _>(result)) {
+            if let Some((phase, lease)) = self.probe() {
+                self.ledger().core().probe_is_answering(phase, lease);
+            }
             end.hold(Held::Call(self.hand_over(B::share)));
         }
     }
@@ -230,7 +236,7 @@ impl<B: Breaker> Ledger for B {
         let core = self.core();
         let config = core.config();
         if let Some(lease) = stamp.lease {
-            core.abandon_probe(stamp.phase, lease, panicked);
+            core.abandon_probe(stamp.phase, lease, stamp.waited_since, panicked);
             return;
         }
         let now = Instant::now();

@@ -40,6 +40,8 @@ enum Stage {
     Ready,
     /// The call is under way.
     Called,
+    /// The response began well, and has not ended.
+    Answering,
 }
 
 /// What a round has come to.
@@ -85,6 +87,13 @@ impl Round {
         }
     }
 
+    /// The response to the probe began well.
+    pub(super) fn answering(&mut self, id: LeaseId) {
+        if let Some(lease) = self.find(id) {
+            lease.stage = Stage::Answering;
+        }
+    }
+
     /// The probe is called: its lease begins anew. Whether it still had one.
     pub(super) fn begin(&mut self, id: LeaseId, now: Instant, config: &Config) -> bool {
         let Some(lease) = self.find(id) else { return false };
@@ -100,16 +109,20 @@ impl Round {
     }
 
     /// Ends the leases that have run out. A dependency that did not answer, or did not become ready,
-    /// has failed; a caller that did not call says nothing about it.
+    /// has failed; a caller that did not call says nothing about it. A response that only goes on for
+    /// longer than a lease has passed: else a service of long streams could never close the breaker.
     pub(super) fn expire(&mut self, now: Instant, config: &Config) -> Progress {
-        let mut failed = 0;
+        let (mut passed, mut failed) = (0, 0);
         self.leases.retain(|lease| {
             let expired = lease.end.is_some_and(|end| end <= now);
-            if expired && lease.stage != Stage::Ready {
-                failed += 1;
+            match lease.stage {
+                Stage::Readying | Stage::Called if expired => failed += 1,
+                Stage::Answering if expired => passed += 1,
+                _ => {}
             }
             !expired
         });
+        self.passed += passed;
         self.failed += failed;
         self.progress(config)
     }
@@ -138,12 +151,13 @@ impl Round {
     pub(super) fn abandon(
         &mut self,
         id: LeaseId,
+        waited_since: Option<Instant>,
         panicked: bool,
         now: Instant,
         config: &Config,
     ) -> Progress {
         if let Some(lease) = self.take(id) {
-            let ran = now.saturating_duration_since(lease.since);
+            let ran = now.saturating_duration_since(waited_since.unwrap_or(lease.since));
             if lease.stage == Stage::Ready && !panicked {
                 // The dependency was not asked anything.
                 return self.progress(config);

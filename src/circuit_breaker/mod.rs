@@ -72,7 +72,7 @@
 //! it opens again.
 //!
 //! A probe holds a lease. If it is not answered in time, or the service does not become ready for it,
-//! it has failed. If nobody calls although the service is ready, its slot goes to another. What it
+//! it has failed. A response that began well and goes on for longer than the lease has passed. If nobody calls although the service is ready, its slot goes to another. What it
 //! says after that is ignored, and so is every result from before a trip. It takes no task: whoever
 //! asks next looks.
 //!

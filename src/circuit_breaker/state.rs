@@ -338,6 +338,14 @@ impl Core {
         }
     }
 
+    /// Notes that the response to a probe began well, so that it is not too late when it goes on for long.
+    pub(super) fn probe_is_answering(&self, phase: Phase, lease: LeaseId) {
+        let mut machine = self.machine();
+        if self.phase() == phase {
+            machine.round.answering(lease);
+        }
+    }
+
     /// Whether a probe that waits for its service still holds its lease.
     pub(super) fn probe_holds(&self, phase: Phase, lease: LeaseId) -> bool {
         let now = Instant::now();
@@ -521,9 +529,15 @@ impl Core {
     }
 
     /// Accounts for a probe that was dropped.
-    pub(super) fn abandon_probe(&self, phase: Phase, lease: LeaseId, panicked: bool) {
+    pub(super) fn abandon_probe(
+        &self,
+        phase: Phase,
+        lease: LeaseId,
+        waited_since: Option<Instant>,
+        panicked: bool,
+    ) {
         self.end_probe(phase, None, |round, now, config| {
-            round.abandon(lease, panicked, now, config)
+            round.abandon(lease, waited_since, panicked, now, config)
         });
     }
 

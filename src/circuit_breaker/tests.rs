@@ -611,7 +611,7 @@ impl Both {
                 let decision = self.core.begin_probe(phase, lease);
                 // What the call had before is dropped, as the service does.
                 if decision != (Decision::Probe { phase, lease }) {
-                    self.core.abandon_probe(phase, lease, false);
+                    self.core.abandon_probe(phase, lease, None, false);
                 }
                 let expected = self.model.begin(id, self.now());
                 self.take(id, true, decision, expected)
@@ -630,7 +630,7 @@ impl Both {
                 self.model.end_probe(id, generation, now, ending);
             }
             (Some(lease), Ending::Dropped { panicked }) => {
-                self.core.abandon_probe(phase, lease, panicked);
+                self.core.abandon_probe(phase, lease, None, panicked);
                 self.model.end_probe(id, generation, now, ending);
             }
             (None, Ending::Answered(Some(well))) => self.record(phase, generation, !well),

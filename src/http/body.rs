@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::AutoClassifier;
+use super::{AutoClassifier, wire};
 use crate::{
     BoxError, CarryRejection, Fault, Outcome, Rejection, TimedOut,
     completion::{CallEnd, Lasting},
@@ -87,7 +87,7 @@ pin_project! {
         // Since when a reader has been waiting for a frame.
         waiting_since: Option<Instant>,
         timer: Option<Pin<Box<Sleep>>>,
-        grpc: bool,
+        awaits_status: bool,
         classifier: Option<Arc<AutoClassifier>>,
     }
 
@@ -107,7 +107,7 @@ impl<B: Body> ResponseBody<B> {
     /// A body that is still to be read; with `ended`, one that nobody will read.
     pub(super) fn new(
         inner: B,
-        grpc: bool,
+        awaits_status: bool,
         ended: bool,
         ambient: Ambient,
         limits: BodyLimits,
@@ -121,10 +121,16 @@ impl<B: Body> ResponseBody<B> {
             limits,
             waiting_since: None,
             timer: None,
-            grpc,
+            awaits_status,
             classifier,
         }
     }
+}
+
+/// Whether the end of a response is still to say how the call went: a gRPC answer without a status in
+/// its head. What a proxy answers has none, and is judged by its HTTP status.
+pub(super) fn awaits_status<B>(response: &Response<B>, grpc: bool) -> bool {
+    grpc && response.status() == StatusCode::OK && wire::grpc_status(response.headers()).is_none()
 }
 
 impl<B> Lasting for Response<ResponseBody<B>> {
@@ -173,14 +179,14 @@ impl<B: Body> Body for ResponseBody<B> {
                         }
                         None
                     }
-                    trailers => Some(at_end(*this.grpc, this.classifier, trailers)),
+                    trailers => Some(at_end(*this.awaits_status, this.classifier, trailers)),
                 };
                 (outcome, Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
                 (Some(Outcome::Failure(Fault::Transient)), Some(Err(BodyError::Service(error))))
             }
-            Poll::Ready(None) => (Some(at_end(*this.grpc, this.classifier, None)), None),
+            Poll::Ready(None) => (Some(at_end(*this.awaits_status, this.classifier, None)), None),
         };
         if let Some(outcome) = outcome {
             finish(this.end, outcome);
@@ -208,12 +214,12 @@ fn finish(end: &mut Option<CallEnd>, outcome: Outcome) {
 
 /// What a response says of the service that began well and ran to its end.
 fn at_end(
-    grpc: bool,
+    awaits_status: bool,
     classifier: &Option<Arc<AutoClassifier>>,
     trailers: Option<&HeaderMap>,
 ) -> Outcome {
     match classifier {
-        _ if !grpc => Outcome::Success,
+        _ if !awaits_status => Outcome::Success,
         Some(classifier) => classifier.grpc_end(trailers),
         None => AutoClassifier::new().grpc_end(trailers),
     }

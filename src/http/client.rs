@@ -22,7 +22,7 @@ use tracing::Span;
 
 use super::{
     AutoClassifier, ResponseBody,
-    body::BodyLimits,
+    body::{BodyLimits, awaits_status},
     wire::{self, Pushback},
 };
 use crate::{
@@ -339,7 +339,9 @@ where
             let deadline = this.ambient.deadline().filter(|_| grpc || this.config.body_deadline);
             let limits = BodyLimits { idle: this.config.idle, deadline, began: *this.began };
             let at_end = this.config.at_end.clone();
-            response.map(|body| ResponseBody::new(body, grpc, false, *this.ambient, limits, at_end))
+            let awaits = awaits_status(&response, grpc);
+            response
+                .map(|body| ResponseBody::new(body, awaits, false, *this.ambient, limits, at_end))
         }))
     }
 }

@@ -13,7 +13,10 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::{super::body::BodyLimits, Config};
+use super::{
+    super::body::{BodyLimits, awaits_status},
+    Config,
+};
 use crate::{
     Error,
     deadline::{self, Ambient},
@@ -124,8 +127,9 @@ where
         let config = this.config;
         let deadline = this.ambient.deadline().filter(|_| grpc || config.body_deadline);
         let limits = BodyLimits { idle: config.body_idle, deadline, began: *this.began };
-        let response =
-            response.map(|body| ResponseBody::new(body, grpc, ended, *this.ambient, limits, None));
+        let awaits = awaits_status(&response, grpc);
+        let response = response
+            .map(|body| ResponseBody::new(body, awaits, ended, *this.ambient, limits, None));
         Poll::Ready(Ok(response))
     }
 }

@@ -1,0 +1,54 @@
+use std::{
+    pin::pin,
+    task::{Context, Waker},
+};
+
+use allocation_counter::measure;
+use tower::Service;
+
+use super::*;
+
+/// Polls a future once, which must do.
+fn finish<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("it had to wait"),
+    }
+}
+
+fn frames() -> [Step; 4] {
+    [Step::Data("a"), Step::Data("b"), Step::Trailers(HeaderMap::new()), Step::End]
+}
+
+/// Allocations of a call that is read until it has to wait, or has ended.
+fn allocations(feed: &Feed) -> u64 {
+    let (slots, breaker) = (BulkheadLayer::default(), window().build().unwrap());
+    let handle = slots.handle();
+    let retry = RetryLayer::new(ReplaySafe::new());
+    let stack = Stack::new().retry(retry).bulkhead(slots).circuit_breaker(breaker).http();
+    let answers = Answers::default();
+    let mut service = stack.service(handler!(answers, Infallible));
+    *answers.0.lock().unwrap() = Some(Response::new(feed.body()));
+    let mut request = Some(Ask::default());
+    let info = measure(|| {
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(service.poll_ready(&mut cx).is_ready());
+        let response = finish(service.call(request.take().unwrap())).unwrap();
+        let mut body = pin!(response.into_body());
+        while let Poll::Ready(Some(frame)) = body.as_mut().poll_frame(&mut cx) {
+            assert!(frame.is_ok());
+        }
+    });
+    assert_eq!(handle.in_flight(), 0);
+    info.count_total
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_never_waits_allocates_nothing_and_arms_no_timer() {
+    // A timer is allocated when it is armed, so nothing allocated is nothing armed.
+    for steps in [&frames()[..], &[Step::Closed], &[Step::Data("a"), Step::Closed]] {
+        allocations(&Feed::new(steps.iter().cloned()));
+        assert_eq!(allocations(&Feed::new(steps.iter().cloned())), 0, "{steps:?}");
+    }
+    assert_ne!(allocations(&Feed::new([Step::Data("a")])), 0, "the count counts");
+}

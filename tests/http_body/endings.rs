@@ -1,0 +1,247 @@
+use tokio::time::advance;
+
+use super::{
+    spans::{Told, told},
+    *,
+};
+
+/// How a body ends after its first frame, and what that says.
+struct Ending {
+    name: &'static str,
+    how: How,
+    outcome: &'static str,
+    verdict: (u64, u64),
+}
+
+enum How {
+    /// By doing this, of which the reader gets the last.
+    Doing(fn() -> Vec<Step>, fn() -> Got),
+    /// By not doing anything.
+    Stalling,
+    /// By being dropped.
+    Dropping,
+}
+
+fn trailers() -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("x-checksum", HeaderValue::from_static("7"));
+    trailers
+}
+
+fn endings() -> Vec<Ending> {
+    use How::{Doing, Dropping, Stalling};
+    let ending = |name, how, outcome, verdict| Ending { name, how, outcome, verdict };
+    let trailers_step = || vec![Step::Trailers(trailers())];
+    vec![
+        ending("trailers", Doing(trailers_step, || Got::Trailers(trailers())), "success", (1, 0)),
+        ending("end", Doing(|| vec![Step::End], || Got::End), "success", (1, 0)),
+        ending(
+            "last data frame",
+            Doing(
+                || vec![Step::Data("last"), Step::Closed],
+                || Got::Data(Bytes::from_static(b"last")),
+            ),
+            "success",
+            (1, 0),
+        ),
+        ending("error", Doing(|| vec![Step::Fail], || Got::Broken), "transient", (1, 1)),
+        ending("limit", Stalling, "timed_out", (1, 1)),
+        ending("drop", Dropping, "cancelled", (0, 0)),
+    ]
+}
+
+/// What is told of the spans of one stack whose response ended so.
+fn spans_of(attempts: bool, outcome: &'static str) -> Vec<Told> {
+    let (attempt, call) = match outcome {
+        "success" => (told("attempt", outcome, None), told("call", "answered", None)),
+        "cancelled" => (told("attempt", outcome, None), told("call", outcome, None)),
+        fault => (told("attempt", fault, Some(fault)), told("call", "error", Some(fault))),
+    };
+    if attempts { vec![attempt, call] } else { vec![call] }
+}
+
+/// Brings one ending about, and looks at every step of the way at what is held.
+async fn ends(rig: &Rig, ending: &Ending) {
+    let feed = Feed::new([Step::Data("first")]);
+    let mut reader = rig.read(&feed).await;
+    rig.assert_under_way();
+    assert_eq!(next(&mut reader), data("first"));
+    rig.assert_under_way();
+    assert!(next(&mut reader).is_pending());
+    rig.assert_under_way();
+    match ending.how {
+        How::Doing(steps, last) => {
+            assert!(!reader.is_woken());
+            feed.push(steps());
+            assert!(reader.is_woken());
+            rig.assert_under_way();
+            assert_eq!(next(&mut reader), Poll::Ready(last()));
+        }
+        How::Stalling => {
+            advance(IDLE - MS).await;
+            assert!(!reader.is_woken());
+            assert!(next(&mut reader).is_pending());
+            rig.assert_under_way();
+            advance(MS).await;
+            assert!(reader.is_woken());
+            assert!(!feed.is_dropped());
+            assert_eq!(next(&mut reader), timed_out("idle response body", IDLE));
+            assert!(feed.is_dropped());
+            assert_eq!(next(&mut reader), Poll::Ready(Got::End));
+        }
+        How::Dropping => return drop(reader),
+    }
+    // Not when the reader gets round to dropping it.
+    rig.assert_ended(ending.verdict);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_that_is_held_ends_with_the_body_and_not_before() {
+    for ending in endings() {
+        for (attempts, make) in [(true, Rig::client as fn() -> Rig), (false, Rig::server)] {
+            let rig = make();
+            ends(&rig, &ending).await;
+            rig.assert_ended(ending.verdict);
+            assert_eq!(rig.spans.closed(), spans_of(attempts, ending.outcome), "{}", ending.name);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_that_stacks_in_stacks_hold_ends_with_the_body() {
+    for ending in endings() {
+        let rig = Rig::nested();
+        ends(&rig, &ending).await;
+        rig.assert_ended(ending.verdict);
+        // To the outer stack the limit of the inner one is an error like any other.
+        let outer = if ending.outcome == "timed_out" { "transient" } else { ending.outcome };
+        let mut expected = spans_of(true, outer);
+        expected.extend(spans_of(true, ending.outcome));
+        expected.sort_by_key(|(name, ..)| *name);
+        assert_eq!(rig.spans.closed(), expected, "{}", ending.name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_has_ended_at_its_head_holds_nothing() {
+    for make in [Rig::client, Rig::server, Rig::nested] {
+        let rig = make();
+        let response = rig.get(&Feed::new([Step::Closed])).await;
+        rig.assert_ended((1, 0));
+        assert!(response.body().is_end_stream());
+        drop(response);
+        rig.assert_ended((1, 0));
+        assert!(
+            rig.spans.closed().iter().all(|(_, outcome, _)| {
+                matches!(outcome.as_deref(), Some("answered" | "success"))
+            })
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_is_counted_once() {
+    for make in [Rig::client, Rig::server] {
+        let rig = make();
+        let feed = Feed::new([Step::Trailers(trailers()), Step::End, Step::Fail, Step::Fail]);
+        let mut reader = rig.read(&feed).await;
+        assert_eq!(next(&mut reader), Poll::Ready(Got::Trailers(trailers())));
+        rig.assert_ended((1, 0));
+        assert_eq!(next(&mut reader), Poll::Ready(Got::End));
+        assert_eq!(next(&mut reader), Poll::Ready(Got::Broken));
+        advance(IDLE * 2).await;
+        drop(reader);
+        rig.assert_ended((1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_pays_into_the_throttle_when_it_has_ended() {
+    let rig = Rig::client();
+    let mut reader = rig.read(&Feed::new([Step::Fail])).await;
+    assert_eq!(next(&mut reader), Poll::Ready(Got::Broken));
+    assert_eq!(rig.budgets[0].balance(), 9.0);
+    let mut reader = rig.read(&Feed::new([Step::Data("a"), Step::End])).await;
+    assert_eq!(next(&mut reader), data("a"));
+    assert_eq!(rig.budgets[0].balance(), 9.0);
+    assert_eq!(next(&mut reader), Poll::Ready(Got::End));
+    assert_eq!(rig.budgets[0].balance(), 9.5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_the_body_is_a_failure_and_gives_its_permit_back() {
+    for make in [Rig::client, Rig::server, Rig::nested] {
+        let rig = make();
+        let feed = Feed::new([Step::Panic]);
+        let mut reader = rig.read(&feed).await;
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| next(&mut reader)));
+        assert!(panic.is_err());
+        // Before the reader is dropped, which may be never.
+        let told: Vec<_> =
+            rig.breakers.iter().map(|breaker| breaker.snapshot().failures()).collect();
+        assert_eq!((rig.in_flight(), told), (0, vec![1; rig.breakers.len()]));
+        assert_eq!(rig.spans.open().0, 0);
+        drop(reader);
+        assert_eq!(rig.verdict(), (1, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_healthy_stream_that_is_dropped_is_no_failure() {
+    for make in [Rig::client, Rig::server] {
+        let rig = make();
+        let feed = Feed::new([]);
+        let mut reader = rig.read(&feed).await;
+        // For how long it was read does not matter, nor for how long nobody read.
+        for _ in 0..5 {
+            assert!(next(&mut reader).is_pending());
+            advance(SECOND).await;
+            feed.push([Step::Data("a")]);
+            assert_eq!(next(&mut reader), data("a"));
+            advance(SECOND * 10).await;
+        }
+        assert!(next(&mut reader).is_pending());
+        advance(SECOND * 2 - MS).await;
+        drop(reader);
+        rig.assert_ended((0, 0));
+        assert!(feed.is_dropped());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_kept_its_reader_waiting_too_long_has_failed() {
+    for make in [Rig::client, Rig::server] {
+        let rig = make();
+        let mut reader = rig.read(&Feed::new([Step::Data("a")])).await;
+        assert_eq!(next(&mut reader), data("a"));
+        assert!(next(&mut reader).is_pending());
+        advance(SECOND * 2).await;
+        drop(reader);
+        assert_eq!((rig.in_flight(), rig.verdict()), (0, (1, 1)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn size_hints_and_trailers_pass_untouched() {
+    for make in [Rig::client, Rig::server, Rig::nested] {
+        let rig = make();
+        let feed = Feed::new([Step::Data("12345"), Step::Trailers(trailers())]).with_size(5);
+        let mut reader = rig.read(&feed).await;
+        assert_eq!(reader.size_hint().exact(), Some(5));
+        assert!(!reader.is_end_stream());
+        assert_eq!(next(&mut reader), data("12345"));
+        assert_eq!(next(&mut reader), Poll::Ready(Got::Trailers(trailers())));
+    }
+}
+
+#[test]
+fn the_error_of_a_body_becomes_a_boxed_one() {
+    let broken = buttress::BoxError::from(BodyError::Service(Broken));
+    assert_eq!(broken.downcast_ref(), Some(&Broken));
+    let late = buttress::TimedOut::new("body", SECOND);
+    let error = BodyError::<Broken>::Rejected(late.into());
+    assert_eq!(error.rejection().map(Rejection::kind), Some("timed_out"));
+    let boxed = buttress::BoxError::from(error);
+    let rejection = buttress::CarryRejection::rejection(&boxed);
+    assert_eq!(rejection.map(Rejection::kind), Some("timed_out"));
+}

@@ -1,0 +1,168 @@
+use std::future::poll_fn;
+
+use buttress::Deadline;
+use http::StatusCode;
+use tokio::time::advance;
+
+use super::{spans::told, *};
+
+/// How a stream ends after its first message; what that says, and what is told of it.
+fn endings() -> Vec<(Vec<Step>, &'static str, (u64, u64))> {
+    vec![
+        (vec![grpc_status("0")], "success", (1, 0)),
+        (vec![grpc_status("14")], "transient", (1, 1)),
+        (vec![grpc_status("4")], "timed_out", (1, 1)),
+        (vec![grpc_status("8")], "overloaded", (1, 1)),
+        // The caller's own fault: it neither trips nor heals.
+        (vec![grpc_status("3")], "permanent", (0, 0)),
+        (vec![grpc_status("nonsense")], "transient", (1, 1)),
+        // Without a status nobody knows what became of the call.
+        (vec![Step::Trailers(HeaderMap::new())], "transient", (1, 1)),
+        (vec![Step::End], "transient", (1, 1)),
+        (vec![Step::Data("last"), Step::Closed], "transient", (1, 1)),
+        (vec![Step::Fail], "transient", (1, 1)),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_status_in_the_trailers_is_the_verdict() {
+    for (steps, outcome, verdict) in endings() {
+        for make in [Rig::client, Rig::server] {
+            let rig = make();
+            let feed = Feed::new([Step::Data("message")]);
+            let mut reader = rig.stream(&feed).await;
+            assert_eq!(next(&mut reader), data("message"));
+            assert!(next(&mut reader).is_pending());
+            rig.assert_under_way();
+            feed.push(steps.clone());
+            assert!(next(&mut reader).is_ready());
+            assert_eq!((rig.in_flight(), rig.verdict()), (0, verdict), "{steps:?}");
+            let call = match outcome {
+                "success" => told("call", "answered", None),
+                fault => told("call", "error", Some(fault)),
+            };
+            assert_eq!(rig.spans.closed().last(), Some(&call), "{steps:?}");
+            drop(reader);
+            assert_eq!(rig.verdict(), verdict);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_its_caller_dropped_is_a_cancellation() {
+    for make in [Rig::client, Rig::server] {
+        let rig = make();
+        let mut reader = rig.stream(&Feed::new([Step::Data("message")])).await;
+        assert_eq!(next(&mut reader), data("message"));
+        drop(reader);
+        rig.assert_ended((0, 0));
+        assert_eq!(rig.spans.closed().last(), Some(&told("call", "cancelled", None)));
+    }
+}
+
+/// An answer with a status in its headers, and no trailers to come.
+async fn trailers_only(rig: &Rig, status: &'static str, feed: &Feed) -> Spawn<Reader> {
+    let (request, mut answer) = grpc(Response::new(feed.body()));
+    answer.headers_mut().insert("grpc-status", HeaderValue::from_static(status));
+    task::spawn(rig.ask(request, answer).await.unwrap().into_body())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_in_the_headers_is_the_verdict() {
+    for (status, verdict) in [("0", (1, 0)), ("3", (0, 0)), ("14", (1, 1))] {
+        for make in [Rig::client, Rig::server] {
+            let rig = make();
+            let _unread = trailers_only(&rig, status, &Feed::new([Step::Closed])).await;
+            assert_eq!((rig.in_flight(), rig.verdict()), (0, verdict), "{status}");
+
+            // Not every peer puts the end into the same frame.
+            let rig = make();
+            let mut reader = trailers_only(&rig, status, &Feed::new([Step::End])).await;
+            assert_eq!(rig.in_flight(), 1);
+            assert_eq!(next(&mut reader), Poll::Ready(Got::End));
+            assert_eq!((rig.in_flight(), rig.verdict()), (0, verdict), "{status}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_a_proxy_needs_no_grpc_status() {
+    let rig = Rig::client();
+    let (request, mut answer) = grpc(Response::new(Feed::new([Step::End]).body()));
+    *answer.status_mut() = StatusCode::NOT_FOUND;
+    let mut reader = task::spawn(rig.ask(request, answer).await.unwrap().into_body());
+    assert_eq!(next(&mut reader), Poll::Ready(Got::End));
+    assert_eq!((rig.in_flight(), rig.verdict()), (0, (1, 0)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_holds_to_the_last_frame_even_if_a_frame_is_always_ready() {
+    let rig = Rig::client();
+    let feed = Feed::new([]);
+    let deadline = Deadline::after(SECOND * 5);
+    let mut reader = Deadline::scope(deadline, rig.stream(&feed)).await.unwrap();
+    for _ in 0..5 {
+        feed.push([Step::Data("message")]);
+        assert_eq!(next(&mut reader), data("message"));
+        rig.assert_under_way();
+        advance(SECOND).await;
+    }
+    feed.push([Step::Data("message")]);
+    assert_eq!(next(&mut reader), timed_out("response body", SECOND * 5));
+    assert!(feed.is_dropped());
+    rig.assert_ended((1, 1));
+    assert_eq!(rig.spans.closed()[0], told("attempt", "timed_out", Some("timed_out")));
+    assert_eq!(next(&mut reader), Poll::Ready(Got::End));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_frame_is_late_for_nothing() {
+    for last in [vec![grpc_status("0")], vec![Step::Data("last"), Step::Closed]] {
+        let deadline = Deadline::after(SECOND);
+        let rig = Rig::client();
+        let feed = Feed::new([]);
+        let mut reader = Deadline::scope(deadline, rig.stream(&feed)).await.unwrap();
+        feed.push(last);
+        advance(SECOND).await;
+        assert!(!matches!(next(&mut reader), Poll::Ready(Got::TimedOut(..))));
+        assert_eq!(rig.in_flight(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_stream_is_cut_at_its_deadline() {
+    let server = || {
+        let settings = ServerSettings { limit: Some(SECOND * 5), ..Default::default() };
+        Rig::server_with(window(), settings)
+    };
+    for make in [Rig::client as fn() -> Rig, server] {
+        let rig = make();
+        let feed = Feed::new([]);
+        let deadline = Deadline::after(SECOND * 5);
+        let mut reader = Deadline::scope(deadline, rig.stream(&feed)).await.unwrap();
+        assert!(next(&mut reader).is_pending());
+        advance(SECOND * 5 - MS).await;
+        assert!(!reader.is_woken());
+        advance(MS).await;
+        assert!(reader.is_woken());
+        assert_eq!(next(&mut reader), timed_out("response body", SECOND * 5));
+        assert!(feed.is_dropped());
+        rig.assert_ended((1, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_has_passed_while_a_task_had_no_budget_left_is_seen() {
+    let rig = Rig::client();
+    let feed = Feed::new([]);
+    let mut reader = rig.stream(&feed).await;
+    assert!(next(&mut reader).is_pending());
+    advance(IDLE).await;
+    // Uses up what tokio gives a task before it has to yield.
+    poll_fn(|cx| {
+        while tokio::task::coop::poll_proceed(cx).map(|left| left.made_progress()).is_ready() {}
+        Poll::Ready(())
+    })
+    .await;
+    assert_eq!(next(&mut reader), timed_out("idle response body", IDLE));
+}

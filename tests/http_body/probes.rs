@@ -1,0 +1,92 @@
+use buttress::circuit_breaker::State;
+use tokio::time::advance;
+
+use super::*;
+
+/// A client whose breaker opens at the first failure, and is half-open: the next call is its only probe.
+async fn half_open() -> Rig {
+    let breaker = window().consecutive_failures(1).probes(1);
+    let rig = Rig::client_with(breaker, ClientLayer::builder());
+    let mut reader = rig.read(&Feed::new([Step::Data("a"), Step::Fail])).await;
+    assert_eq!(next(&mut reader), data("a"));
+    assert_eq!(state(&rig), State::Closed);
+    assert_eq!(next(&mut reader), Poll::Ready(Got::Broken));
+    assert_eq!(state(&rig), State::Open);
+    let open_for = rig.breakers[0].snapshot().retry_after().unwrap();
+    advance(open_for).await;
+    rig
+}
+
+fn state(rig: &Rig) -> State {
+    rig.breakers[0].state()
+}
+
+async fn is_refused(rig: &Rig) -> bool {
+    let answer = Response::new(Feed::new([Step::Closed]).body());
+    let refused = rig.ask(Request::default(), answer).await.is_err();
+    rig.answers.0.lock().unwrap().take();
+    refused
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_lasts_as_long_as_its_body() {
+    for (last, then) in [(Step::End, State::Closed), (Step::Fail, State::Open)] {
+        let rig = half_open().await;
+        let feed = Feed::new([Step::Data("a")]);
+        let mut reader = rig.read(&feed).await;
+        assert_eq!(next(&mut reader), data("a"));
+        assert!(next(&mut reader).is_pending());
+        assert_eq!((state(&rig), is_refused(&rig).await), (State::HalfOpen, true));
+        feed.push([last]);
+        assert!(next(&mut reader).is_ready());
+        assert_eq!(state(&rig), then);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_whose_caller_is_at_fault_says_nothing() {
+    let rig = half_open().await;
+    let mut reader = rig.stream(&Feed::new([grpc_status("3")])).await;
+    assert!(next(&mut reader).is_ready());
+    assert_eq!((state(&rig), rig.in_flight()), (State::HalfOpen, 0));
+    // Its slot is free again.
+    assert!(!is_refused(&rig).await);
+    assert_eq!(state(&rig), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_panics_has_failed() {
+    let rig = half_open().await;
+    let mut reader = rig.read(&Feed::new([Step::Panic])).await;
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| next(&mut reader)));
+    assert!(panic.is_err());
+    assert_eq!((state(&rig), rig.in_flight()), (State::Open, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_healthy_probe_that_is_dropped_has_not_failed() {
+    let rig = half_open().await;
+    let feed = Feed::new([]);
+    let mut reader = rig.read(&feed).await;
+    for _ in 0..5 {
+        assert!(next(&mut reader).is_pending());
+        advance(SECOND).await;
+        feed.push([Step::Data("a")]);
+        assert_eq!(next(&mut reader), data("a"));
+    }
+    drop(reader);
+    assert_eq!(state(&rig), State::HalfOpen);
+    assert!(!is_refused(&rig).await);
+    assert_eq!(state(&rig), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_kept_its_reader_waiting_too_long_has_failed() {
+    let rig = half_open().await;
+    let mut reader = rig.read(&Feed::new([Step::Data("a")])).await;
+    assert_eq!(next(&mut reader), data("a"));
+    assert!(next(&mut reader).is_pending());
+    advance(SECOND * 2).await;
+    drop(reader);
+    assert_eq!(state(&rig), State::Open);
+}

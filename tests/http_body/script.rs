@@ -1,0 +1,140 @@
+//! A body that does what a test tells it to.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll, Waker},
+};
+
+use buttress::{Attempt, Deadline};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Bytes;
+
+/// What a [`Scripted`] body does next. When nothing is left it waits to be fed.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    Data(&'static str),
+    Trailers(HeaderMap),
+    Fail,
+    Panic,
+    /// It ends, and does not say so before it is asked.
+    End,
+    /// It has ended, and says so.
+    Closed,
+}
+
+/// The body itself failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the source broke")]
+pub(super) struct Broken;
+
+#[derive(Debug, Default)]
+struct State {
+    steps: VecDeque<Step>,
+    waker: Option<Waker>,
+    size: SizeHint,
+    dropped: bool,
+    ambient: Option<(Option<Deadline>, Option<u32>)>,
+}
+
+/// Tells a [`Scripted`] body what to do, and what became of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Feed(Arc<Mutex<State>>);
+
+/// A body that follows its script.
+pub(super) struct Scripted(Feed);
+
+impl Feed {
+    pub(super) fn new(steps: impl IntoIterator<Item = Step>) -> Self {
+        let feed = Self::default();
+        feed.state().steps.extend(steps);
+        feed
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    pub(super) fn with_size(self, size: u64) -> Self {
+        self.state().size = SizeHint::with_exact(size);
+        self
+    }
+
+    pub(super) fn body(&self) -> Scripted {
+        Scripted(self.clone())
+    }
+
+    pub(super) fn push(&self, steps: impl IntoIterator<Item = Step>) {
+        let waker = {
+            let mut state = self.state();
+            state.steps.extend(steps);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn is_dropped(&self) -> bool {
+        self.state().dropped
+    }
+
+    /// The deadline and the number of the attempt that it saw when it was last polled, or dropped.
+    pub(super) fn ambient(&self) -> Option<(Option<Deadline>, Option<u32>)> {
+        self.state().ambient
+    }
+
+    fn look_around(&self) {
+        let attempt = Attempt::current().map(|attempt| attempt.number());
+        self.state().ambient = Some((Deadline::current(), attempt));
+    }
+}
+
+impl Body for Scripted {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        self.0.look_around();
+        let mut state = self.0.state();
+        let Some(step) = state.steps.pop_front() else {
+            state.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        drop(state);
+        Poll::Ready(match step {
+            Step::Data(data) => Some(Ok(Frame::data(Bytes::from_static(data.as_bytes())))),
+            Step::Trailers(trailers) => Some(Ok(Frame::trailers(trailers))),
+            Step::Fail => Some(Err(Broken)),
+            Step::Panic => panic!("as the script says"),
+            Step::End | Step::Closed => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.0.state().steps.front(), Some(Step::Closed))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.state().size
+    }
+}
+
+impl Drop for Scripted {
+    fn drop(&mut self) {
+        self.0.look_around();
+        self.0.state().dropped = true;
+    }
+}
+
+impl fmt::Debug for Scripted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Scripted").field(&self.0).finish()
+    }
+}
