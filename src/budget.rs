@@ -114,7 +114,8 @@ impl Budget {
             return Err(ConfigError::new("ratio", ratio, rule));
         }
         let most = u64::from(max_tokens) * TOKEN;
-        let reward = (ratio * TOKEN as f64) as u64;
+        // Rounded down to nothing, it would never recover.
+        let reward = ((ratio * TOKEN as f64) as u64).max(1);
         let rule = Rule { deposit: 0, price: 0, above: most / 2, reward, penalty: TOKEN };
         Ok(Self { bucket: Arc::new(Bucket { balance: AtomicU64::new(most), most, rule }) })
     }

@@ -11,10 +11,11 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use crate::{
-    Outcome,
+    Fault, Outcome,
     budget::Budget,
     bulkhead::Permit,
     circuit_breaker::Call,
+    deadline::was_hurried,
     telemetry::{self, Covers},
 };
 
@@ -77,7 +78,12 @@ pub(crate) enum Held {
     Slot(Permit),
     Call(Call),
     Span(Span, Covers),
-    Throttle(Budget),
+    /// The budget of a retry, moved by how its attempt ends, unless that was cut short by its caller.
+    Throttle {
+        budget: Budget,
+        began: Option<Instant>,
+        deadline: Option<Instant>,
+    },
 }
 
 impl CallEnd {
@@ -99,7 +105,12 @@ impl CallEnd {
             Held::Slot(mut permit) => permit.finish(|_| ()),
             Held::Call(mut call) => call.finish_at_end(outcome),
             Held::Span(span, covers) => telemetry::record_end(&span, covers, outcome),
-            Held::Throttle(budget) => budget.observe(outcome),
+            Held::Throttle { budget, began, deadline } => {
+                let late = outcome == Outcome::Failure(Fault::TimedOut);
+                if !(late && was_hurried(began, deadline)) {
+                    budget.observe(outcome);
+                }
+            }
         });
     }
 
@@ -107,9 +118,9 @@ impl CallEnd {
     /// with what it had is nothing that the service could help.
     pub fn abandon(&mut self, waited: Duration) {
         self.each(|held| match held {
-            Held::Call(mut call) => call.began_at(Instant::now().checked_sub(waited)),
+            Held::Call(mut call) => call.abandoned_since(Instant::now().checked_sub(waited)),
             Held::Span(span, _) => telemetry::record_cancelled(&span),
-            Held::Slot(_) | Held::Throttle(_) => {}
+            Held::Slot(_) | Held::Throttle { .. } => {}
         });
     }
 

@@ -156,6 +156,15 @@ where
     }
 }
 
+/// Whether it was the service, and no layer, that found a call to take too long.
+pub(crate) fn service_is_late<Res, E: CarryRejection>(
+    outcome: Outcome,
+    result: Result<&Res, &E>,
+) -> bool {
+    let late = outcome == Outcome::Failure(Fault::TimedOut);
+    late && result.err().and_then(CarryRejection::rejection).is_none()
+}
+
 /// The hint of a result. A rejection gives none: its classifier never saw it.
 pub(crate) fn hint<C, Res, E>(classifier: &C, result: Result<&Res, &E>) -> RetryHint
 where

@@ -55,6 +55,129 @@ proptest! {
     }
 }
 
+/// What may move a throttle.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Success,
+    Failure,
+    /// A failure that was the caller's own, or an answer that says nothing.
+    Neither(Outcome),
+    /// A retry is asked for, and sent or not.
+    Retry(bool),
+    Call,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        3 => Just(Event::Success),
+        3 => Just(Event::Failure),
+        1 => Just(Event::Neither(Outcome::Ignored)),
+        1 => Just(Event::Neither(Outcome::Failure(Fault::Permanent))),
+        2 => any::<bool>().prop_map(Event::Retry),
+        1 => Just(Event::Call),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_throttle_stays_between_nothing_and_its_most_and_retries_above_half_of_it(
+        max_tokens in 1..40_u32,
+        ratio in 0.001..3.0_f64,
+        events in prop::collection::vec(event(), 1..400),
+    ) {
+        let budget = Budget::throttle(max_tokens, ratio).unwrap();
+        let most = f64::from(max_tokens);
+        let mut tokens = most;
+        for event in events {
+            match event {
+                Event::Success => {
+                    budget.observe(Outcome::Success);
+                    tokens = most.min(tokens + budget.ratio());
+                }
+                Event::Failure => {
+                    budget.observe(Outcome::Failure(Fault::TimedOut));
+                    tokens = (tokens - 1.0).max(0.0);
+                }
+                Event::Neither(outcome) => budget.observe(outcome),
+                Event::Call => budget.deposit(),
+                Event::Retry(sent) => {
+                    let withdrawal = budget.withdraw();
+                    // Nearer to the half than this, and the sums of the model may round across it.
+                    if (tokens - most / 2.0).abs() > 1e-7 {
+                        prop_assert_eq!(withdrawal.is_some(), tokens > most / 2.0);
+                    }
+                    if let Some(mut withdrawal) = withdrawal.filter(|_| sent) {
+                        withdrawal.finish(|_| ());
+                    }
+                }
+            }
+            prop_assert!((0.0..=most).contains(&budget.balance()));
+            prop_assert!((budget.balance() - tokens).abs() < 1e-6, "{}", tokens);
+        }
+    }
+
+    #[test]
+    fn a_throttle_recovers_from_any_number_of_failures(
+        max_tokens in 1..1_001_u32,
+        ratio in 0.01..10.0_f64,
+        failures in 0..2_000_u32,
+    ) {
+        let budget = Budget::throttle(max_tokens, ratio).unwrap();
+        for _ in 0..failures {
+            budget.failed();
+        }
+        let most = f64::from(max_tokens);
+        let left = (most - f64::from(failures)).max(0.0);
+        prop_assert_eq!(budget.withdraw().is_some(), left > most / 2.0);
+        // However deep it fell, so many successes lift it above the half.
+        let needed = (most / 2.0 / budget.ratio()).floor() + 1.0;
+        for _ in 0..needed as u32 {
+            budget.observe(Outcome::Success);
+        }
+        prop_assert!(budget.withdraw().is_some());
+    }
+}
+
+#[test]
+fn a_throttle_counts_every_failure_of_every_thread() {
+    let budget = Budget::throttle(1_000, 1.0).unwrap();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..150).for_each(|_| budget.failed()));
+        }
+    });
+    assert_eq!(budget.balance(), 400.0);
+    assert!(budget.withdraw().is_none());
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..50).for_each(|_| budget.observe(Outcome::Success)));
+        }
+    });
+    assert_eq!(budget.balance(), 600.0);
+    assert!(budget.withdraw().is_some());
+}
+
+#[test]
+fn a_bad_throttle_cannot_be_built() {
+    for max_tokens in [0, 1_001, u32::MAX] {
+        assert_eq!(Budget::throttle(max_tokens, 1.0).unwrap_err().knob(), "max_tokens");
+    }
+    for ratio in [-0.1, 0.0, 1_000.1, f64::NAN, f64::INFINITY] {
+        assert_eq!(Budget::throttle(10, ratio).unwrap_err().knob(), "ratio");
+    }
+}
+
+#[test]
+fn the_least_ratio_of_a_throttle_still_recovers() {
+    let budget = Budget::throttle(1, f64::MIN_POSITIVE).unwrap();
+    budget.failed();
+    assert!(budget.withdraw().is_none());
+    for _ in 0..=TOKEN / 2 {
+        budget.observe(Outcome::Success);
+    }
+    assert!(budget.withdraw().is_some());
+}
+
 #[test]
 fn the_bound_holds_across_threads() {
     for ratio in [0.01, 0.1, 0.3, 0.6, 0.9, 1.0, 1.7, 2.0] {

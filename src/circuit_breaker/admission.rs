@@ -15,7 +15,7 @@ use crate::{
     admission::{Admission, Ledger},
     completion::{Completion, Held, end_of},
     deadline,
-    outcome::{hint, judge},
+    outcome::{hint, judge, service_is_late},
 };
 
 /// What an admission belongs to: a breaker, alone or with its classifier.
@@ -73,8 +73,11 @@ pub(crate) struct Stamp {
     /// When it began. Read late where only a drop asks for it: an answer that is there at once then
     /// costs no look at the clock.
     began: Option<Instant>,
-    /// Since when the service is to blame for the time that passes, if not since it was asked.
-    waited_since: Option<Instant>,
+    /// The deadline of the caller, once the body of the response has the admission: what is ambient
+    /// there is the attempt's.
+    deadline: Option<Instant>,
+    /// The reader of the body has left, and `began` says since when the service had kept it waiting.
+    reader_left: bool,
 }
 
 /// What a call that ran to its end says of the dependency.
@@ -84,6 +87,8 @@ pub(crate) struct Verdict {
     failed: Option<bool>,
     hint: Option<Duration>,
     ended: Option<Instant>,
+    /// The caller's deadline, where the service says that it was late.
+    late_for: Option<Instant>,
 }
 
 /// A call that was let through by breaker `B`.
@@ -95,14 +100,16 @@ pub(crate) type Call = Admission<Core>;
 impl Call {
     /// The response ran to its end.
     pub(crate) fn finish_at_end(&mut self, outcome: Outcome) {
-        self.finish(|core| verdict(core, outcome, || RetryHint::Unstated));
+        let late = outcome == Outcome::Failure(Fault::TimedOut);
+        let late_for = self.stamp().and_then(|stamp| stamp.deadline).filter(|_| late);
+        self.finish(|core| Verdict { late_for, ..verdict(core, outcome, || RetryHint::Unstated) });
     }
 
-    /// For a call that is abandoned, since when the service is to blame.
-    pub(crate) fn began_at(&mut self, instant: Option<Instant>) {
+    /// The reader leaves, whom the service has kept waiting since `instant`.
+    pub(crate) fn abandoned_since(&mut self, instant: Option<Instant>) {
         if let Some(stamp) = self.stamp() {
             stamp.began = instant;
-            stamp.waited_since = instant;
+            stamp.reader_left = true;
         }
     }
 }
@@ -115,7 +122,12 @@ fn verdict(core: &Core, outcome: Outcome, hint: impl FnOnce() -> RetryHint) -> V
         Outcome::Failure(fault) => (Some(true), asked_for(fault, hint())),
     };
     let ended = core.config().slow_calls.map(|_| Instant::now());
-    Verdict { failed, hint, ended }
+    Verdict { failed, hint, ended, late_for: None }
+}
+
+/// The deadline that a service may have kept to which says that it was late.
+fn late_for<Res, E: CarryRejection>(outcome: Outcome, result: Result<&Res, &E>) -> Option<Instant> {
+    if service_is_late(outcome, result) { deadline::deadline() } else { None }
 }
 
 /// Puts a decision to let a call through into a guard; `Err` is the refusal.
@@ -140,7 +152,8 @@ pub(super) fn admitted<B: Breaker>(
     lease: Option<LeaseId>,
 ) -> Admitted<B> {
     let began = breaker.core().config().slow_calls.map(|_| deadline::now());
-    Admission::new(Arc::clone(breaker), Stamp { phase, lease, began, waited_since: None })
+    let stamp = Stamp { phase, lease, began, deadline: None, reader_left: false };
+    Admission::new(Arc::clone(breaker), stamp)
 }
 
 impl<B: Breaker> Admission<B> {
@@ -154,7 +167,8 @@ impl<B: Breaker> Admission<B> {
         self.finish(|breaker| {
             let classifier = judging.classifier(breaker);
             let outcome = judge(classifier, result);
-            verdict(breaker.core(), outcome, || hint(classifier, result))
+            let late_for = late_for(outcome, result);
+            Verdict { late_for, ..verdict(breaker.core(), outcome, || hint(classifier, result)) }
         });
     }
 
@@ -173,11 +187,18 @@ impl<B: Breaker> Admission<B> {
             if outcome == Outcome::Success && end_of::<M, _, _>(result).is_some() {
                 return None;
             }
-            Some(verdict(breaker.core(), outcome, || hint(classifier, result.as_ref())))
+            let late_for = late_for(outcome, result.as_ref());
+            let verdict = verdict(breaker.core(), outcome, || hint(classifier, result.as_ref()));
+            Some(Verdict { late_for, ..verdict })
         });
         if let (true, Some(end)) = (self.stamp().is_some(), end_of::<M, _, _>(result)) {
             if let Some((phase, lease)) = self.probe() {
                 self.ledger().core().probe_is_answering(phase, lease);
+            }
+            if let (Some(stamp), Some(deadline)) = (self.stamp(), deadline::deadline()) {
+                stamp.deadline = Some(deadline);
+                // How long the response has taken is asked when it ends in vain.
+                stamp.began.get_or_insert_with(Instant::now);
             }
             end.hold(Held::Call(self.hand_over(B::share)));
         }
@@ -212,6 +233,9 @@ impl<B: Breaker> Ledger for B {
 
     #[inline]
     fn finished(&self, stamp: Stamp, verdict: Verdict) {
+        if verdict.late_for.is_some() && deadline::was_cut_short(stamp.began, verdict.late_for) {
+            return self.abandoned(stamp, false);
+        }
         let core = self.core();
         let slow = match (core.config().slow_calls, stamp.began, verdict.ended) {
             (Some(slow), Some(began), Some(ended)) => {
@@ -236,7 +260,8 @@ impl<B: Breaker> Ledger for B {
         let core = self.core();
         let config = core.config();
         if let Some(lease) = stamp.lease {
-            core.abandon_probe(stamp.phase, lease, stamp.waited_since, panicked);
+            let waited_since = stamp.began.filter(|_| stamp.reader_left);
+            core.abandon_probe(stamp.phase, lease, waited_since, panicked);
             return;
         }
         let now = Instant::now();

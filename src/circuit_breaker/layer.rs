@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     ClassifyFn, ConfigError, Name, Outcome, classify_fn,
+    deadline::PATIENCE,
     error::name_or,
     outcome::choice::{Choice, Inherited, Own},
 };
@@ -250,7 +251,7 @@ impl Default for Settings {
             probes: 3,
             probe_success_ratio: 0.5,
             probe_lease: Duration::from_secs(10),
-            abandoned_after: Duration::from_secs(2),
+            abandoned_after: PATIENCE,
             pend: false,
         }
     }

@@ -54,7 +54,13 @@ impl Cause for BoxError {
 
 /// An error and its causes, from the outside in.
 fn causes(error: &impl Cause) -> impl Iterator<Item = &(dyn StdError + 'static)> {
-    successors(error.cause(), |&error| error.source())
+    successors(error.cause(), |&error| {
+        // An `io::Error` passes over the error that it is made of when it is asked for its source.
+        match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(within) => Some(within),
+            None => error.source(),
+        }
+    })
 }
 
 /// What an error says of the service.

@@ -1,6 +1,6 @@
 //! What an HTTP or gRPC answer says of the service.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
@@ -89,13 +89,17 @@ impl HttpClassifier {
         if let Some(outcome) = self.adjust.as_ref().and_then(|adjust| adjust(status, headers)) {
             return outcome;
         }
-        let retry_after = || wire::retry_after(headers).value;
+        let asked = || wire::retry_after(headers).value;
+        // To come back now is no wish: our own pause is kept, or all would come back at once.
+        let overloaded = |asked: Option<Duration>| Fault::Overloaded {
+            retry_after: asked.filter(|asked| !asked.is_zero()),
+        };
         Outcome::Failure(match status {
             StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Fault::TimedOut,
-            StatusCode::TOO_MANY_REQUESTS => Fault::Overloaded { retry_after: retry_after() },
-            StatusCode::SERVICE_UNAVAILABLE => match retry_after() {
+            StatusCode::TOO_MANY_REQUESTS => overloaded(asked()),
+            StatusCode::SERVICE_UNAVAILABLE => match asked() {
                 None => Fault::Transient,
-                asked => Fault::Overloaded { retry_after: asked },
+                asked => overloaded(asked),
             },
             _ if status.is_server_error() => Fault::Transient,
             _ => return Outcome::Success,
@@ -107,8 +111,8 @@ impl HttpClassifier {
             return RetryHint::Stop;
         }
         match wire::retry_after(headers).value {
-            // To come back now is no wish: our own pause is kept, or all would come back at once.
             None => RetryHint::Unstated,
+            // As above.
             Some(asked) if asked.is_zero() => RetryHint::Unstated,
             Some(asked) => RetryHint::After(asked),
         }

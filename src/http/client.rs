@@ -23,7 +23,7 @@ use tracing::Span;
 use super::{
     AutoClassifier, ResponseBody,
     body::{BodyLimits, awaits_status},
-    wire::{self, Pushback},
+    wire::{self, Code, Pushback},
 };
 use crate::{
     Attempt, CarryRejection, ConfigError, DeadlineExceeded, Hop, Rejection,
@@ -352,7 +352,9 @@ impl Config {
     fn read<R>(&self, response: &Response<R>, grpc: bool) {
         let headers = response.headers();
         let mut malformed = 0;
-        let stop = if grpc {
+        let stop = if grpc && wire::grpc_status(headers) == Some(Code::Ok) {
+            false
+        } else if grpc {
             let pushback = wire::pushback(headers);
             malformed += u32::from(pushback == Pushback::Malformed);
             matches!(pushback, Pushback::Stop | Pushback::Malformed)

@@ -17,10 +17,10 @@ use super::{Replay, layer::Config, service::Parts};
 use crate::{
     Attempt, CarryRejection, Classify, Fault, Hop, NotReady, Outcome, Rejection, RetryHint,
     backoff::{Jitter, between, draw},
-    budget::Withdrawal,
+    budget::{Budget, Withdrawal},
     completion::{AtHead, Completion, Held, end_of},
-    deadline::{self, enter_attempt, poll_timer},
-    outcome::{hint, judge},
+    deadline::{self, enter_attempt, poll_timer, was_cut_short, was_hurried},
+    outcome::{hint, judge, service_is_late},
     telemetry::{self, Covers},
 };
 
@@ -36,12 +36,26 @@ pin_project! {
         parts: Arc<Parts<S, P, C>>,
         completion: PhantomData<fn() -> M>,
     }
+
+    impl<S: Service<Req>, Req, P, C, M> PinnedDrop for ResponseFuture<S, Req, P, C, M> {
+        fn drop(this: Pin<&mut Self>) {
+            // Cut short by a deadline it has spent its time, as if the attempt had failed at that instant.
+            let would_retry = match this.project().state.project() {
+                StateProj::First { replay, .. } => matches!(replay, Replayable::Yes(_)),
+                StateProj::Retrying { .. } => true,
+                StateProj::Done => false,
+            };
+            if would_retry && deadline::deadline().is_some_and(|end| end <= Instant::now()) {
+                Hop::report_exhausted();
+            }
+        }
+    }
 }
 
 pin_project! {
     #[project = StateProj]
     enum State<S, F, Req, E> {
-        First { #[pin] future: F, replay: Replayable<Req>, span: Span },
+        First { #[pin] future: F, replay: Replayable<Req>, span: Span, began: Option<Instant> },
         Retrying { retrying: Pin<Box<Retrying<S, F, Req, E>>> },
         Done,
     }
@@ -103,7 +117,7 @@ where
             let _entered = span.enter();
             service.call(sent)
         };
-        let state = State::First { future, replay, span };
+        let state = State::First { future, replay, span, began: began() };
         Self { state, parts: Arc::clone(parts), completion: PhantomData }
     }
 }
@@ -123,19 +137,20 @@ where
         let mut this = self.project();
         loop {
             let retrying = match this.state.as_mut().project() {
-                StateProj::First { future, replay, span } => {
+                StateProj::First { future, replay, span, began } => {
                     let mut result = {
                         let _attempt = enter_attempt(Attempt::FIRST);
                         let _entered = span.enter();
                         ready!(future.poll(cx))
                     };
-                    let Some(fault) = this.parts.verdict::<M, _, _>(&mut result, span) else {
+                    let verdict = this.parts.verdict::<M, _, _>(&mut result, span, *began);
+                    let Some(failed) = verdict else {
                         this.state.set(State::Done);
                         return Poll::Ready(result);
                     };
                     let replay = std::mem::replace(replay, Replayable::No);
                     let mut session = Session::new(replay);
-                    match session.next(this.parts, fault, result) {
+                    match session.next(this.parts, failed, result) {
                         Ok(pause) => Retrying::pause(session, pause),
                         Err(result) => {
                             this.state.set(State::Done);
@@ -155,10 +170,30 @@ where
     }
 }
 
+/// How an attempt failed that may be retried.
+#[derive(Clone, Copy)]
+struct Failed {
+    fault: Fault,
+    /// It was given no more time: the caller's is over.
+    cut_short: bool,
+}
+
+/// Since when an attempt is under way, where its caller has a deadline. In a stack with a total timeout
+/// the first costs no look at the clock.
+#[inline]
+fn began() -> Option<Instant> {
+    deadline::deadline().map(|_| deadline::now())
+}
+
 impl<S, P, C> Parts<S, P, C> {
     /// How an attempt failed, if that may be retried.
     #[inline]
-    fn verdict<M, T, E>(&self, result: &mut Result<T, E>, span: &Span) -> Option<Fault>
+    fn verdict<M, T, E>(
+        &self,
+        result: &mut Result<T, E>,
+        span: &Span,
+        began: Option<Instant>,
+    ) -> Option<Failed>
     where
         M: Completion<T>,
         C: Classify<T, E>,
@@ -171,30 +206,40 @@ impl<S, P, C> Parts<S, P, C> {
                 if !span.is_disabled() {
                     end.hold(Held::Span(span.clone(), Covers::Attempt));
                 }
-                if let Some(budget) =
-                    self.config().budget.as_ref().filter(|budget| budget.is_throttle())
-                {
-                    end.hold(Held::Throttle(budget.clone()));
+                if let Some(budget) = self.throttle() {
+                    let (budget, deadline) = (budget.clone(), deadline::deadline());
+                    end.hold(Held::Throttle { budget, began, deadline });
                 }
                 return None;
             }
         }
-        if let Some(budget) = self.config().budget.as_ref().filter(|budget| budget.is_throttle()) {
-            budget.observe(outcome);
-            let permanent = outcome == Outcome::Failure(Fault::Permanent);
-            if permanent && hint(self.classifier(), result.as_ref()) == RetryHint::Stop {
-                budget.failed();
+        let fault = match outcome {
+            Outcome::Failure(
+                fault @ (Fault::Transient | Fault::TimedOut | Fault::Overloaded { .. }),
+            ) => Some(fault),
+            _ => None,
+        };
+        let cut_short =
+            service_is_late(outcome, result.as_ref()) && was_cut_short(began, deadline::deadline());
+        // Else callers in a hurry would spend the budget that all share.
+        let hurried = cut_short && was_hurried(began, deadline::deadline());
+        if let Some(budget) = self.throttle().filter(|_| !hurried) {
+            match hint(self.classifier(), result.as_ref()) {
+                // It counts only if the request is not sent again at once, which is decided later.
+                RetryHint::Unprocessed if fault.is_some() => {}
+                RetryHint::Stop if outcome == Outcome::Failure(Fault::Permanent) => budget.failed(),
+                _ => budget.observe(outcome),
             }
         }
         telemetry::record_outcome(span, outcome, || {
             result.as_ref().err().and_then(CarryRejection::rejection)
         });
-        match outcome {
-            Outcome::Failure(
-                fault @ (Fault::Transient | Fault::TimedOut | Fault::Overloaded { .. }),
-            ) => Some(fault),
-            _ => None,
-        }
+        fault.map(|fault| Failed { fault, cut_short })
+    }
+
+    /// The budget, if the outcome of attempts moves it.
+    fn throttle(&self) -> Option<&Budget> {
+        self.config().budget.as_ref().filter(|budget| budget.is_throttle())
     }
 }
 
@@ -212,7 +257,7 @@ pin_project! {
     enum Step<S, F> {
         Pausing { #[pin] timer: Sleep },
         Readying { service: S, end: Option<Instant>, #[pin] timer: Option<Sleep> },
-        Calling { #[pin] future: F, span: Span },
+        Calling { #[pin] future: F, span: Span, began: Option<Instant> },
     }
 }
 
@@ -260,7 +305,7 @@ impl<Req, E: CarryRejection> Session<Req, E> {
     fn next<S, P, C, T>(
         &mut self,
         parts: &Parts<S, P, C>,
-        fault: Fault,
+        failed: Failed,
         result: Result<T, E>,
     ) -> Result<Duration, Result<T, E>>
     where
@@ -268,14 +313,17 @@ impl<Req, E: CarryRejection> Session<Req, E> {
         C: Classify<T, E>,
     {
         let config = parts.config();
-        let outcome = Outcome::Failure(fault);
+        let outcome = Outcome::Failure(failed.fault);
         let hint = hint(parts.classifier(), result.as_ref());
         let attempt = self.attempt;
         let decided = if hint == RetryHint::Unprocessed && self.resend(parts.replay()) {
             Ok(Duration::ZERO)
         } else {
+            if let Some(budget) = parts.throttle().filter(|_| hint == RetryHint::Unprocessed) {
+                budget.failed();
+            }
             self.attempt = attempt.next(outcome);
-            self.decide(attempt.number(), config, parts.replay(), fault, hint)
+            self.decide(attempt.number(), config, parts.replay(), failed, hint)
         };
         match decided {
             Ok(pause) => {
@@ -315,7 +363,7 @@ impl<Req, E: CarryRejection> Session<Req, E> {
         number: u32,
         config: &Config,
         replay: &P,
-        fault: Fault,
+        Failed { fault, cut_short }: Failed,
         hint: RetryHint,
     ) -> Result<Duration, Stop> {
         if hint == RetryHint::Stop {
@@ -332,6 +380,9 @@ impl<Req, E: CarryRejection> Session<Req, E> {
             Replayable::Yes(_) => {}
             Replayable::IfUnsent(_) if unsent => {}
             Replayable::IfUnsent(_) | Replayable::No => return Err(Stop::NotReplayable),
+        }
+        if cut_short {
+            return Err(Stop::Spent("deadline"));
         }
         let asked = match (hint, fault) {
             (RetryHint::After(pause), _) => Some(pause),
@@ -352,8 +403,10 @@ impl<Req, E: CarryRejection> Session<Req, E> {
                 draw(|rng| between(asked, asked.saturating_add(spread), rng))
             }
             None => {
+                // A decorrelated backoff grows by its own pauses, and not by those that were asked for.
+                let previous = if self.drawn == 0 { Duration::ZERO } else { self.pause };
                 self.drawn = self.drawn.saturating_add(1);
-                draw(|rng| config.backoff.delay(self.drawn, self.pause, rng))
+                draw(|rng| config.backoff.delay(self.drawn, previous, rng))
             }
         };
         if let Some(deadline) = deadline::deadline() {
@@ -439,13 +492,14 @@ where
                         return Poll::Ready(Err(error));
                     }
                 },
-                StepProj::Calling { future, span } => {
+                StepProj::Calling { future, span, began } => {
                     let mut result = {
                         let _attempt = enter_attempt(session.attempt);
                         let _entered = span.enter();
                         ready!(future.poll(cx))
                     };
-                    let Some(fault) = parts.verdict::<M, _, _>(&mut result, span) else {
+                    let verdict = parts.verdict::<M, _, _>(&mut result, span, *began);
+                    let Some(failed) = verdict else {
                         return Poll::Ready(match result {
                             Err(error) if is_refusal(&error) => {
                                 Err(session.kept_or(config, || error))
@@ -453,7 +507,7 @@ where
                             result => result,
                         });
                     };
-                    match session.next(parts, fault, result) {
+                    match session.next(parts, failed, result) {
                         Ok(pause) => Step::Pausing { timer: sleep(pause) },
                         Err(result) => return Poll::Ready(result),
                     }
@@ -491,7 +545,7 @@ impl<Req, E> Session<Req, E> {
         let span = telemetry::attempt_span(config.name(), number, self.pause);
         let _attempt = enter_attempt(self.attempt);
         let future = span.in_scope(|| service.call(sent));
-        Step::Calling { future, span }
+        Step::Calling { future, span, began: began() }
     }
 }
 

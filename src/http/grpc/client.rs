@@ -156,7 +156,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let response = ready!(self.project().future.poll(cx))?;
-        Poll::Ready(Ok(response.map(|inner| GrpcBody { inner })))
+        Poll::Ready(Ok(response.map(|inner| GrpcBody { inner: Some(inner) })))
     }
 }
 
@@ -168,10 +168,18 @@ impl<F> fmt::Debug for GrpcClientFuture<F> {
 
 pin_project! {
     /// The body of a response, whose error is a `Status` of the right code.
+    ///
+    /// It has a `Default`, the empty body, for `with_interceptor` of a generated client asks for one.
     #[derive(Debug)]
     pub struct GrpcBody<B> {
         #[pin]
-        inner: B,
+        inner: Option<B>,
+    }
+}
+
+impl<B> Default for GrpcBody<B> {
+    fn default() -> Self {
+        Self { inner: None }
     }
 }
 
@@ -187,7 +195,8 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = ready!(self.project().inner.poll_frame(cx));
+        let Some(inner) = self.project().inner.as_pin_mut() else { return Poll::Ready(None) };
+        let frame = ready!(inner.poll_frame(cx));
         Poll::Ready(frame.map(|frame| {
             frame.map_err(|error| match error {
                 BodyError::Rejected(rejection) => rejection.into(),
@@ -197,10 +206,10 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        self.inner.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
     }
 }

@@ -1,0 +1,92 @@
+//! An axum server that refuses what it has no room for, and keeps the deadlines of its callers.
+//!
+//! ```sh
+//! cargo run -p ecosystem --example axum_server
+//! ```
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, extract::State, routing::get};
+use buttress::{
+    BoxError, Deadline, Stack,
+    bulkhead::{BulkheadHandle, BulkheadLayer},
+    http::ServerLayer,
+};
+use http::{StatusCode, header};
+use reqwest::Client;
+use tokio::{net::TcpListener, sync::Notify};
+
+#[derive(Clone, Default)]
+struct Kitchen {
+    cooking: Arc<Notify>,
+    done: Arc<Notify>,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let kitchen = Kitchen::default();
+    let (address, slots) = serve(kitchen.clone()).await?;
+    let client = Client::new();
+
+    // One meal is cooking, which is all there is room for.
+    let meal = tokio::spawn(client.get(format!("http://{address}/meal")).send());
+    kitchen.cooking.notified().await;
+    let refused = client.get(format!("http://{address}/meal")).send().await?;
+    let headers = refused.headers();
+    println!("no room: {}, come back in {:?} s", refused.status(), headers[header::RETRY_AFTER]);
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(headers[header::RETRY_AFTER], "1");
+    assert_eq!(headers[header::CONTENT_TYPE], "application/problem+json");
+    println!("{}", refused.text().await?);
+
+    kitchen.done.notify_one();
+    let served = meal.await??;
+    assert_eq!((served.status(), served.text().await?), (StatusCode::OK, "a meal".to_owned()));
+    assert_eq!(slots.in_flight(), 0);
+
+    // What a caller says of its time can only shorten that which the server allows.
+    let left = client
+        .get(format!("http://{address}/time"))
+        .header("x-envoy-expected-rq-timeout-ms", "1000")
+        .send()
+        .await?;
+    let left: u64 = left.text().await?.parse()?;
+    println!("of a caller's 1000 ms the handler has {left} ms");
+    assert!(left <= 950, "some of it is kept to answer in");
+
+    let late = client
+        .get(format!("http://{address}/meal"))
+        .header("x-envoy-expected-rq-timeout-ms", "50")
+        .send()
+        .await?;
+    println!("a meal that takes too long: {}", late.status());
+    assert_eq!(late.status(), StatusCode::GATEWAY_TIMEOUT);
+    Ok(())
+}
+
+async fn serve(kitchen: Kitchen) -> Result<(SocketAddr, BulkheadHandle), BoxError> {
+    let bulkhead = BulkheadLayer::builder().max_concurrent(1).build()?;
+    let slots = bulkhead.handle();
+    let stack = Stack::new().bulkhead(bulkhead).total_timeout(Duration::from_secs(5));
+    let app = Router::new()
+        .route("/meal", get(meal))
+        .route("/time", get(time))
+        .with_state(kitchen)
+        .layer(ServerLayer::new(stack));
+
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async { axum::serve(listener, app).await });
+    Ok((address, slots))
+}
+
+async fn meal(State(kitchen): State<Kitchen>) -> &'static str {
+    kitchen.cooking.notify_one();
+    kitchen.done.notified().await;
+    "a meal"
+}
+
+async fn time() -> String {
+    let left = Deadline::current().map(|deadline| deadline.remaining());
+    left.unwrap_or_default().as_millis().to_string()
+}

@@ -1,0 +1,105 @@
+//! A stack around reqwest, and a request whose body can be read only once.
+//!
+//! ```sh
+//! cargo run -p ecosystem --example reqwest_client
+//! ```
+//!
+//! The server answers the first two requests for each address with 503; then it is well. It prints how
+//! much of a body it was sent each time.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{Router, extract::State};
+use buttress::{
+    BoxError, Stack,
+    http::{ReplayBody, ReplayBodyLayer, ReplaySafe, reqwest::ReqwestClient},
+    retry::{Backoff, RetryLayer},
+};
+use http::{Method, Request, StatusCode, Uri};
+use reqwest::{Body, redirect::Policy};
+use tokio::net::TcpListener;
+use tower::{Layer, ServiceExt};
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let address = serve().await?;
+
+    // reqwest's own retries are off, for they would go past the budget. Redirects must be stated: those
+    // that reqwest follows are part of one attempt.
+    let client = ReqwestClient::new(reqwest::Client::builder(), Policy::none())?;
+
+    // A POST is sent again only if the server is known to do it once for each key.
+    let safe = ReplaySafe::new()
+        .upstream_honours_idempotency_key(|request| request.uri().path() == "/orders");
+    let backoff = Backoff::exponential(Duration::from_millis(20)).build()?;
+    let stack = Stack::standard(safe.clone())
+        .retry(RetryLayer::builder(safe).backoff(backoff).build()?)
+        .http();
+    // The outermost layer keeps what was sent of a body for as long as it may be sent again.
+    let replay = ReplayBodyLayer::new();
+    // The client takes bodies of any type, so it must be said which.
+    let client = stack.service::<_, Request<ReplayBody<Body>>>(client);
+    let client = replay.layer(client);
+
+    let request = Request::get(format!("http://{address}/menu")).body(Body::default())?;
+    let response = client.clone().oneshot(request).await?;
+    println!("GET /menu: {}", response.status());
+    assert_eq!(response.status(), StatusCode::OK);
+    // What takes a response of reqwest takes this one.
+    let response = reqwest::Response::from(response.map(Body::wrap));
+    assert_eq!(response.text().await?, "attempt 3");
+
+    // A stream is no body that could be cloned; it is read once, and sent three times.
+    let order = ["two apples", " and ", "a pear"].map(Ok::<_, Infallible>);
+    let body = Body::wrap_stream(tokio_stream::iter(order));
+    let request = Request::post(format!("http://{address}/orders"))
+        .header("idempotency-key", "b2f1")
+        .body(body)?;
+    let response = client.clone().oneshot(request).await?;
+    println!("POST /orders: {}", response.status());
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(replay.buffered(), 0);
+
+    // Of this address nobody said that it honours a key.
+    let request = Request::post(format!("http://{address}/payments"))
+        .header("idempotency-key", "b2f2")
+        .body(Body::from("three coins"))?;
+    let response = client.clone().oneshot(request).await?;
+    println!("POST /payments: {}, and it is not sent again", response.status());
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    Ok(())
+}
+
+type Seen = Arc<Mutex<HashMap<String, u32>>>;
+
+async fn serve() -> Result<SocketAddr, BoxError> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    let app = Router::new().fallback(answer).with_state(Seen::default());
+    tokio::spawn(async { axum::serve(listener, app).await });
+    Ok(address)
+}
+
+async fn answer(
+    State(seen): State<Seen>,
+    method: Method,
+    uri: Uri,
+    body: String,
+) -> (StatusCode, String) {
+    let attempt = {
+        let mut seen = seen.lock().unwrap();
+        let attempt = seen.entry(uri.path().to_owned()).or_default();
+        *attempt += 1;
+        *attempt
+    };
+    println!("  {method} {uri}, attempt {attempt}: {body:?}");
+    assert!(method != Method::POST || uri != "/orders" || body == "two apples and a pear");
+    let status = if attempt <= 2 { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    (status, format!("attempt {attempt}"))
+}

@@ -1,0 +1,10 @@
+//! The layers around real clients and in real servers, over sockets of this machine.
+
+mod axum_endings;
+mod axum_overload;
+mod grpc_endings;
+mod grpc_rejections;
+mod grpc_time;
+mod outcomes;
+mod support;
+mod tonic_server;

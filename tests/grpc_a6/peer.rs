@@ -1,0 +1,161 @@
+//! An HTTP/2 server made of bare frames, which refuses, leaves and breaks off as it is told.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use buttress::http::wire::Code;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+/// What the server does with one stream, in the order in which they come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Deed {
+    /// Answers with trailers only.
+    Answer(Code),
+    /// Resets the stream when the request is there, with this code.
+    Reset(Reason),
+    /// Resets the stream as `REFUSED_STREAM` when the first bytes of the body are there.
+    RefuseMidway,
+    /// Says that it goes, and that this stream was not looked at; then closes the connection.
+    LeaveBefore,
+    /// Says that it goes, and that this stream is the last one; then closes the connection.
+    LeaveAfter,
+    /// Closes the connection.
+    Break,
+}
+
+/// Reasons of a reset, by their numbers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reason {
+    Internal = 2,
+    Refused = 7,
+    Cancel = 8,
+    Calm = 11,
+}
+
+type Script = Arc<Mutex<VecDeque<Deed>>>;
+/// The sizes of the request bodies that came to their end.
+type Bodies = Arc<Mutex<Vec<usize>>>;
+
+/// Serves on a port of its own, whatever the connection, until the test ends.
+pub(crate) async fn serve(script: &[Deed]) -> (SocketAddr, Bodies) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let script: Script = Arc::new(Mutex::new(script.iter().copied().collect()));
+    let bodies = Bodies::default();
+    let seen = Arc::clone(&bodies);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(connection(stream, Arc::clone(&script), Arc::clone(&seen)));
+        }
+    });
+    (address, bodies)
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+
+const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+async fn connection(mut stream: TcpStream, script: Script, bodies: Bodies) -> io::Result<()> {
+    // Else each of these small writes waits until the one before is acknowledged.
+    stream.set_nodelay(true)?;
+    let mut preface = [0; 24];
+    stream.read_exact(&mut preface).await?;
+    write(&mut stream, SETTINGS, 0, 0, &[]).await?;
+    // Room for what a refused stream has sent, and for the next.
+    write(&mut stream, WINDOW_UPDATE, 0, 0, &(1_u32 << 20).to_be_bytes()).await?;
+    let mut received: HashMap<u32, usize> = HashMap::new();
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let [a, b, c, kind, flags, id @ ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+        stream.read_exact(&mut payload).await?;
+        let id = u32::from_be_bytes(id);
+        if kind == SETTINGS && flags & ACK == 0 {
+            write(&mut stream, SETTINGS, ACK, 0, &[]).await?;
+        }
+        if kind == DATA {
+            *received.entry(id).or_default() += payload.len();
+        }
+        let whole = matches!(kind, HEADERS | DATA) && flags & END_STREAM != 0;
+        if whole {
+            bodies.lock().unwrap().push(received.remove(&id).unwrap_or_default());
+        }
+        let Some(deed) = next(&script, whole, kind == DATA) else { continue };
+        match deed {
+            Deed::Answer(code) => {
+                write(&mut stream, HEADERS, END_STREAM | END_HEADERS, id, &head_of(code)).await?;
+            }
+            Deed::Reset(reason) => {
+                write(&mut stream, RST_STREAM, 0, id, &(reason as u32).to_be_bytes()).await?;
+            }
+            Deed::RefuseMidway => {
+                let refused = Reason::Refused as u32;
+                write(&mut stream, RST_STREAM, 0, id, &refused.to_be_bytes()).await?;
+            }
+            Deed::LeaveBefore | Deed::LeaveAfter => {
+                let last = if let Deed::LeaveAfter = deed { id } else { id.saturating_sub(2) };
+                let payload = [last.to_be_bytes(), [0; 4]].concat();
+                write(&mut stream, GOAWAY, 0, 0, &payload).await?;
+                return Ok(());
+            }
+            Deed::Break => return Ok(()),
+        }
+    }
+}
+
+/// What to do now; `None` as long as the request is not far enough.
+fn next(script: &Script, whole: bool, data: bool) -> Option<Deed> {
+    let mut script = script.lock().unwrap();
+    match script.front() {
+        Some(Deed::RefuseMidway) if data => script.pop_front(),
+        Some(Deed::RefuseMidway) => None,
+        _ if !whole => None,
+        Some(_) => script.pop_front(),
+        None => Some(Deed::Answer(Code::Ok)),
+    }
+}
+
+async fn write(
+    stream: &mut TcpStream,
+    kind: u8,
+    flags: u8,
+    id: u32,
+    payload: &[u8],
+) -> io::Result<()> {
+    let [_, length @ ..] = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = Vec::from(length);
+    frame.extend([kind, flags]);
+    frame.extend(id.to_be_bytes());
+    frame.extend(payload);
+    stream.write_all(&frame).await
+}
+
+/// The headers of an answer, written out in full.
+fn head_of(code: Code) -> Vec<u8> {
+    const STATUS_200: u8 = 0x88;
+    let code = code.number().to_string();
+    let mut block = vec![STATUS_200];
+    for (name, value) in [("content-type", "application/grpc"), ("grpc-status", &code)] {
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).unwrap());
+            block.extend(text.as_bytes());
+        }
+    }
+    block
+}

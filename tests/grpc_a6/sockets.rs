@@ -1,0 +1,156 @@
+//! Calls through hyper's client, and what its errors prove.
+
+use std::{
+    error::Error as StdError,
+    iter::successors,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use buttress::{
+    Error, Stack,
+    backoff::{Backoff, Jitter},
+    budget::Budget,
+    http::{
+        ReplayBody, ReplayBodyLayer, ReplaySafe,
+        wire::{self, Code},
+    },
+    retry::{RetryBuilder, RetryLayer},
+};
+use http::{Request, Response, header::CONTENT_TYPE};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper_util::{
+    client::legacy::{self, Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    sync::oneshot,
+    task::yield_now,
+};
+use tower::{ServiceBuilder, ServiceExt, service_fn};
+
+use super::ms;
+
+type Hyper = Client<HttpConnector, ReplayBody<Full<Bytes>>>;
+pub(crate) type Failure = Error<legacy::Error>;
+
+/// A client that sends nothing again by itself.
+pub(crate) fn hyper(http2: bool) -> Hyper {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    Client::builder(TokioExecutor::new())
+        .http2_only(http2)
+        .retry_canceled_requests(false)
+        .build(connector)
+}
+
+/// A retry of the pauses that a test over sockets can afford.
+pub(crate) fn retry(safe: bool, max_attempts: u32) -> RetryBuilder<ReplaySafe> {
+    let backoff = Backoff::constant(ms(1)).jitter(Jitter::None).build().unwrap();
+    RetryLayer::builder(ReplaySafe::new().grpc_methods(move |_| safe))
+        .retries(max_attempts - 1)
+        .backoff(backoff)
+        .without_budget()
+}
+
+/// Sends a call; how it ended, and the `grpc-previous-rpc-attempts` of every request.
+pub(crate) async fn send(
+    client: &Hyper,
+    address: SocketAddr,
+    body: usize,
+    retry: RetryBuilder<ReplaySafe>,
+) -> (Result<Code, Failure>, Vec<String>) {
+    let sent: Arc<Mutex<Vec<String>>> = Arc::default();
+    let noting = {
+        let (client, sent) = (client.clone(), Arc::clone(&sent));
+        service_fn(move |request: Request<_>| {
+            let previous = request.headers().get(wire::PREVIOUS_ATTEMPTS);
+            let previous = previous.map_or("", |line| line.to_str().unwrap()).to_owned();
+            sent.lock().unwrap().push(previous);
+            client.request(request)
+        })
+    };
+    let stack = Stack::new().retry(retry.build().unwrap()).http();
+    let client = ServiceBuilder::new().layer(ReplayBodyLayer::new()).service(stack.service(noting));
+    let request = Request::post(format!("http://{address}/orders.Orders/Place"))
+        .header(CONTENT_TYPE, "application/grpc")
+        .body(Full::from(vec![7; body]))
+        .unwrap();
+    let result: Result<Response<_>, Failure> = client.oneshot(request).await;
+    let code = result.map(|response| wire::grpc_status(response.headers()).unwrap());
+    let sent = sent.lock().unwrap().clone();
+    (code, sent)
+}
+
+/// A port on which nobody listens.
+async fn nobody() -> SocketAddr {
+    TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn a_connection_that_is_refused_proves_a_call_unsent() {
+    let address = nobody().await;
+    let budget = Budget::new(0.0, 10).unwrap();
+    let retry = |max_attempts| retry(false, max_attempts).budget(budget.clone());
+    // A body that would be too long to be kept was not touched.
+    for body in [5, 1 << 20] {
+        let before = budget.balance();
+        let (result, sent) = send(&hyper(true), address, body, retry(3)).await;
+        let error = result.unwrap_err();
+        let Error::Service(error) = error else { panic!("{error}") };
+        assert!(error.is_connect(), "{error:?}");
+        // It follows the ordinary rules: as an attempt, and at the budget's expense.
+        assert_eq!(
+            (sent, budget.balance()),
+            (vec!["".into(), "1".into(), "2".into()], before - 2.0)
+        );
+    }
+    let (_, sent) = send(&hyper(true), address, 5, retry(1)).await;
+    assert_eq!(sent, [""]);
+}
+
+/// Answers one call over HTTP/1 and closes the connection when it is told to.
+async fn answers_once(listener: TcpListener, close: oneshot::Receiver<oneshot::Sender<()>>) {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut request = Vec::new();
+    while !request.ends_with(&[7; 5]) {
+        assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
+    }
+    let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ngrpc-status: 0\r\n\
+                  content-length: 0\r\n\r\n";
+    stream.write_all(answer.as_bytes()).await.unwrap();
+    let closed = close.await.unwrap();
+    drop(stream);
+    closed.send(()).unwrap();
+    // Whoever comes now is not answered, and could tell that there was another call.
+    let _ = listener.accept().await.unwrap();
+    panic!("the call was sent again");
+}
+
+#[tokio::test]
+async fn a_call_that_is_cancelled_on_its_way_into_a_dead_connection_proves_nothing() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (close, told) = oneshot::channel();
+    tokio::spawn(answers_once(listener, told));
+    let client = hyper(false);
+    let (result, _) = send(&client, address, 5, retry(false, 4)).await;
+    assert_eq!(result.unwrap(), Code::Ok);
+
+    let (closed, is_closed) = oneshot::channel();
+    close.send(closed).unwrap();
+    is_closed.await.unwrap();
+    // The connection's own task is to hear of the end no sooner than of the call.
+    yield_now().await;
+    let (result, sent) = send(&client, address, 5, retry(false, 4)).await;
+    let error = result.unwrap_err();
+    let first: &(dyn StdError + 'static) = &error;
+    let mut causes = successors(Some(first), |&error| error.source());
+    let cancelled = causes
+        .any(|error| error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled));
+    assert!(cancelled, "{error:?}");
+    assert_eq!(sent, [""]);
+}

@@ -1,0 +1,87 @@
+//! Retry throttling, with one bucket for many calls.
+
+use std::io::ErrorKind;
+
+use buttress::{
+    budget::Budget,
+    http::wire::Code::{InvalidArgument, NotFound, Ok as Fine, Unavailable},
+};
+
+use super::call::{
+    Answer::{self, Committed, Fails, Status},
+    Row, Scripted, retry, send,
+};
+
+/// One call of up to four attempts: what it is answered, how often it is sent, and the tokens after it.
+type Call = (&'static [Answer], usize, f64);
+
+async fn run(max_tokens: u32, ratio: f64, calls: &[Call]) {
+    let budget = Budget::throttle(max_tokens, ratio).unwrap();
+    for (number, (answers, sends, tokens)) in calls.iter().enumerate() {
+        let scripted = Scripted::new(answers);
+        let retry = retry(&Row::SENT_ONCE).budget(budget.clone());
+        let _ = send(&Row::SENT_ONCE, &scripted, retry).await;
+        assert_eq!((scripted.seen().len(), budget.balance()), (*sends, *tokens), "call {number}");
+    }
+}
+
+const FAILING: &[Answer] = &[Status(Unavailable, &[]); 4];
+
+#[tokio::test(start_paused = true)]
+async fn it_stops_at_half_the_tokens_and_recovers() {
+    let calls = [
+        (FAILING, 3, 3.0),
+        (FAILING, 1, 2.0),
+        (FAILING, 1, 1.0),
+        (FAILING, 1, 0.0),
+        // Never below nothing.
+        (FAILING, 1, 0.0),
+        (&[], 1, 1.5),
+        (&[], 1, 3.0),
+        (FAILING, 1, 2.0),
+        (&[], 1, 3.5),
+        (&[], 1, 5.0),
+        // Never more than there were.
+        (&[], 1, 6.0),
+        (FAILING, 3, 3.0),
+        (&[], 1, 4.5),
+        // After the first failure more than half are left, and after the second not.
+        (FAILING, 2, 2.5),
+    ];
+    run(6, 1.5, &calls).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_that_goes_well_costs_what_its_failure_did() {
+    run(10, 0.5, &[(&[Status(Unavailable, &[])], 2, 9.5)]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_be_told_to_stop_is_a_failure_whatever_the_status() {
+    let calls: [Call; 7] = [
+        (&[Status(InvalidArgument, &[])], 1, 10.0),
+        (&[Status(InvalidArgument, &["250"])], 1, 10.0),
+        (&[Status(InvalidArgument, &["-1"])], 1, 9.0),
+        (&[Status(NotFound, &["abc"])], 1, 8.0),
+        // Once, and not once for the status and once more for the pushback.
+        (&[Status(Unavailable, &["-1"])], 1, 7.0),
+        (&[Status(Unavailable, &["1", "1"])], 1, 6.0),
+        (&[Status(Fine, &["-1"])], 1, 6.5),
+    ];
+    run(10, 0.5, &calls).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_committed_call_counts_by_its_trailers() {
+    let calls: [Call; 3] = [
+        (&[Committed(Unavailable, &[])], 1, 9.0),
+        (&[Committed(Fine, &[])], 1, 9.5),
+        (&[Committed(InvalidArgument, &[])], 1, 9.5),
+    ];
+    run(10, 0.5, &calls).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_refused_is_a_failure() {
+    run(10, 0.5, &[(&[Fails(ErrorKind::ConnectionRefused)], 2, 9.5)]).await;
+}
