@@ -247,6 +247,9 @@ impl<B: Body, E: Cause> Classify<Response<B>, E> for GrpcClassifier {
 
     fn hint(&self, result: Result<&Response<B>, &E>) -> RetryHint {
         match result {
+            Ok(response) if response.status() != StatusCode::OK => {
+                HttpClassifier::hint(response.headers())
+            }
             Ok(response) => grpc_hint(response.headers()),
             Err(error) => cause::hint(error),
         }

@@ -23,6 +23,7 @@ use tracing::Span;
 use super::{
     AutoClassifier, ResponseBody,
     body::{BodyLimits, awaits_status},
+    head::Asked,
     wire::{self, Code, Pushback},
 };
 use crate::{
@@ -255,9 +256,17 @@ where
             Some(write) => write.headers(request.headers_mut(), grpc, began),
             None => true,
         };
+        let asked = Asked::of(request.method());
         let future = in_time.then(|| self.inner.call(request));
         let config = Arc::clone(&self.config);
-        ClientFuture { future, config, ambient: Ambient::capture(), began, refused: !in_time }
+        ClientFuture {
+            future,
+            config,
+            ambient: Ambient::capture(),
+            began,
+            asked,
+            refused: !in_time,
+        }
     }
 }
 
@@ -314,6 +323,7 @@ pin_project! {
         config: Arc<Config>,
         ambient: Ambient,
         began: Instant,
+        asked: Asked,
         refused: bool,
     }
 }
@@ -339,9 +349,10 @@ where
             let deadline = this.ambient.deadline().filter(|_| grpc || this.config.body_deadline);
             let limits = BodyLimits { idle: this.config.idle, deadline, began: *this.began };
             let at_end = this.config.at_end.clone();
+            let ended = this.asked.ends_at_head(response.status());
             let awaits = awaits_status(&response, grpc);
             response
-                .map(|body| ResponseBody::new(body, awaits, false, *this.ambient, limits, at_end))
+                .map(|body| ResponseBody::new(body, awaits, ended, *this.ambient, limits, at_end))
         }))
     }
 }

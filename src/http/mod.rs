@@ -121,6 +121,7 @@ mod cause;
 mod classify;
 mod client;
 pub mod grpc;
+mod head;
 pub mod replay;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::Future,
+    marker::PhantomData,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -19,22 +20,35 @@ use crate::BoxError;
 /// A `reqwest::Client` that takes and gives what the layers of this crate do.
 ///
 /// reqwest sends requests again by itself, past every budget, and follows redirects. The first is
-/// switched off here; for the second you say what you want.
+/// switched off here; for the second you say what you want. `B` is the body of a request.
 ///
 /// ```no_run
 /// use buttress::{Stack, http::{ReplaySafe, reqwest::ReqwestClient}};
 /// use reqwest::redirect::Policy;
 ///
-/// let client = ReqwestClient::new(reqwest::Client::builder(), Policy::none())?;
-/// let client = Stack::standard(ReplaySafe::new()).http().service::<_, http::Request<String>>(client);
+/// let client = ReqwestClient::<String>::new(reqwest::Client::builder(), Policy::none())?;
+/// let client = Stack::standard(ReplaySafe::new()).http().service(client);
 /// # Ok::<(), reqwest::Error>(())
 /// ```
-#[derive(Clone, Debug)]
-pub struct ReqwestClient {
+pub struct ReqwestClient<B> {
     client: Client,
+    // Of any body, it could not be told for which one a stack is around it.
+    body: PhantomData<fn(B)>,
 }
 
-impl ReqwestClient {
+impl<B> Clone for ReqwestClient<B> {
+    fn clone(&self) -> Self {
+        Self::from_client(self.client.clone())
+    }
+}
+
+impl<B> fmt::Debug for ReqwestClient<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReqwestClient").field("client", &self.client).finish()
+    }
+}
+
+impl<B> ReqwestClient<B> {
     /// Builds a client that sends each request once, and follows redirects as `redirects` says.
     ///
     /// # Errors
@@ -45,13 +59,13 @@ impl ReqwestClient {
         redirects: redirect::Policy,
     ) -> Result<Self, reqwest::Error> {
         let client = builder.retry(retry::never()).redirect(redirects).build()?;
-        Ok(Self { client })
+        Ok(Self::from_client(client))
     }
 
     /// Takes a client as it is. Built without `.retry(reqwest::retry::never())`, it sends requests again
     /// behind the back of the layers.
     pub fn from_client(client: Client) -> Self {
-        Self { client }
+        Self { client, body: PhantomData }
     }
 
     /// The client.
@@ -60,7 +74,7 @@ impl ReqwestClient {
     }
 }
 
-impl<B> Service<Request<B>> for ReqwestClient
+impl<B> Service<Request<B>> for ReqwestClient<B>
 where
     B: Body<Data = Bytes> + Send + Sync + 'static,
     B::Error: Into<BoxError>,

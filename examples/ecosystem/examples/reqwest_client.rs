@@ -32,7 +32,8 @@ async fn main() -> Result<(), BoxError> {
 
     // reqwest's own retries are off, for they would go past the budget. Redirects must be stated: those
     // that reqwest follows are part of one attempt.
-    let client = ReqwestClient::new(reqwest::Client::builder(), Policy::none())?;
+    let builder = reqwest::Client::builder();
+    let client = ReqwestClient::<ReplayBody<Body>>::new(builder, Policy::none())?;
 
     // A POST is sent again only if the server is known to do it once for each key.
     let safe = ReplaySafe::new()
@@ -43,8 +44,7 @@ async fn main() -> Result<(), BoxError> {
         .http();
     // The outermost layer keeps what was sent of a body for as long as it may be sent again.
     let replay = ReplayBodyLayer::new();
-    // The client takes bodies of any type, so it must be said which.
-    let client = stack.service::<_, Request<ReplayBody<Body>>>(client);
+    let client = stack.service(client);
     let client = replay.layer(client);
 
     let request = Request::get(format!("http://{address}/menu")).body(Body::default())?;

@@ -4,6 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -16,6 +17,7 @@ use tonic::Status;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use super::timed_out;
 use crate::{
     BoxError, Name,
     http::{BodyError, ReplayBody, ReplayBodyLayer, replay::ReplayBodies, wire},
@@ -37,6 +39,9 @@ use crate::{
 ///   included.
 /// - The body of a request is kept for as long as it may have to be sent again, in a
 ///   [`ReplayBody`].
+///
+/// A stream ends, as every gRPC call, when its deadline is over, which it was told: give a stack for
+/// streams timeouts as long as they are.
 ///
 /// What is retried says the stack's [`ReplaySafe`](crate::http::ReplaySafe): no method, unless it is told
 /// to, but for requests that the server is proven not to have processed.
@@ -67,12 +72,24 @@ where
     type Future = ChannelFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        self.inner.poll_ready(cx).map_err(|error| Status::from_error(error.into()))
+        self.inner.poll_ready(cx).map_err(status_of)
     }
 
     fn call(&mut self, request: Request<ReplayBody<tonic::body::Body>>) -> Self::Future {
         ChannelFuture { future: self.inner.call(request.map(tonic::body::Body::new)) }
     }
+}
+
+/// What tonic makes of an error, but for its own timer: that reads the `grpc-timeout` which is written
+/// here, and when it is the first to fire the caller would read `CANCELLED` of its own deadline.
+fn status_of(error: impl Into<BoxError>) -> Status {
+    let status = Status::from_error(error.into());
+    if !timed_out(&status) {
+        return status;
+    }
+    let mut late = Status::deadline_exceeded(status.message());
+    late.set_source(Arc::new(status));
+    late
 }
 
 pin_project! {
@@ -92,7 +109,7 @@ where
     type Output = Result<T, Status>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.project().future.poll(cx).map_err(|error| Status::from_error(error.into()))
+        self.project().future.poll(cx).map_err(status_of)
     }
 }
 
@@ -200,7 +217,7 @@ where
         Poll::Ready(frame.map(|frame| {
             frame.map_err(|error| match error {
                 BodyError::Rejected(rejection) => rejection.into(),
-                BodyError::Service(error) => Status::from_error(error.into()),
+                BodyError::Service(error) => status_of(error),
             })
         }))
     }

@@ -7,14 +7,17 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
-    super::body::{BodyLimits, awaits_status},
+    super::{
+        body::{BodyLimits, awaits_status},
+        head::Asked,
+    },
     Config,
 };
 use crate::{
@@ -59,39 +62,13 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let asked = match *request.method() {
-            Method::HEAD => Asked::Head,
-            Method::CONNECT => Asked::Tunnel,
-            _ => Asked::Whole,
-        };
+        let asked = Asked::of(request.method());
         HandlerFuture {
             began: deadline::now(),
             future: self.inner.call(request),
             config: Arc::clone(&self.config),
             ambient: Ambient::capture(),
             asked,
-        }
-    }
-}
-
-/// What of a response the server will send.
-#[derive(Clone, Copy, Debug)]
-enum Asked {
-    Whole,
-    Head,
-    Tunnel,
-}
-
-impl Asked {
-    /// Whether the response ends with its head, whatever body it has: the server drops that unread, and
-    /// a connection that is upgraded lives on without it.
-    fn ends_at_head(self, status: StatusCode) -> bool {
-        let bodiless =
-            [StatusCode::SWITCHING_PROTOCOLS, StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
-        match self {
-            Self::Head => true,
-            Self::Tunnel if status.is_success() => true,
-            Self::Tunnel | Self::Whole => bodiless.contains(&status),
         }
     }
 }

@@ -1,0 +1,33 @@
+//! Which responses have nothing after their head.
+
+use http::{Method, StatusCode};
+
+/// What of a response comes after its head.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asked {
+    Whole,
+    Head,
+    Tunnel,
+}
+
+impl Asked {
+    pub(super) fn of(method: &Method) -> Self {
+        match *method {
+            Method::HEAD => Self::Head,
+            Method::CONNECT => Self::Tunnel,
+            _ => Self::Whole,
+        }
+    }
+
+    /// Whether the response ends with its head, whatever body it seems to have: nobody reads that, and a
+    /// connection that is upgraded lives on without it.
+    pub(super) fn ends_at_head(self, status: StatusCode) -> bool {
+        let bodiless =
+            [StatusCode::SWITCHING_PROTOCOLS, StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
+        match self {
+            Self::Head => true,
+            Self::Tunnel if status.is_success() => true,
+            Self::Tunnel | Self::Whole => bodiless.contains(&status),
+        }
+    }
+}
