@@ -21,7 +21,7 @@ use tonic::{
 use tonic_health::pb::health_client::HealthClient;
 use tower::service_fn;
 
-use super::support::{CHECK, Scripted, asked, counted, elapse, endpoint, rejection, until};
+use super::support::{CHECK, Scripted, asked, counted, elapse, endpoint, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 
