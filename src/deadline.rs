@@ -133,6 +133,12 @@ pub(crate) fn now() -> Instant {
     NOW.get().unwrap_or_else(Instant::now)
 }
 
+/// The same, where it has been read: for who can do without.
+#[inline]
+pub(crate) fn shared_now() -> Option<Instant> {
+    NOW.get()
+}
+
 /// Lets the layers beneath use a clock reading. Only for the length of an inner `call`, which does
 /// not wait: over a poll the reading would grow stale.
 #[inline]
@@ -265,17 +271,14 @@ pub(crate) fn poll_timer(
     at: Instant,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
-    loop {
-        if let Some(timer) = timer.as_mut().as_pin_mut() {
-            let polled = timer.poll(cx);
-            // A timer is also pending when what was polled before it has used up the task's budget.
-            if polled.is_pending() && Instant::now() >= at {
-                return Poll::Ready(());
-            }
-            return polled;
-        }
+    if timer.is_none() {
         timer.set(Some(sleep_until(at)));
+        // As a rule it is the only time: what it costs to look at the clock is left for the next.
+        return timer.as_pin_mut().map_or(Poll::Ready(()), |timer| timer.poll(cx));
     }
+    let polled = timer.as_pin_mut().map_or(Poll::Ready(()), |timer| timer.poll(cx));
+    // A timer is also pending when what was polled before it has used up the task's budget.
+    if polled.is_pending() && Instant::now() >= at { Poll::Ready(()) } else { polled }
 }
 
 pin_project! {

@@ -151,7 +151,8 @@ pub(super) fn admitted<B: Breaker>(
     phase: Phase,
     lease: Option<LeaseId>,
 ) -> Admitted<B> {
-    let began = breaker.core().config().slow_calls.map(|_| deadline::now());
+    let slow_calls = breaker.core().config().slow_calls;
+    let began = deadline::shared_now().or_else(|| slow_calls.map(|_| Instant::now()));
     let stamp = Stamp { phase, lease, began, deadline: None, reader_left: false };
     Admission::new(Arc::clone(breaker), stamp)
 }
