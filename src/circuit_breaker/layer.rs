@@ -473,8 +473,8 @@ impl<C> CircuitBreakerBuilder<C> {
         self
     }
 
-    /// A call that is dropped, or cut by a deadline of its caller, counts as a failure if it had run
-    /// for at least this long. The default is 2 s: less is the impatience of the caller, and callers
+    /// A call that is dropped, or cut by a deadline of its caller, whether here or by a service that keeps
+    /// to it, counts as a failure if it had run for at least this long. The default is 2 s: less is the impatience of the caller, and callers
     /// in a hurry must not open a breaker that all share.
     pub fn abandoned_after(mut self, time: Duration) -> Self {
         self.settings.abandoned_after = time;

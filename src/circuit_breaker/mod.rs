@@ -99,7 +99,9 @@
 //!
 //! A call that is dropped counts as a failure if it had run for
 //! [`abandoned_after`](CircuitBreakerBuilder::abandoned_after), else not at all: callers in a hurry
-//! cannot open a breaker that others share. A panic always counts. A probe that is dropped gives its
+//! cannot open a breaker that others share. The same holds for a time-out that the service reports when
+//! no more than a quarter of its caller's time is left, and no more than half a second: it was told when
+//! the deadline is, and keeps a little of it to answer in. A panic always counts. A probe that is dropped gives its
 //! slot back; the time that probes were given without an answer adds up, and a lease's worth of it is
 //! a failed probe.
 //!
