@@ -111,6 +111,10 @@ pub enum Rejection {
     /// The service did not become ready again for another attempt.
     #[error(transparent)]
     NotReady(NotReady),
+    /// More calls came in a time than a limit allows. No layer of this crate says so: it is for rate
+    /// limiters of others, whose refusals are then treated as our own.
+    #[error(transparent)]
+    RateLimited(RateLimited),
 }
 
 impl Rejection {
@@ -123,6 +127,7 @@ impl Rejection {
             Self::BulkheadFull(r) => r.name(),
             Self::QueueTimedOut(r) => r.name(),
             Self::NotReady(r) => r.name(),
+            Self::RateLimited(r) => r.name(),
         }
     }
 
@@ -130,6 +135,7 @@ impl Rejection {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::CircuitOpen(open) => open.retry_after(),
+            Self::RateLimited(limited) => limited.retry_after(),
             _ => None,
         }
     }
@@ -143,6 +149,7 @@ impl Rejection {
             Self::BulkheadFull(_) => "bulkhead_full",
             Self::QueueTimedOut(_) => "queue_timed_out",
             Self::NotReady(_) => "not_ready",
+            Self::RateLimited(_) => "rate_limited",
         }
     }
 }
@@ -317,6 +324,28 @@ impl NotReady {
 }
 
 reason!(NotReady, "retry");
+
+/// A rate limiter let no more calls through for now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: too many calls in too short a time", self.name())]
+pub struct RateLimited {
+    name: Option<Name>,
+    retry_after: Option<Nanos>,
+}
+
+impl RateLimited {
+    /// A refusal by `name`, which lets the next call through after `retry_after`.
+    pub fn new(name: impl Into<Name>, retry_after: Option<Duration>) -> Self {
+        Self { name: Some(name.into()), retry_after: retry_after.map(Nanos::from) }
+    }
+
+    /// How long until the next call is let through, if that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after.map(Duration::from)
+    }
+}
+
+reason!(RateLimited, "rate_limit");
 
 /// An error that can carry a [`Rejection`]: the only thing a layer asks of an error type.
 ///

@@ -83,7 +83,7 @@ pub use self::{
     deadline::{Attempt, Deadline, DeadlineElapsed, Detached, Hop, Observe, Scope},
     error::{
         BoxError, BulkheadFull, CarryRejection, CircuitOpen, ConfigError, DeadlineExceeded, Error,
-        Name, NotReady, QueueTimedOut, Rejection, TimedOut,
+        Name, NotReady, QueueTimedOut, RateLimited, Rejection, TimedOut,
     },
     outcome::choice::{Inherited, Own},
     outcome::{Classify, ClassifyFn, DefaultClassifier, Fault, Outcome, RetryHint, classify_fn},

@@ -11,7 +11,7 @@ use std::{
 use buttress::{
     Attempt, BoxError, BulkheadFull, CarryRejection, CircuitOpen, ClassifyFn, ConfigError,
     Deadline, DeadlineExceeded, DefaultClassifier, Detached, Error, Fault, Hop, Name, NotReady,
-    Observe, Outcome, QueueTimedOut, Rejection, RetryHint, Scope, Stack, TimedOut,
+    Observe, Outcome, QueueTimedOut, RateLimited, Rejection, RetryHint, Scope, Stack, TimedOut,
     backoff::{Backoff, BackoffBuilder, Jitter},
     budget::Budget,
     bulkhead::{
@@ -89,6 +89,7 @@ fn errors_are_errors() {
     shared_error::<BulkheadFull>();
     shared_error::<QueueTimedOut>();
     shared_error::<NotReady>();
+    shared_error::<RateLimited>();
     shared_error::<ConfigError>();
     shared_error::<Error<std::io::Error>>();
     shared_error::<Error<std::convert::Infallible>>();

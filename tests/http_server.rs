@@ -12,7 +12,7 @@ use std::{
 
 use buttress::{
     Attempt, BulkheadFull, CircuitOpen, Deadline, DeadlineExceeded, Error, NotReady, QueueTimedOut,
-    Rejection, Stack, TimedOut,
+    RateLimited, Rejection, Stack, TimedOut,
     bulkhead::BulkheadLayer,
     http::{ResponseBody, ServerLayer, Trust, server::ServerBody},
     testing::task::Spawned,
@@ -316,7 +316,7 @@ async fn each_rejection_has_its_status_and_says_when_to_come_back() {
     let open = |after| Rejection::from(CircuitOpen::new("b", after));
     let quote = r#"a "quoted\ name"#;
     let (late, second) = (Some(millis(1_500)), Some(SECOND));
-    let table: [(Rejection, Shown, Shown); 9] = [
+    let table: [(Rejection, Shown, Shown); 11] = [
         (open(None), (503, None), (14, None)),
         (open(late), (503, Some("2")), (14, Some("1500"))),
         (open(second), (503, Some("1")), (14, Some("1000"))),
@@ -326,6 +326,8 @@ async fn each_rejection_has_its_status_and_says_when_to_come_back() {
         (TimedOut::new(quote, SECOND).into(), (504, None), (4, None)),
         (DeadlineExceeded::new("t").into(), (504, None), (4, None)),
         (NotReady::new("r", SECOND).into(), (503, None), (14, None)),
+        (RateLimited::new("l", Some(SECOND / 2)).into(), (429, Some("1")), (8, Some("500"))),
+        (RateLimited::new("l", None).into(), (429, None), (8, None)),
     ];
     for (rejection, http, grpc) in table {
         for (protocol, (status, again)) in BOTH.into_iter().zip([http, grpc]) {

@@ -12,7 +12,8 @@ use std::{
 
 use buttress::{
     Attempt, BulkheadFull, CarryRejection, CircuitOpen, Classify, Deadline, DeadlineExceeded,
-    Error, Fault, Hop, NotReady, Outcome, QueueTimedOut, Rejection, RetryHint, TimedOut,
+    Error, Fault, Hop, NotReady, Outcome, QueueTimedOut, RateLimited, Rejection, RetryHint,
+    TimedOut,
     backoff::{Backoff, Jitter},
     budget::Budget,
     circuit_breaker::CircuitBreakerLayer,
@@ -127,6 +128,7 @@ async fn retry_skips_own_rejections() {
         QueueTimedOut::new("x", PAUSE).into(),
         DeadlineExceeded::new("x").into(),
         NotReady::new("x", PAUSE).into(),
+        RateLimited::new("x", Some(PAUSE)).into(),
     ];
     for rejection in rejections {
         let inner = flaky([Step::Answer(Err(Error::rejected(rejection.clone())))]);

@@ -50,6 +50,7 @@
 //! |---|---|---|---|
 //! | `CircuitOpen` | 503 | 14 | when the circuit is half-open |
 //! | `BulkheadFull`, `QueueTimedOut` | 503, or [as set](ServerLayer::full_status) | 8 | after 1 s |
+//! | `RateLimited` | 429 | 8 | with the next token |
 //! | `NotReady` | 503 | 14 | |
 //! | `TimedOut`, `DeadlineExceeded` | 504 | 4 | |
 //!

@@ -12,7 +12,7 @@ use std::{
 
 use buttress::{
     BulkheadFull, CarryRejection, CircuitOpen, DeadlineExceeded, Error, Fault, NotReady, Outcome,
-    QueueTimedOut, Rejection,
+    QueueTimedOut, RateLimited, Rejection,
     bulkhead::BulkheadLayer,
     circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerLayer, State},
     testing::Step,
@@ -221,6 +221,7 @@ fn rejections_beneath() -> Vec<Error<&'static str>> {
         Error::rejected(CircuitOpen::new("beneath", Some(SECOND))),
         Error::rejected(DeadlineExceeded::new("beneath")),
         Error::rejected(NotReady::new("beneath", SECOND)),
+        Error::rejected(RateLimited::new("beneath", None)),
     ]
 }
 

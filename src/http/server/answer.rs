@@ -99,6 +99,7 @@ pub(crate) fn statuses(full: StatusCode, rejection: &Rejection) -> (StatusCode, 
             (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable)
         }
         Rejection::BulkheadFull(_) | Rejection::QueueTimedOut(_) => (full, Code::ResourceExhausted),
+        Rejection::RateLimited(_) => (StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted),
         Rejection::TimedOut(_) | Rejection::DeadlineExceeded(_) => {
             (StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded)
         }
