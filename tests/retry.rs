@@ -122,7 +122,7 @@ async fn the_first_try_is_not_counted_among_the_retries() {
 
 #[tokio::test(start_paused = true)]
 async fn retry_skips_own_rejections() {
-    let rejections: [Rejection; 5] = [
+    let rejections: [Rejection; 6] = [
         CircuitOpen::new("x", None).into(),
         BulkheadFull::new("x", 1).into(),
         QueueTimedOut::new("x", PAUSE).into(),
