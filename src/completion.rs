@@ -15,7 +15,7 @@ use crate::{
     budget::Budget,
     bulkhead::Permit,
     circuit_breaker::Call,
-    deadline::was_hurried,
+    deadline::{PATIENCE, was_cut_short, was_hurried},
     telemetry::{self, Covers},
 };
 
@@ -99,18 +99,42 @@ impl CallEnd {
         }
     }
 
-    /// The response ran to its end, which says `outcome` of the service.
-    pub fn finish(&mut self, outcome: Outcome) {
+    /// The response ran to its end, which says `outcome` of the service. `waited` is for how long, since
+    /// its head was there, the caller had been waiting for more of it: how long it left what was there
+    /// lying makes no call slow, and none late.
+    pub fn finish(&mut self, outcome: Outcome, waited: Duration) {
         self.each(|held| match held {
             Held::Slot(mut permit) => permit.finish(|_| ()),
-            Held::Call(mut call) => call.finish_at_end(outcome),
+            Held::Call(mut call) => call.finish_at_end(outcome, waited),
             Held::Span(span, covers) => telemetry::record_end(&span, covers, outcome),
             Held::Throttle { budget, began, deadline } => {
                 let late = outcome == Outcome::Failure(Fault::TimedOut);
-                if !(late && was_hurried(began, deadline)) {
+                let unread = late && was_cut_short(began, deadline) && waited < PATIENCE;
+                if !(unread || late && was_hurried(began, deadline)) {
                     budget.observe(outcome);
                 }
             }
+        });
+    }
+
+    /// The response ran into a limit of its own, and not into the deadline of its caller: what it says of the
+    /// service does not depend on how much time that left.
+    pub fn disregard_deadline(&mut self) {
+        for held in self.held.iter_mut().flatten().chain(&mut self.more) {
+            match held {
+                Held::Call(call) => call.disregard_deadline(),
+                Held::Throttle { deadline, .. } => *deadline = None,
+                Held::Slot(_) | Held::Span(..) => {}
+            }
+        }
+    }
+
+    /// Nobody reads on, of a response whose head was the verdict and that kept nobody waiting.
+    pub fn leave(&mut self) {
+        self.each(|held| match held {
+            Held::Call(mut call) => call.finish_at_end(Outcome::Success, Duration::ZERO),
+            Held::Span(span, _) => telemetry::record_cancelled(&span),
+            Held::Slot(_) | Held::Throttle { .. } => {}
         });
     }
 

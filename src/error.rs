@@ -49,8 +49,14 @@ pub(crate) fn name_or<'a>(name: &'a Option<Name>, default: &'static str) -> &'a 
 }
 
 /// A duration in one word: to the nanosecond, up to five hundred years.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Nanos(NonZeroU64);
+
+impl fmt::Debug for Nanos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Duration::from(*self).fmt(f)
+    }
+}
 
 impl From<Duration> for Nanos {
     fn from(duration: Duration) -> Self {

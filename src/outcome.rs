@@ -243,10 +243,35 @@ pub(crate) mod choice {
     }
 
     impl<C, Stacked> Choice<Stacked> for Own<C> {
-        type Chosen = Self;
+        type Chosen = Backed<Self, Stacked>;
 
-        fn choose(layer: &Arc<Self>, _: &Arc<Stacked>) -> Arc<Self> {
-            Arc::clone(layer)
+        fn choose(layer: &Arc<Self>, stack: &Arc<Stacked>) -> Arc<Self::Chosen> {
+            Arc::new(Backed { own: Arc::clone(layer), stacked: Arc::clone(stack) })
+        }
+    }
+
+    /// A classifier whose verdict counts, and beside it one that knows hints where the first has none: a
+    /// closure judges, and must not make a retry deaf to what a server asks for.
+    #[derive(Debug)]
+    pub struct Backed<C, Stacked> {
+        own: Arc<C>,
+        stacked: Arc<Stacked>,
+    }
+
+    impl<C, Stacked, Res, E> Classify<Res, E> for Backed<C, Stacked>
+    where
+        C: Classify<Res, E>,
+        Stacked: Classify<Res, E>,
+    {
+        fn classify(&self, result: Result<&Res, &E>) -> Outcome {
+            self.own.classify(result)
+        }
+
+        fn hint(&self, result: Result<&Res, &E>) -> RetryHint {
+            match self.own.hint(result) {
+                RetryHint::Unstated => self.stacked.hint(result),
+                hint => hint,
+            }
         }
     }
 }

@@ -3,12 +3,20 @@
 
 mod http_support;
 
-use std::{convert::Infallible, io, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use buttress::{
-    CarryRejection, Deadline, Error, Hop, Rejection, Stack,
+    CarryRejection, Deadline, Error, Fault, Hop, Outcome, Rejection, Stack,
     circuit_breaker::{CircuitBreakerLayer, State},
-    http::{ClientLayer, ResponseBody, ServerLayer},
+    http::{ClientLayer, ReplaySafe, ResponseBody, ServerLayer},
 };
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -461,4 +469,27 @@ async fn a_breaker_opens_for_as_long_as_the_server_asks() {
         advance(SECOND).await;
         assert!(client.oneshot(Protocol::Http.request(&[])).await.is_ok());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closure_that_judges_does_not_make_a_stack_deaf_to_the_server() {
+    let calls = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&calls);
+    let service = service_fn(move |_: Request<String>| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        let mut response = Response::new(String::new());
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+        async { Ok::<_, io::Error>(response) }
+    });
+    let client = Stack::standard(ReplaySafe::new())
+        .http()
+        .classify_fn(|result: Result<&Response<_>, &_>| match result {
+            Ok(response) if response.status().is_success() => Outcome::Success,
+            _ => Outcome::Failure(Fault::Transient),
+        })
+        .service(service);
+    let answer = client.oneshot(Request::new(String::new())).await;
+    assert_eq!(answer.unwrap().status(), 503);
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
 }

@@ -37,7 +37,8 @@
 //! # Ok::<(), buttress::ConfigError>(())
 //! ```
 //!
-//! A call holds its slot until its response is there, or it is dropped.
+//! A call holds its slot until its response is there, or it is dropped; in a stack that is
+//! [`http()`](crate::Stack::http), and on a server, until the body of the response has ended.
 //!
 //! # Readiness
 //!

@@ -76,6 +76,8 @@ pub(crate) struct Stamp {
     /// The deadline of the caller, once the body of the response has the admission: what is ambient
     /// there is the attempt's.
     deadline: Option<Instant>,
+    /// Since when the body has it, where it matters how long that takes.
+    held: Option<Instant>,
     /// The reader of the body has left, and `began` says since when the service had kept it waiting.
     reader_left: bool,
 }
@@ -98,11 +100,24 @@ pub(super) type Admitted<B> = Admission<B>;
 pub(crate) type Call = Admission<Core>;
 
 impl Call {
-    /// The response ran to its end.
-    pub(crate) fn finish_at_end(&mut self, outcome: Outcome) {
+    /// The response ran to its end, for which its reader has waited so long.
+    pub(crate) fn finish_at_end(&mut self, outcome: Outcome, waited: Duration) {
+        if let Some(stamp) = self.stamp() {
+            if let (Some(began), Some(held)) = (stamp.began, stamp.held) {
+                // Time in which nobody read is the reader's.
+                stamp.began = began.checked_add(held.elapsed().saturating_sub(waited));
+            }
+        }
         let late = outcome == Outcome::Failure(Fault::TimedOut);
         let late_for = self.stamp().and_then(|stamp| stamp.deadline).filter(|_| late);
         self.finish(|core| Verdict { late_for, ..verdict(core, outcome, || RetryHint::Unstated) });
+    }
+
+    /// The response was late for a limit of its own, whatever deadline its caller has.
+    pub(crate) fn disregard_deadline(&mut self) {
+        if let Some(stamp) = self.stamp() {
+            stamp.deadline = None;
+        }
     }
 
     /// The reader leaves, whom the service has kept waiting since `instant`.
@@ -153,7 +168,7 @@ pub(super) fn admitted<B: Breaker>(
 ) -> Admitted<B> {
     let slow_calls = breaker.core().config().slow_calls;
     let began = deadline::shared_now().or_else(|| slow_calls.map(|_| Instant::now()));
-    let stamp = Stamp { phase, lease, began, deadline: None, reader_left: false };
+    let stamp = Stamp { phase, lease, began, deadline: None, held: None, reader_left: false };
     Admission::new(Arc::clone(breaker), stamp)
 }
 
@@ -196,10 +211,14 @@ impl<B: Breaker> Admission<B> {
             if let Some((phase, lease)) = self.probe() {
                 self.ledger().core().probe_is_answering(phase, lease);
             }
-            if let (Some(stamp), Some(deadline)) = (self.stamp(), deadline::deadline()) {
-                stamp.deadline = Some(deadline);
-                // How long the response has taken is asked when it ends in vain.
-                stamp.began.get_or_insert_with(Instant::now);
+            let (slow_calls, deadline) =
+                (self.ledger().core().config().slow_calls.is_some(), deadline::deadline());
+            if let Some(stamp) = self.stamp().filter(|_| slow_calls || deadline.is_some()) {
+                // How long the response has taken is asked when it ends.
+                let now = Instant::now();
+                stamp.began.get_or_insert(now);
+                stamp.held = Some(now);
+                stamp.deadline = deadline;
             }
             end.hold(Held::Call(self.hand_over(B::share)));
         }

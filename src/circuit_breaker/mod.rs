@@ -72,9 +72,9 @@
 //! it opens again.
 //!
 //! A probe holds a lease. If it is not answered in time, or the service does not become ready for it,
-//! it has failed. A response that began well and goes on for longer than the lease has passed. If nobody calls although the service is ready, its slot goes to another. What it
-//! says after that is ignored, and so is every result from before a trip. It takes no task: whoever
-//! asks next looks.
+//! it has failed; a response that began well and only goes on for longer has passed. If nobody calls
+//! although the service is ready, its slot goes to another. What a probe says after its lease is
+//! ignored, and so is every result from before a trip. It takes no task: whoever asks next looks.
 //!
 //! # Readiness
 //!

@@ -22,6 +22,9 @@ use crate::{
 };
 
 /// Why the body of a response ended before its end.
+///
+/// It becomes a [`BoxError`] by `?` or `BoxError::from`. It is not a `std::error::Error`, which it could not be
+/// for bodies whose error is boxed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BodyError<E> {
     /// A limit of this crate ended it.
@@ -86,6 +89,8 @@ pin_project! {
         limits: BodyLimits,
         // Since when a reader has been waiting for a frame.
         waiting_since: Option<Instant>,
+        // For how long readers have waited before that.
+        waited: Duration,
         timer: Option<Pin<Box<Sleep>>>,
         awaits_status: bool,
         classifier: Option<Arc<AutoClassifier>>,
@@ -97,8 +102,11 @@ pin_project! {
             let Some(mut end) = this.end.take() else { return };
             let _ambient = this.ambient.enter();
             this.inner.set(None);
-            let waited = this.waiting_since.map(|since| Instant::now().saturating_duration_since(since));
-            end.abandon(waited.unwrap_or_default());
+            match this.waiting_since.map(|since| since.elapsed()) {
+                // All that was asked for was there, and the head was the verdict.
+                None if !*this.awaits_status => end.leave(),
+                waited => end.abandon(waited.unwrap_or_default()),
+            }
         }
     }
 }
@@ -120,6 +128,7 @@ impl<B: Body> ResponseBody<B> {
             ambient,
             limits,
             waiting_since: None,
+            waited: Duration::ZERO,
             timer: None,
             awaits_status,
             classifier,
@@ -151,45 +160,55 @@ impl<B: Body> Body for ResponseBody<B> {
         let mut this = self.project();
         let Some(mut inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
         let _ambient = this.ambient.enter();
-        let polled = {
-            let mut panicking = Panicking { end: this.end, armed: true };
-            let polled = inner.as_mut().poll_frame(cx);
-            panicking.armed = false;
-            polled
-        };
+        let polled = run(this.end, || inner.as_mut().poll_frame(cx));
+        if polled.is_ready() {
+            *this.waited +=
+                this.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        }
         let (outcome, ready) = match polled {
             Poll::Pending => {
-                let Some(late) = poll_limits(this.limits, this.waiting_since, this.timer, cx)
+                let Some(limit) = poll_limits(this.limits, this.waiting_since, this.timer, cx)
                 else {
                     return Poll::Pending;
                 };
+                if let (Reached::Idle, Some(end)) = (limit, &mut this.end) {
+                    end.disregard_deadline();
+                }
+                let late = this.limits.late(limit);
+                *this.waited +=
+                    this.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
                 this.inner.set(None);
                 (Some(TIMED_OUT), Some(Err(BodyError::Rejected(late))))
             }
             Poll::Ready(Some(Ok(frame))) => {
-                *this.waiting_since = None;
                 let outcome = match frame.trailers_ref() {
                     _ if this.end.is_none() => None,
                     None if !inner.is_end_stream() => {
                         // A peer that is never late with a frame, and never ends, is late with its last.
-                        if let Some(late) = late_for_the_last(this.limits) {
+                        if this.limits.are_over() {
                             this.inner.set(None);
-                            finish(this.end, TIMED_OUT);
+                            finish(this.end, TIMED_OUT, *this.waited);
+                            let late = this.limits.late(Reached::Deadline);
                             return Poll::Ready(Some(Err(BodyError::Rejected(late))));
                         }
                         None
                     }
-                    trailers => Some(at_end(*this.awaits_status, this.classifier, trailers)),
+                    trailers => Some(run(this.end, || {
+                        at_end(*this.awaits_status, this.classifier, trailers)
+                    })),
                 };
                 (outcome, Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
                 (Some(Outcome::Failure(Fault::Transient)), Some(Err(BodyError::Service(error))))
             }
-            Poll::Ready(None) => (Some(at_end(*this.awaits_status, this.classifier, None)), None),
+            Poll::Ready(None) => {
+                let end = || at_end(*this.awaits_status, this.classifier, None);
+                (Some(run(this.end, end)), None)
+            }
         };
         if let Some(outcome) = outcome {
-            finish(this.end, outcome);
+            finish(this.end, outcome, *this.waited);
         }
         Poll::Ready(ready)
     }
@@ -203,12 +222,15 @@ impl<B: Body> Body for ResponseBody<B> {
     }
 }
 
+/// How soon a reader comes that is woken.
+const PROMPTLY: Duration = Duration::from_secs(1);
+
 const TIMED_OUT: Outcome = Outcome::Failure(Fault::TimedOut);
 
 /// Ends what ends with the response, the first time.
-fn finish(end: &mut Option<CallEnd>, outcome: Outcome) {
+fn finish(end: &mut Option<CallEnd>, outcome: Outcome, waited: Duration) {
     if let Some(mut end) = end.take() {
-        end.finish(outcome);
+        end.finish(outcome, waited);
     }
 }
 
@@ -225,48 +247,72 @@ fn at_end(
     }
 }
 
-/// Why a reader need not wait any longer; `None` as long as it may.
+/// Which limit a reader has reached that waits; `None` as long as it may.
 fn poll_limits(
     limits: &BodyLimits,
     waiting_since: &mut Option<Instant>,
-    timer: &mut Option<Pin<Box<Sleep>>>,
+    pinned: &mut Option<Pin<Box<Sleep>>>,
     cx: &mut Context<'_>,
-) -> Option<Rejection> {
+) -> Option<Reached> {
     let since = *waiting_since.get_or_insert_with(Instant::now);
     let idle_end = limits.idle.and_then(|idle| since.checked_add(idle));
     let end = match (idle_end, limits.deadline) {
         (Some(idle), Some(deadline)) => idle.min(deadline),
         (idle, deadline) => idle.or(deadline)?,
     };
-    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
+    let timer = pinned.get_or_insert_with(|| Box::pin(sleep_until(end)));
     if timer.deadline() != end {
         timer.as_mut().reset(end);
     }
     // A timer is also pending when what was polled before it has used up the task's budget.
-    if timer.as_mut().poll(cx).is_pending() && Instant::now() < end {
+    let pending = timer.as_mut().poll(cx).is_pending();
+    let now = Instant::now();
+    if pending && now < end {
         return None;
     }
-    Some(match limits.idle {
-        Some(idle) if idle_end == Some(end) => late("idle response body", idle),
-        _ => late_since(limits, end),
-    })
+    // Woken at the end of its wait it did not come: nobody was waiting.
+    let awake = end.checked_add(PROMPTLY).is_none_or(|end| now <= end);
+    if !awake && limits.deadline.is_none_or(|deadline| now < deadline) {
+        *waiting_since = None;
+        return poll_limits(limits, waiting_since, pinned, cx);
+    }
+    Some(if idle_end == Some(end) { Reached::Idle } else { Reached::Deadline })
 }
 
-fn late_for_the_last(limits: &BodyLimits) -> Option<Rejection> {
-    let deadline = limits.deadline.filter(|deadline| *deadline <= Instant::now())?;
-    Some(late_since(limits, deadline))
+/// Which limit a response ran into.
+#[derive(Clone, Copy)]
+enum Reached {
+    Idle,
+    Deadline,
 }
 
-fn late_since(limits: &BodyLimits, deadline: Instant) -> Rejection {
-    late("response body", deadline.saturating_duration_since(limits.began))
+impl BodyLimits {
+    fn late(&self, reached: Reached) -> Rejection {
+        let (name, limit) = match (reached, self.deadline) {
+            (Reached::Deadline, Some(deadline)) => {
+                ("response body", deadline.saturating_duration_since(self.began))
+            }
+            _ => ("idle response body", self.idle.unwrap_or_default()),
+        };
+        telemetry::timed_out(name, limit);
+        TimedOut::new(name, limit).into()
+    }
+
+    /// Whether the last frame should have been there.
+    fn are_over(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+    }
 }
 
-fn late(name: &'static str, limit: Duration) -> Rejection {
-    telemetry::timed_out(name, limit);
-    TimedOut::new(name, limit).into()
+/// Runs a piece of what produces the end.
+fn run<T>(end: &mut Option<CallEnd>, piece: impl FnOnce() -> T) -> T {
+    let mut panicking = Panicking { end, armed: true };
+    let value = piece();
+    panicking.armed = false;
+    value
 }
 
-/// Notes a panic of the body as it passes.
+/// Notes a panic as it passes.
 struct Panicking<'a> {
     end: &'a mut Option<CallEnd>,
     armed: bool,

@@ -76,6 +76,11 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Outcome> {
     if let Some(io) = error.downcast_ref::<io::Error>() {
         return (io.kind() == io::ErrorKind::TimedOut).then_some(TIMED_OUT);
     }
+    // The caller's own body, over HTTP/1: whatever that failed with, a refused connection too.
+    #[cfg(feature = "hyper")]
+    if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user) {
+        return Some(Outcome::Ignored);
+    }
     #[cfg(feature = "hyper")]
     if let Some(stream) = error.downcast_ref::<h2::Error>() {
         // All that is left of an error of the caller's own body, over HTTP/2: a reset by neither peer.
@@ -110,6 +115,10 @@ pub(super) fn hint(error: &impl Cause) -> RetryHint {
 /// Whether an error proves that the request was not processed. A connection that broke proves nothing,
 /// and nor does a request that was cancelled on its way into a pool.
 fn proof(error: &(dyn StdError + 'static)) -> Option<RetryHint> {
+    #[cfg(feature = "reqwest")]
+    if let Some(reqwest) = error.downcast_ref::<super::reqwest::ReqwestError>() {
+        return reqwest.was_answered().then_some(RetryHint::Unstated);
+    }
     if let Some(io) = error.downcast_ref::<io::Error>() {
         return (io.kind() == io::ErrorKind::ConnectionRefused).then_some(RetryHint::Unsent);
     }

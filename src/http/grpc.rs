@@ -1,6 +1,6 @@
 //! gRPC clients: what they need beside what HTTP has.
 //!
-//! With feature `tonic`, [`client`] puts a [`Stack`](crate::Stack) around a channel, so that the
+//! With feature `tonic`, `client` puts a [`Stack`](crate::Stack) around a channel, so that the
 //! `Status` of a generated client has the right code and the [`Rejection`](crate::Rejection) as its
 //! `source()`.
 

@@ -67,14 +67,21 @@
 //!
 //! A reader waits no longer than 30 s for a frame ([`ClientBuilder::body_idle`]). Of gRPC the last frame must
 //! be there before the deadline too, which was told to the server: a streaming call needs a stack whose
-//! timeouts are as long as the stream. Who drops a body gives up what was left of it, which is the reader's
-//! choice and no failure of the service, unless the service had kept the reader waiting for
-//! [`abandoned_after`](crate::circuit_breaker::CircuitBreakerBuilder::abandoned_after).
+//! timeouts, that of the attempt too, are as long as the stream, and a breaker of its own, since a stream that is
+//! cut counts against the service. One that is silent by nature needs
+//! [`without_body_idle`](ClientBuilder::without_body_idle).
+//!
+//! Who drops a body gives up what was left of it, which is the reader's choice: a response whose head was well
+//! has succeeded, unless the service had kept the reader waiting for
+//! [`abandoned_after`](crate::circuit_breaker::CircuitBreakerBuilder::abandoned_after). Time in which nobody
+//! reads is the reader's too.
 //!
 //! # What may be sent again
 //!
 //! [`ReplaySafe`] knows: idempotent methods, and what is proven not to have been processed. Bodies that are
-//! `Clone` are cloned; others are kept in a [`ReplayBody`], up to a cap. Clients retry behind our back:
+//! `Clone` are cloned; others are kept in a [`ReplayBody`], up to a cap: put a [`ReplayBodyLayer`] around the
+//! finished stack, and let the client send `ReplayBody<B>`. What follows redirects beneath the stack makes a refused
+//! connection no proof; the adapter for reqwest knows of its own. Clients retry behind our back:
 //! build hyper's with `retry_canceled_requests(false)`; the adapter for reqwest switches its retries off.
 //! Which requests are recognised as not processed needs feature `hyper`; a refused connection is
 //! recognised without.
@@ -134,7 +141,7 @@ pub use self::{
     cause::Cause,
     classify::{AutoClassifier, GrpcClassifier, HttpClassifier},
     client::{Client, ClientBuilder, ClientFuture, ClientLayer},
-    replay::{ReplayBody, ReplayBodyError, ReplayBodyLayer, ReplaySafe},
+    replay::{ClientKey, ReplayBody, ReplayBodyError, ReplayBodyLayer, ReplaySafe, RequestHead},
     server::{ServerLayer, Trust},
     until_end::UntilEnd,
 };

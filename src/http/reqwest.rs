@@ -1,6 +1,8 @@
 //! `reqwest` as a tower service of `http` requests.
 
 use std::{
+    cell::Cell,
+    error::Error as StdError,
     fmt,
     future::Future,
     marker::PhantomData,
@@ -17,6 +19,43 @@ use tower_service::Service;
 
 use crate::BoxError;
 
+thread_local! {
+    /// Whether a request that is polled was answered with a redirect: reqwest asks its policy within.
+    static ANSWERED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Why reqwest failed.
+#[derive(Debug)]
+pub struct ReqwestError {
+    error: reqwest::Error,
+    answered: bool,
+}
+
+impl ReqwestError {
+    /// What reqwest says.
+    pub fn into_inner(self) -> reqwest::Error {
+        self.error
+    }
+
+    /// Whether a server may have answered before, with a redirect: then whatever the last address failed
+    /// with says nothing of the first.
+    pub(super) fn was_answered(&self) -> bool {
+        self.answered
+    }
+}
+
+impl fmt::Display for ReqwestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("reqwest failed")
+    }
+}
+
+impl StdError for ReqwestError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.error)
+    }
+}
+
 /// A `reqwest::Client` that takes and gives what the layers of this crate do.
 ///
 /// reqwest sends requests again by itself, past every budget, and follows redirects. The first is
@@ -32,13 +71,15 @@ use crate::BoxError;
 /// ```
 pub struct ReqwestClient<B> {
     client: Client,
+    /// Whether its redirects are seen here.
+    watched: bool,
     // Of any body, it could not be told for which one a stack is around it.
     body: PhantomData<fn(B)>,
 }
 
 impl<B> Clone for ReqwestClient<B> {
     fn clone(&self) -> Self {
-        Self::from_client(self.client.clone())
+        Self { client: self.client.clone(), watched: self.watched, body: PhantomData }
     }
 }
 
@@ -58,14 +99,18 @@ impl<B> ReqwestClient<B> {
         builder: ClientBuilder,
         redirects: redirect::Policy,
     ) -> Result<Self, reqwest::Error> {
-        let client = builder.retry(retry::never()).redirect(redirects).build()?;
-        Ok(Self::from_client(client))
+        let watched = redirect::Policy::custom(move |attempt| {
+            ANSWERED.set(true);
+            redirects.redirect(attempt)
+        });
+        let client = builder.retry(retry::never()).redirect(watched).build()?;
+        Ok(Self { client, watched: true, body: PhantomData })
     }
 
     /// Takes a client as it is. Built without `.retry(reqwest::retry::never())`, it sends requests again
-    /// behind the back of the layers.
+    /// behind the back of the layers. As it may follow redirects, no error of it proves a request unsent.
     pub fn from_client(client: Client) -> Self {
-        Self { client, body: PhantomData }
+        Self { client, watched: false, body: PhantomData }
     }
 
     /// The client.
@@ -80,10 +125,10 @@ where
     B::Error: Into<BoxError>,
 {
     type Response = Response<reqwest::Body>;
-    type Error = reqwest::Error;
+    type Error = ReqwestError;
     type Future = ReqwestFuture;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), reqwest::Error>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ReqwestError>> {
         Poll::Ready(Ok(()))
     }
 
@@ -101,7 +146,7 @@ where
             Ok(request) => Call::Sent { call: Box::pin(self.client.execute(request)) },
             Err(error) => Call::Invalid { error: Some(error) },
         };
-        ReqwestFuture { call }
+        ReqwestFuture { call, answered: !self.watched }
     }
 }
 
@@ -110,6 +155,7 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct ReqwestFuture {
         call: Call,
+        answered: bool,
     }
 }
 
@@ -122,16 +168,24 @@ enum Call {
 }
 
 impl Future for ReqwestFuture {
-    type Output = Result<Response<reqwest::Body>, reqwest::Error>;
+    type Output = Result<Response<reqwest::Body>, ReqwestError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().call {
-            Call::Sent { call } => Poll::Ready(ready!(call.as_mut().poll(cx)).map(Response::from)),
+        let this = self.project();
+        let result = match this.call {
+            Call::Sent { call } => {
+                ANSWERED.set(false);
+                let polled = call.as_mut().poll(cx);
+                *this.answered |= ANSWERED.take();
+                ready!(polled).map(Response::from)
+            }
             Call::Invalid { error } => {
                 let error = error.take();
-                Poll::Ready(Err(error.expect("a response future was polled after it had ended")))
+                Err(error.expect("a response future was polled after it had ended"))
             }
-        }
+        };
+        let answered = *this.answered;
+        Poll::Ready(result.map_err(|error| ReqwestError { error, answered }))
     }
 }
 

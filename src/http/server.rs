@@ -89,6 +89,13 @@
 //! and an upgrade (101, or a successful `CONNECT`) end at their head whatever body they have, for the
 //! server drops it unread: what the stack holds is given back then, although an upgraded connection lives on.
 //!
+//! # What is held for how long
+//!
+//! Until the body has ended, which it can only while somebody polls it. A caller that asks and then does not
+//! read makes the server stop polling, and no limit of the body can act: against that, limit the time
+//! that a connection may take to accept what is written. After the head no status can be answered any more:
+//! a gRPC response that runs into its deadline ends with the status in its trailers, any other is broken off.
+//!
 //! # Telemetry
 //!
 //! That of the stack; a `WARN` event for a request whose time is over.

@@ -5,7 +5,7 @@
 //! layers together by hand.
 //!
 //! ```
-//! use buttress::{Fault, Outcome, Stack, retry::ReplayClones};
+//! use buttress::{Stack, retry::ReplayClones};
 //! use tower::{ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -160,7 +160,7 @@ impl Stack {
     /// three retries of what `replay` gives a copy of, within a budget of 10 %, 256 calls at once, and
     /// a breaker that opens for 30 s when half of at least 20 calls in 10 s failed.
     ///
-    /// Any slot can be filled anew.
+    /// Any slot can be filled anew; a retry that is filled anew has its own policy, and `replay` is dropped.
     pub fn standard<P>(replay: P) -> StandardStack<P> {
         Stack::new()
             .total_timeout(Duration::from_secs(5))
@@ -300,7 +300,27 @@ impl<T, R, B, K, A, H, C> Stack<T, R, B, K, A, H, C> {
     /// deadlines and attempts are written into the headers, and a call ends with the body of its
     /// response. See [`http`](crate::http).
     ///
-    /// The service answers with a `Response<ResponseBody<B>>`. A classifier that was set stays.
+    /// The service answers with a `Response<ResponseBody<B>>`. A classifier that was set stays, and judges; what
+    /// it has no hint for is still looked for in the answer. An error of your own has to be a
+    /// [`Cause`](crate::http::Cause) too.
+    ///
+    /// ```
+    /// use buttress::{Fault, Outcome, Stack, http::ReplaySafe};
+    /// use http::{Request, Response};
+    /// # use tower::service_fn;
+    ///
+    /// # let client = service_fn(|_: Request<String>| async {
+    /// #     Ok::<_, std::io::Error>(Response::new(String::new()))
+    /// # });
+    /// let client = Stack::standard(ReplaySafe::new())
+    ///     .http()
+    ///     .classify_fn(|result: Result<&Response<_>, &_>| match result {
+    ///         Ok(response) if !response.status().is_server_error() => Outcome::Success,
+    ///         _ => Outcome::Failure(Fault::Transient),
+    ///     })
+    ///     .service(client);
+    /// # let _ = client;
+    /// ```
     #[cfg(feature = "http")]
     pub fn http(self) -> Stack<T, R, B, K, A, crate::http::ClientLayer, C> {
         self.http_client(crate::http::ClientLayer::new())

@@ -2,7 +2,8 @@
 //!
 //! Put one around every remote call: without it a dependency that hangs keeps the tasks, the memory
 //! and the connections of all its callers. Use two around a [retry](crate::retry): one for the whole
-//! call, one for each attempt. It is not for streams: the limit ends with the head of the response.
+//! call, one for each attempt. It is not for streams: the limit ends with the head of
+//! the response, and in a stack that is [`http()`](crate::Stack::http) a gRPC call has to end within it.
 //!
 //! ```
 //! use buttress::{Error, timeout::TimeoutLayer};

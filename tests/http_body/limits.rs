@@ -98,7 +98,8 @@ async fn on_request_the_deadline_holds_to_the_last_frame() {
     let mut reader = rig.read(&Feed::new([Step::Data("a")])).await;
     advance(LONG).await;
     assert_eq!(next(&mut reader), timed_out("response body", LONG));
-    rig.assert_ended((1, 1));
+    // The reader was late, and not the handler.
+    rig.assert_ended((0, 0));
 }
 
 #[tokio::test(start_paused = true)]

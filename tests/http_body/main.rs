@@ -9,6 +9,7 @@ mod endings;
 mod grpc;
 mod limits;
 mod probes;
+mod readers;
 mod script;
 mod server;
 mod spans;

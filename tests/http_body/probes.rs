@@ -64,7 +64,7 @@ async fn a_probe_that_panics_has_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_healthy_probe_that_is_dropped_has_not_failed() {
+async fn a_healthy_probe_that_is_dropped_has_passed() {
     let rig = half_open().await;
     let feed = Feed::new([]);
     let mut reader = rig.read(&feed).await;
@@ -75,8 +75,6 @@ async fn a_healthy_probe_that_is_dropped_has_not_failed() {
         assert_eq!(next(&mut reader), data("a"));
     }
     drop(reader);
-    assert_eq!(state(&rig), State::HalfOpen);
-    assert!(!is_refused(&rig).await);
     assert_eq!(state(&rig), State::Closed);
 }
 

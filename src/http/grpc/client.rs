@@ -40,6 +40,9 @@ use crate::{
 /// - The body of a request is kept for as long as it may have to be sent again, in a
 ///   [`ReplayBody`].
 ///
+/// Ask a `Status` for its `code()`: of a time-out the rejection is there only if it was this side that ended
+/// the call first. The stack must be one that is [`http()`](crate::Stack::http).
+///
 /// A stream ends, as every gRPC call, when its deadline is over, which it was told: give a stack for
 /// streams timeouts as long as they are.
 ///

@@ -25,7 +25,7 @@ pub(super) fn answer<R>(
     let (mut response, grpc, signal) = match result {
         Ok(response) => {
             let grpc = wire::is_grpc(response.headers());
-            (response.map(|body| ServerBody::handler(body, hop)), grpc, true)
+            (response.map(|body| ServerBody::handler(body, hop, grpc)), grpc, true)
         }
         Err(rejection) => {
             let late = matches!(rejection, Rejection::TimedOut(_) | Rejection::DeadlineExceeded(_));
@@ -58,15 +58,14 @@ fn has_failed<B>(grpc: bool, response: &Response<B>) -> bool {
 
 /// The response in place of the handler's.
 fn refusal<R>(config: &Config, grpc: bool, rejection: &Rejection) -> Response<ServerBody<R>> {
-    let (status, code) = statuses(config.full, rejection);
+    let (status, _) = statuses(config.full, rejection);
     let again = come_back(rejection);
     let mut response;
     if grpc {
         response = Response::new(ServerBody::problem(Bytes::new()));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(wire::GRPC_STATUS, u16::from(code.number()).into());
-        headers.insert(wire::GRPC_MESSAGE, HeaderValue::from_static(rejection.kind()));
+        write_status(headers, rejection);
         if let Some(again) = again {
             headers.insert(wire::PUSHBACK, pushback_value(again));
         }
@@ -81,6 +80,13 @@ fn refusal<R>(config: &Config, grpc: bool, rejection: &Rejection) -> Response<Se
         }
     }
     response
+}
+
+/// The gRPC status of a rejection, for headers or trailers.
+pub(super) fn write_status(fields: &mut HeaderMap, rejection: &Rejection) {
+    let (_, code) = statuses(StatusCode::SERVICE_UNAVAILABLE, rejection);
+    fields.insert(wire::GRPC_STATUS, u16::from(code.number()).into());
+    fields.insert(wire::GRPC_MESSAGE, HeaderValue::from_static(rejection.kind()));
 }
 
 /// A problem document of RFC 9457. All that goes into it is made of fixed words, so nothing has to be
@@ -117,7 +123,7 @@ fn come_back(rejection: &Rejection) -> Option<Duration> {
 
 /// Rounded up: nobody is told to come back too early, or at once.
 fn whole_seconds(time: Duration) -> u64 {
-    (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0)).max(1)
 }
 
 fn pushback_value(time: Duration) -> HeaderValue {

@@ -1,13 +1,15 @@
 use std::{
     fmt,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::answer::write_status;
 use crate::{
     Hop,
     http::{BodyError, ResponseBody},
@@ -26,14 +28,14 @@ pin_project! {
     enum Kind<B> {
         // What is found out while the body is produced comes too late for the head. It is still kept
         // apart from other requests that are served on the same thread.
-        Handler { #[pin] body: ResponseBody<B>, hop: Hop },
+        Handler { #[pin] body: ResponseBody<B>, hop: Hop, grpc: bool },
         Problem { document: Option<Bytes> },
     }
 }
 
 impl<B> ServerBody<B> {
-    pub(super) fn handler(body: ResponseBody<B>, hop: Hop) -> Self {
-        Self { kind: Kind::Handler { body, hop } }
+    pub(super) fn handler(body: ResponseBody<B>, hop: Hop, grpc: bool) -> Self {
+        Self { kind: Kind::Handler { body, hop, grpc } }
     }
 
     pub(super) fn problem(document: Bytes) -> Self {
@@ -51,7 +53,18 @@ impl<B: Body<Data = Bytes>> Body for ServerBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.project().kind.project() {
-            KindProj::Handler { body, hop } => hop.run(|| body.poll_frame(cx)),
+            KindProj::Handler { body, hop, grpc } => {
+                let frame = ready!(hop.run(|| body.poll_frame(cx)));
+                Poll::Ready(match frame {
+                    // Reset, the stream would look to a gRPC client like an error of the handler.
+                    Some(Err(BodyError::Rejected(rejection))) if *grpc => {
+                        let mut trailers = HeaderMap::new();
+                        write_status(&mut trailers, &rejection);
+                        Some(Ok(Frame::trailers(trailers)))
+                    }
+                    frame => frame,
+                })
+            }
             KindProj::Problem { document } => {
                 Poll::Ready(document.take().map(|document| Ok(Frame::data(document))))
             }
@@ -72,6 +85,13 @@ impl<B: Body<Data = Bytes>> Body for ServerBody<B> {
                 SizeHint::with_exact(document.as_ref().map_or(0, |document| document.len() as u64))
             }
         }
+    }
+}
+
+/// An empty body, which tower-http's layers ask for that answer in place of the service.
+impl<B> Default for ServerBody<B> {
+    fn default() -> Self {
+        Self::problem(Bytes::new())
     }
 }
 

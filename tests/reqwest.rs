@@ -1,0 +1,66 @@
+//! A POST that was processed, and answered with a redirect to a host that is down, is not sent again.
+#![cfg(all(feature = "reqwest", feature = "hyper"))]
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use buttress::{
+    Stack,
+    http::{ReplaySafe, reqwest::ReqwestClient},
+};
+use http::Request;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+use tower::ServiceExt;
+
+#[tokio::test]
+async fn a_processed_post_is_sent_once() {
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gone = dead.local_addr().unwrap();
+    drop(dead);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let paid = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&paid);
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut bytes = [0; 4096];
+            let _ = socket.read(&mut bytes).await.unwrap();
+            counter.fetch_add(1, Ordering::Relaxed);
+            let answer = format!(
+                "HTTP/1.1 303 See Other\r\nlocation: http://{gone}/receipt\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            );
+            socket.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+
+    let policy = reqwest::redirect::Policy::limited(10);
+    let client = ReqwestClient::<String>::new(reqwest::Client::builder(), policy).unwrap();
+    let client = Stack::standard(ReplaySafe::new()).http().service(client);
+    let request = Request::post(format!("http://{address}/pay")).body("ten euros".to_owned());
+    let answer = client.oneshot(request.unwrap()).await;
+    println!("{answer:?}");
+    assert_eq!(paid.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_still_proof() {
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gone = dead.local_addr().unwrap();
+    drop(dead);
+    let policy = reqwest::redirect::Policy::limited(10);
+    let client = ReqwestClient::<String>::new(reqwest::Client::builder(), policy).unwrap();
+    let stack = Stack::standard(ReplaySafe::new()).http();
+    let budget = buttress::budget::Budget::default();
+    let retry = buttress::retry::RetryLayer::builder(ReplaySafe::new()).budget(budget.clone());
+    let client = stack.retry(retry.build().unwrap()).service(client);
+    let before = budget.balance();
+    let request = Request::post(format!("http://{gone}/pay")).body(String::new());
+    client.oneshot(request.unwrap()).await.unwrap_err();
+    assert!(budget.balance() < before - 2.0, "three retries");
+}
