@@ -12,13 +12,13 @@ use std::{
 };
 
 use buttress::{
-    Attempt, BoxError, ConfigError, Error, Fault, Outcome, Rejection, Stack,
+    BoxError, ConfigError, Error, Rejection, Stack,
     circuit_breaker::{CircuitBreakerHandle, CircuitBreakerLayer},
-    retry::replay_fn,
+    http::{ReplaySafe, ResponseBody, wire},
 };
 use http_body_util::Empty;
 use hyper::{
-    Method, StatusCode,
+    Response, StatusCode,
     body::{Bytes, Incoming},
     server::conn::http1,
 };
@@ -35,7 +35,6 @@ use tokio::{
 use tower::{Service, ServiceExt};
 
 type Request = hyper::Request<Empty<Bytes>>;
-type Response = hyper::Response<Incoming>;
 type HttpClient = Client<HttpConnector, Empty<Bytes>>;
 type CallError = Error<legacy::Error>;
 
@@ -46,19 +45,17 @@ type CallError = Error<legacy::Error>;
 fn protect(
     client: HttpClient,
     breaker: CircuitBreakerLayer,
-) -> impl Service<Request, Response = Response, Error = CallError, Future: Send> + Clone {
+) -> impl Service<Request, Response = Response<ResponseBody<Incoming>>, Error = CallError, Future: Send>
++ Clone {
     // To send a GET twice does no harm. Of a POST nobody but you can know.
-    let gets = replay_fn(|req: &Request| (req.method() == Method::GET).then(|| req.clone()));
-
-    Stack::standard(gets)
+    Stack::standard(ReplaySafe::new())
         .total_timeout(Duration::from_millis(500))
         .attempt_timeout(Duration::from_millis(150))
         .circuit_breaker(breaker)
-        .classify_fn(|result: Result<&Response, &_>| match result {
-            Ok(response) if !response.status().is_server_error() => Outcome::Success,
-            _ => Outcome::Failure(Fault::Transient),
-        })
-        .service(client.map_request(number_attempts))
+        // Judges answers by their status, tells the server how much time is left and which attempt it is,
+        // and ends a call with the body of its response.
+        .http()
+        .service(client)
 }
 
 /// The breaker of the stack, made apart from it: its handle tells how it stands, and can switch it.
@@ -70,16 +67,6 @@ fn breaker() -> Result<CircuitBreakerLayer, ConfigError> {
         .max_open_for(Duration::from_secs(1))
         .build()
 }
-
-/// Tells the server which attempt a request is, so that it can count the retries it receives.
-fn number_attempts(mut request: Request) -> Request {
-    if let Some(attempt) = Attempt::current() {
-        request.headers_mut().insert(ATTEMPT, attempt.number().into());
-    }
-    request
-}
-
-const ATTEMPT: &str = "x-attempt";
 
 /// Calls offered every second, whether or not the ones before are answered.
 const RATE: u32 = 40;
@@ -137,6 +124,10 @@ async fn main() -> Result<(), BoxError> {
         && closed > 0;
     println!();
     println!(
+        "The bare client has more that are ok: answers that came when nobody waited for them any more."
+    );
+    println!();
+    println!(
         r#"summary {{"bare":{{{}}},"protected":{{{},"breaker_opened":{},"breaker_closed":{}}}}}"#,
         bare.json(),
         protected.json(),
@@ -147,10 +138,11 @@ async fn main() -> Result<(), BoxError> {
 }
 
 /// Starts a server, offers it the traffic, and prints a line a second.
-async fn run<S>(service: S, breaker: Option<&CircuitBreakerHandle>) -> Result<Tally, BoxError>
+async fn run<S, B>(service: S, breaker: Option<&CircuitBreakerHandle>) -> Result<Tally, BoxError>
 where
-    S: Service<Request, Response = Response, Error = CallError, Future: Send>,
+    S: Service<Request, Response = Response<B>, Error = CallError, Future: Send>,
     S: Clone + Send + 'static,
+    B: Send + 'static,
 {
     let meter = Meter::default();
     let address = serve(meter.clone()).await?;
@@ -181,8 +173,8 @@ where
 }
 
 /// Makes one call and notes what became of it.
-async fn measure(
-    call: impl Future<Output = Result<Response, CallError>>,
+async fn measure<B>(
+    call: impl Future<Output = Result<Response<B>, CallError>>,
     meter: Meter,
     give_up: Instant,
 ) {
@@ -260,9 +252,10 @@ async fn answer(
     meter: Meter,
     workers: Arc<Semaphore>,
     started: Instant,
-) -> Result<hyper::Response<Empty<Bytes>>, Infallible> {
+) -> Result<Response<Empty<Bytes>>, Infallible> {
     let state = || ServerIs::at(started.elapsed().as_secs());
-    let retry = request.headers().get(ATTEMPT).is_some_and(|number| number != "1");
+    // The first attempt says nothing of it.
+    let retry = request.headers().contains_key(wire::ATTEMPT_COUNT);
     meter.note(|tally| {
         tally.server_requests += 1;
         tally.retries += u64::from(retry);
@@ -275,7 +268,7 @@ async fn answer(
         ServerIs::Failing => (StatusCode::SERVICE_UNAVAILABLE, Duration::ZERO),
     };
     sleep(work).await;
-    let mut response = hyper::Response::new(Empty::new());
+    let mut response = Response::new(Empty::new());
     *response.status_mut() = status;
     Ok(response)
 }
