@@ -1,4 +1,4 @@
-//! Callers who break off their uploads through a gateway move a breaker that all share.
+//! An upload that its caller breaks off moves no breaker that others share, and proves nothing.
 #![cfg(all(feature = "http", feature = "hyper"))]
 
 use std::{
