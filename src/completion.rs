@@ -15,7 +15,7 @@ use crate::{
     budget::Budget,
     bulkhead::Permit,
     circuit_breaker::Call,
-    deadline::{PATIENCE, was_cut_short, was_hurried},
+    deadline::{PATIENCE, was_cut_short},
     telemetry::{self, Covers},
 };
 
@@ -109,8 +109,7 @@ impl CallEnd {
             Held::Span(span, covers) => telemetry::record_end(&span, covers, outcome),
             Held::Throttle { budget, began, deadline } => {
                 let late = outcome == Outcome::Failure(Fault::TimedOut);
-                let unread = late && was_cut_short(began, deadline) && waited < PATIENCE;
-                if !(unread || late && was_hurried(began, deadline)) {
+                if !(late && waited < PATIENCE && was_cut_short(began, deadline)) {
                     budget.observe(outcome);
                 }
             }

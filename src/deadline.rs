@@ -76,12 +76,14 @@ pub(crate) fn enter_attempt(attempt: Attempt) -> Restore<Option<Attempt>> {
 }
 
 /// What was ambient when a call was made, for what goes on after its future has ended.
+#[cfg(feature = "http")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ambient {
     deadline: Option<Instant>,
     attempt: Option<Attempt>,
 }
 
+#[cfg(feature = "http")]
 impl Ambient {
     #[inline]
     pub(crate) fn capture() -> Self {
@@ -102,6 +104,7 @@ impl Ambient {
 }
 
 /// Makes the attempt ambient that a caller said it was making.
+#[cfg(feature = "http")]
 pub(crate) fn enter_received(attempt: Option<Attempt>) -> Restore<Option<Attempt>> {
     Restore::after_setting(&ATTEMPT, attempt)
 }
@@ -120,12 +123,6 @@ pub(crate) fn was_cut_short(began: Option<Instant>, deadline: Option<Instant>) -
 /// The time that a caller must have given a call before its end says anything of the service: less is
 /// the caller's impatience, and callers in a hurry must not move what all share.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Whether a call that was [cut short](was_cut_short) was given too little time to say anything.
-pub(crate) fn was_hurried(began: Option<Instant>, deadline: Option<Instant>) -> bool {
-    let ran = |began: Instant| Instant::now().saturating_duration_since(began);
-    was_cut_short(began, deadline) && began.is_none_or(|began| ran(began) < PATIENCE)
-}
 
 /// The instant of the call that is being made, read once for all layers of a stack.
 #[inline]

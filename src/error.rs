@@ -1,7 +1,8 @@
 //! Why a layer refused a call, and how that reaches the caller without changing the error type.
 
 use std::{
-    convert::Infallible, error::Error as StdError, fmt, num::NonZeroU64, sync::Arc, time::Duration,
+    convert::Infallible, error::Error as StdError, fmt, iter::successors, num::NonZeroU64,
+    sync::Arc, time::Duration,
 };
 
 /// The boxed error that tower's own layers use.
@@ -473,15 +474,13 @@ impl CarryRejection for BoxError {
     }
 
     fn rejection(&self) -> Option<&Rejection> {
-        let mut cause: Option<&(dyn StdError + 'static)> = Some(self.as_ref());
-        while let Some(error) = cause {
-            if let Some(rejection) = error.downcast_ref() {
-                return Some(rejection);
-            }
-            cause = error.source();
-        }
-        None
+        find_rejection(self.as_ref())
     }
+}
+
+/// The rejection among an error and its causes.
+pub(crate) fn find_rejection<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Rejection> {
+    successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref())
 }
 
 /// A setting that cannot work: which knob, what it was given, and the rule it breaks.

@@ -17,7 +17,7 @@ use super::{
     queue::{Entry, Permit, Place, Slots},
 };
 use crate::{
-    BulkheadFull, CarryRejection, Rejection,
+    BulkheadFull, CarryRejection,
     completion::{AtHead, Completion, Held, end_of},
     deadline::{self, poll_timer},
     oneshot::Oneshot,
@@ -100,13 +100,7 @@ impl<F, M> fmt::Debug for ResponseFuture<F, M> {
 fn refuse_once<E: CarryRejection>(refused: &mut bool, slots: &Slots) -> E {
     assert!(*refused, "a response future was polled after it had ended");
     *refused = false;
-    refuse(slots.refusal())
-}
-
-fn refuse<E: CarryRejection>(reason: impl Into<Rejection>) -> E {
-    let rejection = reason.into();
-    telemetry::rejected(&rejection);
-    E::from_rejection(rejection)
+    telemetry::refuse(slots.refusal())
 }
 
 pin_project! {
@@ -182,7 +176,9 @@ where
                     give_back::<M, _, _>(permit, &mut result);
                     break result;
                 }
-                QueuedStateProj::Refused { refusal } => break Err(refuse(refusal.clone())),
+                QueuedStateProj::Refused { refusal } => {
+                    break Err(telemetry::refuse(refusal.clone()));
+                }
                 QueuedStateProj::Queued { waiting, place, wait, timer } => match place.poll(cx) {
                     // The slot before the timer: a call whose turn has come is not late.
                     Poll::Ready(permit) => {
@@ -192,7 +188,7 @@ where
                     }
                     Poll::Pending => {
                         ready!(wait.poll_end(timer, cx));
-                        break Err(refuse(place.slots().queue_timed_out(wait.longest)));
+                        break Err(telemetry::refuse(place.slots().queue_timed_out(wait.longest)));
                     }
                 },
                 QueuedStateProj::Done => {

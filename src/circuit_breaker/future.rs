@@ -15,7 +15,7 @@ use super::{
     state::{Core, Refusal},
 };
 use crate::{
-    CarryRejection, CircuitOpen, Classify, Rejection,
+    CarryRejection, CircuitOpen, Classify,
     completion::{AtHead, Completion},
     telemetry,
 };
@@ -86,10 +86,7 @@ where
 #[cold]
 fn refuse<E: CarryRejection>(refused: &mut Option<Refused>, core: &Core) -> E {
     let refused = refused.take().expect("a response future was polled after it had ended");
-    let open = CircuitOpen::by(core.config().name.clone(), refused.retry_after);
-    let rejection = Rejection::from(open);
-    telemetry::rejected(&rejection);
-    E::from_rejection(rejection)
+    telemetry::refuse(CircuitOpen::by(core.config().name.clone(), refused.retry_after))
 }
 
 impl<F, B: Breaker, J, M> fmt::Debug for ResponseFuture<F, B, J, M> {

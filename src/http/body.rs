@@ -8,12 +8,12 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{AutoClassifier, wire};
+use super::{AutoClassifier, head::Asked, wire};
 use crate::{
     BoxError, CarryRejection, Fault, Outcome, Rejection, TimedOut,
     completion::{CallEnd, Lasting},
@@ -64,13 +64,13 @@ impl<E: Into<BoxError>> From<BodyError<E>> for BoxError {
 
 /// For how long the body of a response may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BodyLimits {
+struct BodyLimits {
     /// How long a reader waits for a frame.
-    pub(super) idle: Option<Duration>,
+    idle: Option<Duration>,
     /// When the last frame must be there.
-    pub(super) deadline: Option<Instant>,
+    deadline: Option<Instant>,
     /// When the call began, for the message.
-    pub(super) began: Instant,
+    began: Instant,
 }
 
 pin_project! {
@@ -111,34 +111,51 @@ pin_project! {
     }
 }
 
-impl<B: Body> ResponseBody<B> {
-    /// A body that is still to be read; with `ended`, one that nobody will read.
-    pub(super) fn new(
-        inner: B,
-        awaits_status: bool,
-        ended: bool,
-        ambient: Ambient,
-        limits: BodyLimits,
+/// What is known of a call before it is answered, and its body needs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BodyOf {
+    ambient: Ambient,
+    began: Instant,
+    asked: Asked,
+}
+
+impl BodyOf {
+    /// Of a call with this method, under what is ambient now.
+    pub(super) fn call(method: &Method, began: Instant) -> Self {
+        Self { ambient: Ambient::capture(), began, asked: Asked::of(method) }
+    }
+
+    /// The response with the body with which its call ends. Of gRPC the last frame must be there before the
+    /// deadline, of HTTP only if `to_the_last` says so.
+    pub(super) fn answered<B: Body>(
+        self,
+        response: Response<B>,
+        grpc: bool,
+        idle: Option<Duration>,
+        to_the_last: bool,
         classifier: Option<Arc<AutoClassifier>>,
-    ) -> Self {
-        let end = if ended || inner.is_end_stream() { None } else { Some(CallEnd::new()) };
-        Self {
+    ) -> Response<ResponseBody<B>> {
+        let Self { ambient, began, asked } = self;
+        let deadline = ambient.deadline().filter(|_| grpc || to_the_last);
+        let ended = asked.ends_at_head(response.status());
+        let awaits_status = awaits_status(&response, grpc);
+        response.map(|inner| ResponseBody {
+            end: if ended || inner.is_end_stream() { None } else { Some(CallEnd::new()) },
             inner: Some(inner),
-            end,
             ambient,
-            limits,
+            limits: BodyLimits { idle, deadline, began },
             waiting_since: None,
             waited: Duration::ZERO,
             timer: None,
             awaits_status,
             classifier,
-        }
+        })
     }
 }
 
 /// Whether the end of a response is still to say how the call went: a gRPC answer without a status in
 /// its head. What a proxy answers has none, and is judged by its HTTP status.
-pub(super) fn awaits_status<B>(response: &Response<B>, grpc: bool) -> bool {
+fn awaits_status<B>(response: &Response<B>, grpc: bool) -> bool {
     grpc && response.status() == StatusCode::OK && wire::grpc_status(response.headers()).is_none()
 }
 
@@ -161,56 +178,42 @@ impl<B: Body> Body for ResponseBody<B> {
         let Some(mut inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
         let _ambient = this.ambient.enter();
         let polled = run(this.end, || inner.as_mut().poll_frame(cx));
-        if polled.is_ready() {
-            *this.waited +=
-                this.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        let reached = match &polled {
+            Poll::Pending => match poll_limits(this.limits, this.waiting_since, this.timer, cx) {
+                None => return Poll::Pending,
+                reached => reached,
+            },
+            // A peer that is never late with a frame, and never ends, is late with its last.
+            Poll::Ready(Some(Ok(frame))) if this.end.is_some() && !frame.is_trailers() => {
+                let late = !inner.is_end_stream() && this.limits.are_over();
+                late.then_some(Reached::Deadline)
+            }
+            Poll::Ready(_) => None,
+        };
+        *this.waited += this.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        if let Some(reached) = reached {
+            if let (Reached::Idle, Some(end)) = (reached, &mut this.end) {
+                end.disregard_deadline();
+            }
+            let late = this.limits.late(reached);
+            this.inner.set(None);
+            finish(this.end, TIMED_OUT, *this.waited);
+            return Poll::Ready(Some(Err(BodyError::Rejected(late))));
         }
-        let (outcome, ready) = match polled {
-            Poll::Pending => {
-                let Some(limit) = poll_limits(this.limits, this.waiting_since, this.timer, cx)
-                else {
-                    return Poll::Pending;
-                };
-                if let (Reached::Idle, Some(end)) = (limit, &mut this.end) {
-                    end.disregard_deadline();
-                }
-                let late = this.limits.late(limit);
-                *this.waited +=
-                    this.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
-                this.inner.set(None);
-                (Some(TIMED_OUT), Some(Err(BodyError::Rejected(late))))
-            }
-            Poll::Ready(Some(Ok(frame))) => {
-                let outcome = match frame.trailers_ref() {
-                    _ if this.end.is_none() => None,
-                    None if !inner.is_end_stream() => {
-                        // A peer that is never late with a frame, and never ends, is late with its last.
-                        if this.limits.are_over() {
-                            this.inner.set(None);
-                            finish(this.end, TIMED_OUT, *this.waited);
-                            let late = this.limits.late(Reached::Deadline);
-                            return Poll::Ready(Some(Err(BodyError::Rejected(late))));
-                        }
-                        None
-                    }
-                    trailers => Some(run(this.end, || {
-                        at_end(*this.awaits_status, this.classifier, trailers)
-                    })),
-                };
-                (outcome, Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                (Some(Outcome::Failure(Fault::Transient)), Some(Err(BodyError::Service(error))))
-            }
-            Poll::Ready(None) => {
-                let end = || at_end(*this.awaits_status, this.classifier, None);
-                (Some(run(this.end, end)), None)
+        let Poll::Ready(ready) = polled else { return Poll::Pending };
+        let outcome = match &ready {
+            _ if this.end.is_none() => None,
+            Some(Ok(frame)) if !frame.is_trailers() && !inner.is_end_stream() => None,
+            Some(Err(_)) => Some(Outcome::Failure(Fault::Transient)),
+            last => {
+                let trailers = last.as_ref().and_then(|frame| frame.as_ref().ok()?.trailers_ref());
+                Some(run(this.end, || at_end(*this.awaits_status, this.classifier, trailers)))
             }
         };
         if let Some(outcome) = outcome {
             finish(this.end, outcome, *this.waited);
         }
-        Poll::Ready(ready)
+        Poll::Ready(ready.map(|frame| frame.map_err(BodyError::Service)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -22,14 +22,14 @@ use tracing::Span;
 
 use super::{
     AutoClassifier, ResponseBody,
-    body::{BodyLimits, awaits_status},
-    head::Asked,
+    body::BodyOf,
+    head::has_failed,
     wire::{self, Code, Pushback},
 };
 use crate::{
-    Attempt, CarryRejection, ConfigError, DeadlineExceeded, Hop, Rejection,
+    Attempt, CarryRejection, ConfigError, DeadlineExceeded, Hop,
     completion::AtEnd,
-    deadline::{self, Ambient},
+    deadline,
     stack::{Describe, Edge, Facts, Slot},
     telemetry::{self, field},
 };
@@ -68,7 +68,7 @@ enum Write {
 }
 
 /// 30 s: a peer that has sent nothing for so long has died, or has forgotten us.
-pub(super) const IDLE: Duration = Duration::from_secs(30);
+const IDLE: Duration = Duration::from_secs(30);
 
 impl Default for ClientLayer {
     fn default() -> Self {
@@ -256,17 +256,9 @@ where
             Some(write) => write.headers(request.headers_mut(), grpc, began),
             None => true,
         };
-        let asked = Asked::of(request.method());
+        let call = BodyOf::call(request.method(), began);
         let future = in_time.then(|| self.inner.call(request));
-        let config = Arc::clone(&self.config);
-        ClientFuture {
-            future,
-            config,
-            ambient: Ambient::capture(),
-            began,
-            asked,
-            refused: !in_time,
-        }
+        ClientFuture { future, config: Arc::clone(&self.config), call, refused: !in_time }
     }
 }
 
@@ -310,7 +302,7 @@ fn write_attempt(headers: &mut HeaderMap, grpc: bool) {
         return;
     }
     Span::current().record(field::RESEND_COUNT, number - 1);
-    headers.insert(name, if grpc { number - 1 } else { number }.into());
+    headers.insert(name, wire::count_value(if grpc { number - 1 } else { number }));
 }
 
 pin_project! {
@@ -321,9 +313,7 @@ pin_project! {
         #[pin]
         future: Option<F>,
         config: Arc<Config>,
-        ambient: Ambient,
-        began: Instant,
-        asked: Asked,
+        call: BodyOf,
         refused: bool,
     }
 }
@@ -346,13 +336,9 @@ where
         Poll::Ready(result.map(|response| {
             let grpc = wire::is_grpc(response.headers());
             this.config.read(&response, grpc);
-            let deadline = this.ambient.deadline().filter(|_| grpc || this.config.body_deadline);
-            let limits = BodyLimits { idle: this.config.idle, deadline, began: *this.began };
-            let at_end = this.config.at_end.clone();
-            let ended = this.asked.ends_at_head(response.status());
-            let awaits = awaits_status(&response, grpc);
-            response
-                .map(|body| ResponseBody::new(body, awaits, ended, *this.ambient, limits, at_end))
+            let config = this.config;
+            let at_end = config.at_end.clone();
+            this.call.answered(response, grpc, config.idle, config.body_deadline, at_end)
         }))
     }
 }
@@ -368,8 +354,8 @@ impl Config {
         } else if grpc {
             let pushback = wire::pushback(headers);
             malformed += u32::from(pushback == Pushback::Malformed);
-            matches!(pushback, Pushback::Stop | Pushback::Malformed)
-        } else if response.status().is_server_error() || response.status().as_u16() == 429 {
+            pushback.stops()
+        } else if has_failed(response.status()) {
             malformed += wire::retry_after(headers).malformed;
             wire::should_not_retry(headers)
         } else {
@@ -389,9 +375,7 @@ impl Config {
 fn refuse<E: CarryRejection>(refused: &mut bool) -> E {
     assert!(*refused, "a response future was polled after it had ended");
     *refused = false;
-    let rejection = Rejection::from(DeadlineExceeded::by(None));
-    telemetry::rejected(&rejection);
-    E::from_rejection(rejection)
+    telemetry::refuse(DeadlineExceeded::by(None))
 }
 
 impl<F> fmt::Debug for ClientFuture<F> {

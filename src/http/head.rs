@@ -1,6 +1,11 @@
-//! Which responses have nothing after their head.
+//! What the head of a response tells: whether anything comes after it, and whether the service failed.
 
 use http::{Method, StatusCode};
+
+/// Whether an HTTP status says that the service could not do what it was asked.
+pub(super) fn has_failed(status: StatusCode) -> bool {
+    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+}
 
 /// What of a response comes after its head.
 #[derive(Clone, Copy, Debug)]

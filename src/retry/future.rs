@@ -19,7 +19,7 @@ use crate::{
     backoff::{Jitter, between, draw},
     budget::{Budget, Withdrawal},
     completion::{AtHead, Completion, Held, end_of},
-    deadline::{self, enter_attempt, poll_timer, was_cut_short, was_hurried},
+    deadline::{self, PATIENCE, enter_attempt, poll_timer, was_cut_short},
     outcome::{hint, judge, service_is_late},
     telemetry::{self, Covers},
 };
@@ -222,7 +222,7 @@ impl<S, P, C> Parts<S, P, C> {
         let cut_short =
             service_is_late(outcome, result.as_ref()) && was_cut_short(began, deadline::deadline());
         // Else callers in a hurry would spend the budget that all share.
-        let hurried = cut_short && was_hurried(began, deadline::deadline());
+        let hurried = cut_short && began.is_none_or(|began| began.elapsed() < PATIENCE);
         if let Some(budget) = self.throttle().filter(|_| !hurried) {
             match hint(self.classifier(), result.as_ref()) {
                 // It counts only if the request is not sent again at once, which is decided later.
@@ -483,11 +483,10 @@ where
                         let Some(end) = own_end else { return Poll::Pending };
                         ready!(poll_timer(timer, end, cx));
                         let error = session.kept_or(config, || {
-                            let not_ready =
-                                NotReady::by(config.name.clone(), config.readiness_wait);
-                            let rejection = Rejection::from(not_ready);
-                            telemetry::rejected(&rejection);
-                            E::from_rejection(rejection)
+                            telemetry::refuse(NotReady::by(
+                                config.name.clone(),
+                                config.readiness_wait,
+                            ))
                         });
                         return Poll::Ready(Err(error));
                     }

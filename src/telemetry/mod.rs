@@ -19,10 +19,17 @@ use std::time::Duration;
 use tracing::{Span, debug, error, info, info_span, warn};
 
 pub use self::call::{CallFuture, CallSpan, CallSpanLayer};
-use crate::{Outcome, Rejection, circuit_breaker::TripReason};
+use crate::{CarryRejection, Outcome, Rejection, circuit_breaker::TripReason};
 
 pub(crate) fn timed_out(name: &str, limit: Duration) {
     warn!({ field::LAYER } = name, { field::LIMIT_MS } = millis(limit), "call timed out");
+}
+
+/// Reports a refusal, and puts it into the error of the call.
+pub(crate) fn refuse<E: CarryRejection>(reason: impl Into<Rejection>) -> E {
+    let rejection = reason.into();
+    rejected(&rejection);
+    E::from_rejection(rejection)
 }
 
 pub(crate) fn rejected(rejection: &Rejection) {

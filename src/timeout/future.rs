@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
 use crate::{
-    CarryRejection, DeadlineExceeded, Name, Rejection, TimedOut,
+    CarryRejection, DeadlineExceeded, Name, TimedOut,
     deadline::{self, narrow, poll_timer},
     telemetry,
 };
@@ -101,9 +101,7 @@ where
 fn refuse<E: CarryRejection>(refused: &mut bool, name: &Option<Name>) -> E {
     assert!(*refused, "a response future was polled after it had ended");
     *refused = false;
-    let rejection = Rejection::from(DeadlineExceeded::by(name.clone()));
-    telemetry::rejected(&rejection);
-    E::from_rejection(rejection)
+    telemetry::refuse(DeadlineExceeded::by(name.clone()))
 }
 
 #[cold]

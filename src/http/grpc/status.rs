@@ -7,6 +7,7 @@ use tonic::{Code as TonicCode, Status};
 
 use crate::{
     CarryRejection, Error, Fault, Outcome, Rejection,
+    error::find_rejection,
     http::{Cause, classify::outcome_of_code, server::statuses, wire::Code},
 };
 
@@ -36,14 +37,7 @@ impl CarryRejection for Status {
     }
 
     fn rejection(&self) -> Option<&Rejection> {
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            if let Some(rejection) = error.downcast_ref() {
-                return Some(rejection);
-            }
-            cause = error.source();
-        }
-        None
+        find_rejection(self)
     }
 }
 

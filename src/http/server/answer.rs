@@ -9,7 +9,7 @@ use super::{Config, ServerBody};
 use crate::{
     Hop, Rejection,
     http::{
-        ResponseBody,
+        ResponseBody, head,
         wire::{self, Code},
     },
 };
@@ -53,7 +53,7 @@ fn has_failed<B>(grpc: bool, response: &Response<B>) -> bool {
         // Of a response that goes on it is not known; the signal is for trailers-only answers.
         return wire::grpc_status(response.headers()).is_some_and(|code| code != Code::Ok);
     }
-    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+    head::has_failed(status)
 }
 
 /// The response in place of the handler's.

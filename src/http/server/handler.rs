@@ -10,19 +10,11 @@ use std::{
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 use tower_service::Service;
 
-use super::{
-    super::{
-        body::{BodyLimits, awaits_status},
-        head::Asked,
-    },
-    Config,
-};
+use super::{super::body::BodyOf, Config};
 use crate::{
-    Error,
-    deadline::{self, Ambient},
+    Error, deadline,
     http::{ResponseBody, wire},
 };
 
@@ -62,14 +54,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let asked = Asked::of(request.method());
-        HandlerFuture {
-            began: deadline::now(),
-            future: self.inner.call(request),
-            config: Arc::clone(&self.config),
-            ambient: Ambient::capture(),
-            asked,
-        }
+        let call = BodyOf::call(request.method(), deadline::now());
+        HandlerFuture { future: self.inner.call(request), config: Arc::clone(&self.config), call }
     }
 }
 
@@ -80,9 +66,7 @@ pin_project! {
         #[pin]
         future: F,
         config: Arc<Config>,
-        ambient: Ambient,
-        began: Instant,
-        asked: Asked,
+        call: BodyOf,
     }
 }
 
@@ -100,14 +84,9 @@ where
             Err(never) => match never {},
         };
         let grpc = wire::is_grpc(response.headers());
-        let ended = this.asked.ends_at_head(response.status());
         let config = this.config;
-        let deadline = this.ambient.deadline().filter(|_| grpc || config.body_deadline);
-        let limits = BodyLimits { idle: config.body_idle, deadline, began: *this.began };
-        let awaits = awaits_status(&response, grpc);
-        let response = response
-            .map(|body| ResponseBody::new(body, awaits, ended, *this.ambient, limits, None));
-        Poll::Ready(Ok(response))
+        let (idle, deadline) = (config.body_idle, config.body_deadline);
+        Poll::Ready(Ok(this.call.answered(response, grpc, idle, deadline, None)))
     }
 }
 
