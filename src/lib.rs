@@ -69,6 +69,7 @@ mod error;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http;
+pub mod idempotency;
 mod oneshot;
 mod outcome;
 pub mod retry;
