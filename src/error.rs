@@ -122,6 +122,9 @@ pub enum Rejection {
     /// limiters of others, whose refusals are then treated as our own.
     #[error(transparent)]
     RateLimited(RateLimited),
+    /// The idempotency guard did not run the call.
+    #[error(transparent)]
+    Idempotency(IdempotencyRefused),
 }
 
 impl Rejection {
@@ -135,6 +138,7 @@ impl Rejection {
             Self::QueueTimedOut(r) => r.name(),
             Self::NotReady(r) => r.name(),
             Self::RateLimited(r) => r.name(),
+            Self::Idempotency(r) => r.name(),
         }
     }
 
@@ -143,6 +147,7 @@ impl Rejection {
         match self {
             Self::CircuitOpen(open) => open.retry_after(),
             Self::RateLimited(limited) => limited.retry_after(),
+            Self::Idempotency(refused) => refused.retry_after(),
             _ => None,
         }
     }
@@ -157,6 +162,7 @@ impl Rejection {
             Self::QueueTimedOut(_) => "queue_timed_out",
             Self::NotReady(_) => "not_ready",
             Self::RateLimited(_) => "rate_limited",
+            Self::Idempotency(refused) => refused.reason().as_str(),
         }
     }
 }
@@ -353,6 +359,116 @@ impl RateLimited {
 }
 
 reason!(RateLimited, "rate_limit");
+
+/// The [idempotency guard](crate::idempotency) did not run a call, or cannot say what became of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {reason}", self.name())]
+pub struct IdempotencyRefused {
+    name: Option<Name>,
+    retry_after: Option<Nanos>,
+    reason: IdempotencyReason,
+}
+
+impl IdempotencyRefused {
+    /// A refusal by `name`.
+    pub fn new(
+        name: impl Into<Name>,
+        reason: IdempotencyReason,
+        retry_after: Option<Duration>,
+    ) -> Self {
+        Self::by(Some(name.into()), reason, retry_after)
+    }
+
+    pub(crate) fn by(
+        name: Option<Name>,
+        reason: IdempotencyReason,
+        retry_after: Option<Duration>,
+    ) -> Self {
+        Self { name, retry_after: retry_after.map(Nanos::from), reason }
+    }
+
+    /// What the layer that refused is called.
+    pub fn name(&self) -> &str {
+        name_or(&self.name, "idempotency")
+    }
+
+    /// Why.
+    pub fn reason(&self) -> IdempotencyReason {
+        self.reason
+    }
+
+    /// When it is worth sending the same request again; `None` if it is not.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after.map(Duration::from)
+    }
+}
+
+impl From<IdempotencyRefused> for Rejection {
+    fn from(refused: IdempotencyRefused) -> Self {
+        Self::Idempotency(refused)
+    }
+}
+
+/// Why the [idempotency guard](crate::idempotency) did not run a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum IdempotencyReason {
+    /// The request must have a key, and has none.
+    KeyMissing,
+    /// The key is empty, too long, malformed, or there is more than one.
+    KeyMalformed,
+    /// The body of the request is longer than the guard reads.
+    BodyTooLarge,
+    /// The body of the request did not come in time, or broke off.
+    BodyIncomplete,
+    /// The key was used for another request.
+    Mismatch,
+    /// The same request is being run.
+    InFlight,
+    /// The request was run, and its response could not be kept.
+    NotReplayable,
+    /// The request may have been run, and nobody knows what became of it.
+    Unknown,
+    /// The records cannot be reached.
+    StoreUnavailable,
+    /// There is no room for another record, or for another run.
+    Full,
+}
+
+impl IdempotencyReason {
+    /// The reason in one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::KeyMissing => "idempotency_key_missing",
+            Self::KeyMalformed => "idempotency_key_malformed",
+            Self::BodyTooLarge => "idempotency_body_too_large",
+            Self::BodyIncomplete => "idempotency_body_incomplete",
+            Self::Mismatch => "idempotency_mismatch",
+            Self::InFlight => "idempotency_in_flight",
+            Self::NotReplayable => "idempotency_not_replayable",
+            Self::Unknown => "idempotency_unknown",
+            Self::StoreUnavailable => "idempotency_store_unavailable",
+            Self::Full => "idempotency_full",
+        }
+    }
+}
+
+impl fmt::Display for IdempotencyReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::KeyMissing => "the request has no idempotency key",
+            Self::KeyMalformed => "the idempotency key is malformed",
+            Self::BodyTooLarge => "the request is too large to be guarded",
+            Self::BodyIncomplete => "the request did not arrive whole and in time",
+            Self::Mismatch => "the idempotency key was used for another request",
+            Self::InFlight => "the same request is under way",
+            Self::NotReplayable => "the request was done, and its response was not kept",
+            Self::Unknown => "nobody knows what became of the request",
+            Self::StoreUnavailable => "the records cannot be reached",
+            Self::Full => "there is no room for another record or run",
+        })
+    }
+}
 
 /// An error that can carry a [`Rejection`]: the only thing a layer asks of an error type.
 ///

@@ -84,7 +84,8 @@ pub use self::{
     deadline::{Attempt, Deadline, DeadlineElapsed, Detached, Hop, Observe, Scope},
     error::{
         BoxError, BulkheadFull, CarryRejection, CircuitOpen, ConfigError, DeadlineExceeded, Error,
-        Name, NotReady, QueueTimedOut, RateLimited, Rejection, TimedOut,
+        IdempotencyReason, IdempotencyRefused, Name, NotReady, QueueTimedOut, RateLimited,
+        Rejection, TimedOut,
     },
     outcome::choice::{Inherited, Own},
     outcome::{Classify, ClassifyFn, DefaultClassifier, Fault, Outcome, RetryHint, classify_fn},

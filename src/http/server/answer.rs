@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::{Config, ServerBody};
 use crate::{
-    Hop, Rejection,
+    Hop, IdempotencyReason, Rejection,
     http::{
         ResponseBody, head,
         wire::{self, Code},
@@ -109,6 +109,27 @@ pub(crate) fn statuses(full: StatusCode, rejection: &Rejection) -> (StatusCode, 
         Rejection::TimedOut(_) | Rejection::DeadlineExceeded(_) => {
             (StatusCode::GATEWAY_TIMEOUT, Code::DeadlineExceeded)
         }
+        Rejection::Idempotency(refused) => match refused.reason() {
+            IdempotencyReason::KeyMissing | IdempotencyReason::KeyMalformed => {
+                (StatusCode::BAD_REQUEST, Code::InvalidArgument)
+            }
+            IdempotencyReason::BodyTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted)
+            }
+            IdempotencyReason::BodyIncomplete => {
+                (StatusCode::REQUEST_TIMEOUT, Code::DeadlineExceeded)
+            }
+            IdempotencyReason::Mismatch => {
+                (StatusCode::UNPROCESSABLE_ENTITY, Code::InvalidArgument)
+            }
+            IdempotencyReason::InFlight => (StatusCode::CONFLICT, Code::Aborted),
+            IdempotencyReason::NotReplayable | IdempotencyReason::Unknown => {
+                (StatusCode::CONFLICT, Code::FailedPrecondition)
+            }
+            IdempotencyReason::StoreUnavailable | IdempotencyReason::Full => {
+                (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable)
+            }
+        },
     }
 }
 

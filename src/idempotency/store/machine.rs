@@ -25,9 +25,9 @@ pub(crate) struct Record<P> {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum State<P> {
-    InFlight { stage: Stage, unknown_for: Duration, checkpoint: Option<P> },
+    InFlight { stage: Stage, unknown_for: Duration, checkpoint: Option<Vec<u8>> },
     Completed { payload: Option<P> },
-    Unknown { checkpoint: Option<P> },
+    Unknown { checkpoint: Option<Vec<u8>> },
 }
 
 /// What may have happened of the effect.
@@ -180,7 +180,12 @@ pub(crate) fn renew<P>(slot: &mut Slot<P>, hold: &Hold, lease: Duration, now: Du
 }
 
 /// Keeps how far an operation has come.
-pub(crate) fn checkpoint<P>(slot: &mut Slot<P>, hold: &Hold, kept: P, now: Duration) -> Written {
+pub(crate) fn checkpoint<P>(
+    slot: &mut Slot<P>,
+    hold: &Hold,
+    kept: Vec<u8>,
+    now: Duration,
+) -> Written {
     match held(slot, hold, now).map(|record| &mut record.state) {
         Some(State::InFlight { checkpoint, .. }) => {
             *checkpoint = Some(kept);

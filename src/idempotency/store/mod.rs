@@ -69,7 +69,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn checkpoint(
         &self,
         hold: &Hold,
-        checkpoint: Self::Payload,
+        checkpoint: Vec<u8>,
     ) -> impl Future<Output = Result<Written, StoreError>> + Send;
 
     /// Records the result of an operation, for `ttl` from now. Durable when it returns.
@@ -200,7 +200,7 @@ pub enum Answer<P> {
         /// Larger than that of every earlier claim of the key.
         fence: u64,
         /// What is known of the run that was taken over, if one was.
-        previous: Option<Previous<P>>,
+        previous: Option<Previous>,
     },
     /// Somebody else runs it.
     InFlight {
@@ -230,16 +230,16 @@ pub enum Answer<P> {
 /// What is known of a run that was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Previous<P> {
+pub struct Previous {
     /// The fence that it had.
     pub fence: u64,
     /// How far it had come, if it said so.
-    pub checkpoint: Option<P>,
+    pub checkpoint: Option<Vec<u8>>,
 }
 
-impl<P> Previous<P> {
+impl Previous {
     /// A run that had this fence.
-    pub fn new(fence: u64, checkpoint: Option<P>) -> Self {
+    pub fn new(fence: u64, checkpoint: Option<Vec<u8>>) -> Self {
         Self { fence, checkpoint }
     }
 }

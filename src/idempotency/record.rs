@@ -1,0 +1,128 @@
+//! What becomes of a result: whether it is recorded, and how it is given again.
+
+use std::future::Future;
+
+use super::{Completed, StoreError};
+use crate::{CarryRejection, Rejection};
+
+/// What the record of an operation becomes when its run has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// It was done: the result is recorded, and given again.
+    Completed,
+    /// Nothing began: the key is free.
+    NotStarted,
+    /// Something may have been done, and what is not known.
+    Unknown,
+}
+
+/// Judges results, keeps them and gives them again.
+pub trait Record<Res, E> {
+    /// What is kept of a response.
+    type Payload;
+    /// What the guard answers with.
+    type Response;
+
+    /// What becomes of a result of the service.
+    fn judge(&self, result: Result<&Res, &E>) -> Verdict;
+
+    /// Takes from a response what is kept of it. Runs until that is done, and before anybody sees the
+    /// response.
+    fn keep(
+        &self,
+        response: Res,
+    ) -> impl Future<Output = Kept<Self::Payload, Self::Response>> + Send;
+
+    /// A response that is not recorded.
+    fn pass(&self, response: Res) -> Self::Response;
+
+    /// Makes a response of what was kept of it.
+    ///
+    /// # Errors
+    ///
+    /// If that is not what this kind of record keeps, or of a newer version.
+    fn replay(&self, payload: Self::Payload) -> Result<Self::Response, StoreError>;
+
+    /// How many bytes the payload may take at most; that much is set aside before the service is called.
+    fn most_bytes(&self) -> usize;
+}
+
+/// A response, and what is kept of it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Kept<P, R> {
+    /// What the caller is answered.
+    pub response: R,
+    /// What is recorded; `None` if the response broke off, so that nobody knows what it would have been.
+    pub completed: Option<Completed<P>>,
+}
+
+impl<P, R> Kept<P, R> {
+    /// A response, and what is recorded of it.
+    pub fn new(response: R, completed: Completed<P>) -> Self {
+        Self { response, completed: Some(completed) }
+    }
+
+    /// A response that broke off.
+    pub fn broken(response: R) -> Self {
+        Self { response, completed: None }
+    }
+}
+
+/// What is known of an operation whose service failed.
+///
+/// A refusal of a layer of this crate beneath the guard means that nothing began. All else may have begun, an
+/// own [timeout](crate::timeout) beneath too.
+pub(crate) fn judge_error<E: CarryRejection>(error: &E) -> Verdict {
+    match error.rejection() {
+        Some(
+            Rejection::CircuitOpen(_)
+            | Rejection::BulkheadFull(_)
+            | Rejection::QueueTimedOut(_)
+            | Rejection::RateLimited(_)
+            | Rejection::DeadlineExceeded(_),
+        ) => Verdict::NotStarted,
+        // A retry whose service did not become ready again had called it before.
+        Some(Rejection::TimedOut(_) | Rejection::NotReady(_) | Rejection::Idempotency(_))
+        | None => Verdict::Unknown,
+    }
+}
+
+/// Keeps clones of responses, which a store in memory can.
+///
+/// Every `Ok` is recorded; an `Err` is unknown, unless it is the refusal of a layer of this crate.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RecordClones;
+
+impl<Res, E> Record<Res, E> for RecordClones
+where
+    Res: Clone + Send,
+    E: CarryRejection,
+{
+    type Payload = Res;
+    type Response = Res;
+
+    fn judge(&self, result: Result<&Res, &E>) -> Verdict {
+        match result {
+            Ok(_) => Verdict::Completed,
+            Err(error) => judge_error(error),
+        }
+    }
+
+    async fn keep(&self, response: Res) -> Kept<Res, Res> {
+        Kept::new(response.clone(), Completed::replayable(response, size_of::<Res>()))
+    }
+
+    fn pass(&self, response: Res) -> Res {
+        response
+    }
+
+    fn replay(&self, payload: Res) -> Result<Res, StoreError> {
+        Ok(payload)
+    }
+
+    fn most_bytes(&self) -> usize {
+        size_of::<Res>()
+    }
+}

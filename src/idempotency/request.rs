@@ -1,0 +1,135 @@
+//! What the guard has to know of a request: its key, whose it is, and what it says.
+
+use std::{any::type_name, fmt, future::Future};
+
+use super::{Digests, InvalidKey, Key, Run};
+use crate::IdempotencyReason;
+
+/// Finds the key of a request.
+pub trait FindKey<Req> {
+    /// What the request says of its key.
+    ///
+    /// # Errors
+    ///
+    /// If what it says cannot be a key.
+    fn find_key(&self, request: &Req) -> Result<Found, InvalidKey>;
+
+    /// What is done, apart from the key: a method and a route. The same key for another operation is another
+    /// record. `add` is called with each part of it.
+    fn operation(&self, request: &Req, add: &mut dyn FnMut(&[u8])) {
+        let _ = (request, add);
+    }
+}
+
+/// What a request says of its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Found {
+    /// It has one.
+    Key(Key),
+    /// It must have one, and has none: it is refused.
+    Missing,
+    /// It needs none: it goes to the service unguarded.
+    Unguarded,
+}
+
+/// Finds whose keys those of a request are.
+///
+/// What it returns must come from what the server knows for certain of the caller, such as the account
+/// that it was authenticated for, and never from what a caller can choose.
+pub trait FindScope<Req> {
+    /// The name of the scope.
+    type Scope: AsRef<[u8]>;
+
+    /// The scope of a request.
+    fn find_scope(&self, request: &Req) -> Self::Scope;
+}
+
+/// All callers share their keys.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SingleTenant;
+
+impl<Req> FindScope<Req> for SingleTenant {
+    type Scope = [u8; 0];
+
+    fn find_scope(&self, _: &Req) -> [u8; 0] {
+        []
+    }
+}
+
+/// Reads a request, so that it can be told from another with the same key.
+pub trait ReadRequest<Req> {
+    /// What the service is called with.
+    type Request;
+
+    /// Adds all that makes it the same request to the digests.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read: with what the caller is told.
+    fn read(
+        &self,
+        request: Req,
+        digests: Digests,
+    ) -> impl Future<Output = Result<(Self::Request, Digests), IdempotencyReason>> + Send;
+
+    /// The request as it is, for one that is not guarded.
+    fn pass(&self, request: Req) -> Self::Request;
+
+    /// Hands the service what it needs to have its effect once.
+    fn hand_over(&self, request: &mut Self::Request, run: &Run) {
+        let _ = (request, run);
+    }
+}
+
+/// A closure in place of one of the traits.
+#[derive(Clone, Copy)]
+pub struct ByFn<F>(pub(crate) F);
+
+impl<F> fmt::Debug for ByFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ByFn({})", type_name::<F>())
+    }
+}
+
+impl<F, Req> FindKey<Req> for ByFn<F>
+where
+    F: Fn(&Req) -> Result<Found, InvalidKey>,
+{
+    fn find_key(&self, request: &Req) -> Result<Found, InvalidKey> {
+        (self.0)(request)
+    }
+}
+
+impl<F, Req, T> FindScope<Req> for ByFn<F>
+where
+    F: Fn(&Req) -> T,
+    T: AsRef<[u8]>,
+{
+    type Scope = T;
+
+    fn find_scope(&self, request: &Req) -> T {
+        (self.0)(request)
+    }
+}
+
+impl<F, Req> ReadRequest<Req> for ByFn<F>
+where
+    F: Fn(&Req, &mut Digests) + Sync,
+    Req: Send,
+{
+    type Request = Req;
+
+    async fn read(
+        &self,
+        request: Req,
+        mut digests: Digests,
+    ) -> Result<(Req, Digests), IdempotencyReason> {
+        (self.0)(&request, &mut digests);
+        Ok((request, digests))
+    }
+
+    fn pass(&self, request: Req) -> Req {
+        request
+    }
+}
