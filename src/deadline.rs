@@ -355,6 +355,7 @@ impl Attempt {
 pub struct Hop {
     retries_exhausted: bool,
     told_to_stop: bool,
+    resent: bool,
 }
 
 impl Hop {
@@ -373,6 +374,24 @@ impl Hop {
     /// Whether a retry layer was itself told not to retry.
     pub fn told_to_stop(&self) -> bool {
         self.told_to_stop
+    }
+
+    /// Whether a retry layer has begun a second attempt: a refusal of it does not mean that nothing began.
+    pub(crate) fn resent(&self) -> bool {
+        self.resent
+    }
+
+    pub(crate) fn report_resent() {
+        Self::report(|hop| hop.resent = true);
+    }
+
+    /// Passes on what was found out on behalf of this request in another task.
+    pub(crate) fn report_again(self) {
+        Self::report(|hop| {
+            hop.retries_exhausted |= self.retries_exhausted;
+            hop.told_to_stop |= self.told_to_stop;
+            hop.resent |= self.resent;
+        });
     }
 
     pub(crate) fn report_exhausted() {

@@ -72,6 +72,7 @@ pub mod http;
 pub mod idempotency;
 mod oneshot;
 mod outcome;
+mod race;
 pub mod retry;
 pub mod stack;
 pub mod telemetry;

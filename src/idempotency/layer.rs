@@ -1,7 +1,404 @@
-use std::time::Duration;
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use tower_layer::Layer;
+
+use super::{
+    ByFn, ClaimMode, Guard, Idempotency, Quarantine, Reconcile, Rerun, Resume, SingleTenant, Store,
+    guard::Counters, lease::Leases, runs::Runs, waiting::Waiting,
+};
+use crate::{ConfigError, Name};
 
 /// Long enough that most work ends before the lease is renewed for the first time, after a third of it.
 pub(super) const LEASE: Duration = Duration::from_secs(30);
 
 /// Time for an operator to look at it, after a holiday too.
 pub(super) const UNKNOWN_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Settings of a guard that are checked.
+#[derive(Clone, Debug)]
+pub(super) struct Config {
+    pub(super) name: Option<Name>,
+    pub(super) effect: Effect,
+    pub(super) lease: Duration,
+    pub(super) lease_limit: Duration,
+    pub(super) run_limit: Duration,
+    pub(super) store_timeout: Duration,
+    pub(super) ttl: Duration,
+    pub(super) unknown_for: Duration,
+    pub(super) retry_after: Duration,
+    /// For how long a duplicate waits; `None` if it is refused at once.
+    pub(super) wait: Option<Duration>,
+    pub(super) max_runs: u32,
+    pub(super) secrets: Vec<Box<[u8]>>,
+    pub(super) retry_horizon: Duration,
+}
+
+/// When the effect of a run may have begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// With the claim.
+    Claimed,
+    /// When that has been noted.
+    Marked,
+    /// When the record is complete, for both are committed at once.
+    Transactional,
+}
+
+impl Effect {
+    pub(super) fn mode(self) -> ClaimMode {
+        match self {
+            Self::Claimed => ClaimMode::Started,
+            Self::Marked | Self::Transactional => ClaimMode::Reserved,
+        }
+    }
+}
+
+impl Config {
+    const DEFAULT: Self = Self {
+        name: None,
+        effect: Effect::Claimed,
+        lease: LEASE,
+        // No run of a request takes so long; what does is stuck.
+        lease_limit: Duration::from_secs(10 * 60),
+        run_limit: Duration::from_secs(30),
+        // A store that takes longer is better asked again, or not at all.
+        store_timeout: Duration::from_secs(1),
+        ttl: Duration::from_secs(24 * 60 * 60),
+        unknown_for: UNKNOWN_RETENTION,
+        // The least that `Retry-After` can say.
+        retry_after: Duration::from_secs(1),
+        wait: None,
+        max_runs: 1_024,
+        secrets: Vec::new(),
+        retry_horizon: Duration::ZERO,
+    };
+
+    /// Until when the owner of a lease trusts it: its clock and the store's do not run alike.
+    pub(super) fn trusted(&self) -> Duration {
+        self.lease - self.lease / 10
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        for (knob, value) in [
+            ("lease", self.lease),
+            ("run_limit", self.run_limit),
+            ("store_timeout", self.store_timeout),
+            ("ttl", self.ttl),
+            ("retry_after", self.retry_after),
+        ] {
+            ConfigError::unless_positive(knob, value)?;
+        }
+        for (knob, value) in [
+            ("lease_limit", self.lease_limit),
+            ("store_timeout", self.store_timeout),
+            ("wait", self.wait.unwrap_or_default()),
+        ] {
+            // Longer than a process runs, and short enough for every clock.
+            if value > Duration::from_secs(365 * 24 * 60 * 60) {
+                return Err(ConfigError::new(knob, value, "it must not be longer than a year"));
+            }
+        }
+        if let Some(wait) = self.wait {
+            ConfigError::unless_positive("wait", wait)?;
+        }
+        ConfigError::unless_counting("max_runs", self.max_runs)?;
+        if self.lease_limit < self.run_limit {
+            let rule = "it must not be shorter than the run_limit, for a run needs its lease";
+            return Err(ConfigError::new("lease_limit", self.lease_limit, rule));
+        }
+        if self.lease_limit < self.lease {
+            let rule = "it must not be shorter than one lease";
+            return Err(ConfigError::new("lease_limit", self.lease_limit, rule));
+        }
+        if self.unknown_for < self.ttl {
+            let rule = "it must not be shorter than the ttl: the key of an operation that may have \
+                        been done must not come free before that of one that was";
+            return Err(ConfigError::new("unknown_retention", self.unknown_for, rule));
+        }
+        if self.ttl < self.retry_horizon.saturating_mul(2) {
+            let rule = "it must be at least twice as long as clients go on retrying";
+            return Err(ConfigError::new("ttl", self.ttl, rule));
+        }
+        Ok(())
+    }
+}
+
+/// What the guard has of an operation: how to read it, where it is recorded, and all runs of this
+/// process.
+pub(super) struct Core<St, K, C, Q, R, U> {
+    pub(super) find_key: K,
+    pub(super) find_scope: C,
+    pub(super) read: Q,
+    pub(super) record: R,
+    pub(super) on_unknown: U,
+    pub(super) shared: Arc<Shared<St>>,
+}
+
+/// What outlives a call: it is used by tasks, and by the [`Guard`].
+pub(super) struct Shared<St> {
+    pub(super) store: St,
+    pub(super) config: Config,
+    pub(super) runs: Arc<Runs>,
+    pub(super) leases: Leases,
+    pub(super) waiting: Waiting,
+    pub(super) counts: Counters,
+    /// When the store was swept last.
+    pub(super) swept: Mutex<Option<Instant>>,
+}
+
+/// An idempotency guard, which makes [`Idempotency`] services. See the [module docs](super) for an
+/// example.
+///
+/// The layer *is* the guard: clones of it, and all services that it makes, share its runs and leases.
+pub struct IdempotencyLayer<St, K, C, Q, R, U = Quarantine> {
+    pub(super) core: Arc<Core<St, K, C, Q, R, U>>,
+}
+
+impl<St, K, Q, R> IdempotencyLayer<St, K, (), Q, R> {
+    /// A guard that finds keys with `find_key`, tells requests apart with `read`, and keeps responses
+    /// with `record`. Whose keys they are has to be said next.
+    pub fn new(store: St, find_key: K, read: Q, record: R) -> Unscoped<St, K, Q, R> {
+        Unscoped { store, find_key, read, record }
+    }
+}
+
+impl<St, K, C, Q, R, U> IdempotencyLayer<St, K, C, Q, R, U> {
+    /// What an operator sees and does.
+    pub fn guard(&self) -> Guard<St> {
+        Guard::new(Arc::clone(&self.core.shared))
+    }
+}
+
+impl<St, K, C, Q, R, U> Clone for IdempotencyLayer<St, K, C, Q, R, U> {
+    fn clone(&self) -> Self {
+        Self { core: Arc::clone(&self.core) }
+    }
+}
+
+impl<St, K, C, Q, R, U> fmt::Debug for IdempotencyLayer<St, K, C, Q, R, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdempotencyLayer")
+            .field("config", &self.core.shared.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, St, K, C, Q, R, U> Layer<S> for IdempotencyLayer<St, K, C, Q, R, U> {
+    type Service = Idempotency<S, Self>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Idempotency::new(inner, self.clone())
+    }
+}
+
+/// A guard that does not know yet whose keys they are. There is no default: keys of which all callers
+/// share one space let one read what another was answered.
+#[derive(Clone)]
+#[must_use = "a guard is built by `scope` or `single_tenant`, and `build`"]
+pub struct Unscoped<St, K, Q, R> {
+    store: St,
+    find_key: K,
+    read: Q,
+    record: R,
+}
+
+impl<St, K, Q, R> Unscoped<St, K, Q, R> {
+    /// Each scope has keys of its own: `scope` names that of a request, as the account it was
+    /// authenticated for. It must not be anything that a caller can choose.
+    pub fn scope<F, Req, T>(self, scope: F) -> IdempotencyBuilder<St, K, ByFn<F>, Q, R>
+    where
+        F: Fn(&Req) -> T,
+        T: AsRef<[u8]>,
+    {
+        self.scope_by(ByFn(scope))
+    }
+
+    /// All callers share their keys: right only if there is one, or if they may read what any of them was
+    /// answered.
+    pub fn single_tenant(self) -> IdempotencyBuilder<St, K, SingleTenant, Q, R> {
+        self.scope_by(SingleTenant)
+    }
+
+    /// Finds scopes with a type of one's own.
+    pub fn scope_by<C>(self, find_scope: C) -> IdempotencyBuilder<St, K, C, Q, R> {
+        let Self { store, find_key, read, record } = self;
+        let config = Config::DEFAULT;
+        let on_unknown = Quarantine;
+        IdempotencyBuilder { store, find_key, find_scope, read, record, on_unknown, config }
+    }
+}
+
+impl<St, K, Q, R> fmt::Debug for Unscoped<St, K, Q, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unscoped").finish_non_exhaustive()
+    }
+}
+
+/// Settings of an [`IdempotencyLayer`].
+#[derive(Clone)]
+pub struct IdempotencyBuilder<St, K, C, Q, R, U = Quarantine> {
+    store: St,
+    find_key: K,
+    find_scope: C,
+    read: Q,
+    record: R,
+    on_unknown: U,
+    config: Config,
+}
+
+impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
+    /// What the guard is called in errors and events; `idempotency` until it is set.
+    pub fn name(mut self, name: impl Into<Name>) -> Self {
+        self.config.name = Some(name.into());
+        self
+    }
+
+    /// Notes in the store that the effect begins, after the claim and before the service is called: a third
+    /// trip. A process that dies in between then leaves no trace, in place of an unknown operation.
+    pub fn reserve_first(mut self) -> Self {
+        self.config.effect = Effect::Marked;
+        self
+    }
+
+    /// The service commits its effect and the record in one transaction, conditional on the
+    /// [`Hold`](super::Hold) of its [`Run`](super::Run). Until then nothing has happened: a run that is lost
+    /// is not unknown, and the next claim runs anew.
+    pub fn transactional(mut self) -> Self {
+        self.config.effect = Effect::Transactional;
+        self
+    }
+
+    /// For how long nobody else may run what this process runs, unless it is renewed, which it is after
+    /// each third; 30 s until it is set. It is how long a key is blocked when a process dies.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.config.lease = lease;
+        self
+    }
+
+    /// For how long a lease is renewed in all; 10 min until it is set.
+    pub fn lease_limit(mut self, limit: Duration) -> Self {
+        self.config.lease_limit = limit;
+        self
+    }
+
+    /// How long a run may take, to the end of what is kept of its response; 30 s until it is set. It stands in
+    /// place of the caller's deadline, which ends only the waiting.
+    pub fn run_limit(mut self, limit: Duration) -> Self {
+        self.config.run_limit = limit;
+        self
+    }
+
+    /// How long a step of the store may take before it is sent again or given up; 1 s until it is set.
+    pub fn store_timeout(mut self, timeout: Duration) -> Self {
+        self.config.store_timeout = timeout;
+        self
+    }
+
+    /// For how long a result is given again, from its completion; 24 h until it is set.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.config.ttl = ttl;
+        self
+    }
+
+    /// For how long clients go on retrying. The [`ttl`](Self::ttl) must be at least twice as long, or
+    /// `build` fails; not checked until it is set.
+    pub fn clients_retry_for(mut self, horizon: Duration) -> Self {
+        self.config.retry_horizon = horizon;
+        self
+    }
+
+    /// For how long an unknown operation is kept that nobody resolves; 30 days until it is set. It must not be
+    /// shorter than the [`ttl`](Self::ttl).
+    pub fn unknown_retention(mut self, retention: Duration) -> Self {
+        self.config.unknown_for = retention;
+        self
+    }
+
+    /// When a duplicate of a request that is under way is told to come back, and how often one that waits
+    /// asks the store, jittered; 1 s until it is set.
+    pub fn retry_after(mut self, retry_after: Duration) -> Self {
+        self.config.retry_after = retry_after;
+        self
+    }
+
+    /// Lets a duplicate of a request that is under way wait for its result, for up to `limit`, in place of
+    /// refusing it at once. It holds nothing while it waits.
+    pub fn wait_for_duplicates(mut self, limit: Duration) -> Self {
+        self.config.wait = Some(limit);
+        self
+    }
+
+    /// How many runs this process has under way at once, at least 1; 1,024 until it is set. Each keeps a
+    /// response of up to 64 KiB in memory.
+    pub fn max_runs(mut self, runs: u32) -> Self {
+        self.config.max_runs = runs;
+        self
+    }
+
+    /// Keys the fingerprints, so that who reads the store cannot guess what requests said. Said again, what
+    /// was said before is the older secret: fingerprints that were stored with it, or without any, are
+    /// still known.
+    pub fn fingerprint_secret(mut self, secret: impl AsRef<[u8]>) -> Self {
+        self.config.secrets.insert(0, secret.as_ref().into());
+        self
+    }
+
+    /// An unknown operation is run again. Say so only if its effect is idempotent, or keyed by
+    /// [`Run::child_key`](super::Run::child_key) or [`Run::fence`](super::Run::fence) where it happens.
+    pub fn rerun(self) -> IdempotencyBuilder<St, K, C, Q, R, Rerun> {
+        self.on_unknown(Rerun)
+    }
+
+    /// An unknown operation is run again, from the [checkpoint](super::Run::checkpoint) that it had come to.
+    /// What lies between two checkpoints must be idempotent, or keyed where it happens.
+    pub fn resume(self) -> IdempotencyBuilder<St, K, C, Q, R, Resume> {
+        self.on_unknown(Resume)
+    }
+
+    /// `reconcile` finds out what became of an unknown operation, for one caller at a time: see
+    /// [`Reconcile`].
+    pub fn reconcile<F>(self, reconcile: F) -> IdempotencyBuilder<St, K, C, Q, R, Reconcile<F>> {
+        self.on_unknown(Reconcile(reconcile))
+    }
+
+    fn on_unknown<V>(self, on_unknown: V) -> IdempotencyBuilder<St, K, C, Q, R, V> {
+        let Self { store, find_key, find_scope, read, record, config, .. } = self;
+        IdempotencyBuilder { store, find_key, find_scope, read, record, on_unknown, config }
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    ///
+    /// If a time is zero, no run at all is allowed, a lease or its limit is too short for a run, or records
+    /// are kept for too short a time.
+    pub fn build(self) -> Result<IdempotencyLayer<St, K, C, Q, R, U>, ConfigError>
+    where
+        St: Store,
+    {
+        self.config.check()?;
+        let Self { store, find_key, find_scope, read, record, on_unknown, config } = self;
+        let shared = Arc::new(Shared {
+            store,
+            runs: Runs::new(config.max_runs),
+            leases: Leases::default(),
+            waiting: Waiting::default(),
+            counts: Counters::default(),
+            swept: Mutex::default(),
+            config,
+        });
+        let core = Core { find_key, find_scope, read, record, on_unknown, shared };
+        Ok(IdempotencyLayer { core: Arc::new(core) })
+    }
+}
+
+impl<St, K, C, Q, R, U> fmt::Debug for IdempotencyBuilder<St, K, C, Q, R, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdempotencyBuilder").field("config", &self.config).finish_non_exhaustive()
+    }
+}

@@ -1,53 +1,96 @@
 //! What a service is told of its run.
 
-use std::sync::Arc;
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
-use super::{Hold, Key, StorageKey};
+use super::{Hold, Key, Previous, StorageKey, Store, StoreError, Written, layer::Shared};
 
 /// One run of a guarded operation, as its service sees it. Clones are the same run.
 ///
 /// An HTTP handler finds it among the extensions of the request.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Run {
-    shared: Arc<Shared>,
+    hold: Hold,
+    previous: Option<Arc<Previous>>,
+    checkpoints: Arc<dyn Checkpoints>,
 }
 
-#[derive(Debug)]
-struct Shared {
-    hold: Hold,
-    checkpoint: Option<Vec<u8>>,
+/// Where checkpoints are kept, whatever the store is.
+pub(super) trait Checkpoints: Send + Sync {
+    fn keep<'a>(
+        &'a self,
+        hold: &'a Hold,
+        checkpoint: Vec<u8>,
+    ) -> Pin<Box<dyn Future<Output = Result<Written, StoreError>> + Send + 'a>>;
+}
+
+impl<St: Store> Checkpoints for Shared<St> {
+    fn keep<'a>(
+        &'a self,
+        hold: &'a Hold,
+        checkpoint: Vec<u8>,
+    ) -> Pin<Box<dyn Future<Output = Result<Written, StoreError>> + Send + 'a>> {
+        Box::pin(self.step(self.store.checkpoint(hold, checkpoint)))
+    }
 }
 
 impl Run {
-    pub(crate) fn new(hold: Hold, checkpoint: Option<Vec<u8>>) -> Self {
-        Self { shared: Arc::new(Shared { hold, checkpoint }) }
+    pub(super) fn new(
+        hold: Hold,
+        previous: Option<Previous>,
+        checkpoints: Arc<dyn Checkpoints>,
+    ) -> Self {
+        Self { hold, previous: previous.map(Arc::new), checkpoints }
     }
 
     /// What the record is stored under.
     pub fn storage_key(&self) -> StorageKey {
-        self.shared.hold.key
+        self.hold.key
     }
 
     /// The fence of this run: larger than that of every earlier run of the operation. What is written with a
     /// fence can refuse all that comes later with a smaller one.
     pub fn fence(&self) -> u64 {
-        self.shared.hold.fence
+        self.hold.fence
     }
 
     /// The claim that this run has: what a record that is written in the same transaction as the effect is
     /// conditional on.
     pub fn hold(&self) -> Hold {
-        self.shared.hold
+        self.hold
     }
 
     /// A key for a step of this operation, for what the service calls in turn: the same in every run of the
     /// operation, and of no use for guessing any other.
     pub fn child_key(&self, step: &str) -> Key {
-        self.shared.hold.key.child(step)
+        self.hold.key.child(step)
     }
 
-    /// How far an earlier run had come that was lost, if it said so.
+    /// The fence of the run that was lost, if this one takes over.
+    pub fn previous_fence(&self) -> Option<u64> {
+        self.previous.as_ref().map(|previous| previous.fence)
+    }
+
+    /// How far the run had come that was lost, if it said so.
     pub fn checkpoint(&self) -> Option<&[u8]> {
-        self.shared.checkpoint.as_deref()
+        self.previous.as_ref()?.checkpoint.as_deref()
+    }
+
+    /// Keeps how far this run has come, for a run that [resumes](super::Resume) it. Do not go on if it is
+    /// [`Written::Stale`]: the lease has been lost, and another run may be under way.
+    ///
+    /// # Errors
+    ///
+    /// If the store fails or is late: then it is not known whether it was kept.
+    pub async fn save(&self, checkpoint: impl Into<Vec<u8>>) -> Result<Written, StoreError> {
+        self.checkpoints.keep(&self.hold, checkpoint.into()).await
+    }
+}
+
+impl fmt::Debug for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run")
+            .field("hold", &self.hold)
+            .field("previous", &self.previous)
+            .finish_non_exhaustive()
     }
 }

@@ -328,6 +328,7 @@ impl<Req, E: CarryRejection> Session<Req, E> {
         match decided {
             Ok(pause) => {
                 telemetry::retrying(config.name(), attempt.number(), outcome, pause);
+                Hop::report_resent();
                 self.pause = pause;
                 // A response goes before the pause: it may hold a connection or a permit.
                 self.kept = result.err();

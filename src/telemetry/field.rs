@@ -27,3 +27,9 @@ pub const PROBES: &str = "probes";
 pub const QUEUED: &str = "queued";
 /// How many calls a bulkhead lets run at once.
 pub const LIMIT: &str = "limit";
+/// What a guarded operation is stored under, in hexadecimal digits.
+pub const KEY: &str = "idempotency.key";
+/// The fence of a run.
+pub const FENCE: &str = "idempotency.fence";
+/// How long a step of the store took, in milliseconds.
+pub const STORE_MS: &str = "store_ms";

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | span `call`, one per logical call of a [`Stack`](crate::Stack) | `INFO` |
 //! | span `attempt`, one per attempt of a [retry](crate::retry) | `INFO` |
-//! | a circuit opened | `ERROR` |
+//! | a circuit opened; nobody knows what became of a guarded operation | `ERROR` |
 //! | a circuit is half-open; a call was rejected, timed out or is retried; retrying was given up | `WARN` |
 //! | a circuit closed | `INFO` |
 //! | everything else | `DEBUG` |
@@ -19,7 +19,11 @@ use std::time::Duration;
 use tracing::{Span, debug, error, info, info_span, warn};
 
 pub use self::call::{CallFuture, CallSpan, CallSpanLayer};
-use crate::{CarryRejection, Outcome, Rejection, circuit_breaker::TripReason};
+use crate::{
+    CarryRejection, Outcome, Rejection,
+    circuit_breaker::TripReason,
+    idempotency::{StorageKey, StoreError},
+};
 
 pub(crate) fn timed_out(name: &str, limit: Duration) {
     warn!({ field::LAYER } = name, { field::LIMIT_MS } = millis(limit), "call timed out");
@@ -38,6 +42,28 @@ pub(crate) fn rejected(rejection: &Rejection) {
         { field::ERROR_TYPE } = rejection.kind(),
         { field::RETRY_AFTER_MS } = rejection.retry_after().map(millis),
         "call rejected"
+    );
+}
+
+pub(crate) fn store_failed(name: &str, error: &StoreError, took: Duration) {
+    warn!(
+        { field::LAYER } = name,
+        { field::REASON } = %error,
+        { field::STORE_MS } = millis(took),
+        "a step of the store failed"
+    );
+}
+
+pub(crate) fn lease_lost(name: &str, key: StorageKey) {
+    warn!({ field::LAYER } = name, { field::KEY } = %key, "a lease ended before its run");
+}
+
+pub(crate) fn became_unknown(name: &str, key: StorageKey, fence: u64) {
+    error!(
+        { field::LAYER } = name,
+        { field::KEY } = %key,
+        { field::FENCE } = fence,
+        "nobody knows what became of an operation"
     );
 }
 

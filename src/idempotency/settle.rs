@@ -1,0 +1,139 @@
+//! What is owed to the store for a claim, and is paid however its run ends.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep},
+};
+
+use super::{Hold, Owner, StorageKey, Store, StoreError, Written, guard::count, layer::Shared};
+use crate::telemetry;
+
+/// A claim that may have been made and whose effect has not begun. Dropped, it is released in the
+/// background.
+pub(super) struct Unbegun<St: Store> {
+    shared: Arc<Shared<St>>,
+    key: StorageKey,
+    owner: Owner,
+    owes: bool,
+}
+
+impl<St: Store> Unbegun<St> {
+    pub(super) fn new(shared: Arc<Shared<St>>, key: StorageKey, owner: Owner) -> Self {
+        Self { shared, key, owner, owes: true }
+    }
+
+    /// There is nothing to release, or somebody else sees to it.
+    pub(super) fn begin(mut self) {
+        self.owes = false;
+    }
+}
+
+impl<St: Store> Drop for Unbegun<St> {
+    fn drop(&mut self) {
+        if self.owes {
+            let hold = Hold::new(self.key, self.owner, 0);
+            in_background(&self.shared, hold, Owed::Release);
+        }
+    }
+}
+
+/// How a claim is settled that is not completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owed {
+    /// Nothing began.
+    Release,
+    /// Something may have been done.
+    Abandon,
+    /// It has been settled, or the lease was lost and it is not ours to settle.
+    Nothing,
+}
+
+/// A claim under which a run is under way. Dropped, it is settled in the background by how far it had come.
+pub(super) struct Debt<St: Store> {
+    shared: Arc<Shared<St>>,
+    hold: Hold,
+    owes: AtomicU8,
+}
+
+impl<St: Store> Debt<St> {
+    pub(super) fn new(shared: Arc<Shared<St>>, hold: Hold) -> Self {
+        Self { shared, hold, owes: AtomicU8::new(Owed::Release as u8) }
+    }
+
+    /// Notes how it is to be settled from here on.
+    pub(super) fn owe(&self, owed: Owed) {
+        self.owes.store(owed as u8, Ordering::Release);
+    }
+
+    pub(super) fn owes(&self) -> Owed {
+        match self.owes.load(Ordering::Acquire) {
+            owed if owed == Owed::Release as u8 => Owed::Release,
+            owed if owed == Owed::Abandon as u8 => Owed::Abandon,
+            _ => Owed::Nothing,
+        }
+    }
+
+    /// Settles it, before the caller is answered: who asks again at once finds it so. What fails is
+    /// tried again in the background.
+    pub(super) async fn settle(&self) {
+        let owed = self.owes();
+        if step(&self.shared, self.hold, owed).await.is_ok() {
+            self.owe(Owed::Nothing);
+        }
+    }
+}
+
+impl<St: Store> Drop for Debt<St> {
+    fn drop(&mut self) {
+        in_background(&self.shared, self.hold, self.owes());
+    }
+}
+
+async fn step<St: Store>(
+    shared: &Shared<St>,
+    hold: Hold,
+    owed: Owed,
+) -> Result<Written, StoreError> {
+    let unknown_for = shared.config.unknown_for;
+    match owed {
+        Owed::Release => {
+            shared.step(shared.store.release(&hold.key, &hold.owner, unknown_for)).await
+        }
+        Owed::Abandon => {
+            let written = shared.step(shared.store.abandon(&hold, unknown_for)).await;
+            if let Ok(Written::Applied) = written {
+                count(&shared.counts.unknowns);
+                telemetry::became_unknown(shared.name(), hold.key, hold.fence);
+            }
+            written
+        }
+        Owed::Nothing => Ok(Written::Applied),
+    }
+}
+
+/// Settles a claim without anybody waiting for it, for as long as its lease lasts: after that the store
+/// knows by itself.
+fn in_background<St: Store>(shared: &Arc<Shared<St>>, hold: Hold, owed: Owed) {
+    if owed == Owed::Nothing {
+        return;
+    }
+    // Without a runtime the process is about to end, and the lease with it.
+    let Ok(runtime) = Handle::try_current() else { return };
+    let shared = Arc::clone(shared);
+    runtime.spawn(async move {
+        let end = Instant::now() + shared.config.lease;
+        let mut pause = Duration::from_millis(50);
+        while step(&shared, hold, owed).await.is_err() && Instant::now() + pause < end {
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    });
+}
