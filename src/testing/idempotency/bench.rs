@@ -223,6 +223,11 @@ impl<'a, F: Fixture> Bench<'a, F> {
         told("complete", self.store.complete(hold, self.completed(bytes), ttl).await)
     }
 
+    /// Completes with a result that is not kept.
+    pub(super) async fn complete_bare(&self, hold: &Hold, ttl: Duration) -> Checked<Written> {
+        told("complete", self.store.complete(hold, Completed::not_replayable(), ttl).await)
+    }
+
     pub(super) async fn release(&self, hold: &Hold, unknown_for: Duration) -> Checked<Written> {
         told("release", self.store.release(&hold.key, &hold.owner, unknown_for).await)
     }
@@ -290,7 +295,12 @@ impl<'a, F: Fixture> Bench<'a, F> {
     }
 
     /// That the key is free, by claiming it: under a fence larger than `last`, without anything previous.
-    pub(super) async fn expect_free(&self, when: &str, key: StorageKey, last: u64) -> Checked<Hold> {
+    pub(super) async fn expect_free(
+        &self,
+        when: &str,
+        key: StorageKey,
+        last: u64,
+    ) -> Checked<Hold> {
         let claim = claim_of(key);
         match self.claim(&claim).await? {
             Answer::Claimed { fence, previous: None } if fence > last => {

@@ -135,8 +135,60 @@ macro_rules! checks {
 checks! {
     shared {
         claims::an_absent_record_is_claimed,
+        claims::a_claim_in_flight_keeps_all_others_out,
+        claims::who_waits_is_told_since_when_and_for_how_long,
+        claims::its_owner_is_granted_a_claim_again,
+        claims::a_claim_again_has_a_new_lease,
+        claims::a_claim_again_after_its_lease_has_no_second_fence,
+        claims::its_owner_is_told_of_whom_it_took_over_again,
+        claims::its_owner_is_answered_as_others_once_it_is_done,
+        claims::another_request_is_told_what_the_key_was_used_for,
+        claims::a_key_that_is_free_again_takes_any_request,
+        claims::fences_grow_also_when_the_record_is_gone,
+        claims::an_unknown_operation_is_left_alone,
+        claims::a_take_over_has_a_new_fence_and_the_checkpoint,
+        claims::a_take_over_finds_only_what_is_unknown,
+        claims::what_was_taken_over_is_unknown_again_when_it_is_lost_or_released,
+        runs::a_started_run_is_unknown_when_its_lease_ends,
+        runs::a_reserved_run_leaves_no_trace_when_its_lease_ends,
+        runs::a_reserved_run_is_started_once_it_is_marked,
+        runs::a_mark_after_the_lease_is_stale_and_the_key_is_free,
+        runs::a_renewed_lease_ends_later_or_sooner,
+        runs::many_leases_are_renewed_at_once_and_answered_in_order,
+        runs::what_is_completed_is_replayed,
+        runs::completing_again_is_applied_and_keeps_the_first_result,
+        runs::a_result_that_is_not_kept_is_not_replayable,
+        runs::the_time_to_live_counts_from_completion,
+        runs::neither_a_replay_nor_a_repetition_prolongs_the_time_to_live,
+        runs::a_lapsed_run_cannot_be_completed,
+        runs::what_is_released_is_free,
+        runs::what_is_abandoned_is_unknown_until_its_retention_ends,
+        runs::the_retention_counts_from_the_end_of_the_lease,
+        runs::every_key_leaves_its_flight_when_its_worker_is_gone,
+        stale::a_stale_hold_changes_nothing_in_flight,
+        stale::a_stale_mark_does_not_start_a_reserved_run,
+        stale::who_was_taken_over_changes_nothing,
+        stale::nothing_changes_what_is_completed,
+        stale::a_hold_of_what_is_gone_makes_no_record,
+        stale::a_hold_of_what_is_unknown_is_over,
+        stale::who_comes_back_after_a_resolution_changes_nothing,
+        stale::keys_do_not_touch_each_other,
+        operators::an_operation_resolved_as_done_is_replayed,
+        operators::an_operation_resolved_as_never_done_is_free,
+        operators::only_what_is_unknown_under_the_fence_is_resolved,
+        bytes::payloads_come_back_byte_for_byte,
+        bytes::times_may_be_as_long_as_a_century,
+        crowds::of_many_claims_at_once_one_is_granted,
+        crowds::of_many_take_overs_at_once_one_is_granted,
+        crowds::one_owner_at_once_has_one_fence,
+        crowds::no_two_hold_a_key_at_once_and_no_fence_is_given_twice,
+        crowds::an_effect_happens_once_and_all_are_told_of_it,
+        crowds::of_a_zombie_and_its_heir_the_heir_completes,
     }
     alone {
+        operators::unknown_operations_are_listed_page_by_page,
+        operators::a_sweep_is_bounded_and_touches_only_what_is_over,
+        bytes::keys_owners_and_fingerprints_may_be_any_bytes,
     }
 }
 
@@ -166,11 +218,7 @@ pub async fn check_one<F: Fixture>(fixture: &F, name: &str) -> Report {
     Report::new(vec![find(fixture, name, None).await])
 }
 
-async fn find<F: Fixture>(
-    fixture: &F,
-    name: &'static str,
-    shared: Option<F::Store>,
-) -> Finding {
+async fn find<F: Fixture>(fixture: &F, name: &'static str, shared: Option<F::Store>) -> Finding {
     for attempt in 0..ATTEMPTS {
         let unit = fixture.unit().saturating_mul(1 << attempt);
         let attempt = caught(async {
