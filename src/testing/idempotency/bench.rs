@@ -130,17 +130,11 @@ impl<'a, F: Fixture> Bench<'a, F> {
         Completed::replayable(self.payload(bytes), bytes.len())
     }
 
-    fn previous(&self, previous: &Previous<PayloadOf<F>>) -> Previous<Vec<u8>> {
-        let checkpoint = previous.checkpoint.as_ref().map(|payload| self.bytes(payload));
-        Previous::new(previous.fence, checkpoint)
-    }
-
     pub(super) fn answer(&self, answer: &Answer<PayloadOf<F>>) -> Answer<Vec<u8>> {
         match answer {
-            Answer::Claimed { fence, previous } => Answer::Claimed {
-                fence: *fence,
-                previous: previous.as_ref().map(|previous| self.previous(previous)),
-            },
+            Answer::Claimed { fence, previous } => {
+                Answer::Claimed { fence: *fence, previous: previous.clone() }
+            }
             Answer::InFlight { since, lease_left } => {
                 Answer::InFlight { since: *since, lease_left: *lease_left }
             }
@@ -211,7 +205,7 @@ impl<'a, F: Fixture> Bench<'a, F> {
     }
 
     pub(super) async fn checkpoint(&self, hold: &Hold, bytes: &[u8]) -> Checked<Written> {
-        told("checkpoint", self.store.checkpoint(hold, self.payload(bytes)).await)
+        told("checkpoint", self.store.checkpoint(hold, bytes.to_vec()).await)
     }
 
     pub(super) async fn complete(
