@@ -3,7 +3,8 @@
 //! Remote calls hang, fail, half-succeed and fail together. These layers wrap any [`tower::Service`],
 //! an HTTP or gRPC client above all, and contain that: [timeout], [retry] with a [budget],
 //! [circuit breaker](circuit_breaker) and [bulkhead]. [`Stack`] puts them together in the one right
-//! order, and [`http`] makes them at home around HTTP and gRPC clients and servers.
+//! order, and [`http`] makes them at home around HTTP and gRPC clients and servers. In front of a
+//! handler an [idempotency] guard makes a repeated request have the effect of one.
 //!
 //! [`tower::Service`]: tower_service::Service
 //!
@@ -51,6 +52,7 @@
 //! | `hyper` | recognises requests that hyper's client is proven not to have had processed |
 //! | `tonic` | [`http::grpc`]: a stack around a channel, and `tonic::Status` for a rejection |
 //! | `reqwest` | `http::reqwest`: the adapter for `reqwest::Client` |
+//! | `redb`, `redis`, `postgres` | [`idempotency::store`]: records that outlive the process; `redb` needs Rust 1.90, `redis` 1.88 |
 //! | `test-util` | [`testing`](https://docs.rs/buttress/latest/buttress/testing/): the contract kit, the cancel harness, a scripted service |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

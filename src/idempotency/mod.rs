@@ -1,4 +1,159 @@
 //! Makes a repeated request have the effect of one.
+//!
+//! Put it in front of a handler whose effect must not happen twice, such as a payment, and whose callers retry.
+//! What is safe to repeat as it is needs none, and a handler that only reads has no use for one.
+//!
+//! ```
+//! use buttress::{
+//!     Error,
+//!     idempotency::{Found, IdempotencyLayer, Key, store::MemoryStore},
+//! };
+//! use std::convert::Infallible;
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A request is a key and an amount, which make it the same request.
+//! type Payment = (&'static str, u64);
+//! let guard = IdempotencyLayer::by_fn(
+//!     MemoryStore::new(),
+//!     |payment: &Payment| Ok(Found::Key(Key::new(payment.0)?)),
+//!     |payment: &Payment, request| request.part(payment.1.to_be_bytes()),
+//! );
+//! let guard = guard.single_tenant().build()?;
+//!
+//! let charge = service_fn(|payment: Payment| async move {
+//!     Ok::<_, Error<Infallible>>(format!("charged {}", payment.1))
+//! });
+//! let service = ServiceBuilder::new().layer(&guard).service(charge);
+//! assert_eq!(service.clone().oneshot(("k1", 42)).await?, "charged 42");
+//! assert_eq!(service.oneshot(("k1", 42)).await?, "charged 42");
+//! assert_eq!((guard.guard().counts().claims, guard.guard().counts().replays), (1, 1));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! In front of an HTTP handler, with settings of one's own:
+//!
+#![cfg_attr(feature = "http", doc = "```")]
+#![cfg_attr(not(feature = "http"), doc = "```ignore")]
+//! use buttress::{
+//!     Stack,
+//!     bulkhead::BulkheadLayer,
+//!     http::ServerLayer,
+//!     idempotency::{IdempotencyLayer, store::MemoryStore},
+//! };
+//! use http::Request;
+//! use std::time::Duration;
+//!
+//! // What authentication found out, and put among the extensions.
+//! #[derive(Clone)]
+//! struct Account(String);
+//!
+//! let guard = IdempotencyLayer::http(MemoryStore::new())
+//!     .scope(|request: &Request<String>| {
+//!         request.extensions().get::<Account>().map_or_else(String::new, |account| account.0.clone())
+//!     })
+//!     .wait_for_duplicates(Duration::from_secs(10))
+//!     .ttl(Duration::from_secs(48 * 60 * 60))
+//!     .build()?;
+//! let operator = guard.guard();
+//! let server = ServerLayer::new(Stack::new().bulkhead(BulkheadLayer::default())).outside(guard);
+//! # let _ = (server, operator);
+//! # Ok::<(), buttress::ConfigError>(())
+//! ```
+//!
+//! # What is promised
+//!
+//! An operation is what a key stands for in its scope, for its method and route. It is run once, or else it
+//! is *unknown*, which is said and never glossed over. To do exactly once what happens somewhere else cannot be
+//! had: a process can die between the effect and its record. What can be had is at most once, with the
+//! doubtful cases named; and exactly once where the effect and the record are committed in one transaction
+//! ([`transactional`](IdempotencyBuilder::transactional)).
+//!
+//! | a request finds | it is answered |
+//! |---|---|
+//! | nothing | by the service, whose response is recorded before anybody sees it |
+//! | the same request, done | the recorded response |
+//! | the same request, under way | [`InFlight`](crate::IdempotencyReason::InFlight), with a time to come back; or it waits |
+//! | the same request, done, with a response that could not be kept | [`NotReplayable`](crate::IdempotencyReason::NotReplayable) |
+//! | another request with its key | [`Mismatch`](crate::IdempotencyReason::Mismatch) |
+//! | that nobody knows what became of it | [`Unknown`](crate::IdempotencyReason::Unknown), with no time to come back |
+//! | a store that is down or full | [`StoreUnavailable`](crate::IdempotencyReason::StoreUnavailable), [`Full`](crate::IdempotencyReason::Full) |
+//!
+//! What becomes of a run:
+//!
+//! | the service | the record |
+//! |---|---|
+//! | answers, whatever it answers | completed: the answer is given again |
+//! | answers with the mark `NotStarted` (HTTP) | released: the key is free |
+//! | is not asked, for a layer of this crate beneath refuses (open, full, limited, late) | released |
+//! | fails, panics, is dropped, runs into a limit | unknown |
+//!
+//! A rejection of a layer beneath is believed, so the service beneath the guard must not return those of clients that it
+//! called itself as its own error: turn them into a response, or into another error.
+//!
+//! # Leases and fences
+//!
+//! A claim gives its owner a lease, by the store's clock, which is renewed after each third of it while the
+//! run goes on; what ends within 10 s is never renewed. A process that dies leaves its keys blocked until their leases
+//! end, and then unknown. A process that was only paused comes back after its lease has ended, and believes
+//! that it still has it: whatever it then writes is refused by its *fence*, a number that grows with each claim of a
+//! key. Hand the fence on ([`Run::fence`]) to what can refuse by it, too.
+//!
+//! With [`reserve_first`](IdempotencyBuilder::reserve_first) a process that dies before it began leaves nothing
+//! behind; that costs a third trip to the store for each run.
+//!
+//! # Unknown operations
+//!
+//! They are never silently run again. By default they are left to an operator: [`Guard::unknown`] lists them,
+//! [`Guard::resolve`] says what became of them. A route may say what else is done:
+//! [`reconcile`](IdempotencyBuilder::reconcile) asks a function, [`rerun`](IdempotencyBuilder::rerun) declares that the effect is
+//! idempotent or keyed, [`resume`](IdempotencyBuilder::resume) goes on from a checkpoint.
+//!
+//! A function that reconciles may say *never* only after it has made the effect impossible. This is how
+//! it goes wrong otherwise: the worker is paused just before it charges; its lease ends; the function looks, sees
+//! no charge, and says *never*; the request is run again and charges; the worker wakes up, and charges.
+//! So take the [child key](Run::child_key) or raise the [fence](Run::fence) where the charge is made, before you
+//! look.
+//!
+//! # Detached runs
+//!
+//! A run is a task of its own, under the span of the caller that it began for. It needs a tokio runtime, and a
+//! service, request and response that are `Send + 'static`. Who leaves ends the waiting and not the run. Its limit
+//! ([`run_limit`](IdempotencyBuilder::run_limit)) stands in place of the caller's deadline, which limits the wait.
+//! Runs are counted and bounded ([`max_runs`](IdempotencyBuilder::max_runs)). A process that shuts down
+//! calls [`Guard::close`], and then waits for [`Guard::drained`].
+//!
+//! # Readiness
+//!
+//! Always ready: what comes twice never reaches the service. A run drives a clone of the service to readiness.
+//!
+//! # Clone
+//!
+//! The runs, leases and counts belong to the layer; the records to the store.
+//!
+//! # Cancellation
+//!
+//! Dropped before the claim, the call leaves no trace. Dropped while it is claimed, what was claimed is released
+//! in the background. After that the run goes on, and its result is recorded. A run that is dropped itself, with its
+//! runtime, is unknown.
+//!
+//! # Errors
+//!
+//! [`IdempotencyRefused`](crate::IdempotencyRefused), with the reason; the errors of the service of a run as they are; a
+//! panic of the service, once its operation has been noted as unknown.
+//!
+//! # Order
+//!
+//! Inside authentication, for a key belongs to whoever was authenticated; outside limits, since a duplicate
+//! should take no slot; outside retries of the handler's own.
+//!
+//! # Telemetry
+//!
+//! [`Guard::counts`]: claims, replays, conflicts, mismatches, unknowns, lost leases, and what the store took. `WARN` for a
+//! refusal, a lost lease, a step of the store that failed; `ERROR` for an operation that became unknown, with
+//! its storage key and fence.
 
 mod call;
 mod fingerprint;
