@@ -16,6 +16,9 @@ use super::{Fingerprint, Owner, ScopeId, StorageKey};
 use crate::BoxError;
 
 pub(crate) mod machine;
+mod memory;
+
+pub use self::memory::{MemoryStore, MemoryStoreBuilder};
 
 /// Keeps the records of operations, and decides who runs them.
 ///
