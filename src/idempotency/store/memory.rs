@@ -22,8 +22,8 @@ use self::{
     usage::{Limits, Usage},
 };
 use super::{
-    Answer, Claim, Completed, Hold, Previous, Resolution, Store, StoreError, UnknownOperation,
-    Written, machine,
+    Answer, Claim, Completed, Hold, Resolution, Store, StoreError, UnknownOperation, Written,
+    machine,
 };
 use crate::{ConfigError, idempotency::StorageKey, waiters::lock};
 
@@ -288,10 +288,7 @@ impl<P: Clone + Send + Sync + 'static> Store for MemoryStore<P> {
 
     async fn claim(&self, claim: &Claim) -> Result<Answer<P>, StoreError> {
         Ok(match self.inner.claim(claim)? {
-            Answer::Claimed { fence, previous } => Answer::Claimed {
-                fence,
-                previous: previous.map(|lost| Previous::new(lost.fence, lost.checkpoint.map(own))),
-            },
+            Answer::Claimed { fence, previous } => Answer::Claimed { fence, previous },
             Answer::InFlight { since, lease_left } => Answer::InFlight { since, lease_left },
             Answer::Replay(payload) => Answer::Replay(own(payload)),
             Answer::NotReplayable => Answer::NotReplayable,
@@ -313,12 +310,15 @@ impl<P: Clone + Send + Sync + 'static> Store for MemoryStore<P> {
         holds.iter().map(|hold| written(renew(hold))).collect()
     }
 
-    async fn checkpoint(&self, hold: &Hold, checkpoint: P) -> Result<Written, StoreError> {
-        let checkpoint = Arc::new(checkpoint);
-        let kept = Arc::clone(&checkpoint);
-        let step = self
-            .inner
-            .step(&hold.key, |entry, now| machine::checkpoint(&mut entry.slot, hold, kept, now));
+    async fn checkpoint(&self, hold: &Hold, checkpoint: Vec<u8>) -> Result<Written, StoreError> {
+        let size = self.inner.usage.capped(checkpoint.len());
+        let step = self.inner.step(&hold.key, |entry, now| {
+            let written = machine::checkpoint(&mut entry.slot, hold, checkpoint, now);
+            if written == Written::Applied {
+                entry.kept = entry.kept.max(size);
+            }
+            written
+        });
         written(step)
     }
 

@@ -98,9 +98,8 @@ impl<P> Shard<P> {
     /// What the record keeps, shared.
     pub(super) fn payload(&self, at: usize) -> Option<Arc<P>> {
         match &self.entries[at].slot.as_ref()?.state {
-            State::InFlight { checkpoint: kept, .. }
-            | State::Completed { payload: kept }
-            | State::Unknown { checkpoint: kept } => kept.clone(),
+            State::Completed { payload } => payload.clone(),
+            State::InFlight { .. } | State::Unknown { .. } => None,
         }
     }
 
