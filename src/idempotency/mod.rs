@@ -8,6 +8,8 @@ mod request;
 mod run;
 pub mod store;
 
+#[cfg(feature = "http")]
+pub(crate) use self::record::{judge_error, nothing_began};
 pub use self::{
     fingerprint::{Digests, Fingerprint},
     key::{InvalidKey, Key, Owner, ScopeId, StorageKey},
