@@ -151,6 +151,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn what_is_encoded_is_decoded_as_it_was(envelope in envelopes()) {
             let bytes = encoded(&envelope, usize::MAX).unwrap();
