@@ -217,7 +217,7 @@ mod http {
     fn bodies_are_what_the_bodies_in_them_are() {
         const fn body<T: Send + Sync + Unpin + Debug>() {}
         body::<ResponseBody<String>>();
-        body::<ServerBody<String>>();
+        body::<ServerBody<ResponseBody<String>>>();
         body::<ReplayBody<String>>();
         const fn sends<T: Send>() {}
         sends::<CallEnd>();

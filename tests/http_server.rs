@@ -240,7 +240,7 @@ async fn without_trust_nothing_is_read() {
 
 // What a caller is answered.
 
-type Served = Response<ServerBody<Body>>;
+type Served = Response<ServerBody<ResponseBody<Body>>>;
 
 /// Whether this is what a caller reads of a refusal: of its protocol, and well-formed.
 async fn read(protocol: Protocol, response: Served) -> (u16, Option<String>, Option<String>) {

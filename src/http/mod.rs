@@ -129,6 +129,7 @@ mod classify;
 mod client;
 pub mod grpc;
 mod head;
+pub mod idempotency;
 pub mod replay;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;

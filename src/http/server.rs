@@ -53,6 +53,21 @@
 //! | `RateLimited` | 429 | 8 | with the next token |
 //! | `NotReady` | 503 | 14 | |
 //! | `TimedOut`, `DeadlineExceeded` | 504 | 4 | |
+//! | `Idempotency`: `KeyMissing`, `KeyMalformed` | 400 | 3 | |
+//! | `Idempotency`: `BodyTooLarge` | 413 | 8 | |
+//! | `Idempotency`: `BodyIncomplete` | 408 | 4 | |
+//! | `Idempotency`: `Mismatch` | 422 | 3 | |
+//! | `Idempotency`: `InFlight` | 409 | 10 | as the guard says |
+//! | `Idempotency`: `NotReplayable`, `Unknown` | 409 | 9 | |
+//! | `Idempotency`: `StoreUnavailable`, `Full` | 503 | 14 | after 1 s |
+//!
+//! The `type` of a problem document is `about:blank`, and for each reason of the
+//! [idempotency guard](crate::idempotency) a URL of its own,
+//! `https://docs.rs/buttress/latest/buttress/idempotency/#idempotency_unknown` for example: of the two kinds of
+//! 409 only the one with a `Retry-After` may be sent again.
+//!
+//! A refusal that means that the handler was not asked has the extension
+//! [`NotStarted`](super::idempotency::NotStarted): an idempotency guard around such a server then frees the key.
 //!
 //! # What a caller is believed
 //!
@@ -121,10 +136,10 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
 use tokio::time::Instant;
-use tower_layer::Layer;
+use tower_layer::{Layer, Stack as Layers};
 use tower_service::Service;
 
-use super::{ResponseBody, wire};
+use super::{BodyError, wire};
 use crate::{
     Attempt, Error, Stack,
     stack::{Empty, ServerEdge},
@@ -188,8 +203,9 @@ impl<T, R, B, K, A, C> ServerLayer<ServerStack<T, R, B, K, A, C>> {
 }
 
 impl<L> ServerLayer<L> {
-    /// Any other layer around each handler. Its services are asked for a
-    /// `Response<ResponseBody<_>>`, with an error of [`Error<Infallible>`].
+    /// Any other layer around each handler. Its services are asked for a `Response<B>` with a body of [`Bytes`] whose
+    /// error is a [`BodyError`], as that of a [`ResponseBody`](super::ResponseBody) is, and for an error
+    /// of [`Error<Infallible>`].
     pub fn around(layer: L) -> Self {
         let config = Config {
             trust: Trust::Inbound,
@@ -201,6 +217,15 @@ impl<L> ServerLayer<L> {
             malformed: Arc::default(),
         };
         Self { stack: layer, config: Arc::new(config) }
+    }
+
+    /// Puts a layer around the stack, and inside of what the server does itself: the request's deadline is ambient
+    /// there, and its rejections are answered. So an idempotency guard stands outside of the bulkhead, and a
+    /// duplicate takes no slot. Said again, the last one stands outermost.
+    ///
+    /// Its services are asked for what those of [`around`](Self::around) are.
+    pub fn outside<G>(self, layer: G) -> ServerLayer<Layers<L, G>> {
+        ServerLayer { stack: Layers::new(self.stack, layer), config: self.config }
     }
 
     fn set(mut self, set: impl FnOnce(&mut Config)) -> Self {
@@ -305,10 +330,10 @@ impl<S, H: tonic::server::NamedService> tonic::server::NamedService for Server<S
     const NAME: &'static str = H::NAME;
 }
 
-impl<S, H, B, R> Service<Request<B>> for Server<S, H>
+impl<S, H, B, R, E> Service<Request<B>> for Server<S, H>
 where
-    S: Service<Request<B>, Response = Response<ResponseBody<R>>, Error = Error<Infallible>>,
-    R: Body<Data = Bytes>,
+    S: Service<Request<B>, Response = Response<R>, Error = Error<Infallible>>,
+    R: Body<Data = Bytes, Error = BodyError<E>>,
 {
     type Response = Response<ServerBody<R>>;
     type Error = Infallible;

@@ -94,7 +94,9 @@ impl Key {
                 return Err(InvalidKey::TooLong);
             }
         }
-        match rest.as_str().trim_start_matches([' ', '\t']).bytes().next() {
+        let rest = rest.as_str().trim_start_matches([' ', '\t']);
+        match rest.bytes().next() {
+            Some(b';') if is_list(rest) => Err(InvalidKey::Repeated),
             None | Some(b';') => Self::new(key),
             Some(b',') => Err(InvalidKey::Repeated),
             Some(_) => Err(InvalidKey::Malformed),
@@ -105,6 +107,22 @@ impl Key {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether another item comes after these parameters, in which a quoted comma is none.
+fn is_list(parameters: &str) -> bool {
+    let (mut quoted, mut escaped) = (false, false);
+    parameters.bytes().any(|byte| {
+        let literal = std::mem::take(&mut escaped);
+        match byte {
+            _ if literal => {}
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            b',' => return !quoted,
+            _ => {}
+        }
+        false
+    })
 }
 
 impl fmt::Debug for Key {

@@ -173,6 +173,8 @@ mod task;
 mod unknown;
 mod waiting;
 
+#[cfg(feature = "http")]
+pub(crate) use self::record::{judge_error, nothing_began};
 pub use self::{
     fingerprint::{Digests, Fingerprint},
     future::ResponseFuture,

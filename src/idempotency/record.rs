@@ -76,16 +76,21 @@ impl<P, R> Kept<P, R> {
 /// own [timeout](crate::timeout) beneath too.
 pub(crate) fn judge_error<E: CarryRejection>(error: &E) -> Verdict {
     match error.rejection() {
-        Some(
-            Rejection::CircuitOpen(_)
-            | Rejection::BulkheadFull(_)
-            | Rejection::QueueTimedOut(_)
-            | Rejection::RateLimited(_)
-            | Rejection::DeadlineExceeded(_),
-        ) => Verdict::NotStarted,
+        Some(rejection) if nothing_began(rejection) => Verdict::NotStarted,
+        _ => Verdict::Unknown,
+    }
+}
+
+/// Whether a rejection means that the service was not called, unless a retry beneath had called it before.
+pub(crate) fn nothing_began(rejection: &Rejection) -> bool {
+    match rejection {
+        Rejection::CircuitOpen(_)
+        | Rejection::BulkheadFull(_)
+        | Rejection::QueueTimedOut(_)
+        | Rejection::RateLimited(_)
+        | Rejection::DeadlineExceeded(_) => true,
         // A retry whose service did not become ready again had called it before.
-        Some(Rejection::TimedOut(_) | Rejection::NotReady(_) | Rejection::Idempotency(_))
-        | None => Verdict::Unknown,
+        Rejection::TimedOut(_) | Rejection::NotReady(_) | Rejection::Idempotency(_) => false,
     }
 }
 

@@ -9,18 +9,24 @@ use super::{Config, ServerBody};
 use crate::{
     Hop, IdempotencyReason, Rejection,
     http::{
-        ResponseBody, head,
+        head,
+        idempotency::NotStarted,
         wire::{self, Code},
     },
+    idempotency::nothing_began,
 };
+
+/// Where each reason of the idempotency guard is explained, by its name.
+const REASONS: &str = "https://docs.rs/buttress/latest/buttress/idempotency/#";
 
 /// The response to a request, with the signal not to retry above where it belongs.
 pub(super) fn answer<R>(
     config: &Config,
     grpc: bool,
     hop: Hop,
-    result: Result<Response<ResponseBody<R>>, Rejection>,
+    result: Result<Response<R>, Rejection>,
 ) -> Response<ServerBody<R>> {
+    let spent = hop.retries_exhausted() || hop.told_to_stop();
     // A refusal of our own layers is no reason not to ask another instance.
     let (mut response, grpc, signal) = match result {
         Ok(response) => {
@@ -29,10 +35,14 @@ pub(super) fn answer<R>(
         }
         Err(rejection) => {
             let late = matches!(rejection, Rejection::TimedOut(_) | Rejection::DeadlineExceeded(_));
-            (refusal(config, grpc, &rejection), grpc, late)
+            let mut refusal = refusal(config, grpc, &rejection);
+            // A retry may have asked the handler before it was itself refused.
+            if nothing_began(&rejection) && !spent {
+                refusal.extensions_mut().insert(NotStarted);
+            }
+            (refusal, grpc, late)
         }
     };
-    let spent = hop.retries_exhausted() || hop.told_to_stop();
     if signal && spent && has_failed(grpc, &response) {
         let headers = response.headers_mut();
         if grpc {
@@ -70,7 +80,7 @@ fn refusal<R>(config: &Config, grpc: bool, rejection: &Rejection) -> Response<Se
             headers.insert(wire::PUSHBACK, pushback_value(again));
         }
     } else {
-        response = Response::new(ServerBody::problem(problem(status, rejection.kind())));
+        response = Response::new(ServerBody::problem(problem(status, rejection)));
         *response.status_mut() = status;
         let headers: &mut HeaderMap = response.headers_mut();
         let kind = HeaderValue::from_static("application/problem+json");
@@ -91,10 +101,16 @@ pub(super) fn write_status(fields: &mut HeaderMap, rejection: &Rejection) {
 
 /// A problem document of RFC 9457. All that goes into it is made of fixed words, so nothing has to be
 /// escaped, and no name of a layer reaches a caller.
-fn problem(status: StatusCode, kind: &'static str) -> Bytes {
+fn problem(status: StatusCode, rejection: &Rejection) -> Bytes {
+    let kind = rejection.kind();
+    // Two problems may share a status and ask for different things: 409 is also what must not be retried.
+    let (base, fragment) = match rejection {
+        Rejection::Idempotency(_) => (REASONS, kind),
+        _ => ("about:blank", ""),
+    };
     let title = status.canonical_reason().unwrap_or("Refused");
     let code = status.as_u16();
-    format!(r#"{{"type":"about:blank","title":"{title}","status":{code},"reason":"{kind}"}}"#)
+    format!(r#"{{"type":"{base}{fragment}","title":"{title}","status":{code},"reason":"{kind}"}}"#)
         .into()
 }
 
@@ -138,6 +154,14 @@ fn come_back(rejection: &Rejection) -> Option<Duration> {
     match rejection {
         // How long calls take is not known here; a second is the least that `Retry-After` can say.
         Rejection::BulkheadFull(_) | Rejection::QueueTimedOut(_) => Some(Duration::from_secs(1)),
+        Rejection::Idempotency(refused) => match refused.reason() {
+            IdempotencyReason::InFlight => refused.retry_after(),
+            IdempotencyReason::StoreUnavailable | IdempotencyReason::Full => {
+                Some(Duration::from_secs(1))
+            }
+            // With it, clients would take a 409 or a 400 for what passes by itself.
+            _ => None,
+        },
         rejection => rejection.retry_after(),
     }
 }

@@ -10,13 +10,11 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::answer::write_status;
-use crate::{
-    Hop,
-    http::{BodyError, ResponseBody},
-};
+use crate::{Hop, http::BodyError};
 
 pin_project! {
-    /// The body of a server's response: the handler's, or why the handler was not asked.
+    /// The body of a server's response: `B`, which is what the stack around the handler answers with, or why the
+    /// handler was not asked.
     pub struct ServerBody<B> {
         #[pin]
         kind: Kind<B>,
@@ -28,13 +26,13 @@ pin_project! {
     enum Kind<B> {
         // What is found out while the body is produced comes too late for the head. It is still kept
         // apart from other requests that are served on the same thread.
-        Handler { #[pin] body: ResponseBody<B>, hop: Hop, grpc: bool },
+        Handler { #[pin] body: B, hop: Hop, grpc: bool },
         Problem { document: Option<Bytes> },
     }
 }
 
 impl<B> ServerBody<B> {
-    pub(super) fn handler(body: ResponseBody<B>, hop: Hop, grpc: bool) -> Self {
+    pub(super) fn handler(body: B, hop: Hop, grpc: bool) -> Self {
         Self { kind: Kind::Handler { body, hop, grpc } }
     }
 
@@ -44,9 +42,12 @@ impl<B> ServerBody<B> {
     }
 }
 
-impl<B: Body<Data = Bytes>> Body for ServerBody<B> {
+impl<B, E> Body for ServerBody<B>
+where
+    B: Body<Data = Bytes, Error = BodyError<E>>,
+{
     type Data = Bytes;
-    type Error = BodyError<B::Error>;
+    type Error = BodyError<E>;
 
     fn poll_frame(
         self: Pin<&mut Self>,
@@ -95,7 +96,7 @@ impl<B> Default for ServerBody<B> {
     }
 }
 
-impl<B> fmt::Debug for ServerBody<B> {
+impl<B: fmt::Debug> fmt::Debug for ServerBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Handler { body, .. } => f.debug_tuple("ServerBody").field(body).finish(),

@@ -7,9 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
 use http::Response;
-use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
@@ -17,7 +15,6 @@ use super::{Config, Inbound, ServerBody, answer};
 use crate::{
     DeadlineExceeded, Error, Hop, Rejection, TimedOut,
     deadline::{self, enter_received, narrow, poll_timer},
-    http::ResponseBody,
     telemetry,
 };
 
@@ -67,8 +64,7 @@ impl<F> ServerFuture<F> {
 
 impl<F, R> Future for ServerFuture<F>
 where
-    F: Future<Output = Result<Response<ResponseBody<R>>, Error<Infallible>>>,
-    R: Body<Data = Bytes>,
+    F: Future<Output = Result<Response<R>, Error<Infallible>>>,
 {
     type Output = Result<Response<ServerBody<R>>, Infallible>;
 

@@ -1,0 +1,148 @@
+//! The body behind the guard: whole, as it comes, or as far as it came.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+pin_project! {
+    /// The body of a request or a response on the other side of the guard: what was read of the body `B`, and then
+    /// what is left of it.
+    ///
+    /// It is `Unpin` when `B` is. Empty by default.
+    pub struct GuardedBody<B>
+    where
+        B: Body,
+    {
+        // What was read, in two pieces, so that the frame that was too much for the cap need not be copied.
+        first: Bytes,
+        second: Bytes,
+        #[pin]
+        rest: Rest<B>,
+    }
+}
+
+pin_project! {
+    #[project = RestProj]
+    enum Rest<B>
+    where
+        B: Body,
+    {
+        // Nothing was read of it.
+        Untouched { #[pin] body: B },
+        // It was pinned to be read, and cannot move any more.
+        Begun { body: Pin<Box<B>> },
+        // It broke off; `None` when that has been said.
+        Broken { error: Option<B::Error> },
+        // It was read to its end; `None` if it had no trailers, and when they have been given.
+        Ended { trailers: Option<Box<HeaderMap>> },
+    }
+}
+
+impl<B: Body> GuardedBody<B> {
+    /// A body of which nothing has been read.
+    pub fn new(body: B) -> Self {
+        Self::made(Bytes::new(), Bytes::new(), Rest::Untouched { body })
+    }
+
+    pub(super) fn whole(data: Bytes, trailers: Option<HeaderMap>) -> Self {
+        let trailers = trailers.map(Box::new);
+        Self::made(data, Bytes::new(), Rest::Ended { trailers })
+    }
+
+    /// What was read of a body, the frame that was too much, and then the body.
+    pub(super) fn begun(data: Bytes, over: Bytes, body: Pin<Box<B>>) -> Self {
+        Self::made(data, over, Rest::Begun { body })
+    }
+
+    pub(super) fn broken(data: Bytes, error: B::Error) -> Self {
+        Self::made(data, Bytes::new(), Rest::Broken { error: Some(error) })
+    }
+
+    fn made(first: Bytes, second: Bytes, rest: Rest<B>) -> Self {
+        Self { first, second, rest }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for GuardedBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.project();
+        for read in [this.first, this.second] {
+            if !read.is_empty() {
+                return Poll::Ready(Some(Ok(Frame::data(std::mem::take(read)))));
+            }
+        }
+        match this.rest.project() {
+            RestProj::Untouched { body } => body.poll_frame(cx),
+            RestProj::Begun { body } => body.as_mut().poll_frame(cx),
+            RestProj::Broken { error } => Poll::Ready(error.take().map(Err)),
+            RestProj::Ended { trailers } => {
+                Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let read = self.first.is_empty() && self.second.is_empty();
+        read && match &self.rest {
+            Rest::Untouched { body } => body.is_end_stream(),
+            Rest::Begun { body } => body.is_end_stream(),
+            Rest::Broken { error } => error.is_none(),
+            Rest::Ended { trailers } => trailers.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let read = (self.first.len() as u64).saturating_add(self.second.len() as u64);
+        let rest = match &self.rest {
+            Rest::Untouched { body } => body.size_hint(),
+            Rest::Begun { body } => body.size_hint(),
+            // With its length in the head, what breaks off or has trailers could not say so over HTTP/1.
+            Rest::Broken { error: Some(_) } | Rest::Ended { trailers: Some(_) } => {
+                SizeHint::default()
+            }
+            Rest::Broken { error: None } | Rest::Ended { trailers: None } => {
+                SizeHint::with_exact(0)
+            }
+        };
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(read));
+        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(read)) {
+            hint.set_upper(upper);
+        }
+        hint
+    }
+}
+
+impl<B: Body> Default for GuardedBody<B> {
+    fn default() -> Self {
+        Self::whole(Bytes::new(), None)
+    }
+}
+
+impl<B: Body> fmt::Debug for GuardedBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rest = match &self.rest {
+            Rest::Untouched { .. } | Rest::Begun { .. } => "streaming",
+            Rest::Broken { .. } => "broken",
+            Rest::Ended { .. } => "whole",
+        };
+        // Only its length: what callers send and are answered is not for logs.
+        f.debug_struct("GuardedBody")
+            .field("read", &self.first.len().saturating_add(self.second.len()))
+            .field("rest", &rest)
+            .finish()
+    }
+}

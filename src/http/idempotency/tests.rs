@@ -1,0 +1,345 @@
+use std::{
+    collections::HashSet,
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::stream;
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Full, StreamBody};
+use proptest::{collection::vec, prelude::*};
+use tokio::time::{Instant, advance};
+
+use super::*;
+use crate::{
+    IdempotencyReason,
+    idempotency::{Digests, Fingerprint, Hold, Owner, ReadRequest, Run, StorageKey},
+};
+
+type Pieces = Result<Frame<Bytes>, &'static str>;
+
+fn body(
+    pieces: Vec<Pieces>,
+) -> impl Body<Data = Bytes, Error = &'static str> + Send + Unpin + 'static {
+    StreamBody::new(stream::iter(pieces))
+}
+
+fn data(bytes: impl Into<Bytes>) -> Pieces {
+    Ok(Frame::data(bytes.into()))
+}
+
+fn fields(lines: &[(&str, &str)]) -> HeaderMap {
+    let line = |(name, value): &(&str, &str)| {
+        (name.parse::<HeaderName>().unwrap(), value.parse::<HeaderValue>().unwrap())
+    };
+    let mut fields = HeaderMap::new();
+    for (name, value) in lines.iter().map(line) {
+        fields.append(name, value);
+    }
+    fields
+}
+
+async fn read_by<B>(
+    reader: &ReadHttp,
+    request: Request<B>,
+) -> Result<(Request<GuardedBody<B>>, Fingerprint), IdempotencyReason>
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Send,
+{
+    let (request, digests) = reader.read(request, Digests::new(&[])).await?;
+    Ok((request, digests.finish().current))
+}
+
+async fn fingerprint<B>(request: Request<B>) -> Fingerprint
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Send,
+{
+    read_by(&ReadHttp::new(), request).await.map(|(_, fingerprint)| fingerprint).unwrap()
+}
+
+/// What a request consists of.
+#[derive(Clone, Debug)]
+struct Parts {
+    method: &'static str,
+    uri: String,
+    kinds: Vec<String>,
+    body: Vec<u8>,
+    trailers: Vec<(&'static str, String)>,
+}
+
+impl Parts {
+    fn some() -> Self {
+        Self {
+            method: "POST",
+            uri: "/pay/me?a=b".to_owned(),
+            kinds: vec!["application/json".to_owned()],
+            body: b"{\"amount\":100}".to_vec(),
+            trailers: vec![("x-sum", "abc".to_owned())],
+        }
+    }
+
+    fn with(change: impl FnOnce(&mut Self)) -> Self {
+        let mut parts = Self::some();
+        change(&mut parts);
+        parts
+    }
+
+    async fn fingerprint(&self) -> Fingerprint {
+        let mut request = Request::builder().method(self.method).uri(&self.uri);
+        for kind in &self.kinds {
+            request = request.header("content-type", kind);
+        }
+        let lines: Vec<_> =
+            self.trailers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let mut pieces = vec![data(self.body.clone())];
+        if !lines.is_empty() {
+            pieces.push(Ok(Frame::trailers(fields(&lines))));
+        }
+        fingerprint(request.body(body(pieces)).unwrap()).await
+    }
+}
+
+fn changed(text: &str, at: usize) -> String {
+    let mut bytes = text.as_bytes().to_vec();
+    bytes[at] = if bytes[at] == b'x' { b'y' } else { b'x' };
+    String::from_utf8(bytes).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_requests_that_differ_in_anything_have_different_fingerprints() {
+    let some = Parts::some();
+    let mut all = vec![some.clone()];
+    all.push(Parts::with(|parts| parts.method = "PUT"));
+    // All but the slash that a path begins with.
+    for at in 1..some.uri.len() {
+        all.push(Parts::with(|parts| parts.uri = changed(&some.uri, at)));
+    }
+    for at in 0..some.kinds[0].len() {
+        all.push(Parts::with(|parts| parts.kinds = vec![changed(&some.kinds[0], at)]));
+    }
+    for at in 0..some.body.len() {
+        all.push(Parts::with(|parts| parts.body[at] ^= 1));
+    }
+    for at in 0..3 {
+        all.push(Parts::with(|parts| parts.trailers[0].1 = changed("abc", at)));
+    }
+    all.push(Parts::with(|parts| parts.trailers[0].0 = "x-sun"));
+    all.push(Parts::with(|parts| parts.trailers.push(("x-sum", "abc".to_owned()))));
+    all.push(Parts::with(|parts| parts.trailers.clear()));
+    // What is empty is not what is not there.
+    all.push(Parts::with(|parts| parts.uri = "/pay/me".to_owned()));
+    all.push(Parts::with(|parts| parts.uri = "/pay/me?".to_owned()));
+    all.push(Parts::with(|parts| parts.kinds.clear()));
+    all.push(Parts::with(|parts| parts.kinds = vec![String::new()]));
+    all.push(Parts::with(|parts| parts.kinds.push(String::new())));
+    all.push(Parts::with(|parts| parts.body.clear()));
+    // The same bytes in other places.
+    all.push(Parts::with(|parts| parts.uri = "/pay/m?ea=b".to_owned()));
+    all.push(Parts::with(|parts| {
+        parts.kinds = vec!["application/jso".to_owned()];
+        parts.body.insert(0, b'n');
+    }));
+    all.push(Parts::with(|parts| {
+        parts.body.extend(b"x-sumabc");
+        parts.trailers.clear();
+    }));
+    let mut fingerprints = HashSet::new();
+    for parts in &all {
+        assert!(fingerprints.insert(parts.fingerprint().await), "{parts:?}");
+    }
+}
+
+/// Runs where to make a timer panics.
+fn without_timers<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+proptest! {
+    #[test]
+    fn chunk_boundaries_do_not_change_the_fingerprint(
+        chunks in vec(vec(any::<u8>(), 0..8), 0..8),
+    ) {
+        let whole = chunks.concat();
+        let pieces = chunks.into_iter().map(data).collect();
+        let [in_pieces, in_one] = [pieces, vec![data(whole)]].map(|pieces| {
+            without_timers(fingerprint(Request::new(body(pieces))))
+        });
+        prop_assert_eq!(in_pieces, in_one);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_differs_from_one_sending_to_the_next_is_not_in_the_fingerprint() {
+    let sent = |headers: &[(&str, &str)]| {
+        let mut request = Request::post("/pay").body(Full::from("x")).unwrap();
+        *request.headers_mut() = fields(headers);
+        fingerprint(request)
+    };
+    let plain = sent(&[("content-type", "a/b")]).await;
+    let again = [("date", "now"), ("content-type", "a/b"), ("x-envoy-attempt-count", "2")];
+    assert_eq!(sent(&again).await, plain);
+
+    let trailers = |lines| {
+        let pieces = vec![data("x"), Ok(Frame::trailers(fields(lines)))];
+        fingerprint(Request::new(body(pieces)))
+    };
+    assert_eq!(
+        trailers(&[("a", "1"), ("b", "2")]).await,
+        trailers(&[("b", "2"), ("a", "1")]).await
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_service_gets_the_request_as_it_was_sent() {
+    let trailers = fields(&[("x-sum", "9")]);
+    let pieces = vec![data("he"), data(""), data("llo"), Ok(Frame::trailers(trailers.clone()))];
+    let request = Request::post("/pay").header("x-of-mine", "yes").body(body(pieces)).unwrap();
+    let (read, _) = read_by(&ReadHttp::new(), request).await.unwrap();
+    assert_eq!(read.uri(), "/pay");
+    assert_eq!(read.headers()["x-of-mine"], "yes");
+    let collected = read.into_body().collect().await.unwrap();
+    assert_eq!(collected.trailers(), Some(&trailers));
+    assert_eq!(collected.to_bytes(), "hello");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_one_byte_over_the_cap_is_too_large_and_one_at_the_cap_is_not() {
+    let reader = ReadHttp::new().most_body_bytes(10);
+    for pieces in [vec![data("0123456789")], vec![data("01234"), data("56789"), data("")]] {
+        let (read, _) = read_by(&reader, Request::new(body(pieces))).await.unwrap();
+        assert_eq!(read.body().size_hint().exact(), Some(10));
+        assert_eq!(read.into_body().collect().await.unwrap().to_bytes(), "0123456789");
+    }
+    for pieces in [vec![data("0123456789a")], vec![data("0123456789"), data("a")]] {
+        let read = read_by(&reader, Request::new(body(pieces))).await;
+        assert_eq!(read.unwrap_err(), IdempotencyReason::BodyTooLarge);
+    }
+    let million = Bytes::from(vec![b'x'; (1 << 20) + 1]);
+    for (length, fits) in [(1 << 20, true), ((1 << 20) + 1, false)] {
+        let sent = Request::new(body(vec![data(million.slice(..length))]));
+        assert_eq!(read_by(&ReadHttp::new(), sent).await.is_ok(), fits, "{length}");
+    }
+}
+
+/// A body that says how long it is, and counts how often it is asked for a frame; it has none.
+struct Silent {
+    length: u64,
+    asked: Arc<AtomicUsize>,
+    always_ready: bool,
+}
+
+impl Body for Silent {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        match self.always_ready {
+            true => Poll::Ready(Some(Ok(Frame::data(Bytes::new())))),
+            false => Poll::Pending,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = SizeHint::new();
+        hint.set_lower(self.length);
+        hint
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_says_that_it_is_too_large_is_refused_unread() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let length = (1 << 20) + 1;
+    let silent = Silent { length, asked: Arc::clone(&asked), always_ready: false };
+    let read = read_by(&ReadHttp::new(), Request::new(silent)).await;
+    assert_eq!(read.unwrap_err(), IdempotencyReason::BodyTooLarge);
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_end_in_time_is_incomplete() {
+    for (reader, limit) in [
+        (ReadHttp::new(), Duration::from_secs(30)),
+        (ReadHttp::new().body_timeout(Duration::from_secs(2)), Duration::from_secs(2)),
+    ] {
+        let silent = Silent { length: 0, asked: Arc::default(), always_ready: false };
+        let began = Instant::now();
+        let read = read_by(&reader, Request::new(silent)).await;
+        assert_eq!(read.unwrap_err(), IdempotencyReason::BodyIncomplete);
+        assert_eq!(began.elapsed(), limit);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_of_endless_empty_frames_lets_others_run_and_is_incomplete_in_time() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let endless = Silent { length: 0, asked: Arc::clone(&asked), always_ready: true };
+    let reading =
+        tokio::spawn(
+            async move { read_by(&ReadHttp::new(), Request::new(endless)).await.map(|_| ()) },
+        );
+    tokio::task::yield_now().await;
+    assert!(asked.load(Ordering::Relaxed) > 0);
+    advance(Duration::from_secs(29)).await;
+    assert!(!reading.is_finished());
+    advance(Duration::from_secs(1)).await;
+    assert_eq!(reading.await.unwrap(), Err(IdempotencyReason::BodyIncomplete));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_breaks_off_is_incomplete() {
+    let broken = Request::new(body(vec![data("0123"), Err("broken")]));
+    let read = read_by(&ReadHttp::new(), broken).await;
+    assert_eq!(read.unwrap_err(), IdempotencyReason::BodyIncomplete);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_streams_and_its_body_is_not_in_the_fingerprint() {
+    let reader = ReadHttp::new().without_body().most_body_bytes(1);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let silent = Silent { length: 1 << 40, asked: Arc::clone(&asked), always_ready: true };
+    let (request, fingerprint) = read_by(&reader, Request::new(silent)).await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+    assert_eq!(request.body().size_hint().lower(), 1 << 40);
+
+    let other = Request::new(body(vec![data("x"), data("y")]));
+    let (other, same) = read_by(&reader, other).await.unwrap();
+    assert_eq!(fingerprint, same);
+    assert_eq!(other.into_body().collect().await.unwrap().to_bytes(), "xy");
+    let elsewhere = Request::post("/b").body(Full::from("x")).unwrap();
+    assert_ne!(read_by(&reader, elsewhere).await.unwrap().1, fingerprint);
+    // It is not the fingerprint of an empty body either.
+    assert_ne!(self::fingerprint(Request::new(Full::<Bytes>::default())).await, fingerprint);
+}
+
+#[test]
+fn a_body_that_is_there_at_once_needs_no_timer() {
+    let pieces = vec![data("he"), data("llo")];
+    without_timers(fingerprint(Request::new(body(pieces))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_service_finds_its_run_in_the_request() {
+    let key = StorageKey::from_bytes([7; 32]);
+    let run = Run::new(Hold::new(key, Owner::random(), 42), None);
+    let reader = ReadHttp::new();
+    let mut request = reader.pass(Request::new(Full::<Bytes>::from("x")));
+    assert!(request.extensions().get::<Run>().is_none());
+    ReadRequest::<Request<Full<Bytes>>>::hand_over(&reader, &mut request, &run);
+    assert_eq!(request.extensions().get::<Run>().map(Run::fence), Some(42));
+    assert_eq!(request.into_body().collect().await.unwrap().to_bytes(), "x");
+}
