@@ -78,7 +78,8 @@
 //!
 //! # What may be sent again
 //!
-//! [`ReplaySafe`] knows: idempotent methods, and what is proven not to have been processed. Bodies that are
+//! [`ReplaySafe`] knows: idempotent methods, requests that an [`IdempotencyKeyLayer`] gave a key, and what is
+//! proven not to have been processed. Bodies that are
 //! `Clone` are cloned; others are kept in a [`ReplayBody`], up to a cap: put a [`ReplayBodyLayer`] around the
 //! finished stack, and let the client send `ReplayBody<B>`. What follows redirects beneath the stack makes a refused
 //! connection no proof; the adapter for reqwest knows of its own. Clients retry behind our back:
@@ -130,6 +131,7 @@ mod client;
 pub mod grpc;
 mod head;
 pub mod idempotency;
+pub mod idempotency_key;
 pub mod replay;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
@@ -142,6 +144,7 @@ pub use self::{
     cause::Cause,
     classify::{AutoClassifier, GrpcClassifier, HttpClassifier},
     client::{Client, ClientBuilder, ClientFuture, ClientLayer},
+    idempotency_key::{GivenKey, IdempotencyKey, IdempotencyKeyLayer},
     replay::{ClientKey, ReplayBody, ReplayBodyError, ReplayBodyLayer, ReplaySafe, RequestHead},
     server::{ServerLayer, Trust},
     until_end::UntilEnd,

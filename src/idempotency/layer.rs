@@ -8,9 +8,12 @@ use tokio::time::Instant;
 use tower_layer::Layer;
 
 use super::{
-    ByFn, ClaimMode, Guard, Idempotency, Quarantine, Reconcile, Rerun, Resume, SingleTenant, Store,
-    guard::Counters, lease::Leases, runs::Runs, waiting::Waiting,
+    ByFn, ClaimMode, Digests, Found, Guard, Idempotency, InvalidKey, Quarantine, Reconcile,
+    RecordClones, Rerun, Resume, SingleTenant, Store, guard::Counters, lease::Leases, runs::Runs,
+    waiting::Waiting,
 };
+#[cfg(feature = "http")]
+use crate::http::idempotency::{HeaderKey, ReadHttp, RecordHttp};
 use crate::{ConfigError, Name};
 
 /// Long enough that most work ends before the lease is renewed for the first time, after a third of it.
@@ -164,6 +167,33 @@ impl<St, K, Q, R> IdempotencyLayer<St, K, (), Q, R> {
     /// with `record`. Whose keys they are has to be said next.
     pub fn new(store: St, find_key: K, read: Q, record: R) -> Unscoped<St, K, Q, R> {
         Unscoped { store, find_key, read, record }
+    }
+}
+
+impl<St, F, G> IdempotencyLayer<St, ByFn<F>, (), ByFn<G>, RecordClones> {
+    /// A guard that finds keys and reads requests with closures, and keeps clones of responses.
+    ///
+    /// `find_key` says which key a request has; `read` adds to the digests all that makes it the same request.
+    pub fn by_fn<Req>(
+        store: St,
+        find_key: F,
+        read: G,
+    ) -> Unscoped<St, ByFn<F>, ByFn<G>, RecordClones>
+    where
+        F: Fn(&Req) -> Result<Found, InvalidKey>,
+        G: Fn(&Req, &mut Digests),
+    {
+        IdempotencyLayer::new(store, ByFn(find_key), ByFn(read), RecordClones)
+    }
+}
+
+#[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+impl<St> IdempotencyLayer<St, HeaderKey, (), ReadHttp, RecordHttp> {
+    /// A guard of HTTP requests, with the defaults of [`HeaderKey`], [`ReadHttp`] and [`RecordHttp`]. With settings of
+    /// one's own they go to [`new`](IdempotencyLayer::new).
+    pub fn http(store: St) -> Unscoped<St, HeaderKey, ReadHttp, RecordHttp> {
+        IdempotencyLayer::new(store, HeaderKey::new(), ReadHttp::new(), RecordHttp::new())
     }
 }
 

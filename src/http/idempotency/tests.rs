@@ -335,7 +335,7 @@ fn a_body_that_is_there_at_once_needs_no_timer() {
 #[tokio::test(start_paused = true)]
 async fn the_service_finds_its_run_in_the_request() {
     let key = StorageKey::from_bytes([7; 32]);
-    let run = Run::new(Hold::new(key, Owner::random(), 42), None);
+    let run = Run::for_test(Hold::new(key, Owner::random(), 42), None);
     let reader = ReadHttp::new();
     let mut request = reader.pass(Request::new(Full::<Bytes>::from("x")));
     assert!(request.extensions().get::<Run>().is_none());
