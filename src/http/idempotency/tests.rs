@@ -153,6 +153,11 @@ async fn two_requests_that_differ_in_anything_have_different_fingerprints() {
         parts.body.extend(b"x-sumabc");
         parts.trailers.clear();
     }));
+    let owned = |lines: &[(&'static str, &str)]| {
+        lines.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
+    };
+    all.push(Parts::with(|parts| parts.trailers = owned(&[("a", "b"), ("a", "c"), ("a", "d")])));
+    all.push(Parts::with(|parts| parts.trailers = owned(&[("a", "b"), ("c", "d")])));
     let mut fingerprints = HashSet::new();
     for parts in &all {
         assert!(fingerprints.insert(parts.fingerprint().await), "{parts:?}");
