@@ -369,7 +369,10 @@ proptest! {
             None => answer(status, &[]),
         };
         put_all(said.headers_mut(), &headers);
+        let names = |wanted| headers.iter().any(|(name, _)| *name == wanted);
         let retryable = match grpc_code {
+            Some(10) => names("grpc-retry-pushback-ms"),
+            None if status == 409 => names("retry-after"),
             Some(code) => matches!(code, 2 | 4 | 8 | 13 | 14 | 15 | 17),
             None => matches!(status, 408 | 429 | 500..),
         };

@@ -56,7 +56,8 @@
 //! tables are at [`GrpcClassifier`] and [`HttpClassifier`]. A server's wish to be left alone
 //! (`Retry-After`, `grpc-retry-pushback-ms`) is heeded by the retry, up to its
 //! [`hint_cap`](crate::retry::RetryBuilder::hint_cap), and by the breaker; its wish not to be asked again
-//! by the retry. Nothing in an answer can force a retry.
+//! by the retry. A server that is at work on the same request says when to come back: that allows a retry of
+//! a 409 or an `ABORTED`, and no breaker counts it. Nothing in an answer can force a retry.
 //!
 //! # When a call has ended
 //!
