@@ -16,6 +16,9 @@ use super::{Fingerprint, Owner, ScopeId, StorageKey};
 use crate::BoxError;
 
 pub(crate) mod machine;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub mod redis;
 
 /// Keeps the records of operations, and decides who runs them.
 ///
