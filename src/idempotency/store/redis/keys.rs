@@ -2,10 +2,7 @@
 
 use crate::idempotency::StorageKey;
 
-/// How many parts the keys are divided into, by their first byte.
-pub(super) const SHARDS: usize = 256;
-
-/// The names of keys, with a prefix.
+/// The names of keys, with a prefix. There are 256 shards, by the first byte of the storage key.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     prefix: Box<str>,
@@ -89,7 +86,7 @@ mod tests {
         let keys = Keys::new("buttress:");
         let slots: std::collections::HashSet<_> =
             (0..=255).map(|shard| slot(&keys.base(shard))).collect();
-        assert_eq!(slots.len(), SHARDS);
+        assert_eq!(slots.len(), 256);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Records in Redis, which many processes share. One Lua script a step.
+//! Records in Redis 5 or later, which many processes share. One Lua script a step.
 //!
 //! # What it keeps
 //!
