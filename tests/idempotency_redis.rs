@@ -561,7 +561,7 @@ async fn each_record_expires_by_itself_when_nothing_of_it_can_matter() {
     let mut raw = Raw::of(&server);
     let mut expires = |hold: &Hold, within: Duration, what: &str| {
         let left = Duration::from_millis(raw.ask(["PTTL", &record_of(&hold.key)]));
-        let late = Duration::from_secs(1);
+        let late = Duration::from_millis(1_001);
         assert!(
             within - Duration::from_secs(10) < left && left <= within + late,
             "{what}: {left:?}"
@@ -616,9 +616,10 @@ async fn nothing_but_the_counters_is_left_when_all_is_over() {
     assert!(left.iter().all(|key| key.ends_with(":fence")), "{left:?}");
 }
 
-/// Answers each script with the same bytes, and all that connecting takes with `OK`.
-async fn babbler(answer: &'static [u8]) -> String {
-    async fn babble(mut stream: TcpStream, answer: &[u8]) -> std::io::Result<()> {
+/// Answers each script with the same bytes, but on its first connections not at all, and all that connecting
+/// takes with `OK`.
+async fn babbler(silent: usize, answer: &'static [u8]) -> String {
+    async fn babble(mut stream: TcpStream, answer: Option<&[u8]>) -> std::io::Result<()> {
         let mut buffer = vec![0; 65_536];
         loop {
             let read = stream.read(&mut buffer).await?;
@@ -627,24 +628,45 @@ async fn babbler(answer: &'static [u8]) -> String {
             }
             let asked = String::from_utf8_lossy(&buffer[..read]);
             if asked.contains("EVAL") {
-                stream.write_all(answer).await?;
-                if answer.is_empty() {
-                    return Ok(());
+                match answer {
+                    None => continue,
+                    Some([]) => return Ok(()),
+                    Some(answer) => stream.write_all(answer).await?,
                 }
-                continue;
+            } else {
+                let commands = asked.split("\r\n").filter(|line| line.starts_with('*')).count();
+                stream.write_all("+OK\r\n".repeat(commands).as_bytes()).await?;
             }
-            let commands = asked.split("\r\n").filter(|line| line.starts_with('*')).count();
-            stream.write_all("+OK\r\n".repeat(commands).as_bytes()).await?;
         }
     }
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(babble(stream, answer));
+        for number in 0.. {
+            let Ok((stream, _)) = listener.accept().await else { break };
+            tokio::spawn(babble(stream, (number >= silent).then_some(answer)));
         }
     });
     format!("redis://{address}/")
+}
+
+async fn store_on_babbler(silent: usize, answer: &'static [u8]) -> RedisStore {
+    RedisStore::builder(babbler(silent, answer).await)
+        .response_timeout(Duration::from_millis(200))
+        .accept_loss()
+        .build()
+        .await
+        .expect("a store")
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_answer_is_not_asked_again() {
+    let store = store_on_babbler(2, b"*2\r\n$7\r\nclaimed\r\n$1\r\n7\r\n").await;
+    for _ in 0..2 {
+        let silent = store.claim(&claim_of(new_key())).await;
+        assert!(matches!(silent, Err(StoreError::Unavailable(_))), "{silent:?}");
+    }
+    assert_eq!(granted(&store, &claim_of(new_key())).await.fence, 7);
 }
 
 #[tokio::test]
@@ -684,12 +706,7 @@ async fn whatever_a_server_says_is_an_error_that_fits() {
     for (answers, fits) in [(unavailable, is_unavailable), (full, is_full), (garbled, is_garbled)] {
         for answer in answers {
             let said = String::from_utf8_lossy(answer);
-            let store = RedisStore::builder(babbler(answer).await)
-                .response_timeout(Duration::from_millis(200))
-                .accept_loss()
-                .build()
-                .await
-                .expect("a store");
+            let store = store_on_babbler(0, answer).await;
             for _ in 0..2 {
                 let error = store.claim(&claim_of(new_key())).await.expect_err(&said);
                 assert!(fits(&error), "{said:?}: {error:?}");
