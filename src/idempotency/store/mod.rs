@@ -19,6 +19,9 @@ pub(crate) mod machine;
 mod memory;
 
 pub use self::memory::{MemoryStore, MemoryStoreBuilder};
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub mod redis;
 
 /// Keeps the records of operations, and decides who runs them.
 ///
