@@ -17,8 +17,12 @@ use crate::BoxError;
 
 pub(crate) mod machine;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 
 pub use self::memory::{MemoryStore, MemoryStoreBuilder};
+#[cfg(feature = "postgres")]
+pub use self::postgres::{PostgresError, PostgresStore, PostgresStoreBuilder};
 
 /// Keeps the records of operations, and decides who runs them.
 ///
