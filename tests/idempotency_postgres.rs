@@ -13,10 +13,13 @@ use std::{
     time::Duration,
 };
 
-use buttress::idempotency::{
-    Answer, Claim, ClaimMode, Completed, Fingerprint, Hold, Key, OnUnknown, Owner, ScopeId,
-    StorageKey, Store, StoreError, Written,
-    store::{PostgresError, PostgresStore},
+use buttress::{
+    idempotency::{
+        Answer, Claim, ClaimMode, Completed, Fingerprint, Hold, Key, OnUnknown, Owner, ScopeId,
+        StorageKey, Store, StoreError, Written,
+        store::{PostgresError, PostgresStore},
+    },
+    testing::idempotency::{Fixture, check},
 };
 use postgres_server::PostgresServer;
 use tokio::task::JoinSet;
@@ -91,6 +94,30 @@ async fn answer_in_the_end(store: &PostgresStore, claim: &Claim) -> Outcome<Answ
             answer => return Ok(answer),
         }
     }
+}
+
+struct Schemas(Arc<PostgresServer>);
+
+impl Fixture for Schemas {
+    type Store = PostgresStore;
+
+    async fn fresh(&self) -> PostgresStore {
+        store(&self.0).await.expect("a schema of its own")
+    }
+
+    fn payload(&self, bytes: Vec<u8>) -> Vec<u8> {
+        bytes
+    }
+
+    fn bytes(&self, payload: &Vec<u8>) -> Vec<u8> {
+        payload.clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_does_what_every_store_must() -> Outcome {
+    check(&Schemas(shared()?)).await.assert();
+    Ok(())
 }
 
 #[tokio::test]
