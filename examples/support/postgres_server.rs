@@ -74,7 +74,6 @@ impl PostgresServer {
     /// Starts the server again, where it was, and waits until it can be used.
     pub(crate) fn restart(&mut self) -> Result<()> {
         self.kill()?;
-        let begun = Instant::now();
         let mut postgres = self.folder.command(&self.programs.join("postgres"))?;
         postgres.arg("-D").arg(self.folder.data());
         postgres.args(["-p", &self.port.to_string()]);
@@ -85,50 +84,51 @@ impl PostgresServer {
         for setting in &self.settings {
             postgres.args(["-c", setting]);
         }
-        let mut postmaster = postgres.spawn()?;
+        self.postmaster = Some(postgres.spawn()?);
+        let started = self.wait_until_ready();
+        if started.is_err() {
+            self.kill()?;
+        }
+        started
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let begun = Instant::now();
         loop {
-            if postmaster.try_wait()?.is_some() {
-                return Err(Error::other(format!("the server ended: {}", self.folder.log())));
+            let ended = match &mut self.postmaster {
+                Some(postmaster) => postmaster.try_wait()?.is_some(),
+                None => true,
+            };
+            if ended || begun.elapsed() > PATIENCE {
+                return Err(Error::other(format!("the server is not up: {}", self.folder.log())));
             }
             let mut ready = self.folder.command(&self.programs.join("pg_isready"))?;
             ready.args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
             if ready.status()?.success() {
-                self.postmaster = Some(postmaster);
                 return Ok(());
-            }
-            if begun.elapsed() > PATIENCE {
-                postmaster.kill()?;
-                postmaster.wait()?;
-                return Err(Error::new(ErrorKind::TimedOut, self.folder.log()));
             }
             sleep(GLANCE);
         }
     }
 
-    /// Kills all processes of the server (`kill -9`), and waits until they are gone: until then its folder is locked.
+    /// Kills all processes of the server (`kill -9`), and waits until they are gone: until then its folder
+    /// is locked.
     pub(crate) fn kill(&mut self) -> Result<()> {
         let Some(mut postmaster) = self.postmaster.take() else { return Ok(()) };
-        // Stopped, it starts no process between the look and the kill.
-        signal("STOP", &[postmaster.id()])?;
-        let children = children_of(postmaster.id())?;
+        let children = stop(postmaster.id());
         signal("KILL", &[postmaster.id()])?;
-        signal("KILL", &children)?;
         postmaster.wait()?;
-        let begun = Instant::now();
-        while children.iter().any(|&child| is_alive(child)) {
-            if begun.elapsed() > PATIENCE {
-                return Err(Error::new(ErrorKind::TimedOut, "the server's processes do not end"));
-            }
-            sleep(GLANCE);
-        }
-        Ok(())
+        let children = children?;
+        signal("KILL", &children)?;
+        wait_until(|| {
+            Ok(!processes()?.iter().any(|its| children.contains(&its.id) && its.is_alive()))
+        })
     }
 
     /// Stops all processes of the server where they are.
     pub(crate) fn pause(&self) -> Result<()> {
         let Some(postmaster) = &self.postmaster else { return Ok(()) };
-        signal("STOP", &[postmaster.id()])?;
-        signal("STOP", &children_of(postmaster.id())?)
+        signal("STOP", &stop(postmaster.id())?)
     }
 
     /// Lets a paused server go on.
@@ -196,9 +196,15 @@ struct Folder {
 impl Folder {
     fn new() -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("buttress-postgres-{}-{}", id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = env::temp_dir().join(name);
-        fs::create_dir(&path)?;
+        let path = loop {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path = env::temp_dir().join(format!("buttress-postgres-{}-{count}", id()));
+            match fs::create_dir(&path) {
+                // Left by a process that was killed, and whose number we have now.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                made => break made.map(|()| path)?,
+            }
+        };
         let mut folder = Self { path, user: None };
         if fs::metadata(&folder.path)?.uid() == 0 {
             let (user, group) = find_user()?;
@@ -259,23 +265,68 @@ fn signal(name: &str, processes: &[u32]) -> Result<()> {
     shell.stdout(Stdio::null()).stderr(Stdio::null()).status().map(|_| ())
 }
 
-/// The state and the parent of a process, unless it is gone.
-fn look(process: u32) -> Option<(char, u32)> {
-    let status = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name before may contain anything, brackets too.
-    let mut fields = status.rsplit_once(')')?.1.split_ascii_whitespace();
-    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+/// Stops a process, so that it starts no more of them, and says which it has started.
+fn stop(process: u32) -> Result<Vec<u32>> {
+    signal("STOP", &[process])?;
+    // The signal is there before it has its effect.
+    wait_until(|| {
+        Ok(!processes()?.iter().any(|its| its.id == process && its.is_alive() && its.state != 'T'))
+    })?;
+    children_of(process)
+}
+
+fn wait_until(mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let begun = Instant::now();
+    while !holds()? {
+        if begun.elapsed() > PATIENCE {
+            return Err(Error::new(ErrorKind::TimedOut, "the server's processes do not obey"));
+        }
+        sleep(GLANCE);
+    }
+    Ok(())
+}
+
+struct Process {
+    id: u32,
+    parent: u32,
+    state: char,
+}
+
+impl Process {
+    /// Whether it has its folder open still. One that nobody waits for stays listed, as a zombie.
+    fn is_alive(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X')
+    }
 }
 
 fn children_of(parent: u32) -> Result<Vec<u32>> {
-    let children = fs::read_dir("/proc")?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|&process| look(process).is_some_and(|(_, its)| its == parent))
-        .collect();
-    Ok(children)
+    let of_parent = |process: &Process| (process.parent == parent).then_some(process.id);
+    Ok(processes()?.iter().filter_map(of_parent).collect())
 }
 
-/// Whether a process still has its folder open. One that nobody waits for stays listed, as a zombie.
-fn is_alive(process: u32) -> bool {
-    look(process).is_some_and(|(state, _)| !matches!(state, 'Z' | 'X'))
+/// All processes: from Linux itself, where `ps` may not be installed, or from `ps`.
+fn processes() -> Result<Vec<Process>> {
+    if let Ok(entries) = fs::read_dir("/proc") {
+        return Ok(entries.flatten().filter_map(|entry| read_process(&entry.path())).collect());
+    }
+    let listed = Command::new("ps").args(["-A", "-o", "pid=,ppid=,stat="]).output()?;
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let processes = listed.lines().filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        Some(Process {
+            id: fields.next()?.parse().ok()?,
+            parent: fields.next()?.parse().ok()?,
+            state: fields.next()?.chars().next()?,
+        })
+    });
+    Ok(processes.collect())
+}
+
+fn read_process(folder: &Path) -> Option<Process> {
+    let id = folder.file_name()?.to_str()?.parse().ok()?;
+    let status = fs::read_to_string(folder.join("stat")).ok()?;
+    // The name before may contain anything, brackets too.
+    let mut fields = status.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some(Process { id, parent: fields.next()?.parse().ok()?, state })
 }

@@ -48,22 +48,22 @@ pub use self::builder::{PostgresError, PostgresStoreBuilder};
 /// # Schema
 ///
 /// A table `buttress_idempotency`, a sequence `buttress_fence`, and functions whose names begin with
-/// `buttress_`: each step is one statement that calls one of them. All are made by [`build`
-/// ](PostgresStoreBuilder::build), under an advisory lock, in the first schema of the session's `search_path`,
-/// unless it finds them there. They may also be made before, from [`MIGRATION`](Self::MIGRATION), by a user
-/// who may create them; the store's own user then needs
-/// no more than to select, insert, update and delete in the table, and to use the sequence.
+/// `buttress_`: each step is one statement that calls one of them. [`build`](PostgresStoreBuilder::build)
+/// makes them, under an advisory lock, in the first schema of the session's `search_path`, unless it finds
+/// them there. They may also be made before, from [`MIGRATION`](Self::MIGRATION), by a user who may create
+/// them: the store's own user then needs no more than to select, insert, update and delete in the table,
+/// and to use the sequence.
 ///
 /// To have them in a schema of their own, create it, and say so in the address:
-/// `postgres://app@localhost/app?options=-csearch_path%3Dguard`. For
-/// [`complete_in`](Self::complete_in) the schema must be in the `search_path` of the transaction too.
+/// `postgres://app@localhost/app?options=-csearch_path%3Dguard`. For [`complete_in`](Self::complete_in) the
+/// schema must be in the `search_path` of the transaction too.
 ///
 /// # Clean-up
 ///
 /// A record whose time is over has no effect, but takes room until [`sweep`](Store::sweep) removes it. That
-/// looks for such records by an index, takes as many as it is told, leaves out those in use, and may run in
-/// any number of processes at once. The number of records is bounded by the disk alone: a full
-/// one is [`StoreError::Full`].
+/// finds such records by an index, takes as many as it is told, leaves out those in use, and may run in any
+/// number of processes at once. The number of records is bounded by the disk alone: a full one is
+/// [`StoreError::Full`].
 ///
 /// # Exactly once
 ///
@@ -116,16 +116,17 @@ impl PostgresStore {
     /// both are committed, or neither.
     ///
     /// Call it as the last thing before the commit, in a transaction on the same database, and **roll back
-    /// unless it says [`Written::Applied`]**. It says [`Written::Stale`] when the record is no longer in flight
-    /// under this hold: the lease has ended, somebody else has claimed the operation, or it is already
-    /// complete, be it by this hold, so that a commit whose answer was lost is not done again. Claim the
-    /// operation anew to learn which.
+    /// unless it says [`Written::Applied`]**. It says [`Written::Stale`] when the record is no longer in
+    /// flight under this hold: the lease has ended, somebody else has claimed the operation, or it is
+    /// complete already, be it by this hold, so that what was committed without an answer is not done again.
+    /// Claim the operation anew to learn which.
     ///
     /// Claim such an operation as [`Reserved`](ClaimMode::Reserved), and never mark it as started: until the
     /// commit nothing has happened, so a worker that is lost frees the key.
     ///
-    /// Until the transaction ends, other steps on this record wait for it, except for claims, which are
-    /// told that it is in flight. The commit waits for the disk also if `synchronous_commit` was off.
+    /// Until the transaction ends, other steps on this record wait for it, and fail after two seconds;
+    /// claims do only from the end of the lease on, and are told before that it is in flight. The commit
+    /// waits for the disk also in a session whose `synchronous_commit` is off.
     ///
     /// # Errors
     ///
