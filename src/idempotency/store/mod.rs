@@ -17,11 +17,15 @@ use crate::BoxError;
 
 pub(crate) mod machine;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 
 pub use self::memory::{MemoryStore, MemoryStoreBuilder};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub mod redis;
+#[cfg(feature = "postgres")]
+pub use self::postgres::{PostgresError, PostgresStore, PostgresStoreBuilder};
 
 /// Keeps the records of operations, and decides who runs them.
 ///
