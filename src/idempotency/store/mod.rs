@@ -16,6 +16,13 @@ use super::{Fingerprint, Owner, ScopeId, StorageKey};
 use crate::BoxError;
 
 pub(crate) mod machine;
+#[cfg(feature = "redb")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redb")))]
+pub mod redb;
+
+#[cfg(feature = "redb")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redb")))]
+pub use self::redb::{RedbOpenError, RedbStore, RedbStoreBuilder};
 
 /// Keeps the records of operations, and decides who runs them.
 ///
