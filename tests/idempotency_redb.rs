@@ -103,7 +103,7 @@ async fn opening_again_settles_what_was_in_flight_and_keeps_the_rest() {
 
     let store = folder.open();
 
-    let mut unknown = vec![started, marked, taken_over];
+    let mut unknown = [started, marked, taken_over];
     unknown.sort_by_key(|hold| hold.key);
     let listed = store.unknown(None, 10).await.unwrap();
     let listed: Vec<_> = listed.into_iter().map(|found| (found.key, found.fence)).collect();

@@ -55,7 +55,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use self::{
     clock::Clock,
     tables::{Failure, Step, Tables},
-    writer::{Call, Message, Writer},
+    writer::{Message, Writer},
 };
 use super::{
     Answer, Claim, Completed, Hold, Resolution, Store, StoreError, UnknownOperation, Written,
@@ -193,7 +193,7 @@ impl RedbStore {
         &self,
         step: impl FnOnce(&mut Tables<'_>) -> Step<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (message, answer) = Call::new(step);
+        let (message, answer) = writer::call(step);
         self.queue.send(message).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
@@ -211,7 +211,7 @@ impl Store for RedbStore {
 
     async fn claim(&self, claim: &Claim) -> Result<Answer<Vec<u8>>, StoreError> {
         let claim = claim.clone();
-        let (message, answer) = Call::new(move |tables: &mut Tables<'_>| tables.claim(&claim));
+        let (message, answer) = writer::call(move |tables: &mut Tables<'_>| tables.claim(&claim));
         // A claim may be refused without harm; what was claimed must be able to end.
         match self.queue.try_send(message) {
             Ok(()) => answer.await.map_err(|_| closed())?,

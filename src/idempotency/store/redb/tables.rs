@@ -278,7 +278,7 @@ impl<'t> Tables<'t> {
             }
         }
         for key in &over {
-            self.on(key, |slot, now| machine::update(slot, now))?;
+            self.on(key, machine::update)?;
         }
         Ok(over.len())
     }

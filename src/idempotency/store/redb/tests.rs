@@ -90,7 +90,7 @@ async fn a_thread_that_dies_leaves_nobody_waiting() {
 async fn the_last_handle_may_be_dropped_by_the_thread_itself() {
     let store = start(Disk::default());
     let queue = store.queue.clone();
-    let (message, answer) = Call::new(move |_: &mut Tables<'_>| {
+    let (message, answer) = writer::call(move |_: &mut Tables<'_>| {
         drop(store);
         Ok(())
     });

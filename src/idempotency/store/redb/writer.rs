@@ -37,21 +37,20 @@ pub(super) trait Job: Send {
 }
 
 /// A step that is a closure.
-pub(super) struct Call<F, T> {
+struct Call<F, T> {
     step: Option<F>,
     result: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
-impl<F, T> Call<F, T>
+/// What to send to the thread, and where its answer comes.
+pub(super) fn call<F, T>(step: F) -> (Message, oneshot::Receiver<Result<T, StoreError>>)
 where
     F: FnOnce(&mut Tables<'_>) -> Step<T> + Send + 'static,
     T: Send + 'static,
 {
-    pub(super) fn new(step: F) -> (Message, oneshot::Receiver<Result<T, StoreError>>) {
-        let (reply, answer) = oneshot::channel();
-        (Message::Step(Box::new(Self { step: Some(step), result: None, reply })), answer)
-    }
+    let (reply, answer) = oneshot::channel();
+    (Message::Step(Box::new(Call { step: Some(step), result: None, reply })), answer)
 }
 
 impl<F, T> Job for Call<F, T>
