@@ -6,7 +6,10 @@ use std::{
     num::NonZeroU64,
     path::PathBuf,
     process::{Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,6 +18,7 @@ use buttress::idempotency::{
     ScopeId, StorageKey, Store, StoreError, Written,
     store::{RedbOpenError, RedbStore},
 };
+use buttress::testing::idempotency::{Fixture, check};
 use futures::future::join_all;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
@@ -49,6 +53,33 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// Files of their own, gone with the fixture.
+struct Files(Mutex<Vec<Folder>>);
+
+impl Fixture for Files {
+    type Store = RedbStore;
+
+    async fn fresh(&self) -> RedbStore {
+        let folder = Folder::new();
+        let store = folder.open();
+        self.0.lock().unwrap().push(folder);
+        store
+    }
+
+    fn payload(&self, bytes: Vec<u8>) -> Vec<u8> {
+        bytes
+    }
+
+    fn bytes(&self, payload: &Vec<u8>) -> Vec<u8> {
+        payload.clone()
+    }
+}
+
+#[tokio::test]
+async fn it_does_what_every_store_must() {
+    check(&Files(Mutex::default())).await.assert();
 }
 
 fn claim_of(name: &str) -> Claim {

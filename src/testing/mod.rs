@@ -7,6 +7,7 @@
 //! - [`cancel`] drops a future at its first poll, its second, and so on, and lets it panic wherever it can.
 //! - [`Flaky`] answers, fails, hangs, panics and refuses to be ready, as its script says, and counts what is done
 //!   to it.
+//! - [`idempotency`] checks a store of the idempotency guard against what its contract says.
 //! - [`Reserving`] puts a fixed number of slots, reserved by `poll_ready`, in front of any service. It shows the
 //!   permits that a layer hoards, which a plain mock cannot.
 //! - [`task`] polls futures and services by hand.
@@ -25,6 +26,7 @@
 pub mod cancel;
 pub mod contract;
 mod flaky;
+pub mod idempotency;
 mod reserving;
 pub mod task;
 

@@ -16,10 +16,12 @@ use super::{Fingerprint, Owner, ScopeId, StorageKey};
 use crate::BoxError;
 
 pub(crate) mod machine;
+mod memory;
 #[cfg(feature = "redb")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redb")))]
 pub mod redb;
 
+pub use self::memory::{MemoryStore, MemoryStoreBuilder};
 #[cfg(feature = "redb")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redb")))]
 pub use self::redb::{RedbOpenError, RedbStore, RedbStoreBuilder};

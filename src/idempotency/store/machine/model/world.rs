@@ -168,10 +168,10 @@ impl Seen {
 
 pub(super) type Checked = Result<(), &'static str>;
 
-const TWICE: &str = "the effect was executed twice";
-const CONTRADICTION: &str = "two answers contradict each other";
+pub(super) const TWICE: &str = "the effect was executed twice";
+pub(super) const CONTRADICTION: &str = "two answers contradict each other";
 const WITHOUT_EFFECT: &str = "a success was answered without an effect";
-const STALE_CHANGED: &str = "a stale step changed a record";
+pub(super) const STALE_CHANGED: &str = "a stale step changed a record";
 const OTHER_KEY: &str = "a step on one key changed another";
 const STUCK: &str = "a key stays in flight";
 
@@ -366,7 +366,8 @@ impl World {
             }
             (Told::Replay(result), _) => {
                 self.tell(key, result)?;
-                return Ok(self.end(config, worker));
+                self.end(config, worker);
+                return Ok(());
             }
             // A duplicate, which may ask again.
             (Told::Nothing, at) => at,
@@ -382,7 +383,10 @@ impl World {
             }
             (Told::Written(Written::Applied), at) if matches!(write, Write::Renew(_)) => at,
             // Done, or no longer the owner, who never answers.
-            (Told::Written(_), _) => return Ok(self.end(config, worker)),
+            (Told::Written(_), _) => {
+                self.end(config, worker);
+                return Ok(());
+            }
         };
         Ok(())
     }

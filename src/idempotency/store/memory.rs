@@ -1,0 +1,418 @@
+//! Records in the memory of one process.
+
+mod shard;
+#[cfg(test)]
+mod tests;
+mod usage;
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use self::{
+    shard::{Entry, Shard},
+    usage::{Limits, Usage},
+};
+use super::{
+    Answer, Claim, Completed, Hold, Previous, Resolution, Store, StoreError, UnknownOperation,
+    Written, machine,
+};
+use crate::{ConfigError, idempotency::StorageKey, waiters::lock};
+
+const MAX_RECORDS: u32 = 1_000_000;
+const MAX_BYTES: u64 = 256 * 1024 * 1024;
+const MAX_SHARE: f64 = 0.25;
+
+/// So many that the workers of a large machine rarely meet, and so few that all are soon looked at.
+const SHARDS: usize = 64;
+
+/// How many records whose time is over a claim retires of each shard that it would otherwise find full.
+const ROOM: usize = 16;
+
+/// Keeps records in the memory of this process.
+///
+/// | forgets on | keeps through | needs |
+/// |---|---|---|
+/// | the end of the process: a later retry runs again, and fences begin at 1 again | cancellation, panics | one process |
+///
+/// Clones are the same store. Its time is tokio's, so that a paused clock moves it.
+///
+/// It is bounded: by default to 1,000,000 records and 256 MiB of payloads, of which each scope has up to
+/// a quarter; a store with a [single](MemoryStoreBuilder::max_share) scope may want it all. It never gives
+/// up a record before its time is over. When it is full, or the share of a scope is, keys that it knows
+/// are answered as always, and claims of new ones fail with [`StoreError::Full`], after room was made from
+/// records whose time is over. What a claim [reserves](Claim::reserve) is set aside until the result is
+/// there, and while the operation is unknown and has a checkpoint; then the result counts. A result that
+/// is larger than what was set aside is kept all the same.
+///
+/// # Example
+///
+/// ```
+/// use buttress::idempotency::store::MemoryStore;
+///
+/// # fn main() -> Result<(), buttress::ConfigError> {
+/// let store: MemoryStore = MemoryStore::builder().max_records(10_000).max_share(1.0).build()?;
+/// assert!(store.is_empty());
+/// # Ok(())
+/// # }
+/// ```
+pub struct MemoryStore<P = Vec<u8>> {
+    inner: Arc<Inner<P>>,
+}
+
+struct Inner<P> {
+    began: Instant,
+    /// The last fence that was given, to whichever key.
+    fence: AtomicU64,
+    usage: Usage,
+    shards: Box<[Mutex<Shard<P>>]>,
+}
+
+impl MemoryStore {
+    /// Settings other than the defaults.
+    pub fn builder() -> MemoryStoreBuilder {
+        MemoryStoreBuilder { max_records: MAX_RECORDS, max_bytes: MAX_BYTES, max_share: MAX_SHARE }
+    }
+}
+
+impl<P> MemoryStore<P> {
+    /// At most 1,000,000 records and 256 MiB, of which each scope has up to a quarter.
+    pub fn new() -> Self {
+        Self::within(Limits::new(MAX_RECORDS, MAX_BYTES, MAX_SHARE))
+    }
+
+    fn within(limits: Limits) -> Self {
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        let (began, fence) = (Instant::now(), AtomicU64::new(0));
+        Self { inner: Arc::new(Inner { began, fence, usage: Usage::new(limits), shards }) }
+    }
+
+    /// How many records there are, those whose time is over and that nobody has looked at since too.
+    pub fn len(&self) -> usize {
+        self.inner.usage.records()
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many bytes are taken by payloads, or set aside for them.
+    pub fn bytes(&self) -> u64 {
+        self.inner.usage.bytes()
+    }
+}
+
+impl<P> Default for MemoryStore<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<P> Clone for MemoryStore<P> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<P> fmt::Debug for MemoryStore<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("records", &self.len())
+            .field("bytes", &self.bytes())
+            .field("limits", self.inner.usage.limits())
+            .finish()
+    }
+}
+
+/// Settings of a [`MemoryStore`].
+#[derive(Clone, Debug)]
+pub struct MemoryStoreBuilder {
+    max_records: u32,
+    max_bytes: u64,
+    max_share: f64,
+}
+
+impl MemoryStoreBuilder {
+    /// How many records it keeps, at least 1; 1,000,000 until it is set. A record takes about 300 bytes
+    /// beside its payload.
+    pub fn max_records(mut self, records: u32) -> Self {
+        self.max_records = records;
+        self
+    }
+
+    /// How many bytes of payloads it keeps or sets aside, at least 1; 256 MiB until it is set.
+    pub fn max_bytes(mut self, bytes: u64) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
+    /// How much of both one scope may have, above 0 and up to 1; a quarter until it is set, so that no
+    /// tenant shuts out the rest.
+    pub fn max_share(mut self, share: f64) -> Self {
+        self.max_share = share;
+        self
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    ///
+    /// If there is no room for any record, or the share is not above 0 and up to 1.
+    pub fn build<P>(self) -> Result<MemoryStore<P>, ConfigError> {
+        let records = ConfigError::unless_counting("max_records", self.max_records)?;
+        if self.max_bytes == 0 {
+            return Err(ConfigError::new("max_bytes", self.max_bytes, "it must be at least 1"));
+        }
+        let share = ConfigError::unless_ratio("max_share", self.max_share)?;
+        if share == 0.0 {
+            return Err(ConfigError::new("max_share", share, "no scope could have any record"));
+        }
+        Ok(MemoryStore::within(Limits::new(records, self.max_bytes, share)))
+    }
+}
+
+impl<P> Inner<P> {
+    fn shard(&self, key: &StorageKey) -> MutexGuard<'_, Shard<P>> {
+        // The last byte, since the map within takes its bits from the first ones.
+        lock(&self.shards[usize::from(key.as_bytes()[31]) % SHARDS])
+    }
+
+    /// Read while the shard is locked, so that no step is earlier than the one before it.
+    fn now(&self) -> Duration {
+        Instant::now().saturating_duration_since(self.began)
+    }
+
+    fn next_fence(&self) -> u64 {
+        self.fence.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A step on what is kept under a key. No step but a claim makes a record of none.
+    fn step<T>(
+        &self,
+        key: &StorageKey,
+        act: impl FnOnce(&mut Entry<P>, Duration) -> T,
+    ) -> Option<T> {
+        let mut shard = self.shard(key);
+        let now = self.now();
+        let at = shard.find(key)?;
+        // Held beyond the lock, under which no user's code may run, not even to drop a payload.
+        let _payload = shard.payload(at);
+        let done = shard.change(at, &self.usage, |entry| act(entry, now));
+        drop(shard);
+        Some(done)
+    }
+
+    fn claim(&self, claim: &Claim) -> Result<Answer<Arc<P>>, StoreError> {
+        match self.try_claim(claim) {
+            Err(StoreError::Full) if self.make_room() => self.try_claim(claim),
+            answer => answer,
+        }
+    }
+
+    fn try_claim(&self, claim: &Claim) -> Result<Answer<Arc<P>>, StoreError> {
+        // Dropped after the lock, under which no user's code may run, not even to drop a payload.
+        let _payload;
+        let mut shard = self.shard(&claim.key);
+        let now = self.now();
+        let kept = self.usage.capped(claim.reserve);
+        if let Some(at) = shard.find(&claim.key) {
+            _payload = shard.payload(at);
+            // One whose time is over is gone, and its key is new.
+            if shard.is_claimed_by(at, claim) || shard.bring_up_to_date(at, now, &self.usage) {
+                let answer = shard.change(at, &self.usage, |entry| {
+                    let before = entry.fence();
+                    let answer = machine::claim(&mut entry.slot, claim, now, || self.next_fence());
+                    if entry.fence() != before {
+                        entry.kept = kept;
+                    }
+                    answer
+                });
+                return Ok(answer);
+            }
+        }
+        self.usage.admit(&claim.scope, claim.reserve)?;
+        let mut entry = Entry::new(claim.key, claim.scope, kept);
+        let answer = machine::claim(&mut entry.slot, claim, now, || self.next_fence());
+        shard.insert(entry);
+        // More than the one that came, so that what is over grows fewer while the store is used.
+        let _retired = [shard.retire(now, &self.usage), shard.retire(now, &self.usage)];
+        drop(shard);
+        Ok(answer)
+    }
+
+    /// Retires records whose time is over, a bounded number. Whether there was any.
+    fn make_room(&self) -> bool {
+        let retired = |shard| self.retire(shard, ROOM);
+        self.shards.iter().map(retired).sum::<usize>() > 0
+    }
+
+    fn retire(&self, shard: &Mutex<Shard<P>>, limit: usize) -> usize {
+        let mut payloads = Vec::new();
+        let mut shard = lock(shard);
+        let now = self.now();
+        while payloads.len() < limit {
+            match shard.retire(now, &self.usage) {
+                Some(payload) => payloads.push(payload),
+                None => break,
+            }
+        }
+        drop(shard);
+        payloads.len()
+    }
+}
+
+fn written(written: Option<Written>) -> Result<Written, StoreError> {
+    Ok(written.unwrap_or(Written::Stale))
+}
+
+/// What was shared with the record, as the caller's own.
+fn own<P: Clone>(payload: Arc<P>) -> P {
+    Arc::try_unwrap(payload).unwrap_or_else(|shared| P::clone(&shared))
+}
+
+fn share<P>(completed: Completed<P>) -> Completed<Arc<P>> {
+    Completed { payload: completed.payload.map(Arc::new), size: completed.size }
+}
+
+impl<P: Clone + Send + Sync + 'static> Store for MemoryStore<P> {
+    type Payload = P;
+
+    async fn claim(&self, claim: &Claim) -> Result<Answer<P>, StoreError> {
+        Ok(match self.inner.claim(claim)? {
+            Answer::Claimed { fence, previous } => Answer::Claimed {
+                fence,
+                previous: previous.map(|lost| Previous::new(lost.fence, lost.checkpoint.map(own))),
+            },
+            Answer::InFlight { since, lease_left } => Answer::InFlight { since, lease_left },
+            Answer::Replay(payload) => Answer::Replay(own(payload)),
+            Answer::NotReplayable => Answer::NotReplayable,
+            Answer::Mismatch { recorded } => Answer::Mismatch { recorded },
+            Answer::Unknown { fence, since } => Answer::Unknown { fence, since },
+        })
+    }
+
+    async fn mark_started(&self, hold: &Hold) -> Result<Written, StoreError> {
+        let act = |entry: &mut Entry<P>, now| machine::mark_started(&mut entry.slot, hold, now);
+        written(self.inner.step(&hold.key, act))
+    }
+
+    async fn renew(&self, holds: &[Hold], lease: Duration) -> Result<Vec<Written>, StoreError> {
+        let renew = |hold: &Hold| {
+            self.inner
+                .step(&hold.key, |entry, now| machine::renew(&mut entry.slot, hold, lease, now))
+        };
+        holds.iter().map(|hold| written(renew(hold))).collect()
+    }
+
+    async fn checkpoint(&self, hold: &Hold, checkpoint: P) -> Result<Written, StoreError> {
+        let checkpoint = Arc::new(checkpoint);
+        let kept = Arc::clone(&checkpoint);
+        let step = self
+            .inner
+            .step(&hold.key, |entry, now| machine::checkpoint(&mut entry.slot, hold, kept, now));
+        written(step)
+    }
+
+    async fn complete(
+        &self,
+        hold: &Hold,
+        completed: Completed<P>,
+        ttl: Duration,
+    ) -> Result<Written, StoreError> {
+        let completed = share(completed);
+        let (kept, size) = (completed.clone(), self.inner.usage.capped(completed.size));
+        let step = self.inner.step(&hold.key, |entry, now| {
+            let first = entry.is_in_flight();
+            let written = machine::complete(&mut entry.slot, hold, kept, ttl, now);
+            if first && written == Written::Applied {
+                entry.kept = size;
+            }
+            written
+        });
+        written(step)
+    }
+
+    async fn release(
+        &self,
+        key: &StorageKey,
+        owner: &crate::idempotency::Owner,
+        unknown_for: Duration,
+    ) -> Result<Written, StoreError> {
+        let step = self
+            .inner
+            .step(key, |entry, now| machine::release(&mut entry.slot, owner, unknown_for, now));
+        written(step)
+    }
+
+    async fn abandon(&self, hold: &Hold, unknown_for: Duration) -> Result<Written, StoreError> {
+        let step = self.inner.step(&hold.key, |entry, now| {
+            machine::abandon(&mut entry.slot, hold, unknown_for, now)
+        });
+        written(step)
+    }
+
+    async fn resolve(
+        &self,
+        key: &StorageKey,
+        fence: u64,
+        resolution: Resolution<P>,
+    ) -> Result<Written, StoreError> {
+        let (resolution, size) = match resolution {
+            Resolution::Completed(completed, ttl) => {
+                let size = self.inner.usage.capped(completed.size);
+                (Resolution::Completed(share(completed), ttl), size)
+            }
+            Resolution::Never => (Resolution::Never, 0),
+        };
+        let kept = resolution.clone();
+        let step = self.inner.step(key, |entry, now| {
+            let written = machine::resolve(&mut entry.slot, fence, kept, now);
+            if written == Written::Applied {
+                entry.kept = size;
+            }
+            written
+        });
+        written(step)
+    }
+
+    async fn unknown(
+        &self,
+        after: Option<StorageKey>,
+        limit: usize,
+    ) -> Result<Vec<UnknownOperation>, StoreError> {
+        let mut first = BTreeMap::new();
+        for shard in &self.inner.shards {
+            let shard = lock(shard);
+            let behind = |told: &UnknownOperation| after.is_none_or(|after| told.key > after);
+            for told in shard.unknown(self.inner.now()).filter(behind) {
+                first.insert(told.key, told);
+                if first.len() > limit {
+                    first.pop_last();
+                }
+            }
+        }
+        Ok(first.into_values().collect())
+    }
+
+    async fn count_unknown(&self) -> Result<u64, StoreError> {
+        let count = |shard: &Mutex<Shard<P>>| lock(shard).unknown(self.inner.now()).count() as u64;
+        Ok(self.inner.shards.iter().map(count).sum())
+    }
+
+    async fn sweep(&self, limit: usize, _unknown_for: Duration) -> Result<usize, StoreError> {
+        let mut swept = 0;
+        for shard in &self.inner.shards {
+            swept += self.inner.retire(shard, limit - swept);
+        }
+        Ok(swept)
+    }
+}

@@ -1,0 +1,245 @@
+//! The records of some keys, found by key and by when their time is over.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    super::{
+        Claim, UnknownOperation,
+        machine::{self, Slot, State},
+    },
+    usage::Usage,
+};
+use crate::idempotency::{ScopeId, StorageKey};
+
+/// Takes the first bytes of what is a hash already.
+#[derive(Default)]
+pub(super) struct AsIs(u64);
+
+impl Hasher for AsIs {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_ne_bytes(*first);
+        }
+    }
+
+    /// The length, which is always the same.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// A map whose keys are hashes.
+pub(super) type HashedMap<K, V> = HashMap<K, V, BuildHasherDefault<AsIs>>;
+
+/// A record, and what it takes.
+pub(super) struct Entry<P> {
+    pub(super) key: StorageKey,
+    pub(super) scope: ScopeId,
+    /// The bytes of its result, or those set aside for it.
+    pub(super) kept: u64,
+    /// Its place in the order of ends.
+    place: u32,
+    /// Empty only while a step is under way.
+    pub(super) slot: Slot<Arc<P>>,
+}
+
+impl<P> Entry<P> {
+    pub(super) fn new(key: StorageKey, scope: ScopeId, kept: u64) -> Self {
+        Self { key, scope, kept, place: 0, slot: None }
+    }
+
+    pub(super) fn fence(&self) -> Option<u64> {
+        self.slot.as_ref().map(|record| record.fence)
+    }
+
+    pub(super) fn is_in_flight(&self) -> bool {
+        self.slot.as_ref().is_some_and(|record| matches!(record.state, State::InFlight { .. }))
+    }
+
+    fn until(&self) -> Duration {
+        self.slot.as_ref().map_or(Duration::ZERO, |record| record.until)
+    }
+
+    /// How many bytes it takes now: none once nothing is to come of it and nothing is kept.
+    pub(super) fn bytes(&self) -> u64 {
+        match self.slot.as_ref().map(|record| &record.state) {
+            None | Some(State::Unknown { checkpoint: None }) => 0,
+            Some(_) => self.kept,
+        }
+    }
+}
+
+/// Entries lie in one vector, without gaps. Two orders point into it: by key, and a heap by the time at which
+/// each is over, in which an entry knows its place, so that a renewal moves it and leaves nothing behind.
+pub(super) struct Shard<P> {
+    entries: Vec<Entry<P>>,
+    by_key: HashedMap<StorageKey, u32>,
+    by_end: Vec<u32>,
+}
+
+impl<P> Default for Shard<P> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), by_key: HashMap::default(), by_end: Vec::new() }
+    }
+}
+
+impl<P> Shard<P> {
+    pub(super) fn find(&self, key: &StorageKey) -> Option<usize> {
+        self.by_key.get(key).map(|&at| at as usize)
+    }
+
+    /// What the record keeps, shared.
+    pub(super) fn payload(&self, at: usize) -> Option<Arc<P>> {
+        match &self.entries[at].slot.as_ref()?.state {
+            State::InFlight { checkpoint: kept, .. }
+            | State::Completed { payload: kept }
+            | State::Unknown { checkpoint: kept } => kept.clone(),
+        }
+    }
+
+    /// Whether the record is in flight and of the owner who claims it.
+    pub(super) fn is_claimed_by(&self, at: usize, claim: &Claim) -> bool {
+        let entry = &self.entries[at];
+        let owned = entry.slot.as_ref().is_some_and(|record| record.owner == claim.owner);
+        owned && entry.is_in_flight()
+    }
+
+    pub(super) fn unknown(&self, now: Duration) -> impl Iterator<Item = UnknownOperation> {
+        self.entries
+            .iter()
+            .filter_map(move |entry| machine::unknown(entry.key, entry.slot.as_ref()?, now))
+    }
+
+    /// Adds the entry of a key that has none, and that was admitted.
+    pub(super) fn insert(&mut self, entry: Entry<P>) {
+        // Far fewer than four billion: the limit of the whole store is a `u32`.
+        let at = self.entries.len() as u32;
+        self.by_key.insert(entry.key, at);
+        self.entries.push(entry);
+        self.by_end.push(at);
+        self.rise(self.by_end.len() - 1);
+    }
+
+    /// Changes an entry, and then accounts for it: its bytes, its end, or that it is gone.
+    pub(super) fn change<T>(
+        &mut self,
+        at: usize,
+        usage: &Usage,
+        act: impl FnOnce(&mut Entry<P>) -> T,
+    ) -> T {
+        let entry = &mut self.entries[at];
+        let (bytes, until) = (entry.bytes(), entry.until());
+        let done = act(entry);
+        if entry.slot.is_none() {
+            usage.forget(&entry.scope, bytes);
+            self.remove(at);
+        } else {
+            usage.settle(&entry.scope, bytes, entry.bytes());
+            let place = entry.place as usize;
+            match entry.until() {
+                later if later > until => self.sink(place),
+                sooner if sooner < until => self.rise(place),
+                _ => {}
+            }
+        }
+        done
+    }
+
+    /// Whether there is still a record then.
+    pub(super) fn bring_up_to_date(&mut self, at: usize, now: Duration, usage: &Usage) -> bool {
+        self.change(at, usage, |entry| {
+            machine::update(&mut entry.slot, now);
+            entry.slot.is_some()
+        })
+    }
+
+    /// Brings the record up to date whose time was over first, if there is one, and gives what it kept.
+    #[allow(clippy::option_option)]
+    pub(super) fn retire(&mut self, now: Duration, usage: &Usage) -> Option<Option<Arc<P>>> {
+        let at = *self.by_end.first()? as usize;
+        if self.entries[at].until() > now {
+            return None;
+        }
+        let payload = self.payload(at);
+        self.bring_up_to_date(at, now, usage);
+        Some(payload)
+    }
+
+    fn remove(&mut self, at: usize) {
+        let place = self.entries[at].place as usize;
+        self.by_end.swap_remove(place);
+        if place < self.by_end.len() {
+            self.put(place, self.by_end[place]);
+            self.sink(place);
+            self.rise(place);
+        }
+        let entry = self.entries.swap_remove(at);
+        self.by_key.remove(&entry.key);
+        if let Some(moved) = self.entries.get(at) {
+            self.by_end[moved.place as usize] = at as u32;
+            self.by_key.insert(moved.key, at as u32);
+        }
+    }
+
+    fn end(&self, place: usize) -> Duration {
+        self.entries[self.by_end[place] as usize].until()
+    }
+
+    fn put(&mut self, place: usize, at: u32) {
+        self.by_end[place] = at;
+        self.entries[at as usize].place = place as u32;
+    }
+
+    fn swap(&mut self, one: usize, other: usize) {
+        let (first, second) = (self.by_end[one], self.by_end[other]);
+        self.put(one, second);
+        self.put(other, first);
+    }
+
+    /// Moves what ends sooner than what stands above it.
+    fn rise(&mut self, mut place: usize) {
+        while place > 0 && self.end(place) < self.end((place - 1) / 2) {
+            self.swap(place, (place - 1) / 2);
+            place = (place - 1) / 2;
+        }
+        self.put(place, self.by_end[place]);
+    }
+
+    /// Moves what ends later than what stands below it.
+    fn sink(&mut self, mut place: usize) {
+        loop {
+            let below = [2 * place + 1, 2 * place + 2].into_iter();
+            let first = below.filter(|&at| at < self.by_end.len()).min_by_key(|&at| self.end(at));
+            let Some(first) = first.filter(|&first| self.end(first) < self.end(place)) else {
+                return;
+            };
+            self.swap(place, first);
+            place = first;
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> &[Entry<P>] {
+        &self.entries
+    }
+
+    /// That both orders have each entry once, at the place that it says.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        assert_eq!(self.by_key.len(), self.entries.len());
+        assert_eq!(self.by_end.len(), self.entries.len());
+        for (at, entry) in self.entries.iter().enumerate() {
+            assert_eq!(self.find(&entry.key), Some(at));
+            assert_eq!(self.by_end[entry.place as usize] as usize, at);
+            let place = entry.place as usize;
+            assert!(place == 0 || self.end((place - 1) / 2) <= self.end(place));
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! What the checks are made of: a store whose payloads are bytes, claims, and what they expect.
+
+use std::{fmt, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{Fixture, PayloadOf};
+use crate::idempotency::{
+    Answer, Claim, Completed, Fingerprint, Hold, OnUnknown, Owner, Previous, Resolution, ScopeId,
+    StorageKey, Store, StoreError, UnknownOperation, Written,
+};
+
+/// For what is not to end while a check runs.
+pub(super) const LONG: Duration = Duration::from_secs(3600);
+
+pub(super) type Checked<T = ()> = Result<T, Failure>;
+
+/// Why a check did not pass.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Broken(String),
+    /// A lease may have ended before the store was done: nothing can be said.
+    TooSlow,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Broken(why) => f.write_str(why),
+            Self::TooSlow => {
+                f.write_str("the store took longer to answer than leases last: raise Fixture::unit")
+            }
+        }
+    }
+}
+
+/// Fails the check with what went wrong.
+pub(super) fn ensure(holds: bool, why: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(Failure::Broken(why())) }
+}
+
+pub(super) fn expect<T: PartialEq + fmt::Debug>(what: &str, actual: T, expected: T) -> Checked {
+    ensure(actual == expected, || format!("{what}: {actual:?}, in place of {expected:?}"))
+}
+
+/// A step that changed what it had to.
+pub(super) fn applied(what: &str, written: Written) -> Checked {
+    expect(what, written, Written::Applied)
+}
+
+/// A step that must have changed nothing.
+pub(super) fn stale(what: &str, written: Written) -> Checked {
+    expect(what, written, Written::Stale)
+}
+
+fn told<T>(step: &str, result: Result<T, StoreError>) -> Checked<T> {
+    result.map_err(|error| Failure::Broken(format!("{step} failed: {error} ({error:?})")))
+}
+
+/// Until when a lease lasts at least, by our clock: it began when the claim was sent.
+pub(super) struct Race {
+    ends: Instant,
+}
+
+impl Race {
+    /// That the lease has not ended: what was answered before this was answered in time.
+    pub(super) fn won(&self) -> Checked {
+        if Instant::now() < self.ends { Ok(()) } else { Err(Failure::TooSlow) }
+    }
+}
+
+pub(super) struct Bench<'a, F: Fixture> {
+    fixture: &'a F,
+    pub(super) store: F::Store,
+    unit: Duration,
+}
+
+pub(super) fn fingerprint(number: u8) -> Fingerprint {
+    Fingerprint::from_bytes([number; 33])
+}
+
+pub(super) fn random_key() -> StorageKey {
+    let mut bytes = [0; 32];
+    for half in bytes.chunks_exact_mut(16) {
+        half.copy_from_slice(Owner::random().as_bytes());
+    }
+    StorageKey::from_bytes(bytes)
+}
+
+/// A claim by a new owner that does not end.
+pub(super) fn claim_of(key: StorageKey) -> Claim {
+    let scope = ScopeId::of(b"conformance");
+    let mut claim = Claim::new(key, scope, Owner::random(), fingerprint(1));
+    (claim.lease, claim.unknown_for) = (LONG, LONG);
+    claim
+}
+
+/// A claim of an operation of its own.
+pub(super) fn new_claim() -> Claim {
+    claim_of(random_key())
+}
+
+impl<'a, F: Fixture> Bench<'a, F> {
+    pub(super) fn new(fixture: &'a F, store: F::Store, unit: Duration) -> Self {
+        Self { fixture, store, unit }
+    }
+
+    pub(super) fn units(&self, count: u32) -> Duration {
+        self.unit * count
+    }
+
+    pub(super) async fn pass(&self, units: u32) {
+        self.fixture.pass(self.units(units)).await;
+    }
+
+    /// What must be over before a time of this length is.
+    pub(super) fn race(&self, units: u32) -> Race {
+        Race { ends: Instant::now() + self.units(units) }
+    }
+
+    pub(super) fn payload(&self, bytes: &[u8]) -> PayloadOf<F> {
+        self.fixture.payload(bytes.to_vec())
+    }
+
+    fn bytes(&self, payload: &PayloadOf<F>) -> Vec<u8> {
+        self.fixture.bytes(payload)
+    }
+
+    pub(super) fn completed(&self, bytes: &[u8]) -> Completed<PayloadOf<F>> {
+        Completed::replayable(self.payload(bytes), bytes.len())
+    }
+
+    fn previous(&self, previous: &Previous<PayloadOf<F>>) -> Previous<Vec<u8>> {
+        let checkpoint = previous.checkpoint.as_ref().map(|payload| self.bytes(payload));
+        Previous::new(previous.fence, checkpoint)
+    }
+
+    pub(super) fn answer(&self, answer: &Answer<PayloadOf<F>>) -> Answer<Vec<u8>> {
+        match answer {
+            Answer::Claimed { fence, previous } => Answer::Claimed {
+                fence: *fence,
+                previous: previous.as_ref().map(|previous| self.previous(previous)),
+            },
+            Answer::InFlight { since, lease_left } => {
+                Answer::InFlight { since: *since, lease_left: *lease_left }
+            }
+            Answer::Replay(payload) => Answer::Replay(self.bytes(payload)),
+            Answer::NotReplayable => Answer::NotReplayable,
+            Answer::Mismatch { recorded } => Answer::Mismatch { recorded: *recorded },
+            Answer::Unknown { fence, since } => Answer::Unknown { fence: *fence, since: *since },
+        }
+    }
+
+    pub(super) async fn claim(&self, claim: &Claim) -> Checked<Answer<Vec<u8>>> {
+        Ok(self.answer(&told("claim", self.store.claim(claim).await)?))
+    }
+
+    /// A claim that must be granted, and not as a take-over.
+    pub(super) async fn granted(&self, claim: &Claim) -> Checked<Hold> {
+        match self.claim(claim).await? {
+            Answer::Claimed { fence, previous: None } => {
+                Ok(Hold::new(claim.key, claim.owner, fence))
+            }
+            answer => Err(Failure::Broken(format!(
+                "a claim of a key that is free: {answer:?}, in place of Claimed and nothing previous"
+            ))),
+        }
+    }
+
+    /// A claim that must be granted as a take-over of `lost`.
+    pub(super) async fn taken_over(
+        &self,
+        claim: &Claim,
+        lost: u64,
+        checkpoint: Option<&[u8]>,
+    ) -> Checked<Hold> {
+        let taking = Claim { on_unknown: OnUnknown::TakeOver, ..claim.clone() };
+        let previous = Some(Previous::new(lost, checkpoint.map(<[u8]>::to_vec)));
+        match self.claim(&taking).await? {
+            Answer::Claimed { fence, previous: told } if told == previous => {
+                ensure(fence > lost, || format!("fence {fence} took over fence {lost}"))?;
+                Ok(Hold::new(claim.key, claim.owner, fence))
+            }
+            answer => Err(Failure::Broken(format!(
+                "a take-over: {answer:?}, in place of Claimed with {previous:?}"
+            ))),
+        }
+    }
+
+    /// A new operation that is unknown.
+    pub(super) async fn unknown_operation(&self) -> Checked<Hold> {
+        let hold = self.granted(&new_claim()).await?;
+        applied("abandon", self.abandon(&hold, LONG).await?)?;
+        Ok(hold)
+    }
+
+    pub(super) async fn mark_started(&self, hold: &Hold) -> Checked<Written> {
+        told("mark_started", self.store.mark_started(hold).await)
+    }
+
+    pub(super) async fn renew(&self, holds: &[Hold], lease: Duration) -> Checked<Vec<Written>> {
+        told("renew", self.store.renew(holds, lease).await)
+    }
+
+    pub(super) async fn renew_one(&self, hold: &Hold, lease: Duration) -> Checked<Written> {
+        let written = self.renew(&[*hold], lease).await?;
+        match written[..] {
+            [written] => Ok(written),
+            _ => Err(Failure::Broken(format!("renew answered one hold with {written:?}"))),
+        }
+    }
+
+    pub(super) async fn checkpoint(&self, hold: &Hold, bytes: &[u8]) -> Checked<Written> {
+        told("checkpoint", self.store.checkpoint(hold, self.payload(bytes)).await)
+    }
+
+    pub(super) async fn complete(
+        &self,
+        hold: &Hold,
+        bytes: &[u8],
+        ttl: Duration,
+    ) -> Checked<Written> {
+        told("complete", self.store.complete(hold, self.completed(bytes), ttl).await)
+    }
+
+    /// Completes with a result that is not kept.
+    pub(super) async fn complete_bare(&self, hold: &Hold, ttl: Duration) -> Checked<Written> {
+        told("complete", self.store.complete(hold, Completed::not_replayable(), ttl).await)
+    }
+
+    pub(super) async fn release(&self, hold: &Hold, unknown_for: Duration) -> Checked<Written> {
+        told("release", self.store.release(&hold.key, &hold.owner, unknown_for).await)
+    }
+
+    pub(super) async fn abandon(&self, hold: &Hold, unknown_for: Duration) -> Checked<Written> {
+        told("abandon", self.store.abandon(hold, unknown_for).await)
+    }
+
+    pub(super) async fn resolve(
+        &self,
+        key: &StorageKey,
+        fence: u64,
+        resolution: Resolution<PayloadOf<F>>,
+    ) -> Checked<Written> {
+        told("resolve", self.store.resolve(key, fence, resolution).await)
+    }
+
+    pub(super) async fn unknown(
+        &self,
+        after: Option<StorageKey>,
+        limit: usize,
+    ) -> Checked<Vec<UnknownOperation>> {
+        told("unknown", self.store.unknown(after, limit).await)
+    }
+
+    pub(super) async fn count_unknown(&self) -> Checked<u64> {
+        told("count_unknown", self.store.count_unknown().await)
+    }
+
+    pub(super) async fn sweep(&self, limit: usize) -> Checked<usize> {
+        told("sweep", self.store.sweep(limit, LONG).await)
+    }
+
+    /// What another caller with the same request is told.
+    pub(super) async fn look(&self, key: StorageKey) -> Checked<Answer<Vec<u8>>> {
+        self.claim(&claim_of(key)).await
+    }
+
+    pub(super) async fn expect_in_flight(&self, when: &str, key: StorageKey) -> Checked {
+        match self.look(key).await? {
+            Answer::InFlight { .. } => Ok(()),
+            answer => Err(Failure::Broken(format!("{when}: {answer:?}, in place of InFlight"))),
+        }
+    }
+
+    pub(super) async fn expect_unknown(&self, when: &str, key: StorageKey, lost: u64) -> Checked {
+        match self.look(key).await? {
+            Answer::Unknown { fence, .. } if fence == lost => Ok(()),
+            answer => Err(Failure::Broken(format!(
+                "{when}: {answer:?}, in place of Unknown with fence {lost}"
+            ))),
+        }
+    }
+
+    pub(super) async fn expect_replay(&self, when: &str, key: StorageKey, kept: &[u8]) -> Checked {
+        match self.look(key).await? {
+            Answer::Replay(bytes) if bytes == kept => Ok(()),
+            Answer::Replay(bytes) => Err(Failure::Broken(format!(
+                "{when}: a replay of {} other bytes than the {} that were kept",
+                bytes.len(),
+                kept.len()
+            ))),
+            answer => Err(Failure::Broken(format!("{when}: {answer:?}, in place of Replay"))),
+        }
+    }
+
+    /// That the key is free, by claiming it: under a fence larger than `last`, without anything previous.
+    pub(super) async fn expect_free(
+        &self,
+        when: &str,
+        key: StorageKey,
+        last: u64,
+    ) -> Checked<Hold> {
+        let claim = claim_of(key);
+        match self.claim(&claim).await? {
+            Answer::Claimed { fence, previous: None } if fence > last => {
+                Ok(Hold::new(key, claim.owner, fence))
+            }
+            answer => Err(Failure::Broken(format!(
+                "{when}: {answer:?}, in place of Claimed with a fence above {last} and nothing previous"
+            ))),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! What every store of the idempotency guard must do, as checks that run on any [`Store`].
+//!
+//! [`check`] makes stores through a [`Fixture`] and runs every check of [`names`] on them: the states of a
+//! record and each way between them, as the docs of [`Store`] say, and what must hold whatever happens:
+//!
+//! - an operation runs at most once, unless its caller declared that it may run again;
+//! - no two answers for a key contradict each other;
+//! - a stale fence never changes anything;
+//! - every key leaves its flight within a bounded time.
+//!
+//! # Time
+//!
+//! The checks run at the same time, on keys of their own, and wait for leases to end. They need a tokio
+//! runtime. A store whose time is tokio's is checked on a paused clock, in no time at all; one with time of
+//! its own, such as a server, in real time, in a few seconds. No check relies on two clocks being equal: it
+//! lets leases end with a [unit](Fixture::unit) to spare, and if the store was so slow that a lease may have
+//! ended too early, begins anew with longer ones.
+//!
+//! # Example
+//!
+//! ```
+//! use buttress::{idempotency::store::MemoryStore, testing::idempotency::{Fixture, check}};
+//!
+//! struct Memory;
+//!
+//! impl Fixture for Memory {
+//!     type Store = MemoryStore;
+//!
+//!     async fn fresh(&self) -> MemoryStore {
+//!         MemoryStore::new()
+//!     }
+//!
+//!     fn payload(&self, bytes: Vec<u8>) -> Vec<u8> {
+//!         bytes
+//!     }
+//!
+//!     fn bytes(&self, payload: &Vec<u8>) -> Vec<u8> {
+//!         payload.clone()
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() {
+//! check(&Memory).await.assert();
+//! # }
+//! ```
+
+mod bench;
+mod bytes;
+mod claims;
+mod crowds;
+mod operators;
+mod report;
+mod runs;
+mod stale;
+#[cfg(test)]
+mod tests;
+
+pub use self::report::{Finding, Report};
+
+use std::{
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
+
+use self::bench::{Bench, Checked, Failure};
+use super::panic_message;
+use crate::idempotency::Store;
+
+/// How to check a store.
+pub trait Fixture {
+    /// The store.
+    type Store: Store;
+
+    /// A store without any records, ready for use. It is asked for a dozen times, and what one store is told
+    /// must not be seen in another: give each a folder, a schema or a prefix of its own.
+    ///
+    /// A panic here, or in any other method, fails the check that it happens in.
+    fn fresh(&self) -> impl Future<Output = Self::Store>;
+
+    /// A payload that these bytes can be had from again.
+    fn payload(&self, bytes: Vec<u8>) -> PayloadOf<Self>;
+
+    /// What [`payload`](Self::payload) was given.
+    fn bytes(&self, payload: &PayloadOf<Self>) -> Vec<u8>;
+
+    /// What the checks count time in. The leases that they let end last 1 to 6 of it, and each end is waited for
+    /// with one to spare: longer than the store ever takes to answer, and than its clock errs. 100 ms by
+    /// default.
+    fn unit(&self) -> Duration {
+        Duration::from_millis(100)
+    }
+
+    /// Lets the store's time pass. It sleeps by default, on a paused clock too.
+    ///
+    /// What moves the time of all checks at once, such as [`tokio::time::advance`], must not be put in its
+    /// place: they run at the same time. A store whose clock can only be moved is checked with
+    /// [`check_one`], one name after the other.
+    fn pass(&self, time: Duration) -> impl Future<Output = ()> {
+        tokio::time::sleep(time)
+    }
+}
+
+/// The payload of a fixture's store.
+pub type PayloadOf<F> = <<F as Fixture>::Store as Store>::Payload;
+
+/// The longest that a check may take. It ends a check whose store never answers.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often a check begins anew because the store was slow, each time with units twice as long.
+const ATTEMPTS: u32 = 5;
+
+/// Names the checks, and says which of them share one store: those that look only at keys of their own.
+macro_rules! checks {
+    (
+        shared { $($shared:ident::$shared_name:ident,)* }
+        alone { $($alone:ident::$alone_name:ident,)* }
+    ) => {
+        const SHARED: &[&str] = &[$(stringify!($shared_name)),*];
+        const ALONE: &[&str] = &[$(stringify!($alone_name)),*];
+
+        async fn run<F: Fixture>(name: &str, bench: &Bench<'_, F>) -> Checked {
+            match name {
+                $(stringify!($shared_name) => Box::pin($shared::$shared_name(bench)).await,)*
+                $(stringify!($alone_name) => Box::pin($alone::$alone_name(bench)).await,)*
+                _ => Err(Failure::Broken("there is no check of this name".to_owned())),
+            }
+        }
+    };
+}
+
+checks! {
+    shared {
+        claims::an_absent_record_is_claimed,
+        claims::a_claim_in_flight_keeps_all_others_out,
+        claims::who_waits_is_told_since_when_and_for_how_long,
+        claims::its_owner_is_granted_a_claim_again,
+        claims::a_claim_again_has_a_new_lease,
+        claims::a_claim_again_after_its_lease_has_no_second_fence,
+        claims::its_owner_is_told_of_whom_it_took_over_again,
+        claims::its_owner_is_answered_as_others_once_it_is_done,
+        claims::another_request_is_told_what_the_key_was_used_for,
+        claims::a_key_that_is_free_again_takes_any_request,
+        claims::fences_grow_also_when_the_record_is_gone,
+        claims::an_unknown_operation_is_left_alone,
+        claims::a_take_over_has_a_new_fence_and_the_checkpoint,
+        claims::a_take_over_finds_only_what_is_unknown,
+        claims::what_was_taken_over_is_unknown_again_when_it_is_lost_or_released,
+        runs::a_started_run_is_unknown_when_its_lease_ends,
+        runs::a_reserved_run_leaves_no_trace_when_its_lease_ends,
+        runs::a_reserved_run_is_started_once_it_is_marked,
+        runs::a_mark_after_the_lease_is_stale_and_the_key_is_free,
+        runs::a_renewed_lease_ends_later_or_sooner,
+        runs::many_leases_are_renewed_at_once_and_answered_in_order,
+        runs::what_is_completed_is_replayed,
+        runs::completing_again_is_applied_and_keeps_the_first_result,
+        runs::a_result_that_is_not_kept_is_not_replayable,
+        runs::the_time_to_live_counts_from_completion,
+        runs::neither_a_replay_nor_a_repetition_prolongs_the_time_to_live,
+        runs::a_lapsed_run_cannot_be_completed,
+        runs::what_is_released_is_free,
+        runs::what_is_abandoned_is_unknown_until_its_retention_ends,
+        runs::the_retention_counts_from_the_end_of_the_lease,
+        runs::every_key_leaves_its_flight_when_its_worker_is_gone,
+        stale::a_stale_hold_changes_nothing_in_flight,
+        stale::a_stale_mark_does_not_start_a_reserved_run,
+        stale::who_was_taken_over_changes_nothing,
+        stale::nothing_changes_what_is_completed,
+        stale::a_hold_of_what_is_gone_makes_no_record,
+        stale::a_hold_of_what_is_unknown_is_over,
+        stale::who_comes_back_after_a_resolution_changes_nothing,
+        stale::keys_do_not_touch_each_other,
+        operators::an_operation_resolved_as_done_is_replayed,
+        operators::an_operation_resolved_as_never_done_is_free,
+        operators::only_what_is_unknown_under_the_fence_is_resolved,
+        bytes::payloads_come_back_byte_for_byte,
+        bytes::times_may_be_as_long_as_a_century,
+        crowds::of_many_claims_at_once_one_is_granted,
+        crowds::of_many_take_overs_at_once_one_is_granted,
+        crowds::one_owner_at_once_has_one_fence,
+        crowds::no_two_hold_a_key_at_once_and_no_fence_is_given_twice,
+        crowds::an_effect_happens_once_and_all_are_told_of_it,
+        crowds::of_a_zombie_and_its_heir_the_heir_completes,
+    }
+    alone {
+        operators::unknown_operations_are_listed_page_by_page,
+        operators::a_sweep_is_bounded_and_touches_only_what_is_over,
+        bytes::keys_owners_and_fingerprints_may_be_any_bytes,
+    }
+}
+
+/// The names of all checks, each of which says what must hold.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    SHARED.iter().chain(ALONE).copied()
+}
+
+/// Runs every check. It needs a tokio runtime with a timer.
+pub async fn check<F: Fixture>(fixture: &F) -> Report {
+    let shared = match caught(async { Ok(fixture.fresh().await) }).await {
+        Ok(store) => store,
+        Err(failure) => {
+            let why = failure.to_string();
+            return Report::new(vec![Finding::new("fresh_makes_a_store", Err(why))]);
+        }
+    };
+    let of_shared = SHARED.iter().map(|&name| (name, Some(shared.clone())));
+    let of_alone = ALONE.iter().map(|&name| (name, None));
+    let checks = of_shared.chain(of_alone).map(|(name, store)| find(fixture, name, store));
+    Report::new(all(checks).await)
+}
+
+/// Runs the check of this [name](names), on a store of its own: to see what one does.
+pub async fn check_one<F: Fixture>(fixture: &F, name: &str) -> Report {
+    let name = names().find(|known| *known == name).unwrap_or("there_is_a_check_of_this_name");
+    Report::new(vec![find(fixture, name, None).await])
+}
+
+async fn find<F: Fixture>(fixture: &F, name: &'static str, shared: Option<F::Store>) -> Finding {
+    for attempt in 0..ATTEMPTS {
+        let unit = fixture.unit().saturating_mul(1 << attempt);
+        let attempt = caught(async {
+            let store = match &shared {
+                Some(store) => store.clone(),
+                None => fixture.fresh().await,
+            };
+            run(name, &Bench::new(fixture, store, unit)).await
+        });
+        let verdict = match tokio::time::timeout(TIME_LIMIT, attempt).await {
+            Ok(Err(Failure::TooSlow)) => continue,
+            Ok(verdict) => verdict.map_err(|failure| failure.to_string()),
+            Err(_) => Err(format!("it did not end within {TIME_LIMIT:?}")),
+        };
+        return Finding::new(name, verdict);
+    }
+    Finding::new(name, Err(Failure::TooSlow.to_string()))
+}
+
+/// Turns a panic into the failure of the one check that it ends.
+async fn caught<T>(check: impl Future<Output = Checked<T>>) -> Checked<T> {
+    let mut check = pin!(check);
+    poll_fn(|cx| {
+        catch_unwind(AssertUnwindSafe(|| check.as_mut().poll(cx))).unwrap_or_else(|payload| {
+            let what = panic_message(&*payload);
+            Poll::Ready(Err(Failure::Broken(format!("it panicked: {what}"))))
+        })
+    })
+    .await
+}
+
+/// Awaits all of them at once, and gives what they give in their order.
+async fn all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    enum Slot<U, T> {
+        Running(Pin<Box<U>>),
+        Done(T),
+    }
+    let mut slots: Vec<_> = futures.map(|future| Slot::Running(Box::pin(future))).collect();
+    poll_fn(|cx| {
+        let mut running = false;
+        for slot in &mut slots {
+            if let Slot::Running(future) = slot {
+                match future.as_mut().poll(cx) {
+                    Poll::Ready(done) => *slot = Slot::Done(done),
+                    Poll::Pending => running = true,
+                }
+            }
+        }
+        if running { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    let done = slots.into_iter().filter_map(|slot| match slot {
+        Slot::Done(done) => Some(done),
+        Slot::Running(_) => None,
+    });
+    done.collect()
+}
