@@ -26,6 +26,14 @@ pub use self::memory::{MemoryStore, MemoryStoreBuilder};
 pub mod redis;
 #[cfg(feature = "postgres")]
 pub use self::postgres::{PostgresError, PostgresStore, PostgresStoreBuilder};
+#[cfg(feature = "redb")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redb")))]
+pub mod redb;
+
+pub use self::memory::{MemoryStore, MemoryStoreBuilder};
+#[cfg(feature = "redb")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redb")))]
+pub use self::redb::{RedbOpenError, RedbStore, RedbStoreBuilder};
 
 /// Keeps the records of operations, and decides who runs them.
 ///
