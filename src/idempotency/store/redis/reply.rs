@@ -66,7 +66,7 @@ impl Reply {
         })
     }
 
-    fn previous(&mut self) -> Result<Option<Previous<Vec<u8>>>, StoreError> {
+    fn previous(&mut self) -> Result<Option<Previous>, StoreError> {
         if self.rest.len() == 0 {
             return Ok(None);
         }
