@@ -81,7 +81,7 @@ async fn main() -> Result<(), BoxError> {
         #[cfg(feature = "postgres")]
         "postgres" => {
             let server = postgres_server::PostgresServer::start()?;
-            let store = buttress::idempotency::store::PostgresStore::builder(server.url());
+            let store = buttress::idempotency::store::PostgresStore::builder(server.url().parse()?);
             guarded(store.build().await?).await?;
         }
         other => {
