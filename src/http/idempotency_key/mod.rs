@@ -75,6 +75,10 @@
 //! | 409 with `Retry-After`, `ABORTED` with a pushback: the same request is under way | waited for, and sent again ([`Fault::InProgress`](crate::Fault::InProgress)); no breaker counts it |
 //! | 409 without, 422, `FAILED_PRECONDITION`: it is not known what became of the request, or the key was used for another | returned as it is |
 //!
+//! It is asked again as often as the retry allows, and not if it names a longer time than the
+//! [`hint_cap`](crate::retry::RetryBuilder::hint_cap) of 2 s: for work that takes longer, raise both. What is left is the
+//! 409, and the call may be made again with the same `GivenKey`.
+//!
 //! # How long a server must remember
 //!
 //! For longer than a client may retry: the longest time that a call can take, which
