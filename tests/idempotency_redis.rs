@@ -512,7 +512,6 @@ async fn what_is_no_record_is_garbled_and_left_alone() {
     spoil(&["HSET", "state", "taken over"]).await;
     spoil(&["HSET", "v", "0"]).await;
     let untouched = granted(&store, &claim_of(new_key())).await;
-    drop(spoil);
 
     for hold in &spoilt {
         let key = record_of(&hold.key);

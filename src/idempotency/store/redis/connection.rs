@@ -11,8 +11,8 @@ use std::{
 };
 
 use redis::{
-    AsyncConnectionConfig, Client, IntoConnectionInfo, Pipeline, RedisError, RedisResult,
-    ServerErrorKind, Value,
+    AsyncConnectionConfig, Client, IntoConnectionInfo, Pipeline, RedisResult, ServerErrorKind,
+    Value,
     aio::{ConnectionLike, MultiplexedConnection},
     io::tcp::TcpSettings,
 };
@@ -96,10 +96,10 @@ impl Connection {
             if answers.as_ref().map_or(true, |answers| answers.iter().any(is_demoted)) {
                 self.discard(live.number);
             }
-            Ok(answers?)
+            answers
         };
         let answers = match tokio::time::timeout(self.limit, sending).await {
-            Ok(answers) => answers.map_err(|error: RedisError| StoreError::unavailable(error))?,
+            Ok(answers) => answers.map_err(StoreError::unavailable)?,
             Err(elapsed) => return Err(StoreError::unavailable(elapsed)),
         };
         match answers.len() == commands.len() {
