@@ -9,15 +9,66 @@ mod world;
 
 use std::{
     collections::{HashSet, VecDeque},
-    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    hash::{BuildHasher, BuildHasherDefault, Hasher},
 };
 
 use self::world::{Broken, Config, Event, Mode, Policy, Seen, World};
 
-/// Three workers for one key, and two for two keys, which meet them in opposite order.
 const ONE_KEY: [&[usize]; 3] = [&[0], &[0], &[0]];
 const TWO_WORKERS: [&[usize]; 3] = [&[0], &[0], &[]];
-const TWO_KEYS: [&[usize]; 3] = [&[0, 1], &[1, 0], &[]];
+/// Keys share the counter of fences and the time, and no step touches two.
+const A_KEY_EACH: [&[usize]; 3] = [&[0], &[1], &[]];
+const BOTH_KEYS_EACH: [&[usize]; 3] = [&[0, 1], &[1, 0], &[]];
+
+/// Hashes a state in a fraction of the time that the hasher of the standard library takes unoptimized.
+struct Quick(u64);
+
+impl Default for Quick {
+    fn default() -> Self {
+        Self(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+impl Quick {
+    fn mix(&mut self, word: u64) {
+        let product = u128::from(self.0 ^ word) * 0x9fb2_1c65_1e98_df25_u128;
+        self.0 = (product as u64 ^ (product >> 64) as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+impl Hasher for Quick {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.mix(u64::from_le_bytes(word));
+        }
+    }
+
+    fn write_u8(&mut self, word: u8) {
+        self.mix(word.into());
+    }
+
+    fn write_u32(&mut self, word: u32) {
+        self.mix(word.into());
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.mix(word);
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.mix(word as u64);
+    }
+
+    fn write_isize(&mut self, word: isize) {
+        self.mix(word as u64);
+    }
+}
 
 struct Explored {
     states: usize,
@@ -27,10 +78,11 @@ struct Explored {
 
 /// Breadth first, so that the way to a violation is the shortest.
 fn explore(config: &Config) -> Explored {
-    let hasher = BuildHasherDefault::<DefaultHasher>::default();
+    let hasher = BuildHasherDefault::<Quick>::default();
     let start = World::new(config);
     // Hashes instead of states: that two of some millions share one is a matter of one in a million.
-    let mut visited = HashSet::from([hasher.hash_one(&start)]);
+    let mut visited = HashSet::with_hasher(hasher.clone());
+    visited.insert(hasher.hash_one(&start));
     let mut ways = vec![(0, None)];
     let mut queue = VecDeque::from([(0, start)]);
     let mut seen = Seen::default();
@@ -70,7 +122,7 @@ fn hold(configs: &[Config]) -> Seen {
         let explored = explore(config);
         println!("{config:?}: {} states", explored.states);
         if let Some((violated, way)) = explored.violation {
-            panic!("{violated}: {way:#?}");
+            panic!("{violated}: {way:?}");
         }
         seen = seen.and(explored.seen);
     }
@@ -117,7 +169,7 @@ fn what_is_taken_over_has_its_effect_once_and_one_answer() {
     let seen = hold(&[
         config(ONE_KEY, 1, Mode::Started, Policy::Rerun),
         config(TWO_WORKERS, 2, Mode::Started, Policy::Reconcile),
-        config(TWO_WORKERS, 2, Mode::Reserved, Policy::Reconcile),
+        config(TWO_WORKERS, 1, Mode::Reserved, Policy::Reconcile),
         config(ONE_KEY, 0, Mode::Started, Policy::Reconcile),
     ]);
 
@@ -128,8 +180,10 @@ fn what_is_taken_over_has_its_effect_once_and_one_answer() {
 #[test]
 fn two_keys_do_not_touch_each_other() {
     hold(&[
-        config(TWO_KEYS, 1, Mode::Started, Policy::Quarantine),
-        config(TWO_KEYS, 0, Mode::Reserved, Policy::Quarantine),
+        config(A_KEY_EACH, 2, Mode::Started, Policy::Quarantine),
+        config(A_KEY_EACH, 1, Mode::Reserved, Policy::Quarantine),
+        config(BOTH_KEYS_EACH, 0, Mode::Started, Policy::Quarantine),
+        config(BOTH_KEYS_EACH, 0, Mode::Reserved, Policy::Quarantine),
     ]);
 }
 
@@ -139,7 +193,7 @@ fn goes_wrong(broken: Broken, mode: Mode, policy: Policy) -> &'static str {
     let Some((violated, way)) = explored.violation else {
         panic!("nothing goes wrong in {} states", explored.states);
     };
-    println!("{broken:?} broken: {violated}, after {} states: {way:#?}", explored.states);
+    println!("{broken:?} broken: {violated}, after {} states: {way:?}", explored.states);
     violated
 }
 
