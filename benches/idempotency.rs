@@ -113,7 +113,8 @@ fn in_memory(runtime: &Runtime, keys: u64) -> Result<(), BoxError> {
 
     // Warm: the map has room for the key, as it has when an older one has just gone.
     let store = MemoryStore::builder().max_share(1.0).build()?;
-    let claims = (0..20_000).map(|n| storage_key(n).map(claim_of)).collect::<Result<Vec<_>, _>>()?;
+    let claims =
+        (0..20_000).map(|n| storage_key(n).map(claim_of)).collect::<Result<Vec<_>, _>>()?;
     let (warm, measured) = claims.split_at(18_000);
     runtime.block_on(async {
         for claim in warm {

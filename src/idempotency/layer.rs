@@ -165,7 +165,7 @@ pub struct IdempotencyLayer<St, K, C, Q, R, U = Quarantine> {
 impl<St, K, Q, R> IdempotencyLayer<St, K, (), Q, R> {
     /// A guard that finds keys with `find_key`, tells requests apart with `read`, and keeps responses
     /// with `record`. Whose keys they are has to be said next.
-    pub fn new(store: St, find_key: K, read: Q, record: R) -> Unscoped<St, K, Q, R> {
+    pub fn builder(store: St, find_key: K, read: Q, record: R) -> Unscoped<St, K, Q, R> {
         Unscoped { store, find_key, read, record }
     }
 }
@@ -183,7 +183,7 @@ impl<St, F, G> IdempotencyLayer<St, ByFn<F>, (), ByFn<G>, RecordClones> {
         F: Fn(&Req) -> Result<Found, InvalidKey>,
         G: Fn(&Req, &mut Digests),
     {
-        IdempotencyLayer::new(store, ByFn(find_key), ByFn(read), RecordClones)
+        IdempotencyLayer::builder(store, ByFn(find_key), ByFn(read), RecordClones)
     }
 }
 
@@ -191,9 +191,9 @@ impl<St, F, G> IdempotencyLayer<St, ByFn<F>, (), ByFn<G>, RecordClones> {
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 impl<St> IdempotencyLayer<St, HeaderKey, (), ReadHttp, RecordHttp> {
     /// A guard of HTTP requests, with the defaults of [`HeaderKey`], [`ReadHttp`] and [`RecordHttp`]. With settings of
-    /// one's own they go to [`new`](IdempotencyLayer::new).
+    /// one's own they go to [`builder`](IdempotencyLayer::builder).
     pub fn http(store: St) -> Unscoped<St, HeaderKey, ReadHttp, RecordHttp> {
-        IdempotencyLayer::new(store, HeaderKey::new(), ReadHttp::new(), RecordHttp::new())
+        IdempotencyLayer::builder(store, HeaderKey::new(), ReadHttp::new(), RecordHttp::new())
     }
 }
 

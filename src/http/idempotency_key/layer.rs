@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tower_layer::Layer;
 
-use super::{random::Uuid, service::IdempotencyKey};
+use super::{service::IdempotencyKey, uuid::Uuid};
 use crate::{
     http::{ClientKey, RequestHead, wire},
     idempotency::Key,

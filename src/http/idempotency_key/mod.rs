@@ -121,8 +121,8 @@
 //! None.
 
 mod layer;
-mod random;
 mod service;
+mod uuid;
 
 pub use self::{
     layer::{GivenKey, IdempotencyKeyLayer},

@@ -25,13 +25,17 @@ fn stage() -> impl Strategy<Value = Stage> {
     ]
 }
 
+fn kept() -> impl Strategy<Value = Option<Vec<u8>>> {
+    any::<Option<u8>>().prop_map(|kept| kept.map(|kept| vec![kept]))
+}
+
 fn state() -> impl Strategy<Value = State<u8>> {
     prop_oneof![
-        (stage(), time(), any::<Option<u8>>()).prop_map(|(stage, unknown_for, checkpoint)| {
+        (stage(), time(), kept()).prop_map(|(stage, unknown_for, checkpoint)| {
             State::InFlight { stage, unknown_for, checkpoint }
         }),
         any::<Option<u8>>().prop_map(|payload| State::Completed { payload }),
-        any::<Option<u8>>().prop_map(|checkpoint| State::Unknown { checkpoint }),
+        kept().prop_map(|checkpoint| State::Unknown { checkpoint }),
     ]
 }
 
@@ -81,7 +85,7 @@ impl Held {
         match self {
             Self::MarkStarted => mark_started(slot, hold, now),
             Self::Renew(lease) => renew(slot, hold, lease, now),
-            Self::Checkpoint(kept) => checkpoint(slot, hold, kept, now),
+            Self::Checkpoint(kept) => checkpoint(slot, hold, vec![kept], now),
             Self::Complete(payload, ttl) => {
                 complete(slot, hold, Completed { payload, size: 1 }, ttl, now)
             }

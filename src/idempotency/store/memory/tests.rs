@@ -186,10 +186,10 @@ fn recount(store: &MemoryStore, now: Duration) -> BTreeMap<StorageKey, (Slot<Vec
                 until: record.until,
                 state: match record.state {
                     State::InFlight { stage, unknown_for, checkpoint } => {
-                        State::InFlight { stage, unknown_for, checkpoint: own(checkpoint) }
+                        State::InFlight { stage, unknown_for, checkpoint }
                     }
                     State::Completed { payload } => State::Completed { payload: own(payload) },
-                    State::Unknown { checkpoint } => State::Unknown { checkpoint: own(checkpoint) },
+                    State::Unknown { checkpoint } => State::Unknown { checkpoint },
                 },
             });
             machine::update(&mut slot, now);

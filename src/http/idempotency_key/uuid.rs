@@ -1,8 +1,6 @@
-use std::{
-    fmt::{self, Write},
-    hash::{BuildHasher, Hasher, RandomState},
-    process,
-};
+use std::fmt::{self, Write};
+
+use crate::token;
 
 /// How many characters a UUID has.
 const LEN: usize = 36;
@@ -15,7 +13,7 @@ pub(super) struct Uuid {
 
 impl Uuid {
     pub(super) fn random() -> Self {
-        let mut number = u128::from(random()) << 64 | u128::from(random());
+        let mut number = u128::from_be_bytes(token::random());
         // The version and the variant, for servers that check the form.
         number = number & !(0xf << 76) | 4 << 76;
         number = number & !(0x3 << 62) | 2 << 62;
@@ -44,14 +42,6 @@ impl Write for Uuid {
         self.len = end;
         Ok(())
     }
-}
-
-fn random() -> u64 {
-    // Keyed by the operating system's randomness, once a thread, and never with the same key.
-    let mut hasher = RandomState::new().build_hasher();
-    // A process that was forked has the keys of its parent.
-    hasher.write_u32(process::id());
-    hasher.finish()
 }
 
 #[cfg(test)]
