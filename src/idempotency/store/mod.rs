@@ -17,8 +17,14 @@ use crate::BoxError;
 
 pub(crate) mod machine;
 mod memory;
+#[cfg(feature = "redb")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redb")))]
+pub mod redb;
 
 pub use self::memory::{MemoryStore, MemoryStoreBuilder};
+#[cfg(feature = "redb")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redb")))]
+pub use self::redb::{RedbOpenError, RedbStore, RedbStoreBuilder};
 
 /// Keeps the records of operations, and decides who runs them.
 ///
