@@ -78,7 +78,7 @@ struct Limits {
     payload: usize,
 }
 
-/// Keeps records in a file of the embedded database [redb](::redb).
+/// Keeps records in a file of the embedded database [redb](mod@::redb).
 ///
 /// Clones share the file. It is closed when the last of them is dropped, which waits for the steps that
 /// are under way, a few flushes of the disk; [`close`](Self::close) waits without blocking. Either way the
