@@ -206,12 +206,9 @@ impl<St: Store> Shared<St> {
         drop(swept);
         let shared = Arc::clone(self);
         tokio::spawn(async move {
-            let config = &shared.config;
             // As long as there is more of it, so that what comes faster than a sweep a minute clears away does
             // not pile up.
-            while let Ok(SWEEP..) = shared.step(shared.store.sweep(SWEEP, config.unknown_for)).await
-            {
-            }
+            while let Ok(SWEEP..) = shared.step(shared.store.sweep(SWEEP)).await {}
         });
     }
 }

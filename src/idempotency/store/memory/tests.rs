@@ -296,7 +296,7 @@ async fn run(ops: Vec<Op>) {
                 assert_eq!(written, expected, "{op:?}");
             }
             Op::Sweep { limit } => {
-                let swept = store.sweep(limit, unknown_for).await.unwrap();
+                let swept = store.sweep(limit).await.unwrap();
                 assert!(swept <= limit, "{swept} of at most {limit}");
             }
             Op::Pass { seconds } => {
@@ -321,7 +321,7 @@ async fn run(ops: Vec<Op>) {
         assert_eq!(store.count_unknown().await.unwrap(), keys.len() as u64);
     }
     tokio::time::advance(Duration::from_secs(1_000)).await;
-    while store.sweep(2, unknown_for).await.unwrap() > 0 {}
+    while store.sweep(2).await.unwrap() > 0 {}
     assert_eq!((store.len(), store.bytes()), (0, 0));
     assert!(store.inner.usage.all_scopes().is_empty());
 }
