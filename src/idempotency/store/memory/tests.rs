@@ -255,10 +255,13 @@ async fn run(ops: Vec<Op>) {
                         machine::renew(slot, &hold, lasting, now),
                         store.renew(&[hold], lasting).await.map(|written| written[0]),
                     ),
-                    Step::Checkpoint => (
-                        machine::checkpoint(slot, &hold, payload.clone(), now),
-                        store.checkpoint(&hold, payload).await,
-                    ),
+                    Step::Checkpoint => {
+                        let written = machine::checkpoint(slot, &hold, payload.clone(), now);
+                        if written == Written::Applied {
+                            *kept = (*kept).max(payload.len() as u64);
+                        }
+                        (written, store.checkpoint(&hold, payload).await)
+                    }
                     Step::Complete => {
                         let done = Completed::replayable(payload, size);
                         let first = slot
