@@ -118,7 +118,7 @@ end
 -- that what has been granted can be recorded.
 local function write(record, payload)
   expire(record)
-  redis.call('HSET', record.key, 'state', record.state,
+  redis.call('HSET', record.key, 'state', record.state, 'owner', record.owner,
     'since', digits(record.since), 'until', digits(record.ends))
   if not IN_FLIGHT[record.state] then
     redis.call('HDEL', record.key, 'unknown_for', 'from')
