@@ -158,13 +158,13 @@ fn per_key(runtime: &Runtime, keys: u64) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// A service behind a guard, as it is called by the hundred.
+/// A service behind a guard.
 #[cfg(any(feature = "redis", feature = "postgres"))]
-async fn requests<St: Store<Payload = Vec<u8>>>(
+fn guarded<St: Store<Payload = Vec<u8>>>(
     store: St,
-    keys: std::ops::Range<u32>,
     reserved: bool,
-) -> Result<(), BoxError> {
+) -> Result<impl Service<u32, Response = Vec<u8>, Error = Error<Infallible>>, buttress::ConfigError>
+{
     let guard = IdempotencyLayer::by_fn(
         store,
         |n: &u32| Ok(Found::Key(Key::new(n.to_string())?)),
@@ -174,11 +174,17 @@ async fn requests<St: Store<Payload = Vec<u8>>>(
     if reserved {
         guard = guard.reserve_first();
     }
-    let mut service = guard.build()?.layer(service_fn(|n: u32| async move {
-        Ok::<_, Error<Infallible>>(n.to_be_bytes().to_vec())
-    }));
-    for n in keys {
-        service.ready().await?.call(n).await?;
+    let service = service_fn(|n: u32| async move { Ok(n.to_be_bytes().to_vec()) });
+    Ok(guard.build()?.layer(service))
+}
+
+#[cfg(any(feature = "redis", feature = "postgres"))]
+async fn call_for_each(
+    service: &mut impl Service<u32, Response = Vec<u8>, Error = Error<Infallible>>,
+    keys: std::ops::Range<u32>,
+) -> Result<(), BoxError> {
+    for key in keys {
+        service.ready().await?.call(key).await?;
     }
     Ok(())
 }
@@ -211,9 +217,11 @@ async fn redis_trips() -> Result<(), BoxError> {
     let mut connection = client.get_multiplexed_async_connection().await?;
     let mut counts = [0.0; 2];
     for (reserved, from) in [(false, 0), (true, 2 * REQUESTS)] {
-        requests(store.clone(), from..from + REQUESTS, reserved).await?;
+        let mut service = guarded(store.clone(), reserved)?;
+        // It makes the connection, and sweeps the store, which happens once a minute.
+        call_for_each(&mut service, from..from + REQUESTS).await?;
         let _: () = redis::cmd("CONFIG").arg("RESETSTAT").query_async(&mut connection).await?;
-        requests(store.clone(), from + REQUESTS..from + 2 * REQUESTS, reserved).await?;
+        call_for_each(&mut service, from + REQUESTS..from + 2 * REQUESTS).await?;
         let said: String =
             redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await?;
         // The commands within a script are counted there too, and take no trip.
@@ -240,9 +248,11 @@ async fn postgres_trips() -> Result<(), BoxError> {
     client.batch_execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements").await?;
     let mut counts = [0.0; 2];
     for (reserved, from) in [(false, 0), (true, 2 * REQUESTS)] {
-        requests(store.clone(), from..from + REQUESTS, reserved).await?;
+        let mut service = guarded(store.clone(), reserved)?;
+        // It makes the connection, and sweeps the store, which happens once a minute.
+        call_for_each(&mut service, from..from + REQUESTS).await?;
         client.batch_execute("SELECT pg_stat_statements_reset()").await?;
-        requests(store.clone(), from + REQUESTS..from + 2 * REQUESTS, reserved).await?;
+        call_for_each(&mut service, from + REQUESTS..from + 2 * REQUESTS).await?;
         let calls = client
             .query_one(
                 "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements
