@@ -8,8 +8,9 @@ use tokio::time::Instant;
 use tower_layer::Layer;
 
 use super::{
-    ByFn, ClaimMode, Guard, Idempotency, Quarantine, Reconcile, Rerun, Resume, SingleTenant, Store,
-    guard::Counters, lease::Leases, runs::Runs, waiting::Waiting,
+    ByFn, ClaimMode, Digests, Found, Guard, Idempotency, InvalidKey, Quarantine, Reconcile,
+    RecordClones, Rerun, Resume, SingleTenant, Store, guard::Counters, lease::Leases, runs::Runs,
+    waiting::Waiting,
 };
 use crate::{ConfigError, Name};
 
@@ -164,6 +165,44 @@ impl<St, K, Q, R> IdempotencyLayer<St, K, (), Q, R> {
     /// with `record`. Whose keys they are has to be said next.
     pub fn new(store: St, find_key: K, read: Q, record: R) -> Unscoped<St, K, Q, R> {
         Unscoped { store, find_key, read, record }
+    }
+}
+
+impl<St, F, G> IdempotencyLayer<St, ByFn<F>, (), ByFn<G>, RecordClones> {
+    /// A guard that finds keys with the closure `find_key`, tells requests apart by the parts that the
+    /// closure `read` adds, and keeps clones of responses. Whose keys they are has to be said next.
+    ///
+    /// ```
+    /// use buttress::idempotency::{Found, IdempotencyLayer, InvalidKey, Key, store::MemoryStore};
+    ///
+    /// struct Order {
+    ///     key: Option<String>,
+    ///     account: String,
+    ///     amount: u64,
+    /// }
+    ///
+    /// fn key_of(order: &Order) -> Result<Found, InvalidKey> {
+    ///     order.key.as_deref().map_or(Ok(Found::Missing), |key| Key::parse(key).map(Found::Key))
+    /// }
+    ///
+    /// let store = MemoryStore::<String>::new();
+    /// let guard = IdempotencyLayer::by_fn(store, key_of, |order: &Order, request| {
+    ///     request.part(order.amount.to_be_bytes());
+    /// });
+    /// let guard = guard.scope(|order: &Order| order.account.clone()).build()?;
+    /// # let _ = guard;
+    /// # Ok::<(), buttress::ConfigError>(())
+    /// ```
+    pub fn by_fn<Req>(
+        store: St,
+        find_key: F,
+        read: G,
+    ) -> Unscoped<St, ByFn<F>, ByFn<G>, RecordClones>
+    where
+        F: Fn(&Req) -> Result<Found, InvalidKey>,
+        G: Fn(&Req, &mut Digests),
+    {
+        Self::new(store, ByFn(find_key), ByFn(read), RecordClones)
     }
 }
 
