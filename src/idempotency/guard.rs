@@ -163,6 +163,9 @@ pub(super) fn count(counter: &AtomicU64) {
 /// How many records are brought up to date at once, so that no sweep holds up others for long.
 const SWEEP: usize = 1_000;
 
+/// How often in a row.
+const SWEEPS: usize = 1_000;
+
 /// How often, at most.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
@@ -208,9 +211,12 @@ impl<St: Store> Shared<St> {
         tokio::spawn(async move {
             let config = &shared.config;
             // As long as there is more of it, so that what comes faster than a sweep a minute clears away does
-            // not pile up.
-            while let Ok(SWEEP..) = shared.step(shared.store.sweep(SWEEP, config.unknown_for)).await
-            {
+            // not pile up; and not for ever, whatever the store says.
+            for _ in 0..SWEEPS {
+                let step = shared.store.sweep(SWEEP, config.unknown_for);
+                let Ok(SWEEP..) = shared.step(step).await else { break };
+                // A store in memory never waits, and requests would.
+                tokio::task::yield_now().await;
             }
         });
     }
