@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Hold, Store, Written, layer::Shared};
+use super::{Hold, Store, Written, layer::Shared, task::CatchPanic};
 use crate::{
     race::{Either, race},
     waiters::lock,
@@ -166,8 +166,10 @@ async fn renew<St: Store>(shared: Arc<Shared<St>>) {
             continue;
         }
         let holds: Vec<Hold> = renewed.iter().map(|lease| lease.hold).collect();
-        match shared.step(shared.store.renew(&holds, config.lease)).await {
-            Ok(written) if written.len() == renewed.len() => {
+        // A panic of the store would leave all leases of this layer, and of all runs to come, without renewal.
+        let step = async { shared.step(shared.store.renew(&holds, config.lease)).await };
+        match (CatchPanic { future: step }).await {
+            Ok(Ok(written)) if written.len() == renewed.len() => {
                 for (lease, written) in renewed.iter().zip(written) {
                     match written {
                         Written::Applied => lease.set(Term {
@@ -179,7 +181,7 @@ async fn renew<St: Store>(shared: Arc<Shared<St>>) {
                 }
             }
             // Not known: asked again soon, while the lease lasts.
-            Ok(_) | Err(_) => {
+            Ok(Ok(_) | Err(_)) | Err(_) => {
                 let again = Instant::now() + soon(config.lease);
                 for lease in renewed {
                     let end = lease.end();

@@ -273,9 +273,9 @@ async fn complete<St: Store>(
 
 pin_project! {
     /// Catches the panic of a future, so that what is owed for its run can be settled first.
-    struct CatchPanic<F> {
+    pub(super) struct CatchPanic<F> {
         #[pin]
-        future: F,
+        pub(super) future: F,
     }
 }
 
