@@ -227,7 +227,10 @@ impl<St: Store> Asked<St> {
         let unbegun = Unbegun::new(Arc::clone(&self.shared), claim.key, claim.owner);
         let mut sent = Instant::now();
         let mut answered = self.shared.step(self.shared.store.claim(&claim)).await;
-        if let Err(StoreError::Unavailable(_) | StoreError::Garbled(_)) = answered {
+        // One that may still be on its way is released, whatever is said to the next.
+        let unsure =
+            matches!(answered, Err(StoreError::Unavailable(_) | StoreError::Garbled(_)));
+        if unsure {
             sent = Instant::now();
             answered = self.shared.step(self.shared.store.claim(&claim)).await;
         }
@@ -237,14 +240,13 @@ impl<St: Store> Asked<St> {
                 Ok(Claimed::Granted(Granted::new(&self.shared, hold, previous, sent, unbegun)))
             }
             Ok(answer) => {
-                unbegun.begin();
+                unbegun.owe(unsure);
                 Ok(Claimed::Refused(answer))
             }
-            Err(error @ (StoreError::Full | StoreError::Newer(_))) => {
-                unbegun.begin();
+            Err(error) => {
+                unbegun.owe(unsure);
                 Err(error)
             }
-            Err(error) => Err(error),
         }
     }
 
