@@ -91,6 +91,7 @@ where
         scope,
         fingerprints: digests.finish(),
         recorded: None,
+        tries: TRIES,
         on_unknown: U::ON_UNKNOWN,
         reserve: core.record.most_bytes(),
     };
@@ -136,6 +137,7 @@ where
             Answer::InFlight { .. } => {
                 count(&shared.counts.conflicts);
                 drop(slot);
+                asked.tries = TRIES;
                 let Some(patience) = patience else {
                     return Err(shared.refuse(IdempotencyReason::InFlight));
                 };
@@ -190,14 +192,19 @@ impl<St, K, C, Q, R, U> Core<St, K, C, Q, R, U> {
     }
 }
 
+/// Enough for each to try what the others recorded, and few enough for a store that babbles.
+const TRIES: u8 = 4;
+
 /// What one request asks the store.
 struct Asked<St: Store> {
     shared: Arc<Shared<St>>,
     key: StorageKey,
     scope: ScopeId,
     fingerprints: Fingerprints,
-    /// The fingerprint that the same request was stored with before the secret changed.
+    /// The fingerprint that the same request was stored with, if by another secret.
     recorded: Option<Fingerprint>,
+    /// How often it may be claimed with another fingerprint before the store is not believed.
+    tries: u8,
     on_unknown: OnUnknown,
     reserve: usize,
 }
@@ -217,7 +224,7 @@ impl<St: Store> Asked<St> {
             key: self.key,
             scope: self.scope,
             owner: Owner::random(),
-            fingerprint: self.recorded.unwrap_or(self.fingerprints.current),
+            fingerprint: self.fingerprint(),
             mode: config.effect.mode(),
             on_unknown: self.on_unknown,
             lease: config.lease,
@@ -250,10 +257,19 @@ impl<St: Store> Asked<St> {
         }
     }
 
-    /// Whether what was recorded is the same request after all; it is claimed as that from here on.
+    /// Whether what was recorded is the same request after all; it is claimed as that from here on. While a
+    /// secret is rolled out the record may be made anew with another one.
     fn is_same(&mut self, recorded: Fingerprint) -> bool {
-        let same = self.recorded.is_none() && self.fingerprints.had(recorded);
-        self.recorded = Some(recorded).filter(|_| same);
-        same
+        let same = recorded != self.fingerprint() && self.fingerprints.has(recorded);
+        if !same || self.tries == 0 {
+            return false;
+        }
+        self.tries -= 1;
+        self.recorded = Some(recorded);
+        true
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        self.recorded.unwrap_or(self.fingerprints.current)
     }
 }
