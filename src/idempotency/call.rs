@@ -99,16 +99,23 @@ where
     let patience = shared.config.wait.map(|wait| Instant::now() + wait);
     // Held by the one duplicate of this process that asks the store for all.
     let mut asking = None;
+    let mut waited = false;
     loop {
         let mut over = std::pin::pin!(joined.meeting().over.notified());
         // Before the claim: an operation that ends in between is heard.
         over.as_mut().enable();
         // Its place, and the room for its response, before the claim: what has begun is also recorded.
-        let slot = shared.runs.enter().ok_or_else(|| shared.refuse(IdempotencyReason::Full))?;
+        let slot = shared.runs.enter();
+        // Who has waited for a result gets it though nothing more may run.
+        if slot.is_none() && !waited {
+            return Err(shared.refuse(IdempotencyReason::Full));
+        }
         let claimed = asked.claim().await.map_err(|error| shared.refuse(reason_of(&error)))?;
         let answer = match claimed {
             Claimed::Granted(granted) => {
                 drop(asking);
+                // Released in the background.
+                let Some(slot) = slot else { return Err(shared.refuse(IdempotencyReason::Full)) };
                 count(&shared.counts.claims);
                 core.read.hand_over(&mut request, granted.run());
                 return task::detached(core, service, request, granted, slot).await;
@@ -143,7 +150,10 @@ where
                 };
                 let again = wait(shared, &joined, over, &mut asking);
                 match race(again, sleep_until(patience)).await {
-                    Either::Left(()) => continue,
+                    Either::Left(()) => {
+                        waited = true;
+                        continue;
+                    }
                     Either::Right(()) => IdempotencyReason::InFlight,
                 }
             }
