@@ -250,7 +250,8 @@ fn lost<St>(shared: &Shared<St>, hold: Hold) {
     telemetry::lease_lost(shared.name(), hold.key);
 }
 
-/// Records a result, and tries again for as long as the lease lasts.
+/// Records a result, and tries again until the lease ends that there is now: it may be renewed for long
+/// after, and the caller waits.
 async fn complete<St: Store>(
     shared: &Shared<St>,
     lease: &Lease,
@@ -258,12 +259,13 @@ async fn complete<St: Store>(
     completed: Completed<St::Payload>,
 ) -> Option<Written> {
     let mut pause = Duration::from_millis(20);
+    let end = lease.end();
     loop {
         let step = shared.store.complete(&hold, completed.clone(), shared.config.ttl);
         if let Ok(written) = shared.step(step).await {
             return Some(written);
         }
-        if lease.end() <= Instant::now() + pause {
+        if end.min(lease.end()) <= Instant::now() + pause {
             return None;
         }
         sleep(pause).await;
