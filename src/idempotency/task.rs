@@ -27,6 +27,7 @@ use super::{
     run::Checkpoints,
     runs::RunSlot,
     settle::{Debt, Owed, Unbegun},
+    waiting::Running,
 };
 use crate::{
     CarryRejection, Deadline, DeadlineElapsed, Hop, IdempotencyReason,
@@ -97,7 +98,9 @@ where
 {
     let shared = Arc::clone(&core.shared);
     let (answer, answered) = oneshot::channel();
-    let task = run(core, service, request, granted, slot, answer);
+    // Before the task has begun: duplicates that come in between would ask the store when it is over.
+    let running = shared.waiting.join(granted.hold.key).running();
+    let task = run(core, service, request, granted, (slot, running), answer);
     tokio::spawn(task.instrument(Span::current()));
     match answered.await {
         Ok(Reply { ended, hop }) => {
@@ -126,7 +129,7 @@ async fn run<S, Req, St, K, C, Q, R, U>(
     mut service: S,
     request: Req,
     granted: Granted<St>,
-    slot: RunSlot,
+    place: (RunSlot, Running),
     answer: oneshot::Sender<Reply<R::Response, S::Error>>,
 ) where
     S: Service<Req, Error: CarryRejection>,
@@ -136,7 +139,6 @@ async fn run<S, Req, St, K, C, Q, R, U>(
 {
     let Granted { hold, run, sent, unbegun } = granted;
     let shared = &core.shared;
-    let running = shared.waiting.join(hold.key).running();
     let leased = Leased::new(Arc::clone(shared), hold, sent);
     let debt = Debt::new(Arc::clone(shared), hold);
     unbegun.begin();
@@ -239,7 +241,7 @@ async fn run<S, Req, St, K, C, Q, R, U>(
             }
         }
     };
-    drop((leased, running, slot));
+    drop((leased, place));
     shared.sweep_now_and_then();
     // Whoever asked may have left.
     let _ = answer.send(Reply { ended, hop });
