@@ -6,7 +6,10 @@ use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -147,6 +150,9 @@ async fn run<S, Req, St, K, C, Q, R, U>(
         return;
     }
 
+    // Not so while an unknown operation is being settled, which may have been done by the run that was lost.
+    let free = AtomicBool::new(run.previous_fence().is_none());
+    let begun = || debt.owes() == Owed::Abandon || !free.load(Ordering::Acquire);
     let work = async {
         let settled = match run.previous_fence() {
             None => Settled::Never,
@@ -159,6 +165,7 @@ async fn run<S, Req, St, K, C, Q, R, U>(
             Settled::Completed(response) => Ok(response),
             Settled::StillUnknown => return Work::Refused(IdempotencyReason::Unknown),
             Settled::Never => {
+                free.store(true, Ordering::Release);
                 if let Err(error) = poll_fn(|cx| service.poll_ready(cx)).await {
                     return Work::Passed(Err(error), Verdict::NotStarted);
                 }
@@ -169,6 +176,10 @@ async fn run<S, Req, St, K, C, Q, R, U>(
                             return Work::Refused(IdempotencyReason::StoreUnavailable);
                         }
                     }
+                }
+                // A claim or a step that took long: another may run it already.
+                if leased.lease().end() <= Instant::now() {
+                    return Work::Refused(IdempotencyReason::StoreUnavailable);
                 }
                 if shared.config.effect != Effect::Transactional {
                     debt.owe(Owed::Abandon);
@@ -194,17 +205,22 @@ async fn run<S, Req, St, K, C, Q, R, U>(
     };
 
     let ended = match worked {
-        None => {
+        None if begun() => {
             lost(shared, hold);
             debt.owe(Owed::Nothing);
             Ended::Refused(IdempotencyReason::Unknown)
+        }
+        None => {
+            lost(shared, hold);
+            debt.settle().await;
+            Ended::Refused(IdempotencyReason::StoreUnavailable)
         }
         Some(Err(panic)) => {
             debt.settle().await;
             Ended::Panicked(panic)
         }
         Some(Ok(Err(DeadlineElapsed { .. }))) => {
-            let begun = debt.owes() == Owed::Abandon;
+            let begun = begun();
             debt.settle().await;
             Ended::Refused(match begun {
                 true => IdempotencyReason::Unknown,
