@@ -25,6 +25,14 @@ use crate::{
 impl<St> Shared<St> {
     /// Refuses a call, and says so.
     pub(super) fn refuse<E: CarryRejection>(&self, reason: IdempotencyReason) -> E {
+        if reason == IdempotencyReason::Unknown {
+            count(&self.counts.unknowns);
+        }
+        self.refuse_counted(reason)
+    }
+
+    /// The same, where it is counted already.
+    pub(super) fn refuse_counted<E: CarryRejection>(&self, reason: IdempotencyReason) -> E {
         let again = match reason {
             IdempotencyReason::InFlight => Some(self.config.retry_after),
             IdempotencyReason::StoreUnavailable | IdempotencyReason::Full => {
@@ -32,9 +40,6 @@ impl<St> Shared<St> {
             }
             _ => None,
         };
-        if reason == IdempotencyReason::Unknown {
-            count(&self.counts.unknowns);
-        }
         telemetry::refuse(IdempotencyRefused::by(self.config.name.clone(), reason, again))
     }
 }

@@ -110,7 +110,7 @@ where
             hop.report_again();
             match ended {
                 Ended::Answered(result) => result,
-                Ended::Refused(reason) => Err(shared.refuse(reason)),
+                Ended::Refused(reason) => Err(shared.refuse_counted(reason)),
                 Ended::Panicked(panic) => resume_unwind(panic),
             }
         }
@@ -207,6 +207,7 @@ async fn run<S, Req, St, K, C, Q, R, U>(
     let ended = match worked {
         None if begun() => {
             lost(shared, hold);
+            count(&shared.counts.unknowns);
             debt.owe(Owed::Nothing);
             Ended::Refused(IdempotencyReason::Unknown)
         }
@@ -229,6 +230,9 @@ async fn run<S, Req, St, K, C, Q, R, U>(
             })
         }
         Some(Ok(Ok(Work::Refused(reason)))) => {
+            if reason == IdempotencyReason::Unknown {
+                count(&shared.counts.unknowns);
+            }
             debt.settle().await;
             Ended::Refused(reason)
         }
@@ -250,6 +254,7 @@ async fn run<S, Req, St, K, C, Q, R, U>(
             match complete(shared, leased.lease(), hold, completed).await {
                 Some(Written::Stale) => {
                     lost(shared, hold);
+                    count(&shared.counts.unknowns);
                     Ended::Refused(IdempotencyReason::Unknown)
                 }
                 // Not recorded, and true: the key becomes unknown when its lease ends.
