@@ -250,8 +250,7 @@ impl<St: Store> Asked<St> {
         let mut sent = Instant::now();
         let mut answered = self.shared.step(self.shared.store.claim(&claim)).await;
         // One that may still be on its way is released, whatever is said to the next.
-        let unsure =
-            matches!(answered, Err(StoreError::Unavailable(_) | StoreError::Garbled(_)));
+        let unsure = matches!(answered, Err(StoreError::Unavailable(_) | StoreError::Garbled(_)));
         if unsure {
             sent = Instant::now();
             answered = self.shared.step(self.shared.store.claim(&claim)).await;

@@ -147,9 +147,7 @@ impl Leases {
 async fn renew<St: Store>(shared: Arc<Shared<St>>) {
     let config = &shared.config;
     while let Some(due) = shared.leases.next_due() {
-        if let Either::Right(()) =
-            race(sleep_until(due), shared.leases.sooner.notified()).await
-        {
+        if let Either::Right(()) = race(sleep_until(due), shared.leases.sooner.notified()).await {
             continue;
         }
         let sent = Instant::now();
