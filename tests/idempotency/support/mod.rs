@@ -95,8 +95,7 @@ impl ReadRequest<Ask> for Asks {
 }
 
 pub(crate) type Builder = IdempotencyBuilder<Scripted<u64>, Asks, SingleTenant, Asks, RecordClones>;
-pub(crate) type Guarded =
-    IdempotencyLayer<Scripted<u64>, Asks, SingleTenant, Asks, RecordClones>;
+pub(crate) type Guarded = IdempotencyLayer<Scripted<u64>, Asks, SingleTenant, Asks, RecordClones>;
 
 /// A guard over a store, with the defaults.
 pub(crate) fn over(store: &Scripted<u64>) -> Builder {

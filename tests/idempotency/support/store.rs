@@ -10,7 +10,7 @@ use buttress::idempotency::{
     Answer, Claim, Completed, Hold, Owner, Resolution, StorageKey, Store, StoreError,
     UnknownOperation, Written, store::MemoryStore,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// A step of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,7 +70,7 @@ pub(crate) enum Fault {
 struct Told {
     next: HashMap<Step, VecDeque<Fault>>,
     always: HashMap<Step, Fault>,
-    taken: HashMap<Step, usize>,
+    taken: Vec<(Step, Instant)>,
     /// How many holds each renewal had.
     renewed: Vec<usize>,
 }
@@ -110,7 +110,16 @@ impl<P: Clone + Send + Sync + 'static> Scripted<P> {
     pub(crate) fn everything(&self, fault: Fault) {
         use Step::*;
         for step in [
-            Claim, MarkStarted, Renew, Checkpoint, Complete, Release, Abandon, Resolve, List, Count,
+            Claim,
+            MarkStarted,
+            Renew,
+            Checkpoint,
+            Complete,
+            Release,
+            Abandon,
+            Resolve,
+            List,
+            Count,
             Sweep,
         ] {
             self.always(step, fault);
@@ -119,7 +128,13 @@ impl<P: Clone + Send + Sync + 'static> Scripted<P> {
 
     /// How often a step was asked for.
     pub(crate) fn taken(&self, step: Step) -> usize {
-        self.told.lock().unwrap().taken.get(&step).copied().unwrap_or_default()
+        self.taken_at(step).len()
+    }
+
+    /// When a step was asked for.
+    pub(crate) fn taken_at(&self, step: Step) -> Vec<Instant> {
+        let told = self.told.lock().unwrap();
+        told.taken.iter().filter(|taken| taken.0 == step).map(|taken| taken.1).collect()
     }
 
     pub(crate) fn renewed(&self) -> Vec<usize> {
@@ -137,7 +152,7 @@ impl<P: Clone + Send + Sync + 'static> Scripted<P> {
 
     fn fault(&self, step: Step) -> Fault {
         let mut told = self.told.lock().unwrap();
-        *told.taken.entry(step).or_default() += 1;
+        told.taken.push((step, Instant::now()));
         let next = told.next.get_mut(&step).and_then(VecDeque::pop_front);
         next.or_else(|| told.always.get(&step).copied()).unwrap_or(Fault::None)
     }
@@ -210,7 +225,7 @@ impl<P: Clone + Send + Sync + 'static> Scripted<P> {
         if let Some(queue) = told.next.get_mut(&step) {
             queue.pop_front();
         }
-        *told.taken.entry(step).or_default() += 1;
+        told.taken.push((step, Instant::now()));
         true
     }
 }
@@ -300,8 +315,11 @@ impl<P: Clone + Send + Sync + 'static> Store for Scripted<P> {
 
     async fn abandon(&self, hold: &Hold, unknown_for: Duration) -> Result<Written, StoreError> {
         let hold = *hold;
-        self.take(Step::Abandon, move |store| async move { store.abandon(&hold, unknown_for).await })
-            .await
+        self.take(
+            Step::Abandon,
+            move |store| async move { store.abandon(&hold, unknown_for).await },
+        )
+        .await
     }
 
     async fn resolve(
