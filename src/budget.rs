@@ -97,7 +97,8 @@ impl Budget {
     /// Retry throttling as gRPC has it (proposal A6): each failure of an attempt takes out a token,
     /// each success pays in `ratio` of one, and nothing is retried unless more than half of
     /// `max_tokens` are left. Failures count whether or not they could be retried, also those with
-    /// which a server forbids it.
+    /// which a server forbids it; but a request that is [in progress](Fault::InProgress) takes out a token
+    /// only when it is sent again.
     ///
     /// It reacts to failures and not to calls: while few calls fail it does not limit retries at all,
     /// and when many do it stops them all for a while. [`new`](Self::new) bounds them at any time.
@@ -148,7 +149,10 @@ impl Budget {
         if self.is_throttle() {
             match outcome {
                 Outcome::Success => self.bucket.pay_in(self.bucket.rule.reward),
-                Outcome::Failure(Fault::Permanent) | Outcome::Ignored => {}
+                // What is in progress is paid for when it is asked for again: else whoever sends a request
+                // twice would stop the retries of others.
+                Outcome::Failure(Fault::Permanent | Fault::InProgress { .. })
+                | Outcome::Ignored => {}
                 Outcome::Failure(_) => self.failed(),
             }
         }

@@ -81,6 +81,7 @@ pub mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod testing;
 pub mod timeout;
+mod token;
 mod waiters;
 
 pub use self::{

@@ -21,7 +21,8 @@ pub enum Outcome {
 /// | fault | retried | trips a breaker |
 /// |---|---|---|
 /// | `Transient`, `TimedOut`, `Overloaded` | yes | yes |
-/// | `Permanent` | no | no |
+/// | `InProgress` | yes | no, and heals none |
+/// | `Permanent` | no | no, and heals none |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -31,6 +32,12 @@ pub enum Fault {
     TimedOut,
     /// It has too much to do.
     Overloaded {
+        /// How long it asks to be left alone, if it says so.
+        retry_after: Option<Duration>,
+    },
+    /// The same request is being run already, and its answer is not there yet: that says nothing of the
+    /// service's health, and asking again later gets the answer.
+    InProgress {
         /// How long it asks to be left alone, if it says so.
         retry_after: Option<Duration>,
     },
@@ -185,6 +192,7 @@ impl Outcome {
             Self::Failure(Fault::Transient) => "transient",
             Self::Failure(Fault::TimedOut) => "timed_out",
             Self::Failure(Fault::Overloaded { .. }) => "overloaded",
+            Self::Failure(Fault::InProgress { .. }) => "in_progress",
             Self::Failure(Fault::Permanent) => "permanent",
             Self::Ignored => "ignored",
         }

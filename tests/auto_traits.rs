@@ -189,6 +189,7 @@ mod http {
             ReplayBodyError, ReplayBodyLayer, ReplaySafe, ResponseBody, ServerLayer, Trust,
             UntilEnd,
             grpc::FirstFrameLayer,
+            idempotency::{GuardedBody, HeaderKey, ReadHttp, RecordHttp, RecordHttpBuilder},
             server::{Handler, Server, ServerBody},
         },
         stack::{Empty, ServerEdge},
@@ -209,6 +210,10 @@ mod http {
         shared::<FirstFrameLayer<fn(&str) -> bool>>();
         shared::<ServerLayer<ServerStack>>();
         shared::<Trust>();
+        shared::<HeaderKey>();
+        shared::<ReadHttp>();
+        shared::<RecordHttp>();
+        shared::<RecordHttpBuilder>();
         shared::<UntilEnd<BulkheadLayer>>();
         shared_error::<ReplayBodyError>();
     }
@@ -219,6 +224,7 @@ mod http {
         body::<ResponseBody<String>>();
         body::<ServerBody<ResponseBody<String>>>();
         body::<ReplayBody<String>>();
+        body::<GuardedBody<ResponseBody<String>>>();
         const fn sends<T: Send>() {}
         sends::<CallEnd>();
         // Also of a body that is not `Sync`, as most are that come from a network.

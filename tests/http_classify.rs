@@ -41,6 +41,10 @@ fn overloaded(seconds: Option<u64>) -> Outcome {
     Outcome::Failure(Fault::Overloaded { retry_after: seconds.map(Duration::from_secs) })
 }
 
+fn in_progress(seconds: Option<u64>) -> Outcome {
+    Outcome::Failure(Fault::InProgress { retry_after: seconds.map(Duration::from_secs) })
+}
+
 type Failure = Error<io::Error>;
 type Headers = &'static [(&'static str, &'static str)];
 
@@ -72,6 +76,10 @@ fn an_http_answer_is_judged_by_its_status() {
         (404, &[], GOOD),
         (408, &[], TIMED_OUT),
         (409, &[], GOOD),
+        (409, AFTER, in_progress(Some(7))),
+        (409, &[("retry-after", "0")], in_progress(None)),
+        (409, &[("retry-after", "soon")], GOOD),
+        (422, AFTER, GOOD),
         (425, &[], GOOD),
         (429, &[], overloaded(None)),
         (429, AFTER, overloaded(Some(7))),
@@ -124,6 +132,15 @@ fn a_grpc_answer_is_judged_by_its_status() {
     }
     let asked = trailers_only(8, &[("grpc-retry-pushback-ms", "2000")]);
     assert_eq!(outcome(&GrpcClassifier::new(), &asked), overloaded(Some(2)));
+    for (millis, expected) in [
+        ("7000", in_progress(Some(7))),
+        ("0", in_progress(Some(0))),
+        ("-1", PERMANENT),
+        ("soon", PERMANENT),
+    ] {
+        let asked = trailers_only(10, &[("grpc-retry-pushback-ms", millis)]);
+        assert_eq!(outcome(&GrpcClassifier::new(), &asked), expected, "{millis}");
+    }
     let by_tonic = trailers_only(1, &[("grpc-message", "Timeout%20expired")]);
     assert_eq!(outcome(&GrpcClassifier::new(), &by_tonic), TIMED_OUT);
     let nothing = answer(200, &[("content-type", "application/grpc")]);

@@ -7,7 +7,10 @@ use buttress::{
     CarryRejection, Error, Stack,
     bulkhead::BulkheadLayer,
     circuit_breaker::CircuitBreakerLayer,
-    http::{ClientLayer, ReplayBody, ReplayBodyLayer, ReplaySafe, UntilEnd, grpc::FirstFrameLayer},
+    http::{
+        ClientLayer, IdempotencyKeyLayer, ReplayBody, ReplayBodyLayer, ReplaySafe, UntilEnd,
+        grpc::FirstFrameLayer,
+    },
     testing::contract::{Contract, Finding, Inner, Report, Verdict},
 };
 use http::{Request, Response};
@@ -69,6 +72,8 @@ async fn every_layer_that_speaks_http_keeps_every_rule() {
         ))
     })
     .await;
+    let keys = IdempotencyKeyLayer::new().for_requests(|_| true);
+    check("IdempotencyKey", text(), |inner| keys.layer(inner)).await;
     check("Bulkhead until the end", text(), |inner| {
         let bulkhead = BulkheadLayer::builder().max_concurrent(1).build().unwrap();
         UntilEnd::new(bulkhead).layer(ClientLayer::new().layer(inner))

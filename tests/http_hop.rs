@@ -293,6 +293,7 @@ async fn an_answer_that_went_well_tells_nobody_to_stop() {
     let fine = [
         answer(200, &[("x-should-retry", "false")]),
         answer(404, &[("x-should-retry", "false")]),
+        answer(409, &[("x-should-retry", "false")]),
         trailers_only(0, &[("grpc-retry-pushback-ms", "-1")]),
     ];
     for answer in fine {
@@ -309,11 +310,13 @@ async fn malformed_lines_of_answers_are_counted() {
     let answers = [
         answer(503, &[("retry-after", "soon"), ("retry-after", "-1")]),
         trailers_only(14, &[("grpc-retry-pushback-ms", "1.5")]),
+        answer(409, &[("retry-after", "soon")]),
+        answer(404, &[("retry-after", "soon")]),
         answer(200, &[]),
     ];
     let upstream = Upstream::saying(answers);
     let client = Stack::new().http_client(layer.clone()).service::<_, Request<Body>>(upstream);
-    for expected in [2, 3, 3] {
+    for expected in [2, 3, 4, 4, 4] {
         client.clone().oneshot(Protocol::Http.request(&[])).await.unwrap();
         assert_eq!(layer.malformed_headers(), expected);
     }
@@ -366,7 +369,10 @@ proptest! {
             None => answer(status, &[]),
         };
         put_all(said.headers_mut(), &headers);
+        let names = |wanted| headers.iter().any(|(name, _)| *name == wanted);
         let retryable = match grpc_code {
+            Some(10) => names("grpc-retry-pushback-ms"),
+            None if status == 409 => names("retry-after"),
             Some(code) => matches!(code, 2 | 4 | 8 | 13 | 14 | 15 | 17),
             None => matches!(status, 408 | 429 | 500..),
         };

@@ -1157,6 +1157,9 @@ fn grpc_methods_are_replayed_by_name() {
         assert!(policy.replay(&put).is_none(), "{kind}");
         assert_eq!(Copied::of(&policy, put), Some(Copied::Kept), "its first message is kept");
     }
+    let mut ours = request("POST", "/shop.Orders/Put", &[GRPC]);
+    ours.extensions_mut().insert(ClientKey);
+    assert!(policy.replay(&ours).is_some(), "it has a key of ours");
     let json = request("POST", "/shop.Orders/Get", &[("content-type", "application/json")]);
     assert!(policy.replay(&json).is_none());
     let get = request("POST", "/shop.Orders/Get", &[GRPC]);

@@ -73,6 +73,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => Just(Event::Failure),
         1 => Just(Event::Neither(Outcome::Ignored)),
         1 => Just(Event::Neither(Outcome::Failure(Fault::Permanent))),
+        1 => Just(Event::Neither(Outcome::Failure(Fault::InProgress { retry_after: None }))),
         2 => any::<bool>().prop_map(Event::Retry),
         1 => Just(Event::Call),
     ]

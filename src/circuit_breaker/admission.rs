@@ -133,7 +133,9 @@ fn verdict(core: &Core, outcome: Outcome, hint: impl FnOnce() -> RetryHint) -> V
     let (failed, hint) = match outcome {
         Outcome::Success => (Some(false), None),
         // What would fail anywhere, and what says nothing, neither trips nor heals.
-        Outcome::Failure(Fault::Permanent) | Outcome::Ignored => (None, None),
+        Outcome::Failure(Fault::Permanent | Fault::InProgress { .. }) | Outcome::Ignored => {
+            (None, None)
+        }
         Outcome::Failure(fault) => (Some(true), asked_for(fault, hint())),
     };
     let ended = core.config().slow_calls.map(|_| Instant::now());

@@ -17,6 +17,7 @@ use crate::{Classify, Fault, Outcome, RetryHint};
 /// |---|---|
 /// | 408, 504 | timed out |
 /// | 429, and 503 with a `Retry-After` | overloaded |
+/// | 409 with a `Retry-After` | in progress: a server that guards against repetition runs the same request |
 /// | any other 5xx | transient failure |
 /// | everything else | success: the service did its work |
 /// | an error | transient failure; timed out if a time-out is among its causes |
@@ -36,6 +37,7 @@ pub struct HttpClassifier {
 /// | `UNAVAILABLE`, `UNKNOWN`, `INTERNAL`, `DATA_LOSS`, no status at the end | transient failure |
 /// | `DEADLINE_EXCEEDED`, and the `CANCELLED` that tonic's own timer answers | timed out |
 /// | `RESOURCE_EXHAUSTED` | overloaded |
+/// | `ABORTED` with a `grpc-retry-pushback-ms` that names a time | in progress |
 /// | everything else | the caller's own fault: a permanent failure |
 ///
 /// An HTTP status other than 200 is judged as [`HttpClassifier`] does: it comes from a proxy.
@@ -91,12 +93,16 @@ impl HttpClassifier {
         }
         let asked = || wire::retry_after(headers).value;
         // To come back now is no wish: our own pause is kept, or all would come back at once.
-        let overloaded = |asked: Option<Duration>| Fault::Overloaded {
-            retry_after: asked.filter(|asked| !asked.is_zero()),
-        };
+        let wish = |asked: Duration| (!asked.is_zero()).then_some(asked);
+        let overloaded =
+            |asked: Option<Duration>| Fault::Overloaded { retry_after: asked.and_then(wish) };
         Outcome::Failure(match status {
             StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Fault::TimedOut,
             StatusCode::TOO_MANY_REQUESTS => overloaded(asked()),
+            StatusCode::CONFLICT => match asked() {
+                None => return Outcome::Success,
+                Some(asked) => Fault::InProgress { retry_after: wish(asked) },
+            },
             StatusCode::SERVICE_UNAVAILABLE => match asked() {
                 None => Fault::Transient,
                 asked => overloaded(asked),
@@ -151,15 +157,18 @@ impl GrpcClassifier {
 
 /// What a gRPC status says of the service.
 pub(super) fn outcome_of_code(code: Code, fields: &HeaderMap) -> Outcome {
+    let asked = || match wire::pushback(fields) {
+        Pushback::After(asked) => Some(asked),
+        _ => None,
+    };
     Outcome::Failure(match code {
         Code::Ok => return Outcome::Success,
         Code::Unavailable | Code::Unknown | Code::Internal | Code::DataLoss => Fault::Transient,
         Code::DeadlineExceeded => Fault::TimedOut,
-        Code::ResourceExhausted => Fault::Overloaded {
-            retry_after: match wire::pushback(fields) {
-                Pushback::After(asked) => Some(asked),
-                _ => None,
-            },
+        Code::ResourceExhausted => Fault::Overloaded { retry_after: asked() },
+        Code::Aborted => match asked() {
+            None => Fault::Permanent,
+            asked => Fault::InProgress { retry_after: asked },
         },
         _ if wire::is_tonic_timeout(fields) => Fault::TimedOut,
         _ => Fault::Permanent,

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -355,11 +355,12 @@ impl Config {
             let pushback = wire::pushback(headers);
             malformed += u32::from(pushback == Pushback::Malformed);
             pushback.stops()
-        } else if has_failed(response.status()) {
-            malformed += wire::retry_after(headers).malformed;
-            wire::should_not_retry(headers)
         } else {
-            false
+            let failed = has_failed(response.status());
+            if failed || response.status() == StatusCode::CONFLICT {
+                malformed += wire::retry_after(headers).malformed;
+            }
+            failed && wire::should_not_retry(headers)
         };
         if malformed > 0 {
             self.malformed.fetch_add(malformed.into(), Ordering::Relaxed);

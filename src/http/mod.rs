@@ -56,7 +56,8 @@
 //! tables are at [`GrpcClassifier`] and [`HttpClassifier`]. A server's wish to be left alone
 //! (`Retry-After`, `grpc-retry-pushback-ms`) is heeded by the retry, up to its
 //! [`hint_cap`](crate::retry::RetryBuilder::hint_cap), and by the breaker; its wish not to be asked again
-//! by the retry. Nothing in an answer can force a retry.
+//! by the retry. A server that is at work on the same request says when to come back: that allows a retry of
+//! a 409 or an `ABORTED`, and no breaker counts it. Nothing in an answer can force a retry.
 //!
 //! # When a call has ended
 //!
@@ -78,7 +79,8 @@
 //!
 //! # What may be sent again
 //!
-//! [`ReplaySafe`] knows: idempotent methods, and what is proven not to have been processed. Bodies that are
+//! [`ReplaySafe`] knows: idempotent methods, requests that an [`IdempotencyKeyLayer`] gave a key, and what is
+//! proven not to have been processed. Bodies that are
 //! `Clone` are cloned; others are kept in a [`ReplayBody`], up to a cap: put a [`ReplayBodyLayer`] around the
 //! finished stack, and let the client send `ReplayBody<B>`. What follows redirects beneath the stack makes a refused
 //! connection no proof; the adapter for reqwest knows of its own. Clients retry behind our back:
@@ -130,6 +132,7 @@ mod client;
 pub mod grpc;
 mod head;
 pub mod idempotency;
+pub mod idempotency_key;
 pub mod replay;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
@@ -142,6 +145,7 @@ pub use self::{
     cause::Cause,
     classify::{AutoClassifier, GrpcClassifier, HttpClassifier},
     client::{Client, ClientBuilder, ClientFuture, ClientLayer},
+    idempotency_key::{GivenKey, IdempotencyKey, IdempotencyKeyLayer},
     replay::{ClientKey, ReplayBody, ReplayBodyError, ReplayBodyLayer, ReplaySafe, RequestHead},
     server::{ServerLayer, Trust},
     until_end::UntilEnd,

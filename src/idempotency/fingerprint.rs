@@ -52,10 +52,8 @@ pub struct Digests {
 impl Digests {
     /// With secrets, of which the first makes new fingerprints and all may have made stored ones.
     pub(crate) fn new(secrets: &[Box<[u8]>]) -> Self {
-        let mut digests = Self {
-            plain: Hash::new(),
-            keyed: secrets.iter().map(|secret| HMAC::new(secret)).collect(),
-        };
+        let mut digests =
+            Self { plain: Hash::new(), keyed: secrets.iter().map(HMAC::new).collect() };
         digests.part(b"buttress fingerprint");
         digests
     }

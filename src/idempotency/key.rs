@@ -1,11 +1,10 @@
 //! What names an operation: the key that a client gave it, and the key that it is stored under.
 
-use std::{
-    fmt,
-    hash::{BuildHasher, Hasher, RandomState},
-};
+use std::fmt;
 
 use hmac_sha256::{HMAC, Hash};
+
+use crate::token;
 
 /// The longest key, in bytes.
 const MAX_LEN: usize = 255;
@@ -207,12 +206,7 @@ pub struct Owner([u8; 16]);
 impl Owner {
     /// A new token.
     pub fn random() -> Self {
-        let mut token = [0; 16];
-        for half in token.chunks_exact_mut(8) {
-            // Keyed by the operating system's randomness, once a thread, and never with the same key.
-            half.copy_from_slice(&RandomState::new().build_hasher().finish().to_ne_bytes());
-        }
-        Self(token)
+        Self(token::random())
     }
 
     /// From what [`as_bytes`](Self::as_bytes) gave.

@@ -12,6 +12,8 @@ use super::{
     RecordClones, Rerun, Resume, SingleTenant, Store, guard::Counters, lease::Leases, runs::Runs,
     waiting::Waiting,
 };
+#[cfg(feature = "http")]
+use crate::http::idempotency::{HeaderKey, ReadHttp, RecordHttp};
 use crate::{ConfigError, Name};
 
 /// Long enough that most work ends before the lease is renewed for the first time, after a third of it.
@@ -163,7 +165,7 @@ pub struct IdempotencyLayer<St, K, C, Q, R, U = Quarantine> {
 impl<St, K, Q, R> IdempotencyLayer<St, K, (), Q, R> {
     /// A guard that finds keys with `find_key`, tells requests apart with `read`, and keeps responses
     /// with `record`. Whose keys they are has to be said next.
-    pub fn new(store: St, find_key: K, read: Q, record: R) -> Unscoped<St, K, Q, R> {
+    pub fn builder(store: St, find_key: K, read: Q, record: R) -> Unscoped<St, K, Q, R> {
         Unscoped { store, find_key, read, record }
     }
 }
@@ -202,7 +204,17 @@ impl<St, F, G> IdempotencyLayer<St, ByFn<F>, (), ByFn<G>, RecordClones> {
         F: Fn(&Req) -> Result<Found, InvalidKey>,
         G: Fn(&Req, &mut Digests),
     {
-        Self::new(store, ByFn(find_key), ByFn(read), RecordClones)
+        IdempotencyLayer::builder(store, ByFn(find_key), ByFn(read), RecordClones)
+    }
+}
+
+#[cfg(feature = "http")]
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+impl<St> IdempotencyLayer<St, HeaderKey, (), ReadHttp, RecordHttp> {
+    /// A guard of HTTP requests, with the defaults of [`HeaderKey`], [`ReadHttp`] and [`RecordHttp`]. With settings of
+    /// one's own they go to [`builder`](IdempotencyLayer::builder).
+    pub fn http(store: St) -> Unscoped<St, HeaderKey, ReadHttp, RecordHttp> {
+        IdempotencyLayer::builder(store, HeaderKey::new(), ReadHttp::new(), RecordHttp::new())
     }
 }
 

@@ -33,6 +33,21 @@ impl<St: Store> Checkpoints for Shared<St> {
     }
 }
 
+/// Keeps nothing.
+#[cfg(any(test, feature = "test-util"))]
+struct Nowhere;
+
+#[cfg(any(test, feature = "test-util"))]
+impl Checkpoints for Nowhere {
+    fn keep<'a>(
+        &'a self,
+        _: &'a Hold,
+        _: Vec<u8>,
+    ) -> Pin<Box<dyn Future<Output = Result<Written, StoreError>> + Send + 'a>> {
+        Box::pin(std::future::ready(Ok(Written::Stale)))
+    }
+}
+
 impl Run {
     pub(super) fn new(
         hold: Hold,
@@ -40,6 +55,13 @@ impl Run {
         checkpoints: Arc<dyn Checkpoints>,
     ) -> Self {
         Self { hold, previous: previous.map(Arc::new), checkpoints }
+    }
+
+    /// A run for the test of a service, without a guard. What it saves is not kept: that is [`Written::Stale`].
+    #[cfg(any(test, feature = "test-util"))]
+    #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
+    pub fn for_test(hold: Hold, previous: Option<Previous>) -> Self {
+        Self::new(hold, previous, Arc::new(Nowhere))
     }
 
     /// What the record is stored under.

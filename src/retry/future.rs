@@ -215,7 +215,10 @@ impl<S, P, C> Parts<S, P, C> {
         }
         let fault = match outcome {
             Outcome::Failure(
-                fault @ (Fault::Transient | Fault::TimedOut | Fault::Overloaded { .. }),
+                fault @ (Fault::Transient
+                | Fault::TimedOut
+                | Fault::Overloaded { .. }
+                | Fault::InProgress { .. }),
             ) => Some(fault),
             _ => None,
         };
@@ -387,7 +390,9 @@ impl<Req, E: CarryRejection> Session<Req, E> {
         }
         let asked = match (hint, fault) {
             (RetryHint::After(pause), _) => Some(pause),
-            (_, Fault::Overloaded { retry_after }) => retry_after,
+            (_, Fault::Overloaded { retry_after } | Fault::InProgress { retry_after }) => {
+                retry_after
+            }
             _ => None,
         };
         let pause = match asked {
@@ -423,6 +428,10 @@ impl<Req, E: CarryRejection> Session<Req, E> {
         if !self.replay.prepare(replay) {
             self.withdrawal = None;
             return Err(Stop::NotReplayable);
+        }
+        if let (Fault::InProgress { .. }, Some(budget)) = (fault, &config.budget) {
+            // A throttle, in which retries cost nothing, would not bound these: nothing has failed so far.
+            budget.failed();
         }
         Ok(pause)
     }

@@ -62,7 +62,7 @@ fn recorded_by(
     store: &Scripted<u64>,
     record: Panics,
 ) -> IdempotencyLayer<Scripted<u64>, Asks, buttress::idempotency::SingleTenant, Asks, Panics> {
-    IdempotencyLayer::new(store.clone(), Asks, Asks, record).single_tenant().build().unwrap()
+    IdempotencyLayer::builder(store.clone(), Asks, Asks, record).single_tenant().build().unwrap()
 }
 
 /// That a call panics, with this message.

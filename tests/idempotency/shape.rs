@@ -35,7 +35,7 @@ fn it_moves_and_is_shared_between_threads() {
 #[tokio::test(start_paused = true)]
 async fn it_keeps_every_rule_of_a_service() {
     let guard: InMemory<Quarantine> =
-        IdempotencyLayer::new(MemoryStore::new(), Asks, Asks, RecordClones)
+        IdempotencyLayer::builder(MemoryStore::new(), Asks, Asks, RecordClones)
             .single_tenant()
             .build()
             .unwrap();

@@ -153,6 +153,11 @@ async fn two_requests_that_differ_in_anything_have_different_fingerprints() {
         parts.body.extend(b"x-sumabc");
         parts.trailers.clear();
     }));
+    let owned = |lines: &[(&'static str, &str)]| {
+        lines.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
+    };
+    all.push(Parts::with(|parts| parts.trailers = owned(&[("a", "b"), ("a", "c"), ("a", "d")])));
+    all.push(Parts::with(|parts| parts.trailers = owned(&[("a", "b"), ("c", "d")])));
     let mut fingerprints = HashSet::new();
     for parts in &all {
         assert!(fingerprints.insert(parts.fingerprint().await), "{parts:?}");
@@ -335,7 +340,7 @@ fn a_body_that_is_there_at_once_needs_no_timer() {
 #[tokio::test(start_paused = true)]
 async fn the_service_finds_its_run_in_the_request() {
     let key = StorageKey::from_bytes([7; 32]);
-    let run = Run::new(Hold::new(key, Owner::random(), 42), None);
+    let run = Run::for_test(Hold::new(key, Owner::random(), 42), None);
     let reader = ReadHttp::new();
     let mut request = reader.pass(Request::new(Full::<Bytes>::from("x")));
     assert!(request.extensions().get::<Run>().is_none());

@@ -55,7 +55,8 @@ impl<'a, B> From<&'a Request<B>> for RequestHead<'a> {
 }
 
 /// An extension of a request: the layers of the client gave this call an idempotency key, the same for
-/// all attempts, and know that the server honours it. Such a request is safe to repeat.
+/// all attempts, and know that the server honours it. Such a request is safe to repeat. An
+/// [`IdempotencyKeyLayer`](crate::http::IdempotencyKeyLayer) puts it there.
 ///
 /// The mere header `Idempotency-Key` says nothing of the kind: a caller may send one to any server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,7 +71,8 @@ type OfPath = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 /// - with the extension [`ClientKey`];
 /// - with a header `Idempotency-Key`, where
 ///   [`upstream_honours_idempotency_key`](Self::upstream_honours_idempotency_key) says so;
-/// - gRPC calls, all of which are POSTs, only where [`grpc_methods`](Self::grpc_methods) says so;
+/// - gRPC calls, all of which are POSTs, only with [`ClientKey`] or where
+///   [`grpc_methods`](Self::grpc_methods) says so;
 /// - whatever [`also`](Self::also) says.
 ///
 /// All others are sent again only if they are proven not to have been sent
@@ -130,11 +132,12 @@ impl ReplaySafe {
     }
 
     fn is_safe(&self, head: RequestHead<'_>) -> bool {
-        let by_itself = if wire::is_grpc(head.headers) {
+        let by_itself = if head.extensions.get::<ClientKey>().is_some() {
+            true
+        } else if wire::is_grpc(head.headers) {
             self.grpc_methods.as_ref().is_some_and(|safe| safe(head.uri.path()))
         } else {
             is_idempotent(head.method)
-                || head.extensions.get::<ClientKey>().is_some()
                 || head.headers.contains_key("idempotency-key")
                     && self.upstream_honours.as_ref().is_some_and(|honours| honours(head))
         };

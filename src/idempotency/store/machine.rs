@@ -291,3 +291,8 @@ pub(crate) fn unknown<P>(
     (since <= now && now < until)
         .then(|| UnknownOperation::new(key, record.fence, now.saturating_sub(since)))
 }
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;

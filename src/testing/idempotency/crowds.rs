@@ -22,13 +22,13 @@ async fn joined<T>(tasks: Vec<JoinHandle<Result<T, StoreError>>>) -> Checked<Vec
 }
 
 /// What `count` tasks do at once, each with a store of its own.
-async fn crowd<F: Fixture, T: Send + 'static, Run: Future<Output = Result<T, StoreError>>>(
+async fn crowd<F: Fixture, T: Send + 'static, Run>(
     bench: &Bench<'_, F>,
     count: u32,
     run: impl Fn(F::Store) -> Run,
 ) -> Checked<Vec<T>>
 where
-    Run: Send + 'static,
+    Run: Future<Output = Result<T, StoreError>> + Send + 'static,
 {
     joined((0..count).map(|_| tokio::spawn(run(bench.store.clone()))).collect()).await
 }

@@ -96,7 +96,7 @@ pub trait Fixture {
 
     /// Lets the store's time pass. It sleeps by default, on a paused clock too.
     ///
-    /// What moves the time of all checks at once, such as [`tokio::time::advance`], must not be put in its
+    /// What moves the time of all checks at once, such as `tokio::time::advance`, must not be put in its
     /// place: they run at the same time. A store whose clock can only be moved is checked with
     /// [`check_one`], one name after the other.
     fn pass(&self, time: Duration) -> impl Future<Output = ()> {

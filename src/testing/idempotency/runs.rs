@@ -9,8 +9,9 @@ pub(super) async fn a_started_run_is_unknown_when_its_lease_ends<F: Fixture>(
     let claim = Claim { lease: bench.units(2), ..new_claim() };
     let race = bench.race(2);
     let hold = bench.granted(&claim).await?;
-    applied("checkpoint", bench.checkpoint(&hold, b"half").await?)?;
+    let written = bench.checkpoint(&hold, b"half").await?;
     race.won()?;
+    applied("checkpoint", written)?;
     bench.pass(5).await;
     match bench.look(claim.key).await? {
         Answer::Unknown { fence, since } if fence == hold.fence => {
@@ -35,8 +36,9 @@ pub(super) async fn a_reserved_run_leaves_no_trace_when_its_lease_ends<F: Fixtur
     let claim = Claim { mode: ClaimMode::Reserved, lease: bench.units(2), ..new_claim() };
     let race = bench.race(2);
     let hold = bench.granted(&claim).await?;
-    applied("checkpoint", bench.checkpoint(&hold, b"half").await?)?;
+    let written = bench.checkpoint(&hold, b"half").await?;
     race.won()?;
+    applied("checkpoint", written)?;
     bench.pass(3).await;
     let next = bench.expect_free("reserved, and its lease over", claim.key, hold.fence).await?;
     // The checkpoint of one run must not be found by another that has nothing to do with it.

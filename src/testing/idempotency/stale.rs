@@ -156,8 +156,9 @@ pub(super) async fn a_hold_of_what_is_unknown_is_over<F: Fixture>(bench: &Bench<
     let claim = Claim { lease: bench.units(3), ..new_claim() };
     let race = bench.race(3);
     let lapsed = bench.granted(&claim).await?;
-    applied("checkpoint", bench.checkpoint(&lapsed, b"half").await?)?;
+    let written = bench.checkpoint(&lapsed, b"half").await?;
     race.won()?;
+    applied("checkpoint", written)?;
     let abandoned = bench.granted(&new_claim()).await?;
     applied("checkpoint", bench.checkpoint(&abandoned, b"half").await?)?;
     applied("abandon", bench.abandon(&abandoned, LONG).await?)?;

@@ -99,7 +99,7 @@ pub(crate) type Guarded = IdempotencyLayer<Scripted<u64>, Asks, SingleTenant, As
 
 /// A guard over a store, with the defaults.
 pub(crate) fn over(store: &Scripted<u64>) -> Builder {
-    IdempotencyLayer::new(store.clone(), Asks, Asks, RecordClones).single_tenant()
+    IdempotencyLayer::builder(store.clone(), Asks, Asks, RecordClones).single_tenant()
 }
 
 /// The same, where each tenant has keys of its own.
@@ -107,7 +107,7 @@ pub(crate) fn scoped(
     store: &Scripted<u64>,
 ) -> IdempotencyBuilder<Scripted<u64>, Asks, ByFn<fn(&Ask) -> &'static str>, Asks, RecordClones> {
     let tenant: fn(&Ask) -> &'static str = |ask| ask.tenant;
-    IdempotencyLayer::new(store.clone(), Asks, Asks, RecordClones).scope(tenant)
+    IdempotencyLayer::builder(store.clone(), Asks, Asks, RecordClones).scope(tenant)
 }
 
 /// A guard with the defaults, and its store.

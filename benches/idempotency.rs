@@ -1,0 +1,259 @@
+//! What the idempotency guard costs: a claim and its completion in memory, trips to the servers for a
+//! request, and memory for a million keys.
+//!
+//! ```sh
+//! cargo bench --bench idempotency
+//! cargo bench --features redis,postgres --bench idempotency
+//! cargo bench --bench idempotency -- --test
+//! ```
+//!
+//! Times are medians of rounds that take turns, and given as ratios too: to an insertion into a `HashMap`
+//! under a mutex, the least that any store in memory can do. Trips are counted by the servers themselves, in
+//! their own statistics, for requests through a whole guard.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    env,
+    hint::black_box,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+use allocation_counter::measure;
+use buttress::{
+    BoxError, Error,
+    idempotency::{
+        Answer, Claim, Completed, Fingerprint, Found, Hold, IdempotencyLayer, Key, Owner, ScopeId,
+        StorageKey, Store, store::MemoryStore,
+    },
+};
+use tokio::runtime::{Builder, Runtime};
+use tower::{Layer, Service, ServiceExt, service_fn};
+
+#[cfg(feature = "postgres")]
+#[path = "../examples/support/postgres_server.rs"]
+mod postgres_server;
+#[cfg(feature = "redis")]
+#[path = "../examples/support/redis_server.rs"]
+mod redis_server;
+
+/// How often all is measured.
+const ROUNDS: usize = 9;
+
+fn main() -> Result<(), BoxError> {
+    // Only whether it works: what a few calls take says nothing.
+    let test = env::args().any(|argument| argument == "--test");
+    let keys = if test { 1_000 } else { 100_000 };
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+
+    in_memory(&runtime, keys)?;
+    per_key(&runtime, if test { 10_000 } else { 1_000_000 })?;
+    runtime.block_on(trips())?;
+    Ok(())
+}
+
+/// The key of the n-th operation.
+fn storage_key(n: u64) -> Result<StorageKey, BoxError> {
+    Ok(StorageKey::of(b"", &[b"POST", b"/payments"], &Key::new(format!("key-{n}"))?))
+}
+
+fn claim_of(key: StorageKey) -> Claim {
+    Claim::new(key, ScopeId::of(b""), Owner::random(), Fingerprint::from_bytes([1; 33]))
+}
+
+/// One claim and its completion, of a record with a response of `bytes` bytes.
+async fn once(store: &MemoryStore, claim: &Claim, bytes: usize) -> Result<(), BoxError> {
+    let Answer::Claimed { fence, .. } = store.claim(claim).await? else {
+        return Err("a new key was not claimed".into());
+    };
+    let hold = Hold::new(claim.key, claim.owner, fence);
+    let completed = Completed::replayable(vec![0; bytes], bytes);
+    let _written = store.complete(&hold, completed, Duration::from_secs(60)).await?;
+    Ok(())
+}
+
+fn in_memory(runtime: &Runtime, keys: u64) -> Result<(), BoxError> {
+    let (mut times, mut ratios) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS as u64 {
+        let claims = (0..keys)
+            .map(|n| storage_key(round * keys + n).map(claim_of))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut least = Duration::ZERO;
+        let mut guard = Duration::ZERO;
+        for guarded in if round % 2 == 0 { [true, false] } else { [false, true] } {
+            let began = Instant::now();
+            if guarded {
+                let store = MemoryStore::builder().max_share(1.0).build()?;
+                runtime.block_on(async {
+                    for claim in &claims {
+                        once(&store, claim, 200).await?;
+                    }
+                    Ok::<_, BoxError>(())
+                })?;
+                guard = began.elapsed();
+                black_box(store);
+            } else {
+                let map = Mutex::new(HashMap::new());
+                for claim in &claims {
+                    lock(&map).insert(claim.key, None);
+                    lock(&map).insert(claim.key, Some(vec![0_u8; 200]));
+                }
+                least = began.elapsed();
+                black_box(map);
+            }
+        }
+        times.push(guard / u32::try_from(keys)?);
+        ratios.push(guard.as_secs_f64() / least.as_secs_f64());
+    }
+    times.sort_unstable();
+    ratios.sort_by(f64::total_cmp);
+    let (time, ratio) = (times[ROUNDS / 2], ratios[ROUNDS / 2]);
+    println!("claim and complete, in memory: {time:?}, {ratio:.2} of two insertions into a map");
+
+    // Warm: the map has room for the key, as it has when an older one has just gone.
+    let store = MemoryStore::builder().max_share(1.0).build()?;
+    let claims =
+        (0..20_000).map(|n| storage_key(n).map(claim_of)).collect::<Result<Vec<_>, _>>()?;
+    let (warm, measured) = claims.split_at(18_000);
+    runtime.block_on(async {
+        for claim in warm {
+            once(&store, claim, 200).await?;
+        }
+        Ok::<_, BoxError>(())
+    })?;
+    let counted = measure(|| {
+        runtime.block_on(async {
+            for claim in measured {
+                let _ = once(&store, claim, 200).await;
+            }
+        });
+    });
+    let each = counted.count_total as f64 / measured.len() as f64;
+    println!("  allocations: {each:.3}, of which 1 is the response");
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn per_key(runtime: &Runtime, keys: u64) -> Result<(), BoxError> {
+    let limit = u32::try_from(keys)?;
+    let store = MemoryStore::builder().max_records(limit).max_share(1.0).build()?;
+    let mut failed = None;
+    let counted = measure(|| {
+        failed = runtime
+            .block_on(async {
+                for n in 0..keys {
+                    once(&store, &claim_of(storage_key(n)?), 0).await?;
+                }
+                Ok::<_, BoxError>(())
+            })
+            .err();
+    });
+    failed.map_or(Ok(()), Err)?;
+    let each = counted.bytes_current as f64 / keys as f64;
+    println!("memory for {keys} keys without their responses: {each:.0} bytes each");
+    Ok(())
+}
+
+/// A service behind a guard, as it is called by the hundred.
+#[cfg(any(feature = "redis", feature = "postgres"))]
+async fn requests<St: Store<Payload = Vec<u8>>>(
+    store: St,
+    keys: std::ops::Range<u32>,
+    reserved: bool,
+) -> Result<(), BoxError> {
+    let guard = IdempotencyLayer::by_fn(
+        store,
+        |n: &u32| Ok(Found::Key(Key::new(n.to_string())?)),
+        |n: &u32, request| request.part(n.to_be_bytes()),
+    );
+    let mut guard = guard.single_tenant();
+    if reserved {
+        guard = guard.reserve_first();
+    }
+    let mut service = guard.build()?.layer(service_fn(|n: u32| async move {
+        Ok::<_, Error<Infallible>>(n.to_be_bytes().to_vec())
+    }));
+    for n in keys {
+        service.ready().await?.call(n).await?;
+    }
+    Ok(())
+}
+
+async fn trips() -> Result<(), BoxError> {
+    #[cfg(feature = "redis")]
+    redis_trips().await?;
+    #[cfg(feature = "postgres")]
+    postgres_trips().await?;
+    #[cfg(not(all(feature = "redis", feature = "postgres")))]
+    println!("trips to servers: with `--features redis,postgres`");
+    Ok(())
+}
+
+/// Requests whose trips are counted, after as many that warm the connection up.
+#[cfg(any(feature = "redis", feature = "postgres"))]
+const REQUESTS: u32 = 100;
+
+#[cfg(any(feature = "redis", feature = "postgres"))]
+fn say(what: &str, counts: [f64; 2]) {
+    let [plain, reserved] = counts.map(|count| count / f64::from(REQUESTS));
+    println!("{what}: {plain:.2} a request, {reserved:.2} with `reserve_first`");
+}
+
+#[cfg(feature = "redis")]
+async fn redis_trips() -> Result<(), BoxError> {
+    let server = redis_server::RedisServer::start(&[])?;
+    let store = buttress::idempotency::store::RedisStore::builder(server.url()).build().await?;
+    let client = redis::Client::open(server.url())?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    let mut counts = [0.0; 2];
+    for (reserved, from) in [(false, 0), (true, 2 * REQUESTS)] {
+        requests(store.clone(), from..from + REQUESTS, reserved).await?;
+        let _: () = redis::cmd("CONFIG").arg("RESETSTAT").query_async(&mut connection).await?;
+        requests(store.clone(), from + REQUESTS..from + 2 * REQUESTS, reserved).await?;
+        let said: String =
+            redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await?;
+        // The commands within a script are counted there too, and take no trip.
+        for line in said.lines() {
+            let name = line.split(':').next().unwrap_or_default();
+            let calls = line.split("calls=").nth(1).and_then(|rest| rest.split(',').next());
+            if name == "cmdstat_evalsha" || name == "cmdstat_eval" {
+                counts[usize::from(reserved)] += calls.unwrap_or_default().parse::<f64>()?;
+            }
+        }
+    }
+    say("scripts of Redis", counts);
+    Ok(())
+}
+
+#[cfg(feature = "postgres")]
+async fn postgres_trips() -> Result<(), BoxError> {
+    let server = postgres_server::PostgresServer::start()?;
+    let config: tokio_postgres::Config = server.url().parse()?;
+    let store =
+        buttress::idempotency::store::PostgresStore::builder(config.clone()).build().await?;
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
+    let connection = tokio::spawn(connection);
+    client.batch_execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements").await?;
+    let mut counts = [0.0; 2];
+    for (reserved, from) in [(false, 0), (true, 2 * REQUESTS)] {
+        requests(store.clone(), from..from + REQUESTS, reserved).await?;
+        client.batch_execute("SELECT pg_stat_statements_reset()").await?;
+        requests(store.clone(), from + REQUESTS..from + 2 * REQUESTS, reserved).await?;
+        let calls = client
+            .query_one(
+                "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements
+                 WHERE query NOT LIKE '%pg_stat_statements%'",
+                &[],
+            )
+            .await?;
+        counts[usize::from(reserved)] = calls.get::<_, i64>(0) as f64;
+    }
+    say("statements of PostgreSQL", counts);
+    drop(client);
+    connection.await??;
+    Ok(())
+}

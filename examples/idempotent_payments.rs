@@ -1,0 +1,245 @@
+//! A payment that is asked for twice, because the first answer came too late, is made once.
+//!
+//! ```sh
+//! cargo run --features redb --example idempotent_payments
+//! cargo run --features redb,redis --example idempotent_payments -- --store redis
+//! ```
+//!
+//! A server takes payments. Each is written into its ledger at once, and then the answer dawdles for longer
+//! than the client waits. So the client tries again, as clients do. Without a guard the customer pays twice;
+//! with one, the second request is told that the first is under way, comes back, and is given its answer.
+//!
+//! The records are kept in an embedded database, unless `--store memory`, `redis` or `postgres` says otherwise;
+//! for the last two it starts a server of its own.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use buttress::{
+    BoxError, Stack,
+    bulkhead::BulkheadLayer,
+    http::{GivenKey, IdempotencyKeyLayer, ReplaySafe, ServerLayer},
+    idempotency::{
+        IdempotencyLayer, Key, Store,
+        store::{MemoryStore, RedbStore},
+    },
+};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use hyper::server::conn::http1;
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioIo},
+    service::TowerToHyperService,
+};
+use tokio::{net::TcpListener, time::sleep};
+use tower::{Layer, Service, ServiceExt};
+
+#[cfg(feature = "postgres")]
+#[path = "support/postgres_server.rs"]
+mod postgres_server;
+#[cfg(feature = "redis")]
+#[path = "support/redis_server.rs"]
+mod redis_server;
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let store = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => "redb",
+        ["--store", store] => store,
+        _ => return Err("usage: idempotent_payments [--store redb|memory|redis|postgres]".into()),
+    };
+
+    println!("Without a guard:");
+    let payments = Payments::default();
+    let address = serve(ServerLayer::new(Stack::new()).layer(payments.clone())).await?;
+    pay(address).await?;
+    let without = payments.made();
+    println!("  the ledger: {without:?}");
+
+    println!("With a guard, records in {store}:");
+    match store {
+        "memory" => guarded(MemoryStore::new()).await?,
+        "redb" => {
+            let file = std::env::temp_dir().join(format!("payments-{}.redb", std::process::id()));
+            guarded(RedbStore::open(&file)?).await?;
+            std::fs::remove_file(file)?;
+        }
+        #[cfg(feature = "redis")]
+        "redis" => {
+            let server = redis_server::RedisServer::start(&[])?;
+            guarded(buttress::idempotency::store::RedisStore::builder(server.url()).build().await?)
+                .await?;
+        }
+        #[cfg(feature = "postgres")]
+        "postgres" => {
+            let server = postgres_server::PostgresServer::start()?;
+            let store = buttress::idempotency::store::PostgresStore::builder(server.url().parse()?);
+            guarded(store.build().await?).await?;
+        }
+        other => {
+            return Err(format!("`{other}` needs a build with `--features redb,{other}`").into());
+        }
+    }
+    match without.len() {
+        0 | 1 => Err("the client did not try again, so nothing was shown".into()),
+        _ => Ok(()),
+    }
+}
+
+/// Pays at a server with a guard, and looks at what came of it.
+async fn guarded<St: Store<Payload = Vec<u8>>>(store: St) -> Result<(), BoxError> {
+    // This server has one customer. With more, `.scope(..)` says whose keys they are, from what
+    // authentication found out: without it one customer could read what another was answered.
+    let guard = IdempotencyLayer::http(store).single_tenant().build()?;
+    let operator = guard.guard();
+    let payments = Payments::default();
+    // The guard stands outside the limit: a duplicate that is told to come back takes no slot.
+    let server = ServerLayer::new(Stack::new().bulkhead(BulkheadLayer::default())).outside(guard);
+    let address = serve(server.layer(payments.clone())).await?;
+
+    pay(address).await?;
+    println!("  the ledger: {:?}", payments.made());
+
+    let again = ask(address, Some(KEY), AMOUNT).await?;
+    println!("  the same key again:               {} replayed: {}", again.0, again.1);
+    let other = ask(address, Some(KEY), "43 EUR").await?;
+    println!("  the same key for another amount:  {}", other.0);
+    let none = ask(address, None, AMOUNT).await?;
+    println!("  no key:                           {}", none.0);
+    println!("  {:?}", operator.counts());
+
+    let holds = payments.made() == [AMOUNT]
+        && again == (StatusCode::CREATED, true)
+        && other.0 == StatusCode::UNPROCESSABLE_ENTITY
+        && none.0 == StatusCode::BAD_REQUEST
+        && operator.in_flight() == 0
+        && operator.count_unknown().await? == 0;
+    if holds { Ok(()) } else { Err("the guard did not do what this example says".into()) }
+}
+
+/// The id of a payment makes a good key: it is still known after the client has crashed.
+const KEY: &str = "payment-7";
+const AMOUNT: &str = "42 EUR";
+
+/// A client that gives up on an attempt after 150 ms, and tries again.
+async fn pay(address: SocketAddr) -> Result<(), BoxError> {
+    let client = Client::builder(TokioExecutor::new())
+        .retry_canceled_requests(false)
+        .build_http::<Full<Bytes>>();
+    let stack = Stack::standard(ReplaySafe::new())
+        .attempt_timeout(Duration::from_millis(150))
+        .http()
+        .service(client);
+    // Outside the retry, so that all attempts have one key; that is also what lets a POST be sent again.
+    let client = IdempotencyKeyLayer::new().layer(stack);
+
+    let request = Request::post(format!("http://{address}/payments"))
+        .extension(GivenKey(Key::new(KEY)?))
+        .body(Full::from(AMOUNT))?;
+    let response = client.oneshot(request).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await.map_err(BoxError::from)?.to_bytes();
+    println!("  the client is answered {status} {}", String::from_utf8_lossy(&body));
+    Ok(())
+}
+
+/// Asks once, without a stack: the status, and whether the answer was given before.
+async fn ask(
+    address: SocketAddr,
+    key: Option<&str>,
+    amount: &'static str,
+) -> Result<(StatusCode, bool), BoxError> {
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+    let mut request = Request::post(format!("http://{address}/payments"));
+    if let Some(key) = key {
+        request = request.header("idempotency-key", key);
+    }
+    let response = client.oneshot(request.body(Full::from(amount))?).await?;
+    Ok((response.status(), response.headers().contains_key("idempotency-replayed")))
+}
+
+/// The handler: it makes a payment at once, and the answer to the first dawdles.
+#[derive(Clone, Default)]
+struct Payments {
+    ledger: Arc<Mutex<Vec<String>>>,
+}
+
+impl Payments {
+    fn made(&self) -> Vec<String> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn take<B>(self, request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible>
+    where
+        B: Body<Data = Bytes, Error: Into<BoxError>>,
+    {
+        let Ok(body) = request.into_body().collect().await else {
+            return Ok(answer(StatusCode::BAD_REQUEST, "the amount did not arrive".to_owned()));
+        };
+        let amount = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+        let number = {
+            let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+            ledger.push(amount.clone());
+            ledger.len()
+        };
+        if number == 1 {
+            sleep(Duration::from_millis(400)).await;
+        }
+        Ok(answer(StatusCode::CREATED, format!("payment number {number} of {amount}")))
+    }
+}
+
+fn answer(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    response
+}
+
+impl<B> Service<Request<B>> for Payments
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = std::pin::Pin<
+        Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send + 'static>,
+    >;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        Box::pin(self.clone().take(request))
+    }
+}
+
+/// Serves on a free port of this machine.
+async fn serve<S, R>(server: S) -> Result<SocketAddr, BoxError>
+where
+    S: Service<Request<hyper::body::Incoming>, Response = Response<R>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+    R: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = TowerToHyperService::new(server.clone());
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    Ok(address)
+}

@@ -1,0 +1,45 @@
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::Request;
+use tower_service::Service;
+
+use super::layer::Config;
+
+/// Gives each call an idempotency key, the same for all its attempts. Made by
+/// [`IdempotencyKeyLayer`](super::IdempotencyKeyLayer).
+#[derive(Clone, Debug)]
+pub struct IdempotencyKey<S> {
+    inner: S,
+    config: Arc<Config>,
+}
+
+impl<S> IdempotencyKey<S> {
+    pub(super) fn new(inner: S, config: Arc<Config>) -> Self {
+        Self { inner, config }
+    }
+}
+
+accessors!(IdempotencyKey<S>);
+
+impl<S, B> Service<Request<B>> for IdempotencyKey<S>
+where
+    S: Service<Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    #[inline]
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        self.config.prepare(&mut request);
+        self.inner.call(request)
+    }
+}

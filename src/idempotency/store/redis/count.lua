@@ -1,0 +1,9 @@
+-- ARGV: what the keys of records begin with. Few have lapsed: a sweep makes unknown ones of them.
+local count = redis.call('ZCOUNT', KEYS[3], '(' .. digits(now), '+inf')
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', digits(now))) do
+  local record = load(ARGV[1] .. name)
+  if record and HAS_BEGUN[record.state] and update(record) then
+    count = count + 1
+  end
+end
+return { 'counted', digits(count) }

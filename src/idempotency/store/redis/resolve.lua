@@ -1,0 +1,15 @@
+-- ARGV: fence; then nothing, if it never happened, or its time to live, and payload if it can be kept.
+local record, problem = current(KEYS[4])
+if problem then
+  return problem
+end
+if not record or digits(record.fence) ~= ARGV[1] or record.state ~= 'unknown' then
+  return { 'stale' }
+end
+if ARGV[2] then
+  enter(record, 'completed', now, tonumber(ARGV[2]))
+  write(record, ARGV[3])
+else
+  remove(record.key)
+end
+return { 'applied' }

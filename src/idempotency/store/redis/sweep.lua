@@ -1,0 +1,29 @@
+-- ARGV: what the keys of records begin with, how many at most.
+local base, limit = ARGV[1], tonumber(ARGV[2])
+-- So many that cannot be read do not keep the others from being swept.
+local UNREADABLE = 100
+
+local swept = 0
+for _, due in ipairs({ KEYS[2], KEYS[3] }) do
+  local names = redis.call('ZRANGEBYSCORE', due, '-inf', digits(now),
+    'LIMIT', 0, limit - swept + UNREADABLE)
+  for _, name in ipairs(names) do
+    if swept == limit then
+      break
+    end
+    local record, problem = load(base .. name)
+    if record then
+      local _, changed = settle(record)
+      if changed then
+        swept = swept + 1
+      else
+        index(record)
+      end
+    elseif not problem then
+      -- Redis has removed it by itself.
+      redis.call('ZREM', due, name)
+      swept = swept + 1
+    end
+  end
+end
+return { 'counted', digits(swept) }
