@@ -111,9 +111,10 @@ mod tests {
         let key = StorageKey::of(b"", &[], &Key::parse("k").unwrap());
         for _ in 0..2_000 {
             // They leave at the same time, as often as two cores can.
+            let barrier = std::sync::Barrier::new(2);
+            let barrier = &barrier;
             std::thread::scope(|scope| {
                 let joined = [waiting.join(key), waiting.join(key)];
-                let barrier = &std::sync::Barrier::new(2);
                 for joined in joined {
                     scope.spawn(move || {
                         barrier.wait();

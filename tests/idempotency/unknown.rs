@@ -308,8 +308,7 @@ async fn charges_with_a_zombie(by: By) -> usize {
     sleep(10 * SECOND).await;
     assert_eq!(call(&guard, &worker, ask("k")).await, Ok(2));
     sleep(60 * SECOND).await;
-    let charges = ledger.lock().unwrap().charges.len();
-    charges
+    ledger.lock().unwrap().charges.len()
 }
 
 #[tokio::test(start_paused = true)]

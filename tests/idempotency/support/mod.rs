@@ -102,10 +102,12 @@ pub(crate) fn over(store: &Scripted<u64>) -> Builder {
     IdempotencyLayer::builder(store.clone(), Asks, Asks, RecordClones).single_tenant()
 }
 
+type ByTenant = ByFn<fn(&Ask) -> &'static str>;
+
 /// The same, where each tenant has keys of its own.
 pub(crate) fn scoped(
     store: &Scripted<u64>,
-) -> IdempotencyBuilder<Scripted<u64>, Asks, ByFn<fn(&Ask) -> &'static str>, Asks, RecordClones> {
+) -> IdempotencyBuilder<Scripted<u64>, Asks, ByTenant, Asks, RecordClones> {
     let tenant: fn(&Ask) -> &'static str = |ask| ask.tenant;
     IdempotencyLayer::builder(store.clone(), Asks, Asks, RecordClones).scope(tenant)
 }
