@@ -233,7 +233,7 @@ async fn a_schema_made_by_hand_needs_no_more_than_the_use_of_it() -> Outcome {
     let store = PostgresStore::builder(config).build().await?;
     let hold = granted(&store, &claim_of(key("modest")?)).await?;
     assert_eq!(store.complete(&hold, response("paid"), Duration::ZERO).await?, Written::Applied);
-    assert_eq!(store.sweep(10, LONG).await?, 1);
+    assert_eq!(store.sweep(10).await?, 1);
     Ok(())
 }
 
@@ -266,7 +266,7 @@ async fn a_record_of_a_newer_version_is_refused_and_kept() -> Outcome {
     let never = buttress::idempotency::Resolution::Never;
     assert!(store.resolve(&hold.key, hold.fence, never).await.is_err_and(refused));
     assert_eq!(store.renew(&[hold], LONG).await?, [Written::Stale]);
-    assert_eq!(store.sweep(10, LONG).await?, 0);
+    assert_eq!(store.sweep(10).await?, 0);
     assert_eq!(store.count_unknown().await?, 0);
     assert_eq!(store.unknown(None, 10).await?, []);
 

@@ -286,7 +286,7 @@ async fn what_changes_nothing_needs_no_commit() {
     let before = store.commits();
 
     assert_eq!(store.claim(&claim_of("done")).await.unwrap(), replay(b"paid"));
-    assert_eq!(store.sweep(10, HOUR).await.unwrap(), 0);
+    assert_eq!(store.sweep(10).await.unwrap(), 0);
 
     assert_eq!(store.commits(), before);
 }
@@ -357,9 +357,9 @@ async fn sweeping_is_bounded_and_leaves_what_still_counts() {
     }
     completed(&store, "kept", b"kept").await;
 
-    assert_eq!(store.sweep(3, HOUR).await.unwrap(), 3);
-    assert_eq!(store.sweep(3, HOUR).await.unwrap(), 2);
-    assert_eq!(store.sweep(3, HOUR).await.unwrap(), 0);
+    assert_eq!(store.sweep(3).await.unwrap(), 3);
+    assert_eq!(store.sweep(3).await.unwrap(), 2);
+    assert_eq!(store.sweep(3).await.unwrap(), 0);
 
     assert_eq!(store.claim(&claim_of("kept")).await.unwrap(), replay(b"kept"));
 }
@@ -382,7 +382,7 @@ async fn a_lapsed_lease_is_told_before_and_after_it_is_swept() {
         assert_eq!(first.iter().map(|found| found.key).collect::<Vec<_>>(), keys[..4]);
         let rest = store.unknown(Some(keys[3]), 4).await.unwrap();
         assert_eq!(rest.iter().map(|found| found.key).collect::<Vec<_>>(), keys[4..]);
-        let _ = store.sweep(1, HOUR).await.unwrap();
+        let _ = store.sweep(1).await.unwrap();
     }
 }
 

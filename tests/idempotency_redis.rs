@@ -370,7 +370,7 @@ async fn a_record_of_a_newer_version_is_refused_and_left_alone() {
     assert_eq!(renewed, [Written::Stale, Written::Applied]);
     assert_eq!(store.unknown(None, 10).await.expect("a list"), []);
     assert_eq!(store.count_unknown().await.expect("a count"), 0);
-    assert_eq!(store.sweep(10, LONG).await.expect("a sweep"), 0);
+    assert_eq!(store.sweep(10).await.expect("a sweep"), 0);
     assert_eq!(raw.hash(&key), before.0);
     let left = raw.ask::<i64>(["PTTL", &key]);
     assert!(before.1 - 60_000 < left && left <= before.1, "{left} ms, of {}", before.1);
@@ -478,7 +478,7 @@ async fn each_step_works_on_a_node_of_a_cluster() {
         let resolved = store.resolve(&told.key, told.fence, Resolution::Never).await;
         assert_eq!(resolved.expect("resolve"), Written::Applied);
     }
-    assert_eq!(store.sweep(100, LONG).await.expect("a sweep"), 0);
+    assert_eq!(store.sweep(100).await.expect("a sweep"), 0);
     let hold = granted(&store, &claim_of(new_key())).await;
     assert_eq!(complete(&store, &hold).await.expect("complete"), Written::Applied);
 }
@@ -526,7 +526,7 @@ async fn what_is_no_record_is_garbled_and_left_alone() {
     let applied = renewed.iter().filter(|&&written| written == Written::Applied).count();
     assert_eq!((applied, renewed.last()), (1, Some(&Written::Applied)));
     assert_eq!(store.unknown(None, 10).await.expect("a list"), []);
-    assert_eq!(store.sweep(10, LONG).await.expect("a sweep"), 0);
+    assert_eq!(store.sweep(10).await.expect("a sweep"), 0);
 }
 
 #[tokio::test]
@@ -609,8 +609,8 @@ async fn nothing_but_the_counters_is_left_when_all_is_over() {
     }
     assert_eq!(store.count_unknown().await.expect("a count"), 0);
     assert_eq!(store.unknown(None, 10).await.expect("a list"), []);
-    assert_eq!(store.sweep(1, LONG).await.expect("a sweep"), 1);
-    assert_eq!(store.sweep(10, LONG).await.expect("a sweep"), 1);
+    assert_eq!(store.sweep(1).await.expect("a sweep"), 1);
+    assert_eq!(store.sweep(10).await.expect("a sweep"), 1);
     let left = raw.keys();
     assert!(left.iter().all(|key| key.ends_with(":fence")), "{left:?}");
 }

@@ -211,10 +211,10 @@ async fn what_is_renewed_is_not_over() {
         tokio::time::advance(Duration::from_secs(3)).await;
         let written = store.renew(&holds, Duration::from_secs(10)).await.unwrap();
         assert_eq!(written, vec![Written::Applied; 100]);
-        assert_eq!(store.sweep(1_000, LONG).await.unwrap(), 0);
+        assert_eq!(store.sweep(1_000).await.unwrap(), 0);
     }
     tokio::time::advance(Duration::from_secs(10)).await;
-    assert_eq!(store.sweep(1_000, LONG).await.unwrap(), 100);
+    assert_eq!(store.sweep(1_000).await.unwrap(), 100);
     assert_eq!(store.count_unknown().await.unwrap(), 100);
 }
 
@@ -243,7 +243,7 @@ fn a_claim_and_its_completion_allocate_once() {
         assert_eq!(written.unwrap(), Written::Applied);
     };
     claims.iter().for_each(finish);
-    while store.sweep(10_000, LONG).now_or_never().unwrap().unwrap() > 0 {}
+    while store.sweep(10_000).now_or_never().unwrap().unwrap() > 0 {}
     assert!(store.is_empty());
     assert_eq!(measure(|| claims.iter().for_each(finish)).count_total, 2_000);
     // And none for a replay, but what its payload is made of.

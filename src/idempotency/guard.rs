@@ -35,7 +35,8 @@ impl<St> Guard<St> {
         self.shared.counts.read()
     }
 
-    /// Begins no further run: requests that would are refused as if the guard were full.
+    /// Begins no further run: requests that come from here on are refused as if the guard were full, also if
+    /// their result is recorded. Those who wait for a run get its result.
     pub fn close(&self) {
         self.shared.runs.close();
     }
@@ -209,11 +210,10 @@ impl<St: Store> Shared<St> {
         drop(swept);
         let shared = Arc::clone(self);
         tokio::spawn(async move {
-            let config = &shared.config;
             // As long as there is more of it, so that what comes faster than a sweep a minute clears away does
             // not pile up; and not for ever, whatever the store says.
             for _ in 0..SWEEPS {
-                let step = shared.store.sweep(SWEEP, config.unknown_for);
+                let step = shared.store.sweep(SWEEP);
                 let Ok(SWEEP..) = shared.step(step).await else { break };
                 // A store in memory never waits, and requests would.
                 tokio::task::yield_now().await;

@@ -210,7 +210,7 @@ impl Owner {
     }
 
     /// From what [`as_bytes`](Self::as_bytes) gave.
-    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 

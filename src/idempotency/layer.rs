@@ -386,6 +386,9 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
 
     /// How many runs this process has under way at once, at least 1; 1,024 until it is set. Each keeps a
     /// response of up to 64 KiB in memory.
+    ///
+    /// A request that comes when there is no room for a run is refused before the store is asked, and so also if
+    /// its result is recorded.
     pub fn max_runs(mut self, runs: u32) -> Self {
         self.config.max_runs = runs;
         self

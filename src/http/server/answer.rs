@@ -16,8 +16,9 @@ use crate::{
     idempotency::nothing_began,
 };
 
-/// Where each reason of the idempotency guard is explained, by its name.
-const REASONS: &str = "https://docs.rs/buttress/latest/buttress/idempotency/#";
+/// Where each reason of the idempotency guard is explained.
+const REASONS: &str =
+    "https://docs.rs/buttress/latest/buttress/enum.IdempotencyReason.html#variant.";
 
 /// The response to a request, with the signal not to retry above where it belongs.
 pub(super) fn answer<R>(
@@ -104,14 +105,13 @@ pub(super) fn write_status(fields: &mut HeaderMap, rejection: &Rejection) {
 fn problem(status: StatusCode, rejection: &Rejection) -> Bytes {
     let kind = rejection.kind();
     // Two problems may share a status and ask for different things: 409 is also what must not be retried.
-    let (base, fragment) = match rejection {
-        Rejection::Idempotency(_) => (REASONS, kind),
-        _ => ("about:blank", ""),
+    let about = match rejection {
+        Rejection::Idempotency(refused) => format!("{REASONS}{:?}", refused.reason()),
+        _ => "about:blank".to_owned(),
     };
     let title = status.canonical_reason().unwrap_or("Refused");
     let code = status.as_u16();
-    format!(r#"{{"type":"{base}{fragment}","title":"{title}","status":{code},"reason":"{kind}"}}"#)
-        .into()
+    format!(r#"{{"type":"{about}","title":"{title}","status":{code},"reason":"{kind}"}}"#).into()
 }
 
 /// The statuses of a rejection, of HTTP and of gRPC.

@@ -30,6 +30,9 @@ pub(crate) enum State<P> {
     Unknown { checkpoint: Option<Vec<u8>> },
 }
 
+/// Who owns a record that an operator completed.
+const NOBODY: Owner = Owner::from_bytes([0; 16]);
+
 /// What may have happened of the effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Stage {
@@ -264,6 +267,8 @@ pub(crate) fn resolve<P>(
         Some(record @ Record { state: State::Unknown { .. }, .. }) => {
             match resolution {
                 Resolution::Completed(completed, ttl) => {
+                    // Otherwise the run that was lost would be told that its result was recorded.
+                    record.owner = NOBODY;
                     record.enter(State::Completed { payload: completed.payload }, now, ttl);
                 }
                 Resolution::Never => *slot = None,

@@ -408,7 +408,7 @@ impl<P: Clone + Send + Sync + 'static> Store for MemoryStore<P> {
         Ok(self.inner.shards.iter().map(count).sum())
     }
 
-    async fn sweep(&self, limit: usize, _unknown_for: Duration) -> Result<usize, StoreError> {
+    async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
         let mut swept = 0;
         for shard in &self.inner.shards {
             swept += self.inner.retire(shard, limit - swept);

@@ -57,8 +57,8 @@ pub use self::redis::{RedisSetupError, RedisStore, RedisStoreBuilder};
 /// That a lease or a time has ended holds from that instant on, whether or not anything has been written:
 /// each step first brings the record up to date, and then acts on it. Steps of a [`Hold`] act only on a
 /// record in flight with that owner and that fence, and are otherwise [`Written::Stale`]: nothing changes.
-/// A step that is repeated, because its answer was lost, is answered as it was the first time; only what
-/// removes a record finds it gone.
+/// A step of a hold that is repeated, because its answer was lost, is answered as it was the first time. A
+/// repeated [`release`](Self::release) or [`resolve`](Self::resolve) is stale.
 pub trait Store: Clone + Send + Sync + 'static {
     /// What is kept of a response: bytes in a durable store.
     type Payload: Clone + Send + Sync + 'static;
@@ -117,7 +117,8 @@ pub trait Store: Clone + Send + Sync + 'static {
         unknown_for: Duration,
     ) -> impl Future<Output = Result<Written, StoreError>> + Send;
 
-    /// Says what became of an unknown operation. Stale if it is not unknown under this fence.
+    /// Says what became of an unknown operation. Stale if it is not unknown under this fence. From then on
+    /// the record has no owner: a run that was lost and comes back with another result is stale.
     fn resolve(
         &self,
         key: &StorageKey,
@@ -138,11 +139,7 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Brings up to `limit` records up to date whose time is over, and removes those that are then absent.
     /// How many there were.
-    fn sweep(
-        &self,
-        limit: usize,
-        unknown_for: Duration,
-    ) -> impl Future<Output = Result<usize, StoreError>> + Send;
+    fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
 }
 
 /// Asks to run an operation.

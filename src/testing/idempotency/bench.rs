@@ -252,7 +252,7 @@ impl<'a, F: Fixture> Bench<'a, F> {
     }
 
     pub(super) async fn sweep(&self, limit: usize) -> Checked<usize> {
-        told("sweep", self.store.sweep(limit, LONG).await)
+        told("sweep", self.store.sweep(limit).await)
     }
 
     /// What another caller with the same request is told.

@@ -412,7 +412,7 @@ impl Store for Plain {
         Ok(self.unknown(None, usize::MAX - 1).await?.len() as u64)
     }
 
-    async fn sweep(&self, limit: usize, _: Duration) -> Result<usize, StoreError> {
+    async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
         let now = self.now();
         let (records, _) = &mut *lock(&self.records);
         let limit = if self.fault == SweepsWithoutBound { usize::MAX } else { limit };

@@ -348,11 +348,10 @@ impl<P: Clone + Send + Sync + 'static> Store for Scripted<P> {
         self.take(Step::Count, move |store| async move { store.count_unknown().await }).await
     }
 
-    async fn sweep(&self, limit: usize, unknown_for: Duration) -> Result<usize, StoreError> {
+    async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
         if self.is_next(Step::Sweep, Fault::Endless) {
             return Ok(limit);
         }
-        self.take(Step::Sweep, move |store| async move { store.sweep(limit, unknown_for).await })
-            .await
+        self.take(Step::Sweep, move |store| async move { store.sweep(limit).await }).await
     }
 }

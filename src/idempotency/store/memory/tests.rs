@@ -255,10 +255,13 @@ async fn run(ops: Vec<Op>) {
                         machine::renew(slot, &hold, lasting, now),
                         store.renew(&[hold], lasting).await.map(|written| written[0]),
                     ),
-                    Step::Checkpoint => (
-                        machine::checkpoint(slot, &hold, payload.clone(), now),
-                        store.checkpoint(&hold, payload).await,
-                    ),
+                    Step::Checkpoint => {
+                        let written = machine::checkpoint(slot, &hold, payload.clone(), now);
+                        if written == Written::Applied {
+                            *kept = (*kept).max(payload.len() as u64);
+                        }
+                        (written, store.checkpoint(&hold, payload).await)
+                    }
                     Step::Complete => {
                         let done = Completed::replayable(payload, size);
                         let first = slot
@@ -296,7 +299,7 @@ async fn run(ops: Vec<Op>) {
                 assert_eq!(written, expected, "{op:?}");
             }
             Op::Sweep { limit } => {
-                let swept = store.sweep(limit, unknown_for).await.unwrap();
+                let swept = store.sweep(limit).await.unwrap();
                 assert!(swept <= limit, "{swept} of at most {limit}");
             }
             Op::Pass { seconds } => {
@@ -321,7 +324,7 @@ async fn run(ops: Vec<Op>) {
         assert_eq!(store.count_unknown().await.unwrap(), keys.len() as u64);
     }
     tokio::time::advance(Duration::from_secs(1_000)).await;
-    while store.sweep(2, unknown_for).await.unwrap() > 0 {}
+    while store.sweep(2).await.unwrap() > 0 {}
     assert_eq!((store.len(), store.bytes()), (0, 0));
     assert!(store.inner.usage.all_scopes().is_empty());
 }

@@ -291,7 +291,9 @@ BEGIN
     IF p_completed THEN
         UPDATE buttress_idempotency SET
             state = 4, since = t, until = t + buttress_span(p_ttl), payload = p_payload,
-            checkpoint = NULL
+            checkpoint = NULL,
+            -- Nobody: otherwise the run that was lost would be told that its result was recorded.
+            owner = decode(repeat('00', 16), 'hex')
         WHERE key = p_key;
     ELSE
         DELETE FROM buttress_idempotency WHERE key = p_key;

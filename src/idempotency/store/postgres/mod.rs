@@ -360,7 +360,7 @@ impl Store for PostgresStore {
         u64::try_from(count).map_err(|_| StoreError::Garbled("a negative count"))
     }
 
-    async fn sweep(&self, limit: usize, _: Duration) -> Result<usize, StoreError> {
+    async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let swept: i64 = get(&self.step_one(SWEEP, &[&limit]).await?, 0)?;
         usize::try_from(swept).map_err(|_| StoreError::Garbled("a negative count"))

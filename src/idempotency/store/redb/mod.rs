@@ -292,7 +292,7 @@ impl Store for RedbStore {
     }
 
     /// Each record in flight says itself for how long it is kept when it becomes unknown.
-    async fn sweep(&self, limit: usize, _unknown_for: Duration) -> Result<usize, StoreError> {
+    async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
         self.take(move |tables| tables.sweep(limit)).await
     }
 }

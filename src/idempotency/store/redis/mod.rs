@@ -297,7 +297,7 @@ impl Store for RedisStore {
     }
 
     // Each record says itself for how long it stays unknown.
-    async fn sweep(&self, limit: usize, _unknown_for: Duration) -> Result<usize, StoreError> {
+    async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
         let calls: Vec<_> = shards().map(|shard| self.shard(&DUE, shard)).collect();
         let mut left = limit;
         let mut calls_of_due = Vec::new();
