@@ -25,6 +25,14 @@ use crate::{
 impl<St> Shared<St> {
     /// Refuses a call, and says so.
     pub(super) fn refuse<E: CarryRejection>(&self, reason: IdempotencyReason) -> E {
+        if reason == IdempotencyReason::Unknown {
+            count(&self.counts.unknowns);
+        }
+        self.refuse_counted(reason)
+    }
+
+    /// The same, where it is counted already.
+    pub(super) fn refuse_counted<E: CarryRejection>(&self, reason: IdempotencyReason) -> E {
         let again = match reason {
             IdempotencyReason::InFlight => Some(self.config.retry_after),
             IdempotencyReason::StoreUnavailable | IdempotencyReason::Full => {
@@ -32,9 +40,6 @@ impl<St> Shared<St> {
             }
             _ => None,
         };
-        if reason == IdempotencyReason::Unknown {
-            count(&self.counts.unknowns);
-        }
         telemetry::refuse(IdempotencyRefused::by(self.config.name.clone(), reason, again))
     }
 }
@@ -91,6 +96,7 @@ where
         scope,
         fingerprints: digests.finish(),
         recorded: None,
+        tries: TRIES,
         on_unknown: U::ON_UNKNOWN,
         reserve: core.record.most_bytes(),
     };
@@ -98,16 +104,23 @@ where
     let patience = shared.config.wait.map(|wait| Instant::now() + wait);
     // Held by the one duplicate of this process that asks the store for all.
     let mut asking = None;
+    let mut waited = false;
     loop {
         let mut over = std::pin::pin!(joined.meeting().over.notified());
         // Before the claim: an operation that ends in between is heard.
         over.as_mut().enable();
         // Its place, and the room for its response, before the claim: what has begun is also recorded.
-        let slot = shared.runs.enter().ok_or_else(|| shared.refuse(IdempotencyReason::Full))?;
+        let slot = shared.runs.enter();
+        // Who has waited for a result gets it though nothing more may run.
+        if slot.is_none() && !waited {
+            return Err(shared.refuse(IdempotencyReason::Full));
+        }
         let claimed = asked.claim().await.map_err(|error| shared.refuse(reason_of(&error)))?;
         let answer = match claimed {
             Claimed::Granted(granted) => {
                 drop(asking);
+                // Released in the background.
+                let Some(slot) = slot else { return Err(shared.refuse(IdempotencyReason::Full)) };
                 count(&shared.counts.claims);
                 core.read.hand_over(&mut request, granted.run());
                 return task::detached(core, service, request, granted, slot).await;
@@ -136,12 +149,16 @@ where
             Answer::InFlight { .. } => {
                 count(&shared.counts.conflicts);
                 drop(slot);
+                asked.tries = TRIES;
                 let Some(patience) = patience else {
                     return Err(shared.refuse(IdempotencyReason::InFlight));
                 };
                 let again = wait(shared, &joined, over, &mut asking);
                 match race(again, sleep_until(patience)).await {
-                    Either::Left(()) => continue,
+                    Either::Left(()) => {
+                        waited = true;
+                        continue;
+                    }
                     Either::Right(()) => IdempotencyReason::InFlight,
                 }
             }
@@ -190,14 +207,19 @@ impl<St, K, C, Q, R, U> Core<St, K, C, Q, R, U> {
     }
 }
 
+/// Enough for each to try what the others recorded, and few enough for a store that babbles.
+const TRIES: u8 = 4;
+
 /// What one request asks the store.
 struct Asked<St: Store> {
     shared: Arc<Shared<St>>,
     key: StorageKey,
     scope: ScopeId,
     fingerprints: Fingerprints,
-    /// The fingerprint that the same request was stored with before the secret changed.
+    /// The fingerprint that the same request was stored with, if by another secret.
     recorded: Option<Fingerprint>,
+    /// How often it may be claimed with another fingerprint before the store is not believed.
+    tries: u8,
     on_unknown: OnUnknown,
     reserve: usize,
 }
@@ -217,7 +239,7 @@ impl<St: Store> Asked<St> {
             key: self.key,
             scope: self.scope,
             owner: Owner::random(),
-            fingerprint: self.recorded.unwrap_or(self.fingerprints.current),
+            fingerprint: self.fingerprint(),
             mode: config.effect.mode(),
             on_unknown: self.on_unknown,
             lease: config.lease,
@@ -227,7 +249,9 @@ impl<St: Store> Asked<St> {
         let unbegun = Unbegun::new(Arc::clone(&self.shared), claim.key, claim.owner);
         let mut sent = Instant::now();
         let mut answered = self.shared.step(self.shared.store.claim(&claim)).await;
-        if let Err(StoreError::Unavailable(_) | StoreError::Garbled(_)) = answered {
+        // One that may still be on its way is released, whatever is said to the next.
+        let unsure = matches!(answered, Err(StoreError::Unavailable(_) | StoreError::Garbled(_)));
+        if unsure {
             sent = Instant::now();
             answered = self.shared.step(self.shared.store.claim(&claim)).await;
         }
@@ -237,21 +261,29 @@ impl<St: Store> Asked<St> {
                 Ok(Claimed::Granted(Granted::new(&self.shared, hold, previous, sent, unbegun)))
             }
             Ok(answer) => {
-                unbegun.begin();
+                unbegun.owe(unsure);
                 Ok(Claimed::Refused(answer))
             }
-            Err(error @ (StoreError::Full | StoreError::Newer(_))) => {
-                unbegun.begin();
+            Err(error) => {
+                unbegun.owe(unsure);
                 Err(error)
             }
-            Err(error) => Err(error),
         }
     }
 
-    /// Whether what was recorded is the same request after all; it is claimed as that from here on.
+    /// Whether what was recorded is the same request after all; it is claimed as that from here on. While a
+    /// secret is rolled out the record may be made anew with another one.
     fn is_same(&mut self, recorded: Fingerprint) -> bool {
-        let same = self.recorded.is_none() && self.fingerprints.had(recorded);
-        self.recorded = Some(recorded).filter(|_| same);
-        same
+        let same = recorded != self.fingerprint() && self.fingerprints.has(recorded);
+        if !same || self.tries == 0 {
+            return false;
+        }
+        self.tries -= 1;
+        self.recorded = Some(recorded);
+        true
+    }
+
+    fn fingerprint(&self) -> Fingerprint {
+        self.recorded.unwrap_or(self.fingerprints.current)
     }
 }

@@ -96,9 +96,8 @@ pub(crate) struct Fingerprints {
 }
 
 impl Fingerprints {
-    /// Whether a fingerprint that differs from the current one is still of this request: it was made
-    /// before the secret was set or changed.
-    pub(crate) fn had(&self, recorded: Fingerprint) -> bool {
-        self.former.contains(&recorded)
+    /// Whether a fingerprint is of this request, also if it was made before the secret was set or changed.
+    pub(crate) fn has(&self, recorded: Fingerprint) -> bool {
+        recorded == self.current || self.former.contains(&recorded)
     }
 }

@@ -35,7 +35,8 @@ impl<St> Guard<St> {
         self.shared.counts.read()
     }
 
-    /// Begins no further run: requests that would are refused as if the guard were full.
+    /// Begins no further run: requests that come from here on are refused as if the guard were full, also if
+    /// their result is recorded. Those who wait for a run get its result.
     pub fn close(&self) {
         self.shared.runs.close();
     }
@@ -163,6 +164,9 @@ pub(super) fn count(counter: &AtomicU64) {
 /// How many records are brought up to date at once, so that no sweep holds up others for long.
 const SWEEP: usize = 1_000;
 
+/// How often in a row.
+const SWEEPS: usize = 1_000;
+
 /// How often, at most.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
@@ -207,8 +211,13 @@ impl<St: Store> Shared<St> {
         let shared = Arc::clone(self);
         tokio::spawn(async move {
             // As long as there is more of it, so that what comes faster than a sweep a minute clears away does
-            // not pile up.
-            while let Ok(SWEEP..) = shared.step(shared.store.sweep(SWEEP)).await {}
+            // not pile up; and not for ever, whatever the store says.
+            for _ in 0..SWEEPS {
+                let step = shared.store.sweep(SWEEP);
+                let Ok(SWEEP..) = shared.step(step).await else { break };
+                // A store in memory never waits, and requests would.
+                tokio::task::yield_now().await;
+            }
         });
     }
 }

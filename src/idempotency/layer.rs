@@ -171,9 +171,30 @@ impl<St, K, Q, R> IdempotencyLayer<St, K, (), Q, R> {
 }
 
 impl<St, F, G> IdempotencyLayer<St, ByFn<F>, (), ByFn<G>, RecordClones> {
-    /// A guard that finds keys and reads requests with closures, and keeps clones of responses.
+    /// A guard that finds keys with the closure `find_key`, tells requests apart by the parts that the
+    /// closure `read` adds, and keeps clones of responses. Whose keys they are has to be said next.
     ///
-    /// `find_key` says which key a request has; `read` adds to the digests all that makes it the same request.
+    /// ```
+    /// use buttress::idempotency::{Found, IdempotencyLayer, InvalidKey, Key, store::MemoryStore};
+    ///
+    /// struct Order {
+    ///     key: Option<String>,
+    ///     account: String,
+    ///     amount: u64,
+    /// }
+    ///
+    /// fn key_of(order: &Order) -> Result<Found, InvalidKey> {
+    ///     order.key.as_deref().map_or(Ok(Found::Missing), |key| Key::parse(key).map(Found::Key))
+    /// }
+    ///
+    /// let store = MemoryStore::<String>::new();
+    /// let guard = IdempotencyLayer::by_fn(store, key_of, |order: &Order, request| {
+    ///     request.part(order.amount.to_be_bytes());
+    /// });
+    /// let guard = guard.scope(|order: &Order| order.account.clone()).build()?;
+    /// # let _ = guard;
+    /// # Ok::<(), buttress::ConfigError>(())
+    /// ```
     pub fn by_fn<Req>(
         store: St,
         find_key: F,
@@ -365,6 +386,9 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
 
     /// How many runs this process has under way at once, at least 1; 1,024 until it is set. Each keeps a
     /// response of up to 64 KiB in memory.
+    ///
+    /// A request that comes when there is no room for a run is refused before the store is asked, and so also if
+    /// its result is recorded.
     pub fn max_runs(mut self, runs: u32) -> Self {
         self.config.max_runs = runs;
         self

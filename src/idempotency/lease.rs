@@ -11,21 +11,26 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Hold, Store, Written, layer::Shared};
-use crate::{race::race, waiters::lock};
+use super::{Hold, Store, Written, layer::Shared, task::CatchPanic};
+use crate::{
+    race::{Either, race},
+    waiters::lock,
+};
 
 /// All leases of a layer.
 #[derive(Debug, Default)]
 pub(super) struct Leases {
     held: Mutex<Held>,
+    /// Told when one is due before the task that renews them looks.
+    sooner: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Held {
     leases: HashMap<u64, Arc<Lease>>,
     next: u64,
-    /// Whether the task that renews them is running.
-    renewing: bool,
+    /// When the task that renews them looks next; `None` if it is not running.
+    looks: Option<Instant>,
 }
 
 /// One lease: until when it is trusted, and whether it has been lost.
@@ -83,21 +88,25 @@ impl<St: Store> Leased<St> {
     /// Holds a lease that was granted for a claim which was sent at `sent`.
     pub(super) fn new(shared: Arc<Shared<St>>, hold: Hold, sent: Instant) -> Self {
         let config = &shared.config;
+        let due = sent + config.lease / 3;
         let lease = Arc::new(Lease {
             hold,
             limit: sent + config.lease_limit,
-            term: Mutex::new(Term { due: sent + config.lease / 3, end: sent + config.trusted() }),
+            term: Mutex::new(Term { due, end: sent + config.trusted() }),
             changed: Notify::new(),
         });
         let mut held = shared.leases.held();
         let id = held.next;
         held.next += 1;
         held.leases.insert(id, Arc::clone(&lease));
-        let begin = !held.renewing;
-        held.renewing = true;
+        let looks = held.looks;
+        held.looks = Some(looks.map_or(due, |looks| looks.min(due)));
         drop(held);
-        if begin {
-            tokio::spawn(renew(Arc::clone(&shared)));
+        match looks {
+            None => drop(tokio::spawn(renew(Arc::clone(&shared)))),
+            // Its claim took long, or the task waits for one that has been lost.
+            Some(looks) if due < looks => shared.leases.sooner.notify_one(),
+            Some(_) => {}
         }
         Self { shared, lease, id }
     }
@@ -123,7 +132,7 @@ impl Leases {
     fn next_due(&self) -> Option<Instant> {
         let mut held = self.held();
         let due = held.leases.values().map(|lease| lock(&lease.term).due).min();
-        held.renewing = due.is_some();
+        held.looks = due;
         due
     }
 
@@ -138,7 +147,9 @@ impl Leases {
 async fn renew<St: Store>(shared: Arc<Shared<St>>) {
     let config = &shared.config;
     while let Some(due) = shared.leases.next_due() {
-        sleep_until(due).await;
+        if let Either::Right(()) = race(sleep_until(due), shared.leases.sooner.notified()).await {
+            continue;
+        }
         let sent = Instant::now();
         // Those that are nearly due go with them: a trip each would be one for every run.
         let due = shared.leases.due(sent + config.lease / 12);
@@ -153,8 +164,10 @@ async fn renew<St: Store>(shared: Arc<Shared<St>>) {
             continue;
         }
         let holds: Vec<Hold> = renewed.iter().map(|lease| lease.hold).collect();
-        match shared.step(shared.store.renew(&holds, config.lease)).await {
-            Ok(written) if written.len() == renewed.len() => {
+        // A panic of the store would leave all leases of this layer, and of all runs to come, without renewal.
+        let step = async { shared.step(shared.store.renew(&holds, config.lease)).await };
+        match (CatchPanic { future: step }).await {
+            Ok(Ok(written)) if written.len() == renewed.len() => {
                 for (lease, written) in renewed.iter().zip(written) {
                     match written {
                         Written::Applied => lease.set(Term {
@@ -166,7 +179,7 @@ async fn renew<St: Store>(shared: Arc<Shared<St>>) {
                 }
             }
             // Not known: asked again soon, while the lease lasts.
-            Ok(_) | Err(_) => {
+            Ok(Ok(_) | Err(_)) | Err(_) => {
                 let again = Instant::now() + soon(config.lease);
                 for lease in renewed {
                     let end = lease.end();

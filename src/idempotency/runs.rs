@@ -2,32 +2,34 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 
 use tokio::sync::Notify;
 
+/// Set in the count when no further run may begin.
+const CLOSED: u64 = 1 << 63;
+
 /// How many runs there are, and may be.
 #[derive(Debug)]
 pub(super) struct Runs {
-    count: AtomicU32,
-    max: u32,
-    closed: AtomicBool,
+    /// How many, and whether there may be more: in one, so that none begins behind the back of who has
+    /// closed it and seen that there is none.
+    count: AtomicU64,
+    max: u64,
     /// Told when the last run has ended.
     idle: Notify,
 }
 
 impl Runs {
     pub(super) fn new(max: u32) -> Arc<Self> {
-        let (count, closed, idle) = (AtomicU32::new(0), AtomicBool::new(false), Notify::new());
-        Arc::new(Self { count, max, closed, idle })
+        let (count, max, idle) = (AtomicU64::new(0), u64::from(max), Notify::new());
+        Arc::new(Self { count, max, idle })
     }
 
     /// A place for a run, if there is one.
     pub(super) fn enter(self: &Arc<Self>) -> Option<RunSlot> {
-        if self.closed.load(Ordering::Acquire) {
-            return None;
-        }
+        // Closed, the count is larger than any limit.
         self.count
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
                 (count < self.max).then_some(count + 1)
@@ -37,11 +39,12 @@ impl Runs {
     }
 
     pub(super) fn count(&self) -> u32 {
-        self.count.load(Ordering::Acquire)
+        let count = self.count.load(Ordering::Acquire) & !CLOSED;
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
 
     pub(super) fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.count.fetch_or(CLOSED, Ordering::AcqRel);
     }
 
     /// Waits until there is none.
@@ -64,8 +67,34 @@ pub(super) struct RunSlot(Arc<Runs>);
 
 impl Drop for RunSlot {
     fn drop(&mut self) {
-        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.0.count.fetch_sub(1, Ordering::AcqRel) & !CLOSED == 1 {
             self.0.idle.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn none_begins_after_it_was_closed_and_seen_to_be_empty() {
+        for _ in 0..2_000 {
+            let runs = Runs::new(4);
+            let barrier = std::sync::Barrier::new(2);
+            std::thread::scope(|scope| {
+                let entered = scope.spawn(|| {
+                    barrier.wait();
+                    runs.enter()
+                });
+                barrier.wait();
+                runs.close();
+                let seen = runs.count();
+                let entered = entered.join().unwrap();
+                assert_eq!(seen, u32::from(entered.is_some()));
+            });
+            assert!(runs.enter().is_none());
+            assert_eq!(runs.count(), 0);
         }
     }
 }

@@ -30,9 +30,14 @@ impl<St: Store> Unbegun<St> {
         Self { shared, key, owner, owes: true }
     }
 
-    /// There is nothing to release, or somebody else sees to it.
-    pub(super) fn begin(mut self) {
-        self.owes = false;
+    /// Somebody else sees to it.
+    pub(super) fn begin(self) {
+        self.owe(false);
+    }
+
+    /// Says whether there may be anything to release.
+    pub(super) fn owe(mut self, owes: bool) {
+        self.owes = owes;
     }
 }
 
@@ -40,7 +45,7 @@ impl<St: Store> Drop for Unbegun<St> {
     fn drop(&mut self) {
         if self.owes {
             let hold = Hold::new(self.key, self.owner, 0);
-            in_background(&self.shared, hold, Owed::Release);
+            release_until_it_arrives(&self.shared, hold);
         }
     }
 }
@@ -117,6 +122,32 @@ async fn step<St: Store>(
         }
         Owed::Nothing => Ok(Written::Applied),
     }
+}
+
+/// How long after each other the releases are of a claim that may still be on its way: it may come after the
+/// first of them, and would leave behind an operation that nobody runs and nobody gives back.
+const RELEASES: [Duration; 5] = [
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_millis(800),
+    Duration::from_millis(3_200),
+    Duration::from_millis(12_800),
+];
+
+/// Releases a claim that nobody knows the answer to, without anybody waiting for it.
+fn release_until_it_arrives<St: Store>(shared: &Arc<Shared<St>>, hold: Hold) {
+    let Ok(runtime) = Handle::try_current() else { return };
+    let shared = Arc::clone(shared);
+    runtime.spawn(async move {
+        let mut released = step(&shared, hold, Owed::Release).await.is_ok();
+        for pause in RELEASES {
+            sleep(pause).await;
+            released = step(&shared, hold, Owed::Release).await.is_ok();
+        }
+        if !released {
+            in_background(&shared, hold, Owed::Release);
+        }
+    });
 }
 
 /// Settles a claim without anybody waiting for it, for as long as its lease lasts: after that the store

@@ -6,7 +6,10 @@ use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -27,6 +30,7 @@ use super::{
     run::Checkpoints,
     runs::RunSlot,
     settle::{Debt, Owed, Unbegun},
+    waiting::Running,
 };
 use crate::{
     CarryRejection, Deadline, DeadlineElapsed, Hop, IdempotencyReason,
@@ -97,14 +101,16 @@ where
 {
     let shared = Arc::clone(&core.shared);
     let (answer, answered) = oneshot::channel();
-    let task = run(core, service, request, granted, slot, answer);
+    // Before the task has begun: duplicates that come in between would ask the store when it is over.
+    let running = shared.waiting.join(granted.hold.key).running();
+    let task = run(core, service, request, granted, (slot, running), answer);
     tokio::spawn(task.instrument(Span::current()));
     match answered.await {
         Ok(Reply { ended, hop }) => {
             hop.report_again();
             match ended {
                 Ended::Answered(result) => result,
-                Ended::Refused(reason) => Err(shared.refuse(reason)),
+                Ended::Refused(reason) => Err(shared.refuse_counted(reason)),
                 Ended::Panicked(panic) => resume_unwind(panic),
             }
         }
@@ -126,7 +132,7 @@ async fn run<S, Req, St, K, C, Q, R, U>(
     mut service: S,
     request: Req,
     granted: Granted<St>,
-    slot: RunSlot,
+    place: (RunSlot, Running),
     answer: oneshot::Sender<Reply<R::Response, S::Error>>,
 ) where
     S: Service<Req, Error: CarryRejection>,
@@ -136,7 +142,6 @@ async fn run<S, Req, St, K, C, Q, R, U>(
 {
     let Granted { hold, run, sent, unbegun } = granted;
     let shared = &core.shared;
-    let running = shared.waiting.join(hold.key).running();
     let leased = Leased::new(Arc::clone(shared), hold, sent);
     let debt = Debt::new(Arc::clone(shared), hold);
     unbegun.begin();
@@ -145,6 +150,9 @@ async fn run<S, Req, St, K, C, Q, R, U>(
         return;
     }
 
+    // Not so while an unknown operation is being settled, which may have been done by the run that was lost.
+    let free = AtomicBool::new(run.previous_fence().is_none());
+    let begun = || debt.owes() == Owed::Abandon || !free.load(Ordering::Acquire);
     let work = async {
         let settled = match run.previous_fence() {
             None => Settled::Never,
@@ -157,6 +165,7 @@ async fn run<S, Req, St, K, C, Q, R, U>(
             Settled::Completed(response) => Ok(response),
             Settled::StillUnknown => return Work::Refused(IdempotencyReason::Unknown),
             Settled::Never => {
+                free.store(true, Ordering::Release);
                 if let Err(error) = poll_fn(|cx| service.poll_ready(cx)).await {
                     return Work::Passed(Err(error), Verdict::NotStarted);
                 }
@@ -167,6 +176,10 @@ async fn run<S, Req, St, K, C, Q, R, U>(
                             return Work::Refused(IdempotencyReason::StoreUnavailable);
                         }
                     }
+                }
+                // A claim or a step that took long: another may run it already.
+                if leased.lease().end() <= Instant::now() {
+                    return Work::Refused(IdempotencyReason::StoreUnavailable);
                 }
                 if shared.config.effect != Effect::Transactional {
                     debt.owe(Owed::Abandon);
@@ -192,17 +205,23 @@ async fn run<S, Req, St, K, C, Q, R, U>(
     };
 
     let ended = match worked {
-        None => {
+        None if begun() => {
             lost(shared, hold);
+            count(&shared.counts.unknowns);
             debt.owe(Owed::Nothing);
             Ended::Refused(IdempotencyReason::Unknown)
+        }
+        None => {
+            lost(shared, hold);
+            debt.settle().await;
+            Ended::Refused(IdempotencyReason::StoreUnavailable)
         }
         Some(Err(panic)) => {
             debt.settle().await;
             Ended::Panicked(panic)
         }
         Some(Ok(Err(DeadlineElapsed { .. }))) => {
-            let begun = debt.owes() == Owed::Abandon;
+            let begun = begun();
             debt.settle().await;
             Ended::Refused(match begun {
                 true => IdempotencyReason::Unknown,
@@ -211,6 +230,9 @@ async fn run<S, Req, St, K, C, Q, R, U>(
             })
         }
         Some(Ok(Ok(Work::Refused(reason)))) => {
+            if reason == IdempotencyReason::Unknown {
+                count(&shared.counts.unknowns);
+            }
             debt.settle().await;
             Ended::Refused(reason)
         }
@@ -232,6 +254,7 @@ async fn run<S, Req, St, K, C, Q, R, U>(
             match complete(shared, leased.lease(), hold, completed).await {
                 Some(Written::Stale) => {
                     lost(shared, hold);
+                    count(&shared.counts.unknowns);
                     Ended::Refused(IdempotencyReason::Unknown)
                 }
                 // Not recorded, and true: the key becomes unknown when its lease ends.
@@ -239,7 +262,7 @@ async fn run<S, Req, St, K, C, Q, R, U>(
             }
         }
     };
-    drop((leased, running, slot));
+    drop((leased, place));
     shared.sweep_now_and_then();
     // Whoever asked may have left.
     let _ = answer.send(Reply { ended, hop });
@@ -250,7 +273,8 @@ fn lost<St>(shared: &Shared<St>, hold: Hold) {
     telemetry::lease_lost(shared.name(), hold.key);
 }
 
-/// Records a result, and tries again for as long as the lease lasts.
+/// Records a result, and tries again until the lease ends that there is now: it may be renewed for long
+/// after, and the caller waits.
 async fn complete<St: Store>(
     shared: &Shared<St>,
     lease: &Lease,
@@ -258,12 +282,13 @@ async fn complete<St: Store>(
     completed: Completed<St::Payload>,
 ) -> Option<Written> {
     let mut pause = Duration::from_millis(20);
+    let end = lease.end();
     loop {
         let step = shared.store.complete(&hold, completed.clone(), shared.config.ttl);
         if let Ok(written) = shared.step(step).await {
             return Some(written);
         }
-        if lease.end() <= Instant::now() + pause {
+        if end.min(lease.end()) <= Instant::now() + pause {
             return None;
         }
         sleep(pause).await;
@@ -273,9 +298,9 @@ async fn complete<St: Store>(
 
 pin_project! {
     /// Catches the panic of a future, so that what is owed for its run can be settled first.
-    struct CatchPanic<F> {
+    pub(super) struct CatchPanic<F> {
         #[pin]
-        future: F,
+        pub(super) future: F,
     }
 }
 

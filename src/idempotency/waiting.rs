@@ -17,8 +17,12 @@ use crate::waiters::lock;
 /// The keys that anybody waits for, or runs.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
-    keys: Arc<Mutex<HashMap<StorageKey, Arc<Meeting>>>>,
+    keys: Arc<Mutex<Keys>>,
 }
+
+/// Each with how many have joined. The references would not do: two that leave at once would each still
+/// count the other's.
+type Keys = HashMap<StorageKey, (Arc<Meeting>, usize)>;
 
 /// Where those meet that have to do with one key.
 #[derive(Debug)]
@@ -42,10 +46,11 @@ impl Waiting {
     /// Takes part in what becomes of a key. Whoever joins before it claims misses nothing.
     pub(super) fn join(&self, key: StorageKey) -> Joined {
         let mut keys = lock(&self.keys);
-        let meeting = keys.entry(key).or_insert_with(|| {
+        let (meeting, joined) = keys.entry(key).or_insert_with(|| {
             let (over, asks) = (Notify::new(), Semaphore::new(1));
-            Arc::new(Meeting { over, asks, runs: AtomicU32::new(0) })
+            (Arc::new(Meeting { over, asks, runs: AtomicU32::new(0) }), 0)
         });
+        *joined += 1;
         let meeting = Arc::clone(meeting);
         Joined { keys: Arc::clone(&self.keys), key, meeting }
     }
@@ -54,7 +59,7 @@ impl Waiting {
 /// Somebody who has to do with a key. Dropped by the last, the key is forgotten.
 #[derive(Debug)]
 pub(super) struct Joined {
-    keys: Arc<Mutex<HashMap<StorageKey, Arc<Meeting>>>>,
+    keys: Arc<Mutex<Keys>>,
     key: StorageKey,
     meeting: Arc<Meeting>,
 }
@@ -74,9 +79,11 @@ impl Joined {
 impl Drop for Joined {
     fn drop(&mut self) {
         let mut keys = lock(&self.keys);
-        // Ours, and that of the map.
-        if Arc::strong_count(&self.meeting) <= 2 {
-            keys.remove(&self.key);
+        if let Some((_, joined)) = keys.get_mut(&self.key) {
+            *joined -= 1;
+            if *joined == 0 {
+                keys.remove(&self.key);
+            }
         }
     }
 }
@@ -90,5 +97,32 @@ impl Drop for Running {
         let meeting = self.0.meeting();
         meeting.runs.fetch_sub(1, Ordering::AcqRel);
         meeting.over.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::idempotency::Key;
+
+    #[test]
+    fn a_key_that_all_have_left_is_forgotten() {
+        let waiting = Waiting::default();
+        let key = StorageKey::of(b"", &[], &Key::parse("k").unwrap());
+        for _ in 0..2_000 {
+            // They leave at the same time, as often as two cores can.
+            let barrier = std::sync::Barrier::new(2);
+            let barrier = &barrier;
+            std::thread::scope(|scope| {
+                let joined = [waiting.join(key), waiting.join(key)];
+                for joined in joined {
+                    scope.spawn(move || {
+                        barrier.wait();
+                        drop(joined);
+                    });
+                }
+            });
+            assert!(lock(&waiting.keys).is_empty());
+        }
     }
 }

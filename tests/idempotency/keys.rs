@@ -1,0 +1,154 @@
+//! Which requests are guarded, and which are the same.
+
+use buttress::{IdempotencyReason as Reason, idempotency::IdempotencyBuilder};
+
+use super::support::*;
+
+#[tokio::test(start_paused = true)]
+async fn what_has_no_key_or_a_bad_one_leaves_no_trace() {
+    let (guard, store) = guard();
+    let worker = Worker::quick();
+    let long = "k".repeat(256);
+    for (key, reason) in [
+        (None, Reason::KeyMissing),
+        (Some(""), Reason::KeyMalformed),
+        (Some(long.as_str()), Reason::KeyMalformed),
+        (Some("a, b"), Reason::KeyMalformed),
+        (Some("\"a"), Reason::KeyMalformed),
+    ] {
+        let ask = Ask { key: key.map(str::to_owned), ..ask("") };
+        let answer = call(&guard, &worker, ask).await;
+        assert_eq!(refused(&answer), Some(reason), "{key:?}");
+        assert_eq!(retry_after(&answer), None, "{key:?}");
+    }
+    let answer = call(&guard, &worker, Ask { body: "too large", ..ask("k") }).await;
+    assert_eq!(refused(&answer), Some(Reason::BodyTooLarge));
+    assert_eq!((worker.runs(), store.taken(Step::Claim)), (0, 0));
+    assert!(store.memory().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_needs_no_key_goes_through_each_time() {
+    let (guard, store) = guard();
+    let worker = Worker::quick();
+    for run in 1..=3 {
+        assert_eq!(call(&guard, &worker, ask("unguarded")).await, Ok(run));
+    }
+    assert_eq!(store.taken(Step::Claim), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_in_quotes_is_the_key_without() {
+    let (guard, _) = guard();
+    let worker = Worker::quick();
+    for key in ["k", "\"k\"", " \"k\"; v=1"] {
+        assert_eq!(call(&guard, &worker, ask(key)).await, Ok(1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_of_another_request_is_refused_for_good() {
+    let (guard, _) = guard();
+    let worker = Worker::quick();
+    assert_eq!(call(&guard, &worker, ask("k")).await, Ok(1));
+    let answer = call(&guard, &worker, Ask { body: "43", ..ask("k") }).await;
+    assert_eq!(refused(&answer), Some(Reason::Mismatch));
+    assert_eq!(retry_after(&answer), None);
+    assert_eq!((worker.runs(), guard.guard().counts().mismatches), (1, 1));
+    assert_eq!(guard.guard().in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tenants_and_routes_have_keys_of_their_own() {
+    let store = Scripted::new();
+    let guard = scoped(&store).build().unwrap();
+    let worker = Worker::quick();
+    for (run, tenant, route) in [(1, "a", "/"), (2, "b", "/"), (3, "a", "/other"), (4, "", "a/")] {
+        let ask = Ask { tenant, route, ..ask("k") };
+        assert_eq!(call(&guard, &worker, ask.clone()).await, Ok(run));
+        assert_eq!(call(&guard, &worker, ask).await, Ok(run));
+    }
+    // A body that is another for one tenant is none of the other's business.
+    let answer = call(&guard, &worker, Ask { tenant: "c", body: "43", ..ask("k") }).await;
+    assert_eq!(answer, Ok(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_were_recorded_before_a_secret_changed_are_still_known() {
+    let store = Scripted::new();
+    let plain = over(&store).build().unwrap();
+    let first = over(&store).fingerprint_secret("1").build().unwrap();
+    let second = over(&store).fingerprint_secret("1").fingerprint_secret("2").build().unwrap();
+    let other = over(&store).fingerprint_secret("3").build().unwrap();
+    let worker = Worker::quick();
+    assert_eq!(call(&plain, &worker, ask("plain")).await, Ok(1));
+    assert_eq!(call(&first, &worker, ask("first")).await, Ok(2));
+    assert_eq!(call(&second, &worker, ask("second")).await, Ok(3));
+
+    assert_eq!(call(&first, &worker, ask("plain")).await, Ok(1));
+    for (key, run) in [("plain", 1), ("first", 2), ("second", 3)] {
+        assert_eq!(call(&second, &worker, ask(key)).await, Ok(run), "{key}");
+        let another = call(&second, &worker, Ask { body: "43", ..ask(key) }).await;
+        assert_eq!(refused(&another), Some(Reason::Mismatch), "{key}");
+    }
+    // A secret that nobody told it of: the request cannot be known again.
+    for key in ["first", "second"] {
+        assert_eq!(refused(&call(&other, &worker, ask(key)).await), Some(Reason::Mismatch));
+    }
+    assert_eq!(worker.runs(), 3);
+    assert_eq!(second.guard().counts().mismatches, 3, "the older fingerprint is no mismatch");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_request_is_never_a_mismatch_while_a_secret_is_rolled_out() {
+    let store = Scripted::new();
+    let waiting = |builder: Builder| builder.wait_for_duplicates(60 * SECOND).build().unwrap();
+    let plain = waiting(over(&store));
+    let keyed = waiting(over(&store).fingerprint_secret("1"));
+    // Released after 2 s, and then run anew by a process that has the secret.
+    let refusing = Worker::new(|_, _| async {
+        tokio::time::sleep(2 * SECOND).await;
+        Err(Failure::rejected(buttress::CircuitOpen::new("c", None)))
+    });
+    let worker = Worker::taking(5 * SECOND);
+    let lost = spawn(&plain, &refusing, ask("k"));
+    settle().await;
+    let waiter = spawn(&keyed, &worker, ask("k"));
+    tokio::time::sleep(2 * SECOND).await;
+    lost.await.unwrap().unwrap_err();
+    let runner = spawn(&over(&store).fingerprint_secret("1").build().unwrap(), &worker, ask("k"));
+    assert_eq!(runner.await.unwrap(), Ok(1));
+    assert_eq!(waiter.await.unwrap(), Ok(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_calls_a_request_unlike_itself_is_asked_a_bounded_number_of_times() {
+    let store = Scripted::new();
+    let guard = over(&store).fingerprint_secret("1").fingerprint_secret("2").build().unwrap();
+    store.always(Step::Claim, Fault::Echo);
+    let answer = call(&guard, &Worker::quick(), ask("k")).await;
+    assert_eq!(refused(&answer), Some(Reason::Mismatch));
+    assert!(store.taken(Step::Claim) <= 4);
+}
+
+#[test]
+fn a_guard_needs_its_settings_to_make_sense() {
+    let refused = |set: fn(Builder) -> Builder, knob: &str| {
+        let Err(error) = IdempotencyBuilder::build(set(over(&Scripted::new()))) else {
+            panic!("`{knob}` was taken");
+        };
+        assert_eq!(error.knob(), knob);
+    };
+    refused(|b| b.lease(std::time::Duration::ZERO), "lease");
+    refused(|b| b.run_limit(std::time::Duration::ZERO), "run_limit");
+    refused(|b| b.store_timeout(std::time::Duration::ZERO), "store_timeout");
+    refused(|b| b.retry_after(std::time::Duration::ZERO), "retry_after");
+    refused(|b| b.wait_for_duplicates(std::time::Duration::ZERO), "wait");
+    refused(|b| b.max_runs(0), "max_runs");
+    refused(|b| b.ttl(std::time::Duration::ZERO), "ttl");
+    refused(|b| b.run_limit(601 * SECOND), "lease_limit");
+    refused(|b| b.lease(601 * SECOND), "lease_limit");
+    refused(|b| b.unknown_retention(SECOND), "unknown_retention");
+    refused(|b| b.clients_retry_for(43_201 * SECOND), "ttl");
+    assert!(over(&Scripted::new()).clients_retry_for(43_200 * SECOND).build().is_ok());
+}
