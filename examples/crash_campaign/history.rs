@@ -1,0 +1,101 @@
+//! What clients were answered, and which faults their keys were hit by: by the driver's own account.
+
+use std::{collections::BTreeMap, sync::Mutex, time::Instant};
+
+use crate::{
+    process::{Answered, lock},
+    protocol::{Policy, Reply},
+};
+
+#[derive(Debug)]
+pub(crate) struct KeyHistory {
+    pub(crate) policy: Policy,
+    /// The bodies of all 2xx, without repetition.
+    pub(crate) bodies: Vec<String>,
+    pub(crate) mismatches: u32,
+    pub(crate) odd: Vec<String>,
+    /// When a client was told first that nobody knows.
+    pub(crate) unknown_since: Option<Instant>,
+    /// The fence of the run that was lost, which is what the store said then.
+    pub(crate) unknown_fence: Option<u64>,
+    /// 2xx in answer to what was asked after that.
+    pub(crate) done_after_unknown: bool,
+    /// The faults that it was hit by.
+    pub(crate) hits: Vec<String>,
+    /// Clients that have not been told what became of it.
+    pub(crate) unanswered: u32,
+}
+
+impl KeyHistory {
+    /// What the fault was that hit it last, without whom and where; `None` if nothing did.
+    pub(crate) fn cause(&self) -> Option<String> {
+        let hit = self.hits.last()?;
+        let (whom, what) = hit.split_once(' ')?;
+        let whom = if whom == "store" { whom } else { "worker" };
+        let what = what.split([' ', ':']).next()?;
+        Some(format!("{whom} {what}"))
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct History(Mutex<BTreeMap<String, KeyHistory>>);
+
+impl History {
+    pub(crate) fn begin(&self, key: &str, policy: Policy) {
+        let history = KeyHistory {
+            policy,
+            bodies: Vec::new(),
+            mismatches: 0,
+            odd: Vec::new(),
+            unknown_since: None,
+            unknown_fence: None,
+            done_after_unknown: false,
+            hits: Vec::new(),
+            unanswered: 0,
+        };
+        lock(&self.0).insert(key.to_owned(), history);
+    }
+
+    pub(crate) fn note(&self, answered: Answered) {
+        let Answered { key, reply, sent } = answered;
+        self.with(&key, |history| match reply {
+            Reply::Done(body) => {
+                history.done_after_unknown |=
+                    history.unknown_since.is_some_and(|since| since < sent);
+                if !history.bodies.contains(&body) {
+                    history.bodies.push(body);
+                }
+            }
+            Reply::Unknown => {
+                history.unknown_since.get_or_insert_with(Instant::now);
+            }
+            Reply::Mismatch => history.mismatches += 1,
+            Reply::Odd(what) => history.odd.push(what),
+            Reply::InFlight | Reply::Unavailable | Reply::Found(_) => {}
+        });
+    }
+
+    pub(crate) fn hit(&self, keys: &[String], fault: &str) {
+        for key in keys {
+            self.with(key, |history| {
+                // What comes later is not why it is unknown.
+                let first = history.hits.last().is_none_or(|last| last != fault);
+                if first && history.unknown_since.is_none() {
+                    history.hits.push(fault.to_owned());
+                }
+            });
+        }
+    }
+
+    pub(crate) fn with<T>(&self, key: &str, what: impl FnOnce(&mut KeyHistory) -> T) -> Option<T> {
+        lock(&self.0).get_mut(key).map(what)
+    }
+
+    pub(crate) fn keys(&self) -> Vec<String> {
+        lock(&self.0).keys().cloned().collect()
+    }
+
+    pub(crate) fn take(&self) -> BTreeMap<String, KeyHistory> {
+        std::mem::take(&mut lock(&self.0))
+    }
+}
