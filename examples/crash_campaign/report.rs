@@ -174,7 +174,7 @@ impl Account {
             Found::Absent | Found::Completed(_) => {}
         }
         if history.unanswered > 0 {
-            self.wrong.push(format!("a client of {key} was never told what became of it ({hits})"));
+            self.wrong.push(format!("a client of {key} was never told: {history:?}, {charges:?}"));
         }
         for odd in &history.odd {
             self.wrong.push(format!("{key} was answered: {odd}"));
