@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const ASKS_QUARANTINED: u32 = 2;
 const ASKS_RECONCILED: u32 = 5;
 
+const GIVES_UP_UNKNOWN: Duration = Duration::from_secs(3);
+
 pub(crate) struct Client {
     pub(crate) call: Call,
     /// Whom to ask first, and what is to go wrong there.
@@ -64,10 +66,23 @@ impl Client {
                         break;
                     }
                 }
+                _ if self.is_settled_as_unknown(&campaign) => {
+                    if told_unknown == 0 {
+                        self.told(&campaign);
+                    }
+                    break;
+                }
                 _ => {}
             }
             sleep(Duration::from_millis(30 + campaign.dice.below(50))).await;
         }
+    }
+
+    /// Whether it has been said long ago that nobody knows, though in an answer that came too late for this
+    /// client: whoever asks again finds the ledger being asked for somebody else.
+    fn is_settled_as_unknown(&self, campaign: &Campaign) -> bool {
+        let since = campaign.history.with(&self.call.key, |history| history.unknown_since);
+        since.flatten().is_some_and(|since| since.elapsed() > GIVES_UP_UNKNOWN)
     }
 
     fn told(&self, campaign: &Campaign) {

@@ -22,6 +22,8 @@ pub(crate) struct KeyHistory {
     pub(crate) done_after_unknown: bool,
     /// The faults that it was hit by.
     pub(crate) hits: Vec<String>,
+    /// What it was answered, in order, with when that was asked and answered.
+    pub(crate) trail: Vec<String>,
     /// Clients that have not been told what became of it.
     pub(crate) unanswered: u32,
 }
@@ -37,8 +39,17 @@ impl KeyHistory {
     }
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct History(Mutex<BTreeMap<String, KeyHistory>>);
+#[derive(Debug)]
+pub(crate) struct History {
+    begun: Instant,
+    keys: Mutex<BTreeMap<String, KeyHistory>>,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { begun: Instant::now(), keys: Mutex::default() }
+    }
+}
 
 impl History {
     pub(crate) fn begin(&self, key: &str, policy: Policy) {
@@ -51,14 +62,23 @@ impl History {
             unknown_fence: None,
             done_after_unknown: false,
             hits: Vec::new(),
+            trail: Vec::new(),
             unanswered: 0,
         };
-        lock(&self.0).insert(key.to_owned(), history);
+        lock(&self.keys).insert(key.to_owned(), history);
     }
 
     pub(crate) fn note(&self, answered: Answered) {
         let Answered { key, reply, sent } = answered;
-        self.with(&key, |history| match reply {
+        let (asked, now) = (sent.duration_since(self.begun), self.begun.elapsed());
+        self.with(&key, |history| {
+            history.trail.push(format!("{}-{} ms {reply}", asked.as_millis(), now.as_millis()));
+            Self::note_reply(history, reply, sent);
+        });
+    }
+
+    fn note_reply(history: &mut KeyHistory, reply: Reply, sent: Instant) {
+        match reply {
             Reply::Done(body) => {
                 history.done_after_unknown |=
                     history.unknown_since.is_some_and(|since| since < sent);
@@ -72,7 +92,7 @@ impl History {
             Reply::Mismatch => history.mismatches += 1,
             Reply::Odd(what) => history.odd.push(what),
             Reply::InFlight | Reply::Unavailable | Reply::Found(_) => {}
-        });
+        }
     }
 
     pub(crate) fn hit(&self, keys: &[String], fault: &str) {
@@ -88,14 +108,14 @@ impl History {
     }
 
     pub(crate) fn with<T>(&self, key: &str, what: impl FnOnce(&mut KeyHistory) -> T) -> Option<T> {
-        lock(&self.0).get_mut(key).map(what)
+        lock(&self.keys).get_mut(key).map(what)
     }
 
     pub(crate) fn keys(&self) -> Vec<String> {
-        lock(&self.0).keys().cloned().collect()
+        lock(&self.keys).keys().cloned().collect()
     }
 
     pub(crate) fn take(&self) -> BTreeMap<String, KeyHistory> {
-        std::mem::take(&mut lock(&self.0))
+        std::mem::take(&mut lock(&self.keys))
     }
 }

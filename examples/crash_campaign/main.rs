@@ -11,7 +11,9 @@
 //! - `--store redb|redis|postgres`: only this one, in place of all three.
 //! - `--seed N`: for the same waits and choices again; what the scheduler makes of them differs.
 //!
-//! Needs `redis-server` and PostgreSQL, which it starts for itself on loopback, and `kill`.
+//! Needs `redis-server` and PostgreSQL, which it starts for itself on loopback, and `kill`. The machine must
+//! not be overloaded: where a process waits longer than a lease of 300 ms for the processor, outcomes become
+//! unknown without a fault, which is reported as a failure.
 //!
 //! # What happens
 //!

@@ -104,14 +104,21 @@ impl Process {
     }
 
     fn listen(&self, output: ChildStdout, answered: impl Fn(Answered)) {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
+        let mut output = BufReader::new(output);
+        let mut line = String::new();
+        loop {
+            line.clear();
+            // What does not end was torn when the worker was killed, and nobody was answered so.
+            if output.read_line(&mut line).is_err() || !line.ends_with('\n') {
+                break;
+            }
+            let line = line.trim_end();
             match line.split_once(' ') {
                 None if line == "ready" => self.seen.send_modify(|seen| seen.ready = true),
                 Some(("reached", _)) => self.seen.send_modify(|seen| seen.reached = true),
                 Some((id, reply)) => {
                     let Ok(id) = id.parse() else { continue };
-                    // A torn line of a worker that was killed.
-                    let Ok(reply) = reply.parse::<Reply>() else { continue };
+                    let reply = reply.parse().unwrap_or_else(|()| Reply::Odd(reply.to_owned()));
                     let Some((key, sent, client)) = self.take(id, &reply) else { continue };
                     answered(Answered { key, reply: reply.clone(), sent });
                     // The client may not have waited.

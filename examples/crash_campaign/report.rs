@@ -174,7 +174,7 @@ impl Account {
             Found::Absent | Found::Completed(_) => {}
         }
         if history.unanswered > 0 {
-            self.wrong.push(format!("a client of {key} was never told what became of it ({hits})"));
+            self.wrong.push(format!("a client of {key} was never told: {history:?}, {charges:?}"));
         }
         for odd in &history.odd {
             self.wrong.push(format!("{key} was answered: {odd}"));
@@ -257,7 +257,8 @@ impl Account {
         }
         let least = minimum.store_restarts;
         must(self.store_restarts >= least, format!("fewer than {least} restarts of the store"));
-        if kind != Kind::Redb {
+        // In a few rounds it may not happen: a worker has to come back at the right moment.
+        if kind != Kind::Redb && minimum.at_each_point == Minimum::FULL.at_each_point {
             must(self.behind_a_newer_fence > 0, "no stale write met a newer fence".to_owned());
         }
         failures
