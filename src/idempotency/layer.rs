@@ -110,6 +110,10 @@ impl Config {
             ConfigError::unless_positive("wait", wait)?;
         }
         ConfigError::unless_counting("max_runs", self.max_runs)?;
+        if self.store_timeout >= self.lease {
+            let rule = "it must be shorter than the lease, which one late answer would cost";
+            return Err(ConfigError::new("store_timeout", self.store_timeout, rule));
+        }
         if self.lease_limit < self.run_limit {
             let rule = "it must not be shorter than the run_limit, for a run needs its lease";
             return Err(ConfigError::new("lease_limit", self.lease_limit, rule));
@@ -147,6 +151,8 @@ pub(super) struct Shared<St> {
     pub(super) store: St,
     pub(super) config: Config,
     pub(super) runs: Arc<Runs>,
+    /// Claims that are settled in the background.
+    pub(super) settling: Arc<Runs>,
     pub(super) leases: Leases,
     pub(super) waiting: Waiting,
     pub(super) counts: Counters,
@@ -344,7 +350,8 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
         self
     }
 
-    /// How long a step of the store may take before it is sent again or given up; 1 s until it is set.
+    /// How long a step of the store may take before it is sent again or given up; 1 s until it is set. It must
+    /// be shorter than the [`lease`](Self::lease).
     pub fn store_timeout(mut self, timeout: Duration) -> Self {
         self.config.store_timeout = timeout;
         self
@@ -440,6 +447,7 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
         let shared = Arc::new(Shared {
             store,
             runs: Runs::new(config.max_runs),
+            settling: Runs::new(config.max_runs),
             leases: Leases::default(),
             waiting: Waiting::default(),
             counts: Counters::default(),

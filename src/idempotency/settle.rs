@@ -137,8 +137,10 @@ const RELEASES: [Duration; 5] = [
 /// Releases a claim that nobody knows the answer to, without anybody waiting for it.
 fn release_until_it_arrives<St: Store>(shared: &Arc<Shared<St>>, hold: Hold) {
     let Ok(runtime) = Handle::try_current() else { return };
+    let Some(slot) = shared.settling.enter() else { return };
     let shared = Arc::clone(shared);
     runtime.spawn(async move {
+        let _slot = slot;
         let mut released = step(&shared, hold, Owed::Release).await.is_ok();
         for pause in RELEASES {
             sleep(pause).await;
@@ -151,15 +153,18 @@ fn release_until_it_arrives<St: Store>(shared: &Arc<Shared<St>>, hold: Hold) {
 }
 
 /// Settles a claim without anybody waiting for it, for as long as its lease lasts: after that the store
-/// knows by itself.
+/// knows by itself. So it is also left to its lease when as many claims as may run are being settled: a
+/// store that is down must not pile them up.
 fn in_background<St: Store>(shared: &Arc<Shared<St>>, hold: Hold, owed: Owed) {
     if owed == Owed::Nothing {
         return;
     }
     // Without a runtime the process is about to end, and the lease with it.
     let Ok(runtime) = Handle::try_current() else { return };
+    let Some(slot) = shared.settling.enter() else { return };
     let shared = Arc::clone(shared);
     runtime.spawn(async move {
+        let _slot = slot;
         let end = Instant::now() + shared.config.lease;
         let mut pause = Duration::from_millis(50);
         while step(&shared, hold, owed).await.is_err() && Instant::now() + pause < end {

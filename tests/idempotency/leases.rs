@@ -124,7 +124,7 @@ async fn a_lease_that_was_lost_does_not_keep_others_from_being_renewed() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_is_renewed_in_time_though_its_claim_took_long() {
     let store = Scripted::new();
-    let guard = over(&store).lease(3 * SECOND).store_timeout(3 * SECOND).build().unwrap();
+    let guard = over(&store).lease(3 * SECOND).store_timeout(2_900 * MS).build().unwrap();
     // Sent first, granted last, due first.
     store.next(Step::Claim, [Fault::AnswerLate(2_500 * MS)]);
     let slow = spawn(&guard, &Worker::taking(20 * SECOND), ask("slow"));
@@ -139,21 +139,21 @@ async fn nothing_begins_under_a_lease_that_is_over() {
     // The lease ends while its claim, or the note that it begins, is under way; or the service gets ready.
     for step in [Step::Claim, Step::MarkStarted] {
         let store = Scripted::new();
-        let guard = over(&store).lease(SECOND / 2);
+        let guard = over(&store).lease(SECOND / 2).store_timeout(490 * MS);
         let guard = match step {
             Step::MarkStarted => guard.reserve_first().build().unwrap(),
             _ => guard.build().unwrap(),
         };
         store.always(Step::Renew, Fault::Fail);
         let worker = Worker::quick();
-        store.next(step, [Fault::AnswerLate(900 * MS)]);
+        store.next(step, [Fault::AnswerLate(480 * MS)]);
         let answer = call(&guard, &worker, ask("k")).await;
         assert_eq!(worker.runs(), 0, "{step:?}");
         assert!(retry_after(&answer).is_some(), "{step:?}: {answer:?}");
         assert_eq!(guard.guard().in_flight(), 0);
     }
     let store = Scripted::new();
-    let guard = over(&store).lease(SECOND / 2).build().unwrap();
+    let guard = over(&store).lease(SECOND / 2).store_timeout(490 * MS).build().unwrap();
     store.always(Step::Renew, Fault::Fail);
     let unready = Flaky::new([Script::Unready], || Ok(1));
     let handle = unready.handle();

@@ -149,7 +149,7 @@ async fn a_run_is_ended_by_its_limit_and_unknown() {
 async fn a_service_that_is_never_ready_has_begun_nothing() {
     for lease in [30 * SECOND, SECOND] {
         let store = Scripted::new();
-        let guard = over(&store).lease(lease).build().unwrap();
+        let guard = over(&store).lease(lease).store_timeout(lease / 2).build().unwrap();
         let unready = Flaky::new([Script::Unready], || Ok(1));
         let began = Instant::now();
         let answer = guard.layer(unready.clone()).oneshot(ask("k")).await;
