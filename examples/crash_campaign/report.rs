@@ -63,6 +63,8 @@ pub(crate) struct Account {
     seconds: f64,
     /// What should not be, apart from what has a number of its own.
     wrong: Vec<String>,
+    /// What should not be either, and a machine does that has no time for leases of 300 ms.
+    late: Vec<String>,
 }
 
 impl Account {
@@ -162,7 +164,7 @@ impl Account {
                     Some(cause) => *self.unknown_by_cause.entry(cause).or_default() += 1,
                     None => {
                         let what = "is unknown, and nothing had happened to it";
-                        self.wrong.push(format!("{key} {what}: {history:?}, {charges:?}"));
+                        self.late.push(format!("{key} {what}: {history:?}, {charges:?}"));
                     }
                 }
             }
@@ -174,7 +176,7 @@ impl Account {
             Found::Absent | Found::Completed(_) => {}
         }
         if history.unanswered > 0 {
-            self.wrong.push(format!("a client of {key} was never told: {history:?}, {charges:?}"));
+            self.late.push(format!("a client of {key} was never told: {history:?}, {charges:?}"));
         }
         for odd in &history.odd {
             self.wrong.push(format!("{key} was answered: {odd}"));
@@ -225,7 +227,7 @@ impl Account {
     }
 
     /// All that is not as it has to be.
-    pub(crate) fn failures(&self, kind: Kind, minimum: Minimum) -> Vec<String> {
+    pub(crate) fn failures(&self, minimum: Minimum) -> Vec<String> {
         let mut failures: Vec<String> =
             self.contradictions.iter().chain(&self.wrong).cloned().collect();
         let mut must = |holds: bool, what: String| {
@@ -238,12 +240,7 @@ impl Account {
             self.executed_once + self.executed_never == self.keys,
             "not every key was executed once or never".to_owned(),
         );
-        must(
-            self.executed_once * 10 >= self.keys * 9,
-            format!("of {} keys only {} were executed", self.keys, self.executed_once),
-        );
         must(self.stale_writes_refused > 0, "no stale write was refused".to_owned());
-        must(self.seconds < 180.0, format!("it took {:.0} s, which is too long", self.seconds));
         let crashes = minimum.crashes;
         must(self.crashes >= crashes, format!("fewer than {crashes} crashes"));
         for point in Point::KILLS {
@@ -257,11 +254,24 @@ impl Account {
         }
         let least = minimum.store_restarts;
         must(self.store_restarts >= least, format!("fewer than {least} restarts of the store"));
-        // In a few rounds it may not happen: a worker has to come back at the right moment.
-        if kind != Kind::Redb && minimum.at_each_point == Minimum::FULL.at_each_point {
-            must(self.behind_a_newer_fence > 0, "no stale write met a newer fence".to_owned());
-        }
         failures
+    }
+
+    /// What is not as it has to be, and may come of a machine that is busy with other things.
+    pub(crate) fn delays(&self, kind: Kind, minimum: Minimum) -> Vec<String> {
+        let mut delays = self.late.clone();
+        if self.executed_once * 10 < self.keys * 9 {
+            delays.push(format!("of {} keys only {} were executed", self.keys, self.executed_once));
+        }
+        if self.seconds >= 180.0 {
+            delays.push(format!("it took {:.0} s, which is too long", self.seconds));
+        }
+        // In a few rounds it may not happen: a worker has to come back at the right moment.
+        let full = minimum.at_each_point == Minimum::FULL.at_each_point;
+        if kind != Kind::Redb && full && self.behind_a_newer_fence == 0 {
+            delays.push("no stale write met a newer fence".to_owned());
+        }
+        delays
     }
 
     /// For people.
