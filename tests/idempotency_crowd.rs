@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use buttress::http::idempotency::{HeaderKey, ReadHttp, RecordHttp};
 use buttress::{
     Stack,
     bulkhead::BulkheadLayer,
@@ -20,7 +21,6 @@ use buttress::{
         Guard, IdempotencyBuilder, IdempotencyLayer, SingleTenant, Store, store::MemoryStore,
     },
 };
-use buttress::http::idempotency::{HeaderKey, ReadHttp, RecordHttp};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -138,11 +138,9 @@ async fn in_redb() -> Outcome {
         std::env::temp_dir().join(format!("buttress-crowd-{}-{name}.redb", std::process::id()))
     };
     let (first, second) = (path("first"), path("second"));
-    let done = no_crowd_gets_more_than_one_execution(
-        RedbStore::open(&first)?,
-        RedbStore::open(&second)?,
-    )
-    .await;
+    let done =
+        no_crowd_gets_more_than_one_execution(RedbStore::open(&first)?, RedbStore::open(&second)?)
+            .await;
     std::fs::remove_file(first)?;
     std::fs::remove_file(second)?;
     done
