@@ -109,46 +109,55 @@ where
         let mut over = std::pin::pin!(joined.meeting().over.notified());
         // Before the claim: an operation that ends in between is heard.
         over.as_mut().enable();
-        // Its place, and the room for its response, before the claim: what has begun is also recorded.
-        let slot = shared.runs.enter();
-        // Who has waited for a result gets it though nothing more may run.
-        if slot.is_none() && !waited {
-            return Err(shared.refuse(IdempotencyReason::Full));
-        }
-        let claimed = asked.claim().await.map_err(|error| shared.refuse(reason_of(&error)))?;
-        let answer = match claimed {
-            Claimed::Granted(granted) => {
-                drop(asking);
-                // Released in the background.
-                let Some(slot) = slot else { return Err(shared.refuse(IdempotencyReason::Full)) };
-                count(&shared.counts.claims);
-                core.read.hand_over(&mut request, granted.run());
-                return task::detached(core, service, request, granted, slot).await;
+        // What runs here is known to be under way without a trip, and most duplicates come then.
+        let answer = if joined.meeting().runs_here(asked.fingerprints.current) {
+            None
+        } else {
+            // Its place, and the room for its response, before the claim: what has begun is also recorded.
+            let slot = joined.meeting().enter(&shared.runs);
+            // Who has waited for a result gets it though nothing more may run.
+            if slot.is_none() && !waited {
+                return Err(shared.refuse(IdempotencyReason::Full));
             }
-            Claimed::Refused(answer) => answer,
+            let claimed = asked.claim().await.map_err(|error| shared.refuse(reason_of(&error)))?;
+            match claimed {
+                Claimed::Granted(granted) => {
+                    drop(asking);
+                    // Released in the background.
+                    let Some(slot) = slot else {
+                        return Err(shared.refuse(IdempotencyReason::Full));
+                    };
+                    count(&shared.counts.claims);
+                    core.read.hand_over(&mut request, granted.run());
+                    // Before its task has begun: duplicates that come in between wait for it too.
+                    let running = shared.waiting.join(key).running(asked.fingerprints.current);
+                    let place = (slot, running);
+                    return task::detached(core, service, request, granted, place).await;
+                }
+                Claimed::Refused(answer) => Some(answer),
+            }
         };
-        if asking.is_some() && !matches!(answer, Answer::InFlight { .. }) {
+        if asking.is_some() && !matches!(answer, None | Some(Answer::InFlight { .. })) {
             // The others ask for themselves, each with its own fingerprint.
             joined.meeting().over.notify_waiters();
         }
         let reason = match answer {
-            Answer::Replay(payload) => {
+            Some(Answer::Replay(payload)) => {
                 count(&shared.counts.replays);
                 return core.record.replay(payload).map_err(|error| {
                     telemetry::store_failed(shared.name(), &error, Duration::ZERO);
                     shared.refuse(IdempotencyReason::StoreUnavailable)
                 });
             }
-            Answer::Mismatch { recorded } => {
+            Some(Answer::Mismatch { recorded }) => {
                 if asked.is_same(recorded) {
                     continue;
                 }
                 count(&shared.counts.mismatches);
                 IdempotencyReason::Mismatch
             }
-            Answer::InFlight { .. } => {
+            None | Some(Answer::InFlight { .. }) => {
                 count(&shared.counts.conflicts);
-                drop(slot);
                 asked.tries = TRIES;
                 let Some(patience) = patience else {
                     return Err(shared.refuse(IdempotencyReason::InFlight));
@@ -162,8 +171,8 @@ where
                     Either::Right(()) => IdempotencyReason::InFlight,
                 }
             }
-            Answer::NotReplayable => IdempotencyReason::NotReplayable,
-            Answer::Unknown { .. } | Answer::Claimed { .. } => IdempotencyReason::Unknown,
+            Some(Answer::NotReplayable) => IdempotencyReason::NotReplayable,
+            Some(Answer::Unknown { .. } | Answer::Claimed { .. }) => IdempotencyReason::Unknown,
         };
         return Err(shared.refuse(reason));
     }

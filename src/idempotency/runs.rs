@@ -43,6 +43,10 @@ impl Runs {
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.count.load(Ordering::Acquire) & CLOSED != 0
+    }
+
     pub(super) fn close(&self) {
         self.count.fetch_or(CLOSED, Ordering::AcqRel);
     }

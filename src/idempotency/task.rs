@@ -76,13 +76,16 @@ enum Ended<R, E> {
     Panicked(Box<dyn Any + Send>),
 }
 
+/// What a run takes up in this process until it is over.
+pub(super) type Place = (Arc<RunSlot>, Running);
+
 /// Runs the service in a task of its own, and waits for its answer.
 pub(super) async fn detached<S, Req, St, K, C, Q, R, U>(
     core: Arc<Core<St, K, C, Q, R, U>>,
     service: S,
     request: Req,
     granted: Granted<St>,
-    slot: RunSlot,
+    place: Place,
 ) -> Result<R::Response, S::Error>
 where
     Req: Send + 'static,
@@ -101,9 +104,7 @@ where
 {
     let shared = Arc::clone(&core.shared);
     let (answer, answered) = oneshot::channel();
-    // Before the task has begun: duplicates that come in between would ask the store when it is over.
-    let running = shared.waiting.join(granted.hold.key).running();
-    let task = run(core, service, request, granted, (slot, running), answer);
+    let task = run(core, service, request, granted, place, answer);
     tokio::spawn(task.instrument(Span::current()));
     match answered.await {
         Ok(Reply { ended, hop }) => {
@@ -132,7 +133,7 @@ async fn run<S, Req, St, K, C, Q, R, U>(
     mut service: S,
     request: Req,
     granted: Granted<St>,
-    place: (RunSlot, Running),
+    place: Place,
     answer: oneshot::Sender<Reply<R::Response, S::Error>>,
 ) where
     S: Service<Req, Error: CarryRejection>,

@@ -3,15 +3,15 @@
 
 use std::{
     collections::HashMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, Mutex, Weak},
 };
 
 use tokio::sync::{Notify, Semaphore};
 
-use super::StorageKey;
+use super::{
+    Fingerprint, StorageKey,
+    runs::{RunSlot, Runs},
+};
 use crate::waiters::lock;
 
 /// The keys that anybody waits for, or runs.
@@ -31,14 +31,36 @@ pub(super) struct Meeting {
     pub(super) over: Notify,
     /// Who has it asks the store.
     pub(super) asks: Semaphore,
-    /// How many runs of it this process has: as a rule one, or none.
-    runs: AtomicU32,
+    /// What this process runs under the key: as a rule one request, or none.
+    runs: Mutex<Vec<Fingerprint>>,
+    /// The place of its run.
+    slot: Mutex<Weak<RunSlot>>,
 }
 
 impl Meeting {
     /// Whether its end will be told without anybody's asking.
     pub(super) fn is_run_here(&self) -> bool {
-        self.runs.load(Ordering::Acquire) > 0
+        !lock(&self.runs).is_empty()
+    }
+
+    /// Whether this very request is under way here: then there is nothing to ask the store.
+    pub(super) fn runs_here(&self, request: Fingerprint) -> bool {
+        lock(&self.runs).contains(&request)
+    }
+
+    /// A place for a run of the key, if there is one: the same for all who ask, since one of them is granted.
+    /// With one each, a crowd of duplicates would leave no place for the run itself.
+    pub(super) fn enter(&self, runs: &Arc<Runs>) -> Option<Arc<RunSlot>> {
+        let mut slot = lock(&self.slot);
+        match slot.upgrade() {
+            Some(shared) if !runs.is_closed() => Some(shared),
+            Some(_) => None,
+            None => {
+                let entered = Arc::new(runs.enter()?);
+                *slot = Arc::downgrade(&entered);
+                Some(entered)
+            }
+        }
     }
 }
 
@@ -48,7 +70,8 @@ impl Waiting {
         let mut keys = lock(&self.keys);
         let (meeting, joined) = keys.entry(key).or_insert_with(|| {
             let (over, asks) = (Notify::new(), Semaphore::new(1));
-            (Arc::new(Meeting { over, asks, runs: AtomicU32::new(0) }), 0)
+            let (runs, slot) = (Mutex::default(), Mutex::default());
+            (Arc::new(Meeting { over, asks, runs, slot }), 0)
         });
         *joined += 1;
         let meeting = Arc::clone(meeting);
@@ -66,9 +89,9 @@ pub(super) struct Joined {
 
 impl Joined {
     /// The one who runs it, and tells all who wait when it is over, however it ends.
-    pub(super) fn running(self) -> Running {
-        self.meeting.runs.fetch_add(1, Ordering::AcqRel);
-        Running(self)
+    pub(super) fn running(self, request: Fingerprint) -> Running {
+        lock(&self.meeting.runs).push(request);
+        Running { joined: self, request }
     }
 
     pub(super) fn meeting(&self) -> &Meeting {
@@ -90,12 +113,19 @@ impl Drop for Joined {
 
 /// The run of a key in this process.
 #[derive(Debug)]
-pub(super) struct Running(Joined);
+pub(super) struct Running {
+    joined: Joined,
+    request: Fingerprint,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let meeting = self.0.meeting();
-        meeting.runs.fetch_sub(1, Ordering::AcqRel);
+        let meeting = self.joined.meeting();
+        let mut runs = lock(&meeting.runs);
+        if let Some(index) = runs.iter().position(|request| *request == self.request) {
+            runs.swap_remove(index);
+        }
+        drop(runs);
         meeting.over.notify_waiters();
     }
 }

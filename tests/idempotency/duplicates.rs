@@ -22,7 +22,8 @@ async fn of_a_thousand_at_once_one_runs_and_the_rest_are_told_to_come_back() {
     assert_eq!(call(&guard, &worker, ask("k")).await, Ok(1));
     let counts = guard.guard().counts();
     assert_eq!((counts.claims, counts.conflicts, counts.replays), (1, 999, 1));
-    assert_eq!((worker.runs(), store.taken(Step::Claim)), (1, 1_001));
+    // What runs here needs no asking.
+    assert_eq!((worker.runs(), store.taken(Step::Claim)), (1, 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -53,7 +54,7 @@ async fn those_who_wait_are_woken_by_the_end_of_a_run_and_never_ask_before() {
         assert_eq!(answer.unwrap(), Ok(1));
     }
     assert_eq!(began.elapsed(), 9 * SECOND, "they are woken at once");
-    assert_eq!((worker.runs(), store.taken(Step::Claim)), (1, 1_000 + 999));
+    assert_eq!((worker.runs(), store.taken(Step::Claim)), (1, 1 + 999));
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,6 +132,24 @@ async fn who_waits_gets_the_result_however_full_the_guard_is() {
         assert_eq!(answer.unwrap(), Ok(1));
     }
     assert_eq!((worker.runs(), guard.guard().in_flight()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_takes_the_place_of_one_run() {
+    let store = Scripted::new();
+    let guard = over(&store).max_runs(1).build().unwrap();
+    // Long enough that all of them ask before one is granted.
+    store.always(Step::Claim, Fault::AnswerLate(10 * MS));
+    let worker = Worker::taking(SECOND);
+    let calls: Vec<_> = (0..100).map(|_| spawn(&guard, &worker, ask("k"))).collect();
+    settle().await;
+    assert_eq!((store.taken(Step::Claim), guard.guard().in_flight()), (100, 1));
+    let other = call(&guard, &worker, ask("other")).await;
+    assert_eq!(refused(&other), Some(Reason::Full));
+    let answers: Vec<Answer> = join_all(calls).await.into_iter().map(Result::unwrap).collect();
+    let told = |reason| answers.iter().filter(|answer| refused(answer) == Some(reason)).count();
+    assert_eq!((told(Reason::InFlight), told(Reason::Full), worker.runs()), (99, 0, 1));
+    assert_eq!(guard.guard().in_flight(), 0);
 }
 
 #[tokio::test(start_paused = true)]
