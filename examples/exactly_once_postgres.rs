@@ -10,31 +10,151 @@
 mod postgres_server;
 
 use std::{
-    error::Error,
-    sync::atomic::{AtomicU32, Ordering},
+    convert::Infallible,
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
     time::Duration,
 };
 
-use buttress::idempotency::{
-    Answer, Claim, ClaimMode, Completed, Fingerprint, Hold, Key, Owner, ScopeId, StorageKey, Store,
-    Written, store::PostgresStore,
+use buttress::{
+    BoxError, Stack,
+    http::{
+        ServerLayer,
+        idempotency::{NotStarted, RecordHttp},
+    },
+    idempotency::{IdempotencyLayer, Run, Written, store::PostgresStore},
 };
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use postgres_server::PostgresServer;
 use tokio::{
-    task::{JoinHandle, JoinSet},
-    time::sleep,
+    runtime,
+    sync::Notify,
+    task::JoinSet,
+    time::{sleep, timeout},
 };
 use tokio_postgres::{Client, Config, NoTls};
+use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
 
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Takes transfers. The guard and the handler have the same store.
+#[derive(Clone)]
+struct Bank {
+    database: Config,
+    store: PostgresStore,
+    faults: Faults,
+}
+
+impl Bank {
+    /// Answers a request, behind the guard.
+    async fn answer<B>(self, request: Request<B>) -> Response<String> {
+        // It is there, for the guard has put it there.
+        let Some(run) = request.extensions().get::<Run>() else {
+            return answer(StatusCode::INTERNAL_SERVER_ERROR, "no guard".to_owned());
+        };
+        match self.transfer(request.uri().path(), run).await {
+            Ok(response) => response,
+            // Whatever it was, the client may come back. If nothing was committed, this frees the key. If all
+            // was, and only the answer to the commit was lost, the record stays and is replayed.
+            Err(error) => {
+                let mut failed = answer(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+                failed.extensions_mut().insert(NotStarted);
+                failed
+            }
+        }
+    }
+
+    /// Moves the money and records the answer, both or neither.
+    async fn transfer(&self, path: &str, run: &Run) -> Result<Response<String>, BoxError> {
+        let mut client = connect(&self.database).await?;
+        self.faults.meet(Point::Begun).await;
+        // Dropped without a commit, it is rolled back.
+        let transaction = client.transaction().await?;
+        for (name, amount) in [("alice", -AMOUNT), ("bob", AMOUNT)] {
+            let change = "UPDATE account SET balance = balance + $2 WHERE name = $1";
+            transaction.execute(change, &[&name, &amount]).await?;
+        }
+        transaction.execute("INSERT INTO ledger VALUES ($1, $2)", &[&path, &AMOUNT]).await?;
+
+        // Different in each run, so that two runs cannot look like one.
+        let text = format!("{path}: done under fence {}", run.fence());
+        let response = answer(StatusCode::CREATED, text);
+        let recorded = RecordHttp::new().encode(&response);
+        match self.store.complete_in(&transaction, &run.hold(), recorded, DAY).await? {
+            Written::Applied => {}
+            Written::Stale => {
+                transaction.rollback().await?;
+                self.faults.meet(Point::Stale).await;
+                return Err("somebody else has done it, or does".into());
+            }
+        }
+        self.faults.meet(Point::BeforeCommit).await;
+        transaction.commit().await?;
+        self.faults.meet(Point::AfterCommit).await;
+        Ok(response)
+    }
+}
+
+fn answer(status: StatusCode, text: String) -> Response<String> {
+    let mut response = Response::new(text);
+    *response.status_mut() = status;
+    response
+}
+
+async fn connect(database: &Config) -> Result<Client, BoxError> {
+    let (client, connection) = database.connect(NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// A server: the guard around the bank.
+async fn serve(database: Config, faults: Faults) -> Result<Server, BoxError> {
+    let store = PostgresStore::builder(database.clone()).build().await?;
+    let guard = IdempotencyLayer::http(store.clone())
+        .single_tenant()
+        .transactional()
+        .lease(LEASE)
+        .build()?;
+    let bank = Bank { database, store, faults };
+    let handler = service_fn(move |request: Request<_>| {
+        // In a task of its own, which the guard does not stop when the lease is over: that a late worker does
+        // nothing is left to the transaction alone.
+        let work = tokio::spawn(bank.clone().answer(request));
+        async move {
+            let lost = || answer(StatusCode::INTERNAL_SERVER_ERROR, "panicked".to_owned());
+            Ok::<_, Infallible>(work.await.unwrap_or_else(|_| lost()))
+        }
+    });
+    let server = ServerLayer::new(Stack::new()).outside(guard).layer(handler);
+    let whole = service_fn(move |request: Request<String>| {
+        let server = server.clone();
+        async move {
+            let (head, body) = server.oneshot(request).await?.into_parts();
+            let body = body.collect().await?.to_bytes();
+            Ok(Response::from_parts(head, body))
+        }
+    });
+    Ok(BoxCloneSyncService::new(whole))
+}
+
+type Server = BoxCloneSyncService<Request<String>, Response<Bytes>, BoxError>;
+
+// From here on it is what goes wrong, and the clients.
 
 const TRANSFERS: u32 = 40;
 const AMOUNT: i64 = 5;
 const LEASE: Duration = Duration::from_millis(200);
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Within which each fault is met, or something else is wrong.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What goes wrong in the first worker that a transfer gets.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 enum Fault {
     Nothing,
     /// Money has been moved, and the result recorded, but neither is committed.
@@ -45,216 +165,169 @@ enum Fault {
     Late,
 }
 
-/// What a worker says, if it lives to say it.
-#[derive(Debug, PartialEq)]
-enum Reply {
-    Done(Vec<u8>),
-    Replayed(Vec<u8>),
-    TryAgain(Duration),
-    Crashed,
+/// How far a worker has come.
+#[derive(Clone, Copy)]
+enum Point {
+    Begun,
+    BeforeCommit,
+    AfterCommit,
+    Stale,
 }
 
-#[tokio::main]
-async fn main() -> Outcome<()> {
-    let server = PostgresServer::start()?;
-    let bank = Bank::open(server.url().parse()?).await?;
-    let mut clients = JoinSet::new();
-    for fault in [Fault::Nothing, Fault::CrashBeforeCommit, Fault::CrashAfterCommit, Fault::Late] {
-        for client in 0..2 {
-            let bank = bank.clone();
-            clients.spawn(async move {
-                for transfer in 0..TRANSFERS / 8 {
-                    bank.client(transfer * 8 + client * 4 + fault as u32, fault).await?;
-                }
-                Outcome::Ok(())
-            });
-        }
-    }
-    while let Some(done) = clients.join_next().await {
-        done??;
-    }
-    bank.close_the_books().await
-}
-
+/// Lets a worker fail where it is to.
 #[derive(Clone)]
-struct Bank {
-    database: Config,
-    store: PostgresStore,
+struct Faults {
+    fault: Fault,
+    /// Told when the worker has come to where it fails, and when a late one has found that it is.
+    met: Arc<Notify>,
+}
+
+impl Faults {
+    fn new(fault: Fault) -> Self {
+        Self { fault, met: Arc::default() }
+    }
+
+    async fn meet(&self, point: Point) {
+        let counter = match (self.fault, point) {
+            (Fault::CrashBeforeCommit, Point::BeforeCommit) => &CRASHED_BEFORE,
+            (Fault::CrashAfterCommit, Point::AfterCommit) => &CRASHED_AFTER,
+            (Fault::Late, Point::Begun) => {
+                self.met.notify_one();
+                // The only thread that this worker has: its lease is not renewed either.
+                thread::sleep(3 * LEASE);
+                return;
+            }
+            (Fault::Late, Point::Stale) => {
+                ROLLED_BACK.fetch_add(1, Ordering::Relaxed);
+                self.met.notify_one();
+                return;
+            }
+            _ => return,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        self.met.notify_one();
+        pending().await
+    }
 }
 
 /// How often each of the faults was met.
 static CRASHED_BEFORE: AtomicU32 = AtomicU32::new(0);
 static CRASHED_AFTER: AtomicU32 = AtomicU32::new(0);
-static REPLAYED: AtomicU32 = AtomicU32::new(0);
 static ROLLED_BACK: AtomicU32 = AtomicU32::new(0);
+static REPLAYED: AtomicU32 = AtomicU32::new(0);
 
-impl Bank {
-    async fn open(database: Config) -> Outcome<Self> {
-        let store = PostgresStore::builder(database.clone()).build().await?;
-        let bank = Self { database, store };
-        let (client, _) = bank.connect().await?;
-        // Nothing but the guard keeps a transfer from being in the ledger twice.
-        client
-            .batch_execute(
-                "CREATE TABLE account (name text PRIMARY KEY, balance bigint NOT NULL);
-                 INSERT INTO account VALUES ('alice', 1000), ('bob', 0);
-                 CREATE TABLE ledger (transfer int NOT NULL, amount bigint NOT NULL)",
-            )
-            .await?;
-        Ok(bank)
-    }
-
-    async fn connect(&self) -> Outcome<(Client, JoinHandle<()>)> {
-        let (client, connection) = self.database.connect(NoTls).await?;
-        let running = tokio::spawn(async move {
-            // The client is told of what ends the connection.
-            let _ = connection.await;
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let postgres = PostgresServer::start()?;
+    let database: Config = postgres.url().parse()?;
+    let books = connect(&database).await?;
+    // Nothing but the guard keeps a transfer from being in the ledger twice.
+    books
+        .batch_execute(
+            "CREATE TABLE account (name text PRIMARY KEY, balance bigint NOT NULL);
+             INSERT INTO account VALUES ('alice', 1000), ('bob', 0);
+             CREATE TABLE ledger (transfer text NOT NULL, amount bigint NOT NULL)",
+        )
+        .await?;
+    let server = serve(database.clone(), Faults::new(Fault::Nothing)).await?;
+    let mut clients = JoinSet::new();
+    for fault in [Fault::Nothing, Fault::CrashBeforeCommit, Fault::CrashAfterCommit, Fault::Late] {
+        let (server, database) = (server.clone(), database.clone());
+        clients.spawn(async move {
+            for round in 0..TRANSFERS / 4 {
+                client(&server, &database, round * 4 + fault as u32, fault).await?;
+            }
+            Ok::<_, BoxError>(())
         });
-        Ok((client, running))
     }
-
-    /// Sends a transfer until it is answered, and then once more.
-    async fn client(&self, number: u32, fault: Fault) -> Outcome<()> {
-        let late = match fault {
-            Fault::Late => {
-                let claim = claim(number)?;
-                let Answer::Claimed { fence, .. } = self.store.claim(&claim).await? else {
-                    return Err("a new key must be free".into());
-                };
-                Some(Hold::new(claim.key, claim.owner, fence))
-            }
-            Fault::Nothing => None,
-            Fault::CrashBeforeCommit | Fault::CrashAfterCommit => {
-                while let Reply::TryAgain(after) = self.worker(number, fault).await? {
-                    sleep(after).await;
-                }
-                None
-            }
-        };
-        let first = self.ask(number).await?;
-        if let Some(hold) = late {
-            let reply = self.transfer(number, &hold, Fault::Nothing).await?;
-            if reply != Reply::TryAgain(Duration::ZERO) {
-                return Err(format!("transfer {number}: a late worker has said {reply:?}").into());
-            }
-        }
-        match first == self.ask(number).await? {
-            true => Ok(()),
-            false => Err(format!("transfer {number} has two answers").into()),
-        }
+    while let Some(done) = clients.join_next().await {
+        done??;
     }
+    close_the_books(&books).await
+}
 
-    async fn ask(&self, number: u32) -> Outcome<Vec<u8>> {
-        loop {
-            match self.worker(number, Fault::Nothing).await? {
-                Reply::Done(answer) => return Ok(answer),
-                Reply::Replayed(answer) => {
-                    REPLAYED.fetch_add(1, Ordering::Relaxed);
-                    return Ok(answer);
-                }
-                Reply::TryAgain(after) => sleep(after).await,
-                Reply::Crashed => {}
-            }
-        }
+/// Sends a transfer to a worker that fails, then to one that does not until it is answered, and then once
+/// more.
+async fn client(
+    server: &Server,
+    database: &Config,
+    number: u32,
+    fault: Fault,
+) -> Result<(), BoxError> {
+    let faults = Faults::new(fault);
+    // As a process of its own: when it ends none of its tasks goes on, and nobody tells the store.
+    let worker = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    if fault != Fault::Nothing {
+        let (server, request) = (serve(database.clone(), faults.clone()), request(number)?);
+        worker.spawn(async move { server.await?.oneshot(request).await });
+        timeout(PATIENCE, faults.met.notified()).await?;
     }
-
-    /// Takes a request: claims its key, and does what it asks for unless that has been done.
-    async fn worker(&self, number: u32, fault: Fault) -> Outcome<Reply> {
-        let claim = claim(number)?;
-        match self.store.claim(&claim).await? {
-            Answer::Claimed { fence, .. } => {
-                self.transfer(number, &Hold::new(claim.key, claim.owner, fence), fault).await
-            }
-            Answer::Replay(answer) => Ok(Reply::Replayed(answer)),
-            Answer::InFlight { lease_left, .. } => Ok(Reply::TryAgain(lease_left)),
-            other => Err(format!("transfer {number}: {other:?}").into()),
-        }
+    let first;
+    if fault == Fault::Late {
+        first = ask(server, number).await?;
+        timeout(PATIENCE, faults.met.notified()).await?;
+        worker.shutdown_background();
+    } else {
+        worker.shutdown_background();
+        first = ask(server, number).await?;
     }
-
-    /// Moves the money and records the answer, both or neither.
-    async fn transfer(&self, number: u32, hold: &Hold, fault: Fault) -> Outcome<Reply> {
-        let (mut client, connection) = self.connect().await?;
-        let transaction = client.transaction().await?;
-        for (name, amount) in [("alice", -AMOUNT), ("bob", AMOUNT)] {
-            let change = "UPDATE account SET balance = balance + $2 WHERE name = $1";
-            transaction.execute(change, &[&name, &amount]).await?;
-        }
-        let note = "INSERT INTO ledger VALUES ($1::bigint::int, $2)";
-        transaction.execute(note, &[&i64::from(number), &AMOUNT]).await?;
-
-        // Different in each run, so that two runs cannot look like one.
-        let answer = format!("transfer {number}, done under fence {}", hold.fence).into_bytes();
-        let completed = Completed::replayable(answer.clone(), answer.len());
-        match self.store.complete_in(&transaction, hold, completed, DAY).await? {
-            Written::Applied => {}
-            Written::Stale => {
-                transaction.rollback().await?;
-                ROLLED_BACK.fetch_add(1, Ordering::Relaxed);
-                return Ok(Reply::TryAgain(Duration::ZERO));
-            }
-        }
-        if fault == Fault::CrashBeforeCommit {
-            // The connection breaks off, and with it the transaction.
-            connection.abort();
-            CRASHED_BEFORE.fetch_add(1, Ordering::Relaxed);
-            return Ok(Reply::Crashed);
-        }
-        transaction.commit().await?;
-        if fault == Fault::CrashAfterCommit {
-            CRASHED_AFTER.fetch_add(1, Ordering::Relaxed);
-            return Ok(Reply::Crashed);
-        }
-        Ok(Reply::Done(answer))
-    }
-
-    /// Says what has been moved, and fails if that is not what was asked for.
-    async fn close_the_books(&self) -> Outcome<()> {
-        let (client, _) = self.connect().await?;
-        let balances = "SELECT
-            (SELECT balance FROM account WHERE name = 'alice'),
-            (SELECT balance FROM account WHERE name = 'bob')";
-        let row = client.query_one(balances, &[]).await?;
-        let (alice, bob): (i64, i64) = (row.get(0), row.get(1));
-        let entries = "SELECT count(*), count(DISTINCT transfer) FROM ledger";
-        let row = client.query_one(entries, &[]).await?;
-        let (moves, transfers): (i64, i64) = (row.get(0), row.get(1));
-        let met = |count: &AtomicU32| count.load(Ordering::Relaxed);
-        println!(
-            "summary {{\"asked\": {TRANSFERS}, \"transfers\": {transfers}, \"moves\": {moves}, \
-             \"alice\": {alice}, \"bob\": {bob}, \"crashed_before_commit\": {}, \
-             \"crashed_after_commit\": {}, \"rolled_back\": {}, \"replayed\": {}}}",
-            met(&CRASHED_BEFORE),
-            met(&CRASHED_AFTER),
-            met(&ROLLED_BACK),
-            met(&REPLAYED),
-        );
-        let asked = i64::from(TRANSFERS);
-        let moved = asked * AMOUNT;
-        if (transfers, moves, alice, bob) != (asked, asked, 1000 - moved, moved) {
-            return Err("the books do not add up".into());
-        }
-        let each = TRANSFERS / 4;
-        if [&CRASHED_BEFORE, &CRASHED_AFTER, &ROLLED_BACK]
-            .into_iter()
-            .any(|count| met(count) < each)
-        {
-            return Err("not every fault was met".into());
-        }
-        Ok(())
+    match first == ask(server, number).await? {
+        true => Ok(()),
+        false => Err(format!("transfer {number} has two answers").into()),
     }
 }
 
-/// Nothing is started before the commit, so a worker that is lost frees the key: reserved.
-fn claim(number: u32) -> Outcome<Claim> {
-    let tenant = b"the bank";
-    let key = Key::new(format!("transfer-{number}"))?;
-    let key = StorageKey::of(tenant, &[b"POST", b"/transfers"], &key);
-    // Of what the request says; here the number says it all.
-    let mut fingerprint = [0; 33];
-    fingerprint[1..5].copy_from_slice(&number.to_be_bytes());
-    let fingerprint = Fingerprint::from_bytes(fingerprint);
-    let mut claim = Claim::new(key, ScopeId::of(tenant), Owner::random(), fingerprint);
-    claim.mode = ClaimMode::Reserved;
-    claim.lease = LEASE;
-    Ok(claim)
+fn request(number: u32) -> Result<Request<String>, http::Error> {
+    let request = Request::post(format!("/transfers/{number}"));
+    request.header("idempotency-key", format!("\"transfer-{number}\"")).body(String::new())
+}
+
+/// Asks until it is answered.
+async fn ask(server: &Server, number: u32) -> Result<Bytes, BoxError> {
+    loop {
+        let response = server.clone().oneshot(request(number)?).await?;
+        match response.status() {
+            StatusCode::CREATED => {
+                if response.headers().contains_key("idempotency-replayed") {
+                    REPLAYED.fetch_add(1, Ordering::Relaxed);
+                }
+                return Ok(response.into_body());
+            }
+            // It says when to come back, which here is later than it has to be.
+            _ if response.headers().contains_key("retry-after") => sleep(LEASE / 10).await,
+            status => return Err(format!("transfer {number}: {status}").into()),
+        }
+    }
+}
+
+/// Says what has been moved, and fails if that is not what was asked for.
+async fn close_the_books(books: &Client) -> Result<(), BoxError> {
+    let balances = "SELECT
+        (SELECT balance FROM account WHERE name = 'alice'),
+        (SELECT balance FROM account WHERE name = 'bob')";
+    let row = books.query_one(balances, &[]).await?;
+    let (alice, bob): (i64, i64) = (row.get(0), row.get(1));
+    let entries = "SELECT count(*), count(DISTINCT transfer) FROM ledger";
+    let row = books.query_one(entries, &[]).await?;
+    let (moves, transfers): (i64, i64) = (row.get(0), row.get(1));
+    let met = |count: &AtomicU32| count.load(Ordering::Relaxed);
+    println!(
+        "summary {{\"asked\": {TRANSFERS}, \"transfers\": {transfers}, \"moves\": {moves}, \
+         \"alice\": {alice}, \"bob\": {bob}, \"crashed_before_commit\": {}, \
+         \"crashed_after_commit\": {}, \"rolled_back\": {}, \"replayed\": {}}}",
+        met(&CRASHED_BEFORE),
+        met(&CRASHED_AFTER),
+        met(&ROLLED_BACK),
+        met(&REPLAYED),
+    );
+    let asked = i64::from(TRANSFERS);
+    let moved = asked * AMOUNT;
+    if (transfers, moves, alice, bob) != (asked, asked, 1000 - moved, moved) {
+        return Err("the books do not add up".into());
+    }
+    let each = TRANSFERS / 4;
+    if [&CRASHED_BEFORE, &CRASHED_AFTER, &ROLLED_BACK].into_iter().any(|count| met(count) < each) {
+        return Err("not every fault was met".into());
+    }
+    Ok(())
 }

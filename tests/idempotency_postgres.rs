@@ -15,16 +15,20 @@ use std::{
 };
 
 use buttress::{
+    http::idempotency::{HeaderKey, NotStarted, ReadHttp, RecordHttp},
     idempotency::{
-        Answer, Claim, ClaimMode, Completed, Fingerprint, Hold, Key, OnUnknown, Owner, ScopeId,
-        StorageKey, Store, StoreError, Written,
+        Answer, Claim, ClaimMode, Completed, Fingerprint, Hold, IdempotencyLayer, Key, OnUnknown,
+        Owner, Run, ScopeId, SingleTenant, StorageKey, Store, StoreError, Written,
         store::{PostgresError, PostgresStore},
     },
     testing::idempotency::{Fixture, check},
 };
+use http::{Request, Response};
+use http_body_util::BodyExt;
 use postgres_server::PostgresServer;
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, Config, NoTls};
+use tower::{Layer, ServiceExt, service_fn};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -532,5 +536,134 @@ async fn no_span_is_too_long() -> Outcome {
     let hold = granted(&store, &claim).await?;
     assert_eq!(store.complete(&hold, response("paid"), Duration::MAX).await?, Written::Applied);
     assert_eq!(store.claim(&claim).await?, Answer::Replay(b"paid".to_vec()));
+    Ok(())
+}
+
+/// How a handler behind the layer ends that pays in one transaction.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    Answered,
+    RolledBack,
+    /// It was committed, and the handler was not told.
+    CommitUnanswered,
+    /// As a response, in place of an error.
+    RolledBackAndSaid,
+    CommitUnansweredAndSaid,
+}
+
+type Answered = (u16, bool, String);
+
+/// A guard around a handler that ends as it is told, and the ledger that it pays into.
+struct Paying {
+    _server: Arc<PostgresServer>,
+    layer: IdempotencyLayer<PostgresStore, HeaderKey, SingleTenant, ReadHttp, RecordHttp>,
+    store: PostgresStore,
+    config: Config,
+    ledger: Client,
+}
+
+impl Paying {
+    async fn new() -> Outcome<Self> {
+        let server = shared()?;
+        let config = schema(&server).await?;
+        let store = PostgresStore::builder(config.clone()).build().await?;
+        let ledger = connect(&config).await?;
+        ledger.batch_execute("CREATE TABLE ledger (fence bigint)").await?;
+        let layer = IdempotencyLayer::http(store.clone()).single_tenant().transactional();
+        // Longer than the test: what is free again was freed.
+        let layer = layer.lease(LONG).lease_limit(LONG).build()?;
+        Ok(Self { _server: server, layer, store, config, ledger })
+    }
+
+    async fn ask(&self, ending: Ending) -> Result<Answered, buttress::Error<io::Error>> {
+        let (store, config) = (self.store.clone(), self.config.clone());
+        let handler = service_fn(move |request: Request<_>| {
+            let (store, config) = (store.clone(), config.clone());
+            async move {
+                let run = request.extensions().get::<Run>().expect("a guard").clone();
+                let paid = pay_behind_the_layer(&store, &config, &run, ending).await;
+                paid.map_err(buttress::Error::Service)
+            }
+        });
+        let request = Request::post("/payments").header("idempotency-key", "paid behind the layer");
+        let request = request.body(String::new()).map_err(io::Error::other)?;
+        let response = self.layer.layer(handler).oneshot(request).await?;
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+        let replayed = head.headers.contains_key("idempotency-replayed");
+        Ok((head.status.as_u16(), replayed, String::from_utf8_lossy(&body).into_owned()))
+    }
+}
+
+async fn pay_behind_the_layer(
+    store: &PostgresStore,
+    config: &Config,
+    run: &Run,
+    ending: Ending,
+) -> io::Result<Response<String>> {
+    let mut client = connect(config).await.map_err(io::Error::other)?;
+    let transaction = client.transaction().await.map_err(io::Error::other)?;
+    let fence = i64::try_from(run.fence()).map_err(io::Error::other)?;
+    let note = transaction.execute("INSERT INTO ledger VALUES ($1)", &[&fence]).await;
+    note.map_err(io::Error::other)?;
+    let response = Response::new(format!("paid under fence {fence}"));
+    let recorded = RecordHttp::new().encode(&response);
+    let written = store.complete_in(&transaction, &run.hold(), recorded, LONG).await;
+    assert_eq!(written.map_err(io::Error::other)?, Written::Applied);
+    match ending {
+        Ending::RolledBack | Ending::RolledBackAndSaid => transaction.rollback().await,
+        _ => transaction.commit().await,
+    }
+    .map_err(io::Error::other)?;
+    match ending {
+        Ending::Answered => Ok(response),
+        Ending::RolledBack | Ending::CommitUnanswered => Err(io::Error::other("broken pipe")),
+        Ending::RolledBackAndSaid | Ending::CommitUnansweredAndSaid => {
+            let mut failed = Response::new("broken pipe".to_owned());
+            *failed.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+            failed.extensions_mut().insert(NotStarted);
+            Ok(failed)
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_layer_does_not_undo_what_its_handler_has_recorded() -> Outcome {
+    let paying = Paying::new().await?;
+    let first = paying.ask(Ending::Answered).await?;
+    assert_eq!((first.0, first.1), (200, false));
+    let again = paying.ask(Ending::Answered).await?;
+    assert_eq!(again, (200, true, first.2));
+    assert_eq!(payments(&paying.ledger).await?, 1);
+    let guard = paying.layer.guard();
+    assert_eq!((guard.counts().lost_leases, guard.count_unknown().await?), (0, 0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_handler_that_rolls_back_frees_its_key() -> Outcome {
+    for ending in [Ending::RolledBack, Ending::RolledBackAndSaid] {
+        let paying = Paying::new().await?;
+        let failed = paying.ask(ending).await;
+        assert!(failed.is_err() || failed.is_ok_and(|(status, ..)| status == 503), "{ending:?}");
+        assert_eq!(payments(&paying.ledger).await?, 0, "{ending:?}");
+        let (status, replayed, _) = paying.ask(Ending::Answered).await?;
+        assert_eq!((status, replayed), (200, false), "{ending:?}");
+        assert_eq!(payments(&paying.ledger).await?, 1, "{ending:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_commit_that_the_handler_was_not_told_of_is_replayed() -> Outcome {
+    for ending in [Ending::CommitUnanswered, Ending::CommitUnansweredAndSaid] {
+        let paying = Paying::new().await?;
+        let failed = paying.ask(ending).await;
+        assert!(failed.is_err() || failed.is_ok_and(|(status, ..)| status == 503), "{ending:?}");
+        let (status, replayed, text) = paying.ask(Ending::Answered).await?;
+        assert_eq!((status, replayed), (200, true), "{ending:?}");
+        assert!(text.starts_with("paid under fence"), "{text}");
+        assert_eq!(payments(&paying.ledger).await?, 1, "{ending:?}");
+    }
     Ok(())
 }
