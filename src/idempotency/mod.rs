@@ -96,7 +96,7 @@
 //! # Leases and fences
 //!
 //! A claim gives its owner a lease, by the store's clock, which is renewed after each third of it while the
-//! run goes on; what ends within 10 s is never renewed. A process that dies leaves its keys blocked until their leases
+//! run goes on, with others up to a twelfth sooner: what ends within 7.5 s is never renewed. A process that dies leaves its keys blocked until their leases
 //! end, and then unknown. A process that was only paused comes back after its lease has ended, and believes
 //! that it still has it: whatever it then writes is refused by its *fence*, a number that grows with each claim of a
 //! key. Hand the fence on ([`Run::fence`]) to what can refuse by it, too.
@@ -174,7 +174,7 @@ mod unknown;
 mod waiting;
 
 #[cfg(feature = "http")]
-pub(crate) use self::record::{judge_error, nothing_began};
+pub(crate) use self::record::nothing_began;
 pub use self::{
     fingerprint::{Digests, Fingerprint},
     future::ResponseFuture,

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     CarryRejection, ConfigError,
     http::{head::Asked, wire},
-    idempotency::{Completed, Kept, Record, StoreError, Verdict, judge_error},
+    idempotency::{Completed, Kept, Record, StoreError, Verdict},
 };
 
 /// `idempotency-replayed`: the response was recorded when the request was run.
@@ -238,7 +238,7 @@ where
                 Verdict::NotStarted
             }
             Ok(_) => Verdict::Completed,
-            Err(error) => judge_error(error),
+            Err(error) => Verdict::of_error(error),
         }
     }
 
