@@ -98,7 +98,7 @@ where
         recorded: None,
         tries: TRIES,
         on_unknown: U::ON_UNKNOWN,
-        reserve: core.record.most_bytes(),
+        reserve: core.record.max_bytes(),
     };
     let joined = shared.waiting.join(key);
     let patience = shared.config.wait.map(|wait| Instant::now() + wait);

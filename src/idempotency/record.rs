@@ -57,7 +57,7 @@ pub trait Record<Res, E> {
     fn replay(&self, payload: Self::Payload) -> Result<Self::Response, StoreError>;
 
     /// How many bytes the payload may take at most; that much is set aside before the service is called.
-    fn most_bytes(&self) -> usize;
+    fn max_bytes(&self) -> usize;
 }
 
 /// A response, and what is kept of it.
@@ -131,7 +131,7 @@ where
         Ok(payload)
     }
 
-    fn most_bytes(&self) -> usize {
+    fn max_bytes(&self) -> usize {
         size_of::<Res>()
     }
 }

@@ -102,7 +102,7 @@ pub struct RecordHttp {
 
 #[derive(Clone)]
 struct Config {
-    most_body_bytes: usize,
+    max_body_bytes: usize,
     more_headers: Vec<HeaderName>,
     set_cookie: bool,
     sealed: Option<(Seal, Open)>,
@@ -125,7 +125,7 @@ impl RecordHttp {
     /// It is exactly what the guard would record of the response.
     pub fn encode<T: AsRef<[u8]>>(&self, response: &Response<T>) -> Completed<Vec<u8>> {
         let body = response.body().as_ref();
-        if !self.may_keep(response) || body.len() > self.config.most_body_bytes {
+        if !self.may_keep(response) || body.len() > self.config.max_body_bytes {
             return Completed::not_replayable();
         }
         let ends_at_head = Asked::Whole.ends_at_head(response.status());
@@ -168,10 +168,10 @@ impl RecordHttp {
             .collect();
         let trailers: Vec<_> =
             trailers.into_iter().flatten().filter(|(name, _)| !NEVER_KEPT.contains(name)).collect();
-        let most = self.config.most_body_bytes.saturating_add(HEAD_ROOM);
+        let most = self.config.max_body_bytes.saturating_add(HEAD_ROOM);
         let payload = envelope::encode(status, &kept, body, &trailers, most)?;
         let Some((seal, _)) = &self.config.sealed else { return Some(payload) };
-        Some(seal(payload)).filter(|sealed| sealed.len() <= self.config.most_bytes())
+        Some(seal(payload)).filter(|sealed| sealed.len() <= self.config.max_bytes())
     }
 
     fn open(&self, payload: Vec<u8>) -> Result<Envelope, StoreError> {
@@ -201,12 +201,7 @@ impl Default for RecordHttp {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            most_body_bytes: 64 << 10,
-            more_headers: Vec::new(),
-            set_cookie: false,
-            sealed: None,
-        }
+        Self { max_body_bytes: 64 << 10, more_headers: Vec::new(), set_cookie: false, sealed: None }
     }
 }
 
@@ -217,9 +212,9 @@ impl Config {
             || self.set_cookie && *name == header::SET_COOKIE
     }
 
-    fn most_bytes(&self) -> usize {
+    fn max_bytes(&self) -> usize {
         let seal = if self.sealed.is_some() { SEAL_ROOM } else { 0 };
-        self.most_body_bytes.saturating_add(HEAD_ROOM + seal)
+        self.max_body_bytes.saturating_add(HEAD_ROOM + seal)
     }
 }
 
@@ -243,7 +238,7 @@ where
     }
 
     async fn keep(&self, response: Response<B>) -> Kept<Vec<u8>, Self::Response> {
-        let most = self.config.most_body_bytes;
+        let most = self.config.max_body_bytes;
         let too_long = response.body().size_hint().lower() > most as u64;
         let ended = Asked::Whole.ends_at_head(response.status()) || response.body().is_end_stream();
         if !self.may_keep(&response) || too_long && !ended {
@@ -288,8 +283,8 @@ where
         Ok(response)
     }
 
-    fn most_bytes(&self) -> usize {
-        self.config.most_bytes()
+    fn max_bytes(&self) -> usize {
+        self.config.max_bytes()
     }
 }
 
@@ -302,7 +297,7 @@ impl fmt::Debug for RecordHttp {
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
-            .field("most_body_bytes", &self.most_body_bytes)
+            .field("max_body_bytes", &self.max_body_bytes)
             .field("more_headers", &self.more_headers)
             .field("set_cookie", &self.set_cookie)
             .field("sealed", &self.sealed.is_some())
@@ -319,8 +314,8 @@ pub struct RecordHttpBuilder {
 impl RecordHttpBuilder {
     /// How many bytes of a body are kept at most, 64 KiB (65,536) until it is set. As much and 8 KiB are set aside
     /// before the service is called.
-    pub fn most_body_bytes(mut self, bytes: usize) -> Self {
-        self.config.most_body_bytes = bytes;
+    pub fn max_body_bytes(mut self, bytes: usize) -> Self {
+        self.config.max_body_bytes = bytes;
         self
     }
 
