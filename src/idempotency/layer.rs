@@ -382,7 +382,8 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
     }
 
     /// Lets a duplicate of a request that is under way wait for its result, for up to `limit`, in place of
-    /// refusing it at once. It holds nothing while it waits.
+    /// refusing it at once. It holds its request while it waits, with the body that was read of it, and
+    /// no place of a run. How many wait is not bounded here.
     pub fn wait_for_duplicates(mut self, limit: Duration) -> Self {
         self.config.wait = Some(limit);
         self
@@ -391,8 +392,8 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
     /// How many runs this process has under way at once, at least 1; 1,024 until it is set. Each keeps a
     /// response of up to 64 KiB in memory.
     ///
-    /// A request that comes when there is no room for a run is refused before the store is asked, and so also if
-    /// its result is recorded.
+    /// A request has a place from before the store is asked until it is told what that said. So one that comes
+    /// when there is no room is refused, also if its result is recorded: leave some for requests that come twice.
     pub fn max_runs(mut self, runs: u32) -> Self {
         self.config.max_runs = runs;
         self

@@ -65,7 +65,9 @@ const SEAL_ROOM: usize = 1 << 10;
 /// An extension of a response: nothing of the operation has begun, so its key is free again.
 ///
 /// For what a handler answers by its own checks before it does anything: 400, 401, 403, 429. A handler that
-/// passes on the response of another service must take it off, unless it has itself done nothing.
+/// passes on the response of another service must take it off, unless it has itself done nothing. In axum
+/// `Extension(NotStarted)` is a part of a response. What a framework refuses before the handler, such as a body
+/// that is no JSON or a path that is no route, does not have it, and is recorded as any answer.
 ///
 /// ```
 /// use buttress::http::idempotency::NotStarted;
@@ -91,6 +93,9 @@ type Open = Arc<dyn Fn(Vec<u8>) -> Option<Vec<u8>> + Send + Sync>;
 /// Recorded as done, but not to be given again, are responses with a longer body, those whose kept headers and trailers
 /// take more than 8 KiB, upgrades, and those with `set-cookie` unless
 /// [it is allowed](RecordHttpBuilder::allow_set_cookie). Their bodies stream.
+///
+/// Any other body is read to its end, or to the cap, before the caller sees its head, and within the run limit: a
+/// stream that is silent for longer, such as one of events, must not be guarded.
 ///
 /// A response that is given again has the header `idempotency-replayed: true`. Its `content-length` is left to the
 /// server, which knows it from the body; over HTTP/1 a response with trailers is sent in chunks, and with those
