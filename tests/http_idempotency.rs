@@ -187,12 +187,12 @@ fn again(recorder: &RecordHttp, completed: Option<Completed<Vec<u8>>>) -> Replay
     let completed = completed.expect("it was recorded");
     let payload = completed.payload.expect("it can be given again");
     assert_eq!(payload.len(), completed.size);
-    assert!(payload.len() <= most_bytes(recorder));
+    assert!(payload.len() <= max_bytes(recorder));
     replay(recorder, payload).unwrap()
 }
 
-fn most_bytes(recorder: &RecordHttp) -> usize {
-    Record::<Response<Body>, Failure>::most_bytes(recorder)
+fn max_bytes(recorder: &RecordHttp) -> usize {
+    Record::<Response<Body>, Failure>::max_bytes(recorder)
 }
 
 fn cannot_be_given_again<B>(kept: &Keeping<B>) -> bool
@@ -369,7 +369,7 @@ async fn a_response_with_cookies_is_kept_only_where_that_is_allowed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_one_byte_over_the_cap_streams_and_one_at_the_cap_is_kept() {
-    let recorder = RecordHttp::builder().most_body_bytes(10).build().unwrap();
+    let recorder = RecordHttp::builder().max_body_bytes(10).build().unwrap();
     for pieces in [vec![data("0123456789")], vec![data("01234"), data("56789"), data("")]] {
         let kept = kept(&recorder, response(200, &[], body(pieces))).await;
         let again = again(&recorder, kept.completed).into_body().collect().await.unwrap();
@@ -416,7 +416,7 @@ async fn what_streams_past_the_cap_is_read_no_further_than_somebody_asks() {
             Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"four"))), ()))
         }
     }));
-    let recorder = RecordHttp::builder().most_body_bytes(10).build().unwrap();
+    let recorder = RecordHttp::builder().max_body_bytes(10).build().unwrap();
     let kept = kept(&recorder, response(200, &[], endless)).await;
     assert!(cannot_be_given_again(&kept));
     assert_eq!(given.load(Ordering::Relaxed), 3);
@@ -523,7 +523,7 @@ async fn headers_that_take_more_than_was_set_aside_are_not_kept() {
             response(200, &[("etag", &etag)], body([data("ok")])),
             response(200, &[], body([data("ok"), Ok(Frame::trailers(fields(&[("e", &etag)])))])),
         ] {
-            let recorder = RecordHttp::builder().most_body_bytes(2).build().unwrap();
+            let recorder = RecordHttp::builder().max_body_bytes(2).build().unwrap();
             let kept = kept(&recorder, sent).await;
             assert_eq!(!cannot_be_given_again(&kept), fits, "{length}");
         }
@@ -562,7 +562,7 @@ async fn what_is_sealed_is_not_plain_and_is_opened_again() {
 async fn what_sealing_makes_larger_than_was_set_aside_is_not_kept() {
     for (growth, fits) in [(1 << 10, true), (10 << 10, false)] {
         let seal = move |payload: Vec<u8>| [payload, vec![0; growth]].concat();
-        let builder = RecordHttp::builder().most_body_bytes(2).sealed(seal, Some);
+        let builder = RecordHttp::builder().max_body_bytes(2).sealed(seal, Some);
         let kept = kept(&builder.build().unwrap(), response(200, &[], Body::from("ok"))).await;
         assert_eq!(!cannot_be_given_again(&kept), fits, "{growth}");
     }
@@ -586,7 +586,7 @@ proptest! {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_handler_writes_itself_is_what_the_guard_would_have_written() {
-    let recorder = RecordHttp::builder().most_body_bytes(10).build().unwrap();
+    let recorder = RecordHttp::builder().max_body_bytes(10).build().unwrap();
     let (long, cookie) = ("0123456789a", [("set-cookie", "a=1")]);
     let headers = [("etag", "\"1\""), ("x-unknown", "1")];
     for (status, headers, body) in [

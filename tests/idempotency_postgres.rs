@@ -19,7 +19,7 @@ use buttress::{
     idempotency::{
         Answer, Claim, ClaimMode, Completed, Fingerprint, Hold, IdempotencyLayer, Key, OnUnknown,
         Owner, Run, ScopeId, SingleTenant, StorageKey, Store, StoreError, Written,
-        store::{PostgresError, PostgresStore},
+        store::{PostgresSetupError, PostgresStore},
     },
     testing::idempotency::{Fixture, check},
 };
@@ -285,7 +285,7 @@ async fn a_server_without_fsync_is_refused_by_name() -> Outcome {
     let config: Config = server.url().parse()?;
     let refused = PostgresStore::builder(config.clone()).build().await;
     let error = refused.err().ok_or("not refused")?;
-    assert!(matches!(error, PostgresError::Setting { setting: "fsync", .. }), "{error:?}");
+    assert!(matches!(error, PostgresSetupError::Forgetful { setting: "fsync", .. }), "{error:?}");
     assert!(error.to_string().contains("fsync = off"), "{error}");
     PostgresStore::builder(config).accept_loss().build().await?.count_unknown().await?;
     Ok(())

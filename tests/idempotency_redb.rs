@@ -16,7 +16,7 @@ use std::{
 use buttress::idempotency::{
     Answer, Claim, ClaimMode, Completed, Fingerprint, Hold, Key, OnUnknown, Owner, Resolution,
     ScopeId, StorageKey, Store, StoreError, Written,
-    store::{RedbOpenError, RedbStore},
+    store::{RedbSetupError, RedbStore},
 };
 use buttress::testing::idempotency::{Fixture, check};
 use futures::future::join_all;
@@ -212,7 +212,7 @@ fn a_second_open_is_refused_and_says_why() {
 
     let error = RedbStore::open(folder.file()).unwrap_err();
 
-    assert!(matches!(&error, RedbOpenError::InUse(path) if *path == folder.file()));
+    assert!(matches!(&error, RedbSetupError::InUse(path) if *path == folder.file()));
     assert!(error.to_string().contains("open already"), "{error}");
 }
 
@@ -241,7 +241,7 @@ async fn what_was_answered_is_kept_when_the_process_is_killed() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(ready, "the other process has failed");
-    assert!(matches!(second, Err(RedbOpenError::InUse(_))), "{second:?}");
+    assert!(matches!(second, Err(RedbSetupError::InUse(_))), "{second:?}");
 
     let store = folder.open();
 
@@ -452,7 +452,7 @@ fn a_file_of_a_newer_layout_is_refused_and_left_alone() {
 
     let error = RedbStore::open(folder.file()).unwrap_err();
 
-    assert!(matches!(error, RedbOpenError::Newer { version: 7, .. }), "{error:?}");
+    assert!(matches!(error, RedbSetupError::Newer { version: 7, .. }), "{error:?}");
     let database = Database::open(folder.file()).unwrap();
     let meta = database.begin_read().unwrap().open_table(META).unwrap();
     assert_eq!(meta.get("version").unwrap().unwrap().value(), newer);
@@ -466,7 +466,7 @@ fn a_file_of_something_else_is_refused_and_left_alone() {
 
     let error = RedbStore::open(folder.file()).unwrap_err();
 
-    assert!(matches!(error, RedbOpenError::Failed { .. }), "{error:?}");
+    assert!(matches!(error, RedbSetupError::Failed { .. }), "{error:?}");
     assert_eq!(fs::read(folder.file()).unwrap(), bytes);
 }
 

@@ -198,7 +198,7 @@ async fn a_server_that_stalls_is_unavailable_in_time_and_used_again_when_it_goes
     let timeout = Duration::from_millis(100);
     let store = RedisStore::builder(server.url())
         .response_timeout(timeout)
-        .connection_timeout(timeout)
+        .connect_timeout(timeout)
         .build()
         .await
         .expect("a store");
@@ -250,8 +250,8 @@ async fn a_server_that_may_forget_is_refused_unless_that_is_accepted() {
         let server = RedisServer::start(&[(name, is)]).expect("a server");
         let error = RedisStore::builder(server.url()).build().await.expect_err(name);
         match &error {
-            RedisSetupError::Forgetful { setting, value, needed } => {
-                assert_eq!((*setting, value.as_str(), *needed), (name, is, must));
+            RedisSetupError::Forgetful { setting, found, needed } => {
+                assert_eq!((*setting, found.as_str(), *needed), (name, is, must));
             }
             other => panic!("{other}"),
         }
@@ -286,7 +286,7 @@ async fn a_store_that_cannot_work_is_not_built() {
     let builder = || RedisStore::builder(server.url());
     for (knob, builder) in [
         ("prefix", builder().prefix("a{b}")),
-        ("connection_timeout", builder().connection_timeout(Duration::ZERO)),
+        ("connect_timeout", builder().connect_timeout(Duration::ZERO)),
         ("response_timeout", builder().response_timeout(Duration::ZERO)),
     ] {
         match builder.build().await {

@@ -74,7 +74,8 @@
 //! The time that it has left, less 5 % (1 to 100 ms) for the answer to reach it: see [`Trust`]. The layer is
 //! the owner of that deadline. What a handler calls sees it as
 //! [`Deadline::current`](crate::Deadline::current), and [`Attempt::current`] is the caller's
-//! until a retry has its own.
+//! until a retry has its own. Beneath an idempotency guard there is the limit of the run in their place, and
+//! no attempt.
 //!
 //! # What a caller is told
 //!
@@ -100,7 +101,8 @@
 //!
 //! # Order
 //!
-//! Around the routes, and outside of authentication, if that may take long. A response to `HEAD`, a 204, a 304
+//! Around the routes, and outside of authentication, if that may take long; but inside of it with an
+//! [idempotency guard](ServerLayer::outside), which has to know whose keys they are. A response to `HEAD`, a 204, a 304
 //! and an upgrade (101, or a successful `CONNECT`) end at their head whatever body they have, for the
 //! server drops it unread: what the stack holds is given back then, although an upgraded connection lives on.
 //!

@@ -85,7 +85,7 @@ where
         Err(_) => return Err(shared.refuse(IdempotencyReason::KeyMalformed)),
     };
     let (key, scope) = core.name_of(&request, &key);
-    let digests = Digests::new(&shared.config.secrets);
+    let digests = Digests::new(&shared.config.secrets.0);
     let (mut request, digests) = match core.read.read(request, digests).await {
         Ok(read) => read,
         Err(reason) => return Err(shared.refuse(reason)),
@@ -98,7 +98,7 @@ where
         recorded: None,
         tries: TRIES,
         on_unknown: U::ON_UNKNOWN,
-        reserve: core.record.most_bytes(),
+        reserve: core.record.max_bytes(),
     };
     let joined = shared.waiting.join(key);
     let patience = shared.config.wait.map(|wait| Instant::now() + wait);

@@ -39,6 +39,17 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
+/// What makes fingerprints keyed; the newest is the first.
+#[derive(Clone, Default)]
+pub(crate) struct Secrets(pub(crate) Vec<Box<[u8]>>);
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // How many there are: the settings of a guard are logged.
+        write!(f, "Secrets({})", self.0.len())
+    }
+}
+
 /// What a request consists of, digested part by part.
 ///
 /// Each part goes in with its length, so that no two requests are the same bytes. All digests that a

@@ -25,7 +25,8 @@ impl<St> Guard<St> {
         Self { shared }
     }
 
-    /// How many runs this process has under way, whether or not anybody still waits for them.
+    /// How many runs this process has under way, whether or not anybody still waits for them, and requests
+    /// that ask the store.
     pub fn in_flight(&self) -> u32 {
         self.shared.runs.count()
     }
@@ -42,7 +43,8 @@ impl<St> Guard<St> {
     }
 
     /// Waits until no run is under way. After [`close`](Self::close) none begins; what runs is bounded by
-    /// the run limit. For a process that shuts down: a run that it does not wait for is unknown.
+    /// the run limit. For a process that shuts down: a run that it does not wait for is unknown. What could not
+    /// be written down at its end is tried again for as long as the runtime lives, which this does not wait for.
     pub async fn drained(&self) {
         self.shared.runs.drained().await;
     }

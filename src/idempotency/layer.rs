@@ -9,8 +9,8 @@ use tower_layer::Layer;
 
 use super::{
     ByFn, ClaimMode, Digests, Found, Guard, Idempotency, InvalidKey, Quarantine, Reconcile,
-    RecordClones, Rerun, Resume, SingleTenant, Store, guard::Counters, lease::Leases, runs::Runs,
-    waiting::Waiting,
+    RecordClones, Rerun, Resume, SingleTenant, Store, fingerprint::Secrets, guard::Counters,
+    lease::Leases, runs::Runs, waiting::Waiting,
 };
 #[cfg(feature = "http")]
 use crate::http::idempotency::{HeaderKey, ReadHttp, RecordHttp};
@@ -37,7 +37,7 @@ pub(super) struct Config {
     /// For how long a duplicate waits; `None` if it is refused at once.
     pub(super) wait: Option<Duration>,
     pub(super) max_runs: u32,
-    pub(super) secrets: Vec<Box<[u8]>>,
+    pub(super) secrets: Secrets,
     pub(super) retry_horizon: Duration,
 }
 
@@ -77,7 +77,7 @@ impl Config {
         retry_after: Duration::from_secs(1),
         wait: None,
         max_runs: 1_024,
-        secrets: Vec::new(),
+        secrets: Secrets(Vec::new()),
         retry_horizon: Duration::ZERO,
     };
 
@@ -126,6 +126,10 @@ impl Config {
             let rule = "it must not be shorter than the ttl: the key of an operation that may have \
                         been done must not come free before that of one that was";
             return Err(ConfigError::new("unknown_retention", self.unknown_for, rule));
+        }
+        if self.secrets.0.iter().any(|secret| secret.is_empty()) {
+            let rule = "it must not be empty, or anybody could guess what requests said";
+            return Err(ConfigError::new("fingerprint_secret", "", rule));
         }
         if self.ttl < self.retry_horizon.saturating_mul(2) {
             let rule = "it must be at least twice as long as clients go on retrying";
@@ -385,7 +389,8 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
     }
 
     /// Lets a duplicate of a request that is under way wait for its result, for up to `limit`, in place of
-    /// refusing it at once. It holds nothing while it waits.
+    /// refusing it at once. It holds its request while it waits, with the body that was read of it, and
+    /// no place of a run. How many wait is not bounded here.
     pub fn wait_for_duplicates(mut self, limit: Duration) -> Self {
         self.config.wait = Some(limit);
         self
@@ -394,8 +399,8 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
     /// How many runs this process has under way at once, at least 1; 1,024 until it is set. Each keeps a
     /// response of up to 64 KiB in memory.
     ///
-    /// A request that comes when there is no room for a run is refused before the store is asked, and so also if
-    /// its result is recorded.
+    /// A request has a place from before the store is asked until it is told what that said. So one that comes
+    /// when there is no room is refused, also if its result is recorded: leave some for requests that come twice.
     pub fn max_runs(mut self, runs: u32) -> Self {
         self.config.max_runs = runs;
         self
@@ -405,7 +410,7 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
     /// was said before is the older secret: fingerprints that were stored with it, or without any, are
     /// still known.
     pub fn fingerprint_secret(mut self, secret: impl AsRef<[u8]>) -> Self {
-        self.config.secrets.insert(0, secret.as_ref().into());
+        self.config.secrets.0.insert(0, secret.as_ref().into());
         self
     }
 
@@ -427,7 +432,9 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
         self.on_unknown(Reconcile(reconcile))
     }
 
-    fn on_unknown<V>(self, on_unknown: V) -> IdempotencyBuilder<St, K, C, Q, R, V> {
+    /// Decides about unknown operations with a type of one's own, which implements
+    /// [`SettleUnknown`](super::SettleUnknown).
+    pub fn on_unknown<V>(self, on_unknown: V) -> IdempotencyBuilder<St, K, C, Q, R, V> {
         let Self { store, find_key, find_scope, read, record, config, .. } = self;
         IdempotencyBuilder { store, find_key, find_scope, read, record, on_unknown, config }
     }
@@ -436,8 +443,8 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
     ///
     /// # Errors
     ///
-    /// If a time is zero, no run at all is allowed, a lease or its limit is too short for a run, or records
-    /// are kept for too short a time.
+    /// If a time is zero, no run at all is allowed, a lease or its limit is too short for a run, records are
+    /// kept for too short a time, or a secret is empty.
     pub fn build(self) -> Result<IdempotencyLayer<St, K, C, Q, R, U>, ConfigError>
     where
         St: Store,

@@ -146,6 +146,7 @@ impl Leases {
 /// Renews leases for as long as there is one, all that are due in one trip.
 async fn renew<St: Store>(shared: Arc<Shared<St>>) {
     let config = &shared.config;
+    let mut renewing = Renewing { leases: &shared.leases, ended: false };
     while let Some(due) = shared.leases.next_due() {
         if let Either::Right(()) = race(sleep_until(due), shared.leases.sooner.notified()).await {
             continue;
@@ -186,6 +187,22 @@ async fn renew<St: Store>(shared: Arc<Shared<St>>) {
                     lease.set(Term { due: again, end });
                 }
             }
+        }
+    }
+    renewing.ended = true;
+}
+
+/// The task that renews. Dropped with its runtime it says so: a guard may be used from several, and the next
+/// lease begins another task.
+struct Renewing<'a> {
+    leases: &'a Leases,
+    ended: bool,
+}
+
+impl Drop for Renewing<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.leases.held().looks = None;
         }
     }
 }

@@ -96,7 +96,7 @@
 //! # Leases and fences
 //!
 //! A claim gives its owner a lease, by the store's clock, which is renewed after each third of it while the
-//! run goes on; what ends within 10 s is never renewed. A process that dies leaves its keys blocked until their leases
+//! run goes on, with others up to a twelfth sooner: what ends within 7.5 s is never renewed. A process that dies leaves its keys blocked until their leases
 //! end, and then unknown. A process that was only paused comes back after its lease has ended, and believes
 //! that it still has it: whatever it then writes is refused by its *fence*, a number that grows with each claim of a
 //! key. Hand the fence on ([`Run::fence`]) to what can refuse by it, too.
@@ -107,7 +107,9 @@
 //! # Unknown operations
 //!
 //! They are never silently run again. By default they are left to an operator: [`Guard::unknown`] lists them,
-//! [`Guard::resolve`] says what became of them. A route may say what else is done:
+//! [`Guard::resolve`] says what became of them. Records do not say whose they are or what was asked: log
+//! [`Run::storage_key`] with the effect, or compute the [`StorageKey`](StorageKey::of) of a customer's key, which over
+//! HTTP is of the scope, the method and the path, and the key. A route may say what else is done:
 //! [`reconcile`](IdempotencyBuilder::reconcile) asks a function, [`rerun`](IdempotencyBuilder::rerun) declares that the effect is
 //! idempotent or keyed, [`resume`](IdempotencyBuilder::resume) goes on from a checkpoint.
 //!
@@ -124,6 +126,8 @@
 //! ([`run_limit`](IdempotencyBuilder::run_limit)) stands in place of the caller's deadline, which limits the wait.
 //! Runs are counted and bounded ([`max_runs`](IdempotencyBuilder::max_runs)). A process that shuts down
 //! calls [`Guard::close`], and then waits for [`Guard::drained`].
+//!
+//! What is ambient for the caller ends at the guard: its deadline, its attempt, and task-locals.
 //!
 //! # Readiness
 //!
@@ -152,8 +156,8 @@
 //! # Telemetry
 //!
 //! [`Guard::counts`]: claims, replays, conflicts, mismatches, unknowns, lost leases, and what the store took. `WARN` for a
-//! refusal, a lost lease, a step of the store that failed; `ERROR` for an operation that became unknown, with
-//! its storage key and fence.
+//! refusal, a lost lease, a step of the store that failed; `ERROR` for a run that became unknown, with its
+//! storage key and fence. Of a process that died nothing is said: [`Guard::count_unknown`] counts its runs too.
 
 mod call;
 mod fingerprint;
@@ -174,7 +178,7 @@ mod unknown;
 mod waiting;
 
 #[cfg(feature = "http")]
-pub(crate) use self::record::{judge_error, nothing_began};
+pub(crate) use self::record::nothing_began;
 pub use self::{
     fingerprint::{Digests, Fingerprint},
     future::ResponseFuture,

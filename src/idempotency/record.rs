@@ -17,6 +17,18 @@ pub enum Verdict {
     Unknown,
 }
 
+impl Verdict {
+    /// What becomes of an operation whose service failed: released, if a layer of this crate beneath the guard
+    /// refused it before the service was called, and otherwise unknown. For a [`Record`] of one's own.
+    pub fn of_error<E: CarryRejection>(error: &E) -> Self {
+        match error.rejection() {
+            // A timeout beneath is none of these: what it ends has begun.
+            Some(rejection) if nothing_began(rejection) => Self::NotStarted,
+            _ => Self::Unknown,
+        }
+    }
+}
+
 /// Judges results, keeps them and gives them again.
 pub trait Record<Res, E> {
     /// What is kept of a response.
@@ -45,7 +57,7 @@ pub trait Record<Res, E> {
     fn replay(&self, payload: Self::Payload) -> Result<Self::Response, StoreError>;
 
     /// How many bytes the payload may take at most; that much is set aside before the service is called.
-    fn most_bytes(&self) -> usize;
+    fn max_bytes(&self) -> usize;
 }
 
 /// A response, and what is kept of it.
@@ -70,17 +82,6 @@ impl<P, R> Kept<P, R> {
     }
 }
 
-/// What is known of an operation whose service failed.
-///
-/// A refusal of a layer of this crate beneath the guard means that nothing began. All else may have begun, an
-/// own [timeout](crate::timeout) beneath too.
-pub(crate) fn judge_error<E: CarryRejection>(error: &E) -> Verdict {
-    match error.rejection() {
-        Some(rejection) if nothing_began(rejection) => Verdict::NotStarted,
-        _ => Verdict::Unknown,
-    }
-}
-
 /// Whether a rejection means that the service was not called, unless a retry beneath had called it before.
 pub(crate) fn nothing_began(rejection: &Rejection) -> bool {
     match rejection {
@@ -97,6 +98,9 @@ pub(crate) fn nothing_began(rejection: &Rejection) -> bool {
 /// Keeps clones of responses, which a store in memory can.
 ///
 /// Every `Ok` is recorded; an `Err` is unknown, unless it is the refusal of a layer of this crate.
+///
+/// A store that is bounded by bytes counts `size_of` the response, and not what it holds on the heap: bound
+/// such a store by records.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RecordClones;
 
@@ -111,7 +115,7 @@ where
     fn judge(&self, result: Result<&Res, &E>) -> Verdict {
         match result {
             Ok(_) => Verdict::Completed,
-            Err(error) => judge_error(error),
+            Err(error) => Verdict::of_error(error),
         }
     }
 
@@ -127,7 +131,7 @@ where
         Ok(payload)
     }
 
-    fn most_bytes(&self) -> usize {
+    fn max_bytes(&self) -> usize {
         size_of::<Res>()
     }
 }

@@ -84,7 +84,7 @@ pub trait ReadRequest<Req> {
 
 /// A closure in place of one of the traits.
 #[derive(Clone, Copy)]
-pub struct ByFn<F>(pub(crate) F);
+pub struct ByFn<F>(pub F);
 
 impl<F> fmt::Debug for ByFn<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -102,6 +102,14 @@ impl<St: Store> Drop for Debt<St> {
     }
 }
 
+impl<St> Shared<St> {
+    /// Says that nobody knows what became of a run of this process.
+    pub(super) fn became_unknown(&self, hold: Hold) {
+        count(&self.counts.unknowns);
+        telemetry::became_unknown(self.name(), hold.key, hold.fence);
+    }
+}
+
 async fn step<St: Store>(
     shared: &Shared<St>,
     hold: Hold,
@@ -115,8 +123,7 @@ async fn step<St: Store>(
         Owed::Abandon => {
             let written = shared.step(shared.store.abandon(&hold, unknown_for)).await;
             if let Ok(Written::Applied) = written {
-                count(&shared.counts.unknowns);
-                telemetry::became_unknown(shared.name(), hold.key, hold.fence);
+                shared.became_unknown(hold);
             }
             written
         }

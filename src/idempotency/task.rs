@@ -208,7 +208,7 @@ async fn run<S, Req, St, K, C, Q, R, U>(
     let ended = match worked {
         None if begun() => {
             lost(shared, hold);
-            count(&shared.counts.unknowns);
+            shared.became_unknown(hold);
             debt.owe(Owed::Nothing);
             Ended::Refused(IdempotencyReason::Unknown)
         }
@@ -255,11 +255,15 @@ async fn run<S, Req, St, K, C, Q, R, U>(
             match complete(shared, leased.lease(), hold, completed).await {
                 Some(Written::Stale) => {
                     lost(shared, hold);
-                    count(&shared.counts.unknowns);
+                    shared.became_unknown(hold);
                     Ended::Refused(IdempotencyReason::Unknown)
                 }
+                Some(Written::Applied) => Ended::Answered(Ok(response)),
                 // Not recorded, and true: the key becomes unknown when its lease ends.
-                Some(Written::Applied) | None => Ended::Answered(Ok(response)),
+                None => {
+                    shared.became_unknown(hold);
+                    Ended::Answered(Ok(response))
+                }
             }
         }
     };

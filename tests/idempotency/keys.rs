@@ -99,6 +99,16 @@ async fn requests_that_were_recorded_before_a_secret_changed_are_still_known() {
     assert_eq!(second.guard().counts().mismatches, 3, "the older fingerprint is no mismatch");
 }
 
+#[test]
+fn a_secret_is_not_empty_and_is_not_shown() {
+    let store = Scripted::new();
+    let empty = over(&store).fingerprint_secret("").build().unwrap_err();
+    assert_eq!(empty.knob(), "fingerprint_secret");
+    let builder = over(&store).fingerprint_secret([201, 202, 203]);
+    let shown = format!("{builder:?} {:?}", builder.clone().build().unwrap());
+    assert!(shown.contains("Secrets(1)") && !shown.contains("202"), "{shown}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_same_request_is_never_a_mismatch_while_a_secret_is_rolled_out() {
     let store = Scripted::new();

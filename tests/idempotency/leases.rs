@@ -111,6 +111,23 @@ async fn a_renewal_that_fails_is_tried_again() {
     }
 }
 
+#[test]
+fn leases_are_renewed_after_the_runtime_of_another_has_ended() {
+    let (guard, _) = guard();
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().start_paused(true).build().unwrap()
+    };
+    let first = runtime();
+    first.block_on(async {
+        drop(spawn(&guard, &Worker::taking(25 * SECOND), ask("lost")));
+        settle().await;
+    });
+    drop(first);
+    let answer = runtime().block_on(call(&guard, &Worker::taking(29 * SECOND), ask("k")));
+    assert_eq!(answer, Ok(1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_was_lost_does_not_keep_others_from_being_renewed() {
     let (guard, store) = guard();

@@ -52,8 +52,8 @@ impl<E: CarryRejection> Record<u64, E> for Panics {
         }
     }
 
-    fn most_bytes(&self) -> usize {
-        self.at("most_bytes");
+    fn max_bytes(&self) -> usize {
+        self.at("max_bytes");
         8
     }
 }
@@ -138,7 +138,7 @@ async fn a_panic_while_a_result_is_given_again_is_that_of_the_caller() {
     let store = Scripted::new();
     let worker = Worker::quick();
     assert_eq!(call(&recorded_by(&store, Panics("nowhere")), &worker, ask("k")).await, Ok(1));
-    for place in ["replay", "most_bytes"] {
+    for place in ["replay", "max_bytes"] {
         let layer = recorded_by(&store, Panics(place));
         panics(&layer, &worker, ask("k"), place).await;
         assert_eq!(layer.guard().in_flight(), 0, "{place}");

@@ -33,7 +33,7 @@ const VERSION: &[u8] = b"http 1";
 /// A request whose body is longer is answered 413, one whose body does not come in time or breaks off 408.
 #[derive(Clone, Debug)]
 pub struct ReadHttp {
-    most_body_bytes: usize,
+    max_body_bytes: usize,
     body_timeout: Duration,
     without_body: bool,
 }
@@ -41,17 +41,13 @@ pub struct ReadHttp {
 impl ReadHttp {
     /// Up to 1 MiB of body, for up to 30 s.
     pub fn new() -> Self {
-        Self {
-            most_body_bytes: 1 << 20,
-            body_timeout: Duration::from_secs(30),
-            without_body: false,
-        }
+        Self { max_body_bytes: 1 << 20, body_timeout: Duration::from_secs(30), without_body: false }
     }
 
     /// How many bytes the body of a guarded request may have; 1 MiB (1,048,576) until it is set. That much is held
     /// in memory for each request that is read.
-    pub fn most_body_bytes(mut self, bytes: usize) -> Self {
-        self.most_body_bytes = bytes;
+    pub fn max_body_bytes(mut self, bytes: usize) -> Self {
+        self.max_body_bytes = bytes;
         self
     }
 
@@ -98,10 +94,10 @@ where
             either(&mut digests, None);
             return Ok((Request::from_parts(head, GuardedBody::new(body)), digests));
         }
-        if body.size_hint().lower() > self.most_body_bytes as u64 {
+        if body.size_hint().lower() > self.max_body_bytes as u64 {
             return Err(IdempotencyReason::BodyTooLarge);
         }
-        let reading = async { read(pin!(body), self.most_body_bytes).await };
+        let reading = async { read(pin!(body), self.max_body_bytes).await };
         let (data, trailers) = match within(self.body_timeout, reading).await {
             Some(Read::Whole { data, trailers }) => (data, trailers),
             Some(Read::TooLong { .. }) => return Err(IdempotencyReason::BodyTooLarge),

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     CarryRejection, ConfigError,
     http::{head::Asked, wire},
-    idempotency::{Completed, Kept, Record, StoreError, Verdict, judge_error},
+    idempotency::{Completed, Kept, Record, StoreError, Verdict},
 };
 
 /// `idempotency-replayed`: the response was recorded when the request was run.
@@ -65,7 +65,9 @@ const SEAL_ROOM: usize = 1 << 10;
 /// An extension of a response: nothing of the operation has begun, so its key is free again.
 ///
 /// For what a handler answers by its own checks before it does anything: 400, 401, 403, 429. A handler that
-/// passes on the response of another service must take it off, unless it has itself done nothing.
+/// passes on the response of another service must take it off, unless it has itself done nothing. In axum
+/// `Extension(NotStarted)` is a part of a response. What a framework refuses before the handler, such as a body
+/// that is no JSON or a path that is no route, does not have it, and is recorded as any answer.
 ///
 /// ```
 /// use buttress::http::idempotency::NotStarted;
@@ -92,6 +94,9 @@ type Open = Arc<dyn Fn(Vec<u8>) -> Option<Vec<u8>> + Send + Sync>;
 /// take more than 8 KiB, upgrades, and those with `set-cookie` unless
 /// [it is allowed](RecordHttpBuilder::allow_set_cookie). Their bodies stream.
 ///
+/// Any other body is read to its end, or to the cap, before the caller sees its head, and within the run limit: a
+/// stream that is silent for longer, such as one of events, must not be guarded.
+///
 /// A response that is given again has the header `idempotency-replayed: true`. Its `content-length` is left to the
 /// server, which knows it from the body; over HTTP/1 a response with trailers is sent in chunks, and with those
 /// trailers that its `trailer` header names.
@@ -102,7 +107,7 @@ pub struct RecordHttp {
 
 #[derive(Clone)]
 struct Config {
-    most_body_bytes: usize,
+    max_body_bytes: usize,
     more_headers: Vec<HeaderName>,
     set_cookie: bool,
     sealed: Option<(Seal, Open)>,
@@ -125,7 +130,7 @@ impl RecordHttp {
     /// It is exactly what the guard would record of the response.
     pub fn encode<T: AsRef<[u8]>>(&self, response: &Response<T>) -> Completed<Vec<u8>> {
         let body = response.body().as_ref();
-        if !self.may_keep(response) || body.len() > self.config.most_body_bytes {
+        if !self.may_keep(response) || body.len() > self.config.max_body_bytes {
             return Completed::not_replayable();
         }
         let ends_at_head = Asked::Whole.ends_at_head(response.status());
@@ -168,10 +173,10 @@ impl RecordHttp {
             .collect();
         let trailers: Vec<_> =
             trailers.into_iter().flatten().filter(|(name, _)| !NEVER_KEPT.contains(name)).collect();
-        let most = self.config.most_body_bytes.saturating_add(HEAD_ROOM);
+        let most = self.config.max_body_bytes.saturating_add(HEAD_ROOM);
         let payload = envelope::encode(status, &kept, body, &trailers, most)?;
         let Some((seal, _)) = &self.config.sealed else { return Some(payload) };
-        Some(seal(payload)).filter(|sealed| sealed.len() <= self.config.most_bytes())
+        Some(seal(payload)).filter(|sealed| sealed.len() <= self.config.max_bytes())
     }
 
     fn open(&self, payload: Vec<u8>) -> Result<Envelope, StoreError> {
@@ -201,12 +206,7 @@ impl Default for RecordHttp {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            most_body_bytes: 64 << 10,
-            more_headers: Vec::new(),
-            set_cookie: false,
-            sealed: None,
-        }
+        Self { max_body_bytes: 64 << 10, more_headers: Vec::new(), set_cookie: false, sealed: None }
     }
 }
 
@@ -217,9 +217,9 @@ impl Config {
             || self.set_cookie && *name == header::SET_COOKIE
     }
 
-    fn most_bytes(&self) -> usize {
+    fn max_bytes(&self) -> usize {
         let seal = if self.sealed.is_some() { SEAL_ROOM } else { 0 };
-        self.most_body_bytes.saturating_add(HEAD_ROOM + seal)
+        self.max_body_bytes.saturating_add(HEAD_ROOM + seal)
     }
 }
 
@@ -238,12 +238,12 @@ where
                 Verdict::NotStarted
             }
             Ok(_) => Verdict::Completed,
-            Err(error) => judge_error(error),
+            Err(error) => Verdict::of_error(error),
         }
     }
 
     async fn keep(&self, response: Response<B>) -> Kept<Vec<u8>, Self::Response> {
-        let most = self.config.most_body_bytes;
+        let most = self.config.max_body_bytes;
         let too_long = response.body().size_hint().lower() > most as u64;
         let ended = Asked::Whole.ends_at_head(response.status()) || response.body().is_end_stream();
         if !self.may_keep(&response) || too_long && !ended {
@@ -288,8 +288,8 @@ where
         Ok(response)
     }
 
-    fn most_bytes(&self) -> usize {
-        self.config.most_bytes()
+    fn max_bytes(&self) -> usize {
+        self.config.max_bytes()
     }
 }
 
@@ -302,7 +302,7 @@ impl fmt::Debug for RecordHttp {
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
-            .field("most_body_bytes", &self.most_body_bytes)
+            .field("max_body_bytes", &self.max_body_bytes)
             .field("more_headers", &self.more_headers)
             .field("set_cookie", &self.set_cookie)
             .field("sealed", &self.sealed.is_some())
@@ -319,8 +319,8 @@ pub struct RecordHttpBuilder {
 impl RecordHttpBuilder {
     /// How many bytes of a body are kept at most, 64 KiB (65,536) until it is set. As much and 8 KiB are set aside
     /// before the service is called.
-    pub fn most_body_bytes(mut self, bytes: usize) -> Self {
-        self.config.most_body_bytes = bytes;
+    pub fn max_body_bytes(mut self, bytes: usize) -> Self {
+        self.config.max_body_bytes = bytes;
         self
     }
 

@@ -219,7 +219,7 @@ async fn the_service_gets_the_request_as_it_was_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_one_byte_over_the_cap_is_too_large_and_one_at_the_cap_is_not() {
-    let reader = ReadHttp::new().most_body_bytes(10);
+    let reader = ReadHttp::new().max_body_bytes(10);
     for pieces in [vec![data("0123456789")], vec![data("01234"), data("56789"), data("")]] {
         let (read, _) = read_by(&reader, Request::new(body(pieces))).await.unwrap();
         assert_eq!(read.body().size_hint().exact(), Some(10));
@@ -314,7 +314,7 @@ async fn a_body_that_breaks_off_is_incomplete() {
 
 #[tokio::test(start_paused = true)]
 async fn an_upload_streams_and_its_body_is_not_in_the_fingerprint() {
-    let reader = ReadHttp::new().without_body().most_body_bytes(1);
+    let reader = ReadHttp::new().without_body().max_body_bytes(1);
     let asked = Arc::new(AtomicUsize::new(0));
     let silent = Silent { length: 1 << 40, asked: Arc::clone(&asked), always_ready: true };
     let (request, fingerprint) = read_by(&reader, Request::new(silent)).await.unwrap();

@@ -30,10 +30,10 @@ pub mod redis;
 pub use self::memory::{MemoryStore, MemoryStoreBuilder};
 #[cfg(feature = "postgres")]
 #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
-pub use self::postgres::{PostgresError, PostgresStore, PostgresStoreBuilder};
+pub use self::postgres::{PostgresSetupError, PostgresStore, PostgresStoreBuilder};
 #[cfg(feature = "redb")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redb")))]
-pub use self::redb::{RedbOpenError, RedbStore, RedbStoreBuilder};
+pub use self::redb::{RedbSetupError, RedbStore, RedbStoreBuilder};
 #[cfg(feature = "redis")]
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::redis::{RedisSetupError, RedisStore, RedisStoreBuilder};

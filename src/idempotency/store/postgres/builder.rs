@@ -34,13 +34,13 @@ pub struct PostgresStoreBuilder {
 /// Why a [`PostgresStore`] could not be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum PostgresError {
+pub enum PostgresSetupError {
     /// The server, or our session on it, is set so that the store's promise would not hold.
     #[error(
         "the server has `{setting} = {found}`, where `{needed}` is needed to keep what was \
          acknowledged: change it, or call `accept_loss()`"
     )]
-    Setting {
+    Forgetful {
         /// Which setting.
         setting: &'static str,
         /// What it is.
@@ -53,7 +53,7 @@ pub enum PostgresError {
     Server(#[source] BoxError),
 }
 
-impl PostgresError {
+impl PostgresSetupError {
     fn server(error: impl Into<BoxError>) -> Self {
         Self::Server(error.into())
     }
@@ -97,7 +97,7 @@ impl PostgresStoreBuilder {
     ///
     /// If the server cannot be reached, its settings do not hold what the store promises, or the schema
     /// cannot be made.
-    pub async fn build(self) -> Result<PostgresStore, PostgresError> {
+    pub async fn build(self) -> Result<PostgresStore, PostgresSetupError> {
         self.build_with_tls(NoTls).await
     }
 
@@ -106,7 +106,7 @@ impl PostgresStoreBuilder {
     /// # Errors
     ///
     /// As [`build`](Self::build).
-    pub async fn build_with_tls<T>(mut self, tls: T) -> Result<PostgresStore, PostgresError>
+    pub async fn build_with_tls<T>(mut self, tls: T) -> Result<PostgresStore, PostgresSetupError>
     where
         T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
         T::Stream: Send + Sync,
@@ -135,19 +135,19 @@ impl PostgresStoreBuilder {
             .wait_timeout(Some(self.connect_timeout))
             .create_timeout(Some(self.connect_timeout))
             .build()
-            .map_err(PostgresError::server)?;
-        let mut client = pool.get().await.map_err(PostgresError::server)?;
+            .map_err(PostgresSetupError::server)?;
+        let mut client = pool.get().await.map_err(PostgresSetupError::server)?;
         if !self.accept_loss {
             check(&client).await?;
         }
-        migrate(&mut client).await.map_err(PostgresError::server)?;
+        migrate(&mut client).await.map_err(PostgresSetupError::server)?;
         drop(client);
         Ok(PostgresStore { pool })
     }
 }
 
 /// Whether what the store promises holds on this server. A pooler between may have left out what we set.
-async fn check(client: &Client) -> Result<(), PostgresError> {
+async fn check(client: &Client) -> Result<(), PostgresSetupError> {
     for (setting, needed) in [
         ("fsync", "on"),
         ("synchronous_commit", "on"),
@@ -157,9 +157,9 @@ async fn check(client: &Client) -> Result<(), PostgresError> {
             .query_one("SELECT current_setting($1)", &[&setting])
             .await
             .and_then(|row| row.try_get::<_, String>(0))
-            .map_err(PostgresError::server)?;
+            .map_err(PostgresSetupError::server)?;
         if found != needed {
-            return Err(PostgresError::Setting { setting, found, needed });
+            return Err(PostgresSetupError::Forgetful { setting, found, needed });
         }
     }
     Ok(())

@@ -17,7 +17,7 @@ use super::{
 use crate::idempotency::{Owner, StorageKey};
 use std::time::Duration;
 
-pub use self::builder::{PostgresError, PostgresStoreBuilder};
+pub use self::builder::{PostgresSetupError, PostgresStoreBuilder};
 
 /// Keeps records in PostgreSQL, for any number of processes.
 ///

@@ -93,7 +93,7 @@ struct Limits {
 /// ```no_run
 /// use buttress::idempotency::store::RedbStore;
 ///
-/// # async fn run() -> Result<(), buttress::idempotency::store::RedbOpenError> {
+/// # async fn run() -> Result<(), buttress::idempotency::store::RedbSetupError> {
 /// let store = RedbStore::open("idempotency.redb")?;
 /// // ... serve ...
 /// store.close().await;
@@ -121,7 +121,7 @@ pub struct RedbStoreBuilder {
 /// Why a file was not opened. It is as it was.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum RedbOpenError {
+pub enum RedbSetupError {
     /// Somebody else has it.
     #[error("{} is open already, in this process or another: a file of records has one process", .0.display())]
     InUse(PathBuf),
@@ -153,7 +153,7 @@ impl RedbStore {
     ///
     /// If another process has it open, or this one, if a newer version of this crate has written it, or
     /// if it cannot be read or is something else.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, RedbOpenError> {
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, RedbSetupError> {
         Self::builder().open(path)
     }
 
@@ -317,7 +317,7 @@ impl RedbStoreBuilder {
     /// # Errors
     ///
     /// As [`RedbStore::open`].
-    pub fn open(self, path: impl AsRef<Path>) -> Result<RedbStore, RedbOpenError> {
+    pub fn open(self, path: impl AsRef<Path>) -> Result<RedbStore, RedbSetupError> {
         let path = path.as_ref();
         let opened = (|| {
             let database = Database::builder().set_cache_size(CACHE).create(path)?;
@@ -325,9 +325,9 @@ impl RedbStoreBuilder {
             RedbStore::start(database, self.limits)
         })();
         opened.map_err(|refused| match refused {
-            Refused::InUse => RedbOpenError::InUse(path.into()),
-            Refused::Newer(version) => RedbOpenError::Newer { path: path.into(), version },
-            Refused::Failed(source) => RedbOpenError::Failed { path: path.into(), source },
+            Refused::InUse => RedbSetupError::InUse(path.into()),
+            Refused::Newer(version) => RedbSetupError::Newer { path: path.into(), version },
+            Refused::Failed(source) => RedbSetupError::Failed { path: path.into(), source },
         })
     }
 }

@@ -33,14 +33,14 @@ pub enum RedisSetupError {
     Unchecked(#[source] BoxError),
     /// The server is set up to forget records that it has acknowledged.
     #[error(
-        "the server's `{setting}` is `{value}`, but it must be `{needed}`, or records that it has \
+        "the server's `{setting}` is `{found}`, but it must be `{needed}`, or records that it has \
          acknowledged may be lost and operations run twice; `accept_loss()` takes that risk"
     )]
     Forgetful {
         /// The setting of the server.
         setting: &'static str,
         /// What it is.
-        value: String,
+        found: String,
         /// What it must be.
         needed: &'static str,
     },
@@ -52,7 +52,7 @@ pub enum RedisSetupError {
 pub struct RedisStoreBuilder {
     url: String,
     prefix: String,
-    connection_timeout: Duration,
+    connect_timeout: Duration,
     response_timeout: Duration,
     accept_loss: bool,
 }
@@ -62,7 +62,7 @@ impl RedisStoreBuilder {
         Self {
             url,
             prefix: "buttress:".to_owned(),
-            connection_timeout: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(2),
             accept_loss: false,
         }
@@ -77,8 +77,8 @@ impl RedisStoreBuilder {
 
     /// How long to connect may take. Default 1 s: a server that does not accept within that is down for
     /// this request.
-    pub fn connection_timeout(mut self, timeout: Duration) -> Self {
-        self.connection_timeout = timeout;
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
         self
     }
 
@@ -107,11 +107,11 @@ impl RedisStoreBuilder {
             let rule = "it must not contain braces";
             return Err(ConfigError::new("prefix", self.prefix, rule).into());
         }
-        let connection_timeout =
-            ConfigError::unless_positive("connection_timeout", self.connection_timeout)?;
+        let connect_timeout =
+            ConfigError::unless_positive("connect_timeout", self.connect_timeout)?;
         let response_timeout =
             ConfigError::unless_positive("response_timeout", self.response_timeout)?;
-        let connection = Connection::new(&self.url, connection_timeout, response_timeout)
+        let connection = Connection::new(&self.url, connect_timeout, response_timeout)
             .map_err(|error| RedisSetupError::Url(error.into()))?;
         match self.accept_loss {
             true => ping(&connection).await?,
@@ -126,7 +126,7 @@ impl std::fmt::Debug for RedisStoreBuilder {
         // Without the address, which may hold a password.
         f.debug_struct("RedisStoreBuilder")
             .field("prefix", &self.prefix)
-            .field("connection_timeout", &self.connection_timeout)
+            .field("connect_timeout", &self.connect_timeout)
             .field("response_timeout", &self.response_timeout)
             .field("accept_loss", &self.accept_loss)
             .finish_non_exhaustive()
@@ -159,9 +159,9 @@ async fn check(connection: &Connection) -> Result<(), RedisSetupError> {
             answer.extract_error().map_err(|error| RedisSetupError::Unchecked(error.into()))?;
         let mut settings: HashMap<String, String> =
             from_redis_value(answer).map_err(|error| RedisSetupError::Unchecked(error.into()))?;
-        let value = settings.remove(setting).unwrap_or_default();
-        if value != needed {
-            return Err(RedisSetupError::Forgetful { setting, value, needed });
+        let found = settings.remove(setting).unwrap_or_default();
+        if found != needed {
+            return Err(RedisSetupError::Forgetful { setting, found, needed });
         }
     }
     Ok(())
