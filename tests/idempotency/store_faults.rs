@@ -213,7 +213,7 @@ async fn a_store_that_hangs_for_ever_wedges_nobody() {
     let began = Instant::now();
     // A duplicate of what runs here needs no store.
     assert_eq!(refused(&call(&guard, &worker, ask("k")).await), Some(Reason::InFlight));
-    assert_eq!(began.elapsed(), 0 * SECOND);
+    assert_eq!(began.elapsed(), std::time::Duration::ZERO);
     assert_eq!(refused(&call(&guard, &worker, ask("other")).await), Some(Reason::StoreUnavailable));
     assert_eq!(began.elapsed(), 2 * SECOND);
     assert_eq!(run.await.unwrap(), Ok(1), "its answer is true, though it could not be recorded");
