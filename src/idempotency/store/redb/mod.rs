@@ -2,7 +2,7 @@
 //!
 //! The promise: a step that was answered is not forgotten, neither when the process is killed nor when
 //! the power fails, as far as the disk keeps what it says that it has flushed
-//! ([`Durability::Immediate`](::redb::Durability::Immediate)). In return a file belongs to one process, which
+//! ([`Durability::Immediate`]). In return a file belongs to one process, which
 //! locks it, and a step costs a flush of the disk; steps that wait together share one.
 //!
 //! # Opening
