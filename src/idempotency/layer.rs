@@ -220,7 +220,7 @@ impl<St, F, G> IdempotencyLayer<St, ByFn<F>, (), ByFn<G>, RecordClones> {
 
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
-impl<St> IdempotencyLayer<St, HeaderKey, (), ReadHttp, RecordHttp> {
+impl<St: Store<Payload = Vec<u8>>> IdempotencyLayer<St, HeaderKey, (), ReadHttp, RecordHttp> {
     /// A guard of HTTP requests, with the defaults of [`HeaderKey`], [`ReadHttp`] and [`RecordHttp`]. With settings of
     /// one's own they go to [`builder`](IdempotencyLayer::builder).
     pub fn http(store: St) -> Unscoped<St, HeaderKey, ReadHttp, RecordHttp> {
