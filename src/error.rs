@@ -417,6 +417,8 @@ pub enum IdempotencyReason {
     KeyMissing,
     /// The key is empty, too long, malformed, or there is more than one.
     KeyMalformed,
+    /// It is not known whose key it is: nobody was authenticated, or not before the guard was asked.
+    ScopeMissing,
     /// The body of the request is longer than the guard reads.
     BodyTooLarge,
     /// The body of the request did not come in time, or broke off.
@@ -441,6 +443,7 @@ impl IdempotencyReason {
         match self {
             Self::KeyMissing => "idempotency_key_missing",
             Self::KeyMalformed => "idempotency_key_malformed",
+            Self::ScopeMissing => "idempotency_scope_missing",
             Self::BodyTooLarge => "idempotency_body_too_large",
             Self::BodyIncomplete => "idempotency_body_incomplete",
             Self::Mismatch => "idempotency_mismatch",
@@ -458,6 +461,7 @@ impl fmt::Display for IdempotencyReason {
         f.write_str(match self {
             Self::KeyMissing => "the request has no idempotency key",
             Self::KeyMalformed => "the idempotency key is malformed",
+            Self::ScopeMissing => "it is not known whose idempotency key it is",
             Self::BodyTooLarge => "the request is too large to be guarded",
             Self::BodyIncomplete => "the request did not arrive whole and in time",
             Self::Mismatch => "the idempotency key was used for another request",
@@ -501,7 +505,8 @@ impl fmt::Display for IdempotencyReason {
     message = "the error type `{Self}` cannot carry a rejection of a buttress layer",
     label = "this service fails with `{Self}`",
     note = "give the stack the service: `Stack::service(svc)` makes the error `buttress::Error<{Self}>`, `Stack::boxed(svc)` makes it a `BoxError`",
-    note = "or implement `buttress::CarryRejection` for an error type of your own"
+    note = "or implement `buttress::CarryRejection` for an error type of your own",
+    note = "around a handler of axum or tonic: `ServerLayer::new(Stack::new()).outside(layer)`"
 )]
 pub trait CarryRejection: Sized {
     /// Wraps a rejection.

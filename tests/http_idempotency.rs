@@ -692,6 +692,7 @@ async fn each_reason_of_the_guard_has_its_status_its_type_and_its_time_to_come_b
     let table = [
         (KeyMissing, 400, 3, None),
         (KeyMalformed, 400, 3, None),
+        (ScopeMissing, 500, 13, None),
         (BodyTooLarge, 413, 8, None),
         (BodyIncomplete, 408, 4, None),
         (Mismatch, 422, 3, None),

@@ -435,7 +435,9 @@ async fn the_hop_learns_what_was_spent() {
     assert_eq!(exhausted(never, hour).await, (false, false));
 
     let service = layer().layer(flaky([Step::Answer(Err(BROKEN))]));
-    assert_eq!(Hop::observe(service.oneshot(())).await, (Ok("answer"), Hop::default()));
+    let (result, hop) = Hop::observe(service.oneshot(())).await;
+    assert_eq!(result, Ok("answer"));
+    assert_eq!((hop.retries_exhausted(), hop.told_to_stop()), (false, false));
 }
 
 #[tokio::test(start_paused = true)]

@@ -56,6 +56,7 @@
 //! | `Idempotency`: `KeyMissing`, `KeyMalformed` | 400 | 3 | |
 //! | `Idempotency`: `BodyTooLarge` | 413 | 8 | |
 //! | `Idempotency`: `BodyIncomplete` | 408 | 4 | |
+//! | `Idempotency`: `ScopeMissing`: the guard stands outside authentication | 500 | 13 | |
 //! | `Idempotency`: `Mismatch` | 422 | 3 | |
 //! | `Idempotency`: `InFlight` | 409 | 10 | as the guard says |
 //! | `Idempotency`: `NotReplayable`, `Unknown` | 409 | 9 | |

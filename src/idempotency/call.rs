@@ -84,7 +84,9 @@ where
         Ok(Found::Missing) => return Err(shared.refuse(IdempotencyReason::KeyMissing)),
         Err(_) => return Err(shared.refuse(IdempotencyReason::KeyMalformed)),
     };
-    let (key, scope) = core.name_of(&request, &key);
+    let Some((key, scope)) = core.name_of(&request, &key) else {
+        return Err(shared.refuse(IdempotencyReason::ScopeMissing));
+    };
     let digests = Digests::new(&shared.config.secrets.0);
     let (mut request, digests) = match core.read.read(request, digests).await {
         Ok(read) => read,
@@ -201,18 +203,18 @@ async fn wait<'a, St>(
 }
 
 impl<St, K, C, Q, R, U> Core<St, K, C, Q, R, U> {
-    /// What the operation is stored under, and whose it is.
-    fn name_of<Req>(&self, request: &Req, key: &Key) -> (StorageKey, ScopeId)
+    /// What the operation is stored under, and whose it is; `None` if nobody knows that.
+    fn name_of<Req>(&self, request: &Req, key: &Key) -> Option<(StorageKey, ScopeId)>
     where
         K: FindKey<Req>,
         C: FindScope<Req>,
     {
-        let scope = self.find_scope.find_scope(request);
+        let scope = self.find_scope.find_scope(request)?;
         let scope = scope.as_ref();
         let mut operation: Vec<Vec<u8>> = Vec::new();
         self.find_key.operation(request, &mut |part| operation.push(part.to_vec()));
         let operation: Vec<&[u8]> = operation.iter().map(Vec::as_slice).collect();
-        (StorageKey::of(scope, &operation, key), ScopeId::of(scope))
+        Some((StorageKey::of(scope, &operation, key), ScopeId::of(scope)))
     }
 }
 

@@ -201,7 +201,7 @@ impl<St, F, G> IdempotencyLayer<St, ByFn<F>, (), ByFn<G>, RecordClones> {
     /// let guard = IdempotencyLayer::by_fn(store, key_of, |order: &Order, request| {
     ///     request.part(order.amount.to_be_bytes());
     /// });
-    /// let guard = guard.scope(|order: &Order| order.account.clone()).build()?;
+    /// let guard = guard.scope(|order: &Order| Some(order.account.clone())).build()?;
     /// # let _ = guard;
     /// # Ok::<(), buttress::ConfigError>(())
     /// ```
@@ -270,10 +270,12 @@ pub struct Unscoped<St, K, Q, R> {
 
 impl<St, K, Q, R> Unscoped<St, K, Q, R> {
     /// Each scope has keys of its own: `scope` names that of a request, as the account it was
-    /// authenticated for. It must not be anything that a caller can choose.
+    /// authenticated for. It must not be anything that a caller can choose. What it returns is owned: a
+    /// `String`, or `[u8; 16]`. Where it returns `None`, the request is refused: fall back to no common
+    /// scope, or whoever was not authenticated is answered what others were.
     pub fn scope<F, Req, T>(self, scope: F) -> IdempotencyBuilder<St, K, ByFn<F>, Q, R>
     where
-        F: Fn(&Req) -> T,
+        F: Fn(&Req) -> Option<T>,
         T: AsRef<[u8]>,
     {
         self.scope_by(ByFn(scope))

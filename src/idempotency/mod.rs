@@ -52,7 +52,7 @@
 //!
 //! let guard = IdempotencyLayer::http(MemoryStore::new())
 //!     .scope(|request: &Request<String>| {
-//!         request.extensions().get::<Account>().map_or_else(String::new, |account| account.0.clone())
+//!         request.extensions().get::<Account>().map(|account| account.0.clone())
 //!     })
 //!     .wait_for_duplicates(Duration::from_secs(10))
 //!     .ttl(Duration::from_secs(48 * 60 * 60))

@@ -41,8 +41,9 @@ pub trait FindScope<Req> {
     /// The name of the scope.
     type Scope: AsRef<[u8]>;
 
-    /// The scope of a request.
-    fn find_scope(&self, request: &Req) -> Self::Scope;
+    /// The scope of a request; `None` if nobody knows whose it is: then it is refused before anything is
+    /// looked up.
+    fn find_scope(&self, request: &Req) -> Option<Self::Scope>;
 }
 
 /// All callers share their keys.
@@ -52,8 +53,8 @@ pub struct SingleTenant;
 impl<Req> FindScope<Req> for SingleTenant {
     type Scope = [u8; 0];
 
-    fn find_scope(&self, _: &Req) -> [u8; 0] {
-        []
+    fn find_scope(&self, _: &Req) -> Option<[u8; 0]> {
+        Some([])
     }
 }
 
@@ -103,12 +104,12 @@ where
 
 impl<F, Req, T> FindScope<Req> for ByFn<F>
 where
-    F: Fn(&Req) -> T,
+    F: Fn(&Req) -> Option<T>,
     T: AsRef<[u8]>,
 {
     type Scope = T;
 
-    fn find_scope(&self, request: &Req) -> T {
+    fn find_scope(&self, request: &Req) -> Option<T> {
         (self.0)(request)
     }
 }

@@ -253,6 +253,11 @@ async fn run<S, Req, St, K, C, Q, R, U>(
             // From here on it is done, whether or not that can be written down.
             debt.owe(Owed::Nothing);
             match complete(shared, leased.lease(), hold, completed).await {
+                // The effect is committed with the record or not at all: the next claim will find which.
+                Some(Written::Stale) if shared.config.effect == Effect::Transactional => {
+                    lost(shared, hold);
+                    Ended::Refused(IdempotencyReason::StoreUnavailable)
+                }
                 Some(Written::Stale) => {
                     lost(shared, hold);
                     shared.became_unknown(hold);

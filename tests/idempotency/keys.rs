@@ -162,3 +162,14 @@ fn a_guard_needs_its_settings_to_make_sense() {
     refused(|b| b.clients_retry_for(43_201 * SECOND), "ttl");
     assert!(over(&Scripted::new()).clients_retry_for(43_200 * SECOND).build().is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_of_nobody_is_refused_before_anything_is_looked_up() {
+    let store = Scripted::new();
+    let guard = scoped(&store).build().unwrap();
+    let worker = Worker::quick();
+    let nobodys = Ask { tenant: "nobody", ..ask("k") };
+    let answer = call(&guard, &worker, nobodys).await;
+    assert_eq!((refused(&answer), retry_after(&answer)), (Some(Reason::ScopeMissing), None));
+    assert_eq!((worker.runs(), guard.guard().counts().store_steps), (0, 0));
+}

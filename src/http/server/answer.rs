@@ -129,6 +129,8 @@ pub(crate) fn statuses(full: StatusCode, rejection: &Rejection) -> (StatusCode, 
             IdempotencyReason::KeyMissing | IdempotencyReason::KeyMalformed => {
                 (StatusCode::BAD_REQUEST, Code::InvalidArgument)
             }
+            // The server is put together wrongly: the guard stands outside authentication.
+            IdempotencyReason::ScopeMissing => (StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),
             IdempotencyReason::BodyTooLarge => {
                 (StatusCode::PAYLOAD_TOO_LARGE, Code::ResourceExhausted)
             }

@@ -102,13 +102,15 @@ pub(crate) fn over(store: &Scripted<u64>) -> Builder {
     IdempotencyLayer::builder(store.clone(), Asks, Asks, RecordClones).single_tenant()
 }
 
-type ByTenant = ByFn<fn(&Ask) -> &'static str>;
+type ByTenant = ByFn<fn(&Ask) -> Option<&'static str>>;
 
 /// The same, where each tenant has keys of its own.
 pub(crate) fn scoped(
     store: &Scripted<u64>,
 ) -> IdempotencyBuilder<Scripted<u64>, Asks, ByTenant, Asks, RecordClones> {
-    let tenant: fn(&Ask) -> &'static str = |ask| ask.tenant;
+    // Who was not authenticated.
+    let tenant: fn(&Ask) -> Option<&'static str> =
+        |ask| Some(ask.tenant).filter(|tenant| *tenant != "nobody");
     IdempotencyLayer::builder(store.clone(), Asks, Asks, RecordClones).scope(tenant)
 }
 
