@@ -331,6 +331,9 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
     /// The service commits its effect and the record in one transaction, conditional on the
     /// [`Hold`](super::Hold) of its [`Run`](super::Run). Until then nothing has happened: a run that is lost
     /// is not unknown, and the next claim runs anew.
+    ///
+    /// An answer of a service that rolled back is recorded like any other, unless it says that nothing began:
+    /// right for a refusal that would be the same again, and wrong for a failure that may pass.
     pub fn transactional(mut self) -> Self {
         self.config.effect = Effect::Transactional;
         self
