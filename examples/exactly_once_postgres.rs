@@ -120,6 +120,7 @@ async fn serve(database: Config, faults: Faults) -> Result<Server, BoxError> {
         .single_tenant()
         .transactional()
         .lease(LEASE)
+        .store_timeout(LEASE / 2)
         .build()?;
     let bank = Bank { database, store, faults };
     let handler = service_fn(move |request: Request<_>| {
