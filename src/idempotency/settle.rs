@@ -1,6 +1,7 @@
 //! What is owed to the store for a claim, and is paid however its run ends.
 
 use std::{
+    future::Future,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -143,11 +144,7 @@ const RELEASES: [Duration; 5] = [
 
 /// Releases a claim that nobody knows the answer to, without anybody waiting for it.
 fn release_until_it_arrives<St: Store>(shared: &Arc<Shared<St>>, hold: Hold) {
-    let Ok(runtime) = Handle::try_current() else { return };
-    let Some(slot) = shared.settling.enter() else { return };
-    let shared = Arc::clone(shared);
-    runtime.spawn(async move {
-        let _slot = slot;
+    spawn(shared, |shared| async move {
         let mut released = step(&shared, hold, Owed::Release).await.is_ok();
         for pause in RELEASES {
             sleep(pause).await;
@@ -160,23 +157,33 @@ fn release_until_it_arrives<St: Store>(shared: &Arc<Shared<St>>, hold: Hold) {
 }
 
 /// Settles a claim without anybody waiting for it, for as long as its lease lasts: after that the store
-/// knows by itself. So it is also left to its lease when as many claims as may run are being settled: a
-/// store that is down must not pile them up.
+/// knows by itself.
 fn in_background<St: Store>(shared: &Arc<Shared<St>>, hold: Hold, owed: Owed) {
     if owed == Owed::Nothing {
         return;
     }
-    // Without a runtime the process is about to end, and the lease with it.
-    let Ok(runtime) = Handle::try_current() else { return };
-    let Some(slot) = shared.settling.enter() else { return };
-    let shared = Arc::clone(shared);
-    runtime.spawn(async move {
-        let _slot = slot;
+    spawn(shared, |shared| async move {
         let end = Instant::now() + shared.config.lease;
         let mut pause = Duration::from_millis(50);
         while step(&shared, hold, owed).await.is_err() && Instant::now() + pause < end {
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         }
+    });
+}
+
+/// Runs what settles a claim in a task of its own. The claim is left to its lease when as many as may run
+/// are being settled, for a store that is down must not pile them up; and without a runtime, since the
+/// process is then about to end.
+fn spawn<St, F>(shared: &Arc<Shared<St>>, settle: impl FnOnce(Arc<Shared<St>>) -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let Ok(runtime) = Handle::try_current() else { return };
+    let Some(slot) = shared.settling.enter() else { return };
+    let settling = settle(Arc::clone(shared));
+    runtime.spawn(async move {
+        let _slot = slot;
+        settling.await;
     });
 }
