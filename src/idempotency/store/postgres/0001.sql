@@ -161,10 +161,9 @@ BEGIN
     END IF;
 END $$;
 
--- The record of a hold, locked and brought up to date, and the time at which it is so.
-CREATE FUNCTION buttress_held(
-    p_key bytea, p_owner bytea, p_fence bigint,
-    OUT r buttress_idempotency, OUT t timestamptz
+-- The record of a key, locked and brought up to date, and the time at which it is so.
+CREATE FUNCTION buttress_current(
+    p_key bytea, OUT r buttress_idempotency, OUT t timestamptz
 ) LANGUAGE plpgsql AS $$
 BEGIN
     SELECT * INTO r FROM buttress_idempotency WHERE key = p_key FOR UPDATE;
@@ -173,6 +172,19 @@ BEGIN
     IF r.key IS NOT NULL THEN
         r := buttress_settle(r, t);
     END IF;
+END $$;
+
+-- The same of a hold: null if the record is not, or no longer, the hold's.
+CREATE FUNCTION buttress_held(
+    p_key bytea, p_owner bytea, p_fence bigint,
+    OUT r buttress_idempotency, OUT t timestamptz
+) LANGUAGE plpgsql AS $$
+DECLARE
+    h record;
+BEGIN
+    SELECT * INTO h FROM buttress_current(p_key);
+    r := h.r;
+    t := h.t;
     IF r.owner <> p_owner OR r.fence <> p_fence THEN
         r := NULL;
     END IF;
@@ -232,15 +244,13 @@ END $$;
 CREATE FUNCTION buttress_release(p_key bytea, p_owner bytea, p_unknown_for bigint) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
+    h record;
     r buttress_idempotency;
     t timestamptz;
 BEGIN
-    SELECT * INTO r FROM buttress_idempotency WHERE key = p_key FOR UPDATE;
-    t := clock_timestamp();
-    PERFORM buttress_check(r);
-    IF r.key IS NOT NULL THEN
-        r := buttress_settle(r, t);
-    END IF;
+    SELECT * INTO h FROM buttress_current(p_key);
+    r := h.r;
+    t := h.t;
     IF r.owner = p_owner AND r.state IN (1, 2) THEN
         DELETE FROM buttress_idempotency WHERE key = p_key;
         RETURN true;
@@ -276,15 +286,13 @@ CREATE FUNCTION buttress_resolve(
 ) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
+    h record;
     r buttress_idempotency;
     t timestamptz;
 BEGIN
-    SELECT * INTO r FROM buttress_idempotency WHERE key = p_key FOR UPDATE;
-    t := clock_timestamp();
-    PERFORM buttress_check(r);
-    IF r.key IS NOT NULL THEN
-        r := buttress_settle(r, t);
-    END IF;
+    SELECT * INTO h FROM buttress_current(p_key);
+    r := h.r;
+    t := h.t;
     IF r.key IS NULL OR r.state <> 5 OR r.fence <> p_fence THEN
         RETURN false;
     END IF;
