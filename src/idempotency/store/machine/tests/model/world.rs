@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::super::{self as machine, Record, Slot, Stage, State};
+use super::super::super::{self as machine, Record, Slot, Stage, State};
 use crate::idempotency::{
     Answer, Claim, ClaimMode, Completed, Fingerprint, Hold, OnUnknown, Owner, Resolution, ScopeId,
     StorageKey, Written,

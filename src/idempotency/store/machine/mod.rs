@@ -298,6 +298,4 @@ pub(crate) fn unknown<P>(
 }
 
 #[cfg(test)]
-mod model;
-#[cfg(test)]
 mod tests;
