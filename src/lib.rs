@@ -61,32 +61,31 @@
 #[macro_use]
 mod macros;
 
-mod admission;
 pub mod backoff;
 pub mod budget;
 pub mod bulkhead;
+mod call;
 pub mod circuit_breaker;
-pub mod completion;
-mod deadline;
 mod error;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http;
 pub mod idempotency;
-mod oneshot;
 mod outcome;
-mod race;
 pub mod retry;
 pub mod stack;
 pub mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod testing;
 pub mod timeout;
-mod token;
-mod waiters;
 
 pub use self::{
-    deadline::{Attempt, Deadline, DeadlineElapsed, Detached, Hop, Observe, Scope},
+    call::{
+        attempt::Attempt,
+        completion,
+        deadline::{Deadline, DeadlineElapsed, Detached, Scope},
+        hop::{Hop, Observe},
+    },
     error::{
         BoxError, BulkheadFull, CarryRejection, CircuitOpen, ConfigError, DeadlineExceeded, Error,
         IdempotencyReason, IdempotencyRefused, Name, NotReady, QueueTimedOut, RateLimited,

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     ConfigError, Fault, Outcome,
-    admission::{Admission, Ledger},
+    call::admission::{Admission, Ledger},
 };
 
 /// A token in the unit that the balance is kept in, fine enough for a ratio of one in a million.

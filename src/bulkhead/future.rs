@@ -18,9 +18,13 @@ use super::{
 };
 use crate::{
     BulkheadFull, CarryRejection,
-    completion::{AtHead, Completion, Held, end_of},
-    deadline::{self, poll_timer},
-    oneshot::Oneshot,
+    call::{
+        clock,
+        completion::{AtHead, Completion, Held, end_of},
+        deadline,
+        oneshot::Oneshot,
+        timer::poll_timer,
+    },
     telemetry,
 };
 
@@ -148,7 +152,7 @@ impl<S: Service<Req>, Req, M> QueuedResponseFuture<S, Req, M> {
                 QueuedState::Queued {
                     waiting: Some((service, request)),
                     place,
-                    wait: Wait { longest, end: deadline::now().checked_add(longest) },
+                    wait: Wait { longest, end: clock::now().checked_add(longest) },
                     timer: None,
                 }
             }

@@ -12,9 +12,12 @@ use std::{
 
 use crate::{
     BulkheadFull, Name, QueueTimedOut,
-    admission::{Admission, Ledger},
+    call::{
+        admission::{Admission, Ledger},
+        lock::lock,
+        waiters::{Key, Waiters},
+    },
     error::name_or,
-    waiters::{Key, Waiters, lock},
 };
 
 /// A slot that is held; it comes back when this is finished or dropped.

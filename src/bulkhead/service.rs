@@ -15,8 +15,10 @@ use super::{
 };
 use crate::{
     CarryRejection,
-    completion::{AtHead, Completion},
-    oneshot::Oneshot,
+    call::{
+        completion::{AtHead, Completion},
+        oneshot::Oneshot,
+    },
 };
 
 /// Lets a limited number of calls run at once. See the [module docs](super).

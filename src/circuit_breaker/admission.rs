@@ -12,9 +12,12 @@ use super::{
 };
 use crate::{
     CarryRejection, Classify, Fault, Outcome, RetryHint,
-    admission::{Admission, Ledger},
-    completion::{Completion, Held, end_of},
-    deadline,
+    call::{
+        admission::{Admission, Ledger},
+        clock,
+        completion::{Completion, Held, end_of},
+        deadline, patience,
+    },
     outcome::{hint, judge, service_is_late},
 };
 
@@ -169,7 +172,7 @@ pub(super) fn admitted<B: Breaker>(
     lease: Option<LeaseId>,
 ) -> Admitted<B> {
     let slow_calls = breaker.core().config().slow_calls;
-    let began = deadline::shared_now().or_else(|| slow_calls.map(|_| Instant::now()));
+    let began = clock::shared_now().or_else(|| slow_calls.map(|_| Instant::now()));
     let stamp = Stamp { phase, lease, began, deadline: None, held: None, reader_left: false };
     Admission::new(Arc::clone(breaker), stamp)
 }
@@ -255,7 +258,7 @@ impl<B: Breaker> Ledger for B {
 
     #[inline]
     fn finished(&self, stamp: Stamp, verdict: Verdict) {
-        if verdict.late_for.is_some() && deadline::was_cut_short(stamp.began, verdict.late_for) {
+        if verdict.late_for.is_some() && patience::was_cut_short(stamp.began, verdict.late_for) {
             return self.abandoned(stamp, false);
         }
         let core = self.core();

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     CarryRejection, CircuitOpen, Classify,
-    completion::{AtHead, Completion},
+    call::completion::{AtHead, Completion},
     telemetry,
 };
 

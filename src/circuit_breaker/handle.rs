@@ -4,7 +4,7 @@ use super::{
     State, TripReason,
     state::{Core, Phase},
 };
-use crate::waiters::Key;
+use crate::call::waiters::Key;
 
 /// What an operator sees of a circuit breaker, and does to it. Clones are the same handle.
 ///

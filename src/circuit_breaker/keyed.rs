@@ -29,11 +29,13 @@ use super::{
 };
 use crate::{
     CarryRejection, Classify, ConfigError,
-    completion::{AtHead, Completion},
-    deadline,
-    oneshot::Oneshot,
+    call::{
+        clock,
+        completion::{AtHead, Completion},
+        lock::lock,
+        oneshot::Oneshot,
+    },
     outcome::choice::{Choice, Inherited},
-    waiters::lock,
 };
 
 /// Breakers by key, no more than a bound, and none that nobody has used for long.
@@ -100,7 +102,7 @@ impl<K: Hash + Eq> Keys<K> {
 
     /// The breaker of a key, made if there is none.
     fn entry(&self, key: K) -> Arc<Core> {
-        self.forget_idle(deadline::now());
+        self.forget_idle(clock::now());
         let mut shard = lock(self.shard(&key));
         if let Some(core) = shard.young.get(&key) {
             return Arc::clone(core);

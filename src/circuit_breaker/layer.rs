@@ -10,8 +10,9 @@ use super::{
     window::{BUCKETS, MOST_CALLS, Span, nanos},
 };
 use crate::{
-    ClassifyFn, ConfigError, Name, Outcome, classify_fn,
-    deadline::PATIENCE,
+    ClassifyFn, ConfigError, Name, Outcome,
+    call::patience::PATIENCE,
+    classify_fn,
     error::name_or,
     outcome::choice::{Choice, Inherited, Own},
 };

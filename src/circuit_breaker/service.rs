@@ -19,8 +19,10 @@ use super::{
 };
 use crate::{
     CarryRejection, Classify,
-    completion::{AtHead, Completion},
-    waiters::Key,
+    call::{
+        completion::{AtHead, Completion},
+        waiters::Key,
+    },
 };
 
 /// Keeps calls from a service that fails. See the [module docs](super).

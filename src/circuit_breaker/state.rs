@@ -18,9 +18,12 @@ use super::{
     window::{Buckets, CallWindow, Recorded, Sample, Span, Tick, Totals, nanos},
 };
 use crate::{
-    backoff::{between, draw},
+    call::{
+        lock::lock,
+        random::{between, draw},
+        waiters::{Key, Waiters},
+    },
     telemetry,
-    waiters::{Key, Waiters, lock},
 };
 
 /// The state of a circuit breaker.

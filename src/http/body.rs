@@ -16,8 +16,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{AutoClassifier, head::Asked, wire};
 use crate::{
     BoxError, CarryRejection, Fault, Outcome, Rejection, TimedOut,
-    completion::{CallEnd, Lasting},
-    deadline::Ambient,
+    call::{
+        ambient::Ambient,
+        completion::{CallEnd, Lasting},
+    },
     telemetry,
 };
 

@@ -28,8 +28,7 @@ use super::{
 };
 use crate::{
     Attempt, CarryRejection, ConfigError, DeadlineExceeded, Hop,
-    completion::AtEnd,
-    deadline,
+    call::{clock, completion::AtEnd, deadline},
     stack::{Describe, Edge, Facts, Slot},
     telemetry::{self, field},
 };
@@ -250,7 +249,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let began = deadline::now();
+        let began = clock::now();
         let grpc = wire::is_grpc(request.headers());
         let in_time = match self.config.write {
             Some(write) => write.headers(request.headers_mut(), grpc, began),

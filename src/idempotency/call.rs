@@ -16,9 +16,12 @@ use super::{
     waiting::Joined,
 };
 use crate::{
-    CarryRejection, IdempotencyReason, IdempotencyRefused, backoff,
-    oneshot::Oneshot,
-    race::{Either, race},
+    CarryRejection, IdempotencyReason, IdempotencyRefused,
+    call::{
+        oneshot::Oneshot,
+        race::{Either, race},
+        random::{between, draw},
+    },
     telemetry,
 };
 
@@ -196,7 +199,7 @@ async fn wait<'a, St>(
             // Never closed. One asks for all; if it leaves, the next does.
             *asking = joined.meeting().asks.acquire().await.ok();
         }
-        let pause = backoff::draw(|rng| backoff::between(every / 2, every, rng));
+        let pause = draw(|rng| between(every / 2, every, rng));
         tokio::time::sleep(pause).await;
     };
     race(over, ask).await;

@@ -13,7 +13,7 @@ use std::{
 use tokio::time::{Instant, timeout};
 
 use super::{Resolution, StorageKey, Store, StoreError, UnknownOperation, Written, layer::Shared};
-use crate::{telemetry, waiters::lock};
+use crate::{call::lock::lock, telemetry};
 
 /// What an operator sees of an idempotency guard, and does. Clones are the same handle.
 pub struct Guard<St> {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use hmac_sha256::{HMAC, Hash};
 
-use crate::token;
+use crate::call::random;
 
 /// The longest key, in bytes.
 const MAX_LEN: usize = 255;
@@ -206,7 +206,7 @@ pub struct Owner([u8; 16]);
 impl Owner {
     /// A new token.
     pub fn random() -> Self {
-        Self(token::random())
+        Self(random::token())
     }
 
     /// From what [`as_bytes`](Self::as_bytes) gave.

@@ -12,9 +12,9 @@ use tokio::{
 };
 
 use super::{Hold, Store, Written, layer::Shared, task::CatchPanic};
-use crate::{
+use crate::call::{
+    lock::lock,
     race::{Either, race},
-    waiters::lock,
 };
 
 /// All leases of a layer.

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     CarryRejection, Deadline, DeadlineElapsed, Hop, IdempotencyReason,
-    race::{Either, race},
+    call::race::{Either, race},
     telemetry,
 };
 

@@ -12,7 +12,7 @@ use super::{
     Fingerprint, StorageKey,
     runs::{RunSlot, Runs},
 };
-use crate::waiters::lock;
+use crate::call::lock::lock;
 
 /// The keys that anybody waits for, or runs.
 #[derive(Debug, Default)]

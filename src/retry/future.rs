@@ -16,10 +16,17 @@ use tracing::Span;
 use super::{Replay, layer::Config, service::Parts};
 use crate::{
     Attempt, CarryRejection, Classify, Fault, Hop, NotReady, Outcome, Rejection, RetryHint,
-    backoff::{Jitter, between, draw},
+    backoff::Jitter,
     budget::{Budget, Withdrawal},
-    completion::{AtHead, Completion, Held, end_of},
-    deadline::{self, PATIENCE, enter_attempt, poll_timer, was_cut_short},
+    call::{
+        attempt::enter_attempt,
+        clock,
+        completion::{AtHead, Completion, Held, end_of},
+        deadline,
+        patience::{PATIENCE, was_cut_short},
+        random::{between, draw},
+        timer::poll_timer,
+    },
     outcome::{hint, judge, service_is_late},
     telemetry::{self, Covers},
 };
@@ -182,7 +189,7 @@ struct Failed {
 /// the first costs no look at the clock.
 #[inline]
 fn began() -> Option<Instant> {
-    deadline::deadline().map(|_| deadline::now())
+    deadline::deadline().map(|_| clock::now())
 }
 
 impl<S, P, C> Parts<S, P, C> {

@@ -14,8 +14,10 @@ use super::{
 };
 use crate::{
     CarryRejection, Classify,
-    completion::{AtHead, Completion},
-    waiters::lock,
+    call::{
+        completion::{AtHead, Completion},
+        lock::lock,
+    },
 };
 
 /// Sends calls again that failed for a reason that may pass. See the [module docs](super).

@@ -5,10 +5,10 @@ use tower_layer::Layer;
 use crate::{
     DefaultClassifier,
     bulkhead::{Bulkhead, BulkheadLayer, QueuedBulkhead, QueuedBulkheadLayer},
+    call::completion::AtHead,
     circuit_breaker::{
         CircuitBreaker, CircuitBreakerLayer, KeyedCircuitBreaker, KeyedCircuitBreakerLayer,
     },
-    completion::AtHead,
     outcome::choice::Choice,
     retry::{Retry, RetryLayer},
     timeout::{Timeout, TimeoutLayer, TotalTimeout, TotalTimeoutLayer},
@@ -60,7 +60,7 @@ impl<S, C, M> Slot<S, C, M> for ServerEdge {
 
 #[cfg(feature = "http")]
 impl Edge for ServerEdge {
-    type Completion = crate::completion::AtEnd;
+    type Completion = crate::call::completion::AtEnd;
     type Classifier = crate::http::AutoClassifier;
 
     fn classifier(&self) -> Arc<Self::Classifier> {

@@ -14,7 +14,7 @@ use tracing::{Span, field::Empty, info_span};
 use super::{Covers, field};
 use crate::{
     CarryRejection,
-    completion::{AtHead, Completion, Held, end_of},
+    call::completion::{AtHead, Completion, Held, end_of},
 };
 
 /// Opens a span for each logical call; the attempts of a retry beneath are its children.

@@ -11,7 +11,10 @@ use tokio::time::{Instant, Sleep};
 
 use crate::{
     CarryRejection, DeadlineExceeded, Name, TimedOut,
-    deadline::{self, narrow, poll_timer},
+    call::{
+        deadline::{self, narrow},
+        timer::poll_timer,
+    },
     telemetry,
 };
 

@@ -9,8 +9,11 @@ use tower_service::Service;
 use super::{Limit, ResponseFuture};
 use crate::{
     CarryRejection, Name,
-    deadline::{self, narrow, share_now},
-    oneshot::Oneshot,
+    call::{
+        clock::{self, share_now},
+        deadline::{self, narrow},
+        oneshot::Oneshot,
+    },
 };
 use tokio::time::Instant;
 
@@ -69,7 +72,7 @@ impl Clock {
     where
         L: Limit<Req>,
     {
-        let began = deadline::now();
+        let began = clock::now();
         if deadline::deadline().is_some_and(|deadline| deadline <= began) {
             return None;
         }

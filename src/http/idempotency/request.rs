@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     IdempotencyReason,
-    deadline::poll_timer,
+    call::timer::poll_timer,
     idempotency::{Digests, ReadRequest, Run},
 };
 

@@ -1,6 +1,6 @@
 use std::fmt::{self, Write};
 
-use crate::token;
+use crate::call::random;
 
 /// How many characters a UUID has.
 const LEN: usize = 36;
@@ -13,7 +13,7 @@ pub(super) struct Uuid {
 
 impl Uuid {
     pub(super) fn random() -> Self {
-        let mut number = u128::from_be_bytes(token::random());
+        let mut number = u128::from_be_bytes(random::token());
         // The version and the variant, for servers that check the form.
         number = number & !(0xf << 76) | 4 << 76;
         number = number & !(0x3 << 62) | 2 << 62;

@@ -17,7 +17,7 @@ use super::{
     ReplayBodyError,
     prefix::{Account, Piece, Prefix},
 };
-use crate::{BoxError, waiters::lock};
+use crate::{BoxError, call::lock::lock};
 
 pub(super) struct Shared<B> {
     state: Mutex<State<B>>,

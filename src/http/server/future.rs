@@ -14,7 +14,11 @@ use tokio::time::Sleep;
 use super::{Config, Inbound, ServerBody, answer};
 use crate::{
     DeadlineExceeded, Error, Hop, Rejection, TimedOut,
-    deadline::{self, enter_received, narrow, poll_timer},
+    call::{
+        attempt::enter_received,
+        deadline::{self, narrow},
+        timer::poll_timer,
+    },
     telemetry,
 };
 

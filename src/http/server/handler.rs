@@ -14,7 +14,8 @@ use tower_service::Service;
 
 use super::{super::body::BodyOf, Config};
 use crate::{
-    Error, deadline,
+    Error,
+    call::clock,
     http::{ResponseBody, wire},
 };
 
@@ -54,7 +55,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let call = BodyOf::call(request.method(), deadline::now());
+        let call = BodyOf::call(request.method(), clock::now());
         HandlerFuture { future: self.inner.call(request), config: Arc::clone(&self.config), call }
     }
 }

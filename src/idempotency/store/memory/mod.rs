@@ -25,7 +25,7 @@ use super::{
     Answer, Claim, Completed, Hold, Resolution, Store, StoreError, UnknownOperation, Written,
     machine,
 };
-use crate::{ConfigError, idempotency::StorageKey, waiters::lock};
+use crate::{ConfigError, call::lock::lock, idempotency::StorageKey};
 
 const MAX_RECORDS: u32 = 1_000_000;
 const MAX_BYTES: u64 = 256 * 1024 * 1024;

@@ -14,8 +14,8 @@ use super::{
     usage::{Amount, Limits},
 };
 use crate::{
+    call::lock::lock,
     idempotency::{Fingerprint, Owner, ScopeId, StorageKey},
-    waiters::lock,
 };
 
 const RECORDS: u32 = 6;

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use super::{super::StoreError, shard::HashedMap};
-use crate::{idempotency::ScopeId, waiters::lock};
+use crate::{call::lock::lock, idempotency::ScopeId};
 
 /// Of scopes there are few at a time, and each is looked up for a moment.
 const SHARDS: usize = 16;

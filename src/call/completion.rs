@@ -14,8 +14,8 @@ use crate::{
     Fault, Outcome,
     budget::Budget,
     bulkhead::Permit,
+    call::patience::{PATIENCE, was_cut_short},
     circuit_breaker::Call,
-    deadline::{PATIENCE, was_cut_short},
     telemetry::{self, Covers},
 };
 

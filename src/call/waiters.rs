@@ -136,12 +136,6 @@ impl Waiters {
     }
 }
 
-/// Locks, also after a panic. What is under these locks is whole at every point where a user's code
-/// could panic: none runs but the `Clone` of a retried service, and the `Hash` and `Eq` of a key.
-pub(crate) fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,120 @@
+//! What became of the attempts beneath, for the answer to the hop above.
+
+use std::{
+    cell::Cell,
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use pin_project_lite::pin_project;
+
+use super::restore::Restore;
+
+thread_local! {
+    static HOP: Cell<Option<Hop>> = const { Cell::new(None) };
+}
+
+/// Hides the ambient hop.
+pub(super) fn clear() -> Restore<Option<Hop>> {
+    Restore::after_setting(&HOP, None)
+}
+
+/// What the retry layers beneath found out while a request was served: a server puts it into its
+/// answer, so that the hop above does not retry what was retried here in vain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hop {
+    retries_exhausted: bool,
+    told_to_stop: bool,
+    resent: bool,
+}
+
+impl Hop {
+    /// Runs a future and reports, beside its output, what the retry layers in it found out. What is
+    /// observed inside is not seen by an observer outside: it belongs to the answer of the inner one.
+    pub fn observe<F: Future>(future: F) -> Observe<F> {
+        Observe { future, hop: Self::default() }
+    }
+
+    /// Whether a retry layer gave up on a failure that it would have retried: its retries, its
+    /// budget or its time were spent.
+    pub fn retries_exhausted(&self) -> bool {
+        self.retries_exhausted
+    }
+
+    /// Whether a retry layer was itself told not to retry.
+    pub fn told_to_stop(&self) -> bool {
+        self.told_to_stop
+    }
+
+    /// Whether a retry layer has begun a second attempt: a refusal of it does not mean that nothing began.
+    pub(crate) fn resent(&self) -> bool {
+        self.resent
+    }
+
+    pub(crate) fn report_resent() {
+        Self::report(|hop| hop.resent = true);
+    }
+
+    /// Passes on what was found out on behalf of this request in another task.
+    pub(crate) fn report_again(self) {
+        Self::report(|hop| {
+            hop.retries_exhausted |= self.retries_exhausted;
+            hop.told_to_stop |= self.told_to_stop;
+            hop.resent |= self.resent;
+        });
+    }
+
+    pub(crate) fn report_exhausted() {
+        Self::report(|hop| hop.retries_exhausted = true);
+    }
+
+    pub(crate) fn report_stop() {
+        Self::report(|hop| hop.told_to_stop = true);
+    }
+
+    /// Runs a piece of a request, and notes what the retry layers in it find out.
+    #[inline]
+    pub(crate) fn run<T>(&mut self, piece: impl FnOnce() -> T) -> T {
+        let _hop = Restore::after_setting(&HOP, Some(*self));
+        let value = piece();
+        *self = HOP.get().unwrap_or_default();
+        value
+    }
+
+    fn report(change: impl FnOnce(&mut Self)) {
+        // Without an observer there is no request to note it for.
+        if let Some(mut hop) = HOP.get() {
+            change(&mut hop);
+            HOP.set(Some(hop));
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`Hop::observe`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Observe<F> {
+        #[pin]
+        future: F,
+        hop: Hop,
+    }
+}
+
+impl<F: Future> Future for Observe<F> {
+    type Output = (F::Output, Hop);
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let future = this.future;
+        let output = this.hop.run(|| future.poll(cx));
+        output.map(|output| (output, *this.hop))
+    }
+}
+
+impl<F> fmt::Debug for Observe<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observe").field("hop", &self.hop).finish_non_exhaustive()
+    }
+}

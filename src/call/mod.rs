@@ -1,0 +1,20 @@
+//! The life of one call: what is ambient while it runs, what admits it, and when it has ended.
+//!
+//! Nothing here knows a layer.
+
+pub(crate) mod admission;
+#[cfg(feature = "http")]
+pub(crate) mod ambient;
+pub(crate) mod attempt;
+pub(crate) mod clock;
+pub mod completion;
+pub(crate) mod deadline;
+pub(crate) mod hop;
+pub(crate) mod lock;
+pub(crate) mod oneshot;
+pub(crate) mod patience;
+pub(crate) mod race;
+pub(crate) mod random;
+mod restore;
+pub(crate) mod timer;
+pub(crate) mod waiters;

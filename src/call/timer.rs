@@ -1,0 +1,26 @@
+//! A timer that costs nothing until something waits for it.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+/// Polls a timer that is built only when something first waits for it.
+#[inline]
+pub(crate) fn poll_timer(
+    mut timer: Pin<&mut Option<Sleep>>,
+    at: Instant,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    if timer.is_none() {
+        timer.set(Some(sleep_until(at)));
+        // As a rule it is the only time: what it costs to look at the clock is left for the next.
+        return timer.as_pin_mut().map_or(Poll::Ready(()), |timer| timer.poll(cx));
+    }
+    let polled = timer.as_pin_mut().map_or(Poll::Ready(()), |timer| timer.poll(cx));
+    // A timer is also pending when what was polled before it has used up the task's budget.
+    if polled.is_pending() && Instant::now() >= at { Poll::Ready(()) } else { polled }
+}
