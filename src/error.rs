@@ -51,7 +51,7 @@ pub(crate) fn name_or<'a>(name: &'a Option<Name>, default: &'static str) -> &'a 
 
 /// A duration in one word: to the nanosecond, up to five hundred years.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Nanos(NonZeroU64);
+pub(crate) struct Nanos(NonZeroU64);
 
 impl fmt::Debug for Nanos {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,7 +10,11 @@ use std::{
 
 use crate::{
     ConfigError, Fault, Outcome,
-    call::admission::{Admission, Ledger},
+    call::{
+        account::{Account, End, How, Stamp},
+        admission::{Admission, Ledger},
+        patience::{PATIENCE, was_cut_short},
+    },
 };
 
 /// A token in the unit that the balance is kept in, fine enough for a ratio of one in a million.
@@ -61,6 +65,13 @@ struct Rule {
     reward: u64,
     /// Taken out by each failure.
     penalty: u64,
+}
+
+impl Rule {
+    #[inline]
+    fn is_throttle(self) -> bool {
+        self.penalty > 0
+    }
 }
 
 impl Default for Budget {
@@ -137,32 +148,26 @@ impl Budget {
         self.bucket.pay_in(self.bucket.rule.deposit);
     }
 
+    /// The account of attempts whose response goes on after its head.
+    pub(crate) fn account(&self) -> Arc<dyn Account> {
+        Arc::clone(&self.bucket) as _
+    }
+
     /// Whether the outcome of attempts moves the balance.
     #[inline]
     pub(crate) fn is_throttle(&self) -> bool {
-        self.bucket.rule.penalty > 0
+        self.bucket.rule.is_throttle()
     }
 
     /// Counts how an attempt ended.
     #[inline]
     pub(crate) fn observe(&self, outcome: Outcome) {
-        if self.is_throttle() {
-            match outcome {
-                Outcome::Success => self.bucket.pay_in(self.bucket.rule.reward),
-                // What is in progress is paid for when it is asked for again: else whoever sends a request
-                // twice would stop the retries of others.
-                Outcome::Failure(Fault::Permanent | Fault::InProgress { .. })
-                | Outcome::Ignored => {}
-                Outcome::Failure(_) => self.failed(),
-            }
-        }
+        self.bucket.observe(outcome);
     }
 
     /// Counts a failure.
     pub(crate) fn failed(&self) {
-        let taken = |balance: u64| Some(balance.saturating_sub(self.bucket.rule.penalty));
-        let balance = &self.bucket.balance;
-        let _ = balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
+        self.bucket.failed();
     }
 
     /// Takes out a token for a retry; `None` if there is none. It is paid back if the retry is never
@@ -182,6 +187,25 @@ impl Budget {
 
 impl Bucket {
     #[inline]
+    fn observe(&self, outcome: Outcome) {
+        if self.rule.is_throttle() {
+            match outcome {
+                Outcome::Success => self.pay_in(self.rule.reward),
+                // What is in progress is paid for when it is asked for again: else whoever sends a request
+                // twice would stop the retries of others.
+                Outcome::Failure(Fault::Permanent | Fault::InProgress { .. })
+                | Outcome::Ignored => {}
+                Outcome::Failure(_) => self.failed(),
+            }
+        }
+    }
+
+    fn failed(&self) {
+        let taken = |balance: u64| Some(balance.saturating_sub(self.rule.penalty));
+        let _ = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
+    }
+
+    #[inline]
     fn pay_in(&self, amount: u64) {
         // A full bucket is the healthy case, and costs one load.
         if self.balance.load(Ordering::Relaxed) >= self.most {
@@ -189,6 +213,19 @@ impl Bucket {
         }
         let paid = |balance: u64| Some(balance.saturating_add(amount).min(self.most));
         let _ = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paid);
+    }
+}
+
+/// Moved by how an attempt ended, unless that was cut short by its caller.
+impl Account for Bucket {
+    fn settle(&self, stamp: Stamp, end: &End) {
+        let How::Complete(outcome) = end.how else { return };
+        let hurried = outcome == Outcome::Failure(Fault::TimedOut)
+            && end.waited < PATIENCE
+            && was_cut_short(stamp.began(end), stamp.deadline(end));
+        if !hurried {
+            self.observe(outcome);
+        }
     }
 }
 

@@ -13,14 +13,16 @@ use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
 use super::{
+    events,
     layer::Queue,
     queue::{Entry, Permit, Place, Slots},
 };
 use crate::{
     BulkheadFull, CarryRejection,
     call::{
+        account::Stamp,
         clock,
-        completion::{AtHead, Completion, Held, end_of},
+        completion::{AtHead, Completion, end_of},
         deadline,
         oneshot::Oneshot,
         timer::poll_timer,
@@ -88,7 +90,11 @@ where
     M: Completion<T>,
 {
     match end_of::<M, _, _>(result) {
-        Some(end) => end.hold(Held::Slot(permit.hand_over(Arc::clone))),
+        Some(end) => {
+            if permit.take().is_some() {
+                end.hold(Arc::clone(permit.ledger()) as _, Stamp::default());
+            }
+        }
         None => permit.finish(|_| ()),
     }
 }
@@ -147,7 +153,7 @@ impl<S: Service<Req>, Req, M> QueuedResponseFuture<S, Req, M> {
                 QueuedState::Called { future: Oneshot::waiting(service, request), permit }
             }
             Entry::Queued(place) => {
-                telemetry::call_queued(slots.name(), slots.queued());
+                events::call_queued(slots.name(), slots.queued());
                 let longest = queue.max_wait;
                 QueuedState::Queued {
                     waiting: Some((service, request)),

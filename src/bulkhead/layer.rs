@@ -2,8 +2,8 @@ use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use tower_layer::Layer;
 
-use super::{Bulkhead, QueuedBulkhead, queue::Slots};
-use crate::{ConfigError, Name, telemetry};
+use super::{Bulkhead, QueuedBulkhead, events, queue::Slots};
+use crate::{ConfigError, Name};
 
 /// What happens to a call when every slot is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,7 +212,7 @@ impl BulkheadHandle {
     pub fn resize(&self, limit: u32) -> Result<(), ConfigError> {
         let limit = ConfigError::unless_counting("limit", limit)?;
         self.slots.resize(limit);
-        telemetry::resized(self.slots.name(), limit);
+        events::resized(self.slots.name(), limit);
         Ok(())
     }
 }

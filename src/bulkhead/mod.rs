@@ -79,12 +79,12 @@
 //!
 //! A `WARN` event for each refusal; `DEBUG` when a call is queued and when the bulkhead is resized.
 
+mod events;
 mod future;
 mod layer;
 mod queue;
 mod service;
 
-pub(crate) use self::queue::Permit;
 pub use self::{
     future::{QueuedResponseFuture, ResponseFuture},
     layer::{

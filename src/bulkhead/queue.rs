@@ -13,6 +13,7 @@ use std::{
 use crate::{
     BulkheadFull, Name, QueueTimedOut,
     call::{
+        account::{Account, End, Stamp},
         admission::{Admission, Ledger},
         lock::lock,
         waiters::{Key, Waiters},
@@ -178,6 +179,13 @@ impl Slots {
 
     fn replace(&self, current: u64, new: u64) -> bool {
         self.word.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+/// A slot comes back however the response ended.
+impl Account for Slots {
+    fn settle(&self, _: Stamp, _: &End) {
+        self.give_back();
     }
 }
 

@@ -56,18 +56,13 @@ impl<L: Ledger> Admission<L> {
         }
     }
 
-    /// Moves what is left of the admission to the books of another ledger, which counts for this one.
-    pub(crate) fn hand_over<K>(&mut self, ledger: impl FnOnce(&Arc<L>) -> Arc<K>) -> Admission<K>
-    where
-        K: Ledger<Stamp = L::Stamp>,
-    {
-        let status = mem::replace(&mut self.status, Status::Settled);
-        Admission { ledger: ledger(&self.ledger), status }
-    }
-
-    /// The call panicked where [`run`](Self::run) did not see it.
-    pub(crate) fn panicked(&mut self) {
-        drop(Unwinding { status: &mut self.status, armed: true });
+    /// Takes out the stamp of an open admission, which is accounted for elsewhere from now on.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Option<L::Stamp> {
+        match mem::replace(&mut self.status, Status::Settled) {
+            Status::Open(stamp) | Status::Panicked(stamp) => Some(stamp),
+            Status::Settled => None,
+        }
     }
 
     /// Runs a piece of the call. If it panics the admission ends as a panic, whenever the future

@@ -5,19 +5,13 @@
 //! response, which then owns it. For HTTP and gRPC all of it is done by `buttress::http`; a response of
 //! another kind takes part by implementing [`Lasting`].
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tracing::Span;
 
-use crate::{
-    Fault, Outcome,
-    budget::Budget,
-    bulkhead::Permit,
-    call::patience::{PATIENCE, was_cut_short},
-    circuit_breaker::Call,
-    telemetry::{self, Covers},
-};
+use super::account::{Account, End, Entry, How, Stamp};
+use crate::Outcome;
 
 /// When a call has ended. Sealed: [`AtHead`] and [`AtEnd`].
 pub trait Completion<Res>: sealed::Sealed {
@@ -63,106 +57,112 @@ impl<Res: Lasting> Completion<Res> for AtEnd {
     }
 }
 
-/// What the layers of a call hold until its response has ended: slots, verdicts and spans.
+/// What the layers of a call hold until its response has ended: slots, outcomes and spans.
 ///
-/// The layers put them in from the inside out, and they end in that order. Dropped before the end, the
-/// call was abandoned.
+/// The layers put them in from the inside out, and they are settled in that order. Dropped before the
+/// end, the call was abandoned.
 pub struct CallEnd {
-    // A stack has four that hold something; only with a throttle, and in stacks in stacks, more is needed.
-    held: [Option<Held>; 4],
-    more: Vec<Held>,
+    // A stack has three accounts and two spans; a stack around a stack needs more.
+    entries: [Entry; 3],
+    spans: [Option<HeldSpan>; 2],
+    /// When the head was there, read once for all accounts that ask.
+    head: Option<Instant>,
+    more: Vec<Entry>,
 }
 
-/// What one layer holds.
-pub(crate) enum Held {
-    Slot(Permit),
-    Call(Call),
-    Span(Span, Covers),
-    /// The budget of a retry, moved by how its attempt ends, unless that was cut short by its caller.
-    Throttle {
-        budget: Budget,
-        began: Option<Instant>,
-        deadline: Option<Instant>,
-    },
+/// A span that is open until the response has ended. It has places of its own: as an account it
+/// would have to be allocated.
+struct HeldSpan {
+    span: Span,
+    record: RecordEnd,
 }
+
+/// Records the end of a response in its span.
+pub(crate) type RecordEnd = fn(&Span, How);
 
 impl CallEnd {
-    /// Of a response that has just arrived.
+    /// Creates the end of a response that has just arrived.
     pub fn new() -> Self {
-        Self { held: [const { None }; 4], more: Vec::new() }
+        Self {
+            entries: [const { Entry::EMPTY }; 3],
+            spans: [const { None }; 2],
+            head: None,
+            more: Vec::new(),
+        }
     }
 
-    pub(crate) fn hold(&mut self, held: Held) {
-        match self.held.iter_mut().find(|place| place.is_none()) {
+    /// Holds an admission until the end.
+    #[inline]
+    pub(crate) fn hold(&mut self, account: Arc<dyn Account>, stamp: Stamp) {
+        let entry = Entry::new(account, stamp);
+        match self.entries.iter_mut().find(|place| place.is_empty()) {
+            Some(place) => *place = entry,
+            None => self.more.push(entry),
+        }
+    }
+
+    /// Holds a span until the end, which `record` then notes in it.
+    pub(crate) fn hold_span(&mut self, span: Span, record: RecordEnd) {
+        let held = HeldSpan { span, record };
+        match self.spans.iter_mut().find(|place| place.is_none()) {
             Some(place) => *place = Some(held),
-            None => self.more.push(held),
+            None => self.hold(Arc::new(held), Stamp::default()),
         }
     }
 
-    /// The response ran to its end, which says `outcome` of the service. `waited` is for how long, since
-    /// its head was there, the caller had been waiting for more of it: how long it left what was there
-    /// lying makes no call slow, and none late.
-    pub fn finish(&mut self, outcome: Outcome, waited: Duration) {
-        self.each(|held| match held {
-            Held::Slot(mut permit) => permit.finish(|_| ()),
-            Held::Call(mut call) => call.finish_at_end(outcome, waited),
-            Held::Span(span, covers) => telemetry::record_end(&span, covers, outcome),
-            Held::Throttle { budget, began, deadline } => {
-                let late = outcome == Outcome::Failure(Fault::TimedOut);
-                if !(late && waited < PATIENCE && was_cut_short(began, deadline)) {
-                    budget.observe(outcome);
-                }
-            }
-        });
+    /// Returns the instant at which the head was there.
+    pub(crate) fn head(&mut self) -> Instant {
+        *self.head.get_or_insert_with(Instant::now)
     }
 
-    /// The response ran into a limit of its own, and not into the deadline of its caller: what it says of the
-    /// service does not depend on how much time that left.
-    pub fn disregard_deadline(&mut self) {
-        for held in self.held.iter_mut().flatten().chain(&mut self.more) {
-            match held {
-                Held::Call(call) => call.disregard_deadline(),
-                Held::Throttle { deadline, .. } => *deadline = None,
-                Held::Slot(_) | Held::Span(..) => {}
-            }
+    /// Completes the call: the response ran to its end, which says `outcome` of the service. `waited`
+    /// is for how long, since the head, the caller had been waiting for more of it. The time in which
+    /// it left unread what was there makes no call slow, and lets none time out.
+    pub fn complete(&mut self, outcome: Outcome, waited: Duration) {
+        self.settle(How::Complete(outcome), waited);
+    }
+
+    /// Makes the deadline of the caller irrelevant for the outcome: the response ran into a limit of
+    /// its own, so what that says of the service does not depend on how much time the caller had left.
+    pub fn ignore_deadline(&mut self) {
+        for entry in self.entries.iter_mut().chain(&mut self.more) {
+            entry.stamp_mut().forget_deadline();
         }
     }
 
-    /// Nobody reads on, of a response whose head was the verdict and that kept nobody waiting.
-    pub fn leave(&mut self) {
-        self.each(|held| match held {
-            Held::Call(mut call) => call.finish_at_end(Outcome::Success, Duration::ZERO),
-            Held::Span(span, _) => telemetry::record_cancelled(&span),
-            Held::Slot(_) | Held::Throttle { .. } => {}
-        });
+    /// Ends the call of a body that was dropped while no read was pending, after a head that was a
+    /// success. The call counts as a success.
+    pub fn dropped_between_reads(&mut self) {
+        self.settle(How::DroppedBetweenReads, Duration::ZERO);
     }
 
-    /// Nobody reads on. `waited` is for how long the caller had been waiting for the rest: what it did
-    /// with what it had is nothing that the service could help.
-    pub fn abandon(&mut self, waited: Duration) {
-        self.each(|held| match held {
-            Held::Call(mut call) => call.abandoned_since(Instant::now().checked_sub(waited)),
-            Held::Span(span, _) => telemetry::record_cancelled(&span),
-            Held::Slot(_) | Held::Throttle { .. } => {}
-        });
+    /// Ends the call of a body that was dropped before its end, when the caller had been waiting for
+    /// `waited` for more of it. Only that time is held against the service: what the caller did with
+    /// the part that it had is nothing the service could help.
+    pub fn dropped_while_reading(&mut self, waited: Duration) {
+        self.settle(How::DroppedWhileReading, waited);
     }
 
-    /// Producing the rest of the response panicked.
+    /// Ends the call as a panic: producing the rest of the response panicked.
     pub fn panicked(&mut self) {
-        self.each(|held| {
-            if let Held::Call(mut call) = held {
-                call.panicked();
-            }
-        });
+        self.settle(How::Panicked, Duration::ZERO);
     }
 
-    fn each(&mut self, mut end: impl FnMut(Held)) {
-        for place in &mut self.held {
-            if let Some(held) = place.take() {
-                end(held);
-            }
+    fn settle(&mut self, how: How, waited: Duration) {
+        let end = End { how, waited, head: self.head };
+        for entry in &mut self.entries {
+            entry.settle(&end);
         }
-        self.more.drain(..).for_each(end);
+        self.more.drain(..).for_each(|mut entry| entry.settle(&end));
+        for span in self.spans.iter_mut().filter_map(Option::take) {
+            span.settle(Stamp::default(), &end);
+        }
+    }
+}
+
+impl Account for HeldSpan {
+    fn settle(&self, _: Stamp, end: &End) {
+        (self.record)(&self.span, end.how);
     }
 }
 
@@ -174,13 +174,13 @@ impl Default for CallEnd {
 
 impl Drop for CallEnd {
     fn drop(&mut self) {
-        self.abandon(Duration::ZERO);
+        self.dropped_while_reading(Duration::ZERO);
     }
 }
 
 impl fmt::Debug for CallEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let held = self.held.iter().flatten().count() + self.more.len();
+        let held = self.entries.iter().filter(|entry| !entry.is_empty()).count() + self.more.len();
         f.debug_struct("CallEnd").field("held", &held).finish()
     }
 }
@@ -192,4 +192,86 @@ where
     M: Completion<T>,
 {
     result.as_mut().ok().and_then(M::end)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        panic::{AssertUnwindSafe, catch_unwind},
+        sync::Mutex,
+    };
+
+    use super::*;
+    use crate::call::lock::lock;
+
+    /// Notes how its admissions ended, or panics.
+    struct Noting {
+        seen: Mutex<Vec<(u64, How)>>,
+        panics_at: u64,
+    }
+
+    impl Account for Noting {
+        fn settle(&self, stamp: Stamp, end: &End) {
+            assert!(stamp.word != self.panics_at, "a waker panics");
+            lock(&self.seen).push((stamp.word, end.how));
+        }
+    }
+
+    /// A response that holds five admissions, of which one panics when it is settled.
+    fn holding_five(panics_at: u64) -> (CallEnd, Arc<Noting>) {
+        let noting = Arc::new(Noting { seen: Mutex::default(), panics_at });
+        let mut end = CallEnd::new();
+        for word in 0..5 {
+            end.hold(Arc::clone(&noting) as _, Stamp::new(word, None));
+        }
+        (end, noting)
+    }
+
+    #[test]
+    fn an_account_that_panics_leaves_none_of_the_others_unsettled() {
+        let ends: [fn(CallEnd); 3] = [
+            |mut end| end.complete(Outcome::Success, Duration::ZERO),
+            |mut end| end.panicked(),
+            |end| drop(end),
+        ];
+        for end_it in ends {
+            for panics_at in 0..5 {
+                let (end, noting) = holding_five(panics_at);
+                assert!(catch_unwind(AssertUnwindSafe(|| end_it(end))).is_err());
+                let mut settled: Vec<u64> =
+                    lock(&noting.seen).iter().map(|(word, _)| *word).collect();
+                settled.sort_unstable();
+                let others: Vec<u64> = (0..5).filter(|word| *word != panics_at).collect();
+                assert_eq!(settled, others);
+            }
+        }
+    }
+
+    #[test]
+    fn accounts_are_settled_once_and_in_order() {
+        let (mut end, noting) = holding_five(u64::MAX);
+        end.complete(Outcome::Success, Duration::ZERO);
+        end.panicked();
+        drop(end);
+        let expected: Vec<_> = (0..5).map(|word| (word, How::Complete(Outcome::Success))).collect();
+        assert_eq!(*lock(&noting.seen), expected);
+    }
+
+    #[cfg(target_pointer_width = "64")]
+    #[test]
+    fn an_entry_takes_six_words() {
+        assert_eq!(size_of::<Stamp>(), 32);
+        assert_eq!(size_of::<Entry>(), 48);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn times_are_kept_to_the_nanosecond() {
+        let began = Instant::now();
+        tokio::time::advance(Duration::from_nanos(1_234_567_891)).await;
+        let mut end = CallEnd::new();
+        let deadline = end.head() + Duration::from_nanos(7);
+        let stamp = Stamp::default().timed(end.head(), Some(began), Some(deadline));
+        let at = End { how: How::Panicked, waited: Duration::ZERO, head: end.head };
+        assert_eq!((stamp.began(&at), stamp.deadline(&at)), (Some(began), Some(deadline)));
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a layer.
 
+pub(crate) mod account;
 pub(crate) mod admission;
 #[cfg(feature = "http")]
 pub(crate) mod ambient;

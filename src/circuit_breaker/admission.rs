@@ -13,9 +13,10 @@ use super::{
 use crate::{
     CarryRejection, Classify, Fault, Outcome, RetryHint,
     call::{
+        account::{self, Account, End, How},
         admission::{Admission, Ledger},
         clock,
-        completion::{Completion, Held, end_of},
+        completion::{Completion, end_of},
         deadline, patience,
     },
     outcome::{hint, judge, service_is_late},
@@ -76,13 +77,6 @@ pub(crate) struct Stamp {
     /// When it began. Read late where only a drop asks for it: an answer that is there at once then
     /// costs no look at the clock.
     began: Option<Instant>,
-    /// The deadline of the caller, once the body of the response has the admission: what is ambient
-    /// there is the attempt's.
-    deadline: Option<Instant>,
-    /// Since when the body has it, where it matters how long that takes.
-    held: Option<Instant>,
-    /// The reader of the body has left, and `began` says since when the service had kept it waiting.
-    reader_left: bool,
 }
 
 /// What a call that ran to its end says of the dependency.
@@ -99,36 +93,39 @@ pub(crate) struct Verdict {
 /// A call that was let through by breaker `B`.
 pub(super) type Admitted<B> = Admission<B>;
 
-/// A call whose response has not ended yet.
-pub(crate) type Call = Admission<Core>;
-
-impl Call {
-    /// The response ran to its end, for which its reader has waited so long.
-    pub(crate) fn finish_at_end(&mut self, outcome: Outcome, waited: Duration) {
-        if let Some(stamp) = self.stamp() {
-            if let (Some(began), Some(held)) = (stamp.began, stamp.held) {
+/// A call whose response went on after its head.
+impl Account for Core {
+    fn settle(&self, held: account::Stamp, end: &End) {
+        let phase = Phase::from_word(held.word);
+        let stamp = Stamp { phase, lease: held.lease, began: held.began(end) };
+        match end.how {
+            How::Complete(outcome) => self.complete(stamp, outcome, held.deadline(end), end),
+            How::DroppedBetweenReads => self.complete(stamp, Outcome::Success, None, end),
+            How::DroppedWhileReading => {
                 // Time in which nobody read is the reader's.
-                stamp.began = began.checked_add(held.elapsed().saturating_sub(waited));
+                let waited_since = Instant::now().checked_sub(end.waited);
+                match held.lease {
+                    Some(lease) => self.abandon_probe(phase, lease, waited_since, false),
+                    None => self.abandoned(Stamp { began: waited_since, ..stamp }, false),
+                }
             }
+            How::Panicked => self.abandoned(stamp, true),
         }
+    }
+}
+
+impl Core {
+    /// Counts a call whose response ran to its end.
+    fn complete(&self, stamp: Stamp, outcome: Outcome, deadline: Option<Instant>, end: &End) {
+        let began = stamp.began.and_then(|began| {
+            // Time in which nobody read is the reader's.
+            let unread = end.since_head().saturating_sub(end.waited);
+            began.checked_add(unread)
+        });
         let late = outcome == Outcome::Failure(Fault::TimedOut);
-        let late_for = self.stamp().and_then(|stamp| stamp.deadline).filter(|_| late);
-        self.finish(|core| Verdict { late_for, ..verdict(core, outcome, || RetryHint::Unstated) });
-    }
-
-    /// The response was late for a limit of its own, whatever deadline its caller has.
-    pub(crate) fn disregard_deadline(&mut self) {
-        if let Some(stamp) = self.stamp() {
-            stamp.deadline = None;
-        }
-    }
-
-    /// The reader leaves, whom the service has kept waiting since `instant`.
-    pub(crate) fn abandoned_since(&mut self, instant: Option<Instant>) {
-        if let Some(stamp) = self.stamp() {
-            stamp.began = instant;
-            stamp.reader_left = true;
-        }
+        let verdict = verdict(self, outcome, || RetryHint::Unstated);
+        let late_for = deadline.filter(|_| late);
+        self.finished(Stamp { began, ..stamp }, Verdict { late_for, ..verdict });
     }
 }
 
@@ -173,8 +170,7 @@ pub(super) fn admitted<B: Breaker>(
 ) -> Admitted<B> {
     let slow_calls = breaker.core().config().slow_calls;
     let began = clock::shared_now().or_else(|| slow_calls.map(|_| Instant::now()));
-    let stamp = Stamp { phase, lease, began, deadline: None, held: None, reader_left: false };
-    Admission::new(Arc::clone(breaker), stamp)
+    Admission::new(Arc::clone(breaker), Stamp { phase, lease, began })
 }
 
 impl<B: Breaker> Admission<B> {
@@ -216,16 +212,18 @@ impl<B: Breaker> Admission<B> {
             if let Some((phase, lease)) = self.probe() {
                 self.ledger().core().probe_is_answering(phase, lease);
             }
-            let (slow_calls, deadline) =
-                (self.ledger().core().config().slow_calls.is_some(), deadline::deadline());
-            if let Some(stamp) = self.stamp().filter(|_| slow_calls || deadline.is_some()) {
-                // How long the response has taken is asked when it ends.
-                let now = Instant::now();
-                stamp.began.get_or_insert(now);
-                stamp.held = Some(now);
-                stamp.deadline = deadline;
+            let deadline = deadline::deadline();
+            let is_timed = deadline.is_some() || self.ledger().core().config().slow_calls.is_some();
+            let account = B::share(self.ledger());
+            if let Some(Stamp { phase, lease, began }) = self.take() {
+                let mut stamp = account::Stamp::new(phase.word(), lease);
+                if is_timed {
+                    // How long the response has taken is asked when it ends.
+                    let head = end.head();
+                    stamp = stamp.timed(head, began.or(Some(head)), deadline);
+                }
+                end.hold(account, stamp);
             }
-            end.hold(Held::Call(self.hand_over(B::share)));
         }
     }
 
@@ -285,8 +283,7 @@ impl<B: Breaker> Ledger for B {
         let core = self.core();
         let config = core.config();
         if let Some(lease) = stamp.lease {
-            let waited_since = stamp.began.filter(|_| stamp.reader_left);
-            core.abandon_probe(stamp.phase, lease, waited_since, panicked);
+            core.abandon_probe(stamp.phase, lease, None, panicked);
             return;
         }
         let now = Instant::now();

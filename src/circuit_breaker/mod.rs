@@ -128,6 +128,7 @@
 //! [`CircuitBreakerHandle::watch`] for the same in the program.
 
 mod admission;
+mod events;
 mod future;
 mod half_open;
 mod handle;
@@ -137,7 +138,7 @@ mod service;
 mod state;
 mod window;
 
-pub(crate) use self::{admission::Call, layer::Facts};
+pub(crate) use self::layer::Facts;
 pub use self::{
     future::ResponseFuture,
     handle::{CircuitBreakerHandle, Snapshot, Watch},

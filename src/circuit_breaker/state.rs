@@ -13,17 +13,15 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
+    events,
     half_open::{LeaseId, Progress, Round},
     layer::Config,
     window::{Buckets, CallWindow, Recorded, Sample, Span, Tick, Totals, nanos},
 };
-use crate::{
-    call::{
-        lock::lock,
-        random::{between, draw},
-        waiters::{Key, Waiters},
-    },
-    telemetry,
+use crate::call::{
+    lock::lock,
+    random::{between, draw},
+    waiters::{Key, Waiters},
 };
 
 /// The state of a circuit breaker.
@@ -83,6 +81,15 @@ const HALF_OPEN: u64 = 3;
 const FORCED_OPEN: u64 = 4;
 
 impl Phase {
+    /// The phase as a word that a response can hold.
+    pub(super) fn word(self) -> u64 {
+        self.0
+    }
+
+    pub(super) fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
     pub(super) fn state(self) -> State {
         match self.0 & 0b111 {
             CLOSED => State::Closed,
@@ -508,11 +515,11 @@ impl Core {
         let name = self.config.name();
         match effects.event {
             Some(Event::Opened { reason, open_for }) => {
-                telemetry::circuit_opened(name, reason, open_for);
+                events::opened(name, reason, open_for);
             }
-            Some(Event::HalfOpen) => telemetry::circuit_half_open(name, self.config.probes),
-            Some(Event::Closed) => telemetry::circuit_closed(name),
-            Some(Event::Disabled) => telemetry::circuit_disabled(name),
+            Some(Event::HalfOpen) => events::half_open(name, self.config.probes),
+            Some(Event::Closed) => events::closed(name),
+            Some(Event::Disabled) => events::disabled(name),
             None => {}
         }
         for waker in effects.wake {

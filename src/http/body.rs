@@ -106,8 +106,8 @@ pin_project! {
             this.inner.set(None);
             match this.waiting_since.map(|since| since.elapsed()) {
                 // All that was asked for was there, and the head was the verdict.
-                None if !*this.awaits_status => end.leave(),
-                waited => end.abandon(waited.unwrap_or_default()),
+                None if !*this.awaits_status => end.dropped_between_reads(),
+                waited => end.dropped_while_reading(waited.unwrap_or_default()),
             }
         }
     }
@@ -195,7 +195,7 @@ impl<B: Body> Body for ResponseBody<B> {
         *this.waited += this.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
         if let Some(reached) = reached {
             if let (Reached::Idle, Some(end)) = (reached, &mut this.end) {
-                end.disregard_deadline();
+                end.ignore_deadline();
             }
             let late = this.limits.late(reached);
             this.inner.set(None);
@@ -235,7 +235,7 @@ const TIMED_OUT: Outcome = Outcome::Failure(Fault::TimedOut);
 /// Ends what ends with the response, the first time.
 fn finish(end: &mut Option<CallEnd>, outcome: Outcome, waited: Duration) {
     if let Some(mut end) = end.take() {
-        end.finish(outcome, waited);
+        end.complete(outcome, waited);
     }
 }
 

@@ -13,22 +13,23 @@ use tokio::time::{Instant, Sleep, sleep};
 use tower_service::Service;
 use tracing::Span;
 
-use super::{Replay, layer::Config, service::Parts};
+use super::{Replay, events, layer::Config, service::Parts};
 use crate::{
     Attempt, CarryRejection, Classify, Fault, Hop, NotReady, Outcome, Rejection, RetryHint,
     backoff::Jitter,
     budget::{Budget, Withdrawal},
     call::{
+        account::Stamp,
         attempt::enter_attempt,
         clock,
-        completion::{AtHead, Completion, Held, end_of},
+        completion::{AtHead, Completion, end_of},
         deadline,
         patience::{PATIENCE, was_cut_short},
         random::{between, draw},
         timer::poll_timer,
     },
     outcome::{hint, judge, service_is_late},
-    telemetry::{self, Covers},
+    telemetry,
 };
 
 pin_project! {
@@ -118,7 +119,7 @@ where
         }
         let attempt = Attempt::FIRST;
         let (sent, replay) = Replayable::split(request, attempt.number(), config, parts.replay());
-        let span = telemetry::attempt_span(config.name(), attempt.number(), Duration::ZERO);
+        let span = events::attempt_span(config.name(), attempt.number(), Duration::ZERO);
         let future = {
             let _attempt = enter_attempt(attempt);
             let _entered = span.enter();
@@ -211,11 +212,15 @@ impl<S, P, C> Parts<S, P, C> {
             if let Some(end) = end_of::<M, _, _>(result) {
                 // It began well: how it went is known when it has ended.
                 if !span.is_disabled() {
-                    end.hold(Held::Span(span.clone(), Covers::Attempt));
+                    end.hold_span(span.clone(), events::record_attempt_end);
                 }
                 if let Some(budget) = self.throttle() {
-                    let (budget, deadline) = (budget.clone(), deadline::deadline());
-                    end.hold(Held::Throttle { budget, began, deadline });
+                    // Without a deadline nothing was cut short.
+                    let stamp = match deadline::deadline() {
+                        None => Stamp::default(),
+                        deadline => Stamp::default().timed(end.head(), began, deadline),
+                    };
+                    end.hold(budget.account(), stamp);
                 }
                 return None;
             }
@@ -337,7 +342,7 @@ impl<Req, E: CarryRejection> Session<Req, E> {
         };
         match decided {
             Ok(pause) => {
-                telemetry::retrying(config.name(), attempt.number(), outcome, pause);
+                events::retrying(config.name(), attempt.number(), outcome, pause);
                 Hop::report_resent();
                 self.pause = pause;
                 // A response goes before the pause: it may hold a connection or a permit.
@@ -356,7 +361,7 @@ impl<Req, E: CarryRejection> Session<Req, E> {
                         what
                     }
                 };
-                telemetry::gave_up(config.name(), attempt.number(), outcome, reason);
+                events::gave_up(config.name(), attempt.number(), outcome, reason);
                 Err(result)
             }
         }
@@ -449,7 +454,7 @@ impl<Req, E: CarryRejection> Session<Req, E> {
         if let Some(outcome) = self.attempt.previous() {
             Hop::report_exhausted();
             let attempts = self.attempt.number() - 1;
-            telemetry::gave_up(config.name(), attempts, outcome, "refused");
+            events::gave_up(config.name(), attempts, outcome, "refused");
         }
         self.kept.take().unwrap_or_else(refusal)
     }
@@ -558,7 +563,7 @@ impl<Req, E> Session<Req, E> {
         if let Some(mut withdrawal) = self.withdrawal.take() {
             withdrawal.finish(|_| ());
         }
-        let span = telemetry::attempt_span(config.name(), number, self.pause);
+        let span = events::attempt_span(config.name(), number, self.pause);
         let _attempt = enter_attempt(self.attempt);
         let future = span.in_scope(|| service.call(sent));
         Step::Calling { future, span, began: began() }

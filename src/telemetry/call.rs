@@ -11,10 +11,13 @@ use tower_layer::Layer;
 use tower_service::Service;
 use tracing::{Span, field::Empty, info_span};
 
-use super::{Covers, field};
+use super::field;
 use crate::{
-    CarryRejection,
-    call::completion::{AtHead, Completion, Held, end_of},
+    CarryRejection, Outcome,
+    call::{
+        account::How,
+        completion::{AtHead, Completion, end_of},
+    },
 };
 
 /// Opens a span for each logical call; the attempts of a retry beneath are its children.
@@ -127,7 +130,7 @@ where
         this.future.set(None);
         if !this.span.is_disabled() {
             if let Some(end) = end_of::<M, _, _>(&mut result) {
-                end.hold(Held::Span(this.span.clone(), Covers::Call));
+                end.hold_span(this.span.clone(), record_end);
                 return Poll::Ready(result);
             }
             // An answer is not judged here: that it is one is all this layer knows.
@@ -147,5 +150,20 @@ where
 impl<F, M> fmt::Debug for CallFuture<F, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CallFuture").field("span", &self.span).finish_non_exhaustive()
+    }
+}
+
+/// Records the end of a response in the span of its call: that it was answered is all that is said of
+/// it.
+fn record_end(span: &Span, how: How) {
+    match how {
+        How::Complete(outcome @ Outcome::Failure(_)) => {
+            span.record(field::OUTCOME, "error").record(field::ERROR_TYPE, outcome.as_str());
+        }
+        How::Complete(_) => {
+            span.record(field::OUTCOME, "answered");
+        }
+        How::DroppedBetweenReads | How::DroppedWhileReading => super::record_cancelled(span),
+        How::Panicked => {}
     }
 }

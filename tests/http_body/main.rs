@@ -13,6 +13,7 @@ mod readers;
 mod script;
 mod server;
 mod spans;
+mod wakers;
 
 use std::{
     convert::Infallible,

@@ -1,0 +1,61 @@
+//! The events of a retry, and the span of an attempt.
+
+use std::time::Duration;
+
+use tracing::{Span, info_span, warn};
+
+use crate::{
+    Outcome,
+    call::account::How,
+    telemetry::{TARGET, field, millis, record_cancelled, record_outcome},
+};
+
+pub(super) fn retrying(name: &str, attempt: u32, outcome: Outcome, delay: Duration) {
+    warn!(
+        target: TARGET,
+        {
+            { field::LAYER } = name,
+            { field::ATTEMPT } = attempt,
+            { field::OUTCOME } = outcome.as_str(),
+            { field::DELAY_MS } = millis(delay),
+        },
+        "call is retried"
+    );
+}
+
+pub(super) fn gave_up(name: &str, attempts: u32, outcome: Outcome, reason: &'static str) {
+    warn!(
+        target: TARGET,
+        {
+            { field::LAYER } = name,
+            { field::ATTEMPT } = attempts,
+            { field::OUTCOME } = outcome.as_str(),
+            { field::REASON } = reason,
+        },
+        "retrying was given up"
+    );
+}
+
+/// Opens the span of one attempt.
+#[inline]
+pub(super) fn attempt_span(name: &str, attempt: u32, delay: Duration) -> Span {
+    info_span!(
+        target: TARGET,
+        "attempt",
+        { field::LAYER } = name,
+        { field::ATTEMPT } = attempt,
+        { field::DELAY_MS } = millis(delay),
+        { field::OUTCOME } = tracing::field::Empty,
+        { field::ERROR_TYPE } = tracing::field::Empty,
+        { field::RESEND_COUNT } = tracing::field::Empty,
+    )
+}
+
+/// Records the end of a response in the span of its attempt.
+pub(super) fn record_attempt_end(span: &Span, how: How) {
+    match how {
+        How::Complete(outcome) => record_outcome(span, outcome, || None),
+        How::DroppedBetweenReads | How::DroppedWhileReading => record_cancelled(span),
+        How::Panicked => {}
+    }
+}
