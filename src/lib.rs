@@ -71,6 +71,7 @@ mod error;
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http;
 pub mod idempotency;
+mod keyed;
 mod outcome;
 pub mod retry;
 pub mod stack;
@@ -78,6 +79,7 @@ pub mod telemetry;
 #[cfg(feature = "test-util")]
 pub mod testing;
 pub mod timeout;
+mod window;
 
 pub use self::{
     call::{

@@ -230,9 +230,9 @@ impl Account for Bucket {
 }
 
 /// A token that was taken out for one retry.
-pub(crate) type Withdrawal = Admission<Bucket>;
+pub(crate) type Withdrawal = Admission<Arc<Bucket>>;
 
-impl Ledger for Bucket {
+impl Ledger for Arc<Bucket> {
     type Stamp = ();
     type Verdict = ();
 

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A slot that is held; it comes back when this is finished or dropped.
-pub(crate) type Permit = Admission<Slots>;
+pub(crate) type Permit = Admission<Arc<Slots>>;
 
 /// The slots of one bulkhead.
 ///
@@ -189,7 +189,7 @@ impl Account for Slots {
     }
 }
 
-impl Ledger for Slots {
+impl Ledger for Arc<Slots> {
     type Stamp = ();
     type Verdict = ();
 

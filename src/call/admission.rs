@@ -1,9 +1,9 @@
 //! The guard behind every admission: whatever a layer lets through is accounted for once, however
 //! it ends.
 
-use std::{mem, sync::Arc};
+use std::mem;
 
-/// Keeps account of the calls that it admits.
+/// Keeps account of the calls that it admits. As a rule it is a handle to what its clones share.
 pub(crate) trait Ledger {
     /// What tells one admission from another: the generation that admitted it, and what else the
     /// ledger needs to know at its end.
@@ -20,7 +20,7 @@ pub(crate) trait Ledger {
 
 /// One admitted call. Dropped unfinished, it is reported as abandoned.
 pub(crate) struct Admission<L: Ledger> {
-    ledger: Arc<L>,
+    ledger: L,
     status: Status<L::Stamp>,
 }
 
@@ -32,18 +32,18 @@ enum Status<S> {
 
 impl<L: Ledger> Admission<L> {
     #[inline]
-    pub(crate) fn new(ledger: Arc<L>, stamp: L::Stamp) -> Self {
+    pub(crate) fn new(ledger: L, stamp: L::Stamp) -> Self {
         Self { ledger, status: Status::Open(stamp) }
     }
 
     /// No admission: there is nothing to account for.
     #[inline]
-    pub(crate) fn refused(ledger: Arc<L>) -> Self {
+    pub(crate) fn refused(ledger: L) -> Self {
         Self { ledger, status: Status::Settled }
     }
 
     #[inline]
-    pub(crate) fn ledger(&self) -> &Arc<L> {
+    pub(crate) fn ledger(&self) -> &L {
         &self.ledger
     }
 

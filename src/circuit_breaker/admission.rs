@@ -4,68 +4,32 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{
-    half_open::LeaseId,
-    layer::Shared,
-    state::{Core, Decision, Phase, Refusal},
-    window::Sample,
-};
+use super::{breaker::Breaker, half_open::LeaseId, phase::Phase, window::Sample};
 use crate::{
     CarryRejection, Classify, Fault, Outcome, RetryHint,
     call::{
         account::{self, Account, End, How},
         admission::{Admission, Ledger},
         clock,
-        completion::{Completion, end_of},
+        completion::{CallEnd, Completion, end_of},
         deadline, patience,
     },
     outcome::{hint, judge, service_is_late},
 };
 
-/// What an admission belongs to: a breaker, alone or with its classifier.
-pub trait Breaker {
-    /// The breaker itself.
-    fn core(&self) -> &Core;
-
-    /// The breaker, to be held for longer than its classifier.
-    fn share(this: &Arc<Self>) -> Arc<Core>;
-}
-
-impl Breaker for Core {
-    fn core(&self) -> &Core {
-        self
-    }
-
-    fn share(this: &Arc<Self>) -> Arc<Core> {
-        Arc::clone(this)
-    }
-}
-
-/// Where the classifier of a call is found.
-pub trait Judge<B> {
-    /// Who judges the result.
+/// A handle to a breaker and to the classifier of its results.
+pub(crate) trait Handle {
+    /// The type of the classifier.
     type Classifier;
 
-    /// The classifier, which lives in the breaker or here.
-    fn classifier<'a>(&'a self, breaker: &'a B) -> &'a Self::Classifier;
-}
+    /// Returns the breaker.
+    fn breaker(&self) -> &Breaker;
 
-/// Beside the breaker's state: a call then shares both by one reference count.
-impl<C> Judge<Shared<C>> for () {
-    type Classifier = C;
+    /// Returns the classifier.
+    fn classifier(&self) -> &Self::Classifier;
 
-    fn classifier<'a>(&'a self, breaker: &'a Shared<C>) -> &'a C {
-        breaker.classifier()
-    }
-}
-
-/// Apart from it, where one classifier serves the breakers of all keys.
-impl<C> Judge<Core> for Arc<C> {
-    type Classifier = C;
-
-    fn classifier<'a>(&'a self, _: &'a Core) -> &'a C {
-        self
-    }
+    /// Returns the breaker as the account of a response, which may outlive the classifier.
+    fn account(&self) -> Arc<dyn Account>;
 }
 
 /// What identifies a call that was let through.
@@ -90,11 +54,8 @@ pub(crate) struct Verdict {
     late_for: Option<Instant>,
 }
 
-/// A call that was let through by breaker `B`.
-pub(super) type Admitted<B> = Admission<B>;
-
 /// A call whose response went on after its head.
-impl Account for Core {
+impl Account for Breaker {
     fn settle(&self, held: account::Stamp, end: &End) {
         let phase = Phase::from_word(held.word);
         let stamp = Stamp { phase, lease: held.lease, began: held.began(end) };
@@ -114,7 +75,7 @@ impl Account for Core {
     }
 }
 
-impl Core {
+impl Breaker {
     /// Counts a call whose response ran to its end.
     fn complete(&self, stamp: Stamp, outcome: Outcome, deadline: Option<Instant>, end: &End) {
         let began = stamp.began.and_then(|began| {
@@ -129,7 +90,7 @@ impl Core {
     }
 }
 
-fn verdict(core: &Core, outcome: Outcome, hint: impl FnOnce() -> RetryHint) -> Verdict {
+fn verdict(breaker: &Breaker, outcome: Outcome, hint: impl FnOnce() -> RetryHint) -> Verdict {
     let (failed, hint) = match outcome {
         Outcome::Success => (Some(false), None),
         // What would fail anywhere, and what says nothing, neither trips nor heals.
@@ -138,7 +99,7 @@ fn verdict(core: &Core, outcome: Outcome, hint: impl FnOnce() -> RetryHint) -> V
         }
         Outcome::Failure(fault) => (Some(true), asked_for(fault, hint())),
     };
-    let ended = core.config().slow_calls.map(|_| Instant::now());
+    let ended = breaker.config().slow_calls.map(|_| Instant::now());
     Verdict { failed, hint, ended, late_for: None }
 }
 
@@ -147,84 +108,70 @@ fn late_for<Res, E: CarryRejection>(outcome: Outcome, result: Result<&Res, &E>) 
     if service_is_late(outcome, result) { deadline::deadline() } else { None }
 }
 
-/// Puts a decision to let a call through into a guard; `Err` is the refusal.
+/// Opens the admission of a call that was let through.
 #[inline]
-pub(super) fn guard<B: Breaker>(
-    breaker: &Arc<B>,
-    decision: Decision,
-) -> Result<Admitted<B>, Refusal> {
-    let (phase, lease) = match decision {
-        Decision::Admitted { phase } => (phase, None),
-        Decision::Probe { phase, lease } => (phase, Some(lease)),
-        Decision::Refused(refusal) => return Err(refusal),
-    };
-    Ok(admitted(breaker, phase, lease))
-}
-
-/// The guard of a call that was let through.
-#[inline]
-pub(super) fn admitted<B: Breaker>(
-    breaker: &Arc<B>,
-    phase: Phase,
-    lease: Option<LeaseId>,
-) -> Admitted<B> {
-    let slow_calls = breaker.core().config().slow_calls;
+pub(super) fn admitted<H: Handle>(handle: H, phase: Phase, lease: Option<LeaseId>) -> Admission<H> {
+    let slow_calls = handle.breaker().config().slow_calls;
     let began = clock::shared_now().or_else(|| slow_calls.map(|_| Instant::now()));
-    Admission::new(Arc::clone(breaker), Stamp { phase, lease, began })
+    Admission::new(handle, Stamp { phase, lease, began })
 }
 
-impl<B: Breaker> Admission<B> {
-    /// Judges the result and counts it.
+impl<H: Handle> Admission<H> {
+    /// Classifies the result and counts it.
     #[inline]
-    pub(super) fn settle<J, Res, E>(&mut self, judging: &J, result: Result<&Res, &E>)
+    pub(super) fn settle<Res, E>(&mut self, result: Result<&Res, &E>)
     where
-        J: Judge<B, Classifier: Classify<Res, E>>,
+        H::Classifier: Classify<Res, E>,
         E: CarryRejection,
     {
-        self.finish(|breaker| {
-            let classifier = judging.classifier(breaker);
+        self.finish(|handle| {
+            let classifier = handle.classifier();
             let outcome = judge(classifier, result);
             let late_for = late_for(outcome, result);
-            Verdict { late_for, ..verdict(breaker.core(), outcome, || hint(classifier, result)) }
+            let verdict = verdict(handle.breaker(), outcome, || hint(classifier, result));
+            Verdict { late_for, ..verdict }
         });
     }
 
     /// The same, unless all that is known so far is that the response began well: then the body has
     /// the admission, and it is counted when that has ended.
     #[inline]
-    pub(super) fn settle_or_hold<M, J, Res, E>(&mut self, judging: &J, result: &mut Result<Res, E>)
+    pub(super) fn settle_or_hold<M, Res, E>(&mut self, result: &mut Result<Res, E>)
     where
         M: Completion<Res>,
-        J: Judge<B, Classifier: Classify<Res, E>>,
+        H::Classifier: Classify<Res, E>,
         E: CarryRejection,
     {
-        self.finish_if(|breaker| {
-            let classifier = judging.classifier(breaker);
+        self.finish_if(|handle| {
+            let classifier = handle.classifier();
             let outcome = judge(classifier, result.as_ref());
             if outcome == Outcome::Success && end_of::<M, _, _>(result).is_some() {
                 return None;
             }
             let late_for = late_for(outcome, result.as_ref());
-            let verdict = verdict(breaker.core(), outcome, || hint(classifier, result.as_ref()));
+            let verdict = verdict(handle.breaker(), outcome, || hint(classifier, result.as_ref()));
             Some(Verdict { late_for, ..verdict })
         });
         if let (true, Some(end)) = (self.stamp().is_some(), end_of::<M, _, _>(result)) {
-            if let Some((phase, lease)) = self.probe() {
-                self.ledger().core().probe_is_answering(phase, lease);
-            }
-            let deadline = deadline::deadline();
-            let is_timed = deadline.is_some() || self.ledger().core().config().slow_calls.is_some();
-            let account = B::share(self.ledger());
-            if let Some(Stamp { phase, lease, began }) = self.take() {
-                let mut stamp = account::Stamp::new(phase.word(), lease);
-                if is_timed {
-                    // How long the response has taken is asked when it ends.
-                    let head = end.head();
-                    stamp = stamp.timed(head, began.or(Some(head)), deadline);
-                }
-                end.hold(account, stamp);
-            }
+            self.hold(end);
         }
+    }
+
+    /// Leaves the admission to the body of the response.
+    fn hold(&mut self, end: &mut CallEnd) {
+        let Some(Stamp { phase, lease, began }) = self.take() else { return };
+        let breaker = self.ledger().breaker();
+        if let Some(lease) = lease {
+            breaker.probe_is_answering(phase, lease);
+        }
+        let mut stamp = account::Stamp::new(phase.word(), lease);
+        let deadline = deadline::deadline();
+        if deadline.is_some() || breaker.config().slow_calls.is_some() {
+            // How long the response has taken is asked when it ends.
+            let head = end.head();
+            stamp = stamp.timed(head, began.or(Some(head)), deadline);
+        }
+        end.hold(self.ledger().account(), stamp);
     }
 
     /// The call has to wait: from now on it matters how long.
@@ -250,17 +197,13 @@ fn asked_for(fault: Fault, hint: RetryHint) -> Option<Duration> {
     }
 }
 
-impl<B: Breaker> Ledger for B {
-    type Stamp = Stamp;
-    type Verdict = Verdict;
-
+impl Breaker {
     #[inline]
     fn finished(&self, stamp: Stamp, verdict: Verdict) {
         if verdict.late_for.is_some() && patience::was_cut_short(stamp.began, verdict.late_for) {
             return self.abandoned(stamp, false);
         }
-        let core = self.core();
-        let slow = match (core.config().slow_calls, stamp.began, verdict.ended) {
+        let slow = match (self.config().slow_calls, stamp.began, verdict.ended) {
             (Some(slow), Some(began), Some(ended)) => {
                 ended.saturating_duration_since(began) >= slow.longer_than
             }
@@ -270,27 +213,40 @@ impl<B: Breaker> Ledger for B {
             (None, None) => {}
             (None, Some(failed)) => {
                 let sample = Sample { failed, slow };
-                core.record(stamp.phase, sample, verdict.hint, verdict.ended);
+                self.record(stamp.phase, sample, verdict.hint, verdict.ended);
             }
             (Some(lease), failed) => {
                 let passed = failed.map(|failed| !failed && !slow);
-                core.settle_probe(stamp.phase, lease, passed, verdict.hint);
+                self.settle_probe(stamp.phase, lease, passed, verdict.hint);
             }
         }
     }
 
     fn abandoned(&self, stamp: Stamp, panicked: bool) {
-        let core = self.core();
-        let config = core.config();
         if let Some(lease) = stamp.lease {
-            core.abandon_probe(stamp.phase, lease, None, panicked);
+            self.abandon_probe(stamp.phase, lease, None, panicked);
             return;
         }
+        let config = self.config();
         let now = Instant::now();
         let ran = stamp.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
         if panicked || ran >= config.abandoned_after {
             let slow = config.slow_calls.is_some_and(|slow| ran >= slow.longer_than);
-            core.record(stamp.phase, Sample { failed: true, slow }, None, Some(now));
+            self.record(stamp.phase, Sample { failed: true, slow }, None, Some(now));
         }
+    }
+}
+
+impl<H: Handle> Ledger for H {
+    type Stamp = Stamp;
+    type Verdict = Verdict;
+
+    #[inline]
+    fn finished(&self, stamp: Stamp, verdict: Verdict) {
+        self.breaker().finished(stamp, verdict);
+    }
+
+    fn abandoned(&self, stamp: Stamp, panicked: bool) {
+        self.breaker().abandoned(stamp, panicked);
     }
 }

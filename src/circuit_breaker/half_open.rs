@@ -4,7 +4,7 @@ use std::{num::NonZeroU64, time::Duration};
 
 use tokio::time::Instant;
 
-use super::layer::Config;
+use super::config::Config;
 
 /// What tells one lease from all others of a breaker.
 pub(super) type LeaseId = NonZeroU64;

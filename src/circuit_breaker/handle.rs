@@ -1,8 +1,8 @@
 use std::{fmt, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use super::{
-    State, TripReason,
-    state::{Core, Phase},
+    breaker::Breaker,
+    phase::{Phase, State, TripReason},
 };
 use crate::call::waiters::Key;
 
@@ -12,24 +12,24 @@ use crate::call::waiters::Key;
 /// is under way goes on; its results are not counted any more.
 #[derive(Clone)]
 pub struct CircuitBreakerHandle {
-    core: Arc<Core>,
+    breaker: Arc<Breaker>,
 }
 
 impl CircuitBreakerHandle {
-    pub(super) fn new(core: Arc<Core>) -> Self {
-        Self { core }
+    pub(super) fn new(breaker: Arc<Breaker>) -> Self {
+        Self { breaker }
     }
 
     /// The state. An open breaker whose time is over is open until somebody asks to be let through.
     pub fn state(&self) -> State {
-        self.core.phase().state()
+        self.breaker.phase().state()
     }
 
     /// What the breaker knows, computed now.
     pub fn snapshot(&self) -> Snapshot {
-        let core = &self.core;
-        let totals = core.totals();
-        let (opened, closed, probes) = core.counters();
+        let breaker = &self.breaker;
+        let totals = breaker.totals();
+        let (opened, closed, probes) = breaker.counters();
         Snapshot {
             state: self.state(),
             calls: totals.calls,
@@ -38,44 +38,44 @@ impl CircuitBreakerHandle {
             opened,
             closed,
             probes,
-            retry_after: core.open_time_left(),
-            last_trip: core.last_trip(),
+            retry_after: breaker.open_time_left(),
+            last_trip: breaker.last_trip(),
         }
     }
 
     /// Refuses every call until [`force_closed`](Self::force_closed) or [`reset`](Self::reset): to
     /// drain a dependency by hand.
     pub fn force_open(&self) {
-        self.core.force(State::ForcedOpen, false);
+        self.breaker.force(State::ForcedOpen, false);
     }
 
     /// Closes the breaker now, with an empty window, and lets it go on by itself. Nothing happens if it
     /// is closed.
     pub fn force_closed(&self) {
-        self.core.force(State::Closed, false);
+        self.breaker.force(State::Closed, false);
     }
 
     /// Closes the breaker as if it were new: earlier trips do not lengthen the next open time.
     pub fn reset(&self) {
-        self.core.force(State::Closed, true);
+        self.breaker.force(State::Closed, true);
     }
 
     /// Lets every call through and counts none, until [`force_closed`](Self::force_closed),
     /// [`reset`](Self::reset) or [`force_open`](Self::force_open).
     pub fn disable(&self) {
-        self.core.force(State::Disabled, false);
+        self.breaker.force(State::Disabled, false);
     }
 
     /// A watch of the breaker's changes, from now on.
     pub fn watch(&self) -> Watch {
-        let seen = self.core.phase();
-        Watch { core: Arc::clone(&self.core), seen, place: None }
+        let seen = self.breaker.phase();
+        Watch { breaker: Arc::clone(&self.breaker), seen, place: None }
     }
 }
 
 impl fmt::Debug for CircuitBreakerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("CircuitBreakerHandle").field(&self.core).finish()
+        f.debug_tuple("CircuitBreakerHandle").field(&self.breaker).finish()
     }
 }
 
@@ -145,7 +145,7 @@ impl Snapshot {
 ///
 /// It always tells the latest state. Of several changes while nobody asked only the last is seen.
 pub struct Watch {
-    core: Arc<Core>,
+    breaker: Arc<Breaker>,
     seen: Phase,
     place: Option<Key>,
 }
@@ -153,7 +153,7 @@ pub struct Watch {
 impl Watch {
     /// The state now.
     pub fn current(&self) -> State {
-        self.core.phase().state()
+        self.breaker.phase().state()
     }
 
     /// Waits for a change since the last one that was seen here, and returns the state it led to.
@@ -162,9 +162,9 @@ impl Watch {
     pub async fn changed(&mut self) -> State {
         poll_fn(|cx| {
             // On the list first, then looked at: a change in between is not missed.
-            let core = &self.core;
-            self.place = Some(core.watch(self.place, cx.waker().clone()));
-            let phase = core.phase();
+            let breaker = &self.breaker;
+            self.place = Some(breaker.watch(self.place, cx.waker().clone()));
+            let phase = breaker.phase();
             if phase == self.seen {
                 return Poll::Pending;
             }
@@ -177,7 +177,7 @@ impl Watch {
 
     fn leave(&mut self) {
         if let Some(place) = self.place.take() {
-            self.core.stop_watching(place);
+            self.breaker.stop_watching(place);
         }
     }
 }

@@ -3,165 +3,45 @@
 use std::{
     any::type_name,
     borrow::Borrow,
-    collections::{HashMap, hash_map::RandomState},
     fmt,
-    hash::{BuildHasher, Hash},
+    hash::Hash,
     marker::PhantomData,
-    mem,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    CircuitBreakerHandle, ResponseFuture,
-    admission::guard,
-    layer::{Config, Facts, Settings},
-    state::Core,
-    window::nanos,
+    CircuitBreakerHandle, KeyedResponseFuture,
+    admission::admitted,
+    breaker::Breaker,
+    config::{Config, Facts, Settings},
+    shared::OfKey,
 };
 use crate::{
     CarryRejection, Classify, ConfigError,
     call::{
-        clock,
         completion::{AtHead, Completion},
-        lock::lock,
         oneshot::Oneshot,
     },
+    keyed::{Kept, Keys},
     outcome::choice::{Choice, Inherited},
 };
 
-/// Breakers by key, no more than a bound, and none that nobody has used for long.
-///
-/// Each shard keeps two maps. A key is used from the young one; once that holds half of what the
-/// shard may, or the idle time has gone by, it becomes the old one, and what was in the old one and
-/// not used since is forgotten. So a key costs no link and no time of its own, and nothing is ever
-/// searched.
-struct Keys<K> {
+/// A breaker that an operator holds open, or has taken out, is never forgotten.
+impl Kept for Breaker {
+    fn is_pinned(&self) -> bool {
+        self.is_held()
+    }
+}
+
+/// The breakers of all keys.
+struct Breakers<K> {
     config: Arc<Config>,
-    shards: Box<[Mutex<Shard<K>>]>,
-    hasher: RandomState,
-    most_young: usize,
-    /// Nanoseconds.
-    idle: u64,
-    /// When all shards were last turned for idleness, in nanoseconds from the origin.
-    turned: AtomicU64,
-}
-
-type Map<K> = HashMap<K, Arc<Core>>;
-
-struct Shard<K> {
-    young: Map<K>,
-    old: Map<K>,
-}
-
-impl<K: Hash + Eq> Shard<K> {
-    /// What is forgotten, for the caller to drop after the lock. What an operator has switched by hand
-    /// is not: else whoever sends enough other keys could undo it.
-    fn turn(&mut self) -> Map<K> {
-        let forgotten = mem::replace(&mut self.old, mem::take(&mut self.young));
-        if !forgotten.values().any(|core| core.is_held()) {
-            return forgotten;
-        }
-        let (held, forgotten): (Map<K>, Map<K>) =
-            forgotten.into_iter().partition(|(_, core)| core.is_held());
-        self.old.extend(held);
-        forgotten
-    }
-}
-
-impl<K: Hash + Eq> Keys<K> {
-    fn new(config: Arc<Config>, max_keys: usize, idle: Duration) -> Self {
-        // So many shards that they are seldom contended, but no more than there are keys.
-        let shards = if max_keys >= 1_024 { 16 } else { 1 };
-        let shard = || Shard { young: HashMap::new(), old: HashMap::new() };
-        Self {
-            config,
-            shards: (0..shards).map(|_| Mutex::new(shard())).collect(),
-            hasher: RandomState::new(),
-            most_young: (max_keys / shards / 2).max(1),
-            idle: nanos(idle),
-            turned: AtomicU64::new(0),
-        }
-    }
-
-    fn shard<Q>(&self, key: &Q) -> &Mutex<Shard<K>>
-    where
-        Q: Hash + ?Sized,
-    {
-        let hash = self.hasher.hash_one(key) as usize;
-        &self.shards[hash % self.shards.len()]
-    }
-
-    /// The breaker of a key, made if there is none.
-    fn entry(&self, key: K) -> Arc<Core> {
-        self.forget_idle(clock::now());
-        let mut shard = lock(self.shard(&key));
-        if let Some(core) = shard.young.get(&key) {
-            return Arc::clone(core);
-        }
-        let full = shard.young.len() >= self.most_young;
-        if full {
-            // Only a new key turns the maps: a known one would turn itself out.
-            if let Some(core) = shard.old.get(&key) {
-                return Arc::clone(core);
-            }
-        }
-        let forgotten = full.then(|| shard.turn());
-        let core = match shard.old.remove(&key) {
-            Some(core) => core,
-            None => Arc::new(Core::new(Arc::clone(&self.config))),
-        };
-        shard.young.insert(key, Arc::clone(&core));
-        drop(shard);
-        drop(forgotten);
-        core
-    }
-
-    /// Turns all shards when the idle time has gone by: one caller does so, for all.
-    fn forget_idle(&self, now: Instant) {
-        let now = nanos(now.saturating_duration_since(self.config.origin));
-        let turned = self.turned.load(Ordering::Relaxed);
-        let idle = now.saturating_sub(turned);
-        if idle < self.idle {
-            return;
-        }
-        if self.turned.compare_exchange(turned, now, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-            return;
-        }
-        // Nobody came for so long that also what is young is old.
-        let turns = if idle / 2 >= self.idle { 2 } else { 1 };
-        for shard in &self.shards {
-            for _ in 0..turns {
-                let forgotten = lock(shard).turn();
-                drop(forgotten);
-            }
-        }
-    }
-
-    fn get<Q>(&self, key: &Q) -> Option<Arc<Core>>
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
-        let shard = lock(self.shard(key));
-        shard.young.get(key).or_else(|| shard.old.get(key)).cloned()
-    }
-
-    fn len(&self) -> usize {
-        let len = |shard: &Mutex<Shard<K>>| {
-            let shard = lock(shard);
-            shard.young.len() + shard.old.len()
-        };
-        self.shards.iter().map(len).sum()
-    }
+    keys: Keys<K, Breaker>,
 }
 
 /// Settings of a [`KeyedCircuitBreakerLayer`]: those of each breaker, and how many there may be.
@@ -228,7 +108,10 @@ impl<K, F, C> KeyedBuilder<K, F, C> {
             return Err(ConfigError::new("idle", self.idle, rule));
         }
         Ok(KeyedCircuitBreakerLayer {
-            keys: Arc::new(Keys::new(config, self.max_keys, self.idle)),
+            breakers: Arc::new(Breakers {
+                keys: Keys::new(self.max_keys, self.idle, config.origin),
+                config,
+            }),
             key: Arc::new(self.key),
             classifier: Arc::new(self.classifier),
         })
@@ -250,7 +133,7 @@ impl<K, F, C> fmt::Debug for KeyedBuilder<K, F, C> {
 ///
 /// The layer *is* the breakers: clones of it, and all services that it makes, share them.
 pub struct KeyedCircuitBreakerLayer<K, F, C = Inherited> {
-    keys: Arc<Keys<K>>,
+    breakers: Arc<Breakers<K>>,
     key: Arc<F>,
     classifier: Arc<C>,
 }
@@ -263,12 +146,12 @@ impl<K: Hash + Eq, F, C> KeyedCircuitBreakerLayer<K, F, C> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        self.keys.get(key).map(CircuitBreakerHandle::new)
+        self.breakers.keys.get(key).map(CircuitBreakerHandle::new)
     }
 
     /// How many keys have a breaker now.
     pub fn keys(&self) -> usize {
-        self.keys.len()
+        self.breakers.keys.len()
     }
 }
 
@@ -279,7 +162,7 @@ impl<K, F, C> KeyedCircuitBreakerLayer<K, F, C> {
     }
 
     pub(crate) fn facts(&self) -> Facts {
-        Facts { keyed: true, ..self.keys.config.facts() }
+        Facts { keyed: true, ..self.breakers.config.facts() }
     }
 
     /// The same breakers, with the stack's classifier where they have none of their own.
@@ -291,7 +174,7 @@ impl<K, F, C> KeyedCircuitBreakerLayer<K, F, C> {
         C: Choice<Stacked>,
     {
         KeyedCircuitBreakerLayer {
-            keys: Arc::clone(&self.keys),
+            breakers: Arc::clone(&self.breakers),
             key: Arc::clone(&self.key),
             classifier: C::choose(&self.classifier, stacked),
         }
@@ -301,7 +184,7 @@ impl<K, F, C> KeyedCircuitBreakerLayer<K, F, C> {
 impl<K, F, C> Clone for KeyedCircuitBreakerLayer<K, F, C> {
     fn clone(&self) -> Self {
         Self {
-            keys: Arc::clone(&self.keys),
+            breakers: Arc::clone(&self.breakers),
             key: Arc::clone(&self.key),
             classifier: Arc::clone(&self.classifier),
         }
@@ -311,7 +194,7 @@ impl<K, F, C> Clone for KeyedCircuitBreakerLayer<K, F, C> {
 impl<K, F, C> fmt::Debug for KeyedCircuitBreakerLayer<K, F, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedCircuitBreakerLayer")
-            .field("name", &self.keys.config.name())
+            .field("name", &self.breakers.config.name())
             .field("key", &format_args!("{}", type_name::<F>()))
             .finish_non_exhaustive()
     }
@@ -354,7 +237,7 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = ResponseFuture<Oneshot<S, Req>, Core, Arc<C>, M>;
+    type Future = KeyedResponseFuture<S, Req, C, M>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
@@ -362,14 +245,17 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let key = (self.layer.key)(&request);
-        let core = self.layer.keys.entry(key);
-        let classifier = Arc::clone(&self.layer.classifier);
-        match guard(&core, core.begin(core.admit())) {
-            Ok(admission) => {
+        let Breakers { config, keys } = &*self.layer.breakers;
+        let breaker = keys.entry(key, || Breaker::new(Arc::clone(config)));
+        let decision = breaker.begin(breaker.admit());
+        let of_key = OfKey { breaker, classifier: Arc::clone(&self.layer.classifier) };
+        match decision.admission() {
+            Ok((phase, lease)) => {
+                let admission = admitted(of_key, phase, lease);
                 let call = Oneshot::waiting(self.inner.clone(), request);
-                ResponseFuture::called(call, admission, classifier)
+                KeyedResponseFuture::called(call, admission)
             }
-            Err(refusal) => ResponseFuture::refused(core, refusal, classifier),
+            Err(rejected) => KeyedResponseFuture::rejected(of_key, rejected),
         }
     }
 }

@@ -128,24 +128,32 @@
 //! [`CircuitBreakerHandle::watch`] for the same in the program.
 
 mod admission;
+mod breaker;
+mod change;
+mod cold;
+mod config;
+mod effects;
 mod events;
 mod future;
 mod half_open;
 mod handle;
 mod keyed;
 mod layer;
+mod observe;
+mod phase;
 mod service;
-mod state;
+mod shared;
+mod waiting;
 mod window;
 
-pub(crate) use self::layer::Facts;
+pub(crate) use self::config::Facts;
 pub use self::{
-    future::ResponseFuture,
+    future::{KeyedResponseFuture, ResponseFuture},
     handle::{CircuitBreakerHandle, Snapshot, Watch},
     keyed::{KeyedBuilder, KeyedCircuitBreaker, KeyedCircuitBreakerLayer},
     layer::{CircuitBreakerBuilder, CircuitBreakerLayer},
+    phase::{State, TripReason},
     service::CircuitBreaker,
-    state::{State, TripReason},
 };
 
 #[cfg(test)]

@@ -3,25 +3,26 @@ use std::{
     fmt,
     marker::PhantomData,
     mem,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use tokio::time::{Instant, Sleep, sleep_until};
 use tower_service::Service;
 
 use super::{
     ResponseFuture,
-    admission::{Admitted, Breaker, admitted, guard},
-    layer::Shared,
-    state::{Core, Decision, Phase, Refusal},
+    admission::admitted,
+    breaker::{Breaker, Decision, Rejected},
+    half_open::LeaseId,
+    phase::Phase,
+    shared::Shared,
+    waiting::Waiting,
 };
 use crate::{
     CarryRejection, Classify,
     call::{
+        admission::Admission,
         completion::{AtHead, Completion},
-        waiters::Key,
     },
 };
 
@@ -43,21 +44,21 @@ enum Readiness<C> {
     /// A breaker that pends is asked each time, and this is when it last let a call through: apart
     /// from `admitted`, so that a breaker which rejects does not have to ask what kind it is.
     AskedAnew(Option<Phase>),
-    Probe(Admitted<Shared<C>>),
-    Refused(Refusal),
+    Probe(Admission<Arc<Shared<C>>>),
+    Rejected(Rejected),
     /// Not ready until the breaker lets something through.
     Pending(Waiting<C>),
 }
 
 impl<C> Readiness<C> {
-    fn fresh(core: &Core) -> Self {
-        if core.config().pend { Self::AskedAnew(None) } else { Self::Undecided }
+    fn fresh(breaker: &Breaker) -> Self {
+        if breaker.config().pend { Self::AskedAnew(None) } else { Self::Undecided }
     }
 }
 
 impl<S, C, M> CircuitBreaker<S, C, M> {
     pub(super) fn new(inner: S, shared: Arc<Shared<C>>) -> Self {
-        let readiness = Readiness::fresh(shared.core());
+        let readiness = Readiness::fresh(&shared.breaker);
         Self { inner, shared, admitted: None, readiness, completion: PhantomData }
     }
 }
@@ -80,13 +81,13 @@ where
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future, Shared<C>, (), M>;
+    type Future = ResponseFuture<S::Future, C, M>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         if self.admitted.is_none() {
             match self.readiness {
-                Readiness::Undecided => self.admitted = self.shared.core().admit_closed(),
+                Readiness::Undecided => self.admitted = self.shared.breaker.admit_closed(),
                 _ => return self.poll_unless_closed(cx),
             }
         }
@@ -99,23 +100,32 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         if let Some(phase) = self.admitted.take() {
-            if self.shared.core().phase() == phase {
-                let mut admission = admitted(&self.shared, phase, None);
+            if self.shared.breaker.phase() == phase {
+                let mut admission = self.admitted(phase, None);
                 let future = admission.run(|| self.inner.call(request));
-                return ResponseFuture::called(future, admission, ());
+                return ResponseFuture::called(future, admission);
             }
         }
         match self.admit_call() {
             Ok(mut admission) => {
                 let future = admission.run(|| self.inner.call(request));
-                ResponseFuture::called(future, admission, ())
+                ResponseFuture::called(future, admission)
             }
-            Err(refusal) => ResponseFuture::refused(Arc::clone(&self.shared), refusal, ()),
+            Err(rejected) => ResponseFuture::rejected(Arc::clone(&self.shared), rejected),
         }
     }
 }
 
 impl<S, C, M> CircuitBreaker<S, C, M> {
+    #[inline]
+    fn admitted(&self, phase: Phase, lease: Option<LeaseId>) -> Admission<Arc<Shared<C>>> {
+        admitted(Arc::clone(&self.shared), phase, lease)
+    }
+
+    fn admission(&self, decision: Decision) -> Result<Admission<Arc<Shared<C>>>, Rejected> {
+        decision.admission().map(|(phase, lease)| self.admitted(phase, lease))
+    }
+
     /// Readiness of the service, for a call that is let through.
     #[inline]
     fn poll_inner<Req>(&mut self, phase: Phase, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>>
@@ -143,7 +153,7 @@ impl<S, C, M> CircuitBreaker<S, C, M> {
         S::Error: CarryRejection,
         C: Classify<S::Response, S::Error>,
     {
-        admitted(&self.shared, phase, None).settle(&(), Err(error));
+        self.admitted(phase, None).settle(Err(error));
     }
 
     /// Readiness while the breaker is not closed, or was not when it was first asked.
@@ -154,36 +164,36 @@ impl<S, C, M> CircuitBreaker<S, C, M> {
         S::Error: CarryRejection,
         C: Classify<S::Response, S::Error>,
     {
-        let core = self.shared.core();
+        let breaker = &self.shared.breaker;
         loop {
             let decision = match &mut self.readiness {
                 // A breaker that pends takes back the readiness that it gave, if it has opened since:
                 // a balancer asks once more before it calls, and takes another endpoint.
-                Readiness::AskedAnew(Some(phase)) if core.phase() == *phase => {
+                Readiness::AskedAnew(Some(phase)) if breaker.phase() == *phase => {
                     let phase = *phase;
                     return self.poll_inner(phase, cx);
                 }
-                Readiness::AskedAnew(_) | Readiness::Undecided => core.admit(),
+                Readiness::AskedAnew(_) | Readiness::Undecided => breaker.admit(),
                 Readiness::Probe(probe) => match probe.probe() {
-                    Some((phase, lease)) if core.probe_holds(phase, lease) => {
+                    Some((phase, lease)) if breaker.probe_holds(phase, lease) => {
                         let polled = ready!(probe.run(|| self.inner.poll_ready(cx)));
                         match &polled {
-                            Ok(()) => core.probe_is_ready(phase, lease),
-                            Err(error) => probe.settle(&(), Err(error)),
+                            Ok(()) => breaker.probe_is_ready(phase, lease),
+                            Err(error) => probe.settle(Err(error)),
                         }
                         return Poll::Ready(polled);
                     }
                     // The lease ran out while the service would not become ready.
-                    _ => core.admit(),
+                    _ => breaker.admit(),
                 },
                 // A readiness error would be the end of the service, so `call` refuses. The inner
                 // service is left alone: it may be what is stuck, and asking it may reserve.
-                Readiness::Refused(_) => return Poll::Ready(Ok(())),
+                Readiness::Rejected(_) => return Poll::Ready(Ok(())),
                 Readiness::Pending(waiting) => ready!(waiting.poll(cx)),
             };
             self.readiness = match decision {
                 Decision::Admitted { phase } => {
-                    if core.config().pend {
+                    if breaker.config().pend {
                         self.readiness = Readiness::AskedAnew(Some(phase));
                     } else {
                         self.readiness = Readiness::Undecided;
@@ -191,14 +201,13 @@ impl<S, C, M> CircuitBreaker<S, C, M> {
                     }
                     return self.poll_inner(phase, cx);
                 }
-                Decision::Refused(_) if core.config().pend => {
+                Decision::Rejected(_) if breaker.config().pend => {
                     Readiness::Pending(Waiting::join(&self.shared, cx))
                 }
-                Decision::Refused(refusal) => Readiness::Refused(refusal),
-                Decision::Probe { .. } => match guard(&self.shared, decision) {
-                    Ok(probe) => Readiness::Probe(probe),
-                    Err(refusal) => Readiness::Refused(refusal),
-                },
+                Decision::Rejected(rejected) => Readiness::Rejected(rejected),
+                Decision::Probe { phase, lease } => {
+                    Readiness::Probe(self.admitted(phase, Some(lease)))
+                }
             }
         }
     }
@@ -206,24 +215,24 @@ impl<S, C, M> CircuitBreaker<S, C, M> {
     /// Admits a call that was not found admitted by a breaker which is still closed: what has changed
     /// since the service was ready is taken for the worse.
     #[cold]
-    fn admit_call(&mut self) -> Result<Admitted<Shared<C>>, Refusal> {
-        let core = self.shared.core();
-        match mem::replace(&mut self.readiness, Readiness::fresh(core)) {
-            Readiness::AskedAnew(Some(phase)) if core.phase() == phase => {
-                Ok(admitted(&self.shared, phase, None))
+    fn admit_call(&mut self) -> Result<Admission<Arc<Shared<C>>>, Rejected> {
+        let breaker = &self.shared.breaker;
+        match mem::replace(&mut self.readiness, Readiness::fresh(breaker)) {
+            Readiness::AskedAnew(Some(phase)) if breaker.phase() == phase => {
+                Ok(self.admitted(phase, None))
             }
             Readiness::Probe(mut probe) => match probe.probe() {
-                Some((phase, lease)) => match core.begin_probe(phase, lease) {
+                Some((phase, lease)) => match breaker.begin_probe(phase, lease) {
                     Decision::Probe { lease: same, .. } if same == lease => Ok(probe),
                     // The caller took its time: the lease is gone, and this is another or none.
-                    decision => guard(&self.shared, decision),
+                    decision => self.admission(decision),
                 },
-                None => guard(&self.shared, core.begin(core.admit())),
+                None => self.admission(breaker.begin(breaker.admit())),
             },
-            Readiness::Refused(refusal) => Err(refusal),
+            Readiness::Rejected(rejected) => Err(rejected),
             // Called without having been ready, which no caller should.
             Readiness::Undecided | Readiness::AskedAnew(_) | Readiness::Pending(_) => {
-                guard(&self.shared, core.begin(core.admit()))
+                self.admission(breaker.begin(breaker.admit()))
             }
         }
     }
@@ -233,69 +242,8 @@ impl<S: fmt::Debug, C, M> fmt::Debug for CircuitBreaker<S, C, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CircuitBreaker")
             .field("inner", &self.inner)
-            .field("breaker", self.shared.core())
+            .field("breaker", &self.shared.breaker)
             .field("classifier", &format_args!("{}", type_name::<C>()))
             .finish_non_exhaustive()
-    }
-}
-
-/// A caller that waits for the breaker: a place among those who are woken, and a timer for the
-/// nearest instant at which it could go on although nothing happens.
-struct Waiting<C> {
-    shared: Arc<Shared<C>>,
-    place: Option<Key>,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl<C> Waiting<C> {
-    fn join(shared: &Arc<Shared<C>>, cx: &Context<'_>) -> Self {
-        let place = shared.core().wait(None, cx.waker().clone());
-        Self { shared: Arc::clone(shared), place: Some(place), timer: None }
-    }
-
-    fn core(&self) -> &Core {
-        self.shared.core()
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Decision> {
-        loop {
-            // On the list first, then asked: a change in between is not missed.
-            self.place = Some(self.core().wait(self.place, cx.waker().clone()));
-            match self.core().admit() {
-                Decision::Refused(refusal) => ready!(self.poll_timer(refusal.ask_again, cx)),
-                decision => {
-                    self.leave(true);
-                    return Poll::Ready(decision);
-                }
-            }
-        }
-    }
-
-    fn poll_timer(&mut self, at: Option<Instant>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(at) = at else {
-            self.timer = None;
-            return Poll::Pending;
-        };
-        match &mut self.timer {
-            Some(timer) if timer.deadline() == at => {}
-            Some(timer) => timer.as_mut().reset(at),
-            None => self.timer = Some(Box::pin(sleep_until(at))),
-        }
-        match &mut self.timer {
-            Some(timer) => timer.as_mut().poll(cx),
-            None => Poll::Pending,
-        }
-    }
-
-    fn leave(&mut self, went_through: bool) {
-        if let Some(place) = self.place.take() {
-            self.core().stop_waiting(place, went_through);
-        }
-    }
-}
-
-impl<C> Drop for Waiting<C> {
-    fn drop(&mut self) {
-        self.leave(false);
     }
 }

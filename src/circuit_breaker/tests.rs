@@ -16,11 +16,13 @@ use tokio::time::{Instant, advance};
 
 use super::{
     State,
+    breaker::{Breaker, Decision},
+    config::{Config, Settings},
     half_open::LeaseId,
-    layer::{Config, Settings},
-    state::{Core, Decision, Phase},
-    window::{BUCKETS, Buckets, CallWindow, Recorded, Sample, Span, Tick, Totals},
+    phase::Phase,
+    window::{CallWindow, Recorded, Sample, Span, Totals},
 };
+use crate::window::{BUCKETS, Buckets, Tick};
 
 fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
@@ -527,7 +529,7 @@ struct Call {
 
 /// The breaker and its model, side by side.
 struct Both {
-    core: Core,
+    core: Breaker,
     model: Model,
     start: Instant,
     calls: Vec<Call>,
@@ -555,7 +557,7 @@ impl Both {
             opened: 0,
             closed: 0,
         };
-        let core = Core::new(config(probes, probes_to_pass, consecutive_most));
+        let core = Breaker::new(config(probes, probes_to_pass, consecutive_most));
         Self { core, model, start: Instant::now(), calls: Vec::new(), asked: 0 }
     }
 
@@ -569,7 +571,7 @@ impl Both {
         let (phase, lease, answer) = match decision {
             Decision::Admitted { phase } => (phase, None, Answer::Admitted),
             Decision::Probe { phase, lease } => (phase, Some(lease), Answer::Probe),
-            Decision::Refused(refusal) => {
+            Decision::Rejected(refusal) => {
                 let retry_after = refusal.retry_after.map(|left| left.as_millis() as u64);
                 assert_eq!(Answer::Refused(retry_after), expected);
                 return false;

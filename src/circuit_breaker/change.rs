@@ -1,0 +1,207 @@
+//! How a breaker changes its state: by what it has counted, by its probes, and by hand.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    breaker::{Breaker, Window},
+    cold::Machine,
+    config::Config,
+    effects::{Effects, Event},
+    events,
+    half_open::{LeaseId, Progress, Round},
+    phase::{Phase, State, TripReason},
+};
+use crate::window::nanos;
+
+impl Breaker {
+    pub(super) fn trip(&self, phase: Phase, reason: TripReason, hint: Option<Duration>) {
+        let now = Instant::now();
+        let mut machine = self.machine();
+        let mut effects = Effects::default();
+        // Of several results that each were one too many, the first opens the breaker.
+        if self.phase() == phase {
+            self.open(&mut machine, reason, hint, now, &mut effects);
+        }
+        drop(machine);
+        self.carry_out(effects);
+    }
+
+    pub(super) fn open(
+        &self,
+        machine: &mut Machine,
+        reason: TripReason,
+        hint: Option<Duration>,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        let was_well = reason != TripReason::Probes
+            && machine.closed_at.is_none_or(|closed_at| {
+                now.saturating_duration_since(closed_at) >= machine.last_open
+            });
+        machine.trips = if was_well { 1 } else { machine.trips.saturating_add(1) };
+        let open_for = self.config.open_time(machine.trips, hint);
+        machine.last_open = open_for;
+        machine.last_trip = Some(reason);
+        let until = now.saturating_duration_since(self.config.origin).saturating_add(open_for);
+        self.cold().open_until.store(nanos(until), Ordering::Release);
+        self.change(machine, State::Open, effects);
+        effects.event = Some(Event::Opened { reason, open_for: Some(open_for) });
+    }
+
+    /// Acts on what a round of probes has come to.
+    pub(super) fn advance(
+        &self,
+        machine: &mut Machine,
+        progress: Progress,
+        hint: Option<Duration>,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        match progress {
+            Progress::Undecided => {}
+            Progress::Passed => {
+                machine.closed_at = Some(now);
+                self.change(machine, State::Closed, effects);
+                effects.event = Some(Event::Closed);
+            }
+            Progress::Failed => self.open(machine, TripReason::Probes, hint, now, effects),
+        }
+    }
+
+    /// Changes the state. Everything that the new state needs is there before it is seen.
+    pub(super) fn change(&self, machine: &mut Machine, state: State, effects: &mut Effects) {
+        let previous = self.phase();
+        let phase = previous.next(state);
+        machine.round = Round::begin_after(&machine.round);
+        match (state, previous.state()) {
+            (State::Open | State::ForcedOpen, State::Open | State::ForcedOpen) => {}
+            (State::Open | State::ForcedOpen, _) => machine.opened += 1,
+            (State::Closed, State::Closed | State::Disabled) => {}
+            (State::Closed, _) => machine.closed += 1,
+            (State::HalfOpen | State::Disabled, _) => {}
+        }
+        if state == State::Closed {
+            self.clear_window(phase.generation());
+        }
+        self.phase.store(phase.word(), Ordering::Release);
+        if state == State::Closed {
+            // After the phase: a late failure of the one before could else be the first of this one.
+            self.cold().consecutive_failures.store(0, Ordering::Release);
+        }
+        // Who waits for a half-open breaker has no timer for the time that it is open again.
+        if state != State::HalfOpen {
+            while let Some(waker) = machine.waiting.call_first() {
+                effects.wake.push(waker);
+            }
+        }
+        while let Some(waker) = machine.watching.call_first() {
+            effects.wake.push(waker);
+        }
+    }
+
+    fn clear_window(&self, generation: u64) {
+        match &self.window {
+            Window::Calls(window) => window.reset(generation),
+            Window::Time(calls) => calls.reset(generation),
+        }
+        let cold = self.cold();
+        cold.failures.reset(generation);
+        cold.slow.reset(generation);
+    }
+
+    pub(super) fn carry_out(&self, effects: Effects) {
+        let name = self.config.name();
+        match effects.event {
+            Some(Event::Opened { reason, open_for }) => {
+                events::opened(name, reason, open_for);
+            }
+            Some(Event::HalfOpen) => events::half_open(name, self.config.probes),
+            Some(Event::Closed) => events::closed(name),
+            Some(Event::Disabled) => events::disabled(name),
+            None => {}
+        }
+        for waker in effects.wake {
+            waker.wake();
+        }
+    }
+
+    /// Settles a probe: with a verdict, or by giving its slot back.
+    pub(super) fn settle_probe(
+        &self,
+        phase: Phase,
+        lease: LeaseId,
+        passed: Option<bool>,
+        hint: Option<Duration>,
+    ) {
+        self.end_probe(phase, hint, |round, _, config| round.settle(lease, passed, config));
+    }
+
+    /// Accounts for a probe that was dropped.
+    pub(super) fn abandon_probe(
+        &self,
+        phase: Phase,
+        lease: LeaseId,
+        waited_since: Option<Instant>,
+        panicked: bool,
+    ) {
+        self.end_probe(phase, None, |round, now, config| {
+            round.abandon(lease, waited_since, panicked, now, config)
+        });
+    }
+
+    fn end_probe(
+        &self,
+        phase: Phase,
+        hint: Option<Duration>,
+        end: impl FnOnce(&mut Round, Instant, &Config) -> Progress,
+    ) {
+        let now = Instant::now();
+        let mut machine = self.machine();
+        let mut effects = Effects::default();
+        // A probe of an earlier round has nothing to say about this one.
+        if self.phase() == phase {
+            // Leases first, so that a result which is late is late whoever looks.
+            let progress = match machine.round.expire(now, &self.config) {
+                Progress::Undecided => end(&mut machine.round, now, &self.config),
+                decided => decided,
+            };
+            self.advance(&mut machine, progress, hint, now, &mut effects);
+            if progress == Progress::Undecided && machine.round.free_slots(&self.config) > 0 {
+                // One slot came free, so one waiter can go on.
+                effects.wake.extend(machine.waiting.call_first());
+            }
+        }
+        drop(machine);
+        self.carry_out(effects);
+    }
+
+    /// Changes the state by hand; nothing if it is that already.
+    pub(super) fn force(&self, state: State, forget: bool) {
+        let now = Instant::now();
+        let mut machine = self.machine();
+        let mut effects = Effects::default();
+        if forget {
+            machine.trips = 0;
+            machine.last_open = Duration::ZERO;
+        }
+        let current = self.phase().state();
+        if current != state || forget {
+            if state == State::ForcedOpen {
+                machine.last_trip = Some(TripReason::Forced);
+            }
+            if state == State::Closed {
+                machine.closed_at = Some(now);
+            }
+            self.change(&mut machine, state, &mut effects);
+            effects.event = match state {
+                State::Disabled => Some(Event::Disabled),
+                State::Closed => (current != State::Closed).then_some(Event::Closed),
+                _ => Some(Event::Opened { reason: TripReason::Forced, open_for: None }),
+            };
+        }
+        drop(machine);
+        self.carry_out(effects);
+    }
+}

@@ -1,0 +1,296 @@
+//! Settings of a breaker, and what follows from them.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    phase::TripReason,
+    window::{MOST_CALLS, Span, Totals},
+};
+use crate::{
+    ConfigError, Name,
+    call::{
+        patience::PATIENCE,
+        random::{between, draw},
+    },
+    error::name_or,
+    window::{BUCKETS, nanos},
+};
+
+/// Settings that have been checked.
+#[derive(Debug)]
+pub(super) struct Config {
+    pub(super) name: Option<Name>,
+    pub(super) span: Span,
+    /// The length of a bucket in nanoseconds, where the window is one of time.
+    pub(super) bucket_width: u64,
+    /// Where ticks and open times are counted from.
+    pub(super) origin: Instant,
+    pub(super) minimum_calls: u32,
+    pub(super) failure_rate: Option<f64>,
+    pub(super) slow_calls: Option<SlowCalls>,
+    pub(super) consecutive_failures: Option<u32>,
+    pub(super) open_for: Duration,
+    pub(super) max_open_for: Duration,
+    pub(super) open_growth: f64,
+    pub(super) open_jitter: f64,
+    pub(super) probes: u32,
+    pub(super) probes_to_pass: u32,
+    pub(super) probe_lease: Duration,
+    pub(super) abandoned_after: Duration,
+    pub(super) pend: bool,
+}
+
+/// What an explanation of a stack says of its breaker.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) summary: String,
+    pub(crate) window: Option<Duration>,
+    pub(crate) slow_after: Option<Duration>,
+    pub(crate) probe_lease: Duration,
+    pub(crate) abandoned_after: Duration,
+    pub(crate) pend: bool,
+    pub(crate) keyed: bool,
+}
+
+impl Config {
+    pub(super) fn name(&self) -> &str {
+        name_or(&self.name, "circuit_breaker")
+    }
+
+    pub(super) fn facts(&self) -> Facts {
+        let (of, window) = match self.span {
+            Span::Calls(calls) => (format!("the last {calls} calls"), None),
+            Span::Time(time) => (format!("the calls of the last {time:?}"), Some(time)),
+        };
+        let mut trips = Vec::new();
+        if let Some(rate) = self.failure_rate {
+            trips.push(format!("{:.0} % of {of} failed", rate * 100.0));
+        }
+        if let Some(SlowCalls { longer_than, rate }) = self.slow_calls {
+            trips.push(format!("{:.0} % of {of} took {longer_than:?}", rate * 100.0));
+        }
+        if let Some(most) = self.consecutive_failures {
+            trips.push(format!("{most} calls in a row failed"));
+        }
+        let then = if self.pend { "is not ready" } else { "refuses" };
+        let summary = format!(
+            "opens when {} ({} calls at least); then {then} for {:?}",
+            trips.join(", or "),
+            self.minimum_calls,
+            self.open_for,
+        );
+        Facts {
+            summary,
+            window,
+            slow_after: self.slow_calls.map(|slow| slow.longer_than),
+            probe_lease: self.probe_lease,
+            abandoned_after: self.abandoned_after,
+            pend: self.pend,
+            keyed: false,
+        }
+    }
+}
+
+/// Which calls are slow, and how large a share of them opens the breaker.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct SlowCalls {
+    pub(super) longer_than: Duration,
+    pub(super) rate: f64,
+}
+
+impl Config {
+    /// Whether what is in the window is reason to open.
+    pub(super) fn trip_reason(&self, totals: Totals, consecutive: u32) -> Option<TripReason> {
+        if self.consecutive_failures.is_some_and(|most| consecutive >= most) {
+            return Some(TripReason::ConsecutiveFailures);
+        }
+        if totals.calls < u64::from(self.minimum_calls) || totals.calls == 0 {
+            return None;
+        }
+        let share = |part: u64| part as f64 / totals.calls as f64;
+        if self.failure_rate.is_some_and(|rate| share(totals.failures) >= rate) {
+            return Some(TripReason::FailureRate);
+        }
+        if self.slow_calls.is_some_and(|slow| share(totals.slow) >= slow.rate) {
+            return Some(TripReason::SlowCallRate);
+        }
+        None
+    }
+
+    /// How long to stay open after so many trips in a row.
+    pub(super) fn open_time(&self, trips: u32, hint: Option<Duration>) -> Duration {
+        let exponent = i32::try_from(trips.saturating_sub(1)).unwrap_or(i32::MAX);
+        let grown = self.open_for.as_secs_f64() * self.open_growth.powi(exponent);
+        let grown = Duration::try_from_secs_f64(grown).unwrap_or(self.max_open_for);
+        let asked = grown.max(hint.unwrap_or_default()).min(self.max_open_for);
+        // Upwards only: the dependency is never asked sooner than it was promised.
+        let longest = asked.as_secs_f64() * (1.0 + self.open_jitter);
+        let longest = Duration::try_from_secs_f64(longest).unwrap_or(Duration::MAX);
+        draw(|rng| between(asked, longest.max(asked), rng))
+    }
+
+    /// The length of a bucket in nanoseconds.
+    pub(super) fn bucket_width(&self) -> u64 {
+        self.bucket_width
+    }
+}
+
+/// Settings that are not checked yet.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) name: Option<Name>,
+    pub(super) span: Span,
+    pub(super) minimum_calls: Option<u32>,
+    pub(super) failure_rate: Option<f64>,
+    pub(super) slow_calls: Option<SlowCalls>,
+    pub(super) consecutive_failures: Option<u32>,
+    pub(super) open_for: Duration,
+    pub(super) max_open_for: Option<Duration>,
+    pub(super) open_growth: f64,
+    pub(super) open_jitter: f64,
+    pub(super) probes: u32,
+    pub(super) probe_success_ratio: f64,
+    pub(super) probe_lease: Duration,
+    pub(super) abandoned_after: Duration,
+    pub(super) pend: bool,
+}
+
+const MINIMUM_CALLS: u32 = 20;
+const MAX_OPEN_FOR: Duration = Duration::from_secs(300);
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            name: None,
+            span: Span::Time(Duration::from_secs(10)),
+            minimum_calls: None,
+            failure_rate: Some(0.5),
+            slow_calls: None,
+            consecutive_failures: None,
+            open_for: Duration::from_secs(30),
+            max_open_for: None,
+            open_growth: 2.0,
+            open_jitter: 0.1,
+            probes: 3,
+            probe_success_ratio: 0.5,
+            probe_lease: Duration::from_secs(10),
+            abandoned_after: PATIENCE,
+            pend: false,
+        }
+    }
+}
+
+impl Settings {
+    /// The default follows a window that is smaller than it: nobody who sets one knob should read of
+    /// another.
+    fn minimum_calls(&self) -> u32 {
+        self.minimum_calls.unwrap_or(match self.span {
+            Span::Calls(calls) => calls.min(MINIMUM_CALLS),
+            Span::Time(_) => MINIMUM_CALLS,
+        })
+    }
+
+    fn max_open_for(&self) -> Duration {
+        self.max_open_for.unwrap_or(self.open_for.max(MAX_OPEN_FOR))
+    }
+
+    pub(super) fn check(self) -> Result<Config, ConfigError> {
+        match self.span {
+            Span::Calls(0) => {
+                return Err(ConfigError::new("count_window", 0, "it must be at least 1"));
+            }
+            Span::Calls(calls) if calls > MOST_CALLS / 2 => {
+                let rule = "a window of calls holds at most 8388607; use a window of time";
+                return Err(ConfigError::new("count_window", calls, rule));
+            }
+            Span::Calls(calls) if calls < self.minimum_calls() => {
+                let rule = "it must not be more than the window holds";
+                return Err(ConfigError::new("minimum_calls", self.minimum_calls(), rule));
+            }
+            Span::Time(time) if time < Duration::from_millis(10) => {
+                let rule = "it must be at least 10 ms";
+                return Err(ConfigError::new("time_window", time, rule));
+            }
+            Span::Calls(_) | Span::Time(_) => {}
+        }
+        ConfigError::unless_counting("minimum_calls", self.minimum_calls())?;
+        if let Some(rate) = self.failure_rate {
+            above_zero("failure_rate", rate)?;
+        }
+        if let Some(slow) = self.slow_calls {
+            ConfigError::unless_positive("slow_calls longer_than", slow.longer_than)?;
+            above_zero("slow_calls rate", slow.rate)?;
+        }
+        if let Some(most) = self.consecutive_failures {
+            ConfigError::unless_counting("consecutive_failures", most)?;
+        }
+        if (self.failure_rate, self.slow_calls, self.consecutive_failures) == (None, None, None) {
+            let rule = "a breaker needs something to trip on: a failure rate, slow calls, or \
+                        consecutive failures";
+            return Err(ConfigError::new("failure_rate", "none", rule));
+        }
+        ConfigError::unless_positive("open_for", self.open_for)?;
+        if self.max_open_for() < self.open_for {
+            let rule = "it must not be shorter than `open_for`";
+            return Err(ConfigError::new("max_open_for", self.max_open_for(), rule));
+        }
+        if !self.open_growth.is_finite() || self.open_growth < 1.0 {
+            let rule = "it must be a finite number of at least 1";
+            return Err(ConfigError::new("open_growth", self.open_growth, rule));
+        }
+        ConfigError::unless_ratio("open_jitter", self.open_jitter)?;
+        ConfigError::unless_counting("probes", self.probes)?;
+        ConfigError::unless_ratio("probe_success_ratio", self.probe_success_ratio)?;
+        ConfigError::unless_positive("probe_lease", self.probe_lease)?;
+        let span = self.span;
+        Ok(self.checked(span))
+    }
+
+    pub(super) fn checked(self, span: Span) -> Config {
+        let bucket_width = match span {
+            Span::Calls(_) => 1,
+            Span::Time(time) => nanos(time) / BUCKETS as u64,
+        };
+        let (minimum_calls, max_open_for) = (self.minimum_calls(), self.max_open_for());
+        let share = |passed: u32| f64::from(passed) / f64::from(self.probes);
+        let mut needed = (self.probe_success_ratio * f64::from(self.probes)).ceil() as u32;
+        // The product of a ratio may round up past a whole number that would do.
+        if needed > 0 && share(needed - 1) >= self.probe_success_ratio {
+            needed -= 1;
+        }
+        Config {
+            name: self.name,
+            span,
+            bucket_width,
+            origin: Instant::now(),
+            minimum_calls,
+            failure_rate: self.failure_rate,
+            slow_calls: self.slow_calls,
+            consecutive_failures: self.consecutive_failures,
+            open_for: self.open_for,
+            max_open_for,
+            open_growth: self.open_growth,
+            open_jitter: self.open_jitter,
+            probes: self.probes,
+            probes_to_pass: needed.clamp(1, self.probes),
+            probe_lease: self.probe_lease,
+            abandoned_after: self.abandoned_after,
+            pend: self.pend,
+        }
+    }
+}
+
+fn above_zero(knob: &'static str, rate: f64) -> Result<f64, ConfigError> {
+    if rate > 0.0 && rate <= 1.0 {
+        return Ok(rate);
+    }
+    Err(ConfigError::new(knob, rate, "it must be a ratio above 0 and at most 1"))
+}
+
+impl Settings {
+    pub(super) fn build(self) -> Result<Arc<Config>, ConfigError> {
+        self.check().map(Arc::new)
+    }
+}

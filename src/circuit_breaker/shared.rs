@@ -1,0 +1,66 @@
+//! What a breaker shares with its services and their calls.
+
+use std::{fmt, sync::Arc};
+
+use super::{admission::Handle, breaker::Breaker};
+use crate::call::account::Account;
+
+/// A breaker and the classifier of its results: a call then shares both by one reference count.
+pub(super) struct Shared<C> {
+    pub(super) breaker: Arc<Breaker>,
+    pub(super) classifier: Arc<C>,
+}
+
+impl<C> Shared<C> {
+    pub(super) fn new(breaker: Arc<Breaker>, classifier: Arc<C>) -> Arc<Self> {
+        Arc::new(Self { breaker, classifier })
+    }
+}
+
+impl<C> Handle for Arc<Shared<C>> {
+    type Classifier = C;
+
+    #[inline]
+    fn breaker(&self) -> &Breaker {
+        &self.breaker
+    }
+
+    #[inline]
+    fn classifier(&self) -> &C {
+        &self.classifier
+    }
+
+    fn account(&self) -> Arc<dyn Account> {
+        Arc::clone(&self.breaker) as _
+    }
+}
+
+impl<C> fmt::Debug for Shared<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("breaker", &self.breaker).finish_non_exhaustive()
+    }
+}
+
+/// The breaker of one key, and the classifier that serves the breakers of all keys.
+pub(super) struct OfKey<C> {
+    pub(super) breaker: Arc<Breaker>,
+    pub(super) classifier: Arc<C>,
+}
+
+impl<C> Handle for OfKey<C> {
+    type Classifier = C;
+
+    #[inline]
+    fn breaker(&self) -> &Breaker {
+        &self.breaker
+    }
+
+    #[inline]
+    fn classifier(&self) -> &C {
+        &self.classifier
+    }
+
+    fn account(&self) -> Arc<dyn Account> {
+        Arc::clone(&self.breaker) as _
+    }
+}

@@ -1,0 +1,154 @@
+//! Values by key, in bounded memory.
+
+use std::{
+    borrow::Borrow,
+    collections::{HashMap, hash_map::RandomState},
+    hash::{BuildHasher, Hash},
+    mem,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    call::{clock, lock::lock},
+    window::nanos,
+};
+
+/// Values by key, no more than a bound, and none that nobody has used for long.
+///
+/// Each shard keeps two maps. A key is used from the young one; once that holds half of what the
+/// shard may, or the idle time has gone by, it becomes the old one, and what was in the old one and
+/// not used since is forgotten. So a key costs no link and no time of its own, and nothing is ever
+/// searched.
+pub(crate) struct Keys<K, V> {
+    shards: Box<[Mutex<Shard<K, V>>]>,
+    hasher: RandomState,
+    most_young: usize,
+    /// Nanoseconds.
+    idle: u64,
+    origin: Instant,
+    /// When all shards were last turned for idleness, in nanoseconds from the origin.
+    turned: AtomicU64,
+}
+
+/// A value that is kept by key.
+pub(crate) trait Kept {
+    /// Returns whether it must not be forgotten, however long nobody has used it: else whoever sends
+    /// enough other keys could undo what was done to it by hand.
+    fn is_pinned(&self) -> bool;
+}
+
+type Map<K, V> = HashMap<K, Arc<V>>;
+
+struct Shard<K, V> {
+    young: Map<K, V>,
+    old: Map<K, V>,
+}
+
+impl<K: Hash + Eq, V: Kept> Shard<K, V> {
+    /// Makes the young values old. Returns what is forgotten, for the caller to drop after the lock.
+    fn turn(&mut self) -> Map<K, V> {
+        let forgotten = mem::replace(&mut self.old, mem::take(&mut self.young));
+        if !forgotten.values().any(|value| value.is_pinned()) {
+            return forgotten;
+        }
+        let (pinned, forgotten): (Map<K, V>, Map<K, V>) =
+            forgotten.into_iter().partition(|(_, value)| value.is_pinned());
+        self.old.extend(pinned);
+        forgotten
+    }
+}
+
+impl<K: Hash + Eq, V: Kept> Keys<K, V> {
+    /// Creates an empty map for about `max_keys` keys, each kept for `idle` at least. `origin` is where
+    /// time is counted from.
+    pub(crate) fn new(max_keys: usize, idle: Duration, origin: Instant) -> Self {
+        // So many shards that they are seldom contended, but no more than there are keys.
+        let shards = if max_keys >= 1_024 { 16 } else { 1 };
+        let shard = || Shard { young: HashMap::new(), old: HashMap::new() };
+        Self {
+            shards: (0..shards).map(|_| Mutex::new(shard())).collect(),
+            hasher: RandomState::new(),
+            most_young: (max_keys / shards / 2).max(1),
+            idle: nanos(idle),
+            origin,
+            turned: AtomicU64::new(0),
+        }
+    }
+
+    fn shard<Q>(&self, key: &Q) -> &Mutex<Shard<K, V>>
+    where
+        Q: Hash + ?Sized,
+    {
+        let hash = self.hasher.hash_one(key) as usize;
+        &self.shards[hash % self.shards.len()]
+    }
+
+    /// Returns the value of a key, made by `make` if there is none. `make` runs under the lock of a
+    /// shard.
+    pub(crate) fn entry(&self, key: K, make: impl FnOnce() -> V) -> Arc<V> {
+        self.forget_idle(clock::now());
+        let mut shard = lock(self.shard(&key));
+        if let Some(value) = shard.young.get(&key) {
+            return Arc::clone(value);
+        }
+        let full = shard.young.len() >= self.most_young;
+        if full {
+            // Only a new key turns the maps: a known one would turn itself out.
+            if let Some(value) = shard.old.get(&key) {
+                return Arc::clone(value);
+            }
+        }
+        let forgotten = full.then(|| shard.turn());
+        let value = shard.old.remove(&key).unwrap_or_else(|| Arc::new(make()));
+        shard.young.insert(key, Arc::clone(&value));
+        drop(shard);
+        drop(forgotten);
+        value
+    }
+
+    /// Turns all shards when the idle time has gone by: one caller does so, for all.
+    fn forget_idle(&self, now: Instant) {
+        let now = nanos(now.saturating_duration_since(self.origin));
+        let turned = self.turned.load(Ordering::Relaxed);
+        let idle = now.saturating_sub(turned);
+        if idle < self.idle {
+            return;
+        }
+        if self.turned.compare_exchange(turned, now, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return;
+        }
+        // Nobody came for so long that also what is young is old.
+        let turns = if idle / 2 >= self.idle { 2 } else { 1 };
+        for shard in &self.shards {
+            for _ in 0..turns {
+                let forgotten = lock(shard).turn();
+                drop(forgotten);
+            }
+        }
+    }
+
+    /// Returns the value of a key, if it has one.
+    pub(crate) fn get<Q>(&self, key: &Q) -> Option<Arc<V>>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let shard = lock(self.shard(key));
+        shard.young.get(key).or_else(|| shard.old.get(key)).cloned()
+    }
+
+    /// Returns how many keys have a value.
+    pub(crate) fn len(&self) -> usize {
+        let len = |shard: &Mutex<Shard<K, V>>| {
+            let shard = lock(shard);
+            shard.young.len() + shard.old.len()
+        };
+        self.shards.iter().map(len).sum()
+    }
+}

@@ -1,0 +1,124 @@
+//! What happened lately, by time: counts that forget without being cleared.
+//!
+//! They are exact, cost the same however much is counted, and are written without a lock. Every cell
+//! carries the generation that wrote it, so what comes in late cannot be counted in a window that was
+//! begun since.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// How many buckets a stretch of time is cut into: a window is exact to a tenth of its length.
+pub(crate) const BUCKETS: usize = 10;
+
+/// A count for each of the last [`BUCKETS`] stretches of time.
+///
+/// Each bucket names the stretch that it counts for, so nothing has to be cleared as time goes by,
+/// and an idle year costs nothing.
+#[derive(Debug)]
+pub(crate) struct Buckets {
+    /// Whose calls are counted.
+    generation: AtomicU64,
+    /// The latest tick that was counted.
+    newest: AtomicU64,
+    /// Generation (8 bits), lap (24), count (32).
+    cells: [AtomicU64; BUCKETS],
+}
+
+/// One of the stretches of time that buckets count for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Tick(u64);
+
+impl Tick {
+    /// The stretch of length `width` that `now` falls into. Before the origin is the first one.
+    #[inline]
+    pub(crate) fn at(now: Instant, origin: Instant, width: u64) -> Self {
+        Self(nanos(now.saturating_duration_since(origin)) / width.max(1))
+    }
+
+    /// Whether something of that tick is in no window of now any more.
+    pub(crate) fn outlived(self, earlier: Self) -> bool {
+        self.0.saturating_sub(earlier.0) >= BUCKETS as u64
+    }
+
+    pub(crate) fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn from_u64(tick: u64) -> Self {
+        Self(tick)
+    }
+
+    #[inline]
+    fn index(self) -> usize {
+        (self.0 % BUCKETS as u64) as usize
+    }
+
+    #[inline]
+    fn tag(self, generation: u64) -> u32 {
+        let lap = (self.0 / BUCKETS as u64) as u32 & 0xFF_FFFF;
+        (generation as u32) << 24 | lap
+    }
+}
+
+/// Nanoseconds of a duration; five hundred years and more are all the same.
+#[inline]
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    let seconds = duration.as_secs().saturating_mul(1_000_000_000);
+    seconds.saturating_add(u64::from(duration.subsec_nanos()))
+}
+
+impl Buckets {
+    pub(crate) fn new() -> Self {
+        Self {
+            generation: AtomicU64::new(0),
+            newest: AtomicU64::new(0),
+            cells: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// Empties all buckets for a new generation.
+    pub(crate) fn reset(&self, generation: u64) {
+        self.generation.store(generation, Ordering::Release);
+        for cell in &self.cells {
+            cell.store(0, Ordering::Release);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn add(&self, generation: u64, tick: Tick) {
+        // Before the cell is written, so that who finds it written knows how late it is.
+        if self.newest.load(Ordering::Acquire) < tick.0 {
+            self.newest.fetch_max(tick.0, Ordering::AcqRel);
+        }
+        let tag = tick.tag(generation);
+        let one_more = |cell: u64| {
+            let count = cell as u32;
+            if (cell >> 32) as u32 == tag {
+                return Some(u64::from(tag) << 32 | u64::from(count.saturating_add(1)));
+            }
+            // Whoever was held up for a whole lap, or for a change of state, must not wipe out what
+            // was counted since.
+            let newest = Tick(self.newest.load(Ordering::Acquire));
+            let current = self.generation.load(Ordering::Acquire) == generation;
+            (current && !newest.outlived(tick)).then_some(u64::from(tag) << 32 | 1)
+        };
+        let cell = &self.cells[tick.index()];
+        let _ = cell.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
+    }
+
+    /// What was counted in the window that ends with `now`.
+    pub(crate) fn total(&self, generation: u64, now: Tick) -> u64 {
+        (0..BUCKETS as u64)
+            .filter_map(|age| now.0.checked_sub(age).map(Tick))
+            .map(|tick| {
+                let cell = self.cells[tick.index()].load(Ordering::Acquire);
+                let ours = (cell >> 32) as u32 == tick.tag(generation);
+                if ours { u64::from(cell as u32) } else { 0 }
+            })
+            .sum()
+    }
+}
