@@ -1,66 +1,12 @@
-use std::{any::type_name, fmt, time::Duration};
+use std::time::Duration;
 
 use tower_layer::Layer;
 
-use super::{Timeout, TotalTimeout};
+use super::{
+    config::{Fixed, KnownLimit, PerRequest},
+    service::{Timeout, TotalTimeout},
+};
 use crate::Name;
-
-/// How long a call may take.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is not a time limit for a request of type `{Req}`",
-    note = "`TimeoutLayer::per_request` takes a closure `|request: &{Req}| -> Duration`"
-)]
-pub trait Limit<Req> {
-    /// The limit for this request.
-    fn limit(&self, request: &Req) -> Duration;
-}
-
-/// What can be said of a limit without a request.
-pub trait KnownLimit {
-    /// The limit, where it is the same for all requests.
-    fn known_limit(&self) -> Option<Duration>;
-}
-
-impl KnownLimit for Fixed {
-    fn known_limit(&self) -> Option<Duration> {
-        Some(self.0)
-    }
-}
-
-impl<F> KnownLimit for PerRequest<F> {
-    fn known_limit(&self) -> Option<Duration> {
-        None
-    }
-}
-
-/// The same limit for every request.
-#[derive(Clone, Copy, Debug)]
-pub struct Fixed(pub(crate) Duration);
-
-impl<Req> Limit<Req> for Fixed {
-    fn limit(&self, _: &Req) -> Duration {
-        self.0
-    }
-}
-
-/// A limit of its own for each request, by a function.
-#[derive(Clone, Copy)]
-pub struct PerRequest<F>(F);
-
-impl<F, Req> Limit<Req> for PerRequest<F>
-where
-    F: Fn(&Req) -> Duration,
-{
-    fn limit(&self, request: &Req) -> Duration {
-        (self.0)(request)
-    }
-}
-
-impl<F> fmt::Debug for PerRequest<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PerRequest({})", type_name::<F>())
-    }
-}
 
 /// Makes [`Timeout`]s. See the [module docs](super) for an example.
 #[derive(Clone, Debug)]

@@ -69,12 +69,14 @@
 //!
 //! A `WARN` event when a call is ended, with the layer's name and the limit.
 
+mod config;
 mod future;
 mod layer;
 mod service;
 
 pub use self::{
+    config::{Fixed, KnownLimit, Limit, PerRequest},
     future::ResponseFuture,
-    layer::{Fixed, KnownLimit, Limit, PerRequest, TimeoutLayer, TotalTimeoutLayer},
+    layer::{TimeoutLayer, TotalTimeoutLayer},
     service::{Timeout, TotalTimeout},
 };

@@ -4,9 +4,10 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
 use tower_service::Service;
 
-use super::{Limit, ResponseFuture};
+use super::{config::Limit, future::ResponseFuture};
 use crate::{
     CarryRejection, Name,
     call::{
@@ -15,7 +16,6 @@ use crate::{
         oneshot::Oneshot,
     },
 };
-use tokio::time::Instant;
 
 /// Ends calls that take too long; readiness is forwarded. See the [module docs](super).
 #[derive(Clone, Debug)]
