@@ -13,8 +13,8 @@ use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
 use super::{
+    config::Queue,
     events,
-    layer::Queue,
     queue::{Entry, Permit, Place, Slots},
 };
 use crate::{

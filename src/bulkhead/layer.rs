@@ -2,15 +2,13 @@ use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use tower_layer::Layer;
 
-use super::{Bulkhead, QueuedBulkhead, events, queue::Slots};
+use super::{
+    config::{Config, Queue, WhenFull},
+    events,
+    queue::Slots,
+    service::{Bulkhead, QueuedBulkhead},
+};
 use crate::{ConfigError, Name};
-
-/// What happens to a call when every slot is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WhenFull {
-    Reject,
-    Wait,
-}
 
 /// A limit on concurrent calls, which makes [`Bulkhead`]s. See the [module docs](super) for an
 /// example.
@@ -22,26 +20,27 @@ pub struct BulkheadLayer {
     when_full: WhenFull,
 }
 
-/// 256 calls at once: at 50 ms each that is 5,000 calls a second, and a dependency that hangs holds
-/// 256 tasks and no more.
-const MAX_CONCURRENT: u32 = 256;
-
 impl Default for BulkheadLayer {
     /// At most 256 calls at once; the next is refused.
     fn default() -> Self {
-        Self { slots: Slots::new(None, MAX_CONCURRENT), when_full: WhenFull::Reject }
+        Self::from_checked(Config::default())
     }
 }
 
 impl BulkheadLayer {
     /// At most `limit` calls at once; the next is refused.
     pub fn new(limit: NonZeroU32) -> Self {
-        Self { slots: Slots::new(None, limit.get()), when_full: WhenFull::Reject }
+        Self::from_checked(Config { max_concurrent: limit.get(), ..Config::default() })
+    }
+
+    fn from_checked(config: Config) -> Self {
+        let Config { name, max_concurrent, when_full } = config;
+        Self { slots: Slots::new(name, max_concurrent), when_full }
     }
 
     /// Settings other than the defaults.
     pub fn builder() -> BulkheadBuilder {
-        BulkheadBuilder { name: None, max_concurrent: MAX_CONCURRENT, when_full: WhenFull::Reject }
+        BulkheadBuilder { config: Config::default() }
     }
 
     /// What an operator sees and turns.
@@ -70,33 +69,31 @@ impl<S> Layer<S> for BulkheadLayer {
 /// Settings of a [`BulkheadLayer`].
 #[derive(Clone, Debug)]
 pub struct BulkheadBuilder {
-    name: Option<Name>,
-    max_concurrent: u32,
-    when_full: WhenFull,
+    config: Config,
 }
 
 impl BulkheadBuilder {
     /// What the layer is called in errors and events; `bulkhead` until it is set.
     pub fn name(mut self, name: impl Into<Name>) -> Self {
-        self.name = Some(name.into());
+        self.config.name = Some(name.into());
         self
     }
 
     /// How many calls run at once, at least 1; 256 until it is set.
     pub fn max_concurrent(mut self, limit: u32) -> Self {
-        self.max_concurrent = limit;
+        self.config.max_concurrent = limit;
         self
     }
 
     /// Is not ready while every slot is taken, in place of refusing.
     pub fn backpressure(mut self) -> Self {
-        self.when_full = WhenFull::Wait;
+        self.config.when_full = WhenFull::Wait;
         self
     }
 
     /// Lets up to `capacity` calls wait for a slot, each for at most `max_wait`, in place of refusing.
     pub fn queue(self, capacity: u32, max_wait: Duration) -> QueuedBulkheadBuilder {
-        QueuedBulkheadBuilder { bulkhead: self, capacity, max_wait }
+        QueuedBulkheadBuilder { config: self.config, queue: Queue { capacity, max_wait } }
     }
 
     /// Checks the settings.
@@ -105,8 +102,7 @@ impl BulkheadBuilder {
     ///
     /// If no call at all may run.
     pub fn build(self) -> Result<BulkheadLayer, ConfigError> {
-        let limit = ConfigError::unless_counting("max_concurrent", self.max_concurrent)?;
-        Ok(BulkheadLayer { slots: Slots::new(self.name, limit), when_full: self.when_full })
+        self.config.checked().map(BulkheadLayer::from_checked)
     }
 }
 
@@ -118,13 +114,6 @@ impl BulkheadBuilder {
 pub struct QueuedBulkheadLayer {
     slots: Arc<Slots>,
     queue: Queue,
-}
-
-/// How many may wait, and how long.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Queue {
-    pub(super) capacity: u32,
-    pub(super) max_wait: Duration,
 }
 
 impl QueuedBulkheadLayer {
@@ -158,9 +147,8 @@ impl<S> Layer<S> for QueuedBulkheadLayer {
 /// Settings of a [`QueuedBulkheadLayer`].
 #[derive(Clone, Debug)]
 pub struct QueuedBulkheadBuilder {
-    bulkhead: BulkheadBuilder,
-    capacity: u32,
-    max_wait: Duration,
+    config: Config,
+    queue: Queue,
 }
 
 impl QueuedBulkheadBuilder {
@@ -171,14 +159,9 @@ impl QueuedBulkheadBuilder {
     /// If no call may run, none may wait, or none may wait for any time; or if the bulkhead is also to
     /// push back.
     pub fn build(self) -> Result<QueuedBulkheadLayer, ConfigError> {
-        if self.bulkhead.when_full == WhenFull::Wait {
-            let rule = "a bulkhead either queues calls or pushes back";
-            return Err(ConfigError::new("backpressure", true, rule));
-        }
-        let layer = self.bulkhead.build()?;
-        let capacity = ConfigError::unless_counting("queue capacity", self.capacity)?;
-        let max_wait = ConfigError::unless_positive("queue max_wait", self.max_wait)?;
-        Ok(QueuedBulkheadLayer { slots: layer.slots, queue: Queue { capacity, max_wait } })
+        let (config, queue) = self.queue.checked(self.config)?;
+        let slots = Slots::new(config.name, config.max_concurrent);
+        Ok(QueuedBulkheadLayer { slots, queue })
     }
 }
 

@@ -79,6 +79,7 @@
 //!
 //! A `WARN` event for each refusal; `DEBUG` when a call is queued and when the bulkhead is resized.
 
+mod config;
 mod events;
 mod future;
 mod layer;

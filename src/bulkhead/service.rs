@@ -9,8 +9,8 @@ use std::{
 use tower_service::Service;
 
 use super::{
-    QueuedResponseFuture, ResponseFuture,
-    layer::{Queue, WhenFull},
+    config::{Queue, WhenFull},
+    future::{QueuedResponseFuture, ResponseFuture},
     queue::{Entry, Permit, Place, Slots},
 };
 use crate::{

@@ -1,0 +1,60 @@
+//! The configuration of a bulkhead, and its checks.
+
+use std::time::Duration;
+
+use crate::{ConfigError, Name};
+
+/// 256 calls at once: at 50 ms each that is 5,000 calls a second, and a dependency that hangs holds
+/// 256 tasks and no more.
+const MAX_CONCURRENT: u32 = 256;
+
+/// The settings of a bulkhead, with or without a queue.
+#[derive(Clone, Debug)]
+pub(super) struct Config {
+    pub(super) name: Option<Name>,
+    pub(super) max_concurrent: u32,
+    pub(super) when_full: WhenFull,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { name: None, max_concurrent: MAX_CONCURRENT, when_full: WhenFull::Reject }
+    }
+}
+
+impl Config {
+    /// Returns the settings if at least one call may run.
+    pub(super) fn checked(self) -> Result<Self, ConfigError> {
+        ConfigError::unless_counting("max_concurrent", self.max_concurrent)?;
+        Ok(self)
+    }
+}
+
+/// What happens to a call when every slot is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum WhenFull {
+    Reject,
+    Wait,
+}
+
+/// How many may wait, and how long.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Queue {
+    pub(super) capacity: u32,
+    pub(super) max_wait: Duration,
+}
+
+impl Queue {
+    /// Returns the settings of a bulkhead and of its queue if they go together and a call may both
+    /// wait and run.
+    pub(super) fn checked(self, bulkhead: Config) -> Result<(Config, Self), ConfigError> {
+        if bulkhead.when_full == WhenFull::Wait {
+            let rule = "a bulkhead either queues calls or pushes back";
+            return Err(ConfigError::new("backpressure", true, rule));
+        }
+        let bulkhead = bulkhead.checked()?;
+        ConfigError::unless_counting("queue capacity", self.capacity)?;
+        ConfigError::unless_positive("queue max_wait", self.max_wait)?;
+        Ok((bulkhead, self))
+    }
+}
