@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tower_service::Service;
 use tracing::Span;
 
-use super::{Replay, events, layer::Config, service::Parts};
+use super::{config::Config, events, replay::Replay, service::Parts};
 use crate::{
     Attempt, CarryRejection, Classify, Fault, Hop, NotReady, Outcome, Rejection, RetryHint,
     backoff::Jitter,

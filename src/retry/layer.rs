@@ -2,32 +2,14 @@ use std::{any::type_name, fmt, sync::Arc, time::Duration};
 
 use tower_layer::Layer;
 
-use super::Retry;
+use super::{config::Config, service::Retry};
 use crate::{
     ClassifyFn, ConfigError, Name, Outcome,
     backoff::Backoff,
     budget::Budget,
     classify_fn,
-    error::name_or,
     outcome::choice::{Choice, Inherited, Own},
 };
-
-/// Settings of a retry, and its budget.
-#[derive(Clone, Debug)]
-pub(super) struct Config {
-    pub(super) name: Option<Name>,
-    pub(super) retries: u32,
-    pub(super) backoff: Backoff,
-    pub(super) budget: Option<Budget>,
-    pub(super) hint_cap: Duration,
-    pub(super) readiness_wait: Duration,
-}
-
-impl Config {
-    pub(super) fn name(&self) -> &str {
-        name_or(&self.name, "retry")
-    }
-}
 
 /// What all services of one layer share.
 pub(super) struct Core<P> {
@@ -51,18 +33,7 @@ impl<P> RetryLayer<P> {
 
     /// Settings other than the defaults.
     pub fn builder(replay: P) -> RetryBuilder<P> {
-        RetryBuilder {
-            config: Config {
-                name: None,
-                retries: 3,
-                backoff: Backoff::default(),
-                budget: Some(Budget::default()),
-                hint_cap: Duration::from_secs(2),
-                readiness_wait: Duration::from_secs(1),
-            },
-            replay,
-            classifier: Inherited,
-        }
+        RetryBuilder { config: Config::default(), replay, classifier: Inherited }
     }
 }
 

@@ -92,6 +92,7 @@
 //! A span for each attempt, with its number, the pause before it, its outcome and the type of its
 //! error. A `WARN` event for each retry, and one when retrying is given up.
 
+mod config;
 mod events;
 mod future;
 mod layer;

@@ -8,10 +8,7 @@ use std::{
 
 use tower_service::Service;
 
-use super::{
-    Replay, ResponseFuture,
-    layer::{Config, Core},
-};
+use super::{Replay, config::Config, future::ResponseFuture, layer::Core};
 use crate::{
     CarryRejection, Classify,
     call::{

@@ -1,0 +1,35 @@
+//! The configuration of a retry.
+
+use std::time::Duration;
+
+use crate::{Name, backoff::Backoff, budget::Budget, error::name_or};
+
+/// Settings of a retry, and its budget.
+#[derive(Clone, Debug)]
+pub(super) struct Config {
+    pub(super) name: Option<Name>,
+    pub(super) retries: u32,
+    pub(super) backoff: Backoff,
+    pub(super) budget: Option<Budget>,
+    pub(super) hint_cap: Duration,
+    pub(super) readiness_wait: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: None,
+            retries: 3,
+            backoff: Backoff::default(),
+            budget: Some(Budget::default()),
+            hint_cap: Duration::from_secs(2),
+            readiness_wait: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Config {
+    pub(super) fn name(&self) -> &str {
+        name_or(&self.name, "retry")
+    }
+}
