@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tower_service::Service;
 use tracing::Span;
 
-use super::{config::Config, events, replay::Replay, service::Parts};
+use super::{config::Config, events, replay::Replay, shared::Shared};
 use crate::{
     Attempt, CarryRejection, Classify, Fault, Hop, NotReady, Outcome, Rejection, RetryHint,
     backoff::Jitter,
@@ -41,7 +41,7 @@ pin_project! {
     pub struct ResponseFuture<S: Service<Req>, Req, P, C, M = AtHead> {
         #[pin]
         state: State<S, S::Future, Req, S::Error>,
-        parts: Arc<Parts<S, P, C>>,
+        shared: Arc<Shared<S, P, C>>,
         completion: PhantomData<fn() -> M>,
     }
 
@@ -112,13 +112,13 @@ where
     P: Replay<Req>,
 {
     #[inline]
-    pub(super) fn begin(service: &mut S, request: Req, parts: &Arc<Parts<S, P, C>>) -> Self {
-        let config = parts.config();
+    pub(super) fn begin(service: &mut S, request: Req, shared: &Arc<Shared<S, P, C>>) -> Self {
+        let config = shared.config();
         if let Some(budget) = &config.budget {
             budget.deposit();
         }
         let attempt = Attempt::FIRST;
-        let (sent, replay) = Replayable::split(request, attempt.number(), config, parts.replay());
+        let (sent, replay) = Replayable::split(request, attempt.number(), config, shared.replay());
         let span = events::attempt_span(config.name(), attempt.number(), Duration::ZERO);
         let future = {
             let _attempt = enter_attempt(attempt);
@@ -126,7 +126,7 @@ where
             service.call(sent)
         };
         let state = State::First { future, replay, span, began: began() };
-        Self { state, parts: Arc::clone(parts), completion: PhantomData }
+        Self { state, shared: Arc::clone(shared), completion: PhantomData }
     }
 }
 
@@ -151,14 +151,14 @@ where
                         let _entered = span.enter();
                         ready!(future.poll(cx))
                     };
-                    let verdict = this.parts.verdict::<M, _, _>(&mut result, span, *began);
+                    let verdict = this.shared.verdict::<M, _, _>(&mut result, span, *began);
                     let Some(failed) = verdict else {
                         this.state.set(State::Done);
                         return Poll::Ready(result);
                     };
                     let replay = std::mem::replace(replay, Replayable::No);
                     let mut session = Session::new(replay);
-                    match session.next(this.parts, failed, result) {
+                    match session.next(this.shared, failed, result) {
                         Ok(pause) => Retrying::pause(session, pause),
                         Err(result) => {
                             this.state.set(State::Done);
@@ -167,7 +167,7 @@ where
                     }
                 }
                 StateProj::Retrying { retrying } => {
-                    let result = ready!(retrying.as_mut().poll::<M, _, _>(this.parts, cx));
+                    let result = ready!(retrying.as_mut().poll::<M, _, _>(this.shared, cx));
                     this.state.set(State::Done);
                     return Poll::Ready(result);
                 }
@@ -193,7 +193,7 @@ fn began() -> Option<Instant> {
     deadline::deadline().map(|_| clock::now())
 }
 
-impl<S, P, C> Parts<S, P, C> {
+impl<S, P, C> Shared<S, P, C> {
     /// How an attempt failed, if that may be retried.
     #[inline]
     fn verdict<M, T, E>(
@@ -319,7 +319,7 @@ impl<Req, E: CarryRejection> Session<Req, E> {
     /// is none.
     fn next<S, P, C, T>(
         &mut self,
-        parts: &Parts<S, P, C>,
+        shared: &Shared<S, P, C>,
         failed: Failed,
         result: Result<T, E>,
     ) -> Result<Duration, Result<T, E>>
@@ -327,18 +327,18 @@ impl<Req, E: CarryRejection> Session<Req, E> {
         P: Replay<Req>,
         C: Classify<T, E>,
     {
-        let config = parts.config();
+        let config = shared.config();
         let outcome = Outcome::Failure(failed.fault);
-        let hint = hint(parts.classifier(), result.as_ref());
+        let hint = hint(shared.classifier(), result.as_ref());
         let attempt = self.attempt;
-        let decided = if hint == RetryHint::Unprocessed && self.resend(parts.replay()) {
+        let decided = if hint == RetryHint::Unprocessed && self.resend(shared.replay()) {
             Ok(Duration::ZERO)
         } else {
-            if let Some(budget) = parts.throttle().filter(|_| hint == RetryHint::Unprocessed) {
+            if let Some(budget) = shared.throttle().filter(|_| hint == RetryHint::Unprocessed) {
                 budget.failed();
             }
             self.attempt = attempt.next(outcome);
-            self.decide(attempt.number(), config, parts.replay(), failed, hint)
+            self.decide(attempt.number(), config, shared.replay(), failed, hint)
         };
         match decided {
             Ok(pause) => {
@@ -474,7 +474,7 @@ where
 {
     fn poll<M, P, C>(
         self: Pin<&mut Self>,
-        parts: &Parts<S, P, C>,
+        shared: &Shared<S, P, C>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<S::Response, E>>
     where
@@ -484,16 +484,16 @@ where
     {
         let mut this = self.project();
         let session = this.session;
-        let config = parts.config();
+        let config = shared.config();
         loop {
             let next = match this.step.as_mut().project() {
                 StepProj::Pausing { timer } => {
                     ready!(timer.poll(cx));
                     let end = Instant::now().checked_add(config.readiness_wait);
-                    Step::Readying { service: parts.service(), end, timer: None }
+                    Step::Readying { service: shared.service(), end, timer: None }
                 }
                 StepProj::Readying { service, end, timer } => match service.poll_ready(cx) {
-                    Poll::Ready(Ok(())) => session.call(service, parts),
+                    Poll::Ready(Ok(())) => session.call(service, shared),
                     Poll::Ready(Err(error)) => {
                         return Poll::Ready(Err(session.kept_or(config, || error)));
                     }
@@ -519,7 +519,7 @@ where
                         let _entered = span.enter();
                         ready!(future.poll(cx))
                     };
-                    let verdict = parts.verdict::<M, _, _>(&mut result, span, *began);
+                    let verdict = shared.verdict::<M, _, _>(&mut result, span, *began);
                     let Some(failed) = verdict else {
                         return Poll::Ready(match result {
                             Err(error) if is_refusal(&error) => {
@@ -528,7 +528,7 @@ where
                             result => result,
                         });
                     };
-                    match session.next(parts, failed, result) {
+                    match session.next(shared, failed, result) {
                         Ok(pause) => Step::Pausing { timer: sleep(pause) },
                         Err(result) => return Poll::Ready(result),
                     }
@@ -546,19 +546,19 @@ fn is_refusal<E: CarryRejection>(error: &E) -> bool {
 
 impl<Req, E> Session<Req, E> {
     /// Sends the next attempt.
-    fn call<S, P, C>(&mut self, service: &mut S, parts: &Parts<S, P, C>) -> Step<S, S::Future>
+    fn call<S, P, C>(&mut self, service: &mut S, shared: &Shared<S, P, C>) -> Step<S, S::Future>
     where
         S: Service<Req, Error = E>,
         P: Replay<Req>,
     {
-        let config = parts.config();
+        let config = shared.config();
         let number = self.attempt.number();
         let (Replayable::Yes(original) | Replayable::IfUnsent(original)) =
             std::mem::replace(&mut self.replay, Replayable::No)
         else {
             unreachable!("a retry is decided only with a request to send");
         };
-        let (sent, replay) = Replayable::split(original, number, config, parts.replay());
+        let (sent, replay) = Replayable::split(original, number, config, shared.replay());
         self.replay = replay;
         if let Some(mut withdrawal) = self.withdrawal.take() {
             withdrawal.finish(|_| ());

@@ -11,17 +11,12 @@ use crate::{
     outcome::choice::{Choice, Inherited, Own},
 };
 
-/// What all services of one layer share.
-pub(super) struct Core<P> {
-    pub(super) config: Config,
-    pub(super) replay: P,
-}
-
 /// Retries calls, by making [`Retry`] services. See the [module docs](super) for an example.
 ///
 /// The layer *is* the budget: clones of it, and all services that it makes, share one.
 pub struct RetryLayer<P, C = Inherited> {
-    core: Arc<Core<P>>,
+    config: Arc<Config>,
+    replay: Arc<P>,
     classifier: Arc<C>,
 }
 
@@ -40,28 +35,29 @@ impl<P> RetryLayer<P> {
 impl<P, C> RetryLayer<P, C> {
     /// The service, with calls that end as `M` says.
     pub(crate) fn completing<S: Clone, M>(&self, inner: S) -> Retry<S, P, C, M> {
-        Retry::new(inner, Arc::clone(&self.core), Arc::clone(&self.classifier))
+        let classifier = Arc::clone(&self.classifier);
+        Retry::new(inner, Arc::clone(&self.config), Arc::clone(&self.replay), classifier)
     }
 
     pub(crate) fn retries(&self) -> u32 {
-        self.core.config.retries
+        self.config.retries
     }
 
     pub(crate) fn backoff(&self) -> &Backoff {
-        &self.core.config.backoff
+        &self.config.backoff
     }
 
     pub(crate) fn hint_cap(&self) -> Duration {
-        self.core.config.hint_cap
+        self.config.hint_cap
     }
 
     pub(crate) fn readiness_wait(&self) -> Duration {
-        self.core.config.readiness_wait
+        self.config.readiness_wait
     }
 
     /// The budget, for another layer that calls the same dependency; `None` if there is none.
     pub fn budget(&self) -> Option<&Budget> {
-        self.core.config.budget.as_ref()
+        self.config.budget.as_ref()
     }
 
     /// The same layer, with the stack's classifier where it has none of its own.
@@ -70,7 +66,8 @@ impl<P, C> RetryLayer<P, C> {
         C: Choice<Stacked>,
     {
         RetryLayer {
-            core: Arc::clone(&self.core),
+            config: Arc::clone(&self.config),
+            replay: Arc::clone(&self.replay),
             classifier: C::choose(&self.classifier, stacked),
         }
     }
@@ -78,14 +75,18 @@ impl<P, C> RetryLayer<P, C> {
 
 impl<P, C> Clone for RetryLayer<P, C> {
     fn clone(&self) -> Self {
-        Self { core: Arc::clone(&self.core), classifier: Arc::clone(&self.classifier) }
+        Self {
+            config: Arc::clone(&self.config),
+            replay: Arc::clone(&self.replay),
+            classifier: Arc::clone(&self.classifier),
+        }
     }
 }
 
 impl<P, C> fmt::Debug for RetryLayer<P, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RetryLayer")
-            .field("config", &self.core.config)
+            .field("config", &self.config)
             .field("replay", &format_args!("{}", type_name::<P>()))
             .field("classifier", &format_args!("{}", type_name::<C>()))
             .finish()
@@ -176,8 +177,11 @@ impl<P, C> RetryBuilder<P, C> {
     }
 
     fn finish(self) -> RetryLayer<P, C> {
-        let core = Core { config: self.config, replay: self.replay };
-        RetryLayer { core: Arc::new(core), classifier: Arc::new(self.classifier) }
+        RetryLayer {
+            config: Arc::new(self.config),
+            replay: Arc::new(self.replay),
+            classifier: Arc::new(self.classifier),
+        }
     }
 }
 

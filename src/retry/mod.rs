@@ -98,6 +98,7 @@ mod future;
 mod layer;
 mod replay;
 mod service;
+mod shared;
 
 pub use self::{
     future::ResponseFuture,

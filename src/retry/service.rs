@@ -1,20 +1,16 @@
 use std::{
-    any::type_name,
     fmt,
     marker::PhantomData,
-    sync::{Arc, Mutex},
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use tower_service::Service;
 
-use super::{Replay, config::Config, future::ResponseFuture, layer::Core};
+use super::{config::Config, future::ResponseFuture, replay::Replay, shared::Shared};
 use crate::{
     CarryRejection, Classify,
-    call::{
-        completion::{AtHead, Completion},
-        lock::lock,
-    },
+    call::completion::{AtHead, Completion},
 };
 
 /// Sends calls again that failed for a reason that may pass. See the [module docs](super).
@@ -23,57 +19,14 @@ use crate::{
 /// [`get_mut`](Self::get_mut) is seen by first attempts only.
 pub struct Retry<S, P, C, M = AtHead> {
     inner: S,
-    parts: Arc<Parts<S, P, C>>,
+    shared: Arc<Shared<S, P, C>>,
     completion: PhantomData<fn() -> M>,
 }
 
-/// What a call may need later: shared, so that a call which is not retried pays one reference count
-/// and not a clone of everything beneath.
-pub(super) struct Parts<S, P, C> {
-    core: Arc<Core<P>>,
-    classifier: Arc<C>,
-    /// Cloned for each retry. Behind a lock because it need not be `Sync`.
-    spare: Mutex<S>,
-}
-
-impl<S, P, C> Parts<S, P, C> {
-    pub(super) fn config(&self) -> &Config {
-        &self.core.config
-    }
-
-    pub(super) fn replay(&self) -> &P {
-        &self.core.replay
-    }
-
-    pub(super) fn classifier(&self) -> &C {
-        &self.classifier
-    }
-
-    /// A clone of the service, not yet ready.
-    pub(super) fn service(&self) -> S
-    where
-        S: Clone,
-    {
-        // The clone of a service runs under this lock and cannot come back to it: nobody else has it.
-        lock(&self.spare).clone()
-    }
-}
-
-impl<S, P, C> fmt::Debug for Parts<S, P, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts")
-            .field("config", self.config())
-            .field("replay", &format_args!("{}", type_name::<P>()))
-            .field("classifier", &format_args!("{}", type_name::<C>()))
-            .finish_non_exhaustive()
-    }
-}
-
 impl<S: Clone, P, C, M> Retry<S, P, C, M> {
-    pub(super) fn new(inner: S, core: Arc<Core<P>>, classifier: Arc<C>) -> Self {
-        let spare = Mutex::new(inner.clone());
-        let parts = Arc::new(Parts { core, classifier, spare });
-        Self { inner, parts, completion: PhantomData }
+    pub(super) fn new(inner: S, config: Arc<Config>, replay: Arc<P>, classifier: Arc<C>) -> Self {
+        let shared = Shared::new(config, replay, classifier, inner.clone());
+        Self { inner, shared, completion: PhantomData }
     }
 }
 
@@ -81,8 +34,8 @@ accessors!(Retry<S, P, C, M>);
 
 impl<S: Clone, P, C, M> Clone for Retry<S, P, C, M> {
     fn clone(&self) -> Self {
-        let parts = Arc::clone(&self.parts);
-        Self { inner: self.inner.clone(), parts, completion: PhantomData }
+        let shared = Arc::clone(&self.shared);
+        Self { inner: self.inner.clone(), shared, completion: PhantomData }
     }
 }
 
@@ -105,12 +58,12 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        ResponseFuture::begin(&mut self.inner, request, &self.parts)
+        ResponseFuture::begin(&mut self.inner, request, &self.shared)
     }
 }
 
 impl<S: fmt::Debug, P, C, M> fmt::Debug for Retry<S, P, C, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Retry").field("inner", &self.inner).field("parts", &self.parts).finish()
+        f.debug_struct("Retry").field("inner", &self.inner).field("shared", &self.shared).finish()
     }
 }
