@@ -93,11 +93,14 @@
 //! error. A `WARN` event for each retry, and one when retrying is given up.
 
 mod config;
+mod decide;
 mod events;
 mod future;
 mod layer;
 mod replay;
+mod replayable;
 mod service;
+mod session;
 mod shared;
 
 pub use self::{

@@ -1,4 +1,4 @@
-//! What the services of a layer, and their calls, share.
+//! The state that a service shares with its clones and their calls.
 
 use std::{
     any::type_name,
@@ -6,8 +6,23 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::config::Config;
-use crate::call::lock::lock;
+use tokio::time::Instant;
+use tracing::Span;
+
+use super::{config::Config, decide::Failed, events};
+use crate::{
+    CarryRejection, Classify, Fault, Outcome, RetryHint,
+    budget::Budget,
+    call::{
+        account::Stamp,
+        completion::{Completion, end_of},
+        deadline,
+        lock::lock,
+        patience::{PATIENCE, was_cut_short},
+    },
+    outcome::{hint, judge, service_is_late},
+    telemetry,
+};
 
 /// What a call may need later: shared, so that a call which is not retried pays one reference count
 /// and not a clone of everything beneath.
@@ -48,6 +63,69 @@ impl<S, P, C> Shared<S, P, C> {
     {
         // The clone of a service runs under this lock and cannot come back to it: nobody else has it.
         lock(&self.spare).clone()
+    }
+
+    /// How an attempt failed, if that may be retried.
+    #[inline]
+    pub(super) fn verdict<M, T, E>(
+        &self,
+        result: &mut Result<T, E>,
+        span: &Span,
+        began: Option<Instant>,
+    ) -> Option<Failed>
+    where
+        M: Completion<T>,
+        C: Classify<T, E>,
+        E: CarryRejection,
+    {
+        let outcome = judge(self.classifier(), result.as_ref());
+        if outcome == Outcome::Success {
+            if let Some(end) = end_of::<M, _, _>(result) {
+                // It began well: how it went is known when it has ended.
+                if !span.is_disabled() {
+                    end.hold_span(span.clone(), events::record_attempt_end);
+                }
+                if let Some(budget) = self.throttle() {
+                    // Without a deadline nothing was cut short.
+                    let stamp = match deadline::deadline() {
+                        None => Stamp::default(),
+                        deadline => Stamp::default().timed(end.head(), began, deadline),
+                    };
+                    end.hold(budget.account(), stamp);
+                }
+                return None;
+            }
+        }
+        let fault = match outcome {
+            Outcome::Failure(
+                fault @ (Fault::Transient
+                | Fault::TimedOut
+                | Fault::Overloaded { .. }
+                | Fault::InProgress { .. }),
+            ) => Some(fault),
+            _ => None,
+        };
+        let cut_short =
+            service_is_late(outcome, result.as_ref()) && was_cut_short(began, deadline::deadline());
+        // Else callers in a hurry would spend the budget that all share.
+        let hurried = cut_short && began.is_none_or(|began| began.elapsed() < PATIENCE);
+        if let Some(budget) = self.throttle().filter(|_| !hurried) {
+            match hint(self.classifier(), result.as_ref()) {
+                // It counts only if the request is not sent again at once, which is decided later.
+                RetryHint::Unprocessed if fault.is_some() => {}
+                RetryHint::Stop if outcome == Outcome::Failure(Fault::Permanent) => budget.failed(),
+                _ => budget.observe(outcome),
+            }
+        }
+        telemetry::record_outcome(span, outcome, || {
+            result.as_ref().err().and_then(CarryRejection::rejection)
+        });
+        fault.map(|fault| Failed { fault, cut_short })
+    }
+
+    /// The budget, if the outcome of attempts moves it.
+    pub(super) fn throttle(&self) -> Option<&Budget> {
+        self.config().budget.as_ref().filter(|budget| budget.is_throttle())
     }
 }
 
