@@ -1,6 +1,7 @@
 //! The request of a call, kept for its next attempt.
 
 use super::{config::Config, replay::Replay};
+use crate::RetryHint;
 
 /// The request, for as long as it may be needed again.
 pub(super) enum Replayable<Req> {
@@ -27,6 +28,15 @@ impl<Req> Replayable<Req> {
         match replay.replay_unsent(&original) {
             Some(copy) => (copy, Self::IfUnsent(original)),
             None => (original, Self::No),
+        }
+    }
+
+    /// Returns whether the request was kept and may be sent again after a failure with this hint.
+    pub(super) fn may_follow(&self, hint: RetryHint) -> bool {
+        match self {
+            Self::No => false,
+            Self::IfUnsent(_) => matches!(hint, RetryHint::Unsent | RetryHint::Unprocessed),
+            Self::Yes(_) => true,
         }
     }
 

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     config::Config,
-    decide::{Failed, Stop},
+    decide::{Failed, Pause, Stop, decide},
     events,
     replay::Replay,
     replayable::Replayable,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Attempt, CarryRejection, Classify, Fault, Hop, Outcome, RetryHint,
-    backoff::Jitter,
+    backoff::Backoff,
     budget::Withdrawal,
     call::{
         deadline,
@@ -85,7 +85,7 @@ impl<Req, E> Session<Req, E> {
                 budget.failed();
             }
             self.attempt = attempt.next(outcome);
-            self.decide(attempt.number(), config, shared.replay(), failed, hint)
+            self.retry(attempt.number(), config, shared.replay(), failed, hint)
         };
         match decided {
             Ok(pause) => {
@@ -119,60 +119,22 @@ impl<Req, E> Session<Req, E> {
         !std::mem::replace(&mut self.resent, true) && self.replay.prepare(replay)
     }
 
-    /// Decides whether the failure of attempt `number` is retried, and after what pause. All that could
-    /// end the retrying is looked at here, before the pause.
-    fn decide<P: Replay<Req>>(
+    /// Prepares the retry of attempt `number` and returns the pause before it. All that could end the
+    /// retrying is looked at here, before the pause.
+    fn retry<P: Replay<Req>>(
         &mut self,
         number: u32,
         config: &Config,
         replay: &P,
-        Failed { fault, cut_short }: Failed,
+        failed: Failed,
         hint: RetryHint,
     ) -> Result<Duration, Stop> {
-        if hint == RetryHint::Stop {
-            return Err(Stop::Told);
-        }
-        if config.retries == 0 {
-            return Err(Stop::NotReplayable);
-        }
-        if number > config.retries {
-            return Err(Stop::Spent("retries"));
-        }
-        let unsent = matches!(hint, RetryHint::Unsent | RetryHint::Unprocessed);
-        match self.replay {
-            Replayable::Yes(_) => {}
-            Replayable::IfUnsent(_) if unsent => {}
-            Replayable::IfUnsent(_) | Replayable::No => return Err(Stop::NotReplayable),
-        }
-        if cut_short {
-            return Err(Stop::Spent("deadline"));
-        }
-        let asked = match (hint, fault) {
-            (RetryHint::After(pause), _) => Some(pause),
-            (_, Fault::Overloaded { retry_after } | Fault::InProgress { retry_after }) => {
-                retry_after
-            }
-            _ => None,
-        };
-        let pause = match asked {
-            Some(asked) if asked > config.hint_cap => return Err(Stop::Spent("hint")),
-            // Upwards only, or we would come before we are expected; and not all at once, unless that
-            // is just what was asked of this call.
-            Some(asked) => {
+        let pause = match decide(number, config, failed, hint, self.replay.may_follow(hint))? {
+            Pause::Asked { least, most } => {
                 self.drawn = 0;
-                let spread = match config.backoff.jitter() {
-                    _ if hint == RetryHint::After(Duration::ZERO) => Duration::ZERO,
-                    Jitter::None => Duration::ZERO,
-                    _ => config.backoff.ceiling(1).max(asked / 5),
-                };
-                draw(|rng| between(asked, asked.saturating_add(spread), rng))
+                draw(|rng| between(least, most, rng))
             }
-            None => {
-                // A decorrelated backoff grows by its own pauses, and not by those that were asked for.
-                let previous = if self.drawn == 0 { Duration::ZERO } else { self.pause };
-                self.drawn = self.drawn.saturating_add(1);
-                draw(|rng| config.backoff.delay(self.drawn, previous, rng))
-            }
+            Pause::Backoff => self.back_off(&config.backoff),
         };
         if let Some(deadline) = deadline::deadline() {
             let sent_at = Instant::now().checked_add(pause);
@@ -188,11 +150,19 @@ impl<Req, E> Session<Req, E> {
             self.withdrawal = None;
             return Err(Stop::NotReplayable);
         }
-        if let (Fault::InProgress { .. }, Some(budget)) = (fault, &config.budget) {
+        if let (Fault::InProgress { .. }, Some(budget)) = (failed.fault, &config.budget) {
             // A throttle, in which retries cost nothing, would not bound these: nothing has failed so far.
             budget.failed();
         }
         Ok(pause)
+    }
+
+    /// Draws the next pause of the backoff.
+    fn back_off(&mut self, backoff: &Backoff) -> Duration {
+        // A decorrelated backoff grows by its own pauses, and not by those that were asked for.
+        let previous = if self.drawn == 0 { Duration::ZERO } else { self.pause };
+        self.drawn = self.drawn.saturating_add(1);
+        draw(|rng| backoff.delay(self.drawn, previous, rng))
     }
 
     /// Takes the request of the next attempt, which from here on counts as sent.
