@@ -7,7 +7,7 @@ use tower_service::Service;
 
 use super::{
     Answer, Claim, FindKey, FindScope, Fingerprint, Found, Hold, Key, OnUnknown, Owner,
-    ReadRequest, Record, ScopeId, SettleUnknown, StorageKey, Store, StoreError,
+    ReadRequest, Record, ScopeId, SettleUnknown, StorageKey, Store, StoreError, events,
     fingerprint::{Digests, Fingerprints},
     guard::count,
     layer::{Core, Shared},
@@ -150,7 +150,7 @@ where
             Some(Answer::Replay(payload)) => {
                 count(&shared.counts.replays);
                 return core.record.replay(payload).map_err(|error| {
-                    telemetry::store_failed(shared.name(), &error, Duration::ZERO);
+                    events::store_failed(shared.name(), &error, Duration::ZERO);
                     shared.refuse(IdempotencyReason::StoreUnavailable)
                 });
             }

@@ -12,8 +12,10 @@ use std::{
 
 use tokio::time::{Instant, timeout};
 
-use super::{Resolution, StorageKey, Store, StoreError, UnknownOperation, Written, layer::Shared};
-use crate::{call::lock::lock, telemetry};
+use super::{
+    Resolution, StorageKey, Store, StoreError, UnknownOperation, Written, events, layer::Shared,
+};
+use crate::call::lock::lock;
 
 /// What an operator sees of an idempotency guard, and does. Clones are the same handle.
 pub struct Guard<St> {
@@ -189,7 +191,7 @@ impl<St> Shared<St> {
         self.counts.store_nanos.fetch_add(nanos, Ordering::Relaxed);
         if let Err(error) = &result {
             count(&self.counts.store_errors);
-            telemetry::store_failed(self.name(), error, took);
+            events::store_failed(self.name(), error, took);
         }
         result
     }

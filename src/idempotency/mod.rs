@@ -160,6 +160,7 @@
 //! storage key and fence. Of a process that died nothing is said: [`Guard::count_unknown`] counts its runs too.
 
 mod call;
+mod events;
 mod fingerprint;
 mod future;
 mod guard;

@@ -14,8 +14,9 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Hold, Owner, StorageKey, Store, StoreError, Written, guard::count, layer::Shared};
-use crate::telemetry;
+use super::{
+    Hold, Owner, StorageKey, Store, StoreError, Written, events, guard::count, layer::Shared,
+};
 
 /// A claim that may have been made and whose effect has not begun. Dropped, it is released in the
 /// background.
@@ -107,7 +108,7 @@ impl<St> Shared<St> {
     /// Says that nobody knows what became of a run of this process.
     pub(super) fn became_unknown(&self, hold: Hold) {
         count(&self.counts.unknowns);
-        telemetry::became_unknown(self.name(), hold.key, hold.fence);
+        events::became_unknown(self.name(), hold.key, hold.fence);
     }
 }
 

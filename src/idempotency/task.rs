@@ -24,6 +24,7 @@ use tracing::{Instrument, Span};
 
 use super::{
     Completed, Hold, Kept, Previous, Record, Run, SettleUnknown, Settled, Store, Verdict, Written,
+    events,
     guard::count,
     layer::{Core, Effect, Shared},
     lease::{Lease, Leased},
@@ -35,7 +36,6 @@ use super::{
 use crate::{
     CarryRejection, Deadline, DeadlineElapsed, Hop, IdempotencyReason,
     call::race::{Either, race},
-    telemetry,
 };
 
 /// A claim that was granted to this process.
@@ -280,7 +280,7 @@ async fn run<S, Req, St, K, C, Q, R, U>(
 
 fn lost<St>(shared: &Shared<St>, hold: Hold) {
     count(&shared.counts.lost_leases);
-    telemetry::lease_lost(shared.name(), hold.key);
+    events::lease_lost(shared.name(), hold.key);
 }
 
 /// Records a result, and tries again until the lease ends that there is now: it may be renewed for long

@@ -16,13 +16,10 @@ pub mod field;
 
 use std::time::Duration;
 
-use tracing::{Span, error, warn};
+use tracing::{Span, warn};
 
 pub use self::call::{CallFuture, CallSpan, CallSpanLayer};
-use crate::{
-    CarryRejection, Outcome, Rejection,
-    idempotency::{StorageKey, StoreError},
-};
+use crate::{CarryRejection, Outcome, Rejection};
 
 /// The target of every event and span. Fixed here, because the default is the module of the code.
 pub(crate) const TARGET: &str = "buttress::telemetry";
@@ -54,41 +51,6 @@ pub(crate) fn rejected(rejection: &Rejection) {
             { field::RETRY_AFTER_MS } = rejection.retry_after().map(millis),
         },
         "call rejected"
-    );
-}
-
-pub(crate) fn store_failed(name: &str, error: &StoreError, took: Duration) {
-    warn!(
-        target: TARGET,
-        {
-            { field::LAYER } = name,
-            { field::REASON } = %error,
-            { field::STORE_MS } = millis(took),
-        },
-        "a step of the store failed"
-    );
-}
-
-pub(crate) fn lease_lost(name: &str, key: StorageKey) {
-    warn!(
-        target: TARGET,
-        {
-            { field::LAYER } = name,
-            { field::KEY } = %key,
-        },
-        "a lease ended before its run"
-    );
-}
-
-pub(crate) fn became_unknown(name: &str, key: StorageKey, fence: u64) {
-    error!(
-        target: TARGET,
-        {
-            { field::LAYER } = name,
-            { field::KEY } = %key,
-            { field::FENCE } = fence,
-        },
-        "nobody knows what became of an operation"
     );
 }
 

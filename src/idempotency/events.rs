@@ -1,0 +1,43 @@
+//! The events of the guard.
+
+use std::time::Duration;
+
+use tracing::{error, warn};
+
+use super::{StorageKey, StoreError};
+use crate::telemetry::{TARGET, field, millis};
+
+pub(super) fn store_failed(name: &str, error: &StoreError, took: Duration) {
+    warn!(
+        target: TARGET,
+        {
+            { field::LAYER } = name,
+            { field::REASON } = %error,
+            { field::STORE_MS } = millis(took),
+        },
+        "a step of the store failed"
+    );
+}
+
+pub(super) fn lease_lost(name: &str, key: StorageKey) {
+    warn!(
+        target: TARGET,
+        {
+            { field::LAYER } = name,
+            { field::KEY } = %key,
+        },
+        "a lease ended before its run"
+    );
+}
+
+pub(super) fn became_unknown(name: &str, key: StorageKey, fence: u64) {
+    error!(
+        target: TARGET,
+        {
+            { field::LAYER } = name,
+            { field::KEY } = %key,
+            { field::FENCE } = fence,
+        },
+        "nobody knows what became of an operation"
+    );
+}
