@@ -7,45 +7,23 @@ use tower_service::Service;
 
 use super::{
     Answer, Claim, FindKey, FindScope, Fingerprint, Found, Hold, Key, OnUnknown, Owner,
-    ReadRequest, Record, ScopeId, SettleUnknown, StorageKey, Store, StoreError, events,
+    ReadRequest, Record, ScopeId, SettleUnknown, StorageKey, Store, StoreError,
+    counts::count,
+    events,
     fingerprint::{Digests, Fingerprints},
-    guard::count,
-    layer::{Core, Shared},
     settle::Unbegun,
+    shared::{Core, Shared},
     task::{self, Granted},
     waiting::Joined,
 };
 use crate::{
-    CarryRejection, IdempotencyReason, IdempotencyRefused,
+    CarryRejection, IdempotencyReason,
     call::{
         oneshot::Oneshot,
         race::{Either, race},
         random::{between, draw},
     },
-    telemetry,
 };
-
-impl<St> Shared<St> {
-    /// Refuses a call, and says so.
-    pub(super) fn refuse<E: CarryRejection>(&self, reason: IdempotencyReason) -> E {
-        if reason == IdempotencyReason::Unknown {
-            count(&self.counts.unknowns);
-        }
-        self.refuse_counted(reason)
-    }
-
-    /// The same, where it is counted already.
-    pub(super) fn refuse_counted<E: CarryRejection>(&self, reason: IdempotencyReason) -> E {
-        let again = match reason {
-            IdempotencyReason::InFlight => Some(self.config.retry_after),
-            IdempotencyReason::StoreUnavailable | IdempotencyReason::Full => {
-                Some(Duration::from_secs(1))
-            }
-            _ => None,
-        };
-        telemetry::refuse(IdempotencyRefused::by(self.config.name.clone(), reason, again))
-    }
-}
 
 /// What a store's failure is for a caller.
 fn reason_of(error: &StoreError) -> IdempotencyReason {

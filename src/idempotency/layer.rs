@@ -1,168 +1,16 @@
-use std::{
-    fmt,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
 use tower_layer::Layer;
 
 use super::{
-    ByFn, ClaimMode, Digests, Found, Guard, Idempotency, InvalidKey, Quarantine, Reconcile,
-    RecordClones, Rerun, Resume, SingleTenant, Store, fingerprint::Secrets, guard::Counters,
-    lease::Leases, runs::Runs, waiting::Waiting,
+    ByFn, Digests, Found, Guard, Idempotency, InvalidKey, Quarantine, Reconcile, RecordClones,
+    Rerun, Resume, SingleTenant, Store,
+    config::{Config, Effect},
+    shared::{Core, Shared},
 };
 #[cfg(feature = "http")]
 use crate::http::idempotency::{HeaderKey, ReadHttp, RecordHttp};
 use crate::{ConfigError, Name};
-
-/// Long enough that most work ends before the lease is renewed for the first time, after a third of it.
-pub(super) const LEASE: Duration = Duration::from_secs(30);
-
-/// Time for an operator to look at it, after a holiday too.
-pub(super) const UNKNOWN_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-
-/// Settings of a guard that are checked.
-#[derive(Clone, Debug)]
-pub(super) struct Config {
-    pub(super) name: Option<Name>,
-    pub(super) effect: Effect,
-    pub(super) lease: Duration,
-    pub(super) lease_limit: Duration,
-    pub(super) run_limit: Duration,
-    pub(super) store_timeout: Duration,
-    pub(super) ttl: Duration,
-    pub(super) unknown_for: Duration,
-    pub(super) retry_after: Duration,
-    /// For how long a duplicate waits; `None` if it is refused at once.
-    pub(super) wait: Option<Duration>,
-    pub(super) max_runs: u32,
-    pub(super) secrets: Secrets,
-    pub(super) retry_horizon: Duration,
-}
-
-/// When the effect of a run may have begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
-    /// With the claim.
-    Claimed,
-    /// When that has been noted.
-    Marked,
-    /// When the record is complete, for both are committed at once.
-    Transactional,
-}
-
-impl Effect {
-    pub(super) fn mode(self) -> ClaimMode {
-        match self {
-            Self::Claimed => ClaimMode::Started,
-            Self::Marked | Self::Transactional => ClaimMode::Reserved,
-        }
-    }
-}
-
-impl Config {
-    const DEFAULT: Self = Self {
-        name: None,
-        effect: Effect::Claimed,
-        lease: LEASE,
-        // No run of a request takes so long; what does is stuck.
-        lease_limit: Duration::from_secs(10 * 60),
-        run_limit: Duration::from_secs(30),
-        // A store that takes longer is better asked again, or not at all.
-        store_timeout: Duration::from_secs(1),
-        ttl: Duration::from_secs(24 * 60 * 60),
-        unknown_for: UNKNOWN_RETENTION,
-        // The least that `Retry-After` can say.
-        retry_after: Duration::from_secs(1),
-        wait: None,
-        max_runs: 1_024,
-        secrets: Secrets(Vec::new()),
-        retry_horizon: Duration::ZERO,
-    };
-
-    /// Until when the owner of a lease trusts it: its clock and the store's do not run alike.
-    pub(super) fn trusted(&self) -> Duration {
-        self.lease - self.lease / 10
-    }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        for (knob, value) in [
-            ("lease", self.lease),
-            ("run_limit", self.run_limit),
-            ("store_timeout", self.store_timeout),
-            ("ttl", self.ttl),
-            ("retry_after", self.retry_after),
-        ] {
-            ConfigError::unless_positive(knob, value)?;
-        }
-        for (knob, value) in [
-            ("lease_limit", self.lease_limit),
-            ("store_timeout", self.store_timeout),
-            ("wait", self.wait.unwrap_or_default()),
-        ] {
-            // Longer than a process runs, and short enough for every clock.
-            if value > Duration::from_secs(365 * 24 * 60 * 60) {
-                return Err(ConfigError::new(knob, value, "it must not be longer than a year"));
-            }
-        }
-        if let Some(wait) = self.wait {
-            ConfigError::unless_positive("wait", wait)?;
-        }
-        ConfigError::unless_counting("max_runs", self.max_runs)?;
-        if self.store_timeout >= self.lease {
-            let rule = "it must be shorter than the lease, which one late answer would cost";
-            return Err(ConfigError::new("store_timeout", self.store_timeout, rule));
-        }
-        if self.lease_limit < self.run_limit {
-            let rule = "it must not be shorter than the run_limit, for a run needs its lease";
-            return Err(ConfigError::new("lease_limit", self.lease_limit, rule));
-        }
-        if self.lease_limit < self.lease {
-            let rule = "it must not be shorter than one lease";
-            return Err(ConfigError::new("lease_limit", self.lease_limit, rule));
-        }
-        if self.unknown_for < self.ttl {
-            let rule = "it must not be shorter than the ttl: the key of an operation that may have \
-                        been done must not come free before that of one that was";
-            return Err(ConfigError::new("unknown_retention", self.unknown_for, rule));
-        }
-        if self.secrets.0.iter().any(|secret| secret.is_empty()) {
-            let rule = "it must not be empty, or anybody could guess what requests said";
-            return Err(ConfigError::new("fingerprint_secret", "", rule));
-        }
-        if self.ttl < self.retry_horizon.saturating_mul(2) {
-            let rule = "it must be at least twice as long as clients go on retrying";
-            return Err(ConfigError::new("ttl", self.ttl, rule));
-        }
-        Ok(())
-    }
-}
-
-/// What the guard has of an operation: how to read it, where it is recorded, and all runs of this
-/// process.
-pub(super) struct Core<St, K, C, Q, R, U> {
-    pub(super) find_key: K,
-    pub(super) find_scope: C,
-    pub(super) read: Q,
-    pub(super) record: R,
-    pub(super) on_unknown: U,
-    pub(super) shared: Arc<Shared<St>>,
-}
-
-/// What outlives a call: it is used by tasks, and by the [`Guard`].
-pub(super) struct Shared<St> {
-    pub(super) store: St,
-    pub(super) config: Config,
-    pub(super) runs: Arc<Runs>,
-    /// Claims that are settled in the background.
-    pub(super) settling: Arc<Runs>,
-    pub(super) leases: Leases,
-    pub(super) waiting: Waiting,
-    pub(super) counts: Counters,
-    /// When the store was swept last.
-    pub(super) swept: Mutex<Option<Instant>>,
-}
 
 /// An idempotency guard, which makes [`Idempotency`] services. See the [module docs](super) for an
 /// example.
@@ -456,16 +304,7 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
     {
         self.config.check()?;
         let Self { store, find_key, find_scope, read, record, on_unknown, config } = self;
-        let shared = Arc::new(Shared {
-            store,
-            runs: Runs::new(config.max_runs),
-            settling: Runs::new(config.max_runs),
-            leases: Leases::default(),
-            waiting: Waiting::default(),
-            counts: Counters::default(),
-            swept: Mutex::default(),
-            config,
-        });
+        let shared = Shared::new(store, config);
         let core = Core { find_key, find_scope, read, record, on_unknown, shared };
         Ok(IdempotencyLayer { core: Arc::new(core) })
     }

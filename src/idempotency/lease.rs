@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Hold, Store, Written, layer::Shared, task::CatchPanic};
+use super::{Hold, Store, Written, shared::Shared, task::CatchPanic};
 use crate::call::{
     lock::lock,
     race::{Either, race},

@@ -160,6 +160,8 @@
 //! storage key and fence. Of a process that died nothing is said: [`Guard::count_unknown`] counts its runs too.
 
 mod call;
+mod config;
+mod counts;
 mod events;
 mod fingerprint;
 mod future;
@@ -173,6 +175,7 @@ mod run;
 mod runs;
 mod service;
 mod settle;
+mod shared;
 pub mod store;
 mod task;
 mod unknown;
@@ -181,9 +184,10 @@ mod waiting;
 #[cfg(feature = "http")]
 pub(crate) use self::record::nothing_began;
 pub use self::{
+    counts::Counts,
     fingerprint::{Digests, Fingerprint},
     future::ResponseFuture,
-    guard::{Counts, Guard},
+    guard::Guard,
     key::{InvalidKey, Key, Owner, ScopeId, StorageKey},
     layer::{IdempotencyBuilder, IdempotencyLayer, Unscoped},
     record::{Kept, Record, RecordClones, Verdict},

@@ -2,7 +2,7 @@
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
-use super::{Hold, Key, Previous, StorageKey, Store, StoreError, Written, layer::Shared};
+use super::{Hold, Key, Previous, StorageKey, StoreError, Written};
 
 /// One run of a guarded operation, as its service sees it. Clones are the same run.
 ///
@@ -21,16 +21,6 @@ pub(super) trait Checkpoints: Send + Sync {
         hold: &'a Hold,
         checkpoint: Vec<u8>,
     ) -> Pin<Box<dyn Future<Output = Result<Written, StoreError>> + Send + 'a>>;
-}
-
-impl<St: Store> Checkpoints for Shared<St> {
-    fn keep<'a>(
-        &'a self,
-        hold: &'a Hold,
-        checkpoint: Vec<u8>,
-    ) -> Pin<Box<dyn Future<Output = Result<Written, StoreError>> + Send + 'a>> {
-        Box::pin(self.step(self.store.checkpoint(hold, checkpoint)))
-    }
 }
 
 /// Keeps nothing.

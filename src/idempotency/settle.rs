@@ -14,9 +14,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{
-    Hold, Owner, StorageKey, Store, StoreError, Written, events, guard::count, layer::Shared,
-};
+use super::{Hold, Owner, StorageKey, Store, StoreError, Written, shared::Shared};
 
 /// A claim that may have been made and whose effect has not begun. Dropped, it is released in the
 /// background.
@@ -101,14 +99,6 @@ impl<St: Store> Debt<St> {
 impl<St: Store> Drop for Debt<St> {
     fn drop(&mut self) {
         in_background(&self.shared, self.hold, self.owes());
-    }
-}
-
-impl<St> Shared<St> {
-    /// Says that nobody knows what became of a run of this process.
-    pub(super) fn became_unknown(&self, hold: Hold) {
-        count(&self.counts.unknowns);
-        events::became_unknown(self.name(), hold.key, hold.fence);
     }
 }
 

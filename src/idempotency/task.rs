@@ -24,13 +24,13 @@ use tracing::{Instrument, Span};
 
 use super::{
     Completed, Hold, Kept, Previous, Record, Run, SettleUnknown, Settled, Store, Verdict, Written,
-    events,
-    guard::count,
-    layer::{Core, Effect, Shared},
+    config::Effect,
+    counts::count,
     lease::{Lease, Leased},
     run::Checkpoints,
     runs::RunSlot,
     settle::{Debt, Owed, Unbegun},
+    shared::{Core, Shared},
     waiting::Running,
 };
 use crate::{
@@ -207,13 +207,13 @@ async fn run<S, Req, St, K, C, Q, R, U>(
 
     let ended = match worked {
         None if begun() => {
-            lost(shared, hold);
+            shared.lease_lost(hold);
             shared.became_unknown(hold);
             debt.owe(Owed::Nothing);
             Ended::Refused(IdempotencyReason::Unknown)
         }
         None => {
-            lost(shared, hold);
+            shared.lease_lost(hold);
             debt.settle().await;
             Ended::Refused(IdempotencyReason::StoreUnavailable)
         }
@@ -255,11 +255,11 @@ async fn run<S, Req, St, K, C, Q, R, U>(
             match complete(shared, leased.lease(), hold, completed).await {
                 // The effect is committed with the record or not at all: the next claim will find which.
                 Some(Written::Stale) if shared.config.effect == Effect::Transactional => {
-                    lost(shared, hold);
+                    shared.lease_lost(hold);
                     Ended::Refused(IdempotencyReason::StoreUnavailable)
                 }
                 Some(Written::Stale) => {
-                    lost(shared, hold);
+                    shared.lease_lost(hold);
                     shared.became_unknown(hold);
                     Ended::Refused(IdempotencyReason::Unknown)
                 }
@@ -276,11 +276,6 @@ async fn run<S, Req, St, K, C, Q, R, U>(
     shared.sweep_now_and_then();
     // Whoever asked may have left.
     let _ = answer.send(Reply { ended, hop });
-}
-
-fn lost<St>(shared: &Shared<St>, hold: Hold) {
-    count(&shared.counts.lost_leases);
-    events::lease_lost(shared.name(), hold.key);
 }
 
 /// Records a result, and tries again until the lease ends that there is now: it may be renewed for long

@@ -38,6 +38,12 @@ pub use self::redb::{RedbSetupError, RedbStore, RedbStoreBuilder};
 #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
 pub use self::redis::{RedisSetupError, RedisStore, RedisStoreBuilder};
 
+/// Long enough that most work ends before the lease is renewed for the first time, after a third of it.
+pub(super) const LEASE: Duration = Duration::from_secs(30);
+
+/// Time for an operator to look at it, after a holiday too.
+pub(super) const UNKNOWN_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// Keeps the records of operations, and decides who runs them.
 ///
 /// Each method is one atomic step. Time is the store's own, read inside the step, and so are fences:
@@ -177,8 +183,8 @@ impl Claim {
             fingerprint,
             mode: ClaimMode::Started,
             on_unknown: OnUnknown::Keep,
-            lease: super::layer::LEASE,
-            unknown_for: super::layer::UNKNOWN_RETENTION,
+            lease: LEASE,
+            unknown_for: UNKNOWN_RETENTION,
             reserve: 0,
         }
     }
