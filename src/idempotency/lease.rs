@@ -11,8 +11,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Hold, Store, Written, shared::Shared, task::CatchPanic};
+use super::{Hold, Store, Written, shared::Shared};
 use crate::call::{
+    catch_panic::CatchPanic,
     lock::lock,
     race::{Either, race},
 };

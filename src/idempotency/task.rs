@@ -2,19 +2,15 @@
 
 use std::{
     any::Any,
-    fmt,
-    future::{Future, poll_fn},
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
-    pin::Pin,
+    future::poll_fn,
+    panic::resume_unwind,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
-use pin_project_lite::pin_project;
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep},
@@ -35,7 +31,10 @@ use super::{
 };
 use crate::{
     CarryRejection, Deadline, DeadlineElapsed, Hop, IdempotencyReason,
-    call::race::{Either, race},
+    call::{
+        catch_panic::CatchPanic,
+        race::{Either, race},
+    },
 };
 
 /// A claim that was granted to this process.
@@ -298,32 +297,5 @@ async fn complete<St: Store>(
         }
         sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));
-    }
-}
-
-pin_project! {
-    /// Catches the panic of a future, so that what is owed for its run can be settled first.
-    pub(super) struct CatchPanic<F> {
-        #[pin]
-        pub(super) future: F,
-    }
-}
-
-impl<F: Future> Future for CatchPanic<F> {
-    type Output = Result<F::Output, Box<dyn Any + Send>>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let future = self.project().future;
-        // What is in the middle of a change is only dropped after this.
-        match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
-            Ok(polled) => polled.map(Ok),
-            Err(panic) => Poll::Ready(Err(panic)),
-        }
-    }
-}
-
-impl<F> fmt::Debug for CatchPanic<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CatchPanic").finish_non_exhaustive()
     }
 }
