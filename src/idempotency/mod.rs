@@ -170,6 +170,7 @@ mod key;
 mod layer;
 mod lease;
 mod record;
+mod renew;
 mod request;
 mod run;
 mod runs;

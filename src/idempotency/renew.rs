@@ -1,0 +1,97 @@
+//! The one task that renews the leases of a layer.
+
+use std::sync::Arc;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    Hold, Store, Written,
+    lease::{Lease, Leases},
+    shared::Shared,
+};
+use crate::call::{
+    catch_panic::CatchPanic,
+    race::{Either, race},
+};
+
+/// A lease that is renewed until this is dropped.
+pub(super) struct Leased<St: Store> {
+    shared: Arc<Shared<St>>,
+    lease: Arc<Lease>,
+    id: u64,
+}
+
+impl<St: Store> Leased<St> {
+    /// Holds a lease that was granted for a claim which was sent at `sent`.
+    pub(super) fn new(shared: Arc<Shared<St>>, hold: Hold, sent: Instant) -> Self {
+        let lease = Arc::new(Lease::new(hold, sent, &shared.config));
+        let (id, is_first) = shared.leases.add(Arc::clone(&lease));
+        if is_first {
+            tokio::spawn(renew(Arc::clone(&shared)));
+        }
+        Self { shared, lease, id }
+    }
+
+    pub(super) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+}
+
+impl<St: Store> Drop for Leased<St> {
+    fn drop(&mut self) {
+        self.shared.leases.remove(self.id);
+    }
+}
+
+/// Renews leases for as long as there is one, all that are due in one trip.
+async fn renew<St: Store>(shared: Arc<Shared<St>>) {
+    let config = &shared.config;
+    let mut renewing = Renewing { leases: &shared.leases, ended: false };
+    while let Some(due) = shared.leases.next_due() {
+        if let Either::Right(()) = race(sleep_until(due), shared.leases.sooner.notified()).await {
+            continue;
+        }
+        let sent = Instant::now();
+        // Those that are nearly due go with them: a trip each would be one for every run.
+        let due = shared.leases.due(sent + config.lease / 12);
+        let (renewed, over): (Vec<_>, Vec<_>) =
+            due.into_iter().partition(|lease| lease.is_renewable(sent));
+        over.iter().for_each(|lease| lease.expire(config));
+        if renewed.is_empty() {
+            continue;
+        }
+        let holds: Vec<Hold> = renewed.iter().map(|lease| lease.hold).collect();
+        // A panic of the store would leave all leases of this layer, and of all runs to come, without renewal.
+        let step = async { shared.step(shared.store.renew(&holds, config.lease)).await };
+        match (CatchPanic { future: step }).await {
+            Ok(Ok(written)) if written.len() == renewed.len() => {
+                for (lease, written) in renewed.iter().zip(written) {
+                    match written {
+                        Written::Applied => lease.renewed(sent, config),
+                        Written::Stale => lease.lost(sent, config),
+                    }
+                }
+            }
+            Ok(Ok(_) | Err(_)) | Err(_) => {
+                let now = Instant::now();
+                renewed.iter().for_each(|lease| lease.unsure(now, config));
+            }
+        }
+    }
+    renewing.ended = true;
+}
+
+/// The task that renews. Dropped with its runtime it says so: a guard may be used from several, and the next
+/// lease begins another task.
+struct Renewing<'a> {
+    leases: &'a Leases,
+    ended: bool,
+}
+
+impl Drop for Renewing<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.leases.renewing_ended();
+        }
+    }
+}
