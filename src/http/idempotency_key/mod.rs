@@ -120,11 +120,9 @@
 //!
 //! None.
 
+mod config;
 mod layer;
 mod service;
 mod uuid;
 
-pub use self::{
-    layer::{GivenKey, IdempotencyKeyLayer},
-    service::IdempotencyKey,
-};
+pub use self::{config::GivenKey, layer::IdempotencyKeyLayer, service::IdempotencyKey};

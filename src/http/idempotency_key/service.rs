@@ -6,7 +6,7 @@ use std::{
 use http::Request;
 use tower_service::Service;
 
-use super::layer::Config;
+use super::config::Config;
 
 /// Gives each call an idempotency key, the same for all its attempts. Made by
 /// [`IdempotencyKeyLayer`](super::IdempotencyKeyLayer).
