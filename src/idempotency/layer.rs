@@ -8,8 +8,6 @@ use super::{
     config::{Config, Effect},
     shared::{Core, Shared},
 };
-#[cfg(feature = "http")]
-use crate::http::idempotency::{HeaderKey, ReadHttp, RecordHttp};
 use crate::{ConfigError, Name};
 
 /// An idempotency guard, which makes [`Idempotency`] services. See the [module docs](super) for an
@@ -63,16 +61,6 @@ impl<St, F, G> IdempotencyLayer<St, ByFn<F>, (), ByFn<G>, RecordClones> {
         G: Fn(&Req, &mut Digests),
     {
         IdempotencyLayer::builder(store, ByFn(find_key), ByFn(read), RecordClones)
-    }
-}
-
-#[cfg(feature = "http")]
-#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
-impl<St: Store<Payload = Vec<u8>>> IdempotencyLayer<St, HeaderKey, (), ReadHttp, RecordHttp> {
-    /// A guard of HTTP requests, with the defaults of [`HeaderKey`], [`ReadHttp`] and [`RecordHttp`]. With settings of
-    /// one's own they go to [`builder`](IdempotencyLayer::builder).
-    pub fn http(store: St) -> Unscoped<St, HeaderKey, ReadHttp, RecordHttp> {
-        IdempotencyLayer::builder(store, HeaderKey::new(), ReadHttp::new(), RecordHttp::new())
     }
 }
 

@@ -13,6 +13,7 @@
 mod body;
 mod envelope;
 mod key;
+mod layer;
 mod read;
 mod request;
 mod response;
