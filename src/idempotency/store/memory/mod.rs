@@ -1,5 +1,6 @@
 //! Records in the memory of one process.
 
+mod map;
 mod shard;
 #[cfg(test)]
 mod tests;

@@ -1,42 +1,16 @@
 //! The records of some keys, found by key and by when their time is over.
 
-use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use super::{
     super::{
         Claim, UnknownOperation,
         machine::{self, Slot, State},
     },
+    map::HashedMap,
     usage::Usage,
 };
 use crate::idempotency::{ScopeId, StorageKey};
-
-/// Takes the first bytes of what is a hash already.
-#[derive(Default)]
-pub(super) struct AsIs(u64);
-
-impl Hasher for AsIs {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk() {
-            self.0 = u64::from_ne_bytes(*first);
-        }
-    }
-
-    /// The length, which is always the same.
-    fn write_usize(&mut self, _: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-/// A map whose keys are hashes.
-pub(super) type HashedMap<K, V> = HashMap<K, V, BuildHasherDefault<AsIs>>;
 
 /// A record, and what it takes.
 pub(super) struct Entry<P> {
@@ -86,7 +60,7 @@ pub(super) struct Shard<P> {
 
 impl<P> Default for Shard<P> {
     fn default() -> Self {
-        Self { entries: Vec::new(), by_key: HashMap::default(), by_end: Vec::new() }
+        Self { entries: Vec::new(), by_key: HashedMap::default(), by_end: Vec::new() }
     }
 }
 

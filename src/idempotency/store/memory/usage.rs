@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use super::{super::StoreError, shard::HashedMap};
+use super::{super::StoreError, map::HashedMap};
 use crate::{call::lock::lock, idempotency::ScopeId};
 
 /// Of scopes there are few at a time, and each is looked up for a moment.
