@@ -54,7 +54,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use self::{
     clock::Clock,
-    tables::{Failure, Step, Tables},
+    tables::{Failure, Limits, Step, Tables},
     writer::{Message, Writer},
 };
 use super::{
@@ -71,12 +71,6 @@ const QUEUE: usize = 1024;
 
 /// redb's own default is a gigabyte.
 const CACHE: usize = 64 * 1024 * 1024;
-
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    records: u64,
-    payload: usize,
-}
 
 /// Keeps records in a file of the embedded database [redb](mod@::redb).
 ///

@@ -6,7 +6,6 @@ use ::redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition, Write
 
 use super::{
     super::machine::{self, Record, Slot, Stage, State},
-    Limits,
     record::{decode, decode_time, encode, encode_time},
 };
 use crate::idempotency::{
@@ -30,6 +29,13 @@ const LAYOUT: u16 = 1;
 
 /// How many records that have ended a claim removes when the store is full.
 const MAKE_ROOM: usize = 64;
+
+/// How many records there may be, and how many bytes of payload in one of them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) records: u64,
+    pub(super) payload: usize,
+}
 
 /// Why a step was not taken.
 #[derive(Debug)]

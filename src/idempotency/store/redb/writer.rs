@@ -9,9 +9,8 @@ use ::redb::{Database, Durability};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Limits,
     clock::Clock,
-    tables::{Failure, Step, Tables},
+    tables::{Failure, Limits, Step, Tables},
 };
 use crate::idempotency::StoreError;
 
