@@ -6,7 +6,8 @@ use super::{
     ByFn, Digests, Found, Guard, Idempotency, InvalidKey, Quarantine, Reconcile, RecordClones,
     Rerun, Resume, SingleTenant, Store,
     config::{Config, Effect},
-    shared::{Core, Shared},
+    rules::Rules,
+    shared::Shared,
 };
 use crate::{ConfigError, Name};
 
@@ -15,7 +16,8 @@ use crate::{ConfigError, Name};
 ///
 /// The layer *is* the guard: clones of it, and all services that it makes, share its runs and leases.
 pub struct IdempotencyLayer<St, K, C, Q, R, U = Quarantine> {
-    pub(super) core: Arc<Core<St, K, C, Q, R, U>>,
+    pub(super) rules: Arc<Rules<K, C, Q, R, U>>,
+    pub(super) shared: Arc<Shared<St>>,
 }
 
 impl<St, K, Q, R> IdempotencyLayer<St, K, (), Q, R> {
@@ -67,20 +69,20 @@ impl<St, F, G> IdempotencyLayer<St, ByFn<F>, (), ByFn<G>, RecordClones> {
 impl<St, K, C, Q, R, U> IdempotencyLayer<St, K, C, Q, R, U> {
     /// What an operator sees and does.
     pub fn guard(&self) -> Guard<St> {
-        Guard::new(Arc::clone(&self.core.shared))
+        Guard::new(Arc::clone(&self.shared))
     }
 }
 
 impl<St, K, C, Q, R, U> Clone for IdempotencyLayer<St, K, C, Q, R, U> {
     fn clone(&self) -> Self {
-        Self { core: Arc::clone(&self.core) }
+        Self { rules: Arc::clone(&self.rules), shared: Arc::clone(&self.shared) }
     }
 }
 
 impl<St, K, C, Q, R, U> fmt::Debug for IdempotencyLayer<St, K, C, Q, R, U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IdempotencyLayer")
-            .field("config", &self.core.shared.config)
+            .field("config", &self.shared.config)
             .finish_non_exhaustive()
     }
 }
@@ -293,8 +295,8 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
         self.config.check()?;
         let Self { store, find_key, find_scope, read, record, on_unknown, config } = self;
         let shared = Shared::new(store, config);
-        let core = Core { find_key, find_scope, read, record, on_unknown, shared };
-        Ok(IdempotencyLayer { core: Arc::new(core) })
+        let rules = Arc::new(Rules { find_key, find_scope, read, record, on_unknown });
+        Ok(IdempotencyLayer { rules, shared })
     }
 }
 

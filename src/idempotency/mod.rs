@@ -160,6 +160,7 @@
 //! storage key and fence. Of a process that died nothing is said: [`Guard::count_unknown`] counts its runs too.
 
 mod call;
+mod claim;
 mod config;
 mod counts;
 mod events;
@@ -172,6 +173,7 @@ mod lease;
 mod record;
 mod renew;
 mod request;
+mod rules;
 mod run;
 mod runs;
 mod service;

@@ -53,6 +53,8 @@ impl<St: Store> Drop for Unbegun<St> {
 /// How a claim is settled that is not completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Owed {
+    /// Nothing began in this run, and what did in the one that was lost is being settled.
+    TakenOver,
     /// Nothing began.
     Release,
     /// Something may have been done.
@@ -69,8 +71,18 @@ pub(super) struct Debt<St: Store> {
 }
 
 impl<St: Store> Debt<St> {
-    pub(super) fn new(shared: Arc<Shared<St>>, hold: Hold) -> Self {
-        Self { shared, hold, owes: AtomicU8::new(Owed::Release as u8) }
+    /// A claim under which nothing has begun yet, of an operation that was unknown if it `takes_over`.
+    pub(super) fn new(shared: Arc<Shared<St>>, hold: Hold, takes_over: bool) -> Self {
+        let owes = if takes_over { Owed::TakenOver } else { Owed::Release };
+        Self { shared, hold, owes: AtomicU8::new(owes as u8) }
+    }
+
+    pub(super) fn shared(&self) -> &Shared<St> {
+        &self.shared
+    }
+
+    pub(super) fn hold(&self) -> Hold {
+        self.hold
     }
 
     /// Notes how it is to be settled from here on.
@@ -78,8 +90,14 @@ impl<St: Store> Debt<St> {
         self.owes.store(owed as u8, Ordering::Release);
     }
 
-    pub(super) fn owes(&self) -> Owed {
+    /// Returns whether something may have been done, by this run or by the one that was lost.
+    pub(super) fn has_begun(&self) -> bool {
+        matches!(self.owes(), Owed::TakenOver | Owed::Abandon)
+    }
+
+    fn owes(&self) -> Owed {
         match self.owes.load(Ordering::Acquire) {
+            owed if owed == Owed::TakenOver as u8 => Owed::TakenOver,
             owed if owed == Owed::Release as u8 => Owed::Release,
             owed if owed == Owed::Abandon as u8 => Owed::Abandon,
             _ => Owed::Nothing,
@@ -109,7 +127,7 @@ async fn step<St: Store>(
 ) -> Result<Written, StoreError> {
     let unknown_for = shared.config.unknown_for;
     match owed {
-        Owed::Release => {
+        Owed::TakenOver | Owed::Release => {
             shared.step(shared.store.release(&hold.key, &hold.owner, unknown_for)).await
         }
         Owed::Abandon => {

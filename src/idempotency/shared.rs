@@ -23,17 +23,6 @@ use crate::{
     CarryRejection, IdempotencyReason, IdempotencyRefused, Name, call::lock::lock, telemetry,
 };
 
-/// What the guard has of an operation: how to read it, where it is recorded, and all runs of this
-/// process.
-pub(super) struct Core<St, K, C, Q, R, U> {
-    pub(super) find_key: K,
-    pub(super) find_scope: C,
-    pub(super) read: Q,
-    pub(super) record: R,
-    pub(super) on_unknown: U,
-    pub(super) shared: Arc<Shared<St>>,
-}
-
 /// What outlives a call: it is used by tasks, and by the [`Guard`](super::Guard).
 pub(super) struct Shared<St> {
     pub(super) store: St,

@@ -1,0 +1,50 @@
+//! How a guard reads requests, and what becomes of their results.
+
+use super::{FindKey, FindScope, Found, ScopeId, StorageKey};
+use crate::IdempotencyReason;
+
+/// The parts of a guard that know a kind of requests and responses.
+///
+/// They are not in [`Shared`](super::shared::Shared), because a [`Guard`](super::Guard) and the background tasks
+/// know only the type of the store.
+pub(super) struct Rules<K, C, Q, R, U> {
+    pub(super) find_key: K,
+    pub(super) find_scope: C,
+    pub(super) read: Q,
+    pub(super) record: R,
+    pub(super) on_unknown: U,
+}
+
+/// Which operation a request asks for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Operation {
+    /// What it is stored under.
+    pub(super) key: StorageKey,
+    /// Whose it is.
+    pub(super) scope: ScopeId,
+}
+
+impl<K, C, Q, R, U> Rules<K, C, Q, R, U> {
+    /// Finds the operation that a request asks for; `None` if it is not guarded.
+    pub(super) fn identify<Req>(
+        &self,
+        request: &Req,
+    ) -> Result<Option<Operation>, IdempotencyReason>
+    where
+        K: FindKey<Req>,
+        C: FindScope<Req>,
+    {
+        let key = match self.find_key.find_key(request) {
+            Ok(Found::Key(key)) => key,
+            Ok(Found::Unguarded) => return Ok(None),
+            Ok(Found::Missing) => return Err(IdempotencyReason::KeyMissing),
+            Err(_) => return Err(IdempotencyReason::KeyMalformed),
+        };
+        let scope = self.find_scope.find_scope(request).ok_or(IdempotencyReason::ScopeMissing)?;
+        let scope = scope.as_ref();
+        let mut parts: Vec<Vec<u8>> = Vec::new();
+        self.find_key.operation(request, &mut |part| parts.push(part.to_vec()));
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        Ok(Some(Operation { key: StorageKey::of(scope, &parts, &key), scope: ScopeId::of(scope) }))
+    }
+}
