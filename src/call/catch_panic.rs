@@ -12,7 +12,7 @@ use std::{
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// Catches the panic of a future, so that what is owed for its run can be settled first.
+    /// Catches the panic of a future, so that what it began can be settled before the panic goes on.
     pub(crate) struct CatchPanic<F> {
         #[pin]
         pub(crate) future: F,

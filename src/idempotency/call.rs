@@ -12,7 +12,7 @@ use tower_service::Service;
 use super::{
     Digests, FindKey, FindScope, Idempotency, IdempotencyLayer, ReadRequest, Record,
     ResponseFuture, SettleUnknown, Store,
-    claim::{Asked, Decision},
+    claim::{Claimant, Decision},
     events, task,
 };
 use crate::{CarryRejection, IdempotencyReason, call::oneshot::Oneshot};
@@ -61,11 +61,11 @@ where
             let read = rules.read.read(request, digests).await;
             let (mut request, digests) = read.map_err(|reason| shared.refuse(reason))?;
             let (fingerprints, reserve) = (digests.finish(), rules.record.max_bytes());
-            let asked = Asked::new(&shared, operation, fingerprints, U::ON_UNKNOWN, reserve);
-            match asked.until_settled().await {
-                Ok(Decision::Run(granted, place)) => {
+            let claimant = Claimant::new(&shared, operation, fingerprints, U::ON_UNKNOWN, reserve);
+            match claimant.until_settled().await {
+                Ok(Decision::Run(granted, permit)) => {
                     rules.read.hand_over(&mut request, &granted.run);
-                    let run = |answer| task::run(rules, service, request, granted, place, answer);
+                    let run = |answer| task::run(rules, service, request, granted, permit, answer);
                     task::detached(&shared, run).await
                 }
                 Ok(Decision::Replay(payload)) => rules.record.replay(payload).map_err(|error| {

@@ -1,5 +1,4 @@
-//! Asks the store for an operation until it is settled what becomes of a request: it is run, given its result,
-//! or refused.
+//! Claims an operation for a request, until the request is run, has its result, or is refused.
 
 use std::{future::Future, sync::Arc};
 
@@ -7,14 +6,14 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     Answer, Claim, Fingerprint, Hold, OnUnknown, Owner, Previous, Run, Store, StoreError,
+    active_keys::{JoinedKey, RunningKey},
     counts::count,
     fingerprint::Fingerprints,
     rules::Operation,
     run::Checkpoints,
     runs::RunSlot,
-    settle::Unbegun,
+    settle::PendingClaim,
     shared::Shared,
-    waiting::{Joined, Running},
 };
 use crate::{
     IdempotencyReason,
@@ -28,7 +27,7 @@ use crate::{
 // It is taken apart where it is returned: a box would be an allocation for each run.
 #[allow(clippy::large_enum_variant)]
 pub(super) enum Decision<St: Store> {
-    Run(Granted<St>, Place),
+    Run(Granted<St>, RunPermit),
     Replay(St::Payload),
 }
 
@@ -39,7 +38,7 @@ pub(super) struct Granted<St: Store> {
     pub(super) run: Run,
     /// When the claim was sent.
     pub(super) sent: Instant,
-    pub(super) unbegun: Unbegun<St>,
+    pub(super) pending: PendingClaim<St>,
 }
 
 impl<St: Store> Granted<St> {
@@ -48,22 +47,25 @@ impl<St: Store> Granted<St> {
         hold: Hold,
         previous: Option<Previous>,
         sent: Instant,
-        unbegun: Unbegun<St>,
+        pending: PendingClaim<St>,
     ) -> Self {
         let checkpoints: Arc<dyn Checkpoints> = Arc::clone(shared) as _;
         let run = Run::new(hold, previous, checkpoints);
-        Self { shared: Arc::clone(shared), hold, run, sent, unbegun }
+        Self { shared: Arc::clone(shared), hold, run, sent, pending }
     }
 }
 
 /// What a run takes up in this process until it is over.
-pub(super) type Place = (Arc<RunSlot>, Running);
+pub(super) struct RunPermit {
+    _slot: Arc<RunSlot>,
+    _key: RunningKey,
+}
 
 /// Enough for each to try what the others recorded, and few enough for a store that babbles.
 const TRIES: u8 = 4;
 
-/// What one request asks the store.
-pub(super) struct Asked<St: Store> {
+/// One request, as it claims its operation.
+pub(super) struct Claimant<St: Store> {
     shared: Arc<Shared<St>>,
     operation: Operation,
     fingerprints: Fingerprints,
@@ -75,14 +77,14 @@ pub(super) struct Asked<St: Store> {
     reserve: usize,
 }
 
-/// What came of asking.
+/// What came of a claim.
 enum Claimed<St: Store> {
     Granted(Granted<St>),
     Refused(Answer<St::Payload>),
 }
 
-impl<St: Store> Asked<St> {
-    /// Asks for an operation with a request of these fingerprints, whose result takes up to `reserve` bytes.
+impl<St: Store> Claimant<St> {
+    /// Claims `operation` for a request with these fingerprints, whose result takes up to `reserve` bytes.
     pub(super) fn new(
         shared: &Arc<Shared<St>>,
         operation: Operation,
@@ -101,46 +103,45 @@ impl<St: Store> Asked<St> {
         }
     }
 
-    /// Claims the operation, and waits for it while it is under way, until it is settled what becomes of the
-    /// request.
+    /// Claims the operation, and waits while it is under way, until it is settled what becomes of the request.
     pub(super) async fn until_settled(mut self) -> Result<Decision<St>, IdempotencyReason> {
         let shared = Arc::clone(&self.shared);
-        let joined = shared.waiting.join(self.operation.key);
+        let joined = shared.keys.join(self.operation.key);
         let patience = shared.config.wait.map(|wait| Instant::now() + wait);
         // Held by the one duplicate of this process that asks the store for all.
-        let mut asking = None;
+        let mut polling = None;
         let mut waited = false;
         loop {
-            let mut over = std::pin::pin!(joined.meeting().over.notified());
+            let mut ended = std::pin::pin!(joined.active().ended.notified());
             // Before the claim: an operation that ends in between is heard.
-            over.as_mut().enable();
+            ended.as_mut().enable();
             // What runs here is known to be under way without a trip, and most duplicates come then.
-            let answer = if joined.meeting().runs_here(self.fingerprints.current) {
+            let answer = if joined.active().runs_here(self.fingerprints.current) {
                 None
             } else {
-                // Its place, and the room for its response, before the claim: what has begun is also recorded.
-                let slot = joined.meeting().enter(&shared.runs);
+                // Its slot, and the room for its response, before the claim: what has begun is also recorded.
+                let slot = joined.active().enter(&shared.runs);
                 // Who has waited for a result gets it though nothing more may run.
                 if slot.is_none() && !waited {
                     return Err(IdempotencyReason::Full);
                 }
                 match self.claim().await.map_err(reason_of)? {
                     Claimed::Granted(granted) => {
-                        drop(asking);
+                        drop(polling);
                         // Released in the background.
                         let slot = slot.ok_or(IdempotencyReason::Full)?;
                         count(&shared.counts.claims);
                         // Before its task has begun: duplicates that come in between wait for it too.
-                        let running = shared.waiting.join(self.operation.key);
-                        let running = running.running(self.fingerprints.current);
-                        return Ok(Decision::Run(granted, (slot, running)));
+                        let key = shared.keys.join(self.operation.key);
+                        let key = key.run(self.fingerprints.current);
+                        return Ok(Decision::Run(granted, RunPermit { _slot: slot, _key: key }));
                     }
                     Claimed::Refused(answer) => Some(answer),
                 }
             };
-            if asking.is_some() && !matches!(answer, None | Some(Answer::InFlight { .. })) {
+            if polling.is_some() && !matches!(answer, None | Some(Answer::InFlight { .. })) {
                 // The others ask for themselves, each with its own fingerprint.
-                joined.meeting().over.notify_waiters();
+                joined.active().ended.notify_waiters();
             }
             match answer {
                 Some(Answer::Replay(payload)) => {
@@ -156,7 +157,7 @@ impl<St: Store> Asked<St> {
                     count(&shared.counts.conflicts);
                     self.tries = TRIES;
                     let patience = patience.ok_or(IdempotencyReason::InFlight)?;
-                    let again = wait(&shared, &joined, over, &mut asking);
+                    let again = wait(&shared, &joined, ended, &mut polling);
                     if let Either::Right(()) = race(again, sleep_until(patience)).await {
                         return Err(IdempotencyReason::InFlight);
                     }
@@ -185,7 +186,7 @@ impl<St: Store> Asked<St> {
             unknown_for: config.unknown_for,
             reserve: self.reserve,
         };
-        let unbegun = Unbegun::new(Arc::clone(&self.shared), claim.key, claim.owner);
+        let pending = PendingClaim::new(Arc::clone(&self.shared), claim.key, claim.owner);
         let mut sent = Instant::now();
         let mut answered = self.shared.step(self.shared.store.claim(&claim)).await;
         // One that may still be on its way is released, whatever is said to the next.
@@ -197,14 +198,14 @@ impl<St: Store> Asked<St> {
         match answered {
             Ok(Answer::Claimed { fence, previous }) => {
                 let hold = Hold::new(claim.key, claim.owner, fence);
-                Ok(Claimed::Granted(Granted::new(&self.shared, hold, previous, sent, unbegun)))
+                Ok(Claimed::Granted(Granted::new(&self.shared, hold, previous, sent, pending)))
             }
             Ok(answer) => {
-                unbegun.owe(unsure);
+                pending.release_if(unsure);
                 Ok(Claimed::Refused(answer))
             }
             Err(error) => {
-                unbegun.owe(unsure);
+                pending.release_if(unsure);
                 Err(error)
             }
         }
@@ -230,23 +231,23 @@ impl<St: Store> Asked<St> {
 /// Waits until it is worth asking the store again.
 async fn wait<'a, St>(
     shared: &Shared<St>,
-    joined: &'a Joined,
-    over: impl Future<Output = ()>,
-    asking: &mut Option<tokio::sync::SemaphorePermit<'a>>,
+    joined: &'a JoinedKey,
+    ended: impl Future<Output = ()>,
+    polling: &mut Option<tokio::sync::SemaphorePermit<'a>>,
 ) {
-    if joined.meeting().is_run_here() {
-        return over.await;
+    if joined.active().is_run_here() {
+        return ended.await;
     }
     let every = shared.config.retry_after;
     let ask = async {
-        if asking.is_none() {
+        if polling.is_none() {
             // Never closed. One asks for all; if it leaves, the next does.
-            *asking = joined.meeting().asks.acquire().await.ok();
+            *polling = joined.active().polls.acquire().await.ok();
         }
         let pause = draw(|rng| between(every / 2, every, rng));
         tokio::time::sleep(pause).await;
     };
-    race(over, ask).await;
+    race(ended, ask).await;
 }
 
 /// What a store's failure is for a caller.

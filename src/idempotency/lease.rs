@@ -17,64 +17,64 @@ use crate::call::{lock::lock, race::race};
 /// All leases of a layer.
 #[derive(Debug, Default)]
 pub(super) struct Leases {
-    held: Mutex<Held>,
-    /// Told when one is due before the task that renews them looks.
+    table: Mutex<LeaseTable>,
+    /// Told when one is due before the task that renews them wakes up.
     pub(super) sooner: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct LeaseTable {
     leases: HashMap<u64, Arc<Lease>>,
     next: u64,
-    /// When the task that renews them looks next; `None` if it is not running.
-    looks: Option<Instant>,
+    /// When the task that renews them wakes up next; `None` if it is not running.
+    wakes: Option<Instant>,
 }
 
 impl Leases {
-    fn held(&self) -> MutexGuard<'_, Held> {
-        lock(&self.held)
+    fn table(&self) -> MutexGuard<'_, LeaseTable> {
+        lock(&self.table)
     }
 
     /// Adds a lease. Returns its id, and whether the task that renews must be started.
     pub(super) fn add(&self, lease: Arc<Lease>) -> (u64, bool) {
         let due = lease.term().due;
-        let mut held = self.held();
-        let id = held.next;
-        held.next += 1;
-        held.leases.insert(id, lease);
-        let looks = held.looks;
-        held.looks = Some(looks.map_or(due, |looks| looks.min(due)));
-        drop(held);
+        let mut table = self.table();
+        let id = table.next;
+        table.next += 1;
+        table.leases.insert(id, lease);
+        let wakes = table.wakes;
+        table.wakes = Some(wakes.map_or(due, |wakes| wakes.min(due)));
+        drop(table);
         // Its claim took long, or the task waits for one that has been lost.
-        if looks.is_some_and(|looks| due < looks) {
+        if wakes.is_some_and(|wakes| due < wakes) {
             self.sooner.notify_one();
         }
-        (id, looks.is_none())
+        (id, wakes.is_none())
     }
 
     /// Removes a lease that is not held any more.
     pub(super) fn remove(&self, id: u64) {
-        let removed = self.held().leases.remove(&id);
+        let removed = self.table().leases.remove(&id);
         drop(removed);
     }
 
     /// When the next lease is due; `None` if there is none, and then nobody renews from here on.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let mut held = self.held();
-        let due = held.leases.values().map(|lease| lease.term().due).min();
-        held.looks = due;
+        let mut table = self.table();
+        let due = table.leases.values().map(|lease| lease.term().due).min();
+        table.wakes = due;
         due
     }
 
     /// Those that are due by `by`.
     pub(super) fn due(&self, by: Instant) -> Vec<Arc<Lease>> {
-        let held = self.held();
-        held.leases.values().filter(|lease| lease.term().due <= by).cloned().collect()
+        let table = self.table();
+        table.leases.values().filter(|lease| lease.term().due <= by).cloned().collect()
     }
 
     /// Notes that the task that renews is gone, although there may be leases.
     pub(super) fn renewing_ended(&self) {
-        self.held().looks = None;
+        self.table().wakes = None;
     }
 }
 

@@ -159,6 +159,35 @@
 //! refusal, a lost lease, a step of the store that failed; `ERROR` for a run that became unknown, with its
 //! storage key and fence. Of a process that died nothing is said: [`Guard::count_unknown`] counts its runs too.
 
+// Imports run one way:
+//
+//     key, fingerprint <- store <- config, record, run, runs, events
+//         <- request, unknown, lease, active_keys, counts <- shared
+//         <- settle, renew, guard, rules <- claim, service <- task, layer <- call
+//
+// The private words of these files:
+//
+// | word | means | type, file |
+// |---|---|---|
+// | call | a request, on its way to a response | `Idempotency`, `ResponseFuture`; `call.rs` |
+// | rules | the parts of a guard that know requests and responses | `Rules`; `rules.rs` |
+// | operation | what a key stands for in its scope | `Operation`; `rules.rs` |
+// | run | the work of one claim, in a task of its own | `run`, `Work`, `Ended`; `task.rs` |
+// | claim | the right to run an operation: requested | `Claimant`; `claim.rs` |
+// | | sent, perhaps made, no run begun | `PendingClaim`; `settle.rs` |
+// | | granted | `Granted`; `claim.rs` |
+// | | with a run under way | `ActiveClaim`; `settle.rs` |
+// | settlement | how a claim ends without a result | `Settlement`; `settle.rs` |
+// | permit | what a run takes up in this process: a slot, and its key | `RunPermit`; `claim.rs` |
+// | renewed lease | a lease that the renewing task takes care of | `RenewedLease`; `renew.rs` |
+// | shared | the state of one guard, which outlives its calls | `Shared`; `shared.rs` |
+// | lease | until when a claim keeps out all others | `Lease`; `lease.rs` |
+// | active key | a key that this process runs or waits for | `ActiveKey`, `JoinedKey`, `RunningKey` |
+// | slot | room for one run among those of this process | `RunSlot`; `runs.rs` |
+// | hold | a granted claim as the store knows it: key, owner and fence | `Hold`; `store/mod.rs` |
+// | fence | a number that grows with each claim of a key | `Hold::fence` |
+
+mod active_keys;
 mod call;
 mod claim;
 mod config;
@@ -182,7 +211,6 @@ mod shared;
 pub mod store;
 mod task;
 mod unknown;
-mod waiting;
 
 #[cfg(feature = "http")]
 pub(crate) use self::record::nothing_began;

@@ -15,13 +15,13 @@ use crate::call::{
 };
 
 /// A lease that is renewed until this is dropped.
-pub(super) struct Leased<St: Store> {
+pub(super) struct RenewedLease<St: Store> {
     shared: Arc<Shared<St>>,
     lease: Arc<Lease>,
     id: u64,
 }
 
-impl<St: Store> Leased<St> {
+impl<St: Store> RenewedLease<St> {
     /// Holds a lease that was granted for a claim which was sent at `sent`.
     pub(super) fn new(shared: Arc<Shared<St>>, hold: Hold, sent: Instant) -> Self {
         let lease = Arc::new(Lease::new(hold, sent, &shared.config));
@@ -37,7 +37,7 @@ impl<St: Store> Leased<St> {
     }
 }
 
-impl<St: Store> Drop for Leased<St> {
+impl<St: Store> Drop for RenewedLease<St> {
     fn drop(&mut self) {
         self.shared.leases.remove(self.id);
     }

@@ -25,10 +25,10 @@ pub(super) trait Checkpoints: Send + Sync {
 
 /// Keeps nothing.
 #[cfg(any(test, feature = "test-util"))]
-struct Nowhere;
+struct NoCheckpoints;
 
 #[cfg(any(test, feature = "test-util"))]
-impl Checkpoints for Nowhere {
+impl Checkpoints for NoCheckpoints {
     fn keep<'a>(
         &'a self,
         _: &'a Hold,
@@ -51,7 +51,7 @@ impl Run {
     #[cfg(any(test, feature = "test-util"))]
     #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
     pub fn for_test(hold: Hold, previous: Option<Previous>) -> Self {
-        Self::new(hold, previous, Arc::new(Nowhere))
+        Self::new(hold, previous, Arc::new(NoCheckpoints))
     }
 
     /// What the record is stored under.

@@ -27,7 +27,7 @@ impl Runs {
         Arc::new(Self { count, max, idle })
     }
 
-    /// A place for a run, if there is one.
+    /// Returns a slot for a run, if there is one.
     pub(super) fn enter(self: &Arc<Self>) -> Option<RunSlot> {
         // Closed, the count is larger than any limit.
         self.count
@@ -65,7 +65,7 @@ impl Runs {
     }
 }
 
-/// The place of one run, until it is dropped.
+/// The slot of one run, until it is dropped.
 #[derive(Debug)]
 pub(super) struct RunSlot(Arc<Runs>);
 

@@ -1,4 +1,4 @@
-//! What is owed to the store for a claim, and is paid however its run ends.
+//! Settles claims, however their runs end: what is not completed is released or abandoned.
 
 use std::{
     future::Future,
@@ -18,32 +18,33 @@ use super::{Hold, Owner, StorageKey, Store, StoreError, Written, shared::Shared}
 
 /// A claim that may have been made and whose effect has not begun. Dropped, it is released in the
 /// background.
-pub(super) struct Unbegun<St: Store> {
+pub(super) struct PendingClaim<St: Store> {
     shared: Arc<Shared<St>>,
     key: StorageKey,
     owner: Owner,
-    owes: bool,
+    /// Whether there may be anything to release.
+    release: bool,
 }
 
-impl<St: Store> Unbegun<St> {
+impl<St: Store> PendingClaim<St> {
     pub(super) fn new(shared: Arc<Shared<St>>, key: StorageKey, owner: Owner) -> Self {
-        Self { shared, key, owner, owes: true }
+        Self { shared, key, owner, release: true }
     }
 
-    /// Somebody else sees to it.
+    /// Leaves the claim to the run that begins.
     pub(super) fn begin(self) {
-        self.owe(false);
+        self.release_if(false);
     }
 
-    /// Says whether there may be anything to release.
-    pub(super) fn owe(mut self, owes: bool) {
-        self.owes = owes;
+    /// Releases the claim if it may have been made.
+    pub(super) fn release_if(mut self, may_be_made: bool) {
+        self.release = may_be_made;
     }
 }
 
-impl<St: Store> Drop for Unbegun<St> {
+impl<St: Store> Drop for PendingClaim<St> {
     fn drop(&mut self) {
-        if self.owes {
+        if self.release {
             let hold = Hold::new(self.key, self.owner, 0);
             release_until_it_arrives(&self.shared, hold);
         }
@@ -52,7 +53,7 @@ impl<St: Store> Drop for Unbegun<St> {
 
 /// How a claim is settled that is not completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Owed {
+pub(super) enum Settlement {
     /// Nothing began in this run, and what did in the one that was lost is being settled.
     TakenOver,
     /// Nothing began.
@@ -64,17 +65,17 @@ pub(super) enum Owed {
 }
 
 /// A claim under which a run is under way. Dropped, it is settled in the background by how far it had come.
-pub(super) struct Debt<St: Store> {
+pub(super) struct ActiveClaim<St: Store> {
     shared: Arc<Shared<St>>,
     hold: Hold,
-    owes: AtomicU8,
+    settlement: AtomicU8,
 }
 
-impl<St: Store> Debt<St> {
-    /// A claim under which nothing has begun yet, of an operation that was unknown if it `takes_over`.
+impl<St: Store> ActiveClaim<St> {
+    /// Creates a claim under which nothing has begun yet. If it `takes_over`, its operation was unknown.
     pub(super) fn new(shared: Arc<Shared<St>>, hold: Hold, takes_over: bool) -> Self {
-        let owes = if takes_over { Owed::TakenOver } else { Owed::Release };
-        Self { shared, hold, owes: AtomicU8::new(owes as u8) }
+        let settlement = if takes_over { Settlement::TakenOver } else { Settlement::Release };
+        Self { shared, hold, settlement: AtomicU8::new(settlement as u8) }
     }
 
     pub(super) fn shared(&self) -> &Shared<St> {
@@ -86,58 +87,58 @@ impl<St: Store> Debt<St> {
     }
 
     /// Notes how it is to be settled from here on.
-    pub(super) fn owe(&self, owed: Owed) {
-        self.owes.store(owed as u8, Ordering::Release);
+    pub(super) fn set_settlement(&self, settlement: Settlement) {
+        self.settlement.store(settlement as u8, Ordering::Release);
     }
 
     /// Returns whether something may have been done, by this run or by the one that was lost.
     pub(super) fn has_begun(&self) -> bool {
-        matches!(self.owes(), Owed::TakenOver | Owed::Abandon)
+        matches!(self.settlement(), Settlement::TakenOver | Settlement::Abandon)
     }
 
-    fn owes(&self) -> Owed {
-        match self.owes.load(Ordering::Acquire) {
-            owed if owed == Owed::TakenOver as u8 => Owed::TakenOver,
-            owed if owed == Owed::Release as u8 => Owed::Release,
-            owed if owed == Owed::Abandon as u8 => Owed::Abandon,
-            _ => Owed::Nothing,
+    fn settlement(&self) -> Settlement {
+        match self.settlement.load(Ordering::Acquire) {
+            set if set == Settlement::TakenOver as u8 => Settlement::TakenOver,
+            set if set == Settlement::Release as u8 => Settlement::Release,
+            set if set == Settlement::Abandon as u8 => Settlement::Abandon,
+            _ => Settlement::Nothing,
         }
     }
 
     /// Settles it, before the caller is answered: who asks again at once finds it so. What fails is
     /// tried again in the background.
     pub(super) async fn settle(&self) {
-        let owed = self.owes();
-        if step(&self.shared, self.hold, owed).await.is_ok() {
-            self.owe(Owed::Nothing);
+        let settlement = self.settlement();
+        if step(&self.shared, self.hold, settlement).await.is_ok() {
+            self.set_settlement(Settlement::Nothing);
         }
     }
 }
 
-impl<St: Store> Drop for Debt<St> {
+impl<St: Store> Drop for ActiveClaim<St> {
     fn drop(&mut self) {
-        in_background(&self.shared, self.hold, self.owes());
+        in_background(&self.shared, self.hold, self.settlement());
     }
 }
 
 async fn step<St: Store>(
     shared: &Shared<St>,
     hold: Hold,
-    owed: Owed,
+    settlement: Settlement,
 ) -> Result<Written, StoreError> {
     let unknown_for = shared.config.unknown_for;
-    match owed {
-        Owed::TakenOver | Owed::Release => {
+    match settlement {
+        Settlement::TakenOver | Settlement::Release => {
             shared.step(shared.store.release(&hold.key, &hold.owner, unknown_for)).await
         }
-        Owed::Abandon => {
+        Settlement::Abandon => {
             let written = shared.step(shared.store.abandon(&hold, unknown_for)).await;
             if let Ok(Written::Applied) = written {
                 shared.became_unknown(hold);
             }
             written
         }
-        Owed::Nothing => Ok(Written::Applied),
+        Settlement::Nothing => Ok(Written::Applied),
     }
 }
 
@@ -154,27 +155,27 @@ const RELEASES: [Duration; 5] = [
 /// Releases a claim that nobody knows the answer to, without anybody waiting for it.
 fn release_until_it_arrives<St: Store>(shared: &Arc<Shared<St>>, hold: Hold) {
     spawn(shared, |shared| async move {
-        let mut released = step(&shared, hold, Owed::Release).await.is_ok();
+        let mut released = step(&shared, hold, Settlement::Release).await.is_ok();
         for pause in RELEASES {
             sleep(pause).await;
-            released = step(&shared, hold, Owed::Release).await.is_ok();
+            released = step(&shared, hold, Settlement::Release).await.is_ok();
         }
         if !released {
-            in_background(&shared, hold, Owed::Release);
+            in_background(&shared, hold, Settlement::Release);
         }
     });
 }
 
 /// Settles a claim without anybody waiting for it, for as long as its lease lasts: after that the store
 /// knows by itself.
-fn in_background<St: Store>(shared: &Arc<Shared<St>>, hold: Hold, owed: Owed) {
-    if owed == Owed::Nothing {
+fn in_background<St: Store>(shared: &Arc<Shared<St>>, hold: Hold, settlement: Settlement) {
+    if settlement == Settlement::Nothing {
         return;
     }
     spawn(shared, |shared| async move {
         let end = Instant::now() + shared.config.lease;
         let mut pause = Duration::from_millis(50);
-        while step(&shared, hold, owed).await.is_err() && Instant::now() + pause < end {
+        while step(&shared, hold, settlement).await.is_err() && Instant::now() + pause < end {
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));
         }

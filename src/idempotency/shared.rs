@@ -11,13 +11,13 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     Hold, Store, StoreError, Written,
+    active_keys::ActiveKeys,
     config::Config,
     counts::{Counters, count},
     events,
     lease::Leases,
     run::Checkpoints,
     runs::Runs,
-    waiting::Waiting,
 };
 use crate::{
     CarryRejection, IdempotencyReason, IdempotencyRefused, Name, call::lock::lock, telemetry,
@@ -31,7 +31,7 @@ pub(super) struct Shared<St> {
     /// Claims that are settled in the background.
     pub(super) settling: Arc<Runs>,
     pub(super) leases: Leases,
-    pub(super) waiting: Waiting,
+    pub(super) keys: ActiveKeys,
     pub(super) counts: Counters,
     /// When the store was swept last.
     swept: Mutex<Option<Instant>>,
@@ -44,7 +44,7 @@ impl<St> Shared<St> {
             runs: Runs::new(config.max_runs),
             settling: Runs::new(config.max_runs),
             leases: Leases::default(),
-            waiting: Waiting::default(),
+            keys: ActiveKeys::default(),
             counts: Counters::default(),
             swept: Mutex::default(),
             config,

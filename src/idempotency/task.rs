@@ -17,13 +17,13 @@ use tracing::{Instrument, Span};
 
 use super::{
     Completed, Kept, Record, Run, SettleUnknown, Settled, Store, Verdict, Written,
-    claim::{Granted, Place},
+    claim::{Granted, RunPermit},
     config::Effect,
     counts::count,
     lease::Lease,
-    renew::Leased,
+    renew::RenewedLease,
     rules::Rules,
-    settle::{Debt, Owed},
+    settle::{ActiveClaim, Settlement},
     shared::Shared,
 };
 use crate::{
@@ -77,7 +77,7 @@ pub(super) async fn run<S, Req, St, K, C, Q, R, U>(
     mut service: S,
     request: Req,
     granted: Granted<St>,
-    place: Place,
+    permit: RunPermit,
     answer: oneshot::Sender<Reply<R::Response, S::Error>>,
 ) where
     S: Service<Req, Error: CarryRejection>,
@@ -85,28 +85,28 @@ pub(super) async fn run<S, Req, St, K, C, Q, R, U>(
     R: Record<S::Response, S::Error, Payload = St::Payload>,
     U: SettleUnknown<S::Response>,
 {
-    let Granted { shared, hold, run, sent, unbegun } = granted;
-    let leased = Leased::new(Arc::clone(&shared), hold, sent);
-    let debt = Debt::new(Arc::clone(&shared), hold, run.previous_fence().is_some());
-    unbegun.begin();
+    let Granted { shared, hold, run, sent, pending } = granted;
+    let renewed = RenewedLease::new(Arc::clone(&shared), hold, sent);
+    let claim = ActiveClaim::new(Arc::clone(&shared), hold, run.previous_fence().is_some());
+    pending.begin();
     if answer.is_closed() {
-        debt.settle().await;
+        claim.settle().await;
         return;
     }
 
     let limit = Deadline::after(shared.config.run_limit);
-    let work = work(&rules, &mut service, request, run, leased.lease(), &debt);
+    let work = work(&rules, &mut service, request, run, renewed.lease(), &claim);
     let work = Hop::observe(CatchPanic { future: Deadline::scope(limit, work) });
     // A result that is there wins over the end of its lease: the store decides whether it is in time.
-    let (work, hop) = match race(work, leased.lease().over()).await {
+    let (work, hop) = match race(work, renewed.lease().over()).await {
         Either::Left((Ok(Ok(work)), hop)) => (work, hop),
         Either::Left((Ok(Err(DeadlineElapsed { .. })), hop)) => (Work::TimedOut, hop),
         Either::Left((Err(panic), hop)) => (Work::Panicked(panic), hop),
         Either::Right(()) => (Work::LeaseLost, Hop::default()),
     };
 
-    let ended = settle(work, leased.lease(), &debt, &hop).await;
-    drop((leased, place));
+    let ended = settle(work, renewed.lease(), &claim, &hop).await;
+    drop((renewed, permit));
     shared.sweep_now_and_then();
     // Whoever asked may have left.
     let _ = answer.send(Reply { ended, hop });
@@ -131,7 +131,7 @@ async fn work<S, Req, St, K, C, Q, R, U>(
     request: Req,
     run: Run,
     lease: &Lease,
-    debt: &Debt<St>,
+    claim: &ActiveClaim<St>,
 ) -> Work<R::Payload, R::Response, S::Error>
 where
     S: Service<Req, Error: CarryRejection>,
@@ -139,7 +139,7 @@ where
     R: Record<S::Response, S::Error>,
     U: SettleUnknown<S::Response>,
 {
-    let shared = debt.shared();
+    let shared = claim.shared();
     let settled = match run.previous_fence() {
         None => Settled::Never,
         Some(_) => {
@@ -151,12 +151,12 @@ where
         Settled::Completed(response) => Ok(response),
         Settled::StillUnknown => return Work::Refused(IdempotencyReason::Unknown),
         Settled::Never => {
-            debt.owe(Owed::Release);
+            claim.set_settlement(Settlement::Release);
             if let Err(error) = poll_fn(|cx| service.poll_ready(cx)).await {
                 return Work::Passed(Err(error), Verdict::NotStarted);
             }
             if shared.config.effect == Effect::Marked {
-                match shared.step(shared.store.mark_started(&debt.hold())).await {
+                match shared.step(shared.store.mark_started(&claim.hold())).await {
                     Ok(Written::Applied) => {}
                     Ok(Written::Stale) | Err(_) => {
                         return Work::Refused(IdempotencyReason::StoreUnavailable);
@@ -168,7 +168,7 @@ where
                 return Work::Refused(IdempotencyReason::StoreUnavailable);
             }
             if shared.config.effect != Effect::Transactional {
-                debt.owe(Owed::Abandon);
+                claim.set_settlement(Settlement::Abandon);
             }
             service.call(request).await
         }
@@ -187,29 +187,29 @@ where
 async fn settle<St: Store, R, E>(
     work: Work<St::Payload, R, E>,
     lease: &Lease,
-    debt: &Debt<St>,
+    claim: &ActiveClaim<St>,
     hop: &Hop,
 ) -> Ended<R, E> {
-    let (shared, hold) = (debt.shared(), debt.hold());
+    let (shared, hold) = (claim.shared(), claim.hold());
     match work {
-        Work::LeaseLost if debt.has_begun() => {
+        Work::LeaseLost if claim.has_begun() => {
             shared.lease_lost(hold);
             shared.became_unknown(hold);
-            debt.owe(Owed::Nothing);
+            claim.set_settlement(Settlement::Nothing);
             Ended::Refused(IdempotencyReason::Unknown)
         }
         Work::LeaseLost => {
             shared.lease_lost(hold);
-            debt.settle().await;
+            claim.settle().await;
             Ended::Refused(IdempotencyReason::StoreUnavailable)
         }
         Work::Panicked(panic) => {
-            debt.settle().await;
+            claim.settle().await;
             Ended::Panicked(panic)
         }
         Work::TimedOut => {
-            let has_begun = debt.has_begun();
-            debt.settle().await;
+            let has_begun = claim.has_begun();
+            claim.settle().await;
             Ended::Refused(match has_begun {
                 true => IdempotencyReason::Unknown,
                 // The service was not ready in all that time.
@@ -220,25 +220,25 @@ async fn settle<St: Store, R, E>(
             if reason == IdempotencyReason::Unknown {
                 count(&shared.counts.unknowns);
             }
-            debt.settle().await;
+            claim.settle().await;
             Ended::Refused(reason)
         }
         Work::Passed(result, verdict) => {
             // What a retry beneath had begun before it was refused may have done something.
             if verdict == Verdict::NotStarted && !(hop.resent() && result.is_err()) {
-                debt.owe(Owed::Release);
+                claim.set_settlement(Settlement::Release);
             }
-            debt.settle().await;
+            claim.settle().await;
             Ended::Answered(result)
         }
         Work::Kept(Kept { response, completed: None }) => {
-            debt.settle().await;
+            claim.settle().await;
             Ended::Answered(Ok(response))
         }
         Work::Kept(Kept { response, completed: Some(completed) }) => {
             // From here on it is done, whether or not that can be written down.
-            debt.owe(Owed::Nothing);
-            match complete(debt, lease, completed).await {
+            claim.set_settlement(Settlement::Nothing);
+            match complete(claim, lease, completed).await {
                 // The effect is committed with the record or not at all: the next claim will find which.
                 Some(Written::Stale) if shared.config.effect == Effect::Transactional => {
                     shared.lease_lost(hold);
@@ -263,11 +263,11 @@ async fn settle<St: Store, R, E>(
 /// Records a result, and tries again until the lease ends that there is now: it may be renewed for long
 /// after, and the caller waits.
 async fn complete<St: Store>(
-    debt: &Debt<St>,
+    claim: &ActiveClaim<St>,
     lease: &Lease,
     completed: Completed<St::Payload>,
 ) -> Option<Written> {
-    let (shared, hold) = (debt.shared(), debt.hold());
+    let (shared, hold) = (claim.shared(), claim.hold());
     let mut pause = Duration::from_millis(20);
     let end = lease.end();
     loop {

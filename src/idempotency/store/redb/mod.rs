@@ -99,11 +99,11 @@ pub struct RedbStore {
     queue: mpsc::Sender<Message>,
     commits: Arc<AtomicU64>,
     /// After the sender, since fields are dropped in order: the thread ends when the last sender is gone.
-    _thread: Arc<Joined>,
+    _thread: Arc<JoinOnDrop>,
 }
 
 /// Waits for the thread when it is dropped.
-struct Joined(Option<JoinHandle<()>>);
+struct JoinOnDrop(Option<JoinHandle<()>>);
 
 /// Configures a [`RedbStore`].
 #[derive(Clone, Debug)]
@@ -117,7 +117,10 @@ pub struct RedbStoreBuilder {
 #[non_exhaustive]
 pub enum RedbSetupError {
     /// Somebody else has it.
-    #[error("{} is open already, in this process or another: a file of records has one process", .0.display())]
+    #[error(
+        "{} is open already, in this process or another: a file of records has one process",
+        .0.display()
+    )]
     InUse(PathBuf),
     /// It was written by a newer version of this crate.
     #[error("{} has layout {version}, which is newer than this program", .path.display())]
@@ -180,7 +183,7 @@ impl RedbStore {
             .name("buttress-redb".into())
             .spawn(move || writer.run(steps))
             .map_err(|error| Refused::Failed(error.into()))?;
-        Ok(Self { queue, commits, _thread: Arc::new(Joined(Some(thread))) })
+        Ok(Self { queue, commits, _thread: Arc::new(JoinOnDrop(Some(thread))) })
     }
 
     async fn take<T: Send + 'static>(
@@ -376,7 +379,7 @@ impl From<Failure> for Refused {
     }
 }
 
-impl Drop for Joined {
+impl Drop for JoinOnDrop {
     fn drop(&mut self) {
         // Answering a step may wake, and so drop, a task with the last handle: the thread cannot wait
         // for itself.

@@ -16,28 +16,28 @@ use crate::call::lock::lock;
 
 /// The keys that anybody waits for, or runs.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(super) struct ActiveKeys {
     keys: Arc<Mutex<Keys>>,
 }
 
 /// Each with how many have joined. The references would not do: two that leave at once would each still
 /// count the other's.
-type Keys = HashMap<StorageKey, (Arc<Meeting>, usize)>;
+type Keys = HashMap<StorageKey, (Arc<ActiveKey>, usize)>;
 
-/// Where those meet that have to do with one key.
+/// What the calls of this process share that have one key.
 #[derive(Debug)]
-pub(super) struct Meeting {
+pub(super) struct ActiveKey {
     /// Told when the operation is not in flight any more.
-    pub(super) over: Notify,
-    /// Who has it asks the store.
-    pub(super) asks: Semaphore,
+    pub(super) ended: Notify,
+    /// Its one permit is held by the duplicate that asks the store for all.
+    pub(super) polls: Semaphore,
     /// What this process runs under the key: as a rule one request, or none.
     runs: Mutex<Vec<Fingerprint>>,
-    /// The place of its run.
+    /// The slot of its run.
     slot: Mutex<Weak<RunSlot>>,
 }
 
-impl Meeting {
+impl ActiveKey {
     /// Whether its end will be told without anybody's asking.
     pub(super) fn is_run_here(&self) -> bool {
         !lock(&self.runs).is_empty()
@@ -48,8 +48,8 @@ impl Meeting {
         lock(&self.runs).contains(&request)
     }
 
-    /// A place for a run of the key, if there is one: the same for all who ask, since one of them is granted.
-    /// With one each, a crowd of duplicates would leave no place for the run itself.
+    /// Returns a slot for a run of the key, if there is one. It is the same for all who ask, because one of them is
+    /// granted: with one each, a crowd of duplicates would leave no slot for the run itself.
     pub(super) fn enter(&self, runs: &Arc<Runs>) -> Option<Arc<RunSlot>> {
         let mut slot = lock(&self.slot);
         match slot.upgrade() {
@@ -64,42 +64,42 @@ impl Meeting {
     }
 }
 
-impl Waiting {
+impl ActiveKeys {
     /// Takes part in what becomes of a key. Whoever joins before it claims misses nothing.
-    pub(super) fn join(&self, key: StorageKey) -> Joined {
+    pub(super) fn join(&self, key: StorageKey) -> JoinedKey {
         let mut keys = lock(&self.keys);
-        let (meeting, joined) = keys.entry(key).or_insert_with(|| {
-            let (over, asks) = (Notify::new(), Semaphore::new(1));
+        let (active, joined) = keys.entry(key).or_insert_with(|| {
+            let (ended, polls) = (Notify::new(), Semaphore::new(1));
             let (runs, slot) = (Mutex::default(), Mutex::default());
-            (Arc::new(Meeting { over, asks, runs, slot }), 0)
+            (Arc::new(ActiveKey { ended, polls, runs, slot }), 0)
         });
         *joined += 1;
-        let meeting = Arc::clone(meeting);
-        Joined { keys: Arc::clone(&self.keys), key, meeting }
+        let active = Arc::clone(active);
+        JoinedKey { keys: Arc::clone(&self.keys), key, active }
     }
 }
 
-/// Somebody who has to do with a key. Dropped by the last, the key is forgotten.
+/// A call that waits for a key, or runs it. When the last is dropped, the key is forgotten.
 #[derive(Debug)]
-pub(super) struct Joined {
+pub(super) struct JoinedKey {
     keys: Arc<Mutex<Keys>>,
     key: StorageKey,
-    meeting: Arc<Meeting>,
+    active: Arc<ActiveKey>,
 }
 
-impl Joined {
-    /// The one who runs it, and tells all who wait when it is over, however it ends.
-    pub(super) fn running(self, request: Fingerprint) -> Running {
-        lock(&self.meeting.runs).push(request);
-        Running { joined: self, request }
+impl JoinedKey {
+    /// Notes that this one runs it. All who wait are told when it is over, however it ends.
+    pub(super) fn run(self, request: Fingerprint) -> RunningKey {
+        lock(&self.active.runs).push(request);
+        RunningKey { joined: self, request }
     }
 
-    pub(super) fn meeting(&self) -> &Meeting {
-        &self.meeting
+    pub(super) fn active(&self) -> &ActiveKey {
+        &self.active
     }
 }
 
-impl Drop for Joined {
+impl Drop for JoinedKey {
     fn drop(&mut self) {
         let mut keys = lock(&self.keys);
         if let Some((_, joined)) = keys.get_mut(&self.key) {
@@ -113,20 +113,20 @@ impl Drop for Joined {
 
 /// The run of a key in this process.
 #[derive(Debug)]
-pub(super) struct Running {
-    joined: Joined,
+pub(super) struct RunningKey {
+    joined: JoinedKey,
     request: Fingerprint,
 }
 
-impl Drop for Running {
+impl Drop for RunningKey {
     fn drop(&mut self) {
-        let meeting = self.joined.meeting();
-        let mut runs = lock(&meeting.runs);
+        let active = self.joined.active();
+        let mut runs = lock(&active.runs);
         if let Some(index) = runs.iter().position(|request| *request == self.request) {
             runs.swap_remove(index);
         }
         drop(runs);
-        meeting.over.notify_waiters();
+        active.ended.notify_waiters();
     }
 }
 
@@ -137,15 +137,15 @@ mod tests {
 
     #[test]
     fn a_key_that_all_have_left_is_forgotten() {
-        let waiting = Waiting::default();
+        let keys = ActiveKeys::default();
         let key = StorageKey::of(b"", &[], &Key::parse("k").unwrap());
-        let (first, second) = (waiting.join(key), waiting.join(key));
+        let (first, second) = (keys.join(key), keys.join(key));
         // As when the other has left and has not let go of it yet.
-        let lingering = Arc::clone(&first.meeting);
+        let lingering = Arc::clone(&first.active);
         drop(first);
-        assert_eq!(lock(&waiting.keys).len(), 1);
+        assert_eq!(lock(&keys.keys).len(), 1);
         drop(second);
-        assert!(lock(&waiting.keys).is_empty());
+        assert!(lock(&keys.keys).is_empty());
         drop(lingering);
     }
 }
