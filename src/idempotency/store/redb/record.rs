@@ -210,7 +210,10 @@ mod tests {
         }
 
         #[test]
-        fn a_record_cut_short_before_what_it_keeps_is_refused(record in record(), cut in any::<u64>()) {
+        fn a_record_cut_short_before_what_it_keeps_is_refused(
+            record in record(),
+            cut in any::<u64>(),
+        ) {
             let bytes = encode(&record);
             let kept = match &record.state {
                 State::InFlight { checkpoint: kept, .. }
@@ -229,7 +232,9 @@ mod tests {
         ) {
             let bytes = [&[version][..], &rest].concat();
 
-            prop_assert!(matches!(decode(&bytes), Err(StoreError::Newer(found)) if found == u16::from(version)));
+            let decoded = decode(&bytes);
+            let newer = u16::from(version);
+            prop_assert!(matches!(decoded, Err(StoreError::Newer(found)) if found == newer));
         }
     }
 }

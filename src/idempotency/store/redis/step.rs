@@ -15,7 +15,10 @@ macro_rules! steps {
     ($($name:ident = $file:literal;)*) => {
         $(pub(super) static $name: Step = {
             const SOURCE: &str = concat!(include_str!("record.lua"), include_str!($file));
-            Step { source: SOURCE, hash: LazyLock::new(|| Script::new(SOURCE).get_hash().to_owned()) }
+            Step {
+                source: SOURCE,
+                hash: LazyLock::new(|| Script::new(SOURCE).get_hash().to_owned()),
+            }
         };)*
     };
 }
