@@ -1,0 +1,24 @@
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use crate::http::AutoClassifier;
+
+pub(super) struct Config {
+    pub(super) classifier: Arc<AutoClassifier>,
+    /// The same, unless it judges by the tables: then nothing need be carried to the end of a body.
+    pub(super) at_end: Option<Arc<AutoClassifier>>,
+    pub(super) idle: Option<Duration>,
+    pub(super) body_deadline: bool,
+    pub(super) write: Option<Write>,
+    pub(super) malformed: AtomicU64,
+}
+
+/// Which headers are written.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Write {
+    Hop,
+    /// Also what a sidecar overwrites the first with.
+    HopAndEnvoy,
+}

@@ -1,0 +1,93 @@
+//! The headers of the hop: written into requests, and read from responses.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use http::{HeaderMap, HeaderName, Response, StatusCode};
+use tokio::time::Instant;
+use tracing::Span;
+
+use super::config::{Config, Write};
+use crate::{
+    Attempt, Hop,
+    call::deadline,
+    http::{
+        head::has_failed,
+        wire::{self, Code, Pushback},
+    },
+    telemetry::field,
+};
+
+/// What a sidecar is told, which tells the server in [`wire::EXPECTED_TIMEOUT`]. It is an order to a
+/// router, and therefore never read.
+const UPSTREAM_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
+
+impl Write {
+    /// Writes how much time is left and which attempt this is; `false` if there is no time.
+    pub(super) fn headers(self, headers: &mut HeaderMap, grpc: bool, now: Instant) -> bool {
+        let Some(left) = time_left(headers, grpc, now) else {
+            write_attempt(headers, grpc);
+            return true;
+        };
+        let value = if grpc { wire::grpc_timeout_value(left) } else { wire::millis_value(left) };
+        let Some(value) = value else { return false };
+        if grpc {
+            headers.insert(wire::GRPC_TIMEOUT, value);
+        } else {
+            if let Self::HopAndEnvoy = self {
+                headers.insert(UPSTREAM_TIMEOUT, value.clone());
+            }
+            headers.insert(wire::EXPECTED_TIMEOUT, value);
+        }
+        write_attempt(headers, grpc);
+        true
+    }
+}
+
+/// The time until the ambient deadline, or until that which the caller wrote into the request, if it is
+/// the nearer one; `None` without an ambient deadline.
+fn time_left(headers: &HeaderMap, grpc: bool, now: Instant) -> Option<Duration> {
+    let left = deadline::deadline()?.saturating_duration_since(now);
+    let asked = if grpc { wire::grpc_timeout(headers) } else { wire::expected_timeout(headers) };
+    Some(asked.value.map_or(left, |asked| asked.min(left)))
+}
+
+fn write_attempt(headers: &mut HeaderMap, grpc: bool) {
+    // The number that came with a request which is being served is not that of ours.
+    let Some(attempt) = Attempt::current().filter(Attempt::is_own) else { return };
+    let name = if grpc { wire::PREVIOUS_ATTEMPTS } else { wire::ATTEMPT_COUNT };
+    let number = attempt.number();
+    if number == 1 {
+        headers.remove(name);
+        return;
+    }
+    Span::current().record(field::RESEND_COUNT, number - 1);
+    headers.insert(name, wire::count_value(if grpc { number - 1 } else { number }));
+}
+
+impl Config {
+    /// Notes what an answer says of retrying, for the answer to the request that is being served: also
+    /// where no retry layer stands between the two.
+    pub(super) fn read<R>(&self, response: &Response<R>, grpc: bool) {
+        let headers = response.headers();
+        let mut malformed = 0;
+        let stop = if grpc && wire::grpc_status(headers) == Some(Code::Ok) {
+            false
+        } else if grpc {
+            let pushback = wire::pushback(headers);
+            malformed += u32::from(pushback == Pushback::Malformed);
+            pushback.stops()
+        } else {
+            let failed = has_failed(response.status());
+            if failed || response.status() == StatusCode::CONFLICT {
+                malformed += wire::retry_after(headers).malformed;
+            }
+            failed && wire::should_not_retry(headers)
+        };
+        if malformed > 0 {
+            self.malformed.fetch_add(malformed.into(), Ordering::Relaxed);
+        }
+        if stop {
+            Hop::report_stop();
+        }
+    }
+}
