@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-use super::{Config, ServerBody};
+use super::{body::ServerBody, config::Config};
 use crate::{
     Hop, IdempotencyReason, Rejection,
     http::{

@@ -11,7 +11,7 @@ use http::Response;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
-use super::{Config, Inbound, ServerBody, answer};
+use super::{answer, body::ServerBody, config::Config, inbound::Inbound};
 use crate::{
     DeadlineExceeded, Error, Hop, Rejection, TimedOut,
     call::{

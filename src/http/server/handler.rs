@@ -12,11 +12,11 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{super::body::BodyOf, Config};
+use super::config::Config;
 use crate::{
     Error,
     call::clock,
-    http::{ResponseBody, wire},
+    http::{ResponseBody, body::BodyOf, wire},
 };
 
 /// A handler beneath the stack of a server: it cannot fail, and its call ends with the body of its

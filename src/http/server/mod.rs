@@ -74,7 +74,7 @@
 //!
 //! The time that it has left, less 5 % (1 to 100 ms) for the answer to reach it: see [`Trust`]. The layer is
 //! the owner of that deadline. What a handler calls sees it as
-//! [`Deadline::current`](crate::Deadline::current), and [`Attempt::current`] is the caller's
+//! [`Deadline::current`](crate::Deadline::current), and [`Attempt::current`](crate::Attempt::current) is the caller's
 //! until a retry has its own. Beneath an idempotency guard there is the limit of the run in their place, and
 //! no attempt.
 //!
@@ -98,7 +98,7 @@
 //!
 //! # Errors
 //!
-//! None: the error is [`Infallible`], as axum and tonic ask.
+//! None: the error is [`Infallible`](std::convert::Infallible), as axum and tonic ask.
 //!
 //! # Order
 //!
@@ -120,290 +120,20 @@
 
 mod answer;
 mod body;
+mod config;
 mod future;
 mod handler;
-
-use std::{
-    convert::Infallible,
-    fmt,
-    marker::PhantomData,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    task::{Context, Poll},
-    time::Duration,
-};
-
-use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
-use http_body::Body;
-use tokio::time::Instant;
-use tower_layer::{Layer, Stack as Layers};
-use tower_service::Service;
-
-use super::{BodyError, wire};
-use crate::{
-    Attempt, Error, Stack,
-    stack::{Empty, ServerEdge},
-};
+mod inbound;
+mod layer;
+mod service;
 
 #[cfg(feature = "tonic")]
 pub(super) use self::answer::statuses;
 pub use self::{
     body::ServerBody,
+    config::Trust,
     future::ServerFuture,
     handler::{Handler, HandlerFuture},
+    layer::ServerLayer,
+    service::Server,
 };
-
-/// What is believed of that which a caller says about its call.
-///
-/// Whatever it says, it can only have less time: nothing in a request lengthens a limit, forces or
-/// forbids a retry, or makes a request replayable, and no header moves state that callers share.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Trust {
-    /// The time that the caller has left narrows the server's own limit, and the number of its attempt
-    /// is recorded. The default.
-    #[default]
-    Inbound,
-    /// Nothing is read.
-    None,
-}
-
-/// Puts a [`Stack`] around a handler, and turns its rejections into responses. See the
-/// [module docs](super) for an example.
-///
-/// One type for `axum::Router::layer`, for `tonic::transport::Server::layer`, and around a single
-/// service. The layer has the state of its stack: its clones, and all services that it makes, share it.
-#[derive(Clone)]
-pub struct ServerLayer<L> {
-    stack: L,
-    config: Arc<Config>,
-}
-
-/// Settings of a server, and its counter.
-#[derive(Clone, Debug)]
-struct Config {
-    trust: Trust,
-    limit: Option<Duration>,
-    full: StatusCode,
-    for_envoy: bool,
-    body_deadline: bool,
-    body_idle: Option<Duration>,
-    malformed: Arc<AtomicU64>,
-}
-
-type ServerStack<T, R, B, K, A, C> = Stack<T, R, B, K, A, ServerEdge, C>;
-
-impl<T, R, B, K, A, C> ServerLayer<ServerStack<T, R, B, K, A, C>> {
-    /// A stack around each handler: a bulkhead as a rule, and a total timeout. What its layers hold is
-    /// held until the body of the response has ended. An empty stack is fine: the caller's deadline is
-    /// still kept, and its retries are told when to stop.
-    pub fn new(stack: Stack<T, R, B, K, A, Empty, C>) -> Self {
-        Self::around(stack.on_server())
-    }
-}
-
-impl<L> ServerLayer<L> {
-    /// Any other layer around each handler. Its services are asked for a `Response<B>` with a body of [`Bytes`] whose
-    /// error is a [`BodyError`], as that of a [`ResponseBody`](super::ResponseBody) is, and for an error
-    /// of [`Error<Infallible>`].
-    pub fn around(layer: L) -> Self {
-        let config = Config {
-            trust: Trust::Inbound,
-            limit: None,
-            full: StatusCode::SERVICE_UNAVAILABLE,
-            for_envoy: false,
-            body_deadline: false,
-            body_idle: None,
-            malformed: Arc::default(),
-        };
-        Self { stack: layer, config: Arc::new(config) }
-    }
-
-    /// Puts a layer around the stack, and inside of what the server does itself: the request's deadline is ambient
-    /// there, and its rejections are answered. So an idempotency guard stands outside of the bulkhead, and a
-    /// duplicate takes no slot. Said again, the last one stands outermost.
-    ///
-    /// Its services are asked for what those of [`around`](Self::around) are.
-    pub fn outside<G>(self, layer: G) -> ServerLayer<Layers<L, G>> {
-        ServerLayer { stack: Layers::new(self.stack, layer), config: self.config }
-    }
-
-    fn set(mut self, set: impl FnOnce(&mut Config)) -> Self {
-        set(Arc::make_mut(&mut self.config));
-        self
-    }
-
-    /// What is believed of a request; [`Trust::Inbound`] until it is set.
-    pub fn trust(self, trust: Trust) -> Self {
-        self.set(|config| config.trust = trust)
-    }
-
-    /// The server's own limit for a request, to the head of its response and for gRPC to its last frame;
-    /// none until it is set.
-    pub fn limit(self, limit: Duration) -> Self {
-        self.set(|config| config.limit = Some(limit))
-    }
-
-    /// The HTTP status of a request that finds the bulkhead full or waited too long in its queue. The
-    /// default is 503, for 429 says that this caller has sent too much.
-    pub fn full_status(self, status: StatusCode) -> Self {
-        self.set(|config| config.full = status)
-    }
-
-    /// Writes `x-envoy-ratelimited` where it writes `x-should-retry: false`: an Envoy above then does
-    /// not retry either.
-    pub fn for_envoy(self) -> Self {
-        self.set(|config| config.for_envoy = true)
-    }
-
-    /// Applies the deadline of an HTTP request to the last frame of its response too. For gRPC it
-    /// always applies.
-    pub fn body_deadline(self) -> Self {
-        self.set(|config| config.body_deadline = true)
-    }
-
-    /// How long the connection waits for the next frame of a response. There is no limit until it is
-    /// set: a stream of events may be silent for long.
-    pub fn body_idle(self, idle: Duration) -> Self {
-        self.set(|config| config.body_idle = Some(idle))
-    }
-
-    /// How many header lines of requests were malformed, and therefore ignored.
-    pub fn malformed_headers(&self) -> u64 {
-        self.config.malformed.load(Ordering::Relaxed)
-    }
-}
-
-impl<L: fmt::Debug> fmt::Debug for ServerLayer<L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerLayer")
-            .field("stack", &self.stack)
-            .field("config", &self.config)
-            .finish()
-    }
-}
-
-impl<S, L> Layer<S> for ServerLayer<L>
-where
-    L: Layer<Handler<S>>,
-{
-    type Service = Server<L::Service, S>;
-
-    fn layer(&self, handler: S) -> Self::Service {
-        let handler = Handler::new(handler, Arc::clone(&self.config));
-        Server {
-            inner: self.stack.layer(handler),
-            config: Arc::clone(&self.config),
-            handler: PhantomData,
-        }
-    }
-}
-
-/// Answers every request: with what the handler says, or with why it was not asked. Made by
-/// [`ServerLayer`].
-pub struct Server<S, H> {
-    inner: S,
-    config: Arc<Config>,
-    handler: PhantomData<fn() -> H>,
-}
-
-accessors!(Server<S, H>);
-
-impl<S: Clone, H> Clone for Server<S, H> {
-    fn clone(&self) -> Self {
-        let config = Arc::clone(&self.config);
-        Self { inner: self.inner.clone(), config, handler: PhantomData }
-    }
-}
-
-impl<S: fmt::Debug, H> fmt::Debug for Server<S, H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server")
-            .field("inner", &self.inner)
-            .field("config", &self.config)
-            .finish_non_exhaustive()
-    }
-}
-
-#[cfg(feature = "tonic")]
-impl<S, H: tonic::server::NamedService> tonic::server::NamedService for Server<S, H> {
-    const NAME: &'static str = H::NAME;
-}
-
-impl<S, H, B, R, E> Service<Request<B>> for Server<S, H>
-where
-    S: Service<Request<B>, Response = Response<R>, Error = Error<Infallible>>,
-    R: Body<Data = Bytes, Error = BodyError<E>>,
-{
-    type Response = Response<ServerBody<R>>;
-    type Error = Infallible;
-    type Future = ServerFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // What a layer has to refuse it refuses in `call`, where there is somebody to answer; a handler
-        // cannot fail.
-        self.inner.poll_ready(cx).map(|_| Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let inbound = self.config.read(request.headers());
-        let inner = &mut self.inner;
-        ServerFuture::begin(Arc::clone(&self.config), inbound, || inner.call(request))
-    }
-}
-
-/// What a request says about its call.
-#[derive(Clone, Copy, Debug)]
-struct Inbound {
-    grpc: bool,
-    began: Instant,
-    /// When the answer must be there; `None` if the request may take for ever.
-    end: Option<Instant>,
-    attempt: Option<Attempt>,
-}
-
-impl Config {
-    fn read(&self, headers: &HeaderMap) -> Inbound {
-        let began = Instant::now();
-        let grpc = wire::is_grpc(headers);
-        let (time, attempt) = match self.trust {
-            Trust::Inbound => self.inbound(headers, grpc),
-            Trust::None => (None, None),
-        };
-        let end = [self.limit, time].into_iter().flatten().min();
-        Inbound { grpc, began, end: end.and_then(|limit| began.checked_add(limit)), attempt }
-    }
-
-    /// The time that the caller leaves for an answer, and its attempt.
-    fn inbound(&self, headers: &HeaderMap, grpc: bool) -> (Option<Duration>, Option<Attempt>) {
-        let (time, attempt, malformed);
-        if grpc {
-            let (timeout, previous) =
-                (wire::grpc_timeout(headers), wire::previous_attempts(headers));
-            time = timeout.value;
-            attempt = previous.value.map(|previous| previous.saturating_add(1));
-            malformed = timeout.malformed.saturating_add(previous.malformed);
-        } else {
-            let (envoy, connect) =
-                (wire::expected_timeout(headers), wire::connect_timeout(headers));
-            let count = wire::attempt_count(headers);
-            time = [envoy.value, connect.value].into_iter().flatten().min();
-            attempt = count.value;
-            malformed =
-                envoy.malformed.saturating_add(connect.malformed).saturating_add(count.malformed);
-        }
-        if malformed > 0 {
-            self.malformed.fetch_add(malformed.into(), Ordering::Relaxed);
-        }
-        (time.map(without_margin), attempt.map(Attempt::received))
-    }
-}
-
-/// What is left of the caller's time when enough is kept back for the answer to reach it.
-fn without_margin(time: Duration) -> Duration {
-    let margin = (time / 20).clamp(Duration::from_millis(1), Duration::from_millis(100));
-    time.saturating_sub(margin)
-}
