@@ -9,7 +9,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::answer::write_status;
+use super::status::write_status;
 use crate::{Hop, http::BodyError};
 
 pin_project! {

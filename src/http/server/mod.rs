@@ -126,9 +126,10 @@ mod handler;
 mod inbound;
 mod layer;
 mod service;
+mod status;
 
 #[cfg(feature = "tonic")]
-pub(super) use self::answer::statuses;
+pub(super) use self::status::statuses;
 pub use self::{
     body::ServerBody,
     config::Trust,
