@@ -1,6 +1,6 @@
 use std::{fmt, time::Duration};
 
-use super::{Empty, Stack};
+use super::{builder::Stack, slot::Empty};
 use crate::{
     backoff::Jitter,
     bulkhead::{BulkheadLayer, QueuedBulkheadLayer},

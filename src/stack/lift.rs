@@ -1,4 +1,5 @@
 use std::{
+    error::Error as StdError,
     fmt,
     future::Future,
     marker::PhantomData,
@@ -83,3 +84,15 @@ impl<F, E> fmt::Debug for LiftFuture<F, E> {
         f.debug_struct("LiftFuture").finish_non_exhaustive()
     }
 }
+
+/// An error that [`Stack::service`](super::Stack::service) can put into an [`Error<E>`](crate::Error), and that stays a
+/// [`std::error::Error`] there.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a `std::error::Error`, which `Stack::service` asks for",
+    label = "this service fails with `{Self}`",
+    note = "for a boxed error, as tower's own layers have it, call `Stack::boxed(service)`"
+)]
+pub trait PlainError: StdError {}
+
+#[diagnostic::do_not_recommend]
+impl<E: StdError> PlainError for E {}
