@@ -137,6 +137,7 @@ pub mod replay;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
 pub mod server;
+mod stack;
 mod until_end;
 pub mod wire;
 

@@ -3,8 +3,6 @@ use std::{any::type_name, fmt, sync::Arc, time::Duration};
 use tower_layer::Layer;
 use tower_service::Service;
 
-#[cfg(feature = "http")]
-use super::slot::ServerEdge;
 use super::{
     lift::{Lift, PlainError},
     slot::{BulkheadSlot, CircuitBreakerSlot, Empty},
@@ -195,53 +193,9 @@ impl<T, R, B, K, A, H, C> Stack<T, R, B, K, A, H, C> {
         self.classify(classify_fn(f))
     }
 
-    /// For an HTTP or gRPC client: answers are judged by their status, hints of the server are heeded,
-    /// deadlines and attempts are written into the headers, and a call ends with the body of its
-    /// response. See [`http`](crate::http).
-    ///
-    /// The service answers with a `Response<ResponseBody<B>>`. A classifier that was set stays, and judges; what
-    /// it has no hint for is still looked for in the answer. An error of your own has to be a
-    /// [`Cause`](crate::http::Cause) too.
-    ///
-    /// ```
-    /// use buttress::{Fault, Outcome, Stack, http::ReplaySafe};
-    /// use http::{Request, Response};
-    /// # use tower::service_fn;
-    ///
-    /// # let client = service_fn(|_: Request<String>| async {
-    /// #     Ok::<_, std::io::Error>(Response::new(String::new()))
-    /// # });
-    /// let client = Stack::standard(ReplaySafe::new())
-    ///     .http()
-    ///     .classify_fn(|result: Result<&Response<_>, &_>| match result {
-    ///         Ok(response) if !response.status().is_server_error() => Outcome::Success,
-    ///         _ => Outcome::Failure(Fault::Transient),
-    ///     })
-    ///     .service(client);
-    /// # let _ = client;
-    /// ```
+    /// Puts another layer next to the service.
     #[cfg(feature = "http")]
-    pub fn http(self) -> Stack<T, R, B, K, A, crate::http::ClientLayer, C> {
-        self.http_client(crate::http::ClientLayer::new())
-    }
-
-    /// The same, with settings of one's own.
-    #[cfg(feature = "http")]
-    pub fn http_client(
-        self,
-        client: crate::http::ClientLayer,
-    ) -> Stack<T, R, B, K, A, crate::http::ClientLayer, C> {
-        self.with_edge(client)
-    }
-
-    /// For the handlers of a server.
-    #[cfg(feature = "http")]
-    pub(crate) fn on_server(self) -> Stack<T, R, B, K, A, ServerEdge, C> {
-        self.with_edge(ServerEdge)
-    }
-
-    #[cfg(feature = "http")]
-    fn with_edge<N>(self, edge: N) -> Stack<T, R, B, K, A, N, C> {
+    pub(crate) fn with_edge<N>(self, edge: N) -> Stack<T, R, B, K, A, N, C> {
         Stack {
             total_timeout: self.total_timeout,
             retry: self.retry,

@@ -49,25 +49,6 @@ impl Edge for Empty {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ServerEdge;
 
-#[cfg(feature = "http")]
-impl<S, C, M> Slot<S, C, M> for ServerEdge {
-    type Service = S;
-
-    fn wrap(&self, inner: S, _: &Arc<C>) -> S {
-        inner
-    }
-}
-
-#[cfg(feature = "http")]
-impl Edge for ServerEdge {
-    type Completion = crate::call::completion::AtEnd;
-    type Classifier = crate::http::AutoClassifier;
-
-    fn classifier(&self) -> Arc<Self::Classifier> {
-        Arc::default()
-    }
-}
-
 /// What can fill the bulkhead's slot.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a bulkhead",
