@@ -94,16 +94,22 @@
 //! With its response; with [`http`](Stack::http), with the end of the body of its response.
 
 mod builder;
+mod describe;
 mod explain;
+mod facts;
 mod layer;
 mod lift;
 mod slot;
+mod warnings;
 
 #[cfg(feature = "http")]
 pub use self::slot::ServerEdge;
 pub use self::{
     builder::{Stack, StandardStack},
-    explain::{Describe, Explanation, Facts, Warning},
+    describe::Describe,
+    explain::Explanation,
+    facts::Facts,
     lift::{Lift, LiftFuture, PlainError},
     slot::{BulkheadSlot, CircuitBreakerSlot, Edge, Empty, Slot},
+    warnings::Warning,
 };
