@@ -1,8 +1,6 @@
-//! What the causes of an error tell of the call that ended with it.
+use std::error::Error as StdError;
 
-use std::{error::Error as StdError, io, iter::successors};
-
-use crate::{BoxError, Error, Fault, Outcome, RetryHint, http::replay::ReplayBodyError};
+use crate::{BoxError, Error};
 
 /// An error whose causes can be looked at: what an [HTTP classifier](crate::http::HttpClassifier) asks
 /// of the error of a service.
@@ -50,88 +48,4 @@ impl Cause for BoxError {
     fn cause(&self) -> Option<&(dyn StdError + 'static)> {
         Some(self.as_ref())
     }
-}
-
-/// An error and its causes, from the outside in.
-fn causes(error: &impl Cause) -> impl Iterator<Item = &(dyn StdError + 'static)> {
-    successors(error.cause(), |&error| {
-        // An `io::Error` passes over the error that it is made of when it is asked for its source.
-        match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(within) => Some(within),
-            None => error.source(),
-        }
-    })
-}
-
-/// What an error says of the service.
-pub(super) fn outcome(error: &impl Cause) -> Outcome {
-    causes(error).find_map(known).unwrap_or(Outcome::Failure(Fault::Transient))
-}
-
-fn known(error: &(dyn StdError + 'static)) -> Option<Outcome> {
-    if error.downcast_ref::<ReplayBodyError>().is_some() {
-        // The caller's own body failed, or was given up for a newer attempt.
-        return Some(Outcome::Ignored);
-    }
-    if let Some(io) = error.downcast_ref::<io::Error>() {
-        return (io.kind() == io::ErrorKind::TimedOut).then_some(TIMED_OUT);
-    }
-    // The caller's own body, over HTTP/1: whatever that failed with, a refused connection too.
-    #[cfg(feature = "hyper")]
-    if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user) {
-        return Some(Outcome::Ignored);
-    }
-    #[cfg(feature = "hyper")]
-    if let Some(stream) = error.downcast_ref::<h2::Error>() {
-        // All that is left of an error of the caller's own body, over HTTP/2: a reset by neither peer.
-        let own = stream.is_reset() && !stream.is_remote() && !stream.is_library();
-        return own.then_some(Outcome::Ignored);
-    }
-    #[cfg(feature = "tonic")]
-    {
-        if error.downcast_ref::<tonic::TimeoutExpired>().is_some() {
-            return Some(TIMED_OUT);
-        }
-        // One that was made of another error is judged by that, and not by the code it was given.
-        if let Some(status) = error.downcast_ref::<tonic::Status>() {
-            let alone = status.source().is_none() || super::grpc::timed_out(status);
-            return alone.then(|| super::grpc::outcome_of_status(status));
-        }
-    }
-    #[cfg(feature = "reqwest")]
-    if error.downcast_ref::<reqwest::Error>().is_some_and(reqwest::Error::is_timeout) {
-        return Some(TIMED_OUT);
-    }
-    None
-}
-
-const TIMED_OUT: Outcome = Outcome::Failure(Fault::TimedOut);
-
-/// What an error says of sending the request again.
-pub(super) fn hint(error: &impl Cause) -> RetryHint {
-    causes(error).find_map(proof).unwrap_or_default()
-}
-
-/// Whether an error proves that the request was not processed. A connection that broke proves nothing,
-/// and nor does a request that was cancelled on its way into a pool.
-fn proof(error: &(dyn StdError + 'static)) -> Option<RetryHint> {
-    #[cfg(feature = "reqwest")]
-    if let Some(reqwest) = error.downcast_ref::<super::reqwest::ReqwestError>() {
-        return reqwest.was_answered().then_some(RetryHint::Unstated);
-    }
-    if let Some(io) = error.downcast_ref::<io::Error>() {
-        return (io.kind() == io::ErrorKind::ConnectionRefused).then_some(RetryHint::Unsent);
-    }
-    #[cfg(feature = "hyper")]
-    {
-        if let Some(client) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
-            return client.is_connect().then_some(RetryHint::Unsent);
-        }
-        if let Some(stream) = error.downcast_ref::<h2::Error>() {
-            let refused = stream.reason() == Some(h2::Reason::REFUSED_STREAM) && stream.is_reset();
-            let unprocessed = stream.is_remote() && (refused || stream.is_go_away());
-            return unprocessed.then_some(RetryHint::Unprocessed);
-        }
-    }
-    None
 }

@@ -6,7 +6,8 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
 
 use super::{
-    Cause, cause,
+    Cause, failure,
+    grpc::outcome_of_code,
     wire::{self, Code, Pushback},
 };
 use crate::{Classify, Fault, Outcome, RetryHint};
@@ -155,26 +156,6 @@ impl GrpcClassifier {
     }
 }
 
-/// What a gRPC status says of the service.
-pub(super) fn outcome_of_code(code: Code, fields: &HeaderMap) -> Outcome {
-    let asked = || match wire::pushback(fields) {
-        Pushback::After(asked) => Some(asked),
-        _ => None,
-    };
-    Outcome::Failure(match code {
-        Code::Ok => return Outcome::Success,
-        Code::Unavailable | Code::Unknown | Code::Internal | Code::DataLoss => Fault::Transient,
-        Code::DeadlineExceeded => Fault::TimedOut,
-        Code::ResourceExhausted => Fault::Overloaded { retry_after: asked() },
-        Code::Aborted => match asked() {
-            None => Fault::Permanent,
-            asked => Fault::InProgress { retry_after: asked },
-        },
-        _ if wire::is_tonic_timeout(fields) => Fault::TimedOut,
-        _ => Fault::Permanent,
-    })
-}
-
 fn grpc_hint(fields: &HeaderMap) -> RetryHint {
     match wire::pushback(fields) {
         Pushback::Absent => RetryHint::Unstated,
@@ -226,14 +207,14 @@ impl<B, E: Cause> Classify<Response<B>, E> for HttpClassifier {
     fn classify(&self, result: Result<&Response<B>, &E>) -> Outcome {
         match result {
             Ok(response) => self.judge(response.status(), response.headers()),
-            Err(error) => cause::outcome(error),
+            Err(error) => failure::outcome(error),
         }
     }
 
     fn hint(&self, result: Result<&Response<B>, &E>) -> RetryHint {
         match result {
             Ok(response) => Self::hint(response.headers()),
-            Err(error) => cause::hint(error),
+            Err(error) => failure::hint(error),
         }
     }
 }
@@ -250,7 +231,7 @@ impl<B: Body, E: Cause> Classify<Response<B>, E> for GrpcClassifier {
                 // The rest of the verdict comes with the trailers.
                 None => Outcome::Success,
             },
-            Err(error) => cause::outcome(error),
+            Err(error) => failure::outcome(error),
         }
     }
 
@@ -260,7 +241,7 @@ impl<B: Body, E: Cause> Classify<Response<B>, E> for GrpcClassifier {
                 HttpClassifier::hint(response.headers())
             }
             Ok(response) => grpc_hint(response.headers()),
-            Err(error) => cause::hint(error),
+            Err(error) => failure::hint(error),
         }
     }
 }

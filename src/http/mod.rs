@@ -129,6 +129,7 @@ mod body;
 mod cause;
 mod classify;
 mod client;
+mod failure;
 pub mod grpc;
 mod head;
 pub mod idempotency;

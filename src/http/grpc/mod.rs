@@ -7,6 +7,7 @@
 #[cfg(feature = "tonic")]
 mod client;
 mod first_frame;
+mod outcome;
 #[cfg(feature = "tonic")]
 mod status;
 
@@ -15,5 +16,6 @@ pub use self::client::{
     Channel, ChannelFuture, GrpcBody, GrpcClient, GrpcClientFuture, GrpcTimeout, client,
 };
 pub use self::first_frame::{FirstFrame, FirstFrameBody, FirstFrameFuture, FirstFrameLayer};
+pub(super) use self::outcome::outcome_of_code;
 #[cfg(feature = "tonic")]
 pub(super) use self::status::{outcome_of_status, timed_out};

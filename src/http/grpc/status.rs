@@ -5,10 +5,11 @@ use std::{error::Error as StdError, sync::Arc};
 use http::StatusCode;
 use tonic::{Code as TonicCode, Status};
 
+use super::outcome::outcome_of_code;
 use crate::{
     CarryRejection, Error, Fault, Outcome, Rejection,
     error::find_rejection,
-    http::{Cause, classify::outcome_of_code, server::statuses, wire::Code},
+    http::{Cause, server::statuses, wire::Code},
 };
 
 impl From<Rejection> for Status {
