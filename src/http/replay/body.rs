@@ -8,10 +8,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{
-    prefix::Account,
-    shared::{Next, Shared},
-};
+use super::{account::Account, error::ReplayBodyError, shared::Shared, state::Next};
 use crate::BoxError;
 
 /// A body that can be sent again: a handle on the body that it was made of, which is read once.
@@ -93,26 +90,6 @@ impl<B> fmt::Debug for ReplayBody<B> {
         let standing = self.shared.read(|state| state.standing(self.id));
         f.debug_struct("ReplayBody").field("standing", &standing).finish_non_exhaustive()
     }
-}
-
-/// Why a [`ReplayBody`] ended before its end.
-///
-/// It is found in the chain of a client's error by `downcast_ref`, whatever the body was.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReplayBodyError {
-    /// A newer attempt has taken over.
-    #[error("the request body is sent by a newer attempt")]
-    Stale,
-    /// The body that is sent failed.
-    #[error("the request body could not be read")]
-    Source(#[source] BoxError),
-    /// The body that is sent had failed before, or it panicked.
-    #[error("the request body could not be read before")]
-    Failed,
-    /// The beginning was sent before and not kept.
-    #[error("the beginning of the request body was not kept")]
-    Gone,
 }
 
 /// A body of which copies can be sent.

@@ -5,7 +5,7 @@ use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{ReplayBody, prefix::Account};
+use super::{account::Account, body::ReplayBody};
 
 /// Makes the bodies of requests [`ReplayBody`]s. The outermost layer, around the
 /// [retry](crate::retry); see the [module docs](super) for an example.

@@ -52,14 +52,18 @@
 //! HTTP/1 the connection is closed, over HTTP/2 the stream is reset. That is decided before the pause
 //! of a retry. A body that had been handed over to its end by then cannot be called back.
 
+mod account;
 mod body;
+mod error;
 mod layer;
 mod policy;
 mod prefix;
 mod shared;
+mod state;
 
 pub use self::{
-    body::{ReplayBody, ReplayBodyError, ReplayableBody},
+    body::{ReplayBody, ReplayableBody},
+    error::ReplayBodyError,
     layer::{ReplayBodies, ReplayBodyLayer},
     policy::{ClientKey, ReplaySafe, RequestHead},
 };

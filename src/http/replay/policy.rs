@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc};
 
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
 
-use super::ReplayableBody;
+use super::body::ReplayableBody;
 use crate::{http::wire, retry::Replay};
 
 /// A request without its body.

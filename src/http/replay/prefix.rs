@@ -1,53 +1,15 @@
-//! What is kept of a body, and the account of it.
+//! What is kept of a body.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 
+use super::account::Account;
+
 /// Most frames that are kept of one body: many tiny ones would take far more room than their bytes.
 const MAX_FRAMES: usize = 1_024;
-
-/// How much may be kept, and how much is.
-#[derive(Clone, Debug)]
-pub(super) struct Account {
-    pub(super) max_request: usize,
-    pub(super) max_total: usize,
-    held: Arc<AtomicUsize>,
-}
-
-impl Default for Account {
-    fn default() -> Self {
-        Self { max_request: 64 << 10, max_total: 16 << 20, held: Arc::default() }
-    }
-}
-
-impl Account {
-    /// Bytes that are held now, for all bodies.
-    pub(super) fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
-    }
-
-    fn take(&self, bytes: usize) -> bool {
-        let taken = |held: usize| held.checked_add(bytes).filter(|held| *held <= self.max_total);
-        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
-    }
-
-    fn take_beyond(&self, bytes: usize) {
-        self.held.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn give_back(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
 
 /// A frame that can be sent more than once.
 pub(super) enum Piece {
