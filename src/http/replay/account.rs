@@ -3,18 +3,13 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-/// How much may be kept, and how much is.
-#[derive(Clone, Debug)]
-pub(super) struct Account {
-    pub(super) max_request: usize,
-    pub(super) max_total: usize,
-    held: Arc<AtomicUsize>,
-}
+use super::config::Config;
 
-impl Default for Account {
-    fn default() -> Self {
-        Self { max_request: 64 << 10, max_total: 16 << 20, held: Arc::default() }
-    }
+/// How much may be kept, and how much is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Account {
+    pub(super) config: Config,
+    held: Arc<AtomicUsize>,
 }
 
 impl Account {
@@ -24,7 +19,8 @@ impl Account {
     }
 
     pub(super) fn take(&self, bytes: usize) -> bool {
-        let taken = |held: usize| held.checked_add(bytes).filter(|held| *held <= self.max_total);
+        let max = self.config.max_total;
+        let taken = |held: usize| held.checked_add(bytes).filter(|held| *held <= max);
         self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
     }
 

@@ -24,13 +24,13 @@ impl ReplayBodyLayer {
 
     /// How much is kept of one request at most. Of a longer one nothing is, and it is sent only once.
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
-        self.account.max_request = bytes;
+        self.account.config.max_request = bytes;
         self
     }
 
     /// How much is kept of all requests at most. One that would need more is sent only once.
     pub fn max_total_bytes(mut self, bytes: usize) -> Self {
-        self.account.max_total = bytes;
+        self.account.config.max_total = bytes;
         self
     }
 

@@ -54,6 +54,7 @@
 
 mod account;
 mod body;
+mod config;
 mod error;
 mod layer;
 mod policy;

@@ -78,7 +78,7 @@ impl Prefix {
         usize::try_from(rest)
             .ok()
             .and_then(|rest| rest.checked_add(self.bytes))
-            .is_some_and(|all| all <= self.account.max_request)
+            .is_some_and(|all| all <= self.account.config.max_request)
     }
 
     /// Where the frame is that the source gives next.
