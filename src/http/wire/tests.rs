@@ -1,9 +1,17 @@
-use std::{fmt::Debug, ops::RangeInclusive, time::UNIX_EPOCH};
+use std::{
+    fmt::Debug,
+    ops::RangeInclusive,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use allocation_counter::measure;
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CONTENT_TYPE, DATE, RETRY_AFTER},
+};
 use proptest::{collection::vec, prelude::*};
 
-use super::*;
+use super::{retry::retry_after_by, *};
 
 /// Headers with a line for each value, in order.
 fn lines<V: AsRef<[u8]>>(name: HeaderName, values: impl IntoIterator<Item = V>) -> HeaderMap {
