@@ -13,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{AutoClassifier, head::Asked, wire};
+use super::{AutoClassifier, head::ResponseShape, wire};
 use crate::{
     BoxError, CarryRejection, Fault, Outcome, Rejection, TimedOut,
     call::{
@@ -113,23 +113,23 @@ pin_project! {
     }
 }
 
-/// What is known of a call before it is answered, and its body needs.
+/// The body of a response that is still to come, with what it needs of its call.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BodyOf {
+pub(super) struct PendingBody {
     ambient: Ambient,
     began: Instant,
-    asked: Asked,
+    shape: ResponseShape,
 }
 
-impl BodyOf {
-    /// Of a call with this method, under what is ambient now.
-    pub(super) fn call(method: &Method, began: Instant) -> Self {
-        Self { ambient: Ambient::capture(), began, asked: Asked::of(method) }
+impl PendingBody {
+    /// Captures what is ambient now, for a call with this method.
+    pub(super) fn new(method: &Method, began: Instant) -> Self {
+        Self { ambient: Ambient::capture(), began, shape: ResponseShape::of(method) }
     }
 
-    /// The response with the body with which its call ends. Of gRPC the last frame must be there before the
-    /// deadline, of HTTP only if `to_the_last` says so.
-    pub(super) fn answered<B: Body>(
+    /// Gives a response the body with which its call ends. The last frame must be there before the
+    /// deadline for gRPC, and for HTTP only if `to_the_last` says so.
+    pub(super) fn into_response<B: Body>(
         self,
         response: Response<B>,
         grpc: bool,
@@ -137,9 +137,9 @@ impl BodyOf {
         to_the_last: bool,
         classifier: Option<Arc<AutoClassifier>>,
     ) -> Response<ResponseBody<B>> {
-        let Self { ambient, began, asked } = self;
+        let Self { ambient, began, shape } = self;
         let deadline = ambient.deadline().filter(|_| grpc || to_the_last);
-        let ended = asked.ends_at_head(response.status());
+        let ended = shape.ends_at_head(response.status());
         let awaits_status = awaits_status(&response, grpc);
         response.map(|inner| ResponseBody {
             end: if ended || inner.is_end_stream() { None } else { Some(CallEnd::new()) },
@@ -188,13 +188,13 @@ impl<B: Body> Body for ResponseBody<B> {
             // A peer that is never late with a frame, and never ends, is late with its last.
             Poll::Ready(Some(Ok(frame))) if this.end.is_some() && !frame.is_trailers() => {
                 let late = !inner.is_end_stream() && this.limits.are_over();
-                late.then_some(Reached::Deadline)
+                late.then_some(BodyTimeout::Deadline)
             }
             Poll::Ready(_) => None,
         };
         *this.waited += this.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
         if let Some(reached) = reached {
-            if let (Reached::Idle, Some(end)) = (reached, &mut this.end) {
+            if let (BodyTimeout::Idle, Some(end)) = (reached, &mut this.end) {
                 end.ignore_deadline();
             }
             let late = this.limits.late(reached);
@@ -258,7 +258,7 @@ fn poll_limits(
     waiting_since: &mut Option<Instant>,
     pinned: &mut Option<Pin<Box<Sleep>>>,
     cx: &mut Context<'_>,
-) -> Option<Reached> {
+) -> Option<BodyTimeout> {
     let since = *waiting_since.get_or_insert_with(Instant::now);
     let idle_end = limits.idle.and_then(|idle| since.checked_add(idle));
     let end = match (idle_end, limits.deadline) {
@@ -281,20 +281,20 @@ fn poll_limits(
         *waiting_since = None;
         return poll_limits(limits, waiting_since, pinned, cx);
     }
-    Some(if idle_end == Some(end) { Reached::Idle } else { Reached::Deadline })
+    Some(if idle_end == Some(end) { BodyTimeout::Idle } else { BodyTimeout::Deadline })
 }
 
-/// Which limit a response ran into.
+/// The limit that a body ran into.
 #[derive(Clone, Copy)]
-enum Reached {
+enum BodyTimeout {
     Idle,
     Deadline,
 }
 
 impl BodyLimits {
-    fn late(&self, reached: Reached) -> Rejection {
+    fn late(&self, reached: BodyTimeout) -> Rejection {
         let (name, limit) = match (reached, self.deadline) {
-            (Reached::Deadline, Some(deadline)) => {
+            (BodyTimeout::Deadline, Some(deadline)) => {
                 ("response body", deadline.saturating_duration_since(self.began))
             }
             _ => ("idle response body", self.idle.unwrap_or_default()),

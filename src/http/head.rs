@@ -7,15 +7,15 @@ pub(super) fn has_failed(status: StatusCode) -> bool {
     status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }
 
-/// What of a response comes after its head.
+/// The parts of a response, by the method of its request.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Asked {
+pub(super) enum ResponseShape {
     Whole,
     Head,
     Tunnel,
 }
 
-impl Asked {
+impl ResponseShape {
     pub(super) fn of(method: &Method) -> Self {
         match *method {
             Method::HEAD => Self::Head,

@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use super::config::Config;
 use crate::{
     CarryRejection, DeadlineExceeded,
-    http::{ResponseBody, body::BodyOf, wire},
+    http::{ResponseBody, body::PendingBody, wire},
     telemetry,
 };
 
@@ -25,14 +25,14 @@ pin_project! {
         #[pin]
         future: Option<F>,
         config: Arc<Config>,
-        call: BodyOf,
+        call: PendingBody,
         refused: bool,
     }
 }
 
 impl<F> ClientFuture<F> {
     /// Without a future the call is refused.
-    pub(super) fn new(future: Option<F>, config: Arc<Config>, call: BodyOf) -> Self {
+    pub(super) fn new(future: Option<F>, config: Arc<Config>, call: PendingBody) -> Self {
         let refused = future.is_none();
         Self { future, config, call, refused }
     }
@@ -58,7 +58,7 @@ where
             this.config.read(&response, grpc);
             let config = this.config;
             let at_end = config.at_end.clone();
-            this.call.answered(response, grpc, config.idle, config.body_deadline, at_end)
+            this.call.into_response(response, grpc, config.idle, config.body_deadline, at_end)
         }))
     }
 }

@@ -12,7 +12,7 @@ use super::{config::Config, future::ClientFuture};
 use crate::{
     CarryRejection,
     call::clock,
-    http::{ResponseBody, body::BodyOf, wire},
+    http::{ResponseBody, body::PendingBody, wire},
 };
 
 /// Speaks the hop protocol with a server. Made by [`ClientLayer`](super::ClientLayer).
@@ -58,7 +58,7 @@ where
             Some(write) => write.headers(request.headers_mut(), grpc, began),
             None => true,
         };
-        let call = BodyOf::call(request.method(), began);
+        let call = PendingBody::new(request.method(), began);
         let future = in_time.then(|| self.inner.call(request));
         ClientFuture::new(future, Arc::clone(&self.config), call)
     }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     CarryRejection, ConfigError,
-    http::{head::Asked, wire},
+    http::{head::ResponseShape, wire},
     idempotency::{Completed, Kept, Record, StoreError, Verdict},
 };
 
@@ -133,7 +133,7 @@ impl RecordHttp {
         if !self.may_keep(response) || body.len() > self.config.max_body_bytes {
             return Completed::not_replayable();
         }
-        let ends_at_head = Asked::Whole.ends_at_head(response.status());
+        let ends_at_head = ResponseShape::Whole.ends_at_head(response.status());
         let body = if ends_at_head { &[] } else { body };
         self.completed(response.status(), response.headers(), body, None)
     }
@@ -245,7 +245,8 @@ where
     async fn keep(&self, response: Response<B>) -> Kept<Vec<u8>, Self::Response> {
         let most = self.config.max_body_bytes;
         let too_long = response.body().size_hint().lower() > most as u64;
-        let ended = Asked::Whole.ends_at_head(response.status()) || response.body().is_end_stream();
+        let ended =
+            ResponseShape::Whole.ends_at_head(response.status()) || response.body().is_end_stream();
         if !self.may_keep(&response) || too_long && !ended {
             return Kept::new(response.map(GuardedBody::new), Completed::not_replayable());
         }

@@ -186,23 +186,23 @@ impl<B: ReplayableBody> Replay<Request<B>> for ReplaySafe {
 impl fmt::Debug for ReplaySafe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplaySafe")
-            .field("upstream_honours_idempotency_key", &Said::of(&self.upstream_honours))
-            .field("grpc_methods", &Said::of(&self.grpc_methods))
-            .field("also", &Said::of(&self.also))
+            .field("upstream_honours_idempotency_key", &Opaque::of(&self.upstream_honours))
+            .field("grpc_methods", &Opaque::of(&self.grpc_methods))
+            .field("also", &Opaque::of(&self.also))
             .finish()
     }
 }
 
-/// A closure, of which nothing can be told but that it is there.
-struct Said;
+/// The `Debug` of a closure that is there.
+struct Opaque;
 
-impl Said {
+impl Opaque {
     fn of<T>(closure: &Option<T>) -> Option<Self> {
         closure.as_ref().map(|_| Self)
     }
 }
 
-impl fmt::Debug for Said {
+impl fmt::Debug for Opaque {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("..")
     }

@@ -16,7 +16,7 @@ use super::config::Config;
 use crate::{
     Error,
     call::clock,
-    http::{ResponseBody, body::BodyOf, wire},
+    http::{ResponseBody, body::PendingBody, wire},
 };
 
 /// A handler beneath the stack of a server: it cannot fail, and its call ends with the body of its
@@ -55,7 +55,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let call = BodyOf::call(request.method(), clock::now());
+        let call = PendingBody::new(request.method(), clock::now());
         HandlerFuture { future: self.inner.call(request), config: Arc::clone(&self.config), call }
     }
 }
@@ -67,7 +67,7 @@ pin_project! {
         #[pin]
         future: F,
         config: Arc<Config>,
-        call: BodyOf,
+        call: PendingBody,
     }
 }
 
@@ -87,7 +87,7 @@ where
         let grpc = wire::is_grpc(response.headers());
         let config = this.config;
         let (idle, deadline) = (config.body_idle, config.body_deadline);
-        Poll::Ready(Ok(this.call.answered(response, grpc, idle, deadline, None)))
+        Poll::Ready(Ok(this.call.into_response(response, grpc, idle, deadline, None)))
     }
 }
 
