@@ -27,7 +27,8 @@ use crate::{BoxError, Error};
 /// ```
 #[diagnostic::on_unimplemented(
     message = "an HTTP classifier cannot look at the causes of `{Self}`",
-    note = "`buttress::Error<E>` of a `std::error::Error` and `BoxError` are ready-made: give the stack the service by `.service(svc)` or `.boxed(svc)`",
+    note = "`buttress::Error<E>` of a `std::error::Error` and `BoxError` are ready-made: give the \
+           stack the service by `.service(svc)` or `.boxed(svc)`",
     note = "or implement `buttress::http::Cause` for an error of your own"
 )]
 pub trait Cause {

@@ -117,7 +117,10 @@ impl Facts {
         }
         if let Some(Limit(idle)) = self.body {
             let wait = idle.map_or("for ever".to_owned(), |idle| format!("up to {idle:?}"));
-            lines.push(format!("  http             writes the headers of the hop; waits {wait} for a frame of the body"));
+            lines.push(format!(
+                "  http             writes the headers of the hop; waits {wait} for a frame of the \
+                 body"
+            ));
         }
         let worst = self.worst_time().map_or("no bound is known".to_owned(), |t| format!("{t:?}"));
         lines.push(format!("longest call: {worst}"));

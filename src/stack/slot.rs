@@ -62,7 +62,8 @@ impl BulkheadSlot for QueuedBulkheadLayer {}
 /// What can fill the circuit breaker's slot.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a circuit breaker",
-    note = "`CircuitBreakerLayer` and `KeyedCircuitBreakerLayer` are; a builder becomes one by `.build()?`"
+    note = "`CircuitBreakerLayer` and `KeyedCircuitBreakerLayer` are; a builder becomes one by \
+           `.build()?`"
 )]
 pub trait CircuitBreakerSlot {}
 

@@ -46,7 +46,8 @@ impl Facts {
                 warn(
                     "attempt_not_within_total",
                     format!(
-                        "the attempt timeout of {attempt:?} never acts, for the total of {total:?} ends the call first"
+                        "the attempt timeout of {attempt:?} never acts, for the total of {total:?} \
+                         ends the call first"
                     ),
                 );
             }
@@ -70,8 +71,8 @@ impl Facts {
         if self.total.is_some() && (pends || waits) {
             warn(
                 "unseen_readiness",
-                "a stack with a total timeout is always ready: nobody above sees its breaker pend or \
-                 its bulkhead push back"
+                "a stack with a total timeout is always ready: nobody above sees its breaker pend \
+                 or its bulkhead push back"
                     .into(),
             );
         }
@@ -95,8 +96,8 @@ impl Facts {
         } else if pends {
             warn(
                 "pend_without_balancer",
-                "a breaker that pends makes callers wait while it is open, unless a balancer stands \
-                 above it: let it reject, or say `under_balancer`"
+                "a breaker that pends makes callers wait while it is open, unless a balancer \
+                 stands above it: let it reject, or say `under_balancer`"
                     .into(),
             );
         }
@@ -123,8 +124,8 @@ impl Facts {
             warn(
                 "attempts_do_not_fit",
                 format!(
-                    "of attempts that take all their time, and the pauses between them, {fit} fits into \
-                     the total: the retry cannot help against a dependency that hangs"
+                    "of attempts that take all their time, and the pauses between them, {fit} fits \
+                     into the total: the retry cannot help against a dependency that hangs"
                 ),
             );
         }
@@ -147,8 +148,8 @@ impl Facts {
             warn(
                 "window_shorter_than_timeout",
                 format!(
-                    "the breaker's window of {:?} is shorter than the timeout of {limit:?}: calls that \
-                     hang never add up in it",
+                    "the breaker's window of {:?} is shorter than the timeout of {limit:?}: calls \
+                     that hang never add up in it",
                     breaker.window.unwrap_or_default()
                 ),
             );
@@ -175,8 +176,8 @@ impl Facts {
             warn(
                 "hangs_are_not_counted",
                 format!(
-                    "calls that hang are cut by the total after {limit:?}, which the breaker does not \
-                     count before {:?}: set an attempt timeout",
+                    "calls that hang are cut by the total after {limit:?}, which the breaker does \
+                     not count before {:?}: set an attempt timeout",
                     breaker.abandoned_after
                 ),
             );

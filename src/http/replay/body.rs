@@ -96,8 +96,10 @@ impl<B> fmt::Debug for ReplayBody<B> {
 ///
 /// All that are `Clone` are, and [`ReplayBody`].
 #[diagnostic::on_unimplemented(
-    message = "a body of type `{Self}` can be sent only once, and so `ReplaySafe` cannot send it again",
-    note = "let the client send `ReplayBody<{Self}>`, and put a `buttress::http::ReplayBodyLayer` around the stack: it makes one of every body",
+    message = "a body of type `{Self}` can be sent only once, and so `ReplaySafe` cannot send it \
+               again",
+    note = "let the client send `ReplayBody<{Self}>`, and put a `buttress::http::ReplayBodyLayer` \
+           around the stack: it makes one of every body",
     note = "or use a body that is `Clone`, such as `http_body_util::Full`"
 )]
 pub trait ReplayableBody: Sized {

@@ -474,8 +474,8 @@ proptest! {
     fn any_bytes_are_read_without_panic(values in vec(any_value(), 0..5)) {
         let mut headers = HeaderMap::new();
         for name in [
-            GRPC_TIMEOUT, EXPECTED_TIMEOUT, CONNECT_TIMEOUT, PREVIOUS_ATTEMPTS, ATTEMPT_COUNT, PUSHBACK,
-            SHOULD_RETRY, RETRY_AFTER, DATE, GRPC_STATUS, GRPC_MESSAGE, CONTENT_TYPE,
+            GRPC_TIMEOUT, EXPECTED_TIMEOUT, CONNECT_TIMEOUT, PREVIOUS_ATTEMPTS, ATTEMPT_COUNT,
+            PUSHBACK, SHOULD_RETRY, RETRY_AFTER, DATE, GRPC_STATUS, GRPC_MESSAGE, CONTENT_TYPE,
         ] {
             for value in &values {
                 headers.append(&name, HeaderValue::from_bytes(value).unwrap());
