@@ -1,0 +1,201 @@
+//! The data of each rejection.
+
+use std::time::Duration;
+
+use super::{
+    name::{Name, Nanos, name_or},
+    rejection::Rejection,
+};
+
+/// The pieces that every reason shares: the name of the layer, or what it is called without one, and
+/// `Into<Rejection>`.
+macro_rules! reason {
+    ($reason:ident, $default:literal) => {
+        impl $reason {
+            /// What the layer that refused is called.
+            pub fn name(&self) -> &str {
+                name_or(&self.name, $default)
+            }
+        }
+
+        impl From<$reason> for Rejection {
+            fn from(reason: $reason) -> Self {
+                Self::$reason(reason)
+            }
+        }
+    };
+}
+
+/// A call ran for longer than its [timeout](crate::timeout) allows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: timed out after {:?}", self.name(), self.limit())]
+pub struct TimedOut {
+    name: Option<Name>,
+    limit: Nanos,
+}
+
+impl TimedOut {
+    /// A call that `name` ended after `limit`.
+    pub fn new(name: impl Into<Name>, limit: Duration) -> Self {
+        Self::by(Some(name.into()), limit)
+    }
+
+    pub(crate) fn by(name: Option<Name>, limit: Duration) -> Self {
+        Self { name, limit: limit.into() }
+    }
+
+    /// The limit that was reached.
+    pub fn limit(&self) -> Duration {
+        self.limit.into()
+    }
+}
+
+reason!(TimedOut, "timeout");
+
+/// The deadline of a call had passed before the call was made, so it was not made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: the time for the call was over", self.name())]
+pub struct DeadlineExceeded {
+    name: Option<Name>,
+}
+
+impl DeadlineExceeded {
+    /// A call that `name` did not begin.
+    pub fn new(name: impl Into<Name>) -> Self {
+        Self::by(Some(name.into()))
+    }
+
+    pub(crate) fn by(name: Option<Name>) -> Self {
+        Self { name }
+    }
+}
+
+reason!(DeadlineExceeded, "deadline");
+
+/// A [circuit breaker](crate::circuit_breaker) is open, or half-open with all its probes under way.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: the circuit is open", self.name())]
+pub struct CircuitOpen {
+    name: Option<Name>,
+    retry_after: Option<Nanos>,
+}
+
+impl CircuitOpen {
+    /// A refusal by `name`, which asks again after `retry_after`.
+    pub fn new(name: impl Into<Name>, retry_after: Option<Duration>) -> Self {
+        Self::by(Some(name.into()), retry_after)
+    }
+
+    pub(crate) fn by(name: Option<Name>, retry_after: Option<Duration>) -> Self {
+        Self { name, retry_after: retry_after.map(Nanos::from) }
+    }
+
+    /// How long until the breaker lets a probe through; `None` while an operator holds it open and
+    /// while probes are under way.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after.map(Duration::from)
+    }
+}
+
+reason!(CircuitOpen, "circuit_breaker");
+
+/// A [bulkhead](crate::bulkhead) had no free slot, and no free place in its queue if it has one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {} calls are under way, which is the limit", self.name(), self.limit)]
+pub struct BulkheadFull {
+    name: Option<Name>,
+    limit: u32,
+}
+
+impl BulkheadFull {
+    /// A refusal by `name`, which allows `limit` calls at once.
+    pub fn new(name: impl Into<Name>, limit: u32) -> Self {
+        Self::by(Some(name.into()), limit)
+    }
+
+    pub(crate) fn by(name: Option<Name>, limit: u32) -> Self {
+        Self { name, limit }
+    }
+
+    /// How many calls the bulkhead allows at once.
+    pub fn limit(&self) -> u32 {
+        self.limit
+    }
+}
+
+reason!(BulkheadFull, "bulkhead");
+
+/// A call waited in a [bulkhead's queue](crate::bulkhead) for as long as it may.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: no slot came free within {:?}", self.name(), self.waited())]
+pub struct QueueTimedOut {
+    name: Option<Name>,
+    waited: Nanos,
+}
+
+impl QueueTimedOut {
+    /// A call that `name` let wait for `waited`.
+    pub fn new(name: impl Into<Name>, waited: Duration) -> Self {
+        Self::by(Some(name.into()), waited)
+    }
+
+    pub(crate) fn by(name: Option<Name>, waited: Duration) -> Self {
+        Self { name, waited: waited.into() }
+    }
+
+    /// The longest wait that the queue allows.
+    pub fn waited(&self) -> Duration {
+        self.waited.into()
+    }
+}
+
+reason!(QueueTimedOut, "bulkhead");
+
+/// The service did not become ready for another attempt within the wait that
+/// [retry](crate::retry) allows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: the service was not ready again within {:?}", self.name(), self.waited())]
+pub struct NotReady {
+    name: Option<Name>,
+    waited: Nanos,
+}
+
+impl NotReady {
+    /// An attempt that `name` did not make after waiting for `waited`.
+    pub fn new(name: impl Into<Name>, waited: Duration) -> Self {
+        Self::by(Some(name.into()), waited)
+    }
+
+    pub(crate) fn by(name: Option<Name>, waited: Duration) -> Self {
+        Self { name, waited: waited.into() }
+    }
+
+    /// The longest wait that is allowed.
+    pub fn waited(&self) -> Duration {
+        self.waited.into()
+    }
+}
+
+reason!(NotReady, "retry");
+
+/// A rate limiter let no more calls through for now.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: too many calls in too short a time", self.name())]
+pub struct RateLimited {
+    name: Option<Name>,
+    retry_after: Option<Nanos>,
+}
+
+impl RateLimited {
+    /// A refusal by `name`, which lets the next call through after `retry_after`.
+    pub fn new(name: impl Into<Name>, retry_after: Option<Duration>) -> Self {
+        Self { name: Some(name.into()), retry_after: retry_after.map(Nanos::from) }
+    }
+
+    /// How long until the next call is let through, if that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after.map(Duration::from)
+    }
+}
+
+reason!(RateLimited, "rate_limit");
