@@ -23,6 +23,7 @@ struct Row {
     rejection: Rejection,
     kind: &'static str,
     nothing_began: bool,
+    is_unavailable: bool,
     status: u16,
     code: u16,
     retry_after: Option<Duration>,
@@ -33,37 +34,39 @@ struct Row {
 /// Written out by hand, from what each rejection said before there was a table in the crate.
 fn rows() -> Vec<Row> {
     use IdempotencyReason::*;
-    let ours = |reason, told| Rejection::from(IdempotencyRefused::new("a", reason, told));
-    let time = Some(TIME);
+    let due = Some(TIME);
+    let of = |reason| Rejection::from(IdempotencyRefused::new("a", reason, due));
+    let bare = |reason| Rejection::from(IdempotencyRefused::new("a", reason, None));
     let told = Some(("3", "2500"));
     let one = Some(("1", "1000"));
-    let rows: [(Rejection, &'static str, bool, u16, u16, _, _); 21] = [
-        (TimedOut::new("a", TIME).into(), "timed_out", false, 504, 4, None, None),
-        (DeadlineExceeded::new("a").into(), "deadline_exceeded", true, 504, 4, None, None),
-        (CircuitOpen::new("a", time).into(), "circuit_open", true, 503, 14, time, told),
-        (CircuitOpen::new("a", None).into(), "circuit_open", true, 503, 14, None, None),
-        (BulkheadFull::new("a", 1).into(), "bulkhead_full", true, 503, 8, None, one),
-        (QueueTimedOut::new("a", TIME).into(), "queue_timed_out", true, 503, 8, None, one),
-        (NotReady::new("a", TIME).into(), "not_ready", false, 503, 14, None, None),
-        (RateLimited::new("a", time).into(), "rate_limited", true, 429, 8, time, told),
-        (RateLimited::new("a", None).into(), "rate_limited", true, 429, 8, None, None),
-        (ours(KeyMissing, time), "idempotency_key_missing", false, 400, 3, time, None),
-        (ours(KeyMalformed, time), "idempotency_key_malformed", false, 400, 3, time, None),
-        (ours(ScopeMissing, time), "idempotency_scope_missing", false, 500, 13, time, None),
-        (ours(BodyTooLarge, time), "idempotency_body_too_large", false, 413, 8, time, None),
-        (ours(BodyIncomplete, time), "idempotency_body_incomplete", false, 408, 4, time, None),
-        (ours(Mismatch, time), "idempotency_mismatch", false, 422, 3, time, None),
-        (ours(InFlight, time), "idempotency_in_flight", false, 409, 10, time, told),
-        (ours(InFlight, None), "idempotency_in_flight", false, 409, 10, None, None),
-        (ours(NotReplayable, time), "idempotency_not_replayable", false, 409, 9, time, None),
-        (ours(Unknown, time), "idempotency_unknown", false, 409, 9, time, None),
-        (ours(StoreUnavailable, time), "idempotency_store_unavailable", false, 503, 14, time, one),
-        (ours(Full, time), "idempotency_full", false, 503, 14, time, one),
+    let rows: [(Rejection, &'static str, bool, bool, u16, u16, _, _); 21] = [
+        (TimedOut::new("a", TIME).into(), "timed_out", false, true, 504, 4, None, None),
+        (DeadlineExceeded::new("a").into(), "deadline_exceeded", true, true, 504, 4, None, None),
+        (CircuitOpen::new("a", due).into(), "circuit_open", true, true, 503, 14, due, told),
+        (CircuitOpen::new("a", None).into(), "circuit_open", true, true, 503, 14, None, None),
+        (BulkheadFull::new("a", 1).into(), "bulkhead_full", true, true, 503, 8, None, one),
+        (QueueTimedOut::new("a", TIME).into(), "queue_timed_out", true, true, 503, 8, None, one),
+        (NotReady::new("a", TIME).into(), "not_ready", false, true, 503, 14, None, None),
+        (RateLimited::new("a", due).into(), "rate_limited", true, true, 429, 8, due, told),
+        (RateLimited::new("a", None).into(), "rate_limited", true, true, 429, 8, None, None),
+        (of(KeyMissing), "idempotency_key_missing", false, false, 400, 3, due, None),
+        (of(KeyMalformed), "idempotency_key_malformed", false, false, 400, 3, due, None),
+        (of(ScopeMissing), "idempotency_scope_missing", false, false, 500, 13, due, None),
+        (of(BodyTooLarge), "idempotency_body_too_large", false, false, 413, 8, due, None),
+        (of(BodyIncomplete), "idempotency_body_incomplete", false, false, 408, 4, due, None),
+        (of(Mismatch), "idempotency_mismatch", false, false, 422, 3, due, None),
+        (of(InFlight), "idempotency_in_flight", false, false, 409, 10, due, told),
+        (bare(InFlight), "idempotency_in_flight", false, false, 409, 10, None, None),
+        (of(NotReplayable), "idempotency_not_replayable", false, false, 409, 9, due, None),
+        (of(Unknown), "idempotency_unknown", false, false, 409, 9, due, None),
+        (of(StoreUnavailable), "idempotency_store_unavailable", false, true, 503, 14, due, one),
+        (of(Full), "idempotency_full", false, true, 503, 14, due, one),
     ];
-    let row = |(rejection, kind, nothing_began, status, code, retry_after, come_back)| Row {
+    let row = |(rejection, kind, began, unavailable, status, code, retry_after, come_back)| Row {
         rejection,
         kind,
-        nothing_began,
+        nothing_began: began,
+        is_unavailable: unavailable,
         status,
         code,
         retry_after,
@@ -89,11 +92,13 @@ async fn served(
 }
 
 #[test]
-fn each_rejection_says_what_it_is_and_when_to_come_back() {
+fn each_rejection_says_what_it_is_and_what_to_make_of_it() {
     for row in rows() {
         let rejection = &row.rejection;
         assert_eq!((rejection.name(), rejection.kind()), ("a", row.kind));
         assert_eq!(rejection.retry_after(), row.retry_after, "{rejection:?}");
+        assert_eq!(rejection.nothing_began(), row.nothing_began, "{rejection:?}");
+        assert_eq!(rejection.is_unavailable(), row.is_unavailable, "{rejection:?}");
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{convert::Infallible, error::Error as StdError, fmt, iter::successors};
 
-use super::{BoxError, rejection::Rejection};
+use super::rejection::Rejection;
+
+/// The boxed error that tower's own layers use.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// An error that can carry a [`Rejection`]: the only thing a layer asks of an error type.
 ///

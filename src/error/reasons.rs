@@ -1,29 +1,18 @@
 //! The data of each rejection.
 
-use std::time::Duration;
+use std::{error::Error as StdError, time::Duration};
 
-use super::{
-    name::{Name, Nanos, name_or},
-    rejection::Rejection,
-};
+use super::name::{Name, Nanos};
 
-/// The pieces that every reason shares: the name of the layer, or what it is called without one, and
-/// `Into<Rejection>`.
-macro_rules! reason {
-    ($reason:ident, $default:literal) => {
-        impl $reason {
-            /// What the layer that refused is called.
-            pub fn name(&self) -> &str {
-                name_or(&self.name, $default)
-            }
-        }
+/// The data of a rejection, for the [table](super::table).
+pub(super) trait Data: StdError {
+    /// Returns the name of the layer, if it was given one.
+    fn given_name(&self) -> &Option<Name>;
 
-        impl From<$reason> for Rejection {
-            fn from(reason: $reason) -> Self {
-                Self::$reason(reason)
-            }
-        }
-    };
+    /// Returns the time to come back after that the rejection carries.
+    fn come_back_after(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// A call ran for longer than its [timeout](crate::timeout) allows.
@@ -50,7 +39,11 @@ impl TimedOut {
     }
 }
 
-reason!(TimedOut, "timeout");
+impl Data for TimedOut {
+    fn given_name(&self) -> &Option<Name> {
+        &self.name
+    }
+}
 
 /// The deadline of a call had passed before the call was made, so it was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,7 +63,11 @@ impl DeadlineExceeded {
     }
 }
 
-reason!(DeadlineExceeded, "deadline");
+impl Data for DeadlineExceeded {
+    fn given_name(&self) -> &Option<Name> {
+        &self.name
+    }
+}
 
 /// A [circuit breaker](crate::circuit_breaker) is open, or half-open with all its probes under way.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,7 +94,15 @@ impl CircuitOpen {
     }
 }
 
-reason!(CircuitOpen, "circuit_breaker");
+impl Data for CircuitOpen {
+    fn given_name(&self) -> &Option<Name> {
+        &self.name
+    }
+
+    fn come_back_after(&self) -> Option<Duration> {
+        self.retry_after()
+    }
+}
 
 /// A [bulkhead](crate::bulkhead) had no free slot, and no free place in its queue if it has one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -123,7 +128,11 @@ impl BulkheadFull {
     }
 }
 
-reason!(BulkheadFull, "bulkhead");
+impl Data for BulkheadFull {
+    fn given_name(&self) -> &Option<Name> {
+        &self.name
+    }
+}
 
 /// A call waited in a [bulkhead's queue](crate::bulkhead) for as long as it may.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -149,7 +158,11 @@ impl QueueTimedOut {
     }
 }
 
-reason!(QueueTimedOut, "bulkhead");
+impl Data for QueueTimedOut {
+    fn given_name(&self) -> &Option<Name> {
+        &self.name
+    }
+}
 
 /// The service did not become ready for another attempt within the wait that
 /// [retry](crate::retry) allows.
@@ -176,7 +189,11 @@ impl NotReady {
     }
 }
 
-reason!(NotReady, "retry");
+impl Data for NotReady {
+    fn given_name(&self) -> &Option<Name> {
+        &self.name
+    }
+}
 
 /// A rate limiter let no more calls through for now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -198,4 +215,12 @@ impl RateLimited {
     }
 }
 
-reason!(RateLimited, "rate_limit");
+impl Data for RateLimited {
+    fn given_name(&self) -> &Option<Name> {
+        &self.name
+    }
+
+    fn come_back_after(&self) -> Option<Duration> {
+        self.retry_after()
+    }
+}

@@ -1,85 +1,220 @@
-//! Rejections and what they mean.
+//! The table of rejections: a row for each kind, and what is read from it.
 
-use std::{fmt, time::Duration};
+use std::{error::Error as StdError, fmt, time::Duration};
 
 use super::{
     name::{Name, Nanos, name_or},
     reasons::{
-        BulkheadFull, CircuitOpen, DeadlineExceeded, NotReady, QueueTimedOut, RateLimited, TimedOut,
+        BulkheadFull, CircuitOpen, Data, DeadlineExceeded, NotReady, QueueTimedOut, RateLimited,
+        TimedOut,
+    },
+    table::{
+        ComeBack::{AsTold, InASecond, Unstated},
+        Row, idempotency_reasons, rejections, row,
     },
 };
 
-/// Why a layer of this crate refused a call, or ended it.
-///
-/// It is an answer about the *call*, never about the dependency: only a [`TimedOut`] tells that the
-/// dependency was slow.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Rejection {
-    /// A timeout of this crate ended the call.
-    #[error(transparent)]
-    TimedOut(TimedOut),
-    /// The time for the call was over before it began.
-    #[error(transparent)]
-    DeadlineExceeded(DeadlineExceeded),
-    /// A circuit breaker kept the call from a dependency that fails.
-    #[error(transparent)]
-    CircuitOpen(CircuitOpen),
-    /// As many calls as the bulkhead allows were under way, and its queue, if any, was full.
-    #[error(transparent)]
-    BulkheadFull(BulkheadFull),
-    /// The call waited in the bulkhead's queue for as long as it may.
-    #[error(transparent)]
-    QueueTimedOut(QueueTimedOut),
-    /// The service did not become ready again for another attempt.
-    #[error(transparent)]
-    NotReady(NotReady),
-    /// More calls came in a time than a limit allows. No layer of this crate says so: it is for rate
-    /// limiters of others, whose refusals are then treated as our own.
-    #[error(transparent)]
-    RateLimited(RateLimited),
-    /// The idempotency guard did not run the call.
-    #[error(transparent)]
-    Idempotency(IdempotencyRefused),
+// The columns of a row: the kind, `nothing_began`, `is_unavailable`, the HTTP status, the gRPC
+// status, and when a server tells its caller to come back.
+//
+// To add a rejection, write
+//
+// 1. its row, which is also its variant, so that neither is there without the other;
+// 2. the type of its data in `reasons.rs` with `Data`, and its name in `mod.rs` and in `lib.rs`;
+// 3. its line in `tests.rs`, in `tests/rejections.rs` and in the documentation of `http::server`.
+//
+// `nothing_began` is true only if no copy of the request can have had an effect. A timeout ends
+// what has begun, and a retry that waits for readiness has made an attempt before.
+rejections! {
+    /// Why a layer of this crate refused a call, or ended it.
+    ///
+    /// It is an answer about the *call*, never about the dependency: only a [`TimedOut`] tells that
+    /// the dependency was slow.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    #[non_exhaustive]
+    pub enum Rejection {
+        /// A timeout of this crate ended the call.
+        TimedOut(TimedOut) "timeout"
+            ["timed_out", false, true, 504, 4, Unstated],
+        /// The time for the call was over before it began.
+        DeadlineExceeded(DeadlineExceeded) "deadline"
+            ["deadline_exceeded", true, true, 504, 4, Unstated],
+        /// A circuit breaker kept the call from a dependency that fails.
+        CircuitOpen(CircuitOpen) "circuit_breaker"
+            ["circuit_open", true, true, 503, 14, AsTold],
+        /// As many calls as the bulkhead allows were under way, and its queue, if any, was full.
+        BulkheadFull(BulkheadFull) "bulkhead"
+            ["bulkhead_full", true, true, 503, 8, InASecond],
+        /// The call waited in the bulkhead's queue for as long as it may.
+        QueueTimedOut(QueueTimedOut) "bulkhead"
+            ["queue_timed_out", true, true, 503, 8, InASecond],
+        /// The service did not become ready again for another attempt.
+        NotReady(NotReady) "retry"
+            ["not_ready", false, true, 503, 14, Unstated],
+        /// More calls came in a time than a limit allows. No layer of this crate says so: it is for
+        /// rate limiters of others, whose refusals are then treated as our own.
+        RateLimited(RateLimited) "rate_limit"
+            ["rate_limited", true, true, 429, 8, AsTold],
+        /// The idempotency guard did not run the call.
+        Idempotency(IdempotencyRefused) "idempotency"
+            [of its reason],
+    }
+}
+
+// `nothing_began` is false in all of them: an earlier copy of the request may have begun the
+// operation, and the guard has either found that out or not been able to look.
+//
+// A time to come back stands only where the same request can succeed later. With it, clients would
+// take a 409 or a 400 for something that passes by itself.
+idempotency_reasons! {
+    /// Why the [idempotency guard](crate::idempotency) did not run a call.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum IdempotencyReason {
+        /// The request must have a key, and has none.
+        KeyMissing ["idempotency_key_missing", false, false, 400, 3, Unstated]
+            "the request has no idempotency key",
+        /// The key is empty, too long, malformed, or there is more than one.
+        KeyMalformed ["idempotency_key_malformed", false, false, 400, 3, Unstated]
+            "the idempotency key is malformed",
+        /// It is not known whose key it is: nobody was authenticated, or not before the guard was
+        /// asked.
+        // The server is put together wrongly: the guard stands outside authentication.
+        ScopeMissing ["idempotency_scope_missing", false, false, 500, 13, Unstated]
+            "it is not known whose idempotency key it is",
+        /// The body of the request is longer than the guard reads.
+        BodyTooLarge ["idempotency_body_too_large", false, false, 413, 8, Unstated]
+            "the request is too large to be guarded",
+        /// The body of the request did not come in time, or broke off.
+        BodyIncomplete ["idempotency_body_incomplete", false, false, 408, 4, Unstated]
+            "the request did not arrive whole and in time",
+        /// The key was used for another request.
+        Mismatch ["idempotency_mismatch", false, false, 422, 3, Unstated]
+            "the idempotency key was used for another request",
+        /// The same request is being run.
+        InFlight ["idempotency_in_flight", false, false, 409, 10, AsTold]
+            "the same request is under way",
+        /// The request was run, and its response could not be kept.
+        NotReplayable ["idempotency_not_replayable", false, false, 409, 9, Unstated]
+            "the request was done, and its response was not kept",
+        /// The request may have been run, and nobody knows what became of it.
+        Unknown ["idempotency_unknown", false, false, 409, 9, Unstated]
+            "nobody knows what became of the request",
+        /// The records cannot be reached.
+        StoreUnavailable ["idempotency_store_unavailable", false, true, 503, 14, InASecond]
+            "the records cannot be reached",
+        /// There is no room for another record, or for another run.
+        Full ["idempotency_full", false, true, 503, 14, InASecond]
+            "there is no room for another record or run",
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.data(), f)
+    }
+}
+
+impl StdError for Rejection {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.data().source()
+    }
 }
 
 impl Rejection {
     /// What the layer that refused is called.
     pub fn name(&self) -> &str {
-        match self {
-            Self::TimedOut(r) => r.name(),
-            Self::DeadlineExceeded(r) => r.name(),
-            Self::CircuitOpen(r) => r.name(),
-            Self::BulkheadFull(r) => r.name(),
-            Self::QueueTimedOut(r) => r.name(),
-            Self::NotReady(r) => r.name(),
-            Self::RateLimited(r) => r.name(),
-            Self::Idempotency(r) => r.name(),
-        }
+        name_or(self.data().given_name(), self.layer())
     }
 
     /// When it is worth coming back, counted from the refusal; `None` where that is not known.
     pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::CircuitOpen(open) => open.retry_after(),
-            Self::RateLimited(limited) => limited.retry_after(),
-            Self::Idempotency(refused) => refused.retry_after(),
-            _ => None,
-        }
+        self.data().come_back_after()
     }
 
     /// A short name of the reason, for metrics and logs: one word of a small, fixed set.
     pub fn kind(&self) -> &'static str {
-        match self {
-            Self::TimedOut(_) => "timed_out",
-            Self::DeadlineExceeded(_) => "deadline_exceeded",
-            Self::CircuitOpen(_) => "circuit_open",
-            Self::BulkheadFull(_) => "bulkhead_full",
-            Self::QueueTimedOut(_) => "queue_timed_out",
-            Self::NotReady(_) => "not_ready",
-            Self::RateLimited(_) => "rate_limited",
-            Self::Idempotency(refused) => refused.reason().as_str(),
+        self.row().kind
+    }
+
+    /// Returns `true` if no part of the operation that the request asks for has begun, as far as
+    /// this rejection tells.
+    ///
+    /// Use it to decide whether a request that must not be repeated may still be sent: to this
+    /// service later, or to another one now. `false` means that something may have begun, not that
+    /// it has.
+    ///
+    /// A rejection speaks of the attempt that it ended. If the layer that rejected stands beneath a
+    /// [retry](crate::retry), an earlier attempt may have reached the service.
+    ///
+    /// It is `false` for every reason of the [idempotency guard](crate::idempotency). The guard
+    /// speaks of the operation, which an earlier copy of the request may have begun.
+    ///
+    /// ```
+    /// use buttress::{CircuitOpen, Rejection, TimedOut};
+    /// use std::time::Duration;
+    ///
+    /// let rejection = Rejection::from(CircuitOpen::new("orders", None));
+    /// assert!(rejection.nothing_began());
+    ///
+    /// // The order may have been placed by the time the limit was reached.
+    /// let rejection = Rejection::from(TimedOut::new("orders", Duration::from_secs(2)));
+    /// assert!(!rejection.nothing_began());
+    /// ```
+    pub fn nothing_began(&self) -> bool {
+        self.row().nothing_began
+    }
+
+    /// Returns `true` if the service is out of reach, or has no room or no time left for the call.
+    ///
+    /// Use it to decide whether a fallback should answer: a default, an older response, or another
+    /// service. It is `false` for what a fallback would only hide: a request that is wrong, a guard
+    /// that is set up wrongly, and an operation that is in progress, done, or of unknown outcome.
+    ///
+    /// It says nothing of effects: the call may have begun before it was ended. See
+    /// [`nothing_began`](Self::nothing_began).
+    ///
+    /// ```
+    /// use buttress::{BulkheadFull, IdempotencyReason, IdempotencyRefused, Rejection};
+    ///
+    /// let rejection = Rejection::from(BulkheadFull::new("recommendations", 64));
+    /// assert!(rejection.is_unavailable());
+    ///
+    /// let mismatch = IdempotencyRefused::new("payments", IdempotencyReason::Mismatch, None);
+    /// assert!(!Rejection::from(mismatch).is_unavailable());
+    /// ```
+    pub fn is_unavailable(&self) -> bool {
+        self.row().is_unavailable
+    }
+}
+
+/// What a server answers with.
+#[cfg(feature = "http")]
+impl Rejection {
+    /// Returns the HTTP status.
+    pub(crate) fn http_status(&self) -> u16 {
+        self.row().http
+    }
+
+    /// Returns the number of the gRPC status.
+    pub(crate) fn grpc_code(&self) -> u8 {
+        self.row().grpc
+    }
+
+    /// Returns when the caller is told to come back.
+    pub(crate) fn come_back(&self) -> Option<Duration> {
+        match self.row().come_back {
+            Unstated => None,
+            AsTold => self.retry_after(),
+            InASecond => Some(Duration::from_secs(1)),
         }
+    }
+}
+
+impl IdempotencyReason {
+    /// The reason in one word.
+    pub fn as_str(self) -> &'static str {
+        self.row().kind
     }
 }
 
@@ -110,11 +245,6 @@ impl IdempotencyRefused {
         Self { name, retry_after: retry_after.map(Nanos::from), reason }
     }
 
-    /// What the layer that refused is called.
-    pub fn name(&self) -> &str {
-        name_or(&self.name, "idempotency")
-    }
-
     /// Why.
     pub fn reason(&self) -> IdempotencyReason {
         self.reason
@@ -126,73 +256,12 @@ impl IdempotencyRefused {
     }
 }
 
-impl From<IdempotencyRefused> for Rejection {
-    fn from(refused: IdempotencyRefused) -> Self {
-        Self::Idempotency(refused)
+impl Data for IdempotencyRefused {
+    fn given_name(&self) -> &Option<Name> {
+        &self.name
     }
-}
 
-/// Why the [idempotency guard](crate::idempotency) did not run a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum IdempotencyReason {
-    /// The request must have a key, and has none.
-    KeyMissing,
-    /// The key is empty, too long, malformed, or there is more than one.
-    KeyMalformed,
-    /// It is not known whose key it is: nobody was authenticated, or not before the guard was asked.
-    ScopeMissing,
-    /// The body of the request is longer than the guard reads.
-    BodyTooLarge,
-    /// The body of the request did not come in time, or broke off.
-    BodyIncomplete,
-    /// The key was used for another request.
-    Mismatch,
-    /// The same request is being run.
-    InFlight,
-    /// The request was run, and its response could not be kept.
-    NotReplayable,
-    /// The request may have been run, and nobody knows what became of it.
-    Unknown,
-    /// The records cannot be reached.
-    StoreUnavailable,
-    /// There is no room for another record, or for another run.
-    Full,
-}
-
-impl IdempotencyReason {
-    /// The reason in one word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::KeyMissing => "idempotency_key_missing",
-            Self::KeyMalformed => "idempotency_key_malformed",
-            Self::ScopeMissing => "idempotency_scope_missing",
-            Self::BodyTooLarge => "idempotency_body_too_large",
-            Self::BodyIncomplete => "idempotency_body_incomplete",
-            Self::Mismatch => "idempotency_mismatch",
-            Self::InFlight => "idempotency_in_flight",
-            Self::NotReplayable => "idempotency_not_replayable",
-            Self::Unknown => "idempotency_unknown",
-            Self::StoreUnavailable => "idempotency_store_unavailable",
-            Self::Full => "idempotency_full",
-        }
-    }
-}
-
-impl fmt::Display for IdempotencyReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::KeyMissing => "the request has no idempotency key",
-            Self::KeyMalformed => "the idempotency key is malformed",
-            Self::ScopeMissing => "it is not known whose idempotency key it is",
-            Self::BodyTooLarge => "the request is too large to be guarded",
-            Self::BodyIncomplete => "the request did not arrive whole and in time",
-            Self::Mismatch => "the idempotency key was used for another request",
-            Self::InFlight => "the same request is under way",
-            Self::NotReplayable => "the request was done, and its response was not kept",
-            Self::Unknown => "nobody knows what became of the request",
-            Self::StoreUnavailable => "the records cannot be reached",
-            Self::Full => "there is no room for another record or run",
-        })
+    fn come_back_after(&self) -> Option<Duration> {
+        self.retry_after()
     }
 }

@@ -1,0 +1,76 @@
+use std::{collections::HashSet, convert::Infallible, time::Duration};
+
+use super::*;
+
+#[test]
+fn a_rejection_is_three_words() {
+    assert_eq!(size_of::<Rejection>(), 24);
+    assert_eq!(size_of::<Result<u64, Error<Infallible>>>(), 24);
+}
+
+#[test]
+fn times_in_a_rejection_are_kept_to_the_nanosecond_and_capped() {
+    for time in [Duration::ZERO, Duration::from_nanos(1), Duration::from_secs(86_400)] {
+        assert_eq!(CircuitOpen::by(None, Some(time)).retry_after(), Some(time));
+    }
+    assert!(TimedOut::by(None, Duration::MAX).limit() > Duration::from_secs(86_400 * 365 * 500));
+    assert_eq!(CircuitOpen::by(None, None).retry_after(), None);
+}
+
+/// The name of a variant, as the table has it.
+fn variant(value: impl std::fmt::Debug) -> String {
+    let text = format!("{value:?}");
+    text.split('(').next().unwrap().to_owned()
+}
+
+#[test]
+fn each_rejection_has_a_kind_of_its_own_and_the_default_name_of_its_layer() {
+    let time = Duration::from_secs(1);
+    let limited = RateLimited::new("", None);
+    let table: [(Rejection, &str, &str); 8] = [
+        (TimedOut::by(None, time).into(), "timed_out", "timeout"),
+        (DeadlineExceeded::by(None).into(), "deadline_exceeded", "deadline"),
+        (CircuitOpen::by(None, None).into(), "circuit_open", "circuit_breaker"),
+        (BulkheadFull::by(None, 1).into(), "bulkhead_full", "bulkhead"),
+        (QueueTimedOut::by(None, time).into(), "queue_timed_out", "bulkhead"),
+        (NotReady::by(None, time).into(), "not_ready", "retry"),
+        // No layer of this crate makes one without a name.
+        (limited.into(), "rate_limited", ""),
+        (
+            IdempotencyRefused::by(None, IdempotencyReason::Full, None).into(),
+            "idempotency_full",
+            "idempotency",
+        ),
+    ];
+    let tested: Vec<_> = table.iter().map(|(rejection, ..)| variant(rejection)).collect();
+    assert_eq!(tested, Rejection::VARIANTS, "a row for each, here and in `tests/rejections.rs`");
+    for (rejection, kind, name) in table {
+        assert_eq!((rejection.kind(), rejection.name()), (kind, name));
+    }
+}
+
+#[test]
+fn each_reason_of_the_guard_has_a_kind_of_its_own() {
+    use IdempotencyReason::*;
+    let reasons = [
+        KeyMissing,
+        KeyMalformed,
+        ScopeMissing,
+        BodyTooLarge,
+        BodyIncomplete,
+        Mismatch,
+        InFlight,
+        NotReplayable,
+        Unknown,
+        StoreUnavailable,
+        Full,
+    ];
+    let tested = reasons.map(variant);
+    assert_eq!(tested, *IdempotencyReason::VARIANTS, "each, here and in `tests/rejections.rs`");
+    let kinds: HashSet<_> = reasons.map(IdempotencyReason::as_str).into();
+    assert_eq!(kinds.len(), reasons.len());
+    for reason in reasons {
+        let rejection = Rejection::from(IdempotencyRefused::by(None, reason, None));
+        assert_eq!((rejection.kind(), rejection.name()), (reason.as_str(), "idempotency"));
+    }
+}
