@@ -2,22 +2,20 @@
 
 use std::{error::Error as StdError, sync::Arc};
 
-use http::StatusCode;
 use tonic::{Code as TonicCode, Status};
 
 use super::outcome::outcome_of_code;
 use crate::{
     CarryRejection, Error, Fault, Outcome, Rejection,
     error::find_rejection,
-    http::{Cause, server::statuses, wire::Code},
+    http::{Cause, wire::Code},
 };
 
 impl From<Rejection> for Status {
     /// With the code that a server of this crate answers, and the rejection as its `source()`.
     fn from(rejection: Rejection) -> Self {
-        let (_, code) = statuses(StatusCode::SERVICE_UNAVAILABLE, &rejection);
-        let mut status =
-            Self::new(TonicCode::from(i32::from(code.number())), rejection.to_string());
+        let code = TonicCode::from(i32::from(rejection.grpc_code()));
+        let mut status = Self::new(code, rejection.to_string());
         status.set_source(Arc::new(rejection));
         status
     }

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use super::{
     body::ServerBody,
     config::Config,
-    status::{come_back, statuses, write_status},
+    status::{status_of, write_status},
 };
 use crate::{
     Hop, Rejection,
@@ -17,7 +17,6 @@ use crate::{
         idempotency::NotStarted,
         wire::{self, Code},
     },
-    idempotency::nothing_began,
 };
 
 /// Where each reason of the idempotency guard is explained.
@@ -42,7 +41,7 @@ pub(super) fn answer<R>(
             let late = matches!(rejection, Rejection::TimedOut(_) | Rejection::DeadlineExceeded(_));
             let mut refusal = refusal(config, grpc, &rejection);
             // A retry may have asked the handler before it was itself refused.
-            if nothing_began(&rejection) && !spent {
+            if rejection.nothing_began() && !spent {
                 refusal.extensions_mut().insert(NotStarted);
             }
             (refusal, grpc, late)
@@ -73,8 +72,8 @@ fn has_failed<B>(grpc: bool, response: &Response<B>) -> bool {
 
 /// The response in place of the handler's.
 fn refusal<R>(config: &Config, grpc: bool, rejection: &Rejection) -> Response<ServerBody<R>> {
-    let (status, _) = statuses(config.full, rejection);
-    let again = come_back(rejection);
+    let status = status_of(config.full, rejection);
+    let again = rejection.come_back();
     let mut response;
     if grpc {
         response = Response::new(ServerBody::problem(Bytes::new()));

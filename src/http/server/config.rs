@@ -25,7 +25,8 @@ pub enum Trust {
 pub(super) struct Config {
     pub(super) trust: Trust,
     pub(super) limit: Option<Duration>,
-    pub(super) full: StatusCode,
+    /// The status of a bulkhead without room, where it is not that of the rejection.
+    pub(super) full: Option<StatusCode>,
     pub(super) for_envoy: bool,
     pub(super) body_deadline: bool,
     pub(super) body_idle: Option<Duration>,

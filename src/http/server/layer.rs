@@ -48,7 +48,7 @@ impl<L> ServerLayer<L> {
         let config = Config {
             trust: Trust::Inbound,
             limit: None,
-            full: StatusCode::SERVICE_UNAVAILABLE,
+            full: None,
             for_envoy: false,
             body_deadline: false,
             body_idle: None,
@@ -85,7 +85,7 @@ impl<L> ServerLayer<L> {
     /// The HTTP status of a request that finds the bulkhead full or waited too long in its queue. The
     /// default is 503, for 429 says that this caller has sent too much.
     pub fn full_status(self, status: StatusCode) -> Self {
-        self.set(|config| config.full = status)
+        self.set(|config| config.full = Some(status))
     }
 
     /// Writes `x-envoy-ratelimited` where it writes `x-should-retry: false`: an Envoy above then does

@@ -128,8 +128,6 @@ mod layer;
 mod service;
 mod status;
 
-#[cfg(feature = "tonic")]
-pub(super) use self::status::statuses;
 pub use self::{
     body::ServerBody,
     config::Trust,
