@@ -212,8 +212,6 @@ pub mod store;
 mod task;
 mod unknown;
 
-#[cfg(feature = "http")]
-pub(crate) use self::record::nothing_began;
 pub use self::{
     counts::Counts,
     fingerprint::{Digests, Fingerprint},

@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use super::{Completed, StoreError};
-use crate::{CarryRejection, Rejection};
+use crate::CarryRejection;
 
 /// What the record of an operation becomes when its run has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Verdict {
     pub fn of_error<E: CarryRejection>(error: &E) -> Self {
         match error.rejection() {
             // A timeout beneath is none of these: what it ends has begun.
-            Some(rejection) if nothing_began(rejection) => Self::NotStarted,
+            Some(rejection) if rejection.nothing_began() => Self::NotStarted,
             _ => Self::Unknown,
         }
     }
@@ -79,19 +79,6 @@ impl<P, R> Kept<P, R> {
     /// A response that broke off.
     pub fn broken(response: R) -> Self {
         Self { response, completed: None }
-    }
-}
-
-/// Whether a rejection means that the service was not called, unless a retry beneath had called it before.
-pub(crate) fn nothing_began(rejection: &Rejection) -> bool {
-    match rejection {
-        Rejection::CircuitOpen(_)
-        | Rejection::BulkheadFull(_)
-        | Rejection::QueueTimedOut(_)
-        | Rejection::RateLimited(_)
-        | Rejection::DeadlineExceeded(_) => true,
-        // A retry whose service did not become ready again had called it before.
-        Rejection::TimedOut(_) | Rejection::NotReady(_) | Rejection::Idempotency(_) => false,
     }
 }
 
