@@ -24,7 +24,9 @@ use crate::{
         clock,
         completion::{AtHead, Completion, end_of},
         deadline,
+        ended::polled_after_end,
         oneshot::Oneshot,
+        rejectable::Rejectable,
         timer::poll_timer,
     },
     telemetry,
@@ -34,12 +36,8 @@ pin_project! {
     /// The future of a [`Bulkhead`](super::Bulkhead).
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F, M = AtHead> {
-        // `None` when the call was refused, and when it has ended. It stands before its slot, for
-        // what is dropped first must still hold it.
         #[pin]
-        future: Option<F>,
-        permit: Permit,
-        refused: bool,
+        call: Rejectable<F, Permit, Arc<Slots>>,
         completion: PhantomData<fn() -> M>,
     }
 }
@@ -47,13 +45,12 @@ pin_project! {
 impl<F, M> ResponseFuture<F, M> {
     #[inline]
     pub(super) fn called(future: F, permit: Permit) -> Self {
-        Self { future: Some(future), permit, refused: false, completion: PhantomData }
+        Self { call: Rejectable::running(future, permit), completion: PhantomData }
     }
 
     #[inline]
     pub(super) fn refused(slots: Arc<Slots>) -> Self {
-        let permit = Permit::refused(slots);
-        Self { future: None, permit, refused: true, completion: PhantomData }
+        Self { call: Rejectable::rejected(slots), completion: PhantomData }
     }
 }
 
@@ -68,13 +65,14 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let Some(future) = this.future.as_mut().as_pin_mut() else {
-            return Poll::Ready(Err(refuse_once(this.refused, this.permit.ledger())));
+        let Some((future, _)) = this.call.as_mut().as_running() else {
+            return Poll::Ready(Err(this.call.reject(refuse)));
         };
         match future.poll(cx) {
             Poll::Ready(mut result) => {
-                this.future.set(None);
-                give_back::<M, _, _>(this.permit, &mut result);
+                if let Some(mut permit) = this.call.end() {
+                    give_back::<M, _, _>(&mut permit, &mut result);
+                }
                 Poll::Ready(result)
             }
             Poll::Pending => Poll::Pending,
@@ -105,11 +103,7 @@ impl<F, M> fmt::Debug for ResponseFuture<F, M> {
     }
 }
 
-// Out of line, so that the path of a call which goes well stays short enough to be inlined.
-#[cold]
-fn refuse_once<E: CarryRejection>(refused: &mut bool, slots: &Slots) -> E {
-    assert!(*refused, "a response future was polled after it had ended");
-    *refused = false;
+fn refuse<E: CarryRejection>(slots: Arc<Slots>) -> E {
     telemetry::refuse(slots.refusal())
 }
 
@@ -201,9 +195,7 @@ where
                         break Err(telemetry::refuse(place.slots().queue_timed_out(wait.longest)));
                     }
                 },
-                QueuedStateProj::Done => {
-                    panic!("a response future was polled after it had ended")
-                }
+                QueuedStateProj::Done => polled_after_end(),
             };
             state.set(next);
         };

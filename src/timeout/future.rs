@@ -13,6 +13,7 @@ use crate::{
     CarryRejection, DeadlineExceeded, Name, TimedOut,
     call::{
         deadline::{self, narrow},
+        rejectable::Rejectable,
         timer::poll_timer,
     },
     telemetry,
@@ -22,25 +23,23 @@ pin_project! {
     /// The future of a [`Timeout`](super::Timeout) and of a [`TotalTimeout`](super::TotalTimeout).
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<F> {
-        // `None` when the call was refused, and when it has ended.
         #[pin]
-        future: Option<F>,
+        call: Rejectable<F>,
         // `None` if the limit is beyond what the clock can express.
         end: Option<Instant>,
         limit: Duration,
         name: Option<Name>,
         #[pin]
         timer: Option<Sleep>,
-        refused: bool,
     }
 
     impl<F> PinnedDrop for ResponseFuture<F> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            if this.future.is_some() {
+            if this.call.is_running() {
                 // What is dropped can still read how much time it had.
                 let _deadline = narrow(*this.end);
-                this.future.set(None);
+                this.call.as_mut().end();
             }
         }
     }
@@ -54,13 +53,13 @@ impl<F> ResponseFuture<F> {
         limit: Duration,
         name: Option<Name>,
     ) -> Self {
-        Self { future: Some(future), end, limit, name, timer: None, refused: false }
+        Self { call: Rejectable::running(future, ()), end, limit, name, timer: None }
     }
 
     #[inline]
     pub(super) fn refused(name: Option<Name>) -> Self {
         let limit = Duration::ZERO;
-        Self { future: None, end: None, limit, name, timer: None, refused: true }
+        Self { call: Rejectable::rejected(()), end: None, limit, name, timer: None }
     }
 }
 
@@ -76,15 +75,15 @@ where
         let mut this = self.project();
         let outer = deadline::deadline();
         let narrowed = narrow(*this.end);
-        let Some(future) = this.future.as_mut().as_pin_mut() else {
-            return Poll::Ready(Err(refuse(this.refused, this.name)));
+        let Some((future, ())) = this.call.as_mut().as_running() else {
+            return Poll::Ready(Err(this.call.reject(|()| refuse(this.name))));
         };
         // The future before the timer: an answer that is there beats its deadline.
         // Looked at and handed on where it is: a result that is moved once more costs as much as the
         // rest of this layer.
         let polled = future.poll(cx);
         if polled.is_ready() {
-            this.future.set(None);
+            this.call.end();
             return polled;
         }
         let Some(end) = *this.end else { return Poll::Pending };
@@ -93,20 +92,17 @@ where
             return Poll::Pending;
         }
         ready!(poll_timer(this.timer, end, cx));
-        this.future.set(None);
+        this.call.end();
         drop(narrowed);
         Poll::Ready(Err(time_out(this.name, *this.limit)))
     }
 }
 
-// Out of line, so that the path of a call which goes well stays short enough to be inlined.
-#[cold]
-fn refuse<E: CarryRejection>(refused: &mut bool, name: &Option<Name>) -> E {
-    assert!(*refused, "a response future was polled after it had ended");
-    *refused = false;
+fn refuse<E: CarryRejection>(name: &Option<Name>) -> E {
     telemetry::refuse(DeadlineExceeded::by(name.clone()))
 }
 
+// Out of line, so that the path of a call which goes well stays short enough to be inlined.
 #[cold]
 fn time_out<E: CarryRejection>(name: &Option<Name>, limit: Duration) -> E {
     let timed_out = TimedOut::by(name.clone(), limit);
