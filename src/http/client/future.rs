@@ -13,6 +13,7 @@ use pin_project_lite::pin_project;
 use super::config::Config;
 use crate::{
     CarryRejection, DeadlineExceeded,
+    call::rejectable::Rejectable,
     http::{ResponseBody, body::PendingBody, wire},
     telemetry,
 };
@@ -21,20 +22,21 @@ pin_project! {
     /// The future of a [`Client`](super::Client).
     #[must_use = "futures do nothing unless polled"]
     pub struct ClientFuture<F> {
-        // `None` when the call was refused, and when it has ended.
         #[pin]
-        future: Option<F>,
+        inner: Rejectable<F>,
         config: Arc<Config>,
         call: PendingBody,
-        refused: bool,
     }
 }
 
 impl<F> ClientFuture<F> {
-    /// Without a future the call is refused.
+    /// Creates the future of a call; without an inner one the call is rejected.
     pub(super) fn new(future: Option<F>, config: Arc<Config>, call: PendingBody) -> Self {
-        let refused = future.is_none();
-        Self { future, config, call, refused }
+        let inner = match future {
+            Some(future) => Rejectable::running(future, ()),
+            None => Rejectable::rejected(()),
+        };
+        Self { inner, config, call }
     }
 }
 
@@ -48,11 +50,11 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let Some(future) = this.future.as_mut().as_pin_mut() else {
-            return Poll::Ready(Err(refuse(this.refused)));
+        let Some((future, ())) = this.inner.as_mut().as_running() else {
+            return Poll::Ready(Err(this.inner.reject(refuse)));
         };
         let result = ready!(future.poll(cx));
-        this.future.set(None);
+        this.inner.end();
         Poll::Ready(result.map(|response| {
             let grpc = wire::is_grpc(response.headers());
             this.config.read(&response, grpc);
@@ -63,11 +65,7 @@ where
     }
 }
 
-// Out of line, so that the path of a call which goes well stays short.
-#[cold]
-fn refuse<E: CarryRejection>(refused: &mut bool) -> E {
-    assert!(*refused, "a response future was polled after it had ended");
-    *refused = false;
+fn refuse<E: CarryRejection>((): ()) -> E {
     telemetry::refuse(DeadlineExceeded::by(None))
 }
 
