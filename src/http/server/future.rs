@@ -17,6 +17,7 @@ use crate::{
     call::{
         attempt::enter_received,
         deadline::{self, narrow},
+        rejectable::Rejectable,
         timer::poll_timer,
     },
     telemetry,
@@ -26,23 +27,22 @@ pin_project! {
     /// The future of a [`Server`](super::Server). It is the owner of the request's deadline.
     #[must_use = "futures do nothing unless polled"]
     pub struct ServerFuture<F> {
-        // `None` when the time was over before the handler was asked, and when it has ended.
+        // Rejected if the time was over before the handler was asked.
         #[pin]
-        future: Option<F>,
+        call: Rejectable<F>,
         #[pin]
         timer: Option<Sleep>,
         config: Arc<Config>,
         inbound: Inbound,
         hop: Hop,
-        refused: bool,
     }
 
     impl<F> PinnedDrop for ServerFuture<F> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            if this.future.is_some() {
-                let future = &mut this.future;
-                this.inbound.enter(this.hop, || future.set(None));
+            if this.call.is_running() {
+                let call = this.call.as_mut();
+                this.inbound.enter(this.hop, || call.end());
             }
         }
     }
@@ -60,9 +60,12 @@ impl Inbound {
 impl<F> ServerFuture<F> {
     pub(super) fn begin(config: Arc<Config>, inbound: Inbound, call: impl FnOnce() -> F) -> Self {
         let mut hop = Hop::default();
-        let refused = inbound.end.is_some_and(|end| end <= inbound.began);
-        let future = (!refused).then(|| inbound.enter(&mut hop, call));
-        Self { future, timer: None, config, inbound, hop, refused }
+        let call = if inbound.end.is_some_and(|end| end <= inbound.began) {
+            Rejectable::rejected(())
+        } else {
+            Rejectable::running(inbound.enter(&mut hop, call), ())
+        };
+        Self { call, timer: None, config, inbound, hop }
     }
 }
 
@@ -76,9 +79,9 @@ where
         let mut this = self.project();
         let inbound = *this.inbound;
         let outer = deadline::deadline();
-        let result = match this.future.as_mut().as_pin_mut() {
-            None => Err(too_late(this.refused)),
-            Some(future) => match inbound.enter(this.hop, || future.poll(cx)) {
+        let result = match this.call.as_mut().as_running() {
+            None => Err(this.call.as_mut().reject(too_late)),
+            Some((future, ())) => match inbound.enter(this.hop, || future.poll(cx)) {
                 Poll::Ready(Ok(response)) => Ok(response),
                 Poll::Ready(Err(Error::Rejected(rejection))) => Err(rejection),
                 Poll::Ready(Err(Error::Service(never))) => match never {},
@@ -93,15 +96,12 @@ where
             },
         };
         // Dropped before the answer is made: what is cut short may still have something to say.
-        let future = &mut this.future;
-        inbound.enter(this.hop, || future.set(None));
+        inbound.enter(this.hop, || this.call.end());
         Poll::Ready(Ok(answer::answer(this.config, inbound.grpc, *this.hop, result)))
     }
 }
 
-fn too_late(refused: &mut bool) -> Rejection {
-    assert!(*refused, "a response future was polled after it had ended");
-    *refused = false;
+fn too_late((): ()) -> Rejection {
     let rejection = Rejection::from(DeadlineExceeded::new("server"));
     telemetry::rejected(&rejection);
     rejection
