@@ -10,6 +10,8 @@ use std::{
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::ended::polled_after_end;
+
 pin_project! {
     /// A call that first waits, in its future, until the service is ready.
     #[must_use = "futures do nothing unless polled"]
@@ -52,8 +54,8 @@ impl<S: Service<Req>, Req> Future for Oneshot<S, Req> {
                 StateProj::Called { future } => return future.poll(cx),
                 StateProj::Waiting { service, request } => {
                     ready!(service.poll_ready(cx))?;
-                    let request = request.take();
-                    service.call(request.expect("a future was polled after it had ended"))
+                    let Some(request) = request.take() else { polled_after_end() };
+                    service.call(request)
                 }
             };
             // The service goes before its response: what it reserved for a next call is nobody's.

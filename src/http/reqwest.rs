@@ -17,7 +17,7 @@ use pin_project_lite::pin_project;
 use reqwest::{Client, ClientBuilder, redirect, retry};
 use tower_service::Service;
 
-use crate::BoxError;
+use crate::{BoxError, call::ended::polled_after_end};
 
 thread_local! {
     /// Whether a request that is polled was answered with a redirect: reqwest asks its policy within.
@@ -179,10 +179,7 @@ impl Future for ReqwestFuture {
                 *this.answered |= ANSWERED.take();
                 ready!(polled).map(Response::from)
             }
-            Call::Invalid { error } => {
-                let error = error.take();
-                Err(error.expect("a response future was polled after it had ended"))
-            }
+            Call::Invalid { error } => Err(error.take().unwrap_or_else(|| polled_after_end())),
         };
         let answered = *this.answered;
         Poll::Ready(result.map_err(|error| ReqwestError { error, answered }))

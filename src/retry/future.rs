@@ -21,6 +21,7 @@ use crate::{
         clock,
         completion::{AtHead, Completion},
         deadline,
+        ended::polled_after_end,
         timer::poll_timer,
     },
     telemetry,
@@ -128,7 +129,7 @@ where
                     this.state.set(State::Done);
                     return Poll::Ready(result);
                 }
-                StateProj::Done => panic!("a response future was polled after it had ended"),
+                StateProj::Done => polled_after_end(),
             };
             this.state.set(State::Retrying { retrying });
         }

@@ -17,6 +17,7 @@ use crate::{
     call::{
         account::How,
         completion::{AtHead, Completion, end_of},
+        ended::polled_after_end,
     },
 };
 
@@ -125,8 +126,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let _entered = this.span.enter();
-        let future = this.future.as_mut().as_pin_mut();
-        let mut result = ready!(future.expect("a future was polled after it had ended").poll(cx));
+        let Some(future) = this.future.as_mut().as_pin_mut() else { polled_after_end() };
+        let mut result = ready!(future.poll(cx));
         this.future.set(None);
         if !this.span.is_disabled() {
             if let Some(end) = end_of::<M, _, _>(&mut result) {

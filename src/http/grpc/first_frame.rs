@@ -15,7 +15,10 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::http::wire::{self, Code};
+use crate::{
+    call::ended::polled_after_end,
+    http::wire::{self, Code},
+};
 
 /// Lets unary gRPC calls be retried that fail after the headers of their response.
 ///
@@ -154,9 +157,7 @@ where
                     response
                 }
                 StateProj::Looking { response: held } => {
-                    let response = held.as_mut();
-                    let response =
-                        response.expect("a response future was polled after it had ended");
+                    let Some(response) = held.as_mut() else { polled_after_end() };
                     let frame = ready!(Pin::new(response.body_mut()).poll_frame(cx));
                     let response = held.take().expect("it was there a moment ago");
                     return Poll::Ready(Ok(looked_at(response, frame)));
