@@ -36,12 +36,6 @@ impl<L: Ledger> Admission<L> {
         Self { ledger, status: Status::Open(stamp) }
     }
 
-    /// No admission: there is nothing to account for.
-    #[inline]
-    pub(crate) fn refused(ledger: L) -> Self {
-        Self { ledger, status: Status::Settled }
-    }
-
     #[inline]
     pub(crate) fn ledger(&self) -> &L {
         &self.ledger

@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use pin_project_lite::pin_project;
@@ -12,7 +13,7 @@ use tower_service::Service;
 
 use super::{
     admission::Handle,
-    breaker::{Breaker, Rejected},
+    breaker::Rejected,
     shared::{OfKey, Shared},
 };
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
         admission::Admission,
         completion::{AtHead, Completion},
         oneshot::Oneshot,
+        rejectable::Rejectable,
     },
     telemetry,
 };
@@ -110,26 +112,28 @@ impl<S: Service<Req>, Req, C, M> fmt::Debug for KeyedResponseFuture<S, Req, C, M
 pin_project! {
     /// A call of a breaker that is found through `H`.
     struct Call<F, H: Handle, M> {
-        // `None` when the call was rejected, and when it has ended. It stands before its admission,
-        // for what is dropped first must still be accounted for.
         #[pin]
-        future: Option<F>,
-        admission: Admission<H>,
-        rejected: Option<Rejected>,
+        inner: Rejectable<F, Admission<H>, Open<H>>,
         completion: PhantomData<fn() -> M>,
     }
+}
+
+/// A rejection by a breaker that was not closed.
+struct Open<H> {
+    handle: H,
+    retry_after: Option<Duration>,
 }
 
 impl<F, H: Handle, M> Call<F, H, M> {
     #[inline]
     fn called(future: F, admission: Admission<H>) -> Self {
-        Self { future: Some(future), admission, rejected: None, completion: PhantomData }
+        Self { inner: Rejectable::running(future, admission), completion: PhantomData }
     }
 
     #[inline]
-    fn rejected(handle: H, rejected: Rejected) -> Self {
-        let admission = Admission::refused(handle);
-        Self { future: None, admission, rejected: Some(rejected), completion: PhantomData }
+    fn rejected(handle: H, Rejected { retry_after, .. }: Rejected) -> Self {
+        let inner = Rejectable::rejected(Open { handle, retry_after });
+        Self { inner, completion: PhantomData }
     }
 }
 
@@ -145,22 +149,22 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let Some(future) = this.future.as_mut().as_pin_mut() else {
-            return Poll::Ready(Err(reject(this.rejected, this.admission.ledger().breaker())));
+        let Some((future, admission)) = this.inner.as_mut().as_running() else {
+            return Poll::Ready(Err(this.inner.reject(Open::report)));
         };
-        let Poll::Ready(mut result) = this.admission.run(|| future.poll(cx)) else {
-            this.admission.has_to_wait();
+        let Poll::Ready(mut result) = admission.run(|| future.poll(cx)) else {
+            admission.has_to_wait();
             return Poll::Pending;
         };
-        this.admission.settle_or_hold::<M, _, _>(&mut result);
-        this.future.set(None);
+        admission.settle_or_hold::<M, _, _>(&mut result);
+        this.inner.end();
         Poll::Ready(result)
     }
 }
 
-// Out of line, so that the path of a call which goes well stays short enough to be inlined.
-#[cold]
-fn reject<E: CarryRejection>(rejected: &mut Option<Rejected>, breaker: &Breaker) -> E {
-    let rejected = rejected.take().expect("a response future was polled after it had ended");
-    telemetry::refuse(CircuitOpen::by(breaker.config().name.clone(), rejected.retry_after))
+impl<H: Handle> Open<H> {
+    fn report<E: CarryRejection>(self) -> E {
+        let name = self.handle.breaker().config().name.clone();
+        telemetry::refuse(CircuitOpen::by(name, self.retry_after))
+    }
 }
