@@ -234,9 +234,6 @@ pub(crate) type Withdrawal = Admission<Arc<Bucket>>;
 
 impl Ledger for Arc<Bucket> {
     type Stamp = ();
-    type Verdict = ();
-
-    fn finished(&self, (): (), (): ()) {}
 
     fn abandoned(&self, (): (), _panicked: bool) {
         self.pay_in(self.rule.price);

@@ -10,7 +10,7 @@ fn call(budget: &Budget, wanted: u32) -> u32 {
     let mut got = 0;
     for _ in 0..wanted {
         let Some(mut withdrawal) = budget.withdraw() else { break };
-        withdrawal.finish(|_| ());
+        withdrawal.take();
         got += 1;
     }
     got
@@ -46,7 +46,7 @@ proptest! {
             let withdrawals: Vec<_> = (0..wanted).filter_map(|_| budget.withdraw()).collect();
             if sent {
                 for mut withdrawal in withdrawals {
-                    withdrawal.finish(|_| ());
+                    withdrawal.take();
                     retries += 1;
                 }
             }
@@ -108,7 +108,7 @@ proptest! {
                         prop_assert_eq!(withdrawal.is_some(), tokens > most / 2.0);
                     }
                     if let Some(mut withdrawal) = withdrawal.filter(|_| sent) {
-                        withdrawal.finish(|_| ());
+                        withdrawal.take();
                     }
                 }
             }
@@ -207,7 +207,7 @@ fn the_bound_holds_across_threads() {
 fn a_refund_is_what_was_taken() {
     let budget = Budget::new(0.0, 5).unwrap();
     let mut sent = budget.withdraw().unwrap();
-    sent.finish(|_| ());
+    sent.take();
     drop(sent);
     for _ in 0..100 {
         let (one, other) = (budget.withdraw(), budget.withdraw());

@@ -70,8 +70,9 @@ where
         };
         match future.poll(cx) {
             Poll::Ready(mut result) => {
+                // With the answer, not when the caller gets round to dropping the future.
                 if let Some(mut permit) = this.call.end() {
-                    give_back::<M, _, _>(&mut permit, &mut result);
+                    leave_to_body::<M, _, _>(&mut permit, &mut result);
                 }
                 Poll::Ready(result)
             }
@@ -80,20 +81,17 @@ where
     }
 }
 
-/// Gives the slot back with the answer, not when the caller gets round to dropping the future; or
-/// with the end of the body.
+/// Leaves the slot to the body of the response, if the call ends with that. If not, the slot comes
+/// back when the permit is dropped with the future of the call.
 #[inline]
-fn give_back<M, T, E>(permit: &mut Permit, result: &mut Result<T, E>)
+fn leave_to_body<M, T, E>(permit: &mut Permit, result: &mut Result<T, E>)
 where
     M: Completion<T>,
 {
-    match end_of::<M, _, _>(result) {
-        Some(end) => {
-            if permit.take().is_some() {
-                end.hold(Arc::clone(permit.ledger()) as _, Stamp::default());
-            }
+    if let Some(end) = end_of::<M, _, _>(result) {
+        if permit.take().is_some() {
+            end.hold(Arc::clone(permit.ledger()) as _, Stamp::default());
         }
-        None => permit.finish(|_| ()),
     }
 }
 
@@ -177,7 +175,7 @@ where
             let next = match state.as_mut().project() {
                 QueuedStateProj::Called { future, permit } => {
                     let mut result = ready!(future.poll(cx));
-                    give_back::<M, _, _>(permit, &mut result);
+                    leave_to_body::<M, _, _>(permit, &mut result);
                     break result;
                 }
                 QueuedStateProj::Refused { refusal } => {

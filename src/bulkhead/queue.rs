@@ -189,14 +189,9 @@ impl Account for Slots {
     }
 }
 
+/// A slot comes back however the call ended.
 impl Ledger for Arc<Slots> {
     type Stamp = ();
-    type Verdict = ();
-
-    #[inline]
-    fn finished(&self, (): (), (): ()) {
-        self.give_back();
-    }
 
     #[inline]
     fn abandoned(&self, (): (), _panicked: bool) {

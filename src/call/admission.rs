@@ -8,13 +8,8 @@ pub(crate) trait Ledger {
     /// What tells one admission from another: the generation that admitted it, and what else the
     /// ledger needs to know at its end.
     type Stamp;
-    /// What a call that ran to its end came to.
-    type Verdict;
 
-    /// The call ran to its end.
-    fn finished(&self, stamp: Self::Stamp, verdict: Self::Verdict);
-
-    /// The call was dropped before its end; with `panicked`, because it panicked.
+    /// Accounts for a call that was dropped before its end; with `panicked`, because it panicked.
     fn abandoned(&self, stamp: Self::Stamp, panicked: bool);
 }
 
@@ -50,44 +45,27 @@ impl<L: Ledger> Admission<L> {
         }
     }
 
-    /// Takes out the stamp of an open admission, which is accounted for elsewhere from now on.
-    #[inline]
-    pub(crate) fn take(&mut self) -> Option<L::Stamp> {
-        match mem::replace(&mut self.status, Status::Settled) {
-            Status::Open(stamp) | Status::Panicked(stamp) => Some(stamp),
-            Status::Settled => None,
-        }
-    }
-
     /// Runs a piece of the call. If it panics the admission ends as a panic, whenever the future
     /// that holds it is dropped: a runtime drops it after the unwinding, too late to ask the thread.
     #[inline]
-    pub(crate) fn run<T>(&mut self, piece: impl FnOnce() -> T) -> T {
+    pub(crate) fn run<T>(&mut self, piece: impl FnOnce(&L) -> T) -> T {
         let mut unwinding = Unwinding { status: &mut self.status, armed: true };
-        let value = piece();
+        let value = piece(&self.ledger);
         unwinding.armed = false;
         value
     }
 
-    /// Runs the last piece of the call, which finds the verdict, and settles the admission. Settled
-    /// twice, the first time counts.
+    /// Ends the admission and returns its stamp, for which the caller accounts from now on; `None` if
+    /// it has ended. A call that panicked before is accounted for here.
     #[inline]
-    pub(crate) fn finish(&mut self, verdict: impl FnOnce(&L) -> L::Verdict) {
-        self.finish_if(|ledger| Some(verdict(ledger)));
-    }
-
-    /// The same, unless there is no verdict yet: then the admission stays open.
-    #[inline]
-    pub(crate) fn finish_if(&mut self, verdict: impl FnOnce(&L) -> Option<L::Verdict>) {
-        let mut unwinding = Unwinding { status: &mut self.status, armed: true };
-        let verdict = verdict(&self.ledger);
-        unwinding.armed = false;
-        drop(unwinding);
-        let Some(verdict) = verdict else { return };
+    pub(crate) fn take(&mut self) -> Option<L::Stamp> {
         match mem::replace(&mut self.status, Status::Settled) {
-            Status::Open(stamp) => self.ledger.finished(stamp, verdict),
-            Status::Panicked(stamp) => self.ledger.abandoned(stamp, true),
-            Status::Settled => {}
+            Status::Open(stamp) => Some(stamp),
+            Status::Panicked(stamp) => {
+                self.ledger.abandoned(stamp, true);
+                None
+            }
+            Status::Settled => None,
         }
     }
 }
@@ -112,10 +90,8 @@ impl<S> Drop for Unwinding<'_, S> {
 impl<L: Ledger> Drop for Admission<L> {
     #[inline]
     fn drop(&mut self) {
-        match mem::replace(&mut self.status, Status::Settled) {
-            Status::Open(stamp) => self.ledger.abandoned(stamp, false),
-            Status::Panicked(stamp) => self.ledger.abandoned(stamp, true),
-            Status::Settled => {}
+        if let Some(stamp) = self.take() {
+            self.ledger.abandoned(stamp, false);
         }
     }
 }

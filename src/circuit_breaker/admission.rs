@@ -1,10 +1,15 @@
 //! One call that a breaker let through, and what becomes of it.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{breaker::Breaker, half_open::LeaseId, phase::Phase, window::Sample};
+use super::{
+    breaker::{Breaker, Phase},
+    half_open::LeaseId,
+    shared::Handle,
+    window::Sample,
+};
 use crate::{
     CarryRejection, Classify, Fault, Outcome, RetryHint,
     call::{
@@ -17,21 +22,6 @@ use crate::{
     outcome::{hint, judge, service_is_late},
 };
 
-/// A handle to a breaker and to the classifier of its results.
-pub(crate) trait Handle {
-    /// The type of the classifier.
-    type Classifier;
-
-    /// Returns the breaker.
-    fn breaker(&self) -> &Breaker;
-
-    /// Returns the classifier.
-    fn classifier(&self) -> &Self::Classifier;
-
-    /// Returns the breaker as the account of a response, which may outlive the classifier.
-    fn account(&self) -> Arc<dyn Account>;
-}
-
 /// What identifies a call that was let through.
 #[derive(Debug)]
 pub(crate) struct Stamp {
@@ -43,15 +33,52 @@ pub(crate) struct Stamp {
     began: Option<Instant>,
 }
 
-/// What a call that ran to its end says of the dependency.
-#[derive(Debug)]
-pub(crate) struct Verdict {
-    /// `None` if it says nothing.
-    failed: Option<bool>,
-    hint: Option<Duration>,
-    ended: Option<Instant>,
-    /// The caller's deadline, where the service says that it was late.
+/// What a result says of the dependency.
+#[derive(Clone, Copy)]
+struct Evidence {
+    outcome: Outcome,
+    /// How long the dependency asks to be left alone.
+    asked_for: Option<Duration>,
+    /// The caller's deadline, where the service says that it timed out: it may have kept to it.
     late_for: Option<Instant>,
+}
+
+impl Evidence {
+    fn new(outcome: Outcome) -> Self {
+        Self { outcome, asked_for: None, late_for: None }
+    }
+
+    #[inline]
+    fn of<C, Res, E>(classifier: &C, result: Result<&Res, &E>) -> Self
+    where
+        C: Classify<Res, E>,
+        E: CarryRejection,
+    {
+        let outcome = judge(classifier, result);
+        match outcome {
+            Outcome::Success
+            | Outcome::Ignored
+            | Outcome::Failure(Fault::Permanent | Fault::InProgress { .. }) => Self::new(outcome),
+            Outcome::Failure(fault) => {
+                let late = service_is_late(outcome, result);
+                let late_for = if late { deadline::deadline() } else { None };
+                let asked_for = asked_for(fault, hint(classifier, result));
+                Self { outcome, asked_for, late_for }
+            }
+        }
+    }
+
+    /// Returns whether the dependency failed; `None` if the evidence says nothing. What would fail
+    /// anywhere, and what says nothing, neither trips nor heals.
+    fn failed(self) -> Option<bool> {
+        match self.outcome {
+            Outcome::Success => Some(false),
+            Outcome::Failure(Fault::Permanent | Fault::InProgress { .. }) | Outcome::Ignored => {
+                None
+            }
+            Outcome::Failure(_) => Some(true),
+        }
+    }
 }
 
 /// A call whose response went on after its head.
@@ -84,28 +111,50 @@ impl Breaker {
             began.checked_add(unread)
         });
         let late = outcome == Outcome::Failure(Fault::TimedOut);
-        let verdict = verdict(self, outcome, || RetryHint::Unstated);
         let late_for = deadline.filter(|_| late);
-        self.finished(Stamp { began, ..stamp }, Verdict { late_for, ..verdict });
+        self.count(Stamp { began, ..stamp }, Evidence { late_for, ..Evidence::new(outcome) });
     }
-}
 
-fn verdict(breaker: &Breaker, outcome: Outcome, hint: impl FnOnce() -> RetryHint) -> Verdict {
-    let (failed, hint) = match outcome {
-        Outcome::Success => (Some(false), None),
-        // What would fail anywhere, and what says nothing, neither trips nor heals.
-        Outcome::Failure(Fault::Permanent | Fault::InProgress { .. }) | Outcome::Ignored => {
-            (None, None)
+    /// Counts a call that ran to its end.
+    #[inline]
+    fn count(&self, stamp: Stamp, evidence: Evidence) {
+        if evidence.late_for.is_some() && patience::was_cut_short(stamp.began, evidence.late_for) {
+            return self.abandoned(stamp, false);
         }
-        Outcome::Failure(fault) => (Some(true), asked_for(fault, hint())),
-    };
-    let ended = breaker.config().slow_calls.map(|_| Instant::now());
-    Verdict { failed, hint, ended, late_for: None }
-}
+        let slow_calls = self.config().slow_calls;
+        let ended = slow_calls.map(|_| Instant::now());
+        let slow = match (slow_calls, stamp.began, ended) {
+            (Some(slow), Some(began), Some(ended)) => {
+                ended.saturating_duration_since(began) >= slow.longer_than
+            }
+            _ => false,
+        };
+        match (stamp.lease, evidence.failed()) {
+            (None, None) => {}
+            (None, Some(failed)) => {
+                self.record(stamp.phase, Sample { failed, slow }, evidence.asked_for, ended);
+            }
+            (Some(lease), failed) => {
+                let passed = failed.map(|failed| !failed && !slow);
+                self.settle_probe(stamp.phase, lease, passed, evidence.asked_for);
+            }
+        }
+    }
 
-/// The deadline that a service may have kept to which says that it was late.
-fn late_for<Res, E: CarryRejection>(outcome: Outcome, result: Result<&Res, &E>) -> Option<Instant> {
-    if service_is_late(outcome, result) { deadline::deadline() } else { None }
+    /// Accounts for a call that was dropped before its end.
+    fn abandoned(&self, stamp: Stamp, panicked: bool) {
+        if let Some(lease) = stamp.lease {
+            self.abandon_probe(stamp.phase, lease, None, panicked);
+            return;
+        }
+        let config = self.config();
+        let now = Instant::now();
+        let ran = stamp.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+        if panicked || ran >= config.abandoned_after {
+            let slow = config.slow_calls.is_some_and(|slow| ran >= slow.longer_than);
+            self.record(stamp.phase, Sample { failed: true, slow }, None, Some(now));
+        }
+    }
 }
 
 /// Opens the admission of a call that was let through.
@@ -124,13 +173,8 @@ impl<H: Handle> Admission<H> {
         H::Classifier: Classify<Res, E>,
         E: CarryRejection,
     {
-        self.finish(|handle| {
-            let classifier = handle.classifier();
-            let outcome = judge(classifier, result);
-            let late_for = late_for(outcome, result);
-            let verdict = verdict(handle.breaker(), outcome, || hint(classifier, result));
-            Verdict { late_for, ..verdict }
-        });
+        let evidence = self.run(|handle| Evidence::of(handle.classifier(), result));
+        self.count(evidence);
     }
 
     /// The same, unless all that is known so far is that the response began well: then the body has
@@ -142,18 +186,17 @@ impl<H: Handle> Admission<H> {
         H::Classifier: Classify<Res, E>,
         E: CarryRejection,
     {
-        self.finish_if(|handle| {
-            let classifier = handle.classifier();
-            let outcome = judge(classifier, result.as_ref());
-            if outcome == Outcome::Success && end_of::<M, _, _>(result).is_some() {
-                return None;
-            }
-            let late_for = late_for(outcome, result.as_ref());
-            let verdict = verdict(handle.breaker(), outcome, || hint(classifier, result.as_ref()));
-            Some(Verdict { late_for, ..verdict })
-        });
-        if let (true, Some(end)) = (self.stamp().is_some(), end_of::<M, _, _>(result)) {
-            self.hold(end);
+        let evidence = self.run(|handle| Evidence::of(handle.classifier(), result.as_ref()));
+        match end_of::<M, _, _>(result) {
+            Some(end) if evidence.outcome == Outcome::Success => self.hold(end),
+            _ => self.count(evidence),
+        }
+    }
+
+    #[inline]
+    fn count(&mut self, evidence: Evidence) {
+        if let Some(stamp) = self.take() {
+            self.ledger().breaker().count(stamp, evidence);
         }
     }
 
@@ -197,54 +240,8 @@ fn asked_for(fault: Fault, hint: RetryHint) -> Option<Duration> {
     }
 }
 
-impl Breaker {
-    #[inline]
-    fn finished(&self, stamp: Stamp, verdict: Verdict) {
-        if verdict.late_for.is_some() && patience::was_cut_short(stamp.began, verdict.late_for) {
-            return self.abandoned(stamp, false);
-        }
-        let slow = match (self.config().slow_calls, stamp.began, verdict.ended) {
-            (Some(slow), Some(began), Some(ended)) => {
-                ended.saturating_duration_since(began) >= slow.longer_than
-            }
-            _ => false,
-        };
-        match (stamp.lease, verdict.failed) {
-            (None, None) => {}
-            (None, Some(failed)) => {
-                let sample = Sample { failed, slow };
-                self.record(stamp.phase, sample, verdict.hint, verdict.ended);
-            }
-            (Some(lease), failed) => {
-                let passed = failed.map(|failed| !failed && !slow);
-                self.settle_probe(stamp.phase, lease, passed, verdict.hint);
-            }
-        }
-    }
-
-    fn abandoned(&self, stamp: Stamp, panicked: bool) {
-        if let Some(lease) = stamp.lease {
-            self.abandon_probe(stamp.phase, lease, None, panicked);
-            return;
-        }
-        let config = self.config();
-        let now = Instant::now();
-        let ran = stamp.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
-        if panicked || ran >= config.abandoned_after {
-            let slow = config.slow_calls.is_some_and(|slow| ran >= slow.longer_than);
-            self.record(stamp.phase, Sample { failed: true, slow }, None, Some(now));
-        }
-    }
-}
-
 impl<H: Handle> Ledger for H {
     type Stamp = Stamp;
-    type Verdict = Verdict;
-
-    #[inline]
-    fn finished(&self, stamp: Stamp, verdict: Verdict) {
-        self.breaker().finished(stamp, verdict);
-    }
 
     fn abandoned(&self, stamp: Stamp, panicked: bool) {
         self.breaker().abandoned(stamp, panicked);

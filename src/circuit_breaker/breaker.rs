@@ -16,13 +16,72 @@ use super::{
     config::Config,
     effects::{Effects, Event},
     half_open::LeaseId,
-    phase::{Phase, State},
+    state::State,
     window::{CallWindow, Recorded, Sample, Span, Totals},
 };
 use crate::{
     call::lock::lock,
     window::{Buckets, Tick},
 };
+
+/// A state and the number of changes that led to it, in one word: what a call reads to be let
+/// through, and what tells a late result from one that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Phase(u64);
+
+const CLOSED: u64 = 0;
+const DISABLED: u64 = 1;
+const OPEN: u64 = 2;
+const HALF_OPEN: u64 = 3;
+const FORCED_OPEN: u64 = 4;
+
+impl Phase {
+    /// The phase as a word that a response can hold.
+    pub(super) fn word(self) -> u64 {
+        self.0
+    }
+
+    pub(super) fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    pub(super) fn state(self) -> State {
+        match self.0 & 0b111 {
+            CLOSED => State::Closed,
+            DISABLED => State::Disabled,
+            OPEN => State::Open,
+            HALF_OPEN => State::HalfOpen,
+            _ => State::ForcedOpen,
+        }
+    }
+
+    /// Whether every call is let through.
+    #[inline]
+    pub(super) fn lets_all_through(self) -> bool {
+        self.0 & 0b111 <= DISABLED
+    }
+
+    #[inline]
+    pub(super) fn is_closed(self) -> bool {
+        self.0 & 0b111 == CLOSED
+    }
+
+    #[inline]
+    pub(super) fn generation(self) -> u64 {
+        self.0 >> 3
+    }
+
+    pub(super) fn next(self, state: State) -> Self {
+        let state = match state {
+            State::Closed => CLOSED,
+            State::Disabled => DISABLED,
+            State::Open => OPEN,
+            State::HalfOpen => HALF_OPEN,
+            State::ForcedOpen => FORCED_OPEN,
+        };
+        Self((self.generation() + 1) << 3 | state)
+    }
+}
 
 /// One breaker. Small while all is well: what only a failing dependency needs is made when it first
 /// fails, so that a million breakers, one for each host, fit into memory.

@@ -5,13 +5,13 @@ use std::{sync::atomic::Ordering, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    breaker::{Breaker, Window},
+    breaker::{Breaker, Phase, Window},
     cold::Machine,
     config::Config,
     effects::{Effects, Event},
     events,
     half_open::{LeaseId, Progress, Round},
-    phase::{Phase, State, TripReason},
+    state::{State, TripReason},
 };
 use crate::window::nanos;
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     half_open::Round,
-    phase::TripReason,
+    state::TripReason,
     window::{Sample, Totals},
 };
 use crate::{

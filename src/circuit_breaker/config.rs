@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    phase::TripReason,
+    state::TripReason,
     window::{MOST_CALLS, Span, Totals},
 };
 use crate::{

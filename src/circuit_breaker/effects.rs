@@ -2,7 +2,7 @@
 
 use std::{task::Waker, time::Duration};
 
-use super::phase::TripReason;
+use super::state::TripReason;
 
 /// What is left to do when the lock is released: wakers are code of somebody else, and so is
 /// whoever listens to events.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tracing::{debug, error, info, warn};
 
-use super::phase::TripReason;
+use super::state::TripReason;
 use crate::telemetry::{TARGET, field, millis};
 
 pub(super) fn opened(name: &str, reason: TripReason, open_for: Option<Duration>) {

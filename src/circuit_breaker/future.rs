@@ -12,9 +12,8 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    admission::Handle,
     breaker::Rejected,
-    shared::{OfKey, Shared},
+    shared::{Handle, OfKey, Shared},
 };
 use crate::{
     CarryRejection, CircuitOpen, Classify,
@@ -152,7 +151,7 @@ where
         let Some((future, admission)) = this.inner.as_mut().as_running() else {
             return Poll::Ready(Err(this.inner.reject(Open::report)));
         };
-        let Poll::Ready(mut result) = admission.run(|| future.poll(cx)) else {
+        let Poll::Ready(mut result) = admission.run(|_| future.poll(cx)) else {
             admission.has_to_wait();
             return Poll::Pending;
         };

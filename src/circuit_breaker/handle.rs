@@ -1,8 +1,8 @@
 use std::{fmt, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use super::{
-    breaker::Breaker,
-    phase::{Phase, State, TripReason},
+    breaker::{Breaker, Phase},
+    state::{State, TripReason},
 };
 use crate::call::waiters::Key;
 

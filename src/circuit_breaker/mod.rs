@@ -140,9 +140,9 @@ mod handle;
 mod keyed;
 mod layer;
 mod observe;
-mod phase;
 mod service;
 mod shared;
+mod state;
 mod waiting;
 mod window;
 
@@ -152,8 +152,8 @@ pub use self::{
     handle::{CircuitBreakerHandle, Snapshot, Watch},
     keyed::{KeyedBuilder, KeyedCircuitBreaker, KeyedCircuitBreakerLayer},
     layer::{CircuitBreakerBuilder, CircuitBreakerLayer},
-    phase::{State, TripReason},
     service::CircuitBreaker,
+    state::{State, TripReason},
 };
 
 #[cfg(test)]

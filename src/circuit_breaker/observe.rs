@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     breaker::{Breaker, Window},
-    phase::{State, TripReason},
+    state::{State, TripReason},
     window::Totals,
 };
 use crate::call::{lock::lock, waiters::Key};

@@ -12,9 +12,8 @@ use tower_service::Service;
 use super::{
     ResponseFuture,
     admission::admitted,
-    breaker::{Breaker, Decision, Rejected},
+    breaker::{Breaker, Decision, Phase, Rejected},
     half_open::LeaseId,
-    phase::Phase,
     shared::Shared,
     waiting::Waiting,
 };
@@ -102,13 +101,13 @@ where
         if let Some(phase) = self.admitted.take() {
             if self.shared.breaker.phase() == phase {
                 let mut admission = self.admitted(phase, None);
-                let future = admission.run(|| self.inner.call(request));
+                let future = admission.run(|_| self.inner.call(request));
                 return ResponseFuture::called(future, admission);
             }
         }
         match self.admit_call() {
             Ok(mut admission) => {
-                let future = admission.run(|| self.inner.call(request));
+                let future = admission.run(|_| self.inner.call(request));
                 ResponseFuture::called(future, admission)
             }
             Err(rejected) => ResponseFuture::rejected(Arc::clone(&self.shared), rejected),
@@ -176,7 +175,7 @@ impl<S, C, M> CircuitBreaker<S, C, M> {
                 Readiness::AskedAnew(_) | Readiness::Undecided => breaker.admit(),
                 Readiness::Probe(probe) => match probe.probe() {
                     Some((phase, lease)) if breaker.probe_holds(phase, lease) => {
-                        let polled = ready!(probe.run(|| self.inner.poll_ready(cx)));
+                        let polled = ready!(probe.run(|_| self.inner.poll_ready(cx)));
                         match &polled {
                             Ok(()) => breaker.probe_is_ready(phase, lease),
                             Err(error) => probe.settle(Err(error)),

@@ -2,8 +2,23 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{admission::Handle, breaker::Breaker};
+use super::breaker::Breaker;
 use crate::call::account::Account;
+
+/// A handle to a breaker and to the classifier of its results.
+pub(crate) trait Handle {
+    /// The type of the classifier.
+    type Classifier;
+
+    /// Returns the breaker.
+    fn breaker(&self) -> &Breaker;
+
+    /// Returns the classifier.
+    fn classifier(&self) -> &Self::Classifier;
+
+    /// Returns the breaker as the account of a response, which may outlive the classifier.
+    fn account(&self) -> Arc<dyn Account>;
+}
 
 /// A breaker and the classifier of its results: a call then shares both by one reference count.
 pub(super) struct Shared<C> {

@@ -16,10 +16,9 @@ use tokio::time::{Instant, advance};
 
 use super::{
     State,
-    breaker::{Breaker, Decision},
+    breaker::{Breaker, Decision, Phase},
     config::{Config, Settings},
     half_open::LeaseId,
-    phase::Phase,
     window::{CallWindow, Recorded, Sample, Span, Totals},
 };
 use crate::window::{BUCKETS, Buckets, Tick};

@@ -175,7 +175,7 @@ impl<Req, E> Session<Req, E> {
         let (sent, kept) = Replayable::split(original, self.attempt.number(), config, replay);
         self.replay = kept;
         if let Some(mut withdrawal) = self.withdrawal.take() {
-            withdrawal.finish(|_| ());
+            withdrawal.take();
         }
         sent
     }
