@@ -25,6 +25,15 @@ enum Status<S> {
     Settled,
 }
 
+impl<S> Status<S> {
+    fn note_panic(&mut self) {
+        *self = match mem::replace(self, Self::Settled) {
+            Self::Open(stamp) | Self::Panicked(stamp) => Self::Panicked(stamp),
+            Self::Settled => Self::Settled,
+        };
+    }
+}
+
 impl<L: Ledger> Admission<L> {
     #[inline]
     pub(crate) fn new(ledger: L, stamp: L::Stamp) -> Self {
@@ -49,10 +58,8 @@ impl<L: Ledger> Admission<L> {
     /// that holds it is dropped: a runtime drops it after the unwinding, too late to ask the thread.
     #[inline]
     pub(crate) fn run<T>(&mut self, piece: impl FnOnce(&L) -> T) -> T {
-        let mut unwinding = Unwinding { status: &mut self.status, armed: true };
-        let value = piece(&self.ledger);
-        unwinding.armed = false;
-        value
+        let Self { ledger, status } = self;
+        noting_panic(|| status.note_panic(), || piece(ledger))
     }
 
     /// Ends the admission and returns its stamp, for which the caller accounts from now on; `None` if
@@ -70,19 +77,26 @@ impl<L: Ledger> Admission<L> {
     }
 }
 
-/// Notes a panic as it passes. It costs nothing while there is none.
-struct Unwinding<'a, S> {
-    status: &'a mut Status<S>,
-    armed: bool,
+/// Runs a piece of a call, and `note` if that panics. It costs nothing while there is no panic.
+///
+/// A runtime drops a future after the unwinding, too late to ask the thread.
+#[inline]
+pub(crate) fn noting_panic<T>(note: impl FnOnce(), piece: impl FnOnce() -> T) -> T {
+    let mut unwinding = Unwinding { note: Some(note) };
+    let value = piece();
+    unwinding.note = None;
+    value
 }
 
-impl<S> Drop for Unwinding<'_, S> {
+struct Unwinding<F: FnOnce()> {
+    note: Option<F>,
+}
+
+impl<F: FnOnce()> Drop for Unwinding<F> {
     #[inline]
     fn drop(&mut self) {
-        if self.armed {
-            if let Status::Open(stamp) = mem::replace(self.status, Status::Settled) {
-                *self.status = Status::Panicked(stamp);
-            }
+        if let Some(note) = self.note.take() {
+            note();
         }
     }
 }
@@ -92,6 +106,60 @@ impl<L: Ledger> Drop for Admission<L> {
     fn drop(&mut self) {
         if let Some(stamp) = self.take() {
             self.ledger.abandoned(stamp, false);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        cell::RefCell,
+        panic::{AssertUnwindSafe, catch_unwind},
+        rc::Rc,
+    };
+
+    use super::*;
+
+    /// What was abandoned, and whether that was by a panic.
+    type Abandoned = Rc<RefCell<Vec<(u32, bool)>>>;
+
+    impl Ledger for Abandoned {
+        type Stamp = u32;
+
+        fn abandoned(&self, stamp: u32, panicked: bool) {
+            self.borrow_mut().push((stamp, panicked));
+        }
+    }
+
+    fn panicking_times(times: u32) -> (Admission<Abandoned>, Abandoned) {
+        let ledger = Abandoned::default();
+        let mut admission = Admission::new(Rc::clone(&ledger), 7);
+        for _ in 0..times {
+            let piece = || admission.run(|_| panic!("a piece of the call"));
+            assert!(catch_unwind(AssertUnwindSafe(piece)).is_err());
+        }
+        (admission, ledger)
+    }
+
+    #[test]
+    fn a_call_that_is_dropped_is_accounted_for_once_however_often_it_panicked() {
+        for times in 0..3 {
+            let (admission, ledger) = panicking_times(times);
+            assert_eq!(*ledger.borrow(), []);
+            drop(admission);
+            assert_eq!(*ledger.borrow(), [(7, times > 0)]);
+        }
+    }
+
+    #[test]
+    fn a_call_that_panicked_is_not_taken_for_one_that_ended() {
+        for times in 0..3 {
+            let (mut admission, ledger) = panicking_times(times);
+            assert_eq!(admission.take(), (times == 0).then_some(7));
+            assert_eq!(admission.take(), None);
+            drop(admission);
+            let abandoned: &[(u32, bool)] = if times == 0 { &[] } else { &[(7, true)] };
+            assert_eq!(*ledger.borrow(), abandoned);
         }
     }
 }

@@ -17,6 +17,7 @@ use super::{AutoClassifier, head::ResponseShape, wire};
 use crate::{
     BoxError, CarryRejection, Fault, Outcome, Rejection, TimedOut,
     call::{
+        admission::noting_panic,
         ambient::Ambient,
         completion::{CallEnd, Lasting},
     },
@@ -311,26 +312,12 @@ impl BodyLimits {
 
 /// Runs a piece of what produces the end.
 fn run<T>(end: &mut Option<CallEnd>, piece: impl FnOnce() -> T) -> T {
-    let mut panicking = Panicking { end, armed: true };
-    let value = piece();
-    panicking.armed = false;
-    value
-}
-
-/// Notes a panic as it passes.
-struct Panicking<'a> {
-    end: &'a mut Option<CallEnd>,
-    armed: bool,
-}
-
-impl Drop for Panicking<'_> {
-    fn drop(&mut self) {
-        if self.armed {
-            if let Some(mut end) = self.end.take() {
-                end.panicked();
-            }
+    let note = || {
+        if let Some(mut end) = end.take() {
+            end.panicked();
         }
-    }
+    };
+    noting_panic(note, piece)
 }
 
 impl<B> fmt::Debug for ResponseBody<B> {
