@@ -1,0 +1,146 @@
+//! The cases: each layer alone, and layers as they are used together.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use buttress::{
+    Stack,
+    bulkhead::BulkheadLayer,
+    circuit_breaker::CircuitBreakerLayer,
+    http::{ClientLayer, ReplaySafe},
+    idempotency::{IdempotencyLayer, store::MemoryStore},
+    retry::{ReplayClones, RetryLayer},
+    telemetry::CallSpanLayer,
+    timeout::TimeoutLayer,
+};
+use http::{Request, Response};
+use http_body::Body;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{
+    measure::{Calls, Ends, Facts, reserved},
+    services::{Broken, Chunk, Echo, MockClient, SlowEcho, get, post},
+    subscriber::Subscribed,
+};
+
+/// A set of calls that is measured by itself.
+pub struct Case {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub run: fn(Calls) -> Facts,
+}
+
+/// How closely the instructions of a case are held to its figure.
+#[derive(Clone, Copy)]
+pub enum Kind {
+    /// One layer, or none: what the compiler inlines shifts a large part of it.
+    Lone,
+    Composite,
+}
+
+const fn lone(name: &'static str, run: fn(Calls) -> Facts) -> Case {
+    Case { name, kind: Kind::Lone, run }
+}
+
+const fn composite(name: &'static str, run: fn(Calls) -> Facts) -> Case {
+    Case { name, kind: Kind::Composite, run }
+}
+
+/// The names are the keys of `figures.json`.
+pub const CASES: &[Case] = &[
+    lone("bare", |calls| calls.to(Echo, Ends::Well)),
+    lone("bare, waits", |calls| calls.to(SlowEcho, Ends::Well)),
+    lone("bare http", |calls| calls.over_http(MockClient, get)),
+    lone("timeout", |calls| calls.to(timeout().layer(Echo), Ends::Well)),
+    lone("timeout, waits", |calls| calls.to(timeout().layer(SlowEcho), Ends::Well)),
+    lone("total timeout", |calls| {
+        calls.to(timeout().including_readiness().layer(Echo), Ends::Well)
+    }),
+    lone("retry", |calls| calls.to(retry().layer(Echo), Ends::Well)),
+    lone("bulkhead", |calls| calls.to(BulkheadLayer::default().layer(Echo), Ends::Well)),
+    lone("bulkhead, full", bulkhead_full),
+    lone("queued bulkhead", queued_bulkhead),
+    lone("breaker, count", |calls| calls.to(breaker_by_count().layer(Echo), Ends::Well)),
+    lone("breaker, time", |calls| calls.to(breaker_by_time().layer(Echo), Ends::Well)),
+    lone("breaker, open", |calls| calls.to(open_breaker().layer(Echo), Ends::Rejected)),
+    lone("breaker, keyed", breaker_by_key),
+    lone("call span", |calls| calls.to(CallSpanLayer::new().layer(Echo), Ends::Well)),
+    lone("call span, subscribed", |calls| {
+        Subscribed::install();
+        calls.to(CallSpanLayer::new().layer(Echo), Ends::Well)
+    }),
+    lone("http client", |calls| calls.over_http(ClientLayer::new().layer(MockClient), get)),
+    composite("four", |calls| {
+        let inner = BulkheadLayer::default().layer(breaker_by_count().layer(Echo));
+        calls.to(timeout().layer(retry().layer(inner)), Ends::Well)
+    }),
+    composite("four, rejected", |calls| {
+        let inner = BulkheadLayer::default().layer(open_breaker().layer(Echo));
+        calls.to(timeout().layer(retry().layer(inner)), Ends::Rejected)
+    }),
+    composite("standard", |calls| calls.to(Stack::standard(ReplayClones).layer(Echo), Ends::Well)),
+    composite("standard, waits", |calls| {
+        calls.to(Stack::standard(ReplayClones).layer(SlowEcho), Ends::Well)
+    }),
+    composite("standard, rejected", |calls| {
+        let stack = Stack::standard(ReplayClones).circuit_breaker(open_breaker());
+        calls.to(stack.layer(Echo), Ends::Rejected)
+    }),
+    composite("standard http", |calls| {
+        calls.over_http(Stack::standard(ReplaySafe::new()).http().layer(MockClient), get)
+    }),
+    composite("guard, claims", |calls| calls.on_runtime(guard().layer(MockClient), post)),
+    composite("guard, replays", |calls| calls.on_runtime(guard().layer(MockClient), |_| post(0))),
+];
+
+fn timeout() -> TimeoutLayer {
+    TimeoutLayer::new(Duration::from_secs(5))
+}
+
+/// The default budget is part of it.
+fn retry() -> RetryLayer<ReplayClones> {
+    RetryLayer::new(ReplayClones)
+}
+
+fn bulkhead_full(calls: Calls) -> Facts {
+    let full = BulkheadLayer::new(NonZeroU32::MIN);
+    let mut holder = full.layer(Echo);
+    reserved(&mut holder);
+    calls.to(full.layer(Echo), Ends::Rejected)
+}
+
+fn queued_bulkhead(calls: Calls) -> Facts {
+    let queued = BulkheadLayer::builder().queue(64, Duration::from_secs(1));
+    calls.to(queued.build().expect("valid settings").layer(Echo), Ends::Well)
+}
+
+fn breaker_by_count() -> CircuitBreakerLayer {
+    CircuitBreakerLayer::builder().count_window(100).build().expect("valid settings")
+}
+
+fn breaker_by_time() -> CircuitBreakerLayer {
+    let breaker = CircuitBreakerLayer::builder().slow_calls(Duration::from_secs(1), 0.5);
+    breaker.build().expect("valid settings")
+}
+
+/// A breaker that one failure has opened.
+fn open_breaker() -> CircuitBreakerLayer {
+    let breaker = CircuitBreakerLayer::builder().consecutive_failures(1).open_for(OPEN_FOR);
+    let breaker = breaker.build().expect("valid settings");
+    Calls { first: 0, counted: 1 }.to(breaker.layer(Broken), Ends::Rejected);
+    breaker
+}
+
+/// Longer than the calls of any run take.
+const OPEN_FOR: Duration = Duration::from_secs(300);
+
+fn breaker_by_key(calls: Calls) -> Facts {
+    let keyed =
+        CircuitBreakerLayer::builder().count_window(100).keyed(|request: &u64| request % 16);
+    calls.to(keyed.build().expect("valid settings").layer(Echo), Ends::Well)
+}
+
+fn guard()
+-> impl Layer<MockClient, Service: Service<Request<Chunk>, Response = Response<impl Body>>> {
+    IdempotencyLayer::http(MemoryStore::new()).single_tenant().build().expect("valid settings")
+}
