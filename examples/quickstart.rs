@@ -45,8 +45,8 @@ type CallError = Error<legacy::Error>;
 fn protect(
     client: HttpClient,
     breaker: CircuitBreakerLayer,
-) -> impl Service<Request, Response = Response<ResponseBody<Incoming>>, Error = CallError, Future: Send>
-+ Clone {
+) -> impl Clone
++ Service<Request, Response = Response<ResponseBody<Incoming>>, Error = CallError, Future: Send> {
     // To send a GET twice does no harm. Of a POST nobody but you can know.
     Stack::standard(ReplaySafe::new())
         .total_timeout(Duration::from_millis(500))
@@ -124,7 +124,8 @@ async fn main() -> Result<(), BoxError> {
         && closed > 0;
     println!();
     println!(
-        "The bare client has more that are ok: answers that came when nobody waited for them any more."
+        "The bare client has more that are ok: answers that came when nobody waited for them any \
+         more."
     );
     println!();
     println!(

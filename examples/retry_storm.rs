@@ -116,8 +116,8 @@ async fn main() -> Result<(), BoxError> {
         "
 without      each caller retries what failed, whatever that cost beneath it.
 budget_only  each caller retries a tenth of its calls: together more than a tenth.
-with         the caller next to the leaf spends its tenth and says that it was in vain; those above do
-             not retry that, and nobody works on after its caller has left.
+with         the caller next to the leaf spends its tenth and says that it was in vain; those above
+             do not retry that, and nobody works on after its caller has left.
 
 The price: one hop's budget is spent, and not each hop's. While a leaf is not dead but fails now and
 then, three budgets in a row heal more calls than one: of a leaf that fails 30 % of its calls, about
@@ -171,10 +171,8 @@ impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { calls, leaf_calls, ok } = self;
         let amplification = self.amplification();
-        write!(
-            f,
-            r#""calls":{calls},"leaf_calls":{leaf_calls},"amplification":{amplification:.3},"ok":{ok}"#
-        )
+        write!(f, r#""calls":{calls},"leaf_calls":{leaf_calls},"#)?;
+        write!(f, r#""amplification":{amplification:.3},"ok":{ok}"#)
     }
 }
 

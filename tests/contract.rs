@@ -405,7 +405,8 @@ impl Table {
             println!("{letter}  {rule}");
         }
         println!(
-            "p  services and layers are Send, Sync and Clone when the inner one is; futures need no Sync"
+            "p  services and layers are Send, Sync and Clone when the inner one is; futures need \
+             no Sync"
         );
         println!("q  everything is Debug\n");
         let letters: String =

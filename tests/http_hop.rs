@@ -377,7 +377,8 @@ proptest! {
             None => matches!(status, 408 | 429 | 500..),
         };
         let upstream = Upstream::saying([said.clone()]);
-        let call = async { retrying(retries, &upstream).oneshot(Protocol::Http.request(&[])).await };
+        let request = Protocol::Http.request(&[]);
+        let call = async { retrying(retries, &upstream).oneshot(request).await };
         let answered = on_paused_clock(call).unwrap();
 
         // What comes back is what the service said, whatever it was.

@@ -228,7 +228,9 @@ async fn a_schema_made_by_hand_needs_no_more_than_the_use_of_it() -> Outcome {
     owner
         .batch_execute(
             "CREATE ROLE modest LOGIN;
-             DO $$ BEGIN EXECUTE format('GRANT USAGE ON SCHEMA %I TO modest', current_schema()); END $$;
+             DO $$ BEGIN
+                 EXECUTE format('GRANT USAGE ON SCHEMA %I TO modest', current_schema());
+             END $$;
              GRANT SELECT, INSERT, UPDATE, DELETE ON buttress_idempotency TO modest;
              GRANT USAGE ON buttress_fence TO modest",
         )

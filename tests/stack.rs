@@ -344,8 +344,7 @@ async fn it_goes_around_boxed_errors_and_between_towers_own_layers() {
     assert!(boxed.oneshot(()).await.unwrap_err().downcast_ref::<io::Error>().is_some());
 }
 
-fn client() -> impl Service<String, Response = usize, Error = Error<io::Error>, Future: Send> + Clone
-{
+fn client() -> impl Service<String, Response = usize, Error = Failure, Future: Send> + Clone {
     Stack::standard(ReplayClones)
         .service(service_fn(|path: String| async move { Ok::<_, io::Error>(path.len()) }))
 }

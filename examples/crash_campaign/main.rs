@@ -148,7 +148,8 @@ async fn campaign(options: &Options) -> Outcome<bool> {
     let minimum = Minimum::of(rounds);
     if rounds < ROUNDS {
         println!(
-            "Fewer than {ROUNDS} rounds: less than the full claim, for which it takes {:?}. Asked is {minimum:?}.",
+            "Fewer than {ROUNDS} rounds: less than the full claim, for which it takes {:?}. \
+             Asked is {minimum:?}.",
             Minimum::FULL
         );
     }

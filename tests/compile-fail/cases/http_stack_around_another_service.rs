@@ -3,6 +3,6 @@ use http::Request;
 use tower::service_fn;
 
 fn main() {
-    let client = service_fn(|_: Request<String>| async { Ok::<_, std::io::Error>("not a response") });
+    let client = service_fn(|_: Request<String>| async { Ok::<_, std::io::Error>("no response") });
     let _ = Stack::standard(ReplaySafe::new()).http().service(client);
 }

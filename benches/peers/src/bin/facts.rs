@@ -254,8 +254,8 @@ async fn half_open(facts: &mut Facts) {
     let theirs = let_through(&peer_side(peer_breaker().permitted_calls_in_half_open(1))).await;
     let ours = let_through(&our_side(our_breaker().probes(1))).await;
     facts.state(
-        "of 500 concurrent calls let through by a half-open breaker with one probe (failsafe has no \
-         such setting)",
+        "of 500 concurrent calls let through by a half-open breaker with one probe (failsafe has \
+         no such setting)",
         &[("failsafe", &failsafe), ("recloser", &recloser), ("tower-resilience", &theirs)],
         &ours,
         ours == 1,
@@ -443,8 +443,8 @@ async fn whole_seconds(facts: &mut Facts) {
 
     let (tower, ours) = (near_a_second(&tower), near_a_second(&ours));
     facts.state(
-        "200 clients, each with its own random numbers, fail at the same moment and are retried with \
-         a base of 1 s, jittered; those that come back after 1.00 s",
+        "200 clients, each with its own random numbers, fail at the same moment and are retried \
+         with a base of 1 s, jittered; those that come back after 1.00 s",
         &[("tower's ExponentialBackoff", &tower)],
         &ours,
         ours < 20,
