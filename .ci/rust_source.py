@@ -1,0 +1,232 @@
+"""Reads Rust source for the checks: what is code, what is a comment, what is a test.
+
+Whatever is left out is replaced by spaces, so that offsets and lines stay where they were.
+"""
+
+import functools
+import os
+import re
+import subprocess
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+# The order matters: a prefix of a literal is not an identifier, and a lifetime not a character.
+TOKEN = re.compile(
+    r"""
+      (?P<line_comment> //[^\n]* )
+    | (?P<block_comment> /\* )
+    | (?P<raw_string> (?:br|cr|r) (?P<hashes>\#*) " .*? " (?P=hashes) )
+    | (?P<string> [bc]? " (?: \\. | [^"\\] )* " )
+    | (?P<char> b? ' (?: \\u\{[^}]*\} | \\x[0-9a-fA-F]{2} | \\. | [^'\\\n] ) ' )
+    | (?P<lifetime> '\w+ )
+    | (?P<word> (?:r\#)? \w+ )
+    | (?P<space> \s+ )
+    | (?P<other> . )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+COMMENTS = {"line_comment", "block_comment"}
+LITERALS = {"raw_string", "string", "char"}
+
+
+def tokens(text):
+    """Yields the kind, the start and the end of each token."""
+    position = 0
+    while position < len(text):
+        token = TOKEN.match(text, position)
+        kind, end = token.lastgroup, token.end()
+        if token["raw_string"] is not None:
+            kind = "raw_string"
+        if kind == "block_comment":
+            end = end_of_block_comment(text, position)
+        yield kind, position, end
+        position = end
+
+
+def end_of_block_comment(text, start):
+    depth = 0
+    for mark in re.finditer(r"/\*|\*/", text[start:]):
+        depth += 1 if mark[0] == "/*" else -1
+        if depth == 0:
+            return start + mark.end()
+    return len(text)
+
+
+def spaces(text):
+    return re.sub(r"[^\n]", " ", text)
+
+
+def blanked(text, kinds=frozenset(COMMENTS | LITERALS)):
+    """Returns the text with spaces in place of tokens of these kinds."""
+    parts = []
+    for kind, start, end in tokens(text):
+        token = text[start:end]
+        parts.append(spaces(token) if kind in kinds else token)
+    return "".join(parts)
+
+
+def line_of(text, offset):
+    return text.count("\n", 0, offset) + 1
+
+
+# Brackets, in text whose comments and literals are blanked.
+
+CLOSING = {"(": ")", "[": "]", "{": "}"}
+
+
+def end_of_group(code, start):
+    """Returns the offset after the bracket that closes the one at `start`."""
+    depth = 0
+    for bracket in re.finditer(r"[(\[{)\]}]", code[start:]):
+        depth += 1 if bracket[0] in CLOSING else -1
+        if depth == 0:
+            return start + bracket.end()
+    return len(code)
+
+
+# Tests.
+
+ATTRIBUTE = re.compile(r"\s*#\s*(?=\[)")
+ITEM = re.compile(
+    r"\s*(?:pub\b(?:\s*\([^)]*\))?\s*)?"
+    r"(?P<word>mod|use|extern|const|static|type|let|fn|impl|struct|enum|union|trait|unsafe|async"
+    r"|macro_rules)\b(?:\s+(?P<name>\w+))?"
+)
+TO_SEMICOLON = {"use", "const", "static", "type", "let"}
+
+
+def means_test(predicate):
+    """Returns whether a predicate of `cfg` holds in tests only."""
+    predicate = re.sub(r"\s", "", predicate)
+    within_all = re.fullmatch(r"all\((?:.*,)?test(?:,.*)?\)", predicate)
+    return predicate in ("test", "doctest") or within_all is not None
+
+
+def test_items(code):
+    """Yields the start and the end of each item that is compiled for tests only, and its match."""
+    end = 0
+    for attribute in re.finditer(r"#\s*\[\s*cfg\s*\(", code):
+        opening = attribute.end() - 1
+        closing = end_of_group(code, opening)
+        if attribute.start() < end or not means_test(code[opening + 1 : closing - 1]):
+            continue
+        end, item = end_of_item(code, end_of_group(code, code.index("[", attribute.start())))
+        yield attribute.start(), end, item
+
+
+def end_of_item(code, start):
+    """Returns where the item after an attribute ends, and its first words as a match."""
+    while attribute := ATTRIBUTE.match(code, start):
+        start = end_of_group(code, attribute.end())
+    item = ITEM.match(code, start)
+    # Anything else is a field, a variant, an arm or an expression.
+    mark = re.compile(r"[(\[{)\]};]" if item else r"[(\[{)\]};,]")
+    while found := mark.search(code, start):
+        if found[0] in ")]}":
+            return found.start(), item
+        if found[0] not in CLOSING:
+            return found.end(), item
+        start = end_of_group(code, found.start())
+        if found[0] == "{" and item and ends_with_braces(item):
+            return start, item
+    return len(code), item
+
+
+def ends_with_braces(item):
+    return item["word"] not in TO_SEMICOLON or (item["word"], item["name"]) == ("const", "fn")
+
+
+def without_tests(code):
+    """Returns the code with spaces in place of items that are compiled for tests only."""
+    if re.search(r"#\s*!\s*\[\s*cfg\s*\(\s*test\s*\)", code):
+        return spaces(code)
+    for start, end, _ in list(test_items(code)):
+        code = code[:start] + spaces(code[start:end]) + code[end:]
+    return code
+
+
+def is_test_path(path):
+    """Returns whether a folder or the file itself is named `tests`."""
+    return "tests" in re.split(r"[/\\]", re.sub(r"\.rs$", "", path))
+
+
+# Files.
+
+
+class Source:
+    """A file of Rust source."""
+
+    def __init__(self, root, path):
+        self.path = path
+        with open(os.path.join(root, path), encoding="utf-8") as file:
+            self.text = file.read()
+
+    @functools.cached_property
+    def code_and_tests(self):
+        return blanked(self.text)
+
+    @functools.cached_property
+    def code(self):
+        """The text without comments, literals and tests."""
+        return without_tests(self.code_and_tests)
+
+    def line(self, offset):
+        return line_of(self.text, offset)
+
+
+def module_of(path, folder):
+    """Returns the module that a file is, as a tuple of names; the root of the crate is empty."""
+    names = os.path.relpath(path, folder)[: -len(".rs")].split(os.sep)
+    if names[-1] in ("mod", "lib", "main") and (len(names) == 1 or names[-1] == "mod"):
+        names = names[:-1]
+    return tuple(names)
+
+
+def library(root, folder):
+    """Returns the sources of the crate whose root is in `folder`, tests left out, by module."""
+    sources = {}
+    for directory, _, names in os.walk(os.path.join(root, folder)):
+        for name in names:
+            path = os.path.relpath(os.path.join(directory, name), root)
+            if name.endswith(".rs") and not is_test_path(os.path.relpath(path, folder)):
+                sources[module_of(path, folder)] = Source(root, path)
+    for module in test_modules(sources):
+        sources = {m: s for m, s in sources.items() if m[: len(module)] != module}
+    return dict(sorted(sources.items()))
+
+
+def test_modules(sources):
+    """Returns the modules in files of their own that are declared for tests only."""
+    return [
+        (*module, item["name"])
+        for module, source in sources.items()
+        for _, _, item in test_items(source.code_and_tests)
+        if item and item["word"] == "mod"
+    ]
+
+
+def crates(root):
+    """Returns the folders of sources: `src`, and that of each of `crates`."""
+    members = os.path.join(root, "crates")
+    names = sorted(os.listdir(members)) if os.path.isdir(members) else []
+    folders = ["src", *(os.path.join("crates", name, "src") for name in names)]
+    return [folder for folder in folders if os.path.isdir(os.path.join(root, folder))]
+
+
+def tracked(root, *patterns):
+    """Returns the paths of tracked and of new files that match a pattern of git's."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    paths = sorted(set(done.stdout.splitlines()))
+    return [path for path in paths if os.path.exists(os.path.join(root, path))]
+
+
+def plant(root, files, track=False):
+    """Writes files for a self-test."""
+    if track:
+        subprocess.run(["git", "init", "--quiet"], cwd=root, check=True)
+    for path, text in files.items():
+        path = os.path.join(root, path)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
