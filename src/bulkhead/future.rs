@@ -65,15 +65,14 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let Some((future, _)) = this.call.as_mut().as_running() else {
+        let Some((future, permit)) = this.call.as_mut().as_running() else {
             return Poll::Ready(Err(this.call.reject(refuse)));
         };
         match future.poll(cx) {
             Poll::Ready(mut result) => {
+                leave_to_body::<M, _, _>(permit, &mut result);
                 // With the answer, not when the caller gets round to dropping the future.
-                if let Some(mut permit) = this.call.end() {
-                    leave_to_body::<M, _, _>(&mut permit, &mut result);
-                }
+                this.call.end();
                 Poll::Ready(result)
             }
             Poll::Pending => Poll::Pending,

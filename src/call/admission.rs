@@ -59,7 +59,10 @@ impl<L: Ledger> Admission<L> {
     #[inline]
     pub(crate) fn run<T>(&mut self, piece: impl FnOnce(&L) -> T) -> T {
         let Self { ledger, status } = self;
-        noting_panic(|| status.note_panic(), || piece(ledger))
+        let mut unwinding = Unwinding::noting(|| status.note_panic());
+        let value = piece(ledger);
+        unwinding.disarm();
+        value
     }
 
     /// Ends the admission and returns its stamp, for which the caller accounts from now on; `None` if
@@ -77,19 +80,25 @@ impl<L: Ledger> Admission<L> {
     }
 }
 
-/// Runs a piece of a call, and `note` if that panics. It costs nothing while there is no panic.
+/// Notes a panic as it passes. It costs nothing while there is none.
 ///
-/// A runtime drops a future after the unwinding, too late to ask the thread.
-#[inline]
-pub(crate) fn noting_panic<T>(note: impl FnOnce(), piece: impl FnOnce() -> T) -> T {
-    let mut unwinding = Unwinding { note: Some(note) };
-    let value = piece();
-    unwinding.note = None;
-    value
+/// A runtime drops a future after the unwinding, too late to ask the thread. It is no function around
+/// the piece that may panic, because that would move the piece's result once more.
+pub(crate) struct Unwinding<F: FnOnce()> {
+    note: Option<F>,
 }
 
-struct Unwinding<F: FnOnce()> {
-    note: Option<F>,
+impl<F: FnOnce()> Unwinding<F> {
+    /// Calls `note` if this is dropped before [`disarm`](Self::disarm).
+    #[inline]
+    pub(crate) fn noting(note: F) -> Self {
+        Self { note: Some(note) }
+    }
+
+    #[inline]
+    pub(crate) fn disarm(&mut self) {
+        self.note = None;
+    }
 }
 
 impl<F: FnOnce()> Drop for Unwinding<F> {

@@ -30,7 +30,8 @@ pub struct AtEnd;
 /// A response that goes on after its head, and holds what ends with it.
 #[diagnostic::on_unimplemented(
     message = "it cannot be told when a response of type `{Self}` has ended",
-    note = "for HTTP, use `Stack::http()` or put a `ClientLayer` next to the service: the response is then an `http::Response<buttress::http::ResponseBody<B>>`"
+    note = "for HTTP, use `Stack::http()` or put a `ClientLayer` next to the service: \
+            the response is then an `http::Response<buttress::http::ResponseBody<B>>`"
 )]
 pub trait Lasting {
     /// What ends with the response; `None` if it has ended already.
@@ -64,18 +65,21 @@ impl<Res: Lasting> Completion<Res> for AtEnd {
 pub struct CallEnd {
     // A stack has three accounts and two spans; a stack around a stack needs more.
     entries: [Entry; 3],
-    spans: [Option<HeldSpan>; 2],
+    more: Vec<Entry>,
+    spans: [SpanEntry; 2],
     /// When the head was there, read once for all accounts that ask.
     head: Option<Instant>,
-    more: Vec<Entry>,
 }
 
-/// A span that is open until the response has ended. It has places of its own: as an account it
-/// would have to be allocated.
+/// A span that is open until the response has ended.
 struct HeldSpan {
     span: Span,
     record: RecordEnd,
 }
+
+/// A place for a span, apart from the entries: as an account it would have to be allocated. Like an
+/// entry it is settled when it is dropped.
+struct SpanEntry(Option<HeldSpan>);
 
 /// Records the end of a response in its span.
 pub(crate) type RecordEnd = fn(&Span, How);
@@ -85,9 +89,9 @@ impl CallEnd {
     pub fn new() -> Self {
         Self {
             entries: [const { Entry::EMPTY }; 3],
-            spans: [const { None }; 2],
-            head: None,
             more: Vec::new(),
+            spans: [const { SpanEntry(None) }; 2],
+            head: None,
         }
     }
 
@@ -104,8 +108,8 @@ impl CallEnd {
     /// Holds a span until the end, which `record` then notes in it.
     pub(crate) fn hold_span(&mut self, span: Span, record: RecordEnd) {
         let held = HeldSpan { span, record };
-        match self.spans.iter_mut().find(|place| place.is_none()) {
-            Some(place) => *place = Some(held),
+        match self.spans.iter_mut().find(|place| place.0.is_none()) {
+            Some(place) => place.0 = Some(held),
             None => self.hold(Arc::new(held), Stamp::default()),
         }
     }
@@ -153,28 +157,34 @@ impl CallEnd {
         for entry in &mut self.entries {
             entry.settle(&end);
         }
-        self.more.drain(..).for_each(|mut entry| entry.settle(&end));
-        for span in self.spans.iter_mut().filter_map(Option::take) {
-            span.settle(Stamp::default(), &end);
+        if !self.more.is_empty() {
+            self.more.drain(..).for_each(|mut entry| entry.settle(&end));
         }
+        for span in &mut self.spans {
+            span.settle(how);
+        }
+    }
+}
+
+impl SpanEntry {
+    #[inline]
+    fn settle(&mut self, how: How) {
+        if let Some(HeldSpan { span, record }) = self.0.take() {
+            record(&span, how);
+        }
+    }
+}
+
+impl Drop for SpanEntry {
+    #[inline]
+    fn drop(&mut self) {
+        self.settle(How::DroppedWhileReading);
     }
 }
 
 impl Account for HeldSpan {
     fn settle(&self, _: Stamp, end: &End) {
         (self.record)(&self.span, end.how);
-    }
-}
-
-impl Default for CallEnd {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Drop for CallEnd {
-    fn drop(&mut self) {
-        self.dropped_while_reading(Duration::ZERO);
     }
 }
 

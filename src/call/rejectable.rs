@@ -12,7 +12,6 @@ pin_project! {
     /// `A` is what the layer holds while the call runs, and `R` what it reports a rejection with.
     /// There are two variants and not three, so that one free value in the future tells them apart.
     #[project = RejectableProj]
-    #[project_replace = RejectableReplaced]
     pub(crate) enum Rejectable<F, A = (), R = ()> {
         // The future stands before its admission, for what is dropped first must still hold it.
         Running { #[pin] future: F, admission: A },
@@ -49,13 +48,11 @@ impl<F, A, R> Rejectable<F, A, R> {
         }
     }
 
-    /// Ends a call that runs: drops the future, and returns what the layer holds.
+    /// Ends a call that runs: drops the future, then what the layer holds.
     #[inline]
-    pub(crate) fn end(self: Pin<&mut Self>) -> Option<A> {
-        match self.project_replace(Self::Rejected { reason: None }) {
-            RejectableReplaced::Running { admission, .. } => Some(admission),
-            RejectableReplaced::Rejected { .. } => None,
-        }
+    pub(crate) fn end(mut self: Pin<&mut Self>) {
+        // In place: taken out, the future and what is held would be moved once more.
+        self.set(Self::Rejected { reason: None });
     }
 
     /// Reports the rejection, once, of a call that does not run.
@@ -106,11 +103,10 @@ mod tests {
 
         log.lock().unwrap().clear();
         let mut call = pin!(running());
-        let held = call.as_mut().end();
-        assert_eq!(*log.lock().unwrap(), ["future"]);
-        drop(held);
+        call.as_mut().end();
+        assert_eq!(*log.lock().unwrap(), ["future", "held"]);
         assert!(!call.is_running() && call.as_mut().as_running().is_none());
-        assert!(call.end().is_none());
+        call.end();
         assert_eq!(*log.lock().unwrap(), ["future", "held"]);
     }
 

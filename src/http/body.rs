@@ -17,7 +17,7 @@ use super::{AutoClassifier, head::ResponseShape, wire};
 use crate::{
     BoxError, CarryRejection, Fault, Outcome, Rejection, TimedOut,
     call::{
-        admission::noting_panic,
+        admission::Unwinding,
         ambient::Ambient,
         completion::{CallEnd, Lasting},
     },
@@ -312,12 +312,14 @@ impl BodyLimits {
 
 /// Runs a piece of what produces the end.
 fn run<T>(end: &mut Option<CallEnd>, piece: impl FnOnce() -> T) -> T {
-    let note = || {
+    let mut unwinding = Unwinding::noting(|| {
         if let Some(mut end) = end.take() {
             end.panicked();
         }
-    };
-    noting_panic(note, piece)
+    });
+    let value = piece();
+    unwinding.disarm();
+    value
 }
 
 impl<B> fmt::Debug for ResponseBody<B> {
