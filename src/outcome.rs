@@ -72,7 +72,8 @@ pub enum RetryHint {
 /// nothing about the dependency. So no classifier can retry an open circuit by mistake.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot judge an answer of type `Result<{Res}, {E}>`",
-    note = "a closure is made a classifier by `classify_fn(|result: Result<&Response, &_>| ..)`: its parameter must be annotated with the response type of the service"
+    note = "a closure is made a classifier by `classify_fn(|result: Result<&Response, &_>| ..)`: \
+            its parameter must be annotated with the response type of the service"
 )]
 pub trait Classify<Res, E> {
     /// The verdict on a result.

@@ -84,7 +84,9 @@ proptest! {
                     model.clear();
                 }
             }
-            let count = |which: fn(&Sample) -> bool| model.iter().filter(|s| which(s)).count() as u64;
+            let count = |which: fn(&Sample) -> bool| {
+                model.iter().filter(|s| which(s)).count() as u64
+            };
             let expected = Totals {
                 calls: model.len() as u64,
                 failures: count(|sample| sample.failed),

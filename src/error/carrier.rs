@@ -37,7 +37,8 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 #[diagnostic::on_unimplemented(
     message = "the error type `{Self}` cannot carry a rejection of a buttress layer",
     label = "this service fails with `{Self}`",
-    note = "give the stack the service: `Stack::service(svc)` makes the error `buttress::Error<{Self}>`, `Stack::boxed(svc)` makes it a `BoxError`",
+    note = "give the stack the service: `Stack::service(svc)` makes the error \
+            `buttress::Error<{Self}>`, `Stack::boxed(svc)` makes it a `BoxError`",
     note = "or implement `buttress::CarryRejection` for an error type of your own",
     note = "around a handler of axum or tonic: `ServerLayer::new(Stack::new()).outside(layer)`"
 )]

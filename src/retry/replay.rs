@@ -6,7 +6,8 @@ use std::{any::type_name, fmt};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot replay a request of type `{Req}`",
     note = "`ReplayClones` replays requests that are `Clone`",
-    note = "for others, or to choose which: `replay_fn(|request: &{Req}| -> Option<{Req}> {{ .. }})`"
+    note = "for others, or to choose which: \
+            `replay_fn(|request: &{Req}| -> Option<{Req}> {{ .. }})`"
 )]
 pub trait Replay<Req> {
     /// A copy of a request that may be sent again, whatever became of the first; `None` if this one

@@ -156,7 +156,8 @@ impl<'a, F: Fixture> Bench<'a, F> {
                 Ok(Hold::new(claim.key, claim.owner, fence))
             }
             answer => Err(Failure::Broken(format!(
-                "a claim of a key that is free: {answer:?}, in place of Claimed and nothing previous"
+                "a claim of a key that is free: {answer:?}, \
+                 in place of Claimed and nothing previous"
             ))),
         }
     }
@@ -301,7 +302,8 @@ impl<'a, F: Fixture> Bench<'a, F> {
                 Ok(Hold::new(key, claim.owner, fence))
             }
             answer => Err(Failure::Broken(format!(
-                "{when}: {answer:?}, in place of Claimed with a fence above {last} and nothing previous"
+                "{when}: {answer:?}, \
+                 in place of Claimed with a fence above {last} and nothing previous"
             ))),
         }
     }

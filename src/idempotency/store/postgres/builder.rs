@@ -21,6 +21,13 @@ const SESSION: &str = "-c synchronous_commit=on \
                        -c lock_timeout=2s \
                        -c enable_seqscan=off";
 
+impl PostgresStore {
+    /// Connects to a server. A [`Config`](tokio_postgres::Config) is parsed from an address, or built.
+    pub fn builder(config: tokio_postgres::Config) -> PostgresStoreBuilder {
+        PostgresStoreBuilder::new(config)
+    }
+}
+
 /// Makes a [`PostgresStore`].
 #[derive(Clone, Debug)]
 #[must_use = "call `build`"]

@@ -107,11 +107,6 @@ impl PostgresStore {
     /// What makes the schema: to be run in one transaction, once.
     pub const MIGRATION: &'static str = include_str!("0001.sql");
 
-    /// Connects to a server. A [`Config`](tokio_postgres::Config) is parsed from an address, or built.
-    pub fn builder(config: tokio_postgres::Config) -> PostgresStoreBuilder {
-        PostgresStoreBuilder::new(config)
-    }
-
     /// Records the result of an operation, for `ttl` from now, in a transaction that also holds its effect:
     /// both are committed, or neither.
     ///

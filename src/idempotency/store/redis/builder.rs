@@ -46,6 +46,13 @@ pub enum RedisSetupError {
     },
 }
 
+impl RedisStore {
+    /// A store on the server with this address, such as `redis://:password@host:6379/0`.
+    pub fn builder(url: impl Into<String>) -> RedisStoreBuilder {
+        RedisStoreBuilder::new(url.into())
+    }
+}
+
 /// Sets up a [`RedisStore`].
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it is built"]

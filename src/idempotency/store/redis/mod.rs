@@ -105,11 +105,6 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// A store on the server with this address, such as `redis://:password@host:6379/0`.
-    pub fn builder(url: impl Into<String>) -> RedisStoreBuilder {
-        RedisStoreBuilder::new(url.into())
-    }
-
     /// What the names of its keys begin with.
     pub fn prefix(&self) -> &str {
         self.keys.prefix()

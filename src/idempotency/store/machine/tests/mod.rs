@@ -140,14 +140,19 @@ proptest! {
         prop_assume!(!matches!(&slot, Some(r) if r.owner == owner && r.fence == fence));
         let mut after = slot.clone();
 
-        let written = step.take(&mut after, &Hold::new(StorageKey::from_bytes(KEY), owner, fence), now);
+        let hold = Hold::new(StorageKey::from_bytes(KEY), owner, fence);
+        let written = step.take(&mut after, &hold, now);
 
         prop_assert_eq!(written, Written::Stale);
         prop_assert_eq!(after, updated(&slot, now));
     }
 
     #[test]
-    fn a_step_of_a_hold_that_is_over_changes_nothing(record in record(), step in held(), now in time()) {
+    fn a_step_of_a_hold_that_is_over_changes_nothing(
+        record in record(),
+        step in held(),
+        now in time(),
+    ) {
         let hold = Hold::new(StorageKey::from_bytes(KEY), record.owner, record.fence);
         let before = updated(&Some(record), now);
         prop_assume!(!in_flight(&before));
@@ -231,7 +236,10 @@ proptest! {
     }
 
     #[test]
-    fn a_record_leaves_its_flight_when_its_lease_ends_and_only_then(record in record(), now in time()) {
+    fn a_record_leaves_its_flight_when_its_lease_ends_and_only_then(
+        record in record(),
+        now in time(),
+    ) {
         let was = Some(record.clone());
         let after = updated(&was, now);
 
@@ -260,7 +268,8 @@ proptest! {
         // A store's clock does not go back.
         prop_assume!(record.since <= now);
         let (key, owner) = (StorageKey::from_bytes(KEY), Owner::from_bytes([99; 16]));
-        let claim = Claim { owner, fingerprint: record.fingerprint, on_unknown: OnUnknown::Keep, ..claim };
+        let fingerprint = record.fingerprint;
+        let claim = Claim { owner, fingerprint, on_unknown: OnUnknown::Keep, ..claim };
         let told = unknown(key, &record, now);
 
         let answer = super::claim(&mut Some(record), &claim, now, || 9);
