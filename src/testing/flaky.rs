@@ -14,7 +14,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 use tower_service::Service;
 
-use super::lock;
+use crate::call::lock::lock;
 
 /// What a [`Flaky`] service does next.
 ///

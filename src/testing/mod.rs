@@ -38,7 +38,6 @@ mod tests;
 
 use std::any::Any;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tower_service::Service;
 
@@ -64,11 +63,6 @@ where
     Inner: Service<Req>,
     Outer: Service<Req, Error = Inner::Error>,
 {
-}
-
-/// Locks, also after a scripted panic: nothing in the kit panics half way through a change.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a caught panic said.

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::lock;
+use crate::call::lock::lock;
 
 #[derive(Debug, Default)]
 struct State {

@@ -10,12 +10,12 @@ use tokio::time::Instant;
 
 use super::{Fixture, check, check_one, names};
 use crate::{
+    call::lock::lock,
     idempotency::{
         Answer, Claim, ClaimMode, Completed, Hold, OnUnknown, Owner, Previous, Resolution,
         StorageKey, Store, StoreError, UnknownOperation, Written,
         store::machine::{self, Slot, Stage, State},
     },
-    testing::lock,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq)]

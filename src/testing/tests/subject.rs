@@ -12,8 +12,9 @@ use std::time::Duration;
 use tokio::time::Sleep;
 use tower_service::Service;
 
+use crate::call::lock::lock;
 use crate::testing::contract::Inner;
-use crate::testing::{FlakyFuture, ReservingFuture, lock};
+use crate::testing::{FlakyFuture, ReservingFuture};
 
 pub(super) type Text = &'static str;
 pub(super) type TextInner = Inner<Text, Text>;
