@@ -1,0 +1,14 @@
+//! The scripted service.
+
+mod future;
+mod handle;
+mod script;
+mod service;
+mod state;
+
+pub use self::{
+    future::FlakyFuture,
+    handle::FlakyHandle,
+    script::{PanicPoint, Step, Violation},
+    service::Flaky,
+};
