@@ -9,7 +9,7 @@ use std::fmt;
 use std::future::{Ready, ready};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::panic_message;
+use super::panics::panic_message;
 use super::task::{Spawned, finish_now};
 
 /// How many polls a future gets unless told otherwise.

@@ -27,6 +27,7 @@ pub mod cancel;
 pub mod contract;
 mod flaky;
 pub mod idempotency;
+mod panics;
 mod reserving;
 pub mod task;
 
@@ -36,7 +37,6 @@ pub use self::reserving::{Reserving, ReservingFuture, ReservingHandle};
 #[cfg(test)]
 mod tests;
 
-use std::any::Any;
 use std::fmt;
 
 use tower_service::Service;
@@ -63,15 +63,4 @@ where
     Inner: Service<Req>,
     Outer: Service<Req, Error = Inner::Error>,
 {
-}
-
-/// What a caught panic said.
-fn panic_message(payload: &(dyn Any + Send)) -> &str {
-    if let Some(message) = payload.downcast_ref::<&str>() {
-        message
-    } else if let Some(message) = payload.downcast_ref::<String>() {
-        message
-    } else {
-        "a payload that is not a string"
-    }
 }

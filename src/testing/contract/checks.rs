@@ -1,78 +1,23 @@
 //! How each rule is found out.
-//!
-//! The service under test may itself limit to one call at a time, so no check has two of its instances busy at once.
-//! Where a sibling is wanted it is a clone of the inner service.
 
-use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::task::Poll;
-use std::thread;
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    task::Poll,
+    thread,
+};
 
 use tower_service::Service;
 
-use super::{Contract, Inner, Rule};
-use crate::testing::task::{Spawned, SpawnedService};
-use crate::testing::{FlakyHandle, PanicPoint, ReservingHandle, Step, panic_message};
+use super::{
+    bench::{Bench, Checked, PATIENCE, Rig, ensure, nobody_keeps, stays_asleep, succeeded},
+    declared::Inner,
+    rule::Rule,
+};
+use crate::testing::{PanicPoint, Step, panics::panic_message, task::SpawnedService};
 
-/// How often time may pass before a check gives up.
-const PATIENCE: usize = 256;
-
-type Checked<T = ()> = Result<T, String>;
-
-macro_rules! ensure {
-    ($condition:expr, $($why:tt)+) => {
-        if !$condition {
-            return Err(format!($($why)+));
-        }
-    };
-}
-
-/// A service under test, and what its inner service saw.
-struct Rig<S, Req, Res, E> {
-    service: SpawnedService<S, Req>,
-    inner: FlakyHandle<Res, E>,
-    slots: ReservingHandle,
-    /// Of the inner service.
-    sibling: SpawnedService<Inner<Res, E>, Req>,
-}
-
-impl<S, Req, Res, E> Rig<S, Req, Res, E> {
-    fn new(inner: Inner<Res, E>, make: &mut impl FnMut(Inner<Res, E>) -> S) -> Self {
-        Self {
-            inner: inner.get_ref().handle(),
-            slots: inner.handle(),
-            sibling: SpawnedService::new(inner.clone()),
-            service: SpawnedService::new(make(inner)),
-        }
-    }
-
-    fn no_violations(&self) -> Checked {
-        let violations = self.inner.violations();
-        ensure!(violations.is_empty(), "the inner service saw {violations:?}");
-        Ok(())
-    }
-
-    /// Nothing of the inner service is reserved, waited for, or in flight.
-    fn nothing_held(&self, when: &str) -> Checked {
-        let (taken, waiting) = (self.slots.taken(), self.slots.waiting());
-        ensure!(taken == 0, "{when}, {taken} inner slots were still held");
-        ensure!(waiting == 0, "{when}, {waiting} still waited for an inner slot");
-        let in_flight = self.inner.in_flight();
-        ensure!(in_flight == 0, "{when}, {in_flight} inner calls were still in flight");
-        Ok(())
-    }
-}
-
-/// A rule's check says what it wants; the bench builds, drives and passes the time.
-pub(super) struct Bench<'a, Req, Res, E, Make, Pass> {
-    contract: &'a Contract<Req, Res, E>,
-    make: &'a mut Make,
-    pass: Pass,
-    pub(super) slots: usize,
-}
-
-impl<'a, Req, Res, E, Make, Pass, S, Passing> Bench<'a, Req, Res, E, Make, Pass>
+impl<Req, Res, E, Make, Pass, S, Passing> Bench<'_, Req, Res, E, Make, Pass>
 where
     Make: FnMut(Inner<Res, E>) -> S + Send,
     S: Service<Req> + Clone,
@@ -82,18 +27,6 @@ where
     Res: Send + 'static,
     E: fmt::Debug + Send + 'static,
 {
-    pub(super) const fn new(
-        contract: &'a Contract<Req, Res, E>,
-        make: &'a mut Make,
-        pass: Pass,
-    ) -> Self {
-        Self { contract, make, pass, slots: 1 }
-    }
-
-    pub(super) async fn pass_time(&mut self) {
-        (self.pass)().await;
-    }
-
     pub(super) async fn check(&mut self, rule: Rule) -> Checked {
         match rule {
             Rule::CallsTheReadied => self.calls_the_readied().await,
@@ -112,86 +45,6 @@ where
             Rule::RefusesInCall | Rule::RefusesBeforeInner => Ok(()),
         }
     }
-
-    // ===== the means =====
-
-    fn rig(&mut self) -> Rig<S, Req, Res, E> {
-        Rig::new(self.contract.inner(self.slots), self.make)
-    }
-
-    fn request(&self) -> Req {
-        (self.contract.request)()
-    }
-
-    fn answer_when_released(&self) -> Step<Res, E> {
-        Step::AnswerWhenReleased(Ok((self.contract.response)()))
-    }
-
-    fn fail_once(&self) -> Step<Res, E> {
-        Step::Answer(Err((self.contract.error)()))
-    }
-
-    async fn ready<T: Service<Req>>(&mut self, service: &mut SpawnedService<T, Req>) -> Checked
-    where
-        T::Error: fmt::Debug,
-    {
-        for _ in 0..PATIENCE {
-            match service.poll_ready() {
-                Poll::Ready(Ok(())) => return Ok(()),
-                Poll::Ready(Err(error)) => return Err(format!("readiness failed: {error:?}")),
-                Poll::Pending => self.pass_time().await,
-            }
-        }
-        Err("it did not become ready over an inner service that is".to_owned())
-    }
-
-    async fn drive<F: Future>(&mut self, future: &mut Spawned<F>) -> Checked<F::Output> {
-        for _ in 0..PATIENCE {
-            match future.poll() {
-                Poll::Ready(output) => return Ok(output),
-                Poll::Pending => self.pass_time().await,
-            }
-        }
-        Err(format!("it did not answer in {PATIENCE} polls"))
-    }
-
-    /// Readies and calls, without a poll of the future.
-    async fn call(&mut self, service: &mut SpawnedService<S, Req>) -> Checked<Spawned<S::Future>> {
-        self.ready(service).await?;
-        Ok(service.call(self.request()))
-    }
-
-    /// A call that the inner service answers well must be answered well.
-    async fn round_trip(&mut self, service: &mut SpawnedService<S, Req>) -> Checked {
-        let mut future = self.call(service).await?;
-        succeeded(self.drive(&mut future).await?)
-    }
-
-    /// If the service says it is ready, takes it at its word.
-    fn call_if_ready(&self, service: &mut SpawnedService<S, Req>) -> Checked {
-        match service.poll_ready() {
-            Poll::Ready(Ok(())) => {
-                // Refusing is right here, so the answer does not matter.
-                let _ = service.call(self.request()).poll();
-                Ok(())
-            }
-            Poll::Ready(Err(error)) => Err(format!("readiness failed: {error:?}")),
-            Poll::Pending => Ok(()),
-        }
-    }
-
-    /// The error is the inner one if its `Debug` text holds that one's.
-    fn is_inner_error(&self, error: &S::Error) -> Checked {
-        let expected = format!("{:?}", (self.contract.error)());
-        let got = format!("{error:?}");
-        ensure!(
-            got.contains(&expected),
-            "the inner service failed with {expected}, and out came {got}"
-        );
-        Ok(())
-    }
-
-    // ===== the rules =====
 
     async fn calls_the_readied(&mut self) -> Checked {
         let mut rig = self.rig();
@@ -499,82 +352,4 @@ where
         }
         Ok(())
     }
-}
-
-fn succeeded<Res, E: fmt::Debug>(answer: Result<Res, E>) -> Checked {
-    match answer {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            Err(format!("it failed, although the inner service answered well: {error:?}"))
-        }
-    }
-}
-
-fn nobody_keeps(holders: usize) -> Checked {
-    ensure!(holders == 0, "{holders} wakers of a dropped waiter were still kept");
-    Ok(())
-}
-
-/// Polls a future that has to wait, in one task and then in another.
-fn stays_asleep<F: Future>(future: &mut Spawned<F>) -> Checked {
-    for _ in 0..2 {
-        future.hand_over();
-        ensure!(future.poll().is_pending(), "it answered before the inner service did");
-        ensure!(!future.is_woken(), "it was woken although nothing had changed");
-    }
-    Ok(())
-}
-
-/// Both rules of refusing. Neither waits for anything.
-pub(super) fn refuses<S, Req, Res, E>(
-    contract: &Contract<Req, Res, E>,
-    make: &mut impl FnMut(Inner<Res, E>) -> S,
-    rule: Rule,
-    slots: usize,
-) -> Checked
-where
-    S: Service<Req>,
-    Res: 'static,
-    E: 'static,
-{
-    let mut rig = Rig::new(contract.inner(slots), make);
-    if rule == Rule::RefusesInCall {
-        // It must not be the inner service that decides how soon a refusal comes.
-        rig.inner.set_unready();
-        for poll in 1..=3 {
-            match rig.service.poll_ready() {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Err("it refused in `poll_ready`".into()),
-                Poll::Pending => return Err(format!("poll {poll} of readiness was Pending")),
-            }
-        }
-        return match rig.service.call((contract.request)()).poll() {
-            Poll::Ready(Err(_)) => Ok(()),
-            Poll::Ready(Ok(_)) => Err("it did not refuse".into()),
-            Poll::Pending => Err("the first poll of the refusal was Pending".into()),
-        };
-    }
-
-    let sibling_goes_on = |rig: &mut Rig<S, Req, Res, E>| {
-        let goes_on = matches!(rig.sibling.poll_ready(), Poll::Ready(Ok(())));
-        // Gives back what it reserved.
-        rig.sibling = SpawnedService::new(rig.sibling.get_ref().clone());
-        goes_on
-    };
-    let _ = rig.service.poll_ready();
-    rig.nothing_held("ready to refuse")?;
-    ensure!(rig.inner.readiness_polls() == 0, "it polled the inner readiness before it refused");
-    ensure!(sibling_goes_on(&mut rig), "ready to refuse, it kept a sibling from getting ready");
-    let before = rig.inner.readiness_polls();
-    drop(rig.service.call((contract.request)()));
-    let _ = rig.service.poll_ready();
-    let _ = rig.service.call((contract.request)()).poll();
-    rig.nothing_held("after the refusal")?;
-    ensure!(rig.inner.calls() == 0, "it called the inner service");
-    ensure!(
-        rig.inner.readiness_polls() == before,
-        "it polled the inner readiness after it had refused"
-    );
-    ensure!(sibling_goes_on(&mut rig), "after the refusal a sibling could not get ready");
-    Ok(())
 }

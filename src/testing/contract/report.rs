@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Rule;
+use super::rule::Rule;
 
 /// What became of one rule.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Fixture, PayloadOf};
+use super::fixture::{Fixture, PayloadOf};
 use crate::idempotency::{
     Answer, Claim, Completed, Fingerprint, Hold, OnUnknown, Owner, Previous, Resolution, ScopeId,
     StorageKey, Store, StoreError, UnknownOperation, Written,

@@ -1,6 +1,6 @@
 //! That what a store is given comes back as it was, whatever bytes it is of.
 
-use super::{Fixture, bench::*};
+use super::{bench::*, fixture::Fixture};
 use crate::idempotency::{
     Answer, Claim, Fingerprint, Hold, OnUnknown, Owner, Resolution, StorageKey,
 };

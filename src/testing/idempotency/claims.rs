@@ -1,6 +1,6 @@
 //! Who is granted a claim, and what all others are told.
 
-use super::{Fixture, bench::*};
+use super::{bench::*, fixture::Fixture};
 use crate::idempotency::{Answer, Claim, ClaimMode, Hold, OnUnknown};
 
 pub(super) async fn an_absent_record_is_claimed<F: Fixture>(bench: &Bench<'_, F>) -> Checked {

@@ -7,7 +7,10 @@ use std::sync::{
 
 use tokio::task::JoinHandle;
 
-use super::{Fixture, PayloadOf, bench::*};
+use super::{
+    bench::*,
+    fixture::{Fixture, PayloadOf},
+};
 use crate::idempotency::{Answer, Claim, Completed, Hold, OnUnknown, Store, StoreError, Written};
 
 /// What a task came to, or the failure that it is.

@@ -1,6 +1,6 @@
 //! What an operator sees of unknown operations and says about them, and what a sweep may touch.
 
-use super::{Fixture, bench::*};
+use super::{bench::*, fixture::Fixture};
 use crate::idempotency::{Answer, Claim, ClaimMode, Completed, Resolution, StorageKey};
 
 pub(super) async fn an_operation_resolved_as_done_is_replayed<F: Fixture>(

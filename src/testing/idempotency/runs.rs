@@ -1,6 +1,6 @@
 //! What a run may do with its hold, and what time does to it.
 
-use super::{Fixture, bench::*};
+use super::{bench::*, fixture::Fixture};
 use crate::idempotency::{Answer, Claim, ClaimMode, Owner, Written};
 
 pub(super) async fn a_started_run_is_unknown_when_its_lease_ends<F: Fixture>(

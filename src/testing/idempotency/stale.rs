@@ -1,6 +1,6 @@
 //! That a hold which is not, or no longer, of the record changes nothing, in any state.
 
-use super::{Fixture, bench::*};
+use super::{bench::*, fixture::Fixture};
 use crate::idempotency::{Claim, ClaimMode, Hold, Owner, Resolution, StorageKey};
 
 /// A step of a hold that a test leaves out, since there it is the repetition of what was done.

@@ -1,0 +1,163 @@
+//! The run of all checks on one service.
+
+use std::{
+    fmt,
+    future::{Ready, poll_fn, ready},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    task::Poll,
+};
+
+use tower_service::Service;
+
+use super::{
+    bench::Bench,
+    declared::{Contract, Inner},
+    refusing::refuses,
+    report::{Finding, Report, Verdict},
+    rule::Rule,
+};
+use crate::testing::{panics::panic_message, task::finish_now};
+
+impl<Req, Res, E> Contract<Req, Res, E> {
+    /// Checks every general rule, in no time at all.
+    ///
+    /// `make` builds the service under test. It also runs on a thread of its own, where there is no runtime.
+    pub fn check<S, Make>(&self, make: Make) -> Report
+    where
+        Make: FnMut(Inner<Res, E>) -> S + Send,
+        S: Service<Req> + Clone,
+        S::Error: fmt::Debug,
+        Res: Send + 'static,
+        E: fmt::Debug + Send + 'static,
+    {
+        let no_time: fn() -> Ready<()> = || ready(());
+        finish_now(self.check_with(make, no_time))
+    }
+
+    /// Checks every general rule. `pass_time` lets a little time pass whenever the service waits for some.
+    ///
+    /// Time passes up to 256 times before a check gives up, so ten milliseconds are about right. It passes between the
+    /// rules as well, which renews the budget that tokio gives a task.
+    pub async fn check_with<S, Make, Pass, Passing>(
+        &self,
+        mut make: Make,
+        pass_time: Pass,
+    ) -> Report
+    where
+        Make: FnMut(Inner<Res, E>) -> S + Send,
+        S: Service<Req> + Clone,
+        S::Error: fmt::Debug,
+        Pass: FnMut() -> Passing,
+        Passing: Future<Output = ()>,
+        Res: Send + 'static,
+        E: fmt::Debug + Send + 'static,
+    {
+        let mut bench = Bench::new(self, &mut make, pass_time);
+        let mut findings = Vec::new();
+        for rule in Rule::GENERAL {
+            for (over, slots) in INNERS {
+                bench.slots = slots;
+                let verdict = match self.not_applicable(rule) {
+                    Some(why) => Verdict::NotApplicable(why.to_owned()),
+                    None => verdict(catch_panic(bench.check(rule)).await),
+                };
+                bench.pass_time().await;
+                findings.push(Finding {
+                    rule: Some(rule),
+                    sentence: rule.sentence(),
+                    over,
+                    verdict,
+                });
+            }
+        }
+        for (sentence, check) in &self.own {
+            findings.push(Finding {
+                rule: None,
+                sentence,
+                over: "",
+                verdict: verdict(catch_panic(async { check() }).await),
+            });
+        }
+        Report { findings }
+    }
+
+    /// Checks the rules of refusing, on a service that refuses every call that `make`'s service is given.
+    ///
+    /// What makes it refuse (a permit taken elsewhere, a breaker forced open) is the closure's to arrange and to keep.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use buttress::testing::contract::Contract;
+    /// use tower::BoxError;
+    ///
+    /// # #[derive(Clone)]
+    /// # struct Closed<S>(S);
+    /// # impl<S: tower::Service<Req>, Req> tower::Service<Req> for Closed<S> {
+    /// #     type Response = S::Response;
+    /// #     type Error = BoxError;
+    /// #     type Future = std::future::Ready<Result<S::Response, BoxError>>;
+    /// #     fn poll_ready(
+    /// #         &mut self,
+    /// #         _: &mut std::task::Context<'_>,
+    /// #     ) -> std::task::Poll<Result<(), BoxError>> {
+    /// #         std::task::Poll::Ready(Ok(()))
+    /// #     }
+    /// #     fn call(&mut self, _: Req) -> Self::Future {
+    /// #         std::future::ready(Err("closed".into()))
+    /// #     }
+    /// # }
+    /// Contract::new(|| "request", || "response", || BoxError::from("error"))
+    ///     .check_refusing(|inner| Closed(inner))
+    ///     .assert();
+    /// ```
+    pub fn check_refusing<S, Make>(&self, mut make: Make) -> Report
+    where
+        Make: FnMut(Inner<Res, E>) -> S,
+        S: Service<Req>,
+        Res: 'static,
+        E: 'static,
+    {
+        let mut findings = Vec::new();
+        for rule in Rule::REFUSING {
+            for (over, slots) in INNERS {
+                let verdict = match self.not_applicable(rule) {
+                    Some(why) => Verdict::NotApplicable(why.to_owned()),
+                    None => {
+                        let check = async { refuses(self, &mut make, rule, slots) };
+                        verdict(finish_now(catch_panic(check)))
+                    }
+                };
+                findings.push(Finding {
+                    rule: Some(rule),
+                    sentence: rule.sentence(),
+                    over,
+                    verdict,
+                });
+            }
+        }
+        Report { findings }
+    }
+}
+
+/// The inner services, by their number of slots.
+const INNERS: [(&str, usize); 2] = [("mock", usize::MAX), ("reserving", 1)];
+
+fn verdict(result: Result<(), String>) -> Verdict {
+    match result {
+        Ok(()) => Verdict::Passed,
+        Err(why) => Verdict::Failed(why),
+    }
+}
+
+/// Turns a panic into the failure of the one check that it ends.
+async fn catch_panic(check: impl Future<Output = Result<(), String>>) -> Result<(), String> {
+    let mut check = pin!(check);
+    poll_fn(|cx| {
+        catch_unwind(AssertUnwindSafe(|| check.as_mut().poll(cx))).unwrap_or_else(|payload| {
+            Poll::Ready(Err(format!("it panicked: {}", panic_message(&*payload))))
+        })
+    })
+    .await
+}
