@@ -311,7 +311,8 @@ where
         }
         ensure!(
             first.is_pending(),
-            "it said Ready over an inner service that is not: declare always_ready() if that is meant"
+            "it said Ready over an inner service that is not: \
+             declare always_ready() if that is meant"
         );
         ensure!(!rig.service.is_woken(), "it was woken although nothing had changed");
         rig.service.hand_over();

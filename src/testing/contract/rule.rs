@@ -73,14 +73,16 @@ impl Rule {
             }
             Self::ClonesStartUnready => "a clone of a ready service is not ready",
             Self::FreesOnDrop => {
-                "what is reserved is freed by dropping the readied service, the future unpolled, or the \
-                 future pending"
+                "what is reserved is freed by dropping the readied service, the future unpolled, \
+                 or the future pending"
             }
             Self::RefusesInCall => {
-                "a refusal is an error of the call and comes at once; until it is spent the service says Ready"
+                "a refusal is an error of the call and comes at once; \
+                 until it is spent the service says Ready"
             }
             Self::RefusesBeforeInner => {
-                "a refusal neither polls, calls nor reserves the inner service, so siblings can go on"
+                "a refusal neither polls, calls nor reserves the inner service, \
+                 so siblings can go on"
             }
             Self::WaitsEmptyHanded => {
                 "a service that is always ready reserves nothing before its future is polled"
@@ -99,7 +101,8 @@ impl Rule {
                 "who waits is woken when it can go on, not before, in the task that polled last"
             }
             Self::SurvivesPanics => {
-                "a panic of the inner service comes out, and leaves nothing reserved and siblings working"
+                "a panic of the inner service comes out, \
+                 and leaves nothing reserved and siblings working"
             }
         }
     }
