@@ -2,42 +2,45 @@
 //!
 //! The allocator counts by thread, so the tests of this file do not disturb each other.
 
+#[macro_use]
+mod layers;
+
 use std::{
     convert::Infallible,
     fmt::Debug,
     future::{Ready, ready},
-    num::NonZeroU32,
+    marker::PhantomData,
     pin::pin,
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use allocation_counter::measure;
-use buttress::{
-    CarryRejection, Deadline, Error, Stack,
-    bulkhead::BulkheadLayer,
-    circuit_breaker::CircuitBreakerLayer,
-    retry::{ReplayClones, RetryLayer},
-    timeout::TimeoutLayer,
-};
+use buttress::{CarryRejection, Deadline, Error, timeout::TimeoutLayer};
 use tower::{Layer, Service};
+
+use self::layers::{Effect, Request, Row, Text};
 
 type Failure = Error<Infallible>;
 
 #[derive(Clone)]
-struct AtOnce;
+struct AtOnce<E>(PhantomData<fn() -> E>);
 
-impl Service<u64> for AtOnce {
+fn at_once<E>() -> AtOnce<E> {
+    AtOnce(PhantomData)
+}
+
+impl<R, E> Service<R> for AtOnce<E> {
     type Response = u64;
-    type Error = Failure;
-    type Future = Ready<Result<u64, Failure>>;
+    type Error = E;
+    type Future = Ready<Result<u64, E>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), E>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: u64) -> Self::Future {
-        ready(Ok(request + 1))
+    fn call(&mut self, _: R) -> Self::Future {
+        ready(Ok(2))
     }
 }
 
@@ -49,19 +52,21 @@ fn finish<F: Future>(future: F) -> F::Output {
     }
 }
 
-fn call<S: Service<u64>>(service: &mut S) -> Result<S::Response, S::Error>
+fn call<S, R>(service: &mut S) -> Result<S::Response, S::Error>
 where
-    S::Error: Debug,
+    S: Service<R, Error: Debug>,
+    R: Request,
 {
     let ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
     assert!(matches!(ready, Poll::Ready(Ok(()))));
-    finish(service.call(1))
+    finish(service.call(R::sample()))
 }
 
 /// Allocations of a hundred calls, after a few that may warm something up.
-fn allocations<S>(mut service: S, expected: Option<&str>) -> u64
+fn allocations<S, R>(mut service: S, expected: Option<&str>) -> u64
 where
-    S: Service<u64, Response = u64, Error = Failure>,
+    S: Service<R, Response = u64, Error: CarryRejection + Debug>,
+    R: Request,
 {
     let mut once = move || match (call(&mut service), expected) {
         (Ok(2), None) => {}
@@ -84,63 +89,76 @@ fn the_count_counts() {
     assert_eq!(measure(|| drop(std::hint::black_box(Box::new(7)))).count_total, 1);
 }
 
-#[test]
-fn a_call_that_goes_through_allocates_nothing() {
-    let second = Duration::from_secs(1);
-    let queue = || BulkheadLayer::builder().queue(8, second).build().unwrap();
-    let backpressure = BulkheadLayer::builder().backpressure().build().unwrap();
-    let counted = CircuitBreakerLayer::builder().count_window(100).build().unwrap();
-    let slow = CircuitBreakerLayer::builder().slow_calls(second, 0.5).build().unwrap();
-    let keyed = CircuitBreakerLayer::builder().keyed(|request: &u64| *request).build().unwrap();
-    let named = TimeoutLayer::new(second).name(String::from("made at run time"));
-
-    assert_eq!(allocations(TimeoutLayer::new(second).layer(AtOnce), None), 0);
-    assert_eq!(allocations(named.layer(AtOnce), None), 0);
-    assert_eq!(allocations(TimeoutLayer::new(second).including_readiness().layer(AtOnce), None), 0);
-    assert_eq!(allocations(RetryLayer::new(ReplayClones).layer(AtOnce), None), 0);
-    assert_eq!(allocations(BulkheadLayer::default().layer(AtOnce), None), 0);
-    assert_eq!(allocations(queue().layer(AtOnce), None), 0);
-    assert_eq!(allocations(backpressure.layer(AtOnce), None), 0);
-    assert_eq!(allocations(CircuitBreakerLayer::new().layer(AtOnce), None), 0);
-    assert_eq!(allocations(counted.layer(AtOnce), None), 0);
-    assert_eq!(allocations(slow.layer(AtOnce), None), 0);
-    assert_eq!(allocations(keyed.layer(AtOnce), None), 0);
-    assert_eq!(allocations(Stack::standard(ReplayClones).layer(AtOnce), None), 0);
-    assert_eq!(allocations(Stack::standard(ReplayClones).bulkhead(queue()).layer(AtOnce), None), 0);
+/// A row says why its calls allocate, if they do.
+fn assert_as_the_row_says<L>(name: Text, row: &Row<L>, allocations: u64) {
+    match row.allocates {
+        None => assert_eq!(allocations, 0, "{name}"),
+        Some(why) => assert!(allocations > 0, "{name} does not allocate, though {why}"),
+    }
 }
 
-#[test]
-fn a_call_of_a_clone_allocates_nothing() {
-    let service = Stack::standard(ReplayClones).layer(AtOnce);
-    let _ = call(&mut service.clone());
+test_every!(layers, a_call_that_goes_through_allocates_nothing);
+
+async fn a_call_that_goes_through_allocates_nothing<L>(name: Text, make: impl Fn() -> Row<L>)
+where
+    L: Layer<AtOnce<Failure>, Service: Service<u64, Response = u64, Error = Failure>>,
+{
+    let row = make();
+    assert_as_the_row_says(name, &row, allocations::<_, u64>(row.layer.layer(at_once()), None));
+}
+
+test_every!(layers, a_call_of_a_clone_allocates_nothing);
+
+async fn a_call_of_a_clone_allocates_nothing<L>(name: Text, make: impl Fn() -> Row<L>)
+where
+    L: Layer<AtOnce<Failure>, Service: Service<u64, Response = u64, Error = Failure> + Clone>,
+{
+    let row = make();
+    let service = row.layer.layer(at_once());
+    let _ = call::<_, u64>(&mut service.clone());
     let info = measure(|| {
         for _ in 0..100 {
-            assert_eq!(call(&mut service.clone()), Ok(2));
+            assert_eq!(call::<_, u64>(&mut service.clone()), Ok(2));
         }
     });
-    assert_eq!(info.count_total, 0);
+    assert_as_the_row_says(name, &row, info.count_total);
+}
+
+test_every!(layers, a_call_that_is_rejected_allocates_nothing);
+
+async fn a_call_that_is_rejected_allocates_nothing<L>(name: Text, make: impl Fn() -> Row<L>)
+where
+    L: Layer<AtOnce<Failure>, Service: Service<u64, Response = u64, Error = Failure>>,
+{
+    let row = make();
+    for obstacle in &row.obstacles {
+        if let Effect::Rejects(kind) = obstacle.effect {
+            let _held = (obstacle.hold)();
+            let count = allocations::<_, u64>(row.layer.layer(at_once()), Some(kind));
+            assert_as_the_row_says(name, &row, count);
+        }
+    }
+}
+
+test_every!(ways_into_a_stack, a_call_by_way_of_a_stack_allocates_nothing);
+
+async fn a_call_by_way_of_a_stack_allocates_nothing<L>(name: Text, make: impl Fn() -> Row<L>)
+where
+    L: Layer<AtOnce<Infallible>, Service: Service<Text, Response = u64, Error: CarryRejection>>,
+    <L::Service as Service<Text>>::Error: Debug,
+{
+    let row = make();
+    assert_as_the_row_says(name, &row, allocations::<_, Text>(row.layer.layer(at_once()), None));
 }
 
 #[test]
-fn a_call_that_is_refused_allocates_nothing() {
-    let bulkhead = BulkheadLayer::new(NonZeroU32::MIN);
-    let mut holder = bulkhead.layer(AtOnce);
-    assert!(holder.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
-    assert_eq!(allocations(bulkhead.layer(AtOnce), Some("bulkhead_full")), 0);
-    let stack = Stack::standard(ReplayClones).bulkhead(bulkhead);
-    assert_eq!(allocations(stack.layer(AtOnce), Some("bulkhead_full")), 0);
-
-    let breaker = CircuitBreakerLayer::builder().name(String::from("at run time")).build().unwrap();
-    breaker.handle().force_open();
-    assert_eq!(allocations(breaker.layer(AtOnce), Some("circuit_open")), 0);
-    let stack = Stack::standard(ReplayClones).circuit_breaker(breaker);
-    assert_eq!(allocations(stack.layer(AtOnce), Some("circuit_open")), 0);
-
+fn a_call_that_is_too_late_allocates_nothing() {
     let late = Deadline::scope(Deadline::after(Duration::ZERO), async {
         let timeout = TimeoutLayer::new(Duration::from_secs(1));
-        assert_eq!(allocations(timeout.layer(AtOnce), Some("deadline_exceeded")), 0);
+        let late = Some("deadline_exceeded");
+        assert_eq!(allocations::<_, u64>(timeout.layer(at_once::<Failure>()), late), 0);
         let total = timeout.including_readiness();
-        assert_eq!(allocations(total.layer(AtOnce), Some("deadline_exceeded")), 0);
+        assert_eq!(allocations::<_, u64>(total.layer(at_once::<Failure>()), late), 0);
     });
     finish(late).unwrap();
 }

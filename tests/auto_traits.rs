@@ -1,11 +1,13 @@
 //! What every public type can do across threads, checked by the compiler.
 
+#[macro_use]
+mod layers;
+
 use std::{
     cell::Cell,
-    fmt::Debug,
+    fmt::{self, Debug},
     future::{Ready, ready},
     task::{Context, Poll},
-    time::Duration,
 };
 
 use buttress::{
@@ -29,9 +31,7 @@ use buttress::{
 };
 use tower::{Layer, Service};
 
-type Failure = Error<&'static str>;
-
-const SECOND: Duration = Duration::from_secs(1);
+use self::layers::{Failure, Row, Text};
 
 const fn shared<T: Send + Sync + Clone + Debug + 'static>() {}
 const fn shared_error<T: std::error::Error + Send + Sync + 'static>() {}
@@ -118,55 +118,42 @@ impl Service<Cell<u32>> for NotSync {
 }
 
 /// `Send + Sync + Clone` around a service that is, whose own futures are `Send` and not `Sync`.
-fn around_shared<L>(layer: L)
+fn around_shared<L>(row: Row<L>)
 where
     L: Layer<Flaky<Cell<()>, Failure>> + Send + Sync + Clone + Debug + 'static,
     L::Service: Service<u32, Future: Send + Debug, Error = Failure> + Send + Sync + Clone + Debug,
 {
-    let _ = layer.layer(Flaky::new([], || Ok(Cell::new(()))));
+    let _ = row.layer.layer(Flaky::new([], || Ok(Cell::new(()))));
+}
+
+/// The same, where the error of the service becomes another.
+fn into_a_stack<L>(row: Row<L>)
+where
+    L: Layer<Flaky<Cell<()>, fmt::Error>> + Send + Sync + Clone + Debug + 'static,
+    L::Service: Service<Text, Future: Send + Debug, Error: CarryRejection>,
+    L::Service: Send + Sync + Clone + Debug,
+{
+    let _ = row.layer.layer(Flaky::new([], || Ok(Cell::new(()))));
 }
 
 /// `Send` around a service that is, whatever its request.
-fn around_not_sync<L>(layer: L)
+fn around_not_sync<L>(row: Row<L>)
 where
     L: Layer<NotSync>,
     L::Service: Service<Cell<u32>, Future: Send, Error = Failure> + Send + Clone + Debug,
 {
-    let _ = layer.layer(NotSync(Cell::new(0)));
-}
-
-macro_rules! every_layer {
-    ($check:ident) => {
-        let queue = || BulkheadLayer::builder().queue(8, SECOND).build().unwrap();
-        let pend = CircuitBreakerLayer::builder().pend().build().unwrap();
-        $check(TimeoutLayer::new(SECOND));
-        $check(TimeoutLayer::new(SECOND).including_readiness());
-        $check(RetryLayer::new(ReplayClones));
-        $check(BulkheadLayer::default());
-        $check(BulkheadLayer::builder().backpressure().build().unwrap());
-        $check(queue());
-        $check(CircuitBreakerLayer::new());
-        $check(pend);
-        $check(CallSpanLayer::new());
-        $check(Stack::new());
-        $check(Stack::standard(ReplayClones));
-        $check(Stack::standard(ReplayClones).bulkhead(queue()));
-    };
+    let _ = row.layer.layer(NotSync(Cell::new(0)));
 }
 
 #[test]
 fn every_service_is_shared_where_the_inner_one_is() {
-    every_layer!(around_shared);
-    let keyed = CircuitBreakerLayer::builder().keyed(|host: &u32| *host).build().unwrap();
-    around_shared(keyed);
-    around_shared(TimeoutLayer::per_request(|millis: &u32| {
-        Duration::from_millis((*millis).into())
-    }));
+    for_every!(layers, |_name, make| around_shared(make()));
+    for_every!(ways_into_a_stack, |_name, make| into_a_stack(make()));
 }
 
 #[test]
 fn every_service_is_send_where_the_inner_one_is_only_that() {
-    every_layer!(around_not_sync);
+    for_every!(layers, |_name, make| around_not_sync(make()));
 }
 
 #[test]
@@ -216,6 +203,20 @@ mod http {
         shared::<RecordHttpBuilder>();
         shared::<UntilEnd<BulkheadLayer>>();
         shared_error::<ReplayBodyError>();
+    }
+
+    #[test]
+    fn every_service_that_speaks_http_is_shared_where_the_inner_one_is() {
+        type Failure = Error<fmt::Error>;
+        fn around_shared<L>(row: Row<L>)
+        where
+            L: Layer<Flaky<Response<String>, Failure>> + Send + Sync + Clone + Debug + 'static,
+            L::Service: Service<Request<String>, Future: Send + Debug, Error = Failure>,
+            L::Service: Send + Sync + Clone + Debug,
+        {
+            let _ = row.layer.layer(Flaky::new([], || Ok(Response::default())));
+        }
+        for_every!(http_layers, |_name, make| around_shared(make()));
     }
 
     #[test]

@@ -1,20 +1,19 @@
 //! The contract kit, run on what speaks HTTP.
 #![cfg(feature = "http")]
 
-use std::{fmt, time::Duration};
+#[macro_use]
+mod layers;
+
+use std::fmt;
 
 use buttress::{
-    CarryRejection, Error, Stack,
-    bulkhead::BulkheadLayer,
-    circuit_breaker::CircuitBreakerLayer,
-    http::{
-        ClientLayer, IdempotencyKeyLayer, ReplayBody, ReplayBodyLayer, ReplaySafe, UntilEnd,
-        grpc::FirstFrameLayer,
-    },
+    CarryRejection, Error,
     testing::contract::{Contract, Finding, Inner, Report, Verdict},
 };
 use http::{Request, Response};
 use tower::{Layer, Service};
+
+use self::layers::*;
 
 type Failure = Error<fmt::Error>;
 type Subject<E> = Inner<Response<String>, E>;
@@ -35,69 +34,55 @@ fn failing() -> Failure {
     Error::Service(fmt::Error)
 }
 
-async fn check<E, B, S>(
+async fn keeps_every_rule<E, B, L>(
     name: &str,
-    contract: Contract<Request<B>, Response<String>, E>,
-    make: impl FnMut(Subject<E>) -> S + Send,
+    error: fn() -> E,
+    body: fn() -> B,
+    make: impl Fn() -> Row<L> + Send + Sync,
 ) where
     E: fmt::Debug + Send + 'static,
     B: Send + 'static,
-    S: Service<Request<B>, Error: fmt::Debug> + Clone,
+    L: Layer<Subject<E>, Service: Service<Request<B>, Error: fmt::Debug> + Clone>,
 {
-    let report: Report =
-        contract.check_with(make, || tokio::time::advance(Duration::from_millis(10))).await;
-    let broken: Vec<String> = report.failures().map(ToString::to_string).collect();
-    assert!(broken.is_empty(), "{name}:\n{}", broken.join("\n"));
+    let report = keeps_rules(name, contract(error, body), make).await;
+    assert_keeps(name, &report);
     let passed = |finding: &&Finding| *finding.verdict() == Verdict::Passed;
     let checks = report.findings().filter(passed).count();
     assert!(checks >= 24, "{name}: only {checks} checks");
 }
 
-fn standard() -> buttress::stack::StandardStack<ReplaySafe> {
-    let bulkhead = BulkheadLayer::builder().max_concurrent(1).build().unwrap();
-    Stack::standard(ReplaySafe::new()).bulkhead(bulkhead)
+fn rejects_by_the_rules<L>(name: &str, row: &Row<L>)
+where
+    L: Layer<Subject<Failure>, Service: Service<Request<String>, Error = Failure>>,
+{
+    for (obstacle, report) in rejects_by_rules(&contract(failing, String::new), row) {
+        assert_keeps(&format!("{name}, {obstacle}"), &report);
+    }
+}
+
+fn assert_keeps(name: &str, report: &Report) {
+    let broken: Vec<String> = report.failures().map(ToString::to_string).collect();
+    assert!(broken.is_empty(), "{name}:\n{}", broken.join("\n"));
 }
 
 #[tokio::test(flavor = "current_thread", start_paused = true)]
 async fn every_layer_that_speaks_http_keeps_every_rule() {
-    let text = || contract(failing, String::new);
-    check("Client", text(), |inner| ClientLayer::new().layer(inner)).await;
-    let first_frame = FirstFrameLayer::new(|_: &str| true);
-    check("FirstFrame", text(), |inner| first_frame.layer(inner)).await;
-    check("ReplayBodies", text(), |inner| {
-        ReplayBodyLayer::new().layer(tower::util::MapRequest::new(
-            inner,
-            (|_: Request<ReplayBody<String>>| Request::new(String::new()))
-                as fn(Request<ReplayBody<String>>) -> Request<String>,
-        ))
-    })
-    .await;
-    let keys = IdempotencyKeyLayer::new().for_requests(|_| true);
-    check("IdempotencyKey", text(), |inner| keys.layer(inner)).await;
-    check("Bulkhead until the end", text(), |inner| {
-        let bulkhead = BulkheadLayer::builder().max_concurrent(1).build().unwrap();
-        UntilEnd::new(bulkhead).layer(ClientLayer::new().layer(inner))
-    })
-    .await;
-    check("CircuitBreaker until the end", text(), |inner| {
-        UntilEnd::new(CircuitBreakerLayer::new()).layer(ClientLayer::new().layer(inner))
-    })
-    .await;
-    check("Stack", text(), |inner| Stack::new().http().layer(inner)).await;
-    check("Stack standard", text().always_ready(), |inner| standard().http().layer(inner)).await;
-    check("Stack standard service", contract(|| fmt::Error, String::new).always_ready(), |inner| {
-        standard().http().service::<_, Request<String>>(inner)
-    })
-    .await;
+    for_every!(http_layers, |name, make| {
+        keeps_every_rule(name, failing, String::new, make).await;
+    });
+    let make = || {
+        Row::new(layer_fn(|inner| {
+            let bulkhead = one_at_once().build().unwrap();
+            let stack = Stack::standard(ReplaySafe::new()).bulkhead(bulkhead).http();
+            stack.service::<_, Request<String>>(inner)
+        }))
+        .always_ready()
+    };
+    keeps_every_rule("stack_standard_http_service", || fmt::Error, String::new, make).await;
 }
 
 #[test]
-fn a_refusal_passes_through_a_stack_that_speaks_http() {
-    let breaker = CircuitBreakerLayer::new();
-    breaker.handle().force_open();
-    let stack = standard().circuit_breaker(breaker).http();
-    let report = contract(failing, String::new).check_refusing(|inner| stack.layer(inner));
-    let broken: Vec<String> = report.failures().map(ToString::to_string).collect();
-    assert!(broken.is_empty(), "{}", broken.join("\n"));
+fn a_rejection_passes_through_what_speaks_http() {
+    for_every!(http_layers, |name, make| rejects_by_the_rules(name, &make()));
     assert!(failing().rejection().is_none());
 }

@@ -2,28 +2,26 @@
 //! which panics when it is called un-ready, its `Buffer`, whose readiness is a reservation, and a
 //! service whose clones are never ready.
 
+#[macro_use]
+mod layers;
+
 use std::{
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use buttress::{
-    BoxError, Stack,
-    bulkhead::BulkheadLayer,
-    circuit_breaker::CircuitBreakerLayer,
-    retry::{ReplayClones, RetryLayer},
-    telemetry::CallSpanLayer,
-    testing::{Flaky, FlakyHandle, Reserving},
-    timeout::TimeoutLayer,
+    BoxError,
+    testing::{Flaky, FlakyFuture, FlakyHandle, Reserving},
 };
 use tower::{Layer, Service, ServiceExt, buffer::Buffer, limit::ConcurrencyLimit};
 
-type Inner = Flaky<&'static str, BoxError>;
+use self::layers::{Row, Text};
 
-const LIMIT: Duration = Duration::from_secs(5);
+type Inner = Flaky<Text, BoxError>;
 
 /// Fails every third call, so that what retries does.
-fn flaky() -> (Inner, FlakyHandle<&'static str, BoxError>) {
+fn flaky() -> (Inner, FlakyHandle<Text, BoxError>) {
     let calls = AtomicU32::new(0);
     let flaky = Flaky::new([], move || match calls.fetch_add(1, Ordering::Relaxed) % 3 {
         2 => Err("broken".into()),
@@ -34,10 +32,13 @@ fn flaky() -> (Inner, FlakyHandle<&'static str, BoxError>) {
 }
 
 /// Calls one instance again and again, clones of a ready one, and many at once.
-async fn drive<S>(mut service: S)
-where
-    S: Service<u64, Response = &'static str, Error = BoxError> + Clone,
-{
+async fn drive<S: Driven>(service: S) {
+    // A slot that leaks would be waited for without end.
+    let driven = tokio::time::timeout(Duration::from_secs(60), driven(service));
+    driven.await.expect("a call never ended");
+}
+
+async fn driven<S: Driven>(mut service: S) {
     for _ in 0..10 {
         let _ = service.ready().await.unwrap().call(1).await;
     }
@@ -55,45 +56,36 @@ where
     drop(service);
 }
 
-macro_rules! over_every_inner {
-    ($($name:ident: $layer:expr;)*) => {$(
-        #[tokio::test(start_paused = true)]
-        async fn $name() {
-            let (inner, handle) = flaky();
-            drive($layer.layer(inner)).await;
-            assert_eq!(handle.violations(), []);
+/// What [`drive`] takes.
+trait Driven: Service<u64, Response = Text, Error = BoxError> + Clone {}
 
-            let (inner, handle) = flaky();
-            drive($layer.layer(ConcurrencyLimit::new(inner, 2))).await;
-            assert_eq!(handle.violations(), []);
+impl<S: Service<u64, Response = Text, Error = BoxError> + Clone> Driven for S {}
 
-            let (inner, handle) = flaky();
-            let reserving = Reserving::new(inner, 2);
-            let slots = reserving.handle();
-            drive($layer.layer(reserving)).await;
-            assert_eq!((slots.taken(), slots.waiting(), slots.unready_calls()), (0, 0, 0));
-            assert_eq!(handle.violations(), []);
+test_every!(layers, an_inner_service_is_used_as_it_must_be);
 
-            let (inner, handle) = flaky();
-            drive($layer.layer(Buffer::new(inner, 4))).await;
-            assert_eq!(handle.violations(), []);
-        }
-    )*};
-}
+async fn an_inner_service_is_used_as_it_must_be<L>(_: Text, make: impl Fn() -> Row<L>)
+where
+    L: Layer<Inner, Service: Driven>
+        + Layer<ConcurrencyLimit<Inner>, Service: Driven>
+        + Layer<Reserving<Inner>, Service: Driven>
+        + Layer<Buffer<u64, FlakyFuture<Text, BoxError>>, Service: Driven>,
+{
+    let (inner, handle) = flaky();
+    drive(make().layer.layer(inner)).await;
+    assert_eq!(handle.violations(), []);
 
-over_every_inner! {
-    timeout: TimeoutLayer::new(LIMIT);
-    total_timeout: TimeoutLayer::new(LIMIT).including_readiness();
-    retry: RetryLayer::builder(ReplayClones).without_budget().build().unwrap();
-    bulkhead: BulkheadLayer::default();
-    small_bulkhead: BulkheadLayer::builder().max_concurrent(1).build().unwrap();
-    waiting_bulkhead: BulkheadLayer::builder().max_concurrent(1).backpressure().build().unwrap();
-    queued_bulkhead: BulkheadLayer::builder().max_concurrent(1).queue(50, LIMIT).build().unwrap();
-    circuit_breaker: CircuitBreakerLayer::new();
-    pending_circuit_breaker: CircuitBreakerLayer::builder().pend().build().unwrap();
-    keyed_circuit_breaker: CircuitBreakerLayer::builder().keyed(|key: &u64| *key).build().unwrap();
-    call_span: CallSpanLayer::new();
-    whole_stack: Stack::standard(ReplayClones);
-    whole_stack_with_a_queue: Stack::standard(ReplayClones)
-        .bulkhead(BulkheadLayer::builder().max_concurrent(2).queue(50, LIMIT).build().unwrap());
+    let (inner, handle) = flaky();
+    drive(make().layer.layer(ConcurrencyLimit::new(inner, 2))).await;
+    assert_eq!(handle.violations(), []);
+
+    let (inner, handle) = flaky();
+    let reserving = Reserving::new(inner, 2);
+    let slots = reserving.handle();
+    drive(make().layer.layer(reserving)).await;
+    assert_eq!((slots.taken(), slots.waiting(), slots.unready_calls()), (0, 0, 0));
+    assert_eq!(handle.violations(), []);
+
+    let (inner, handle) = flaky();
+    drive(make().layer.layer(Buffer::new(inner, 4))).await;
+    assert_eq!(handle.violations(), []);
 }

@@ -1,5 +1,8 @@
 //! Spans and events, as a subscriber sees them.
 
+#[macro_use]
+mod layers;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -11,7 +14,7 @@ use std::{
 };
 
 use buttress::{
-    Error, Stack,
+    CarryRejection, Stack,
     backoff::{Backoff, Jitter},
     bulkhead::BulkheadLayer,
     circuit_breaker::CircuitBreakerLayer,
@@ -21,7 +24,7 @@ use buttress::{
     timeout::TimeoutLayer,
 };
 use tokio::time::advance;
-use tower::{Layer, ServiceExt};
+use tower::{Layer, Service, ServiceExt};
 use tracing::{
     Event, Level, Metadata, Subscriber,
     field::{Field, Visit},
@@ -34,10 +37,10 @@ use tracing_subscriber::{
     registry::{LookupSpan, Registry},
 };
 
-type Failure = Error<&'static str>;
+use self::layers::{Effect, Failure, Row, Text};
 
 const PAUSE: Duration = Duration::from_millis(100);
-const BROKEN: Failure = Error::Service("broken");
+const BROKEN: Failure = Failure::Service("broken");
 
 /// A span or an event: what it is called, its level, the span it is in, and its fields.
 #[derive(Clone, Debug)]
@@ -350,6 +353,71 @@ async fn nothing_is_built_when_nobody_listens() {
     let service = stack.layer(flaky([Step::Answer(Err(BROKEN)), Step::Hang]));
     assert_eq!(service.oneshot(()).await, Ok("answer"));
     assert_eq!(deaf.0.load(Ordering::Relaxed), 0);
+}
+
+test_every!(layers, no_layer_builds_anything_when_nobody_listens);
+
+async fn no_layer_builds_anything_when_nobody_listens<L>(name: Text, make: impl Fn() -> Row<L>)
+where
+    L: Layer<Flaky<Text, Failure>, Service: Service<(), Response = Text, Error = Failure> + Clone>,
+{
+    let row = make();
+    let deaf = Deaf::default();
+    let _guard = set_default(deaf.clone());
+    let mut steps = vec![Step::Answer(Err(BROKEN))];
+    if row.ends_a_hang_after.is_some() {
+        steps.push(Step::Hang);
+    }
+    let calls = steps.len() + 1;
+    let service = row.layer.layer(flaky(steps));
+    for _ in 0..calls {
+        let call = tokio::time::timeout(Duration::from_secs(60), service.clone().oneshot(()));
+        let _ = call.await.expect("a call never ended");
+    }
+    for obstacle in &row.obstacles {
+        if let Effect::Rejects(_) = obstacle.effect {
+            let _held = (obstacle.hold)();
+            assert!(service.clone().oneshot(()).await.is_err());
+        }
+    }
+    assert_eq!(deaf.0.load(Ordering::Relaxed), 0, "{name}");
+}
+
+test_every!(layers, a_call_that_goes_through_tells_of_nothing);
+
+async fn a_call_that_goes_through_tells_of_nothing<L>(_: Text, make: impl Fn() -> Row<L>)
+where
+    L: Layer<Flaky<Text, Failure>, Service: Service<(), Response = Text, Error = Failure>>,
+{
+    let row = make();
+    let (capture, _guard) = Capture::start();
+    assert_eq!(row.layer.layer(flaky([])).oneshot(()).await, Ok("answer"));
+    assert_eq!(capture.texts(), []);
+}
+
+test_every!(layers, a_layer_warns_once_of_a_call_that_it_rejects);
+
+async fn a_layer_warns_once_of_a_call_that_it_rejects<L>(_: Text, make: impl Fn() -> Row<L>)
+where
+    L: Layer<Flaky<Text, Failure>, Service: Service<(), Response = Text, Error = Failure>>,
+{
+    let row = make();
+    for obstacle in &row.obstacles {
+        let Effect::Rejects(kind) = obstacle.effect else { continue };
+        let _held = (obstacle.hold)();
+        let (capture, _guard) = Capture::start();
+        let error = row.layer.layer(flaky([])).oneshot(()).await.unwrap_err();
+        assert_eq!(error.rejection().map(|rejection| rejection.kind()), Some(kind));
+        assert_eq!(
+            capture.texts(),
+            [(Level::WARN, "call rejected".to_owned())],
+            "{}",
+            obstacle.name
+        );
+        let events = capture.events();
+        assert_eq!(events[0].get(field::ERROR_TYPE), Some(kind));
+        assert!(events[0].get(field::LAYER).is_some());
+    }
 }
 
 #[tokio::test(start_paused = true)]

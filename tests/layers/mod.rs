@@ -1,0 +1,380 @@
+//! The layers that the suites run over: each way to configure one, named once.
+//!
+//! A suite runs over a list with `test_every!` or `for_every!`, so it cannot leave out a row. A row
+//! says what a suite must know of its layer. What a layer does not do is said there too, with the
+//! reason. Scenarios of a single layer are in the suite that plays them.
+//!
+//! To add a layer, add a row to `layers!` for each way to configure it.
+#![allow(dead_code, unused_imports, unused_macros, reason = "no suite needs all of it")]
+
+#[cfg(feature = "http")]
+#[macro_use]
+mod over_http;
+mod row;
+mod rules;
+mod user;
+
+pub(crate) use std::time::Duration;
+
+pub(crate) use buttress::{
+    Stack,
+    backoff::Backoff,
+    budget::Budget,
+    bulkhead::{BulkheadBuilder, BulkheadLayer},
+    circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerLayer},
+    idempotency::{IdempotencyLayer, store::MemoryStore},
+    retry::{ReplayClones, RetryBuilder, RetryLayer},
+    telemetry::CallSpanLayer,
+    timeout::TimeoutLayer,
+};
+pub(crate) use tower::layer::layer_fn;
+
+#[cfg(feature = "http")]
+pub(crate) use self::over_http::*;
+pub(crate) use self::{
+    row::{
+        Client, Effect, Failure, Obstacle, Retries, Row, Text, half_open, opened, taken, waiting,
+        without_a_probe,
+    },
+    rules::{keeps_rules, rejects_by_rules},
+    user::{
+        CountedReplay, FallibleClassifier, NoReplay, Request, Unguarded, UserCode, arm, disarm,
+        key, limit,
+    },
+};
+
+/// How much time passes between two polls of a suite that lets time pass.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+/// Runs out within the ticks that a suite waits for.
+pub(crate) const LIMIT: Duration = Duration::from_millis(200);
+/// So short that a call of [`LIMIT`] has time for more than one attempt.
+pub(crate) const ATTEMPT: Duration = Duration::from_millis(80);
+/// How many retries the budget of a row affords.
+pub(crate) const FLOOR: u32 = 1_000;
+/// More calls than a suite makes.
+const MANY: u32 = 1_000_000;
+
+/// Earns nothing, so that its balance tells how many retries were sent.
+pub(crate) fn budget() -> Budget {
+    Budget::new(0.0, FLOOR).unwrap()
+}
+
+pub(crate) fn retry<P>(replay: P) -> RetryBuilder<P> {
+    let backoff = Backoff::constant(Duration::from_millis(25)).build().unwrap();
+    RetryLayer::builder(replay).backoff(backoff).budget(budget())
+}
+
+/// One call at once: what leaks then shows.
+pub(crate) fn one_at_once() -> BulkheadBuilder {
+    BulkheadLayer::builder().max_concurrent(1)
+}
+
+/// Does not trip on what the suites do, and counts every call that takes a tick as slow.
+pub(crate) fn breaker() -> CircuitBreakerBuilder {
+    CircuitBreakerLayer::builder().count_window(10_000).minimum_calls(10_000).slow_calls(TICK, 1.0)
+}
+
+pub(crate) fn breaker_by_time() -> CircuitBreakerBuilder {
+    breaker().time_window(Duration::from_secs(10))
+}
+
+/// Trips on a streak that no suite reaches by chance, and has one probe.
+pub(crate) fn breaker_by_streak() -> CircuitBreakerBuilder {
+    let builder = CircuitBreakerLayer::builder().without_failure_rate().consecutive_failures(100);
+    builder.open_for(Duration::from_secs(1)).open_growth(1.0).probes(1)
+}
+
+/// Half-open, with more probes than a suite makes calls, so that it stays so.
+pub(crate) fn half_open_breaker(builder: CircuitBreakerBuilder) -> CircuitBreakerLayer {
+    half_open(builder.probes(MANY))
+}
+
+/// A row of a stack with all its layers. The bulkhead has one slot.
+macro_rules! whole_stack {
+    ($bulkhead:expr, $when_full:expr, $breaker:expr) => {{
+        let (bulkhead, breaker) = ($bulkhead, $breaker);
+        let replay = CountedReplay::default();
+        let retry = retry(replay.clone()).build().unwrap();
+        let budget = retry.budget().cloned().unwrap();
+        let stack = Stack::new()
+            .total_timeout(TimeoutLayer::per_request(limit))
+            .retry(retry)
+            .bulkhead(bulkhead.clone())
+            .circuit_breaker(breaker.clone())
+            .attempt_timeout(ATTEMPT)
+            .classify(FallibleClassifier);
+        Row::new(stack)
+            .always_ready()
+            .runs(&[UserCode::Limit, UserCode::Replay, UserCode::Classifier])
+            .ends_a_hang_after(15)
+            .retries(budget, Some(replay))
+            .slots(bulkhead.handle())
+            .full($when_full, bulkhead)
+            .breaker(breaker.handle(), Effect::Rejects("circuit_open"))
+    }};
+}
+
+/// The layers, which leave the type of the error alone.
+macro_rules! layers {
+    ($run:ident $($with:tt)*) => { $run! { ($($with)*)
+        timeout: Row::new(TimeoutLayer::new(LIMIT)).ends_a_hang_after(20),
+        timeout_per_request: Row::new(TimeoutLayer::per_request(limit))
+            .runs(&[UserCode::Limit])
+            .ends_a_hang_after(20),
+        timeout_without_end: Row::new(TimeoutLayer::new(Duration::MAX)),
+        timeout_named_at_run_time:
+            Row::new(TimeoutLayer::new(LIMIT).name(String::from("made at run time")))
+                .ends_a_hang_after(20),
+        total_timeout: Row::new(TimeoutLayer::new(LIMIT).including_readiness())
+            .always_ready()
+            .ends_a_hang_after(20),
+        total_timeout_per_request: Row::new(TimeoutLayer::per_request(limit).including_readiness())
+            .always_ready()
+            .runs(&[UserCode::Limit])
+            .ends_a_hang_after(20),
+
+        retry: {
+            let retry = retry(ReplayClones).build().unwrap();
+            let budget = retry.budget().cloned().unwrap();
+            Row::new(retry).retries(budget, None)
+        },
+        retry_with_user_code: {
+            let replay = CountedReplay::default();
+            let retry = retry(replay.clone()).classify(FallibleClassifier).build().unwrap();
+            let budget = retry.budget().cloned().unwrap();
+            Row::new(retry)
+                .runs(&[UserCode::Replay, UserCode::Classifier])
+                .retries(budget, Some(replay))
+        },
+        retry_that_may_not:
+            Row::new(RetryLayer::builder(NoReplay).without_budget().build().unwrap()),
+        retry_by_default: Row::new(RetryLayer::new(ReplayClones)),
+
+        bulkhead: {
+            let layer = one_at_once().build().unwrap();
+            let row = Row::new(layer.clone()).slots(layer.handle());
+            row.full(Effect::Rejects("bulkhead_full"), layer)
+        },
+        bulkhead_backpressure: {
+            let layer = one_at_once().backpressure().build().unwrap();
+            Row::new(layer.clone()).slots(layer.handle()).full(Effect::Waits, layer)
+        },
+        bulkhead_queued: {
+            let layer = one_at_once().queue(50, LIMIT).build().unwrap();
+            Row::new(layer.clone()).slots(layer.handle()).full(Effect::Waits, layer)
+        },
+        bulkhead_queued_for_one: {
+            let layer = one_at_once().queue(1, LIMIT).build().unwrap();
+            let row = Row::new(layer.clone()).slots(layer.handle());
+            row.obstacle("queue full", Effect::Rejects("bulkhead_full"), move || {
+                let slot = taken(&layer);
+                (waiting(&layer), slot)
+            })
+        },
+        bulkhead_by_default: {
+            let layer = BulkheadLayer::default();
+            Row::new(layer.clone()).slots(layer.handle())
+        },
+
+        circuit_breaker_by_count: {
+            let layer = breaker().build().unwrap();
+            Row::new(layer.clone()).breaker(layer.handle(), Effect::Rejects("circuit_open"))
+        },
+        circuit_breaker_by_time: {
+            let named = breaker_by_time().name(String::from("made at run time"));
+            let layer = named.build().unwrap();
+            Row::new(layer.clone()).breaker(layer.handle(), Effect::Rejects("circuit_open"))
+        },
+        circuit_breaker_by_streak: {
+            let layer = breaker_by_streak().build().unwrap();
+            let (open, probing) = (layer.clone(), layer.clone());
+            Row::new(layer.clone())
+                .breaker(layer.handle(), Effect::Rejects("circuit_open"))
+                .obstacle("tripped", Effect::Rejects("circuit_open"), move || opened(&open))
+                .obstacle("without a probe", Effect::Rejects("circuit_open"), move || {
+                    without_a_probe(&probing)
+                })
+        },
+        circuit_breaker_with_user_code: {
+            let layer = breaker().classify(FallibleClassifier).build().unwrap();
+            Row::new(layer.clone())
+                .runs(&[UserCode::Classifier])
+                .breaker(layer.handle(), Effect::Rejects("circuit_open"))
+        },
+        circuit_breaker_pend: {
+            let layer = breaker().pend().build().unwrap();
+            Row::new(layer.clone()).breaker(layer.handle(), Effect::Waits)
+        },
+        circuit_breaker_by_default: {
+            let layer = CircuitBreakerLayer::new();
+            Row::new(layer.clone()).breaker(layer.handle(), Effect::Rejects("circuit_open"))
+        },
+        circuit_breaker_half_open: {
+            let layer = half_open_breaker(breaker());
+            Row::new(layer.clone()).breaker(layer.handle(), Effect::Rejects("circuit_open"))
+        },
+        circuit_breaker_half_open_by_time: {
+            let layer = half_open_breaker(breaker_by_time());
+            Row::new(layer.clone()).breaker(layer.handle(), Effect::Rejects("circuit_open"))
+        },
+        circuit_breaker_half_open_pend: {
+            let layer = half_open_breaker(breaker().pend());
+            Row::new(layer.clone()).breaker(layer.handle(), Effect::Waits)
+        },
+        circuit_breaker_disabled: {
+            let layer = CircuitBreakerLayer::new();
+            layer.handle().disable();
+            Row::new(layer)
+        },
+        keyed_circuit_breaker:
+            Row::new(CircuitBreakerLayer::builder().keyed(key).build().unwrap())
+                .always_ready()
+                .runs(&[UserCode::Key])
+                .keyed_breaker(),
+        keyed_circuit_breaker_with_user_code:
+            Row::new(breaker_by_time().classify(FallibleClassifier).keyed(key).build().unwrap())
+                .always_ready()
+                .runs(&[UserCode::Key, UserCode::Classifier])
+                .keyed_breaker(),
+
+        call_span: Row::new(CallSpanLayer::new()),
+
+        // What is guarded runs in a task of its own, which outlives a dropped call. The scenarios of
+        // that are in `tests/idempotency`.
+        idempotency_unguarded: {
+            let (store, none) = (MemoryStore::new(), Unguarded);
+            let guard = IdempotencyLayer::builder(store, none, none, none).single_tenant();
+            Row::new(guard.build().unwrap())
+                .always_ready()
+                .allocates("its future is boxed: next to a store the box costs nothing")
+        },
+
+        stack_empty: Row::new(Stack::new()),
+        stack_of_total_timeout:
+            Row::new(Stack::new().total_timeout(LIMIT)).always_ready().ends_a_hang_after(20),
+        stack_of_retry: {
+            let retry = retry(ReplayClones).build().unwrap();
+            let budget = retry.budget().cloned().unwrap();
+            Row::new(Stack::new().retry(retry)).retries(budget, None)
+        },
+        stack_of_bulkhead: {
+            let layer = one_at_once().build().unwrap();
+            let row = Row::new(Stack::new().bulkhead(layer.clone())).slots(layer.handle());
+            row.full(Effect::Rejects("bulkhead_full"), layer)
+        },
+        stack_of_queue: {
+            let layer = one_at_once().queue(50, LIMIT).build().unwrap();
+            let row = Row::new(Stack::new().bulkhead(layer.clone())).slots(layer.handle());
+            row.full(Effect::Waits, layer)
+        },
+        stack_of_circuit_breaker: {
+            let layer = breaker().build().unwrap();
+            let row = Row::new(Stack::new().circuit_breaker(layer.clone()));
+            row.breaker(layer.handle(), Effect::Rejects("circuit_open"))
+        },
+        stack_of_keyed_circuit_breaker: {
+            let keyed = CircuitBreakerLayer::builder().keyed(key).build().unwrap();
+            Row::new(Stack::new().circuit_breaker(keyed)).always_ready().runs(&[UserCode::Key])
+        },
+        stack_of_attempt_timeout:
+            Row::new(Stack::new().attempt_timeout(LIMIT)).ends_a_hang_after(20),
+        stack_standard: Row::new(Stack::standard(ReplayClones)).always_ready(),
+        stack_standard_for_one: {
+            let bulkhead = one_at_once().build().unwrap();
+            let named = CircuitBreakerLayer::builder().name(String::from("made at run time"));
+            let breaker = named.build().unwrap();
+            let stack = Stack::standard(ReplayClones)
+                .bulkhead(bulkhead.clone())
+                .circuit_breaker(breaker.clone());
+            Row::new(stack)
+                .always_ready()
+                .slots(bulkhead.handle())
+                .full(Effect::Rejects("bulkhead_full"), bulkhead)
+                .breaker(breaker.handle(), Effect::Rejects("circuit_open"))
+        },
+        stack_standard_with_a_queue: {
+            let queue = one_at_once().queue(50, LIMIT).build().unwrap();
+            let stack = Stack::standard(ReplayClones).bulkhead(queue.clone());
+            Row::new(stack).always_ready().slots(queue.handle())
+        },
+        stack_whole: whole_stack!(
+            one_at_once().build().unwrap(),
+            Effect::Rejects("bulkhead_full"),
+            breaker().build().unwrap()
+        ),
+        stack_whole_half_open: whole_stack!(
+            one_at_once().build().unwrap(),
+            Effect::Rejects("bulkhead_full"),
+            half_open_breaker(breaker())
+        ),
+        stack_whole_with_a_queue: whole_stack!(
+            one_at_once().queue(2, LIMIT).build().unwrap(),
+            Effect::Waits,
+            breaker().build().unwrap()
+        ),
+        stack_whole_with_a_queue_half_open: whole_stack!(
+            one_at_once().queue(2, LIMIT).build().unwrap(),
+            Effect::Waits,
+            half_open_breaker(breaker())
+        ),
+    } };
+}
+
+/// The ways into a stack that change the type of the error.
+///
+/// They are a list of their own because their inner service fails with an error that carries no
+/// rejection. They add one layer to those of the stack, which maps the error and nothing else.
+macro_rules! ways_into_a_stack {
+    ($run:ident $($with:tt)*) => { $run! { ($($with)*)
+        stack_service: Row::new(layer_fn(|inner| {
+            let bulkhead = one_at_once().build().unwrap();
+            Stack::standard(ReplayClones).bulkhead(bulkhead).service::<_, Text>(inner)
+        }))
+        .always_ready(),
+        stack_boxed: Row::new(layer_fn(|inner| {
+            let bulkhead = one_at_once().build().unwrap();
+            Stack::standard(ReplayClones).bulkhead(bulkhead).boxed::<_, Text>(inner)
+        }))
+        .always_ready(),
+    } };
+}
+
+/// Runs an expression for every row of a list: `for_every!(layers, |name, make| check(name, make))`.
+///
+/// `make` makes the row anew at each call, half-open breakers included.
+macro_rules! for_every {
+    ($list:ident, |$name:ident, $make:ident| $check:expr) => {
+        $list! { for_each_row |$name, $make| $check }
+    };
+}
+
+macro_rules! for_each_row {
+    ((|$name:ident, $make:ident| $check:expr) $($row:ident: $subject:expr,)*) => {$({
+        let $name = stringify!($row);
+        let $make = || {
+            use $crate::layers::*;
+            $subject
+        };
+        $check;
+    })*};
+}
+
+/// Makes a test of every row of a list: with `test_every!(layers, check)` each one runs
+/// `check(name, make).await` on a paused clock, in a module with the name of the function.
+macro_rules! test_every {
+    ($list:ident, $check:ident) => {
+        $list! { test_each_row $check }
+    };
+}
+
+macro_rules! test_each_row {
+    (($check:ident) $($row:ident: $subject:expr,)*) => {
+        mod $check {$(
+            #[tokio::test(flavor = "current_thread", start_paused = true)]
+            async fn $row() {
+                use $crate::layers::*;
+                super::$check(stringify!($row), || $subject).await;
+            }
+        )*}
+    };
+}

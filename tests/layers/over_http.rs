@@ -1,0 +1,54 @@
+//! The layers that speak HTTP.
+//!
+//! They are a list of their own because their requests and responses must be HTTP's.
+
+pub(crate) use buttress::http::{
+    ClientLayer, IdempotencyKeyLayer, ReplayBody, ReplayBodyLayer, ReplaySafe, UntilEnd,
+    grpc::FirstFrameLayer,
+};
+use http::Request;
+pub(crate) use tower::ServiceBuilder;
+
+/// Makes the body of a request what it was above [`ReplayBodyLayer`].
+pub(crate) const PLAIN: fn(Request<ReplayBody<String>>) -> Request<String> =
+    |_| Request::new(String::new());
+
+/// The layers that speak HTTP, which leave the type of the error alone.
+macro_rules! http_layers {
+    ($run:ident $($with:tt)*) => { $run! { ($($with)*)
+        client: Row::new(ClientLayer::new()),
+        first_frame: Row::new(FirstFrameLayer::new(|_: &str| true)),
+        replay_bodies: {
+            let layers = ServiceBuilder::new().layer(ReplayBodyLayer::new()).map_request(PLAIN);
+            Row::new(layers.into_inner())
+        },
+        idempotency_key: Row::new(IdempotencyKeyLayer::new().for_requests(|_| true)),
+        bulkhead_until_the_end: {
+            let bulkhead = one_at_once().build().unwrap();
+            let layers = ServiceBuilder::new().layer(UntilEnd::new(bulkhead.clone()));
+            Row::new(layers.layer(ClientLayer::new()).into_inner())
+                .slots(bulkhead.handle())
+                .full(Effect::Rejects("bulkhead_full"), bulkhead)
+        },
+        circuit_breaker_until_the_end: {
+            let breaker = CircuitBreakerLayer::new();
+            let layers = ServiceBuilder::new().layer(UntilEnd::new(breaker.clone()));
+            Row::new(layers.layer(ClientLayer::new()).into_inner())
+                .breaker(breaker.handle(), Effect::Rejects("circuit_open"))
+        },
+        stack_http: Row::new(Stack::new().http()),
+        stack_standard_http: {
+            let bulkhead = one_at_once().build().unwrap();
+            let breaker = CircuitBreakerLayer::new();
+            let stack = Stack::standard(ReplaySafe::new())
+                .bulkhead(bulkhead.clone())
+                .circuit_breaker(breaker.clone())
+                .http();
+            Row::new(stack)
+                .always_ready()
+                .slots(bulkhead.handle())
+                .full(Effect::Rejects("bulkhead_full"), bulkhead)
+                .breaker(breaker.handle(), Effect::Rejects("circuit_open"))
+        },
+    } };
+}

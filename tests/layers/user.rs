@@ -1,0 +1,200 @@
+//! The code that a user gives to a layer. It panics when it is told to.
+
+use std::{
+    cell::Cell,
+    future::{Future, Ready, ready},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use buttress::{
+    Classify, Fault, Outcome,
+    idempotency::{
+        Digests, FindKey, Found, InvalidKey, Kept, ReadRequest, Record, StoreError, Verdict,
+    },
+    retry::Replay,
+};
+
+use super::LIMIT;
+
+/// A kind of code that a user gives to a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UserCode {
+    Classifier,
+    Replay,
+    Limit,
+    Key,
+}
+
+impl UserCode {
+    pub(crate) const ALL: [Self; 4] = [Self::Classifier, Self::Replay, Self::Limit, Self::Key];
+
+    fn run(self) {
+        let Some((armed, left)) = ARMED.get() else { return };
+        if armed == self {
+            ARMED.set((left > 1).then_some((armed, left - 1)));
+            assert!(left > 1, "panic of user code");
+        }
+    }
+}
+
+thread_local! {
+    static ARMED: Cell<Option<(UserCode, u32)>> = const { Cell::new(None) };
+}
+
+/// Makes the code panic the `run`th time that this thread runs it from now on.
+pub(crate) fn arm(code: UserCode, run: u32) {
+    ARMED.set(Some((code, run)));
+}
+
+/// Returns whether what was armed has not panicked.
+pub(crate) fn disarm() -> bool {
+    ARMED.take().is_some()
+}
+
+/// The requests of the suites.
+pub(crate) trait Request: Sized + 'static {
+    fn sample() -> Self;
+
+    fn key(&self) -> u64 {
+        0
+    }
+}
+
+impl Request for &'static str {
+    fn sample() -> Self {
+        "request"
+    }
+}
+
+impl Request for () {
+    fn sample() -> Self {}
+}
+
+impl Request for u32 {
+    fn sample() -> Self {
+        1
+    }
+}
+
+impl Request for u64 {
+    fn sample() -> Self {
+        1
+    }
+
+    fn key(&self) -> u64 {
+        *self
+    }
+}
+
+impl Request for Cell<u32> {
+    fn sample() -> Self {
+        Self::new(1)
+    }
+}
+
+pub(crate) fn limit<R: Request>(_: &R) -> Duration {
+    UserCode::Limit.run();
+    LIMIT
+}
+
+pub(crate) fn key<R: Request>(request: &R) -> u64 {
+    UserCode::Key.run();
+    request.key()
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FallibleClassifier;
+
+impl<Res, E> Classify<Res, E> for FallibleClassifier {
+    fn classify(&self, result: Result<&Res, &E>) -> Outcome {
+        UserCode::Classifier.run();
+        match result {
+            Ok(_) => Outcome::Success,
+            Err(_) => Outcome::Failure(Fault::Transient),
+        }
+    }
+}
+
+/// Replays every request, and counts how often it was asked.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CountedReplay(Arc<AtomicU32>);
+
+impl CountedReplay {
+    /// Returns how often it was asked since the last time. It is asked before each attempt but the
+    /// last of four.
+    pub(crate) fn take(&self) -> u32 {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+}
+
+impl<R: Clone> Replay<R> for CountedReplay {
+    fn replay(&self, request: &R) -> Option<R> {
+        UserCode::Replay.run();
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Some(request.clone())
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NoReplay;
+
+impl<R> Replay<R> for NoReplay {
+    fn replay(&self, _: &R) -> Option<R> {
+        None
+    }
+}
+
+/// Requests that need no key: they go through the guard in the caller's own task.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unguarded;
+
+impl<R> FindKey<R> for Unguarded {
+    fn find_key(&self, _: &R) -> Result<Found, InvalidKey> {
+        Ok(Found::Unguarded)
+    }
+}
+
+impl<R: Send> ReadRequest<R> for Unguarded {
+    type Request = R;
+
+    async fn read(
+        &self,
+        request: R,
+        digests: Digests,
+    ) -> Result<(R, Digests), buttress::IdempotencyReason> {
+        Ok((request, digests))
+    }
+
+    fn pass(&self, request: R) -> R {
+        request
+    }
+}
+
+impl<Res: Send, E> Record<Res, E> for Unguarded {
+    type Payload = Vec<u8>;
+    type Response = Res;
+
+    fn judge(&self, _: Result<&Res, &E>) -> Verdict {
+        Verdict::Completed
+    }
+
+    fn keep(&self, response: Res) -> impl Future<Output = Kept<Vec<u8>, Res>> + Send {
+        ready(Kept::broken(response))
+    }
+
+    fn pass(&self, response: Res) -> Res {
+        response
+    }
+
+    fn replay(&self, _: Vec<u8>) -> Result<Res, StoreError> {
+        unreachable!("nothing is recorded")
+    }
+
+    fn max_bytes(&self) -> usize {
+        0
+    }
+}
