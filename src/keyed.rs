@@ -14,9 +14,9 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{
-    call::{clock, lock::lock},
-    window::nanos,
+use crate::call::{
+    clock::{self, nanos},
+    lock::lock,
 };
 
 /// Values by key, no more than a bound, and none that nobody has used for long.
@@ -38,8 +38,8 @@ pub(crate) struct Keys<K, V> {
 
 /// A value that is kept by key.
 pub(crate) trait Kept {
-    /// Returns whether it must not be forgotten, however long nobody has used it: else whoever sends
-    /// enough other keys could undo what was done to it by hand.
+    /// Returns `true` if it must be kept however long it is unused. Otherwise a caller that sends
+    /// enough other keys could undo a manual override.
     fn is_pinned(&self) -> bool;
 }
 

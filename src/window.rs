@@ -4,12 +4,11 @@
 //! carries the generation that wrote it, so what comes in late cannot be counted in a window that was
 //! begun since.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::time::Instant;
+
+use crate::call::clock::nanos;
 
 /// How many buckets a stretch of time is cut into: a window is exact to a tenth of its length.
 pub(crate) const BUCKETS: usize = 10;
@@ -62,13 +61,6 @@ impl Tick {
         let lap = (self.0 / BUCKETS as u64) as u32 & 0xFF_FFFF;
         (generation as u32) << 24 | lap
     }
-}
-
-/// Nanoseconds of a duration; five hundred years and more are all the same.
-#[inline]
-pub(crate) fn nanos(duration: Duration) -> u64 {
-    let seconds = duration.as_secs().saturating_mul(1_000_000_000);
-    seconds.saturating_add(u64::from(duration.subsec_nanos()))
 }
 
 impl Buckets {

@@ -101,7 +101,7 @@ impl<F, M> fmt::Debug for ResponseFuture<F, M> {
 }
 
 fn refuse<E: CarryRejection>(slots: Arc<Slots>) -> E {
-    telemetry::refuse(slots.refusal())
+    telemetry::reject(slots.refusal())
 }
 
 pin_project! {
@@ -178,7 +178,7 @@ where
                     break result;
                 }
                 QueuedStateProj::Refused { refusal } => {
-                    break Err(telemetry::refuse(refusal.clone()));
+                    break Err(telemetry::reject(refusal.clone()));
                 }
                 QueuedStateProj::Queued { waiting, place, wait, timer } => match place.poll(cx) {
                     // The slot before the timer: a call whose turn has come is not late.
@@ -189,7 +189,7 @@ where
                     }
                     Poll::Pending => {
                         ready!(wait.poll_end(timer, cx));
-                        break Err(telemetry::refuse(place.slots().queue_timed_out(wait.longest)));
+                        break Err(telemetry::reject(place.slots().queue_timed_out(wait.longest)));
                     }
                 },
                 QueuedStateProj::Done => polled_after_end(),

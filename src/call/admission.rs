@@ -3,6 +3,8 @@
 
 use std::mem;
 
+use super::catch_panic::Unwinding;
+
 /// Keeps account of the calls that it admits. As a rule it is a handle to what its clones share.
 pub(crate) trait Ledger {
     /// What tells one admission from another: the generation that admitted it, and what else the
@@ -54,8 +56,8 @@ impl<L: Ledger> Admission<L> {
         }
     }
 
-    /// Runs a piece of the call. If it panics the admission ends as a panic, whenever the future
-    /// that holds it is dropped: a runtime drops it after the unwinding, too late to ask the thread.
+    /// Runs a piece of the call. If it panics, the admission ends as a panic whenever the future that
+    /// holds it is dropped.
     #[inline]
     pub(crate) fn run<T>(&mut self, piece: impl FnOnce(&L) -> T) -> T {
         let Self { ledger, status } = self;
@@ -76,36 +78,6 @@ impl<L: Ledger> Admission<L> {
                 None
             }
             Status::Settled => None,
-        }
-    }
-}
-
-/// Notes a panic as it passes. It costs nothing while there is none.
-///
-/// A runtime drops a future after the unwinding, too late to ask the thread. It is no function around
-/// the piece that may panic, because that would move the piece's result once more.
-pub(crate) struct Unwinding<F: FnOnce()> {
-    note: Option<F>,
-}
-
-impl<F: FnOnce()> Unwinding<F> {
-    /// Calls `note` if this is dropped before [`disarm`](Self::disarm).
-    #[inline]
-    pub(crate) fn noting(note: F) -> Self {
-        Self { note: Some(note) }
-    }
-
-    #[inline]
-    pub(crate) fn disarm(&mut self) {
-        self.note = None;
-    }
-}
-
-impl<F: FnOnce()> Drop for Unwinding<F> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(note) = self.note.take() {
-            note();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A future whose panic is its output.
+//! Panics of a call: caught, or noted as they pass.
 
 use std::{
     any::Any,
@@ -35,5 +35,34 @@ impl<F: Future> Future for CatchPanic<F> {
 impl<F> fmt::Debug for CatchPanic<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CatchPanic").finish_non_exhaustive()
+    }
+}
+
+/// Calls a closure if it is dropped by a panic. It costs nothing while there is none.
+///
+/// A runtime drops a future after the unwinding, when `thread::panicking` no longer tells.
+pub(crate) struct Unwinding<F: FnOnce()> {
+    note: Option<F>,
+}
+
+impl<F: FnOnce()> Unwinding<F> {
+    /// Calls `note` if this is dropped before [`disarm`](Self::disarm).
+    #[inline]
+    pub(crate) fn noting(note: F) -> Self {
+        Self { note: Some(note) }
+    }
+
+    #[inline]
+    pub(crate) fn disarm(&mut self) {
+        self.note = None;
+    }
+}
+
+impl<F: FnOnce()> Drop for Unwinding<F> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(note) = self.note.take() {
+            note();
+        }
     }
 }

@@ -1,6 +1,6 @@
-//! One reading of the clock for all layers that a call passes.
+//! One reading of the clock for all layers that a call passes, and times in one word.
 
-use std::cell::Cell;
+use std::{cell::Cell, time::Duration};
 
 use tokio::time::Instant;
 
@@ -27,4 +27,11 @@ pub(crate) fn shared_now() -> Option<Instant> {
 #[inline]
 pub(crate) fn share_now(now: Instant) -> Restore<Option<Instant>> {
     Restore::after_setting(&NOW, Some(now))
+}
+
+/// Returns the nanoseconds of a duration; five hundred years and more are all the same.
+#[inline]
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    let seconds = duration.as_secs().saturating_mul(1_000_000_000);
+    seconds.saturating_add(u64::from(duration.subsec_nanos()))
 }

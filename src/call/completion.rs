@@ -58,10 +58,10 @@ impl<Res: Lasting> Completion<Res> for AtEnd {
     }
 }
 
-/// What the layers of a call hold until its response has ended: slots, outcomes and spans.
+/// The accounts and spans of a call that are open until its response has ended.
 ///
-/// The layers put them in from the inside out, and they are settled in that order. Dropped before the
-/// end, the call was abandoned.
+/// The layers put them in from the inside out, and they are settled in that order. Dropped before
+/// the end, the call was abandoned.
 pub struct CallEnd {
     // A stack has three accounts and two spans; a stack around a stack needs more.
     entries: [Entry; 3],
@@ -119,30 +119,34 @@ impl CallEnd {
         *self.head.get_or_insert_with(Instant::now)
     }
 
-    /// Completes the call: the response ran to its end, which says `outcome` of the service. `waited`
-    /// is for how long, since the head, the caller had been waiting for more of it. The time in which
-    /// it left unread what was there makes no call slow, and lets none time out.
+    /// Completes the call: the response ran to its end with `outcome`.
+    ///
+    /// `waited` is the time since the head in which the caller waited for more. Time in which it left
+    /// data unread makes no call slow, and lets none time out.
     pub fn complete(&mut self, outcome: Outcome, waited: Duration) {
         self.settle(How::Complete(outcome), waited);
     }
 
-    /// Makes the deadline of the caller irrelevant for the outcome: the response ran into a limit of
-    /// its own, so what that says of the service does not depend on how much time the caller had left.
+    /// Makes the deadline of the caller irrelevant for the outcome.
+    ///
+    /// For a response that ran into a limit of its own: what that says of the service does not depend
+    /// on how much time the caller had left.
     pub fn ignore_deadline(&mut self) {
         for entry in self.entries.iter_mut().chain(&mut self.more) {
             entry.stamp_mut().forget_deadline();
         }
     }
 
-    /// Ends the call of a body that was dropped while no read was pending, after a head that was a
-    /// success. The call counts as a success.
+    /// Ends the call of a body that was dropped while no read was pending, after a successful head.
+    /// The call counts as a success.
     pub fn dropped_between_reads(&mut self) {
         self.settle(How::DroppedBetweenReads, Duration::ZERO);
     }
 
-    /// Ends the call of a body that was dropped before its end, when the caller had been waiting for
-    /// `waited` for more of it. Only that time is held against the service: what the caller did with
-    /// the part that it had is nothing the service could help.
+    /// Ends the call of a body that was dropped before its end, while a read was pending.
+    ///
+    /// `waited` is how long the caller had been waiting for more. Only that time is held against the
+    /// service.
     pub fn dropped_while_reading(&mut self, waited: Duration) {
         self.settle(How::DroppedWhileReading, waited);
     }
@@ -163,6 +167,12 @@ impl CallEnd {
         for span in &mut self.spans {
             span.settle(how);
         }
+    }
+}
+
+impl Default for CallEnd {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

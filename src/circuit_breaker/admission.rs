@@ -22,22 +22,21 @@ use crate::{
     outcome::{hint, judge, service_is_late},
 };
 
-/// What identifies a call that was let through.
+/// The identity of a call that was let through.
 #[derive(Debug)]
-pub(crate) struct Stamp {
+pub(crate) struct CallStamp {
     phase: Phase,
     /// The lease, if it is a probe.
     lease: Option<LeaseId>,
-    /// When it began. Read late where only a drop asks for it: an answer that is there at once then
-    /// costs no look at the clock.
+    /// When it began. Read lazily: a call that completes on its first poll never reads the clock.
     began: Option<Instant>,
 }
 
-/// What a result says of the dependency.
+/// The evidence that a result gives about the dependency.
 #[derive(Clone, Copy)]
 struct Evidence {
     outcome: Outcome,
-    /// How long the dependency asks to be left alone.
+    /// The time for which the dependency asks to be left alone.
     asked_for: Option<Duration>,
     /// The caller's deadline, where the service says that it timed out: it may have kept to it.
     late_for: Option<Instant>,
@@ -85,7 +84,7 @@ impl Evidence {
 impl Account for Breaker {
     fn settle(&self, held: account::Stamp, end: &End) {
         let phase = Phase::from_word(held.word);
-        let stamp = Stamp { phase, lease: held.lease, began: held.began(end) };
+        let stamp = CallStamp { phase, lease: held.lease, began: held.began(end) };
         match end.how {
             How::Complete(outcome) => self.complete(stamp, outcome, held.deadline(end), end),
             How::DroppedBetweenReads => self.complete(stamp, Outcome::Success, None, end),
@@ -94,7 +93,7 @@ impl Account for Breaker {
                 let waited_since = Instant::now().checked_sub(end.waited);
                 match held.lease {
                     Some(lease) => self.abandon_probe(phase, lease, waited_since, false),
-                    None => self.abandoned(Stamp { began: waited_since, ..stamp }, false),
+                    None => self.abandoned(CallStamp { began: waited_since, ..stamp }, false),
                 }
             }
             How::Panicked => self.abandoned(stamp, true),
@@ -104,7 +103,7 @@ impl Account for Breaker {
 
 impl Breaker {
     /// Counts a call whose response ran to its end.
-    fn complete(&self, stamp: Stamp, outcome: Outcome, deadline: Option<Instant>, end: &End) {
+    fn complete(&self, stamp: CallStamp, outcome: Outcome, deadline: Option<Instant>, end: &End) {
         let began = stamp.began.and_then(|began| {
             // Time in which nobody read is the reader's.
             let unread = end.since_head().saturating_sub(end.waited);
@@ -112,12 +111,12 @@ impl Breaker {
         });
         let late = outcome == Outcome::Failure(Fault::TimedOut);
         let late_for = deadline.filter(|_| late);
-        self.count(Stamp { began, ..stamp }, Evidence { late_for, ..Evidence::new(outcome) });
+        self.count(CallStamp { began, ..stamp }, Evidence { late_for, ..Evidence::new(outcome) });
     }
 
     /// Counts a call that ran to its end.
     #[inline]
-    fn count(&self, stamp: Stamp, evidence: Evidence) {
+    fn count(&self, stamp: CallStamp, evidence: Evidence) {
         if evidence.late_for.is_some() && patience::was_cut_short(stamp.began, evidence.late_for) {
             return self.abandoned(stamp, false);
         }
@@ -142,7 +141,7 @@ impl Breaker {
     }
 
     /// Accounts for a call that was dropped before its end.
-    fn abandoned(&self, stamp: Stamp, panicked: bool) {
+    fn abandoned(&self, stamp: CallStamp, panicked: bool) {
         if let Some(lease) = stamp.lease {
             self.abandon_probe(stamp.phase, lease, None, panicked);
             return;
@@ -162,7 +161,7 @@ impl Breaker {
 pub(super) fn admitted<H: Handle>(handle: H, phase: Phase, lease: Option<LeaseId>) -> Admission<H> {
     let slow_calls = handle.breaker().config().slow_calls;
     let began = clock::shared_now().or_else(|| slow_calls.map(|_| Instant::now()));
-    Admission::new(handle, Stamp { phase, lease, began })
+    Admission::new(handle, CallStamp { phase, lease, began })
 }
 
 impl<H: Handle> Admission<H> {
@@ -202,7 +201,7 @@ impl<H: Handle> Admission<H> {
 
     /// Leaves the admission to the body of the response.
     fn hold(&mut self, end: &mut CallEnd) {
-        let Some(Stamp { phase, lease, began }) = self.take() else { return };
+        let Some(CallStamp { phase, lease, began }) = self.take() else { return };
         let breaker = self.ledger().breaker();
         if let Some(lease) = lease {
             breaker.probe_is_answering(phase, lease);
@@ -241,9 +240,9 @@ fn asked_for(fault: Fault, hint: RetryHint) -> Option<Duration> {
 }
 
 impl<H: Handle> Ledger for H {
-    type Stamp = Stamp;
+    type Stamp = CallStamp;
 
-    fn abandoned(&self, stamp: Stamp, panicked: bool) {
+    fn abandoned(&self, stamp: CallStamp, panicked: bool) {
         self.breaker().abandoned(stamp, panicked);
     }
 }

@@ -330,7 +330,7 @@ impl Breaker {
     }
 
     pub(super) fn tick(&self, now: Instant) -> Tick {
-        Tick::at(now, self.config.origin, self.config.bucket_width())
+        Tick::at(now, self.config.origin, self.config.bucket_width)
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     half_open::{LeaseId, Progress, Round},
     state::{State, TripReason},
 };
-use crate::window::nanos;
+use crate::call::clock::nanos;
 
 impl Breaker {
     pub(super) fn trip(&self, phase: Phase, reason: TripReason, hint: Option<Duration>) {

@@ -1,6 +1,6 @@
 //! Settings of a breaker, and what follows from them.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -11,11 +11,12 @@ use super::{
 use crate::{
     ConfigError, Name,
     call::{
+        clock::nanos,
         patience::PATIENCE,
         random::{between, draw},
     },
     error::name_or,
-    window::{BUCKETS, nanos},
+    window::BUCKETS,
 };
 
 /// Settings that have been checked.
@@ -40,6 +41,13 @@ pub(super) struct Config {
     pub(super) probe_lease: Duration,
     pub(super) abandoned_after: Duration,
     pub(super) pend: bool,
+}
+
+/// Which calls are slow, and how large a share of them opens the breaker.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct SlowCalls {
+    pub(super) longer_than: Duration,
+    pub(super) rate: f64,
 }
 
 /// What an explanation of a stack says of its breaker.
@@ -91,17 +99,8 @@ impl Config {
             keyed: false,
         }
     }
-}
 
-/// Which calls are slow, and how large a share of them opens the breaker.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct SlowCalls {
-    pub(super) longer_than: Duration,
-    pub(super) rate: f64,
-}
-
-impl Config {
-    /// Whether what is in the window is reason to open.
+    /// Returns the reason to open, if what is in the window is one.
     pub(super) fn trip_reason(&self, totals: Totals, consecutive: u32) -> Option<TripReason> {
         if self.consecutive_failures.is_some_and(|most| consecutive >= most) {
             return Some(TripReason::ConsecutiveFailures);
@@ -129,11 +128,6 @@ impl Config {
         let longest = asked.as_secs_f64() * (1.0 + self.open_jitter);
         let longest = Duration::try_from_secs_f64(longest).unwrap_or(Duration::MAX);
         draw(|rng| between(asked, longest.max(asked), rng))
-    }
-
-    /// The length of a bucket in nanoseconds.
-    pub(super) fn bucket_width(&self) -> u64 {
-        self.bucket_width
     }
 }
 
@@ -244,12 +238,12 @@ impl Settings {
         ConfigError::unless_counting("probes", self.probes)?;
         ConfigError::unless_ratio("probe_success_ratio", self.probe_success_ratio)?;
         ConfigError::unless_positive("probe_lease", self.probe_lease)?;
-        let span = self.span;
-        Ok(self.checked(span))
+        Ok(self.checked())
     }
 
-    pub(super) fn checked(self, span: Span) -> Config {
-        let bucket_width = match span {
+    /// Completes settings that have been checked.
+    pub(super) fn checked(self) -> Config {
+        let bucket_width = match self.span {
             Span::Calls(_) => 1,
             Span::Time(time) => nanos(time) / BUCKETS as u64,
         };
@@ -262,7 +256,7 @@ impl Settings {
         }
         Config {
             name: self.name,
-            span,
+            span: self.span,
             bucket_width,
             origin: Instant::now(),
             minimum_calls,
@@ -287,10 +281,4 @@ fn above_zero(knob: &'static str, rate: f64) -> Result<f64, ConfigError> {
         return Ok(rate);
     }
     Err(ConfigError::new(knob, rate, "it must be a ratio above 0 and at most 1"))
-}
-
-impl Settings {
-    pub(super) fn build(self) -> Result<Arc<Config>, ConfigError> {
-        self.check().map(Arc::new)
-    }
 }

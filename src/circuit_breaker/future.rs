@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use super::{
     breaker::Rejected,
-    shared::{Handle, OfKey, Shared},
+    shared::{Handle, Shared},
 };
 use crate::{
     CarryRejection, CircuitOpen, Classify,
@@ -73,17 +73,17 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct KeyedResponseFuture<S: Service<Req>, Req, C, M = AtHead> {
         #[pin]
-        call: Call<Oneshot<S, Req>, OfKey<C>, M>,
+        call: Call<Oneshot<S, Req>, Shared<C>, M>,
     }
 }
 
 impl<S: Service<Req>, Req, C, M> KeyedResponseFuture<S, Req, C, M> {
-    pub(super) fn called(future: Oneshot<S, Req>, admission: Admission<OfKey<C>>) -> Self {
+    pub(super) fn called(future: Oneshot<S, Req>, admission: Admission<Shared<C>>) -> Self {
         Self { call: Call::called(future, admission) }
     }
 
-    pub(super) fn rejected(of_key: OfKey<C>, rejected: Rejected) -> Self {
-        Self { call: Call::rejected(of_key, rejected) }
+    pub(super) fn rejected(shared: Shared<C>, rejected: Rejected) -> Self {
+        Self { call: Call::rejected(shared, rejected) }
     }
 }
 
@@ -164,6 +164,6 @@ where
 impl<H: Handle> Open<H> {
     fn report<E: CarryRejection>(self) -> E {
         let name = self.handle.breaker().config().name.clone();
-        telemetry::refuse(CircuitOpen::by(name, self.retry_after))
+        telemetry::reject(CircuitOpen::by(name, self.retry_after))
     }
 }

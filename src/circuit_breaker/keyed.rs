@@ -19,7 +19,7 @@ use super::{
     admission::admitted,
     breaker::Breaker,
     config::{Config, Facts, Settings},
-    shared::OfKey,
+    shared::Shared,
 };
 use crate::{
     CarryRejection, Classify, ConfigError,
@@ -101,7 +101,7 @@ impl<K, F, C> KeyedBuilder<K, F, C> {
             let rule = "a breaker by key cannot wait before it has seen the request";
             return Err(ConfigError::new("pend", true, rule));
         }
-        let config = self.settings.build()?;
+        let config = Arc::new(self.settings.check()?);
         if self.idle < config.max_open_for {
             let rule =
                 "it must not be shorter than `max_open_for`, or an open breaker is forgotten";
@@ -248,14 +248,14 @@ where
         let Breakers { config, keys } = &*self.layer.breakers;
         let breaker = keys.entry(key, || Breaker::new(Arc::clone(config)));
         let decision = breaker.begin(breaker.admit());
-        let of_key = OfKey { breaker, classifier: Arc::clone(&self.layer.classifier) };
+        let shared = Shared { breaker, classifier: Arc::clone(&self.layer.classifier) };
         match decision.admission() {
             Ok((phase, lease)) => {
-                let admission = admitted(of_key, phase, lease);
+                let admission = admitted(shared, phase, lease);
                 let call = Oneshot::waiting(self.inner.clone(), request);
                 KeyedResponseFuture::called(call, admission)
             }
-            Err(rejected) => KeyedResponseFuture::rejected(of_key, rejected),
+            Err(rejected) => KeyedResponseFuture::rejected(shared, rejected),
         }
     }
 }

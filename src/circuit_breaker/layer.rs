@@ -26,9 +26,7 @@ pub struct CircuitBreakerLayer<C = Inherited> {
 impl CircuitBreakerLayer {
     /// A breaker with the defaults that [`builder`](Self::builder) names.
     pub fn new() -> Self {
-        let settings = Settings::default();
-        let span = settings.span;
-        Self::from_config(settings.checked(span), Arc::new(Inherited))
+        Self::from_config(Settings::default().checked(), Arc::new(Inherited))
     }
 
     /// Settings other than the defaults.

@@ -20,7 +20,10 @@ pub(crate) trait Handle {
     fn account(&self) -> Arc<dyn Account>;
 }
 
-/// A breaker and the classifier of its results: a call then shares both by one reference count.
+/// A breaker and the classifier of its results.
+///
+/// A call of a breaker shares both by one reference count. A call of a keyed breaker has a value of
+/// its own, because one classifier serves the breakers of all keys.
 pub(super) struct Shared<C> {
     pub(super) breaker: Arc<Breaker>,
     pub(super) classifier: Arc<C>,
@@ -32,7 +35,7 @@ impl<C> Shared<C> {
     }
 }
 
-impl<C> Handle for Arc<Shared<C>> {
+impl<C> Handle for Shared<C> {
     type Classifier = C;
 
     #[inline]
@@ -47,35 +50,29 @@ impl<C> Handle for Arc<Shared<C>> {
 
     fn account(&self) -> Arc<dyn Account> {
         Arc::clone(&self.breaker) as _
+    }
+}
+
+impl<H: Handle> Handle for Arc<H> {
+    type Classifier = H::Classifier;
+
+    #[inline]
+    fn breaker(&self) -> &Breaker {
+        (**self).breaker()
+    }
+
+    #[inline]
+    fn classifier(&self) -> &Self::Classifier {
+        (**self).classifier()
+    }
+
+    fn account(&self) -> Arc<dyn Account> {
+        (**self).account()
     }
 }
 
 impl<C> fmt::Debug for Shared<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("breaker", &self.breaker).finish_non_exhaustive()
-    }
-}
-
-/// The breaker of one key, and the classifier that serves the breakers of all keys.
-pub(super) struct OfKey<C> {
-    pub(super) breaker: Arc<Breaker>,
-    pub(super) classifier: Arc<C>,
-}
-
-impl<C> Handle for OfKey<C> {
-    type Classifier = C;
-
-    #[inline]
-    fn breaker(&self) -> &Breaker {
-        &self.breaker
-    }
-
-    #[inline]
-    fn classifier(&self) -> &C {
-        &self.classifier
-    }
-
-    fn account(&self) -> Arc<dyn Account> {
-        Arc::clone(&self.breaker) as _
     }
 }

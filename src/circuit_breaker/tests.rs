@@ -254,7 +254,7 @@ const LEASE: u64 = 5_000;
 const ABANDONED_AFTER: u64 = 2_000;
 
 fn config(probes: u32, probes_to_pass: u32, consecutive_failures: Option<u32>) -> Arc<Config> {
-    let config = Settings::default().build().expect("the defaults work");
+    let config = Arc::new(Settings::default().check().expect("the defaults work"));
     let config = Arc::into_inner(config).expect("nobody else has it");
     Arc::new(Config {
         span: Span::Calls(WINDOW),

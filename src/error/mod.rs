@@ -3,13 +3,13 @@
 mod carrier;
 mod config_error;
 mod name;
+mod nanos;
 mod reasons;
 mod rejection;
-mod table;
+mod row;
 
 #[cfg(feature = "tonic")]
 pub(crate) use self::carrier::find_rejection;
-pub(crate) use self::name::{Nanos, name_or};
 pub use self::{
     carrier::{BoxError, CarryRejection, Error},
     config_error::ConfigError,
@@ -19,6 +19,7 @@ pub use self::{
     },
     rejection::{IdempotencyReason, IdempotencyRefused, Rejection},
 };
+pub(crate) use self::{name::name_or, nanos::Nanos};
 
 #[cfg(test)]
 mod tests;

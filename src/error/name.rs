@@ -1,6 +1,6 @@
 //! Names of layers, and durations in one word.
 
-use std::{fmt, num::NonZeroU64, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 /// What a layer is called in errors, spans and events.
 ///
@@ -41,30 +41,6 @@ impl From<Arc<str>> for Name {
 #[inline]
 pub(crate) fn name_or<'a>(name: &'a Option<Name>, default: &'static str) -> &'a str {
     name.as_ref().map_or(default, Name::as_str)
-}
-
-/// A duration in one word: to the nanosecond, up to five hundred years.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Nanos(NonZeroU64);
-
-impl fmt::Debug for Nanos {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Duration::from(*self).fmt(f)
-    }
-}
-
-impl From<Duration> for Nanos {
-    fn from(duration: Duration) -> Self {
-        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX - 1);
-        // One more than it is, so that none at all is zero.
-        Self(NonZeroU64::MIN.saturating_add(nanos))
-    }
-}
-
-impl From<Nanos> for Duration {
-    fn from(nanos: Nanos) -> Self {
-        Self::from_nanos(nanos.0.get() - 1)
-    }
 }
 
 impl PartialEq for Name {

@@ -2,9 +2,9 @@
 
 use std::{error::Error as StdError, time::Duration};
 
-use super::name::{Name, Nanos};
+use super::{name::Name, nanos::Nanos};
 
-/// The data of a rejection, for the [table](super::table).
+/// The data of a rejection, for the [row](super::row).
 pub(super) trait Data: StdError {
     /// Returns the name of the layer, if it was given one.
     fn given_name(&self) -> &Option<Name>;

@@ -3,12 +3,13 @@
 use std::{error::Error as StdError, fmt, time::Duration};
 
 use super::{
-    name::{Name, Nanos, name_or},
+    name::{Name, name_or},
+    nanos::Nanos,
     reasons::{
         BulkheadFull, CircuitOpen, Data, DeadlineExceeded, NotReady, QueueTimedOut, RateLimited,
         TimedOut,
     },
-    table::{
+    row::{
         ComeBack::{AsTold, InASecond, Unstated},
         Row, idempotency_reasons, rejections, row,
     },
@@ -52,7 +53,7 @@ rejections! {
         NotReady(NotReady) "retry"
             ["not_ready", false, true, 503, 14, Unstated],
         /// More calls came in a time than a limit allows. No layer of this crate says so: it is for
-        /// rate limiters of others, whose refusals are then treated as our own.
+        /// rate limiters of others, whose rejections are treated as this crate's.
         RateLimited(RateLimited) "rate_limit"
             ["rate_limited", true, true, 429, 8, AsTold],
         /// The idempotency guard did not run the call.
@@ -203,15 +204,16 @@ impl Rejection {
 
     /// Returns when the caller is told to come back.
     pub(crate) fn come_back(&self) -> Option<Duration> {
-        match self.row().come_back {
-            Unstated => None,
-            AsTold => self.retry_after(),
-            InASecond => Some(Duration::from_secs(1)),
-        }
+        self.row().come_back.after(self.retry_after())
     }
 }
 
 impl IdempotencyReason {
+    /// Returns when the caller is told to come back; `told` is the guard's own time.
+    pub(crate) fn come_back(self, told: Duration) -> Option<Duration> {
+        self.row().come_back.after(Some(told))
+    }
+
     /// The reason in one word.
     pub fn as_str(self) -> &'static str {
         self.row().kind

@@ -17,8 +17,8 @@ use super::{AutoClassifier, head::ResponseShape, wire};
 use crate::{
     BoxError, CarryRejection, Fault, Outcome, Rejection, TimedOut,
     call::{
-        admission::Unwinding,
         ambient::Ambient,
+        catch_panic::Unwinding,
         completion::{CallEnd, Lasting},
     },
     telemetry,

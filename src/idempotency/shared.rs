@@ -20,7 +20,8 @@ use super::{
     runs::Runs,
 };
 use crate::{
-    CarryRejection, IdempotencyReason, IdempotencyRefused, Name, call::lock::lock, telemetry,
+    CarryRejection, IdempotencyReason, IdempotencyRefused, call::lock::lock, error::name_or,
+    telemetry,
 };
 
 /// What outlives a call: it is used by tasks, and by the [`Guard`](super::Guard).
@@ -61,14 +62,8 @@ impl<St> Shared<St> {
 
     /// The same, where it is counted already.
     pub(super) fn refuse_counted<E: CarryRejection>(&self, reason: IdempotencyReason) -> E {
-        let again = match reason {
-            IdempotencyReason::InFlight => Some(self.config.retry_after),
-            IdempotencyReason::StoreUnavailable | IdempotencyReason::Full => {
-                Some(Duration::from_secs(1))
-            }
-            _ => None,
-        };
-        telemetry::refuse(IdempotencyRefused::by(self.config.name.clone(), reason, again))
+        let again = reason.come_back(self.config.retry_after);
+        telemetry::reject(IdempotencyRefused::by(self.config.name.clone(), reason, again))
     }
 
     /// Says that nobody knows what became of a run of this process.
@@ -103,7 +98,7 @@ impl<St> Shared<St> {
     }
 
     pub(super) fn name(&self) -> &str {
-        self.config.name.as_ref().map_or("idempotency", Name::as_str)
+        name_or(&self.config.name, "idempotency")
     }
 }
 

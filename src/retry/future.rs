@@ -206,7 +206,7 @@ where
                         let Some(end) = own_end else { return Poll::Pending };
                         ready!(poll_timer(timer, end, cx));
                         let error = session.kept_or(config, || {
-                            telemetry::refuse(NotReady::by(
+                            telemetry::reject(NotReady::by(
                                 config.name.clone(),
                                 config.readiness_wait,
                             ))

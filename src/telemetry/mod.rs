@@ -21,7 +21,8 @@ use tracing::{Span, warn};
 pub use self::call::{CallFuture, CallSpan, CallSpanLayer};
 use crate::{CarryRejection, Outcome, Rejection};
 
-/// The target of every event and span. Fixed here, because the default is the module of the code.
+/// The target of every event and of the span of an attempt. It is fixed because the default is the
+/// module of the code. The span of a call keeps its own, `buttress::telemetry::call`.
 pub(crate) const TARGET: &str = "buttress::telemetry";
 
 pub(crate) fn timed_out(name: &str, limit: Duration) {
@@ -35,8 +36,8 @@ pub(crate) fn timed_out(name: &str, limit: Duration) {
     );
 }
 
-/// Reports a refusal, and puts it into the error of the call.
-pub(crate) fn refuse<E: CarryRejection>(reason: impl Into<Rejection>) -> E {
+/// Reports a rejection, and puts it into the error of the call.
+pub(crate) fn reject<E: CarryRejection>(reason: impl Into<Rejection>) -> E {
     let rejection = reason.into();
     rejected(&rejection);
     E::from_rejection(rejection)

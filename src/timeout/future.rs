@@ -99,7 +99,7 @@ where
 }
 
 fn refuse<E: CarryRejection>(name: &Option<Name>) -> E {
-    telemetry::refuse(DeadlineExceeded::by(name.clone()))
+    telemetry::reject(DeadlineExceeded::by(name.clone()))
 }
 
 // Out of line, so that the path of a call which goes well stays short enough to be inlined.

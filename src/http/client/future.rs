@@ -66,7 +66,7 @@ where
 }
 
 fn refuse<E: CarryRejection>((): ()) -> E {
-    telemetry::refuse(DeadlineExceeded::by(None))
+    telemetry::reject(DeadlineExceeded::by(None))
 }
 
 impl<F> fmt::Debug for ClientFuture<F> {

@@ -1,5 +1,7 @@
 //! The columns of the table of rejections, and the macros that read its rows.
 
+use std::time::Duration;
+
 /// What one kind of rejection means, whichever layer it comes from.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
@@ -30,6 +32,17 @@ pub(super) enum ComeBack {
     AsTold,
     /// After a second, the least that `Retry-After` can say: how long calls take is not known.
     InASecond,
+}
+
+impl ComeBack {
+    /// Returns when to come back; `told` is the time that the rejection carries.
+    pub(super) fn after(self, told: Option<Duration>) -> Option<Duration> {
+        match self {
+            Self::Unstated => None,
+            Self::AsTold => told,
+            Self::InASecond => Some(Duration::from_secs(1)),
+        }
+    }
 }
 
 impl Row {
