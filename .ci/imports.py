@@ -24,11 +24,10 @@ import sys
 import tempfile
 from collections import defaultdict, deque, namedtuple
 
-from rust_source import ROOT, crates, end_of_group, library, plant, spaces
+from rust_source import INLINE_MODULE, ROOT, crates, end_of_group, library, plant, spaces
 
 ARCHITECTURE = "ARCHITECTURE.md"
 USE = re.compile(r"(?<![\w#])(?P<public>pub\b\s*(?:\([^)]*\)\s*)?)?use\s+(?P<tree>[^;]+);")
-INLINE_MODULE = re.compile(r"(?<![\w#])mod\s+(\w+)\s*(?=\{)")
 DEFINITION = re.compile(
     r"(?<![\w#])(?:fn|struct|enum|union|trait|type|static(?:\s+mut)?|const|macro_rules\s*!)\s+"
     r"(?!(?:fn|unsafe|async|extern)\b)(\w+)"

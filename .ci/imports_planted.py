@@ -1,5 +1,7 @@
 """Planted trees for the self-test of `imports.py`."""
 
+import re
+
 LEGAL = {
     "ARCHITECTURE.md": "```rooms\nlow ->\nhigh -> low\n```\n",
     "src/lib.rs": "mod low; pub mod high; pub use self::high::Thing;",
@@ -154,4 +156,60 @@ PLANTED = [
         },
         [FILES],
     ),
+    (
+        "none in files and inline modules that an inner attribute makes tests",
+        {
+            "src/low.rs": """pub struct Ground; mod model;
+            pub(crate) mod own { #![allow(unused)] #![cfg(test)] use crate::high::Thing; }""",
+            "src/low/model.rs": """//! A model.
+            #![allow(unused)]
+            #![cfg(test)]
+            use crate::high::Thing;""",
+        },
+        [],
+    ),
+    (
+        "in a module that has the name of a test within an inline module",
+        {
+            "src/low.rs": "pub struct Ground; mod own { #[cfg(test)] mod model; } mod model;",
+            "src/low/model.rs": "use crate::high::Thing;",
+            "src/low/own/model.rs": "use crate::high::Other;",
+        },
+        [MODULES, "src/low/model.rs:1: `use crate::high::Thing`: `low` must not"],
+    ),
+]
+
+# Code that is compiled for tests only where it names `Other`; where it names `Thing`, always.
+MIXED = [
+    "mod own { #![cfg(test)] type A = Other; }\ntype B = Thing;",
+    "mod own { fn f() {} mod deep { #![cfg(test)] type A = Other; } }\ntype B = Thing;",
+    "#[cfg(all(unix, any(unix, test, windows)))]\ntype B = Thing;",
+    "#[cfg(all(unix, all(windows, test)))] type A = Other;\ntype B = Thing;",
+    "fn f() { #[cfg(test)] if x { a::<Other>() }\nb::<Thing>(); }",
+    "fn f() { #[cfg(test)] if x {} else if y {} else { a::<Other>() }\nif b::<Thing>() {} }",
+    "fn f() { #[cfg(test)] if let A { b } = c { a::<Other>() }\n*b::<Thing>() = 1; }",
+    "fn f() { #[cfg(test)] for A { b } in c { a::<Other>() }\n&b::<Thing>(); }",
+    "fn f() { #[cfg(test)] match x { _ => a::<Other>() }.b::<Other>();\nb::<Thing>(); }",
+    "fn f() { #[cfg(test)] 'a: loop { a::<Other>() }\n-b::<Thing>(); }",
+    "fn f() { #[cfg(test)] { a::<Other>() }\nb::<Thing>(); }",
+    "fn f() { #[cfg(test)] const { a::<Other>() }\nb::<Thing>(); }",
+    "fn f() { #[cfg(test)] a! { Other }\n*b::<Thing>() = 1; }",
+    "fn f() { #[cfg(test)] a = A { b: Other {} } == c::<Other>();\nb::<Thing>(); }",
+    "fn f() { match x { #[cfg(test)] A => { a::<Other>() }\nB => b::<Thing>(), } }",
+    "fn f() { match x { #[cfg(test)] A => { a::<Other>() }\n| Thing::B => {} } }",
+    "fn f() { match x { #[cfg(test)] A => { a::<Other>() },\nB => b::<Thing>(), } }",
+    "fn f() { match x { #[cfg(test)] A {} | B {} if c => a::<Other>(),\nB => b::<Thing>(), } }",
+    "struct A { #[cfg(test)] a: B<{ Other::C }>,\nb: Thing }",
+    "const A: B = B { #[cfg(test)] a: C {} + Other {},\nb: Thing {} };",
+    "#[cfg(test)] const unsafe fn f() { a::<Other>() }\nfn g() { b::<Thing>(); }",
+    "#[cfg(test)] const async fn f() { a::<Other>() }\nfn g() { b::<Thing>(); }",
+    "#[cfg(test)] pub const extern \"C\" fn f() { a::<Other>() }\nfn g() { b::<Thing>(); }",
+]
+PLANTED += [
+    (
+        f"code around a test: {code}",
+        {"src/low.rs": "pub struct Ground; " + re.sub("Other|Thing", r"crate::high::\g<0>", code)},
+        [FILES, MODULES, "src/low.rs:2: `crate::high::Thing"],
+    )
+    for code in MIXED
 ]

@@ -93,17 +93,50 @@ ITEM = re.compile(
     r"|macro_rules)\b(?:\s+(?P<name>\w+))?"
 )
 TO_SEMICOLON = {"use", "const", "static", "type", "let"}
+# A function or a block.
+AFTER_CONST = {"fn", "unsafe", "async", "extern", None}
+INLINE_MODULE = re.compile(r"(?<![\w#])(?:pub\b\s*(?:\([^)]*\)\s*)?)?mod\s+(\w+)\s*(?=\{)")
+# Inner attributes at the head of a file or of an inline module.
+TEST_HEAD = re.compile(r"(?:\s*#\s*!\s*\[[^\]]*\])*?\s*#\s*!\s*\[\s*cfg\s*\(\s*test\s*\)")
+# What ends with its braces where a statement or the body of an arm may stand.
+BLOCK = re.compile(
+    r"\s*(?:(?:'\w+\s*:\s*)?(?:(?:if|match|while|for|loop|unsafe)\b|\{)"
+    r"|\w+(?:\s*::\s*\w+)*\s*!\s*\{)"
+)
+# What may follow braces without an end of what they are in; `=` and `in` follow a pattern.
+BLOCK_GOES_ON = re.compile(r"\s*(?:[.,;?=]|(?:else|in)\b)")
+GOES_ON = re.compile(r"\s*(?:[.,;?=<>|&+*/%^-]|(?:as|else|if)\b)")
 
 
 def means_test(predicate):
     """Returns whether a predicate of `cfg` holds in tests only."""
     predicate = re.sub(r"\s", "", predicate)
-    within_all = re.fullmatch(r"all\((?:.*,)?test(?:,.*)?\)", predicate)
-    return predicate in ("test", "doctest") or within_all is not None
+    if within_all := re.fullmatch(r"all\((.*)\)", predicate):
+        return any(map(means_test, parts(within_all[1])))
+    return predicate in ("test", "doctest")
+
+
+def parts(text):
+    """Returns what stands between the commas that are in no brackets."""
+    found, depth = [""], 0
+    for letter in text:
+        depth += {"(": 1, ")": -1}.get(letter, 0)
+        if letter == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += letter
+    return found
 
 
 def test_items(code):
     """Yields the start and the end of each item that is compiled for tests only, and its match."""
+    if TEST_HEAD.match(code):
+        yield 0, len(code), None
+        return
+    for module in INLINE_MODULE.finditer(code):
+        if TEST_HEAD.match(code, module.end() + 1):
+            start = module.start()
+            yield start, end_of_group(code, module.end()), ITEM.match(code, start)
     end = 0
     for attribute in re.finditer(r"#\s*\[\s*cfg\s*\(", code):
         opening = attribute.end() - 1
@@ -120,26 +153,36 @@ def end_of_item(code, start):
         start = end_of_group(code, attribute.end())
     item = ITEM.match(code, start)
     # Anything else is a field, a variant, an arm or an expression.
-    mark = re.compile(r"[(\[{)\]};]" if item else r"[(\[{)\]};,]")
+    mark = re.compile(r"[(\[{)\]};]" if item else r"[(\[{)\]};,]|=>")
+    goes_on = what_goes_on(code, start)
     while found := mark.search(code, start):
+        if found[0] == "=>":
+            start = found.end()
+            goes_on = what_goes_on(code, start)
+            continue
         if found[0] in ")]}":
             return found.start(), item
         if found[0] not in CLOSING:
             return found.end(), item
         start = end_of_group(code, found.start())
-        if found[0] == "{" and item and ends_with_braces(item):
+        if found[0] == "{" and (ends_with_braces(item) if item else not goes_on.match(code, start)):
             return start, item
     return len(code), item
 
 
+def what_goes_on(code, start):
+    """Returns the pattern of what may follow the braces of a statement, a field or an arm."""
+    return BLOCK_GOES_ON if BLOCK.match(code, start) else GOES_ON
+
+
 def ends_with_braces(item):
-    return item["word"] not in TO_SEMICOLON or (item["word"], item["name"]) == ("const", "fn")
+    if item["word"] == "const":
+        return item["name"] in AFTER_CONST
+    return item["word"] not in TO_SEMICOLON
 
 
 def without_tests(code):
     """Returns the code with spaces in place of items that are compiled for tests only."""
-    if re.search(r"#\s*!\s*\[\s*cfg\s*\(\s*test\s*\)", code):
-        return spaces(code)
     for start, end, _ in list(test_items(code)):
         code = code[:start] + spaces(code[start:end]) + code[end:]
     return code
@@ -198,11 +241,17 @@ def library(root, folder):
 def test_modules(sources):
     """Returns the modules in files of their own that are declared for tests only."""
     return [
-        (*module, item["name"])
+        (*module, *inline_modules_at(source.code_and_tests, start), item["name"])
         for module, source in sources.items()
-        for _, _, item in test_items(source.code_and_tests)
+        for start, _, item in test_items(source.code_and_tests)
         if item and item["word"] == "mod"
     ]
+
+
+def inline_modules_at(code, offset):
+    """Returns the names of the inline modules that an offset is in."""
+    modules = INLINE_MODULE.finditer(code, 0, offset)
+    return [found[1] for found in modules if end_of_group(code, found.end()) > offset]
 
 
 def crates(root):

@@ -98,6 +98,7 @@ def file(lines, start="", end=""):
 
 
 TESTS = "#[cfg(test)]\nmod tests {\n" + "    // why\n\n    use a::b;\n" * 50 + "}\n"
+INNER_TESTS = TESTS.replace("#[cfg(test)]\nmod tests {", "mod tests {\n    #![cfg(test)]")
 LITERALS = """    let a = '{'; let b = "{"; let c = r#"}"{"#; // {{{ it's
     let d: &'static str = "\\\\"; /* { */
 """
@@ -112,6 +113,9 @@ PLANTED = [
     ("one with a reason too late", file(451, start=LATE), [TOO_LONG]),
     ("tests at its end do not count", file(450) + TESTS, []),
     ("nor do they excuse it", file(451) + TESTS, [TOO_LONG]),
+    ("a file of tests", file(451, start="#![cfg(test)]\n"), []),
+    ("an inline module of tests", file(450) + INNER_TESTS, []),
+    ("a function after it", INNER_TESTS + function(81), ["src/lib.rs:154: `long` has 81"]),
     ("a function of 80 lines", function(80), []),
     ("a function of 81", function(81), [LONG]),
     ("a method", "impl A {\n" + function(81) + "}\n", ["src/lib.rs:2: `long`"]),
