@@ -14,7 +14,8 @@ root of the crate imports what it likes.
 An import is a `use`, a path within code, or an invocation of a macro. It leads to the file that
 defines the item, past re-exports: a `mod.rs` that only declares and re-exports is imported by
 nobody. A `pub use` from beneath is an import only if the file uses the name itself. Tests,
-comments and literals are left out; code under any other `cfg` and in macros is not.
+comments and literals are left out; code under any other `cfg` and in macros is not. A crate must
+not name itself with `extern crate self`: imports by that name would not be seen.
 """
 
 import argparse
@@ -34,6 +35,7 @@ DEFINITION = re.compile(
 )
 # Not a field or a method, though after `..` it may be; not the rest of a longer path.
 PATH = re.compile(r"(?<![\w:$#])(?<!(?<!\.)\.)(?:\$crate|\w+)(?:\s*::\s*\w+)+")
+EXTERN_SELF = re.compile(r"(?<![\w#])extern\s+crate\s+self\b")
 MACRO = re.compile(r"(?<![\w:$#])(\w+)\s*!\s*(?=[(\[{])")
 
 Leaf = namedtuple("Leaf", "path name offset")
@@ -75,7 +77,7 @@ def outermost(code):
     """Returns the code with spaces in place of what is in braces, but not in those of a macro."""
     position = 0
     while (opening := code.find("{", position)) >= 0:
-        if re.search(r"(?<!macro_rules)!\s*$", code[:opening]):
+        if re.search(r"!\s*$", code[:opening]):
             position = opening + 1
             continue
         position = end_of_group(code, opening)
@@ -185,8 +187,13 @@ class Crate:
 
     def item(self, module, rest, seen):
         if rest[0] == "*":
+            if (module.name, "*") in seen:
+                return set()
+            seen = seen | {(module.name, "*")}
             names = [*module.items, *module.bindings]
-            return set().union(*(self.named(module, [name], seen) for name in names))
+            own = (self.named(module, [name], seen) for name in names)
+            globs = (self.resolve((*path, "*"), module.name, seen) for path in module.globs)
+            return set().union(*own, *globs)
         if rest[0] in module.items or rest[0] in module.bindings:
             return self.named(module, rest, seen)
         # From a glob or a macro.
@@ -367,12 +374,24 @@ def check(root):
     for folder in crates(root):
         crate = Crate(root, folder)
         imports = list(crate.imports())
+        faults += self_faults(crate)
         faults += circle_faults("files", arrows(imports, lambda file: file), file_name)
         if folder == "src":
             found = arrows(imports, room)
             faults += circle_faults("modules", found, str)
             faults += list_faults(root, crate, without_root(found))
     return faults
+
+
+def self_faults(crate):
+    """Yields the places where the crate gives itself a name, which `resolve` does not know."""
+    for module in crate.modules.values():
+        for found in EXTERN_SELF.finditer(module.code):
+            line = module.source.line(found.start())
+            yield (
+                f"{module.source.path}:{line}: `extern crate self`: imports by that name look like"
+                " those of another crate and would not be checked; use `crate`"
+            )
 
 
 def list_faults(root, crate, found):

@@ -157,6 +157,32 @@ PLANTED = [
         [FILES],
     ),
     (
+        "through globs of globs",
+        {
+            "src/low.rs": "pub struct Ground; use crate::high::*;",
+            "src/high/mod.rs": "mod one; mod two; pub use self::one::*;",
+            "src/high/one.rs": "use crate::low::Ground; pub struct Thing(Ground);",
+        },
+        [FILES, MODULES, "src/low.rs:1: `use crate::high::*`: `low` must not"],
+    ),
+    (
+        "globs that lead to each other",
+        {
+            "src/high/mod.rs": "mod one; mod two; pub use self::{one::*, two::*};",
+            "src/high/one.rs": "pub use super::two::*; pub struct Thing(crate::low::Ground);",
+            "src/high/two.rs": "pub use super::one::*; pub struct Other(Thing);",
+        },
+        [FILES],
+    ),
+    (
+        "through a name of the crate for itself",
+        {
+            "src/lib.rs": "extern crate alloc; mod low; pub mod high;\nextern crate self as me;",
+            "src/low.rs": "pub struct Ground; fn f(_: ::me::high::Thing) {}",
+        },
+        ["src/lib.rs:2: `extern crate self`"],
+    ),
+    (
         "none in files and inline modules that an inner attribute makes tests",
         {
             "src/low.rs": """pub struct Ground; mod model;
