@@ -14,7 +14,7 @@ import re
 import sys
 import tempfile
 
-from rust_source import COMMENTS, ROOT, blanked, plant, tracked
+from rust_source import COMMENTS, ROOT, blanked, plant, spaces, tracked
 
 MOST = 100
 URL = re.compile(r"https?://[^\s\"'<>]+")
@@ -34,9 +34,12 @@ def code_faults(text):
             yield number, len(line)
 
 
-def all_faults(text):
-    for number, line in enumerate(text.splitlines(), 1):
-        if too_long(line) and not ROW.match(line):
+def all_faults(text, is_rust):
+    """Yields the lines that are too long, but not rows of tables in comments and Markdown."""
+    code = (blanked(text, COMMENTS) if is_rust else spaces(text)).split("\n")
+    for number, (line, in_code) in enumerate(zip(text.split("\n"), code), 1):
+        is_row = ROW.match(line) and not in_code.strip()
+        if too_long(line) and not is_row:
             yield number, len(line)
 
 
@@ -47,7 +50,7 @@ def check(root, comments):
     for path in tracked(root, *patterns):
         with open(os.path.join(root, path), encoding="utf-8") as file:
             text = file.read()
-        found = (all_faults if comments else code_faults)(text)
+        found = all_faults(text, path.endswith(".rs")) if comments else code_faults(text)
         faults += [f"{path}:{number}: {columns} columns" for number, columns in found]
     return faults
 
@@ -90,6 +93,10 @@ PLANTED = [
     ("code after a quote in a comment", "a.rs", "// it's\n" + filled("let a = "), 1, 1),
     ("code in a raw string", "a.rs", 'let a = r#"\n' + filled('"') + '\n"#;', 1, 1),
     ("a row of a table in a doc comment", "a.rs", filled("//! | a | "), 0, 0),
+    ("a row of a table in a block comment", "a.rs", "/*\n" + filled(" | ") + "\n*/", 0, 0),
+    ("a pattern after a bar", "a.rs", "A\n" + filled("    | B ", " => 1,"), 1, 1),
+    ("one after a short comment", "a.rs", filled("/* a */ | B ", " => 1,"), 1, 1),
+    ("a comment after a pattern after a bar", "a.rs", filled("| B => 1, // "), 0, 1),
     ("Markdown", "README.md", filled("a "), 0, 1),
     ("a row of a table in Markdown", "README.md", filled("| "), 0, 0),
     ("a link in Markdown", "README.md", filled("see [a](https://", ")."), 0, 0),
