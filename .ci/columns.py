@@ -109,7 +109,7 @@ def self_test():
             plant(root, {path: text + "\n"}, track=True)
             found = [len(check(root, comments)) for comments in (False, True)]
         assert found == [in_code, in_all], (what, found)
-    print(f"columns: {len(PLANTED)} planted lines judged as they should be")
+    print(f"columns: {len(PLANTED)} planted lines reported as expected")
     return 0
 
 

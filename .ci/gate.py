@@ -221,7 +221,7 @@ def bless(path, checked_in, version, now):
 
 
 def check(version, checked_in, kinds, now):
-    """Prints the verdict and returns the exit status."""
+    """Prints what changed and returns the exit status."""
     if version not in checked_in:
         print(f"\nThere are no figures for {version}.")
         print("Write them with `python3 .ci/gate.py --bless`, on a tree that passed with another.")
@@ -310,7 +310,7 @@ def self_test():
     assert compare("lone", small, small | {"instructions": 12}) == ([], [])
     assert len(faults({"new": "lone"}, {}, {"new": figures})[0]) == 1
     assert len(faults({}, {"gone": figures}, {})[0]) == 1
-    print(f"gate: {len(planted) + 4} planted examples judged as they should be")
+    print(f"gate: {len(planted) + 4} planted examples reported as expected")
     return 0
 
 

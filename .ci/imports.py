@@ -440,7 +440,7 @@ def self_test():
             found = [fault for fault in check(root) if not fault.startswith(" ")]
         agree = len(found) == len(expected) and all(map(str.startswith, found, expected))
         assert agree, f"{what}: expected {expected}, found {found}"
-    print(f"imports: {len(PLANTED)} planted trees judged as they should be")
+    print(f"imports: {len(PLANTED)} planted trees reported as expected")
     return 0
 
 

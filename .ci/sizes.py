@@ -139,7 +139,7 @@ def self_test():
             found = check(root)
         agree = len(found) == len(expected) and all(map(str.startswith, found, expected))
         assert agree, (what, expected, found)
-    print(f"sizes: {len(PLANTED)} planted files judged as they should be")
+    print(f"sizes: {len(PLANTED)} planted files reported as expected")
     return 0
 
 
