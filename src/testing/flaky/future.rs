@@ -43,7 +43,7 @@ impl<Res, E> Drop for CallInFlight<Res, E> {
 }
 
 pin_project! {
-    /// Response future of [`Flaky`].
+    /// Response future of [`Flaky`](super::Flaky).
     pub struct FlakyFuture<Res, E> {
         #[pin]
         pub(super) wait: Wait,

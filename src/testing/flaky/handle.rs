@@ -8,7 +8,7 @@ use super::{
 };
 use crate::call::lock::lock;
 
-/// Steers a [`Flaky`] service from outside, and reads its counts.
+/// Steers a [`Flaky`](super::Flaky) service from outside, and reads its counts.
 pub struct FlakyHandle<Res, E> {
     pub(super) shared: Arc<Shared<Res, E>>,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What a [`Flaky`] service does next.
+/// What a [`Flaky`](super::Flaky) service does next.
 ///
 /// The readiness steps ([`Unready`](Self::Unready), [`FailReadiness`](Self::FailReadiness) and
 /// [`PanicInReadiness`](Self::PanicInReadiness)) are taken by the next instance that is polled ready. All others are
@@ -16,7 +16,7 @@ pub enum Step<Res, E> {
     AnswerAfter(Duration, Result<Res, E>),
     /// Answers after it was pending for so many polls. It wakes its task at each, so it needs no clock.
     AnswerAfterPolls(u32, Result<Res, E>),
-    /// Answers once [`FlakyHandle::release`] is called.
+    /// Answers once [`FlakyHandle::release`](super::FlakyHandle::release) is called.
     AnswerWhenReleased(Result<Res, E>),
     /// Never answers.
     Hang,
@@ -24,7 +24,8 @@ pub enum Step<Res, E> {
     PanicInCall,
     /// Returns a future that panics when it is polled.
     PanicInPoll,
-    /// Makes every instance that is not yet ready wait for [`FlakyHandle::set_ready`].
+    /// Makes every instance that is not yet ready wait for
+    /// [`FlakyHandle::set_ready`](super::FlakyHandle::set_ready).
     Unready,
     /// Fails in `poll_ready`, which is the end of that instance.
     FailReadiness(E),
@@ -64,7 +65,7 @@ impl PanicPoint {
     }
 }
 
-/// What a caller did to a [`Flaky`] service that tower forbids.
+/// What a caller did to a [`Flaky`](super::Flaky) service that tower forbids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Violation {

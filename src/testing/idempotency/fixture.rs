@@ -32,7 +32,7 @@ pub trait Fixture {
     ///
     /// What moves the time of all checks at once, such as `tokio::time::advance`, must not be put in its
     /// place: they run at the same time. A store whose clock can only be moved is checked with
-    /// [`check_one`], one name after the other.
+    /// [`check_one`](super::check_one), one name after the other.
     fn pass(&self, time: Duration) -> impl Future<Output = ()> {
         tokio::time::sleep(time)
     }
