@@ -2,10 +2,7 @@
 
 use std::{
     fmt,
-    future::{Ready, poll_fn, ready},
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
-    task::Poll,
+    future::{Ready, ready},
 };
 
 use tower_service::Service;
@@ -17,7 +14,10 @@ use super::{
     report::{Finding, Report, Verdict},
     rule::Rule,
 };
-use crate::testing::{panics::panic_message, task::finish_now};
+use crate::{
+    call::catch_panic::CatchPanic,
+    testing::{panics::panic_message, task::finish_now},
+};
 
 impl<Req, Res, E> Contract<Req, Res, E> {
     /// Checks every general rule, in no time at all.
@@ -153,11 +153,7 @@ fn verdict(result: Result<(), String>) -> Verdict {
 
 /// Turns a panic into the failure of the one check that it ends.
 async fn catch_panic(check: impl Future<Output = Result<(), String>>) -> Result<(), String> {
-    let mut check = pin!(check);
-    poll_fn(|cx| {
-        catch_unwind(AssertUnwindSafe(|| check.as_mut().poll(cx))).unwrap_or_else(|payload| {
-            Poll::Ready(Err(format!("it panicked: {}", panic_message(&*payload))))
-        })
-    })
-    .await
+    CatchPanic { future: check }
+        .await
+        .unwrap_or_else(|payload| Err(format!("it panicked: {}", panic_message(&*payload))))
 }

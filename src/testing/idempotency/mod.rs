@@ -64,14 +64,14 @@ pub use self::{
 
 use std::{
     future::{Future, poll_fn},
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::{Pin, pin},
+    pin::Pin,
     task::Poll,
     time::Duration,
 };
 
 use self::bench::{Bench, Checked, Failure};
 use super::panics::panic_message;
+use crate::call::catch_panic::CatchPanic;
 
 /// The longest that a check may take. It ends a check whose store never answers.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
@@ -206,14 +206,9 @@ async fn find<F: Fixture>(fixture: &F, name: &'static str, shared: Option<F::Sto
 
 /// Turns a panic into the failure of the one check that it ends.
 async fn caught<T>(check: impl Future<Output = Checked<T>>) -> Checked<T> {
-    let mut check = pin!(check);
-    poll_fn(|cx| {
-        catch_unwind(AssertUnwindSafe(|| check.as_mut().poll(cx))).unwrap_or_else(|payload| {
-            let what = panic_message(&*payload);
-            Poll::Ready(Err(Failure::Broken(format!("it panicked: {what}"))))
-        })
+    CatchPanic { future: check }.await.unwrap_or_else(|payload| {
+        Err(Failure::Broken(format!("it panicked: {}", panic_message(&*payload))))
     })
-    .await
 }
 
 /// Awaits all of them at once, and gives what they give in their order.
