@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{account::Account, error::ReplayBodyError, shared::Shared, state::Next};
+use super::{error::ReplayBodyError, kept_bytes::KeptBytes, shared::Shared, state::Next};
 use crate::BoxError;
 
 /// A body that can be sent again: a handle on the body that it was made of, which is read once.
@@ -22,13 +22,13 @@ pub struct ReplayBody<B> {
 }
 
 impl<B: Body> ReplayBody<B> {
-    /// A body with an account of its own, of which up to 64 KiB are kept.
+    /// A body with a count of its own, of which up to 64 KiB are kept.
     pub fn new(body: B) -> Self {
-        Self::in_account(body, Account::default())
+        Self::counted_in(body, KeptBytes::default())
     }
 
-    pub(super) fn in_account(body: B, account: Account) -> Self {
-        Self { shared: Arc::new(Shared::new(body, account)), id: 0 }
+    pub(super) fn counted_in(body: B, kept_bytes: KeptBytes) -> Self {
+        Self { shared: Arc::new(Shared::new(body, kept_bytes)), id: 0 }
     }
 }
 

@@ -5,15 +5,15 @@ use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{account::Account, body::ReplayBody};
+use super::{body::ReplayBody, kept_bytes::KeptBytes};
 
 /// Makes the bodies of requests [`ReplayBody`]s. The outermost layer, around the
 /// [retry](crate::retry); see the [module docs](super) for an example.
 ///
-/// The layer *is* the account: clones of it, and all services that it makes, share one.
+/// Clones of the layer, and all services that it makes, share one count of bytes and its limits.
 #[derive(Clone, Debug, Default)]
 pub struct ReplayBodyLayer {
-    account: Account,
+    kept_bytes: KeptBytes,
 }
 
 impl ReplayBodyLayer {
@@ -24,19 +24,19 @@ impl ReplayBodyLayer {
 
     /// How much is kept of one request at most. Of a longer one nothing is, and it is sent only once.
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
-        self.account.config.max_request = bytes;
+        self.kept_bytes.config.max_request = bytes;
         self
     }
 
     /// How much is kept of all requests at most. One that would need more is sent only once.
     pub fn max_total_bytes(mut self, bytes: usize) -> Self {
-        self.account.config.max_total = bytes;
+        self.kept_bytes.config.max_total = bytes;
         self
     }
 
     /// Bytes that are kept now, of all requests.
     pub fn buffered(&self) -> usize {
-        self.account.held()
+        self.kept_bytes.held()
     }
 }
 
@@ -44,7 +44,7 @@ impl<S> Layer<S> for ReplayBodyLayer {
     type Service = ReplayBodies<S>;
 
     fn layer(&self, inner: S) -> ReplayBodies<S> {
-        ReplayBodies { inner, account: self.account.clone() }
+        ReplayBodies { inner, kept_bytes: self.kept_bytes.clone() }
     }
 }
 
@@ -52,7 +52,7 @@ impl<S> Layer<S> for ReplayBodyLayer {
 #[derive(Clone, Debug)]
 pub struct ReplayBodies<S> {
     inner: S,
-    account: Account,
+    kept_bytes: KeptBytes,
 }
 
 accessors!(ReplayBodies<S>);
@@ -73,7 +73,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let account = self.account.clone();
-        self.inner.call(request.map(|body| ReplayBody::in_account(body, account)))
+        let kept_bytes = self.kept_bytes.clone();
+        self.inner.call(request.map(|body| ReplayBody::counted_in(body, kept_bytes)))
     }
 }

@@ -52,10 +52,10 @@
 //! HTTP/1 the connection is closed, over HTTP/2 the stream is reset. That is decided before the pause
 //! of a retry. A body that had been handed over to its end by then cannot be called back.
 
-mod account;
 mod body;
 mod config;
 mod error;
+mod kept_bytes;
 mod layer;
 mod policy;
 mod prefix;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 
-use super::account::Account;
+use super::kept_bytes::KeptBytes;
 
 /// Most frames that are kept of one body: many tiny ones would take far more room than their bytes.
 const MAX_FRAMES: usize = 1_024;
@@ -58,14 +58,14 @@ pub(super) struct Prefix {
     pieces: VecDeque<Piece>,
     /// How many frames were taken from the source before these, and are gone.
     gone: usize,
-    /// What these hold, as the account has it.
+    /// The bytes that these hold, as they were counted.
     bytes: usize,
-    account: Account,
+    kept_bytes: KeptBytes,
 }
 
 impl Prefix {
-    pub(super) fn new(account: Account) -> Self {
-        Self { pieces: VecDeque::new(), gone: 0, bytes: 0, account }
+    pub(super) fn new(kept_bytes: KeptBytes) -> Self {
+        Self { pieces: VecDeque::new(), gone: 0, bytes: 0, kept_bytes }
     }
 
     /// Whether this is all that was taken from the source, from its beginning.
@@ -78,7 +78,7 @@ impl Prefix {
         usize::try_from(rest)
             .ok()
             .and_then(|rest| rest.checked_add(self.bytes))
-            .is_some_and(|all| all <= self.account.config.max_request)
+            .is_some_and(|all| all <= self.kept_bytes.config.max_request)
     }
 
     /// Where the frame is that the source gives next.
@@ -98,7 +98,7 @@ impl Prefix {
         let bytes = piece.len();
         let fits = self.has_room_for(bytes as u64)
             && self.pieces.len() < MAX_FRAMES
-            && self.account.take(bytes);
+            && self.kept_bytes.take(bytes);
         if fits {
             self.bytes += bytes;
             self.pieces.push_back(piece);
@@ -111,7 +111,7 @@ impl Prefix {
     pub(super) fn keep_for_running(&mut self, frame: &Frame<Bytes>) -> bool {
         let Some(piece) = Piece::of(frame) else { return false };
         let bytes = piece.len();
-        self.account.take_beyond(bytes);
+        self.kept_bytes.take_beyond(bytes);
         self.bytes += bytes;
         self.pieces.push_back(piece);
         true
@@ -139,13 +139,13 @@ impl Prefix {
         let bytes = freed.iter().map(Piece::len).sum();
         self.gone += count;
         self.bytes -= bytes;
-        self.account.give_back(bytes);
+        self.kept_bytes.give_back(bytes);
         freed
     }
 }
 
 impl Drop for Prefix {
     fn drop(&mut self) {
-        self.account.give_back(self.bytes);
+        self.kept_bytes.give_back(self.bytes);
     }
 }

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    account::Account,
     error::ReplayBodyError,
+    kept_bytes::KeptBytes,
     state::{After, Given, Source, State},
 };
 use crate::{BoxError, call::lock::lock};
@@ -21,8 +21,8 @@ pub(super) struct Shared<B> {
 }
 
 impl<B: Body> Shared<B> {
-    pub(super) fn new(body: B, account: Account) -> Self {
-        Self { state: Mutex::new(State::new(body, account)) }
+    pub(super) fn new(body: B, kept_bytes: KeptBytes) -> Self {
+        Self { state: Mutex::new(State::new(body, kept_bytes)) }
     }
 }
 

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    account::Account,
     error::ReplayBodyError,
+    kept_bytes::KeptBytes,
     prefix::{Piece, Prefix},
 };
 use crate::BoxError;
@@ -88,12 +88,12 @@ pub(super) enum Given {
 }
 
 impl<B: Body> State<B> {
-    pub(super) fn new(body: B, account: Account) -> Self {
+    pub(super) fn new(body: B, kept_bytes: KeptBytes) -> Self {
         Self {
             rest: body.size_hint(),
             at_end: body.is_end_stream(),
             source: Source::Here(Box::pin(body)),
-            prefix: Prefix::new(account),
+            prefix: Prefix::new(kept_bytes),
             running: None,
             waiting: vec![Waiting { id: 0, kept: false, wants: false }],
             next_id: 1,

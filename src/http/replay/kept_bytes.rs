@@ -5,14 +5,14 @@ use std::sync::{
 
 use super::config::Config;
 
-/// How much may be kept, and how much is.
+/// The count of the bytes that are kept, and its limits.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Account {
+pub(super) struct KeptBytes {
     pub(super) config: Config,
     held: Arc<AtomicUsize>,
 }
 
-impl Account {
+impl KeptBytes {
     /// Bytes that are held now, for all bodies.
     pub(super) fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
