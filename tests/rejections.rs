@@ -62,16 +62,19 @@ fn rows() -> Vec<Row> {
         (of(StoreUnavailable), "idempotency_store_unavailable", false, true, 503, 14, due, one),
         (of(Full), "idempotency_full", false, true, 503, 14, due, one),
     ];
-    let row = |(rejection, kind, began, unavailable, status, code, retry_after, come_back)| Row {
-        rejection,
-        kind,
-        nothing_began: began,
-        is_unavailable: unavailable,
-        status,
-        code,
-        retry_after,
-        come_back,
-    };
+    let row =
+        |(rejection, kind, nothing_began, is_unavailable, status, code, retry_after, come_back)| {
+            Row {
+                rejection,
+                kind,
+                nothing_began,
+                is_unavailable,
+                status,
+                code,
+                retry_after,
+                come_back,
+            }
+        };
     rows.map(row).into()
 }
 
