@@ -200,13 +200,13 @@ impl<St: Store> Claimant<St> {
                 let hold = Hold::new(claim.key, claim.owner, fence);
                 Ok(Claimed::Granted(Granted::new(&self.shared, hold, previous, sent, pending)))
             }
-            Ok(answer) => {
-                pending.release_if(unsure);
-                Ok(Claimed::Refused(answer))
-            }
-            Err(error) => {
-                pending.release_if(unsure);
-                Err(error)
+            answered => {
+                if unsure {
+                    drop(pending);
+                } else {
+                    pending.keep();
+                }
+                answered.map(Claimed::Refused)
             }
         }
     }

@@ -22,29 +22,24 @@ pub(super) struct PendingClaim<St: Store> {
     shared: Arc<Shared<St>>,
     key: StorageKey,
     owner: Owner,
-    /// Whether there may be anything to release.
-    release: bool,
+    /// `true` if `Drop` releases the claim.
+    release_on_drop: bool,
 }
 
 impl<St: Store> PendingClaim<St> {
     pub(super) fn new(shared: Arc<Shared<St>>, key: StorageKey, owner: Owner) -> Self {
-        Self { shared, key, owner, release: true }
+        Self { shared, key, owner, release_on_drop: true }
     }
 
-    /// Leaves the claim to the run that begins.
-    pub(super) fn begin(self) {
-        self.release_if(false);
-    }
-
-    /// Releases the claim if it may have been made.
-    pub(super) fn release_if(mut self, may_be_made: bool) {
-        self.release = may_be_made;
+    /// Keeps the claim from being released: a run has taken it over, or it was not made.
+    pub(super) fn keep(mut self) {
+        self.release_on_drop = false;
     }
 }
 
 impl<St: Store> Drop for PendingClaim<St> {
     fn drop(&mut self) {
-        if self.release {
+        if self.release_on_drop {
             let hold = Hold::new(self.key, self.owner, 0);
             release_until_it_arrives(&self.shared, hold);
         }

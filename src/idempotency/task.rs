@@ -88,7 +88,7 @@ pub(super) async fn run<S, Req, St, K, C, Q, R, U>(
     let Granted { shared, hold, run, sent, pending } = granted;
     let renewed = RenewedLease::new(Arc::clone(&shared), hold, sent);
     let claim = ActiveClaim::new(Arc::clone(&shared), hold, run.previous_fence().is_some());
-    pending.begin();
+    pending.keep();
     if answer.is_closed() {
         claim.settle().await;
         return;
