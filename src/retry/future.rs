@@ -109,8 +109,8 @@ where
                         let _entered = span.enter();
                         ready!(future.poll(cx))
                     };
-                    let verdict = this.shared.verdict::<M, _, _>(&mut result, span, *began);
-                    let Some(failed) = verdict else {
+                    let failed = this.shared.settle::<M, _, _>(&mut result, span, *began);
+                    let Some(failed) = failed else {
                         this.state.set(State::Done);
                         return Poll::Ready(result);
                     };
@@ -220,8 +220,8 @@ where
                         let _entered = span.enter();
                         ready!(future.poll(cx))
                     };
-                    let verdict = shared.verdict::<M, _, _>(&mut result, span, *began);
-                    let Some(failed) = verdict else {
+                    let failed = shared.settle::<M, _, _>(&mut result, span, *began);
+                    let Some(failed) = failed else {
                         return Poll::Ready(match result {
                             Err(error) if is_refusal(&error) => {
                                 Err(session.kept_or(config, || error))

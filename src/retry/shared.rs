@@ -65,9 +65,10 @@ impl<S, P, C> Shared<S, P, C> {
         lock(&self.spare).clone()
     }
 
-    /// How an attempt failed, if that may be retried.
+    /// Holds, counts and records the outcome of an attempt. Returns its failure if that may be
+    /// retried.
     #[inline]
-    pub(super) fn verdict<M, T, E>(
+    pub(super) fn settle<M, T, E>(
         &self,
         result: &mut Result<T, E>,
         span: &Span,
