@@ -49,7 +49,7 @@ impl<F, M> ResponseFuture<F, M> {
     }
 
     #[inline]
-    pub(super) fn refused(slots: Arc<Slots>) -> Self {
+    pub(super) fn rejected(slots: Arc<Slots>) -> Self {
         Self { call: Rejectable::rejected(slots), completion: PhantomData }
     }
 }
@@ -66,7 +66,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let Some((future, permit)) = this.call.as_mut().as_running() else {
-            return Poll::Ready(Err(this.call.reject(refuse)));
+            return Poll::Ready(Err(this.call.reject(reject)));
         };
         match future.poll(cx) {
             Poll::Ready(mut result) => {
@@ -100,7 +100,7 @@ impl<F, M> fmt::Debug for ResponseFuture<F, M> {
     }
 }
 
-fn refuse<E: CarryRejection>(slots: Arc<Slots>) -> E {
+fn reject<E: CarryRejection>(slots: Arc<Slots>) -> E {
     telemetry::reject(slots.refusal())
 }
 

@@ -118,7 +118,7 @@ where
         };
         match permit {
             Some(permit) => ResponseFuture::called(self.inner.call(request), permit),
-            None => ResponseFuture::refused(Arc::clone(&self.slots)),
+            None => ResponseFuture::rejected(Arc::clone(&self.slots)),
         }
     }
 }

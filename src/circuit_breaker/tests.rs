@@ -572,8 +572,8 @@ impl Both {
         let (phase, lease, answer) = match decision {
             Decision::Admitted { phase } => (phase, None, Answer::Admitted),
             Decision::Probe { phase, lease } => (phase, Some(lease), Answer::Probe),
-            Decision::Rejected(refusal) => {
-                let retry_after = refusal.retry_after.map(|left| left.as_millis() as u64);
+            Decision::Rejected(rejected) => {
+                let retry_after = rejected.retry_after.map(|left| left.as_millis() as u64);
                 assert_eq!(Answer::Refused(retry_after), expected);
                 return false;
             }

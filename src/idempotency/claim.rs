@@ -1,4 +1,4 @@
-//! Claims an operation for a request, until the request is run, has its result, or is refused.
+//! Claims an operation for a request, until the request is run, has its result, or is rejected.
 
 use std::{future::Future, sync::Arc};
 

@@ -57,7 +57,7 @@ impl<F> ResponseFuture<F> {
     }
 
     #[inline]
-    pub(super) fn refused(name: Option<Name>) -> Self {
+    pub(super) fn rejected(name: Option<Name>) -> Self {
         let limit = Duration::ZERO;
         Self { call: Rejectable::rejected(()), end: None, limit, name, timer: None }
     }
@@ -76,7 +76,7 @@ where
         let outer = deadline::deadline();
         let narrowed = narrow(*this.end);
         let Some((future, ())) = this.call.as_mut().as_running() else {
-            return Poll::Ready(Err(this.call.reject(|()| refuse(this.name))));
+            return Poll::Ready(Err(this.call.reject(|()| reject(this.name))));
         };
         // The future before the timer: an answer that is there beats its deadline.
         // Looked at and handed on where it is: a result that is moved once more costs as much as the
@@ -98,7 +98,7 @@ where
     }
 }
 
-fn refuse<E: CarryRejection>(name: &Option<Name>) -> E {
+fn reject<E: CarryRejection>(name: &Option<Name>) -> E {
     telemetry::reject(DeadlineExceeded::by(name.clone()))
 }
 

@@ -51,7 +51,7 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let Some(clock) = Clock::start(&self.limit, &request) else {
-            return ResponseFuture::refused(self.name.clone());
+            return ResponseFuture::rejected(self.name.clone());
         };
         let future = clock.run(|| self.inner.call(request));
         ResponseFuture::called(future, clock.end, clock.limit, self.name.clone())
@@ -158,7 +158,7 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let Some(clock) = Clock::start(&self.limit, &request) else {
-            return ResponseFuture::refused(self.name.clone());
+            return ResponseFuture::rejected(self.name.clone());
         };
         let call = match mem::take(&mut self.readiness) {
             Readiness::Ready => Oneshot::called(clock.run(|| self.inner.call(request))),

@@ -51,7 +51,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let Some((future, ())) = this.inner.as_mut().as_running() else {
-            return Poll::Ready(Err(this.inner.reject(refuse)));
+            return Poll::Ready(Err(this.inner.reject(reject)));
         };
         let result = ready!(future.poll(cx));
         this.inner.end();
@@ -65,7 +65,7 @@ where
     }
 }
 
-fn refuse<E: CarryRejection>((): ()) -> E {
+fn reject<E: CarryRejection>((): ()) -> E {
     telemetry::reject(DeadlineExceeded::by(None))
 }
 

@@ -25,7 +25,7 @@
 mod bench;
 mod checks;
 mod declared;
-mod refusing;
+mod rejecting;
 mod report;
 mod rule;
 mod run;

@@ -10,7 +10,7 @@ use tower_service::Service;
 use super::{
     bench::Bench,
     declared::{Contract, Inner},
-    refusing::refuses,
+    rejecting::rejects,
     report::{Finding, Report, Verdict},
     rule::Rule,
 };
@@ -125,7 +125,7 @@ impl<Req, Res, E> Contract<Req, Res, E> {
                 let verdict = match self.not_applicable(rule) {
                     Some(why) => Verdict::NotApplicable(why.to_owned()),
                     None => {
-                        let check = async { refuses(self, &mut make, rule, slots) };
+                        let check = async { rejects(self, &mut make, rule, slots) };
                         verdict(finish_now(catch_panic(check)))
                     }
                 };

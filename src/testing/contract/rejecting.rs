@@ -1,4 +1,4 @@
-//! How the rules of refusing are found out.
+//! The checks of the rules about rejections.
 
 use std::task::Poll;
 
@@ -11,8 +11,8 @@ use super::{
 };
 use crate::testing::task::SpawnedService;
 
-/// Both rules of refusing. Neither waits for anything.
-pub(super) fn refuses<S, Req, Res, E>(
+/// Checks one of the rules about rejections. Neither waits for anything.
+pub(super) fn rejects<S, Req, Res, E>(
     contract: &Contract<Req, Res, E>,
     make: &mut impl FnMut(Inner<Res, E>) -> S,
     rule: Rule,
