@@ -1,4 +1,4 @@
-//! What can be seen of a breaker from outside, and who waits for it.
+//! Reads a breaker from outside, and keeps its waiting callers.
 
 use std::{task::Waker, time::Duration};
 

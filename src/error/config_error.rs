@@ -31,7 +31,7 @@ impl ConfigError {
         self.rule
     }
 
-    /// Refuses a duration of zero.
+    /// Rejects a duration of zero.
     pub(crate) fn unless_positive(knob: &'static str, value: Duration) -> Result<Duration, Self> {
         if value.is_zero() {
             return Err(Self::new(knob, value, "it must be longer than zero"));
@@ -39,7 +39,7 @@ impl ConfigError {
         Ok(value)
     }
 
-    /// Refuses a count of none.
+    /// Rejects a count of none.
     pub(crate) fn unless_counting(knob: &'static str, value: u32) -> Result<u32, Self> {
         if value == 0 {
             return Err(Self::new(knob, value, "it must be at least 1"));
@@ -47,7 +47,7 @@ impl ConfigError {
         Ok(value)
     }
 
-    /// Refuses what is not a share of a whole, NaN included.
+    /// Rejects what is not a share of a whole, NaN included.
     pub(crate) fn unless_ratio(knob: &'static str, value: f64) -> Result<f64, Self> {
         if !(0.0..=1.0).contains(&value) {
             return Err(Self::new(knob, value, "it must be a ratio between 0 and 1"));

@@ -48,8 +48,9 @@ impl ActiveKey {
         lock(&self.runs).contains(&request)
     }
 
-    /// Returns a slot for a run of the key, if there is one. It is the same for all who ask, because one of them is
-    /// granted: with one each, a crowd of duplicates would leave no slot for the run itself.
+    /// Returns a slot for a run of the key, if there is one. It is the same for all callers that
+    /// ask, because one of them is granted: with one each, a crowd of duplicates would leave no slot
+    /// for the run itself.
     pub(super) fn enter(&self, runs: &Arc<Runs>) -> Option<Arc<RunSlot>> {
         let mut slot = lock(&self.slot);
         match slot.upgrade() {
@@ -88,7 +89,7 @@ pub(super) struct JoinedKey {
 }
 
 impl JoinedKey {
-    /// Notes that this one runs it. All who wait are told when it is over, however it ends.
+    /// Notes that this one runs it. All waiting callers are told when it is over, however it ends.
     pub(super) fn run(self, request: Fingerprint) -> RunningKey {
         lock(&self.active.runs).push(request);
         RunningKey { joined: self, request }

@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// What becomes of a request.
+/// The decision about a request.
 // It is taken apart where it is returned: a box would be an allocation for each run.
 #[allow(clippy::large_enum_variant)]
 pub(super) enum Decision<St: Store> {
@@ -77,7 +77,7 @@ pub(super) struct Claimant<St: Store> {
     reserve: usize,
 }
 
-/// What came of a claim.
+/// The store's answer to a claim.
 enum Claimed<St: Store> {
     Granted(Granted<St>),
     Refused(Answer<St::Payload>),

@@ -15,12 +15,12 @@ pub(super) struct Rules<K, C, Q, R, U> {
     pub(super) on_unknown: U,
 }
 
-/// Which operation a request asks for.
+/// The operation that a request asks for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Operation {
-    /// What it is stored under.
+    /// The key it is stored under.
     pub(super) key: StorageKey,
-    /// Whose it is.
+    /// The scope it belongs to.
     pub(super) scope: ScopeId,
 }
 

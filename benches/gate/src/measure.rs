@@ -31,7 +31,7 @@ pub struct Calls {
     pub counted: u64,
 }
 
-/// Whether calls end with a response or with a rejection.
+/// The way the calls of a case end: with a response or with a rejection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Ends {
     Well,
