@@ -1,6 +1,6 @@
 //! Every layer, and the stack of them, dropped at every poll of every wait, and ended by a panic
-//! wherever one can come from. Afterwards nothing is held: no slot, no place in a queue, no probe, no
-//! token of the budget, no waker.
+//! wherever one can come from. Afterwards nothing is held: no slot, no place in a queue, no probe,
+//! no token of the budget, no waker.
 
 #[macro_use]
 mod layers;

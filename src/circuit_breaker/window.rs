@@ -1,8 +1,8 @@
 //! What the last calls came to, by number. By time, [`Buckets`](crate::window::Buckets) count.
 //!
 //! The window is exact, costs the same however many calls are in it, and is written without a lock.
-//! Every cell carries the generation that wrote it, so a result that comes in late cannot be counted
-//! in a window that was begun since.
+//! Every cell carries the generation that wrote it, so a result that comes in late cannot be
+//! counted in a window that was begun since.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},

@@ -1,5 +1,5 @@
-//! Duplicates that wait for a result: woken in the process that makes it, and elsewhere one of them asks
-//! the store for all.
+//! Duplicates that wait for a result: woken in the process that makes it, and elsewhere one of them
+//! asks the store for all.
 
 use std::{
     collections::HashMap,
@@ -20,8 +20,8 @@ pub(super) struct ActiveKeys {
     keys: Arc<Mutex<Keys>>,
 }
 
-/// Each with how many have joined. The references would not do: two that leave at once would each still
-/// count the other's.
+/// Each with how many have joined. The references would not do: two that leave at once would each
+/// still count the other's.
 type Keys = HashMap<StorageKey, (Arc<ActiveKey>, usize)>;
 
 /// What the calls of this process share that have one key.
@@ -49,8 +49,8 @@ impl ActiveKey {
     }
 
     /// Returns a slot for a run of the key, if there is one. It is the same for all callers that
-    /// ask, because one of them is granted: with one each, a crowd of duplicates would leave no slot
-    /// for the run itself.
+    /// ask, because one of them is granted: with one each, a crowd of duplicates would leave no
+    /// slot for the run itself.
     pub(super) fn enter(&self, runs: &Arc<Runs>) -> Option<Arc<RunSlot>> {
         let mut slot = lock(&self.slot);
         match slot.upgrade() {

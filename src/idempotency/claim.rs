@@ -84,7 +84,8 @@ enum Claimed<St: Store> {
 }
 
 impl<St: Store> Claimant<St> {
-    /// Claims `operation` for a request with these fingerprints, whose result takes up to `reserve` bytes.
+    /// Claims `operation` for a request with these fingerprints, whose result takes up to `reserve`
+    /// bytes.
     pub(super) fn new(
         shared: &Arc<Shared<St>>,
         operation: Operation,
@@ -103,7 +104,8 @@ impl<St: Store> Claimant<St> {
         }
     }
 
-    /// Claims the operation, and waits while it is under way, until it is settled what becomes of the request.
+    /// Claims the operation, and waits while it is under way, until it is settled what becomes of
+    /// the request.
     pub(super) async fn until_settled(mut self) -> Result<Decision<St>, IdempotencyReason> {
         let shared = Arc::clone(&self.shared);
         let joined = shared.keys.join(self.operation.key);
@@ -115,11 +117,13 @@ impl<St: Store> Claimant<St> {
             let mut ended = std::pin::pin!(joined.active().ended.notified());
             // Before the claim: an operation that ends in between is heard.
             ended.as_mut().enable();
-            // What runs here is known to be under way without a trip, and most duplicates come then.
+            // What runs here is known to be under way without a trip, and most duplicates come
+            // then.
             let answer = if joined.active().runs_here(self.fingerprints.current) {
                 None
             } else {
-                // Its slot, and the room for its response, before the claim: what has begun is also recorded.
+                // Its slot, and the room for its response, before the claim: what has begun is also
+                // recorded.
                 let slot = joined.active().enter(&shared.runs);
                 // Who has waited for a result gets it though nothing more may run.
                 if slot.is_none() && !waited {
@@ -131,7 +135,8 @@ impl<St: Store> Claimant<St> {
                         // Released in the background.
                         let slot = slot.ok_or(IdempotencyReason::Full)?;
                         count(&shared.counts.claims);
-                        // Before its task has begun: duplicates that come in between wait for it too.
+                        // Before its task has begun: duplicates that come in between wait for it
+                        // too.
                         let key = shared.keys.join(self.operation.key);
                         let key = key.run(self.fingerprints.current);
                         return Ok(Decision::Run(granted, RunPermit { _slot: slot, _key: key }));
@@ -171,8 +176,8 @@ impl<St: Store> Claimant<St> {
         }
     }
 
-    /// Claims once, and once more with the same owner if nobody knows whether it did. If that is not known
-    /// either, or the caller leaves, what was claimed is released in the background.
+    /// Claims once, and once more with the same owner if nobody knows whether it did. If that is
+    /// not known either, or the caller leaves, what was claimed is released in the background.
     async fn claim(&self) -> Result<Claimed<St>, StoreError> {
         let config = &self.shared.config;
         let claim = Claim {
@@ -211,8 +216,8 @@ impl<St: Store> Claimant<St> {
         }
     }
 
-    /// Whether what was recorded is the same request after all; it is claimed as that from here on. While a
-    /// secret is rolled out the record may be made anew with another one.
+    /// Whether what was recorded is the same request after all; it is claimed as that from here on.
+    /// While a secret is rolled out the record may be made anew with another one.
     fn is_same(&mut self, recorded: Fingerprint) -> bool {
         let same = recorded != self.fingerprint() && self.fingerprints.has(recorded);
         if !same || self.tries == 0 {

@@ -154,7 +154,8 @@ impl Lease {
         self.set(Term { due: sent + config.lease, end: sent });
     }
 
-    /// Notes that it is not known whether it was renewed. It is asked for again soon, while it lasts.
+    /// Notes that it is not known whether it was renewed. It is asked for again soon, while it
+    /// lasts.
     pub(super) fn unsure(&self, now: Instant, config: &Config) {
         let due = now + (config.lease / 12).max(Duration::from_millis(1));
         self.set(Term { due, end: self.end() });

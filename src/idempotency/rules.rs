@@ -5,8 +5,8 @@ use crate::IdempotencyReason;
 
 /// The parts of a guard that know a kind of requests and responses.
 ///
-/// They are not in [`Shared`](super::shared::Shared), because a [`Guard`](super::Guard) and the background tasks
-/// know only the type of the store.
+/// They are not in [`Shared`](super::shared::Shared), because a [`Guard`](super::Guard) and the
+/// background tasks know only the type of the store.
 pub(super) struct Rules<K, C, Q, R, U> {
     pub(super) find_key: K,
     pub(super) find_scope: C,

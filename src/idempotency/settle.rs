@@ -59,7 +59,8 @@ pub(super) enum Settlement {
     Nothing,
 }
 
-/// A claim under which a run is under way. Dropped, it is settled in the background by how far it had come.
+/// A claim under which a run is under way. Dropped, it is settled in the background by how far it
+/// had come.
 pub(super) struct ActiveClaim<St: Store> {
     shared: Arc<Shared<St>>,
     hold: Hold,
@@ -67,7 +68,8 @@ pub(super) struct ActiveClaim<St: Store> {
 }
 
 impl<St: Store> ActiveClaim<St> {
-    /// Creates a claim under which nothing has begun yet. If it `takes_over`, its operation was unknown.
+    /// Creates a claim under which nothing has begun yet. If it `takes_over`, its operation was
+    /// unknown.
     pub(super) fn new(shared: Arc<Shared<St>>, hold: Hold, takes_over: bool) -> Self {
         let settlement = if takes_over { Settlement::TakenOver } else { Settlement::Release };
         Self { shared, hold, settlement: AtomicU8::new(settlement as u8) }
@@ -137,8 +139,9 @@ async fn step<St: Store>(
     }
 }
 
-/// How long after each other the releases are of a claim that may still be on its way: it may come after the
-/// first of them, and would leave behind an operation that nobody runs and nobody gives back.
+/// How long after each other the releases are of a claim that may still be on its way: it may come
+/// after the first of them, and would leave behind an operation that nobody runs and nobody gives
+/// back.
 const RELEASES: [Duration; 5] = [
     Duration::from_millis(50),
     Duration::from_millis(200),
@@ -161,8 +164,8 @@ fn release_until_it_arrives<St: Store>(shared: &Arc<Shared<St>>, hold: Hold) {
     });
 }
 
-/// Settles a claim without anybody waiting for it, for as long as its lease lasts: after that the store
-/// knows by itself.
+/// Settles a claim without anybody waiting for it, for as long as its lease lasts: after that the
+/// store knows by itself.
 fn in_background<St: Store>(shared: &Arc<Shared<St>>, hold: Hold, settlement: Settlement) {
     if settlement == Settlement::Nothing {
         return;
@@ -177,9 +180,9 @@ fn in_background<St: Store>(shared: &Arc<Shared<St>>, hold: Hold, settlement: Se
     });
 }
 
-/// Runs what settles a claim in a task of its own. The claim is left to its lease when as many as may run
-/// are being settled, for a store that is down must not pile them up; and without a runtime, since the
-/// process is then about to end.
+/// Runs what settles a claim in a task of its own. The claim is left to its lease when as many as
+/// may run are being settled, for a store that is down must not pile them up; and without a
+/// runtime, since the process is then about to end.
 fn spawn<St, F>(shared: &Arc<Shared<St>>, settle: impl FnOnce(Arc<Shared<St>>) -> F)
 where
     F: Future<Output = ()> + Send + 'static,

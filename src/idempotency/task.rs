@@ -97,7 +97,8 @@ pub(super) async fn run<S, Req, St, K, C, Q, R, U>(
     let limit = Deadline::after(shared.config.run_limit);
     let work = work(&rules, &mut service, request, run, renewed.lease(), &claim);
     let work = Hop::observe(CatchPanic { future: Deadline::scope(limit, work) });
-    // A result that is there wins over the end of its lease: the store decides whether it is in time.
+    // A result that is there wins over the end of its lease: the store decides whether it is in
+    // time.
     let (work, hop) = match race(work, renewed.lease().over()).await {
         Either::Left((Ok(Ok(work)), hop)) => (work, hop),
         Either::Left((Ok(Err(DeadlineElapsed { .. })), hop)) => (Work::TimedOut, hop),
@@ -123,8 +124,8 @@ enum Work<P, R, E> {
     Panicked(Box<dyn Any + Send>),
 }
 
-/// Settles an unknown operation, calls the service if nothing of it has begun, and takes from its response what
-/// is kept.
+/// Settles an unknown operation, calls the service if nothing of it has begun, and takes from its
+/// response what is kept.
 async fn work<S, Req, St, K, C, Q, R, U>(
     rules: &Rules<K, C, Q, R, U>,
     service: &mut S,
@@ -239,7 +240,8 @@ async fn settle<St: Store, R, E>(
             // From here on it is done, whether or not that can be written down.
             claim.set_settlement(Settlement::Nothing);
             match complete(claim, lease, completed).await {
-                // The effect is committed with the record or not at all: the next claim will find which.
+                // The effect is committed with the record or not at all: the next claim will find
+                // which.
                 Some(Written::Stale) if shared.config.effect == Effect::Transactional => {
                     shared.lease_lost(hold);
                     Ended::Refused(IdempotencyReason::StoreUnavailable)
@@ -260,8 +262,8 @@ async fn settle<St: Store, R, E>(
     }
 }
 
-/// Records a result, and tries again until the lease ends that there is now: it may be renewed for long
-/// after, and the caller waits.
+/// Records a result, and tries again until the lease ends that there is now: it may be renewed for
+/// long after, and the caller waits.
 async fn complete<St: Store>(
     claim: &ActiveClaim<St>,
     lease: &Lease,

@@ -68,8 +68,8 @@ pub(super) fn decide(
     if least > config.hint_cap {
         return Err(Stop::Spent("hint"));
     }
-    // Upwards only, or we would come before we are expected; and not all at once, unless that is just
-    // what was asked of this call.
+    // Upwards only, or we would come before we are expected; and not all at once, unless that is
+    // just what was asked of this call.
     let spread = match config.backoff.jitter() {
         _ if hint == RetryHint::After(Duration::ZERO) => Duration::ZERO,
         Jitter::None => Duration::ZERO,

@@ -61,8 +61,8 @@ impl<Req, E> Session<Req, E> {
         self.pause
     }
 
-    /// Prepares the attempt after one that failed: the pause before it, or the answer to give if there
-    /// is none.
+    /// Prepares the attempt after one that failed: the pause before it, or the answer to give if
+    /// there is none.
     pub(super) fn next<S, P, C, T>(
         &mut self,
         shared: &Shared<S, P, C>,
@@ -119,8 +119,8 @@ impl<Req, E> Session<Req, E> {
         !std::mem::replace(&mut self.resent, true) && self.replay.prepare(replay)
     }
 
-    /// Prepares the retry of attempt `number` and returns the pause before it. All that could end the
-    /// retrying is looked at here, before the pause.
+    /// Prepares the retry of attempt `number` and returns the pause before it. All that could end
+    /// the retrying is looked at here, before the pause.
     fn retry<P: Replay<Req>>(
         &mut self,
         number: u32,
@@ -151,7 +151,8 @@ impl<Req, E> Session<Req, E> {
             return Err(Stop::NotReplayable);
         }
         if let (Fault::InProgress { .. }, Some(budget)) = (failed.fault, &config.budget) {
-            // A throttle, in which retries cost nothing, would not bound these: nothing has failed so far.
+            // A throttle, in which retries cost nothing, would not bound these: nothing has failed
+            // so far.
             budget.failed();
         }
         Ok(pause)

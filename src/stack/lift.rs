@@ -85,8 +85,8 @@ impl<F, E> fmt::Debug for LiftFuture<F, E> {
     }
 }
 
-/// An error that [`Stack::service`](super::Stack::service) can put into an [`Error<E>`](crate::Error), and that stays a
-/// [`std::error::Error`] there.
+/// An error that [`Stack::service`](super::Stack::service) can put into an
+/// [`Error<E>`](crate::Error), and that stays a [`std::error::Error`] there.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a `std::error::Error`, which `Stack::service` asks for",
     label = "this service fails with `{Self}`",

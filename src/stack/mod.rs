@@ -81,9 +81,9 @@
 //!
 //! # Errors
 //!
-//! Three ways in. [`Stack::service`] makes the error [`Error<E>`](crate::Error). [`Stack::boxed`] makes
-//! it a [`BoxError`](crate::BoxError). As a [`Layer`](tower_layer::Layer) the stack leaves the error
-//! alone, which must then be able to carry a rejection.
+//! Three ways in. [`Stack::service`] makes the error [`Error<E>`](crate::Error). [`Stack::boxed`]
+//! makes it a [`BoxError`](crate::BoxError). As a [`Layer`](tower_layer::Layer) the stack leaves the
+//! error alone, which must then be able to carry a rejection.
 //!
 //! # Telemetry
 //!

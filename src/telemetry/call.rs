@@ -154,8 +154,8 @@ impl<F, M> fmt::Debug for CallFuture<F, M> {
     }
 }
 
-/// Records the end of a response in the span of its call: that it was answered is all that is said of
-/// it.
+/// Records the end of a response in the span of its call: that it was answered is all that is said
+/// of it.
 fn record_end(span: &Span, how: How) {
     match how {
         How::Complete(outcome @ Outcome::Failure(_)) => {

@@ -339,7 +339,8 @@ macro_rules! ways_into_a_stack {
     } };
 }
 
-/// Runs an expression for every row of a list: `for_every!(layers, |name, make| check(name, make))`.
+/// Runs an expression for every row of a list:
+/// `for_every!(layers, |name, make| check(name, make))`.
 ///
 /// `make` makes the row anew at each call, half-open breakers included.
 macro_rules! for_every {

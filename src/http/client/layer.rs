@@ -23,9 +23,9 @@ use crate::{
 /// Makes [`Client`]s, which stand innermost, next to an HTTP or gRPC client. See the
 /// [module docs](crate::http) for an example.
 ///
-/// It writes the [headers of the hop](crate::http::wire) into each attempt, reads those of the answer, and
-/// lets the call end with the body of its response. [`Stack::http`](crate::Stack::http) puts one in
-/// its place.
+/// It writes the [headers of the hop](crate::http::wire) into each attempt, reads those of the
+/// answer, and lets the call end with the body of its response. [`Stack::http`](crate::Stack::http)
+/// puts one in its place.
 #[derive(Clone)]
 pub struct ClientLayer {
     config: Arc<Config>,

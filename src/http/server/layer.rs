@@ -40,9 +40,9 @@ impl<T, R, B, K, A, C> ServerLayer<ServerStack<T, R, B, K, A, C>> {
 }
 
 impl<L> ServerLayer<L> {
-    /// Any other layer around each handler. Its services are asked for a `Response<B>` with a body of
-    /// [`Bytes`](bytes::Bytes) whose error is a [`BodyError`](crate::http::BodyError), as that of a
-    /// [`ResponseBody`](crate::http::ResponseBody) is, and for an error of
+    /// Any other layer around each handler. Its services are asked for a `Response<B>` with a body
+    /// of [`Bytes`](bytes::Bytes) whose error is a [`BodyError`](crate::http::BodyError), as that
+    /// of a [`ResponseBody`](crate::http::ResponseBody) is, and for an error of
     /// [`Error<Infallible>`](crate::Error).
     pub fn around(layer: L) -> Self {
         let config = Config {

@@ -1,8 +1,8 @@
 //! The headers by which one hop tells the next how much time a call has left and whether to retry it.
 //!
-//! Nothing here acts: these are readers and writers over a [`HeaderMap`](http::HeaderMap), which the
-//! layers of [`http`](crate::http) are made of, for those who build such a layer of their own. None
-//! of them invents a header: each is one that gRPC, Connect or Envoy already speaks.
+//! Nothing here acts: these are readers and writers over a [`HeaderMap`](http::HeaderMap), which
+//! the layers of [`http`](crate::http) are made of, for those who build such a layer of their own.
+//! None of them invents a header: each is one that gRPC, Connect or Envoy already speaks.
 //!
 //! # With a request: the time that is left
 //!

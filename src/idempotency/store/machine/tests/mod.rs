@@ -116,8 +116,8 @@ fn in_flight(slot: &Slot<u8>) -> bool {
     matches!(slot, Some(Record { state: State::InFlight { .. }, .. }))
 }
 
-/// A step that was applied, and what it left behind. Most steps are not: filtered here, and not in the
-/// test, they do not count against the few cases that a test may reject.
+/// A step that was applied, and what it left behind. Most steps are not: filtered here, and not in
+/// the test, they do not count against the few cases that a test may reject.
 fn applied() -> impl Strategy<Value = (Held, Hold, Slot<u8>, Duration)> {
     (record(), held(), time()).prop_filter_map("the step is stale", |(record, step, now)| {
         let hold = Hold::new(StorageKey::from_bytes(KEY), record.owner, record.fence);
