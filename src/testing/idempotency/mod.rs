@@ -1,7 +1,9 @@
-//! What every store of the idempotency guard must do, as checks that run on any [`Store`].
+//! What every store of the idempotency guard must do, as checks that run on any
+//! [`Store`](crate::idempotency::Store).
 //!
 //! [`check`] makes stores through a [`Fixture`] and runs every check of [`names`] on them: the states of a
-//! record and each way between them, as the docs of [`Store`] say, and what must hold whatever happens:
+//! record and each way between them, as the docs of [`Store`](crate::idempotency::Store) say, and
+//! what must hold whatever happens:
 //!
 //! - an operation runs at most once, unless its caller declared that it may run again;
 //! - no two answers for a key contradict each other;

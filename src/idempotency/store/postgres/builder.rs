@@ -22,7 +22,7 @@ const SESSION: &str = "-c synchronous_commit=on \
                        -c enable_seqscan=off";
 
 impl PostgresStore {
-    /// Connects to a server. A [`Config`](tokio_postgres::Config) is parsed from an address, or built.
+    /// Connects to a server. A [`Config`] is parsed from an address, or built.
     pub fn builder(config: tokio_postgres::Config) -> PostgresStoreBuilder {
         PostgresStoreBuilder::new(config)
     }
