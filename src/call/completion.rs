@@ -119,6 +119,14 @@ impl CallEnd {
         *self.head.get_or_insert_with(Instant::now)
     }
 
+    /// Returns the same, and how long ago that was: no time for the first account that asks.
+    pub(crate) fn head_and_age(&mut self) -> (Instant, Duration) {
+        match self.head {
+            Some(head) => (head, head.elapsed()),
+            None => (self.head(), Duration::ZERO),
+        }
+    }
+
     /// Completes the call: the response ran to its end with `outcome`.
     ///
     /// `waited` is the time since the head in which the caller waited for more. Time in which it left
@@ -200,7 +208,9 @@ impl Account for HeldSpan {
 
 impl fmt::Debug for CallEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let held = self.entries.iter().filter(|entry| !entry.is_empty()).count() + self.more.len();
+        let entries = self.entries.iter().filter(|entry| !entry.is_empty()).count();
+        let spans = self.spans.iter().filter(|span| span.0.is_some()).count();
+        let held = entries + self.more.len() + spans;
         f.debug_struct("CallEnd").field("held", &held).finish()
     }
 }

@@ -186,9 +186,14 @@ impl<H: Handle> Admission<H> {
         E: CarryRejection,
     {
         let evidence = self.run(|handle| Evidence::of(handle.classifier(), result.as_ref()));
-        match end_of::<M, _, _>(result) {
-            Some(end) if evidence.outcome == Outcome::Success => self.hold(end),
-            _ => self.count(evidence),
+        let end = match evidence.outcome {
+            // A response is code of somebody else, and may panic.
+            Outcome::Success => self.run(|_| end_of::<M, _, _>(result)),
+            _ => None,
+        };
+        match end {
+            Some(end) => self.hold(end),
+            None => self.count(evidence),
         }
     }
 
@@ -210,8 +215,10 @@ impl<H: Handle> Admission<H> {
         let deadline = deadline::deadline();
         if deadline.is_some() || breaker.config().slow_calls.is_some() {
             // How long the response has taken is asked when it ends.
-            let head = end.head();
-            stamp = stamp.timed(head, began.or(Some(head)), deadline);
+            let (head, age) = end.head_and_age();
+            // What layers between took since an inner account had the head is time of the call.
+            let began = began.map_or(Some(head), |began| began.checked_sub(age));
+            stamp = stamp.timed(head, began, deadline);
         }
         end.hold(self.ledger().account(), stamp);
     }

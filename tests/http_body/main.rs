@@ -2,6 +2,7 @@
 
 #![cfg(feature = "http")]
 
+mod accounts;
 mod ambient;
 mod cancellation;
 mod costs;
