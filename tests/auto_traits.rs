@@ -145,14 +145,14 @@ where
     let _ = row.layer.layer(NotSync(Cell::new(0)));
 }
 
-#[test]
-fn every_service_is_shared_where_the_inner_one_is() {
+#[tokio::test(start_paused = true)]
+async fn every_service_is_shared_where_the_inner_one_is() {
     for_every!(layers, |_name, make| around_shared(make()));
     for_every!(ways_into_a_stack, |_name, make| into_a_stack(make()));
 }
 
-#[test]
-fn every_service_is_send_where_the_inner_one_is_only_that() {
+#[tokio::test(start_paused = true)]
+async fn every_service_is_send_where_the_inner_one_is_only_that() {
     for_every!(layers, |_name, make| around_not_sync(make()));
 }
 
@@ -205,8 +205,8 @@ mod http {
         shared_error::<ReplayBodyError>();
     }
 
-    #[test]
-    fn every_service_that_speaks_http_is_shared_where_the_inner_one_is() {
+    #[tokio::test(start_paused = true)]
+    async fn every_service_that_speaks_http_is_shared_where_the_inner_one_is() {
         type Failure = Error<fmt::Error>;
         fn around_shared<L>(row: Row<L>)
         where

@@ -1,6 +1,6 @@
 //! One row: a layer, and what a suite must know of it.
 
-use std::{any::Any, task::Poll, thread, time::Duration};
+use std::{any::Any, task::Poll, time::Duration};
 
 use buttress::{
     Classify, Error,
@@ -15,6 +15,7 @@ use buttress::{
         task::{Spawned, SpawnedService},
     },
 };
+use tokio::runtime::{self, Handle, Runtime};
 use tower::{Layer, Service, ServiceExt, util::Oneshot};
 
 use super::{
@@ -258,6 +259,9 @@ pub(crate) fn half_open<C>(builder: CircuitBreakerBuilder<C>) -> CircuitBreakerL
 where
     C: Classify<Text, Failure> + 'static,
 {
+    // A row is also made outside a runtime, where the clock cannot be moved.
+    let runtime = Handle::try_current().is_err().then(paused_runtime);
+    let _entered = runtime.as_ref().map(Runtime::enter);
     let layer = builder.consecutive_failures(1).open_for(TICK).build().unwrap();
     trip(&layer);
     pass(2 * TICK);
@@ -266,11 +270,12 @@ where
     layer
 }
 
-/// Lets time pass on the paused clock of the test, or outside a runtime.
+fn paused_runtime() -> Runtime {
+    runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
+}
+
+/// Lets time pass on the paused clock of the test.
 fn pass(time: Duration) {
-    match tokio::runtime::Handle::try_current() {
-        // Its first poll moves the clock. The second is only for the other tasks.
-        Ok(_) => assert!(Spawned::new(tokio::time::advance(time)).poll().is_pending()),
-        Err(_) => thread::sleep(time),
-    }
+    // Its first poll moves the clock. The second is only for the other tasks.
+    assert!(Spawned::new(tokio::time::advance(time)).poll().is_pending());
 }
