@@ -23,7 +23,7 @@ use allocation_counter::measure;
 use buttress::{
     BoxError,
     idempotency::{
-        Answer, Claim, Completed, Fingerprint, Hold, Key, Owner, ScopeId, StorageKey, Store,
+        Claim, ClaimOutcome, Completed, Fingerprint, Hold, Key, Owner, ScopeId, StorageKey, Store,
         store::MemoryStore,
     },
 };
@@ -62,7 +62,7 @@ fn claim_of(key: StorageKey) -> Claim {
 
 /// One claim and its completion, of a record with a response of `bytes` bytes.
 async fn once(store: &MemoryStore, claim: &Claim, bytes: usize) -> Result<(), BoxError> {
-    let Answer::Claimed { fence, .. } = store.claim(claim).await? else {
+    let ClaimOutcome::Claimed { fence, .. } = store.claim(claim).await? else {
         return Err("a new key was not claimed".into());
     };
     let hold = Hold::new(claim.key, claim.owner, fence);
@@ -172,7 +172,7 @@ mod trips {
 
     use buttress::{
         BoxError, ConfigError, Error,
-        idempotency::{Found, IdempotencyLayer, Key, Store},
+        idempotency::{IdempotencyLayer, Key, RequestKey, Store},
     };
     use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -183,7 +183,7 @@ mod trips {
     ) -> Result<impl Service<u32, Response = Vec<u8>, Error = Error<Infallible>>, ConfigError> {
         let guard = IdempotencyLayer::by_fn(
             store,
-            |n: &u32| Ok(Found::Key(Key::new(n.to_string())?)),
+            |n: &u32| Ok(RequestKey::Key(Key::new(n.to_string())?)),
             |n: &u32, request| request.part(n.to_be_bytes()),
         );
         let mut guard = guard.single_tenant();

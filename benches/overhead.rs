@@ -21,10 +21,9 @@ use std::{
 
 use buttress::{
     Deadline, Error, Stack,
-    budget::Budget,
     bulkhead::BulkheadLayer,
     circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerLayer},
-    retry::{ReplayClones, RetryLayer},
+    retry::{Budget, ReplayClones, RetryLayer},
     timeout::TimeoutLayer,
 };
 use criterion::{BenchmarkId, Criterion};

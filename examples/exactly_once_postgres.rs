@@ -26,7 +26,7 @@ use buttress::{
         ServerLayer,
         idempotency::{NotStarted, RecordHttp},
     },
-    idempotency::{IdempotencyLayer, Run, Written, store::PostgresStore},
+    idempotency::{IdempotencyLayer, Run, StepOutcome, store::PostgresStore},
 };
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -87,8 +87,8 @@ impl Bank {
         let response = answer(StatusCode::CREATED, text);
         let recorded = RecordHttp::new().encode(&response);
         match self.store.complete_in(&transaction, &run.hold(), recorded, DAY).await? {
-            Written::Applied => {}
-            Written::Stale => {
+            StepOutcome::Applied => {}
+            StepOutcome::Stale => {
                 transaction.rollback().await?;
                 self.faults.meet(Point::Stale).await;
                 return Err("somebody else has done it, or does".into());

@@ -36,9 +36,8 @@ use std::{
 
 use buttress::{
     BoxError, Error, Stack,
-    budget::Budget,
     http::{ClientLayer, ReplaySafe, ResponseBody, ServerLayer},
-    retry::{Backoff, RetryLayer},
+    retry::{Backoff, Budget, RetryLayer},
 };
 use futures::{StreamExt, stream};
 use http::{Request, Response, StatusCode};

@@ -1,12 +1,32 @@
 //! Tower layers that keep a service standing when what it calls does not.
 //!
 //! Remote calls hang, fail, half-succeed and fail together. These layers wrap any [`tower::Service`],
-//! an HTTP or gRPC client above all, and contain that: [timeout], [retry] with a [budget],
+//! an HTTP or gRPC client above all, and contain that: [timeout], [retry] with a
+//! [budget](retry::Budget),
 //! [circuit breaker](circuit_breaker) and [bulkhead]. [`Stack`] puts them together in the one right
 //! order, and [`http`] makes them at home around HTTP and gRPC clients and servers. In front of a
 //! handler an [idempotency] guard makes a repeated request have the effect of one.
 //!
 //! [`tower::Service`]: tower_service::Service
+//!
+//! # A dozen things that matter
+//!
+//! | item | use |
+//! |---|---|
+//! | [`Stack`] | Puts the layers around a client, in the right order. Start here. |
+//! | [`TimeoutLayer`](timeout::TimeoutLayer) | Bounds a call, or each of its attempts. |
+//! | [`RetryLayer`](retry::RetryLayer) | Tries again, with backoff, jitter and a budget. |
+//! | [`CircuitBreakerLayer`](circuit_breaker::CircuitBreakerLayer) | Stops calling a dependency that fails. |
+//! | [`BulkheadLayer`](bulkhead::BulkheadLayer) | Limits concurrent calls, with or without a queue. |
+//! | [`IdempotencyLayer`](idempotency::IdempotencyLayer) | Runs an operation once, however often it is requested. |
+//! | [`http::ReplaySafe`] | Replays only the HTTP requests that are safe to replay. |
+//! | [`http::ServerLayer`] | Turns rejections into responses, and keeps the caller's deadline. |
+//! | [`Error`] | The error of a stack: a rejection, or the service's own error. |
+//! | [`Rejection`] | Says which layer stopped a call, why, and when to come back. |
+//! | [`Outcome`], [`Classify`] | Say whether a result is a success, and whose fault a failure is. |
+//! | [`Deadline`] | The time that the current call has left. |
+//!
+//! # Example
 //!
 //! Around any service:
 //!
@@ -61,40 +81,34 @@
 #[macro_use]
 mod macros;
 
-pub mod backoff;
-pub mod budget;
+mod backoff;
+mod budget;
 pub mod bulkhead;
 mod call;
 pub mod circuit_breaker;
-mod error;
+pub mod context;
+pub mod error;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http;
 pub mod idempotency;
 mod keyed;
-mod outcome;
+pub mod outcome;
 pub mod retry;
 pub mod stack;
 pub mod telemetry;
 #[cfg(feature = "test-util")]
+#[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
 pub mod testing;
 pub mod timeout;
 mod window;
 
+pub use self::call::completion;
+#[doc(inline)]
 pub use self::{
-    call::{
-        attempt::Attempt,
-        completion,
-        deadline::{Deadline, DeadlineElapsed, Detached, Scope},
-        hop::{Hop, Observe},
-    },
-    error::{
-        BoxError, BulkheadFull, CarryRejection, CircuitOpen, ConfigError, DeadlineExceeded, Error,
-        IdempotencyReason, IdempotencyRefused, Name, NotReady, QueueTimedOut, RateLimited,
-        Rejection, TimedOut,
-    },
-    outcome::choice::{Inherited, Own},
-    outcome::{Classify, ClassifyFn, DefaultClassifier, Fault, Outcome, RetryHint, classify_fn},
+    context::Deadline,
+    error::{BoxError, CarryRejection, ConfigError, Error, Rejection},
+    outcome::{Classify, Fault, Outcome, RetryHint, classify_fn},
     stack::Stack,
 };
 

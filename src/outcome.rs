@@ -1,7 +1,8 @@
-//! What an answer says about the dependency: one verdict, read by every layer.
+//! Classification of results: one outcome per call, which every layer reads.
 
 use std::{any::type_name, fmt, sync::Arc, time::Duration};
 
+pub use self::choice::{Inherited, Own};
 use crate::{CarryRejection, Rejection};
 
 /// What a finished call tells about the service that was called.

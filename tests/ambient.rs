@@ -9,7 +9,8 @@ use std::{
 };
 
 use buttress::{
-    Attempt, BoxError, Deadline, DeadlineElapsed, Error, Hop,
+    BoxError, Deadline, Error,
+    context::{Attempt, DeadlineElapsed, Hop},
     retry::{ReplayClones, RetryLayer},
     testing::{Flaky, Step, task::Spawned},
     timeout::TimeoutLayer,
@@ -170,8 +171,7 @@ async fn below_a_buffer_the_polls_of_the_future_see_the_deadline() {
 async fn below_a_buffer_a_retry_still_knows_when_to_stop() {
     let inner = Flaky::new([], || Err::<(), BoxError>("broken".into()));
     let handle = inner.handle();
-    let backoff =
-        buttress::backoff::Backoff::constant(SECOND).jitter(buttress::backoff::Jitter::None);
+    let backoff = buttress::retry::Backoff::constant(SECOND).jitter(buttress::retry::Jitter::None);
     let retry =
         RetryLayer::builder(ReplayClones).backoff(backoff.build().unwrap()).build().unwrap();
     let mut service = ServiceBuilder::new()

@@ -11,11 +11,8 @@ use std::{
 };
 
 use buttress::{
-    Attempt, BoxError, BulkheadFull, CarryRejection, CircuitOpen, ClassifyFn, ConfigError,
-    Deadline, DeadlineExceeded, DefaultClassifier, Detached, Error, Fault, Hop, Name, NotReady,
-    Observe, Outcome, QueueTimedOut, RateLimited, Rejection, RetryHint, Scope, Stack, TimedOut,
-    backoff::{Backoff, BackoffBuilder, Jitter},
-    budget::Budget,
+    BoxError, CarryRejection, ConfigError, Deadline, Error, Fault, Outcome, Rejection, RetryHint,
+    Stack,
     bulkhead::{
         BulkheadBuilder, BulkheadHandle, BulkheadLayer, QueuedBulkheadBuilder, QueuedBulkheadLayer,
     },
@@ -23,7 +20,16 @@ use buttress::{
         CircuitBreakerBuilder, CircuitBreakerHandle, CircuitBreakerLayer, Snapshot, State,
         TripReason, Watch,
     },
-    retry::{ReplayClones, RetryBuilder, RetryLayer},
+    context::{
+        Attempt, Hop,
+        future::{Detached, Observe, Scope},
+    },
+    error::{
+        BulkheadFull, CircuitOpen, DeadlineExceeded, Name, NotReady, QueueTimedOut, RateLimited,
+        TimedOut,
+    },
+    outcome::{ClassifyFn, DefaultClassifier},
+    retry::{Backoff, BackoffBuilder, Budget, Jitter, ReplayClones, RetryBuilder, RetryLayer},
     stack::{Explanation, Warning},
     telemetry::CallSpanLayer,
     testing::Flaky,
@@ -169,7 +175,6 @@ mod http {
     use super::*;
     use ::http::{Request, Response};
     use buttress::{
-        Inherited,
         completion::CallEnd,
         http::{
             AutoClassifier, ClientBuilder, ClientLayer, GrpcClassifier, HttpClassifier, ReplayBody,
@@ -179,6 +184,7 @@ mod http {
             idempotency::{GuardedBody, HeaderKey, ReadHttp, RecordHttp, RecordHttpBuilder},
             server::{Handler, Server, ServerBody},
         },
+        outcome::Inherited,
         stack::{Empty, ServerEdge},
     };
     use std::convert::Infallible;

@@ -33,7 +33,7 @@ fn flaky(steps: impl IntoIterator<Item = Step<&'static str, Failure>>) -> Inner 
 
 /// A service whose calls all hang until they are released.
 fn held(calls: usize) -> (Inner, FlakyHandle<&'static str, Failure>) {
-    let flaky = flaky((0..calls).map(|_| Step::AnswerWhenReleased(Ok("held"))));
+    let flaky = flaky((0..calls).map(|_| Step::RespondWhenReleased(Ok("held"))));
     let handle = flaky.handle();
     (flaky, handle)
 }
@@ -463,7 +463,7 @@ fn in_flight_returns_to_zero_after_cancel() {
     let script = flaky.handle();
     let service = layer.layer(flaky);
     CancelHarness::new(|| {
-        script.push(Step::AnswerAfterPolls(3, Ok("answer")));
+        script.push(Step::RespondAfterPolls(3, Ok("answer")));
         service.clone().oneshot(())
     })
     .run(|_| assert_eq!(counts(&handle), (0, 0)));
@@ -480,7 +480,7 @@ async fn in_flight_returns_to_zero_after_cancel_in_the_queue() {
     let (holder, passes) = (RefCell::new(None), Cell::new(0));
     let polls = CancelHarness::new(|| {
         passes.set(0);
-        script.push(Step::AnswerAfterPolls(2, Ok("answer")));
+        script.push(Step::RespondAfterPolls(2, Ok("answer")));
         let mut ready = SpawnedService::<_, ()>::new(service.clone());
         assert!(ready.poll_ready().is_ready());
         *holder.borrow_mut() = Some(ready);

@@ -102,23 +102,23 @@ fn waits() -> Vec<(Text, Script)> {
     let down = || Err(Failure::Service("down"));
     vec![
         ("no wait", vec![]),
-        ("inner pending", vec![Step::AnswerWhenReleased(Ok("late"))]),
-        ("inner on a timer", vec![Step::AnswerAfter(3 * TICK, Ok("late"))]),
+        ("inner pending", vec![Step::RespondWhenReleased(Ok("late"))]),
+        ("inner on a timer", vec![Step::RespondAfter(3 * TICK, Ok("late"))]),
         (
             "inner failing late",
-            vec![Step::AnswerWhenReleased(down()), Step::AnswerAfter(TICK, down())],
+            vec![Step::RespondWhenReleased(down()), Step::RespondAfter(TICK, down())],
         ),
         ("inner not ready", vec![Step::Unready]),
         ("readiness failed", vec![Step::FailReadiness(Failure::Service("gone"))]),
-        ("backoff", vec![Step::Answer(down()), Step::Answer(down())]),
-        ("not ready after the backoff", vec![Step::Answer(down()), Step::Unready]),
+        ("backoff", vec![Step::Respond(down()), Step::Respond(down())]),
+        ("not ready after the backoff", vec![Step::Respond(down()), Step::Unready]),
         (
             "readiness failed after the backoff",
-            vec![Step::Answer(down()), Step::FailReadiness(Failure::Service("gone"))],
+            vec![Step::Respond(down()), Step::FailReadiness(Failure::Service("gone"))],
         ),
         (
             "second attempt pending",
-            vec![Step::Answer(down()), Step::AnswerWhenReleased(Ok("late"))],
+            vec![Step::Respond(down()), Step::RespondWhenReleased(Ok("late"))],
         ),
     ]
 }
@@ -291,7 +291,7 @@ enum Point {
 impl Point {
     /// Arms the point, and returns what the inner service does.
     fn arm(self) -> Script {
-        let down = || Step::Answer(Err(Failure::Service("down")));
+        let down = || Step::Respond(Err(Failure::Service("down")));
         match self {
             Self::First(point) => return vec![point.step()],
             Self::Second(point) => return vec![down(), point.step()],

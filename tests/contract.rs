@@ -19,8 +19,8 @@ use buttress::{
     circuit_breaker::{CircuitBreakerHandle, CircuitBreakerLayer},
     retry::replay_fn,
     testing::{
-        Flaky, Step,
-        contract::{Contract, Inner, Report, Rule, Verdict},
+        CheckOutcome, Flaky, Report, Step,
+        contract::{Contract, Inner, Rule},
         task::{Spawned, SpawnedService},
     },
 };
@@ -212,7 +212,7 @@ impl Table {
     }
 
     fn print_and_assert(&self) {
-        let rules: Vec<Rule> = Rule::GENERAL.into_iter().chain(Rule::REFUSING).collect();
+        let rules: Vec<Rule> = Rule::GENERAL.into_iter().chain(Rule::REJECTING).collect();
         for (letter, rule) in ('a'..).zip(&rules) {
             println!("{letter}  {rule}");
         }
@@ -229,15 +229,16 @@ impl Table {
             let mut passed = *by_type;
             print!("{name:52}");
             for rule in &rules {
-                let verdicts: Vec<&Verdict> = report
+                let verdicts: Vec<&CheckOutcome> = report
                     .findings()
                     .filter(|finding| finding.rule() == Some(*rule))
-                    .map(|finding| finding.verdict())
+                    .map(|finding| finding.outcome())
                     .collect();
-                checks += verdicts.iter().filter(|verdict| ***verdict == Verdict::Passed).count();
-                let sign = if verdicts.iter().any(|v| matches!(v, Verdict::Failed(_))) {
+                checks +=
+                    verdicts.iter().filter(|verdict| ***verdict == CheckOutcome::Passed).count();
+                let sign = if verdicts.iter().any(|v| matches!(v, CheckOutcome::Failed(_))) {
                     "X"
-                } else if verdicts.contains(&&Verdict::Passed) {
+                } else if verdicts.contains(&&CheckOutcome::Passed) {
                     passed += 1;
                     "+"
                 } else {

@@ -17,9 +17,8 @@ use std::{future::Future, pin::Pin, task::Poll, time::Duration};
 
 use buttress::{
     BoxError, CarryRejection, Rejection,
-    backoff::{Backoff, Jitter},
     bulkhead::BulkheadLayer,
-    retry::{ReplayClones, RetryLayer},
+    retry::{Backoff, Jitter, ReplayClones, RetryLayer},
     testing::{
         Flaky, Reserving, Step,
         task::{Spawned, SpawnedService},
@@ -90,11 +89,11 @@ fn script(seed: u64) -> Vec<Step<u32, BoxError>> {
         .map(|number| {
             let result = if rng.random_bool(0.5) { Ok(number) } else { Err("broken".into()) };
             match rng.random_range(0..4) {
-                0 => Step::Answer(result),
-                1 => Step::AnswerAfterPolls(rng.random_range(0..3), result),
+                0 => Step::Respond(result),
+                1 => Step::RespondAfterPolls(rng.random_range(0..3), result),
                 2 => Step::Hang,
                 // At the limit, too: the answer wins in both.
-                _ => Step::AnswerAfter(MILLI * rng.random_range(1..200), result),
+                _ => Step::RespondAfter(MILLI * rng.random_range(1..200), result),
             }
         })
         .collect()
@@ -114,7 +113,7 @@ async fn timeouts_give_the_same_answers_at_the_same_time() {
 
 #[tokio::test(start_paused = true)]
 async fn at_the_limit_the_answer_wins_in_both() {
-    let at_the_limit = || vec![Step::AnswerAfter(MILLI * 100, Ok(7))];
+    let at_the_limit = || vec![Step::RespondAfter(MILLI * 100, Ok(7))];
     let tower = transcript(tower::timeout::TimeoutLayer::new(MILLI * 100), at_the_limit()).await;
     assert_eq!(tower.0, [(Answer::Ok(7), MILLI * 100)]);
     assert_eq!(transcript(TimeoutLayer::new(MILLI * 100), at_the_limit()).await, tower);
@@ -144,7 +143,7 @@ impl Policy<(), u32, BoxError> for UpTo {
 async fn retries_give_the_same_answers_at_the_same_time() {
     let without_hangs = |seed| {
         let steps = script(seed).into_iter().map(|step| match step {
-            Step::Hang => Step::Answer(Err("broken".into())),
+            Step::Hang => Step::Respond(Err("broken".into())),
             step => step,
         });
         steps.collect::<Vec<_>>()
@@ -169,7 +168,7 @@ where
     L: Layer<Reserving<Inner>>,
     L::Service: Service<(), Response = u32, Error = BoxError> + Clone,
 {
-    let inner = flaky((0..1_000).map(|number| Step::AnswerWhenReleased(Ok(number))));
+    let inner = flaky((0..1_000).map(|number| Step::RespondWhenReleased(Ok(number))));
     let handle = inner.handle();
     let service = layer.layer(Reserving::new(inner, usize::MAX));
     let mut rng = SmallRng::seed_from_u64(seed);

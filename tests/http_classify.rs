@@ -14,9 +14,9 @@ use std::{
 };
 
 use buttress::{
-    BoxError, CarryRejection, Classify, DeadlineExceeded, Error, Fault, Outcome, Rejection,
-    RetryHint, Stack,
+    BoxError, CarryRejection, Classify, Error, Fault, Outcome, Rejection, RetryHint, Stack,
     circuit_breaker::CircuitBreakerLayer,
+    error::DeadlineExceeded,
     http::{
         AutoClassifier, Cause, ClientLayer, GrpcClassifier, HttpClassifier, ReplayBodyError,
         replay::{ReplayBody, ReplayBodyLayer, ReplaySafe},

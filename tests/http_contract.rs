@@ -8,7 +8,10 @@ use std::fmt;
 
 use buttress::{
     CarryRejection, Error,
-    testing::contract::{Contract, Finding, Inner, Report, Verdict},
+    testing::{
+        CheckOutcome, Finding, Report,
+        contract::{Contract, Inner},
+    },
 };
 use http::{Request, Response};
 use tower::{Layer, Service};
@@ -46,7 +49,7 @@ async fn keeps_every_rule<E, B, L>(
 {
     let report = keeps_rules(name, contract(error, body), make).await;
     assert_keeps(name, &report);
-    let passed = |finding: &&Finding| *finding.verdict() == Verdict::Passed;
+    let passed = |finding: &&Finding| *finding.outcome() == CheckOutcome::Passed;
     let checks = report.findings().filter(passed).count();
     assert!(checks >= 24, "{name}: only {checks} checks");
 }

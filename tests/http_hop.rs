@@ -14,8 +14,9 @@ use std::{
 };
 
 use buttress::{
-    CarryRejection, Deadline, Error, Fault, Hop, Outcome, Rejection, Stack,
+    CarryRejection, Deadline, Error, Fault, Outcome, Rejection, Stack,
     circuit_breaker::{CircuitBreakerLayer, State},
+    context::Hop,
     http::{ClientLayer, ReplaySafe, ResponseBody, ServerLayer},
 };
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
@@ -419,7 +420,7 @@ async fn a_retry_waits_for_as_long_as_the_server_asks() {
 
 #[tokio::test(start_paused = true)]
 async fn jitter_moves_a_retry_only_to_later_than_was_asked() {
-    let backoff = buttress::backoff::Backoff::constant(PAUSE).build().unwrap();
+    let backoff = buttress::retry::Backoff::constant(PAUSE).build().unwrap();
     let stack =
         Stack::new().retry(retry(1).backoff(backoff).hint_cap(SECOND * 10).build().unwrap()).http();
     let mut pauses = Vec::new();

@@ -17,15 +17,20 @@ use std::{
 };
 
 use buttress::{
-    BulkheadFull, CircuitOpen, DeadlineExceeded, Error, IdempotencyReason, IdempotencyRefused,
-    NotReady, Outcome, QueueTimedOut, RateLimited, Rejection, Stack, TimedOut,
+    Error, Outcome, Rejection, Stack,
     bulkhead::BulkheadLayer,
+    error::{
+        BulkheadFull, CircuitOpen, DeadlineExceeded, IdempotencyReason, IdempotencyRejected,
+        NotReady, QueueTimedOut, RateLimited, TimedOut,
+    },
     http::{
         ResponseBody, ServerLayer,
         idempotency::{GuardedBody, HeaderKey, NotStarted, RecordHttp},
         server::ServerBody,
     },
-    idempotency::{Completed, FindKey, Found, InvalidKey, Kept, Key, Record, StoreError, Verdict},
+    idempotency::{
+        Completed, FindKey, InvalidKey, Key, Record, Recorded, RequestKey, RunOutcome, StoreError,
+    },
 };
 use bytes::Bytes;
 use futures::stream;
@@ -56,13 +61,13 @@ fn asked(method: &str, lines: &[&[u8]]) -> Request<()> {
     request
 }
 
-fn found(keys: &HeaderKey, lines: &[&[u8]]) -> Result<Found, InvalidKey> {
+fn found(keys: &HeaderKey, lines: &[&[u8]]) -> Result<RequestKey, InvalidKey> {
     keys.find_key(&asked("POST", lines))
 }
 
 #[test]
 fn a_quoted_and_a_bare_key_are_one() {
-    let key = Ok(Found::Key(Key::new("8e03-978e").unwrap()));
+    let key = Ok(RequestKey::Key(Key::new("8e03-978e").unwrap()));
     let sent: [&[u8]; 5] = [
         b"8e03-978e",
         b" 8e03-978e\t",
@@ -104,7 +109,7 @@ fn what_cannot_be_a_key_is_refused() {
         for (lines, why) in &hostile {
             assert_eq!(found(&keys, lines), Err(*why), "{lines:?}");
         }
-        assert!(matches!(found(&keys, &[&most]), Ok(Found::Key(_))));
+        assert!(matches!(found(&keys, &[&most]), Ok(RequestKey::Key(_))));
     }
 }
 
@@ -113,32 +118,35 @@ fn all_but_safe_requests_and_tunnels_must_have_a_key() {
     let keys = HeaderKey::new();
     for method in ["GET", "HEAD", "OPTIONS", "TRACE", "QUERY", "CONNECT"] {
         for lines in [&[] as &[&[u8]], &[b"k"], &[b"\xff"]] {
-            assert_eq!(keys.find_key(&asked(method, lines)), Ok(Found::Unguarded), "{method}");
+            assert_eq!(keys.find_key(&asked(method, lines)), Ok(RequestKey::Unguarded), "{method}");
         }
     }
     for method in ["POST", "PUT", "PATCH", "DELETE", "LOCK"] {
-        assert_eq!(keys.find_key(&asked(method, &[])), Ok(Found::Missing), "{method}");
-        assert!(matches!(keys.find_key(&asked(method, &[b"k"])), Ok(Found::Key(_))), "{method}");
+        assert_eq!(keys.find_key(&asked(method, &[])), Ok(RequestKey::Missing), "{method}");
+        assert!(
+            matches!(keys.find_key(&asked(method, &[b"k"])), Ok(RequestKey::Key(_))),
+            "{method}"
+        );
     }
 }
 
 #[test]
 fn what_is_guarded_and_where_the_key_is_can_be_set() {
-    assert_eq!(found(&HeaderKey::new().optional(), &[]), Ok(Found::Unguarded));
+    assert_eq!(found(&HeaderKey::new().optional(), &[]), Ok(RequestKey::Unguarded));
 
     let only = HeaderKey::new().only(|head| head.uri().path() == "/refund");
-    assert_eq!(found(&only, &[]), Ok(Found::Unguarded));
-    assert_eq!(found(&only, &[b"k"]), Ok(Found::Unguarded));
+    assert_eq!(found(&only, &[]), Ok(RequestKey::Unguarded));
+    assert_eq!(found(&only, &[b"k"]), Ok(RequestKey::Unguarded));
     let all = HeaderKey::new().only(|_| true);
-    assert_eq!(found(&all, &[]), Ok(Found::Missing));
+    assert_eq!(found(&all, &[]), Ok(RequestKey::Missing));
     // It says which of those that need guarding, and cannot make a stale answer of a read.
-    assert_eq!(all.find_key(&asked("GET", &[b"k"])), Ok(Found::Unguarded));
+    assert_eq!(all.find_key(&asked("GET", &[b"k"])), Ok(RequestKey::Unguarded));
 
     let elsewhere = HeaderKey::new().header(HeaderName::from_static("x-request-key"));
-    assert_eq!(found(&elsewhere, &[b"k"]), Ok(Found::Missing));
+    assert_eq!(found(&elsewhere, &[b"k"]), Ok(RequestKey::Missing));
     let mut request = asked("POST", &[]);
     put(request.headers_mut(), "x-request-key", "k");
-    assert_eq!(elsewhere.find_key(&request), Ok(Found::Key(Key::new("k").unwrap())));
+    assert_eq!(elsewhere.find_key(&request), Ok(RequestKey::Key(Key::new("k").unwrap())));
 }
 
 #[test]
@@ -172,10 +180,10 @@ where
     B: http_body::Body<Data = Bytes> + Send,
     B::Error: Send,
 {
-    Record::<_, Failure>::keep(recorder, response).await
+    Record::<_, Failure>::record(recorder, response).await
 }
 
-type Keeping<B> = Kept<Vec<u8>, Response<GuardedBody<B>>>;
+type Keeping<B> = Recorded<Vec<u8>, Response<GuardedBody<B>>>;
 type Replayed = Response<GuardedBody<Empty<Bytes>>>;
 
 fn replay(recorder: &RecordHttp, payload: Vec<u8>) -> Result<Replayed, StoreError> {
@@ -249,21 +257,21 @@ impl http_body::Body for Untouchable {
 
 #[test]
 fn every_response_is_completed_but_one_that_says_that_nothing_began() {
-    let judge = |result: Result<&Answer, &Failure>| RecordHttp::new().judge(result);
+    let judge = |result: Result<&Answer, &Failure>| RecordHttp::new().classify(result);
     for status in [200, 201, 302, 400, 401, 403, 404, 409, 422, 429, 500, 503, 504] {
         let mut answer = answer(status, &[]);
-        assert_eq!(judge(Ok(&answer)), Verdict::Completed, "{status}");
+        assert_eq!(judge(Ok(&answer)), RunOutcome::Completed, "{status}");
         answer.extensions_mut().insert(NotStarted);
-        assert_eq!(judge(Ok(&answer)), Verdict::NotStarted, "{status}");
+        assert_eq!(judge(Ok(&answer)), RunOutcome::NotStarted, "{status}");
     }
-    let refusals: [(Rejection, Verdict); 7] = [
-        (CircuitOpen::new("b", None).into(), Verdict::NotStarted),
-        (BulkheadFull::new("f", 1).into(), Verdict::NotStarted),
-        (QueueTimedOut::new("q", PAUSE).into(), Verdict::NotStarted),
-        (RateLimited::new("l", None).into(), Verdict::NotStarted),
-        (DeadlineExceeded::new("d").into(), Verdict::NotStarted),
-        (TimedOut::new("t", PAUSE).into(), Verdict::Unknown),
-        (NotReady::new("r", PAUSE).into(), Verdict::Unknown),
+    let refusals: [(Rejection, RunOutcome); 7] = [
+        (CircuitOpen::new("b", None).into(), RunOutcome::NotStarted),
+        (BulkheadFull::new("f", 1).into(), RunOutcome::NotStarted),
+        (QueueTimedOut::new("q", PAUSE).into(), RunOutcome::NotStarted),
+        (RateLimited::new("l", None).into(), RunOutcome::NotStarted),
+        (DeadlineExceeded::new("d").into(), RunOutcome::NotStarted),
+        (TimedOut::new("t", PAUSE).into(), RunOutcome::Unknown),
+        (NotReady::new("r", PAUSE).into(), RunOutcome::Unknown),
     ];
     for (rejection, verdict) in refusals {
         assert_eq!(judge(Err(&Error::rejected(rejection.clone()))), verdict, "{rejection:?}");
@@ -512,7 +520,7 @@ async fn an_upgrade_is_left_alone_and_not_given_again() {
     assert_eq!(kept.response.headers()["upgrade"], "x");
     // Of the `CONNECT` that opens a tunnel only the request tells, and so it is not guarded at all.
     let connect = Request::builder().method(Method::CONNECT).uri("a.example:1").body(()).unwrap();
-    assert_eq!(HeaderKey::new().find_key(&connect), Ok(Found::Unguarded));
+    assert_eq!(HeaderKey::new().find_key(&connect), Ok(RequestKey::Unguarded));
 }
 
 #[tokio::test(start_paused = true)]
@@ -704,7 +712,7 @@ async fn each_reason_of_the_guard_has_its_status_its_type_and_its_time_to_come_b
     ];
     let mut types = HashSet::new();
     for (reason, status, code, again) in table {
-        let rejection: Rejection = IdempotencyRefused::new("guard", reason, Some(said)).into();
+        let rejection: Rejection = IdempotencyRejected::new("guard", reason, Some(said)).into();
         let served = refused(Protocol::Http, rejection.clone()).await;
         assert_eq!(served.status(), status, "{reason:?}");
         let after = lines(served.headers(), "retry-after");
@@ -794,9 +802,9 @@ async fn a_refusal_after_an_attempt_does_not_say_that_nothing_began() {
 
 /// As much of a guard as is needed to stand where one stands.
 #[derive(Clone)]
-struct Recorded<S>(S, Arc<AtomicUsize>);
+struct Counted<S>(S, Arc<AtomicUsize>);
 
-impl<S, B, R> Service<Request<B>> for Recorded<S>
+impl<S, B, R> Service<Request<B>> for Counted<S>
 where
     S: Service<Request<B>, Response = Response<R>, Error = Failure, Future: Send + 'static>,
     R: http_body::Body<Data = Bytes, Error: Send> + Send,
@@ -815,7 +823,7 @@ where
         Box::pin(async move {
             let result = future.await;
             let recorder = RecordHttp::new();
-            if recorder.judge(result.as_ref()) == Verdict::NotStarted {
+            if recorder.classify(result.as_ref()) == RunOutcome::NotStarted {
                 freed.fetch_add(1, Ordering::Relaxed);
             }
             Ok(kept(&recorder, result?).await.response)
@@ -829,7 +837,7 @@ async fn a_guard_stands_outside_the_bulkhead_and_inside_the_answers() {
     let bulkhead = BulkheadLayer::builder().max_concurrent(1).build().unwrap();
     let guard = layer_fn({
         let freed = Arc::clone(&freed);
-        move |inner| Recorded(inner, Arc::clone(&freed))
+        move |inner| Counted(inner, Arc::clone(&freed))
     });
     let layer = ServerLayer::new(Stack::new().bulkhead(bulkhead)).outside(guard).limit(PAUSE);
     let handler = service_fn(|request: Request<Body>| async move {

@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use buttress::{
     Deadline, Stack,
-    backoff::{Backoff, Jitter},
-    budget::Budget,
     circuit_breaker::{CircuitBreakerLayer, State},
     http::{ClientKey, ReplaySafe, wire::Code},
-    retry::{RetryBuilder, RetryLayer},
+    retry::{Backoff, Budget, Jitter, RetryBuilder, RetryLayer},
 };
 use bytes::Bytes;
 use http::{HeaderMap, Request};

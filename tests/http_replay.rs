@@ -17,12 +17,11 @@ use std::{
 
 use buttress::{
     Error, Fault, Outcome, RetryHint,
-    backoff::{Backoff, Jitter},
     http::replay::{
         ClientKey, ReplayBodies, ReplayBody, ReplayBodyError, ReplayBodyLayer, ReplaySafe,
         ReplayableBody, RequestHead,
     },
-    retry::{Replay, RetryLayer},
+    retry::{Backoff, Jitter, Replay, RetryLayer},
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};

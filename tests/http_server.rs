@@ -11,9 +11,12 @@ use std::{
 };
 
 use buttress::{
-    Attempt, BulkheadFull, CircuitOpen, Deadline, DeadlineExceeded, Error, NotReady, QueueTimedOut,
-    RateLimited, Rejection, Stack, TimedOut,
+    Deadline, Error, Rejection, Stack,
     bulkhead::BulkheadLayer,
+    context::Attempt,
+    error::{
+        BulkheadFull, CircuitOpen, DeadlineExceeded, NotReady, QueueTimedOut, RateLimited, TimedOut,
+    },
     http::{ResponseBody, ServerLayer, Trust, server::ServerBody},
     testing::task::Spawned,
 };

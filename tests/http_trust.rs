@@ -13,11 +13,9 @@ use std::{
 
 use buttress::{
     Deadline, Stack,
-    backoff::{Backoff, Jitter},
-    budget::Budget,
     circuit_breaker::{CircuitBreakerHandle, CircuitBreakerLayer, State},
     http::{ReplaySafe, ServerLayer, wire},
-    retry::RetryLayer,
+    retry::{Backoff, Budget, Jitter, RetryLayer},
 };
 use bytes::Bytes;
 use futures::stream;

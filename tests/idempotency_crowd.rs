@@ -18,7 +18,8 @@ use buttress::{
     bulkhead::BulkheadLayer,
     http::ServerLayer,
     idempotency::{
-        Guard, IdempotencyBuilder, IdempotencyLayer, SingleTenant, Store, store::MemoryStore,
+        IdempotencyBuilder, IdempotencyHandle, IdempotencyLayer, SingleTenant, Store,
+        store::MemoryStore,
     },
 };
 use bytes::Bytes;
@@ -49,7 +50,7 @@ struct Answered {
 struct Crowd<St> {
     executions: u32,
     answers: Vec<Answered>,
-    guard: Guard<St>,
+    guard: IdempotencyHandle<St>,
 }
 
 impl<St: Store<Payload = Vec<u8>>> Crowd<St> {

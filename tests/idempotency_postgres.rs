@@ -17,8 +17,8 @@ use std::{
 use buttress::{
     http::idempotency::{HeaderKey, NotStarted, ReadHttp, RecordHttp},
     idempotency::{
-        Answer, Claim, ClaimMode, Completed, Fingerprint, Hold, IdempotencyLayer, Key, OnUnknown,
-        Owner, Run, ScopeId, SingleTenant, StorageKey, Store, StoreError, Written,
+        Claim, ClaimMode, ClaimOutcome, Completed, Fingerprint, Hold, IdempotencyLayer, Key,
+        OnUnknown, Owner, Run, ScopeId, SingleTenant, StepOutcome, StorageKey, Store, StoreError,
         store::{PostgresSetupError, PostgresStore},
     },
     testing::idempotency::{Fixture, check},
@@ -82,7 +82,7 @@ fn claim_of(key: StorageKey) -> Claim {
 
 async fn granted(store: &PostgresStore, claim: &Claim) -> Outcome<Hold> {
     match store.claim(claim).await? {
-        Answer::Claimed { fence, .. } => Ok(Hold::new(claim.key, claim.owner, fence)),
+        ClaimOutcome::Claimed { fence, .. } => Ok(Hold::new(claim.key, claim.owner, fence)),
         other => Err(format!("not claimed: {other:?}").into()),
     }
 }
@@ -92,10 +92,10 @@ fn response(text: &str) -> Completed<Vec<u8>> {
 }
 
 /// Asks until the answer is another than that it is in flight.
-async fn answer_in_the_end(store: &PostgresStore, claim: &Claim) -> Outcome<Answer<Vec<u8>>> {
+async fn answer_in_the_end(store: &PostgresStore, claim: &Claim) -> Outcome<ClaimOutcome<Vec<u8>>> {
     loop {
         match store.claim(claim).await? {
-            Answer::InFlight { lease_left, .. } => tokio::time::sleep(lease_left).await,
+            ClaimOutcome::InFlight { lease_left, .. } => tokio::time::sleep(lease_left).await,
             answer => return Ok(answer),
         }
     }
@@ -139,7 +139,7 @@ async fn what_was_acknowledged_outlives_a_killed_server() -> Outcome {
         let store = store.clone();
         running.spawn(async move {
             let hold = granted(&store, &claim_of(key(&format!("done {number}"))?)).await?;
-            assert_eq!(store.complete(&hold, response("paid"), LONG).await?, Written::Applied);
+            assert_eq!(store.complete(&hold, response("paid"), LONG).await?, StepOutcome::Applied);
             granted(&store, &claim_of(key(&format!("in flight {number}"))?)).await
         });
     }
@@ -163,9 +163,9 @@ async fn what_was_acknowledged_outlives_a_killed_server() -> Outcome {
                 answer => break answer?,
             }
         };
-        assert_eq!(answer, Answer::Replay(b"paid".to_vec()));
+        assert_eq!(answer, ClaimOutcome::Replay(b"paid".to_vec()));
         let again = claim_of(key(&format!("in flight {number}"))?);
-        assert!(matches!(store.claim(&again).await?, Answer::InFlight { .. }));
+        assert!(matches!(store.claim(&again).await?, ClaimOutcome::InFlight { .. }));
     }
     assert!(granted(&store, &claim_of(key("later")?)).await?.fence > highest);
     Ok(())
@@ -184,8 +184,8 @@ async fn a_server_that_is_paused_answers_late_and_once() -> Outcome {
     // Whether or not the first came through, the second of the same owner is granted.
     granted(&store, &claim).await?;
     let twin = claim_of(key("late")?);
-    assert!(matches!(store.claim(&twin).await?, Answer::InFlight { .. }));
-    assert_eq!(store.complete(&hold, response("paid"), LONG).await?, Written::Applied);
+    assert!(matches!(store.claim(&twin).await?, ClaimOutcome::InFlight { .. }));
+    assert_eq!(store.complete(&hold, response("paid"), LONG).await?, StepOutcome::Applied);
     Ok(())
 }
 
@@ -238,7 +238,10 @@ async fn a_schema_made_by_hand_needs_no_more_than_the_use_of_it() -> Outcome {
     config.user("modest");
     let store = PostgresStore::builder(config).build().await?;
     let hold = granted(&store, &claim_of(key("modest")?)).await?;
-    assert_eq!(store.complete(&hold, response("paid"), Duration::ZERO).await?, Written::Applied);
+    assert_eq!(
+        store.complete(&hold, response("paid"), Duration::ZERO).await?,
+        StepOutcome::Applied
+    );
     assert_eq!(store.sweep(10).await?, 1);
     Ok(())
 }
@@ -271,7 +274,7 @@ async fn a_record_of_a_newer_version_is_refused_and_kept() -> Outcome {
     assert!(store.release(&hold.key, &hold.owner, LONG).await.is_err_and(refused));
     let never = buttress::idempotency::Resolution::Never;
     assert!(store.resolve(&hold.key, hold.fence, never).await.is_err_and(refused));
-    assert_eq!(store.renew(&[hold], LONG).await?, [Written::Stale]);
+    assert_eq!(store.renew(&[hold], LONG).await?, [StepOutcome::Stale]);
     assert_eq!(store.sweep(10).await?, 0);
     assert_eq!(store.count_unknown().await?, 0);
     assert_eq!(store.unknown(None, 10).await?, []);
@@ -310,7 +313,7 @@ async fn the_defaults_of_the_database_do_not_weaken_our_sessions() -> Outcome {
     let claims =
         (0..64).map(|_| async { store.claim(&claim_of(key("one")?)).await.map_err(Into::into) });
     let answers: Outcome<Vec<_>> = futures::future::try_join_all(claims).await;
-    let is_claimed = |answer: &&Answer<_>| matches!(answer, Answer::Claimed { .. });
+    let is_claimed = |answer: &&ClaimOutcome<_>| matches!(answer, ClaimOutcome::Claimed { .. });
     assert_eq!(answers?.iter().filter(is_claimed).count(), 1);
     Ok(())
 }
@@ -342,15 +345,15 @@ async fn a_request_takes_a_statement_to_claim_and_one_to_complete() -> Outcome {
         let before = statements(&client).await?;
         let hold = granted(&store, &claim_of(key(&format!("started {round}"))?)).await?;
         assert_eq!(statements(&client).await? - before, 1);
-        assert_eq!(store.complete(&hold, response("paid"), LONG).await?, Written::Applied);
+        assert_eq!(store.complete(&hold, response("paid"), LONG).await?, StepOutcome::Applied);
         assert_eq!(statements(&client).await? - before, 2);
     }
     let before = statements(&client).await?;
     let mut claim = claim_of(key("reserved")?);
     claim.mode = ClaimMode::Reserved;
     let hold = granted(&store, &claim).await?;
-    assert_eq!(store.mark_started(&hold).await?, Written::Applied);
-    assert_eq!(store.complete(&hold, response("paid"), LONG).await?, Written::Applied);
+    assert_eq!(store.mark_started(&hold).await?, StepOutcome::Applied);
+    assert_eq!(store.complete(&hold, response("paid"), LONG).await?, StepOutcome::Applied);
     assert_eq!(statements(&client).await? - before, 3);
 
     let mut holds = Vec::new();
@@ -358,7 +361,7 @@ async fn a_request_takes_a_statement_to_claim_and_one_to_complete() -> Outcome {
         holds.push(granted(&store, &claim_of(key(&format!("held {number}"))?)).await?);
     }
     let before = statements(&client).await?;
-    assert_eq!(store.renew(&holds, LONG).await?, [Written::Applied; 10]);
+    assert_eq!(store.renew(&holds, LONG).await?, [StepOutcome::Applied; 10]);
     assert_eq!(statements(&client).await? - before, 1);
     Ok(())
 }
@@ -379,13 +382,13 @@ async fn transactional(
 }
 
 /// Writes into the ledger and completes, and rolls back unless the completion was taken.
-async fn pay(store: &PostgresStore, client: &mut Client, hold: &Hold) -> Outcome<Written> {
+async fn pay(store: &PostgresStore, client: &mut Client, hold: &Hold) -> Outcome<StepOutcome> {
     let transaction = client.transaction().await?;
     transaction.execute("INSERT INTO ledger VALUES ($1)", &[&i64::try_from(hold.fence)?]).await?;
     let written = store.complete_in(&transaction, hold, response("paid"), LONG).await?;
     match written {
-        Written::Applied => transaction.commit().await?,
-        Written::Stale => transaction.rollback().await?,
+        StepOutcome::Applied => transaction.commit().await?,
+        StepOutcome::Stale => transaction.rollback().await?,
     }
     Ok(written)
 }
@@ -400,17 +403,17 @@ async fn a_worker_that_is_late_rolls_back() -> Outcome {
     let late = granted(&store, &claim).await?;
     claim.owner = Owner::random();
     claim.lease = LONG;
-    let Answer::Claimed { fence, .. } = answer_in_the_end(&store, &claim).await? else {
+    let ClaimOutcome::Claimed { fence, .. } = answer_in_the_end(&store, &claim).await? else {
         return Err("a reserved claim must free its key".into());
     };
     assert!(fence > late.fence);
-    assert_eq!(pay(&store, &mut client, &late).await?, Written::Stale);
+    assert_eq!(pay(&store, &mut client, &late).await?, StepOutcome::Stale);
     assert_eq!(payments(&client).await?, 0);
 
     let hold = Hold::new(claim.key, claim.owner, fence);
-    assert_eq!(pay(&store, &mut client, &hold).await?, Written::Applied);
+    assert_eq!(pay(&store, &mut client, &hold).await?, StepOutcome::Applied);
     assert_eq!(payments(&client).await?, 1);
-    assert_eq!(store.claim(&claim_of(claim.key)).await?, Answer::Replay(b"paid".to_vec()));
+    assert_eq!(store.claim(&claim_of(claim.key)).await?, ClaimOutcome::Replay(b"paid".to_vec()));
     Ok(())
 }
 
@@ -418,12 +421,12 @@ async fn a_worker_that_is_late_rolls_back() -> Outcome {
 async fn a_commit_whose_answer_was_lost_is_not_done_again() -> Outcome {
     let (_server, store, claim, mut client) = transactional(LONG).await?;
     let hold = granted(&store, &claim).await?;
-    assert_eq!(pay(&store, &mut client, &hold).await?, Written::Applied);
-    assert_eq!(pay(&store, &mut client, &hold).await?, Written::Stale);
+    assert_eq!(pay(&store, &mut client, &hold).await?, StepOutcome::Applied);
+    assert_eq!(pay(&store, &mut client, &hold).await?, StepOutcome::Stale);
     assert_eq!(payments(&client).await?, 1);
     // The guard itself, which completes after its handler, is told that it is done.
-    assert_eq!(store.complete(&hold, response("other"), LONG).await?, Written::Applied);
-    assert_eq!(store.claim(&claim_of(claim.key)).await?, Answer::Replay(b"paid".to_vec()));
+    assert_eq!(store.complete(&hold, response("other"), LONG).await?, StepOutcome::Applied);
+    assert_eq!(store.claim(&claim_of(claim.key)).await?, ClaimOutcome::Replay(b"paid".to_vec()));
     Ok(())
 }
 
@@ -433,13 +436,13 @@ async fn a_transaction_that_is_not_committed_leaves_the_key_in_flight() -> Outco
     let hold = granted(&store, &claim).await?;
     let transaction = client.transaction().await?;
     let written = store.complete_in(&transaction, &hold, response("paid"), LONG).await?;
-    assert_eq!(written, Written::Applied);
+    assert_eq!(written, StepOutcome::Applied);
     // Without waiting for the transaction.
     let twin = claim_of(claim.key);
-    assert!(matches!(store.claim(&twin).await?, Answer::InFlight { .. }));
+    assert!(matches!(store.claim(&twin).await?, ClaimOutcome::InFlight { .. }));
     transaction.rollback().await?;
-    assert!(matches!(store.claim(&twin).await?, Answer::InFlight { .. }));
-    assert_eq!(pay(&store, &mut client, &hold).await?, Written::Applied);
+    assert!(matches!(store.claim(&twin).await?, ClaimOutcome::InFlight { .. }));
+    assert_eq!(pay(&store, &mut client, &hold).await?, StepOutcome::Applied);
     Ok(())
 }
 
@@ -450,7 +453,7 @@ async fn a_commit_waits_for_the_disk_in_a_session_that_would_not() -> Outcome {
     let hold = granted(&store, &claim).await?;
     let transaction = client.transaction().await?;
     let written = store.complete_in(&transaction, &hold, response("paid"), LONG).await?;
-    assert_eq!(written, Written::Applied);
+    assert_eq!(written, StepOutcome::Applied);
     let setting: String = transaction.query_one("SHOW synchronous_commit", &[]).await?.get(0);
     assert_eq!(setting, "on");
     transaction.commit().await?;
@@ -472,8 +475,8 @@ async fn every_one_of_many_claims_is_answered_and_one_a_key_is_granted() -> Outc
             let (mut claimed, mut in_flight) = (0, 0);
             for number in 0..40 {
                 match store.claim(&claim_of(key(["a", "b", "c"][number % 3])?)).await? {
-                    Answer::Claimed { .. } => claimed += 1,
-                    Answer::InFlight { .. } => in_flight += 1,
+                    ClaimOutcome::Claimed { .. } => claimed += 1,
+                    ClaimOutcome::InFlight { .. } => in_flight += 1,
                     other => return Err(format!("{other:?}").into()),
                 }
             }
@@ -503,12 +506,12 @@ async fn fences_of_a_key_grow_in_the_order_of_its_claims() -> Outcome {
             let mut times = 0;
             while times < 20 {
                 let claim = claim_of(key("freed")?);
-                if let Answer::Claimed { fence, .. } = store.claim(&claim).await? {
+                if let ClaimOutcome::Claimed { fence, .. } = store.claim(&claim).await? {
                     times += 1;
                     // Before the release, so that the order of the list is that of the claims.
                     fences.lock().unwrap_or_else(PoisonError::into_inner).push(fence);
                     let released = store.release(&claim.key, &claim.owner, LONG).await?;
-                    assert_eq!(released, Written::Applied);
+                    assert_eq!(released, StepOutcome::Applied);
                 }
             }
             Outcome::Ok(())
@@ -530,14 +533,14 @@ async fn no_span_is_too_long() -> Outcome {
     claim.lease = Duration::MAX;
     claim.unknown_for = Duration::MAX;
     let hold = granted(&store, &claim).await?;
-    assert_eq!(store.renew(&[hold], Duration::MAX).await?, [Written::Applied]);
-    assert_eq!(store.abandon(&hold, Duration::MAX).await?, Written::Applied);
+    assert_eq!(store.renew(&[hold], Duration::MAX).await?, [StepOutcome::Applied]);
+    assert_eq!(store.abandon(&hold, Duration::MAX).await?, StepOutcome::Applied);
     assert_eq!(store.count_unknown().await?, 1);
     claim.on_unknown = OnUnknown::TakeOver;
     claim.owner = Owner::random();
     let hold = granted(&store, &claim).await?;
-    assert_eq!(store.complete(&hold, response("paid"), Duration::MAX).await?, Written::Applied);
-    assert_eq!(store.claim(&claim).await?, Answer::Replay(b"paid".to_vec()));
+    assert_eq!(store.complete(&hold, response("paid"), Duration::MAX).await?, StepOutcome::Applied);
+    assert_eq!(store.claim(&claim).await?, ClaimOutcome::Replay(b"paid".to_vec()));
     Ok(())
 }
 
@@ -611,7 +614,7 @@ async fn pay_behind_the_layer(
     let response = Response::new(format!("paid under fence {fence}"));
     let recorded = RecordHttp::new().encode(&response);
     let written = store.complete_in(&transaction, &run.hold(), recorded, LONG).await;
-    assert_eq!(written.map_err(io::Error::other)?, Written::Applied);
+    assert_eq!(written.map_err(io::Error::other)?, StepOutcome::Applied);
     match ending {
         Ending::RolledBack | Ending::RolledBackAndSaid => transaction.rollback().await,
         _ => transaction.commit().await,

@@ -14,8 +14,8 @@ use std::{
 };
 
 use buttress::idempotency::{
-    Answer, Claim, ClaimMode, Completed, Fingerprint, Hold, Key, OnUnknown, Owner, Resolution,
-    ScopeId, StorageKey, Store, StoreError, Written,
+    Claim, ClaimMode, ClaimOutcome, Completed, Fingerprint, Hold, Key, OnUnknown, Owner,
+    Resolution, ScopeId, StepOutcome, StorageKey, Store, StoreError,
     store::{RedbSetupError, RedbStore},
 };
 use buttress::testing::idempotency::{Fixture, check};
@@ -93,7 +93,7 @@ fn claim_of(name: &str) -> Claim {
 
 async fn claimed(store: &RedbStore, claim: &Claim) -> Hold {
     match store.claim(claim).await.unwrap() {
-        Answer::Claimed { fence, .. } => Hold::new(claim.key, claim.owner, fence),
+        ClaimOutcome::Claimed { fence, .. } => Hold::new(claim.key, claim.owner, fence),
         other => panic!("not claimed, but {other:?}"),
     }
 }
@@ -104,12 +104,12 @@ fn result(bytes: &[u8]) -> Completed<Vec<u8>> {
 
 async fn completed(store: &RedbStore, name: &str, bytes: &[u8]) -> Hold {
     let hold = claimed(store, &claim_of(name)).await;
-    assert_eq!(store.complete(&hold, result(bytes), HOUR).await.unwrap(), Written::Applied);
+    assert_eq!(store.complete(&hold, result(bytes), HOUR).await.unwrap(), StepOutcome::Applied);
     hold
 }
 
-fn replay(bytes: &[u8]) -> Answer<Vec<u8>> {
-    Answer::Replay(bytes.to_vec())
+fn replay(bytes: &[u8]) -> ClaimOutcome<Vec<u8>> {
+    ClaimOutcome::Replay(bytes.to_vec())
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn opening_again_settles_what_was_in_flight_and_keeps_the_rest() {
     let mut marked = claim_of("marked");
     marked.mode = ClaimMode::Reserved;
     let marked = claimed(&store, &marked).await;
-    assert_eq!(store.mark_started(&marked).await.unwrap(), Written::Applied);
+    assert_eq!(store.mark_started(&marked).await.unwrap(), StepOutcome::Applied);
     completed(&store, "done", b"paid").await;
     let lost = claimed(&store, &claim_of("lost")).await;
     let _ = store.abandon(&lost, HOUR).await.unwrap();
@@ -141,7 +141,10 @@ async fn opening_again_settles_what_was_in_flight_and_keeps_the_rest() {
     assert_eq!(listed, unknown.iter().map(|hold| (hold.key, hold.fence)).collect::<Vec<_>>());
     assert_eq!(store.count_unknown().await.unwrap(), 3);
     for name in ["started", "marked", "lost"] {
-        assert!(matches!(store.claim(&claim_of(name)).await, Ok(Answer::Unknown { .. })), "{name}");
+        assert!(
+            matches!(store.claim(&claim_of(name)).await, Ok(ClaimOutcome::Unknown { .. })),
+            "{name}"
+        );
     }
     assert_eq!(store.claim(&claim_of("done")).await.unwrap(), replay(b"paid"));
     let anew = claimed(&store, &claim_of("reserved")).await;
@@ -158,9 +161,9 @@ async fn a_hold_from_before_the_file_was_opened_changes_nothing() {
 
     let store = folder.open();
 
-    assert_eq!(store.complete(&hold, result(b"late"), HOUR).await.unwrap(), Written::Stale);
-    assert_eq!(store.renew(&[hold], HOUR).await.unwrap(), [Written::Stale]);
-    assert!(matches!(store.claim(&claim).await, Ok(Answer::Unknown { .. })));
+    assert_eq!(store.complete(&hold, result(b"late"), HOUR).await.unwrap(), StepOutcome::Stale);
+    assert_eq!(store.renew(&[hold], HOUR).await.unwrap(), [StepOutcome::Stale]);
+    assert!(matches!(store.claim(&claim).await, Ok(ClaimOutcome::Unknown { .. })));
 }
 
 #[tokio::test]
@@ -246,7 +249,7 @@ async fn what_was_answered_is_kept_when_the_process_is_killed() {
     let store = folder.open();
 
     assert_eq!(store.claim(&claim_of("done")).await.unwrap(), replay(b"paid"));
-    assert!(matches!(store.claim(&claim_of("started")).await, Ok(Answer::Unknown { .. })));
+    assert!(matches!(store.claim(&claim_of("started")).await, Ok(ClaimOutcome::Unknown { .. })));
 }
 
 #[tokio::test]
@@ -272,9 +275,11 @@ async fn of_duplicates_that_share_a_commit_one_is_claimed() {
 
     let answers = join_all(claims.iter().map(|claim| store.claim(claim))).await;
 
-    let claimed = answers.iter().filter(|answer| matches!(answer, Ok(Answer::Claimed { .. })));
+    let claimed =
+        answers.iter().filter(|answer| matches!(answer, Ok(ClaimOutcome::Claimed { .. })));
     assert_eq!(claimed.count(), 1);
-    let in_flight = answers.iter().filter(|answer| matches!(answer, Ok(Answer::InFlight { .. })));
+    let in_flight =
+        answers.iter().filter(|answer| matches!(answer, Ok(ClaimOutcome::InFlight { .. })));
     assert_eq!(in_flight.count(), 499);
 }
 
@@ -302,11 +307,11 @@ async fn beyond_the_queue_claims_are_refused_and_nothing_else_is() {
     let (storm, completed) =
         futures::future::join(storm, store.complete(&hold, result(b"paid"), HOUR)).await;
 
-    assert_eq!(completed.unwrap(), Written::Applied);
+    assert_eq!(completed.unwrap(), StepOutcome::Applied);
     let refused = storm.iter().filter(|answer| matches!(answer, Err(StoreError::Full))).count();
     assert!(refused > 0, "4000 claims were all taken");
     let granted =
-        storm.iter().filter(|answer| matches!(answer, Ok(Answer::Claimed { .. }))).count();
+        storm.iter().filter(|answer| matches!(answer, Ok(ClaimOutcome::Claimed { .. }))).count();
     assert!(granted >= 1024);
     assert_eq!(refused + granted, 4000);
 }
@@ -323,7 +328,7 @@ async fn a_full_file_refuses_new_keys_until_old_ones_have_ended() {
 
     let ended = store.complete(&short, result(b"gone"), Duration::ZERO).await.unwrap();
 
-    assert_eq!(ended, Written::Applied);
+    assert_eq!(ended, StepOutcome::Applied);
     claimed(&store, &claim_of("c")).await;
     assert_eq!(store.claim(&claim_of("a")).await.unwrap(), replay(b"kept"));
 }
@@ -344,7 +349,7 @@ async fn a_result_over_the_limit_is_refused_and_changes_nothing() {
     greedy.reserve = 5;
     assert!(matches!(store.claim(&greedy).await, Err(StoreError::Full)));
 
-    assert_eq!(store.complete(&hold, result(b"four"), HOUR).await.unwrap(), Written::Applied);
+    assert_eq!(store.complete(&hold, result(b"four"), HOUR).await.unwrap(), StepOutcome::Applied);
 }
 
 #[tokio::test]
@@ -430,7 +435,7 @@ async fn a_record_that_cannot_be_read_is_refused_and_left_alone() {
         let mine = claimed(&store, &claim_of("mine")).await;
         assert_eq!(
             store.renew(&[hold, mine], HOUR).await.unwrap(),
-            [Written::Stale, Written::Applied]
+            [StepOutcome::Stale, StepOutcome::Applied]
         );
         assert_eq!(store.unknown(None, 10).await.unwrap(), []);
         drop(store);

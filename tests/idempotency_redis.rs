@@ -11,8 +11,8 @@ use std::{
 
 use buttress::{
     idempotency::{
-        Answer, Claim, ClaimMode, Completed, Hold, Key, OnUnknown, Owner, Resolution, ScopeId,
-        StorageKey, Store, StoreError, Written,
+        Claim, ClaimMode, ClaimOutcome, Completed, Hold, Key, OnUnknown, Owner, Resolution,
+        ScopeId, StepOutcome, StorageKey, Store, StoreError,
         store::redis::{RedisSetupError, RedisStore},
     },
     testing::idempotency::{Fixture, check},
@@ -92,12 +92,12 @@ fn reserved(key: StorageKey) -> Claim {
 
 async fn granted(store: &RedisStore, claim: &Claim) -> Hold {
     match store.claim(claim).await.expect("an answer") {
-        Answer::Claimed { fence, .. } => Hold::new(claim.key, claim.owner, fence),
+        ClaimOutcome::Claimed { fence, .. } => Hold::new(claim.key, claim.owner, fence),
         other => panic!("{other:?} in place of a grant"),
     }
 }
 
-async fn complete(store: &RedisStore, hold: &Hold) -> Result<Written, StoreError> {
+async fn complete(store: &RedisStore, hold: &Hold) -> Result<StepOutcome, StoreError> {
     store.complete(hold, Completed::replayable(b"done".to_vec(), 4), LONG).await
 }
 
@@ -154,12 +154,15 @@ async fn what_was_acknowledged_survives_that_the_server_is_killed() {
     let store = store_on(&server).await;
     let in_flight = granted(&store, &claim_of(new_key())).await;
     let done = granted(&store, &claim_of(new_key())).await;
-    assert_eq!(complete(&store, &done).await.expect("complete"), Written::Applied);
+    assert_eq!(complete(&store, &done).await.expect("complete"), StepOutcome::Applied);
     let lost = granted(&store, &claim_of(new_key())).await;
-    assert_eq!(store.abandon(&lost, LONG).await.expect("abandon"), Written::Applied);
+    assert_eq!(store.abandon(&lost, LONG).await.expect("abandon"), StepOutcome::Applied);
     let marked = granted(&store, &reserved(new_key())).await;
-    assert_eq!(store.mark_started(&marked).await.expect("mark"), Written::Applied);
-    assert_eq!(store.checkpoint(&marked, b"half".to_vec()).await.expect("kept"), Written::Applied);
+    assert_eq!(store.mark_started(&marked).await.expect("mark"), StepOutcome::Applied);
+    assert_eq!(
+        store.checkpoint(&marked, b"half".to_vec()).await.expect("kept"),
+        StepOutcome::Applied
+    );
 
     server.kill().expect("kill");
     let begun = Instant::now();
@@ -172,19 +175,19 @@ async fn what_was_acknowledged_survives_that_the_server_is_killed() {
 
     // The same store, at once: nobody has to notice and build another.
     let look = async |hold: &Hold| store.claim(&claim_of(hold.key)).await.expect("an answer");
-    assert!(matches!(look(&in_flight).await, Answer::InFlight { .. }));
-    assert_eq!(look(&done).await, Answer::Replay(b"done".to_vec()));
+    assert!(matches!(look(&in_flight).await, ClaimOutcome::InFlight { .. }));
+    assert_eq!(look(&done).await, ClaimOutcome::Replay(b"done".to_vec()));
     assert!(
-        matches!(look(&lost).await, Answer::Unknown { fence, .. } if fence == lost.fence),
+        matches!(look(&lost).await, ClaimOutcome::Unknown { fence, .. } if fence == lost.fence),
         "an unknown operation is still unknown"
     );
-    assert_eq!(complete(&store, &in_flight).await.expect("complete"), Written::Applied);
+    assert_eq!(complete(&store, &in_flight).await.expect("complete"), StepOutcome::Applied);
     assert_eq!(store.count_unknown().await.expect("a count"), 1);
-    assert_eq!(store.abandon(&marked, LONG).await.expect("abandon"), Written::Applied);
+    assert_eq!(store.abandon(&marked, LONG).await.expect("abandon"), StepOutcome::Applied);
     let mut heir = claim_of(marked.key);
     heir.on_unknown = OnUnknown::TakeOver;
     match store.claim(&heir).await.expect("an answer") {
-        Answer::Claimed { fence, previous: Some(previous) } => {
+        ClaimOutcome::Claimed { fence, previous: Some(previous) } => {
             assert!(fence > marked.fence);
             assert_eq!(previous.checkpoint.as_deref(), Some(&b"half"[..]));
         }
@@ -230,13 +233,13 @@ async fn a_server_that_has_forgotten_the_scripts_is_told_them_again() {
     let hold = granted(&store, &claim_of(new_key())).await;
     let mut raw = Raw::of(&server);
     raw.ask::<()>(["SCRIPT", "FLUSH"]);
-    assert_eq!(complete(&store, &hold).await.expect("complete"), Written::Applied);
+    assert_eq!(complete(&store, &hold).await.expect("complete"), StepOutcome::Applied);
     raw.ask::<()>(["SCRIPT", "FLUSH"]);
     assert_eq!(store.count_unknown().await.expect("a count"), 0);
     let holds = [granted(&store, &claim_of(new_key())).await, hold];
     raw.ask::<()>(["SCRIPT", "FLUSH"]);
     let renewed = store.renew(&holds, LONG).await.expect("renew");
-    assert_eq!(renewed, [Written::Applied, Written::Stale]);
+    assert_eq!(renewed, [StepOutcome::Applied, StepOutcome::Stale]);
 }
 
 #[tokio::test]
@@ -310,9 +313,9 @@ async fn a_request_takes_one_script_to_claim_and_one_to_complete() {
     let store = store_on(&server).await;
     let mut raw = Raw::of(&server);
     let warm = granted(&store, &reserved(new_key())).await;
-    assert_eq!(store.mark_started(&warm).await.expect("mark"), Written::Applied);
-    assert_eq!(complete(&store, &warm).await.expect("complete"), Written::Applied);
-    assert_eq!(store.renew(&[warm], LONG).await.expect("renew"), [Written::Stale]);
+    assert_eq!(store.mark_started(&warm).await.expect("mark"), StepOutcome::Applied);
+    assert_eq!(complete(&store, &warm).await.expect("complete"), StepOutcome::Applied);
+    assert_eq!(store.renew(&[warm], LONG).await.expect("renew"), [StepOutcome::Stale]);
     let mut scripts = || -> (u64, u64) {
         let stats: String = raw.ask(["INFO", "commandstats"]);
         raw.ask::<()>(["CONFIG", "RESETSTAT"]);
@@ -326,11 +329,11 @@ async fn a_request_takes_one_script_to_claim_and_one_to_complete() {
     };
     scripts();
     let hold = granted(&store, &claim_of(new_key())).await;
-    assert_eq!(complete(&store, &hold).await.expect("complete"), Written::Applied);
+    assert_eq!(complete(&store, &hold).await.expect("complete"), StepOutcome::Applied);
     assert_eq!(scripts(), (2, 0));
     let hold = granted(&store, &reserved(new_key())).await;
-    assert_eq!(store.mark_started(&hold).await.expect("mark"), Written::Applied);
-    assert_eq!(complete(&store, &hold).await.expect("complete"), Written::Applied);
+    assert_eq!(store.mark_started(&hold).await.expect("mark"), StepOutcome::Applied);
+    assert_eq!(complete(&store, &hold).await.expect("complete"), StepOutcome::Applied);
     assert_eq!(scripts(), (3, 0));
 
     let in_shard = |shard: u8, n: u8| {
@@ -343,7 +346,7 @@ async fn a_request_takes_one_script_to_claim_and_one_to_complete() {
         holds.push(granted(&store, &claim_of(in_shard(shard, n))).await);
     }
     scripts();
-    assert_eq!(store.renew(&holds, LONG).await.expect("renew"), [Written::Applied; 4]);
+    assert_eq!(store.renew(&holds, LONG).await.expect("renew"), [StepOutcome::Applied; 4]);
     assert_eq!(scripts(), (2, 0), "one for each of two shards");
     assert_eq!(store.renew(&[], LONG).await.expect("renew"), []);
     assert_eq!(scripts(), (0, 0));
@@ -367,7 +370,7 @@ async fn a_record_of_a_newer_version_is_refused_and_left_alone() {
         assert!(matches!(error, StoreError::Newer(2)), "{step}: {error:?}");
     }
     let renewed = store.renew(&[hold, others], LONG).await.expect("renew");
-    assert_eq!(renewed, [Written::Stale, Written::Applied]);
+    assert_eq!(renewed, [StepOutcome::Stale, StepOutcome::Applied]);
     assert_eq!(store.unknown(None, 10).await.expect("a list"), []);
     assert_eq!(store.count_unknown().await.expect("a count"), 0);
     assert_eq!(store.sweep(10).await.expect("a sweep"), 0);
@@ -383,7 +386,7 @@ async fn a_full_server_refuses_new_keys_and_finishes_old_ones() {
     let store = store_on(&server).await;
     let mut raw = Raw::of(&server);
     let done = granted(&store, &claim_of(new_key())).await;
-    assert_eq!(complete(&store, &done).await.expect("complete"), Written::Applied);
+    assert_eq!(complete(&store, &done).await.expect("complete"), StepOutcome::Applied);
     let mut holds = Vec::new();
     for _ in 0..3 {
         holds.push(granted(&store, &reserved(new_key())).await);
@@ -404,18 +407,18 @@ async fn a_full_server_refuses_new_keys_and_finishes_old_ones() {
     assert!(matches!(full, Err(StoreError::Full)), "{full:?}");
 
     let look = async |hold: &Hold| store.claim(&claim_of(hold.key)).await.expect("an answer");
-    assert_eq!(look(&done).await, Answer::Replay(b"done".to_vec()));
-    assert!(matches!(look(&holds[0]).await, Answer::InFlight { .. }));
+    assert_eq!(look(&done).await, ClaimOutcome::Replay(b"done".to_vec()));
+    assert!(matches!(look(&holds[0]).await, ClaimOutcome::InFlight { .. }));
     tokio::time::sleep(Duration::from_millis(5)).await;
-    assert!(matches!(look(&lapsed).await, Answer::Unknown { .. }));
-    let all = [Written::Applied; 3];
+    assert!(matches!(look(&lapsed).await, ClaimOutcome::Unknown { .. }));
+    let all = [StepOutcome::Applied; 3];
     assert_eq!(store.renew(&holds, LONG).await.expect("renew"), all);
-    assert_eq!(store.mark_started(&holds[0]).await.expect("mark"), Written::Applied);
-    assert_eq!(complete(&store, &holds[0]).await.expect("complete"), Written::Applied);
-    assert_eq!(look(&holds[0]).await, Answer::Replay(b"done".to_vec()));
-    assert_eq!(store.abandon(&holds[1], LONG).await.expect("abandon"), Written::Applied);
+    assert_eq!(store.mark_started(&holds[0]).await.expect("mark"), StepOutcome::Applied);
+    assert_eq!(complete(&store, &holds[0]).await.expect("complete"), StepOutcome::Applied);
+    assert_eq!(look(&holds[0]).await, ClaimOutcome::Replay(b"done".to_vec()));
+    assert_eq!(store.abandon(&holds[1], LONG).await.expect("abandon"), StepOutcome::Applied);
     let release = store.release(&holds[2].key, &holds[2].owner, LONG).await;
-    assert_eq!(release.expect("release"), Written::Applied);
+    assert_eq!(release.expect("release"), StepOutcome::Applied);
 
     raw.ask::<()>(["CONFIG", "SET", "maxmemory", "0"]);
     granted(&store, &claim_of(key)).await;
@@ -436,7 +439,7 @@ async fn fences_grow_though_their_counter_is_lost() {
         assert_eq!(raw.ask::<u64>(["GET", &counter]), last);
         assert_eq!(raw.ask::<i64>(["PTTL", &counter]), -1);
         let release = store.release(&key, &hold.owner, LONG).await;
-        assert_eq!(release.expect("release"), Written::Applied);
+        assert_eq!(release.expect("release"), StepOutcome::Applied);
         if round == 1 {
             raw.ask::<()>(["DEL", &counter]);
         }
@@ -463,24 +466,24 @@ async fn each_step_works_on_a_node_of_a_cluster() {
     let mut holds = Vec::new();
     for _ in 0..20 {
         let hold = granted(&store, &reserved(new_key())).await;
-        assert_eq!(store.mark_started(&hold).await.expect("mark"), Written::Applied);
+        assert_eq!(store.mark_started(&hold).await.expect("mark"), StepOutcome::Applied);
         let kept = store.checkpoint(&hold, b"half".to_vec()).await;
-        assert_eq!(kept.expect("kept"), Written::Applied);
+        assert_eq!(kept.expect("kept"), StepOutcome::Applied);
         holds.push(hold);
     }
     let renewed = store.renew(&holds, LONG).await.expect("renew");
-    assert!(renewed.iter().all(|&written| written == Written::Applied));
+    assert!(renewed.iter().all(|&written| written == StepOutcome::Applied));
     for hold in &holds {
-        assert_eq!(store.abandon(hold, LONG).await.expect("abandon"), Written::Applied);
+        assert_eq!(store.abandon(hold, LONG).await.expect("abandon"), StepOutcome::Applied);
     }
     assert_eq!(store.count_unknown().await.expect("a count"), 20);
     for told in store.unknown(None, 100).await.expect("a list") {
         let resolved = store.resolve(&told.key, told.fence, Resolution::Never).await;
-        assert_eq!(resolved.expect("resolve"), Written::Applied);
+        assert_eq!(resolved.expect("resolve"), StepOutcome::Applied);
     }
     assert_eq!(store.sweep(100).await.expect("a sweep"), 0);
     let hold = granted(&store, &claim_of(new_key())).await;
-    assert_eq!(complete(&store, &hold).await.expect("complete"), Written::Applied);
+    assert_eq!(complete(&store, &hold).await.expect("complete"), StepOutcome::Applied);
 }
 
 #[tokio::test]
@@ -523,8 +526,8 @@ async fn what_is_no_record_is_garbled_and_left_alone() {
     }
     spoilt.push(untouched);
     let renewed = store.renew(&spoilt, LONG).await.expect("renew");
-    let applied = renewed.iter().filter(|&&written| written == Written::Applied).count();
-    assert_eq!((applied, renewed.last()), (1, Some(&Written::Applied)));
+    let applied = renewed.iter().filter(|&&written| written == StepOutcome::Applied).count();
+    assert_eq!((applied, renewed.last()), (1, Some(&StepOutcome::Applied)));
     assert_eq!(store.unknown(None, 10).await.expect("a list"), []);
     assert_eq!(store.sweep(10).await.expect("a sweep"), 0);
 }
@@ -569,18 +572,18 @@ async fn each_record_expires_by_itself_when_nothing_of_it_can_matter() {
     };
     let hold = granted(&store, &reserved(new_key())).await;
     expires(&hold, LONG, "reserved");
-    assert_eq!(store.renew(&[hold], 2 * LONG).await.expect("renew"), [Written::Applied]);
+    assert_eq!(store.renew(&[hold], 2 * LONG).await.expect("renew"), [StepOutcome::Applied]);
     expires(&hold, 2 * LONG, "renewed");
-    assert_eq!(store.mark_started(&hold).await.expect("mark"), Written::Applied);
+    assert_eq!(store.mark_started(&hold).await.expect("mark"), StepOutcome::Applied);
     expires(&hold, 2 * LONG + RETENTION, "started");
-    assert_eq!(store.abandon(&hold, LONG).await.expect("abandon"), Written::Applied);
+    assert_eq!(store.abandon(&hold, LONG).await.expect("abandon"), StepOutcome::Applied);
     expires(&hold, LONG, "unknown");
     let mut heir = reserved(hold.key);
     heir.on_unknown = OnUnknown::TakeOver;
     let hold = granted(&store, &heir).await;
     expires(&hold, LONG + RETENTION, "taken over");
     let done = Completed::replayable(b"done".to_vec(), 4);
-    assert_eq!(store.complete(&hold, done, 3 * LONG).await.expect("done"), Written::Applied);
+    assert_eq!(store.complete(&hold, done, 3 * LONG).await.expect("done"), StepOutcome::Applied);
     expires(&hold, 3 * LONG, "completed");
 }
 
@@ -597,10 +600,13 @@ async fn nothing_but_the_counters_is_left_when_all_is_over() {
     granted(&store, &brief(reserved(new_key()))).await;
     granted(&store, &brief(claim_of(new_key()))).await;
     let hold = granted(&store, &claim_of(new_key())).await;
-    assert_eq!(store.abandon(&hold, moment).await.expect("abandon"), Written::Applied);
+    assert_eq!(store.abandon(&hold, moment).await.expect("abandon"), StepOutcome::Applied);
     let hold = granted(&store, &claim_of(new_key())).await;
     let done = Completed::not_replayable();
-    assert_eq!(store.complete(&hold, done, Duration::ZERO).await.expect("done"), Written::Applied);
+    assert_eq!(
+        store.complete(&hold, done, Duration::ZERO).await.expect("done"),
+        StepOutcome::Applied
+    );
     assert!(raw.keys().iter().any(|key| key.contains(":r:")));
     let begun = Instant::now();
     while raw.keys().iter().any(|key| key.contains(":r:")) {

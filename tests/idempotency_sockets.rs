@@ -23,7 +23,7 @@ use buttress::{
         idempotency::NotStarted,
         wire::{Code, grpc_status},
     },
-    idempotency::{Guard, IdempotencyLayer, Key, store::MemoryStore},
+    idempotency::{IdempotencyHandle, IdempotencyLayer, Key, store::MemoryStore},
 };
 use bytes::Bytes;
 use futures::stream;
@@ -52,7 +52,7 @@ struct Server {
     address: SocketAddr,
     runs: Arc<AtomicU32>,
     seen: Arc<Seen>,
-    guard: Guard<MemoryStore<Vec<u8>>>,
+    guard: IdempotencyHandle<MemoryStore<Vec<u8>>>,
 }
 
 #[derive(Default)]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use allocation_counter::measure;
 use buttress::{
     idempotency::{
-        Answer, Claim, ClaimMode, Completed, Fingerprint, Hold, Key, OnUnknown, Owner, ScopeId,
-        StorageKey, Store, StoreError, Written,
+        Claim, ClaimMode, ClaimOutcome, Completed, Fingerprint, Hold, Key, OnUnknown, Owner,
+        ScopeId, StepOutcome, StorageKey, Store, StoreError,
         store::{MemoryStore, MemoryStoreBuilder},
     },
     testing::idempotency::{Fixture, check, check_one, names},
@@ -60,7 +60,7 @@ fn claim(scope: &str, number: u32) -> Claim {
 
 async fn granted(store: &MemoryStore, claim: &Claim) -> Hold {
     match store.claim(claim).await.unwrap() {
-        Answer::Claimed { fence, .. } => Hold::new(claim.key, claim.owner, fence),
+        ClaimOutcome::Claimed { fence, .. } => Hold::new(claim.key, claim.owner, fence),
         answer => panic!("{answer:?}"),
     }
 }
@@ -71,7 +71,7 @@ async fn is_full(store: &MemoryStore, claim: &Claim) -> bool {
 
 async fn complete(store: &MemoryStore, hold: &Hold, size: usize, ttl: Duration) {
     let done = Completed::replayable(vec![7; size], size);
-    assert_eq!(store.complete(hold, done, ttl).await.unwrap(), Written::Applied);
+    assert_eq!(store.complete(hold, done, ttl).await.unwrap(), StepOutcome::Applied);
 }
 
 #[tokio::test(start_paused = true)]
@@ -81,20 +81,20 @@ async fn a_full_store_answers_for_every_key_that_it_knows() {
     granted(&store, &in_flight).await;
     complete(&store, &granted(&store, &done).await, 9, LONG).await;
     let hold = granted(&store, &lost).await;
-    assert_eq!(store.abandon(&hold, LONG).await.unwrap(), Written::Applied);
+    assert_eq!(store.abandon(&hold, LONG).await.unwrap(), StepOutcome::Applied);
 
     assert!(is_full(&store, &claim("a", 4)).await && is_full(&store, &claim("b", 4)).await);
     granted(&store, &in_flight).await;
     let other = |number| claim("a", number);
-    assert!(matches!(store.claim(&other(1)).await.unwrap(), Answer::InFlight { .. }));
-    assert_eq!(store.claim(&other(2)).await.unwrap(), Answer::Replay(vec![7; 9]));
+    assert!(matches!(store.claim(&other(1)).await.unwrap(), ClaimOutcome::InFlight { .. }));
+    assert_eq!(store.claim(&other(2)).await.unwrap(), ClaimOutcome::Replay(vec![7; 9]));
     let mut taking = other(3);
     taking.on_unknown = OnUnknown::TakeOver;
     let heir = granted(&store, &taking).await;
     assert_eq!(store.len(), 3);
     assert_eq!(
         store.release(&in_flight.key, &in_flight.owner, LONG).await.unwrap(),
-        Written::Applied
+        StepOutcome::Applied
     );
     granted(&store, &other(4)).await;
     complete(&store, &heir, 9, LONG).await;
@@ -112,7 +112,7 @@ async fn what_lives_is_never_given_up_however_many_ask() {
     }
     for number in 0..50 {
         let answer = store.claim(&claim("a", number)).await.unwrap();
-        assert_eq!(answer, Answer::Replay(vec![7; 3]));
+        assert_eq!(answer, ClaimOutcome::Replay(vec![7; 3]));
     }
 }
 
@@ -158,10 +158,10 @@ async fn what_a_claim_reserves_is_set_aside_until_the_result_is_there() {
     complete(&store, &first, 40, LONG).await;
     assert_eq!(store.bytes(), 40);
     let second = granted(&store, &reserving(2, 60)).await;
-    assert_eq!(store.abandon(&second, LONG).await.unwrap(), Written::Applied);
+    assert_eq!(store.abandon(&second, LONG).await.unwrap(), StepOutcome::Applied);
     assert_eq!(store.bytes(), 40);
     let third = granted(&store, &reserving(3, 60)).await;
-    assert_eq!(store.release(&third.key, &third.owner, LONG).await.unwrap(), Written::Applied);
+    assert_eq!(store.release(&third.key, &third.owner, LONG).await.unwrap(), StepOutcome::Applied);
     assert_eq!(store.bytes(), 40);
     // A result that is there is recorded, even if it is larger than was said.
     let fourth = granted(&store, &reserving(4, 60)).await;
@@ -210,7 +210,7 @@ async fn what_is_renewed_is_not_over() {
     for _ in 0..100 {
         tokio::time::advance(Duration::from_secs(3)).await;
         let written = store.renew(&holds, Duration::from_secs(10)).await.unwrap();
-        assert_eq!(written, vec![Written::Applied; 100]);
+        assert_eq!(written, vec![StepOutcome::Applied; 100]);
         assert_eq!(store.sweep(1_000).await.unwrap(), 0);
     }
     tokio::time::advance(Duration::from_secs(10)).await;
@@ -236,11 +236,11 @@ fn a_claim_and_its_completion_allocate_once() {
     let claims: Vec<Claim> = (0..2_000).map(|number| claim("a", number)).collect();
     let finish = |claim: &Claim| {
         let answer = store.claim(claim).now_or_never().unwrap().unwrap();
-        let Answer::Claimed { fence, .. } = answer else { panic!("{answer:?}") };
+        let ClaimOutcome::Claimed { fence, .. } = answer else { panic!("{answer:?}") };
         let hold = Hold::new(claim.key, claim.owner, fence);
         let done = Completed::replayable(Vec::new(), 0);
         let written = store.complete(&hold, done, Duration::ZERO).now_or_never().unwrap();
-        assert_eq!(written.unwrap(), Written::Applied);
+        assert_eq!(written.unwrap(), StepOutcome::Applied);
     };
     claims.iter().for_each(finish);
     while store.sweep(10_000).now_or_never().unwrap().unwrap() > 0 {}
@@ -250,7 +250,7 @@ fn a_claim_and_its_completion_allocate_once() {
     let done = claim("a", 3_000);
     let hold = Hold::new(done.key, done.owner, {
         match store.claim(&done).now_or_never().unwrap().unwrap() {
-            Answer::Claimed { fence, .. } => fence,
+            ClaimOutcome::Claimed { fence, .. } => fence,
             answer => panic!("{answer:?}"),
         }
     });
@@ -258,7 +258,7 @@ fn a_claim_and_its_completion_allocate_once() {
     let _ = store.complete(&hold, empty, LONG).now_or_never().unwrap().unwrap();
     let replay = measure(|| {
         let answer = store.claim(&done).now_or_never().unwrap().unwrap();
-        assert_eq!(answer, Answer::Replay(Vec::new()));
+        assert_eq!(answer, ClaimOutcome::Replay(Vec::new()));
     });
     assert_eq!(replay.count_total, 0);
 }

@@ -12,7 +12,7 @@ use std::{
 
 use buttress::{
     BoxError,
-    testing::{Flaky, FlakyFuture, FlakyHandle, Reserving},
+    testing::{Flaky, FlakyHandle, Reserving, future::FlakyFuture},
 };
 use tower::{Layer, Service, ServiceExt, buffer::Buffer, limit::ConcurrencyLimit};
 

@@ -6,10 +6,13 @@ mod http_support;
 use std::{convert::Infallible, time::Duration};
 
 use buttress::{
-    BulkheadFull, CircuitOpen, DeadlineExceeded, Error, IdempotencyReason, IdempotencyRefused,
-    NotReady, QueueTimedOut, RateLimited, Rejection, TimedOut,
+    Error, Rejection,
+    error::{
+        BulkheadFull, CircuitOpen, DeadlineExceeded, IdempotencyReason, IdempotencyRejected,
+        NotReady, QueueTimedOut, RateLimited, TimedOut,
+    },
     http::{ResponseBody, ServerLayer, idempotency::NotStarted, server::ServerBody},
-    idempotency::Verdict,
+    idempotency::RunOutcome,
 };
 use http::{Request, Response};
 use tower::{Layer, ServiceExt, layer::layer_fn, service_fn};
@@ -35,8 +38,8 @@ struct Row {
 fn rows() -> Vec<Row> {
     use IdempotencyReason::*;
     let due = Some(TIME);
-    let of = |reason| Rejection::from(IdempotencyRefused::new("a", reason, due));
-    let bare = |reason| Rejection::from(IdempotencyRefused::new("a", reason, None));
+    let of = |reason| Rejection::from(IdempotencyRejected::new("a", reason, due));
+    let bare = |reason| Rejection::from(IdempotencyRejected::new("a", reason, None));
     let told = Some(("3", "2500"));
     let one = Some(("1", "1000"));
     let rows: [(Rejection, &'static str, bool, bool, u16, u16, _, _); 21] = [
@@ -128,8 +131,8 @@ async fn a_server_answers_each_rejection_with_its_statuses_and_time_to_come_back
 async fn an_operation_is_released_where_nothing_began() {
     for row in rows() {
         let error = Error::<Infallible>::rejected(row.rejection.clone());
-        let expected = if row.nothing_began { Verdict::NotStarted } else { Verdict::Unknown };
-        assert_eq!(Verdict::of_error(&error), expected, "{error:?}");
+        let expected = if row.nothing_began { RunOutcome::NotStarted } else { RunOutcome::Unknown };
+        assert_eq!(RunOutcome::of_error(&error), expected, "{error:?}");
         for protocol in BOTH {
             let response = served(protocol, row.rejection.clone()).await;
             let marked = response.extensions().get::<NotStarted>().is_some();

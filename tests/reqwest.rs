@@ -56,7 +56,7 @@ async fn a_refused_connection_is_still_proof() {
     let policy = reqwest::redirect::Policy::limited(10);
     let client = ReqwestClient::<String>::new(reqwest::Client::builder(), policy).unwrap();
     let stack = Stack::standard(ReplaySafe::new()).http();
-    let budget = buttress::budget::Budget::default();
+    let budget = buttress::retry::Budget::default();
     let retry = buttress::retry::RetryLayer::builder(ReplaySafe::new()).budget(budget.clone());
     let client = stack.retry(retry.build().unwrap()).service(client);
     let before = budget.balance();

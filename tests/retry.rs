@@ -11,14 +11,14 @@ use std::{
 };
 
 use buttress::{
-    Attempt, BulkheadFull, CarryRejection, CircuitOpen, Classify, Deadline, DeadlineExceeded,
-    Error, Fault, Hop, NotReady, Outcome, QueueTimedOut, RateLimited, Rejection, RetryHint,
-    TimedOut,
-    backoff::{Backoff, Jitter},
-    budget::Budget,
+    CarryRejection, Classify, Deadline, Error, Fault, Outcome, Rejection, RetryHint,
     circuit_breaker::CircuitBreakerLayer,
     classify_fn,
-    retry::{Replay, ReplayClones, RetryBuilder, RetryLayer, replay_fn},
+    context::{Attempt, Hop},
+    error::{
+        BulkheadFull, CircuitOpen, DeadlineExceeded, NotReady, QueueTimedOut, RateLimited, TimedOut,
+    },
+    retry::{Backoff, Budget, Jitter, Replay, ReplayClones, RetryBuilder, RetryLayer, replay_fn},
     testing::{
         Flaky, PanicPoint, Step,
         cancel::{CancelHarness, PanicHarness},
@@ -101,7 +101,7 @@ impl Clone for Counted {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_that_passes_is_retried_until_it_has() {
-    let inner = flaky([Step::Answer(Err(BROKEN)), Step::Answer(Err(BROKEN))]);
+    let inner = flaky([Step::Respond(Err(BROKEN)), Step::Respond(Err(BROKEN))]);
     let handle = inner.handle();
     let began = Instant::now();
     assert_eq!(layer().layer(inner).oneshot(()).await, Ok("answer"));
@@ -131,7 +131,7 @@ async fn retry_skips_own_rejections() {
         RateLimited::new("x", Some(PAUSE)).into(),
     ];
     for rejection in rejections {
-        let inner = flaky([Step::Answer(Err(Error::rejected(rejection.clone())))]);
+        let inner = flaky([Step::Respond(Err(Error::rejected(rejection.clone())))]);
         let handle = inner.handle();
         // However naive the classifier is.
         let layer =
@@ -144,7 +144,7 @@ async fn retry_skips_own_rejections() {
 #[tokio::test(start_paused = true)]
 async fn a_timeout_of_an_attempt_is_retried() {
     let rejection = Error::rejected(TimedOut::new("attempt", PAUSE));
-    let inner = flaky([Step::Answer(Err(rejection))]);
+    let inner = flaky([Step::Respond(Err(rejection))]);
     let handle = inner.handle();
     // Whatever a classifier would say.
     let layer = plain(ReplayClones).classify_fn(|_: Result<&&str, &Failure>| Outcome::Ignored);
@@ -434,7 +434,7 @@ async fn the_hop_learns_what_was_spent() {
     let never = plain(ReplayClones).retries(0).build().unwrap();
     assert_eq!(exhausted(never, hour).await, (false, false));
 
-    let service = layer().layer(flaky([Step::Answer(Err(BROKEN))]));
+    let service = layer().layer(flaky([Step::Respond(Err(BROKEN))]));
     let (result, hop) = Hop::observe(service.oneshot(())).await;
     assert_eq!(result, Ok("answer"));
     assert_eq!((hop.retries_exhausted(), hop.told_to_stop()), (false, false));
@@ -506,7 +506,7 @@ async fn a_budget_is_shared_by_clones_and_by_whoever_is_given_it() {
 async fn a_retry_that_is_never_sent_is_paid_back() {
     let budget = Budget::new(0.0, 5).unwrap();
     let layer = plain(ReplayClones).budget(budget.clone()).build().unwrap();
-    let inner = flaky([Step::Answer(Err(BROKEN)), Step::Hang]);
+    let inner = flaky([Step::Respond(Err(BROKEN)), Step::Hang]);
     let mut call = Spawned::new(layer.layer(inner).oneshot(()));
     assert!(call.poll().is_pending());
     assert!((budget.balance() - 4.0).abs() < 1e-9);
@@ -515,7 +515,7 @@ async fn a_retry_that_is_never_sent_is_paid_back() {
     assert!((budget.balance() - 5.0).abs() < 1e-9);
 
     // Waiting for the service to become ready.
-    let inner = flaky([Step::Answer(Err(BROKEN)), Step::Unready]);
+    let inner = flaky([Step::Respond(Err(BROKEN)), Step::Unready]);
     let mut call = Spawned::new(layer.layer(inner).oneshot(()));
     assert!(call.poll().is_pending());
     advance(PAUSE).await;
@@ -525,7 +525,7 @@ async fn a_retry_that_is_never_sent_is_paid_back() {
     assert!((budget.balance() - 5.0).abs() < 1e-9);
 
     // But once it is sent it is spent.
-    let inner = flaky([Step::Answer(Err(BROKEN)), Step::Hang]);
+    let inner = flaky([Step::Respond(Err(BROKEN)), Step::Hang]);
     let mut call = Spawned::new(layer.layer(inner).oneshot(()));
     assert!(call.poll().is_pending());
     advance(PAUSE).await;
@@ -561,7 +561,8 @@ async fn a_response_is_dropped_over_the_pause() {
 async fn an_error_is_kept_when_a_later_attempt_is_refused() {
     for refusal in [Rejection::from(CircuitOpen::new("x", None)), BulkheadFull::new("x", 1).into()]
     {
-        let inner = flaky([Step::Answer(Err(BROKEN)), Step::Answer(Err(Error::Rejected(refusal)))]);
+        let inner =
+            flaky([Step::Respond(Err(BROKEN)), Step::Respond(Err(Error::Rejected(refusal)))]);
         let handle = inner.handle();
         assert_eq!(layer().layer(inner).oneshot(()).await, Err(BROKEN));
         assert_eq!(handle.calls(), 2);
@@ -571,7 +572,7 @@ async fn an_error_is_kept_when_a_later_attempt_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_returned_where_a_response_was_dropped() {
     let full = Error::rejected(BulkheadFull::new("x", 1));
-    let inner = flaky([Step::Answer(Ok("503")), Step::Answer(Err(full.clone()))]);
+    let inner = flaky([Step::Respond(Ok("503")), Step::Respond(Err(full.clone()))]);
     let layer =
         plain(ReplayClones).classify_fn(nothing_is_right::<&str, Failure>()).build().unwrap();
     assert_eq!(layer.layer(inner).oneshot(()).await, Err(full));
@@ -580,7 +581,7 @@ async fn a_refusal_is_returned_where_a_response_was_dropped() {
 #[tokio::test(start_paused = true)]
 async fn a_service_that_is_not_ready_again_ends_the_retrying() {
     let wait = Duration::from_millis(700);
-    let inner = flaky([Step::Answer(Err(BROKEN)), Step::Unready]);
+    let inner = flaky([Step::Respond(Err(BROKEN)), Step::Unready]);
     let handle = inner.handle();
     let layer = plain(ReplayClones).readiness_wait(wait).build().unwrap();
     let began = Instant::now();
@@ -588,7 +589,7 @@ async fn a_service_that_is_not_ready_again_ends_the_retrying() {
     assert_eq!((handle.calls(), began.elapsed()), (1, PAUSE + wait));
     assert!(handle.readiness_polls() <= 3);
 
-    let inner = flaky([Step::Answer(Ok("503")), Step::Unready]);
+    let inner = flaky([Step::Respond(Ok("503")), Step::Unready]);
     let layer = plain(ReplayClones).classify_fn(nothing_is_right::<&str, Failure>()).name("orders");
     let error = layer.build().unwrap().layer(inner).oneshot(()).await.unwrap_err();
     let Some(Rejection::NotReady(not_ready)) = error.rejection() else { panic!("{error:?}") };
@@ -597,7 +598,7 @@ async fn a_service_that_is_not_ready_again_ends_the_retrying() {
 
 #[tokio::test(start_paused = true)]
 async fn the_wait_for_readiness_ends_no_later_than_the_deadline() {
-    let inner = flaky([Step::Answer(Err(BROKEN)), Step::Unready]);
+    let inner = flaky([Step::Respond(Err(BROKEN)), Step::Unready]);
     let limit = Duration::from_millis(300);
     let service = TimeoutLayer::new(limit).layer(layer().layer(inner));
     let began = Instant::now();
@@ -607,7 +608,7 @@ async fn the_wait_for_readiness_ends_no_later_than_the_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_goes_on_as_soon_as_the_service_is_ready() {
-    let inner = flaky([Step::Answer(Err(BROKEN)), Step::Unready]);
+    let inner = flaky([Step::Respond(Err(BROKEN)), Step::Unready]);
     let handle = inner.handle();
     let mut call = Spawned::new(layer().layer(inner).oneshot(()));
     assert!(call.poll().is_pending());
@@ -624,13 +625,13 @@ async fn a_retry_goes_on_as_soon_as_the_service_is_ready() {
 #[tokio::test(start_paused = true)]
 async fn a_readiness_error_does_not_replace_the_failure() {
     let dead = Error::Service("dead");
-    let inner = flaky([Step::Answer(Err(BROKEN)), Step::FailReadiness(dead)]);
+    let inner = flaky([Step::Respond(Err(BROKEN)), Step::FailReadiness(dead)]);
     assert_eq!(layer().layer(inner).oneshot(()).await, Err(BROKEN));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_first_attempt_calls_the_instance_that_is_ready() {
-    let inner = flaky([Step::Answer(Err(BROKEN))]);
+    let inner = flaky([Step::Respond(Err(BROKEN))]);
     let handle = inner.handle();
     let mut service = SpawnedService::new(layer().layer(inner));
     assert!(service.poll_ready().is_ready());
@@ -718,7 +719,7 @@ async fn a_call_dropped_anywhere_leaves_nothing_behind() {
     let service = layer.layer(inner);
     let before = std::cell::Cell::new((budget.balance(), 0));
     let polls = CancelHarness::new(|| {
-        handle.push(Step::AnswerAfterPolls(2, Err::<(), _>(BROKEN)));
+        handle.push(Step::RespondAfterPolls(2, Err::<(), _>(BROKEN)));
         before.set((budget.balance(), handle.calls()));
         service.clone().oneshot(())
     })
@@ -768,8 +769,8 @@ async fn a_panic_anywhere_leaves_the_counts_right() {
             .unwrap();
         let inner = flaky(match at {
             At::Inner(point) => vec![point.step()],
-            At::SecondInner(point) => vec![Step::Answer(Err(BROKEN)), point.step()],
-            _ => vec![Step::Answer(Err(BROKEN))],
+            At::SecondInner(point) => vec![Step::Respond(Err(BROKEN)), point.step()],
+            _ => vec![Step::Respond(Err(BROKEN))],
         });
         let handle = inner.handle();
         let service = layer.layer(inner);

@@ -16,10 +16,9 @@ use std::{
 
 use buttress::{
     BoxError, CarryRejection, Deadline, Error, Fault, Outcome, Rejection, Stack,
-    backoff::{Backoff, Jitter},
     bulkhead::BulkheadLayer,
     circuit_breaker::{CircuitBreakerLayer, State},
-    retry::{ReplayClones, RetryLayer, replay_fn},
+    retry::{Backoff, Jitter, ReplayClones, RetryLayer, replay_fn},
     telemetry::CallSpan,
     testing::{
         Flaky, Reserving, Step,
@@ -127,7 +126,7 @@ async fn a_trip_empties_the_queue() {
 async fn no_slot_is_held_over_a_pause() {
     let bulkhead = BulkheadLayer::new(NonZeroU32::MIN);
     let handle = bulkhead.handle();
-    let inner = Flaky::new([Step::Answer(Err(broken()))], || Ok("answer"));
+    let inner = Flaky::new([Step::Respond(Err(broken()))], || Ok("answer"));
     let service =
         Stack::new().total_timeout(TOTAL).retry(retry()).bulkhead(bulkhead).service::<_, ()>(inner);
     let mut call = Spawned::new(service.clone().oneshot(()));
@@ -228,7 +227,7 @@ async fn a_call_dropped_anywhere_leaves_nothing_behind() {
     let reserved = reserving.handle();
     let service = stack.service::<_, ()>(reserving);
     CancelHarness::new(|| {
-        script.push(Step::AnswerAfterPolls(2, Err(broken())));
+        script.push(Step::RespondAfterPolls(2, Err(broken())));
         service.clone().oneshot(())
     })
     .run_with(

@@ -15,10 +15,9 @@ use std::{
 
 use buttress::{
     CarryRejection, Stack,
-    backoff::{Backoff, Jitter},
     bulkhead::BulkheadLayer,
     circuit_breaker::CircuitBreakerLayer,
-    retry::{ReplayClones, RetryBuilder, RetryLayer},
+    retry::{Backoff, Jitter, ReplayClones, RetryBuilder, RetryLayer},
     telemetry::field,
     testing::{Flaky, Step, task::Spawned},
     timeout::TimeoutLayer,
@@ -146,7 +145,7 @@ fn retry() -> RetryBuilder<ReplayClones> {
 #[tokio::test(start_paused = true)]
 async fn a_call_has_a_span_and_each_of_its_attempts_another() {
     let (capture, _guard) = Capture::start();
-    let inner = flaky([Step::Answer(Err(BROKEN)), Step::Hang]);
+    let inner = flaky([Step::Respond(Err(BROKEN)), Step::Hang]);
     let stack = Stack::new().retry(retry().build().unwrap()).attempt_timeout(PAUSE);
     assert_eq!(stack.layer(inner).oneshot(()).await, Ok("answer"));
 
@@ -176,7 +175,7 @@ async fn a_call_has_a_span_and_each_of_its_attempts_another() {
 #[tokio::test(start_paused = true)]
 async fn a_call_tells_what_came_of_it() {
     let (capture, _guard) = Capture::start();
-    let _ = Stack::new().layer(flaky([Step::Answer(Err(BROKEN))])).oneshot(()).await;
+    let _ = Stack::new().layer(flaky([Step::Respond(Err(BROKEN))])).oneshot(()).await;
     let stack = Stack::new().attempt_timeout(PAUSE);
     let _ = stack.layer(flaky([Step::Hang])).oneshot(()).await;
     let told: Vec<_> = capture
@@ -238,7 +237,7 @@ async fn a_call_that_is_not_retried_warns_of_nothing() {
     let fine = Stack::standard(ReplayClones).layer(flaky([]));
     assert_eq!(fine.oneshot(()).await, Ok("answer"));
     let never = retry().retries(0).build().unwrap();
-    let _ = never.layer(flaky([Step::Answer(Err(BROKEN))])).oneshot(()).await;
+    let _ = never.layer(flaky([Step::Respond(Err(BROKEN))])).oneshot(()).await;
     assert_eq!(capture.texts(), []);
 }
 
@@ -295,7 +294,7 @@ async fn the_states_of_a_breaker_have_fixed_levels() {
         .probes(1)
         .build()
         .unwrap();
-    let service = layer.layer(flaky([Step::Answer(Err(BROKEN))]));
+    let service = layer.layer(flaky([Step::Respond(Err(BROKEN))]));
     assert!(service.clone().oneshot(()).await.is_err());
     assert!(service.clone().oneshot(()).await.is_err());
     advance(PAUSE).await;
@@ -350,7 +349,7 @@ async fn nothing_is_built_when_nobody_listens() {
     let deaf = Deaf::default();
     let _guard = set_default(deaf.clone());
     let stack = Stack::standard(ReplayClones).attempt_timeout(PAUSE);
-    let service = stack.layer(flaky([Step::Answer(Err(BROKEN)), Step::Hang]));
+    let service = stack.layer(flaky([Step::Respond(Err(BROKEN)), Step::Hang]));
     assert_eq!(service.oneshot(()).await, Ok("answer"));
     assert_eq!(deaf.0.load(Ordering::Relaxed), 0);
 }
@@ -364,7 +363,7 @@ where
     let row = make();
     let deaf = Deaf::default();
     let _guard = set_default(deaf.clone());
-    let mut steps = vec![Step::Answer(Err(BROKEN))];
+    let mut steps = vec![Step::Respond(Err(BROKEN))];
     if row.ends_a_hang_after.is_some() {
         steps.push(Step::Hang);
     }

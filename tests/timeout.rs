@@ -91,7 +91,7 @@ async fn a_call_first_polled_after_its_limit_ends_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn ready_result_beats_timer() {
-    let flaky = flaky([Step::AnswerWhenReleased(Ok("late, but there"))]);
+    let flaky = flaky([Step::RespondWhenReleased(Ok("late, but there"))]);
     let handle = flaky.handle();
     let mut service = SpawnedService::new(TimeoutLayer::new(LIMIT).layer(flaky));
     assert!(service.poll_ready().is_ready());
@@ -232,7 +232,7 @@ async fn an_instance_that_refused_keeps_its_readiness() {
 async fn a_limit_of_zero_lets_through_only_what_is_ready_at_once() {
     let began = Instant::now();
     let service = TimeoutLayer::new(Duration::ZERO)
-        .layer(flaky([Step::Answer(Ok("at once")), Step::AnswerAfterPolls(1, Ok("later"))]));
+        .layer(flaky([Step::Respond(Ok("at once")), Step::RespondAfterPolls(1, Ok("later"))]));
     assert_eq!(service.clone().oneshot(()).await, Ok("at once"));
     assert_eq!(rejection(service.oneshot(()).await), timed_out("timeout"));
     assert_eq!(began.elapsed(), Duration::ZERO);
@@ -242,7 +242,7 @@ async fn a_limit_of_zero_lets_through_only_what_is_ready_at_once() {
 async fn limits_beyond_what_the_clock_can_express_are_no_limit() {
     let year = Duration::from_secs(86_400 * 365);
     for limit in [Duration::MAX, Duration::from_secs(u64::MAX / 4), year * 1_000] {
-        let inner = flaky([Step::AnswerAfter(year, Ok("a year later"))]);
+        let inner = flaky([Step::RespondAfter(year, Ok("a year later"))]);
         let service = TimeoutLayer::new(limit).layer(inner.clone());
         assert_eq!(service.oneshot(()).await, Ok("a year later"));
         let service = TimeoutLayer::new(limit).including_readiness().layer(inner);
@@ -294,7 +294,7 @@ async fn a_total_over_a_service_that_is_never_ready_answers_in_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_total_counts_waiting_and_calling_together() {
-    let flaky = flaky([Step::Unready, Step::AnswerAfter(Duration::from_millis(60), Ok("late"))]);
+    let flaky = flaky([Step::Unready, Step::RespondAfter(Duration::from_millis(60), Ok("late"))]);
     let handle = flaky.handle();
     let mut service =
         SpawnedService::new(TimeoutLayer::new(LIMIT).including_readiness().layer(flaky));

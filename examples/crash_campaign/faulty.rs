@@ -4,8 +4,8 @@
 use std::{io::Write, path::PathBuf, sync::Arc, time::Duration};
 
 use buttress::idempotency::{
-    Answer, Claim, Completed, Hold, Owner, Resolution, StorageKey, Store, StoreError,
-    UnknownOperation, Written,
+    Claim, ClaimOutcome, Completed, Hold, Owner, Resolution, StepOutcome, StorageKey, Store,
+    StoreError, UnknownOperation,
 };
 use tokio::sync::RwLock;
 
@@ -57,10 +57,10 @@ impl Around {
         }
     }
 
-    fn note_written(&self, step: &str, hold: &Hold, written: &Result<Written, StoreError>) {
+    fn note_written(&self, step: &str, hold: &Hold, written: &Result<StepOutcome, StoreError>) {
         match written {
-            Ok(Written::Applied) => self.note(step, &hold.key, hold.fence),
-            Ok(Written::Stale) => self.note(&format!("stale_{step}"), &hold.key, hold.fence),
+            Ok(StepOutcome::Applied) => self.note(step, &hold.key, hold.fence),
+            Ok(StepOutcome::Stale) => self.note(&format!("stale_{step}"), &hold.key, hold.fence),
             Err(_) => {}
         }
     }
@@ -89,30 +89,30 @@ impl<S: Store<Payload = Vec<u8>>> Faulty<S> {
 impl<S: Store<Payload = Vec<u8>>> Store for Faulty<S> {
     type Payload = Vec<u8>;
 
-    async fn claim(&self, claim: &Claim) -> Result<Answer<Vec<u8>>, StoreError> {
+    async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome<Vec<u8>>, StoreError> {
         self.around.armed.reach(Point::BeforeClaim, &claim.key);
         let sent = claim.clone();
         let answer = self
             .sent(move |store, around| async move {
                 let answer = store.claim(&sent).await;
-                if let Ok(Answer::Claimed { fence, .. }) = &answer {
+                if let Ok(ClaimOutcome::Claimed { fence, .. }) = &answer {
                     around.note("claim", &sent.key, *fence);
                 }
                 answer
             })
             .await;
-        if let Ok(Answer::Claimed { .. }) = &answer {
+        if let Ok(ClaimOutcome::Claimed { .. }) = &answer {
             self.around.armed.reach(Point::ClaimedBeforeEffect, &claim.key);
         }
         answer
     }
 
-    async fn mark_started(&self, hold: &Hold) -> Result<Written, StoreError> {
+    async fn mark_started(&self, hold: &Hold) -> Result<StepOutcome, StoreError> {
         let hold = *hold;
         self.sent(move |store, _| async move { store.mark_started(&hold).await }).await
     }
 
-    async fn renew(&self, holds: &[Hold], lease: Duration) -> Result<Vec<Written>, StoreError> {
+    async fn renew(&self, holds: &[Hold], lease: Duration) -> Result<Vec<StepOutcome>, StoreError> {
         let sent = holds.to_vec();
         let renewed = self.sent(move |store, around| async move {
             let written = store.renew(&sent, lease).await?;
@@ -133,7 +133,11 @@ impl<S: Store<Payload = Vec<u8>>> Store for Faulty<S> {
         }
     }
 
-    async fn checkpoint(&self, hold: &Hold, checkpoint: Vec<u8>) -> Result<Written, StoreError> {
+    async fn checkpoint(
+        &self,
+        hold: &Hold,
+        checkpoint: Vec<u8>,
+    ) -> Result<StepOutcome, StoreError> {
         let hold = *hold;
         self.sent(move |store, _| async move { store.checkpoint(&hold, checkpoint).await }).await
     }
@@ -143,7 +147,7 @@ impl<S: Store<Payload = Vec<u8>>> Store for Faulty<S> {
         hold: &Hold,
         completed: Completed<Vec<u8>>,
         ttl: Duration,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         self.around.armed.reach(Point::BetweenEffectAndRecord, &hold.key);
         let sent = *hold;
         let written = self
@@ -153,7 +157,7 @@ impl<S: Store<Payload = Vec<u8>>> Store for Faulty<S> {
                 written
             })
             .await;
-        if let Ok(Written::Applied) = written {
+        if let Ok(StepOutcome::Applied) = written {
             self.around.armed.reach(Point::RecordedBeforeAnswer, &hold.key);
         }
         written
@@ -164,13 +168,13 @@ impl<S: Store<Payload = Vec<u8>>> Store for Faulty<S> {
         key: &StorageKey,
         owner: &Owner,
         unknown_for: Duration,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         let (key, owner) = (*key, *owner);
         self.sent(move |store, _| async move { store.release(&key, &owner, unknown_for).await })
             .await
     }
 
-    async fn abandon(&self, hold: &Hold, unknown_for: Duration) -> Result<Written, StoreError> {
+    async fn abandon(&self, hold: &Hold, unknown_for: Duration) -> Result<StepOutcome, StoreError> {
         let hold = *hold;
         self.sent(move |store, around| async move {
             let written = store.abandon(&hold, unknown_for).await;
@@ -185,7 +189,7 @@ impl<S: Store<Payload = Vec<u8>>> Store for Faulty<S> {
         key: &StorageKey,
         fence: u64,
         resolution: Resolution<Vec<u8>>,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         let key = *key;
         self.sent(move |store, _| async move { store.resolve(&key, fence, resolution).await }).await
     }

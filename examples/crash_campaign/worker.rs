@@ -13,11 +13,11 @@ use std::{
 };
 
 use buttress::{
-    Error, IdempotencyReason, Rejection,
+    Error, Rejection,
+    error::IdempotencyReason,
     idempotency::{
-        Answer, Claim, Digests, FindKey, Fingerprint, Found as FoundKey, IdempotencyLayer,
-        InvalidKey, Key, Owner, ReadRequest, RecordClones, Run, ScopeId, Settled, StorageKey,
-        Store,
+        Claim, ClaimOutcome, Digests, FindKey, Fingerprint, IdempotencyLayer, InvalidKey, Key,
+        Owner, ReadRequest, RecordClones, RequestKey, Run, ScopeId, Settled, StorageKey, Store,
         store::{MemoryStore, PostgresStore, RedbStore, redis::RedisStore},
     },
 };
@@ -197,8 +197,8 @@ where
 struct CallKey;
 
 impl FindKey<Call> for CallKey {
-    fn find_key(&self, call: &Call) -> Result<FoundKey, InvalidKey> {
-        Ok(FoundKey::Key(Key::new(call.key.clone())?))
+    fn find_key(&self, call: &Call) -> Result<RequestKey, InvalidKey> {
+        Ok(RequestKey::Key(Key::new(call.key.clone())?))
     }
 }
 
@@ -291,16 +291,16 @@ async fn probe_key<S: Store<Payload = Vec<u8>>>(store: &S, key: StorageKey) -> O
         let mut claim = Claim::new(key, ScopeId::of(b""), Owner::random(), fingerprint);
         claim.lease = LEASE;
         match store.claim(&claim).await? {
-            Answer::Mismatch { recorded } => fingerprint = recorded,
-            Answer::Claimed { .. } => {
+            ClaimOutcome::Mismatch { recorded } => fingerprint = recorded,
+            ClaimOutcome::Claimed { .. } => {
                 let _ = store.release(&key, &claim.owner, claim.unknown_for).await?;
                 return Ok(Found::Absent);
             }
-            Answer::InFlight { .. } => return Ok(Found::InFlight),
-            Answer::Replay(body) => {
+            ClaimOutcome::InFlight { .. } => return Ok(Found::InFlight),
+            ClaimOutcome::Replay(body) => {
                 return Ok(Found::Completed(String::from_utf8_lossy(&body).into_owned()));
             }
-            Answer::Unknown { fence, .. } => return Ok(Found::Unknown(fence)),
+            ClaimOutcome::Unknown { fence, .. } => return Ok(Found::Unknown(fence)),
             other => return Ok(Found::Failed(format!("{other:?}"))),
         }
     }

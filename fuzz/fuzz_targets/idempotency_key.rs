@@ -2,7 +2,7 @@
 
 use buttress::{
     http::idempotency::HeaderKey,
-    idempotency::{FindKey, Found, InvalidKey, Key},
+    idempotency::{FindKey, InvalidKey, Key, RequestKey},
 };
 use buttress_fuzz::lines;
 use http::{HeaderName, Request};
@@ -26,10 +26,10 @@ fuzz_target!(|input: &[u8]| {
     let sent: Vec<_> = request.headers().get_all(KEY).iter().collect();
     let found = HeaderKey::new().find_key(&request);
     match sent[..] {
-        [] => assert_eq!(found, Ok(Found::Missing)),
+        [] => assert_eq!(found, Ok(RequestKey::Missing)),
         [line] => match line.to_str() {
             Err(_) => assert_eq!(found, Err(InvalidKey::Malformed)),
-            Ok(line) => assert_eq!(found, Key::parse(line).map(Found::Key)),
+            Ok(line) => assert_eq!(found, Key::parse(line).map(RequestKey::Key)),
         },
         _ => assert_eq!(found, Err(InvalidKey::Repeated)),
     }

@@ -36,7 +36,7 @@ enum Growth {
 /// A sequence of delays: how they grow, how long they may become, and how they are spread.
 ///
 /// ```
-/// use buttress::backoff::{Backoff, Jitter};
+/// use buttress::retry::{Backoff, Jitter};
 /// use std::time::Duration;
 ///
 /// let backoff = Backoff::exponential(Duration::from_millis(50))

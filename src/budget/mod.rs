@@ -33,7 +33,7 @@ const TOKEN: u64 = 1_000_000;
 /// (proposal A6) and of the AWS SDKs.
 ///
 /// ```
-/// use buttress::budget::Budget;
+/// use buttress::retry::Budget;
 ///
 /// // Two stacks that call the same dependency share one budget.
 /// let budget = Budget::new(0.1, 10)?;

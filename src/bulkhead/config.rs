@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{ConfigError, Name};
+use crate::{ConfigError, error::Name};
 
 /// 256 calls at once: at 50 ms each that is 5,000 calls a second, and a dependency that hangs holds
 /// 256 tasks and no more.

@@ -1,3 +1,5 @@
+//! The futures of the bulkhead services.
+
 use std::{
     fmt,
     future::Future,
@@ -18,7 +20,7 @@ use super::{
     queue::{Entry, Permit, Place, Slots},
 };
 use crate::{
-    BulkheadFull, CarryRejection,
+    CarryRejection,
     call::{
         account::Stamp,
         clock,
@@ -29,6 +31,7 @@ use crate::{
         rejectable::Rejectable,
         timer::poll_timer,
     },
+    error::BulkheadFull,
     telemetry,
 };
 

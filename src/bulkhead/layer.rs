@@ -8,7 +8,7 @@ use super::{
     queue::Slots,
     service::{Bulkhead, QueuedBulkhead},
 };
-use crate::{ConfigError, Name};
+use crate::{ConfigError, error::Name};
 
 /// A limit on concurrent calls, which makes [`Bulkhead`]s. See the [module docs](super) for an
 /// example.

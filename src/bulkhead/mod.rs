@@ -65,8 +65,8 @@
 //!
 //! # Errors
 //!
-//! [`BulkheadFull`](crate::BulkheadFull) without a free slot, or without a free place in the queue;
-//! [`QueueTimedOut`](crate::QueueTimedOut) after the longest wait. A wait that a deadline cuts short
+//! [`BulkheadFull`](crate::error::BulkheadFull) without a free slot, or without a free place in the queue;
+//! [`QueueTimedOut`](crate::error::QueueTimedOut) after the longest wait. A wait that a deadline cuts short
 //! is neither: the owner of the deadline ends it and says so.
 //!
 //! # Order
@@ -81,13 +81,12 @@
 
 mod config;
 mod events;
-mod future;
+pub mod future;
 mod layer;
 mod queue;
 mod service;
 
 pub use self::{
-    future::{QueuedResponseFuture, ResponseFuture},
     layer::{
         BulkheadBuilder, BulkheadHandle, BulkheadLayer, QueuedBulkheadBuilder, QueuedBulkheadLayer,
     },

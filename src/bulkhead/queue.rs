@@ -11,14 +11,13 @@ use std::{
 };
 
 use crate::{
-    BulkheadFull, Name, QueueTimedOut,
     call::{
         account::{Account, End, Stamp},
         admission::{Admission, Ledger},
         lock::lock,
         waiters::{Key, Waiters},
     },
-    error::name_or,
+    error::{BulkheadFull, Name, QueueTimedOut, name_or},
 };
 
 /// A slot that is held; it comes back when this is finished or dropped.

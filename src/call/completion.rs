@@ -3,7 +3,7 @@
 //! A slot of a bulkhead, the verdict of a breaker and a span belong to a call, and a streaming response
 //! is not over when its head is there. A layer that ends calls [`AtEnd`] puts what it holds into the
 //! response, which then owns it. For HTTP and gRPC all of it is done by `buttress::http`; a response of
-//! another kind takes part by implementing [`Lasting`].
+//! another kind takes part by implementing [`StreamingResponse`].
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -33,7 +33,7 @@ pub struct AtEnd;
     note = "for HTTP, use `Stack::http()` or put a `ClientLayer` next to the service: \
             the response is then an `http::Response<buttress::http::ResponseBody<B>>`"
 )]
-pub trait Lasting {
+pub trait StreamingResponse {
     /// What ends with the response; `None` if it has ended already.
     fn call_end(&mut self) -> Option<&mut CallEnd>;
 }
@@ -51,7 +51,7 @@ impl<Res> Completion<Res> for AtHead {
     }
 }
 
-impl<Res: Lasting> Completion<Res> for AtEnd {
+impl<Res: StreamingResponse> Completion<Res> for AtEnd {
     #[inline]
     fn end(response: &mut Res) -> Option<&mut CallEnd> {
         response.call_end()

@@ -9,13 +9,13 @@ use super::{
     window::{MOST_CALLS, Span, Totals},
 };
 use crate::{
-    ConfigError, Name,
+    ConfigError,
     call::{
         clock::nanos,
         patience::PATIENCE,
         random::{between, draw},
     },
-    error::name_or,
+    error::{Name, name_or},
     window::BUCKETS,
 };
 

@@ -1,3 +1,5 @@
+//! The futures of the circuit breaker services.
+
 use std::{
     fmt,
     future::Future,
@@ -16,13 +18,14 @@ use super::{
     shared::{Handle, Shared},
 };
 use crate::{
-    CarryRejection, CircuitOpen, Classify,
+    CarryRejection, Classify,
     call::{
         admission::Admission,
         completion::{AtHead, Completion},
         oneshot::Oneshot,
         rejectable::Rejectable,
     },
+    error::CircuitOpen,
     telemetry,
 };
 

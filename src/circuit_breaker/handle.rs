@@ -43,7 +43,7 @@ impl CircuitBreakerHandle {
         }
     }
 
-    /// Refuses every call until [`force_closed`](Self::force_closed) or [`reset`](Self::reset): to
+    /// Refuses every call until [`close`](Self::close) or [`reset`](Self::reset): to
     /// drain a dependency by hand.
     pub fn force_open(&self) {
         self.breaker.force(State::ForcedOpen, false);
@@ -51,7 +51,7 @@ impl CircuitBreakerHandle {
 
     /// Closes the breaker now, with an empty window, and lets it go on by itself. Nothing happens if it
     /// is closed.
-    pub fn force_closed(&self) {
+    pub fn close(&self) {
         self.breaker.force(State::Closed, false);
     }
 
@@ -60,7 +60,7 @@ impl CircuitBreakerHandle {
         self.breaker.force(State::Closed, true);
     }
 
-    /// Lets every call through and counts none, until [`force_closed`](Self::force_closed),
+    /// Lets every call through and counts none, until [`close`](Self::close),
     /// [`reset`](Self::reset) or [`force_open`](Self::force_open).
     pub fn disable(&self) {
         self.breaker.force(State::Disabled, false);

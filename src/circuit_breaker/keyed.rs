@@ -15,10 +15,11 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    CircuitBreakerHandle, KeyedResponseFuture,
+    CircuitBreakerHandle,
     admission::admitted,
     breaker::Breaker,
     config::{Config, Facts, Settings},
+    future::KeyedResponseFuture,
     shared::Shared,
 };
 use crate::{
@@ -45,7 +46,7 @@ struct Breakers<K> {
 }
 
 /// Settings of a [`KeyedCircuitBreakerLayer`]: those of each breaker, and how many there may be.
-pub struct KeyedBuilder<K, F, C = Inherited> {
+pub struct KeyedCircuitBreakerBuilder<K, F, C = Inherited> {
     settings: Settings,
     classifier: C,
     key: F,
@@ -54,7 +55,7 @@ pub struct KeyedBuilder<K, F, C = Inherited> {
     keyed: PhantomData<fn() -> K>,
 }
 
-impl<K, F, C> KeyedBuilder<K, F, C> {
+impl<K, F, C> KeyedCircuitBreakerBuilder<K, F, C> {
     pub(super) fn new(settings: Settings, classifier: C, key: F) -> Self {
         Self {
             settings,
@@ -118,9 +119,9 @@ impl<K, F, C> KeyedBuilder<K, F, C> {
     }
 }
 
-impl<K, F, C> fmt::Debug for KeyedBuilder<K, F, C> {
+impl<K, F, C> fmt::Debug for KeyedCircuitBreakerBuilder<K, F, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedBuilder")
+        f.debug_struct("KeyedCircuitBreakerBuilder")
             .field("settings", &self.settings)
             .field("key", &format_args!("{}", type_name::<F>()))
             .field("max_keys", &self.max_keys)

@@ -3,15 +3,19 @@ use std::{any::type_name, fmt, sync::Arc, time::Duration};
 use tower_layer::Layer;
 
 use super::{
-    CircuitBreaker, CircuitBreakerHandle, KeyedBuilder,
+    CircuitBreaker, CircuitBreakerHandle, KeyedCircuitBreakerBuilder,
     breaker::Breaker,
     config::{Config, Facts, Settings, SlowCalls},
     shared::Shared,
     window::Span,
 };
 use crate::{
-    ClassifyFn, ConfigError, Name, Outcome, classify_fn,
-    outcome::choice::{Choice, Inherited, Own},
+    ConfigError, Outcome, classify_fn,
+    error::Name,
+    outcome::{
+        ClassifyFn,
+        choice::{Choice, Inherited, Own},
+    },
 };
 
 /// A circuit breaker, which makes [`CircuitBreaker`] services. See the [module docs](super) for an
@@ -232,11 +236,11 @@ impl<C> CircuitBreakerBuilder<C> {
     }
 
     /// Makes a breaker for each key: a host, a tenant, a route.
-    pub fn keyed<F, Req, K>(self, key: F) -> KeyedBuilder<K, F, C>
+    pub fn keyed<F, Req, K>(self, key: F) -> KeyedCircuitBreakerBuilder<K, F, C>
     where
         F: Fn(&Req) -> K,
     {
-        KeyedBuilder::new(self.settings, self.classifier, key)
+        KeyedCircuitBreakerBuilder::new(self.settings, self.classifier, key)
     }
 
     /// Checks the settings.

@@ -107,7 +107,7 @@
 //!
 //! # Errors
 //!
-//! [`CircuitOpen`](crate::CircuitOpen), with the time until the next probe. An error of the service, of
+//! [`CircuitOpen`](crate::error::CircuitOpen), with the time until the next probe. An error of the service, of
 //! its readiness too, passes through and is counted.
 //!
 //! # Order
@@ -134,7 +134,7 @@ mod cold;
 mod config;
 mod effects;
 mod events;
-mod future;
+pub mod future;
 mod half_open;
 mod handle;
 mod keyed;
@@ -148,9 +148,8 @@ mod window;
 
 pub(crate) use self::config::Facts;
 pub use self::{
-    future::{KeyedResponseFuture, ResponseFuture},
     handle::{CircuitBreakerHandle, Snapshot, Watch},
-    keyed::{KeyedBuilder, KeyedCircuitBreaker, KeyedCircuitBreakerLayer},
+    keyed::{KeyedCircuitBreaker, KeyedCircuitBreakerBuilder, KeyedCircuitBreakerLayer},
     layer::{CircuitBreakerBuilder, CircuitBreakerLayer},
     service::CircuitBreaker,
     state::{State, TripReason},

@@ -10,9 +10,9 @@ use std::{
 use tower_service::Service;
 
 use super::{
-    ResponseFuture,
     admission::admitted,
     breaker::{Breaker, Decision, Phase, Rejected},
+    future::ResponseFuture,
     half_open::LeaseId,
     shared::Shared,
     waiting::Waiting,

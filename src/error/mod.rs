@@ -17,7 +17,7 @@ pub use self::{
     reasons::{
         BulkheadFull, CircuitOpen, DeadlineExceeded, NotReady, QueueTimedOut, RateLimited, TimedOut,
     },
-    rejection::{IdempotencyReason, IdempotencyRefused, Rejection},
+    rejection::{IdempotencyReason, IdempotencyRejected, Rejection},
 };
 pub(crate) use self::{name::name_or, nanos::Nanos};
 

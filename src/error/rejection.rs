@@ -57,7 +57,7 @@ rejections! {
         RateLimited(RateLimited) "rate_limit"
             ["rate_limited", true, true, 429, 8, AsTold],
         /// The idempotency guard did not run the call.
-        Idempotency(IdempotencyRefused) "idempotency"
+        Idempotency(IdempotencyRejected) "idempotency"
             [of its reason],
     }
 }
@@ -152,7 +152,7 @@ impl Rejection {
     /// speaks of the operation, which an earlier copy of the request may have begun.
     ///
     /// ```
-    /// use buttress::{CircuitOpen, Rejection, TimedOut};
+    /// use buttress::{Rejection, error::{CircuitOpen, TimedOut}};
     /// use std::time::Duration;
     ///
     /// let rejection = Rejection::from(CircuitOpen::new("orders", None));
@@ -176,12 +176,12 @@ impl Rejection {
     /// [`nothing_began`](Self::nothing_began).
     ///
     /// ```
-    /// use buttress::{BulkheadFull, IdempotencyReason, IdempotencyRefused, Rejection};
+    /// use buttress::{Rejection, error::{BulkheadFull, IdempotencyReason, IdempotencyRejected}};
     ///
     /// let rejection = Rejection::from(BulkheadFull::new("recommendations", 64));
     /// assert!(rejection.is_unavailable());
     ///
-    /// let mismatch = IdempotencyRefused::new("payments", IdempotencyReason::Mismatch, None);
+    /// let mismatch = IdempotencyRejected::new("payments", IdempotencyReason::Mismatch, None);
     /// assert!(!Rejection::from(mismatch).is_unavailable());
     /// ```
     pub fn is_unavailable(&self) -> bool {
@@ -223,13 +223,13 @@ impl IdempotencyReason {
 /// The [idempotency guard](crate::idempotency) did not run a call, or cannot say what became of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {reason}", self.name())]
-pub struct IdempotencyRefused {
+pub struct IdempotencyRejected {
     name: Option<Name>,
     retry_after: Option<Nanos>,
     reason: IdempotencyReason,
 }
 
-impl IdempotencyRefused {
+impl IdempotencyRejected {
     /// A refusal by `name`.
     pub fn new(
         name: impl Into<Name>,
@@ -258,7 +258,7 @@ impl IdempotencyRefused {
     }
 }
 
-impl Data for IdempotencyRefused {
+impl Data for IdempotencyRejected {
     fn given_name(&self) -> &Option<Name> {
         &self.name
     }

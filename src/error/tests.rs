@@ -37,7 +37,7 @@ fn each_rejection_has_a_kind_of_its_own_and_the_default_name_of_its_layer() {
         // No layer of this crate makes one without a name.
         (limited.into(), "rate_limited", ""),
         (
-            IdempotencyRefused::by(None, IdempotencyReason::Full, None).into(),
+            IdempotencyRejected::by(None, IdempotencyReason::Full, None).into(),
             "idempotency_full",
             "idempotency",
         ),
@@ -70,7 +70,7 @@ fn each_reason_of_the_guard_has_a_kind_of_its_own() {
     let kinds: HashSet<_> = reasons.map(IdempotencyReason::as_str).into();
     assert_eq!(kinds.len(), reasons.len());
     for reason in reasons {
-        let rejection = Rejection::from(IdempotencyRefused::by(None, reason, None));
+        let rejection = Rejection::from(IdempotencyRejected::by(None, reason, None));
         assert_eq!((rejection.kind(), rejection.name()), (reason.as_str(), "idempotency"));
     }
 }

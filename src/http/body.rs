@@ -15,12 +15,13 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{AutoClassifier, head::ResponseShape, wire};
 use crate::{
-    BoxError, CarryRejection, Fault, Outcome, Rejection, TimedOut,
+    BoxError, CarryRejection, Fault, Outcome, Rejection,
     call::{
         ambient::Ambient,
         catch_panic::Unwinding,
-        completion::{CallEnd, Lasting},
+        completion::{CallEnd, StreamingResponse},
     },
+    error::TimedOut,
     telemetry,
 };
 
@@ -162,7 +163,7 @@ fn awaits_status<B>(response: &Response<B>, grpc: bool) -> bool {
     grpc && response.status() == StatusCode::OK && wire::grpc_status(response.headers()).is_none()
 }
 
-impl<B> Lasting for Response<ResponseBody<B>> {
+impl<B> StreamingResponse for Response<ResponseBody<B>> {
     #[inline]
     fn call_end(&mut self) -> Option<&mut CallEnd> {
         self.body_mut().end.as_mut()

@@ -92,7 +92,7 @@
 //!
 //! How much time is left, which attempt this is, and whether it is worth trying again: see [`wire`]. A server
 //! with a [`ServerLayer`] keeps to the first and says the last. Together with a
-//! [budget](crate::budget) in each hop, a service at the end of a path sees no more than
+//! [budget](crate::retry::Budget) in each hop, a service at the end of a path sees no more than
 //! `(1 + ratio) * calls + floor`, whether it refuses or hangs. The price: the budget of one hop is
 //! spent, and not that of each, so fewer calls are healed when some fail. Over three hops and a service that fails
 //! 30 % of the time about 78 % succeed, in place of 94 %.
@@ -111,7 +111,7 @@
 //!
 //! # Errors
 //!
-//! [`DeadlineExceeded`](crate::DeadlineExceeded) if there is no time left that could be written into a
+//! [`DeadlineExceeded`](crate::error::DeadlineExceeded) if there is no time left that could be written into a
 //! request. The error of a body is a [`BodyError`].
 //!
 //! # Order

@@ -10,12 +10,14 @@ use std::{
 use tower_service::Service;
 
 use super::{
-    Digests, FindKey, FindScope, Idempotency, IdempotencyLayer, ReadRequest, Record,
-    ResponseFuture, SettleUnknown, Store,
+    Digests, FindKey, FindScope, Idempotency, IdempotencyLayer, ReadRequest, Record, SettleUnknown,
+    Store,
     claim::{Claimant, Decision},
-    events, task,
+    events,
+    future::ResponseFuture,
+    task,
 };
-use crate::{CarryRejection, IdempotencyReason, call::oneshot::Oneshot};
+use crate::{CarryRejection, call::oneshot::Oneshot, error::IdempotencyReason};
 
 impl<S, Req, St, K, C, Q, R, U> Service<Req> for Idempotency<S, IdempotencyLayer<St, K, C, Q, R, U>>
 where

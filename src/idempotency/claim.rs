@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Answer, Claim, Fingerprint, Hold, OnUnknown, Owner, Previous, Run, Store, StoreError,
+    Claim, ClaimOutcome, Fingerprint, Hold, OnUnknown, Owner, Previous, Run, Store, StoreError,
     active_keys::{JoinedKey, RunningKey},
     counts::count,
     fingerprint::Fingerprints,
@@ -16,11 +16,11 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    IdempotencyReason,
     call::{
         race::{Either, race},
         random::{between, draw},
     },
+    error::IdempotencyReason,
 };
 
 /// The decision about a request.
@@ -80,7 +80,7 @@ pub(super) struct Claimant<St: Store> {
 /// The store's answer to a claim.
 enum Claimed<St: Store> {
     Granted(Granted<St>),
-    Refused(Answer<St::Payload>),
+    Refused(ClaimOutcome<St::Payload>),
 }
 
 impl<St: Store> Claimant<St> {
@@ -144,21 +144,21 @@ impl<St: Store> Claimant<St> {
                     Claimed::Refused(answer) => Some(answer),
                 }
             };
-            if polling.is_some() && !matches!(answer, None | Some(Answer::InFlight { .. })) {
+            if polling.is_some() && !matches!(answer, None | Some(ClaimOutcome::InFlight { .. })) {
                 // The others ask for themselves, each with its own fingerprint.
                 joined.active().ended.notify_waiters();
             }
             match answer {
-                Some(Answer::Replay(payload)) => {
+                Some(ClaimOutcome::Replay(payload)) => {
                     count(&shared.counts.replays);
                     return Ok(Decision::Replay(payload));
                 }
-                Some(Answer::Mismatch { recorded }) if self.is_same(recorded) => {}
-                Some(Answer::Mismatch { .. }) => {
+                Some(ClaimOutcome::Mismatch { recorded }) if self.is_same(recorded) => {}
+                Some(ClaimOutcome::Mismatch { .. }) => {
                     count(&shared.counts.mismatches);
                     return Err(IdempotencyReason::Mismatch);
                 }
-                None | Some(Answer::InFlight { .. }) => {
+                None | Some(ClaimOutcome::InFlight { .. }) => {
                     count(&shared.counts.conflicts);
                     self.tries = TRIES;
                     let patience = patience.ok_or(IdempotencyReason::InFlight)?;
@@ -168,8 +168,8 @@ impl<St: Store> Claimant<St> {
                     }
                     waited = true;
                 }
-                Some(Answer::NotReplayable) => return Err(IdempotencyReason::NotReplayable),
-                Some(Answer::Unknown { .. } | Answer::Claimed { .. }) => {
+                Some(ClaimOutcome::NotReplayable) => return Err(IdempotencyReason::NotReplayable),
+                Some(ClaimOutcome::Unknown { .. } | ClaimOutcome::Claimed { .. }) => {
                     return Err(IdempotencyReason::Unknown);
                 }
             }
@@ -201,7 +201,7 @@ impl<St: Store> Claimant<St> {
             answered = self.shared.step(self.shared.store.claim(&claim)).await;
         }
         match answered {
-            Ok(Answer::Claimed { fence, previous }) => {
+            Ok(ClaimOutcome::Claimed { fence, previous }) => {
                 let hold = Hold::new(claim.key, claim.owner, fence);
                 Ok(Claimed::Granted(Granted::new(&self.shared, hold, previous, sent, pending)))
             }

@@ -7,7 +7,7 @@ use super::{
     fingerprint::Secrets,
     store::{LEASE, UNKNOWN_RETENTION},
 };
-use crate::{ConfigError, Name};
+use crate::{ConfigError, error::Name};
 
 /// Settings of a guard that are checked.
 #[derive(Clone, Debug)]

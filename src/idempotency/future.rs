@@ -1,3 +1,5 @@
+//! The future of the idempotency service.
+
 use std::{
     fmt,
     future::Future,

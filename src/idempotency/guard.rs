@@ -3,15 +3,16 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    Counts, Resolution, StorageKey, Store, StoreError, UnknownOperation, Written, shared::Shared,
+    Counts, Resolution, StepOutcome, StorageKey, Store, StoreError, UnknownOperation,
+    shared::Shared,
 };
 
 /// What an operator sees of an idempotency guard, and does. Clones are the same handle.
-pub struct Guard<St> {
+pub struct IdempotencyHandle<St> {
     shared: Arc<Shared<St>>,
 }
 
-impl<St> Guard<St> {
+impl<St> IdempotencyHandle<St> {
     pub(super) fn new(shared: Arc<Shared<St>>) -> Self {
         Self { shared }
     }
@@ -46,7 +47,7 @@ impl<St> Guard<St> {
     }
 }
 
-impl<St: Store> Guard<St> {
+impl<St: Store> IdempotencyHandle<St> {
     /// Up to `limit` unknown operations, in the order of their keys, from behind `after`.
     ///
     /// # Errors
@@ -79,20 +80,20 @@ impl<St: Store> Guard<St> {
         &self,
         unknown: &UnknownOperation,
         resolution: Resolution<St::Payload>,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         self.shared.step(self.shared.store.resolve(&unknown.key, unknown.fence, resolution)).await
     }
 }
 
-impl<St> Clone for Guard<St> {
+impl<St> Clone for IdempotencyHandle<St> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared) }
     }
 }
 
-impl<St> fmt::Debug for Guard<St> {
+impl<St> fmt::Debug for IdempotencyHandle<St> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard")
+        f.debug_struct("IdempotencyHandle")
             .field("in_flight", &self.in_flight())
             .field("counts", &self.counts())
             .finish_non_exhaustive()

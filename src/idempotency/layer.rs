@@ -3,13 +3,13 @@ use std::{fmt, sync::Arc, time::Duration};
 use tower_layer::Layer;
 
 use super::{
-    ByFn, Digests, Found, Guard, Idempotency, InvalidKey, Quarantine, Reconcile, RecordClones,
-    Rerun, Resume, SingleTenant, Store,
+    ByFn, Digests, Idempotency, IdempotencyHandle, InvalidKey, Quarantine, Reconcile, RecordClones,
+    RequestKey, Rerun, Resume, SingleTenant, Store,
     config::{Config, Effect},
     rules::Rules,
     shared::Shared,
 };
-use crate::{ConfigError, Name};
+use crate::{ConfigError, error::Name};
 
 /// An idempotency guard, which makes [`Idempotency`] services. See the [module docs](super) for an
 /// example.
@@ -33,7 +33,13 @@ impl<St, F, G> IdempotencyLayer<St, ByFn<F>, (), ByFn<G>, RecordClones> {
     /// closure `read` adds, and keeps clones of responses. Whose keys they are has to be said next.
     ///
     /// ```
-    /// use buttress::idempotency::{Found, IdempotencyLayer, InvalidKey, Key, store::MemoryStore};
+    /// use buttress::idempotency::{
+    ///     IdempotencyLayer,
+    ///     InvalidKey,
+    ///     Key,
+    ///     RequestKey,
+    ///     store::MemoryStore,
+    /// };
     ///
     /// struct Order {
     ///     key: Option<String>,
@@ -41,8 +47,8 @@ impl<St, F, G> IdempotencyLayer<St, ByFn<F>, (), ByFn<G>, RecordClones> {
     ///     amount: u64,
     /// }
     ///
-    /// fn key_of(order: &Order) -> Result<Found, InvalidKey> {
-    ///     order.key.as_deref().map_or(Ok(Found::Missing), |key| Key::parse(key).map(Found::Key))
+    /// fn key_of(order: &Order) -> Result<RequestKey, InvalidKey> {
+    ///     order.key.as_deref().map_or(Ok(RequestKey::Missing), |key| Key::parse(key).map(RequestKey::Key))
     /// }
     ///
     /// let store = MemoryStore::<String>::new();
@@ -59,7 +65,7 @@ impl<St, F, G> IdempotencyLayer<St, ByFn<F>, (), ByFn<G>, RecordClones> {
         read: G,
     ) -> Unscoped<St, ByFn<F>, ByFn<G>, RecordClones>
     where
-        F: Fn(&Req) -> Result<Found, InvalidKey>,
+        F: Fn(&Req) -> Result<RequestKey, InvalidKey>,
         G: Fn(&Req, &mut Digests),
     {
         IdempotencyLayer::builder(store, ByFn(find_key), ByFn(read), RecordClones)
@@ -68,8 +74,8 @@ impl<St, F, G> IdempotencyLayer<St, ByFn<F>, (), ByFn<G>, RecordClones> {
 
 impl<St, K, C, Q, R, U> IdempotencyLayer<St, K, C, Q, R, U> {
     /// What an operator sees and does.
-    pub fn guard(&self) -> Guard<St> {
-        Guard::new(Arc::clone(&self.shared))
+    pub fn guard(&self) -> IdempotencyHandle<St> {
+        IdempotencyHandle::new(Arc::clone(&self.shared))
     }
 }
 

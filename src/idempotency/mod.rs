@@ -4,10 +4,7 @@
 //! What is safe to repeat as it is needs none, and a handler that only reads has no use for one.
 //!
 //! ```
-//! use buttress::{
-//!     Error,
-//!     idempotency::{Found, IdempotencyLayer, Key, store::MemoryStore},
-//! };
+//! use buttress::{Error, idempotency::{IdempotencyLayer, Key, RequestKey, store::MemoryStore}};
 //! use std::convert::Infallible;
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
@@ -17,7 +14,7 @@
 //! type Payment = (&'static str, u64);
 //! let guard = IdempotencyLayer::by_fn(
 //!     MemoryStore::new(),
-//!     |payment: &Payment| Ok(Found::Key(Key::new(payment.0)?)),
+//!     |payment: &Payment| Ok(RequestKey::Key(Key::new(payment.0)?)),
 //!     |payment: &Payment, request| request.part(payment.1.to_be_bytes()),
 //! );
 //! let guard = guard.single_tenant().build()?;
@@ -75,11 +72,11 @@
 //! |---|---|
 //! | nothing | by the service, whose response is recorded before anybody sees it |
 //! | the same request, done | the recorded response |
-//! | the same request, under way | [`InFlight`](crate::IdempotencyReason::InFlight), with a time to come back; or it waits |
-//! | the same request, done, with a response that could not be kept | [`NotReplayable`](crate::IdempotencyReason::NotReplayable) |
-//! | another request with its key | [`Mismatch`](crate::IdempotencyReason::Mismatch) |
-//! | that nobody knows what became of it | [`Unknown`](crate::IdempotencyReason::Unknown), with no time to come back |
-//! | a store that is down or full | [`StoreUnavailable`](crate::IdempotencyReason::StoreUnavailable), [`Full`](crate::IdempotencyReason::Full) |
+//! | the same request, under way | [`InFlight`](crate::error::IdempotencyReason::InFlight), with a time to come back; or it waits |
+//! | the same request, done, with a response that could not be kept | [`NotReplayable`](crate::error::IdempotencyReason::NotReplayable) |
+//! | another request with its key | [`Mismatch`](crate::error::IdempotencyReason::Mismatch) |
+//! | that nobody knows what became of it | [`Unknown`](crate::error::IdempotencyReason::Unknown), with no time to come back |
+//! | a store that is down or full | [`StoreUnavailable`](crate::error::IdempotencyReason::StoreUnavailable), [`Full`](crate::error::IdempotencyReason::Full) |
 //!
 //! What becomes of a run:
 //!
@@ -106,8 +103,8 @@
 //!
 //! # Unknown operations
 //!
-//! They are never silently run again. By default they are left to an operator: [`Guard::unknown`] lists them,
-//! [`Guard::resolve`] says what became of them. Records do not say whose they are or what was asked: log
+//! They are never silently run again. By default they are left to an operator: [`IdempotencyHandle::unknown`] lists them,
+//! [`IdempotencyHandle::resolve`] says what became of them. Records do not say whose they are or what was asked: log
 //! [`Run::storage_key`] with the effect, or compute the [`StorageKey`](StorageKey::of) of a customer's key, which over
 //! HTTP is of the scope, the method and the path, and the key. A route may say what else is done:
 //! [`reconcile`](IdempotencyBuilder::reconcile) asks a function, [`rerun`](IdempotencyBuilder::rerun) declares that the effect is
@@ -125,7 +122,7 @@
 //! service, request and response that are `Send + 'static`. Who leaves ends the waiting and not the run. Its limit
 //! ([`run_limit`](IdempotencyBuilder::run_limit)) stands in place of the caller's deadline, which limits the wait.
 //! Runs are counted and bounded ([`max_runs`](IdempotencyBuilder::max_runs)). A process that shuts down
-//! calls [`Guard::close`], and then waits for [`Guard::drained`].
+//! calls [`IdempotencyHandle::close`], and then waits for [`IdempotencyHandle::drained`].
 //!
 //! What is ambient for the caller ends at the guard: its deadline, its attempt, and task-locals.
 //!
@@ -145,7 +142,7 @@
 //!
 //! # Errors
 //!
-//! [`IdempotencyRefused`](crate::IdempotencyRefused), with the reason; the errors of the service of a run as they are; a
+//! [`IdempotencyRejected`](crate::error::IdempotencyRejected), with the reason; the errors of the service of a run as they are; a
 //! panic of the service, once its operation has been noted as unknown.
 //!
 //! # Order
@@ -155,9 +152,9 @@
 //!
 //! # Telemetry
 //!
-//! [`Guard::counts`]: claims, replays, conflicts, mismatches, unknowns, lost leases, and what the store took. `WARN` for a
+//! [`IdempotencyHandle::counts`]: claims, replays, conflicts, mismatches, unknowns, lost leases, and what the store took. `WARN` for a
 //! refusal, a lost lease, a step of the store that failed; `ERROR` for a run that became unknown, with its
-//! storage key and fence. Of a process that died nothing is said: [`Guard::count_unknown`] counts its runs too.
+//! storage key and fence. Of a process that died nothing is said: [`IdempotencyHandle::count_unknown`] counts its runs too.
 
 // Imports run one way:
 //
@@ -194,7 +191,7 @@ mod config;
 mod counts;
 mod events;
 mod fingerprint;
-mod future;
+pub mod future;
 mod guard;
 mod key;
 mod layer;
@@ -215,17 +212,16 @@ mod unknown;
 pub use self::{
     counts::Counts,
     fingerprint::{Digests, Fingerprint},
-    future::ResponseFuture,
-    guard::Guard,
+    guard::IdempotencyHandle,
     key::{InvalidKey, Key, Owner, ScopeId, StorageKey},
     layer::{IdempotencyBuilder, IdempotencyLayer, Unscoped},
-    record::{Kept, Record, RecordClones, Verdict},
-    request::{ByFn, FindKey, FindScope, Found, ReadRequest, SingleTenant},
+    record::{Record, RecordClones, Recorded, RunOutcome},
+    request::{ByFn, FindKey, FindScope, ReadRequest, RequestKey, SingleTenant},
     run::Run,
     service::Idempotency,
     store::{
-        Answer, Claim, ClaimMode, Completed, Hold, OnUnknown, Previous, Resolution, Store,
-        StoreError, UnknownOperation, Written,
+        Claim, ClaimMode, ClaimOutcome, Completed, Hold, OnUnknown, Previous, Resolution,
+        StepOutcome, Store, StoreError, UnknownOperation,
     },
     unknown::{Quarantine, Reconcile, Rerun, Resume, SettleUnknown, Settled},
 };

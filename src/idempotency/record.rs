@@ -8,7 +8,7 @@ use crate::CarryRejection;
 /// What the record of an operation becomes when its run has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Verdict {
+pub enum RunOutcome {
     /// It was done: the result is recorded, and given again.
     Completed,
     /// Nothing began: the key is free.
@@ -17,7 +17,7 @@ pub enum Verdict {
     Unknown,
 }
 
-impl Verdict {
+impl RunOutcome {
     /// What becomes of an operation whose service failed: released, if a layer of this crate beneath the guard
     /// refused it before the service was called, and otherwise unknown. For a [`Record`] of one's own.
     pub fn of_error<E: CarryRejection>(error: &E) -> Self {
@@ -37,14 +37,14 @@ pub trait Record<Res, E> {
     type Response;
 
     /// What becomes of a result of the service.
-    fn judge(&self, result: Result<&Res, &E>) -> Verdict;
+    fn classify(&self, result: Result<&Res, &E>) -> RunOutcome;
 
     /// Takes from a response what is kept of it. Runs until that is done, and before anybody sees the
     /// response.
-    fn keep(
+    fn record(
         &self,
         response: Res,
-    ) -> impl Future<Output = Kept<Self::Payload, Self::Response>> + Send;
+    ) -> impl Future<Output = Recorded<Self::Payload, Self::Response>> + Send;
 
     /// A response that is not recorded.
     fn pass(&self, response: Res) -> Self::Response;
@@ -63,14 +63,14 @@ pub trait Record<Res, E> {
 /// A response, and what is kept of it.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Kept<P, R> {
+pub struct Recorded<P, R> {
     /// What the caller is answered.
     pub response: R,
     /// What is recorded; `None` if the response broke off, so that nobody knows what it would have been.
     pub completed: Option<Completed<P>>,
 }
 
-impl<P, R> Kept<P, R> {
+impl<P, R> Recorded<P, R> {
     /// A response, and what is recorded of it.
     pub fn new(response: R, completed: Completed<P>) -> Self {
         Self { response, completed: Some(completed) }
@@ -99,15 +99,15 @@ where
     type Payload = Res;
     type Response = Res;
 
-    fn judge(&self, result: Result<&Res, &E>) -> Verdict {
+    fn classify(&self, result: Result<&Res, &E>) -> RunOutcome {
         match result {
-            Ok(_) => Verdict::Completed,
-            Err(error) => Verdict::of_error(error),
+            Ok(_) => RunOutcome::Completed,
+            Err(error) => RunOutcome::of_error(error),
         }
     }
 
-    async fn keep(&self, response: Res) -> Kept<Res, Res> {
-        Kept::new(response.clone(), Completed::replayable(response, size_of::<Res>()))
+    async fn record(&self, response: Res) -> Recorded<Res, Res> {
+        Recorded::new(response.clone(), Completed::replayable(response, size_of::<Res>()))
     }
 
     fn pass(&self, response: Res) -> Res {

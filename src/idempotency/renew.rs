@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    Hold, Store, Written,
+    Hold, StepOutcome, Store,
     lease::{Lease, Leases},
     shared::Shared,
 };
@@ -67,8 +67,8 @@ async fn renew<St: Store>(shared: Arc<Shared<St>>) {
             Ok(Ok(written)) if written.len() == renewed.len() => {
                 for (lease, written) in renewed.iter().zip(written) {
                     match written {
-                        Written::Applied => lease.renewed(sent, config),
-                        Written::Stale => lease.lost(sent, config),
+                        StepOutcome::Applied => lease.renewed(sent, config),
+                        StepOutcome::Stale => lease.lost(sent, config),
                     }
                 }
             }

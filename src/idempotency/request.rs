@@ -3,7 +3,7 @@
 use std::{any::type_name, fmt, future::Future};
 
 use super::{Digests, InvalidKey, Key, Run};
-use crate::IdempotencyReason;
+use crate::error::IdempotencyReason;
 
 /// Finds the key of a request.
 pub trait FindKey<Req> {
@@ -12,7 +12,7 @@ pub trait FindKey<Req> {
     /// # Errors
     ///
     /// If what it says cannot be a key.
-    fn find_key(&self, request: &Req) -> Result<Found, InvalidKey>;
+    fn find_key(&self, request: &Req) -> Result<RequestKey, InvalidKey>;
 
     /// What is done, apart from the key: a method and a route. The same key for another operation is another
     /// record. `add` is called with each part of it.
@@ -24,7 +24,7 @@ pub trait FindKey<Req> {
 /// What a request says of its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Found {
+pub enum RequestKey {
     /// It has one.
     Key(Key),
     /// It must have one, and has none: it is refused.
@@ -95,9 +95,9 @@ impl<F> fmt::Debug for ByFn<F> {
 
 impl<F, Req> FindKey<Req> for ByFn<F>
 where
-    F: Fn(&Req) -> Result<Found, InvalidKey>,
+    F: Fn(&Req) -> Result<RequestKey, InvalidKey>,
 {
-    fn find_key(&self, request: &Req) -> Result<Found, InvalidKey> {
+    fn find_key(&self, request: &Req) -> Result<RequestKey, InvalidKey> {
         (self.0)(request)
     }
 }

@@ -1,11 +1,11 @@
 //! How a guard reads requests, and what becomes of their results.
 
-use super::{FindKey, FindScope, Found, ScopeId, StorageKey};
-use crate::IdempotencyReason;
+use super::{FindKey, FindScope, RequestKey, ScopeId, StorageKey};
+use crate::error::IdempotencyReason;
 
 /// The parts of a guard that know a kind of requests and responses.
 ///
-/// They are not in [`Shared`](super::shared::Shared), because a [`Guard`](super::Guard) and the
+/// They are not in [`Shared`](super::shared::Shared), because a [`IdempotencyHandle`](super::IdempotencyHandle) and the
 /// background tasks know only the type of the store.
 pub(super) struct Rules<K, C, Q, R, U> {
     pub(super) find_key: K,
@@ -35,9 +35,9 @@ impl<K, C, Q, R, U> Rules<K, C, Q, R, U> {
         C: FindScope<Req>,
     {
         let key = match self.find_key.find_key(request) {
-            Ok(Found::Key(key)) => key,
-            Ok(Found::Unguarded) => return Ok(None),
-            Ok(Found::Missing) => return Err(IdempotencyReason::KeyMissing),
+            Ok(RequestKey::Key(key)) => key,
+            Ok(RequestKey::Unguarded) => return Ok(None),
+            Ok(RequestKey::Missing) => return Err(IdempotencyReason::KeyMissing),
             Err(_) => return Err(IdempotencyReason::KeyMalformed),
         };
         let scope = self.find_scope.find_scope(request).ok_or(IdempotencyReason::ScopeMissing)?;

@@ -2,7 +2,7 @@
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
-use super::{Hold, Key, Previous, StorageKey, StoreError, Written};
+use super::{Hold, Key, Previous, StepOutcome, StorageKey, StoreError};
 
 /// One run of a guarded operation, as its service sees it. Clones are the same run.
 ///
@@ -20,7 +20,7 @@ pub(super) trait Checkpoints: Send + Sync {
         &'a self,
         hold: &'a Hold,
         checkpoint: Vec<u8>,
-    ) -> Pin<Box<dyn Future<Output = Result<Written, StoreError>> + Send + 'a>>;
+    ) -> Pin<Box<dyn Future<Output = Result<StepOutcome, StoreError>> + Send + 'a>>;
 }
 
 /// Keeps nothing.
@@ -33,8 +33,8 @@ impl Checkpoints for NoCheckpoints {
         &'a self,
         _: &'a Hold,
         _: Vec<u8>,
-    ) -> Pin<Box<dyn Future<Output = Result<Written, StoreError>> + Send + 'a>> {
-        Box::pin(std::future::ready(Ok(Written::Stale)))
+    ) -> Pin<Box<dyn Future<Output = Result<StepOutcome, StoreError>> + Send + 'a>> {
+        Box::pin(std::future::ready(Ok(StepOutcome::Stale)))
     }
 }
 
@@ -47,7 +47,7 @@ impl Run {
         Self { hold, previous: previous.map(Arc::new), checkpoints }
     }
 
-    /// A run for the test of a service, without a guard. What it saves is not kept: that is [`Written::Stale`].
+    /// A run for the test of a service, without a guard. What it saves is not kept: that is [`StepOutcome::Stale`].
     #[cfg(any(test, feature = "test-util"))]
     #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
     pub fn for_test(hold: Hold, previous: Option<Previous>) -> Self {
@@ -88,12 +88,12 @@ impl Run {
     }
 
     /// Keeps how far this run has come, for a run that [resumes](super::Resume) it. Do not go on if it is
-    /// [`Written::Stale`]: the lease has been lost, and another run may be under way.
+    /// [`StepOutcome::Stale`]: the lease has been lost, and another run may be under way.
     ///
     /// # Errors
     ///
     /// If the store fails or is late: then it is not known whether it was kept.
-    pub async fn save(&self, checkpoint: impl Into<Vec<u8>>) -> Result<Written, StoreError> {
+    pub async fn save(&self, checkpoint: impl Into<Vec<u8>>) -> Result<StepOutcome, StoreError> {
         self.checkpoints.keep(&self.hold, checkpoint.into()).await
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Hold, Owner, StorageKey, Store, StoreError, Written, shared::Shared};
+use super::{Hold, Owner, StepOutcome, StorageKey, Store, StoreError, shared::Shared};
 
 /// A claim that may have been made and whose effect has not begun. Dropped, it is released in the
 /// background.
@@ -122,7 +122,7 @@ async fn step<St: Store>(
     shared: &Shared<St>,
     hold: Hold,
     settlement: Settlement,
-) -> Result<Written, StoreError> {
+) -> Result<StepOutcome, StoreError> {
     let unknown_for = shared.config.unknown_for;
     match settlement {
         Settlement::TakenOver | Settlement::Release => {
@@ -130,12 +130,12 @@ async fn step<St: Store>(
         }
         Settlement::Abandon => {
             let written = shared.step(shared.store.abandon(&hold, unknown_for)).await;
-            if let Ok(Written::Applied) = written {
+            if let Ok(StepOutcome::Applied) = written {
                 shared.became_unknown(hold);
             }
             written
         }
-        Settlement::Nothing => Ok(Written::Applied),
+        Settlement::Nothing => Ok(StepOutcome::Applied),
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Hold, Store, StoreError, Written,
+    Hold, StepOutcome, Store, StoreError,
     active_keys::ActiveKeys,
     config::Config,
     counts::{Counters, count},
@@ -20,11 +20,13 @@ use super::{
     runs::Runs,
 };
 use crate::{
-    CarryRejection, IdempotencyReason, IdempotencyRefused, call::lock::lock, error::name_or,
+    CarryRejection,
+    call::lock::lock,
+    error::{IdempotencyReason, IdempotencyRejected, name_or},
     telemetry,
 };
 
-/// What outlives a call: it is used by tasks, and by the [`Guard`](super::Guard).
+/// What outlives a call: it is used by tasks, and by the [`IdempotencyHandle`](super::IdempotencyHandle).
 pub(super) struct Shared<St> {
     pub(super) store: St,
     pub(super) config: Config,
@@ -57,13 +59,13 @@ impl<St> Shared<St> {
         if reason == IdempotencyReason::Unknown {
             count(&self.counts.unknowns);
         }
-        self.refuse_counted(reason)
+        self.reject_counted(reason)
     }
 
     /// The same, where it is counted already.
-    pub(super) fn refuse_counted<E: CarryRejection>(&self, reason: IdempotencyReason) -> E {
+    pub(super) fn reject_counted<E: CarryRejection>(&self, reason: IdempotencyReason) -> E {
         let again = reason.come_back(self.config.retry_after);
-        telemetry::reject(IdempotencyRefused::by(self.config.name.clone(), reason, again))
+        telemetry::reject(IdempotencyRejected::by(self.config.name.clone(), reason, again))
     }
 
     /// Says that nobody knows what became of a run of this process.
@@ -141,7 +143,7 @@ impl<St: Store> Checkpoints for Shared<St> {
         &'a self,
         hold: &'a Hold,
         checkpoint: Vec<u8>,
-    ) -> Pin<Box<dyn Future<Output = Result<Written, StoreError>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<StepOutcome, StoreError>> + Send + 'a>> {
         Box::pin(self.step(self.store.checkpoint(hold, checkpoint)))
     }
 }

@@ -16,7 +16,7 @@ use tower_service::Service;
 use tracing::{Instrument, Span};
 
 use super::{
-    Completed, Kept, Record, Run, SettleUnknown, Settled, Store, Verdict, Written,
+    Completed, Record, Recorded, Run, RunOutcome, SettleUnknown, Settled, StepOutcome, Store,
     claim::{Granted, RunPermit},
     config::Effect,
     counts::count,
@@ -27,11 +27,14 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    CarryRejection, Deadline, DeadlineElapsed, Hop, IdempotencyReason,
+    CarryRejection,
     call::{
         catch_panic::CatchPanic,
+        deadline::{Deadline, DeadlineElapsed},
+        hop::Hop,
         race::{Either, race},
     },
+    error::IdempotencyReason,
 };
 
 /// What the caller is told of a run.
@@ -62,7 +65,7 @@ where
             hop.report_again();
             match ended {
                 Ended::Answered(result) => result,
-                Ended::Refused(reason) => Err(shared.refuse_counted(reason)),
+                Ended::Refused(reason) => Err(shared.reject_counted(reason)),
                 Ended::Panicked(panic) => resume_unwind(panic),
             }
         }
@@ -115,9 +118,9 @@ pub(super) async fn run<S, Req, St, K, C, Q, R, U>(
 
 /// What came of the work itself, before it is written down.
 enum Work<P, R, E> {
-    Kept(Kept<P, R>),
+    Recorded(Recorded<P, R>),
     /// Not to be recorded.
-    Passed(Result<R, E>, Verdict),
+    Passed(Result<R, E>, RunOutcome),
     Refused(IdempotencyReason),
     LeaseLost,
     TimedOut,
@@ -154,12 +157,12 @@ where
         Settled::Never => {
             claim.set_settlement(Settlement::Release);
             if let Err(error) = poll_fn(|cx| service.poll_ready(cx)).await {
-                return Work::Passed(Err(error), Verdict::NotStarted);
+                return Work::Passed(Err(error), RunOutcome::NotStarted);
             }
             if shared.config.effect == Effect::Marked {
                 match shared.step(shared.store.mark_started(&claim.hold())).await {
-                    Ok(Written::Applied) => {}
-                    Ok(Written::Stale) | Err(_) => {
+                    Ok(StepOutcome::Applied) => {}
+                    Ok(StepOutcome::Stale) | Err(_) => {
                         return Work::Refused(IdempotencyReason::StoreUnavailable);
                     }
                 }
@@ -174,10 +177,12 @@ where
             service.call(request).await
         }
     };
-    match (rules.record.judge(result.as_ref()), result) {
-        (Verdict::Completed, Ok(response)) => Work::Kept(rules.record.keep(response).await),
+    match (rules.record.classify(result.as_ref()), result) {
+        (RunOutcome::Completed, Ok(response)) => {
+            Work::Recorded(rules.record.record(response).await)
+        }
         // An error has no form in which it could be given again.
-        (Verdict::Completed, Err(error)) => Work::Passed(Err(error), Verdict::Unknown),
+        (RunOutcome::Completed, Err(error)) => Work::Passed(Err(error), RunOutcome::Unknown),
         (verdict, result) => {
             Work::Passed(result.map(|response| rules.record.pass(response)), verdict)
         }
@@ -226,32 +231,32 @@ async fn settle<St: Store, R, E>(
         }
         Work::Passed(result, verdict) => {
             // What a retry beneath had begun before it was refused may have done something.
-            if verdict == Verdict::NotStarted && !(hop.resent() && result.is_err()) {
+            if verdict == RunOutcome::NotStarted && !(hop.resent() && result.is_err()) {
                 claim.set_settlement(Settlement::Release);
             }
             claim.settle().await;
             Ended::Answered(result)
         }
-        Work::Kept(Kept { response, completed: None }) => {
+        Work::Recorded(Recorded { response, completed: None }) => {
             claim.settle().await;
             Ended::Answered(Ok(response))
         }
-        Work::Kept(Kept { response, completed: Some(completed) }) => {
+        Work::Recorded(Recorded { response, completed: Some(completed) }) => {
             // From here on it is done, whether or not that can be written down.
             claim.set_settlement(Settlement::Nothing);
             match complete(claim, lease, completed).await {
                 // The effect is committed with the record or not at all: the next claim will find
                 // which.
-                Some(Written::Stale) if shared.config.effect == Effect::Transactional => {
+                Some(StepOutcome::Stale) if shared.config.effect == Effect::Transactional => {
                     shared.lease_lost(hold);
                     Ended::Refused(IdempotencyReason::StoreUnavailable)
                 }
-                Some(Written::Stale) => {
+                Some(StepOutcome::Stale) => {
                     shared.lease_lost(hold);
                     shared.became_unknown(hold);
                     Ended::Refused(IdempotencyReason::Unknown)
                 }
-                Some(Written::Applied) => Ended::Answered(Ok(response)),
+                Some(StepOutcome::Applied) => Ended::Answered(Ok(response)),
                 // Not recorded, and true: the key becomes unknown when its lease ends.
                 None => {
                     shared.became_unknown(hold);
@@ -268,7 +273,7 @@ async fn complete<St: Store>(
     claim: &ActiveClaim<St>,
     lease: &Lease,
     completed: Completed<St::Payload>,
-) -> Option<Written> {
+) -> Option<StepOutcome> {
     let (shared, hold) = (claim.shared(), claim.hold());
     let mut pause = Duration::from_millis(20);
     let end = lease.end();

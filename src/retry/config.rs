@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::{Name, backoff::Backoff, budget::Budget, error::name_or};
+use crate::{
+    backoff::Backoff,
+    budget::Budget,
+    error::{Name, name_or},
+};
 
 /// Settings of a retry, and its budget.
 #[derive(Clone, Debug)]

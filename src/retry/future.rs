@@ -1,3 +1,5 @@
+//! The future of the retry service.
+
 use std::{
     fmt,
     future::Future,
@@ -15,15 +17,17 @@ use tracing::Span;
 
 use super::{events, replay::Replay, replayable::Replayable, session::Session, shared::Shared};
 use crate::{
-    Attempt, CarryRejection, Classify, Hop, NotReady, Rejection,
+    CarryRejection, Classify, Rejection,
     call::{
-        attempt::enter_attempt,
+        attempt::{Attempt, enter_attempt},
         clock,
         completion::{AtHead, Completion},
         deadline,
         ended::polled_after_end,
+        hop::Hop,
         timer::poll_timer,
     },
+    error::NotReady,
     telemetry,
 };
 
@@ -223,7 +227,7 @@ where
                     let failed = shared.settle::<M, _, _>(&mut result, span, *began);
                     let Some(failed) = failed else {
                         return Poll::Ready(match result {
-                            Err(error) if is_refusal(&error) => {
+                            Err(error) if is_rejection(&error) => {
                                 Err(session.kept_or(config, || error))
                             }
                             result => result,
@@ -241,7 +245,7 @@ where
 }
 
 /// Whether a layer beneath did not let an attempt through.
-fn is_refusal<E: CarryRejection>(error: &E) -> bool {
+fn is_rejection<E: CarryRejection>(error: &E) -> bool {
     !matches!(error.rejection(), None | Some(Rejection::TimedOut(_)))
 }
 

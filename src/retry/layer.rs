@@ -4,11 +4,15 @@ use tower_layer::Layer;
 
 use super::{config::Config, service::Retry};
 use crate::{
-    ClassifyFn, ConfigError, Name, Outcome,
+    ConfigError, Outcome,
     backoff::Backoff,
     budget::Budget,
     classify_fn,
-    outcome::choice::{Choice, Inherited, Own},
+    error::Name,
+    outcome::{
+        ClassifyFn,
+        choice::{Choice, Inherited, Own},
+    },
 };
 
 /// Retries calls, by making [`Retry`] services. See the [module docs](super) for an example.

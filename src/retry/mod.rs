@@ -30,7 +30,7 @@
 //! With other settings, and a policy that repeats reads only:
 //!
 //! ```
-//! use buttress::{backoff::Backoff, budget::Budget, retry::{RetryLayer, replay_fn}};
+//! use buttress::retry::{Backoff, Budget, RetryLayer, replay_fn};
 //! use std::time::Duration;
 //!
 //! #[derive(Clone)]
@@ -80,7 +80,7 @@
 //!
 //! # Errors
 //!
-//! Those of the last attempt. [`NotReady`](crate::NotReady) if the service did not become ready again,
+//! Those of the last attempt. [`NotReady`](crate::error::NotReady) if the service did not become ready again,
 //! and the answer of the attempt before was a response.
 //!
 //! # Order
@@ -95,7 +95,7 @@
 mod config;
 mod decide;
 mod events;
-mod future;
+pub mod future;
 mod layer;
 mod replay;
 mod replayable;
@@ -104,12 +104,11 @@ mod session;
 mod shared;
 
 pub use self::{
-    future::ResponseFuture,
     layer::{RetryBuilder, RetryLayer},
     replay::{Replay, ReplayClones, ReplayFn, replay_fn},
     service::Retry,
 };
 pub use crate::{
-    backoff::{Backoff, Jitter},
+    backoff::{Backoff, BackoffBuilder, Jitter},
     budget::Budget,
 };

@@ -13,11 +13,13 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    Attempt, CarryRejection, Classify, Fault, Hop, Outcome, RetryHint,
+    CarryRejection, Classify, Fault, Outcome, RetryHint,
     backoff::Backoff,
     budget::Withdrawal,
     call::{
+        attempt::Attempt,
         deadline,
+        hop::Hop,
         random::{between, draw},
     },
     outcome::hint,

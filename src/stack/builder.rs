@@ -4,15 +4,18 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    lift::{Lift, PlainError},
+    lift::{ConvertError, PlainError},
     slot::{BulkheadSlot, CircuitBreakerSlot, Empty},
 };
 use crate::{
-    BoxError, ClassifyFn, Error, Outcome,
+    BoxError, Error, Outcome,
     bulkhead::BulkheadLayer,
     circuit_breaker::CircuitBreakerLayer,
     classify_fn,
-    outcome::choice::{Inherited, Own},
+    outcome::{
+        ClassifyFn,
+        choice::{Inherited, Own},
+    },
     retry::RetryLayer,
     timeout::{TimeoutLayer, TotalTimeoutLayer},
 };
@@ -220,26 +223,30 @@ impl<T, R, B, K, A, H, C> Stack<T, R, B, K, A, H, C> {
     /// For a service that fails with a [`BoxError`], see [`boxed`](Self::boxed). For one that is in a
     /// stack already, use the stack as a [`Layer`]: its error can carry a rejection as it is, and put into
     /// another `Error` its rejections would look like errors of a service.
-    pub fn service<S, Req>(self, service: S) -> <Self as Layer<Lift<S, Error<S::Error>>>>::Service
+    pub fn service<S, Req>(
+        self,
+        service: S,
+    ) -> <Self as Layer<ConvertError<S, Error<S::Error>>>>::Service
     where
         S: Service<Req>,
         S::Error: PlainError,
-        Self: Layer<Lift<S, Error<S::Error>>>,
-        <Self as Layer<Lift<S, Error<S::Error>>>>::Service: Service<Req, Error = Error<S::Error>>,
+        Self: Layer<ConvertError<S, Error<S::Error>>>,
+        <Self as Layer<ConvertError<S, Error<S::Error>>>>::Service:
+            Service<Req, Error = Error<S::Error>>,
     {
-        self.layer(Lift::new(service))
+        self.layer(ConvertError::new(service))
     }
 
     /// Puts the stack around a service, whose error becomes a [`BoxError`]: for services that fail
     /// with one, as tower's own layers do, and for those that are wrapped in layers that box.
-    pub fn boxed<S, Req>(self, service: S) -> <Self as Layer<Lift<S, BoxError>>>::Service
+    pub fn boxed<S, Req>(self, service: S) -> <Self as Layer<ConvertError<S, BoxError>>>::Service
     where
         S: Service<Req>,
         S::Error: Into<BoxError>,
-        Self: Layer<Lift<S, BoxError>>,
-        <Self as Layer<Lift<S, BoxError>>>::Service: Service<Req, Error = BoxError>,
+        Self: Layer<ConvertError<S, BoxError>>,
+        <Self as Layer<ConvertError<S, BoxError>>>::Service: Service<Req, Error = BoxError>,
     {
-        self.layer(Lift::new(service))
+        self.layer(ConvertError::new(service))
     }
 }
 

@@ -11,39 +11,39 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 /// Makes the error of a service one that can carry a rejection.
-pub struct Lift<S, E> {
+pub struct ConvertError<S, E> {
     inner: S,
     error: PhantomData<fn() -> E>,
 }
 
-impl<S, E> Lift<S, E> {
+impl<S, E> ConvertError<S, E> {
     pub(super) fn new(inner: S) -> Self {
         Self { inner, error: PhantomData }
     }
 }
 
-accessors!(Lift<S, E>);
+accessors!(ConvertError<S, E>);
 
-impl<S: Clone, E> Clone for Lift<S, E> {
+impl<S: Clone, E> Clone for ConvertError<S, E> {
     fn clone(&self) -> Self {
         Self::new(self.inner.clone())
     }
 }
 
-impl<S: fmt::Debug, E> fmt::Debug for Lift<S, E> {
+impl<S: fmt::Debug, E> fmt::Debug for ConvertError<S, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lift").field("inner", &self.inner).finish()
+        f.debug_struct("ConvertError").field("inner", &self.inner).finish()
     }
 }
 
-impl<S, E, Req> Service<Req> for Lift<S, E>
+impl<S, E, Req> Service<Req> for ConvertError<S, E>
 where
     S: Service<Req>,
     S::Error: Into<E>,
 {
     type Response = S::Response;
     type Error = E;
-    type Future = LiftFuture<S::Future, E>;
+    type Future = ConvertErrorFuture<S::Future, E>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), E>> {
@@ -52,21 +52,21 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        LiftFuture { future: self.inner.call(request), error: PhantomData }
+        ConvertErrorFuture { future: self.inner.call(request), error: PhantomData }
     }
 }
 
 pin_project! {
-    /// The future of a [`Lift`].
+    /// The future of a [`ConvertError`].
     #[must_use = "futures do nothing unless polled"]
-    pub struct LiftFuture<F, E> {
+    pub struct ConvertErrorFuture<F, E> {
         #[pin]
         future: F,
         error: PhantomData<fn() -> E>,
     }
 }
 
-impl<F, E, T, D> Future for LiftFuture<F, E>
+impl<F, E, T, D> Future for ConvertErrorFuture<F, E>
 where
     F: Future<Output = Result<T, D>>,
     D: Into<E>,
@@ -79,9 +79,9 @@ where
     }
 }
 
-impl<F, E> fmt::Debug for LiftFuture<F, E> {
+impl<F, E> fmt::Debug for ConvertErrorFuture<F, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LiftFuture").finish_non_exhaustive()
+        f.debug_struct("ConvertErrorFuture").finish_non_exhaustive()
     }
 }
 

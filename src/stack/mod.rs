@@ -109,7 +109,7 @@ pub use self::{
     describe::Describe,
     explain::Explanation,
     facts::Facts,
-    lift::{Lift, LiftFuture, PlainError},
+    lift::{ConvertError, ConvertErrorFuture, PlainError},
     slot::{BulkheadSlot, CircuitBreakerSlot, Edge, Empty, Slot},
     warnings::Warning,
 };

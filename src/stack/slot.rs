@@ -3,13 +3,12 @@ use std::sync::Arc;
 use tower_layer::Layer;
 
 use crate::{
-    DefaultClassifier,
     bulkhead::{Bulkhead, BulkheadLayer, QueuedBulkhead, QueuedBulkheadLayer},
     call::completion::AtHead,
     circuit_breaker::{
         CircuitBreaker, CircuitBreakerLayer, KeyedCircuitBreaker, KeyedCircuitBreakerLayer,
     },
-    outcome::choice::Choice,
+    outcome::{DefaultClassifier, choice::Choice},
     retry::{Retry, RetryLayer},
     timeout::{Timeout, TimeoutLayer, TotalTimeout, TotalTimeoutLayer},
 };

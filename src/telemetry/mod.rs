@@ -13,12 +13,13 @@
 
 mod call;
 pub mod field;
+pub mod future;
 
 use std::time::Duration;
 
 use tracing::{Span, warn};
 
-pub use self::call::{CallFuture, CallSpan, CallSpanLayer};
+pub use self::call::{CallSpan, CallSpanLayer};
 use crate::{CarryRejection, Outcome, Rejection};
 
 /// The target of every event and of the span of an attempt. It is fixed because the default is the

@@ -27,7 +27,7 @@ const LIMIT: usize = 1_000;
 /// let handle = flaky.handle();
 ///
 /// let polls = CancelHarness::new(|| {
-///     handle.push(Step::AnswerAfterPolls(3, Ok("late response")));
+///     handle.push(Step::RespondAfterPolls(3, Ok("late response")));
 ///     flaky.clone().oneshot("request")
 /// })
 /// .run(|_| assert_eq!(handle.in_flight(), 0));

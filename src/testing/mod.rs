@@ -28,11 +28,20 @@ pub mod contract;
 mod flaky;
 pub mod idempotency;
 mod panics;
+mod report;
 mod reserving;
 pub mod task;
 
-pub use self::flaky::{Flaky, FlakyFuture, FlakyHandle, PanicPoint, Step, Violation};
-pub use self::reserving::{Reserving, ReservingFuture, ReservingHandle};
+/// The futures of the scripted services.
+pub mod future {
+    pub use super::{flaky::FlakyFuture, reserving::ReservingFuture};
+}
+
+pub use self::{
+    flaky::{Flaky, FlakyHandle, PanicPoint, Step, Violation},
+    report::{CheckOutcome, Finding, Report},
+    reserving::{Reserving, ReservingHandle},
+};
 
 #[cfg(test)]
 mod tests;

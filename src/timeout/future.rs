@@ -1,3 +1,5 @@
+//! The future of the timeout services.
+
 use std::{
     fmt,
     future::Future,
@@ -10,12 +12,13 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
 use crate::{
-    CarryRejection, DeadlineExceeded, Name, TimedOut,
+    CarryRejection,
     call::{
         deadline::{self, narrow},
         rejectable::Rejectable,
         timer::poll_timer,
     },
+    error::{DeadlineExceeded, Name, TimedOut},
     telemetry,
 };
 

@@ -6,7 +6,7 @@ use super::{
     config::{Fixed, KnownLimit, PerRequest},
     service::{Timeout, TotalTimeout},
 };
-use crate::Name;
+use crate::error::Name;
 
 /// Makes [`Timeout`]s. See the [module docs](super) for an example.
 #[derive(Clone, Debug)]

@@ -55,7 +55,7 @@
 //!
 //! # Errors
 //!
-//! [`TimedOut`](crate::TimedOut) when the limit is reached. [`DeadlineExceeded`](crate::DeadlineExceeded)
+//! [`TimedOut`](crate::error::TimedOut) when the limit is reached. [`DeadlineExceeded`](crate::error::DeadlineExceeded)
 //! when the caller's [deadline](crate::Deadline) had passed before the call; the service is then not
 //! called. An answer that is ready at the instant of the limit wins.
 //!
@@ -70,13 +70,12 @@
 //! A `WARN` event when a call is ended, with the layer's name and the limit.
 
 mod config;
-mod future;
+pub mod future;
 mod layer;
 mod service;
 
 pub use self::{
     config::{Fixed, KnownLimit, Limit, PerRequest},
-    future::ResponseFuture,
     layer::{TimeoutLayer, TotalTimeoutLayer},
     service::{Timeout, TotalTimeout},
 };

@@ -9,12 +9,13 @@ use tower_service::Service;
 
 use super::{config::Limit, future::ResponseFuture};
 use crate::{
-    CarryRejection, Name,
+    CarryRejection,
     call::{
         clock::{self, share_now},
         deadline::{self, narrow},
         oneshot::Oneshot,
     },
+    error::Name,
 };
 
 /// Ends calls that take too long; readiness is forwarded. See the [module docs](super).

@@ -78,7 +78,7 @@ async fn live(builder: CircuitBreakerBuilder) {
     for round in 0..4 {
         for step in 0..30 {
             let answer = if step % 3 == 0 { WELL } else { DOWN };
-            rig.inner.push(Step::AnswerAfter(MS, answer));
+            rig.inner.push(Step::RespondAfter(MS, answer));
             let _ = timeout(SECOND, rig.call()).await;
         }
         rig.inner.push(Step::Hang);
@@ -86,7 +86,7 @@ async fn live(builder: CircuitBreakerBuilder) {
         let (_, _) = (rig.seen(), format!("{:?} {:?}", rig.breaker, rig.service));
         advance([MS, SECOND * 40, SECOND * 86_400, SECOND * 86_400 * 365][round]).await;
         let _waiting = timeout(MS, rig.call()).await;
-        rig.inner.push(Step::Answer(WELL));
+        rig.inner.push(Step::Respond(WELL));
         let _ = timeout(SECOND, rig.call()).await;
         let mut ready = rig.spawned();
         if ready.poll_ready().is_ready() {
@@ -155,7 +155,7 @@ async fn an_open_time_without_end_has_none() {
         let left = rig.seen().retry_after().unwrap();
         assert!(left > SECOND * 86_400 * 365 * 500, "{left:?}");
         assert_eq!(rig.spawned().poll_ready().is_pending(), pend);
-        rig.breaker.force_closed();
+        rig.breaker.close();
         rig.answer(WELL).await;
     }
 }
@@ -164,7 +164,7 @@ async fn an_open_time_without_end_has_none() {
 async fn a_lease_without_end_never_expires() {
     let rig = Rig::new(ten_calls().probes(1).probe_lease(Duration::MAX));
     rig.trip_and_wait().await;
-    rig.inner.push(Step::AnswerWhenReleased(WELL));
+    rig.inner.push(Step::RespondWhenReleased(WELL));
     let mut probe = rig.ready().call(());
     assert!(probe.poll().is_pending());
     advance(SECOND * 86_400 * 365).await;

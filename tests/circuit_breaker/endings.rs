@@ -64,7 +64,7 @@ async fn fifty_callers_with_5_ms_left_do_not_open_the_breaker_of_a_healthy_20_ms
     for builder in [ten_calls(), CircuitBreakerLayer::builder().consecutive_failures(3)] {
         let rig = Rig::new(builder);
         let impatient = || {
-            rig.inner.push(Step::AnswerAfter(MS * 20, WELL));
+            rig.inner.push(Step::RespondAfter(MS * 20, WELL));
             Deadline::scope(Deadline::after(MS * 5), rig.service.clone().oneshot(()))
         };
         for _ in 0..50 {
@@ -86,7 +86,7 @@ async fn a_timeout_of_the_caller_is_the_callers_impatience() {
     let outer = TimeoutLayer::new(MS * 5);
     let rig = Rig::of(layer.handle(), |inner| outer.layer(layer.layer(inner)));
     for _ in 0..50 {
-        rig.inner.push(Step::AnswerAfter(MS * 20, WELL));
+        rig.inner.push(Step::RespondAfter(MS * 20, WELL));
         assert!(rig.call().await.is_err());
     }
     assert_eq!((rig.state(), rig.window()), (State::Closed, (0, 0, 0)));
@@ -161,7 +161,7 @@ async fn a_panicking_classifier_is_a_failure() {
         .unwrap();
     let rig = Rig::of(layer.handle(), |inner| layer.layer(inner));
     for count in 1..=10 {
-        rig.inner.push(Step::Answer(Ok("odd")));
+        rig.inner.push(Step::Respond(Ok("odd")));
         let call = AssertUnwindSafe(|| rig.ready().call(()).poll());
         assert!(catch_unwind(call).is_err());
         assert_eq!(rig.state() == State::Open, count == 10);

@@ -15,7 +15,9 @@ use buttress::{
 use futures::future::join_all;
 use tokio::time::{advance, timeout};
 
-use super::{DOWN, LEASE, MS, OPEN_FOR, Rig, SECOND, WELL, assert_refused, is_refused, ten_calls};
+use super::{
+    DOWN, LEASE, MS, OPEN_FOR, Rig, SECOND, WELL, assert_rejected, is_rejected, ten_calls,
+};
 
 #[tokio::test(start_paused = true)]
 async fn half_open_sparse_probes_close() {
@@ -72,11 +74,11 @@ async fn half_open_admits_no_more_probes_than_configured_of_500_concurrent_calle
     let before = rig.inner.calls();
     rig.inner.otherwise(|| DOWN);
     for _ in 0..3 {
-        rig.inner.push(Step::AnswerAfter(SECOND, DOWN));
+        rig.inner.push(Step::RespondAfter(SECOND, DOWN));
     }
     let results = join_all((0..500).map(|_| rig.call())).await;
     assert_eq!(rig.inner.calls() - before, 3);
-    assert_eq!(results.iter().filter(|result| is_refused(result)).count(), 497);
+    assert_eq!(results.iter().filter(|result| is_rejected(result)).count(), 497);
     assert_eq!((rig.state(), rig.seen().probes()), (State::Open, 0));
 }
 
@@ -88,7 +90,7 @@ fn half_open_admits_no_more_probes_than_configured_across_threads() {
         Rig::new(ten_calls().open_for(open_for).max_open_for(open_for).consecutive_failures(1));
     for _ in 0..200 {
         rig.breaker.reset();
-        rig.inner.push(Step::Answer(DOWN));
+        rig.inner.push(Step::Respond(DOWN));
         assert!(rig.ready().call(()).poll().is_ready());
         let barrier = Barrier::new(4);
         let ready: Vec<_> = thread::scope(|scope| {
@@ -116,7 +118,7 @@ fn half_open_admits_no_more_probes_than_configured_across_threads() {
         for mut service in ready {
             let mut call = service.call(());
             match call.poll() {
-                Poll::Ready(result) => assert_refused(&result),
+                Poll::Ready(result) => assert_rejected(&result),
                 Poll::Pending => under_way.push(call),
             }
         }
@@ -147,7 +149,7 @@ async fn late_results_of_an_expired_lease_are_ignored() {
     for answer in [WELL, DOWN] {
         let rig = Rig::new(ten_calls().probes(2));
         rig.trip_and_wait().await;
-        rig.inner.push(Step::AnswerWhenReleased(answer.clone()));
+        rig.inner.push(Step::RespondWhenReleased(answer.clone()));
         let mut late = rig.ready().call(());
         assert!(late.poll().is_pending());
         advance(LEASE).await;
@@ -164,7 +166,7 @@ async fn late_results_of_an_expired_lease_are_ignored() {
 async fn a_late_success_does_not_close_the_round_after_the_one_that_it_belongs_to() {
     let rig = Rig::new(ten_calls().probes(1));
     rig.trip_and_wait().await;
-    rig.inner.push(Step::AnswerWhenReleased(WELL));
+    rig.inner.push(Step::RespondWhenReleased(WELL));
     let mut late = rig.ready().call(());
     assert!(late.poll().is_pending());
     advance(LEASE).await;
@@ -184,14 +186,14 @@ async fn stale_epoch_results_are_ignored() {
         let rig = Rig::new(ten_calls());
         let mut from_before: Vec<_> = (0..20)
             .map(|_| {
-                rig.inner.push(Step::AnswerWhenReleased(answer.clone()));
+                rig.inner.push(Step::RespondWhenReleased(answer.clone()));
                 let mut call = rig.ready().call(());
                 assert!(call.poll().is_pending());
                 call
             })
             .collect();
         rig.trip_and_wait().await;
-        rig.inner.push(Step::AnswerAfter(SECOND, WELL));
+        rig.inner.push(Step::RespondAfter(SECOND, WELL));
         let mut probe = rig.ready().call(());
         assert!(probe.poll().is_pending());
         rig.inner.release();
@@ -236,7 +238,7 @@ async fn a_lease_that_ended_although_the_service_was_ready_gives_no_verdict() {
     rig.refused().await;
     advance(LEASE).await;
     // The slot is free again, and a caller who comes back takes a new one.
-    rig.inner.push(Step::AnswerWhenReleased(WELL));
+    rig.inner.push(Step::RespondWhenReleased(WELL));
     let mut call = late.call(());
     assert!(call.poll().is_pending());
     assert_eq!((rig.state(), rig.seen().probes(), rig.seen().opened()), (State::HalfOpen, 1, 1));
@@ -253,11 +255,11 @@ async fn a_late_caller_whose_slot_another_has_taken_is_refused() {
     rig.trip_and_wait().await;
     let mut late = rig.ready();
     advance(LEASE).await;
-    rig.inner.push(Step::AnswerWhenReleased(WELL));
+    rig.inner.push(Step::RespondWhenReleased(WELL));
     let mut other = rig.ready().call(());
     assert!(other.poll().is_pending());
     let calls = rig.inner.calls();
-    assert_refused(&late.call(()).into_inner().await);
+    assert_rejected(&late.call(()).into_inner().await);
     assert_eq!((rig.inner.calls(), rig.seen().probes()), (calls, 1));
     rig.inner.release();
     assert_eq!(other.poll(), Poll::Ready(WELL));
@@ -274,7 +276,7 @@ async fn a_call_renews_the_lease() {
     rig.trip_and_wait().await;
     let mut probe = rig.ready();
     advance(LEASE - MS).await;
-    rig.inner.push(Step::AnswerWhenReleased(WELL));
+    rig.inner.push(Step::RespondWhenReleased(WELL));
     let mut call = probe.call(());
     assert!(call.poll().is_pending());
     advance(LEASE - MS).await;
@@ -299,7 +301,7 @@ async fn half_open_over_a_service_that_is_never_ready_reaches_a_verdict() {
     let polls = rig.inner.readiness_polls();
     for probe in &mut probes {
         assert!(probe.poll_ready().is_ready());
-        assert_refused(&probe.call(()).into_inner().await);
+        assert_rejected(&probe.call(()).into_inner().await);
     }
     assert_eq!(rig.inner.readiness_polls(), polls);
 }
@@ -315,7 +317,7 @@ async fn a_service_that_is_ready_only_after_the_lease_has_failed_whoever_looks()
     // Nobody else has asked in between.
     rig.inner.set_ready();
     assert!(probe.is_woken() && probe.poll_ready().is_ready());
-    assert_refused(&probe.call(()).into_inner().await);
+    assert_rejected(&probe.call(()).into_inner().await);
     assert_eq!((rig.state(), rig.seen().opened()), (State::Open, 2));
 }
 
@@ -353,7 +355,7 @@ async fn a_probe_that_is_dropped_in_a_hurry_gives_its_slot_back() {
     let rig = Rig::new(ten_calls().probes(1));
     rig.trip_and_wait().await;
     for _ in 0..50 {
-        rig.inner.push(Step::AnswerAfter(MS * 20, WELL));
+        rig.inner.push(Step::RespondAfter(MS * 20, WELL));
         assert!(timeout(MS * 5, rig.call()).await.is_err());
         assert_eq!((rig.state(), rig.seen().probes()), (State::HalfOpen, 0));
     }
@@ -424,7 +426,7 @@ async fn a_refusal_of_a_half_open_breaker_names_no_time() {
     rig.trip_and_wait().await;
     let _probe = rig.ready();
     let refusal = rig.call().await;
-    assert_refused(&refusal);
+    assert_rejected(&refusal);
     let rejection = buttress::CarryRejection::rejection(refusal.as_ref().unwrap_err()).cloned();
     assert_eq!(rejection.and_then(|rejection| rejection.retry_after()), None);
     assert_eq!(rig.seen().retry_after(), None);

@@ -37,7 +37,7 @@ async fn forced_open_refuses_until_a_hand_closes_it() {
     }
     assert_eq!((rig.state(), rig.inner.calls()), (State::ForcedOpen, 0));
     assert_eq!(rig.seen().retry_after(), None);
-    rig.breaker.force_closed();
+    rig.breaker.close();
     rig.answer(WELL).await;
     assert_eq!((rig.state(), rig.window()), (State::Closed, (1, 0, 0)));
 }
@@ -46,7 +46,7 @@ async fn forced_open_refuses_until_a_hand_closes_it() {
 async fn forced_closed_goes_on_by_itself_with_an_empty_window() {
     let rig = Rig::new(ten_calls());
     rig.trip().await;
-    rig.breaker.force_closed();
+    rig.breaker.close();
     assert_eq!((rig.state(), rig.window()), (State::Closed, (0, 0, 0)));
     rig.answers(9, DOWN).await;
     assert_eq!(rig.state(), State::Closed);
@@ -92,11 +92,11 @@ async fn results_of_calls_from_before_a_forced_change_are_ignored() {
         CircuitBreakerHandle::reset,
         |handle| {
             handle.force_open();
-            handle.force_closed();
+            handle.close();
         },
         |handle| {
             handle.disable();
-            handle.force_closed();
+            handle.close();
         },
         |handle| {
             handle.force_open();
@@ -107,7 +107,7 @@ async fn results_of_calls_from_before_a_forced_change_are_ignored() {
     for turn in turns {
         for answer in [WELL, DOWN] {
             let rig = Rig::new(ten_calls().consecutive_failures(1));
-            rig.inner.push(Step::AnswerWhenReleased(answer.clone()));
+            rig.inner.push(Step::RespondWhenReleased(answer.clone()));
             let mut call = rig.ready().call(());
             assert!(call.poll().is_pending());
             turn(&rig.breaker);
@@ -122,7 +122,7 @@ async fn results_of_calls_from_before_a_forced_change_are_ignored() {
 async fn a_forced_change_ends_the_round_of_probes() {
     let rig = Rig::new(ten_calls().probes(1));
     rig.trip_and_wait().await;
-    rig.inner.push(Step::AnswerWhenReleased(WELL));
+    rig.inner.push(Step::RespondWhenReleased(WELL));
     let mut probe = rig.ready().call(());
     assert!(probe.poll().is_pending());
     rig.breaker.force_open();
@@ -139,7 +139,7 @@ async fn a_snapshot_counts_openings_and_closings() {
     rig.trip_and_wait().await;
     rig.answers(2, WELL).await;
     rig.breaker.force_open();
-    rig.breaker.force_closed();
+    rig.breaker.close();
     assert_eq!((rig.seen().opened(), rig.seen().closed()), (2, 2));
     assert_eq!(rig.seen().state(), State::Closed);
 }
@@ -191,7 +191,7 @@ async fn a_watch_never_misses_a_change_that_led_back() {
     let rig = Rig::new(ten_calls());
     let mut watch = rig.breaker.watch();
     rig.breaker.force_open();
-    rig.breaker.force_closed();
+    rig.breaker.close();
     assert_eq!(Spawned::new(watch.changed()).poll(), Poll::Ready(State::Closed));
     assert!(Spawned::new(watch.changed()).poll().is_pending());
 }
@@ -234,7 +234,7 @@ async fn a_watch_wakes_the_task_that_asked_last() {
 async fn a_classifier_may_turn_the_handle() {
     let turns: [(Turn, State); 4] = [
         (CircuitBreakerHandle::force_open, State::ForcedOpen),
-        (CircuitBreakerHandle::force_closed, State::Closed),
+        (CircuitBreakerHandle::close, State::Closed),
         (CircuitBreakerHandle::reset, State::Closed),
         (CircuitBreakerHandle::disable, State::Disabled),
     ];
@@ -326,7 +326,7 @@ fn a_woken_watcher_and_a_woken_waiter_may_turn_the_handle() {
         let mut changed = Box::pin(watch.changed());
         assert!(changed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         drop(waker);
-        rig.breaker.force_closed();
+        rig.breaker.close();
         assert_eq!(entered.load(Ordering::SeqCst), 3, "woken twice and dropped once");
     });
 }
@@ -396,7 +396,7 @@ fn whoever_listens_to_events_may_turn_the_handle() {
         // With one subscriber only, tracing has other threads decide that nobody listens.
         let _other = tracing::Dispatch::new(observer());
         tracing::subscriber::with_default(observer(), || {
-            rig.inner.push(Step::Answer(DOWN));
+            rig.inner.push(Step::Respond(DOWN));
             assert!(rig.ready().call(()).poll().is_ready());
         });
         assert_eq!(rig.state(), State::Disabled);
@@ -416,6 +416,6 @@ async fn a_handle_keeps_no_waker_after_all_is_over() {
     }
     drop(waker);
     assert_eq!(counting.holders(), 10);
-    rig.breaker.force_closed();
+    rig.breaker.close();
     assert_eq!((counting.wakes(), counting.holders()), (10, 0));
 }

@@ -17,7 +17,7 @@ use tokio::time::{advance, timeout};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 use super::{
-    Answer, DOWN, Inner, LEASE, MS, OPEN_FOR, SECOND, WELL, assert_refused, is_refused, ten_calls,
+    Answer, DOWN, Inner, LEASE, MS, OPEN_FOR, SECOND, WELL, assert_rejected, is_rejected, ten_calls,
 };
 
 /// A request: for which key, and what the dependency answers.
@@ -41,7 +41,7 @@ async fn each_key_has_a_breaker_of_its_own() {
         assert_eq!(service.clone().oneshot((2, WELL)).await, WELL);
     }
     let refusal = service.clone().oneshot((1, WELL)).await;
-    assert_refused(&refusal);
+    assert_rejected(&refusal);
     let error = refusal.unwrap_err();
     let rejection = error.rejection().unwrap();
     assert_eq!((rejection.name(), rejection.retry_after()), ("by host", Some(OPEN_FOR)));
@@ -63,7 +63,7 @@ async fn services_of_one_layer_share_their_keys() {
     for _ in 0..10 {
         let _ = first.clone().oneshot((1, DOWN)).await;
     }
-    assert_refused(&second.oneshot((1, WELL)).await);
+    assert_rejected(&second.oneshot((1, WELL)).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -75,7 +75,7 @@ async fn a_handle_is_that_of_its_key() {
     let handle = layer.handle(&1).unwrap();
     assert_eq!((handle.snapshot().calls(), layer.handle(&2).is_none()), (1, true));
     handle.force_open();
-    assert_refused(&service.clone().oneshot((1, WELL)).await);
+    assert_rejected(&service.clone().oneshot((1, WELL)).await);
     assert_eq!(service.clone().oneshot((2, WELL)).await, WELL);
     assert_eq!(layer.keys(), 2, "asking for a handle makes no breaker");
 }
@@ -106,7 +106,7 @@ async fn half_open_of_a_key_admits_no_more_probes_than_configured() {
     }
     advance(OPEN_FOR).await;
     for _ in 0..3 {
-        inner.push(Step::AnswerAfter(SECOND, WELL));
+        inner.push(Step::RespondAfter(SECOND, WELL));
     }
     join_all((0..500).map(|_| service.clone().oneshot(()))).await;
     assert_eq!(inner.calls(), 13);
@@ -171,7 +171,7 @@ async fn a_key_that_is_used_is_not_forgotten() {
     }
     for stranger in 1..10_000 {
         if stranger % 40 == 0 {
-            assert_refused(&service.ready().await.unwrap().call((0, WELL)).await);
+            assert_rejected(&service.ready().await.unwrap().call((0, WELL)).await);
         }
         let _ = service.ready().await.unwrap().call((stranger, WELL)).await;
     }
@@ -206,8 +206,8 @@ async fn results_that_come_in_after_their_key_was_forgotten_are_harmless() {
     let flaky: Inner = Flaky::new([], || WELL);
     let inner = flaky.handle();
     let mut service = SpawnedService::new(layer.layer(flaky));
-    inner.push(Step::AnswerWhenReleased(DOWN));
-    inner.push(Step::AnswerWhenReleased(DOWN));
+    inner.push(Step::RespondWhenReleased(DOWN));
+    inner.push(Step::RespondWhenReleased(DOWN));
     let (mut late, mut dropped) = (service.call(0), service.call(0));
     assert!(late.poll().is_pending() && dropped.poll().is_pending());
     let watched = layer.handle(&0).unwrap();
@@ -263,7 +263,7 @@ async fn a_classifier_of_its_own_serves_all_keys_and_wins_over_the_stacks() {
     }
     assert_eq!(inherits.handle(&1).unwrap().state(), State::Open);
     // The breakers are the same without the stack, which then know only `Ok` and `Err`.
-    assert_refused(&inherits.layer(dependency()).oneshot((1, WELL)).await);
+    assert_rejected(&inherits.layer(dependency()).oneshot((1, WELL)).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -337,7 +337,7 @@ async fn keys_in_use_do_not_turn_each_other_out() {
         for _ in 0..50 {
             for key in 0..used {
                 let result = service.ready().await.unwrap().call((key, DOWN)).await;
-                sent += u64::from(!is_refused(&result));
+                sent += u64::from(!is_rejected(&result));
             }
         }
         assert_eq!(sent, used * 3, "{used} keys of {most}");
@@ -354,5 +354,5 @@ async fn other_keys_do_not_undo_what_an_operator_has_switched() {
         let _ = service.ready().await.unwrap().call((stranger, WELL)).await;
     }
     assert_eq!(layer.handle(&0).unwrap().state(), State::ForcedOpen);
-    assert_refused(&service.ready().await.unwrap().call((0, WELL)).await);
+    assert_rejected(&service.ready().await.unwrap().call((0, WELL)).await);
 }

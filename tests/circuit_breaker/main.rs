@@ -85,7 +85,7 @@ where
 
     /// One call with this answer, which it must get.
     async fn answer(&self, answer: Answer) {
-        self.inner.push(Step::Answer(answer.clone()));
+        self.inner.push(Step::Respond(answer.clone()));
         assert_eq!(self.call().await, answer);
     }
 
@@ -97,7 +97,7 @@ where
 
     /// One call that is answered after so long.
     async fn answer_after(&self, time: Duration, answer: Answer) {
-        self.inner.push(Step::AnswerAfter(time, answer.clone()));
+        self.inner.push(Step::RespondAfter(time, answer.clone()));
         assert_eq!(self.call().await, answer);
     }
 
@@ -120,7 +120,7 @@ where
 
     async fn refused(&self) {
         let calls = self.inner.calls();
-        assert_refused(&self.call().await);
+        assert_rejected(&self.call().await);
         assert_eq!(self.inner.calls(), calls, "a refused call was sent");
     }
 
@@ -137,12 +137,12 @@ where
     }
 }
 
-fn is_refused(result: &Answer) -> bool {
+fn is_rejected(result: &Answer) -> bool {
     let rejection = result.as_ref().err().and_then(CarryRejection::rejection);
     rejection.is_some_and(|rejection| rejection.kind() == "circuit_open")
 }
 
 #[track_caller]
-fn assert_refused(result: &Answer) {
-    assert!(is_refused(result), "{result:?} is not a refusal");
+fn assert_rejected(result: &Answer) {
+    assert!(is_rejected(result), "{result:?} is not a refusal");
 }

@@ -44,7 +44,7 @@ async fn backpressure_ready_means_admitted() {
     rig.trip_and_wait().await;
     let mut probe = rig.ready();
     let mut waiters = rig.waiters(9);
-    rig.inner.push(Step::AnswerAfter(SECOND, WELL));
+    rig.inner.push(Step::RespondAfter(SECOND, WELL));
     assert_eq!(probe.call(()).into_inner().await, WELL);
     assert_eq!(rig.state(), State::Closed);
     for waiter in &mut waiters {
@@ -71,11 +71,8 @@ async fn of_many_that_wait_for_the_end_of_the_open_time_as_many_go_on_as_there_a
 
 #[tokio::test(start_paused = true)]
 async fn force_closed_wakes_all_waiters() {
-    let turns: [fn(&CircuitBreakerHandle); 3] = [
-        CircuitBreakerHandle::force_closed,
-        CircuitBreakerHandle::reset,
-        CircuitBreakerHandle::disable,
-    ];
+    let turns: [fn(&CircuitBreakerHandle); 3] =
+        [CircuitBreakerHandle::close, CircuitBreakerHandle::reset, CircuitBreakerHandle::disable];
     for turn in turns {
         for forced in [true, false] {
             let rig = Rig::new(pending());
@@ -211,7 +208,7 @@ async fn a_waiter_wakes_the_task_that_polled_it_last() {
     let former = waiter.hand_over();
     assert!(waiter.poll_ready().is_pending());
     assert_eq!(former.holders(), 0);
-    rig.breaker.force_closed();
+    rig.breaker.close();
     assert_eq!((former.wakes(), waiter.wakes()), (0, 1));
 
     // The same for the timer.
@@ -276,7 +273,7 @@ async fn waiters_of_a_half_open_breaker_go_on_when_the_next_open_time_is_over() 
         rig.trip_and_wait().await;
         let mut first = rig.ready();
         let mut second = rig.ready();
-        rig.inner.push(Step::Answer(DOWN));
+        rig.inner.push(Step::Respond(DOWN));
         rig.inner.push(Step::Hang);
         let mut waiters = rig.waiters(10);
         let mut failed = first.call(());
@@ -311,8 +308,8 @@ async fn nobody_waits_while_a_slot_is_free() {
     rig.trip().await;
     let tasks: Vec<_> = (0..200)
         .map(|_| {
-            rig.inner.push(Step::Answer(Err(buttress::Error::rejected(
-                buttress::BulkheadFull::new("beneath", 1),
+            rig.inner.push(Step::Respond(Err(buttress::Error::rejected(
+                buttress::error::BulkheadFull::new("beneath", 1),
             ))));
             let service = rig.service.clone();
             tokio::spawn(async move { service.oneshot(()).await })
@@ -343,7 +340,7 @@ async fn a_breaker_that_has_opened_after_ready_refuses_also_when_it_pends() {
     let rig = Rig::new(pending());
     let mut readied = rig.ready();
     rig.trip().await;
-    super::assert_refused(&readied.call(()).into_inner().await);
+    super::assert_rejected(&readied.call(()).into_inner().await);
     assert!(readied.poll_ready().is_pending());
 }
 
@@ -354,7 +351,7 @@ async fn a_breaker_that_pends_takes_readiness_back_when_asked_again() {
     rig.trip().await;
     assert!(readied.poll_ready().is_pending());
     let polls = rig.inner.readiness_polls();
-    rig.breaker.force_closed();
+    rig.breaker.close();
     assert!(readied.is_woken() && readied.poll_ready().is_ready());
     assert_eq!(readied.call(()).into_inner().await, WELL);
     // The service was ready all the time, and has not been called otherwise.

@@ -10,7 +10,7 @@ use buttress::{
 use tokio::time::advance;
 use tower::{Layer, Service};
 
-use super::{Breaker, DOWN, Inner, OPEN_FOR, Rig, WELL, assert_refused, ten_calls};
+use super::{Breaker, DOWN, Inner, OPEN_FOR, Rig, WELL, assert_rejected, ten_calls};
 
 #[tokio::test(start_paused = true)]
 async fn ten_clones_readied_while_closed_and_called_after_the_trip_send_nothing() {
@@ -19,7 +19,7 @@ async fn ten_clones_readied_while_closed_and_called_after_the_trip_send_nothing(
     rig.trip().await;
     let calls = rig.inner.calls();
     for service in &mut readied {
-        assert_refused(&service.call(()).into_inner().await);
+        assert_rejected(&service.call(()).into_inner().await);
     }
     assert_eq!(rig.inner.calls(), calls);
     assert_eq!(rig.inner.violations(), []);
@@ -34,11 +34,11 @@ async fn clones_readied_while_closed_and_called_when_half_open_are_probes() {
     let mut under_way = Vec::new();
     for (index, mut service) in readied.into_iter().enumerate() {
         if index < 3 {
-            rig.inner.push(Step::AnswerWhenReleased(WELL));
+            rig.inner.push(Step::RespondWhenReleased(WELL));
         }
         let mut call = service.call(());
         match call.poll() {
-            Poll::Ready(result) => assert_refused(&result),
+            Poll::Ready(result) => assert_rejected(&result),
             Poll::Pending => under_way.push(call),
         }
     }
@@ -66,8 +66,8 @@ async fn a_refused_call_leaves_the_readied_service_ready_for_the_next() {
     let rig = Rig::new(ten_calls());
     let mut readied = rig.ready();
     rig.trip().await;
-    assert_refused(&readied.call(()).into_inner().await);
-    rig.breaker.force_closed();
+    assert_rejected(&readied.call(()).into_inner().await);
+    rig.breaker.close();
     // Were it asked anew it would not be ready.
     rig.inner.set_unready();
     assert!(readied.poll_ready().is_ready());
@@ -86,7 +86,7 @@ async fn a_refusal_stays_until_it_is_spent_and_refuses_once() {
     }
     // One call is refused on stale news, with what was known then.
     let calls = rig.inner.calls();
-    assert_refused(&refused.call(()).into_inner().await);
+    assert_rejected(&refused.call(()).into_inner().await);
     assert_eq!(rig.inner.calls(), calls);
     assert!(refused.poll_ready().is_ready());
     assert_eq!(refused.call(()).into_inner().await, WELL);
@@ -183,7 +183,7 @@ async fn one_layer_is_one_breaker_for_all_services_that_it_makes() {
     for _ in 0..10 {
         assert_eq!(first.call().await, DOWN);
     }
-    assert_refused(&second.call().await);
+    assert_rejected(&second.call().await);
     assert_eq!((sent.calls(), second.state()), (0, State::Open));
 
     // And one more, made after it has opened.

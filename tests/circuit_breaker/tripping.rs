@@ -11,10 +11,10 @@ use std::{
 };
 
 use buttress::{
-    BulkheadFull, CarryRejection, CircuitOpen, DeadlineExceeded, Error, Fault, NotReady, Outcome,
-    QueueTimedOut, RateLimited, Rejection,
+    CarryRejection, Error, Fault, Outcome, Rejection,
     bulkhead::BulkheadLayer,
     circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerLayer, State},
+    error::{BulkheadFull, CircuitOpen, DeadlineExceeded, NotReady, QueueTimedOut, RateLimited},
     testing::Step,
     timeout::TimeoutLayer,
 };
@@ -259,7 +259,7 @@ async fn a_full_bulkhead_beneath_does_not_trip() {
     let layer = ten_calls().build().unwrap();
     let bulkhead = BulkheadLayer::new(NonZeroU32::MIN);
     let rig = Rig::of(layer.handle(), |inner| layer.layer(bulkhead.layer(inner)));
-    rig.inner.push(Step::AnswerWhenReleased(WELL));
+    rig.inner.push(Step::RespondWhenReleased(WELL));
     let mut first = rig.ready().call(());
     assert!(first.poll().is_pending());
     for _ in 0..100 {

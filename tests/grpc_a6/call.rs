@@ -9,13 +9,12 @@ use std::{
 
 use buttress::{
     Error, Stack,
-    backoff::{Backoff, Jitter},
     http::{
         ClientLayer, ReplayBody, ReplayBodyLayer, ReplaySafe, ResponseBody,
         grpc::FirstFrameLayer,
         wire::{self, Code},
     },
-    retry::{RetryBuilder, RetryLayer},
+    retry::{Backoff, Jitter, RetryBuilder, RetryLayer},
 };
 use futures::stream;
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use buttress::{
-    backoff::{Backoff, Jitter},
     http::wire::Code::Unavailable,
+    retry::{Backoff, Jitter},
 };
 
 use super::{

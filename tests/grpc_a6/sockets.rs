@@ -9,13 +9,11 @@ use std::{
 
 use buttress::{
     Error, Stack,
-    backoff::{Backoff, Jitter},
-    budget::Budget,
     http::{
         ReplayBody, ReplayBodyLayer, ReplaySafe,
         wire::{self, Code},
     },
-    retry::{RetryBuilder, RetryLayer},
+    retry::{Backoff, Budget, Jitter, RetryBuilder, RetryLayer},
 };
 use http::{Request, Response, header::CONTENT_TYPE};
 use http_body_util::Full;

@@ -2,8 +2,8 @@
 
 use buttress::{
     Error,
-    budget::Budget,
     http::wire::Code::{self, Ok as Fine, Unavailable},
+    retry::Budget,
 };
 
 use super::{

@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 
 use buttress::{
-    budget::Budget,
     http::wire::Code::{InvalidArgument, NotFound, Ok as Fine, Unavailable},
+    retry::Budget,
 };
 
 use super::call::{

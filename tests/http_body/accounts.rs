@@ -6,9 +6,9 @@ use std::{
 };
 
 use buttress::{
-    DefaultClassifier,
-    completion::{AtEnd, CallEnd, Lasting},
+    completion::{AtEnd, CallEnd, StreamingResponse},
     http::UntilEnd,
+    outcome::DefaultClassifier,
     retry::ReplayClones,
     stack::Slot,
 };
@@ -46,7 +46,7 @@ async fn what_layers_between_two_accounts_take_is_time_of_the_outer_call() {
 /// A response that panics when it is asked for its end.
 struct Endless;
 
-impl Lasting for Endless {
+impl StreamingResponse for Endless {
     fn call_end(&mut self) -> Option<&mut CallEnd> {
         panic!("a response panics");
     }

@@ -1,4 +1,4 @@
-use buttress::{Attempt, Deadline};
+use buttress::{Deadline, context::Attempt};
 use http_body_util::BodyExt;
 use tokio::time::advance;
 

@@ -238,7 +238,7 @@ async fn size_hints_and_trailers_pass_untouched() {
 fn the_error_of_a_body_becomes_a_boxed_one() {
     let broken = buttress::BoxError::from(BodyError::Service(Broken));
     assert_eq!(broken.downcast_ref(), Some(&Broken));
-    let late = buttress::TimedOut::new("body", SECOND);
+    let late = buttress::error::TimedOut::new("body", SECOND);
     let error = BodyError::<Broken>::Rejected(late.into());
     assert_eq!(error.rejection().map(Rejection::kind), Some("timed_out"));
     let boxed = buttress::BoxError::from(error);

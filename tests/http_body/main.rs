@@ -26,11 +26,10 @@ use std::{
 
 use buttress::{
     Error, Rejection, Stack,
-    budget::Budget,
     bulkhead::{BulkheadHandle, BulkheadLayer},
     circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerHandle, CircuitBreakerLayer},
     http::{BodyError, ClientBuilder, ClientLayer, ReplaySafe, ServerLayer},
-    retry::RetryLayer,
+    retry::{Budget, RetryLayer},
 };
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body::Body;

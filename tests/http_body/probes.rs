@@ -21,7 +21,7 @@ fn state(rig: &Rig) -> State {
     rig.breakers[0].state()
 }
 
-async fn is_refused(rig: &Rig) -> bool {
+async fn is_rejected(rig: &Rig) -> bool {
     let answer = Response::new(Feed::new([Step::Closed]).body());
     let refused = rig.ask(Request::default(), answer).await.is_err();
     rig.answers.0.lock().unwrap().take();
@@ -36,7 +36,7 @@ async fn a_probe_lasts_as_long_as_its_body() {
         let mut reader = rig.read(&feed).await;
         assert_eq!(next(&mut reader), data("a"));
         assert!(next(&mut reader).is_pending());
-        assert_eq!((state(&rig), is_refused(&rig).await), (State::HalfOpen, true));
+        assert_eq!((state(&rig), is_rejected(&rig).await), (State::HalfOpen, true));
         feed.push([last]);
         assert!(next(&mut reader).is_ready());
         assert_eq!(state(&rig), then);
@@ -50,7 +50,7 @@ async fn a_probe_whose_caller_is_at_fault_says_nothing() {
     assert!(next(&mut reader).is_ready());
     assert_eq!((state(&rig), rig.in_flight()), (State::HalfOpen, 0));
     // Its slot is free again.
-    assert!(!is_refused(&rig).await);
+    assert!(!is_rejected(&rig).await);
     assert_eq!(state(&rig), State::Closed);
 }
 

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use buttress::{Attempt, Deadline};
+use buttress::{Deadline, context::Attempt};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Bytes;

@@ -5,9 +5,8 @@ use std::{
 };
 
 use buttress::{
-    Hop,
-    backoff::Backoff,
-    retry::ReplayClones,
+    context::Hop,
+    retry::{Backoff, ReplayClones},
     testing::{Flaky, Step as Answer},
 };
 use futures::future::BoxFuture;
@@ -71,7 +70,7 @@ impl Working {
         let broken = || Err::<(), _>(io::Error::other("broken"));
         let backoff = Backoff::constant(MS).build().unwrap();
         let retry = RetryLayer::builder(ReplayClones).retries(1).backoff(backoff).build().unwrap();
-        let service = Flaky::<(), io::Error>::new([Answer::Answer(broken())], broken);
+        let service = Flaky::<(), io::Error>::new([Answer::Respond(broken())], broken);
         let service = Stack::new().retry(retry).service::<_, ()>(service);
         Self(Some(Box::pin(async move {
             assert!(service.oneshot(()).await.is_err());

@@ -10,10 +10,7 @@ use std::{
     time::Duration,
 };
 
-use buttress::{
-    backoff::{Backoff, Jitter},
-    retry::{ReplayClones, RetryBuilder, RetryLayer},
-};
+use buttress::retry::{Backoff, Jitter, ReplayClones, RetryBuilder, RetryLayer};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;

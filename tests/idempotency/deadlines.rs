@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use buttress::{
-    Attempt, Deadline, Hop, Rejection,
-    backoff::Backoff,
-    retry::{RetryLayer, replay_fn},
+    Deadline, Rejection,
+    context::{Attempt, Hop},
+    retry::{Backoff, RetryLayer, replay_fn},
     timeout::TimeoutLayer,
 };
 use tokio::time::{Instant, sleep};

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use buttress::IdempotencyReason as Reason;
+use buttress::error::IdempotencyReason as Reason;
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 
@@ -105,7 +105,7 @@ async fn when_a_run_is_released_one_of_those_who_wait_runs() {
     let worker = Worker::new(|_, run| async move {
         sleep(SECOND).await;
         match run {
-            1 => Err(Failure::rejected(buttress::BulkheadFull::new("b", 1))),
+            1 => Err(Failure::rejected(buttress::error::BulkheadFull::new("b", 1))),
             run => Ok(run),
         }
     });

@@ -1,6 +1,6 @@
 //! Which requests are guarded, and which are the same.
 
-use buttress::{IdempotencyReason as Reason, idempotency::IdempotencyBuilder};
+use buttress::{error::IdempotencyReason as Reason, idempotency::IdempotencyBuilder};
 
 use super::support::*;
 
@@ -118,7 +118,7 @@ async fn the_same_request_is_never_a_mismatch_while_a_secret_is_rolled_out() {
     // Released after 2 s, and then run anew by a process that has the secret.
     let refusing = Worker::new(|_, _| async {
         tokio::time::sleep(2 * SECOND).await;
-        Err(Failure::rejected(buttress::CircuitOpen::new("c", None)))
+        Err(Failure::rejected(buttress::error::CircuitOpen::new("c", None)))
     });
     let worker = Worker::taking(5 * SECOND);
     let lost = spawn(&plain, &refusing, ask("k"));

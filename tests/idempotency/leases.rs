@@ -1,7 +1,7 @@
 //! Leases: held while a run goes on, renewed for all by one task, and lost.
 
 use buttress::{
-    IdempotencyReason as Reason,
+    error::IdempotencyReason as Reason,
     testing::{Flaky, Step as Script},
 };
 use futures::future::join_all;

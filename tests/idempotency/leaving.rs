@@ -1,6 +1,6 @@
 //! Callers that do not wait for their answer.
 
-use buttress::IdempotencyReason as Reason;
+use buttress::error::IdempotencyReason as Reason;
 use buttress::testing::task::Spawned;
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt};

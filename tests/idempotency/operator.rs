@@ -1,8 +1,8 @@
 //! What an operator sees and does.
 
 use buttress::{
-    IdempotencyReason as Reason,
-    idempotency::{Completed, Resolution, Written},
+    error::IdempotencyReason as Reason,
+    idempotency::{Completed, Resolution, StepOutcome},
 };
 use tokio::time::sleep;
 
@@ -44,12 +44,15 @@ async fn what_an_operator_says_became_of_it_holds() {
         let unknown = operator.unknown(None, 10).await.unwrap().remove(0);
         let mut other = unknown.clone();
         other.fence += 1;
-        assert_eq!(operator.resolve(&other, done()).await.unwrap(), Written::Stale, "{key}");
-        assert_eq!(operator.resolve(&unknown, resolution).await.unwrap(), Written::Applied);
+        assert_eq!(operator.resolve(&other, done()).await.unwrap(), StepOutcome::Stale, "{key}");
+        assert_eq!(operator.resolve(&unknown, resolution).await.unwrap(), StepOutcome::Applied);
         assert_eq!(operator.count_unknown().await.unwrap(), 0);
         assert_eq!(call(&guard, &worker, ask(key)).await, Ok(answer));
         // It says so again, after it holds already.
-        assert_eq!(operator.resolve(&unknown, Resolution::Never).await.unwrap(), Written::Stale);
+        assert_eq!(
+            operator.resolve(&unknown, Resolution::Never).await.unwrap(),
+            StepOutcome::Stale
+        );
         assert_eq!(call(&guard, &worker, ask(key)).await, Ok(answer));
     }
 }

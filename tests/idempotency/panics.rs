@@ -1,8 +1,9 @@
 //! Panics of what the guard calls.
 
 use buttress::{
-    CarryRejection, IdempotencyReason as Reason,
-    idempotency::{Completed, IdempotencyLayer, Kept, Record, Settled, StoreError, Verdict},
+    CarryRejection,
+    error::IdempotencyReason as Reason,
+    idempotency::{Completed, IdempotencyLayer, Record, Recorded, RunOutcome, Settled, StoreError},
     testing::{Flaky, Step as Script},
 };
 use tower::{Layer, Service};
@@ -23,19 +24,19 @@ impl<E: CarryRejection> Record<u64, E> for Panics {
     type Payload = u64;
     type Response = u64;
 
-    fn judge(&self, result: Result<&u64, &E>) -> Verdict {
+    fn classify(&self, result: Result<&u64, &E>) -> RunOutcome {
         self.at("judge");
-        result.map_or(Verdict::Unknown, |_| match self.0 {
-            "pass" => Verdict::NotStarted,
-            _ => Verdict::Completed,
+        result.map_or(RunOutcome::Unknown, |_| match self.0 {
+            "pass" => RunOutcome::NotStarted,
+            _ => RunOutcome::Completed,
         })
     }
 
-    async fn keep(&self, response: u64) -> Kept<u64, u64> {
+    async fn record(&self, response: u64) -> Recorded<u64, u64> {
         self.at("keep");
         match self.0 {
-            "break" => Kept::broken(response),
-            _ => Kept::new(response, Completed::replayable(response, 8)),
+            "break" => Recorded::broken(response),
+            _ => Recorded::new(response, Completed::replayable(response, 8)),
         }
     }
 

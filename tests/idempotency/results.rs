@@ -1,10 +1,13 @@
 //! What becomes of a result.
 
 use buttress::{
-    BulkheadFull, CircuitOpen, DeadlineExceeded, Fault as Failing, IdempotencyReason as Reason,
-    IdempotencyRefused, NotReady, Outcome, QueueTimedOut, RateLimited, Rejection, TimedOut,
+    Fault as Failing, Outcome, Rejection,
     bulkhead::BulkheadLayer,
     circuit_breaker::CircuitBreakerLayer,
+    error::{
+        BulkheadFull, CircuitOpen, DeadlineExceeded, IdempotencyReason as Reason,
+        IdempotencyRejected, NotReady, QueueTimedOut, RateLimited, TimedOut,
+    },
     retry::{RetryLayer, replay_fn},
     testing::{Flaky, Step as Script},
     timeout::TimeoutLayer,
@@ -51,7 +54,7 @@ async fn what_a_layer_beneath_did_not_begin_is_free_and_the_rest_is_unknown() {
     let unknown: [Rejection; 3] = [
         TimedOut::new("t", SECOND).into(),
         NotReady::new("n", SECOND).into(),
-        IdempotencyRefused::new("i", Reason::InFlight, None).into(),
+        IdempotencyRejected::new("i", Reason::InFlight, None).into(),
     ];
     for (rejection, is_free) in
         free.map(|r| (r, true)).into_iter().chain(unknown.map(|r| (r, false)))

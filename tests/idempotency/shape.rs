@@ -7,8 +7,8 @@ use std::sync::{
 
 use buttress::{
     idempotency::{
-        Guard, IdempotencyBuilder, IdempotencyLayer, Quarantine, RecordClones, ResponseFuture,
-        SingleTenant, store::MemoryStore,
+        IdempotencyBuilder, IdempotencyHandle, IdempotencyLayer, Quarantine, RecordClones,
+        SingleTenant, future::ResponseFuture, store::MemoryStore,
     },
     testing::{
         Flaky, Reserving, Step as Script, assert_future, assert_service, contract::Contract,
@@ -24,7 +24,7 @@ type InMemory<U> = IdempotencyLayer<MemoryStore<u64>, Asks, SingleTenant, Asks, 
 #[test]
 fn it_moves_and_is_shared_between_threads() {
     const fn shared<T: Send + Sync + Clone + std::fmt::Debug + 'static>() {}
-    shared::<Guard<MemoryStore<u64>>>();
+    shared::<IdempotencyHandle<MemoryStore<u64>>>();
     shared::<IdempotencyBuilder<MemoryStore<u64>, Asks, SingleTenant, Asks, RecordClones>>();
     shared::<InMemory<Quarantine>>();
     assert_service::<<InMemory<Quarantine> as Layer<Flaky<u64, Failure>>>::Service>();
@@ -50,7 +50,7 @@ async fn it_keeps_every_rule_of_a_service() {
 async fn a_run_calls_the_instance_that_was_ready_and_gives_back_what_that_reserved() {
     let (guard, _) = guard();
     let flaky =
-        Flaky::new([Script::AnswerAfter(SECOND, Ok(7)), Script::Hang], || Ok::<u64, Failure>(8));
+        Flaky::new([Script::RespondAfter(SECOND, Ok(7)), Script::Hang], || Ok::<u64, Failure>(8));
     let reserving = Reserving::new(flaky.clone(), 2);
     let service = guard.layer(reserving.clone());
     assert_eq!(service.clone().oneshot(ask("answered")).await, Ok(7));

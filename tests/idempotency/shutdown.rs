@@ -1,6 +1,6 @@
 //! Shutting down: no further run begins, and what runs is waited for.
 
-use buttress::IdempotencyReason as Reason;
+use buttress::error::IdempotencyReason as Reason;
 use tokio::time::{Instant, sleep};
 
 use super::support::*;
@@ -50,7 +50,7 @@ async fn who_waits_for_a_run_that_is_released_begins_nothing_in_a_closed_guard()
     let guard = over(&store).wait_for_duplicates(60 * SECOND).build().unwrap();
     let refusing = Worker::new(|_, _| async {
         sleep(SECOND).await;
-        Err(Failure::rejected(buttress::CircuitOpen::new("c", None)))
+        Err(Failure::rejected(buttress::error::CircuitOpen::new("c", None)))
     });
     let run = spawn(&guard, &refusing, ask("k"));
     settle().await;

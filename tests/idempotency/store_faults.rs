@@ -1,6 +1,9 @@
 //! A store that fails, hangs, answers late, twice, or with garbage.
 
-use buttress::{CircuitOpen, IdempotencyReason as Reason, idempotency::store::MemoryStore};
+use buttress::{
+    error::{CircuitOpen, IdempotencyReason as Reason},
+    idempotency::store::MemoryStore,
+};
 use tokio::time::{Instant, sleep};
 
 use super::support::*;

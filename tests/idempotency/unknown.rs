@@ -6,8 +6,8 @@ use std::{
 };
 
 use buttress::{
-    CircuitOpen, IdempotencyReason as Reason,
-    idempotency::{Run, Settled, Written},
+    error::{CircuitOpen, IdempotencyReason as Reason},
+    idempotency::{Run, Settled, StepOutcome},
 };
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
@@ -90,7 +90,7 @@ async fn it_is_resumed_from_its_last_checkpoint() {
             let from = told.checkpoint().map_or(0, |kept| kept[0]);
             for step in from..6 {
                 done.lock().unwrap().push((run, step));
-                assert_eq!(told.save([step + 1]).await.unwrap(), Written::Applied);
+                assert_eq!(told.save([step + 1]).await.unwrap(), StepOutcome::Applied);
                 if run < 3 && step == from + 1 {
                     return Err(Failure::Service("it broke"));
                 }
@@ -116,19 +116,19 @@ async fn a_run_that_was_lost_can_keep_no_checkpoint() {
         let told = ask.run.unwrap();
         *keep.lock().unwrap() = Some(told.clone());
         async move {
-            assert_eq!(told.save("first").await.unwrap(), Written::Applied);
+            assert_eq!(told.save("first").await.unwrap(), StepOutcome::Applied);
             Err(Failure::Service("it broke"))
         }
     });
     call(&guard, &worker, ask("k")).await.unwrap_err();
     let zombie = kept.lock().unwrap().take().unwrap();
-    assert_eq!(zombie.save("stale").await.unwrap(), Written::Stale);
+    assert_eq!(zombie.save("stale").await.unwrap(), StepOutcome::Stale);
     let seen: Arc<Mutex<Vec<u8>>> = Arc::default();
     let see = Arc::clone(&seen);
     let resuming = Worker::new(move |ask, run| {
         let (see, zombie) = (Arc::clone(&see), zombie.clone());
         async move {
-            assert_eq!(zombie.save("stale").await.unwrap(), Written::Stale);
+            assert_eq!(zombie.save("stale").await.unwrap(), StepOutcome::Stale);
             *see.lock().unwrap() = ask.run.unwrap().checkpoint().unwrap().to_vec();
             Ok(run)
         }

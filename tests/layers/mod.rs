@@ -18,12 +18,10 @@ pub(crate) use std::time::Duration;
 
 pub(crate) use buttress::{
     Stack,
-    backoff::Backoff,
-    budget::Budget,
     bulkhead::{BulkheadBuilder, BulkheadLayer},
     circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerLayer},
     idempotency::{IdempotencyLayer, store::MemoryStore},
-    retry::{ReplayClones, RetryBuilder, RetryLayer},
+    retry::{Backoff, Budget, ReplayClones, RetryBuilder, RetryLayer},
     telemetry::CallSpanLayer,
     timeout::TimeoutLayer,
 };

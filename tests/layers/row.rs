@@ -4,12 +4,12 @@ use std::{any::Any, task::Poll, time::Duration};
 
 use buttress::{
     Classify, Error,
-    budget::Budget,
     bulkhead::BulkheadHandle,
     circuit_breaker::{
         CircuitBreakerBuilder, CircuitBreakerHandle, CircuitBreakerLayer, KeyedCircuitBreakerLayer,
         State,
     },
+    retry::Budget,
     testing::{
         Flaky, Step,
         task::{Spawned, SpawnedService},

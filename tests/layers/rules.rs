@@ -5,7 +5,10 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
-use buttress::testing::contract::{Contract, Inner, Report};
+use buttress::testing::{
+    Report,
+    contract::{Contract, Inner},
+};
 use tower::{Layer, Service};
 
 use super::{
@@ -53,7 +56,7 @@ where
     for obstacle in &row.obstacles {
         if let Effect::Rejects(_) = obstacle.effect {
             let held = (obstacle.hold)();
-            reports.push((obstacle.name, contract.check_refusing(|inner| row.layer.layer(inner))));
+            reports.push((obstacle.name, contract.check_rejecting(|inner| row.layer.layer(inner))));
             drop(held);
             row.assert_idle();
         }

@@ -13,7 +13,8 @@ use std::{
 use buttress::{
     Classify, Fault, Outcome,
     idempotency::{
-        Digests, FindKey, Found, InvalidKey, Kept, ReadRequest, Record, StoreError, Verdict,
+        Digests, FindKey, InvalidKey, ReadRequest, Record, Recorded, RequestKey, RunOutcome,
+        StoreError,
     },
     retry::Replay,
 };
@@ -153,8 +154,8 @@ impl<R> Replay<R> for NoReplay {
 pub(crate) struct Unguarded;
 
 impl<R> FindKey<R> for Unguarded {
-    fn find_key(&self, _: &R) -> Result<Found, InvalidKey> {
-        Ok(Found::Unguarded)
+    fn find_key(&self, _: &R) -> Result<RequestKey, InvalidKey> {
+        Ok(RequestKey::Unguarded)
     }
 }
 
@@ -165,7 +166,7 @@ impl<R: Send> ReadRequest<R> for Unguarded {
         &self,
         request: R,
         digests: Digests,
-    ) -> Result<(R, Digests), buttress::IdempotencyReason> {
+    ) -> Result<(R, Digests), buttress::error::IdempotencyReason> {
         Ok((request, digests))
     }
 
@@ -178,12 +179,12 @@ impl<Res: Send, E> Record<Res, E> for Unguarded {
     type Payload = Vec<u8>;
     type Response = Res;
 
-    fn judge(&self, _: Result<&Res, &E>) -> Verdict {
-        Verdict::Completed
+    fn classify(&self, _: Result<&Res, &E>) -> RunOutcome {
+        RunOutcome::Completed
     }
 
-    fn keep(&self, response: Res) -> impl Future<Output = Kept<Vec<u8>, Res>> + Send {
-        ready(Kept::broken(response))
+    fn record(&self, response: Res) -> impl Future<Output = Recorded<Vec<u8>, Res>> + Send {
+        ready(Recorded::broken(response))
     }
 
     fn pass(&self, response: Res) -> Res {

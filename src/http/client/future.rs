@@ -12,8 +12,9 @@ use pin_project_lite::pin_project;
 
 use super::config::Config;
 use crate::{
-    CarryRejection, DeadlineExceeded,
+    CarryRejection,
     call::rejectable::Rejectable,
+    error::DeadlineExceeded,
     http::{ResponseBody, body::PendingBody, wire},
     telemetry,
 };

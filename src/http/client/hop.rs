@@ -8,8 +8,7 @@ use tracing::Span;
 
 use super::config::{Config, Write};
 use crate::{
-    Attempt, Hop,
-    call::deadline,
+    call::{attempt::Attempt, deadline, hop::Hop},
     http::{
         head::has_failed,
         wire::{self, Code, Pushback},

@@ -19,7 +19,8 @@ use tower_service::Service;
 
 use super::timed_out;
 use crate::{
-    BoxError, Name,
+    BoxError,
+    error::Name,
     http::{BodyError, ReplayBody, ReplayBodyLayer, replay::ReplayBodies, wire},
     timeout::{Limit, Timeout},
 };

@@ -6,7 +6,7 @@ use http::{HeaderName, Method, Request};
 
 use crate::{
     http::RequestHead,
-    idempotency::{FindKey, Found, InvalidKey, Key},
+    idempotency::{FindKey, InvalidKey, Key, RequestKey},
 };
 
 /// `idempotency-key`: the key that a client gave its request.
@@ -95,19 +95,19 @@ impl Default for HeaderKey {
 }
 
 impl<B> FindKey<Request<B>> for HeaderKey {
-    fn find_key(&self, request: &Request<B>) -> Result<Found, InvalidKey> {
+    fn find_key(&self, request: &Request<B>) -> Result<RequestKey, InvalidKey> {
         if !self.guards(request.into()) {
-            return Ok(Found::Unguarded);
+            return Ok(RequestKey::Unguarded);
         }
         let mut lines = request.headers().get_all(&self.header).iter();
         let line = match (lines.next(), lines.next()) {
-            (None, _) if self.optional => return Ok(Found::Unguarded),
-            (None, _) => return Ok(Found::Missing),
+            (None, _) if self.optional => return Ok(RequestKey::Unguarded),
+            (None, _) => return Ok(RequestKey::Missing),
             (Some(_), Some(_)) => return Err(InvalidKey::Repeated),
             (Some(line), None) => line,
         };
         let line = line.to_str().map_err(|_| InvalidKey::Malformed)?;
-        Key::parse(line).map(Found::Key)
+        Key::parse(line).map(RequestKey::Key)
     }
 
     fn operation(&self, request: &Request<B>, add: &mut dyn FnMut(&[u8])) {

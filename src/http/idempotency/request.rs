@@ -17,8 +17,8 @@ use super::{
     read::{Read, read},
 };
 use crate::{
-    IdempotencyReason,
     call::timer::poll_timer,
+    error::IdempotencyReason,
     idempotency::{Digests, ReadRequest, Run},
 };
 

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     CarryRejection, ConfigError,
     http::{head::ResponseShape, wire},
-    idempotency::{Completed, Kept, Record, StoreError, Verdict},
+    idempotency::{Completed, Record, Recorded, RunOutcome, StoreError},
 };
 
 /// `idempotency-replayed`: the response was recorded when the request was run.
@@ -232,27 +232,27 @@ where
     type Payload = Vec<u8>;
     type Response = Response<GuardedBody<B>>;
 
-    fn judge(&self, result: Result<&Response<B>, &E>) -> Verdict {
+    fn classify(&self, result: Result<&Response<B>, &E>) -> RunOutcome {
         match result {
             Ok(response) if response.extensions().get::<NotStarted>().is_some() => {
-                Verdict::NotStarted
+                RunOutcome::NotStarted
             }
-            Ok(_) => Verdict::Completed,
-            Err(error) => Verdict::of_error(error),
+            Ok(_) => RunOutcome::Completed,
+            Err(error) => RunOutcome::of_error(error),
         }
     }
 
-    async fn keep(&self, response: Response<B>) -> Kept<Vec<u8>, Self::Response> {
+    async fn record(&self, response: Response<B>) -> Recorded<Vec<u8>, Self::Response> {
         let most = self.config.max_body_bytes;
         let too_long = response.body().size_hint().lower() > most as u64;
         let ended =
             ResponseShape::Whole.ends_at_head(response.status()) || response.body().is_end_stream();
         if !self.may_keep(&response) || too_long && !ended {
-            return Kept::new(response.map(GuardedBody::new), Completed::not_replayable());
+            return Recorded::new(response.map(GuardedBody::new), Completed::not_replayable());
         }
         if ended {
             let completed = self.completed(response.status(), response.headers(), &[], None);
-            return Kept::new(response.map(GuardedBody::new), completed);
+            return Recorded::new(response.map(GuardedBody::new), completed);
         }
         let (head, body) = response.into_parts();
         // On the heap, for it may have to go on after the guard.
@@ -262,14 +262,14 @@ where
                 let completed =
                     self.completed(head.status, &head.headers, &data, trailers.as_ref());
                 let body = GuardedBody::whole(data, trailers);
-                Kept::new(Response::from_parts(head, body), completed)
+                Recorded::new(Response::from_parts(head, body), completed)
             }
             Read::TooLong { data, over } => {
                 let body = GuardedBody::begun(data, over, body);
-                Kept::new(Response::from_parts(head, body), Completed::not_replayable())
+                Recorded::new(Response::from_parts(head, body), Completed::not_replayable())
             }
             Read::Broken { data, error } => {
-                Kept::broken(Response::from_parts(head, GuardedBody::broken(data, error)))
+                Recorded::broken(Response::from_parts(head, GuardedBody::broken(data, error)))
             }
         }
     }

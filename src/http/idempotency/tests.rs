@@ -20,7 +20,7 @@ use tokio::time::{Instant, advance};
 
 use super::*;
 use crate::{
-    IdempotencyReason,
+    error::IdempotencyReason,
     idempotency::{Digests, Fingerprint, Hold, Owner, ReadRequest, Run, StorageKey},
 };
 

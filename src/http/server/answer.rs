@@ -11,7 +11,8 @@ use super::{
     status::{status_of, write_status},
 };
 use crate::{
-    Hop, Rejection,
+    Rejection,
+    call::hop::Hop,
     http::{
         head,
         idempotency::NotStarted,

@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::status::write_status;
-use crate::{Hop, http::BodyError};
+use crate::{call::hop::Hop, http::BodyError};
 
 pin_project! {
     /// The body of a server's response: `B`, which is what the stack around the handler answers with, or why the

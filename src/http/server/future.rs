@@ -13,13 +13,15 @@ use tokio::time::Sleep;
 
 use super::{answer, body::ServerBody, config::Config, inbound::Inbound};
 use crate::{
-    DeadlineExceeded, Error, Hop, Rejection, TimedOut,
+    Error, Rejection,
     call::{
         attempt::enter_received,
         deadline::{self, narrow},
+        hop::Hop,
         rejectable::Rejectable,
         timer::poll_timer,
     },
+    error::{DeadlineExceeded, TimedOut},
     telemetry,
 };
 

@@ -6,7 +6,7 @@ use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::config::{Config, Trust};
-use crate::{Attempt, http::wire};
+use crate::{call::attempt::Attempt, http::wire};
 
 /// What a request says about its call.
 #[derive(Clone, Copy, Debug)]

@@ -75,7 +75,7 @@
 //! The time that it has left, less 5 % (1 to 100 ms) for the answer to reach it: see [`Trust`]. The layer is
 //! the owner of that deadline. What a handler calls sees it as
 //! [`Deadline::current`](crate::Deadline::current), and
-//! [`Attempt::current`](crate::Attempt::current) is the caller's until a retry has its own. Beneath
+//! [`Attempt::current`](crate::context::Attempt::current) is the caller's until a retry has its own. Beneath
 //! an idempotency guard there is the limit of the run in their place, and no attempt.
 //!
 //! # What a caller is told

@@ -32,7 +32,7 @@
 //! | `grpc-previous-rpc-attempts` | gRPC | absent | 1, 2 .. |
 //! | `x-envoy-attempt-count` | HTTP | absent | 2, 3 .. |
 //!
-//! They are for telemetry and for [`Attempt::current`](crate::Attempt::current). Nothing is decided
+//! They are for telemetry and for [`Attempt::current`](crate::context::Attempt::current). Nothing is decided
 //! by them: a caller could write there what it likes.
 //!
 //! # With an answer: do not retry

@@ -62,7 +62,7 @@ pub(super) const UNKNOWN_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 
 ///
 /// That a lease or a time has ended holds from that instant on, whether or not anything has been written:
 /// each step first brings the record up to date, and then acts on it. Steps of a [`Hold`] act only on a
-/// record in flight with that owner and that fence, and are otherwise [`Written::Stale`]: nothing changes.
+/// record in flight with that owner and that fence, and are otherwise [`StepOutcome::Stale`]: nothing changes.
 /// A step of a hold that is repeated, because its answer was lost, is answered as it was the first time. A
 /// repeated [`release`](Self::release) or [`resolve`](Self::resolve) is stale.
 pub trait Store: Clone + Send + Sync + 'static {
@@ -73,31 +73,33 @@ pub trait Store: Clone + Send + Sync + 'static {
     ///
     /// In order: a record in flight whose owner is the same is claimed again, with the same fence and a
     /// new lease. Otherwise the record is brought up to date. An absent one is claimed under a new fence.
-    /// One with another fingerprint is a [`Mismatch`](Answer::Mismatch). An unknown one is claimed under a new
+    /// One with another fingerprint is a [`Mismatch`](ClaimOutcome::Mismatch). An unknown one is claimed under a new
     /// fence if the claim [takes over](OnUnknown::TakeOver): it is in flight and started whatever the mode,
     /// keeps its checkpoint, and becomes unknown again, not absent, when it is released. All else is answered as it is.
     fn claim(
         &self,
         claim: &Claim,
-    ) -> impl Future<Output = Result<Answer<Self::Payload>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<ClaimOutcome<Self::Payload>, StoreError>> + Send;
 
     /// Notes that the effect is about to begin.
-    fn mark_started(&self, hold: &Hold)
-    -> impl Future<Output = Result<Written, StoreError>> + Send;
+    fn mark_started(
+        &self,
+        hold: &Hold,
+    ) -> impl Future<Output = Result<StepOutcome, StoreError>> + Send;
 
     /// Prolongs leases, so that each ends `lease` from now, in one trip. Answers in the same order.
     fn renew(
         &self,
         holds: &[Hold],
         lease: Duration,
-    ) -> impl Future<Output = Result<Vec<Written>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Vec<StepOutcome>, StoreError>> + Send;
 
     /// Keeps how far an operation has come, in place of an earlier checkpoint.
     fn checkpoint(
         &self,
         hold: &Hold,
         checkpoint: Vec<u8>,
-    ) -> impl Future<Output = Result<Written, StoreError>> + Send;
+    ) -> impl Future<Output = Result<StepOutcome, StoreError>> + Send;
 
     /// Records the result of an operation, for `ttl` from now. Durable when it returns.
     fn complete(
@@ -105,7 +107,7 @@ pub trait Store: Clone + Send + Sync + 'static {
         hold: &Hold,
         completed: Completed<Self::Payload>,
         ttl: Duration,
-    ) -> impl Future<Output = Result<Written, StoreError>> + Send;
+    ) -> impl Future<Output = Result<StepOutcome, StoreError>> + Send;
 
     /// Gives back what a claim of this owner took, if it did: nothing has begun. A claim that had taken
     /// over an unknown record leaves it unknown, for `unknown_for`.
@@ -114,14 +116,14 @@ pub trait Store: Clone + Send + Sync + 'static {
         key: &StorageKey,
         owner: &Owner,
         unknown_for: Duration,
-    ) -> impl Future<Output = Result<Written, StoreError>> + Send;
+    ) -> impl Future<Output = Result<StepOutcome, StoreError>> + Send;
 
     /// Notes that nobody knows what became of an operation, for `unknown_for`.
     fn abandon(
         &self,
         hold: &Hold,
         unknown_for: Duration,
-    ) -> impl Future<Output = Result<Written, StoreError>> + Send;
+    ) -> impl Future<Output = Result<StepOutcome, StoreError>> + Send;
 
     /// Says what became of an unknown operation. Stale if it is not unknown under this fence. From then on
     /// the record has no owner: a run that was lost and comes back with another result is stale.
@@ -130,7 +132,7 @@ pub trait Store: Clone + Send + Sync + 'static {
         key: &StorageKey,
         fence: u64,
         resolution: Resolution<Self::Payload>,
-    ) -> impl Future<Output = Result<Written, StoreError>> + Send;
+    ) -> impl Future<Output = Result<StepOutcome, StoreError>> + Send;
 
     /// Up to `limit` unknown operations, those with a lapsed lease too, in the order of their keys, from
     /// behind `after`.
@@ -218,7 +220,7 @@ pub enum OnUnknown {
 /// What a store says to a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Answer<P> {
+pub enum ClaimOutcome<P> {
     /// Run it.
     Claimed {
         /// Larger than that of every earlier claim of the key.
@@ -312,7 +314,7 @@ impl<P> Completed<P> {
 /// Whether a step was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a stale step has changed nothing"]
-pub enum Written {
+pub enum StepOutcome {
     /// It was, now or when it was sent before.
     Applied,
     /// It was not: the record is not, or no longer, whose it was taken for.

@@ -102,11 +102,11 @@ where
     }
 
     pub(super) fn answer_when_released(&self) -> Step<Res, E> {
-        Step::AnswerWhenReleased(Ok((self.contract.response)()))
+        Step::RespondWhenReleased(Ok((self.contract.response)()))
     }
 
     pub(super) fn fail_once(&self) -> Step<Res, E> {
-        Step::Answer(Err((self.contract.error)()))
+        Step::Respond(Err((self.contract.error)()))
     }
 
     pub(super) async fn ready<T: Service<Req>>(

@@ -36,13 +36,13 @@ where
             Rule::WaitsEmptyHanded => self.waits_empty_handed().await,
             Rule::HoldsNothingIdle => self.holds_nothing_idle().await,
             Rule::CallDoesNotWait => self.call_does_not_wait().await,
-            Rule::AnswerBeatsTimer => self.answer_beats_timer().await,
+            Rule::ResponseBeatsTimer => self.answer_beats_timer().await,
             Rule::NeedsNoRuntime => self.needs_no_runtime(),
             Rule::ErrorsPassThrough => self.errors_pass_through().await,
             Rule::ReadinessErrorsPassOnce => self.readiness_errors_pass_once().await,
             Rule::WakesWaiters => self.wakes_waiters().await,
             Rule::SurvivesPanics => self.survives_panics().await,
-            Rule::RefusesInCall | Rule::RefusesBeforeInner => Ok(()),
+            Rule::RejectsInCall | Rule::RejectsBeforeInner => Ok(()),
         }
     }
 

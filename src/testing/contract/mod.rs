@@ -26,12 +26,10 @@ mod bench;
 mod checks;
 mod declared;
 mod rejecting;
-mod report;
 mod rule;
 mod run;
 
 pub use self::{
     declared::{Contract, Inner},
-    report::{Finding, Report, Verdict},
     rule::Rule,
 };

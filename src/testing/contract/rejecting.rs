@@ -24,7 +24,7 @@ where
     E: 'static,
 {
     let mut rig = Rig::new(contract.inner(slots), make);
-    if rule == Rule::RefusesInCall {
+    if rule == Rule::RejectsInCall {
         // It must not be the inner service that decides how soon a refusal comes.
         rig.inner.set_unready();
         for poll in 1..=3 {

@@ -16,10 +16,10 @@ pub enum Rule {
     ClonesStartUnready,
     /// Rule 3.
     FreesOnDrop,
-    /// Rule 4, towards the caller. Only [`check_refusing`](super::Contract::check_refusing) checks it.
-    RefusesInCall,
-    /// Rule 4, towards the siblings. Only [`check_refusing`](super::Contract::check_refusing) checks it.
-    RefusesBeforeInner,
+    /// Rule 4, towards the caller. Only [`check_rejecting`](super::Contract::check_rejecting) checks it.
+    RejectsInCall,
+    /// Rule 4, towards the siblings. Only [`check_rejecting`](super::Contract::check_rejecting) checks it.
+    RejectsBeforeInner,
     /// Rule 5, for a service declared [`always_ready`](super::Contract::always_ready).
     WaitsEmptyHanded,
     /// Rule 6.
@@ -27,7 +27,7 @@ pub enum Rule {
     /// Rule 7, `call`.
     CallDoesNotWait,
     /// Rule 7, the order of polls.
-    AnswerBeatsTimer,
+    ResponseBeatsTimer,
     /// Rule 7, timers.
     NeedsNoRuntime,
     /// The error type and the error are the inner service's.
@@ -50,7 +50,7 @@ impl Rule {
         Self::WaitsEmptyHanded,
         Self::HoldsNothingIdle,
         Self::CallDoesNotWait,
-        Self::AnswerBeatsTimer,
+        Self::ResponseBeatsTimer,
         Self::NeedsNoRuntime,
         Self::ErrorsPassThrough,
         Self::ReadinessErrorsPassOnce,
@@ -58,8 +58,8 @@ impl Rule {
         Self::SurvivesPanics,
     ];
 
-    /// The rules that [`check_refusing`](super::Contract::check_refusing) checks.
-    pub const REFUSING: [Self; 2] = [Self::RefusesInCall, Self::RefusesBeforeInner];
+    /// The rules that [`check_rejecting`](super::Contract::check_rejecting) checks.
+    pub const REJECTING: [Self; 2] = [Self::RejectsInCall, Self::RejectsBeforeInner];
 
     /// The rule, in a sentence.
     #[must_use]
@@ -76,11 +76,11 @@ impl Rule {
                 "what is reserved is freed by dropping the readied service, the future unpolled, \
                  or the future pending"
             }
-            Self::RefusesInCall => {
+            Self::RejectsInCall => {
                 "a refusal is an error of the call and comes at once; \
                  until it is spent the service says Ready"
             }
-            Self::RefusesBeforeInner => {
+            Self::RejectsBeforeInner => {
                 "a refusal neither polls, calls nor reserves the inner service, \
                  so siblings can go on"
             }
@@ -91,7 +91,9 @@ impl Rule {
             Self::CallDoesNotWait => {
                 "`call` polls nothing, and an answer that is ready comes at the first poll"
             }
-            Self::AnswerBeatsTimer => "an answer that is there is returned, however late the poll",
+            Self::ResponseBeatsTimer => {
+                "an answer that is there is returned, however late the poll"
+            }
             Self::NeedsNoRuntime => "no timer and no task is needed unless something waits",
             Self::ErrorsPassThrough => "an error of the inner service comes out as it is",
             Self::ReadinessErrorsPassOnce => {

@@ -11,12 +11,15 @@ use super::{
     bench::Bench,
     declared::{Contract, Inner},
     rejecting::rejects,
-    report::{Finding, Report, Verdict},
     rule::Rule,
 };
 use crate::{
     call::catch_panic::CatchPanic,
-    testing::{panics::panic_message, task::finish_now},
+    testing::{
+        panics::panic_message,
+        report::{CheckOutcome, Finding, Report},
+        task::finish_now,
+    },
 };
 
 impl<Req, Res, E> Contract<Req, Res, E> {
@@ -58,26 +61,16 @@ impl<Req, Res, E> Contract<Req, Res, E> {
         for rule in Rule::GENERAL {
             for (over, slots) in INNERS {
                 bench.slots = slots;
-                let verdict = match self.not_applicable(rule) {
-                    Some(why) => Verdict::NotApplicable(why.to_owned()),
-                    None => verdict(catch_panic(bench.check(rule)).await),
+                let outcome = match self.not_applicable(rule) {
+                    Some(why) => CheckOutcome::NotApplicable(why.to_owned()),
+                    None => catch_panic(bench.check(rule)).await.into(),
                 };
                 bench.pass_time().await;
-                findings.push(Finding {
-                    rule: Some(rule),
-                    sentence: rule.sentence(),
-                    over,
-                    verdict,
-                });
+                findings.push(of_rule(rule, over, outcome));
             }
         }
         for (sentence, check) in &self.own {
-            findings.push(Finding {
-                rule: None,
-                sentence,
-                over: "",
-                verdict: verdict(catch_panic(async { check() }).await),
-            });
+            findings.push(Finding::new(sentence, catch_panic(async { check() }).await));
         }
         Report { findings }
     }
@@ -109,10 +102,10 @@ impl<Req, Res, E> Contract<Req, Res, E> {
     /// #     }
     /// # }
     /// Contract::new(|| "request", || "response", || BoxError::from("error"))
-    ///     .check_refusing(|inner| Closed(inner))
+    ///     .check_rejecting(|inner| Closed(inner))
     ///     .assert();
     /// ```
-    pub fn check_refusing<S, Make>(&self, mut make: Make) -> Report
+    pub fn check_rejecting<S, Make>(&self, mut make: Make) -> Report
     where
         Make: FnMut(Inner<Res, E>) -> S,
         S: Service<Req>,
@@ -120,21 +113,16 @@ impl<Req, Res, E> Contract<Req, Res, E> {
         E: 'static,
     {
         let mut findings = Vec::new();
-        for rule in Rule::REFUSING {
+        for rule in Rule::REJECTING {
             for (over, slots) in INNERS {
-                let verdict = match self.not_applicable(rule) {
-                    Some(why) => Verdict::NotApplicable(why.to_owned()),
+                let outcome = match self.not_applicable(rule) {
+                    Some(why) => CheckOutcome::NotApplicable(why.to_owned()),
                     None => {
                         let check = async { rejects(self, &mut make, rule, slots) };
-                        verdict(finish_now(catch_panic(check)))
+                        finish_now(catch_panic(check)).into()
                     }
                 };
-                findings.push(Finding {
-                    rule: Some(rule),
-                    sentence: rule.sentence(),
-                    over,
-                    verdict,
-                });
+                findings.push(of_rule(rule, over, outcome));
             }
         }
         Report { findings }
@@ -144,11 +132,8 @@ impl<Req, Res, E> Contract<Req, Res, E> {
 /// The inner services, by their number of slots.
 const INNERS: [(&str, usize); 2] = [("mock", usize::MAX), ("reserving", 1)];
 
-fn verdict(result: Result<(), String>) -> Verdict {
-    match result {
-        Ok(()) => Verdict::Passed,
-        Err(why) => Verdict::Failed(why),
-    }
+fn of_rule(rule: Rule, over: &'static str, outcome: CheckOutcome) -> Finding {
+    Finding { rule: Some(rule), name: rule.sentence(), over, outcome }
 }
 
 /// Turns a panic into the failure of the one check that it ends.

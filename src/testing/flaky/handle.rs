@@ -41,7 +41,7 @@ impl<Res, E> FlakyHandle<Res, E> {
         wake_all(waiters);
     }
 
-    /// Lets every call made so far answer that waits with [`Step::AnswerWhenReleased`].
+    /// Lets every call made so far answer that waits with [`Step::RespondWhenReleased`].
     pub fn release(&self) {
         let mut state = lock(&self.shared.0);
         state.released_below = state.next_id;

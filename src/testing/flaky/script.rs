@@ -11,13 +11,13 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum Step<Res, E> {
     /// Answers at the first poll.
-    Answer(Result<Res, E>),
+    Respond(Result<Res, E>),
     /// Answers once the time has passed, counted from `call`, which must then run inside a tokio runtime.
-    AnswerAfter(Duration, Result<Res, E>),
+    RespondAfter(Duration, Result<Res, E>),
     /// Answers after it was pending for so many polls. It wakes its task at each, so it needs no clock.
-    AnswerAfterPolls(u32, Result<Res, E>),
+    RespondAfterPolls(u32, Result<Res, E>),
     /// Answers once [`FlakyHandle::release`](super::FlakyHandle::release) is called.
-    AnswerWhenReleased(Result<Res, E>),
+    RespondWhenReleased(Result<Res, E>),
     /// Never answers.
     Hang,
     /// Panics in `call`.

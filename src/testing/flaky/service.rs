@@ -32,7 +32,7 @@ use crate::call::lock::lock;
 ///
 /// use buttress::testing::{Flaky, Step, task::SpawnedService};
 ///
-/// let flaky = Flaky::new([Step::Answer(Err("broken pipe"))], || Ok("response"));
+/// let flaky = Flaky::new([Step::Respond(Err("broken pipe"))], || Ok("response"));
 /// let handle = flaky.handle();
 ///
 /// let mut service = SpawnedService::new(flaky);
@@ -165,13 +165,13 @@ impl<Req, Res, E> Service<Req> for Flaky<Res, E> {
 
         let (wait, answer) = match step {
             None => (Wait::Nothing, Some(otherwise())),
-            Some(Step::Answer(answer)) => (Wait::Nothing, Some(answer)),
-            Some(Step::AnswerAfter(time, answer)) => {
+            Some(Step::Respond(answer)) => (Wait::Nothing, Some(answer)),
+            Some(Step::RespondAfter(time, answer)) => {
                 let sleep = tokio::time::sleep(time);
                 (Wait::Time { sleep }, Some(answer))
             }
-            Some(Step::AnswerAfterPolls(left, answer)) => (Wait::Polls { left }, Some(answer)),
-            Some(Step::AnswerWhenReleased(answer)) => (Wait::Release, Some(answer)),
+            Some(Step::RespondAfterPolls(left, answer)) => (Wait::Polls { left }, Some(answer)),
+            Some(Step::RespondWhenReleased(answer)) => (Wait::Release, Some(answer)),
             Some(Step::PanicInPoll) => (Wait::Panic, None),
             // The other steps were taken out above.
             Some(_) => (Wait::Forever, None),

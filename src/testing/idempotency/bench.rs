@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::fixture::{Fixture, PayloadOf};
 use crate::idempotency::{
-    Answer, Claim, Completed, Fingerprint, Hold, OnUnknown, Owner, Previous, Resolution, ScopeId,
-    StorageKey, Store, StoreError, UnknownOperation, Written,
+    Claim, ClaimOutcome, Completed, Fingerprint, Hold, OnUnknown, Owner, Previous, Resolution,
+    ScopeId, StepOutcome, StorageKey, Store, StoreError, UnknownOperation,
 };
 
 /// For what is not to end while a check runs.
@@ -44,13 +44,13 @@ pub(super) fn expect<T: PartialEq + fmt::Debug>(what: &str, actual: T, expected:
 }
 
 /// A step that changed what it had to.
-pub(super) fn applied(what: &str, written: Written) -> Checked {
-    expect(what, written, Written::Applied)
+pub(super) fn applied(what: &str, written: StepOutcome) -> Checked {
+    expect(what, written, StepOutcome::Applied)
 }
 
 /// A step that must have changed nothing.
-pub(super) fn stale(what: &str, written: Written) -> Checked {
-    expect(what, written, Written::Stale)
+pub(super) fn stale(what: &str, written: StepOutcome) -> Checked {
+    expect(what, written, StepOutcome::Stale)
 }
 
 fn told<T>(step: &str, result: Result<T, StoreError>) -> Checked<T> {
@@ -130,29 +130,31 @@ impl<'a, F: Fixture> Bench<'a, F> {
         Completed::replayable(self.payload(bytes), bytes.len())
     }
 
-    pub(super) fn answer(&self, answer: &Answer<PayloadOf<F>>) -> Answer<Vec<u8>> {
+    pub(super) fn answer(&self, answer: &ClaimOutcome<PayloadOf<F>>) -> ClaimOutcome<Vec<u8>> {
         match answer {
-            Answer::Claimed { fence, previous } => {
-                Answer::Claimed { fence: *fence, previous: previous.clone() }
+            ClaimOutcome::Claimed { fence, previous } => {
+                ClaimOutcome::Claimed { fence: *fence, previous: previous.clone() }
             }
-            Answer::InFlight { since, lease_left } => {
-                Answer::InFlight { since: *since, lease_left: *lease_left }
+            ClaimOutcome::InFlight { since, lease_left } => {
+                ClaimOutcome::InFlight { since: *since, lease_left: *lease_left }
             }
-            Answer::Replay(payload) => Answer::Replay(self.bytes(payload)),
-            Answer::NotReplayable => Answer::NotReplayable,
-            Answer::Mismatch { recorded } => Answer::Mismatch { recorded: *recorded },
-            Answer::Unknown { fence, since } => Answer::Unknown { fence: *fence, since: *since },
+            ClaimOutcome::Replay(payload) => ClaimOutcome::Replay(self.bytes(payload)),
+            ClaimOutcome::NotReplayable => ClaimOutcome::NotReplayable,
+            ClaimOutcome::Mismatch { recorded } => ClaimOutcome::Mismatch { recorded: *recorded },
+            ClaimOutcome::Unknown { fence, since } => {
+                ClaimOutcome::Unknown { fence: *fence, since: *since }
+            }
         }
     }
 
-    pub(super) async fn claim(&self, claim: &Claim) -> Checked<Answer<Vec<u8>>> {
+    pub(super) async fn claim(&self, claim: &Claim) -> Checked<ClaimOutcome<Vec<u8>>> {
         Ok(self.answer(&told("claim", self.store.claim(claim).await)?))
     }
 
     /// A claim that must be granted, and not as a take-over.
     pub(super) async fn granted(&self, claim: &Claim) -> Checked<Hold> {
         match self.claim(claim).await? {
-            Answer::Claimed { fence, previous: None } => {
+            ClaimOutcome::Claimed { fence, previous: None } => {
                 Ok(Hold::new(claim.key, claim.owner, fence))
             }
             answer => Err(Failure::Broken(format!(
@@ -172,7 +174,7 @@ impl<'a, F: Fixture> Bench<'a, F> {
         let taking = Claim { on_unknown: OnUnknown::TakeOver, ..claim.clone() };
         let previous = Some(Previous::new(lost, checkpoint.map(<[u8]>::to_vec)));
         match self.claim(&taking).await? {
-            Answer::Claimed { fence, previous: told } if told == previous => {
+            ClaimOutcome::Claimed { fence, previous: told } if told == previous => {
                 ensure(fence > lost, || format!("fence {fence} took over fence {lost}"))?;
                 Ok(Hold::new(claim.key, claim.owner, fence))
             }
@@ -189,15 +191,15 @@ impl<'a, F: Fixture> Bench<'a, F> {
         Ok(hold)
     }
 
-    pub(super) async fn mark_started(&self, hold: &Hold) -> Checked<Written> {
+    pub(super) async fn mark_started(&self, hold: &Hold) -> Checked<StepOutcome> {
         told("mark_started", self.store.mark_started(hold).await)
     }
 
-    pub(super) async fn renew(&self, holds: &[Hold], lease: Duration) -> Checked<Vec<Written>> {
+    pub(super) async fn renew(&self, holds: &[Hold], lease: Duration) -> Checked<Vec<StepOutcome>> {
         told("renew", self.store.renew(holds, lease).await)
     }
 
-    pub(super) async fn renew_one(&self, hold: &Hold, lease: Duration) -> Checked<Written> {
+    pub(super) async fn renew_one(&self, hold: &Hold, lease: Duration) -> Checked<StepOutcome> {
         let written = self.renew(&[*hold], lease).await?;
         match written[..] {
             [written] => Ok(written),
@@ -205,7 +207,7 @@ impl<'a, F: Fixture> Bench<'a, F> {
         }
     }
 
-    pub(super) async fn checkpoint(&self, hold: &Hold, bytes: &[u8]) -> Checked<Written> {
+    pub(super) async fn checkpoint(&self, hold: &Hold, bytes: &[u8]) -> Checked<StepOutcome> {
         told("checkpoint", self.store.checkpoint(hold, bytes.to_vec()).await)
     }
 
@@ -214,20 +216,20 @@ impl<'a, F: Fixture> Bench<'a, F> {
         hold: &Hold,
         bytes: &[u8],
         ttl: Duration,
-    ) -> Checked<Written> {
+    ) -> Checked<StepOutcome> {
         told("complete", self.store.complete(hold, self.completed(bytes), ttl).await)
     }
 
     /// Completes with a result that is not kept.
-    pub(super) async fn complete_bare(&self, hold: &Hold, ttl: Duration) -> Checked<Written> {
+    pub(super) async fn complete_bare(&self, hold: &Hold, ttl: Duration) -> Checked<StepOutcome> {
         told("complete", self.store.complete(hold, Completed::not_replayable(), ttl).await)
     }
 
-    pub(super) async fn release(&self, hold: &Hold, unknown_for: Duration) -> Checked<Written> {
+    pub(super) async fn release(&self, hold: &Hold, unknown_for: Duration) -> Checked<StepOutcome> {
         told("release", self.store.release(&hold.key, &hold.owner, unknown_for).await)
     }
 
-    pub(super) async fn abandon(&self, hold: &Hold, unknown_for: Duration) -> Checked<Written> {
+    pub(super) async fn abandon(&self, hold: &Hold, unknown_for: Duration) -> Checked<StepOutcome> {
         told("abandon", self.store.abandon(hold, unknown_for).await)
     }
 
@@ -236,7 +238,7 @@ impl<'a, F: Fixture> Bench<'a, F> {
         key: &StorageKey,
         fence: u64,
         resolution: Resolution<PayloadOf<F>>,
-    ) -> Checked<Written> {
+    ) -> Checked<StepOutcome> {
         told("resolve", self.store.resolve(key, fence, resolution).await)
     }
 
@@ -257,20 +259,20 @@ impl<'a, F: Fixture> Bench<'a, F> {
     }
 
     /// What another caller with the same request is told.
-    pub(super) async fn look(&self, key: StorageKey) -> Checked<Answer<Vec<u8>>> {
+    pub(super) async fn look(&self, key: StorageKey) -> Checked<ClaimOutcome<Vec<u8>>> {
         self.claim(&claim_of(key)).await
     }
 
     pub(super) async fn expect_in_flight(&self, when: &str, key: StorageKey) -> Checked {
         match self.look(key).await? {
-            Answer::InFlight { .. } => Ok(()),
+            ClaimOutcome::InFlight { .. } => Ok(()),
             answer => Err(Failure::Broken(format!("{when}: {answer:?}, in place of InFlight"))),
         }
     }
 
     pub(super) async fn expect_unknown(&self, when: &str, key: StorageKey, lost: u64) -> Checked {
         match self.look(key).await? {
-            Answer::Unknown { fence, .. } if fence == lost => Ok(()),
+            ClaimOutcome::Unknown { fence, .. } if fence == lost => Ok(()),
             answer => Err(Failure::Broken(format!(
                 "{when}: {answer:?}, in place of Unknown with fence {lost}"
             ))),
@@ -279,8 +281,8 @@ impl<'a, F: Fixture> Bench<'a, F> {
 
     pub(super) async fn expect_replay(&self, when: &str, key: StorageKey, kept: &[u8]) -> Checked {
         match self.look(key).await? {
-            Answer::Replay(bytes) if bytes == kept => Ok(()),
-            Answer::Replay(bytes) => Err(Failure::Broken(format!(
+            ClaimOutcome::Replay(bytes) if bytes == kept => Ok(()),
+            ClaimOutcome::Replay(bytes) => Err(Failure::Broken(format!(
                 "{when}: a replay of {} other bytes than the {} that were kept",
                 bytes.len(),
                 kept.len()
@@ -298,7 +300,7 @@ impl<'a, F: Fixture> Bench<'a, F> {
     ) -> Checked<Hold> {
         let claim = claim_of(key);
         match self.claim(&claim).await? {
-            Answer::Claimed { fence, previous: None } if fence > last => {
+            ClaimOutcome::Claimed { fence, previous: None } if fence > last => {
                 Ok(Hold::new(key, claim.owner, fence))
             }
             answer => Err(Failure::Broken(format!(

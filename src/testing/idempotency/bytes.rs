@@ -2,7 +2,7 @@
 
 use super::{bench::*, fixture::Fixture};
 use crate::idempotency::{
-    Answer, Claim, Fingerprint, Hold, OnUnknown, Owner, Resolution, StorageKey,
+    Claim, ClaimOutcome, Fingerprint, Hold, OnUnknown, Owner, Resolution, StorageKey,
 };
 
 fn payloads() -> Vec<Vec<u8>> {
@@ -22,7 +22,7 @@ pub(super) async fn payloads_come_back_byte_for_byte<F: Fixture>(bench: &Bench<'
         let taking = Claim { on_unknown: OnUnknown::TakeOver, ..claim_of(claim.key) };
         let taking = Claim { reserve: bytes.len(), ..taking };
         let hold = match bench.claim(&taking).await? {
-            Answer::Claimed { fence, previous: Some(previous) }
+            ClaimOutcome::Claimed { fence, previous: Some(previous) }
                 if previous.checkpoint.as_ref() == Some(&bytes) =>
             {
                 Hold::new(taking.key, taking.owner, fence)
@@ -55,7 +55,7 @@ pub(super) async fn keys_owners_and_fingerprints_may_be_any_bytes<F: Fixture>(
         let claim = Claim { owner, fingerprint, ..claim_of(key) };
         let hold = bench.granted(&claim).await?;
         expect("the same claim again", bench.granted(&claim).await?, hold)?;
-        let mismatch = Answer::Mismatch { recorded: fingerprint };
+        let mismatch = ClaimOutcome::Mismatch { recorded: fingerprint };
         expect("another request", bench.look(key).await?, mismatch)?;
         let other = Owner::from_bytes([byte ^ 0x80; 16]);
         let stranger = Hold::new(key, other, hold.fence);
@@ -74,7 +74,7 @@ pub(super) async fn keys_owners_and_fingerprints_may_be_any_bytes<F: Fixture>(
         applied("resolve", bench.resolve(&key, hold.fence, Resolution::Never).await?)?;
         let hold = bench.granted(&again).await?;
         applied("complete", bench.complete(&hold, b"done", LONG).await?)?;
-        let replay = Answer::Replay(b"done".to_vec());
+        let replay = ClaimOutcome::Replay(b"done".to_vec());
         expect("completed", bench.claim(&again).await?, replay)?;
     }
     Ok(())

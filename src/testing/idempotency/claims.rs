@@ -1,7 +1,7 @@
 //! Who is granted a claim, and what all others are told.
 
 use super::{bench::*, fixture::Fixture};
-use crate::idempotency::{Answer, Claim, ClaimMode, Hold, OnUnknown};
+use crate::idempotency::{Claim, ClaimMode, ClaimOutcome, Hold, OnUnknown};
 
 pub(super) async fn an_absent_record_is_claimed<F: Fixture>(bench: &Bench<'_, F>) -> Checked {
     for mode in [ClaimMode::Started, ClaimMode::Reserved] {
@@ -21,7 +21,7 @@ pub(super) async fn a_claim_in_flight_keeps_all_others_out<F: Fixture>(
         for on_unknown in [OnUnknown::Keep, OnUnknown::TakeOver] {
             let other = Claim { on_unknown, ..claim_of(claim.key) };
             let answer = bench.claim(&other).await?;
-            ensure(matches!(answer, Answer::InFlight { .. }), || {
+            ensure(matches!(answer, ClaimOutcome::InFlight { .. }), || {
                 format!("another claim, {on_unknown:?}: {answer:?}, in place of InFlight")
             })?;
         }
@@ -40,7 +40,7 @@ pub(super) async fn who_waits_is_told_since_when_and_for_how_long<F: Fixture>(
     bench.granted(&Claim { lease: LONG / 2, ..claim.clone() }).await?;
     bench.pass(3).await;
     match bench.look(claim.key).await? {
-        Answer::InFlight { since, lease_left } => {
+        ClaimOutcome::InFlight { since, lease_left } => {
             ensure(bench.units(5) <= since && since < LONG / 2, || {
                 format!("in flight since {since:?}, and not since it was first claimed")
             })?;
@@ -94,12 +94,12 @@ pub(super) async fn a_claim_again_after_its_lease_has_no_second_fence<F: Fixture
     bench.pass(2).await;
     let again = Claim { lease: LONG, ..claim };
     match bench.claim(&again).await? {
-        Answer::Claimed { fence, previous: None } if fence == hold.fence => {
+        ClaimOutcome::Claimed { fence, previous: None } if fence == hold.fence => {
             bench.expect_in_flight("claimed again after its lease", again.key).await?;
             applied("complete", bench.complete(&hold, b"done", LONG).await?)?;
             bench.expect_replay("completed after that", again.key, b"done").await
         }
-        Answer::Unknown { fence, .. } if fence == hold.fence => {
+        ClaimOutcome::Unknown { fence, .. } if fence == hold.fence => {
             stale("complete", bench.complete(&hold, b"done", LONG).await?)
         }
         answer => Err(Failure::Broken(format!(
@@ -130,12 +130,12 @@ pub(super) async fn its_owner_is_answered_as_others_once_it_is_done<F: Fixture>(
     let claim = new_claim();
     let hold = bench.granted(&claim).await?;
     applied("complete", bench.complete(&hold, b"done", LONG).await?)?;
-    expect("completed", bench.claim(&claim).await?, Answer::Replay(b"done".to_vec()))?;
+    expect("completed", bench.claim(&claim).await?, ClaimOutcome::Replay(b"done".to_vec()))?;
     let claim = new_claim();
     let hold = bench.granted(&claim).await?;
     applied("abandon", bench.abandon(&hold, LONG).await?)?;
     let answer = bench.claim(&claim).await?;
-    ensure(matches!(answer, Answer::Unknown { fence, .. } if fence == hold.fence), || {
+    ensure(matches!(answer, ClaimOutcome::Unknown { fence, .. } if fence == hold.fence), || {
         format!("abandoned: {answer:?}, in place of Unknown with fence {}", hold.fence)
     })
 }
@@ -176,7 +176,7 @@ pub(super) async fn another_request_is_told_what_the_key_was_used_for<F: Fixture
                 let fingerprint = crate::idempotency::Fingerprint::from_bytes(bytes);
                 let claim = Claim { fingerprint, on_unknown, ..claim_of(key) };
                 let what = format!("{state}, with another {differs} of the fingerprint");
-                expect(&what, bench.claim(&claim).await?, Answer::Mismatch { recorded })?;
+                expect(&what, bench.claim(&claim).await?, ClaimOutcome::Mismatch { recorded })?;
             }
         }
     }
@@ -245,7 +245,7 @@ pub(super) async fn an_unknown_operation_is_left_alone<F: Fixture>(
     bench.pass(2).await;
     for mode in [ClaimMode::Started, ClaimMode::Reserved] {
         match bench.claim(&Claim { mode, ..claim_of(lost.key) }).await? {
-            Answer::Unknown { fence, since } if fence == lost.fence => {
+            ClaimOutcome::Unknown { fence, since } if fence == lost.fence => {
                 ensure(bench.units(1) <= since && since < LONG, || {
                     format!("unknown since {since:?}, and not since it was abandoned")
                 })?;
@@ -286,11 +286,11 @@ pub(super) async fn a_take_over_finds_only_what_is_unknown<F: Fixture>(
     let taking = |key| Claim { on_unknown: OnUnknown::TakeOver, ..claim_of(key) };
     let hold = bench.granted(&taking(random_key())).await?;
     let answer = bench.claim(&taking(hold.key)).await?;
-    ensure(matches!(answer, Answer::InFlight { .. }), || {
+    ensure(matches!(answer, ClaimOutcome::InFlight { .. }), || {
         format!("of what is in flight: {answer:?}, in place of InFlight")
     })?;
     applied("complete", bench.complete(&hold, b"done", LONG).await?)?;
-    let replay = Answer::Replay(b"done".to_vec());
+    let replay = ClaimOutcome::Replay(b"done".to_vec());
     expect("of what is completed", bench.claim(&taking(hold.key)).await?, replay)
 }
 

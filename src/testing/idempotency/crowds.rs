@@ -11,7 +11,9 @@ use super::{
     bench::*,
     fixture::{Fixture, PayloadOf},
 };
-use crate::idempotency::{Answer, Claim, Completed, Hold, OnUnknown, Store, StoreError, Written};
+use crate::idempotency::{
+    Claim, ClaimOutcome, Completed, Hold, OnUnknown, StepOutcome, Store, StoreError,
+};
 
 /// What a task came to, or the failure that it is.
 async fn joined<T>(tasks: Vec<JoinHandle<Result<T, StoreError>>>) -> Checked<Vec<T>> {
@@ -36,12 +38,15 @@ where
     joined((0..count).map(|_| tokio::spawn(run(bench.store.clone()))).collect()).await
 }
 
-fn grants<F: Fixture>(bench: &Bench<'_, F>, answers: &[Answer<PayloadOf<F>>]) -> Checked<Vec<u64>> {
+fn grants<F: Fixture>(
+    bench: &Bench<'_, F>,
+    answers: &[ClaimOutcome<PayloadOf<F>>],
+) -> Checked<Vec<u64>> {
     let mut granted = Vec::new();
     for answer in answers {
         match bench.answer(answer) {
-            Answer::Claimed { fence, .. } => granted.push(fence),
-            Answer::InFlight { .. } => {}
+            ClaimOutcome::Claimed { fence, .. } => granted.push(fence),
+            ClaimOutcome::InFlight { .. } => {}
             answer => {
                 let why =
                     format!("{answer:?}, in place of Claimed for one and InFlight for others");
@@ -100,7 +105,7 @@ pub(super) async fn no_two_hold_a_key_at_once_and_no_fence_is_given_twice<F: Fix
             let (mut fences, mut together) = (Vec::new(), 0);
             for _ in 0..10 {
                 let claim = claim_of(key);
-                if let Answer::Claimed { fence, .. } = store.claim(&claim).await? {
+                if let ClaimOutcome::Claimed { fence, .. } = store.claim(&claim).await? {
                     together = together.max(holders.fetch_add(1, Ordering::SeqCst) + 1);
                     fences.push(fence);
                     tokio::task::yield_now().await;
@@ -138,14 +143,14 @@ pub(super) async fn an_effect_happens_once_and_all_are_told_of_it<F: Fixture>(
         tokio::spawn(async move {
             let claim = claim_of(key);
             let answer = store.claim(&claim).await?;
-            if let Answer::Claimed { fence, .. } = answer {
+            if let ClaimOutcome::Claimed { fence, .. } = answer {
                 charges.fetch_add(1, Ordering::SeqCst);
                 let hold = Hold::new(key, claim.owner, fence);
                 tokio::task::yield_now().await;
                 let done = Completed::replayable(payload.clone(), 1);
                 return match store.complete(&hold, done, LONG).await? {
-                    Written::Applied => Ok(Some(Answer::Replay(payload))),
-                    Written::Stale => Ok(None),
+                    StepOutcome::Applied => Ok(Some(ClaimOutcome::Replay(payload))),
+                    StepOutcome::Stale => Ok(None),
                 };
             }
             Ok(Some(answer))
@@ -153,13 +158,13 @@ pub(super) async fn an_effect_happens_once_and_all_are_told_of_it<F: Fixture>(
     });
     let answers = joined(tasks.collect()).await?;
     expect("effects of one key", counted.load(Ordering::SeqCst), 1)?;
-    let Answer::Replay(recorded) = bench.look(key).await? else {
+    let ClaimOutcome::Replay(recorded) = bench.look(key).await? else {
         return Err(Failure::Broken("completed, and yet not replayed".to_owned()));
     };
     for answer in answers {
         match answer.map(|answer| bench.answer(&answer)) {
-            Some(Answer::InFlight { .. }) => {}
-            Some(Answer::Replay(bytes)) if bytes == recorded => {}
+            Some(ClaimOutcome::InFlight { .. }) => {}
+            Some(ClaimOutcome::Replay(bytes)) if bytes == recorded => {}
             answer => {
                 let why = format!("{answer:?}, in place of InFlight or a replay of {recorded:?}");
                 return Err(Failure::Broken(why));
@@ -183,7 +188,7 @@ pub(super) async fn of_a_zombie_and_its_heir_the_heir_completes<F: Fixture>(
         let late = run(zombie, bench.completed(b"zombie"));
         let tasks = vec![late, run(heir, bench.completed(b"heir"))];
         let written = joined(tasks).await?;
-        expect("zombie and heir", written, vec![Written::Stale, Written::Applied])?;
+        expect("zombie and heir", written, vec![StepOutcome::Stale, StepOutcome::Applied])?;
         bench.expect_replay("after zombie and heir", zombie.key, b"heir").await?;
     }
     Ok(())

@@ -53,16 +53,12 @@ mod claims;
 mod crowds;
 mod fixture;
 mod operators;
-mod report;
 mod runs;
 mod stale;
 #[cfg(test)]
 mod tests;
 
-pub use self::{
-    fixture::{Fixture, PayloadOf},
-    report::{Finding, Report},
-};
+pub use self::fixture::{Fixture, PayloadOf};
 
 use std::{
     future::{Future, poll_fn},
@@ -72,7 +68,10 @@ use std::{
 };
 
 use self::bench::{Bench, Checked, Failure};
-use super::panics::panic_message;
+use super::{
+    panics::panic_message,
+    report::{Finding, Report},
+};
 use crate::call::catch_panic::CatchPanic;
 
 /// The longest that a check may take. It ends a check whose store never answers.
@@ -171,19 +170,19 @@ pub async fn check<F: Fixture>(fixture: &F) -> Report {
         Ok(store) => store,
         Err(failure) => {
             let why = failure.to_string();
-            return Report::new(vec![Finding::new("fresh_makes_a_store", Err(why))]);
+            return Report { findings: vec![Finding::new("fresh_makes_a_store", Err(why))] };
         }
     };
     let of_shared = SHARED.iter().map(|&name| (name, Some(shared.clone())));
     let of_alone = ALONE.iter().map(|&name| (name, None));
     let checks = of_shared.chain(of_alone).map(|(name, store)| find(fixture, name, store));
-    Report::new(all(checks).await)
+    Report { findings: all(checks).await }
 }
 
 /// Runs the check of this [name](names), on a store of its own: to see what one does.
 pub async fn check_one<F: Fixture>(fixture: &F, name: &str) -> Report {
     let name = names().find(|known| *known == name).unwrap_or("there_is_a_check_of_this_name");
-    Report::new(vec![find(fixture, name, None).await])
+    Report { findings: vec![find(fixture, name, None).await] }
 }
 
 async fn find<F: Fixture>(fixture: &F, name: &'static str, shared: Option<F::Store>) -> Finding {
@@ -196,12 +195,12 @@ async fn find<F: Fixture>(fixture: &F, name: &'static str, shared: Option<F::Sto
             };
             run(name, &Bench::new(fixture, store, unit)).await
         });
-        let verdict = match tokio::time::timeout(TIME_LIMIT, attempt).await {
+        let outcome = match tokio::time::timeout(TIME_LIMIT, attempt).await {
             Ok(Err(Failure::TooSlow)) => continue,
-            Ok(verdict) => verdict.map_err(|failure| failure.to_string()),
+            Ok(result) => result.map_err(|failure| failure.to_string()),
             Err(_) => Err(format!("it did not end within {TIME_LIMIT:?}")),
         };
-        return Finding::new(name, verdict);
+        return Finding::new(name, outcome);
     }
     Finding::new(name, Err(Failure::TooSlow.to_string()))
 }

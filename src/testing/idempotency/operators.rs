@@ -1,7 +1,7 @@
 //! What an operator sees of unknown operations and says about them, and what a sweep may touch.
 
 use super::{bench::*, fixture::Fixture};
-use crate::idempotency::{Answer, Claim, ClaimMode, Completed, Resolution, StorageKey};
+use crate::idempotency::{Claim, ClaimMode, ClaimOutcome, Completed, Resolution, StorageKey};
 
 pub(super) async fn an_operation_resolved_as_done_is_replayed<F: Fixture>(
     bench: &Bench<'_, F>,
@@ -18,7 +18,7 @@ pub(super) async fn an_operation_resolved_as_done_is_replayed<F: Fixture>(
     let hold = bench.unknown_operation().await?;
     let bare = Resolution::Completed(Completed::not_replayable(), LONG);
     applied("resolve", bench.resolve(&hold.key, hold.fence, bare).await?)?;
-    expect("resolved without a result", bench.look(hold.key).await?, Answer::NotReplayable)?;
+    expect("resolved without a result", bench.look(hold.key).await?, ClaimOutcome::NotReplayable)?;
 
     let hold = bench.unknown_operation().await?;
     let done = Resolution::Completed(bench.completed(b"resolved"), bench.units(1));

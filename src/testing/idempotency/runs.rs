@@ -1,7 +1,7 @@
 //! What a run may do with its hold, and what time does to it.
 
 use super::{bench::*, fixture::Fixture};
-use crate::idempotency::{Answer, Claim, ClaimMode, Owner, Written};
+use crate::idempotency::{Claim, ClaimMode, ClaimOutcome, Owner, StepOutcome};
 
 pub(super) async fn a_started_run_is_unknown_when_its_lease_ends<F: Fixture>(
     bench: &Bench<'_, F>,
@@ -14,7 +14,7 @@ pub(super) async fn a_started_run_is_unknown_when_its_lease_ends<F: Fixture>(
     applied("checkpoint", written)?;
     bench.pass(5).await;
     match bench.look(claim.key).await? {
-        Answer::Unknown { fence, since } if fence == hold.fence => {
+        ClaimOutcome::Unknown { fence, since } if fence == hold.fence => {
             // From the end of the lease, two units after the claim, and not from the look or the claim.
             ensure(bench.units(2) <= since && since < LONG, || {
                 format!("unknown since {since:?}, and not since its lease ended")
@@ -102,13 +102,13 @@ pub(super) async fn many_leases_are_renewed_at_once_and_answered_in_order<F: Fix
     let mut expected = Vec::new();
     for number in 0..40 {
         let mut hold = bench.granted(&new_claim()).await?;
-        let mut written = Written::Stale;
+        let mut written = StepOutcome::Stale;
         match number % 5 {
             1 => hold.fence += 1,
             2 => hold.owner = Owner::random(),
             3 => applied("release", bench.release(&hold, LONG).await?)?,
             4 if number % 2 == 0 => hold.key = random_key(),
-            _ => written = Written::Applied,
+            _ => written = StepOutcome::Applied,
         }
         expected.push(written);
         holds.push(hold);
@@ -116,13 +116,13 @@ pub(super) async fn many_leases_are_renewed_at_once_and_answered_in_order<F: Fix
     expect("renew of many", bench.renew(&holds, bench.units(1)).await?, expected.clone())?;
     bench.pass(2).await;
     for (hold, renewed) in holds.iter().zip(&expected) {
-        if *renewed == Written::Applied {
+        if *renewed == StepOutcome::Applied {
             bench.expect_unknown("renewed with many others", hold.key, hold.fence).await?;
         }
     }
     let hold = bench.granted(&new_claim()).await?;
     let twice = bench.renew(&[hold, hold], LONG).await?;
-    expect("renew of one twice", twice, vec![Written::Applied; 2])
+    expect("renew of one twice", twice, vec![StepOutcome::Applied; 2])
 }
 
 pub(super) async fn what_is_completed_is_replayed<F: Fixture>(bench: &Bench<'_, F>) -> Checked {
@@ -156,10 +156,10 @@ pub(super) async fn a_result_that_is_not_kept_is_not_replayable<F: Fixture>(
     let hold = bench.granted(&claim).await?;
     applied("checkpoint", bench.checkpoint(&hold, b"half").await?)?;
     applied("complete", bench.complete_bare(&hold, LONG).await?)?;
-    expect("to others", bench.look(claim.key).await?, Answer::NotReplayable)?;
-    expect("to its owner", bench.claim(&claim).await?, Answer::NotReplayable)?;
+    expect("to others", bench.look(claim.key).await?, ClaimOutcome::NotReplayable)?;
+    expect("to its owner", bench.claim(&claim).await?, ClaimOutcome::NotReplayable)?;
     applied("complete with a result", bench.complete(&hold, b"late", LONG).await?)?;
-    expect("after a late result", bench.look(claim.key).await?, Answer::NotReplayable)
+    expect("after a late result", bench.look(claim.key).await?, ClaimOutcome::NotReplayable)
 }
 
 pub(super) async fn the_time_to_live_counts_from_completion<F: Fixture>(
@@ -171,7 +171,7 @@ pub(super) async fn the_time_to_live_counts_from_completion<F: Fixture>(
     applied("complete", bench.complete(&hold, b"done", bench.units(4)).await?)?;
     let answer = bench.look(hold.key).await?;
     race.won()?;
-    expect("completed just now", answer, Answer::Replay(b"done".to_vec()))?;
+    expect("completed just now", answer, ClaimOutcome::Replay(b"done".to_vec()))?;
     bench.pass(5).await;
     bench.expect_free("its time to live over", hold.key, hold.fence).await.map(drop)
 }
@@ -186,7 +186,7 @@ pub(super) async fn neither_a_replay_nor_a_repetition_prolongs_the_time_to_live<
     let answer = bench.look(hold.key).await?;
     let again = bench.complete(&hold, b"done", bench.units(6)).await?;
     race.won()?;
-    expect("completed a while ago", answer, Answer::Replay(b"done".to_vec()))?;
+    expect("completed a while ago", answer, ClaimOutcome::Replay(b"done".to_vec()))?;
     applied("complete again", again)?;
     bench.pass(3).await;
     bench.expect_free("its time to live over", hold.key, hold.fence).await.map(drop)
@@ -235,9 +235,10 @@ pub(super) async fn what_is_abandoned_is_unknown_until_its_retention_ends<F: Fix
         let answer = bench.look(hold.key).await?;
         let again = bench.abandon(&hold, bench.units(6)).await?;
         race.won()?;
-        ensure(matches!(answer, Answer::Unknown { fence, .. } if fence == hold.fence), || {
-            format!("abandoned: {answer:?}, in place of Unknown with fence {}", hold.fence)
-        })?;
+        ensure(
+            matches!(answer, ClaimOutcome::Unknown { fence, .. } if fence == hold.fence),
+            || format!("abandoned: {answer:?}, in place of Unknown with fence {}", hold.fence),
+        )?;
         applied("abandon again", again)?;
         bench.pass(3).await;
         bench.expect_free("its retention over", hold.key, hold.fence).await?;
@@ -259,7 +260,7 @@ pub(super) async fn the_retention_counts_from_the_end_of_the_lease<F: Fixture>(
     bench.expect_free("its lease and its retention over", unseen.key, lost.fence).await?;
     let answer = bench.look(looked_at.key).await?;
     race.won()?;
-    ensure(matches!(answer, Answer::Unknown { fence, .. } if fence == seen.fence), || {
+    ensure(matches!(answer, ClaimOutcome::Unknown { fence, .. } if fence == seen.fence), || {
         format!("its lease over: {answer:?}, in place of Unknown with fence {}", seen.fence)
     })?;
     bench.pass(4).await;
@@ -287,7 +288,7 @@ pub(super) async fn every_key_leaves_its_flight_when_its_worker_is_gone<F: Fixtu
     bench.pass(4).await;
     for key in keys {
         let answer = bench.look(key).await?;
-        ensure(!matches!(answer, Answer::InFlight { .. }), || {
+        ensure(!matches!(answer, ClaimOutcome::InFlight { .. }), || {
             format!("the lease is over, and yet: {answer:?}")
         })?;
     }

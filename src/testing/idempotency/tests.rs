@@ -12,8 +12,8 @@ use super::{Fixture, check, check_one, names};
 use crate::{
     call::lock::lock,
     idempotency::{
-        Answer, Claim, ClaimMode, Completed, Hold, OnUnknown, Owner, Previous, Resolution,
-        StorageKey, Store, StoreError, UnknownOperation, Written,
+        Claim, ClaimMode, ClaimOutcome, Completed, Hold, OnUnknown, Owner, Previous, Resolution,
+        StepOutcome, StorageKey, Store, StoreError, UnknownOperation,
         store::machine::{self, Slot, Stage, State},
     },
 };
@@ -177,7 +177,7 @@ impl Plain {
 impl Store for Plain {
     type Payload = Vec<u8>;
 
-    async fn claim(&self, claim: &Claim) -> Result<Answer<Vec<u8>>, StoreError> {
+    async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome<Vec<u8>>, StoreError> {
         if self.fault == ClaimsInTwoSteps {
             let there = self.step(&claim.key, |slot, _| slot.clone())?;
             tokio::task::yield_now().await;
@@ -222,7 +222,7 @@ impl Store for Plain {
                 }
                 *last
             });
-            if let (Answer::Claimed { previous, .. }, Some(record)) = (&mut answer, slot) {
+            if let (ClaimOutcome::Claimed { previous, .. }, Some(record)) = (&mut answer, slot) {
                 match (self.fault, before) {
                     (LeavesTheLeaseAsItWas, Some(before)) if owned => record.until = before.until,
                     (ForgetsWhomItTookOver, _) if owned => *previous = None,
@@ -240,15 +240,15 @@ impl Store for Plain {
                 }
             }
             match answer {
-                Answer::NotReplayable if self.fault == ReplaysWhatWasNotKept => {
-                    Answer::Replay(Vec::new())
+                ClaimOutcome::NotReplayable if self.fault == ReplaysWhatWasNotKept => {
+                    ClaimOutcome::Replay(Vec::new())
                 }
                 answer => answer,
             }
         })
     }
 
-    async fn mark_started(&self, hold: &Hold) -> Result<Written, StoreError> {
+    async fn mark_started(&self, hold: &Hold) -> Result<StepOutcome, StoreError> {
         let now = match self.fault {
             MarksAfterTheLease => Duration::ZERO,
             _ => self.now(),
@@ -259,7 +259,7 @@ impl Store for Plain {
         })
     }
 
-    async fn renew(&self, holds: &[Hold], lease: Duration) -> Result<Vec<Written>, StoreError> {
+    async fn renew(&self, holds: &[Hold], lease: Duration) -> Result<Vec<StepOutcome>, StoreError> {
         let now = self.now();
         let mut written = Vec::new();
         for (number, hold) in holds.iter().enumerate() {
@@ -282,7 +282,11 @@ impl Store for Plain {
         Ok(written)
     }
 
-    async fn checkpoint(&self, hold: &Hold, checkpoint: Vec<u8>) -> Result<Written, StoreError> {
+    async fn checkpoint(
+        &self,
+        hold: &Hold,
+        checkpoint: Vec<u8>,
+    ) -> Result<StepOutcome, StoreError> {
         let (now, kept) = (self.now(), self.kept(checkpoint));
         self.step(&hold.key, |slot, _| {
             let hold = self.seen(slot, hold, KeepsCheckpointsWithAnyFence);
@@ -295,7 +299,7 @@ impl Store for Plain {
         hold: &Hold,
         completed: Completed<Vec<u8>>,
         ttl: Duration,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         match self.fault {
             Panics => panic!("at the disk"),
             NeverAnswers => std::future::pending::<()>().await,
@@ -327,7 +331,7 @@ impl Store for Plain {
         key: &StorageKey,
         owner: &Owner,
         unknown_for: Duration,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         let now = self.now();
         self.step(key, |slot, _| {
             let mut owner = *owner;
@@ -340,14 +344,14 @@ impl Store for Plain {
                 }
                 if self.fault == ReleasesWhatIsCompleted && completed {
                     *slot = None;
-                    return Written::Applied;
+                    return StepOutcome::Applied;
                 }
             }
             machine::release(slot, &owner, unknown_for, now)
         })
     }
 
-    async fn abandon(&self, hold: &Hold, unknown_for: Duration) -> Result<Written, StoreError> {
+    async fn abandon(&self, hold: &Hold, unknown_for: Duration) -> Result<StepOutcome, StoreError> {
         let now = self.now();
         let lasting = if self.fault == KeepsUnknownForEver { Duration::MAX } else { unknown_for };
         self.step(&hold.key, |slot, _| {
@@ -361,7 +365,7 @@ impl Store for Plain {
         key: &StorageKey,
         fence: u64,
         resolution: Resolution<Vec<u8>>,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         let now = self.now();
         let resolution = match resolution {
             Resolution::Completed(done, ttl) => {

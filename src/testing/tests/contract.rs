@@ -5,7 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::subject::{Again, Fault, Late, Pool, Subject, Text};
-use crate::testing::contract::{Contract, Report, Rule, Verdict};
+use crate::testing::{
+    CheckOutcome, Report,
+    contract::{Contract, Rule},
+};
 
 fn contract() -> Contract<Text, Text, Text> {
     Contract::new(|| "request", || "response", || "inner error")
@@ -21,8 +24,8 @@ async fn check(fault: Fault) -> Report {
         .await
 }
 
-fn check_refusing(fault: Fault) -> Report {
-    contract().check_refusing(|inner| {
+fn check_rejecting(fault: Fault) -> Report {
+    contract().check_rejecting(|inner| {
         let pool = Arc::new(Pool::default());
         pool.taken.store(true, Ordering::SeqCst);
         Subject::new(inner, fault, pool)
@@ -40,7 +43,7 @@ fn check_again(fault: Fault) -> Report {
 #[test]
 fn what_is_right_passes() {
     contract().check(|inner| Subject::new(inner, Fault::None, Arc::default())).assert();
-    check_refusing(Fault::None).assert();
+    check_rejecting(Fault::None).assert();
     check_late(Fault::None).assert();
     check_again(Fault::None).assert();
     contract().check(|inner| inner).assert();
@@ -62,7 +65,7 @@ async fn each_rule_catches_its_faults() {
         (Fault::PollsReadinessInCall, Rule::HoldsNothingIdle),
         (Fault::WaitsOnePoll, Rule::CallDoesNotWait),
         (Fault::WaitsOnePoll, Rule::NeedsNoRuntime),
-        (Fault::TimerFirst, Rule::AnswerBeatsTimer),
+        (Fault::TimerFirst, Rule::ResponseBeatsTimer),
         (Fault::ArmsATimer, Rule::NeedsNoRuntime),
         (Fault::ChangesErrors, Rule::ErrorsPassThrough),
         (Fault::HidesReadinessErrors, Rule::ReadinessErrorsPassOnce),
@@ -82,7 +85,7 @@ async fn each_rule_catches_its_faults() {
 #[tokio::test(start_paused = true)]
 async fn a_fault_is_not_blamed_on_other_rules() {
     // Late polls are what the checks of readiness and of wake-ups make, too.
-    let late = [Rule::AnswerBeatsTimer, Rule::ReadyOnce, Rule::WakesWaiters];
+    let late = [Rule::ResponseBeatsTimer, Rule::ReadyOnce, Rule::WakesWaiters];
     for (fault, rules) in [
         (Fault::TimerFirst, &late[..]),
         (Fault::ArmsATimer, &[Rule::NeedsNoRuntime]),
@@ -99,16 +102,16 @@ async fn a_fault_is_not_blamed_on_other_rules() {
 #[test]
 fn refusals_are_checked() {
     for (fault, rule) in [
-        (Fault::RefusesInReadiness, Rule::RefusesInCall),
-        (Fault::RefusesLate, Rule::RefusesInCall),
-        (Fault::AsksInnerFirst, Rule::RefusesInCall),
-        (Fault::AsksInnerFirst, Rule::RefusesBeforeInner),
+        (Fault::RejectsInReadiness, Rule::RejectsInCall),
+        (Fault::RejectsLate, Rule::RejectsInCall),
+        (Fault::AsksInnerFirst, Rule::RejectsInCall),
+        (Fault::AsksInnerFirst, Rule::RejectsBeforeInner),
     ] {
-        let report = check_refusing(fault);
+        let report = check_rejecting(fault);
         assert!(report.broke(rule), "{fault:?} passed {rule:?}\n{report}");
     }
-    let admitted = contract().check_refusing(|inner| inner);
-    assert!(admitted.broke(Rule::RefusesInCall));
+    let admitted = contract().check_rejecting(|inner| inner);
+    assert!(admitted.broke(Rule::RejectsInCall));
 }
 
 #[test]
@@ -132,13 +135,13 @@ fn the_report_says_what_was_declared_and_what_was_added() {
     let declared = report
         .findings()
         .filter(|finding| finding.rule() == Some(Rule::ErrorsPassThrough))
-        .map(|finding| finding.verdict());
-    let why = Verdict::NotApplicable("it answers from a cache instead".to_owned());
+        .map(|finding| finding.outcome());
+    let why = CheckOutcome::NotApplicable("it answers from a cache instead".to_owned());
     assert!(declared.eq([&why, &why]));
 
     let failures: Vec<_> = report.failures().collect();
     assert_eq!(failures.len(), 1);
-    assert_eq!(failures[0].sentence(), "a check of one's own");
+    assert_eq!(failures[0].name(), "a check of one's own");
     assert!(report.to_string().contains("it failed"), "{report}");
 }
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::subject::Text;
 use crate::testing::cancel::{CancelHarness, PanicHarness};
+use crate::testing::future::FlakyFuture;
 use crate::testing::task::{Spawned, SpawnedService};
 use crate::testing::{
-    Flaky, FlakyFuture, FlakyHandle, PanicPoint, Reserving, Step, Violation, assert_future,
-    assert_same_error, assert_service,
+    Flaky, FlakyHandle, PanicPoint, Reserving, Step, Violation, assert_future, assert_same_error,
+    assert_service,
 };
 
 type Scripted = SpawnedService<Flaky<Text, Text>, Text>;
@@ -38,10 +39,10 @@ fn the_types_are_what_layers_need() {
 #[tokio::test(start_paused = true)]
 async fn a_script_is_followed_step_by_step() {
     let (mut service, handle) = scripted([
-        Step::Answer(Err("error")),
-        Step::AnswerAfter(Duration::from_millis(5), Ok("slow")),
-        Step::AnswerAfterPolls(1, Ok("third")),
-        Step::AnswerWhenReleased(Ok("released")),
+        Step::Respond(Err("error")),
+        Step::RespondAfter(Duration::from_millis(5), Ok("slow")),
+        Step::RespondAfterPolls(1, Ok("third")),
+        Step::RespondWhenReleased(Ok("released")),
         Step::Hang,
     ]);
     assert_eq!(call(&mut service).poll(), Poll::Ready(Err("error")));
@@ -127,7 +128,7 @@ fn a_future_is_dropped_at_every_poll() {
     let (service, handle) = scripted([]);
     let dropped_at = Rc::new(Cell::new(0));
     let polls = CancelHarness::new(|| {
-        handle.push(Step::AnswerAfterPolls(3, Ok("response")));
+        handle.push(Step::RespondAfterPolls(3, Ok("response")));
         let mut service = Scripted::new(service.get_ref().clone());
         async move { call(&mut service).into_inner().await }
     })

@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use crate::call::lock::lock;
 use crate::testing::contract::Inner;
-use crate::testing::{FlakyFuture, ReservingFuture};
+use crate::testing::future::{FlakyFuture, ReservingFuture};
 
 pub(super) type Text = &'static str;
 pub(super) type TextInner = Inner<Text, Text>;
@@ -49,9 +49,9 @@ pub(super) enum Fault {
     LosesAnswers,
     WakesItself,
     HidesPanics,
-    RefusesInReadiness,
+    RejectsInReadiness,
     AsksInnerFirst,
-    RefusesLate,
+    RejectsLate,
     // Of the service that waits in its future.
     PeeksAtInner,
     // Of the retry.
@@ -140,7 +140,7 @@ impl Service<Text> for Subject {
         self.admit();
         if self.refused {
             return Poll::Ready(match self.fault {
-                Fault::RefusesInReadiness => Err("full"),
+                Fault::RejectsInReadiness => Err("full"),
                 _ => Ok(()),
             });
         }
@@ -239,7 +239,7 @@ impl Future for Run {
         let fault = self.fault;
         let first = self.polls == 1;
         if let Some(answer) = self.answer.take() {
-            if answer == Err("full") && fault == Fault::RefusesLate && first {
+            if answer == Err("full") && fault == Fault::RejectsLate && first {
                 self.answer = Some(answer);
                 return Poll::Pending;
             }

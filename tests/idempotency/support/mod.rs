@@ -12,10 +12,11 @@ use std::{
 };
 
 use buttress::{
-    Error, IdempotencyReason, Rejection,
+    Error, Rejection,
+    error::IdempotencyReason,
     idempotency::{
-        ByFn, Digests, FindKey, Found, IdempotencyBuilder, IdempotencyLayer, InvalidKey, Key,
-        ReadRequest, RecordClones, Run, SingleTenant,
+        ByFn, Digests, FindKey, IdempotencyBuilder, IdempotencyLayer, InvalidKey, Key, ReadRequest,
+        RecordClones, RequestKey, Run, SingleTenant,
     },
 };
 use futures::future::BoxFuture;
@@ -50,12 +51,12 @@ pub(crate) fn ask(key: &str) -> Ask {
 pub(crate) struct Asks;
 
 impl FindKey<Ask> for Asks {
-    fn find_key(&self, ask: &Ask) -> Result<Found, InvalidKey> {
+    fn find_key(&self, ask: &Ask) -> Result<RequestKey, InvalidKey> {
         match &ask.key {
-            Some(key) if key == "unguarded" => Ok(Found::Unguarded),
+            Some(key) if key == "unguarded" => Ok(RequestKey::Unguarded),
             Some(key) if key == "panic in find_key" => panic!("find_key"),
-            Some(key) => Ok(Found::Key(Key::parse(key)?)),
-            None => Ok(Found::Missing),
+            Some(key) => Ok(RequestKey::Key(Key::parse(key)?)),
+            None => Ok(RequestKey::Missing),
         }
     }
 

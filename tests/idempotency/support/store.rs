@@ -7,8 +7,8 @@ use std::{
 };
 
 use buttress::idempotency::{
-    Answer, Claim, Completed, Hold, Owner, Resolution, StorageKey, Store, StoreError,
-    UnknownOperation, Written, store::MemoryStore,
+    Claim, ClaimOutcome, Completed, Hold, Owner, Resolution, StepOutcome, StorageKey, Store,
+    StoreError, UnknownOperation, store::MemoryStore,
 };
 use tokio::time::{Instant, sleep};
 
@@ -233,9 +233,9 @@ impl<P: Clone + Send + Sync + 'static> Scripted<P> {
 impl<P: Clone + Send + Sync + 'static> Store for Scripted<P> {
     type Payload = P;
 
-    async fn claim(&self, claim: &Claim) -> Result<Answer<P>, StoreError> {
+    async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome<P>, StoreError> {
         if self.is_next(Step::Claim, Fault::Echo) {
-            return Ok(Answer::Mismatch { recorded: claim.fingerprint });
+            return Ok(ClaimOutcome::Mismatch { recorded: claim.fingerprint });
         }
         let claim = claim.clone();
         self.take(Step::Claim, move |store| {
@@ -245,26 +245,26 @@ impl<P: Clone + Send + Sync + 'static> Store for Scripted<P> {
         .await
     }
 
-    async fn mark_started(&self, hold: &Hold) -> Result<Written, StoreError> {
+    async fn mark_started(&self, hold: &Hold) -> Result<StepOutcome, StoreError> {
         if self.is_next(Step::MarkStarted, Fault::Stale) {
-            return Ok(Written::Stale);
+            return Ok(StepOutcome::Stale);
         }
         let hold = *hold;
         self.take(Step::MarkStarted, move |store| async move { store.mark_started(&hold).await })
             .await
     }
 
-    async fn renew(&self, holds: &[Hold], lease: Duration) -> Result<Vec<Written>, StoreError> {
+    async fn renew(&self, holds: &[Hold], lease: Duration) -> Result<Vec<StepOutcome>, StoreError> {
         self.told.lock().unwrap().renewed.push(holds.len());
         for (fault, answers) in
             [(Fault::TooFew, holds.len() - 1), (Fault::TooMany, holds.len() + 1)]
         {
             if self.is_next(Step::Renew, fault) {
-                return Ok(vec![Written::Stale; answers]);
+                return Ok(vec![StepOutcome::Stale; answers]);
             }
         }
         if self.is_next(Step::Renew, Fault::Stale) {
-            return Ok(vec![Written::Stale; holds.len()]);
+            return Ok(vec![StepOutcome::Stale; holds.len()]);
         }
         let holds = holds.to_vec();
         self.take(Step::Renew, move |store| {
@@ -274,7 +274,7 @@ impl<P: Clone + Send + Sync + 'static> Store for Scripted<P> {
         .await
     }
 
-    async fn checkpoint(&self, hold: &Hold, kept: Vec<u8>) -> Result<Written, StoreError> {
+    async fn checkpoint(&self, hold: &Hold, kept: Vec<u8>) -> Result<StepOutcome, StoreError> {
         let hold = *hold;
         self.take(Step::Checkpoint, move |store| {
             let kept = kept.clone();
@@ -288,9 +288,9 @@ impl<P: Clone + Send + Sync + 'static> Store for Scripted<P> {
         hold: &Hold,
         completed: Completed<P>,
         ttl: Duration,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         if self.is_next(Step::Complete, Fault::Stale) {
-            return Ok(Written::Stale);
+            return Ok(StepOutcome::Stale);
         }
         let hold = *hold;
         self.take(Step::Complete, move |store| {
@@ -305,7 +305,7 @@ impl<P: Clone + Send + Sync + 'static> Store for Scripted<P> {
         key: &StorageKey,
         owner: &Owner,
         unknown_for: Duration,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         let (key, owner) = (*key, *owner);
         self.take(Step::Release, move |store| async move {
             store.release(&key, &owner, unknown_for).await
@@ -313,7 +313,7 @@ impl<P: Clone + Send + Sync + 'static> Store for Scripted<P> {
         .await
     }
 
-    async fn abandon(&self, hold: &Hold, unknown_for: Duration) -> Result<Written, StoreError> {
+    async fn abandon(&self, hold: &Hold, unknown_for: Duration) -> Result<StepOutcome, StoreError> {
         let hold = *hold;
         self.take(
             Step::Abandon,
@@ -327,7 +327,7 @@ impl<P: Clone + Send + Sync + 'static> Store for Scripted<P> {
         key: &StorageKey,
         fence: u64,
         resolution: Resolution<P>,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         let key = *key;
         self.take(Step::Resolve, move |store| {
             let resolution = resolution.clone();

@@ -33,9 +33,9 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use ::failsafe::futures::CircuitBreaker as _;
-use buttress::backoff::{Backoff, Jitter};
 use buttress::bulkhead::BulkheadLayer;
 use buttress::circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerLayer};
+use buttress::retry::{Backoff, Jitter};
 use buttress::retry::{ReplayClones, RetryLayer};
 use buttress::timeout::TimeoutLayer;
 use tokio::runtime::Builder;

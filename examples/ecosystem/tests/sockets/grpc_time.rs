@@ -7,10 +7,9 @@ use std::{
 
 use buttress::{
     Classify, Fault, Outcome, RetryHint, Stack,
-    backoff::{Backoff, Jitter},
     circuit_breaker::{CircuitBreakerHandle, CircuitBreakerLayer},
     http::{AutoClassifier, ClientLayer, ReplaySafe, grpc, wire},
-    retry::RetryLayer,
+    retry::{Backoff, Jitter, RetryLayer},
 };
 use tokio::time::Instant;
 use tonic::{

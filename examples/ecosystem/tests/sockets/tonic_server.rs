@@ -8,10 +8,10 @@ use std::{
 };
 
 use buttress::{
-    BulkheadFull, CircuitOpen, DeadlineExceeded, Error, NotReady, QueueTimedOut, Rejection, Stack,
-    TimedOut,
+    Error, Rejection, Stack,
     bulkhead::BulkheadLayer,
     circuit_breaker::CircuitBreakerLayer,
+    error::{BulkheadFull, CircuitOpen, DeadlineExceeded, NotReady, QueueTimedOut, TimedOut},
     http::{ResponseBody, ServerLayer},
 };
 use http::{HeaderMap, Request, Response, StatusCode};

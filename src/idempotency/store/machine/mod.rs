@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use super::{
-    Answer, Claim, ClaimMode, Completed, Hold, OnUnknown, Previous, Resolution, UnknownOperation,
-    Written,
+    Claim, ClaimMode, ClaimOutcome, Completed, Hold, OnUnknown, Previous, Resolution, StepOutcome,
+    UnknownOperation,
 };
 use crate::idempotency::{Fingerprint, Owner, StorageKey};
 
@@ -94,7 +94,7 @@ pub(crate) fn claim<P: Clone>(
     claim: &Claim,
     now: Duration,
     fence: impl FnOnce() -> u64,
-) -> Answer<P> {
+) -> ClaimOutcome<P> {
     // Before time is looked at: whose answer was lost has not begun, so nothing is unknown yet.
     if let Some(record) = slot {
         if let State::InFlight { stage, checkpoint, .. } = &record.state {
@@ -104,7 +104,7 @@ pub(crate) fn claim<P: Clone>(
                     Stage::Reserved | Stage::Started => None,
                     Stage::TakenOver { from } => Some(Previous::new(*from, checkpoint.clone())),
                 };
-                return Answer::Claimed { fence: record.fence, previous };
+                return ClaimOutcome::Claimed { fence: record.fence, previous };
             }
         }
     }
@@ -112,21 +112,21 @@ pub(crate) fn claim<P: Clone>(
     let previous = match slot {
         None => None,
         Some(record) if record.fingerprint != claim.fingerprint => {
-            return Answer::Mismatch { recorded: record.fingerprint };
+            return ClaimOutcome::Mismatch { recorded: record.fingerprint };
         }
         Some(record) => match &record.state {
             State::InFlight { .. } => {
-                return Answer::InFlight {
+                return ClaimOutcome::InFlight {
                     since: now.saturating_sub(record.since),
                     lease_left: record.until.saturating_sub(now),
                 };
             }
             State::Completed { payload } => {
-                return payload.clone().map_or(Answer::NotReplayable, Answer::Replay);
+                return payload.clone().map_or(ClaimOutcome::NotReplayable, ClaimOutcome::Replay);
             }
             State::Unknown { .. } if claim.on_unknown == OnUnknown::Keep => {
                 let since = now.saturating_sub(record.since);
-                return Answer::Unknown { fence: record.fence, since };
+                return ClaimOutcome::Unknown { fence: record.fence, since };
             }
             State::Unknown { checkpoint } => Some(Previous::new(record.fence, checkpoint.clone())),
         },
@@ -149,7 +149,7 @@ pub(crate) fn claim<P: Clone>(
             checkpoint: previous.as_ref().and_then(|previous| previous.checkpoint.clone()),
         },
     });
-    Answer::Claimed { fence, previous }
+    ClaimOutcome::Claimed { fence, previous }
 }
 
 /// The record of a hold, brought up to date, if it is still the hold's.
@@ -159,26 +159,31 @@ fn held<'a, P>(slot: &'a mut Slot<P>, hold: &Hold, now: Duration) -> Option<&'a 
 }
 
 /// Notes that the effect is about to begin.
-pub(crate) fn mark_started<P>(slot: &mut Slot<P>, hold: &Hold, now: Duration) -> Written {
+pub(crate) fn mark_started<P>(slot: &mut Slot<P>, hold: &Hold, now: Duration) -> StepOutcome {
     match held(slot, hold, now).map(|record| &mut record.state) {
         Some(State::InFlight { stage, .. }) => {
             if *stage == Stage::Reserved {
                 *stage = Stage::Started;
             }
-            Written::Applied
+            StepOutcome::Applied
         }
-        _ => Written::Stale,
+        _ => StepOutcome::Stale,
     }
 }
 
 /// Prolongs a lease.
-pub(crate) fn renew<P>(slot: &mut Slot<P>, hold: &Hold, lease: Duration, now: Duration) -> Written {
+pub(crate) fn renew<P>(
+    slot: &mut Slot<P>,
+    hold: &Hold,
+    lease: Duration,
+    now: Duration,
+) -> StepOutcome {
     match held(slot, hold, now) {
         Some(record @ Record { state: State::InFlight { .. }, .. }) => {
             record.until = now.saturating_add(lease);
-            Written::Applied
+            StepOutcome::Applied
         }
-        _ => Written::Stale,
+        _ => StepOutcome::Stale,
     }
 }
 
@@ -188,13 +193,13 @@ pub(crate) fn checkpoint<P>(
     hold: &Hold,
     kept: Vec<u8>,
     now: Duration,
-) -> Written {
+) -> StepOutcome {
     match held(slot, hold, now).map(|record| &mut record.state) {
         Some(State::InFlight { checkpoint, .. }) => {
             *checkpoint = Some(kept);
-            Written::Applied
+            StepOutcome::Applied
         }
-        _ => Written::Stale,
+        _ => StepOutcome::Stale,
     }
 }
 
@@ -205,14 +210,14 @@ pub(crate) fn complete<P>(
     completed: Completed<P>,
     ttl: Duration,
     now: Duration,
-) -> Written {
+) -> StepOutcome {
     match held(slot, hold, now) {
         Some(record @ Record { state: State::InFlight { .. }, .. }) => {
             record.enter(State::Completed { payload: completed.payload }, now, ttl);
-            Written::Applied
+            StepOutcome::Applied
         }
-        Some(Record { state: State::Completed { .. }, .. }) => Written::Applied,
-        _ => Written::Stale,
+        Some(Record { state: State::Completed { .. }, .. }) => StepOutcome::Applied,
+        _ => StepOutcome::Stale,
     }
 }
 
@@ -222,7 +227,7 @@ pub(crate) fn release<P>(
     owner: &Owner,
     unknown_for: Duration,
     now: Duration,
-) -> Written {
+) -> StepOutcome {
     update(slot, now);
     match slot.as_mut().filter(|record| record.owner == *owner) {
         Some(record @ Record { state: State::InFlight { .. }, .. }) => {
@@ -232,9 +237,9 @@ pub(crate) fn release<P>(
                 }
                 _ => *slot = None,
             }
-            Written::Applied
+            StepOutcome::Applied
         }
-        _ => Written::Stale,
+        _ => StepOutcome::Stale,
     }
 }
 
@@ -244,14 +249,14 @@ pub(crate) fn abandon<P>(
     hold: &Hold,
     unknown_for: Duration,
     now: Duration,
-) -> Written {
+) -> StepOutcome {
     match held(slot, hold, now) {
         Some(record @ Record { state: State::InFlight { .. }, .. }) => {
             record.become_unknown(now, unknown_for);
-            Written::Applied
+            StepOutcome::Applied
         }
-        Some(Record { state: State::Unknown { .. }, .. }) => Written::Applied,
-        _ => Written::Stale,
+        Some(Record { state: State::Unknown { .. }, .. }) => StepOutcome::Applied,
+        _ => StepOutcome::Stale,
     }
 }
 
@@ -261,7 +266,7 @@ pub(crate) fn resolve<P>(
     fence: u64,
     resolution: Resolution<P>,
     now: Duration,
-) -> Written {
+) -> StepOutcome {
     update(slot, now);
     match slot.as_mut().filter(|record| record.fence == fence) {
         Some(record @ Record { state: State::Unknown { .. }, .. }) => {
@@ -273,9 +278,9 @@ pub(crate) fn resolve<P>(
                 }
                 Resolution::Never => *slot = None,
             }
-            Written::Applied
+            StepOutcome::Applied
         }
-        _ => Written::Stale,
+        _ => StepOutcome::Stale,
     }
 }
 

@@ -23,8 +23,8 @@ use self::{
     usage::{Limits, Usage},
 };
 use super::{
-    Answer, Claim, Completed, Hold, Resolution, Store, StoreError, UnknownOperation, Written,
-    machine,
+    Claim, ClaimOutcome, Completed, Hold, Resolution, StepOutcome, Store, StoreError,
+    UnknownOperation, machine,
 };
 use crate::{ConfigError, call::lock::lock, idempotency::StorageKey};
 
@@ -212,14 +212,14 @@ impl<P> Inner<P> {
         Some(done)
     }
 
-    fn claim(&self, claim: &Claim) -> Result<Answer<Arc<P>>, StoreError> {
+    fn claim(&self, claim: &Claim) -> Result<ClaimOutcome<Arc<P>>, StoreError> {
         match self.try_claim(claim) {
             Err(StoreError::Full) if self.make_room() => self.try_claim(claim),
             answer => answer,
         }
     }
 
-    fn try_claim(&self, claim: &Claim) -> Result<Answer<Arc<P>>, StoreError> {
+    fn try_claim(&self, claim: &Claim) -> Result<ClaimOutcome<Arc<P>>, StoreError> {
         // Dropped after the lock, under which no user's code may run, not even to drop a payload.
         let _payload;
         let mut shard = self.shard(&claim.key);
@@ -271,8 +271,8 @@ impl<P> Inner<P> {
     }
 }
 
-fn written(written: Option<Written>) -> Result<Written, StoreError> {
-    Ok(written.unwrap_or(Written::Stale))
+fn written(written: Option<StepOutcome>) -> Result<StepOutcome, StoreError> {
+    Ok(written.unwrap_or(StepOutcome::Stale))
 }
 
 /// What was shared with the record, as the caller's own.
@@ -287,23 +287,25 @@ fn share<P>(completed: Completed<P>) -> Completed<Arc<P>> {
 impl<P: Clone + Send + Sync + 'static> Store for MemoryStore<P> {
     type Payload = P;
 
-    async fn claim(&self, claim: &Claim) -> Result<Answer<P>, StoreError> {
+    async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome<P>, StoreError> {
         Ok(match self.inner.claim(claim)? {
-            Answer::Claimed { fence, previous } => Answer::Claimed { fence, previous },
-            Answer::InFlight { since, lease_left } => Answer::InFlight { since, lease_left },
-            Answer::Replay(payload) => Answer::Replay(own(payload)),
-            Answer::NotReplayable => Answer::NotReplayable,
-            Answer::Mismatch { recorded } => Answer::Mismatch { recorded },
-            Answer::Unknown { fence, since } => Answer::Unknown { fence, since },
+            ClaimOutcome::Claimed { fence, previous } => ClaimOutcome::Claimed { fence, previous },
+            ClaimOutcome::InFlight { since, lease_left } => {
+                ClaimOutcome::InFlight { since, lease_left }
+            }
+            ClaimOutcome::Replay(payload) => ClaimOutcome::Replay(own(payload)),
+            ClaimOutcome::NotReplayable => ClaimOutcome::NotReplayable,
+            ClaimOutcome::Mismatch { recorded } => ClaimOutcome::Mismatch { recorded },
+            ClaimOutcome::Unknown { fence, since } => ClaimOutcome::Unknown { fence, since },
         })
     }
 
-    async fn mark_started(&self, hold: &Hold) -> Result<Written, StoreError> {
+    async fn mark_started(&self, hold: &Hold) -> Result<StepOutcome, StoreError> {
         let act = |entry: &mut Entry<P>, now| machine::mark_started(&mut entry.slot, hold, now);
         written(self.inner.step(&hold.key, act))
     }
 
-    async fn renew(&self, holds: &[Hold], lease: Duration) -> Result<Vec<Written>, StoreError> {
+    async fn renew(&self, holds: &[Hold], lease: Duration) -> Result<Vec<StepOutcome>, StoreError> {
         let renew = |hold: &Hold| {
             self.inner
                 .step(&hold.key, |entry, now| machine::renew(&mut entry.slot, hold, lease, now))
@@ -311,11 +313,15 @@ impl<P: Clone + Send + Sync + 'static> Store for MemoryStore<P> {
         holds.iter().map(|hold| written(renew(hold))).collect()
     }
 
-    async fn checkpoint(&self, hold: &Hold, checkpoint: Vec<u8>) -> Result<Written, StoreError> {
+    async fn checkpoint(
+        &self,
+        hold: &Hold,
+        checkpoint: Vec<u8>,
+    ) -> Result<StepOutcome, StoreError> {
         let size = self.inner.usage.capped(checkpoint.len());
         let step = self.inner.step(&hold.key, |entry, now| {
             let written = machine::checkpoint(&mut entry.slot, hold, checkpoint, now);
-            if written == Written::Applied {
+            if written == StepOutcome::Applied {
                 entry.kept = entry.kept.max(size);
             }
             written
@@ -328,13 +334,13 @@ impl<P: Clone + Send + Sync + 'static> Store for MemoryStore<P> {
         hold: &Hold,
         completed: Completed<P>,
         ttl: Duration,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         let completed = share(completed);
         let (kept, size) = (completed.clone(), self.inner.usage.capped(completed.size));
         let step = self.inner.step(&hold.key, |entry, now| {
             let first = entry.is_in_flight();
             let written = machine::complete(&mut entry.slot, hold, kept, ttl, now);
-            if first && written == Written::Applied {
+            if first && written == StepOutcome::Applied {
                 entry.kept = size;
             }
             written
@@ -347,14 +353,14 @@ impl<P: Clone + Send + Sync + 'static> Store for MemoryStore<P> {
         key: &StorageKey,
         owner: &crate::idempotency::Owner,
         unknown_for: Duration,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         let step = self
             .inner
             .step(key, |entry, now| machine::release(&mut entry.slot, owner, unknown_for, now));
         written(step)
     }
 
-    async fn abandon(&self, hold: &Hold, unknown_for: Duration) -> Result<Written, StoreError> {
+    async fn abandon(&self, hold: &Hold, unknown_for: Duration) -> Result<StepOutcome, StoreError> {
         let step = self.inner.step(&hold.key, |entry, now| {
             machine::abandon(&mut entry.slot, hold, unknown_for, now)
         });
@@ -366,7 +372,7 @@ impl<P: Clone + Send + Sync + 'static> Store for MemoryStore<P> {
         key: &StorageKey,
         fence: u64,
         resolution: Resolution<P>,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         let (resolution, size) = match resolution {
             Resolution::Completed(completed, ttl) => {
                 let size = self.inner.usage.capped(completed.size);
@@ -377,7 +383,7 @@ impl<P: Clone + Send + Sync + 'static> Store for MemoryStore<P> {
         let kept = resolution.clone();
         let step = self.inner.step(key, |entry, now| {
             let written = machine::resolve(&mut entry.slot, fence, kept, now);
-            if written == Written::Applied {
+            if written == StepOutcome::Applied {
                 entry.kept = size;
             }
             written

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::{
     super::{
-        Answer, Claim, ClaimMode, Completed, Hold, OnUnknown, Resolution, Store, StoreError,
-        Written,
+        Claim, ClaimMode, ClaimOutcome, Completed, Hold, OnUnknown, Resolution, StepOutcome, Store,
+        StoreError,
         machine::{self, Slot, State},
     },
     MemoryStore, SHARDS,
@@ -115,7 +115,12 @@ impl Naive {
         used
     }
 
-    fn claim(&mut self, number: u8, claim: &Claim, still_theirs: bool) -> Option<Answer<Vec<u8>>> {
+    fn claim(
+        &mut self,
+        number: u8,
+        claim: &Claim,
+        still_theirs: bool,
+    ) -> Option<ClaimOutcome<Vec<u8>>> {
         let now = self.now;
         if let Some(kept) = self.records.get_mut(&number).filter(|_| !still_theirs) {
             machine::update(&mut kept.slot, now);
@@ -237,7 +242,7 @@ async fn run(ops: Vec<Op>) {
                     answer => Some(answer.unwrap()),
                 };
                 assert_eq!(answer, expected, "{op:?}");
-                if let Some(Answer::Claimed { fence, .. }) = answer {
+                if let Some(ClaimOutcome::Claimed { fence, .. }) = answer {
                     let hold = Hold::new(claim.key, claim.owner, fence);
                     naive.holds.entry(number).or_default().push(hold);
                 }
@@ -257,7 +262,7 @@ async fn run(ops: Vec<Op>) {
                     ),
                     Step::Checkpoint => {
                         let written = machine::checkpoint(slot, &hold, payload.clone(), now);
-                        if written == Written::Applied {
+                        if written == StepOutcome::Applied {
                             *kept = (*kept).max(payload.len() as u64);
                         }
                         (written, store.checkpoint(&hold, payload).await)
@@ -268,7 +273,7 @@ async fn run(ops: Vec<Op>) {
                             .as_ref()
                             .is_some_and(|record| matches!(record.state, State::InFlight { .. }));
                         let written = machine::complete(slot, &hold, done.clone(), lasting, now);
-                        if first && written == Written::Applied {
+                        if first && written == StepOutcome::Applied {
                             *kept = size as u64;
                         }
                         (written, store.complete(&hold, done, lasting).await)
@@ -292,7 +297,7 @@ async fn run(ops: Vec<Op>) {
                 });
                 let (slot, kept, now) = naive.slot(number);
                 let expected = machine::resolve(slot, fence, resolution.clone(), now);
-                if let (Written::Applied, Some(size)) = (expected, done) {
+                if let (StepOutcome::Applied, Some(size)) = (expected, done) {
                     *kept = size as u64;
                 }
                 let written = store.resolve(&key(number), fence, resolution).await.unwrap();

@@ -11,8 +11,8 @@ use tokio_postgres::{
 
 use self::wire::{decode_answer, decode_unknown, fence_sent, get, microseconds, refused};
 use super::{
-    Answer, Claim, ClaimMode, Completed, Hold, OnUnknown, Resolution, Store, StoreError,
-    UnknownOperation, Written,
+    Claim, ClaimMode, ClaimOutcome, Completed, Hold, OnUnknown, Resolution, StepOutcome, Store,
+    StoreError, UnknownOperation,
 };
 use crate::idempotency::{Owner, StorageKey};
 use std::time::Duration;
@@ -111,7 +111,7 @@ impl PostgresStore {
     /// both are committed, or neither.
     ///
     /// Call it as the last thing before the commit, in a transaction on the same database, and **roll back
-    /// unless it says [`Written::Applied`]**. It says [`Written::Stale`] when the record is no longer in
+    /// unless it says [`StepOutcome::Applied`]**. It says [`StepOutcome::Stale`] when the record is no longer in
     /// flight under this hold: the lease has ended, somebody else has claimed the operation, or it is
     /// complete already, be it by this hold, so that what was committed without an answer is not done again.
     /// Claim the operation anew to learn which.
@@ -132,7 +132,7 @@ impl PostgresStore {
         hold: &Hold,
         completed: Completed<Vec<u8>>,
         ttl: Duration,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         let row = transaction
             .query_typed_one(
                 COMPLETE,
@@ -185,7 +185,7 @@ impl PostgresStore {
         &self,
         statement: &'static str,
         parameters: &[&(dyn ToSql + Sync)],
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         written(&self.step_one(statement, parameters).await?)
     }
 }
@@ -208,21 +208,21 @@ impl Drop for Lent {
     }
 }
 
-fn written(row: &Row) -> Result<Written, StoreError> {
+fn written(row: &Row) -> Result<StepOutcome, StoreError> {
     Ok(applied(get(row, 0)?))
 }
 
-fn applied(applied: bool) -> Written {
+fn applied(applied: bool) -> StepOutcome {
     match applied {
-        true => Written::Applied,
-        false => Written::Stale,
+        true => StepOutcome::Applied,
+        false => StepOutcome::Stale,
     }
 }
 
 impl Store for PostgresStore {
     type Payload = Vec<u8>;
 
-    async fn claim(&self, claim: &Claim) -> Result<Answer<Vec<u8>>, StoreError> {
+    async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome<Vec<u8>>, StoreError> {
         let row = self
             .step_one(
                 CLAIM,
@@ -241,7 +241,7 @@ impl Store for PostgresStore {
         decode_answer(&row)
     }
 
-    async fn mark_started(&self, hold: &Hold) -> Result<Written, StoreError> {
+    async fn mark_started(&self, hold: &Hold) -> Result<StepOutcome, StoreError> {
         self.write(
             MARK_STARTED,
             &[&&hold.key.as_bytes()[..], &&hold.owner.as_bytes()[..], &fence_sent(hold.fence)],
@@ -249,7 +249,7 @@ impl Store for PostgresStore {
         .await
     }
 
-    async fn renew(&self, holds: &[Hold], lease: Duration) -> Result<Vec<Written>, StoreError> {
+    async fn renew(&self, holds: &[Hold], lease: Duration) -> Result<Vec<StepOutcome>, StoreError> {
         if holds.is_empty() {
             return Ok(Vec::new());
         }
@@ -264,7 +264,11 @@ impl Store for PostgresStore {
         Ok(renewed.into_iter().map(applied).collect())
     }
 
-    async fn checkpoint(&self, hold: &Hold, checkpoint: Vec<u8>) -> Result<Written, StoreError> {
+    async fn checkpoint(
+        &self,
+        hold: &Hold,
+        checkpoint: Vec<u8>,
+    ) -> Result<StepOutcome, StoreError> {
         self.write(
             CHECKPOINT,
             &[
@@ -282,7 +286,7 @@ impl Store for PostgresStore {
         hold: &Hold,
         completed: Completed<Vec<u8>>,
         ttl: Duration,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         self.write(
             COMPLETE,
             &[
@@ -302,7 +306,7 @@ impl Store for PostgresStore {
         key: &StorageKey,
         owner: &Owner,
         unknown_for: Duration,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         self.write(
             RELEASE,
             &[&&key.as_bytes()[..], &&owner.as_bytes()[..], &microseconds(unknown_for)],
@@ -310,7 +314,7 @@ impl Store for PostgresStore {
         .await
     }
 
-    async fn abandon(&self, hold: &Hold, unknown_for: Duration) -> Result<Written, StoreError> {
+    async fn abandon(&self, hold: &Hold, unknown_for: Duration) -> Result<StepOutcome, StoreError> {
         self.write(
             ABANDON,
             &[
@@ -328,7 +332,7 @@ impl Store for PostgresStore {
         key: &StorageKey,
         fence: u64,
         resolution: Resolution<Vec<u8>>,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         let (done, payload, ttl) = match resolution {
             Resolution::Completed(completed, ttl) => (true, completed.payload, ttl),
             Resolution::Never => (false, None, Duration::ZERO),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_postgres::{Error, Row, error::SqlState, types::FromSql};
 
-use super::super::{Answer, Previous, StoreError, UnknownOperation};
+use super::super::{ClaimOutcome, Previous, StoreError, UnknownOperation};
 use crate::idempotency::{Fingerprint, StorageKey};
 
 /// What our functions raise for a record of a newer version, with that version as the message.
@@ -51,7 +51,7 @@ fn fence(fence: i64) -> Result<u64, StoreError> {
     u64::try_from(fence).map_err(|_| StoreError::Garbled("a negative fence"))
 }
 
-pub(super) fn decode_answer(row: &Row) -> Result<Answer<Vec<u8>>, StoreError> {
+pub(super) fn decode_answer(row: &Row) -> Result<ClaimOutcome<Vec<u8>>, StoreError> {
     match get::<Option<i16>>(row, 0)? {
         Some(1) => {
             let taken_from: Option<i64> = get(row, 4)?;
@@ -59,19 +59,18 @@ pub(super) fn decode_answer(row: &Row) -> Result<Answer<Vec<u8>>, StoreError> {
                 Some(from) => Some(Previous::new(fence(from)?, get(row, 6)?)),
                 None => None,
             };
-            Ok(Answer::Claimed { fence: fence(get(row, 1)?)?, previous })
+            Ok(ClaimOutcome::Claimed { fence: fence(get(row, 1)?)?, previous })
         }
-        Some(2) => Ok(Answer::InFlight { since: span(row, 2)?, lease_left: span(row, 3)? }),
-        Some(3) => {
-            Ok(get::<Option<Vec<u8>>>(row, 7)?.map_or(Answer::NotReplayable, Answer::Replay))
-        }
+        Some(2) => Ok(ClaimOutcome::InFlight { since: span(row, 2)?, lease_left: span(row, 3)? }),
+        Some(3) => Ok(get::<Option<Vec<u8>>>(row, 7)?
+            .map_or(ClaimOutcome::NotReplayable, ClaimOutcome::Replay)),
         Some(4) => {
             let recorded = get::<&[u8]>(row, 5)?
                 .try_into()
                 .map_err(|_| StoreError::Garbled("a fingerprint of another length"))?;
-            Ok(Answer::Mismatch { recorded: Fingerprint::from_bytes(recorded) })
+            Ok(ClaimOutcome::Mismatch { recorded: Fingerprint::from_bytes(recorded) })
         }
-        Some(5) => Ok(Answer::Unknown { fence: fence(get(row, 1)?)?, since: span(row, 2)? }),
+        Some(5) => Ok(ClaimOutcome::Unknown { fence: fence(get(row, 1)?)?, since: span(row, 2)? }),
         _ => Err(StoreError::Garbled("a state that there is not")),
     }
 }

@@ -58,8 +58,8 @@ use self::{
     writer::{Message, Writer},
 };
 use super::{
-    Answer, Claim, Completed, Hold, Resolution, Store, StoreError, UnknownOperation, Written,
-    machine,
+    Claim, ClaimOutcome, Completed, Hold, Resolution, StepOutcome, Store, StoreError,
+    UnknownOperation, machine,
 };
 use crate::{
     BoxError,
@@ -206,7 +206,7 @@ fn closed() -> StoreError {
 impl Store for RedbStore {
     type Payload = Vec<u8>;
 
-    async fn claim(&self, claim: &Claim) -> Result<Answer<Vec<u8>>, StoreError> {
+    async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome<Vec<u8>>, StoreError> {
         let claim = claim.clone();
         let (message, answer) = writer::call(move |tables: &mut Tables<'_>| tables.claim(&claim));
         // A claim may be refused without harm; what was claimed must be able to end.
@@ -217,7 +217,7 @@ impl Store for RedbStore {
         }
     }
 
-    async fn mark_started(&self, hold: &Hold) -> Result<Written, StoreError> {
+    async fn mark_started(&self, hold: &Hold) -> Result<StepOutcome, StoreError> {
         let hold = *hold;
         self.take(move |tables| {
             tables.on(&hold.key, |slot, now| machine::mark_started(slot, &hold, now))
@@ -225,12 +225,16 @@ impl Store for RedbStore {
         .await
     }
 
-    async fn renew(&self, holds: &[Hold], lease: Duration) -> Result<Vec<Written>, StoreError> {
+    async fn renew(&self, holds: &[Hold], lease: Duration) -> Result<Vec<StepOutcome>, StoreError> {
         let holds = holds.to_vec();
         self.take(move |tables| tables.renew(&holds, lease)).await
     }
 
-    async fn checkpoint(&self, hold: &Hold, checkpoint: Vec<u8>) -> Result<Written, StoreError> {
+    async fn checkpoint(
+        &self,
+        hold: &Hold,
+        checkpoint: Vec<u8>,
+    ) -> Result<StepOutcome, StoreError> {
         let hold = *hold;
         self.take(move |tables| tables.checkpoint(&hold, checkpoint)).await
     }
@@ -240,7 +244,7 @@ impl Store for RedbStore {
         hold: &Hold,
         completed: Completed<Vec<u8>>,
         ttl: Duration,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         let hold = *hold;
         self.take(move |tables| tables.complete(&hold, completed, ttl)).await
     }
@@ -250,7 +254,7 @@ impl Store for RedbStore {
         key: &StorageKey,
         owner: &Owner,
         unknown_for: Duration,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         let (key, owner) = (*key, *owner);
         self.take(move |tables| {
             tables.on(&key, |slot, now| machine::release(slot, &owner, unknown_for, now))
@@ -258,7 +262,7 @@ impl Store for RedbStore {
         .await
     }
 
-    async fn abandon(&self, hold: &Hold, unknown_for: Duration) -> Result<Written, StoreError> {
+    async fn abandon(&self, hold: &Hold, unknown_for: Duration) -> Result<StepOutcome, StoreError> {
         let hold = *hold;
         self.take(move |tables| {
             tables.on(&hold.key, |slot, now| machine::abandon(slot, &hold, unknown_for, now))
@@ -271,7 +275,7 @@ impl Store for RedbStore {
         key: &StorageKey,
         fence: u64,
         resolution: Resolution<Vec<u8>>,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         let key = *key;
         self.take(move |tables| tables.resolve(&key, fence, resolution)).await
     }

@@ -9,7 +9,8 @@ use super::{
     record::{decode, decode_time, encode, encode_time},
 };
 use crate::idempotency::{
-    Answer, Claim, Completed, Hold, Resolution, StorageKey, StoreError, UnknownOperation, Written,
+    Claim, ClaimOutcome, Completed, Hold, Resolution, StepOutcome, StorageKey, StoreError,
+    UnknownOperation,
 };
 
 /// `version`, `fence` and `time`.
@@ -164,7 +165,7 @@ impl<'t> Tables<'t> {
         Ok(())
     }
 
-    pub(super) fn claim(&mut self, claim: &Claim) -> Step<Answer<Vec<u8>>> {
+    pub(super) fn claim(&mut self, claim: &Claim) -> Step<ClaimOutcome<Vec<u8>>> {
         if claim.reserve > self.limits.payload {
             return Err(StoreError::Full.into());
         }
@@ -192,16 +193,16 @@ impl<'t> Tables<'t> {
         Ok(answer)
     }
 
-    pub(super) fn renew(&mut self, holds: &[Hold], lease: Duration) -> Step<Vec<Written>> {
+    pub(super) fn renew(&mut self, holds: &[Hold], lease: Duration) -> Step<Vec<StepOutcome>> {
         let renewed = holds.iter().map(|hold| {
             let renewed = self.on(&hold.key, |slot, now| machine::renew(slot, hold, lease, now));
             // A record that cannot be read must not cost the leases of all others.
-            Ok(readable(renewed)?.unwrap_or(Written::Stale))
+            Ok(readable(renewed)?.unwrap_or(StepOutcome::Stale))
         });
         renewed.collect()
     }
 
-    pub(super) fn checkpoint(&mut self, hold: &Hold, kept: Vec<u8>) -> Step<Written> {
+    pub(super) fn checkpoint(&mut self, hold: &Hold, kept: Vec<u8>) -> Step<StepOutcome> {
         self.fits(Some(&kept))?;
         self.on(&hold.key, |slot, now| machine::checkpoint(slot, hold, kept, now))
     }
@@ -211,7 +212,7 @@ impl<'t> Tables<'t> {
         hold: &Hold,
         completed: Completed<Vec<u8>>,
         ttl: Duration,
-    ) -> Step<Written> {
+    ) -> Step<StepOutcome> {
         self.fits(completed.payload.as_ref())?;
         self.on(&hold.key, |slot, now| machine::complete(slot, hold, completed, ttl, now))
     }
@@ -221,7 +222,7 @@ impl<'t> Tables<'t> {
         key: &StorageKey,
         fence: u64,
         resolution: Resolution<Vec<u8>>,
-    ) -> Step<Written> {
+    ) -> Step<StepOutcome> {
         if let Resolution::Completed(completed, _) = &resolution {
             self.fits(completed.payload.as_ref())?;
         }

@@ -77,8 +77,8 @@ use self::{
     },
 };
 use super::{
-    Answer, Claim, ClaimMode, Completed, Hold, OnUnknown, Resolution, Store, StoreError,
-    UnknownOperation, Written,
+    Claim, ClaimMode, ClaimOutcome, Completed, Hold, OnUnknown, Resolution, StepOutcome, Store,
+    StoreError, UnknownOperation,
 };
 use crate::idempotency::{Owner, StorageKey};
 
@@ -148,7 +148,7 @@ fn shards() -> impl Iterator<Item = u8> {
 impl Store for RedisStore {
     type Payload = Vec<u8>;
 
-    async fn claim(&self, claim: &Claim) -> Result<Answer<Vec<u8>>, StoreError> {
+    async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome<Vec<u8>>, StoreError> {
         let fingerprint = claim.fingerprint.to_bytes();
         let call = self
             .record(&CLAIM, &claim.key)
@@ -167,11 +167,11 @@ impl Store for RedisStore {
         self.call(call).await?.answer()
     }
 
-    async fn mark_started(&self, hold: &Hold) -> Result<Written, StoreError> {
+    async fn mark_started(&self, hold: &Hold) -> Result<StepOutcome, StoreError> {
         self.call(self.held(&MARK_STARTED, hold)).await?.written()
     }
 
-    async fn renew(&self, holds: &[Hold], lease: Duration) -> Result<Vec<Written>, StoreError> {
+    async fn renew(&self, holds: &[Hold], lease: Duration) -> Result<Vec<StepOutcome>, StoreError> {
         let mut by_shard = BTreeMap::<u8, Vec<usize>>::new();
         for (index, hold) in holds.iter().enumerate() {
             by_shard.entry(shard_of(&hold.key)).or_default().push(index);
@@ -194,7 +194,7 @@ impl Store for RedisStore {
         if calls.is_empty() {
             return Ok(Vec::new());
         }
-        let mut written = vec![Written::Stale; holds.len()];
+        let mut written = vec![StepOutcome::Stale; holds.len()];
         for (reply, indices) in self.call_each(&calls).await?.zip(asked) {
             let renewed = reply?.renewed()?;
             if renewed.len() != indices.len() {
@@ -207,7 +207,11 @@ impl Store for RedisStore {
         Ok(written)
     }
 
-    async fn checkpoint(&self, hold: &Hold, checkpoint: Vec<u8>) -> Result<Written, StoreError> {
+    async fn checkpoint(
+        &self,
+        hold: &Hold,
+        checkpoint: Vec<u8>,
+    ) -> Result<StepOutcome, StoreError> {
         self.call(self.held(&CHECKPOINT, hold).bytes(&checkpoint)).await?.written()
     }
 
@@ -216,7 +220,7 @@ impl Store for RedisStore {
         hold: &Hold,
         completed: Completed<Vec<u8>>,
         ttl: Duration,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         let mut call = self.held(&COMPLETE, hold).text(micros(ttl));
         if let Some(payload) = &completed.payload {
             call = call.bytes(payload);
@@ -229,12 +233,12 @@ impl Store for RedisStore {
         key: &StorageKey,
         owner: &Owner,
         unknown_for: Duration,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         let call = self.record(&RELEASE, key).bytes(owner.as_bytes()).text(micros(unknown_for));
         self.call(call).await?.written()
     }
 
-    async fn abandon(&self, hold: &Hold, unknown_for: Duration) -> Result<Written, StoreError> {
+    async fn abandon(&self, hold: &Hold, unknown_for: Duration) -> Result<StepOutcome, StoreError> {
         self.call(self.held(&ABANDON, hold).text(micros(unknown_for))).await?.written()
     }
 
@@ -243,7 +247,7 @@ impl Store for RedisStore {
         key: &StorageKey,
         fence: u64,
         resolution: Resolution<Vec<u8>>,
-    ) -> Result<Written, StoreError> {
+    ) -> Result<StepOutcome, StoreError> {
         let mut call = self.record(&RESOLVE, key).text(fence);
         if let Resolution::Completed(completed, ttl) = &resolution {
             call = call.text(micros(*ttl));

@@ -4,7 +4,9 @@ use std::{time::Duration, vec};
 
 use redis::{RedisError, ServerError, Value};
 
-use crate::idempotency::{Answer, Fingerprint, Previous, StoreError, UnknownOperation, Written};
+use crate::idempotency::{
+    ClaimOutcome, Fingerprint, Previous, StepOutcome, StoreError, UnknownOperation,
+};
 
 const GARBLED_RECORD: StoreError = StoreError::Garbled("a record that is none");
 const GARBLED_REPLY: StoreError = StoreError::Garbled("an answer of another kind");
@@ -51,17 +53,21 @@ impl Reply {
         self.number().map(Duration::from_micros)
     }
 
-    pub(super) fn answer(mut self) -> Result<Answer<Vec<u8>>, StoreError> {
+    pub(super) fn answer(mut self) -> Result<ClaimOutcome<Vec<u8>>, StoreError> {
         Ok(match &*self.word {
-            b"claimed" => Answer::Claimed { fence: self.number()?, previous: self.previous()? },
-            b"in flight" => Answer::InFlight { since: self.time()?, lease_left: self.time()? },
-            b"replay" => Answer::Replay(self.bytes()?),
-            b"not replayable" => Answer::NotReplayable,
+            b"claimed" => {
+                ClaimOutcome::Claimed { fence: self.number()?, previous: self.previous()? }
+            }
+            b"in flight" => {
+                ClaimOutcome::InFlight { since: self.time()?, lease_left: self.time()? }
+            }
+            b"replay" => ClaimOutcome::Replay(self.bytes()?),
+            b"not replayable" => ClaimOutcome::NotReplayable,
             b"mismatch" => {
                 let bytes = self.bytes()?.try_into().map_err(|_| GARBLED_REPLY)?;
-                Answer::Mismatch { recorded: Fingerprint::from_bytes(bytes) }
+                ClaimOutcome::Mismatch { recorded: Fingerprint::from_bytes(bytes) }
             }
-            b"unknown" => Answer::Unknown { fence: self.number()?, since: self.time()? },
+            b"unknown" => ClaimOutcome::Unknown { fence: self.number()?, since: self.time()? },
             _ => return Err(GARBLED_REPLY),
         })
     }
@@ -79,12 +85,12 @@ impl Reply {
         Ok(Some(Previous::new(fence, checkpoint)))
     }
 
-    pub(super) fn written(self) -> Result<Written, StoreError> {
+    pub(super) fn written(self) -> Result<StepOutcome, StoreError> {
         written(&self.word)
     }
 
     /// Whether each lease was renewed.
-    pub(super) fn renewed(self) -> Result<Vec<Written>, StoreError> {
+    pub(super) fn renewed(self) -> Result<Vec<StepOutcome>, StoreError> {
         self.list(b"renewed", |part| match part {
             Value::BulkString(word) => written(&word),
             _ => Err(GARBLED_REPLY),
@@ -119,10 +125,10 @@ impl Reply {
     }
 }
 
-fn written(word: &[u8]) -> Result<Written, StoreError> {
+fn written(word: &[u8]) -> Result<StepOutcome, StoreError> {
     match word {
-        b"applied" => Ok(Written::Applied),
-        b"stale" => Ok(Written::Stale),
+        b"applied" => Ok(StepOutcome::Applied),
+        b"stale" => Ok(StepOutcome::Stale),
         _ => Err(GARBLED_REPLY),
     }
 }

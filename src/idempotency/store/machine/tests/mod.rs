@@ -83,7 +83,7 @@ enum Held {
 }
 
 impl Held {
-    fn take(self, slot: &mut Slot<u8>, hold: &Hold, now: Duration) -> Written {
+    fn take(self, slot: &mut Slot<u8>, hold: &Hold, now: Duration) -> StepOutcome {
         match self {
             Self::MarkStarted => mark_started(slot, hold, now),
             Self::Renew(lease) => renew(slot, hold, lease, now),
@@ -122,7 +122,7 @@ fn applied() -> impl Strategy<Value = (Held, Hold, Slot<u8>, Duration)> {
     (record(), held(), time()).prop_filter_map("the step is stale", |(record, step, now)| {
         let hold = Hold::new(StorageKey::from_bytes(KEY), record.owner, record.fence);
         let mut slot = Some(record);
-        let applied = step.take(&mut slot, &hold, now) == Written::Applied;
+        let applied = step.take(&mut slot, &hold, now) == StepOutcome::Applied;
         // With no time to live or lease at all, what was written has ended before the repetition.
         (applied && slot == updated(&slot, now)).then_some((step, hold, slot, now))
     })
@@ -143,7 +143,7 @@ proptest! {
         let hold = Hold::new(StorageKey::from_bytes(KEY), owner, fence);
         let written = step.take(&mut after, &hold, now);
 
-        prop_assert_eq!(written, Written::Stale);
+        prop_assert_eq!(written, StepOutcome::Stale);
         prop_assert_eq!(after, updated(&slot, now));
     }
 
@@ -168,7 +168,7 @@ proptest! {
         (step, hold, once, now) in applied(),
     ) {
         let mut slot = once.clone();
-        prop_assert_eq!(step.take(&mut slot, &hold, now), Written::Applied);
+        prop_assert_eq!(step.take(&mut slot, &hold, now), StepOutcome::Applied);
         prop_assert_eq!(slot, once);
     }
 
@@ -181,7 +181,7 @@ proptest! {
     ) {
         let mut slot = slot;
         let first = super::claim(&mut slot, &claim, now, || 9);
-        prop_assume!(matches!(first, Answer::Claimed { .. }));
+        prop_assume!(matches!(first, ClaimOutcome::Claimed { .. }));
 
         let again = super::claim(&mut slot, &claim, now.saturating_add(later), || 10);
 
@@ -203,7 +203,7 @@ proptest! {
         });
 
         match answer {
-            Answer::Claimed { fence, .. } => prop_assert_eq!(taken, fence == 9),
+            ClaimOutcome::Claimed { fence, .. } => prop_assert_eq!(taken, fence == 9),
             _ => {
                 prop_assert!(!taken);
                 prop_assert_eq!(after, updated(&slot, now));
@@ -223,7 +223,7 @@ proptest! {
 
         let answer = super::claim(&mut after, &claim, now, || 9);
 
-        if let Answer::Claimed { previous, .. } = answer {
+        if let ClaimOutcome::Claimed { previous, .. } = answer {
             match before {
                 None => prop_assert_eq!(previous, None),
                 Some(Record { fence, state: State::Unknown { checkpoint }, .. }) => {
@@ -274,10 +274,12 @@ proptest! {
 
         let answer = super::claim(&mut Some(record), &claim, now, || 9);
 
-        let found = match answer {
-            Answer::Unknown { fence, since } => Some(UnknownOperation::new(key, fence, since)),
+        let met = match answer {
+            ClaimOutcome::Unknown { fence, since } => {
+                Some(UnknownOperation::new(key, fence, since))
+            }
             _ => None,
         };
-        prop_assert_eq!(told, found);
+        prop_assert_eq!(told, met);
     }
 }

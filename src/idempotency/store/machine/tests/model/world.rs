@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::super::super::{self as machine, Record, Slot, Stage, State};
 use crate::idempotency::{
-    Answer, Claim, ClaimMode, Completed, Fingerprint, Hold, OnUnknown, Owner, Resolution, ScopeId,
-    StorageKey, Written,
+    Claim, ClaimMode, ClaimOutcome, Completed, Fingerprint, Hold, OnUnknown, Owner, Resolution,
+    ScopeId, StepOutcome, StorageKey,
 };
 
 const NOW: Duration = Duration::from_secs(100);
@@ -371,19 +371,19 @@ impl World {
             }
             // A duplicate, which may ask again.
             (Told::Nothing, at) => at,
-            (Told::Written(Written::Applied), At::Claimed { fence, .. })
+            (Told::StepOutcome(StepOutcome::Applied), At::Claimed { fence, .. })
                 if matches!(write, Write::MarkStarted(_)) =>
             {
                 At::MayRun { fence }
             }
-            (Told::Written(Written::Applied), At::Ran { result, .. })
+            (Told::StepOutcome(StepOutcome::Applied), At::Ran { result, .. })
                 if matches!(write, Write::Complete(..)) =>
             {
                 At::Recorded { result }
             }
-            (Told::Written(Written::Applied), at) if matches!(write, Write::Renew(_)) => at,
+            (Told::StepOutcome(StepOutcome::Applied), at) if matches!(write, Write::Renew(_)) => at,
             // Done, or no longer the owner, who never answers.
-            (Told::Written(_), _) => {
+            (Told::StepOutcome(_), _) => {
                 self.end(config, worker);
                 return Ok(());
             }
@@ -431,24 +431,24 @@ impl World {
                     *fence
                 });
                 seen.claimed_again |= matches!(&before, Some(before) if before.owner == owner)
-                    && matches!(answer, Answer::Claimed { .. });
+                    && matches!(answer, ClaimOutcome::Claimed { .. });
                 match answer {
-                    Answer::Claimed { fence, previous } => {
+                    ClaimOutcome::Claimed { fence, previous } => {
                         seen.taken_over |= previous.is_some();
                         Told::Claimed { fence, taken_over: previous.is_some() }
                     }
-                    Answer::Replay(result) => {
+                    ClaimOutcome::Replay(result) => {
                         seen.replayed = true;
                         Told::Replay(result)
                     }
                     answer => {
-                        seen.told_in_flight |= matches!(answer, Answer::InFlight { .. });
-                        seen.told_unknown |= matches!(answer, Answer::Unknown { .. });
+                        seen.told_in_flight |= matches!(answer, ClaimOutcome::InFlight { .. });
+                        seen.told_unknown |= matches!(answer, ClaimOutcome::Unknown { .. });
                         Told::Nothing
                     }
                 }
             }
-            Write::Release => Told::Written(machine::release(slot, &owner, FOREVER, NOW)),
+            Write::Release => Told::StepOutcome(machine::release(slot, &owner, FOREVER, NOW)),
             Write::MarkStarted(fence)
             | Write::Renew(fence)
             | Write::Complete(fence, _)
@@ -459,7 +459,7 @@ impl World {
                     _ => fence,
                 };
                 let hold = Hold::new(storage_key, owner, fence);
-                Told::Written(match write {
+                Told::StepOutcome(match write {
                     Write::MarkStarted(_) => machine::mark_started(slot, &hold, NOW),
                     Write::Renew(_) => machine::renew(slot, &hold, LEASE, NOW),
                     Write::Complete(_, result) => {
@@ -703,7 +703,7 @@ enum Told {
     Claimed { fence: u64, taken_over: bool },
     Replay(u8),
     Nothing,
-    Written(Written),
+    StepOutcome(StepOutcome),
 }
 
 fn owner_of(worker: usize) -> Owner {
