@@ -20,7 +20,7 @@ use buttress::{
     http::{
         AutoClassifier, Cause, ClientLayer, GrpcClassifier, HttpClassifier, ReplayBodyError,
         replay::{ReplayBody, ReplayBodyLayer, ReplaySafe},
-        wire::Code,
+        wire::GrpcCode,
     },
     retry::RetryLayer,
 };
@@ -188,9 +188,9 @@ fn what_a_status_means_can_be_set_and_the_last_opinion_counts() {
     }
 
     let grpc = GrpcClassifier::new()
-        .adjust(|code, _| (code == Code::Aborted).then_some(GOOD))
-        .code(Code::Aborted, TRANSIENT)
-        .code(Code::Ok, PERMANENT)
+        .adjust(|code, _| (code == GrpcCode::Aborted).then_some(GOOD))
+        .code(GrpcCode::Aborted, TRANSIENT)
+        .code(GrpcCode::Ok, PERMANENT)
         .adjust(|_, fields| fields.contains_key("x-fine").then_some(GOOD));
     let auto = AutoClassifier::new().grpc(grpc.clone());
     for (answer, expected) in [

@@ -8,7 +8,7 @@ use std::time::Duration;
 use buttress::{
     Deadline, Stack,
     circuit_breaker::{CircuitBreakerLayer, State},
-    http::{ClientKey, ReplaySafe, wire::Code},
+    http::{ClientKey, ReplaySafe, wire::GrpcCode},
     retry::{Backoff, Budget, Jitter, RetryBuilder, RetryLayer},
 };
 use bytes::Bytes;
@@ -27,7 +27,7 @@ fn in_progress(protocol: Protocol, seconds: u32) -> Answer {
         Protocol::Http => answer(409, &[("retry-after", &seconds.to_string())]),
         Protocol::Grpc => {
             let millis = (seconds * 1_000).to_string();
-            trailers_only(Code::Aborted.number(), &[("grpc-retry-pushback-ms", &millis)])
+            trailers_only(GrpcCode::Aborted.number(), &[("grpc-retry-pushback-ms", &millis)])
         }
     }
 }
@@ -94,8 +94,8 @@ async fn one_that_names_no_time_and_a_mismatch_stop() {
         assert_eq!(send(retry(), &upstream, keyed(Protocol::Http)).await, end.status());
         assert_eq!(upstream.calls(), 2);
     }
-    let aborted = Code::Aborted.number();
-    let precondition = Code::FailedPrecondition.number();
+    let aborted = GrpcCode::Aborted.number();
+    let precondition = GrpcCode::FailedPrecondition.number();
     let later: &[(&str, &str)] = &[("grpc-retry-pushback-ms", "1000")];
     let stop: &[(&str, &str)] = &[("grpc-retry-pushback-ms", "-1")];
     for end in [
@@ -176,7 +176,7 @@ async fn one_that_is_told_in_the_trailers_is_not_counted_either() {
     let handle = breaker.handle();
     let service = service_fn(|_: Request<()>| async {
         let mut trailers = HeaderMap::new();
-        put(&mut trailers, "grpc-status", Code::Aborted.number().to_string());
+        put(&mut trailers, "grpc-status", GrpcCode::Aborted.number().to_string());
         put(&mut trailers, "grpc-retry-pushback-ms", "1000");
         let frames = [
             Ok::<_, std::io::Error>(Frame::data(Bytes::from("one"))),

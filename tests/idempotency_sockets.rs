@@ -21,7 +21,7 @@ use buttress::{
     http::{
         GivenKey, IdempotencyKeyLayer, ReplaySafe, ServerLayer,
         idempotency::NotStarted,
-        wire::{Code, grpc_status},
+        wire::{GrpcCode, grpc_status},
     },
     idempotency::{IdempotencyHandle, IdempotencyLayer, Key, store::MemoryStore},
 };
@@ -323,12 +323,12 @@ async fn a_caller_of_grpc_is_told_by_status_and_pushback() -> Outcome {
     let (first, duplicate) = tokio::join!(server.ask(&client, grpc(&server)), during);
     assert!(first.is_err(), "{first:?}");
     let duplicate = duplicate?;
-    assert_eq!((duplicate.status, grpc_status(&duplicate.headers)), (200, Some(Code::Aborted)));
+    assert_eq!((duplicate.status, grpc_status(&duplicate.headers)), (200, Some(GrpcCode::Aborted)));
     assert_eq!(duplicate.header("grpc-retry-pushback-ms"), Some("1000"));
 
     let unknown = server.ask(&client, grpc(&server)).await?;
     let code = grpc_status(&unknown.headers);
-    assert_eq!((unknown.status, code), (200, Some(Code::FailedPrecondition)));
+    assert_eq!((unknown.status, code), (200, Some(GrpcCode::FailedPrecondition)));
     assert_eq!(unknown.header("grpc-retry-pushback-ms"), None);
     assert_eq!(server.runs(), 1);
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::{fmt::Debug, ops::RangeInclusive};
 
-use buttress::http::wire::Read;
+use buttress::http::wire::Parsed;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Headers with a line for each line of the input that a header can hold.
@@ -22,7 +22,7 @@ pub fn count(headers: &HeaderMap, name: HeaderName) -> usize {
 }
 
 /// Checks that every line was either understood or counted, and that the value is in its bounds.
-pub fn check<T: Debug + PartialOrd>(read: Read<T>, lines: usize, bounds: RangeInclusive<T>) {
+pub fn check<T: Debug + PartialOrd>(read: Parsed<T>, lines: usize, bounds: RangeInclusive<T>) {
     let malformed = read.malformed as usize;
     assert!(malformed <= lines, "{read:?} of {lines} lines");
     assert_eq!(read.value.is_some(), malformed < lines, "{read:?} of {lines} lines");
@@ -31,7 +31,7 @@ pub fn check<T: Debug + PartialOrd>(read: Read<T>, lines: usize, bounds: RangeIn
     }
 }
 
-/// A number made of the first bytes of the input, so that writers are fuzzed too.
+/// A number made of the first bytes of the input, so that round trips are fuzzed too.
 pub fn first_number(input: &[u8]) -> u64 {
     input.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

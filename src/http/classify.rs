@@ -8,7 +8,7 @@ use http_body::Body;
 use super::{
     Cause, failure,
     grpc::outcome_of_code,
-    wire::{self, Code, Pushback},
+    wire::{self, GrpcCode, Pushback},
 };
 use crate::{Classify, Fault, Outcome, RetryHint};
 
@@ -44,7 +44,7 @@ pub struct HttpClassifier {
 /// An HTTP status other than 200 is judged as [`HttpClassifier`] does: it comes from a proxy.
 #[derive(Clone, Default)]
 pub struct GrpcClassifier {
-    adjust: Option<Arc<Adjust<Code>>>,
+    adjust: Option<Arc<Adjust<GrpcCode>>>,
 }
 
 /// Judges gRPC answers by their gRPC status and all others by their HTTP status: what
@@ -133,7 +133,7 @@ impl GrpcClassifier {
     }
 
     /// Judges one status otherwise.
-    pub fn code(self, code: Code, outcome: Outcome) -> Self {
+    pub fn code(self, code: GrpcCode, outcome: Outcome) -> Self {
         self.adjust(move |answered, _| (answered == code).then_some(outcome))
     }
 
@@ -141,7 +141,7 @@ impl GrpcClassifier {
     /// the headers, or trailers, that it was found in. Of several, the last that has one counts.
     pub fn adjust<F>(self, f: F) -> Self
     where
-        F: Fn(Code, &HeaderMap) -> Option<Outcome> + Send + Sync + 'static,
+        F: Fn(GrpcCode, &HeaderMap) -> Option<Outcome> + Send + Sync + 'static,
     {
         Self { adjust: adjusted(self.adjust, f) }
     }

@@ -12,7 +12,7 @@ use buttress::{
     http::{
         ClientLayer, ReplayBody, ReplayBodyLayer, ReplaySafe, ResponseBody,
         grpc::FirstFrameLayer,
-        wire::{self, Code},
+        wire::{self, GrpcCode},
     },
     retry::{Backoff, Jitter, RetryBuilder, RetryLayer},
 };
@@ -32,11 +32,11 @@ pub(crate) const METHOD: &str = "/orders.Orders/Place";
 #[derive(Clone, Copy)]
 pub(crate) enum Answer {
     /// Answers with trailers only.
-    Status(Code, &'static [&'static str]),
+    Status(GrpcCode, &'static [&'static str]),
     /// Answers with headers, and after them with trailers.
-    Committed(Code, &'static [&'static str]),
+    Committed(GrpcCode, &'static [&'static str]),
     /// Answers with headers, a message and trailers.
-    Message(Code),
+    Message(GrpcCode),
     /// Does not answer.
     Hangs,
     /// The client cannot reach it.
@@ -77,7 +77,7 @@ pub(crate) struct Row {
 /// How a call ends for who made it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum End {
-    Code(Code),
+    Code(GrpcCode),
     Rejected(&'static str),
     Failed(ErrorKind),
 }
@@ -184,7 +184,7 @@ impl Scripted {
             sent.push(Sent { at: Instant::now(), previous, time_left, body: None });
             sent.len() - 1
         };
-        let answer = self.answers.get(number).copied().unwrap_or(Answer::Status(Code::Ok, &[]));
+        let answer = self.answers.get(number).copied().unwrap_or(Answer::Status(GrpcCode::Ok, &[]));
         if let Answer::Fails(kind) = answer {
             return Err(kind.into());
         }
@@ -222,7 +222,7 @@ impl Answer {
     }
 }
 
-fn trailers(code: Code, pushback: &[&str]) -> HeaderMap {
+fn trailers(code: GrpcCode, pushback: &[&str]) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     trailers.insert(wire::GRPC_STATUS, u16::from(code.number()).into());
     for line in pushback {
@@ -247,7 +247,7 @@ pub(crate) async fn send(
     row: &Row,
     scripted: &Scripted,
     retry: RetryBuilder<ReplaySafe>,
-) -> Result<Code, Error<io::Error>> {
+) -> Result<GrpcCode, Error<io::Error>> {
     send_counted(row, scripted, retry).await.0
 }
 
@@ -255,7 +255,7 @@ async fn send_counted(
     row: &Row,
     scripted: &Scripted,
     retry: RetryBuilder<ReplaySafe>,
-) -> (Result<Code, Error<io::Error>>, u64) {
+) -> (Result<GrpcCode, Error<io::Error>>, u64) {
     let server = match row.first_frame {
         Some(method) => {
             let layer = FirstFrameLayer::new(move |path: &str| path == method);
@@ -280,7 +280,7 @@ async fn send_counted(
     (code, edge.malformed_headers())
 }
 
-async fn code(response: Response<ResponseBody<BoxBody<Bytes, Infallible>>>) -> Code {
+async fn code(response: Response<ResponseBody<BoxBody<Bytes, Infallible>>>) -> GrpcCode {
     let (head, body) = response.into_parts();
     let rest = body.collect().await.unwrap();
     let in_trailers = rest.trailers().and_then(wire::grpc_status);

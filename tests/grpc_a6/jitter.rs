@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use buttress::{
-    http::wire::Code::Unavailable,
+    http::wire::GrpcCode::Unavailable,
     retry::{Backoff, Jitter},
 };
 

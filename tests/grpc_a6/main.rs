@@ -13,7 +13,7 @@ mod throttle;
 
 use std::{io::ErrorKind, time::Duration};
 
-use buttress::http::wire::Code::{
+use buttress::http::wire::GrpcCode::{
     Aborted, DeadlineExceeded, InvalidArgument, Ok as Fine, ResourceExhausted, Unavailable,
 };
 use tokio::time::Instant;
@@ -403,7 +403,7 @@ async fn calls_are_retried_as_the_table_says() {
 async fn of_the_statuses_only_those_are_retried_that_may_pass() {
     let mut retried = Vec::new();
     for number in 0..=16 {
-        let code = buttress::http::wire::Code::from_number(number).unwrap();
+        let code = buttress::http::wire::GrpcCode::from_number(number).unwrap();
         let began = Instant::now();
         let answers = vec![Status(code, &[])];
         let sends = call::Scripted::new(&answers);

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use buttress::http::wire::Code;
+use buttress::http::wire::GrpcCode;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -17,7 +17,7 @@ use tokio::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Deed {
     /// Answers with trailers only.
-    Answer(Code),
+    Answer(GrpcCode),
     /// Resets the stream when the request is there, with this code.
     Reset(Reason),
     /// Resets the stream as `REFUSED_STREAM` when the first bytes of the body are there.
@@ -126,7 +126,7 @@ fn next(script: &Script, whole: bool, data: bool) -> Option<Deed> {
         Some(Deed::RefuseMidway) => None,
         _ if !whole => None,
         Some(_) => script.pop_front(),
-        None => Some(Deed::Answer(Code::Ok)),
+        None => Some(Deed::Answer(GrpcCode::Ok)),
     }
 }
 
@@ -146,7 +146,7 @@ async fn write(
 }
 
 /// The headers of an answer, written out in full.
-fn head_of(code: Code) -> Vec<u8> {
+fn head_of(code: GrpcCode) -> Vec<u8> {
     const STATUS_200: u8 = 0x88;
     let code = code.number().to_string();
     let mut block = vec![STATUS_200];

@@ -11,7 +11,7 @@ use buttress::{
     Error, Stack,
     http::{
         ReplayBody, ReplayBodyLayer, ReplaySafe,
-        wire::{self, Code},
+        wire::{self, GrpcCode},
     },
     retry::{Backoff, Budget, Jitter, RetryBuilder, RetryLayer},
 };
@@ -60,7 +60,7 @@ pub(crate) async fn send(
     address: SocketAddr,
     body: usize,
     retry: RetryBuilder<ReplaySafe>,
-) -> (Result<Code, Failure>, Vec<String>) {
+) -> (Result<GrpcCode, Failure>, Vec<String>) {
     let sent: Arc<Mutex<Vec<String>>> = Arc::default();
     let noting = {
         let (client, sent) = (client.clone(), Arc::clone(&sent));
@@ -136,7 +136,7 @@ async fn a_call_that_is_cancelled_on_its_way_into_a_dead_connection_proves_nothi
     tokio::spawn(answers_once(listener, told));
     let client = hyper(false);
     let (result, _) = send(&client, address, 5, retry(false, 4)).await;
-    assert_eq!(result.unwrap(), Code::Ok);
+    assert_eq!(result.unwrap(), GrpcCode::Ok);
 
     let (closed, is_closed) = oneshot::channel();
     close.send(closed).unwrap();

@@ -2,7 +2,7 @@
 
 use buttress::{
     Error,
-    http::wire::Code::{self, Ok as Fine, Unavailable},
+    http::wire::GrpcCode::{self, Ok as Fine, Unavailable},
     retry::Budget,
 };
 
@@ -25,7 +25,7 @@ struct Row {
     /// The `grpc-previous-rpc-attempts` of each request.
     sent: &'static [&'static str],
     /// `None` if the call fails without a status.
-    end: Option<Code>,
+    end: Option<GrpcCode>,
     /// Retries that are taken out of a budget.
     retries: u32,
     /// Failures that are counted against a throttle.

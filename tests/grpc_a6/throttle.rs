@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 
 use buttress::{
-    http::wire::Code::{InvalidArgument, NotFound, Ok as Fine, Unavailable},
+    http::wire::GrpcCode::{InvalidArgument, NotFound, Ok as Fine, Unavailable},
     retry::Budget,
 };
 

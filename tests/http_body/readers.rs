@@ -3,7 +3,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use buttress::{
     Deadline,
     circuit_breaker::State,
-    http::{GrpcClassifier, wire::Code},
+    http::{GrpcClassifier, wire::GrpcCode},
 };
 use tokio::time::advance;
 
@@ -92,8 +92,8 @@ async fn time_away_after_a_poll_does_not_count() {
 
 #[tokio::test(start_paused = true)]
 async fn a_classifier_that_panics_at_the_end_counts() {
-    let classifier = GrpcClassifier::new().adjust(|code: Code, _| match code {
-        Code::NotFound => panic!("a bug"),
+    let classifier = GrpcClassifier::new().adjust(|code: GrpcCode, _| match code {
+        GrpcCode::NotFound => panic!("a bug"),
         _ => None,
     });
     let rig = Rig::client_with(window(), ClientLayer::builder().classifier(classifier));

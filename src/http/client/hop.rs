@@ -11,7 +11,7 @@ use crate::{
     call::{attempt::Attempt, deadline, hop::Hop},
     http::{
         head::has_failed,
-        wire::{self, Code, Pushback},
+        wire::{self, GrpcCode, Pushback},
     },
     telemetry::field,
 };
@@ -69,7 +69,7 @@ impl Config {
     pub(super) fn read<R>(&self, response: &Response<R>, grpc: bool) {
         let headers = response.headers();
         let mut malformed = 0;
-        let stop = if grpc && wire::grpc_status(headers) == Some(Code::Ok) {
+        let stop = if grpc && wire::grpc_status(headers) == Some(GrpcCode::Ok) {
             false
         } else if grpc {
             let pushback = wire::pushback(headers);

@@ -17,7 +17,7 @@ use tower_service::Service;
 
 use crate::{
     call::ended::polled_after_end,
-    http::wire::{self, Code},
+    http::wire::{self, GrpcCode},
 };
 
 /// Lets unary gRPC calls be retried that fail after the headers of their response.
@@ -174,9 +174,9 @@ fn looked_at<R: Body>(
     frame: Option<Result<Frame<R::Data>, R::Error>>,
 ) -> Response<FirstFrameBody<R>> {
     let failed = match &frame {
-        Some(Ok(frame)) => frame
-            .trailers_ref()
-            .filter(|trailers| wire::grpc_status(trailers).is_some_and(|code| code != Code::Ok)),
+        Some(Ok(frame)) => frame.trailers_ref().filter(|trailers| {
+            wire::grpc_status(trailers).is_some_and(|code| code != GrpcCode::Ok)
+        }),
         _ => None,
     };
     if let Some(trailers) = failed {

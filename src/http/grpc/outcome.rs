@@ -2,21 +2,23 @@ use http::HeaderMap;
 
 use crate::{
     Fault, Outcome,
-    http::wire::{self, Code, Pushback},
+    http::wire::{self, GrpcCode, Pushback},
 };
 
 /// What a gRPC status says of the service.
-pub(in crate::http) fn outcome_of_code(code: Code, fields: &HeaderMap) -> Outcome {
+pub(in crate::http) fn outcome_of_code(code: GrpcCode, fields: &HeaderMap) -> Outcome {
     let asked = || match wire::pushback(fields) {
         Pushback::After(asked) => Some(asked),
         _ => None,
     };
     Outcome::Failure(match code {
-        Code::Ok => return Outcome::Success,
-        Code::Unavailable | Code::Unknown | Code::Internal | Code::DataLoss => Fault::Transient,
-        Code::DeadlineExceeded => Fault::TimedOut,
-        Code::ResourceExhausted => Fault::Overloaded { retry_after: asked() },
-        Code::Aborted => match asked() {
+        GrpcCode::Ok => return Outcome::Success,
+        GrpcCode::Unavailable | GrpcCode::Unknown | GrpcCode::Internal | GrpcCode::DataLoss => {
+            Fault::Transient
+        }
+        GrpcCode::DeadlineExceeded => Fault::TimedOut,
+        GrpcCode::ResourceExhausted => Fault::Overloaded { retry_after: asked() },
+        GrpcCode::Aborted => match asked() {
             None => Fault::Permanent,
             asked => Fault::InProgress { retry_after: asked },
         },

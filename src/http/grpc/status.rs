@@ -8,7 +8,7 @@ use super::outcome::outcome_of_code;
 use crate::{
     CarryRejection, Error, Fault, Outcome, Rejection,
     error::find_rejection,
-    http::{Cause, wire::Code},
+    http::{Cause, wire::GrpcCode},
 };
 
 impl From<Rejection> for Status {
@@ -52,7 +52,7 @@ pub(in crate::http) fn outcome_of_status(status: &Status) -> Outcome {
         return Outcome::Failure(Fault::TimedOut);
     }
     let number = u8::try_from(i32::from(status.code())).unwrap_or_default();
-    let code = Code::from_number(number).unwrap_or(Code::Unknown);
+    let code = GrpcCode::from_number(number).unwrap_or(GrpcCode::Unknown);
     let headers = status.metadata().clone().into_headers();
     outcome_of_code(code, &headers)
 }

@@ -16,7 +16,7 @@ use crate::{
     http::{
         head,
         idempotency::NotStarted,
-        wire::{self, Code},
+        wire::{self, GrpcCode},
     },
 };
 
@@ -66,7 +66,7 @@ fn has_failed<B>(grpc: bool, response: &Response<B>) -> bool {
     let status = response.status();
     if grpc && status == StatusCode::OK {
         // Of a response that goes on it is not known; the signal is for trailers-only answers.
-        return wire::grpc_status(response.headers()).is_some_and(|code| code != Code::Ok);
+        return wire::grpc_status(response.headers()).is_some_and(|code| code != GrpcCode::Ok);
     }
     head::has_failed(status)
 }

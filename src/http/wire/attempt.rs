@@ -1,6 +1,6 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::line::{Read, U32_DIGITS, number, read};
+use super::line::{Parsed, U32_DIGITS, number, read};
 
 /// `grpc-previous-rpc-attempts`: how many attempts there were before this one.
 pub const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
@@ -13,7 +13,7 @@ pub const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-c
 /// Of several lines the largest number counts: a hop that adds its own line instead of replacing the
 /// one it was sent must not hide the retries of the hop above. Zero is malformed, since the first
 /// attempt has no such header.
-pub fn previous_attempts(headers: &HeaderMap) -> Read<u32> {
+pub fn previous_attempts(headers: &HeaderMap) -> Parsed<u32> {
     read(headers, PREVIOUS_ATTEMPTS, parse_count, u32::max)
 }
 
@@ -21,7 +21,7 @@ pub fn previous_attempts(headers: &HeaderMap) -> Read<u32> {
 /// crate does not.
 ///
 /// Of several lines the largest number counts, as in [`previous_attempts`]. Zero is malformed.
-pub fn attempt_count(headers: &HeaderMap) -> Read<u32> {
+pub fn attempt_count(headers: &HeaderMap) -> Parsed<u32> {
     read(headers, ATTEMPT_COUNT, parse_count, u32::max)
 }
 
@@ -29,7 +29,7 @@ fn parse_count(text: &[u8]) -> Option<u32> {
     u32::try_from(number(text, U32_DIGITS)?).ok().filter(|count| *count > 0)
 }
 
-/// The value of a header that counts attempts.
-pub fn count_value(count: u32) -> HeaderValue {
+/// Returns the value of a header that counts attempts.
+pub(in crate::http) fn count_value(count: u32) -> HeaderValue {
     HeaderValue::from(count)
 }

@@ -27,7 +27,7 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// A status code of gRPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Code {
+pub enum GrpcCode {
     /// The call went well.
     Ok = 0,
     /// The call was given up, mostly by the caller.
@@ -64,7 +64,7 @@ pub enum Code {
     Unauthenticated = 16,
 }
 
-impl Code {
+impl GrpcCode {
     /// All of them, each at the place of its number.
     const ALL: [Self; 17] = [
         Self::Ok,
@@ -122,23 +122,23 @@ impl Code {
 
 /// How a gRPC call ended, by `grpc-status` in its headers or trailers; `None` if it is not there.
 ///
-/// What cannot be understood is [`Code::Unknown`], and so are several lines that do not agree.
-pub fn grpc_status(headers: &HeaderMap) -> Option<Code> {
+/// What cannot be understood is [`GrpcCode::Unknown`], and so are several lines that do not agree.
+pub fn grpc_status(headers: &HeaderMap) -> Option<GrpcCode> {
     let parse = |line: &HeaderValue| {
         let number = number(trim(line.as_bytes()), 2).and_then(|number| u8::try_from(number).ok());
-        number.and_then(Code::from_number).unwrap_or(Code::Unknown)
+        number.and_then(GrpcCode::from_number).unwrap_or(GrpcCode::Unknown)
     };
     let mut lines = headers.get_all(GRPC_STATUS).iter().map(parse);
     let first = lines.next()?;
-    Some(if lines.all(|code| code == first) { first } else { Code::Unknown })
+    Some(if lines.all(|code| code == first) { first } else { GrpcCode::Unknown })
 }
 
 /// Whether this is what tonic answers when its own timer ends a call.
 ///
 /// tonic calls that `CANCELLED`, which otherwise means that the caller gave up, and says nothing about
 /// the service. Only the message tells the two apart.
-pub fn is_tonic_timeout(headers: &HeaderMap) -> bool {
+pub(in crate::http) fn is_tonic_timeout(headers: &HeaderMap) -> bool {
     let mut messages = headers.get_all(GRPC_MESSAGE).iter().map(|line| trim(line.as_bytes()));
-    grpc_status(headers) == Some(Code::Cancelled)
+    grpc_status(headers) == Some(GrpcCode::Cancelled)
         && messages.any(|message| matches!(message, b"Timeout%20expired" | b"Timeout expired"))
 }

@@ -8,10 +8,10 @@ pub(super) const U64_DIGITS: usize = 20;
 /// As many digits as the largest `u32` and the largest `i32` have.
 pub(super) const U32_DIGITS: usize = 10;
 
-/// What a header says.
+/// The lines of a header, parsed: the value that counts, and the number of malformed lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Read<T> {
+pub struct Parsed<T> {
     /// The value; `None` if there is no line, or none that can be understood.
     pub value: Option<T>,
     /// How many lines were ignored because they cannot be understood.
@@ -24,8 +24,8 @@ pub(super) fn read<T>(
     name: HeaderName,
     parse: impl Fn(&[u8]) -> Option<T>,
     prefer: impl Fn(T, T) -> T,
-) -> Read<T> {
-    let mut read = Read { value: None, malformed: 0 };
+) -> Parsed<T> {
+    let mut read = Parsed { value: None, malformed: 0 };
     for line in headers.get_all(name) {
         match (read.value.take(), parse(trim(line.as_bytes()))) {
             (Some(value), Some(another)) => read.value = Some(prefer(value, another)),

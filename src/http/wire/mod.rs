@@ -61,7 +61,7 @@
 //! # What is not to be understood
 //!
 //! Headers come from strangers. A line that breaks the rules of its header is ignored and
-//! [counted](Read::malformed), and the lines beside it still hold; pushback alone is different, and
+//! [counted](Parsed::malformed), and the lines beside it still hold; pushback alone is different, and
 //! [says why](Pushback::Malformed). No value makes a reader panic, overflow or allocate.
 
 mod attempt;
@@ -70,17 +70,18 @@ mod line;
 mod retry;
 mod time;
 
+pub(super) use self::{attempt::count_value, grpc::is_tonic_timeout, time::millis_value};
 pub use self::{
-    attempt::{ATTEMPT_COUNT, PREVIOUS_ATTEMPTS, attempt_count, count_value, previous_attempts},
-    grpc::{Code, GRPC_MESSAGE, GRPC_STATUS, grpc_status, is_grpc, is_tonic_timeout},
-    line::Read,
+    attempt::{ATTEMPT_COUNT, PREVIOUS_ATTEMPTS, attempt_count, previous_attempts},
+    grpc::{GRPC_MESSAGE, GRPC_STATUS, GrpcCode, grpc_status, is_grpc},
+    line::Parsed,
     retry::{
         LONGEST_RETRY_AFTER, PUSHBACK, Pushback, RATELIMITED, SHOULD_RETRY, pushback, retry_after,
         should_not_retry,
     },
     time::{
         CONNECT_TIMEOUT, EXPECTED_TIMEOUT, GRPC_TIMEOUT, connect_timeout, expected_timeout,
-        grpc_timeout, grpc_timeout_value, millis_value,
+        grpc_timeout, grpc_timeout_value,
     },
 };
 

@@ -5,7 +5,7 @@ use http::{
     header::{DATE, RETRY_AFTER},
 };
 
-use super::line::{Read, U32_DIGITS, U64_DIGITS, number, read, trim};
+use super::line::{Parsed, U32_DIGITS, U64_DIGITS, number, read, trim};
 
 /// `grpc-retry-pushback-ms`: how long to wait before a retry, or not to retry.
 pub const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
@@ -72,11 +72,14 @@ fn parse_pushback(text: &[u8]) -> Option<Pushback> {
 /// [`LONGEST_RETRY_AFTER`].
 ///
 /// All three forms of a date that HTTP knows are understood.
-pub fn retry_after(headers: &HeaderMap) -> Read<Duration> {
+pub fn retry_after(headers: &HeaderMap) -> Parsed<Duration> {
     retry_after_by(headers, SystemTime::now)
 }
 
-pub(super) fn retry_after_by(headers: &HeaderMap, now: impl Fn() -> SystemTime) -> Read<Duration> {
+pub(super) fn retry_after_by(
+    headers: &HeaderMap,
+    now: impl Fn() -> SystemTime,
+) -> Parsed<Duration> {
     let parse = |text: &[u8]| {
         let wait = match seconds(text) {
             Some(wait) => wait,

@@ -26,17 +26,17 @@ fn line(name: HeaderName, value: impl AsRef<[u8]>) -> HeaderMap {
     lines(name, [value])
 }
 
-fn read_as<T>(value: T) -> Read<T> {
-    Read { value: Some(value), malformed: 0 }
+fn read_as<T>(value: T) -> Parsed<T> {
+    Parsed { value: Some(value), malformed: 0 }
 }
 
-fn ignored<T>(malformed: u32) -> Read<T> {
-    Read { value: None, malformed }
+fn ignored<T>(malformed: u32) -> Parsed<T> {
+    Parsed { value: None, malformed }
 }
 
 fn assert_malformed<T: Debug + PartialEq>(
     name: HeaderName,
-    read: impl Fn(&HeaderMap) -> Read<T>,
+    read: impl Fn(&HeaderMap) -> Parsed<T>,
     values: &[&str],
 ) {
     for value in values {
@@ -124,7 +124,7 @@ fn of_two_lines_the_shorter_time_counts() {
 fn a_malformed_line_does_not_void_the_lines_beside_it() {
     for order in [["x", "2S", "", "1S"], ["1S", "x", "2S", ""], ["", "1S", "2S", "x"]] {
         let read = grpc_timeout(&lines(GRPC_TIMEOUT, order));
-        assert_eq!(read, Read { value: Some(SECOND), malformed: 2 });
+        assert_eq!(read, Parsed { value: Some(SECOND), malformed: 2 });
     }
 }
 
@@ -205,12 +205,12 @@ fn seconds_to_wait_are_capped_and_never_overflow() {
 fn of_two_waits_the_longer_counts() {
     for order in [["3", "later", "5"], ["5", "3", "later"]] {
         let read = retry_after(&lines(RETRY_AFTER, order));
-        assert_eq!(read, Read { value: Some(SECOND * 5), malformed: 1 });
+        assert_eq!(read, Parsed { value: Some(SECOND * 5), malformed: 1 });
     }
 }
 
 /// Reads a date while the clock on this machine says `now`.
-fn wait_until(until: &str, answered: &[&str], now: Duration) -> Read<Duration> {
+fn wait_until(until: &str, answered: &[&str], now: Duration) -> Parsed<Duration> {
     let mut headers = lines(DATE, answered);
     headers.insert(RETRY_AFTER, HeaderValue::from_str(until).unwrap());
     retry_after_by(&headers, || UNIX_EPOCH + now)
@@ -314,22 +314,22 @@ fn grpc_is_told_by_its_content_type() {
 fn a_status_that_is_not_to_be_understood_is_unknown() {
     assert_eq!(grpc_status(&HeaderMap::new()), None);
     for number in 0..=16 {
-        let code = Code::from_number(number).unwrap();
+        let code = GrpcCode::from_number(number).unwrap();
         assert_eq!(code.number(), number);
         assert_eq!(grpc_status(&line(GRPC_STATUS, number.to_string())), Some(code));
         // The name in capitals is the name of the variant.
         let name = format!("{code:?}").to_uppercase();
         assert_eq!(code.as_str().replace('_', ""), name);
     }
-    assert_eq!(Code::from_number(17), None);
+    assert_eq!(GrpcCode::from_number(17), None);
     for value in ["", "17", "99", "-1", "+0", "0.0", "000", "256", "OK", "0, 0"] {
-        assert_eq!(grpc_status(&line(GRPC_STATUS, value)), Some(Code::Unknown), "{value:?}");
+        assert_eq!(grpc_status(&line(GRPC_STATUS, value)), Some(GrpcCode::Unknown), "{value:?}");
     }
     for (values, code) in [
-        (["14", " 14"], Code::Unavailable),
-        (["0", "14"], Code::Unknown),
-        (["14", "0"], Code::Unknown),
-        (["0", "x"], Code::Unknown),
+        (["14", " 14"], GrpcCode::Unavailable),
+        (["0", "14"], GrpcCode::Unknown),
+        (["14", "0"], GrpcCode::Unknown),
+        (["0", "x"], GrpcCode::Unknown),
     ] {
         assert_eq!(grpc_status(&lines(GRPC_STATUS, values)), Some(code), "{values:?}");
     }
@@ -419,7 +419,7 @@ fn nothing_is_allocated_to_read() {
 /// Reads everything there is to read, and checks what holds for all headers.
 fn read_all(headers: &HeaderMap) {
     let count = |name: HeaderName| headers.get_all(name).iter().count();
-    fn check<T: PartialOrd>(read: Read<T>, lines: usize, range: RangeInclusive<T>) {
+    fn check<T: PartialOrd>(read: Parsed<T>, lines: usize, range: RangeInclusive<T>) {
         let understood = lines - read.malformed as usize;
         assert_eq!(read.value.is_some(), understood > 0);
         assert!(read.value.is_none_or(|value| range.contains(&value)));

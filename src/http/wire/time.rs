@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::line::{Read, U64_DIGITS, number, read, written};
+use super::line::{Parsed, U64_DIGITS, number, read, written};
 
 /// `grpc-timeout`: the time that is left, in gRPC.
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -28,7 +28,7 @@ const MILLIS_MAX: u64 = 9_999_999_999;
 ///
 /// Zero is read as no time left, although gRPC's grammar wants a positive number: some clients write
 /// it once their deadline has passed, and to ignore it would give the call all the time there is.
-pub fn grpc_timeout(headers: &HeaderMap) -> Read<Duration> {
+pub fn grpc_timeout(headers: &HeaderMap) -> Parsed<Duration> {
     read(headers, GRPC_TIMEOUT, parse_grpc_timeout, Duration::min)
 }
 
@@ -52,7 +52,7 @@ fn parse_grpc_timeout(text: &[u8]) -> Option<Duration> {
 ///
 /// Zero is malformed: Envoy never writes it, and elsewhere takes it for no limit, which is the
 /// opposite of no time.
-pub fn expected_timeout(headers: &HeaderMap) -> Read<Duration> {
+pub fn expected_timeout(headers: &HeaderMap) -> Parsed<Duration> {
     let parse = |text: &[u8]| match number(text, U64_DIGITS)? {
         0 => None,
         millis => Some(Duration::from_millis(millis)),
@@ -63,7 +63,7 @@ pub fn expected_timeout(headers: &HeaderMap) -> Read<Duration> {
 /// The time that is left by `connect-timeout-ms`; of several lines the shortest time counts.
 ///
 /// Zero is read as no time left, as in [`grpc_timeout`].
-pub fn connect_timeout(headers: &HeaderMap) -> Read<Duration> {
+pub fn connect_timeout(headers: &HeaderMap) -> Parsed<Duration> {
     let parse = |text: &[u8]| number(text, CONNECT_TIMEOUT_DIGITS).map(Duration::from_millis);
     read(headers, CONNECT_TIMEOUT, parse, Duration::min)
 }
@@ -97,7 +97,7 @@ pub fn grpc_timeout_value(left: Duration) -> Option<HeaderValue> {
 /// a millisecond left.
 ///
 /// What is too long for ten digits, which is four months, becomes `9999999999`.
-pub fn millis_value(left: Duration) -> Option<HeaderValue> {
+pub(in crate::http) fn millis_value(left: Duration) -> Option<HeaderValue> {
     let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).min(MILLIS_MAX);
     if millis == 0 { None } else { written(millis, None) }
 }
