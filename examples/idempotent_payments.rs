@@ -102,7 +102,8 @@ async fn guarded<St: Store<Payload = Vec<u8>>>(store: St) -> Result<(), BoxError
     let operator = guard.guard();
     let payments = Payments::default();
     // The guard stands outside the limit: a duplicate that is told to come back takes no slot.
-    let server = ServerLayer::new(Stack::new().bulkhead(BulkheadLayer::default())).outside(guard);
+    let stack = Stack::new().bulkhead(BulkheadLayer::default());
+    let server = ServerLayer::builder(stack).outside(guard).build()?;
     let address = serve(server.layer(payments.clone())).await?;
 
     pay(address).await?;

@@ -839,7 +839,8 @@ async fn a_guard_stands_outside_the_bulkhead_and_inside_the_answers() {
         let freed = Arc::clone(&freed);
         move |inner| Counted(inner, Arc::clone(&freed))
     });
-    let layer = ServerLayer::new(Stack::new().bulkhead(bulkhead)).outside(guard).limit(PAUSE);
+    let layer = ServerLayer::builder(Stack::new().bulkhead(bulkhead)).outside(guard).limit(PAUSE);
+    let layer = layer.build().unwrap();
     let handler = service_fn(|request: Request<Body>| async move {
         match request.uri().path() {
             "/slow" => pending().await,

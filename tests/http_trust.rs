@@ -322,7 +322,7 @@ async fn forwarded(request: Request<Body>, upstream: Upstream) -> (StatusCode, O
             Ok::<_, Infallible>(answered.unwrap_or_else(|_| answer(502, &[])))
         }
     });
-    let server = ServerLayer::new(Stack::new()).limit(LIMIT).layer(handler);
+    let server = ServerLayer::builder(Stack::new()).limit(LIMIT).build().unwrap().layer(handler);
     let status = server.oneshot(request).await.unwrap().status();
     let had = *had.lock().unwrap();
     (status, had)

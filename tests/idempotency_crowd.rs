@@ -74,7 +74,8 @@ impl<St: Store<Payload = Vec<u8>>> Crowd<St> {
         });
         // Duplicates take none of it.
         let one = BulkheadLayer::new(NonZeroU32::MIN);
-        let server = ServerLayer::new(Stack::new().bulkhead(one)).outside(layer).layer(handler);
+        let server = ServerLayer::builder(Stack::new().bulkhead(one)).outside(layer);
+        let server = server.build().unwrap().layer(handler);
         let mut asking = JoinSet::new();
         for _ in 0..CROWD {
             let request = Request::post("/payments").header("idempotency-key", "payment 7");

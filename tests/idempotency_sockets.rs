@@ -88,8 +88,8 @@ impl Server {
                 async move { Ok::<_, Infallible>(answer.await) }
             }
         });
-        let server = ServerLayer::new(Stack::new().bulkhead(BulkheadLayer::default()));
-        let server = server.outside(layer).layer(handler);
+        let stack = Stack::new().bulkhead(BulkheadLayer::default());
+        let server = ServerLayer::builder(stack).outside(layer).build().unwrap().layer(handler);
         let front = service_fn({
             let seen = Arc::clone(&seen);
             move |request: Request<hyper::body::Incoming>| {

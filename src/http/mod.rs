@@ -149,6 +149,6 @@ pub use self::{
     client::{Client, ClientBuilder, ClientFuture, ClientLayer},
     idempotency_key::{GivenKey, IdempotencyKey, IdempotencyKeyLayer},
     replay::{ClientKey, ReplayBody, ReplayBodyError, ReplayBodyLayer, ReplaySafe, RequestHead},
-    server::{ServerLayer, Trust},
+    server::{HttpServerBuilder, ServerLayer, Trust},
     until_end::UntilEnd,
 };

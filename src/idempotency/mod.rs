@@ -55,7 +55,8 @@
 //!     .ttl(Duration::from_secs(48 * 60 * 60))
 //!     .build()?;
 //! let operator = guard.guard();
-//! let server = ServerLayer::new(Stack::new().bulkhead(BulkheadLayer::default())).outside(guard);
+//! let stack = Stack::new().bulkhead(BulkheadLayer::default());
+//! let server = ServerLayer::builder(stack).outside(guard).build()?;
 //! # let _ = (server, operator);
 //! # Ok::<(), buttress::ConfigError>(())
 //! ```

@@ -163,7 +163,7 @@ impl Rig {
         let layers = Layers::new(breaker);
         let answers = Answers::default();
         let stack = Stack::new().bulkhead(layers.slots.clone());
-        let mut layer = ServerLayer::new(stack.circuit_breaker(layers.breaker.clone()));
+        let mut layer = ServerLayer::builder(stack.circuit_breaker(layers.breaker.clone()));
         if let Some(idle) = settings.idle {
             layer = layer.body_idle(idle);
         }
@@ -173,7 +173,7 @@ impl Rig {
         if settings.body_deadline {
             layer = layer.body_deadline();
         }
-        let service = layer.layer(handler!(answers, Infallible));
+        let service = layer.build().unwrap().layer(handler!(answers, Infallible));
         let service = service.map_response(|response| response.map(BodyExt::boxed_unsync));
         let service = BoxCloneService::new(service.map_err(|never| match never {}));
         Self { budgets: Vec::new(), ..Self::assemble(&[&layers], answers, service) }

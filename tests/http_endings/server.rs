@@ -27,7 +27,7 @@ async fn server(
         echo_upgraded(request);
         ready(Ok::<_, Infallible>(answer()))
     });
-    let service = ServerLayer::new(stack).body_idle(IDLE).layer(handler);
+    let service = ServerLayer::builder(stack).body_idle(IDLE).build().unwrap().layer(handler);
     (version.serve(TowerToHyperService::new(service)).await, handles)
 }
 

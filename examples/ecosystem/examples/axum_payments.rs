@@ -66,7 +66,7 @@ fn router(ledger: &Ledger) -> Result<Router, BoxError> {
         .scope(|request: &Request| request.extensions().get().map(|Account(name)| name.clone()))
         .build()?;
     let stack = Stack::new().bulkhead(BulkheadLayer::default());
-    let server = ServerLayer::new(stack).outside(guard);
+    let server = ServerLayer::builder(stack).outside(guard).build()?;
     Ok(Router::new()
         .route("/payments", post(pay).layer(server))
         // The last layer is the outermost.

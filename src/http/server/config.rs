@@ -1,9 +1,8 @@
-use std::{
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
+use std::time::Duration;
 
 use http::StatusCode;
+
+use crate::ConfigError;
 
 /// What is believed of that which a caller says about its call.
 ///
@@ -20,8 +19,8 @@ pub enum Trust {
     None,
 }
 
-/// Settings of a server, and its counter.
-#[derive(Clone, Debug)]
+/// The settings of a server.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Config {
     pub(super) trust: Trust,
     pub(super) limit: Option<Duration>,
@@ -30,5 +29,21 @@ pub(super) struct Config {
     pub(super) for_envoy: bool,
     pub(super) body_deadline: bool,
     pub(super) body_idle: Option<Duration>,
-    pub(super) malformed: Arc<AtomicU64>,
+}
+
+impl Config {
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        for (knob, time) in [("limit", self.limit), ("body_idle", self.body_idle)] {
+            if let Some(time) = time {
+                ConfigError::unless_positive(knob, time)?;
+            }
+        }
+        if let Some(status) = self.full {
+            if !status.is_client_error() && !status.is_server_error() {
+                let rule = "it must be the status of an error, 400 to 599";
+                return Err(ConfigError::new("full_status", status.as_u16(), rule));
+            }
+        }
+        Ok(())
+    }
 }

@@ -11,7 +11,7 @@ use http::Response;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
-use super::{answer, body::ServerBody, config::Config, inbound::Inbound};
+use super::{answer, body::ServerBody, inbound::Inbound, shared::Shared};
 use crate::{
     Error, Rejection,
     call::{
@@ -34,7 +34,7 @@ pin_project! {
         call: Rejectable<F>,
         #[pin]
         timer: Option<Sleep>,
-        config: Arc<Config>,
+        shared: Arc<Shared>,
         inbound: Inbound,
         hop: Hop,
     }
@@ -60,14 +60,14 @@ impl Inbound {
 }
 
 impl<F> ServerFuture<F> {
-    pub(super) fn begin(config: Arc<Config>, inbound: Inbound, call: impl FnOnce() -> F) -> Self {
+    pub(super) fn begin(shared: Arc<Shared>, inbound: Inbound, call: impl FnOnce() -> F) -> Self {
         let mut hop = Hop::default();
         let call = if inbound.end.is_some_and(|end| end <= inbound.began) {
             Rejectable::rejected(())
         } else {
             Rejectable::running(inbound.enter(&mut hop, call), ())
         };
-        Self { call, timer: None, config, inbound, hop }
+        Self { call, timer: None, shared, inbound, hop }
     }
 }
 
@@ -99,7 +99,7 @@ where
         };
         // Dropped before the answer is made: what is cut short may still have something to say.
         inbound.enter(this.hop, || this.call.end());
-        Poll::Ready(Ok(answer::answer(this.config, inbound.grpc, *this.hop, result)))
+        Poll::Ready(Ok(answer::answer(&this.shared.config, inbound.grpc, *this.hop, result)))
     }
 }
 

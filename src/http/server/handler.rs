@@ -12,7 +12,7 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::config::Config;
+use super::shared::Shared;
 use crate::{
     Error,
     call::clock,
@@ -24,14 +24,14 @@ use crate::{
 #[derive(Clone)]
 pub struct Handler<S> {
     inner: S,
-    config: Arc<Config>,
+    shared: Arc<Shared>,
 }
 
 accessors!(Handler<S>);
 
 impl<S> Handler<S> {
-    pub(super) fn new(inner: S, config: Arc<Config>) -> Self {
-        Self { inner, config }
+    pub(super) fn new(inner: S, shared: Arc<Shared>) -> Self {
+        Self { inner, shared }
     }
 }
 
@@ -56,7 +56,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let call = PendingBody::new(request.method(), clock::now());
-        HandlerFuture { future: self.inner.call(request), config: Arc::clone(&self.config), call }
+        HandlerFuture { future: self.inner.call(request), shared: Arc::clone(&self.shared), call }
     }
 }
 
@@ -66,7 +66,7 @@ pin_project! {
     pub struct HandlerFuture<F> {
         #[pin]
         future: F,
-        config: Arc<Config>,
+        shared: Arc<Shared>,
         call: PendingBody,
     }
 }
@@ -85,7 +85,7 @@ where
             Err(never) => match never {},
         };
         let grpc = wire::is_grpc(response.headers());
-        let config = this.config;
+        let config = &this.shared.config;
         let (idle, deadline) = (config.body_idle, config.body_deadline);
         Poll::Ready(Ok(this.call.into_response(response, grpc, idle, deadline, None)))
     }

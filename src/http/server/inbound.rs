@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 use http::HeaderMap;
 use tokio::time::Instant;
 
-use super::config::{Config, Trust};
+use super::{config::Trust, shared::Shared};
 use crate::{call::attempt::Attempt, http::wire};
 
 /// What a request says about its call.
@@ -18,15 +18,15 @@ pub(super) struct Inbound {
     pub(super) attempt: Option<Attempt>,
 }
 
-impl Config {
+impl Shared {
     pub(super) fn read(&self, headers: &HeaderMap) -> Inbound {
         let began = Instant::now();
         let grpc = wire::is_grpc(headers);
-        let (time, attempt) = match self.trust {
+        let (time, attempt) = match self.config.trust {
             Trust::Inbound => self.inbound(headers, grpc),
             Trust::None => (None, None),
         };
-        let end = [self.limit, time].into_iter().flatten().min();
+        let end = [self.config.limit, time].into_iter().flatten().min();
         Inbound { grpc, began, end: end.and_then(|limit| began.checked_add(limit)), attempt }
     }
 

@@ -1,6 +1,9 @@
 use std::{
     fmt,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -11,9 +14,10 @@ use super::{
     config::{Config, Trust},
     handler::Handler,
     service::Server,
+    shared::Shared,
 };
 use crate::{
-    Stack,
+    ConfigError, Stack,
     stack::{Empty, ServerEdge},
 };
 
@@ -25,90 +29,51 @@ use crate::{
 #[derive(Clone)]
 pub struct ServerLayer<L> {
     stack: L,
-    config: Arc<Config>,
+    shared: Arc<Shared>,
 }
 
 type ServerStack<T, R, B, K, A, C> = Stack<T, R, B, K, A, ServerEdge, C>;
 
 impl<T, R, B, K, A, C> ServerLayer<ServerStack<T, R, B, K, A, C>> {
-    /// A stack around each handler: a bulkhead as a rule, and a total timeout. What its layers hold is
-    /// held until the body of the response has ended. An empty stack is fine: the caller's deadline is
-    /// still kept, and its retries are told when to stop.
+    /// Creates a layer with a stack around each handler, and the defaults of
+    /// [`builder`](Self::builder).
+    ///
+    /// The stack is usually a bulkhead and a total timeout. What its layers hold is held until the
+    /// body of the response has ended. With an empty stack the layer still keeps the caller's
+    /// deadline, and tells the caller when to stop retrying.
     pub fn new(stack: Stack<T, R, B, K, A, Empty, C>) -> Self {
         Self::around(stack.on_server())
+    }
+
+    /// Returns a builder of a layer with a stack around each handler.
+    pub fn builder(
+        stack: Stack<T, R, B, K, A, Empty, C>,
+    ) -> HttpServerBuilder<ServerStack<T, R, B, K, A, C>> {
+        Self::builder_around(stack.on_server())
     }
 }
 
 impl<L> ServerLayer<L> {
-    /// Any other layer around each handler. Its services are asked for a `Response<B>` with a body
-    /// of [`Bytes`](bytes::Bytes) whose error is a [`BodyError`](crate::http::BodyError), as that
-    /// of a [`ResponseBody`](crate::http::ResponseBody) is, and for an error of
+    /// Creates a layer with any other layer around each handler, and the defaults of
+    /// [`builder_around`](Self::builder_around).
+    ///
+    /// The services of that layer must respond with a `Response<B>` whose body has
+    /// [`Bytes`](bytes::Bytes) as data and a [`BodyError`](crate::http::BodyError) as error, as a
+    /// [`ResponseBody`](crate::http::ResponseBody) has. Their error must be
     /// [`Error<Infallible>`](crate::Error).
     pub fn around(layer: L) -> Self {
-        let config = Config {
-            trust: Trust::Inbound,
-            limit: None,
-            full: None,
-            for_envoy: false,
-            body_deadline: false,
-            body_idle: None,
-            malformed: Arc::default(),
-        };
-        Self { stack: layer, config: Arc::new(config) }
+        Self::builder_around(layer).finish()
     }
 
-    /// Puts a layer around the stack, and inside of what the server does itself: the request's deadline is ambient
-    /// there, and its rejections are answered. So an idempotency guard stands outside of the bulkhead, and a
-    /// duplicate takes no slot. Said again, the last one stands outermost.
-    ///
-    /// Its services are asked for what those of [`around`](Self::around) are.
-    pub fn outside<G>(self, layer: G) -> ServerLayer<Layers<L, G>> {
-        ServerLayer { stack: Layers::new(self.stack, layer), config: self.config }
+    /// Returns a builder of a layer with any other layer around each handler. See
+    /// [`around`](Self::around) for what its services must be.
+    pub fn builder_around(layer: L) -> HttpServerBuilder<L> {
+        HttpServerBuilder { stack: layer, config: Config::default() }
     }
 
-    fn set(mut self, set: impl FnOnce(&mut Config)) -> Self {
-        set(Arc::make_mut(&mut self.config));
-        self
-    }
-
-    /// What is believed of a request; [`Trust::Inbound`] until it is set.
-    pub fn trust(self, trust: Trust) -> Self {
-        self.set(|config| config.trust = trust)
-    }
-
-    /// The server's own limit for a request, to the head of its response and for gRPC to its last frame;
-    /// none until it is set.
-    pub fn limit(self, limit: Duration) -> Self {
-        self.set(|config| config.limit = Some(limit))
-    }
-
-    /// The HTTP status of a request that finds the bulkhead full or waited too long in its queue. The
-    /// default is 503, for 429 says that this caller has sent too much.
-    pub fn full_status(self, status: StatusCode) -> Self {
-        self.set(|config| config.full = Some(status))
-    }
-
-    /// Writes `x-envoy-ratelimited` where it writes `x-should-retry: false`: an Envoy above then does
-    /// not retry either.
-    pub fn for_envoy(self) -> Self {
-        self.set(|config| config.for_envoy = true)
-    }
-
-    /// Applies the deadline of an HTTP request to the last frame of its response too. For gRPC it
-    /// always applies.
-    pub fn body_deadline(self) -> Self {
-        self.set(|config| config.body_deadline = true)
-    }
-
-    /// How long the connection waits for the next frame of a response. There is no limit until it is
-    /// set: a stream of events may be silent for long.
-    pub fn body_idle(self, idle: Duration) -> Self {
-        self.set(|config| config.body_idle = Some(idle))
-    }
-
-    /// How many header lines of requests were malformed, and therefore ignored.
+    /// Returns how many header lines of requests were malformed, and therefore ignored.
     pub fn malformed_headers(&self) -> u64 {
-        self.config.malformed.load(Ordering::Relaxed)
+        self.shared.malformed.load(Ordering::Relaxed)
     }
 }
 
@@ -116,7 +81,7 @@ impl<L: fmt::Debug> fmt::Debug for ServerLayer<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServerLayer")
             .field("stack", &self.stack)
-            .field("config", &self.config)
+            .field("config", &self.shared.config)
             .finish()
     }
 }
@@ -128,7 +93,100 @@ where
     type Service = Server<L::Service, S>;
 
     fn layer(&self, handler: S) -> Self::Service {
-        let handler = Handler::new(handler, Arc::clone(&self.config));
-        Server::new(self.stack.layer(handler), Arc::clone(&self.config))
+        let handler = Handler::new(handler, Arc::clone(&self.shared));
+        Server::new(self.stack.layer(handler), Arc::clone(&self.shared))
+    }
+}
+
+/// Settings of a [`ServerLayer`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct HttpServerBuilder<L> {
+    stack: L,
+    config: Config,
+}
+
+impl<L> HttpServerBuilder<L> {
+    /// Adds a layer between the server and its stack, such as an
+    /// [idempotency guard](crate::idempotency).
+    ///
+    /// The request's deadline is ambient there, and the layer's rejections become responses. A guard
+    /// therefore stands outside the bulkhead, and a duplicate takes no slot. Of several layers the
+    /// last one added is the outermost.
+    ///
+    /// Its services must be what those of [`around`](ServerLayer::around) must be.
+    pub fn outside<G>(self, layer: G) -> HttpServerBuilder<Layers<L, G>> {
+        HttpServerBuilder { stack: Layers::new(self.stack, layer), config: self.config }
+    }
+
+    /// Sets what is believed of a request.
+    ///
+    /// Default: [`Trust::Inbound`].
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.config.trust = trust;
+        self
+    }
+
+    /// Sets the server's own limit for a request, up to the head of its response, and for gRPC up to
+    /// its last frame.
+    ///
+    /// Default: none.
+    ///
+    /// A limit of zero is an error, because every request would time out. `Duration::MAX` is no limit.
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.config.limit = Some(limit);
+        self
+    }
+
+    /// Sets the HTTP status of a request that finds the bulkhead full or waited too long in its queue.
+    ///
+    /// Default: 503, because 429 says that this caller has sent too much.
+    ///
+    /// A status that is not an error (4xx or 5xx) is an error.
+    pub fn full_status(mut self, status: StatusCode) -> Self {
+        self.config.full = Some(status);
+        self
+    }
+
+    /// Writes `x-envoy-ratelimited` beside `x-should-retry: false`, so that an Envoy above does not
+    /// retry either.
+    ///
+    /// Default: not written.
+    pub fn for_envoy(mut self) -> Self {
+        self.config.for_envoy = true;
+        self
+    }
+
+    /// Applies the deadline of an HTTP request to the last frame of its response too.
+    ///
+    /// Default: it applies to the head only. For gRPC it always applies to the last frame.
+    pub fn body_deadline(mut self) -> Self {
+        self.config.body_deadline = true;
+        self
+    }
+
+    /// Sets how long the connection waits for the next frame of a response.
+    ///
+    /// Default: no limit, because a stream of events may be silent for long.
+    ///
+    /// A time of zero is an error. `Duration::MAX` is no limit.
+    pub fn body_idle(mut self, idle: Duration) -> Self {
+        self.config.body_idle = Some(idle);
+        self
+    }
+
+    /// Checks the settings, and creates the layer.
+    ///
+    /// # Errors
+    ///
+    /// A time of zero, or a [`full_status`](Self::full_status) that is not an error.
+    pub fn build(self) -> Result<ServerLayer<L>, ConfigError> {
+        self.config.check()?;
+        Ok(self.finish())
+    }
+
+    fn finish(self) -> ServerLayer<L> {
+        let shared = Shared { config: self.config, malformed: AtomicU64::new(0) };
+        ServerLayer { stack: self.stack, shared: Arc::new(shared) }
     }
 }

@@ -33,10 +33,11 @@
 //! use std::time::Duration;
 //!
 //! let bulkhead = BulkheadLayer::builder().max_concurrent(64).build()?;
-//! let layer = ServerLayer::new(Stack::new().bulkhead(bulkhead))
+//! let layer = ServerLayer::builder(Stack::new().bulkhead(bulkhead))
 //!     .limit(Duration::from_secs(10))
 //!     .full_status(StatusCode::TOO_MANY_REQUESTS)
-//!     .trust(Trust::None);
+//!     .trust(Trust::None)
+//!     .build()?;
 //! # let _ = layer;
 //! # Ok::<(), buttress::ConfigError>(())
 //! ```
@@ -49,7 +50,7 @@
 //! | rejection | HTTP | gRPC | come back |
 //! |---|---|---|---|
 //! | `CircuitOpen` | 503 | 14 | when the circuit is half-open |
-//! | `BulkheadFull`, `QueueTimedOut` | 503, or [as set](ServerLayer::full_status) | 8 | after 1 s |
+//! | `BulkheadFull`, `QueueTimedOut` | 503, or [as set](HttpServerBuilder::full_status) | 8 | after 1 s |
 //! | `RateLimited` | 429 | 8 | with the next token |
 //! | `NotReady` | 503 | 14 | |
 //! | `TimedOut`, `DeadlineExceeded` | 504 | 4 | |
@@ -103,7 +104,7 @@
 //! # Order
 //!
 //! Around the routes, and outside of authentication, if that may take long; but inside of it with an
-//! [idempotency guard](ServerLayer::outside), which has to know whose keys they are. A response to `HEAD`, a 204, a 304
+//! [idempotency guard](HttpServerBuilder::outside), which has to know whose keys they are. A response to `HEAD`, a 204, a 304
 //! and an upgrade (101, or a successful `CONNECT`) end at their head whatever body they have, for the
 //! server drops it unread: what the stack holds is given back then, although an upgraded connection lives on.
 //!
@@ -126,6 +127,7 @@ mod handler;
 mod inbound;
 mod layer;
 mod service;
+mod shared;
 mod status;
 
 pub use self::{
@@ -133,6 +135,6 @@ pub use self::{
     config::Trust,
     future::ServerFuture,
     handler::{Handler, HandlerFuture},
-    layer::ServerLayer,
+    layer::{HttpServerBuilder, ServerLayer},
     service::Server,
 };

@@ -11,28 +11,28 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{body::ServerBody, config::Config, future::ServerFuture};
+use super::{body::ServerBody, future::ServerFuture, shared::Shared};
 use crate::{Error, http::BodyError};
 
 /// Answers every request: with what the handler says, or with why it was not asked. Made by
 /// [`ServerLayer`](super::ServerLayer).
 pub struct Server<S, H> {
     inner: S,
-    config: Arc<Config>,
+    shared: Arc<Shared>,
     handler: PhantomData<fn() -> H>,
 }
 
 accessors!(Server<S, H>);
 
 impl<S, H> Server<S, H> {
-    pub(super) fn new(inner: S, config: Arc<Config>) -> Self {
-        Self { inner, config, handler: PhantomData }
+    pub(super) fn new(inner: S, shared: Arc<Shared>) -> Self {
+        Self { inner, shared, handler: PhantomData }
     }
 }
 
 impl<S: Clone, H> Clone for Server<S, H> {
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), Arc::clone(&self.config))
+        Self::new(self.inner.clone(), Arc::clone(&self.shared))
     }
 }
 
@@ -40,7 +40,7 @@ impl<S: fmt::Debug, H> fmt::Debug for Server<S, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
             .field("inner", &self.inner)
-            .field("config", &self.config)
+            .field("config", &self.shared.config)
             .finish_non_exhaustive()
     }
 }
@@ -66,8 +66,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let inbound = self.config.read(request.headers());
+        let inbound = self.shared.read(request.headers());
         let inner = &mut self.inner;
-        ServerFuture::begin(Arc::clone(&self.config), inbound, || inner.call(request))
+        ServerFuture::begin(Arc::clone(&self.shared), inbound, || inner.call(request))
     }
 }

@@ -18,7 +18,8 @@ async fn as_many_as_there_is_room_for_are_served_and_the_others_are_told_when_to
     for full in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS] {
         let bulkhead = BulkheadLayer::builder().max_concurrent(5).build().unwrap();
         let slots = bulkhead.handle();
-        let layer = ServerLayer::new(Stack::new().bulkhead(bulkhead)).full_status(full);
+        let layer = ServerLayer::builder(Stack::new().bulkhead(bulkhead)).full_status(full);
+        let layer = layer.build().unwrap();
         let gate = Gate::new();
         let app = Router::new().route("/", get(served)).with_state(gate.clone()).layer(layer);
         let address = serve_axum(app).await;

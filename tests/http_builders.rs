@@ -1,0 +1,59 @@
+//! The builders of HTTP: each invalid setting is an error that names its setter, and the nearest
+//! valid setting is taken.
+#![cfg(feature = "http")]
+
+use std::{fmt::Debug, time::Duration};
+
+use buttress::{
+    ConfigError, Stack,
+    http::{HttpServerBuilder, ServerLayer},
+};
+use http::StatusCode;
+use tower::layer::util::Identity;
+
+const TICK: Duration = Duration::from_nanos(1);
+
+/// Checks that an error names the setter that was called, and what it was given.
+#[track_caller]
+fn rejects<T: Debug>(built: Result<T, ConfigError>, knob: &str, value: &str) {
+    let error = built.expect_err(knob);
+    assert_eq!((error.knob(), error.value()), (knob, value), "{error}");
+}
+
+#[track_caller]
+fn accepts<T>(built: Result<T, ConfigError>) {
+    if let Err(error) = built {
+        panic!("{error}");
+    }
+}
+
+fn server() -> HttpServerBuilder<Identity> {
+    ServerLayer::builder_around(Identity::new())
+}
+
+#[test]
+fn a_server_rejects_times_of_zero_and_a_status_of_success() {
+    rejects(server().limit(Duration::ZERO).build(), "limit", "0ns");
+    rejects(server().body_idle(Duration::ZERO).build(), "body_idle", "0ns");
+    for status in [100, 200, 302, 399, 600, 999] {
+        let full = StatusCode::from_u16(status).unwrap();
+        rejects(server().full_status(full).build(), "full_status", &status.to_string());
+    }
+    rejects(ServerLayer::builder(Stack::new()).limit(Duration::ZERO).build(), "limit", "0ns");
+
+    accepts(server().build());
+    accepts(ServerLayer::builder(Stack::new()).build());
+    for time in [TICK, Duration::MAX] {
+        accepts(server().limit(time).build());
+        accepts(server().body_idle(time).build());
+    }
+    for status in [400, 429, 503, 599] {
+        accepts(server().full_status(StatusCode::from_u16(status).unwrap()).build());
+    }
+}
+
+#[test]
+fn an_invalid_setting_of_a_server_survives_a_layer_outside() {
+    let builder = server().limit(Duration::ZERO).outside(Identity::new());
+    rejects(builder.build(), "limit", "0ns");
+}
