@@ -6,7 +6,7 @@ use std::{fmt::Debug, time::Duration};
 
 use buttress::{
     ConfigError, Stack,
-    http::{HttpServerBuilder, ServerLayer},
+    http::{ClientLayer, HttpServerBuilder, ServerLayer},
 };
 use http::StatusCode;
 use tower::layer::util::Identity;
@@ -56,4 +56,21 @@ fn a_server_rejects_times_of_zero_and_a_status_of_success() {
 fn an_invalid_setting_of_a_server_survives_a_layer_outside() {
     let builder = server().limit(Duration::ZERO).outside(Identity::new());
     rejects(builder.build(), "limit", "0ns");
+}
+
+#[test]
+fn a_client_rejects_a_time_of_zero_and_contradictions() {
+    rejects(ClientLayer::builder().body_idle(Duration::ZERO).build(), "body_idle", "0ns");
+    let idle = ClientLayer::builder().body_idle(TICK);
+    rejects(idle.clone().without_body_idle().build(), "body_idle", "1ns");
+    rejects(ClientLayer::builder().without_body_idle().body_idle(TICK).build(), "body_idle", "1ns");
+    let envoy = ClientLayer::builder().for_envoy();
+    rejects(envoy.clone().without_hop_headers().build(), "for_envoy", "set");
+    rejects(ClientLayer::builder().without_hop_headers().for_envoy().build(), "for_envoy", "set");
+
+    accepts(ClientLayer::builder().build());
+    accepts(idle.build());
+    accepts(ClientLayer::builder().body_idle(Duration::MAX).build());
+    accepts(ClientLayer::builder().without_body_idle().without_hop_headers().build());
+    accepts(envoy.build());
 }

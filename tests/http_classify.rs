@@ -173,7 +173,7 @@ fn what_a_status_means_can_be_set_and_the_last_opinion_counts() {
         .status(StatusCode::NOT_FOUND, TRANSIENT)
         .status(StatusCode::NOT_FOUND, PERMANENT)
         .status(StatusCode::INTERNAL_SERVER_ERROR, Outcome::Ignored)
-        .adjust(|status, headers| {
+        .adjust_fn(|status, headers| {
             (status == 500 && headers.contains_key("x-bug")).then_some(PERMANENT)
         });
     let auto = AutoClassifier::from(http.clone());
@@ -188,10 +188,10 @@ fn what_a_status_means_can_be_set_and_the_last_opinion_counts() {
     }
 
     let grpc = GrpcClassifier::new()
-        .adjust(|code, _| (code == GrpcCode::Aborted).then_some(GOOD))
+        .adjust_fn(|code, _| (code == GrpcCode::Aborted).then_some(GOOD))
         .code(GrpcCode::Aborted, TRANSIENT)
         .code(GrpcCode::Ok, PERMANENT)
-        .adjust(|_, fields| fields.contains_key("x-fine").then_some(GOOD));
+        .adjust_fn(|_, fields| fields.contains_key("x-fine").then_some(GOOD));
     let auto = AutoClassifier::new().grpc(grpc.clone());
     for (answer, expected) in [
         (trailers_only(10, &[]), TRANSIENT),

@@ -24,7 +24,7 @@ use crate::{Classify, Fault, Outcome, RetryHint};
 /// | an error | transient failure; timed out if a time-out is among its causes |
 ///
 /// An error that the caller's own body failed with says nothing about the service. Set a status to be
-/// judged otherwise by [`status`](Self::status), or any answer by [`adjust`](Self::adjust).
+/// judged otherwise by [`status`](Self::status), or any answer by [`adjust_fn`](Self::adjust_fn).
 #[derive(Clone, Default)]
 pub struct HttpClassifier {
     adjust: Option<Arc<Adjust<StatusCode>>>,
@@ -76,12 +76,14 @@ impl HttpClassifier {
 
     /// Judges one status otherwise.
     pub fn status(self, status: StatusCode, outcome: Outcome) -> Self {
-        self.adjust(move |answered, _| (answered == status).then_some(outcome))
+        self.adjust_fn(move |answered, _| (answered == status).then_some(outcome))
     }
 
-    /// Judges the answers otherwise for which the function has an opinion. It is shown the status and
-    /// the headers. Of several, the last that has one counts.
-    pub fn adjust<F>(self, f: F) -> Self
+    /// Sets the outcome of each response for which the function returns one.
+    ///
+    /// The function is shown the status and the headers. Of several, the last that returns an outcome
+    /// counts, and one set by [`status`](Self::status) counts among them.
+    pub fn adjust_fn<F>(self, f: F) -> Self
     where
         F: Fn(StatusCode, &HeaderMap) -> Option<Outcome> + Send + Sync + 'static,
     {
@@ -134,12 +136,14 @@ impl GrpcClassifier {
 
     /// Judges one status otherwise.
     pub fn code(self, code: GrpcCode, outcome: Outcome) -> Self {
-        self.adjust(move |answered, _| (answered == code).then_some(outcome))
+        self.adjust_fn(move |answered, _| (answered == code).then_some(outcome))
     }
 
-    /// Judges the answers otherwise for which the function has an opinion. It is shown the status and
-    /// the headers, or trailers, that it was found in. Of several, the last that has one counts.
-    pub fn adjust<F>(self, f: F) -> Self
+    /// Sets the outcome of each response for which the function returns one.
+    ///
+    /// The function is shown the status, and the headers or trailers that it was found in. Of several,
+    /// the last that returns an outcome counts, and one set by [`code`](Self::code) counts among them.
+    pub fn adjust_fn<F>(self, f: F) -> Self
     where
         F: Fn(GrpcCode, &HeaderMap) -> Option<Outcome> + Send + Sync + 'static,
     {

@@ -37,7 +37,7 @@
 //! // 409 is how this service says that it is busy.
 //! let busy = Outcome::Failure(Fault::Overloaded { retry_after: None });
 //! let client = ClientLayer::builder()
-//!     .classifier(HttpClassifier::new().status(StatusCode::CONFLICT, busy))
+//!     .classify(HttpClassifier::new().status(StatusCode::CONFLICT, busy))
 //!     .body_idle(Duration::from_secs(5))
 //!     .for_envoy()
 //!     .build()?;

@@ -92,11 +92,11 @@ async fn time_away_after_a_poll_does_not_count() {
 
 #[tokio::test(start_paused = true)]
 async fn a_classifier_that_panics_at_the_end_counts() {
-    let classifier = GrpcClassifier::new().adjust(|code: GrpcCode, _| match code {
+    let classifier = GrpcClassifier::new().adjust_fn(|code: GrpcCode, _| match code {
         GrpcCode::NotFound => panic!("a bug"),
         _ => None,
     });
-    let rig = Rig::client_with(window(), ClientLayer::builder().classifier(classifier));
+    let rig = Rig::client_with(window(), ClientLayer::builder().classify(classifier));
     let mut reader = rig.stream(&Feed::new([grpc_status("5")])).await;
     assert!(catch_unwind(AssertUnwindSafe(|| next(&mut reader))).is_err());
     assert_eq!(rig.in_flight(), 0, "slot");

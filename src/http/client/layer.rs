@@ -41,19 +41,14 @@ impl Default for ClientLayer {
 }
 
 impl ClientLayer {
-    /// With the defaults that [`builder`](Self::builder) names.
+    /// Creates a layer with the defaults of [`builder`](Self::builder).
     pub fn new() -> Self {
         Self::builder().finish()
     }
 
-    /// Settings other than the defaults.
+    /// Returns a builder.
     pub fn builder() -> ClientBuilder {
-        ClientBuilder {
-            classifier: None,
-            idle: Some(IDLE),
-            body_deadline: false,
-            write: Some(Write::Hop),
-        }
+        ClientBuilder::default()
     }
 
     /// How many header lines of answers were malformed, and therefore ignored; an unparseable
@@ -75,77 +70,106 @@ impl fmt::Debug for ClientLayer {
 }
 
 /// Settings of a [`ClientLayer`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing until it is built"]
 pub struct ClientBuilder {
     classifier: Option<AutoClassifier>,
-    idle: Option<Duration>,
+    body_idle: Option<Duration>,
+    without_body_idle: bool,
     body_deadline: bool,
-    write: Option<Write>,
+    for_envoy: bool,
+    without_hop_headers: bool,
 }
 
 impl ClientBuilder {
-    /// Who judges the answers, for every layer of the stack that has no classifier of its own, and who
-    /// judges the end of each response: an [`AutoClassifier`], or one for HTTP or for gRPC.
-    pub fn classifier(mut self, classifier: impl Into<AutoClassifier>) -> Self {
+    /// Sets the classifier of responses: an [`AutoClassifier`], or one for HTTP or for gRPC.
+    ///
+    /// Default: [`AutoClassifier::new`].
+    ///
+    /// It classifies for every layer of the stack that has no classifier of its own, and it classifies
+    /// the end of each response.
+    pub fn classify(mut self, classifier: impl Into<AutoClassifier>) -> Self {
         self.classifier = Some(classifier.into());
         self
     }
 
-    /// How long a reader waits for the next frame of a body, longer than zero. The default is 30 s: a
-    /// peer that has sent nothing for so long has died, or has forgotten us. Time in which nobody reads
-    /// does not count.
+    /// Sets how long a reader waits for the next frame of a body.
+    ///
+    /// Default: 30 s, because a peer that has sent nothing for so long has died, or has forgotten us.
+    ///
+    /// Time in which nobody reads does not count. A time of zero is an error, and so is a time together
+    /// with [`without_body_idle`](Self::without_body_idle).
     pub fn body_idle(mut self, idle: Duration) -> Self {
-        self.idle = Some(idle);
+        self.body_idle = Some(idle);
         self
     }
 
-    /// Lets a reader wait for the next frame for ever.
+    /// Lets a reader wait for the next frame without a limit, for streams that may be silent.
     pub fn without_body_idle(mut self) -> Self {
-        self.idle = None;
+        self.without_body_idle = true;
         self
     }
 
     /// Applies the deadline that the request was sent under, the attempt's where there is one, to the
-    /// last frame of an HTTP body too. The default is not to: a download may take longer than its head.
-    /// For gRPC it always applies, since it was told to the server.
+    /// last frame of an HTTP body too.
+    ///
+    /// Default: it applies to the head only, because a download may take longer. For gRPC it always
+    /// applies to the last frame, since the server was told.
     pub fn body_deadline(mut self) -> Self {
         self.body_deadline = true;
         self
     }
 
-    /// Writes `x-envoy-upstream-rq-timeout-ms` too: a sidecar makes of it the
+    /// Writes `x-envoy-upstream-rq-timeout-ms` too, from which a sidecar makes the
     /// `x-envoy-expected-rq-timeout-ms` that the server sees.
+    ///
+    /// Default: not written. Together with [`without_hop_headers`](Self::without_hop_headers) it is an
+    /// error.
     pub fn for_envoy(mut self) -> Self {
-        self.write = Some(Write::HopAndEnvoy);
+        self.for_envoy = true;
         self
     }
 
-    /// Writes no headers, for servers that are not to know.
+    /// Writes no headers of the hop, for servers that must not know of them.
     pub fn without_hop_headers(mut self) -> Self {
-        self.write = None;
+        self.without_hop_headers = true;
         self
     }
 
-    /// Checks the settings.
+    /// Checks the settings, and creates the layer.
     ///
     /// # Errors
     ///
-    /// If a reader may not wait at all.
+    /// A [`body_idle`](Self::body_idle) of zero, and settings that contradict each other.
     pub fn build(self) -> Result<ClientLayer, ConfigError> {
-        if let Some(idle) = self.idle {
+        if let Some(idle) = self.body_idle {
             ConfigError::unless_positive("body_idle", idle)?;
+            if self.without_body_idle {
+                let rule = "`without_body_idle` lets a reader wait for ever";
+                return Err(ConfigError::new("body_idle", idle, rule));
+            }
+        }
+        if self.for_envoy && self.without_hop_headers {
+            let rule = "`without_hop_headers` writes no headers";
+            return Err(ConfigError::new("for_envoy", format_args!("set"), rule));
         }
         Ok(self.finish())
     }
 
     fn finish(self) -> ClientLayer {
         let at_end = self.classifier.map(Arc::new);
+        let idle = (!self.without_body_idle).then(|| self.body_idle.unwrap_or(IDLE));
+        let write = match (self.without_hop_headers, self.for_envoy) {
+            (true, _) => None,
+            (false, false) => Some(Write::Hop),
+            (false, true) => Some(Write::HopAndEnvoy),
+        };
         let config = Config {
             classifier: at_end.clone().unwrap_or_default(),
             at_end,
-            idle: self.idle,
+            idle,
             body_deadline: self.body_deadline,
-            write: self.write,
+            write,
             malformed: AtomicU64::new(0),
         };
         ClientLayer { config: Arc::new(config) }
