@@ -6,9 +6,12 @@ use std::{fmt::Debug, time::Duration};
 
 use buttress::{
     ConfigError, Stack,
-    http::{ClientLayer, HttpServerBuilder, ServerLayer},
+    http::{
+        ClientLayer, HttpServerBuilder, ServerLayer,
+        idempotency::{HeaderKey, ReadHttp, RecordHttp},
+    },
 };
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use tower::layer::util::Identity;
 
 const TICK: Duration = Duration::from_nanos(1);
@@ -73,4 +76,63 @@ fn a_client_rejects_a_time_of_zero_and_contradictions() {
     accepts(ClientLayer::builder().body_idle(Duration::MAX).build());
     accepts(ClientLayer::builder().without_body_idle().without_hop_headers().build());
     accepts(envoy.build());
+}
+
+/// Headers that cannot have a key.
+const TAKEN: [&str; 6] =
+    ["authorization", "content-type", "cookie", "host", "connection", "transfer-encoding"];
+
+#[test]
+fn a_finder_of_keys_rejects_a_header_of_another_meaning_and_a_second_function() {
+    for name in TAKEN {
+        let builder = HeaderKey::builder().header(HeaderName::from_static(name));
+        rejects(builder.build(), "header", &format!("{name:?}"));
+    }
+    let only = HeaderKey::builder().only_fn(|_| true);
+    rejects(only.clone().only_fn(|_| true).build(), "only_fn", "set twice");
+    let route = HeaderKey::builder().route_fn(|_| String::new());
+    rejects(route.clone().route_fn(|_| String::new()).build(), "route_fn", "set twice");
+
+    accepts(HeaderKey::builder().build());
+    for name in ["idempotency-key", "x-request-id"] {
+        accepts(HeaderKey::builder().header(HeaderName::from_static(name)).build());
+    }
+    accepts(only.build());
+    accepts(route.optional().build());
+}
+
+#[test]
+fn a_reader_of_requests_rejects_limits_of_zero_and_limits_of_what_it_does_not_read() {
+    rejects(ReadHttp::builder().max_body_bytes(0).build(), "max_body_bytes", "0");
+    rejects(ReadHttp::builder().body_timeout(Duration::ZERO).build(), "body_timeout", "0ns");
+    let unread = ReadHttp::builder().without_body();
+    rejects(unread.clone().max_body_bytes(1).build(), "max_body_bytes", "1");
+    rejects(unread.clone().body_timeout(TICK).build(), "body_timeout", "1ns");
+
+    accepts(ReadHttp::builder().build());
+    for bytes in [1, usize::MAX] {
+        accepts(ReadHttp::builder().max_body_bytes(bytes).build());
+    }
+    for time in [TICK, Duration::MAX] {
+        accepts(ReadHttp::builder().body_timeout(time).build());
+    }
+    accepts(unread.build());
+}
+
+#[test]
+fn a_recorder_rejects_a_cap_of_zero_a_header_that_is_never_kept_and_a_second_seal() {
+    rejects(RecordHttp::builder().max_body_bytes(0).build(), "max_body_bytes", "0");
+    for name in ["set-cookie", "authorization", "date", "content-length"] {
+        let builder = RecordHttp::builder().keep_header(HeaderName::from_static(name));
+        rejects(builder.build(), "keep_header", &format!("{name:?}"));
+    }
+    let sealed = RecordHttp::builder().seal_fn(|payload| payload, Some);
+    rejects(sealed.clone().seal_fn(|payload| payload, Some).build(), "seal_fn", "set twice");
+
+    accepts(RecordHttp::builder().build());
+    for bytes in [1, usize::MAX] {
+        accepts(RecordHttp::builder().max_body_bytes(bytes).build());
+    }
+    let headers = ["x-mine", "x-yours", "content-type"].map(HeaderName::from_static);
+    accepts(headers.into_iter().fold(sealed, |builder, name| builder.keep_header(name)).build());
 }

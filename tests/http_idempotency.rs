@@ -105,7 +105,7 @@ fn what_cannot_be_a_key_is_refused() {
         (&[b"\"a\";v=1, \"b\""], Repeated),
         (&[b"\"a\";v=\"\\\"\", \"b\""], Repeated),
     ];
-    for keys in [HeaderKey::new(), HeaderKey::new().optional()] {
+    for keys in [HeaderKey::new(), HeaderKey::builder().optional().build().unwrap()] {
         for (lines, why) in &hostile {
             assert_eq!(found(&keys, lines), Err(*why), "{lines:?}");
         }
@@ -132,17 +132,22 @@ fn all_but_safe_requests_and_tunnels_must_have_a_key() {
 
 #[test]
 fn what_is_guarded_and_where_the_key_is_can_be_set() {
-    assert_eq!(found(&HeaderKey::new().optional(), &[]), Ok(RequestKey::Unguarded));
+    assert_eq!(
+        found(&HeaderKey::builder().optional().build().unwrap(), &[]),
+        Ok(RequestKey::Unguarded)
+    );
 
-    let only = HeaderKey::new().only(|head| head.uri().path() == "/refund");
+    let only = HeaderKey::builder().only_fn(|head| head.uri().path() == "/refund");
+    let only = only.build().unwrap();
     assert_eq!(found(&only, &[]), Ok(RequestKey::Unguarded));
     assert_eq!(found(&only, &[b"k"]), Ok(RequestKey::Unguarded));
-    let all = HeaderKey::new().only(|_| true);
+    let all = HeaderKey::builder().only_fn(|_| true).build().unwrap();
     assert_eq!(found(&all, &[]), Ok(RequestKey::Missing));
     // It says which of those that need guarding, and cannot make a stale answer of a read.
     assert_eq!(all.find_key(&asked("GET", &[b"k"])), Ok(RequestKey::Unguarded));
 
-    let elsewhere = HeaderKey::new().header(HeaderName::from_static("x-request-key"));
+    let elsewhere = HeaderKey::builder().header(HeaderName::from_static("x-request-key"));
+    let elsewhere = elsewhere.build().unwrap();
     assert_eq!(found(&elsewhere, &[b"k"]), Ok(RequestKey::Missing));
     let mut request = asked("POST", &[]);
     put(request.headers_mut(), "x-request-key", "k");
@@ -164,7 +169,7 @@ fn an_operation_is_a_method_and_a_route() {
     assert_ne!(operation(&by_path, "POST", "/pay/2"), one);
     assert_ne!(operation(&by_path, "PUT", "/pay/1"), one);
 
-    let by_route = HeaderKey::new().route(|_| "pay".to_owned());
+    let by_route = HeaderKey::builder().route_fn(|_| "pay".to_owned()).build().unwrap();
     let one = operation(&by_route, "POST", "/pay/1");
     assert_eq!(one, [b"POST".to_vec(), b"pay".to_vec()]);
     assert_eq!(operation(&by_route, "POST", "/pay/2"), one);
@@ -553,7 +558,7 @@ fn unmasked(mut payload: Vec<u8>) -> Option<Vec<u8>> {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_sealed_is_not_plain_and_is_opened_again() {
-    let recorder = RecordHttp::builder().sealed(masked, unmasked).build().unwrap();
+    let recorder = RecordHttp::builder().seal_fn(masked, unmasked).build().unwrap();
     let kept = kept(&recorder, response(200, &[], Body::from("a secret"))).await;
     let payload = kept.completed.clone().and_then(|completed| completed.payload).unwrap();
     assert!(!payload.windows(6).any(|window| window == b"secret"));
@@ -570,7 +575,7 @@ async fn what_is_sealed_is_not_plain_and_is_opened_again() {
 async fn what_sealing_makes_larger_than_was_set_aside_is_not_kept() {
     for (growth, fits) in [(1 << 10, true), (10 << 10, false)] {
         let seal = move |payload: Vec<u8>| [payload, vec![0; growth]].concat();
-        let builder = RecordHttp::builder().max_body_bytes(2).sealed(seal, Some);
+        let builder = RecordHttp::builder().max_body_bytes(2).seal_fn(seal, Some);
         let kept = kept(&builder.build().unwrap(), response(200, &[], Body::from("ok"))).await;
         assert_eq!(!cannot_be_given_again(&kept), fits, "{growth}");
     }

@@ -127,6 +127,7 @@
 
 mod body;
 mod cause;
+mod checks;
 mod classify;
 mod client;
 mod failure;

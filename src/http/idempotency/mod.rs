@@ -20,8 +20,8 @@ mod response;
 
 pub use self::{
     body::GuardedBody,
-    key::{HeaderKey, IDEMPOTENCY_KEY},
-    request::ReadHttp,
+    key::{HeaderKey, HeaderKeyBuilder, IDEMPOTENCY_KEY},
+    request::{ReadHttp, ReadHttpBuilder},
     response::{IDEMPOTENCY_REPLAYED, NotStarted, RecordHttp, RecordHttpBuilder},
 };
 

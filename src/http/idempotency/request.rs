@@ -17,8 +17,10 @@ use super::{
     read::{Read, read},
 };
 use crate::{
+    ConfigError,
     call::timer::poll_timer,
     error::IdempotencyReason,
+    http::checks::unless_room,
     idempotency::{Digests, ReadRequest, Run},
 };
 
@@ -39,36 +41,94 @@ pub struct ReadHttp {
 }
 
 impl ReadHttp {
-    /// Up to 1 MiB of body, for up to 30 s.
+    const MAX_BODY_BYTES: usize = 1 << 20;
+    const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// Creates one with the defaults of [`builder`](Self::builder).
     pub fn new() -> Self {
-        Self { max_body_bytes: 1 << 20, body_timeout: Duration::from_secs(30), without_body: false }
+        Self {
+            max_body_bytes: Self::MAX_BODY_BYTES,
+            body_timeout: Self::BODY_TIMEOUT,
+            without_body: false,
+        }
     }
 
-    /// How many bytes the body of a guarded request may have; 1 MiB (1,048,576) until it is set. That much is held
-    /// in memory for each request that is read.
-    pub fn max_body_bytes(mut self, bytes: usize) -> Self {
-        self.max_body_bytes = bytes;
-        self
-    }
-
-    /// How long the body of a guarded request may take to arrive, from when it is first waited for; 30 s until it is
-    /// set.
-    pub fn body_timeout(mut self, timeout: Duration) -> Self {
-        self.body_timeout = timeout;
-        self
-    }
-
-    /// Does not read bodies: they go to the service as they come, for uploads. Then two requests that differ only
-    /// in their bodies are taken for the same one.
-    pub fn without_body(mut self) -> Self {
-        self.without_body = true;
-        self
+    /// Returns a builder.
+    pub fn builder() -> ReadHttpBuilder {
+        ReadHttpBuilder::default()
     }
 }
 
 impl Default for ReadHttp {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Settings of a [`ReadHttp`].
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct ReadHttpBuilder {
+    max_body_bytes: Option<usize>,
+    body_timeout: Option<Duration>,
+    without_body: bool,
+}
+
+impl ReadHttpBuilder {
+    /// Sets the maximum number of bytes of the body of a guarded request.
+    ///
+    /// Default: 1 MiB (1,048,576).
+    ///
+    /// That much is held in memory for each request that is read. Zero is an error.
+    pub fn max_body_bytes(mut self, bytes: usize) -> Self {
+        self.max_body_bytes = Some(bytes);
+        self
+    }
+
+    /// Sets how long the body of a guarded request may take to arrive, from when it is first waited
+    /// for.
+    ///
+    /// Default: 30 s.
+    ///
+    /// A time of zero is an error. `Duration::MAX` is no limit.
+    pub fn body_timeout(mut self, timeout: Duration) -> Self {
+        self.body_timeout = Some(timeout);
+        self
+    }
+
+    /// Does not read bodies, for uploads: they go to the service as they come. Two requests that
+    /// differ only in their bodies are then taken for the same one.
+    ///
+    /// Default: bodies are read. A limit of a body that is not read is an error.
+    pub fn without_body(mut self) -> Self {
+        self.without_body = true;
+        self
+    }
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    ///
+    /// A limit of zero, and a limit together with [`without_body`](Self::without_body).
+    pub fn build(self) -> Result<ReadHttp, ConfigError> {
+        let unread = "`without_body` does not read bodies";
+        if let Some(bytes) = self.max_body_bytes {
+            unless_room("max_body_bytes", bytes)?;
+            if self.without_body {
+                return Err(ConfigError::new("max_body_bytes", bytes, unread));
+            }
+        }
+        if let Some(timeout) = self.body_timeout {
+            ConfigError::unless_positive("body_timeout", timeout)?;
+            if self.without_body {
+                return Err(ConfigError::new("body_timeout", timeout, unread));
+            }
+        }
+        Ok(ReadHttp {
+            max_body_bytes: self.max_body_bytes.unwrap_or(ReadHttp::MAX_BODY_BYTES),
+            body_timeout: self.body_timeout.unwrap_or(ReadHttp::BODY_TIMEOUT),
+            without_body: self.without_body,
+        })
     }
 }
 

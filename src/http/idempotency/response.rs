@@ -13,7 +13,11 @@ use super::{
 };
 use crate::{
     CarryRejection, ConfigError,
-    http::{head::ResponseShape, wire},
+    http::{
+        checks::{Once, unless_room},
+        head::ResponseShape,
+        wire,
+    },
     idempotency::{Completed, Record, Recorded, RunOutcome, StoreError},
 };
 
@@ -114,14 +118,14 @@ struct Config {
 }
 
 impl RecordHttp {
-    /// With the defaults.
+    /// Creates one with the defaults of [`builder`](Self::builder).
     pub fn new() -> Self {
         Self { config: Arc::new(Config::default()) }
     }
 
-    /// With settings of one's own.
+    /// Returns a builder.
     pub fn builder() -> RecordHttpBuilder {
-        RecordHttpBuilder { config: Config::default() }
+        RecordHttpBuilder { config: Config::default(), sealed: Once::UNSET }
     }
 
     /// What is recorded of a response whose body is there: for a handler that writes the record itself, in the
@@ -312,52 +316,71 @@ impl fmt::Debug for Config {
 }
 
 /// Settings of a [`RecordHttp`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
+#[must_use = "a builder does nothing until it is built"]
 pub struct RecordHttpBuilder {
     config: Config,
+    sealed: Once<(Seal, Open)>,
 }
 
 impl RecordHttpBuilder {
-    /// How many bytes of a body are kept at most, 64 KiB (65,536) until it is set. As much and 8 KiB are set aside
-    /// before the service is called.
+    /// Sets the maximum number of bytes of a body that are kept.
+    ///
+    /// Default: 64 KiB (65,536).
+    ///
+    /// As much and 8 KiB are set aside before the service is called. A response with a longer body is
+    /// recorded as done, but cannot be given again. Zero is an error.
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
         self.config.max_body_bytes = bytes;
         self
     }
 
-    /// Keeps this header of a response too.
+    /// Keeps this header of a response too. May be called several times.
+    ///
+    /// A header that is never kept is an error, see [`build`](Self::build).
     pub fn keep_header(mut self, name: HeaderName) -> Self {
         self.config.more_headers.push(name);
         self
     }
 
-    /// Records responses with `set-cookie`, and gives the cookies again with them. By default such a response is
-    /// not given again: whoever has the key would get the session, and the store would have it.
+    /// Records responses with `set-cookie`, and gives the cookies again with them.
+    ///
+    /// Default: such a response is not given again. Everyone with the key would get the session, and
+    /// the store would have it.
     pub fn allow_set_cookie(mut self) -> Self {
         self.config.set_cookie = true;
         self
     }
 
-    /// Encrypts what is kept: `seal` before it goes to the store, and `open` when it comes back, which is `None` for
-    /// what was not sealed so. `seal` may add up to 1 KiB; a response that takes more cannot be given again.
+    /// Sets the functions that encrypt what is kept: `seal` before it goes to the store, and `open`
+    /// when it comes back. `open` returns `None` for what was not sealed so.
     ///
-    /// Records that are older than this setting, or sealed with another secret, must still be opened until their time
-    /// to live is over, or else a retry of what they recorded is answered 503.
-    pub fn sealed<S, O>(mut self, seal: S, open: O) -> Self
+    /// Default: what is kept is not encrypted.
+    ///
+    /// `seal` may add up to 1 KiB; a response that takes more cannot be given again. Records that are
+    /// older than this setting, or sealed with another secret, must still be opened until their time
+    /// to live is over, or else a retry of what they recorded is answered 503. A second pair of
+    /// functions is an error.
+    pub fn seal_fn<S, O>(mut self, seal: S, open: O) -> Self
     where
         S: Fn(Vec<u8>) -> Vec<u8> + Send + Sync + 'static,
         O: Fn(Vec<u8>) -> Option<Vec<u8>> + Send + Sync + 'static,
     {
-        self.config.sealed = Some((Arc::new(seal), Arc::new(open)));
+        self.sealed.set((Arc::new(seal), Arc::new(open)));
         self
     }
 
+    /// Checks the settings.
+    ///
     /// # Errors
     ///
-    /// If a header is to be kept that never is: what is of one connection or one moment (such as `connection`,
-    /// `transfer-encoding`, `date` and `content-length`), `authorization`, and `set-cookie`, which is
-    /// [allowed](Self::allow_set_cookie) and not named.
-    pub fn build(self) -> Result<RecordHttp, ConfigError> {
+    /// - A [`max_body_bytes`](Self::max_body_bytes) of zero.
+    /// - A [`keep_header`](Self::keep_header) that is never kept: what is of one connection or one
+    ///   moment (such as `connection`, `transfer-encoding`, `date` and `content-length`),
+    ///   `authorization`, and `set-cookie`, which is [allowed](Self::allow_set_cookie) and not named.
+    /// - A [`seal_fn`](Self::seal_fn) that was set twice.
+    pub fn build(mut self) -> Result<RecordHttp, ConfigError> {
+        unless_room("max_body_bytes", self.config.max_body_bytes)?;
         for name in &self.config.more_headers {
             if *name == header::SET_COOKIE {
                 let rule = "cookies are kept by `allow_set_cookie`";
@@ -368,6 +391,18 @@ impl RecordHttpBuilder {
                 return Err(ConfigError::new("keep_header", name.as_str(), rule));
             }
         }
+        self.config.sealed = self.sealed.get("seal_fn")?;
         Ok(RecordHttp { config: Arc::new(self.config) })
+    }
+}
+
+impl fmt::Debug for RecordHttpBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RecordHttpBuilder")
+            .field("max_body_bytes", &self.config.max_body_bytes)
+            .field("more_headers", &self.config.more_headers)
+            .field("set_cookie", &self.config.set_cookie)
+            .field("seal_fn", &self.sealed.is_set())
+            .finish()
     }
 }

@@ -219,7 +219,7 @@ async fn the_service_gets_the_request_as_it_was_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_one_byte_over_the_cap_is_too_large_and_one_at_the_cap_is_not() {
-    let reader = ReadHttp::new().max_body_bytes(10);
+    let reader = ReadHttp::builder().max_body_bytes(10).build().unwrap();
     for pieces in [vec![data("0123456789")], vec![data("01234"), data("56789"), data("")]] {
         let (read, _) = read_by(&reader, Request::new(body(pieces))).await.unwrap();
         assert_eq!(read.body().size_hint().exact(), Some(10));
@@ -277,9 +277,10 @@ async fn what_says_that_it_is_too_large_is_refused_unread() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_does_not_end_in_time_is_incomplete() {
+    let two = Duration::from_secs(2);
     for (reader, limit) in [
         (ReadHttp::new(), Duration::from_secs(30)),
-        (ReadHttp::new().body_timeout(Duration::from_secs(2)), Duration::from_secs(2)),
+        (ReadHttp::builder().body_timeout(two).build().unwrap(), two),
     ] {
         let silent = Silent { length: 0, asked: Arc::default(), always_ready: false };
         let began = Instant::now();
@@ -314,7 +315,7 @@ async fn a_body_that_breaks_off_is_incomplete() {
 
 #[tokio::test(start_paused = true)]
 async fn an_upload_streams_and_its_body_is_not_in_the_fingerprint() {
-    let reader = ReadHttp::new().without_body().max_body_bytes(1);
+    let reader = ReadHttp::builder().without_body().build().unwrap();
     let asked = Arc::new(AtomicUsize::new(0));
     let silent = Silent { length: 1 << 40, asked: Arc::clone(&asked), always_ready: true };
     let (request, fingerprint) = read_by(&reader, Request::new(silent)).await.unwrap();

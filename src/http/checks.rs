@@ -1,0 +1,72 @@
+//! Checks of settings that several builders share.
+
+use http::{HeaderName, header};
+
+use crate::ConfigError;
+
+/// Headers that mean something else, or that belong to one connection.
+const TAKEN: [HeaderName; 18] = [
+    header::ACCEPT,
+    header::AUTHORIZATION,
+    header::CONNECTION,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::DATE,
+    header::EXPECT,
+    header::HOST,
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::USER_AGENT,
+];
+
+/// Rejects a number of bytes that would leave no room at all.
+pub(super) fn unless_room(knob: &'static str, bytes: usize) -> Result<usize, ConfigError> {
+    if bytes == 0 {
+        return Err(ConfigError::new(knob, bytes, "it must be at least 1 byte"));
+    }
+    Ok(bytes)
+}
+
+/// Rejects a header that cannot have an idempotency key.
+pub(super) fn unless_free(knob: &'static str, name: HeaderName) -> Result<HeaderName, ConfigError> {
+    if TAKEN.contains(&name) {
+        let rule = "that header means something else";
+        return Err(ConfigError::new(knob, name.as_str(), rule));
+    }
+    Ok(name)
+}
+
+/// A function that may be set once. A second one would silently replace the first.
+#[derive(Clone)]
+pub(super) struct Once<T> {
+    value: Option<T>,
+    again: bool,
+}
+
+impl<T> Once<T> {
+    pub(super) const UNSET: Self = Self { value: None, again: false };
+
+    pub(super) fn set(&mut self, value: T) {
+        self.again |= self.value.replace(value).is_some();
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.value.is_some()
+    }
+
+    /// Returns the value, if there is one; two are an error.
+    pub(super) fn get(self, knob: &'static str) -> Result<Option<T>, ConfigError> {
+        if self.again {
+            let rule = "the second would silently replace the first";
+            return Err(ConfigError::new(knob, format_args!("set twice"), rule));
+        }
+        Ok(self.value)
+    }
+}
