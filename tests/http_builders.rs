@@ -7,7 +7,7 @@ use std::{fmt::Debug, time::Duration};
 use buttress::{
     ConfigError, Stack,
     http::{
-        ClientLayer, HttpServerBuilder, ServerLayer,
+        ClientLayer, HttpServerBuilder, ReplayBodyLayer, ServerLayer,
         idempotency::{HeaderKey, ReadHttp, RecordHttp},
     },
 };
@@ -135,4 +135,19 @@ fn a_recorder_rejects_a_cap_of_zero_a_header_that_is_never_kept_and_a_second_sea
     }
     let headers = ["x-mine", "x-yours", "content-type"].map(HeaderName::from_static);
     accepts(headers.into_iter().fold(sealed, |builder, name| builder.keep_header(name)).build());
+}
+
+#[test]
+fn kept_bodies_reject_limits_of_zero_and_less_room_for_all_than_for_one() {
+    let builder = ReplayBodyLayer::builder;
+    rejects(builder().max_request_bytes(0).build(), "max_request_bytes", "0");
+    rejects(builder().max_total_bytes(0).build(), "max_total_bytes", "0");
+    rejects(builder().max_total_bytes((64 << 10) - 1).build(), "max_total_bytes", "65535");
+    let one_more = builder().max_request_bytes((16 << 20) + 1);
+    rejects(one_more.clone().build(), "max_total_bytes", "16777216");
+
+    accepts(builder().build());
+    accepts(builder().max_total_bytes(64 << 10).build());
+    accepts(builder().max_request_bytes(1).max_total_bytes(1).build());
+    accepts(one_more.max_total_bytes(usize::MAX).build());
 }

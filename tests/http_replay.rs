@@ -18,7 +18,7 @@ use std::{
 use buttress::{
     Error, Fault, Outcome, RetryHint,
     http::replay::{
-        ClientKey, ReplayBodies, ReplayBody, ReplayBodyError, ReplayBodyLayer, ReplaySafe,
+        ClientKey, MakeReplayable, ReplayBody, ReplayBodyError, ReplayBodyLayer, ReplaySafe,
         ReplayableBody, RequestHead,
     },
     retry::{Backoff, Jitter, Replay, RetryLayer},
@@ -379,7 +379,7 @@ fn a_frame_that_a_stale_body_gets_is_not_lost() {
 #[test]
 fn a_frame_that_a_stale_body_gets_is_not_lost_past_the_cap() {
     let (source, teller) = source();
-    let layer = ReplayBodyLayer::new().max_request_bytes(4);
+    let layer = ReplayBodyLayer::builder().max_request_bytes(4).build().unwrap();
     let kept = in_layer(&layer, source);
     let mut old = copy(&kept);
     teller.data("0123");
@@ -590,7 +590,7 @@ fn the_original_frees_what_it_sends() {
 #[test]
 fn past_the_cap_of_a_request_it_is_sent_once_and_whole() {
     let (source, teller) = source();
-    let layer = ReplayBodyLayer::new().max_request_bytes(8);
+    let layer = ReplayBodyLayer::builder().max_request_bytes(8).build().unwrap();
     let kept = in_layer(&layer, source);
     let mut first = copy(&kept);
     teller.data("01234567");
@@ -609,7 +609,7 @@ fn past_the_cap_of_a_request_it_is_sent_once_and_whole() {
 
 #[test]
 fn past_the_cap_of_all_requests_it_is_sent_once_and_whole() {
-    let layer = ReplayBodyLayer::new().max_total_bytes(8);
+    let layer = ReplayBodyLayer::builder().max_request_bytes(8).max_total_bytes(8).build().unwrap();
     let (one, one_teller) = source();
     let (two, two_teller) = source();
     let (one, two) = (in_layer(&layer, one), in_layer(&layer.clone(), two));
@@ -810,10 +810,10 @@ fn bodies_and_policies_are_shared_between_threads() {
     shared::<ReplayBody<Unshared>>();
     shared::<ReplayBodyError>();
     shared::<ReplayBodyLayer>();
-    shared::<ReplayBodies<()>>();
+    shared::<MakeReplayable<()>>();
     shared::<ReplaySafe>();
     shared::<ClientKey>();
-    cloned::<ReplayBodies<()>>();
+    cloned::<MakeReplayable<()>>();
     cloned::<ReplayBodyLayer>();
     cloned::<ReplaySafe>();
     let kept = ReplayBody::new(Unshared(std::cell::Cell::new(())));
@@ -930,7 +930,7 @@ impl Call {
 
 fn check(frames: &[Vec<u8>], trailed: bool, cap: usize, events: Vec<Event>) {
     let (source, teller) = source();
-    let layer = ReplayBodyLayer::new().max_request_bytes(cap);
+    let layer = ReplayBodyLayer::builder().max_request_bytes(cap).build().unwrap();
     let mut steps: VecDeque<Step> =
         frames.iter().map(|frame| Step::Data(Bytes::from(frame.clone()))).collect();
     steps.extend(trailed.then(|| Step::Trailers(trailers())));
@@ -1138,7 +1138,7 @@ fn a_key_counts_where_it_is_known_to_be_honoured() {
     let policy = ReplaySafe::new();
     let with_key = request("POST", "/payments", &[KEY]);
     assert!(policy.replay(&with_key).is_none(), "a caller may send any header");
-    let policy = policy.upstream_honours_idempotency_key(|head| head.uri().path() == "/payments");
+    let policy = policy.upstream_honours_key_fn(|head| head.uri().path() == "/payments");
     assert!(policy.replay(&with_key).is_some());
     assert!(policy.replay(&request("POST", "/payments", &[])).is_none());
     assert!(policy.replay(&request("POST", "/other", &[KEY])).is_none());
@@ -1151,8 +1151,8 @@ fn a_key_counts_where_it_is_known_to_be_honoured() {
 #[test]
 fn grpc_methods_are_replayed_by_name() {
     let policy = ReplaySafe::new()
-        .upstream_honours_idempotency_key(|_| true)
-        .grpc_methods(|path| path == "/shop.Orders/Get");
+        .upstream_honours_key_fn(|_| true)
+        .grpc_methods_fn(|path| path == "/shop.Orders/Get");
     for kind in ["application/grpc", "application/grpc+proto", "Application/gRPC; x=y"] {
         let get = request("POST", "/shop.Orders/Get", &[("content-type", kind)]);
         assert!(policy.replay(&get).is_some(), "{kind}");
@@ -1167,13 +1167,34 @@ fn grpc_methods_are_replayed_by_name() {
     assert!(policy.replay(&json).is_none());
     let get = request("POST", "/shop.Orders/Get", &[GRPC]);
     assert!(ReplaySafe::new().replay(&get).is_none());
-    let also = ReplaySafe::new().also(|head| head.headers().contains_key("content-type"));
+    let also = ReplaySafe::new().also_fn(|head| head.headers().contains_key("content-type"));
     assert!(also.replay(&get).is_some() && also.replay(&request("POST", "/", &[])).is_none());
 }
 
 #[test]
+fn functions_of_a_policy_add_up_in_any_order() {
+    let grpc = |path| request("POST", path, &[GRPC]);
+    let policy =
+        ReplaySafe::new().grpc_methods_fn(|path| path == "/a").grpc_methods_fn(|path| path == "/b");
+    assert!(policy.replay(&grpc("/a")).is_some() && policy.replay(&grpc("/b")).is_some());
+    assert!(policy.replay(&grpc("/c")).is_none());
+
+    let at = |path: &'static str| move |head: RequestHead<'_>| head.uri().path() == path;
+    let keyed = |path| request("POST", path, &[KEY]);
+    let policy =
+        ReplaySafe::new().upstream_honours_key_fn(at("/a")).upstream_honours_key_fn(at("/b"));
+    assert!(policy.replay(&keyed("/a")).is_some() && policy.replay(&keyed("/b")).is_some());
+    assert!(policy.replay(&keyed("/c")).is_none());
+
+    let post = |path| request("POST", path, &[]);
+    let policy = ReplaySafe::new().also_fn(at("/a")).also_fn(at("/b"));
+    assert!(policy.replay(&post("/a")).is_some() && policy.replay(&post("/b")).is_some());
+    assert!(policy.replay(&post("/c")).is_none());
+}
+
+#[test]
 fn what_cannot_be_kept_may_still_be_sent_again_unread() {
-    let policy = ReplaySafe::new().grpc_methods(|_| true);
+    let policy = ReplaySafe::new().grpc_methods_fn(|_| true);
     for too_long in [request("PUT", "/", &[]), request("POST", "/", &[GRPC])] {
         let too_long = too_long.map(|()| Copied::Not { may: false });
         assert!(policy.replay(&too_long).is_none() && !Replay::prepare(&policy, &too_long));
@@ -1204,9 +1225,8 @@ fn a_request_is_sent_again_as_it_was() {
 
 #[test]
 fn a_policy_is_told_without_its_closures() {
-    let policy = ReplaySafe::new().grpc_methods(|_| true);
-    let told =
-        "ReplaySafe { upstream_honours_idempotency_key: None, grpc_methods: Some(..), also: None }";
+    let policy = ReplaySafe::new().grpc_methods_fn(|_| true);
+    let told = "ReplaySafe { upstream_honours_key_fn: 0, grpc_methods_fn: 1, also_fn: 0 }";
     assert_eq!(format!("{policy:?}"), told);
 }
 

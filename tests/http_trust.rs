@@ -61,7 +61,7 @@ where
     let breaker = CircuitBreakerLayer::builder().consecutive_failures(1).build().unwrap();
     let budget = Budget::default();
     let shared = Shared { breaker: breaker.handle(), budget: budget.clone() };
-    let retry = RetryLayer::builder(ReplaySafe::new().grpc_methods(|_| true));
+    let retry = RetryLayer::builder(ReplaySafe::new().grpc_methods_fn(|_| true));
     let client = Stack::new()
         .total_timeout(Duration::from_secs(5))
         .retry(retry.budget(budget).build().unwrap())

@@ -43,7 +43,7 @@
 //!     .build()?;
 //! // Its searches are POSTs, and harmless.
 //! let replay = ReplaySafe::new()
-//!     .also(|request| request.method() == Method::POST && request.uri().path() == "/search");
+//!     .also_fn(|request| request.method() == Method::POST && request.uri().path() == "/search");
 //!
 //! let stack = Stack::standard(replay).http_client(client);
 //! # let _ = stack;

@@ -235,9 +235,9 @@ fn trailers(code: GrpcCode, pushback: &[&str]) -> HeaderMap {
 pub(crate) fn retry(row: &Row) -> RetryBuilder<ReplaySafe> {
     let backoff = Backoff::exponential(INITIAL).jitter(Jitter::None).build().unwrap();
     let replay = if row.safe {
-        ReplaySafe::new().grpc_methods(|path| path == METHOD)
+        ReplaySafe::new().grpc_methods_fn(|path| path == METHOD)
     } else {
-        ReplaySafe::new().grpc_methods(|path| path != METHOD)
+        ReplaySafe::new().grpc_methods_fn(|path| path != METHOD)
     };
     RetryLayer::builder(replay).retries(row.max_attempts - 1).backoff(backoff).without_budget()
 }

@@ -48,7 +48,7 @@ pub(crate) fn hyper(http2: bool) -> Hyper {
 /// A retry of the pauses that a test over sockets can afford.
 pub(crate) fn retry(safe: bool, max_attempts: u32) -> RetryBuilder<ReplaySafe> {
     let backoff = Backoff::constant(ms(1)).jitter(Jitter::None).build().unwrap();
-    RetryLayer::builder(ReplaySafe::new().grpc_methods(move |_| safe))
+    RetryLayer::builder(ReplaySafe::new().grpc_methods_fn(move |_| safe))
         .retries(max_attempts - 1)
         .backoff(backoff)
         .without_budget()

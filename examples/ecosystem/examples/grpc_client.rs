@@ -42,7 +42,7 @@ async fn main() -> Result<(), BoxError> {
     let channel = Endpoint::try_from(format!("http://{address}"))?.connect_lazy();
 
     // All gRPC calls are POSTs: which methods may be sent again only you know.
-    let safe = ReplaySafe::new().grpc_methods(|path| path == "/grpc.health.v1.Health/Check");
+    let safe = ReplaySafe::new().grpc_methods_fn(|path| path == "/grpc.health.v1.Health/Check");
     let backoff = Backoff::exponential(Duration::from_millis(20)).build()?;
     let breaker = CircuitBreakerLayer::builder().name("health").build()?;
     let operator = breaker.handle();

@@ -36,8 +36,8 @@ async fn main() -> Result<(), BoxError> {
     let client = ReqwestClient::<ReplayBody<Body>>::new(builder, Policy::none())?;
 
     // A POST is sent again only if the server is known to do it once for each key.
-    let safe = ReplaySafe::new()
-        .upstream_honours_idempotency_key(|request| request.uri().path() == "/orders");
+    let safe =
+        ReplaySafe::new().upstream_honours_key_fn(|request| request.uri().path() == "/orders");
     let backoff = Backoff::exponential(Duration::from_millis(20)).build()?;
     let stack = Stack::standard(safe.clone())
         .retry(RetryLayer::builder(safe).backoff(backoff).build()?)

@@ -21,7 +21,7 @@ use super::timed_out;
 use crate::{
     BoxError,
     error::Name,
-    http::{BodyError, ReplayBody, ReplayBodyLayer, replay::ReplayBodies, wire},
+    http::{BodyError, ReplayBody, ReplayBodyLayer, replay::MakeReplayable, wire},
     timeout::{Limit, Timeout},
 };
 
@@ -136,7 +136,7 @@ impl<B> Limit<Request<B>> for GrpcTimeout {
 /// A channel with a stack around it. Made by [`client`].
 #[derive(Clone, Debug)]
 pub struct GrpcClient<S> {
-    inner: Timeout<ReplayBodies<S>, GrpcTimeout>,
+    inner: Timeout<MakeReplayable<S>, GrpcTimeout>,
 }
 
 impl<S, R, E> Service<Request<tonic::body::Body>> for GrpcClient<S>
@@ -148,7 +148,7 @@ where
     type Response = Response<GrpcBody<R>>;
     type Error = Status;
     type Future = GrpcClientFuture<
-        <Timeout<ReplayBodies<S>, GrpcTimeout> as Service<Request<tonic::body::Body>>>::Future,
+        <Timeout<MakeReplayable<S>, GrpcTimeout> as Service<Request<tonic::body::Body>>>::Future,
     >;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {

@@ -13,6 +13,10 @@ pub(super) struct KeptBytes {
 }
 
 impl KeptBytes {
+    pub(super) fn new(config: Config) -> Self {
+        Self { config, held: Arc::default() }
+    }
+
     /// Bytes that are held now, for all bodies.
     pub(super) fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)

@@ -5,7 +5,8 @@ use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{body::ReplayBody, kept_bytes::KeptBytes};
+use super::{body::ReplayBody, config::Config, kept_bytes::KeptBytes};
+use crate::ConfigError;
 
 /// Makes the bodies of requests [`ReplayBody`]s. The outermost layer, around the
 /// [retry](crate::retry); see the [module docs](super) for an example.
@@ -17,47 +18,81 @@ pub struct ReplayBodyLayer {
 }
 
 impl ReplayBodyLayer {
-    /// Keeps up to 64 KiB of one request, and 16 MiB of all.
+    /// Creates a layer with the defaults of [`builder`](Self::builder).
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How much is kept of one request at most. Of a longer one nothing is, and it is sent only once.
-    pub fn max_request_bytes(mut self, bytes: usize) -> Self {
-        self.kept_bytes.config.max_request = bytes;
-        self
+    /// Returns a builder.
+    pub fn builder() -> ReplayBodyBuilder {
+        ReplayBodyBuilder { config: Config::default() }
     }
 
-    /// How much is kept of all requests at most. One that would need more is sent only once.
-    pub fn max_total_bytes(mut self, bytes: usize) -> Self {
-        self.kept_bytes.config.max_total = bytes;
-        self
-    }
-
-    /// Bytes that are kept now, of all requests.
+    /// Returns how many bytes are kept now, of all requests.
     pub fn buffered(&self) -> usize {
         self.kept_bytes.held()
     }
 }
 
 impl<S> Layer<S> for ReplayBodyLayer {
-    type Service = ReplayBodies<S>;
+    type Service = MakeReplayable<S>;
 
-    fn layer(&self, inner: S) -> ReplayBodies<S> {
-        ReplayBodies { inner, kept_bytes: self.kept_bytes.clone() }
+    fn layer(&self, inner: S) -> MakeReplayable<S> {
+        MakeReplayable { inner, kept_bytes: self.kept_bytes.clone() }
+    }
+}
+
+/// Settings of a [`ReplayBodyLayer`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct ReplayBodyBuilder {
+    config: Config,
+}
+
+impl ReplayBodyBuilder {
+    /// Sets the maximum number of bytes that are kept of one request.
+    ///
+    /// Default: 64 KiB (65,536).
+    ///
+    /// Of a longer request nothing is kept, and it is sent only once. Zero is an error.
+    pub fn max_request_bytes(mut self, bytes: usize) -> Self {
+        self.config.max_request = bytes;
+        self
+    }
+
+    /// Sets the maximum number of bytes that are kept of all requests.
+    ///
+    /// Default: 16 MiB (16,777,216).
+    ///
+    /// A request that would need more is sent only once. Less than
+    /// [`max_request_bytes`](Self::max_request_bytes) is an error, because no request could be kept up
+    /// to that limit.
+    pub fn max_total_bytes(mut self, bytes: usize) -> Self {
+        self.config.max_total = bytes;
+        self
+    }
+
+    /// Checks the settings, and creates the layer.
+    ///
+    /// # Errors
+    ///
+    /// A limit of zero, and a limit of all requests below that of one.
+    pub fn build(self) -> Result<ReplayBodyLayer, ConfigError> {
+        self.config.check()?;
+        Ok(ReplayBodyLayer { kept_bytes: KeptBytes::new(self.config) })
     }
 }
 
 /// Makes the bodies of requests [`ReplayBody`]s. Made by [`ReplayBodyLayer`].
 #[derive(Clone, Debug)]
-pub struct ReplayBodies<S> {
+pub struct MakeReplayable<S> {
     inner: S,
     kept_bytes: KeptBytes,
 }
 
-accessors!(ReplayBodies<S>);
+accessors!(MakeReplayable<S>);
 
-impl<S, B> Service<Request<B>> for ReplayBodies<S>
+impl<S, B> Service<Request<B>> for MakeReplayable<S>
 where
     S: Service<Request<ReplayBody<B>>>,
     B: Body,

@@ -41,8 +41,8 @@
 //! # What is kept
 //!
 //! Up to 64 KiB (in 1,024 frames) of one request, and 16 MiB of all requests of one layer; see
-//! [`max_request_bytes`](ReplayBodyLayer::max_request_bytes) and
-//! [`max_total_bytes`](ReplayBodyLayer::max_total_bytes). What grows past either is sent as it comes,
+//! [`max_request_bytes`](ReplayBodyBuilder::max_request_bytes) and
+//! [`max_total_bytes`](ReplayBodyBuilder::max_total_bytes). What grows past either is sent as it comes,
 //! and only once. Nothing is kept of a request that is sent for the last time, and nothing after its
 //! response was accepted.
 //!
@@ -65,6 +65,6 @@ mod state;
 pub use self::{
     body::{ReplayBody, ReplayableBody},
     error::ReplayBodyError,
-    layer::{ReplayBodies, ReplayBodyLayer},
+    layer::{MakeReplayable, ReplayBodyBuilder, ReplayBodyLayer},
     policy::{ClientKey, ReplaySafe, RequestHead},
 };

@@ -70,10 +70,10 @@ type OfPath = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 /// - with an idempotent method: GET, HEAD, OPTIONS, TRACE, PUT or DELETE;
 /// - with the extension [`ClientKey`];
 /// - with a header `Idempotency-Key`, where
-///   [`upstream_honours_idempotency_key`](Self::upstream_honours_idempotency_key) says so;
+///   [`upstream_honours_key_fn`](Self::upstream_honours_key_fn) says so;
 /// - gRPC calls, all of which are POSTs, only with [`ClientKey`] or where
-///   [`grpc_methods`](Self::grpc_methods) says so;
-/// - whatever [`also`](Self::also) says.
+///   [`grpc_methods_fn`](Self::grpc_methods_fn) says so;
+/// - whatever [`also_fn`](Self::also_fn) says.
 ///
 /// All others are sent again only if they are proven not to have been sent
 /// ([`RetryHint::Unsent`](crate::RetryHint)). For that nothing is kept of their bodies, but of those of
@@ -85,49 +85,54 @@ type OfPath = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 /// use buttress::http::replay::ReplaySafe;
 ///
 /// let policy = ReplaySafe::new()
-///     .upstream_honours_idempotency_key(|head| head.uri().path().starts_with("/payments"))
-///     .grpc_methods(|path| matches!(path, "/shop.Orders/Get" | "/shop.Orders/List"));
+///     .upstream_honours_key_fn(|head| head.uri().path().starts_with("/payments"))
+///     .grpc_methods_fn(|path| matches!(path, "/shop.Orders/Get" | "/shop.Orders/List"));
 /// # let _ = policy;
 /// ```
 #[derive(Clone, Default)]
 pub struct ReplaySafe {
-    upstream_honours: Option<OfHead>,
-    grpc_methods: Option<OfPath>,
-    also: Option<OfHead>,
+    upstream_honours: Vec<OfHead>,
+    grpc_methods: Vec<OfPath>,
+    also: Vec<OfHead>,
 }
 
 impl ReplaySafe {
-    /// Only what is safe whoever the server is.
+    /// Creates the policy that replays only what is safe to repeat on any server.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// For which requests the server does only once what comes twice with the same `Idempotency-Key`.
-    /// Those that have the header are replayed. Said again, the last counts.
-    pub fn upstream_honours_idempotency_key<F>(mut self, honours: F) -> Self
+    /// Adds requests whose server honours an `Idempotency-Key`: it does only once what comes twice
+    /// with the same key. Those that have the header are replayed.
+    ///
+    /// May be called several times: one function that returns `true` is enough.
+    pub fn upstream_honours_key_fn<F>(mut self, honours: F) -> Self
     where
         F: Fn(RequestHead<'_>) -> bool + Send + Sync + 'static,
     {
-        self.upstream_honours = Some(Arc::new(honours));
+        self.upstream_honours.push(Arc::new(honours));
         self
     }
 
-    /// Which gRPC methods are safe to repeat, by their path, such as `/shop.Orders/Get`. Said again, the
-    /// last counts.
-    pub fn grpc_methods<F>(mut self, safe: F) -> Self
+    /// Adds gRPC methods that are safe to repeat, by their path, such as `/shop.Orders/Get`.
+    ///
+    /// May be called several times: one function that returns `true` is enough.
+    pub fn grpc_methods_fn<F>(mut self, safe: F) -> Self
     where
         F: Fn(&str) -> bool + Send + Sync + 'static,
     {
-        self.grpc_methods = Some(Arc::new(safe));
+        self.grpc_methods.push(Arc::new(safe));
         self
     }
 
-    /// Which requests are safe to repeat beside all others. Said again, the last counts.
-    pub fn also<F>(mut self, safe: F) -> Self
+    /// Adds other requests that are safe to repeat.
+    ///
+    /// May be called several times: one function that returns `true` is enough.
+    pub fn also_fn<F>(mut self, safe: F) -> Self
     where
         F: Fn(RequestHead<'_>) -> bool + Send + Sync + 'static,
     {
-        self.also = Some(Arc::new(safe));
+        self.also.push(Arc::new(safe));
         self
     }
 
@@ -135,13 +140,13 @@ impl ReplaySafe {
         let by_itself = if head.extensions.get::<ClientKey>().is_some() {
             true
         } else if wire::is_grpc(head.headers) {
-            self.grpc_methods.as_ref().is_some_and(|safe| safe(head.uri.path()))
+            self.grpc_methods.iter().any(|safe| safe(head.uri.path()))
         } else {
             is_idempotent(head.method)
                 || head.headers.contains_key("idempotency-key")
-                    && self.upstream_honours.as_ref().is_some_and(|honours| honours(head))
+                    && self.upstream_honours.iter().any(|honours| honours(head))
         };
-        by_itself || self.also.as_ref().is_some_and(|safe| safe(head))
+        by_itself || self.also.iter().any(|safe| safe(head))
     }
 }
 
@@ -184,26 +189,12 @@ impl<B: ReplayableBody> Replay<Request<B>> for ReplaySafe {
 }
 
 impl fmt::Debug for ReplaySafe {
+    /// Writes how many functions there are of each kind.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplaySafe")
-            .field("upstream_honours_idempotency_key", &Opaque::of(&self.upstream_honours))
-            .field("grpc_methods", &Opaque::of(&self.grpc_methods))
-            .field("also", &Opaque::of(&self.also))
+            .field("upstream_honours_key_fn", &self.upstream_honours.len())
+            .field("grpc_methods_fn", &self.grpc_methods.len())
+            .field("also_fn", &self.also.len())
             .finish()
-    }
-}
-
-/// The `Debug` of a closure that is there.
-struct Opaque;
-
-impl Opaque {
-    fn of<T>(closure: &Option<T>) -> Option<Self> {
-        closure.as_ref().map(|_| Self)
-    }
-}
-
-impl fmt::Debug for Opaque {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("..")
     }
 }

@@ -135,7 +135,7 @@ async fn a_call_that_three_timers_end_at_once_is_counted_once_as_a_time_out() {
 async fn the_time_of_a_single_request_bounds_all_its_attempts_and_is_told_afresh_to_each() {
     let health = Scripted::new();
     let address = health.serve().await;
-    let safe = ReplaySafe::new().grpc_methods(|path| path == CHECK);
+    let safe = ReplaySafe::new().grpc_methods_fn(|path| path == CHECK);
     let pause = Backoff::constant(SECOND).jitter(Jitter::None).build().unwrap();
     let retry = RetryLayer::builder(safe).backoff(pause).retries(9).without_budget();
     let breaker = CircuitBreakerLayer::new();
