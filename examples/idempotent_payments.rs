@@ -143,7 +143,7 @@ async fn pay(address: SocketAddr) -> Result<(), BoxError> {
     let client = IdempotencyKeyLayer::new().layer(stack);
 
     let request = Request::post(format!("http://{address}/payments"))
-        .extension(GivenKey(Key::new(KEY)?))
+        .extension(GivenKey::new(Key::new(KEY)?))
         .body(Full::from(AMOUNT))?;
     let response = client.oneshot(request).await?;
     let status = response.status();

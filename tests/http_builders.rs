@@ -7,9 +7,10 @@ use std::{fmt::Debug, time::Duration};
 use buttress::{
     ConfigError, Stack,
     http::{
-        ClientLayer, HttpServerBuilder, ReplayBodyLayer, ServerLayer,
+        ClientLayer, HttpServerBuilder, IdempotencyKeyLayer, ReplayBodyLayer, ServerLayer,
         idempotency::{HeaderKey, ReadHttp, RecordHttp},
     },
+    idempotency::Key,
 };
 use http::{HeaderName, StatusCode};
 use tower::layer::util::Identity;
@@ -150,4 +151,24 @@ fn kept_bodies_reject_limits_of_zero_and_less_room_for_all_than_for_one() {
     accepts(builder().max_total_bytes(64 << 10).build());
     accepts(builder().max_request_bytes(1).max_total_bytes(1).build());
     accepts(one_more.max_total_bytes(usize::MAX).build());
+}
+
+#[test]
+fn a_client_of_keys_rejects_a_header_of_another_meaning_and_a_second_function() {
+    for name in TAKEN {
+        let builder = IdempotencyKeyLayer::builder().header(HeaderName::from_static(name));
+        rejects(builder.build(), "header", &format!("{name:?}"));
+    }
+    let chosen = IdempotencyKeyLayer::builder().for_requests_fn(|_| true);
+    rejects(chosen.clone().for_requests_fn(|_| true).build(), "for_requests_fn", "set twice");
+    let generate = IdempotencyKeyLayer::builder().generate_fn(|_| Key::new("a").unwrap());
+    let twice = generate.clone().generate_fn(|_| Key::new("b").unwrap());
+    rejects(twice.build(), "generate_fn", "set twice");
+
+    accepts(IdempotencyKeyLayer::builder().build());
+    for name in ["idempotency-key", "x-request-id"] {
+        accepts(IdempotencyKeyLayer::builder().header(HeaderName::from_static(name)).build());
+    }
+    accepts(chosen.bare().build());
+    accepts(generate.trust_header().build());
 }

@@ -74,7 +74,7 @@ fn post_with(headers: &[(&str, &str)]) -> Request<()> {
 }
 
 fn given(mut request: Request<()>, key: &str) -> Request<()> {
-    request.extensions_mut().insert(GivenKey(Key::new(key).unwrap()));
+    request.extensions_mut().insert(GivenKey::new(Key::new(key).unwrap()));
     request
 }
 
@@ -173,7 +173,7 @@ fn no_two_of_many_keys_are_the_same() {
 #[test]
 fn a_key_is_a_quoted_uuid_unless_it_is_bare() {
     let quoted = only_key(&sent(&IdempotencyKeyLayer::new(), post()));
-    let bare = only_key(&sent(&IdempotencyKeyLayer::new().bare(), post()));
+    let bare = only_key(&sent(&IdempotencyKeyLayer::builder().bare().build().unwrap(), post()));
     assert_eq!((quoted.len(), bare.len()), (38, 36));
     assert!(quoted.starts_with('"') && quoted.ends_with('"'), "{quoted}");
     let is_uuid = |key: &str| key.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
@@ -183,7 +183,7 @@ fn a_key_is_a_quoted_uuid_unless_it_is_bare() {
 #[test]
 fn a_key_is_sent_in_the_header_that_is_set() {
     let name = HeaderName::from_static("x-request-id");
-    let layer = IdempotencyKeyLayer::new().header(name.clone());
+    let layer = IdempotencyKeyLayer::builder().header(name.clone()).build().unwrap();
     let parts = sent(&layer, post());
     assert!(parts.headers.contains_key(&name) && keys(&parts).is_empty());
     // What is in another header is no key.
@@ -196,9 +196,9 @@ fn a_key_is_sent_in_the_header_that_is_set() {
 proptest! {
     #[test]
     fn a_server_reads_the_key_that_was_given(key in "[ -~]{1,255}", bare: bool) {
-        let layer = IdempotencyKeyLayer::new();
-        let layer = if bare { layer.bare() } else { layer };
-        let parts = sent(&layer, given(post(), &key));
+        let builder = IdempotencyKeyLayer::builder();
+        let builder = if bare { builder.bare() } else { builder };
+        let parts = sent(&builder.build().unwrap(), given(post(), &key));
         prop_assert!(may_be_repeated(&parts));
         let read = Key::parse(&only_key(&parts)).unwrap();
         prop_assert_eq!(read.as_str(), key);
@@ -207,7 +207,7 @@ proptest! {
 
 #[test]
 fn only_a_key_that_would_be_misread_keeps_its_quotes() {
-    let bare = IdempotencyKeyLayer::new().bare();
+    let bare = IdempotencyKeyLayer::builder().bare().build().unwrap();
     let table = [
         ("payment-4711", "payment-4711"),
         ("a\"b\\c;d e", "a\"b\\c;d e"),
@@ -225,7 +225,7 @@ fn only_a_key_that_would_be_misread_keeps_its_quotes() {
 
 #[test]
 fn a_given_key_wins_over_the_header_and_over_the_kind_of_request() {
-    let layer = IdempotencyKeyLayer::new().for_requests(|_| false);
+    let layer = IdempotencyKeyLayer::builder().for_requests_fn(|_| false).build().unwrap();
     let requests = [
         post(),
         post_with(&[(NAME, "\"theirs\""), (NAME, "\"and another\"")]),
@@ -255,7 +255,8 @@ async fn a_foreign_header_is_left_as_it_is_and_allows_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_trusted_header_counts_where_it_is_one_key_and_honoured() {
-    let layer = IdempotencyKeyLayer::new().trust_header();
+    let trusting = IdempotencyKeyLayer::builder().trust_header();
+    let layer = trusting.clone().build().unwrap();
     for theirs in ["\"theirs\"", "theirs", "\"theirs\"; v=1"] {
         let upstream = attempts(Some(&layer), post_with(&[(NAME, theirs)])).await;
         assert_eq!(upstream.lines(NAME), [[theirs], [theirs], [theirs]]);
@@ -266,7 +267,8 @@ async fn a_trusted_header_counts_where_it_is_one_key_and_honoured() {
     }
     let twice = post_with(&[(NAME, "\"theirs\""), (NAME, "\"theirs\"")]);
     assert!(!may_be_repeated(&sent(&layer, twice)));
-    let elsewhere = layer.for_requests(|head| head.uri().path() != "/payments");
+    let elsewhere = trusting.for_requests_fn(|head| head.uri().path() != "/payments");
+    let elsewhere = elsewhere.build().unwrap();
     assert!(!may_be_repeated(&sent(&elsewhere, post_with(&[(NAME, "theirs")]))));
 }
 
@@ -282,7 +284,9 @@ async fn only_what_the_layer_is_for_gets_a_key() {
     let parts = sent(&layer, grpc());
     assert!(keys(&parts).is_empty() && !may_be_repeated(&parts));
 
-    let routes = IdempotencyKeyLayer::new().for_requests(|head| head.uri().path() == "/payments");
+    let routes =
+        IdempotencyKeyLayer::builder().for_requests_fn(|head| head.uri().path() == "/payments");
+    let routes = routes.build().unwrap();
     let search = Request::post("/search").body(()).unwrap();
     assert!(keys(&sent(&routes, search)).is_empty());
     let upstream = attempts(Some(&routes), grpc()).await;
@@ -294,10 +298,11 @@ async fn only_what_the_layer_is_for_gets_a_key() {
 async fn a_generator_is_asked_once_a_call_and_shown_the_request() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&asked);
-    let layer = IdempotencyKeyLayer::new().generate(move |head| {
+    let builder = IdempotencyKeyLayer::builder().generate_fn(move |head| {
         let number = counted.fetch_add(1, Ordering::Relaxed);
         Key::new(format!("{}-{number}", head.uri().path())).unwrap()
     });
+    let layer = builder.build().unwrap();
     for call in 0..2 {
         let upstream = attempts(Some(&layer), post()).await;
         let expected = format!("\"/payments-{call}\"");
@@ -310,8 +315,11 @@ async fn a_generator_is_asked_once_a_call_and_shown_the_request() {
 
 #[tokio::test]
 async fn the_outer_of_two_layers_gives_the_key() {
-    let outer = IdempotencyKeyLayer::new().generate(|_| Key::new("outer").unwrap());
-    let inner = IdempotencyKeyLayer::new().generate(|_| Key::new("inner").unwrap());
+    let always = |key: &'static str| {
+        let builder = IdempotencyKeyLayer::builder().generate_fn(move |_| Key::new(key).unwrap());
+        builder.build().unwrap()
+    };
+    let (outer, inner) = (always("outer"), always("inner"));
     let parts = outer.layer(inner.layer(Echo)).oneshot(post()).await.unwrap();
     assert_eq!(only_key(&parts), "\"outer\"");
     assert!(may_be_repeated(&parts));
@@ -319,16 +327,17 @@ async fn the_outer_of_two_layers_gives_the_key() {
 
 #[test]
 fn a_setting_changes_no_clone_that_was_made_before() {
-    let layer = IdempotencyKeyLayer::new();
-    let before = layer.clone();
-    let bare = layer.bare();
+    let builder = IdempotencyKeyLayer::builder();
+    let before = builder.clone().build().unwrap();
+    let bare = builder.bare().build().unwrap();
     assert_eq!(only_key(&sent(&before, post())).len(), 38);
     assert_eq!(only_key(&sent(&bare, post())).len(), 36);
 }
 
 #[test]
 fn a_key_costs_one_allocation() {
-    for layer in [IdempotencyKeyLayer::new(), IdempotencyKeyLayer::new().bare()] {
+    let bare = IdempotencyKeyLayer::builder().bare().build().unwrap();
+    for layer in [IdempotencyKeyLayer::new(), bare] {
         let mut service = layer.layer(Echo);
         sent_by(&mut service, post());
         let mut request = post_with(&[("accept", "text/plain")]);
@@ -346,6 +355,10 @@ fn layers_and_services_are_shared_between_threads() {
     shared::<IdempotencyKeyLayer>();
     shared::<IdempotencyKey<()>>();
     shared::<GivenKey>();
-    let told = format!("{:?}", IdempotencyKeyLayer::new().generate(|_| unreachable!()));
+    let builder = IdempotencyKeyLayer::builder().generate_fn(|_| unreachable!());
+    let told = format!("{builder:?}");
+    assert!(told.contains("generate_fn: true"), "{told}");
+    assert!(told.contains("for_requests_fn: false"), "{told}");
+    let told = format!("{:?}", builder.build().unwrap());
     assert!(told.contains("generate: true") && told.contains("for_requests: false"), "{told}");
 }

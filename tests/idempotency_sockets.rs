@@ -233,7 +233,7 @@ async fn who_is_impatient_comes_back_for_the_answer_when_told_to() -> Outcome {
 async fn who_learns_that_nobody_knows_stops_at_once() -> Outcome {
     let server =
         Server::start(Lost::None, |_| async { panic!("in the handler, on purpose") }).await?;
-    let given = || server.request().extension(GivenKey(Key::new("k").expect("a key")));
+    let given = || server.request().extension(GivenKey::new(Key::new("k").expect("a key")));
     // The panic breaks off the first connection; what comes of the second is final.
     let answer = server.pay(given()).await?;
     assert_eq!((answer.status, answer.header("retry-after")), (409, None));

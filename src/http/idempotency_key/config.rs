@@ -21,7 +21,19 @@ const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 /// extensions and sends it, in place of whatever the header says. Two calls that are not the same must not
 /// have the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct GivenKey(pub Key);
+pub struct GivenKey(Key);
+
+impl GivenKey {
+    /// Creates the extension.
+    pub fn new(key: Key) -> Self {
+        Self(key)
+    }
+
+    /// Returns the key.
+    pub fn key(&self) -> &Key {
+        &self.0
+    }
+}
 
 impl From<Key> for GivenKey {
     fn from(key: Key) -> Self {
@@ -29,8 +41,8 @@ impl From<Key> for GivenKey {
     }
 }
 
-type ForRequests = dyn Fn(RequestHead<'_>) -> bool + Send + Sync;
-type Generate = dyn Fn(RequestHead<'_>) -> Key + Send + Sync;
+pub(super) type ForRequests = dyn Fn(RequestHead<'_>) -> bool + Send + Sync;
+pub(super) type Generate = dyn Fn(RequestHead<'_>) -> Key + Send + Sync;
 
 #[derive(Clone)]
 pub(super) struct Config {

@@ -38,18 +38,19 @@
 //! use buttress::{http::{GivenKey, IdempotencyKeyLayer}, idempotency::Key};
 //! use http::{Method, Request};
 //!
-//! let layer = IdempotencyKeyLayer::new()
+//! let layer = IdempotencyKeyLayer::builder()
 //!     .bare()
-//!     .for_requests(|head| *head.method() == Method::POST && head.uri().path() != "/search");
+//!     .for_requests_fn(|head| *head.method() == Method::POST && head.uri().path() != "/search")
+//!     .build()?;
 //!
 //! let mut request = Request::post("/payments").body(())?;
-//! request.extensions_mut().insert(GivenKey(Key::new("payment-4711")?));
+//! request.extensions_mut().insert(GivenKey::new(Key::new("payment-4711")?));
 //! # let _ = (layer, request);
 //! # Ok::<(), buttress::BoxError>(())
 //! ```
 //!
 //! A handler behind the guard gives what it calls in turn a key by
-//! `GivenKey(run.child_key("charge"))`, with the [`Run`](crate::idempotency::Run) from the extensions of its request:
+//! `GivenKey::new(run.child_key("charge"))`, with the [`Run`](crate::idempotency::Run) from the extensions of its request:
 //! it is the same in every run.
 //!
 //! # Which requests get one
@@ -57,12 +58,12 @@
 //! | the request | is sent with | may be sent again |
 //! |---|---|---|
 //! | has a [`GivenKey`], whatever it is | that key | yes |
-//! | has the header | the header as it is | only if the layer is told to [`trust_header`](IdempotencyKeyLayer::trust_header) |
-//! | is a POST or a PATCH and not gRPC, or as [`for_requests`](IdempotencyKeyLayer::for_requests) says | a new key | yes |
+//! | has the header | the header as it is | only if the layer is told to [`trust_header`](SetIdempotencyKeyBuilder::trust_header) |
+//! | is a POST or a PATCH and not gRPC, or as [`for_requests_fn`](SetIdempotencyKeyBuilder::for_requests_fn) says | a new key | yes |
 //! | any other | no key | as without the layer |
 //!
 //! gRPC has no such header of its own, and few servers honour one: for those that do, say so by
-//! `for_requests`, and the header goes among the metadata.
+//! `for_requests_fn`, and the header goes among the metadata.
 //!
 //! "May be sent again" is the extension [`ClientKey`](super::ClientKey), which
 //! [`ReplaySafe`](super::ReplaySafe) goes by. The header alone does not count, for a proxy passes on what
@@ -125,4 +126,8 @@ mod layer;
 mod service;
 mod uuid;
 
-pub use self::{config::GivenKey, layer::IdempotencyKeyLayer, service::IdempotencyKey};
+pub use self::{
+    config::GivenKey,
+    layer::{IdempotencyKeyLayer, SetIdempotencyKeyBuilder},
+    service::IdempotencyKey,
+};
