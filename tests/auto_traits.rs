@@ -177,11 +177,15 @@ mod http {
     use buttress::{
         completion::CallEnd,
         http::{
-            AutoClassifier, ClientBuilder, ClientLayer, GrpcClassifier, HttpClassifier, ReplayBody,
-            ReplayBodyError, ReplayBodyLayer, ReplaySafe, ResponseBody, ServerLayer, Trust,
-            UntilEnd,
+            AutoClassifier, ClientBuilder, ClientLayer, GrpcClassifier, HttpClassifier,
+            HttpServerBuilder, ReplayBody, ReplayBodyBuilder, ReplayBodyLayer, ReplaySafe,
+            ResponseBody, ServerLayer, SetIdempotencyKeyBuilder, Trust, UntilEnd,
             grpc::FirstFrameLayer,
-            idempotency::{GuardedBody, HeaderKey, ReadHttp, RecordHttp, RecordHttpBuilder},
+            idempotency::{
+                GuardedBody, HeaderKey, HeaderKeyBuilder, ReadHttp, ReadHttpBuilder, RecordHttp,
+                RecordHttpBuilder,
+            },
+            replay::ReplayBodyError,
             server::{Handler, Server, ServerBody},
         },
         outcome::Inherited,
@@ -200,11 +204,16 @@ mod http {
         shared::<ClientBuilder>();
         shared::<ReplaySafe>();
         shared::<ReplayBodyLayer>();
+        shared::<ReplayBodyBuilder>();
+        shared::<SetIdempotencyKeyBuilder>();
         shared::<FirstFrameLayer<fn(&str) -> bool>>();
         shared::<ServerLayer<ServerStack>>();
+        shared::<HttpServerBuilder<ServerStack>>();
         shared::<Trust>();
         shared::<HeaderKey>();
+        shared::<HeaderKeyBuilder>();
         shared::<ReadHttp>();
+        shared::<ReadHttpBuilder>();
         shared::<RecordHttp>();
         shared::<RecordHttpBuilder>();
         shared::<UntilEnd<BulkheadLayer>>();

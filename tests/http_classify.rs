@@ -18,9 +18,8 @@ use buttress::{
     circuit_breaker::CircuitBreakerLayer,
     error::DeadlineExceeded,
     http::{
-        AutoClassifier, Cause, ClientLayer, GrpcClassifier, HttpClassifier, ReplayBodyError,
-        replay::{ReplayBody, ReplayBodyLayer, ReplaySafe},
-        wire::GrpcCode,
+        AutoClassifier, Cause, ClientLayer, GrpcClassifier, HttpClassifier, ReplayBody,
+        ReplayBodyLayer, ReplaySafe, replay::ReplayBodyError, wire::GrpcCode,
     },
     retry::RetryLayer,
 };

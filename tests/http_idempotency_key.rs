@@ -19,7 +19,7 @@ use std::{
 use allocation_counter::measure;
 use buttress::{
     Error, Stack,
-    http::{ClientKey, GivenKey, IdempotencyKey, IdempotencyKeyLayer, ReplaySafe},
+    http::{ClientKey, GivenKey, IdempotencyKeyLayer, ReplaySafe, idempotency_key::IdempotencyKey},
     idempotency::Key,
     retry::RetryLayer,
 };

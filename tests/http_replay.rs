@@ -17,9 +17,9 @@ use std::{
 
 use buttress::{
     Error, Fault, Outcome, RetryHint,
-    http::replay::{
-        ClientKey, MakeReplayable, ReplayBody, ReplayBodyError, ReplayBodyLayer, ReplaySafe,
-        ReplayableBody, RequestHead,
+    http::{
+        ClientKey, ReplayBody, ReplayBodyLayer, ReplaySafe, RequestHead,
+        replay::{MakeReplayable, ReplayBodyError, ReplayableBody},
     },
     retry::{Backoff, Jitter, Replay, RetryLayer},
 };

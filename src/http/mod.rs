@@ -131,6 +131,7 @@ mod checks;
 mod classify;
 mod client;
 mod failure;
+pub mod future;
 pub mod grpc;
 mod head;
 pub mod idempotency;
@@ -147,9 +148,19 @@ pub use self::{
     body::{BodyError, ResponseBody},
     cause::Cause,
     classify::{AutoClassifier, GrpcClassifier, HttpClassifier},
-    client::{Client, ClientBuilder, ClientFuture, ClientLayer},
-    idempotency_key::{GivenKey, IdempotencyKey, IdempotencyKeyLayer},
-    replay::{ClientKey, ReplayBody, ReplayBodyError, ReplayBodyLayer, ReplaySafe, RequestHead},
-    server::{HttpServerBuilder, ServerLayer, Trust},
+    client::{Client, ClientBuilder, ClientLayer},
+    idempotency_key::{
+        config::GivenKey,
+        layer::{IdempotencyKeyLayer, SetIdempotencyKeyBuilder},
+    },
+    replay::{
+        body::ReplayBody,
+        layer::{ReplayBodyBuilder, ReplayBodyLayer},
+        policy::{ClientKey, ReplaySafe, RequestHead},
+    },
+    server::{
+        config::Trust,
+        layer::{HttpServerBuilder, ServerLayer},
+    },
     until_end::UntilEnd,
 };

@@ -12,10 +12,15 @@ mod outcome;
 mod status;
 
 #[cfg(feature = "tonic")]
-pub use self::client::{
-    Channel, ChannelFuture, GrpcBody, GrpcClient, GrpcClientFuture, GrpcTimeout, client,
-};
-pub use self::first_frame::{FirstFrame, FirstFrameBody, FirstFrameFuture, FirstFrameLayer};
+pub use self::client::{Channel, GrpcBody, GrpcClient, GrpcTimeout, client};
+pub use self::first_frame::{FirstFrame, FirstFrameBody, FirstFrameLayer};
 pub(super) use self::outcome::outcome_of_code;
 #[cfg(feature = "tonic")]
 pub(super) use self::status::{outcome_of_status, timed_out};
+
+/// The futures of the services of gRPC.
+pub mod future {
+    #[cfg(feature = "tonic")]
+    pub use super::client::{ChannelFuture, GrpcClientFuture};
+    pub use super::first_frame::FirstFrameFuture;
+}

@@ -58,8 +58,8 @@
 //! | the request | is sent with | may be sent again |
 //! |---|---|---|
 //! | has a [`GivenKey`], whatever it is | that key | yes |
-//! | has the header | the header as it is | only if the layer is told to [`trust_header`](SetIdempotencyKeyBuilder::trust_header) |
-//! | is a POST or a PATCH and not gRPC, or as [`for_requests_fn`](SetIdempotencyKeyBuilder::for_requests_fn) says | a new key | yes |
+//! | has the header | the header as it is | only if the layer is told to [`trust_header`](super::SetIdempotencyKeyBuilder::trust_header) |
+//! | is a POST or a PATCH and not gRPC, or as [`for_requests_fn`](super::SetIdempotencyKeyBuilder::for_requests_fn) says | a new key | yes |
 //! | any other | no key | as without the layer |
 //!
 //! gRPC has no such header of its own, and few servers honour one: for those that do, say so by
@@ -120,14 +120,13 @@
 //! # Telemetry
 //!
 //! None.
+//!
+//! [`GivenKey`]: super::GivenKey
+//! [`IdempotencyKeyLayer`]: super::IdempotencyKeyLayer
 
-mod config;
-mod layer;
+pub(super) mod config;
+pub(super) mod layer;
 mod service;
 mod uuid;
 
-pub use self::{
-    config::GivenKey,
-    layer::{IdempotencyKeyLayer, SetIdempotencyKeyBuilder},
-    service::IdempotencyKey,
-};
+pub use self::service::IdempotencyKey;

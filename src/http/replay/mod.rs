@@ -8,7 +8,7 @@
 //! ```
 //! use buttress::{
 //!     Error,
-//!     http::replay::{ReplayBody, ReplayBodyLayer, ReplaySafe},
+//!     http::{ReplayBody, ReplayBodyLayer, ReplaySafe},
 //!     retry::RetryLayer,
 //! };
 //! use bytes::Bytes;
@@ -41,8 +41,8 @@
 //! # What is kept
 //!
 //! Up to 64 KiB (in 1,024 frames) of one request, and 16 MiB of all requests of one layer; see
-//! [`max_request_bytes`](ReplayBodyBuilder::max_request_bytes) and
-//! [`max_total_bytes`](ReplayBodyBuilder::max_total_bytes). What grows past either is sent as it comes,
+//! [`max_request_bytes`](super::ReplayBodyBuilder::max_request_bytes) and
+//! [`max_total_bytes`](super::ReplayBodyBuilder::max_total_bytes). What grows past either is sent as it comes,
 //! and only once. Nothing is kept of a request that is sent for the last time, and nothing after its
 //! response was accepted.
 //!
@@ -51,20 +51,19 @@
 //! The body of an attempt that was given up ends with an error, never as if it were whole: over
 //! HTTP/1 the connection is closed, over HTTP/2 the stream is reset. That is decided before the pause
 //! of a retry. A body that had been handed over to its end by then cannot be called back.
+//!
+//! [`ReplayBody`]: super::ReplayBody
+//! [`ReplayBodyLayer`]: super::ReplayBodyLayer
+//! [`ReplaySafe`]: super::ReplaySafe
 
-mod body;
+pub(super) mod body;
 mod config;
 mod error;
 mod kept_bytes;
-mod layer;
-mod policy;
+pub(super) mod layer;
+pub(super) mod policy;
 mod prefix;
 mod shared;
 mod state;
 
-pub use self::{
-    body::{ReplayBody, ReplayableBody},
-    error::ReplayBodyError,
-    layer::{MakeReplayable, ReplayBodyBuilder, ReplayBodyLayer},
-    policy::{ClientKey, ReplaySafe, RequestHead},
-};
+pub use self::{body::ReplayableBody, error::ReplayBodyError, layer::MakeReplayable};

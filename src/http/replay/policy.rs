@@ -82,7 +82,7 @@ type OfPath = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 /// A request is sent again with the method, address, version, headers and extensions that it had.
 ///
 /// ```
-/// use buttress::http::replay::ReplaySafe;
+/// use buttress::http::ReplaySafe;
 ///
 /// let policy = ReplaySafe::new()
 ///     .upstream_honours_key_fn(|head| head.uri().path().starts_with("/payments"))

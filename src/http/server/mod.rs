@@ -50,7 +50,7 @@
 //! | rejection | HTTP | gRPC | come back |
 //! |---|---|---|---|
 //! | `CircuitOpen` | 503 | 14 | when the circuit is half-open |
-//! | `BulkheadFull`, `QueueTimedOut` | 503, or [as set](HttpServerBuilder::full_status) | 8 | after 1 s |
+//! | `BulkheadFull`, `QueueTimedOut` | 503, or [as set](super::HttpServerBuilder::full_status) | 8 | after 1 s |
 //! | `RateLimited` | 429 | 8 | with the next token |
 //! | `NotReady` | 503 | 14 | |
 //! | `TimedOut`, `DeadlineExceeded` | 504 | 4 | |
@@ -104,7 +104,7 @@
 //! # Order
 //!
 //! Around the routes, and outside of authentication, if that may take long; but inside of it with an
-//! [idempotency guard](HttpServerBuilder::outside), which has to know whose keys they are. A response to `HEAD`, a 204, a 304
+//! [idempotency guard](super::HttpServerBuilder::outside), which has to know whose keys they are. A response to `HEAD`, a 204, a 304
 //! and an upgrade (101, or a successful `CONNECT`) end at their head whatever body they have, for the
 //! server drops it unread: what the stack holds is given back then, although an upgraded connection lives on.
 //!
@@ -118,23 +118,19 @@
 //! # Telemetry
 //!
 //! That of the stack; a `WARN` event for a request whose time is over.
+//!
+//! [`ServerLayer`]: super::ServerLayer
+//! [`Trust`]: super::Trust
 
 mod answer;
 mod body;
-mod config;
-mod future;
-mod handler;
+pub(super) mod config;
+pub(super) mod future;
+pub(super) mod handler;
 mod inbound;
-mod layer;
+pub(super) mod layer;
 mod service;
 mod shared;
 mod status;
 
-pub use self::{
-    body::ServerBody,
-    config::Trust,
-    future::ServerFuture,
-    handler::{Handler, HandlerFuture},
-    layer::{HttpServerBuilder, ServerLayer},
-    service::Server,
-};
+pub use self::{body::ServerBody, handler::Handler, service::Server};

@@ -1,5 +1,3 @@
-//! `reqwest` as a tower service of `http` requests.
-
 use std::{
     cell::Cell,
     error::Error as StdError,
@@ -39,7 +37,7 @@ impl ReqwestError {
 
     /// Whether a server may have answered before, with a redirect: then whatever the last address failed
     /// with says nothing of the first.
-    pub(super) fn was_answered(&self) -> bool {
+    pub(in crate::http) fn was_answered(&self) -> bool {
         self.answered
     }
 }
