@@ -40,7 +40,8 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
     note = "give the stack the service: `Stack::service(svc)` makes the error \
             `buttress::Error<{Self}>`, `Stack::boxed(svc)` makes it a `BoxError`",
     note = "or implement `buttress::CarryRejection` for an error type of your own",
-    note = "around a handler of axum or tonic: `ServerLayer::builder(Stack::new()).outside(layer)`"
+    note = "around a handler of axum or tonic: \
+            `ServerLayer::builder(Stack::new()).outside(layer)`"
 )]
 pub trait CarryRejection: Sized {
     /// Wraps a rejection.

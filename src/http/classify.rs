@@ -81,8 +81,8 @@ impl HttpClassifier {
 
     /// Sets the outcome of each response for which the function returns one.
     ///
-    /// The function is shown the status and the headers. Of several, the last that returns an outcome
-    /// counts, and one set by [`status`](Self::status) counts among them.
+    /// The function is shown the status and the headers. Of several, the last that returns an
+    /// outcome counts, and one set by [`status`](Self::status) counts among them.
     pub fn adjust_fn<F>(self, f: F) -> Self
     where
         F: Fn(StatusCode, &HeaderMap) -> Option<Outcome> + Send + Sync + 'static,
@@ -141,8 +141,9 @@ impl GrpcClassifier {
 
     /// Sets the outcome of each response for which the function returns one.
     ///
-    /// The function is shown the status, and the headers or trailers that it was found in. Of several,
-    /// the last that returns an outcome counts, and one set by [`code`](Self::code) counts among them.
+    /// The function is shown the status, and the headers or trailers that it was found in. Of
+    /// several, the last that returns an outcome counts, and one set by [`code`](Self::code) counts
+    /// among them.
     pub fn adjust_fn<F>(self, f: F) -> Self
     where
         F: Fn(GrpcCode, &HeaderMap) -> Option<Outcome> + Send + Sync + 'static,

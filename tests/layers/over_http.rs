@@ -22,7 +22,9 @@ macro_rules! http_layers {
             let layers = ServiceBuilder::new().layer(ReplayBodyLayer::new()).map_request(PLAIN);
             Row::new(layers.into_inner())
         },
-        idempotency_key: Row::new(IdempotencyKeyLayer::builder().for_requests_fn(|_| true).build().unwrap()),
+        idempotency_key: Row::new(
+            IdempotencyKeyLayer::builder().for_requests_fn(|_| true).build().unwrap()
+        ),
         bulkhead_until_the_end: {
             let bulkhead = one_at_once().build().unwrap();
             let layers = ServiceBuilder::new().layer(UntilEnd::new(bulkhead.clone()));

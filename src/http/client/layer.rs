@@ -86,8 +86,8 @@ impl ClientBuilder {
     ///
     /// Default: [`AutoClassifier::new`].
     ///
-    /// It classifies for every layer of the stack that has no classifier of its own, and it classifies
-    /// the end of each response.
+    /// It classifies for every layer of the stack that has no classifier of its own, and it
+    /// classifies the end of each response.
     pub fn classify(mut self, classifier: impl Into<AutoClassifier>) -> Self {
         self.classifier = Some(classifier.into());
         self
@@ -95,10 +95,11 @@ impl ClientBuilder {
 
     /// Sets how long a reader waits for the next frame of a body.
     ///
-    /// Default: 30 s, because a peer that has sent nothing for so long has died, or has forgotten us.
+    /// Default: 30 s, because a peer that has sent nothing for so long has died, or has forgotten
+    /// us.
     ///
-    /// Time in which nobody reads does not count. A time of zero is an error, and so is a time together
-    /// with [`without_body_idle`](Self::without_body_idle).
+    /// Time in which nobody reads does not count. A time of zero is an error, and so is a time
+    /// together with [`without_body_idle`](Self::without_body_idle).
     pub fn body_idle(mut self, idle: Duration) -> Self {
         self.body_idle = Some(idle);
         self
@@ -123,8 +124,8 @@ impl ClientBuilder {
     /// Writes `x-envoy-upstream-rq-timeout-ms` too, from which a sidecar makes the
     /// `x-envoy-expected-rq-timeout-ms` that the server sees.
     ///
-    /// Default: not written. Together with [`without_hop_headers`](Self::without_hop_headers) it is an
-    /// error.
+    /// Default: not written. Together with [`without_hop_headers`](Self::without_hop_headers) it is
+    /// an error.
     pub fn for_envoy(mut self) -> Self {
         self.for_envoy = true;
         self

@@ -21,9 +21,10 @@ type Route = Arc<dyn Fn(RequestHead<'_>) -> String + Send + Sync>;
 
 /// Finds the key of a request in its header `Idempotency-Key`, which for gRPC is metadata.
 ///
-/// Guarded are all requests whose method is not safe (GET, HEAD, OPTIONS, TRACE and QUERY are), and each of them
-/// must have a key. Of gRPC that is every method, health checks and reflection too, which have none: leave them
-/// out by [`only_fn`](HeaderKeyBuilder::only_fn). `CONNECT` opens a tunnel, of which nothing could be given again: it is never guarded.
+/// Guarded are all requests whose method is not safe (GET, HEAD, OPTIONS, TRACE and QUERY are), and
+/// each of them must have a key. Of gRPC that is every method, health checks and reflection too,
+/// which have none: leave them out by [`only_fn`](HeaderKeyBuilder::only_fn). `CONNECT` opens a
+/// tunnel, of which nothing could be given again: it is never guarded.
 ///
 /// The key is quoted or bare, on one header line. Two lines, or a list, are refused even if they agree.
 ///

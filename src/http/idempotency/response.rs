@@ -328,8 +328,8 @@ impl RecordHttpBuilder {
     ///
     /// Default: 64 KiB (65,536).
     ///
-    /// As much and 8 KiB are set aside before the service is called. A response with a longer body is
-    /// recorded as done, but cannot be given again. Zero is an error.
+    /// As much and 8 KiB are set aside before the service is called. A response with a longer body
+    /// is recorded as done, but cannot be given again. Zero is an error.
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
         self.config.max_body_bytes = bytes;
         self
@@ -345,8 +345,8 @@ impl RecordHttpBuilder {
 
     /// Records responses with `set-cookie`, and gives the cookies again with them.
     ///
-    /// Default: such a response is not given again. Everyone with the key would get the session, and
-    /// the store would have it.
+    /// Default: such a response is not given again. Everyone with the key would get the session,
+    /// and the store would have it.
     pub fn allow_set_cookie(mut self) -> Self {
         self.config.set_cookie = true;
         self
@@ -357,10 +357,10 @@ impl RecordHttpBuilder {
     ///
     /// Default: what is kept is not encrypted.
     ///
-    /// `seal` may add up to 1 KiB; a response that takes more cannot be given again. Records that are
-    /// older than this setting, or sealed with another secret, must still be opened until their time
-    /// to live is over, or else a retry of what they recorded is answered 503. A second pair of
-    /// functions is an error.
+    /// `seal` may add up to 1 KiB; a response that takes more cannot be given again. Records that
+    /// are older than this setting, or sealed with another secret, must still be opened until their
+    /// time to live is over, or else a retry of what they recorded is answered 503. A second pair
+    /// of functions is an error.
     pub fn seal_fn<S, O>(mut self, seal: S, open: O) -> Self
     where
         S: Fn(Vec<u8>) -> Vec<u8> + Send + Sync + 'static,
@@ -377,7 +377,8 @@ impl RecordHttpBuilder {
     /// - A [`max_body_bytes`](Self::max_body_bytes) of zero.
     /// - A [`keep_header`](Self::keep_header) that is never kept: what is of one connection or one
     ///   moment (such as `connection`, `transfer-encoding`, `date` and `content-length`),
-    ///   `authorization`, and `set-cookie`, which is [allowed](Self::allow_set_cookie) and not named.
+    ///   `authorization`, and `set-cookie`, which is [allowed](Self::allow_set_cookie) and not
+    ///   named.
     /// - A [`seal_fn`](Self::seal_fn) that was set twice.
     pub fn build(mut self) -> Result<RecordHttp, ConfigError> {
         unless_room("max_body_bytes", self.config.max_body_bytes)?;

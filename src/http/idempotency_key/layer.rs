@@ -91,13 +91,14 @@ impl SetIdempotencyKeyBuilder {
         self
     }
 
-    /// Trusts the key that a request came with in its header, so that the request may be sent again.
+    /// Trusts the key that a request came with in its header, so that the request may be sent
+    /// again.
     ///
     /// Default: the header is sent as it is, and allows no retry.
     ///
     /// It must be a single valid key, and the server must honour it
-    /// ([`for_requests_fn`](Self::for_requests_fn)). Use it where your own code makes all requests of
-    /// the client: what a proxy passes on may have the key of another request.
+    /// ([`for_requests_fn`](Self::for_requests_fn)). Use it where your own code makes all requests
+    /// of the client: what a proxy passes on may have the key of another request.
     pub fn trust_header(mut self) -> Self {
         self.config.trust_header = true;
         self
@@ -107,8 +108,8 @@ impl SetIdempotencyKeyBuilder {
     ///
     /// Default: random UUIDs.
     ///
-    /// It must not give two calls the same key, or the second has no effect. A second function is an
-    /// error.
+    /// It must not give two calls the same key, or the second has no effect. A second function is
+    /// an error.
     pub fn generate_fn<F>(mut self, generate: F) -> Self
     where
         F: Fn(RequestHead<'_>) -> Key + Send + Sync + 'static,

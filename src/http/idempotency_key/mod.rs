@@ -50,8 +50,8 @@
 //! ```
 //!
 //! A handler behind the guard gives what it calls in turn a key by
-//! `GivenKey::new(run.child_key("charge"))`, with the [`Run`](crate::idempotency::Run) from the extensions of its request:
-//! it is the same in every run.
+//! `GivenKey::new(run.child_key("charge"))`, with the [`Run`](crate::idempotency::Run) from the
+//! extensions of its request: it is the same in every run.
 //!
 //! # Which requests get one
 //!

@@ -65,8 +65,8 @@ impl ReplayBodyBuilder {
     /// Default: 16 MiB (16,777,216).
     ///
     /// A request that would need more is sent only once. Less than
-    /// [`max_request_bytes`](Self::max_request_bytes) is an error, because no request could be kept up
-    /// to that limit.
+    /// [`max_request_bytes`](Self::max_request_bytes) is an error, because no request could be kept
+    /// up to that limit.
     pub fn max_total_bytes(mut self, bytes: usize) -> Self {
         self.config.max_total = bytes;
         self

@@ -42,9 +42,9 @@
 //!
 //! Up to 64 KiB (in 1,024 frames) of one request, and 16 MiB of all requests of one layer; see
 //! [`max_request_bytes`](super::ReplayBodyBuilder::max_request_bytes) and
-//! [`max_total_bytes`](super::ReplayBodyBuilder::max_total_bytes). What grows past either is sent as it comes,
-//! and only once. Nothing is kept of a request that is sent for the last time, and nothing after its
-//! response was accepted.
+//! [`max_total_bytes`](super::ReplayBodyBuilder::max_total_bytes). What grows past either is sent
+//! as it comes, and only once. Nothing is kept of a request that is sent for the last time, and
+//! nothing after its response was accepted.
 //!
 //! # What a server sees
 //!

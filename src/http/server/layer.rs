@@ -110,9 +110,9 @@ impl<L> HttpServerBuilder<L> {
     /// Adds a layer between the server and its stack, such as an
     /// [idempotency guard](crate::idempotency).
     ///
-    /// The request's deadline is ambient there, and the layer's rejections become responses. A guard
-    /// therefore stands outside the bulkhead, and a duplicate takes no slot. Of several layers the
-    /// last one added is the outermost.
+    /// The request's deadline is ambient there, and the layer's rejections become responses. A
+    /// guard therefore stands outside the bulkhead, and a duplicate takes no slot. Of several
+    /// layers the last one added is the outermost.
     ///
     /// Its services must be what those of [`around`](ServerLayer::around) must be.
     pub fn outside<G>(self, layer: G) -> HttpServerBuilder<Layers<L, G>> {
@@ -127,18 +127,20 @@ impl<L> HttpServerBuilder<L> {
         self
     }
 
-    /// Sets the server's own limit for a request, up to the head of its response, and for gRPC up to
-    /// its last frame.
+    /// Sets the server's own limit for a request, up to the head of its response, and for gRPC up
+    /// to its last frame.
     ///
     /// Default: none.
     ///
-    /// A limit of zero is an error, because every request would time out. `Duration::MAX` is no limit.
+    /// A limit of zero is an error, because every request would time out. `Duration::MAX` is no
+    /// limit.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.config.limit = Some(limit);
         self
     }
 
-    /// Sets the HTTP status of a request that finds the bulkhead full or waited too long in its queue.
+    /// Sets the HTTP status of a request that finds the bulkhead full or waited too long in its
+    /// queue.
     ///
     /// Default: 503, because 429 says that this caller has sent too much.
     ///

@@ -103,10 +103,11 @@
 //!
 //! # Order
 //!
-//! Around the routes, and outside of authentication, if that may take long; but inside of it with an
-//! [idempotency guard](super::HttpServerBuilder::outside), which has to know whose keys they are. A response to `HEAD`, a 204, a 304
-//! and an upgrade (101, or a successful `CONNECT`) end at their head whatever body they have, for the
-//! server drops it unread: what the stack holds is given back then, although an upgraded connection lives on.
+//! Around the routes, and outside of authentication, if that may take long; but inside of it with
+//! an [idempotency guard](super::HttpServerBuilder::outside), which has to know whose keys they
+//! are. A response to `HEAD`, a 204, a 304 and an upgrade (101, or a successful `CONNECT`) end at
+//! their head whatever body they have, for the server drops it unread: what the stack holds is
+//! given back then, although an upgraded connection lives on.
 //!
 //! # What is held for how long
 //!

@@ -61,8 +61,8 @@
 //! # What is not to be understood
 //!
 //! Headers come from strangers. A line that breaks the rules of its header is ignored and
-//! [counted](Parsed::malformed), and the lines beside it still hold; pushback alone is different, and
-//! [says why](Pushback::Malformed). No value makes a reader panic, overflow or allocate.
+//! [counted](Parsed::malformed), and the lines beside it still hold; pushback alone is different,
+//! and [says why](Pushback::Malformed). No value makes a reader panic, overflow or allocate.
 
 mod attempt;
 mod grpc;
