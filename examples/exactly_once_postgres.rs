@@ -23,7 +23,7 @@ use std::{
 use buttress::{
     BoxError, Stack,
     http::{
-        ServerLayer,
+        HttpServerLayer,
         idempotency::{NotStarted, RecordHttp},
     },
     idempotency::{IdempotencyLayer, Run, StepOutcome, store::PostgresStore},
@@ -132,7 +132,7 @@ async fn serve(database: Config, faults: Faults) -> Result<Server, BoxError> {
             Ok::<_, Infallible>(work.await.unwrap_or_else(|_| lost()))
         }
     });
-    let server = ServerLayer::builder(Stack::new()).outside(guard).build()?.layer(handler);
+    let server = HttpServerLayer::builder(Stack::new()).outside(guard).build()?.layer(handler);
     let whole = service_fn(move |request: Request<String>| {
         let server = server.clone();
         async move {

@@ -22,7 +22,7 @@ use std::{
 use buttress::{
     BoxError, Stack,
     bulkhead::BulkheadLayer,
-    http::{GivenKey, IdempotencyKeyLayer, ReplaySafe, ServerLayer},
+    http::{GivenKey, HttpServerLayer, ReplaySafe, SetIdempotencyKeyLayer},
     idempotency::{
         IdempotencyLayer, Key, Store,
         store::{MemoryStore, RedbStore},
@@ -59,7 +59,7 @@ async fn main() -> Result<(), BoxError> {
 
     println!("Without a guard:");
     let payments = Payments::default();
-    let address = serve(ServerLayer::new(Stack::new()).layer(payments.clone())).await?;
+    let address = serve(HttpServerLayer::new(Stack::new()).layer(payments.clone())).await?;
     pay(address).await?;
     let without = payments.made();
     println!("  the ledger: {without:?}");
@@ -103,7 +103,7 @@ async fn guarded<St: Store<Payload = Vec<u8>>>(store: St) -> Result<(), BoxError
     let payments = Payments::default();
     // The guard stands outside the limit: a duplicate that is told to come back takes no slot.
     let stack = Stack::new().bulkhead(BulkheadLayer::default());
-    let server = ServerLayer::builder(stack).outside(guard).build()?;
+    let server = HttpServerLayer::builder(stack).outside(guard).build()?;
     let address = serve(server.layer(payments.clone())).await?;
 
     pay(address).await?;
@@ -140,7 +140,7 @@ async fn pay(address: SocketAddr) -> Result<(), BoxError> {
         .http()
         .service(client);
     // Outside the retry, so that all attempts have one key; that is also what lets a POST be sent again.
-    let client = IdempotencyKeyLayer::new().layer(stack);
+    let client = SetIdempotencyKeyLayer::new().layer(stack);
 
     let request = Request::post(format!("http://{address}/payments"))
         .extension(GivenKey::new(Key::new(KEY)?))

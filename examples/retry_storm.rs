@@ -36,7 +36,7 @@ use std::{
 
 use buttress::{
     BoxError, Error, Stack,
-    http::{ClientLayer, ReplaySafe, ResponseBody, ServerLayer},
+    http::{HttpClientLayer, HttpServerLayer, ReplaySafe, ResponseBody},
     retry::{Backoff, Budget, RetryLayer},
 };
 use futures::{StreamExt, stream};
@@ -227,8 +227,8 @@ impl SetUp {
             false => retry.without_budget(),
         };
         // Without the headers no server knows how long its caller waits. What a client reads of answers
-        // need not be switched off: a server without a `ServerLayer` says nothing there.
-        let mut protocol = ClientLayer::builder();
+        // need not be switched off: a server without an `HttpServerLayer` says nothing there.
+        let mut protocol = HttpClientLayer::builder();
         if !self.protocol {
             protocol = protocol.without_hop_headers();
         }
@@ -338,7 +338,7 @@ impl Servers {
         if self.set_up.protocol {
             // Ends the work in time to say so to the caller, and passes on that retrying was in vain.
             // An empty stack is enough for both.
-            self.listen(ServerLayer::new(Stack::new()).layer(handler)).await
+            self.listen(HttpServerLayer::new(Stack::new()).layer(handler)).await
         } else {
             self.listen(handler).await
         }

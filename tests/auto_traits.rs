@@ -177,16 +177,16 @@ mod http {
     use buttress::{
         completion::CallEnd,
         http::{
-            AutoClassifier, ClientBuilder, ClientLayer, GrpcClassifier, HttpClassifier,
-            HttpServerBuilder, ReplayBody, ReplayBodyBuilder, ReplayBodyLayer, ReplaySafe,
-            ResponseBody, ServerLayer, SetIdempotencyKeyBuilder, Trust, UntilEnd,
+            AutoClassifier, GrpcClassifier, HttpClassifier, HttpClientBuilder, HttpClientLayer,
+            HttpServerBuilder, HttpServerLayer, ReplayBody, ReplayBodyBuilder, ReplayBodyLayer,
+            ReplaySafe, ResponseBody, SetIdempotencyKeyBuilder, Trust, UntilEnd,
             grpc::FirstFrameLayer,
             idempotency::{
                 GuardedBody, HeaderKey, HeaderKeyBuilder, ReadHttp, ReadHttpBuilder, RecordHttp,
                 RecordHttpBuilder,
             },
             replay::ReplayBodyError,
-            server::{Handler, Server, ServerBody},
+            server::{Handler, HttpServer, HttpServerBody},
         },
         outcome::Inherited,
         stack::{Empty, ServerEdge},
@@ -200,14 +200,14 @@ mod http {
         shared::<AutoClassifier>();
         shared::<HttpClassifier>();
         shared::<GrpcClassifier>();
-        shared::<ClientLayer>();
-        shared::<ClientBuilder>();
+        shared::<HttpClientLayer>();
+        shared::<HttpClientBuilder>();
         shared::<ReplaySafe>();
         shared::<ReplayBodyLayer>();
         shared::<ReplayBodyBuilder>();
         shared::<SetIdempotencyKeyBuilder>();
         shared::<FirstFrameLayer<fn(&str) -> bool>>();
-        shared::<ServerLayer<ServerStack>>();
+        shared::<HttpServerLayer<ServerStack>>();
         shared::<HttpServerBuilder<ServerStack>>();
         shared::<Trust>();
         shared::<HeaderKey>();
@@ -238,7 +238,7 @@ mod http {
     fn bodies_are_what_the_bodies_in_them_are() {
         const fn body<T: Send + Sync + Unpin + Debug>() {}
         body::<ResponseBody<String>>();
-        body::<ServerBody<ResponseBody<String>>>();
+        body::<HttpServerBody<ResponseBody<String>>>();
         body::<ReplayBody<String>>();
         body::<GuardedBody<ResponseBody<String>>>();
         const fn sends<T: Send>() {}
@@ -273,8 +273,8 @@ mod http {
                 ready(Ok(Response::default()))
             }
         }
-        route::<<ServerLayer<ServerStack> as Layer<Routes>>::Service>();
+        route::<<HttpServerLayer<ServerStack> as Layer<Routes>>::Service>();
         shared::<Handler<Routes>>();
-        shared::<Server<Routes, Routes>>();
+        shared::<HttpServer<Routes, Routes>>();
     }
 }

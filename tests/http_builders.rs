@@ -7,7 +7,8 @@ use std::{fmt::Debug, time::Duration};
 use buttress::{
     ConfigError, Stack,
     http::{
-        ClientLayer, HttpServerBuilder, IdempotencyKeyLayer, ReplayBodyLayer, ServerLayer,
+        HttpClientLayer, HttpServerBuilder, HttpServerLayer, ReplayBodyLayer,
+        SetIdempotencyKeyLayer,
         idempotency::{HeaderKey, ReadHttp, RecordHttp},
     },
     idempotency::Key,
@@ -32,7 +33,7 @@ fn accepts<T>(built: Result<T, ConfigError>) {
 }
 
 fn server() -> HttpServerBuilder<Identity> {
-    ServerLayer::builder_around(Identity::new())
+    HttpServerLayer::builder_around(Identity::new())
 }
 
 #[test]
@@ -43,10 +44,10 @@ fn a_server_rejects_times_of_zero_and_a_status_of_success() {
         let full = StatusCode::from_u16(status).unwrap();
         rejects(server().full_status(full).build(), "full_status", &status.to_string());
     }
-    rejects(ServerLayer::builder(Stack::new()).limit(Duration::ZERO).build(), "limit", "0ns");
+    rejects(HttpServerLayer::builder(Stack::new()).limit(Duration::ZERO).build(), "limit", "0ns");
 
     accepts(server().build());
-    accepts(ServerLayer::builder(Stack::new()).build());
+    accepts(HttpServerLayer::builder(Stack::new()).build());
     for time in [TICK, Duration::MAX] {
         accepts(server().limit(time).build());
         accepts(server().body_idle(time).build());
@@ -64,18 +65,26 @@ fn an_invalid_setting_of_a_server_survives_a_layer_outside() {
 
 #[test]
 fn a_client_rejects_a_time_of_zero_and_contradictions() {
-    rejects(ClientLayer::builder().body_idle(Duration::ZERO).build(), "body_idle", "0ns");
-    let idle = ClientLayer::builder().body_idle(TICK);
+    rejects(HttpClientLayer::builder().body_idle(Duration::ZERO).build(), "body_idle", "0ns");
+    let idle = HttpClientLayer::builder().body_idle(TICK);
     rejects(idle.clone().without_body_idle().build(), "body_idle", "1ns");
-    rejects(ClientLayer::builder().without_body_idle().body_idle(TICK).build(), "body_idle", "1ns");
-    let envoy = ClientLayer::builder().for_envoy();
+    rejects(
+        HttpClientLayer::builder().without_body_idle().body_idle(TICK).build(),
+        "body_idle",
+        "1ns",
+    );
+    let envoy = HttpClientLayer::builder().for_envoy();
     rejects(envoy.clone().without_hop_headers().build(), "for_envoy", "set");
-    rejects(ClientLayer::builder().without_hop_headers().for_envoy().build(), "for_envoy", "set");
+    rejects(
+        HttpClientLayer::builder().without_hop_headers().for_envoy().build(),
+        "for_envoy",
+        "set",
+    );
 
-    accepts(ClientLayer::builder().build());
+    accepts(HttpClientLayer::builder().build());
     accepts(idle.build());
-    accepts(ClientLayer::builder().body_idle(Duration::MAX).build());
-    accepts(ClientLayer::builder().without_body_idle().without_hop_headers().build());
+    accepts(HttpClientLayer::builder().body_idle(Duration::MAX).build());
+    accepts(HttpClientLayer::builder().without_body_idle().without_hop_headers().build());
     accepts(envoy.build());
 }
 
@@ -156,18 +165,18 @@ fn kept_bodies_reject_limits_of_zero_and_less_room_for_all_than_for_one() {
 #[test]
 fn a_client_of_keys_rejects_a_header_of_another_meaning_and_a_second_function() {
     for name in TAKEN {
-        let builder = IdempotencyKeyLayer::builder().header(HeaderName::from_static(name));
+        let builder = SetIdempotencyKeyLayer::builder().header(HeaderName::from_static(name));
         rejects(builder.build(), "header", &format!("{name:?}"));
     }
-    let chosen = IdempotencyKeyLayer::builder().for_requests_fn(|_| true);
+    let chosen = SetIdempotencyKeyLayer::builder().for_requests_fn(|_| true);
     rejects(chosen.clone().for_requests_fn(|_| true).build(), "for_requests_fn", "set twice");
-    let generate = IdempotencyKeyLayer::builder().generate_fn(|_| Key::new("a").unwrap());
+    let generate = SetIdempotencyKeyLayer::builder().generate_fn(|_| Key::new("a").unwrap());
     let twice = generate.clone().generate_fn(|_| Key::new("b").unwrap());
     rejects(twice.build(), "generate_fn", "set twice");
 
-    accepts(IdempotencyKeyLayer::builder().build());
+    accepts(SetIdempotencyKeyLayer::builder().build());
     for name in ["idempotency-key", "x-request-id"] {
-        accepts(IdempotencyKeyLayer::builder().header(HeaderName::from_static(name)).build());
+        accepts(SetIdempotencyKeyLayer::builder().header(HeaderName::from_static(name)).build());
     }
     accepts(chosen.bare().build());
     accepts(generate.trust_header().build());

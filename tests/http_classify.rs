@@ -18,7 +18,7 @@ use buttress::{
     circuit_breaker::CircuitBreakerLayer,
     error::DeadlineExceeded,
     http::{
-        AutoClassifier, Cause, ClientLayer, GrpcClassifier, HttpClassifier, ReplayBody,
+        AutoClassifier, Cause, GrpcClassifier, HttpClassifier, HttpClientLayer, ReplayBody,
         ReplayBodyLayer, ReplaySafe, replay::ReplayBodyError, wire::GrpcCode,
     },
     retry::RetryLayer,
@@ -392,7 +392,7 @@ async fn the_failure_of_a_users_own_body_is_returned_and_not_retried() {
     let stack = Stack::new()
         .retry(RetryLayer::new(ReplaySafe::new()))
         .circuit_breaker(breaker)
-        .http_client(ClientLayer::new());
+        .http_client(HttpClientLayer::new());
     let client = stack.service::<_, Request<ReplayBody<_>>>(service_fn(move |request| {
         counted.fetch_add(1, Ordering::Relaxed);
         send(request)

@@ -17,7 +17,7 @@ use buttress::{
     CarryRejection, Deadline, Error, Fault, Outcome, Rejection, Stack,
     circuit_breaker::{CircuitBreakerLayer, State},
     context::Hop,
-    http::{ClientLayer, ReplaySafe, ResponseBody, ServerLayer},
+    http::{HttpClientLayer, HttpServerLayer, ReplaySafe, ResponseBody},
 };
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -215,7 +215,7 @@ async fn the_attempt_of_a_caller_is_not_passed_on_as_ours() {
                     Ok::<_, Infallible>(answer(200, &[]))
                 }
             });
-            let server = ServerLayer::new(Stack::new()).layer(handler);
+            let server = HttpServerLayer::new(Stack::new()).layer(handler);
             server.oneshot(protocol.request(&[(name, "4")])).await.unwrap();
             assert_eq!(upstream.lines(name), [[""; 0]], "{retries:?}");
         }
@@ -230,7 +230,7 @@ async fn a_sidecar_is_told_only_where_it_is_asked_for() {
     for protocol in BOTH {
         for for_envoy in [false, true] {
             let upstream = Upstream::saying([answer(200, &[])]);
-            let builder = ClientLayer::builder();
+            let builder = HttpClientLayer::builder();
             let builder = if for_envoy { builder.for_envoy() } else { builder };
             let stack = Stack::new().http_client(builder.build().unwrap());
             let client = BoxCloneService::new(stack.service::<_, Request<Body>>(upstream.clone()));
@@ -246,7 +246,7 @@ async fn a_sidecar_is_told_only_where_it_is_asked_for() {
 async fn without_hop_headers_a_request_is_sent_as_it_is() {
     for protocol in BOTH {
         let upstream = Upstream::saying([failure(protocol, &[])]);
-        let layer = ClientLayer::builder().without_hop_headers().build().unwrap();
+        let layer = HttpClientLayer::builder().without_hop_headers().build().unwrap();
         let stack = Stack::new().retry(retry(1).build().unwrap()).http_client(layer);
         let client = BoxCloneService::new(stack.service::<_, Request<Body>>(upstream.clone()));
         let (name, value) = protocol.time_left(9_000);
@@ -307,7 +307,7 @@ async fn an_answer_that_went_well_tells_nobody_to_stop() {
 
 #[tokio::test(start_paused = true)]
 async fn malformed_lines_of_answers_are_counted() {
-    let layer = ClientLayer::new();
+    let layer = HttpClientLayer::new();
     let answers = [
         answer(503, &[("retry-after", "soon"), ("retry-after", "-1")]),
         trailers_only(14, &[("grpc-retry-pushback-ms", "1.5")]),

@@ -24,9 +24,9 @@ use buttress::{
         NotReady, QueueTimedOut, RateLimited, TimedOut,
     },
     http::{
-        ResponseBody, ServerLayer,
+        HttpServerLayer, ResponseBody,
         idempotency::{GuardedBody, HeaderKey, NotStarted, RecordHttp},
-        server::ServerBody,
+        server::HttpServerBody,
     },
     idempotency::{
         Completed, FindKey, InvalidKey, Key, Record, Recorded, RequestKey, RunOutcome, StoreError,
@@ -682,7 +682,7 @@ async fn the_length_of_a_replayed_response_is_told_as_its_kind_wants_it() {
 
 // What a server answers.
 
-type Served = Response<ServerBody<ResponseBody<Body>>>;
+type Served = Response<HttpServerBody<ResponseBody<Body>>>;
 
 /// Answers as if its stack had refused every request.
 async fn refused(protocol: Protocol, rejection: Rejection) -> Served {
@@ -694,7 +694,7 @@ async fn refused(protocol: Protocol, rejection: Rejection) -> Served {
         })
     });
     let handler = service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(answer(200, &[])) });
-    ServerLayer::around(refusing).layer(handler).oneshot(protocol.request(&[])).await.unwrap()
+    HttpServerLayer::around(refusing).layer(handler).oneshot(protocol.request(&[])).await.unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -758,7 +758,7 @@ async fn a_refusal_frees_the_key_of_a_guard_around_the_server_only_if_nothing_be
     }
     let late = Protocol::Grpc.request(&[("grpc-timeout", "0n")]);
     let handler = service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(answer(200, &[])) });
-    let server = ServerLayer::around(Identity::new()).layer(handler);
+    let server = HttpServerLayer::around(Identity::new()).layer(handler);
     let served = server.clone().oneshot(late).await.unwrap();
     assert!(served.extensions().get::<NotStarted>().is_some());
     let served = server.oneshot(Protocol::Grpc.request(&[])).await.unwrap();
@@ -785,7 +785,7 @@ async fn a_refusal_after_an_attempt_does_not_say_that_nothing_began() {
     };
     let stack =
         Stack::new().retry(retry(1).classify_fn(unavailable).build().unwrap()).bulkhead(bulkhead);
-    let server = ServerLayer::new(stack).layer(handler);
+    let server = HttpServerLayer::new(stack).layer(handler);
 
     let retried = tokio::spawn(server.clone().oneshot(Request::default()));
     tokio::task::yield_now().await;
@@ -844,7 +844,8 @@ async fn a_guard_stands_outside_the_bulkhead_and_inside_the_answers() {
         let freed = Arc::clone(&freed);
         move |inner| Counted(inner, Arc::clone(&freed))
     });
-    let layer = ServerLayer::builder(Stack::new().bulkhead(bulkhead)).outside(guard).limit(PAUSE);
+    let layer =
+        HttpServerLayer::builder(Stack::new().bulkhead(bulkhead)).outside(guard).limit(PAUSE);
     let layer = layer.build().unwrap();
     let handler = service_fn(|request: Request<Body>| async move {
         match request.uri().path() {

@@ -19,7 +19,9 @@ use std::{
 use allocation_counter::measure;
 use buttress::{
     Error, Stack,
-    http::{ClientKey, GivenKey, IdempotencyKeyLayer, ReplaySafe, idempotency_key::IdempotencyKey},
+    http::{
+        ClientKey, GivenKey, ReplaySafe, SetIdempotencyKeyLayer, idempotency_key::SetIdempotencyKey,
+    },
     idempotency::Key,
     retry::RetryLayer,
 };
@@ -51,11 +53,11 @@ impl Service<Request<()>> for Echo {
 }
 
 /// What is sent for a request.
-fn sent(layer: &IdempotencyKeyLayer, request: Request<()>) -> request::Parts {
+fn sent(layer: &SetIdempotencyKeyLayer, request: Request<()>) -> request::Parts {
     sent_by(&mut layer.layer(Echo), request)
 }
 
-fn sent_by(service: &mut IdempotencyKey<Echo>, request: Request<()>) -> request::Parts {
+fn sent_by(service: &mut SetIdempotencyKey<Echo>, request: Request<()>) -> request::Parts {
     let ready = service.poll_ready(&mut Context::from_waker(Waker::noop()));
     assert!(ready.is_ready());
     service.call(request).into_inner().unwrap()
@@ -93,7 +95,7 @@ fn may_be_repeated(sent: &request::Parts) -> bool {
 }
 
 /// Sends a request through the layer and a retry of three, and says how often it was sent.
-async fn attempts(layer: Option<&IdempotencyKeyLayer>, request: Request<()>) -> Upstream {
+async fn attempts(layer: Option<&SetIdempotencyKeyLayer>, request: Request<()>) -> Upstream {
     let upstream = Upstream::saying([answer(503, &[]), answer(503, &[]), answer(200, &[])]);
     let retry = RetryLayer::builder(ReplaySafe::new()).retries(3).without_budget();
     let stack = Stack::new().retry(retry.build().unwrap()).http().service(upstream.clone());
@@ -107,7 +109,7 @@ async fn attempts(layer: Option<&IdempotencyKeyLayer>, request: Request<()>) -> 
 
 #[tokio::test(start_paused = true)]
 async fn all_attempts_of_a_call_have_one_key() {
-    let upstream = attempts(Some(&IdempotencyKeyLayer::new()), post()).await;
+    let upstream = attempts(Some(&SetIdempotencyKeyLayer::new()), post()).await;
     let keys = upstream.lines(NAME);
     assert_eq!(keys.len(), 3);
     assert_eq!(keys[0].len(), 1);
@@ -124,7 +126,7 @@ async fn every_attempt_has_the_extension() {
         ready(if before < 2 { Err(io::Error::other("reset")) } else { Ok(Response::new(before)) })
     });
     let retry = RetryLayer::builder(ReplaySafe::new()).without_budget().build().unwrap();
-    let client = IdempotencyKeyLayer::new().layer(Stack::new().retry(retry).service(service));
+    let client = SetIdempotencyKeyLayer::new().layer(Stack::new().retry(retry).service(service));
     let request = Request::post("/").body(String::new()).unwrap();
     let answered: Result<_, Error<io::Error>> = client.oneshot(request).await;
     assert_eq!(answered.unwrap().into_body(), 2);
@@ -132,7 +134,7 @@ async fn every_attempt_has_the_extension() {
 
 #[tokio::test(start_paused = true)]
 async fn a_post_is_sent_again_with_a_key_and_not_without() {
-    let layer = IdempotencyKeyLayer::new();
+    let layer = SetIdempotencyKeyLayer::new();
     let patch = || Request::patch("/payments").body(()).unwrap();
     assert_eq!(attempts(Some(&layer), post()).await.calls(), 3);
     assert_eq!(attempts(Some(&layer), patch()).await.calls(), 3);
@@ -142,7 +144,7 @@ async fn a_post_is_sent_again_with_a_key_and_not_without() {
 
 #[test]
 fn each_call_has_a_key_of_its_own_and_each_clone() {
-    let layer = IdempotencyKeyLayer::new();
+    let layer = SetIdempotencyKeyLayer::new();
     let mut service = layer.layer(Echo);
     let mut clone = service.clone();
     let mut other = layer.clone().layer(Echo);
@@ -156,7 +158,7 @@ fn each_call_has_a_key_of_its_own_and_each_clone() {
 
 #[test]
 fn no_two_of_many_keys_are_the_same() {
-    let layer = IdempotencyKeyLayer::new();
+    let layer = SetIdempotencyKeyLayer::new();
     let threads: Vec<_> = (0..4)
         .map(|_| {
             let layer = layer.clone();
@@ -172,8 +174,8 @@ fn no_two_of_many_keys_are_the_same() {
 
 #[test]
 fn a_key_is_a_quoted_uuid_unless_it_is_bare() {
-    let quoted = only_key(&sent(&IdempotencyKeyLayer::new(), post()));
-    let bare = only_key(&sent(&IdempotencyKeyLayer::builder().bare().build().unwrap(), post()));
+    let quoted = only_key(&sent(&SetIdempotencyKeyLayer::new(), post()));
+    let bare = only_key(&sent(&SetIdempotencyKeyLayer::builder().bare().build().unwrap(), post()));
     assert_eq!((quoted.len(), bare.len()), (38, 36));
     assert!(quoted.starts_with('"') && quoted.ends_with('"'), "{quoted}");
     let is_uuid = |key: &str| key.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit());
@@ -183,7 +185,7 @@ fn a_key_is_a_quoted_uuid_unless_it_is_bare() {
 #[test]
 fn a_key_is_sent_in_the_header_that_is_set() {
     let name = HeaderName::from_static("x-request-id");
-    let layer = IdempotencyKeyLayer::builder().header(name.clone()).build().unwrap();
+    let layer = SetIdempotencyKeyLayer::builder().header(name.clone()).build().unwrap();
     let parts = sent(&layer, post());
     assert!(parts.headers.contains_key(&name) && keys(&parts).is_empty());
     // What is in another header is no key.
@@ -196,7 +198,7 @@ fn a_key_is_sent_in_the_header_that_is_set() {
 proptest! {
     #[test]
     fn a_server_reads_the_key_that_was_given(key in "[ -~]{1,255}", bare: bool) {
-        let builder = IdempotencyKeyLayer::builder();
+        let builder = SetIdempotencyKeyLayer::builder();
         let builder = if bare { builder.bare() } else { builder };
         let parts = sent(&builder.build().unwrap(), given(post(), &key));
         prop_assert!(may_be_repeated(&parts));
@@ -207,7 +209,7 @@ proptest! {
 
 #[test]
 fn only_a_key_that_would_be_misread_keeps_its_quotes() {
-    let bare = IdempotencyKeyLayer::builder().bare().build().unwrap();
+    let bare = SetIdempotencyKeyLayer::builder().bare().build().unwrap();
     let table = [
         ("payment-4711", "payment-4711"),
         ("a\"b\\c;d e", "a\"b\\c;d e"),
@@ -219,13 +221,13 @@ fn only_a_key_that_would_be_misread_keeps_its_quotes() {
     for (key, expected) in table {
         assert_eq!(only_key(&sent(&bare, given(post(), key))), expected);
     }
-    let quoted = only_key(&sent(&IdempotencyKeyLayer::new(), given(post(), "a\"b\\c")));
+    let quoted = only_key(&sent(&SetIdempotencyKeyLayer::new(), given(post(), "a\"b\\c")));
     assert_eq!(quoted, r#""a\"b\\c""#);
 }
 
 #[test]
 fn a_given_key_wins_over_the_header_and_over_the_kind_of_request() {
-    let layer = IdempotencyKeyLayer::builder().for_requests_fn(|_| false).build().unwrap();
+    let layer = SetIdempotencyKeyLayer::builder().for_requests_fn(|_| false).build().unwrap();
     let requests = [
         post(),
         post_with(&[(NAME, "\"theirs\""), (NAME, "\"and another\"")]),
@@ -243,7 +245,7 @@ fn a_given_key_wins_over_the_header_and_over_the_kind_of_request() {
 
 #[tokio::test(start_paused = true)]
 async fn a_foreign_header_is_left_as_it_is_and_allows_nothing() {
-    let layer = IdempotencyKeyLayer::new();
+    let layer = SetIdempotencyKeyLayer::new();
     for theirs in [&["\"theirs\""][..], &["theirs", "\"and another\""], &[""]] {
         let headers: Vec<_> = theirs.iter().map(|key| (NAME, *key)).collect();
         let parts = sent(&layer, post_with(&headers));
@@ -255,7 +257,7 @@ async fn a_foreign_header_is_left_as_it_is_and_allows_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_trusted_header_counts_where_it_is_one_key_and_honoured() {
-    let trusting = IdempotencyKeyLayer::builder().trust_header();
+    let trusting = SetIdempotencyKeyLayer::builder().trust_header();
     let layer = trusting.clone().build().unwrap();
     for theirs in ["\"theirs\"", "theirs", "\"theirs\"; v=1"] {
         let upstream = attempts(Some(&layer), post_with(&[(NAME, theirs)])).await;
@@ -274,7 +276,7 @@ async fn a_trusted_header_counts_where_it_is_one_key_and_honoured() {
 
 #[tokio::test(start_paused = true)]
 async fn only_what_the_layer_is_for_gets_a_key() {
-    let layer = IdempotencyKeyLayer::new();
+    let layer = SetIdempotencyKeyLayer::new();
     for method in ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "CONNECT", "PURGE"] {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
         let parts = sent(&layer, Request::builder().method(method.clone()).body(()).unwrap());
@@ -285,7 +287,7 @@ async fn only_what_the_layer_is_for_gets_a_key() {
     assert!(keys(&parts).is_empty() && !may_be_repeated(&parts));
 
     let routes =
-        IdempotencyKeyLayer::builder().for_requests_fn(|head| head.uri().path() == "/payments");
+        SetIdempotencyKeyLayer::builder().for_requests_fn(|head| head.uri().path() == "/payments");
     let routes = routes.build().unwrap();
     let search = Request::post("/search").body(()).unwrap();
     assert!(keys(&sent(&routes, search)).is_empty());
@@ -298,7 +300,7 @@ async fn only_what_the_layer_is_for_gets_a_key() {
 async fn a_generator_is_asked_once_a_call_and_shown_the_request() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&asked);
-    let builder = IdempotencyKeyLayer::builder().generate_fn(move |head| {
+    let builder = SetIdempotencyKeyLayer::builder().generate_fn(move |head| {
         let number = counted.fetch_add(1, Ordering::Relaxed);
         Key::new(format!("{}-{number}", head.uri().path())).unwrap()
     });
@@ -316,7 +318,8 @@ async fn a_generator_is_asked_once_a_call_and_shown_the_request() {
 #[tokio::test]
 async fn the_outer_of_two_layers_gives_the_key() {
     let always = |key: &'static str| {
-        let builder = IdempotencyKeyLayer::builder().generate_fn(move |_| Key::new(key).unwrap());
+        let builder =
+            SetIdempotencyKeyLayer::builder().generate_fn(move |_| Key::new(key).unwrap());
         builder.build().unwrap()
     };
     let (outer, inner) = (always("outer"), always("inner"));
@@ -327,7 +330,7 @@ async fn the_outer_of_two_layers_gives_the_key() {
 
 #[test]
 fn a_setting_changes_no_clone_that_was_made_before() {
-    let builder = IdempotencyKeyLayer::builder();
+    let builder = SetIdempotencyKeyLayer::builder();
     let before = builder.clone().build().unwrap();
     let bare = builder.bare().build().unwrap();
     assert_eq!(only_key(&sent(&before, post())).len(), 38);
@@ -336,8 +339,8 @@ fn a_setting_changes_no_clone_that_was_made_before() {
 
 #[test]
 fn a_key_costs_one_allocation() {
-    let bare = IdempotencyKeyLayer::builder().bare().build().unwrap();
-    for layer in [IdempotencyKeyLayer::new(), bare] {
+    let bare = SetIdempotencyKeyLayer::builder().bare().build().unwrap();
+    for layer in [SetIdempotencyKeyLayer::new(), bare] {
         let mut service = layer.layer(Echo);
         sent_by(&mut service, post());
         let mut request = post_with(&[("accept", "text/plain")]);
@@ -352,10 +355,10 @@ fn a_key_costs_one_allocation() {
 #[test]
 fn layers_and_services_are_shared_between_threads() {
     const fn shared<T: Send + Sync + Clone + std::fmt::Debug + 'static>() {}
-    shared::<IdempotencyKeyLayer>();
-    shared::<IdempotencyKey<()>>();
+    shared::<SetIdempotencyKeyLayer>();
+    shared::<SetIdempotencyKey<()>>();
     shared::<GivenKey>();
-    let builder = IdempotencyKeyLayer::builder().generate_fn(|_| unreachable!());
+    let builder = SetIdempotencyKeyLayer::builder().generate_fn(|_| unreachable!());
     let told = format!("{builder:?}");
     assert!(told.contains("generate_fn: true"), "{told}");
     assert!(told.contains("for_requests_fn: false"), "{told}");

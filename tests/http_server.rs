@@ -17,7 +17,7 @@ use buttress::{
     error::{
         BulkheadFull, CircuitOpen, DeadlineExceeded, NotReady, QueueTimedOut, RateLimited, TimedOut,
     },
-    http::{HttpServerBuilder, ResponseBody, ServerLayer, Trust, server::ServerBody},
+    http::{HttpServerBuilder, HttpServerLayer, ResponseBody, Trust, server::HttpServerBody},
     testing::task::Spawned,
 };
 use http::{Method, Request, Response, StatusCode, Version};
@@ -46,19 +46,22 @@ fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-fn bare() -> ServerLayer<Identity> {
-    ServerLayer::around(Identity::new())
+fn bare() -> HttpServerLayer<Identity> {
+    HttpServerLayer::around(Identity::new())
 }
 
 fn bare_builder() -> HttpServerBuilder<Identity> {
-    ServerLayer::builder_around(Identity::new())
+    HttpServerLayer::builder_around(Identity::new())
 }
 
 /// How much time a handler has, and which attempt it serves.
 type Ambient = (Option<Duration>, Option<u32>);
 
 /// What the handler of a request sees beneath a server; `None` if it is not asked.
-async fn seen_beneath(server: &ServerLayer<Identity>, request: Request<Body>) -> Option<Ambient> {
+async fn seen_beneath(
+    server: &HttpServerLayer<Identity>,
+    request: Request<Body>,
+) -> Option<Ambient> {
     let seen = Arc::new(Mutex::new(None));
     let noted = Arc::clone(&seen);
     let handler = service_fn(move |_: Request<Body>| {
@@ -74,7 +77,7 @@ async fn seen_beneath(server: &ServerLayer<Identity>, request: Request<Body>) ->
 
 /// How much time the handler has of what the headers say; zero if it is not asked.
 async fn time_left(
-    server: &ServerLayer<Identity>,
+    server: &HttpServerLayer<Identity>,
     protocol: Protocol,
     headers: &[(&str, &str)],
 ) -> Option<Duration> {
@@ -247,7 +250,7 @@ async fn without_trust_nothing_is_read() {
 
 // What a caller is answered.
 
-type Served = Response<ServerBody<ResponseBody<Body>>>;
+type Served = Response<HttpServerBody<ResponseBody<Body>>>;
 
 /// Whether this is what a caller reads of a refusal: of its protocol, and well-formed.
 async fn read(protocol: Protocol, response: Served) -> (u16, Option<String>, Option<String>) {
@@ -309,8 +312,10 @@ async fn refused(
         })
     });
     let layer = match full {
-        Some(status) => ServerLayer::builder_around(refusing).full_status(status).build().unwrap(),
-        None => ServerLayer::around(refusing),
+        Some(status) => {
+            HttpServerLayer::builder_around(refusing).full_status(status).build().unwrap()
+        }
+        None => HttpServerLayer::around(refusing),
     };
     let handler = service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(answer(200, &[])) });
     let response = layer.layer(handler).oneshot(protocol.request(&[])).await.unwrap();
@@ -379,7 +384,7 @@ async fn a_server_answers_by_itself_when_the_time_is_over() {
                 pending::<Result<Answer, Infallible>>().await
             }
         });
-        let server = ServerLayer::builder(Stack::new()).limit(SECOND * 9).build().unwrap();
+        let server = HttpServerLayer::builder(Stack::new()).limit(SECOND * 9).build().unwrap();
         let server = server.layer(handler);
         let (name, value) = protocol.time_left(1_000);
         let began = Instant::now();
@@ -396,7 +401,7 @@ async fn a_request_that_comes_too_late_does_not_reach_the_handler() {
     for protocol in BOTH {
         let upstream = Upstream::saying([answer(200, &[])]);
         let handler = upstream.clone().map_err(|error| -> Infallible { panic!("{error}") });
-        let server = ServerLayer::new(Stack::new()).layer(handler);
+        let server = HttpServerLayer::new(Stack::new()).layer(handler);
         let (name, value) = protocol.time_left(1);
         let response = server.oneshot(protocol.request(&[(name, &value)])).await.unwrap();
         let late = if protocol == Protocol::Http { 504 } else { 4 };
@@ -412,7 +417,7 @@ async fn what_the_handler_answers_passes_as_it_is() {
     *said.body_mut() = Body::from("a pot");
     let upstream = Upstream::saying([said.clone()]);
     let handler = upstream.map_err(|error| -> Infallible { panic!("{error}") });
-    let response = ServerLayer::new(Stack::new())
+    let response = HttpServerLayer::new(Stack::new())
         .layer(handler)
         .oneshot(Protocol::Http.request(&[]))
         .await
@@ -427,7 +432,7 @@ async fn what_the_handler_answers_passes_as_it_is() {
 
 /// A server whose handler calls something that answers `said`, retrying once, and then answers for
 /// itself.
-async fn relayed(server: &ServerLayer<Identity>, said: Answer, answers: Answer) -> Served {
+async fn relayed(server: &HttpServerLayer<Identity>, said: Answer, answers: Answer) -> Served {
     let upstream = Upstream::saying([said]);
     let stack = Stack::new().retry(retry(1).build().unwrap()).http();
     let client = stack.service::<_, Request<Body>>(upstream);
@@ -551,7 +556,7 @@ async fn two_requests_on_one_thread_do_not_see_each_others_hop() {
             }
         }
     });
-    let server = ServerLayer::new(Stack::new()).layer(handler);
+    let server = HttpServerLayer::new(Stack::new()).layer(handler);
     let request = |headers: &[(&str, &str)]| {
         Spawned::new(server.clone().oneshot(Protocol::Http.request(headers)))
     };
@@ -576,7 +581,7 @@ fn with_room_for_one(
 ) -> (buttress::bulkhead::BulkheadHandle, impl Clone + Fn(Request<Body>) -> Spawned<Serving>) {
     let bulkhead = BulkheadLayer::builder().max_concurrent(1).build().unwrap();
     let handle = bulkhead.handle();
-    let layer = ServerLayer::new(Stack::new().bulkhead(bulkhead));
+    let layer = HttpServerLayer::new(Stack::new().bulkhead(bulkhead));
     let serve = move |request| {
         let upstream = Upstream::saying([answers.clone()]);
         let handler = upstream.map_err(|error| -> Infallible { panic!("{error}") });

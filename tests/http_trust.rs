@@ -14,7 +14,7 @@ use std::{
 use buttress::{
     Deadline, Stack,
     circuit_breaker::{CircuitBreakerHandle, CircuitBreakerLayer, State},
-    http::{ReplaySafe, ServerLayer, wire},
+    http::{HttpServerLayer, ReplaySafe, wire},
     retry::{Backoff, Budget, Jitter, RetryLayer},
 };
 use bytes::Bytes;
@@ -80,7 +80,7 @@ where
             Ok::<_, Infallible>(answered.await.unwrap_or_else(|| answer(502, &[])))
         }
     });
-    let server = ServerLayer::new(Stack::new()).layer(handler);
+    let server = HttpServerLayer::new(Stack::new()).layer(handler);
     (BoxCloneService::new(server.map_response(|response| response.map(drop))), shared)
 }
 
@@ -161,7 +161,7 @@ async fn nor_do_they_where_the_service_keeps_to_their_deadline() {
                 sleep(SLOW).await;
                 Ok::<_, Infallible>(good(protocol))
             });
-            let service = ServerLayer::new(Stack::new()).layer(handler);
+            let service = HttpServerLayer::new(Stack::new()).layer(handler);
             let service = service.map_err(|never| match never {}).map_response(|response| {
                 response.map(|body| body.map_err(|_| unreachable!("an empty body")))
             });
@@ -236,7 +236,7 @@ async fn a_service_that_gives_up_on_patient_callers_opens_the_breaker() {
 async fn a_deadline_of_a_caller_excuses_a_service_only_for_so_long() {
     // It was given two seconds and more, which is time enough for a failure to count.
     let handler = service_fn(|_: Request<Body>| pending::<Result<Answer, Infallible>>());
-    let service = ServerLayer::new(Stack::new()).layer(handler);
+    let service = HttpServerLayer::new(Stack::new()).layer(handler);
     let service = service.map_err(|never| match never {});
     let service = service.map_response(|response| {
         response.map(|body| body.map_err(|_| unreachable!("a problem document")))
@@ -322,7 +322,8 @@ async fn forwarded(request: Request<Body>, upstream: Upstream) -> (StatusCode, O
             Ok::<_, Infallible>(answered.unwrap_or_else(|_| answer(502, &[])))
         }
     });
-    let server = ServerLayer::builder(Stack::new()).limit(LIMIT).build().unwrap().layer(handler);
+    let server =
+        HttpServerLayer::builder(Stack::new()).limit(LIMIT).build().unwrap().layer(handler);
     let status = server.oneshot(request).await.unwrap().status();
     let had = *had.lock().unwrap();
     (status, had)

@@ -16,7 +16,7 @@ use buttress::http::idempotency::{HeaderKey, ReadHttp, RecordHttp};
 use buttress::{
     Stack,
     bulkhead::BulkheadLayer,
-    http::ServerLayer,
+    http::HttpServerLayer,
     idempotency::{
         IdempotencyBuilder, IdempotencyHandle, IdempotencyLayer, SingleTenant, Store,
         store::MemoryStore,
@@ -74,7 +74,7 @@ impl<St: Store<Payload = Vec<u8>>> Crowd<St> {
         });
         // Duplicates take none of it.
         let one = BulkheadLayer::new(NonZeroU32::MIN);
-        let server = ServerLayer::builder(Stack::new().bulkhead(one)).outside(layer);
+        let server = HttpServerLayer::builder(Stack::new().bulkhead(one)).outside(layer);
         let server = server.build().unwrap().layer(handler);
         let mut asking = JoinSet::new();
         for _ in 0..CROWD {

@@ -19,7 +19,7 @@ use buttress::{
     Stack,
     bulkhead::BulkheadLayer,
     http::{
-        GivenKey, IdempotencyKeyLayer, ReplaySafe, ServerLayer,
+        GivenKey, HttpServerLayer, ReplaySafe, SetIdempotencyKeyLayer,
         idempotency::NotStarted,
         wire::{GrpcCode, grpc_status},
     },
@@ -89,7 +89,7 @@ impl Server {
             }
         });
         let stack = Stack::new().bulkhead(BulkheadLayer::default());
-        let server = ServerLayer::builder(stack).outside(layer).build().unwrap().layer(handler);
+        let server = HttpServerLayer::builder(stack).outside(layer).build().unwrap().layer(handler);
         let front = service_fn({
             let seen = Arc::clone(&seen);
             move |request: Request<hyper::body::Incoming>| {
@@ -144,7 +144,7 @@ impl Server {
             .attempt_timeout(Duration::from_millis(300))
             .http()
             .service(hyper(false));
-        let client = IdempotencyKeyLayer::new().layer(stack);
+        let client = SetIdempotencyKeyLayer::new().layer(stack);
         answered(client.oneshot(request.body(Full::from("42 EUR"))?).await?).await
     }
 

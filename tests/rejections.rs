@@ -11,7 +11,7 @@ use buttress::{
         BulkheadFull, CircuitOpen, DeadlineExceeded, IdempotencyReason, IdempotencyRejected,
         NotReady, QueueTimedOut, RateLimited, TimedOut,
     },
-    http::{ResponseBody, ServerLayer, idempotency::NotStarted, server::ServerBody},
+    http::{HttpServerLayer, ResponseBody, idempotency::NotStarted, server::HttpServerBody},
     idempotency::RunOutcome,
 };
 use http::{Request, Response};
@@ -85,7 +85,7 @@ fn rows() -> Vec<Row> {
 async fn served(
     protocol: Protocol,
     rejection: Rejection,
-) -> Response<ServerBody<ResponseBody<Body>>> {
+) -> Response<HttpServerBody<ResponseBody<Body>>> {
     let rejecting = layer_fn(move |_| {
         let rejection = rejection.clone();
         service_fn(move |_: Request<Body>| {
@@ -94,7 +94,7 @@ async fn served(
         })
     });
     let handler = service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(answer(200, &[])) });
-    ServerLayer::around(rejecting).layer(handler).oneshot(protocol.request(&[])).await.unwrap()
+    HttpServerLayer::around(rejecting).layer(handler).oneshot(protocol.request(&[])).await.unwrap()
 }
 
 #[test]

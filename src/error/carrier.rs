@@ -41,7 +41,7 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
             `buttress::Error<{Self}>`, `Stack::boxed(svc)` makes it a `BoxError`",
     note = "or implement `buttress::CarryRejection` for an error type of your own",
     note = "around a handler of axum or tonic: \
-            `ServerLayer::builder(Stack::new()).outside(layer)`"
+            `HttpServerLayer::builder(Stack::new()).outside(layer)`"
 )]
 pub trait CarryRejection: Sized {
     /// Wraps a rejection.

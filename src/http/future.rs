@@ -1,6 +1,6 @@
 //! The futures of the services of HTTP.
 
 pub use super::{
-    client::ClientFuture,
-    server::{future::ServerFuture, handler::HandlerFuture},
+    client::HttpClientFuture,
+    server::{future::HttpServerFuture, handler::HandlerFuture},
 };

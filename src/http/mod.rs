@@ -2,8 +2,8 @@
 //! the next hop has to know.
 //!
 //! Put [`Stack::http`](crate::Stack::http) around a client that speaks HTTP or gRPC, and a
-//! [`ServerLayer`] around the handlers of a server. Neither is of use around anything else; and a stack
-//! of `Clone` requests that are not HTTP's needs nothing from here.
+//! [`HttpServerLayer`] around the handlers of a server. Neither is of use around anything else; and
+//! a stack of `Clone` requests that are not HTTP's needs nothing from here.
 //!
 //! ```
 //! use buttress::{Stack, http::ReplaySafe};
@@ -28,7 +28,7 @@
 //! ```
 //! use buttress::{
 //!     Fault, Outcome, Stack,
-//!     http::{ClientLayer, HttpClassifier, ReplaySafe},
+//!     http::{HttpClassifier, HttpClientLayer, ReplaySafe},
 //!     retry::RetryLayer,
 //! };
 //! use http::{Method, StatusCode};
@@ -36,7 +36,7 @@
 //!
 //! // 409 is how this service says that it is busy.
 //! let busy = Outcome::Failure(Fault::Overloaded { retry_after: None });
-//! let client = ClientLayer::builder()
+//! let client = HttpClientLayer::builder()
 //!     .classify(HttpClassifier::new().status(StatusCode::CONFLICT, busy))
 //!     .body_idle(Duration::from_secs(5))
 //!     .for_envoy()
@@ -66,11 +66,11 @@
 //! the [`ResponseBody`] has the slot of the bulkhead, the verdict of the breaker, and the spans. So read a
 //! body to its end, or drop it.
 //!
-//! A reader waits no longer than 30 s for a frame ([`ClientBuilder::body_idle`]). Of gRPC the last frame must
-//! be there before the deadline too, which was told to the server: a streaming call needs a stack whose
-//! timeouts, that of the attempt too, are as long as the stream, and a breaker of its own, since a stream that is
-//! cut counts against the service. One that is silent by nature needs
-//! [`without_body_idle`](ClientBuilder::without_body_idle).
+//! A reader waits no longer than 30 s for a frame ([`HttpClientBuilder::body_idle`]). Of gRPC the
+//! last frame must be there before the deadline too, which was told to the server: a streaming call
+//! needs a stack whose timeouts, that of the attempt too, are as long as the stream, and a breaker
+//! of its own, since a stream that is cut counts against the service. One that is silent by nature
+//! needs [`without_body_idle`](HttpClientBuilder::without_body_idle).
 //!
 //! Who drops a body gives up what was left of it, which is the reader's choice: a response whose head was well
 //! has succeeded, unless the service had kept the reader waiting for
@@ -79,19 +79,19 @@
 //!
 //! # What may be sent again
 //!
-//! [`ReplaySafe`] knows: idempotent methods, requests that an [`IdempotencyKeyLayer`] gave a key, and what is
-//! proven not to have been processed. Bodies that are
-//! `Clone` are cloned; others are kept in a [`ReplayBody`], up to a cap: put a [`ReplayBodyLayer`] around the
-//! finished stack, and let the client send `ReplayBody<B>`. What follows redirects beneath the stack makes a refused
+//! [`ReplaySafe`] knows: idempotent methods, requests that a [`SetIdempotencyKeyLayer`] gave a key,
+//! and what is proven not to have been processed. Bodies that are `Clone` are cloned; others are
+//! kept in a [`ReplayBody`], up to a cap: put a [`ReplayBodyLayer`] around the finished stack, and
+//! let the client send `ReplayBody<B>`. What follows redirects beneath the stack makes a refused
 //! connection no proof; the adapter for reqwest knows of its own. Clients retry behind our back:
-//! build hyper's with `retry_canceled_requests(false)`; the adapter for reqwest switches its retries off.
-//! Which requests are recognised as not processed needs feature `hyper`; a refused connection is
-//! recognised without.
+//! build hyper's with `retry_canceled_requests(false)`; the adapter for reqwest switches its
+//! retries off. Which requests are recognised as not processed needs feature `hyper`; a refused
+//! connection is recognised without.
 //!
 //! # What the next hop has to know
 //!
 //! How much time is left, which attempt this is, and whether it is worth trying again: see [`wire`]. A server
-//! with a [`ServerLayer`] keeps to the first and says the last. Together with a
+//! with an [`HttpServerLayer`] keeps to the first and says the last. Together with a
 //! [budget](crate::retry::Budget) in each hop, a service at the end of a path sees no more than
 //! `(1 + ratio) * calls + floor`, whether it refuses or hangs. The price: the budget of one hop is
 //! spent, and not that of each, so fewer calls are healed when some fail. Over three hops and a service that fails
@@ -99,7 +99,7 @@
 //!
 //! # Readiness
 //!
-//! [`Client`] and [`Server`](server::Server) forward it.
+//! [`HttpClient`] and [`HttpServer`](server::HttpServer) forward it.
 //!
 //! # Clone
 //!
@@ -122,8 +122,8 @@
 //! # Telemetry
 //!
 //! `http.request.resend_count` on the span of an attempt that sends an HTTP request again; a `WARN` event when
-//! a body runs into a limit. Malformed headers are counted: [`ClientLayer::malformed_headers`],
-//! [`ServerLayer::malformed_headers`].
+//! a body runs into a limit. Malformed headers are counted: [`HttpClientLayer::malformed_headers`],
+//! [`HttpServerLayer::malformed_headers`].
 
 mod body;
 mod cause;
@@ -148,10 +148,10 @@ pub use self::{
     body::{BodyError, ResponseBody},
     cause::Cause,
     classify::{AutoClassifier, GrpcClassifier, HttpClassifier},
-    client::{Client, ClientBuilder, ClientLayer},
+    client::{HttpClient, HttpClientBuilder, HttpClientLayer},
     idempotency_key::{
         config::GivenKey,
-        layer::{IdempotencyKeyLayer, SetIdempotencyKeyBuilder},
+        layer::{SetIdempotencyKeyBuilder, SetIdempotencyKeyLayer},
     },
     replay::{
         body::ReplayBody,
@@ -160,7 +160,7 @@ pub use self::{
     },
     server::{
         config::Trust,
-        layer::{HttpServerBuilder, ServerLayer},
+        layer::{HttpServerBuilder, HttpServerLayer},
     },
     until_end::UntilEnd,
 };

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{AutoClassifier, ClientLayer};
+use super::{AutoClassifier, HttpClientLayer};
 use crate::{
     Stack,
     call::completion::AtEnd,
@@ -35,12 +35,12 @@ impl<T, R, B, K, A, H, C> Stack<T, R, B, K, A, H, C> {
     ///     .service(client);
     /// # let _ = client;
     /// ```
-    pub fn http(self) -> Stack<T, R, B, K, A, ClientLayer, C> {
-        self.http_client(ClientLayer::new())
+    pub fn http(self) -> Stack<T, R, B, K, A, HttpClientLayer, C> {
+        self.http_client(HttpClientLayer::new())
     }
 
     /// The same, with settings of one's own.
-    pub fn http_client(self, client: ClientLayer) -> Stack<T, R, B, K, A, ClientLayer, C> {
+    pub fn http_client(self, client: HttpClientLayer) -> Stack<T, R, B, K, A, HttpClientLayer, C> {
         self.with_edge(client)
     }
 

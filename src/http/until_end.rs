@@ -8,18 +8,22 @@ use crate::{call::completion::AtEnd, stack::Slot};
 /// Lets one layer's calls end with the body of the response, for layers that are put together by hand; in
 /// a [`Stack`](crate::Stack) that is `http()` they do.
 ///
-/// It needs a [`ClientLayer`](super::ClientLayer) beneath, or around it a
-/// [`ServerLayer::around`](super::ServerLayer::around).
+/// It needs an [`HttpClientLayer`](super::HttpClientLayer) beneath, or around it a
+/// [`HttpServerLayer::around`](super::HttpServerLayer::around).
 ///
 /// ```
-/// use buttress::{bulkhead::BulkheadLayer, http::{ClientLayer, UntilEnd}, timeout::TimeoutLayer};
+/// use buttress::{
+///     bulkhead::BulkheadLayer,
+///     http::{HttpClientLayer, UntilEnd},
+///     timeout::TimeoutLayer,
+/// };
 /// use std::time::Duration;
 /// use tower::ServiceBuilder;
 ///
 /// let layers = ServiceBuilder::new()
 ///     .layer(UntilEnd::new(BulkheadLayer::default()))
 ///     .layer(TimeoutLayer::new(Duration::from_secs(2)))
-///     .layer(ClientLayer::new());
+///     .layer(HttpClientLayer::new());
 /// # let _ = layers;
 /// ```
 #[derive(Clone)]

@@ -37,7 +37,7 @@
 //! use buttress::{
 //!     Stack,
 //!     bulkhead::BulkheadLayer,
-//!     http::ServerLayer,
+//!     http::HttpServerLayer,
 //!     idempotency::{IdempotencyLayer, store::MemoryStore},
 //! };
 //! use http::Request;
@@ -56,7 +56,7 @@
 //!     .build()?;
 //! let operator = guard.guard();
 //! let stack = Stack::new().bulkhead(BulkheadLayer::default());
-//! let server = ServerLayer::builder(stack).outside(guard).build()?;
+//! let server = HttpServerLayer::builder(stack).outside(guard).build()?;
 //! # let _ = (server, operator);
 //! # Ok::<(), buttress::ConfigError>(())
 //! ```

@@ -10,7 +10,7 @@ use std::{
 use buttress::{
     Error, Stack,
     http::{
-        ClientLayer, ReplayBody, ReplayBodyLayer, ReplaySafe, ResponseBody,
+        HttpClientLayer, ReplayBody, ReplayBodyLayer, ReplaySafe, ResponseBody,
         grpc::FirstFrameLayer,
         wire::{self, GrpcCode},
     },
@@ -264,7 +264,7 @@ async fn send_counted(
         }
         None => scripted.server(),
     };
-    let edge = ClientLayer::new();
+    let edge = HttpClientLayer::new();
     let stack = Stack::new().retry(retry.build().unwrap()).http_client(edge.clone());
     let client = match row.total {
         Some(total) => BoxCloneService::new(stack.total_timeout(ms(total)).service(server)),

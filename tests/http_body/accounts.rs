@@ -22,7 +22,7 @@ async fn what_layers_between_two_accounts_take_is_time_of_the_outer_call() {
     let feed = Feed::new([Step::Data("all"), Step::End]);
     let answers = Answers::default();
     *answers.0.lock().unwrap() = Some(Response::new(feed.body()));
-    let service = ClientLayer::new().layer(handler!(answers, Refused));
+    let service = HttpClientLayer::new().layer(handler!(answers, Refused));
     let service = UntilEnd::new(inner.clone()).layer(service);
     let held_back = service_fn(move |request: Ask| {
         let response = service.clone().oneshot(request);

@@ -4,7 +4,7 @@ use tokio::time::advance;
 use super::*;
 
 fn deadlined() -> Rig {
-    Rig::client_with(window(), ClientLayer::builder().body_deadline())
+    Rig::client_with(window(), HttpClientLayer::builder().body_deadline())
 }
 
 #[tokio::test(start_paused = true)]
@@ -53,7 +53,7 @@ async fn data_that_is_there_beats_the_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn without_an_idle_limit_a_reader_waits_for_ever() {
-    let client = Rig::client_with(window(), ClientLayer::builder().without_body_idle());
+    let client = Rig::client_with(window(), HttpClientLayer::builder().without_body_idle());
     // A stream of events may be silent for long, so a server has no limit until it is set.
     for rig in [client, Rig::server_with(window(), ServerSettings::default())] {
         let mut reader = rig.read(&Feed::new([])).await;

@@ -28,7 +28,7 @@ use buttress::{
     Error, Rejection, Stack,
     bulkhead::{BulkheadHandle, BulkheadLayer},
     circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerHandle, CircuitBreakerLayer},
-    http::{BodyError, ClientBuilder, ClientLayer, ReplaySafe, ServerLayer},
+    http::{BodyError, HttpClientBuilder, HttpClientLayer, HttpServerLayer, ReplaySafe},
     retry::{Budget, RetryLayer},
 };
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
@@ -130,10 +130,10 @@ impl Rig {
 
     /// A client with its defaults.
     fn client() -> Self {
-        Self::client_with(window(), ClientLayer::builder())
+        Self::client_with(window(), HttpClientLayer::builder())
     }
 
-    fn client_with(breaker: CircuitBreakerBuilder, client: ClientBuilder) -> Self {
+    fn client_with(breaker: CircuitBreakerBuilder, client: HttpClientBuilder) -> Self {
         let layers = Layers::new(breaker);
         let answers = Answers::default();
         let stack = stack!(&layers).http_client(client.build().unwrap());
@@ -163,7 +163,7 @@ impl Rig {
         let layers = Layers::new(breaker);
         let answers = Answers::default();
         let stack = Stack::new().bulkhead(layers.slots.clone());
-        let mut layer = ServerLayer::builder(stack.circuit_breaker(layers.breaker.clone()));
+        let mut layer = HttpServerLayer::builder(stack.circuit_breaker(layers.breaker.clone()));
         if let Some(idle) = settings.idle {
             layer = layer.body_idle(idle);
         }

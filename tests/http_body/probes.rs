@@ -6,7 +6,7 @@ use super::*;
 /// A client whose breaker opens at the first failure, and is half-open: the next call is its only probe.
 async fn half_open() -> Rig {
     let breaker = window().consecutive_failures(1).probes(1);
-    let rig = Rig::client_with(breaker, ClientLayer::builder());
+    let rig = Rig::client_with(breaker, HttpClientLayer::builder());
     let mut reader = rig.read(&Feed::new([Step::Data("a"), Step::Fail])).await;
     assert_eq!(next(&mut reader), data("a"));
     assert_eq!(state(&rig), State::Closed);

@@ -11,7 +11,8 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_no_bodies_opens_a_breaker_at_five_percent() {
-    let rig = Rig::client_with(window().count_window(100).minimum_calls(5), ClientLayer::builder());
+    let rig =
+        Rig::client_with(window().count_window(100).minimum_calls(5), HttpClientLayer::builder());
     for call in 0..100 {
         let mut answer = Response::new(Feed::new([Step::Data("ok"), Step::End]).body());
         if call % 20 == 19 {
@@ -28,7 +29,7 @@ async fn a_client_that_reads_no_bodies_opens_a_breaker_at_five_percent() {
 #[tokio::test(start_paused = true)]
 async fn a_client_that_reads_no_bodies_closes_its_breaker() {
     let breaker = window().consecutive_failures(1).probes(1);
-    let rig = Rig::client_with(breaker, ClientLayer::builder());
+    let rig = Rig::client_with(breaker, HttpClientLayer::builder());
     let mut reader = rig.read(&Feed::new([Step::Fail])).await;
     assert!(next(&mut reader).is_ready());
     advance(rig.breakers[0].snapshot().retry_after().unwrap()).await;
@@ -42,7 +43,7 @@ async fn a_client_that_reads_no_bodies_closes_its_breaker() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_reader_is_no_slow_call() {
     let breaker = window().count_window(1).minimum_calls(1).slow_calls(SECOND, 0.5);
-    let rig = Rig::client_with(breaker, ClientLayer::builder());
+    let rig = Rig::client_with(breaker, HttpClientLayer::builder());
     let mut reader = rig.read(&Feed::new([Step::Data("a"), Step::End])).await;
     assert_eq!(next(&mut reader), data("a"));
     advance(SECOND * 5).await;
@@ -96,7 +97,7 @@ async fn a_classifier_that_panics_at_the_end_counts() {
         GrpcCode::NotFound => panic!("a bug"),
         _ => None,
     });
-    let rig = Rig::client_with(window(), ClientLayer::builder().classify(classifier));
+    let rig = Rig::client_with(window(), HttpClientLayer::builder().classify(classifier));
     let mut reader = rig.stream(&Feed::new([grpc_status("5")])).await;
     assert!(catch_unwind(AssertUnwindSafe(|| next(&mut reader))).is_err());
     assert_eq!(rig.in_flight(), 0, "slot");
@@ -106,7 +107,7 @@ async fn a_classifier_that_panics_at_the_end_counts() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_body_has_failed_however_little_time_its_caller_had() {
     for idle in [500, 1_000, 1_900, 2_100] {
-        let client = ClientLayer::builder().body_idle(MS * idle);
+        let client = HttpClientLayer::builder().body_idle(MS * idle);
         let rig = Rig::client_with(window(), client);
         let feed = Feed::new([]);
         let call = rig.read(&feed);

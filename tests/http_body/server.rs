@@ -105,7 +105,7 @@ async fn what_a_retry_in_a_body_reports_reaches_no_other_request() {
 
     let handler =
         service_fn(|_: Ask| ready(Ok::<_, Infallible>(Response::new(Working::in_vain()))));
-    let server = ServerLayer::new(Stack::new()).layer(handler);
+    let server = HttpServerLayer::new(Stack::new()).layer(handler);
     let response = server.oneshot(Ask::default()).await.unwrap();
     let (body, hop) = Hop::observe(response.into_body().collect()).await;
     assert_eq!((&body.unwrap().to_bytes()[..], hop), (&b"done"[..], Hop::default()));

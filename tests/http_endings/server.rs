@@ -1,6 +1,6 @@
 use std::{convert::Infallible, future::ready, net::SocketAddr, time::Duration};
 
-use buttress::{Stack, http::ServerLayer};
+use buttress::{Stack, http::HttpServerLayer};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
@@ -27,7 +27,7 @@ async fn server(
         echo_upgraded(request);
         ready(Ok::<_, Infallible>(answer()))
     });
-    let service = ServerLayer::builder(stack).body_idle(IDLE).build().unwrap().layer(handler);
+    let service = HttpServerLayer::builder(stack).body_idle(IDLE).build().unwrap().layer(handler);
     (version.serve(TowerToHyperService::new(service)).await, handles)
 }
 

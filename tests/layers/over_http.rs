@@ -3,7 +3,7 @@
 //! They are a list of their own because their requests and responses must be HTTP's.
 
 pub(crate) use buttress::http::{
-    ClientLayer, IdempotencyKeyLayer, ReplayBody, ReplayBodyLayer, ReplaySafe, UntilEnd,
+    HttpClientLayer, ReplayBody, ReplayBodyLayer, ReplaySafe, SetIdempotencyKeyLayer, UntilEnd,
     grpc::FirstFrameLayer,
 };
 use http::Request;
@@ -16,26 +16,26 @@ pub(crate) const PLAIN: fn(Request<ReplayBody<String>>) -> Request<String> =
 /// The layers that speak HTTP, which leave the type of the error alone.
 macro_rules! http_layers {
     ($run:ident $($with:tt)*) => { $run! { ($($with)*)
-        client: Row::new(ClientLayer::new()),
+        client: Row::new(HttpClientLayer::new()),
         first_frame: Row::new(FirstFrameLayer::new(|_: &str| true)),
         replay_bodies: {
             let layers = ServiceBuilder::new().layer(ReplayBodyLayer::new()).map_request(PLAIN);
             Row::new(layers.into_inner())
         },
         idempotency_key: Row::new(
-            IdempotencyKeyLayer::builder().for_requests_fn(|_| true).build().unwrap()
+            SetIdempotencyKeyLayer::builder().for_requests_fn(|_| true).build().unwrap()
         ),
         bulkhead_until_the_end: {
             let bulkhead = one_at_once().build().unwrap();
             let layers = ServiceBuilder::new().layer(UntilEnd::new(bulkhead.clone()));
-            Row::new(layers.layer(ClientLayer::new()).into_inner())
+            Row::new(layers.layer(HttpClientLayer::new()).into_inner())
                 .slots(bulkhead.handle())
                 .full(Effect::Rejects("bulkhead_full"), bulkhead)
         },
         circuit_breaker_until_the_end: {
             let breaker = CircuitBreakerLayer::new();
             let layers = ServiceBuilder::new().layer(UntilEnd::new(breaker.clone()));
-            Row::new(layers.layer(ClientLayer::new()).into_inner())
+            Row::new(layers.layer(HttpClientLayer::new()).into_inner())
                 .breaker(breaker.handle(), Effect::Rejects("circuit_open"))
         },
         stack_http: Row::new(Stack::new().http()),

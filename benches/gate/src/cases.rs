@@ -6,7 +6,7 @@ use buttress::{
     Stack,
     bulkhead::BulkheadLayer,
     circuit_breaker::CircuitBreakerLayer,
-    http::{ClientLayer, ReplaySafe},
+    http::{HttpClientLayer, ReplaySafe},
     idempotency::{IdempotencyLayer, store::MemoryStore},
     retry::{ReplayClones, RetryLayer},
     telemetry::CallSpanLayer,
@@ -69,7 +69,7 @@ pub const CASES: &[Case] = &[
         Subscribed::install();
         calls.to(CallSpanLayer::new().layer(Echo), Ends::Well)
     }),
-    lone("http client", |calls| calls.over_http(ClientLayer::new().layer(MockClient), get)),
+    lone("http client", |calls| calls.over_http(HttpClientLayer::new().layer(MockClient), get)),
     composite("four", |calls| {
         let inner = BulkheadLayer::default().layer(breaker_by_count().layer(Echo));
         calls.to(timeout().layer(retry().layer(inner)), Ends::Well)

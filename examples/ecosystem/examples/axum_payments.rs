@@ -22,7 +22,7 @@ use axum::{
 use buttress::{
     BoxError, Stack,
     bulkhead::BulkheadLayer,
-    http::{IdempotencyKeyLayer, ReplaySafe, ServerLayer, reqwest::ReqwestClient},
+    http::{HttpServerLayer, ReplaySafe, SetIdempotencyKeyLayer, reqwest::ReqwestClient},
     idempotency::{IdempotencyLayer, Run, store::MemoryStore},
 };
 use tokio::{net::TcpListener, time::sleep};
@@ -66,7 +66,7 @@ fn router(ledger: &Ledger) -> Result<Router, BoxError> {
         .scope(|request: &Request| request.extensions().get().map(|Account(name)| name.clone()))
         .build()?;
     let stack = Stack::new().bulkhead(BulkheadLayer::default());
-    let server = ServerLayer::builder(stack).outside(guard).build()?;
+    let server = HttpServerLayer::builder(stack).outside(guard).build()?;
     Ok(Router::new()
         .route("/payments", post(pay).layer(server))
         // The last layer is the outermost.
@@ -92,7 +92,7 @@ async fn main() -> Result<(), BoxError> {
         .attempt_timeout(Duration::from_millis(200))
         .http()
         .service(client);
-    let client = IdempotencyKeyLayer::new().layer(stack);
+    let client = SetIdempotencyKeyLayer::new().layer(stack);
     for account in ["alice", "bob"] {
         let request = http::Request::post(format!("http://{address}/payments"))
             .header("authorization", account)

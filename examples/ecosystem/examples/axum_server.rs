@@ -10,7 +10,7 @@ use axum::{Router, extract::State, routing::get};
 use buttress::{
     BoxError, Deadline, Stack,
     bulkhead::{BulkheadHandle, BulkheadLayer},
-    http::ServerLayer,
+    http::HttpServerLayer,
 };
 use http::{StatusCode, header};
 use reqwest::Client;
@@ -72,7 +72,7 @@ async fn serve(kitchen: Kitchen) -> Result<(SocketAddr, BulkheadHandle), BoxErro
         .route("/meal", get(meal))
         .route("/time", get(time))
         .with_state(kitchen)
-        .layer(ServerLayer::new(stack));
+        .layer(HttpServerLayer::new(stack));
 
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;

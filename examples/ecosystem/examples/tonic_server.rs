@@ -11,7 +11,7 @@ use std::{net::SocketAddr, time::Duration};
 use buttress::{
     BoxError, Stack,
     bulkhead::{BulkheadHandle, BulkheadLayer},
-    http::ServerLayer,
+    http::HttpServerLayer,
 };
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -43,7 +43,7 @@ async fn around_all() -> Result<(SocketAddr, BulkheadHandle), BoxError> {
     let stack = Stack::new().bulkhead(bulkhead).total_timeout(Duration::from_secs(5));
 
     let (_, health) = health_reporter();
-    let server = Server::builder().layer(ServerLayer::new(stack)).add_service(health);
+    let server = Server::builder().layer(HttpServerLayer::new(stack)).add_service(health);
     let (address, connections) = listen().await?;
     tokio::spawn(server.serve_with_incoming(connections));
     Ok((address, slots))
@@ -55,7 +55,7 @@ async fn around_one() -> Result<(SocketAddr, BulkheadHandle), BoxError> {
 
     let (_, health) = health_reporter();
     // It still has the name by which the server finds it.
-    let health = ServerLayer::new(Stack::new().bulkhead(bulkhead)).layer(health);
+    let health = HttpServerLayer::new(Stack::new().bulkhead(bulkhead)).layer(health);
     let server = Server::builder().add_service(health);
     let (address, connections) = listen().await?;
     tokio::spawn(server.serve_with_incoming(connections));

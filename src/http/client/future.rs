@@ -20,9 +20,9 @@ use crate::{
 };
 
 pin_project! {
-    /// The future of a [`Client`](super::Client).
+    /// The future of an [`HttpClient`](super::HttpClient).
     #[must_use = "futures do nothing unless polled"]
-    pub struct ClientFuture<F> {
+    pub struct HttpClientFuture<F> {
         #[pin]
         inner: Rejectable<F>,
         config: Arc<Config>,
@@ -30,7 +30,7 @@ pin_project! {
     }
 }
 
-impl<F> ClientFuture<F> {
+impl<F> HttpClientFuture<F> {
     /// Creates the future of a call; without an inner one the call is rejected.
     pub(super) fn new(future: Option<F>, config: Arc<Config>, call: PendingBody) -> Self {
         let inner = match future {
@@ -41,7 +41,7 @@ impl<F> ClientFuture<F> {
     }
 }
 
-impl<F, R, E> Future for ClientFuture<F>
+impl<F, R, E> Future for HttpClientFuture<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
     R: Body,
@@ -70,8 +70,8 @@ fn reject<E: CarryRejection>((): ()) -> E {
     telemetry::reject(DeadlineExceeded::by(None))
 }
 
-impl<F> fmt::Debug for ClientFuture<F> {
+impl<F> fmt::Debug for HttpClientFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientFuture").finish_non_exhaustive()
+        f.debug_struct("HttpClientFuture").finish_non_exhaustive()
     }
 }

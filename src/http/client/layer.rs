@@ -11,7 +11,7 @@ use tower_layer::Layer;
 
 use super::{
     config::{Config, Write},
-    service::Client,
+    service::HttpClient,
 };
 use crate::{
     ConfigError,
@@ -20,35 +20,35 @@ use crate::{
     stack::{Describe, Edge, Facts, Slot},
 };
 
-/// Makes [`Client`]s, which stand innermost, next to an HTTP or gRPC client. See the
+/// Makes [`HttpClient`]s, which stand innermost, next to an HTTP or gRPC client. See the
 /// [module docs](crate::http) for an example.
 ///
 /// It writes the [headers of the hop](crate::http::wire) into each attempt, reads those of the
 /// answer, and lets the call end with the body of its response. [`Stack::http`](crate::Stack::http)
 /// puts one in its place.
 #[derive(Clone)]
-pub struct ClientLayer {
+pub struct HttpClientLayer {
     config: Arc<Config>,
 }
 
 /// 30 s: a peer that has sent nothing for so long has died, or has forgotten us.
 const IDLE: Duration = Duration::from_secs(30);
 
-impl Default for ClientLayer {
+impl Default for HttpClientLayer {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl ClientLayer {
+impl HttpClientLayer {
     /// Creates a layer with the defaults of [`builder`](Self::builder).
     pub fn new() -> Self {
         Self::builder().finish()
     }
 
     /// Returns a builder.
-    pub fn builder() -> ClientBuilder {
-        ClientBuilder::default()
+    pub fn builder() -> HttpClientBuilder {
+        HttpClientBuilder::default()
     }
 
     /// How many header lines of answers were malformed, and therefore ignored; an unparseable
@@ -58,9 +58,9 @@ impl ClientLayer {
     }
 }
 
-impl fmt::Debug for ClientLayer {
+impl fmt::Debug for HttpClientLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientLayer")
+        f.debug_struct("HttpClientLayer")
             .field("classifier", &self.config.classifier)
             .field("idle", &self.config.idle)
             .field("body_deadline", &self.config.body_deadline)
@@ -69,10 +69,10 @@ impl fmt::Debug for ClientLayer {
     }
 }
 
-/// Settings of a [`ClientLayer`].
+/// Settings of an [`HttpClientLayer`].
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
-pub struct ClientBuilder {
+pub struct HttpClientBuilder {
     classifier: Option<AutoClassifier>,
     body_idle: Option<Duration>,
     without_body_idle: bool,
@@ -81,7 +81,7 @@ pub struct ClientBuilder {
     without_hop_headers: bool,
 }
 
-impl ClientBuilder {
+impl HttpClientBuilder {
     /// Sets the classifier of responses: an [`AutoClassifier`], or one for HTTP or for gRPC.
     ///
     /// Default: [`AutoClassifier::new`].
@@ -142,7 +142,7 @@ impl ClientBuilder {
     /// # Errors
     ///
     /// A [`body_idle`](Self::body_idle) of zero, and settings that contradict each other.
-    pub fn build(self) -> Result<ClientLayer, ConfigError> {
+    pub fn build(self) -> Result<HttpClientLayer, ConfigError> {
         if let Some(idle) = self.body_idle {
             ConfigError::unless_positive("body_idle", idle)?;
             if self.without_body_idle {
@@ -157,7 +157,7 @@ impl ClientBuilder {
         Ok(self.finish())
     }
 
-    fn finish(self) -> ClientLayer {
+    fn finish(self) -> HttpClientLayer {
         let at_end = self.classifier.map(Arc::new);
         let idle = (!self.without_body_idle).then(|| self.body_idle.unwrap_or(IDLE));
         let write = match (self.without_hop_headers, self.for_envoy) {
@@ -173,27 +173,27 @@ impl ClientBuilder {
             write,
             malformed: AtomicU64::new(0),
         };
-        ClientLayer { config: Arc::new(config) }
+        HttpClientLayer { config: Arc::new(config) }
     }
 }
 
-impl<S> Layer<S> for ClientLayer {
-    type Service = Client<S>;
+impl<S> Layer<S> for HttpClientLayer {
+    type Service = HttpClient<S>;
 
-    fn layer(&self, inner: S) -> Client<S> {
-        Client::new(inner, Arc::clone(&self.config))
+    fn layer(&self, inner: S) -> HttpClient<S> {
+        HttpClient::new(inner, Arc::clone(&self.config))
     }
 }
 
-impl<S, C, M> Slot<S, C, M> for ClientLayer {
-    type Service = Client<S>;
+impl<S, C, M> Slot<S, C, M> for HttpClientLayer {
+    type Service = HttpClient<S>;
 
-    fn wrap(&self, inner: S, _: &Arc<C>) -> Client<S> {
+    fn wrap(&self, inner: S, _: &Arc<C>) -> HttpClient<S> {
         self.layer(inner)
     }
 }
 
-impl Edge for ClientLayer {
+impl Edge for HttpClientLayer {
     type Completion = AtEnd;
     type Classifier = AutoClassifier;
 
@@ -202,7 +202,7 @@ impl Edge for ClientLayer {
     }
 }
 
-impl Describe for ClientLayer {
+impl Describe for HttpClientLayer {
     fn describe(&self, facts: &mut Facts) {
         facts.body_idle(self.config.idle);
     }

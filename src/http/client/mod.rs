@@ -7,7 +7,7 @@ mod layer;
 mod service;
 
 pub use self::{
-    future::ClientFuture,
-    layer::{ClientBuilder, ClientLayer},
-    service::Client,
+    future::HttpClientFuture,
+    layer::{HttpClientBuilder, HttpClientLayer},
+    service::HttpClient,
 };

@@ -8,35 +8,35 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{config::Config, future::ClientFuture};
+use super::{config::Config, future::HttpClientFuture};
 use crate::{
     CarryRejection,
     call::clock,
     http::{ResponseBody, body::PendingBody, wire},
 };
 
-/// Speaks the hop protocol with a server. Made by [`ClientLayer`](super::ClientLayer).
+/// Speaks the hop protocol with a server. Made by [`HttpClientLayer`](super::HttpClientLayer).
 #[derive(Clone)]
-pub struct Client<S> {
+pub struct HttpClient<S> {
     inner: S,
     config: Arc<Config>,
 }
 
-accessors!(Client<S>);
+accessors!(HttpClient<S>);
 
-impl<S> Client<S> {
+impl<S> HttpClient<S> {
     pub(super) fn new(inner: S, config: Arc<Config>) -> Self {
         Self { inner, config }
     }
 }
 
-impl<S: fmt::Debug> fmt::Debug for Client<S> {
+impl<S: fmt::Debug> fmt::Debug for HttpClient<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("HttpClient").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 
-impl<S, B, R> Service<Request<B>> for Client<S>
+impl<S, B, R> Service<Request<B>> for HttpClient<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
     S::Error: CarryRejection,
@@ -44,7 +44,7 @@ where
 {
     type Response = Response<ResponseBody<R>>;
     type Error = S::Error;
-    type Future = ClientFuture<S::Future>;
+    type Future = HttpClientFuture<S::Future>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -60,6 +60,6 @@ where
         };
         let call = PendingBody::new(request.method(), began);
         let future = in_time.then(|| self.inner.call(request));
-        ClientFuture::new(future, Arc::clone(&self.config), call)
+        HttpClientFuture::new(future, Arc::clone(&self.config), call)
     }
 }

@@ -51,36 +51,36 @@ use crate::{
 /// to, but for requests that the server is proven not to have processed.
 pub fn client<S, L>(channel: S, stack: L) -> GrpcClient<L::Service>
 where
-    L: Layer<Channel<S>>,
+    L: Layer<GrpcChannel<S>>,
 {
-    let stacked = stack.layer(Channel { inner: channel });
+    let stacked = stack.layer(GrpcChannel { inner: channel });
     let replaying = ReplayBodyLayer::new().layer(stacked);
     GrpcClient { inner: Timeout::new(replaying, GrpcTimeout(()), Some(Name::from("grpc-timeout"))) }
 }
 
 /// A tonic channel beneath a stack. See [`client`].
 #[derive(Clone, Debug)]
-pub struct Channel<S> {
+pub struct GrpcChannel<S> {
     inner: S,
 }
 
-accessors!(Channel<S>);
+accessors!(GrpcChannel<S>);
 
-impl<S, R> Service<Request<ReplayBody<tonic::body::Body>>> for Channel<S>
+impl<S, R> Service<Request<ReplayBody<tonic::body::Body>>> for GrpcChannel<S>
 where
     S: Service<Request<tonic::body::Body>, Response = Response<R>>,
     S::Error: Into<BoxError>,
 {
     type Response = Response<R>;
     type Error = Status;
-    type Future = ChannelFuture<S::Future>;
+    type Future = GrpcChannelFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
         self.inner.poll_ready(cx).map_err(status_of)
     }
 
     fn call(&mut self, request: Request<ReplayBody<tonic::body::Body>>) -> Self::Future {
-        ChannelFuture { future: self.inner.call(request.map(tonic::body::Body::new)) }
+        GrpcChannelFuture { future: self.inner.call(request.map(tonic::body::Body::new)) }
     }
 }
 
@@ -97,15 +97,15 @@ fn status_of(error: impl Into<BoxError>) -> Status {
 }
 
 pin_project! {
-    /// The future of a [`Channel`].
+    /// The future of a [`GrpcChannel`].
     #[must_use = "futures do nothing unless polled"]
-    pub struct ChannelFuture<F> {
+    pub struct GrpcChannelFuture<F> {
         #[pin]
         future: F,
     }
 }
 
-impl<F, T, E> Future for ChannelFuture<F>
+impl<F, T, E> Future for GrpcChannelFuture<F>
 where
     F: Future<Output = Result<T, E>>,
     E: Into<BoxError>,
@@ -117,9 +117,9 @@ where
     }
 }
 
-impl<F> fmt::Debug for ChannelFuture<F> {
+impl<F> fmt::Debug for GrpcChannelFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChannelFuture").finish_non_exhaustive()
+        f.debug_struct("GrpcChannelFuture").finish_non_exhaustive()
     }
 }
 

@@ -12,7 +12,7 @@ mod outcome;
 mod status;
 
 #[cfg(feature = "tonic")]
-pub use self::client::{Channel, GrpcBody, GrpcClient, GrpcTimeout, client};
+pub use self::client::{GrpcBody, GrpcChannel, GrpcClient, GrpcTimeout, client};
 pub use self::first_frame::{FirstFrame, FirstFrameBody, FirstFrameLayer};
 pub(super) use self::outcome::outcome_of_code;
 #[cfg(feature = "tonic")]
@@ -21,6 +21,6 @@ pub(super) use self::status::{outcome_of_status, timed_out};
 /// The futures of the services of gRPC.
 pub mod future {
     #[cfg(feature = "tonic")]
-    pub use super::client::{ChannelFuture, GrpcClientFuture};
+    pub use super::client::{GrpcChannelFuture, GrpcClientFuture};
     pub use super::first_frame::FirstFrameFuture;
 }

@@ -1,9 +1,10 @@
 //! The [idempotency guard](crate::idempotency) on HTTP and gRPC: where the key is, what makes two requests the same
 //! one, and what is kept of a response.
 //!
-//! [`HeaderKey`] finds the key, [`ReadHttp`] reads the request, [`RecordHttp`] keeps the response and gives it again.
-//! Bodies on the other side of the guard are [`GuardedBody`]s. What the guard refuses is answered by a
-//! [`ServerLayer`](crate::http::ServerLayer) around it: see [its table](crate::http::server).
+//! [`HeaderKey`] finds the key, [`ReadHttp`] reads the request, [`RecordHttp`] keeps the response
+//! and gives it again. Bodies on the other side of the guard are [`GuardedBody`]s. What the guard
+//! refuses is answered by a [`HttpServerLayer`](crate::http::HttpServerLayer) around it: see [its
+//! table](crate::http::server).
 //!
 //! # What a handler has to know
 //!

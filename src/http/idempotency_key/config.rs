@@ -17,7 +17,7 @@ const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 ///
 /// For keys that must survive the process or that come from elsewhere: the id of a payment, or a
 /// [child key](crate::idempotency::Run::child_key). An
-/// [`IdempotencyKeyLayer`](super::IdempotencyKeyLayer) takes it out of the
+/// [`SetIdempotencyKeyLayer`](crate::http::SetIdempotencyKeyLayer) takes it out of the
 /// extensions and sends it, in place of whatever the header says. Two calls that are not the same must not
 /// have the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -4,7 +4,7 @@ use http::HeaderName;
 use tower_layer::Layer;
 
 use super::{
-    IdempotencyKey,
+    SetIdempotencyKey,
     config::{Config, ForRequests, Generate},
 };
 use crate::{
@@ -16,13 +16,14 @@ use crate::{
     idempotency::Key,
 };
 
-/// Makes [`IdempotencyKey`]s, which give each call a key. See the [module docs](super) for an example.
+/// Makes [`SetIdempotencyKey`]s, which give each call a key. See the [module docs](super) for an
+/// example.
 #[derive(Clone, Debug, Default)]
-pub struct IdempotencyKeyLayer {
+pub struct SetIdempotencyKeyLayer {
     config: Arc<Config>,
 }
 
-impl IdempotencyKeyLayer {
+impl SetIdempotencyKeyLayer {
     /// Creates a layer with the defaults of [`builder`](Self::builder): a new random UUID in
     /// `Idempotency-Key`, quoted, for each POST and each PATCH but those of gRPC.
     pub fn new() -> Self {
@@ -39,15 +40,15 @@ impl IdempotencyKeyLayer {
     }
 }
 
-impl<S> Layer<S> for IdempotencyKeyLayer {
-    type Service = IdempotencyKey<S>;
+impl<S> Layer<S> for SetIdempotencyKeyLayer {
+    type Service = SetIdempotencyKey<S>;
 
-    fn layer(&self, inner: S) -> IdempotencyKey<S> {
-        IdempotencyKey::new(inner, Arc::clone(&self.config))
+    fn layer(&self, inner: S) -> SetIdempotencyKey<S> {
+        SetIdempotencyKey::new(inner, Arc::clone(&self.config))
     }
 }
 
-/// Settings of an [`IdempotencyKeyLayer`].
+/// Settings of a [`SetIdempotencyKeyLayer`].
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct SetIdempotencyKeyBuilder {
@@ -123,14 +124,14 @@ impl SetIdempotencyKeyBuilder {
     /// # Errors
     ///
     /// A [`header`](Self::header) that means something else, and a function that was set twice.
-    pub fn build(self) -> Result<IdempotencyKeyLayer, ConfigError> {
+    pub fn build(self) -> Result<SetIdempotencyKeyLayer, ConfigError> {
         let config = Config {
             header: unless_free("header", self.config.header)?,
             for_requests: self.for_requests.get("for_requests_fn")?,
             generate: self.generate.get("generate_fn")?,
             ..self.config
         };
-        Ok(IdempotencyKeyLayer { config: Arc::new(config) })
+        Ok(SetIdempotencyKeyLayer { config: Arc::new(config) })
     }
 }
 

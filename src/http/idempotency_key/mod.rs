@@ -1,11 +1,12 @@
 //! Gives each call of a client an idempotency key, the same for all its attempts.
 //!
-//! Put an [`IdempotencyKeyLayer`] around the whole stack of a client whose server does only once what comes
-//! twice with the same key, as one with our [guard](crate::idempotency) does. It is not for servers that
-//! do not know the header: they would do it twice, for with a key a POST is sent again.
+//! Put a [`SetIdempotencyKeyLayer`] around the whole stack of a client whose server does only once
+//! what comes twice with the same key, as one with our [guard](crate::idempotency) does. It is not
+//! for servers that do not know the header: they would do it twice, for with a key a POST is sent
+//! again.
 //!
 //! ```
-//! use buttress::{Stack, http::{IdempotencyKeyLayer, ReplaySafe}};
+//! use buttress::{Stack, http::{ReplaySafe, SetIdempotencyKeyLayer}};
 //! use http::{Request, Response};
 //! use std::sync::atomic::{AtomicU32, Ordering};
 //! use tower::{Layer, ServiceExt, service_fn};
@@ -22,7 +23,7 @@
 //!     }
 //! });
 //! let stack = Stack::standard(ReplaySafe::new()).http();
-//! let client = IdempotencyKeyLayer::new().layer(stack.service(server));
+//! let client = SetIdempotencyKeyLayer::new().layer(stack.service(server));
 //!
 //! let payment = Request::post("http://bank.internal/payments").body("100".to_owned())?;
 //! assert_eq!(client.oneshot(payment).await?.status(), 200);
@@ -35,10 +36,10 @@
 //! process: a payment that is tried again after a crash must have the key that it had.
 //!
 //! ```
-//! use buttress::{http::{GivenKey, IdempotencyKeyLayer}, idempotency::Key};
+//! use buttress::{http::{GivenKey, SetIdempotencyKeyLayer}, idempotency::Key};
 //! use http::{Method, Request};
 //!
-//! let layer = IdempotencyKeyLayer::builder()
+//! let layer = SetIdempotencyKeyLayer::builder()
 //!     .bare()
 //!     .for_requests_fn(|head| *head.method() == Method::POST && head.uri().path() != "/search")
 //!     .build()?;
@@ -122,11 +123,11 @@
 //! None.
 //!
 //! [`GivenKey`]: super::GivenKey
-//! [`IdempotencyKeyLayer`]: super::IdempotencyKeyLayer
+//! [`SetIdempotencyKeyLayer`]: super::SetIdempotencyKeyLayer
 
 pub(super) mod config;
 pub(super) mod layer;
 mod service;
 mod uuid;
 
-pub use self::service::IdempotencyKey;
+pub use self::service::SetIdempotencyKey;

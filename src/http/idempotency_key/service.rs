@@ -9,22 +9,22 @@ use tower_service::Service;
 use super::config::Config;
 
 /// Gives each call an idempotency key, the same for all its attempts. Made by
-/// [`IdempotencyKeyLayer`](super::IdempotencyKeyLayer).
+/// [`SetIdempotencyKeyLayer`](crate::http::SetIdempotencyKeyLayer).
 #[derive(Clone, Debug)]
-pub struct IdempotencyKey<S> {
+pub struct SetIdempotencyKey<S> {
     inner: S,
     config: Arc<Config>,
 }
 
-impl<S> IdempotencyKey<S> {
+impl<S> SetIdempotencyKey<S> {
     pub(super) fn new(inner: S, config: Arc<Config>) -> Self {
         Self { inner, config }
     }
 }
 
-accessors!(IdempotencyKey<S>);
+accessors!(SetIdempotencyKey<S>);
 
-impl<S, B> Service<Request<B>> for IdempotencyKey<S>
+impl<S, B> Service<Request<B>> for SetIdempotencyKey<S>
 where
     S: Service<Request<B>>,
 {

@@ -1,6 +1,6 @@
 use crate::BoxError;
 
-/// Why a [`ReplayBody`](super::ReplayBody) ended before its end.
+/// Why a [`ReplayBody`](crate::http::ReplayBody) ended before its end.
 ///
 /// It is found in the chain of a client's error by `downcast_ref`, whatever the body was.
 #[derive(Debug, thiserror::Error)]

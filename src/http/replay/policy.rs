@@ -56,7 +56,7 @@ impl<'a, B> From<&'a Request<B>> for RequestHead<'a> {
 
 /// An extension of a request: the layers of the client gave this call an idempotency key, the same for
 /// all attempts, and know that the server honours it. Such a request is safe to repeat. An
-/// [`IdempotencyKeyLayer`](crate::http::IdempotencyKeyLayer) puts it there.
+/// [`SetIdempotencyKeyLayer`](crate::http::SetIdempotencyKeyLayer) puts it there.
 ///
 /// The mere header `Idempotency-Key` says nothing of the kind: a caller may send one to any server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::{
-    body::ServerBody,
+    body::HttpServerBody,
     config::Config,
     status::{status_of, write_status},
 };
@@ -30,13 +30,13 @@ pub(super) fn answer<R>(
     grpc: bool,
     hop: Hop,
     result: Result<Response<R>, Rejection>,
-) -> Response<ServerBody<R>> {
+) -> Response<HttpServerBody<R>> {
     let spent = hop.retries_exhausted() || hop.told_to_stop();
     // A refusal of our own layers is no reason not to ask another instance.
     let (mut response, grpc, signal) = match result {
         Ok(response) => {
             let grpc = wire::is_grpc(response.headers());
-            (response.map(|body| ServerBody::handler(body, hop, grpc)), grpc, true)
+            (response.map(|body| HttpServerBody::handler(body, hop, grpc)), grpc, true)
         }
         Err(rejection) => {
             let late = matches!(rejection, Rejection::TimedOut(_) | Rejection::DeadlineExceeded(_));
@@ -72,12 +72,12 @@ fn has_failed<B>(grpc: bool, response: &Response<B>) -> bool {
 }
 
 /// The response in place of the handler's.
-fn refusal<R>(config: &Config, grpc: bool, rejection: &Rejection) -> Response<ServerBody<R>> {
+fn refusal<R>(config: &Config, grpc: bool, rejection: &Rejection) -> Response<HttpServerBody<R>> {
     let status = status_of(config.full, rejection);
     let again = rejection.come_back();
     let mut response;
     if grpc {
-        response = Response::new(ServerBody::problem(Bytes::new()));
+        response = Response::new(HttpServerBody::problem(Bytes::new()));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         write_status(headers, rejection);
@@ -85,7 +85,7 @@ fn refusal<R>(config: &Config, grpc: bool, rejection: &Rejection) -> Response<Se
             headers.insert(wire::PUSHBACK, pushback_value(again));
         }
     } else {
-        response = Response::new(ServerBody::problem(problem(status, rejection)));
+        response = Response::new(HttpServerBody::problem(problem(status, rejection)));
         *response.status_mut() = status;
         let headers: &mut HeaderMap = response.headers_mut();
         let kind = HeaderValue::from_static("application/problem+json");

@@ -15,7 +15,7 @@ use crate::{call::hop::Hop, http::BodyError};
 pin_project! {
     /// The body of a server's response: `B`, which is what the stack around the handler answers with, or why the
     /// handler was not asked.
-    pub struct ServerBody<B> {
+    pub struct HttpServerBody<B> {
         #[pin]
         kind: Kind<B>,
     }
@@ -31,7 +31,7 @@ pin_project! {
     }
 }
 
-impl<B> ServerBody<B> {
+impl<B> HttpServerBody<B> {
     pub(super) fn handler(body: B, hop: Hop, grpc: bool) -> Self {
         Self { kind: Kind::Handler { body, hop, grpc } }
     }
@@ -42,7 +42,7 @@ impl<B> ServerBody<B> {
     }
 }
 
-impl<B, E> Body for ServerBody<B>
+impl<B, E> Body for HttpServerBody<B>
 where
     B: Body<Data = Bytes, Error = BodyError<E>>,
 {
@@ -90,17 +90,17 @@ where
 }
 
 /// An empty body, which tower-http's layers ask for that answer in place of the service.
-impl<B> Default for ServerBody<B> {
+impl<B> Default for HttpServerBody<B> {
     fn default() -> Self {
         Self::problem(Bytes::new())
     }
 }
 
-impl<B: fmt::Debug> fmt::Debug for ServerBody<B> {
+impl<B: fmt::Debug> fmt::Debug for HttpServerBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::Handler { body, .. } => f.debug_tuple("ServerBody").field(body).finish(),
-            Kind::Problem { document } => f.debug_tuple("ServerBody").field(document).finish(),
+            Kind::Handler { body, .. } => f.debug_tuple("HttpServerBody").field(body).finish(),
+            Kind::Problem { document } => f.debug_tuple("HttpServerBody").field(document).finish(),
         }
     }
 }

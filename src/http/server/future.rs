@@ -11,7 +11,7 @@ use http::Response;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 
-use super::{answer, body::ServerBody, inbound::Inbound, shared::Shared};
+use super::{answer, body::HttpServerBody, inbound::Inbound, shared::Shared};
 use crate::{
     Error, Rejection,
     call::{
@@ -26,9 +26,10 @@ use crate::{
 };
 
 pin_project! {
-    /// The future of a [`Server`](super::Server). It is the owner of the request's deadline.
+    /// The future of an [`HttpServer`](super::HttpServer). It is the owner of the request's
+    /// deadline.
     #[must_use = "futures do nothing unless polled"]
-    pub struct ServerFuture<F> {
+    pub struct HttpServerFuture<F> {
         // Rejected if the time was over before the handler was asked.
         #[pin]
         call: Rejectable<F>,
@@ -39,7 +40,7 @@ pin_project! {
         hop: Hop,
     }
 
-    impl<F> PinnedDrop for ServerFuture<F> {
+    impl<F> PinnedDrop for HttpServerFuture<F> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if this.call.is_running() {
@@ -59,7 +60,7 @@ impl Inbound {
     }
 }
 
-impl<F> ServerFuture<F> {
+impl<F> HttpServerFuture<F> {
     pub(super) fn begin(shared: Arc<Shared>, inbound: Inbound, call: impl FnOnce() -> F) -> Self {
         let mut hop = Hop::default();
         let call = if inbound.end.is_some_and(|end| end <= inbound.began) {
@@ -71,11 +72,11 @@ impl<F> ServerFuture<F> {
     }
 }
 
-impl<F, R> Future for ServerFuture<F>
+impl<F, R> Future for HttpServerFuture<F>
 where
     F: Future<Output = Result<Response<R>, Error<Infallible>>>,
 {
-    type Output = Result<Response<ServerBody<R>>, Infallible>;
+    type Output = Result<Response<HttpServerBody<R>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -109,8 +110,8 @@ fn too_late((): ()) -> Rejection {
     rejection
 }
 
-impl<F> fmt::Debug for ServerFuture<F> {
+impl<F> fmt::Debug for HttpServerFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerFuture").field("inbound", &self.inbound).finish_non_exhaustive()
+        f.debug_struct("HttpServerFuture").field("inbound", &self.inbound).finish_non_exhaustive()
     }
 }

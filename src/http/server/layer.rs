@@ -13,7 +13,7 @@ use tower_layer::{Layer, Stack as Layers};
 use super::{
     config::{Config, Trust},
     handler::Handler,
-    service::Server,
+    service::HttpServer,
     shared::Shared,
 };
 use crate::{
@@ -27,14 +27,14 @@ use crate::{
 /// One type for `axum::Router::layer`, for `tonic::transport::Server::layer`, and around a single
 /// service. The layer has the state of its stack: its clones, and all services that it makes, share it.
 #[derive(Clone)]
-pub struct ServerLayer<L> {
+pub struct HttpServerLayer<L> {
     stack: L,
     shared: Arc<Shared>,
 }
 
 type ServerStack<T, R, B, K, A, C> = Stack<T, R, B, K, A, ServerEdge, C>;
 
-impl<T, R, B, K, A, C> ServerLayer<ServerStack<T, R, B, K, A, C>> {
+impl<T, R, B, K, A, C> HttpServerLayer<ServerStack<T, R, B, K, A, C>> {
     /// Creates a layer with a stack around each handler, and the defaults of
     /// [`builder`](Self::builder).
     ///
@@ -53,7 +53,7 @@ impl<T, R, B, K, A, C> ServerLayer<ServerStack<T, R, B, K, A, C>> {
     }
 }
 
-impl<L> ServerLayer<L> {
+impl<L> HttpServerLayer<L> {
     /// Creates a layer with any other layer around each handler, and the defaults of
     /// [`builder_around`](Self::builder_around).
     ///
@@ -77,28 +77,28 @@ impl<L> ServerLayer<L> {
     }
 }
 
-impl<L: fmt::Debug> fmt::Debug for ServerLayer<L> {
+impl<L: fmt::Debug> fmt::Debug for HttpServerLayer<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerLayer")
+        f.debug_struct("HttpServerLayer")
             .field("stack", &self.stack)
             .field("config", &self.shared.config)
             .finish()
     }
 }
 
-impl<S, L> Layer<S> for ServerLayer<L>
+impl<S, L> Layer<S> for HttpServerLayer<L>
 where
     L: Layer<Handler<S>>,
 {
-    type Service = Server<L::Service, S>;
+    type Service = HttpServer<L::Service, S>;
 
     fn layer(&self, handler: S) -> Self::Service {
         let handler = Handler::new(handler, Arc::clone(&self.shared));
-        Server::new(self.stack.layer(handler), Arc::clone(&self.shared))
+        HttpServer::new(self.stack.layer(handler), Arc::clone(&self.shared))
     }
 }
 
-/// Settings of a [`ServerLayer`].
+/// Settings of an [`HttpServerLayer`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct HttpServerBuilder<L> {
@@ -114,7 +114,7 @@ impl<L> HttpServerBuilder<L> {
     /// guard therefore stands outside the bulkhead, and a duplicate takes no slot. Of several
     /// layers the last one added is the outermost.
     ///
-    /// Its services must be what those of [`around`](ServerLayer::around) must be.
+    /// Its services must be what those of [`around`](HttpServerLayer::around) must be.
     pub fn outside<G>(self, layer: G) -> HttpServerBuilder<Layers<L, G>> {
         HttpServerBuilder { stack: Layers::new(self.stack, layer), config: self.config }
     }
@@ -182,13 +182,13 @@ impl<L> HttpServerBuilder<L> {
     /// # Errors
     ///
     /// A time of zero, or a [`full_status`](Self::full_status) that is not an error.
-    pub fn build(self) -> Result<ServerLayer<L>, ConfigError> {
+    pub fn build(self) -> Result<HttpServerLayer<L>, ConfigError> {
         self.config.check()?;
         Ok(self.finish())
     }
 
-    fn finish(self) -> ServerLayer<L> {
+    fn finish(self) -> HttpServerLayer<L> {
         let shared = Shared { config: self.config, malformed: AtomicU64::new(0) };
-        ServerLayer { stack: self.stack, shared: Arc::new(shared) }
+        HttpServerLayer { stack: self.stack, shared: Arc::new(shared) }
     }
 }

@@ -1,9 +1,10 @@
 //! Answers every request in time, and says why when it is not the handler that answers.
 //!
-//! Put a [`ServerLayer`] around the routes of a server, or around one service of it. It is not for clients.
+//! Put an [`HttpServerLayer`] around the routes of a server, or around one service of it. It is not
+//! for clients.
 //!
 //! ```
-//! use buttress::{Stack, bulkhead::BulkheadLayer, http::ServerLayer};
+//! use buttress::{Stack, bulkhead::BulkheadLayer, http::HttpServerLayer};
 //! use http::{Request, Response, StatusCode};
 //! use std::{convert::Infallible, num::NonZeroU32};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
@@ -12,7 +13,7 @@
 //! # async fn main() {
 //! let bulkhead = BulkheadLayer::new(NonZeroU32::MIN);
 //! let server = ServiceBuilder::new()
-//!     .layer(ServerLayer::new(Stack::new().bulkhead(bulkhead)))
+//!     .layer(HttpServerLayer::new(Stack::new().bulkhead(bulkhead)))
 //!     .service(service_fn(|_: Request<String>| async {
 //!         Ok::<_, Infallible>(Response::new("hello".to_owned()))
 //!     }));
@@ -28,12 +29,12 @@
 //! With settings of one's own:
 //!
 //! ```
-//! use buttress::{Stack, bulkhead::BulkheadLayer, http::{ServerLayer, Trust}};
+//! use buttress::{Stack, bulkhead::BulkheadLayer, http::{HttpServerLayer, Trust}};
 //! use http::StatusCode;
 //! use std::time::Duration;
 //!
 //! let bulkhead = BulkheadLayer::builder().max_concurrent(64).build()?;
-//! let layer = ServerLayer::builder(Stack::new().bulkhead(bulkhead))
+//! let layer = HttpServerLayer::builder(Stack::new().bulkhead(bulkhead))
 //!     .limit(Duration::from_secs(10))
 //!     .full_status(StatusCode::TOO_MANY_REQUESTS)
 //!     .trust(Trust::None)
@@ -120,7 +121,7 @@
 //!
 //! That of the stack; a `WARN` event for a request whose time is over.
 //!
-//! [`ServerLayer`]: super::ServerLayer
+//! [`HttpServerLayer`]: super::HttpServerLayer
 //! [`Trust`]: super::Trust
 
 mod answer;
@@ -134,4 +135,4 @@ mod service;
 mod shared;
 mod status;
 
-pub use self::{body::ServerBody, handler::Handler, service::Server};
+pub use self::{body::HttpServerBody, handler::Handler, service::HttpServer};

@@ -11,34 +11,34 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{body::ServerBody, future::ServerFuture, shared::Shared};
+use super::{body::HttpServerBody, future::HttpServerFuture, shared::Shared};
 use crate::{Error, http::BodyError};
 
 /// Answers every request: with what the handler says, or with why it was not asked. Made by
-/// [`ServerLayer`](super::ServerLayer).
-pub struct Server<S, H> {
+/// [`HttpServerLayer`](crate::http::HttpServerLayer).
+pub struct HttpServer<S, H> {
     inner: S,
     shared: Arc<Shared>,
     handler: PhantomData<fn() -> H>,
 }
 
-accessors!(Server<S, H>);
+accessors!(HttpServer<S, H>);
 
-impl<S, H> Server<S, H> {
+impl<S, H> HttpServer<S, H> {
     pub(super) fn new(inner: S, shared: Arc<Shared>) -> Self {
         Self { inner, shared, handler: PhantomData }
     }
 }
 
-impl<S: Clone, H> Clone for Server<S, H> {
+impl<S: Clone, H> Clone for HttpServer<S, H> {
     fn clone(&self) -> Self {
         Self::new(self.inner.clone(), Arc::clone(&self.shared))
     }
 }
 
-impl<S: fmt::Debug, H> fmt::Debug for Server<S, H> {
+impl<S: fmt::Debug, H> fmt::Debug for HttpServer<S, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server")
+        f.debug_struct("HttpServer")
             .field("inner", &self.inner)
             .field("config", &self.shared.config)
             .finish_non_exhaustive()
@@ -46,18 +46,18 @@ impl<S: fmt::Debug, H> fmt::Debug for Server<S, H> {
 }
 
 #[cfg(feature = "tonic")]
-impl<S, H: tonic::server::NamedService> tonic::server::NamedService for Server<S, H> {
+impl<S, H: tonic::server::NamedService> tonic::server::NamedService for HttpServer<S, H> {
     const NAME: &'static str = H::NAME;
 }
 
-impl<S, H, B, R, E> Service<Request<B>> for Server<S, H>
+impl<S, H, B, R, E> Service<Request<B>> for HttpServer<S, H>
 where
     S: Service<Request<B>, Response = Response<R>, Error = Error<Infallible>>,
     R: Body<Data = Bytes, Error = BodyError<E>>,
 {
-    type Response = Response<ServerBody<R>>;
+    type Response = Response<HttpServerBody<R>>;
     type Error = Infallible;
-    type Future = ServerFuture<S::Future>;
+    type Future = HttpServerFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         // What a layer has to refuse it refuses in `call`, where there is somebody to answer; a handler
@@ -68,6 +68,6 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let inbound = self.shared.read(request.headers());
         let inner = &mut self.inner;
-        ServerFuture::begin(Arc::clone(&self.shared), inbound, || inner.call(request))
+        HttpServerFuture::begin(Arc::clone(&self.shared), inbound, || inner.call(request))
     }
 }

@@ -12,7 +12,7 @@ use buttress::{
     Stack,
     bulkhead::{BulkheadHandle, BulkheadLayer},
     circuit_breaker::{CircuitBreakerHandle, CircuitBreakerLayer},
-    http::ServerLayer,
+    http::HttpServerLayer,
 };
 use http::{Method, StatusCode, Version};
 use http_body_util::{
@@ -52,7 +52,7 @@ async fn serve() -> Served {
         .route("/204", any(async || (StatusCode::NO_CONTENT, Body::new(endless()))))
         .route("/stream", get(stream))
         .with_state(sender)
-        .layer(ServerLayer::new(Stack::new().bulkhead(bulkhead).circuit_breaker(breaker)));
+        .layer(HttpServerLayer::new(Stack::new().bulkhead(bulkhead).circuit_breaker(breaker)));
     Served { address: serve_axum(app).await, slots, breaker: operator, feeds }
 }
 

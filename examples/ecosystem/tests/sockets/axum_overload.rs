@@ -1,7 +1,7 @@
 //! An axum server with more callers than it has room for.
 
 use axum::{Router, extract::State, routing::get};
-use buttress::{Stack, bulkhead::BulkheadLayer, http::ServerLayer};
+use buttress::{Stack, bulkhead::BulkheadLayer, http::HttpServerLayer};
 use http::{Method, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use tokio::task::JoinSet;
@@ -18,7 +18,7 @@ async fn as_many_as_there_is_room_for_are_served_and_the_others_are_told_when_to
     for full in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS] {
         let bulkhead = BulkheadLayer::builder().max_concurrent(5).build().unwrap();
         let slots = bulkhead.handle();
-        let layer = ServerLayer::builder(Stack::new().bulkhead(bulkhead)).full_status(full);
+        let layer = HttpServerLayer::builder(Stack::new().bulkhead(bulkhead)).full_status(full);
         let layer = layer.build().unwrap();
         let gate = Gate::new();
         let app = Router::new().route("/", get(served)).with_state(gate.clone()).layer(layer);

@@ -6,7 +6,7 @@ use buttress::{
     Rejection, Stack,
     bulkhead::{BulkheadHandle, BulkheadLayer},
     circuit_breaker::{CircuitBreakerHandle, CircuitBreakerLayer},
-    http::{ClientLayer, grpc},
+    http::{HttpClientLayer, grpc},
 };
 use http::{HeaderMap, Response, header};
 use http_body_util::channel::{Channel, Sender};
@@ -44,7 +44,7 @@ macro_rules! client {
         let bulkhead = BulkheadLayer::builder().max_concurrent(8).build().unwrap();
         let breaker = CircuitBreakerLayer::new();
         let ends = Ends { slots: bulkhead.handle(), breaker: breaker.handle() };
-        let edge = ClientLayer::builder().body_idle(IDLE).build().unwrap();
+        let edge = HttpClientLayer::builder().body_idle(IDLE).build().unwrap();
         let stack = Stack::new().bulkhead(bulkhead).circuit_breaker(breaker).http_client(edge);
         let stack = stack $(.$setter($value))*;
         let channel = endpoint($address).connect_lazy();

@@ -6,7 +6,7 @@ use buttress::{
     Deadline, Rejection, Stack,
     bulkhead::BulkheadLayer,
     circuit_breaker::CircuitBreakerLayer,
-    http::{ClientLayer, grpc},
+    http::{HttpClientLayer, grpc},
 };
 use tonic::{Code, Request, Status, metadata::MetadataValue};
 use tonic_health::pb::health_client::HealthClient;
@@ -20,8 +20,8 @@ fn told(status: &Status) -> (Code, &'static str) {
 }
 
 /// tonic keeps the time that it is told of, too, and might be the first.
-fn untold() -> ClientLayer {
-    ClientLayer::builder().without_hop_headers().build().unwrap()
+fn untold() -> HttpClientLayer {
+    HttpClientLayer::builder().without_hop_headers().build().unwrap()
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
 use buttress::{
     Classify, Fault, Outcome, RetryHint, Stack,
     circuit_breaker::{CircuitBreakerHandle, CircuitBreakerLayer},
-    http::{AutoClassifier, ClientLayer, ReplaySafe, grpc, wire},
+    http::{AutoClassifier, HttpClientLayer, ReplaySafe, grpc, wire},
     retry::{Backoff, Jitter, RetryLayer},
 };
 use tokio::time::Instant;
@@ -52,7 +52,7 @@ async fn hang(
     health: &Scripted,
     channel: Channel,
     attempt: Duration,
-    client: ClientLayer,
+    client: HttpClientLayer,
 ) -> (Status, CircuitBreakerHandle, Vec<Outcome>) {
     let breaker = CircuitBreakerLayer::new();
     let handle = breaker.handle();
@@ -78,7 +78,8 @@ async fn the_time_out_of_a_tonic_server_is_a_time_out_of_the_dependency() {
     let health = Scripted::new();
     let address = health.serve_by(Server::builder().timeout(SECOND)).await;
     let channel = endpoint(address).connect_lazy();
-    let (status, breaker, noted) = hang(&health, channel, 60 * SECOND, ClientLayer::new()).await;
+    let (status, breaker, noted) =
+        hang(&health, channel, 60 * SECOND, HttpClientLayer::new()).await;
     // This came over the wire.
     assert_eq!((status.code(), status.message()), (Code::Cancelled, "Timeout expired"));
     assert_eq!((counted(&breaker), &noted[..]), ((1, 1), &TIMED_OUT[..]));
@@ -89,7 +90,8 @@ async fn the_time_out_of_a_tonic_channel_is_a_time_out_of_the_dependency() {
     let health = Scripted::new();
     let address = health.serve().await;
     let channel = endpoint(address).timeout(SECOND).connect_lazy();
-    let (status, breaker, noted) = hang(&health, channel, 60 * SECOND, ClientLayer::new()).await;
+    let (status, breaker, noted) =
+        hang(&health, channel, 60 * SECOND, HttpClientLayer::new()).await;
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
     assert_eq!((counted(&breaker), &noted[..]), ((1, 1), &TIMED_OUT[..]));
 }
@@ -111,7 +113,7 @@ async fn the_status_that_tonic_made_of_a_time_out_is_a_time_out_of_the_dependenc
 async fn our_own_time_out_is_a_time_out_of_the_dependency() {
     let health = Scripted::new();
     let address = health.serve().await;
-    let untold = ClientLayer::builder().without_hop_headers().build().unwrap();
+    let untold = HttpClientLayer::builder().without_hop_headers().build().unwrap();
     let channel = endpoint(address).connect_lazy();
     let (status, breaker, noted) = hang(&health, channel, SECOND, untold).await;
     assert_eq!(status.code(), Code::DeadlineExceeded);
@@ -124,7 +126,7 @@ async fn a_call_that_three_timers_end_at_once_is_counted_once_as_a_time_out() {
     let health = Scripted::new();
     let address = health.serve().await;
     let channel = endpoint(address).connect_lazy();
-    let (status, breaker, noted) = hang(&health, channel, SECOND, ClientLayer::new()).await;
+    let (status, breaker, noted) = hang(&health, channel, SECOND, HttpClientLayer::new()).await;
     // Whichever was the first.
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
     assert_eq!(counted(&breaker), (1, 1));

@@ -12,7 +12,7 @@ use buttress::{
     bulkhead::BulkheadLayer,
     circuit_breaker::CircuitBreakerLayer,
     error::{BulkheadFull, CircuitOpen, DeadlineExceeded, NotReady, QueueTimedOut, TimedOut},
-    http::{ResponseBody, ServerLayer},
+    http::{HttpServerLayer, ResponseBody},
 };
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Body;
@@ -71,7 +71,7 @@ async fn each_rejection_has_its_code_and_its_pushback_in_an_answer_of_trailers_o
                 ready(Err(Error::Rejected(refused.clone())))
             })
         });
-        let address = serve_around!(ServerLayer::around(refuse), Scripted::new());
+        let address = serve_around!(HttpServerLayer::around(refuse), Scripted::new());
         let headers = trailers_only(address).await;
         assert_eq!(text(&headers, "grpc-status"), Some(code), "{rejection:?}");
         assert_eq!(text(&headers, "grpc-retry-pushback-ms"), pushback, "{rejection:?}");
@@ -88,7 +88,7 @@ async fn a_breaker_that_has_tripped_tells_when_to_come_back() {
         .open_jitter(0.0)
         .build()
         .unwrap();
-    let layer = ServerLayer::new(Stack::new().circuit_breaker(breaker));
+    let layer = HttpServerLayer::new(Stack::new().circuit_breaker(breaker));
     let address = serve_around!(layer, Scripted::new());
     let mut client = HealthClient::new(endpoint(address).connect_lazy());
     assert_eq!(client.check(asked("ill")).await.unwrap_err().message(), "ill");
@@ -103,7 +103,7 @@ async fn a_breaker_that_has_tripped_tells_when_to_come_back() {
 async fn a_call_that_takes_too_long_is_ended_with_its_slot_given_back() {
     let bulkhead = BulkheadLayer::builder().max_concurrent(1).build().unwrap();
     let slots = bulkhead.handle();
-    let layer = ServerLayer::new(Stack::new().bulkhead(bulkhead).total_timeout(SECOND));
+    let layer = HttpServerLayer::new(Stack::new().bulkhead(bulkhead).total_timeout(SECOND));
     let health = Scripted::new();
     let address = serve_around!(layer, health.clone());
     let mut client = HealthClient::new(endpoint(address).connect_lazy());
@@ -128,10 +128,11 @@ async fn a_slot_is_given_back_with_the_trailers_and_when_a_stream_is_dropped() {
     );
     let handles = [all.handle(), one.handle()];
     let health = Scripted::new();
-    let around_all = serve_around!(ServerLayer::new(Stack::new().bulkhead(all)), health.clone());
+    let around_all =
+        serve_around!(HttpServerLayer::new(Stack::new().bulkhead(all)), health.clone());
     let around_one = {
         let (address, listener) = listen().await;
-        let layer = ServerLayer::new(Stack::new().bulkhead(one));
+        let layer = HttpServerLayer::new(Stack::new().bulkhead(one));
         let server = Server::builder().add_service(layer.layer(HealthServer::new(health)));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         address
