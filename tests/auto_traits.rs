@@ -33,7 +33,7 @@ use buttress::{
     stack::{Explanation, Warning},
     telemetry::CallSpanLayer,
     testing::Flaky,
-    timeout::{Fixed, TimeoutLayer, TotalTimeoutLayer},
+    timeout::{Fixed, TimeoutBuilder, TimeoutLayer, TotalTimeoutLayer},
 };
 use tower::{Layer, Service};
 
@@ -75,6 +75,7 @@ fn plain_values_are_shared_between_threads() {
     shared::<Snapshot>();
     shared::<Stack>();
     shared::<State>();
+    shared::<TimeoutBuilder>();
     shared::<TimeoutLayer>();
     shared::<TotalTimeoutLayer>();
     shared::<TripReason>();

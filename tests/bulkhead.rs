@@ -336,7 +336,8 @@ async fn a_queue_cut_by_an_outer_deadline_is_neither_full_nor_late() {
     let layer = queueing(1, 8);
     let handle = layer.handle();
     let limit = Duration::from_millis(50);
-    let service = TimeoutLayer::new(limit).name("total").layer(layer.layer(held(1).0));
+    let total = TimeoutLayer::builder(limit).name("total").build().unwrap();
+    let service = total.layer(layer.layer(held(1).0));
     let _first = start(service.get_ref());
     let began = Instant::now();
     let error = service.clone().oneshot(()).await.unwrap_err();

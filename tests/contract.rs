@@ -116,7 +116,7 @@ async fn user_code_may_call_back_into_every_handle() {
     };
     let limit = {
         let call_back = call_back.clone();
-        TimeoutLayer::per_request(move |_: &Text| {
+        TimeoutLayer::per_request_fn(move |_: &Text| {
             call_back();
             LIMIT
         })

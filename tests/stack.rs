@@ -576,7 +576,7 @@ fn each_rule_warns_of_what_it_is_for() {
 
 #[test]
 fn what_depends_on_the_request_is_not_guessed() {
-    let per_request = TimeoutLayer::per_request(|(): &()| TOTAL);
+    let per_request = TimeoutLayer::per_request_fn(|(): &()| TOTAL);
     let stack = Stack::new().total_timeout(per_request).retry(RetryLayer::new(ReplayClones));
     let explanation = stack.attempt_timeout(TOTAL).explain();
     assert_eq!(explanation.worst_time(), None);

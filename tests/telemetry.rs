@@ -244,7 +244,7 @@ async fn a_call_that_is_not_retried_warns_of_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_timeout_warns_once_whatever_is_nested() {
     let (capture, _guard) = Capture::start();
-    let outer = TimeoutLayer::new(PAUSE).name("total");
+    let outer = TimeoutLayer::builder(PAUSE).name("total").build().unwrap();
     let service = outer.layer(TimeoutLayer::new(PAUSE * 2).layer(flaky([Step::Hang])));
     assert!(service.oneshot(()).await.is_err());
     assert_eq!(capture.texts(), [(Level::WARN, "call timed out".to_owned())]);

@@ -24,6 +24,10 @@ fn flaky(steps: impl IntoIterator<Item = Step<&'static str, Failure>>) -> Inner 
     Flaky::new(steps, || Ok("answer"))
 }
 
+fn named(name: &'static str, limit: Duration) -> TimeoutLayer {
+    TimeoutLayer::builder(limit).name(name).build().unwrap()
+}
+
 /// The kind of the rejection, and the name of the layer that made it.
 fn rejection<T>(result: Result<T, Failure>) -> Option<(&'static str, String)> {
     let error = result.err()?;
@@ -164,11 +168,8 @@ async fn what_has_answered_is_dropped_under_its_deadline() {
 #[tokio::test(start_paused = true)]
 async fn of_nested_timeouts_only_the_nearer_fires() {
     for (outer, inner, fires) in [(100, 50, "inner"), (50, 100, "outer"), (50, 50, "outer")] {
-        let service = TimeoutLayer::new(Duration::from_millis(outer)).name("outer").layer(
-            TimeoutLayer::new(Duration::from_millis(inner))
-                .name("inner")
-                .layer(flaky([Step::Hang])),
-        );
+        let service = named("outer", Duration::from_millis(outer))
+            .layer(named("inner", Duration::from_millis(inner)).layer(flaky([Step::Hang])));
         let began = Instant::now();
         assert_eq!(rejection(service.oneshot(()).await), timed_out(fires));
         assert_eq!(began.elapsed(), Duration::from_millis(50));
@@ -196,8 +197,8 @@ async fn a_limit_that_is_not_nearer_arms_no_timer() {
 async fn a_deadline_that_has_passed_keeps_the_call_from_the_service() {
     let flaky = flaky([]);
     let handle = flaky.handle();
-    let fixed = TimeoutLayer::new(LIMIT).name("late").layer(flaky.clone());
-    let total = TimeoutLayer::new(LIMIT).name("late").including_readiness().layer(flaky);
+    let fixed = named("late", LIMIT).layer(flaky.clone());
+    let total = named("late", LIMIT).including_readiness().layer(flaky);
 
     let late = Some(("deadline_exceeded", "late".to_owned()));
     let call = Deadline::scope(Deadline::after(Duration::ZERO), fixed.clone().oneshot(()));
@@ -252,7 +253,7 @@ async fn limits_beyond_what_the_clock_can_express_are_no_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn a_limit_can_depend_on_the_request() {
-    let layer = TimeoutLayer::per_request(|millis: &u64| Duration::from_millis(*millis));
+    let layer = TimeoutLayer::per_request_fn(|millis: &u64| Duration::from_millis(*millis));
     for millis in [20, 70] {
         let began = Instant::now();
         let error = layer.layer(flaky([Step::Hang])).oneshot(millis).await.unwrap_err();

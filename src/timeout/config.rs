@@ -5,7 +5,7 @@ use std::{any::type_name, fmt, time::Duration};
 /// How long a call may take.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a time limit for a request of type `{Req}`",
-    note = "`TimeoutLayer::per_request` takes a closure `|request: &{Req}| -> Duration`"
+    note = "`TimeoutLayer::per_request_fn` takes a closure `|request: &{Req}| -> Duration`"
 )]
 pub trait Limit<Req> {
     /// The limit for this request.

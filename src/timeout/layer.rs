@@ -6,7 +6,7 @@ use super::{
     config::{Fixed, KnownLimit, PerRequest},
     service::{Timeout, TotalTimeout},
 };
-use crate::error::Name;
+use crate::{ConfigError, error::Name};
 
 /// Makes [`Timeout`]s. See the [module docs](super) for an example.
 #[derive(Clone, Debug)]
@@ -16,12 +16,21 @@ pub struct TimeoutLayer<L = Fixed> {
 }
 
 impl TimeoutLayer {
-    /// Ends calls after `limit`, counted from `call`.
+    /// Creates a layer that ends calls after `limit`, counted from `call`.
     ///
-    /// A limit of zero lets through only what is ready at once, and nothing that has another timeout
-    /// beneath. `Duration::MAX` is no limit.
+    /// A limit of zero is accepted here, because `new` never fails. It lets through only what is
+    /// ready at once, and nothing that has another timeout beneath. [`builder`](Self::builder)
+    /// rejects it. `Duration::MAX` is no limit.
     pub const fn new(limit: Duration) -> Self {
         Self { limit: Fixed(limit), name: None }
+    }
+
+    /// Returns a builder for a layer that ends calls after `limit`, counted from `call`.
+    ///
+    /// `limit` must be longer than zero, or [`build`](TimeoutBuilder::build) fails. `Duration::MAX`
+    /// is no limit.
+    pub const fn builder(limit: Duration) -> TimeoutBuilder {
+        TimeoutBuilder { layer: Self::new(limit) }
     }
 
     /// The limit.
@@ -31,28 +40,35 @@ impl TimeoutLayer {
 }
 
 impl From<Duration> for TimeoutLayer {
+    /// Creates a layer as [`TimeoutLayer::new`] does, which accepts zero.
     fn from(limit: Duration) -> Self {
         Self::new(limit)
     }
 }
 
 impl<F> TimeoutLayer<PerRequest<F>> {
-    /// Ends each call after the limit that the function gives for its request.
-    pub fn per_request<Req>(limit: F) -> Self
+    /// Creates a layer that ends each call after the limit that the closure returns for its
+    /// request.
+    ///
+    /// A limit of zero does what it does in [`new`](TimeoutLayer::new), for that request.
+    pub fn per_request_fn<Req>(limit: F) -> Self
     where
         F: Fn(&Req) -> Duration,
     {
         Self { limit: PerRequest(limit), name: None }
     }
+
+    /// Returns a builder for a layer that ends each call after the limit that the closure returns
+    /// for its request.
+    pub fn builder_fn<Req>(limit: F) -> TimeoutBuilder<PerRequest<F>>
+    where
+        F: Fn(&Req) -> Duration,
+    {
+        TimeoutBuilder { layer: Self::per_request_fn(limit) }
+    }
 }
 
 impl<L> TimeoutLayer<L> {
-    /// What the layer is called in errors and events; `timeout` until it is set.
-    pub fn name(mut self, name: impl Into<Name>) -> Self {
-        self.name = Some(name.into());
-        self
-    }
-
     /// The limit, where it is the same for all requests.
     pub(crate) fn known_limit(&self) -> Option<Duration>
     where
@@ -64,6 +80,46 @@ impl<L> TimeoutLayer<L> {
     /// Counts the wait for readiness too. See [`TotalTimeout`].
     pub fn including_readiness(self) -> TotalTimeoutLayer<L> {
         TotalTimeoutLayer { timeout: self }
+    }
+}
+
+/// Settings of a [`TimeoutLayer`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct TimeoutBuilder<L = Fixed> {
+    layer: TimeoutLayer<L>,
+}
+
+impl<L> TimeoutBuilder<L> {
+    /// Sets the name of the layer in errors and events.
+    ///
+    /// Default: `timeout`.
+    pub fn name(mut self, name: impl Into<Name>) -> Self {
+        self.layer.name = Some(name.into());
+        self
+    }
+}
+
+impl TimeoutBuilder {
+    /// Checks the settings and builds the layer.
+    ///
+    /// # Errors
+    ///
+    /// If the limit is zero.
+    pub fn build(self) -> Result<TimeoutLayer, ConfigError> {
+        ConfigError::unless_positive("limit", self.layer.limit.0)?;
+        Ok(self.layer)
+    }
+}
+
+impl<F> TimeoutBuilder<PerRequest<F>> {
+    /// Builds the layer.
+    ///
+    /// # Errors
+    ///
+    /// Never today: the limits are known only when there are requests.
+    pub fn build(self) -> Result<TimeoutLayer<PerRequest<F>>, ConfigError> {
+        Ok(self.layer)
     }
 }
 

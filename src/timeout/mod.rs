@@ -31,10 +31,10 @@
 //!     rows: u64,
 //! }
 //!
-//! let layer = TimeoutLayer::per_request(|query: &Query| Duration::from_millis(100 + query.rows))
-//!     .name("orders")
-//!     .including_readiness();
+//! let limit = |query: &Query| Duration::from_millis(100 + query.rows);
+//! let layer = TimeoutLayer::builder_fn(limit).name("orders").build()?.including_readiness();
 //! # let _ = layer;
+//! # Ok::<(), buttress::ConfigError>(())
 //! ```
 //!
 //! # Readiness
@@ -76,6 +76,6 @@ mod service;
 
 pub use self::{
     config::{Fixed, KnownLimit, Limit, PerRequest},
-    layer::{TimeoutLayer, TotalTimeoutLayer},
+    layer::{TimeoutBuilder, TimeoutLayer, TotalTimeoutLayer},
     service::{Timeout, TotalTimeout},
 };

@@ -95,7 +95,7 @@ macro_rules! whole_stack {
         let retry = retry(replay.clone()).build().unwrap();
         let budget = retry.budget().cloned().unwrap();
         let stack = Stack::new()
-            .total_timeout(TimeoutLayer::per_request(limit))
+            .total_timeout(TimeoutLayer::per_request_fn(limit))
             .retry(retry)
             .bulkhead(bulkhead.clone())
             .circuit_breaker(breaker.clone())
@@ -116,20 +116,22 @@ macro_rules! whole_stack {
 macro_rules! layers {
     ($run:ident $($with:tt)*) => { $run! { ($($with)*)
         timeout: Row::new(TimeoutLayer::new(LIMIT)).ends_a_hang_after(20),
-        timeout_per_request: Row::new(TimeoutLayer::per_request(limit))
+        timeout_per_request: Row::new(TimeoutLayer::per_request_fn(limit))
             .runs(&[UserCode::Limit])
             .ends_a_hang_after(20),
         timeout_without_end: Row::new(TimeoutLayer::new(Duration::MAX)),
-        timeout_named_at_run_time:
-            Row::new(TimeoutLayer::new(LIMIT).name(String::from("made at run time")))
-                .ends_a_hang_after(20),
+        timeout_named_at_run_time: {
+            let builder = TimeoutLayer::builder(LIMIT).name(String::from("made at run time"));
+            Row::new(builder.build().unwrap()).ends_a_hang_after(20)
+        },
         total_timeout: Row::new(TimeoutLayer::new(LIMIT).including_readiness())
             .always_ready()
             .ends_a_hang_after(20),
-        total_timeout_per_request: Row::new(TimeoutLayer::per_request(limit).including_readiness())
-            .always_ready()
-            .runs(&[UserCode::Limit])
-            .ends_a_hang_after(20),
+        total_timeout_per_request:
+            Row::new(TimeoutLayer::per_request_fn(limit).including_readiness())
+                .always_ready()
+                .runs(&[UserCode::Limit])
+                .ends_a_hang_after(20),
 
         retry: {
             let retry = retry(ReplayClones).build().unwrap();
