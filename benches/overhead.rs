@@ -193,7 +193,7 @@ fn refused(criterion: &mut Criterion) {
         });
     });
 
-    let nothing = Budget::new(0.0, 0).expect("valid settings");
+    let nothing = Budget::builder().ratio(0.0).floor(0).build().expect("valid settings");
     let spent = RetryLayer::builder(ReplayClones).budget(nothing).build().expect("valid settings");
     bench!("retry, nothing left in the budget", spent.layer(Broken));
 

@@ -223,7 +223,7 @@ impl SetUp {
         let backoff = Backoff::exponential(FIRST_PAUSE).build()?;
         let mut retry = RetryLayer::builder(ReplaySafe::new()).backoff(backoff);
         retry = match self.budget {
-            true => retry.budget(Budget::new(0.1, floor)?),
+            true => retry.budget(Budget::builder().ratio(0.1).floor(floor).build()?),
             false => retry.without_budget(),
         };
         // Without the headers no server knows how long its caller waits. What a client reads of answers

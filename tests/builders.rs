@@ -6,7 +6,11 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use buttress::{ConfigError, timeout::TimeoutLayer};
+use buttress::{
+    ConfigError, Outcome,
+    retry::{Backoff, Budget, Jitter, ReplayClones, RetryLayer},
+    timeout::TimeoutLayer,
+};
 
 const NS: Duration = Duration::from_nanos(1);
 const MAX: Duration = Duration::MAX;
@@ -88,4 +92,128 @@ fn a_timeout_rejects_what_cannot_work_by_the_name_of_the_setter() {
     );
     let per_request = TimeoutLayer::builder_fn(|_: &()| ZERO).name("orders");
     assert!(per_request.build().is_ok());
+}
+
+#[test]
+fn a_retry_rejects_what_cannot_work_by_the_name_of_the_setter() {
+    let builder = || RetryLayer::builder(ReplayClones);
+    let result = |_: Result<&(), &()>| Outcome::Success;
+    check(
+        include_str!("../src/retry/layer.rs"),
+        "RetryBuilder",
+        &[],
+        &[
+            any("name", builder().name("orders").build().err()),
+            row("retries", [], [0, 1, u32::MAX].map(|v| builder().retries(v).build().err())),
+            any("backoff", builder().backoff(Backoff::default()).build().err()),
+            any("budget", builder().without_budget().budget(Budget::new()).build().err()),
+            any("without_budget", builder().budget(Budget::new()).without_budget().build().err()),
+            row("hint_cap", [], [ZERO, MAX].map(|v| builder().hint_cap(v).build().err())),
+            row(
+                "readiness_wait",
+                [builder().readiness_wait(ZERO).build().err()],
+                [NS, MAX].map(|v| builder().readiness_wait(v).build().err()),
+            ),
+            any("classify", builder().classify(buttress::classify_fn(result)).build().err()),
+            any("classify_fn", builder().classify_fn(result).build().err()),
+        ],
+    );
+}
+
+#[test]
+fn a_backoff_rejects_what_cannot_work_by_the_name_of_the_setter() {
+    let (constant, linear, exponential) =
+        (Backoff::constant, Backoff::linear, Backoff::exponential);
+    let decorrelated = || exponential(NS).jitter(Jitter::Decorrelated);
+    let not_factors = [0.0, 0.99, -1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
+    let mut factors: Vec<_> = not_factors.map(|v| exponential(NS).factor(v).build().err()).into();
+    // Without effect there.
+    factors.extend([
+        constant(NS).factor(2.0).build().err(),
+        linear(NS).factor(2.0).build().err(),
+        linear(NS).factor(f64::NAN).build().err(),
+        decorrelated().factor(2.0).build().err(),
+    ]);
+    check(
+        include_str!("../src/backoff/mod.rs"),
+        "BackoffBuilder",
+        &["delay", "step", "base"],
+        &[
+            row(
+                "delay",
+                [constant(ZERO).build().err()],
+                [NS, MAX].map(|v| constant(v).build().err()),
+            ),
+            row("step", [linear(ZERO).build().err()], [NS, MAX].map(|v| linear(v).build().err())),
+            row(
+                "base",
+                [exponential(ZERO).build().err()],
+                [NS, MAX].map(|v| exponential(v).build().err()),
+            ),
+            row(
+                "factor",
+                factors,
+                [1.0, f64::MAX].map(|v| exponential(NS).factor(v).build().err()),
+            ),
+            row(
+                "cap",
+                [
+                    exponential(2 * NS).cap(NS).build().err(),
+                    linear(2 * NS).cap(ZERO).build().err(),
+                    constant(2 * NS).cap(NS).build().err(),
+                    // Without effect there.
+                    constant(NS).cap(2 * NS).build().err(),
+                ],
+                [
+                    exponential(NS).cap(NS).build().err(),
+                    exponential(NS).cap(MAX).build().err(),
+                    constant(NS).cap(NS).build().err(),
+                    constant(NS).cap(2 * NS).jitter(Jitter::Decorrelated).build().err(),
+                ],
+            ),
+            row(
+                "jitter",
+                [
+                    constant(NS).jitter(Jitter::Decorrelated).build().err(),
+                    decorrelated().cap(NS).build().err(),
+                ],
+                [Jitter::None, Jitter::Full, Jitter::Equal, Jitter::Decorrelated]
+                    .map(|v| exponential(NS).jitter(v).build().err()),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_budget_rejects_what_cannot_work_by_the_name_of_the_setter() {
+    let not_shares = [-0.1, f64::NAN, f64::INFINITY, f64::MIN_POSITIVE, 0.000_000_9];
+    let with = |ratio| Budget::builder().ratio(ratio).build().err();
+    check(
+        include_str!("../src/budget/mod.rs"),
+        "BudgetBuilder",
+        &[],
+        &[
+            row(
+                "ratio",
+                not_shares.into_iter().chain([10.1]).map(with).collect::<Vec<_>>(),
+                [0.0, 0.000_001, 10.0].map(with),
+            ),
+            row("floor", [], [0, u32::MAX].map(|v| Budget::builder().floor(v).build().err())),
+        ],
+    );
+    let with = |ratio| Budget::throttle().token_ratio(ratio).build().err();
+    let tokens = |tokens| Budget::throttle().max_tokens(tokens).build().err();
+    check(
+        include_str!("../src/budget/mod.rs"),
+        "ThrottleBuilder",
+        &[],
+        &[
+            row("max_tokens", [0, 1_001, u32::MAX].map(tokens), [1, 1_000].map(tokens)),
+            row(
+                "token_ratio",
+                not_shares.into_iter().chain([0.0, 1_000.1]).map(with).collect::<Vec<_>>(),
+                [0.000_001, 1_000.0].map(with),
+            ),
+        ],
+    );
 }

@@ -219,7 +219,7 @@ async fn it_neither_closes_a_breaker_that_is_half_open_nor_opens_it() {
 #[tokio::test(start_paused = true)]
 async fn asking_again_is_paid_for_from_the_budget() {
     for protocol in BOTH {
-        let budget = Budget::new(0.0, 5).unwrap();
+        let budget = Budget::builder().ratio(0.0).floor(5).build().unwrap();
         let upstream = Upstream::saying([in_progress(protocol, 1)]);
         for _ in 0..10 {
             send(retry().budget(budget.clone()), &upstream, keyed(protocol)).await;
@@ -231,7 +231,7 @@ async fn asking_again_is_paid_for_from_the_budget() {
 #[tokio::test(start_paused = true)]
 async fn a_throttle_counts_those_that_are_asked_again_and_no_others() {
     for protocol in BOTH {
-        let budget = Budget::throttle(10, 0.1).unwrap();
+        let budget = Budget::throttle().max_tokens(10).token_ratio(0.1).build().unwrap();
         let upstream = Upstream::saying([in_progress(protocol, 1)]);
         let throttled = || retry().budget(budget.clone());
         for _ in 0..100 {

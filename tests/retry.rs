@@ -428,7 +428,10 @@ async fn the_hop_learns_what_was_spent() {
     let hour = Duration::from_secs(3_600);
     assert_eq!(exhausted(layer(), hour).await, (true, false));
     assert_eq!(exhausted(layer(), PAUSE).await, (true, false));
-    let broke = plain(ReplayClones).budget(Budget::new(0.0, 0).unwrap()).build().unwrap();
+    let broke = plain(ReplayClones)
+        .budget(Budget::builder().ratio(0.0).floor(0).build().unwrap())
+        .build()
+        .unwrap();
     assert_eq!(exhausted(broke, hour).await, (true, false));
     // One that does not retry has not retried in vain.
     let never = plain(ReplayClones).retries(0).build().unwrap();
@@ -475,7 +478,7 @@ async fn budget_ratio_bounds_amplification() {
 
 #[tokio::test(start_paused = true)]
 async fn a_spent_budget_answers_at_once_with_the_failure() {
-    let budget = Budget::new(0.0, 1).unwrap();
+    let budget = Budget::builder().ratio(0.0).floor(1).build().unwrap();
     let service = plain(ReplayClones).budget(budget).build().unwrap().layer(failing());
     let began = Instant::now();
     assert_eq!(service.clone().oneshot(()).await, Err(BROKEN));
@@ -486,7 +489,7 @@ async fn a_spent_budget_answers_at_once_with_the_failure() {
 
 #[tokio::test(start_paused = true)]
 async fn a_budget_is_shared_by_clones_and_by_whoever_is_given_it() {
-    let budget = Budget::new(0.0, 4).unwrap();
+    let budget = Budget::builder().ratio(0.0).floor(4).build().unwrap();
     let layer = plain(ReplayClones).retries(1).budget(budget.clone()).build().unwrap();
     let other =
         plain(ReplayClones).retries(1).budget(layer.budget().unwrap().clone()).build().unwrap();
@@ -504,7 +507,7 @@ async fn a_budget_is_shared_by_clones_and_by_whoever_is_given_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_that_is_never_sent_is_paid_back() {
-    let budget = Budget::new(0.0, 5).unwrap();
+    let budget = Budget::builder().ratio(0.0).floor(5).build().unwrap();
     let layer = plain(ReplayClones).budget(budget.clone()).build().unwrap();
     let inner = flaky([Step::Respond(Err(BROKEN)), Step::Hang]);
     let mut call = Spawned::new(layer.layer(inner).oneshot(()));
@@ -712,7 +715,7 @@ async fn a_pause_costs_one_wake_up_and_one_poll() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_dropped_anywhere_leaves_nothing_behind() {
-    let budget = Budget::new(0.0, 1_000).unwrap();
+    let budget = Budget::builder().ratio(0.0).floor(1_000).build().unwrap();
     let layer = plain(ReplayClones).budget(budget.clone()).build().unwrap();
     let inner = Flaky::new([], || Err(BROKEN));
     let handle = inner.handle();
@@ -752,7 +755,7 @@ async fn a_panic_anywhere_leaves_the_counts_right() {
         .chain(PanicPoint::ALL.map(At::Inner))
         .chain(PanicPoint::ALL.map(At::SecondInner));
     for at in points {
-        let budget = Budget::new(0.0, 5).unwrap();
+        let budget = Budget::builder().ratio(0.0).floor(5).build().unwrap();
         let asked = AtomicU32::new(0);
         let policy = replay_fn(move |(): &()| match (at, asked.fetch_add(1, Ordering::Relaxed)) {
             (At::Replay, 0) | (At::SecondReplay, 1) => panic!("in the policy"),
@@ -826,7 +829,7 @@ async fn retries_never_exceed_the_ratio_and_the_floor() {
         for floor in [0, 1, 10] {
             let inner = failing();
             let handle = inner.handle();
-            let budget = Budget::new(ratio, floor).unwrap();
+            let budget = Budget::builder().ratio(ratio).floor(floor).build().unwrap();
             let layer = plain(ReplayClones).retries(5).budget(budget).build().unwrap();
             let service = layer.layer(inner);
             let mut calls = 0;
@@ -847,7 +850,7 @@ async fn a_budget_pays_for_the_share_that_it_names() {
         for floor in [0, 1, 10] {
             let inner = failing();
             let handle = inner.handle();
-            let budget = Budget::new(ratio, floor).unwrap();
+            let budget = Budget::builder().ratio(ratio).floor(floor).build().unwrap();
             let layer = plain(ReplayClones).retries(5).budget(budget).build().unwrap();
             let service = layer.layer(inner);
             for _ in 0..300 {
@@ -864,8 +867,11 @@ async fn a_budget_pays_for_the_share_that_it_names() {
 async fn idle_time_saves_nothing_up() {
     let inner = failing();
     let handle = inner.handle();
-    let layer =
-        plain(ReplayClones).retries(1).budget(Budget::new(0.1, 2).unwrap()).build().unwrap();
+    let layer = plain(ReplayClones)
+        .retries(1)
+        .budget(Budget::builder().ratio(0.1).floor(2).build().unwrap())
+        .build()
+        .unwrap();
     let service = layer.layer(inner);
     advance(Duration::from_secs(86_400 * 365)).await;
     for _ in 0..10 {

@@ -71,22 +71,19 @@ impl Default for Backoff {
 impl Backoff {
     /// The same delay each time. The cap is the delay itself, until it is set.
     pub fn constant(delay: Duration) -> BackoffBuilder {
-        BackoffBuilder::new(Growth::Constant, delay, delay)
+        BackoffBuilder::new(Growth::Constant, ("delay", delay), delay)
     }
 
     /// Delays of one, two, three .. times `step`, at most 1 s until the cap is set.
     pub fn linear(step: Duration) -> BackoffBuilder {
-        BackoffBuilder::new(Growth::Linear, step, Self::default().cap.max(step))
+        BackoffBuilder::new(Growth::Linear, ("step", step), Self::default().cap.max(step))
     }
 
     /// Delays of `base`, then each `factor` (2, until it is set) times the one before, at most 1 s
     /// until the cap is set.
     pub fn exponential(base: Duration) -> BackoffBuilder {
-        BackoffBuilder::new(
-            Growth::Exponential { factor: 2.0 },
-            base,
-            Self::default().cap.max(base),
-        )
+        let growth = Growth::Exponential { factor: 2.0 };
+        BackoffBuilder::new(growth, ("base", base), Self::default().cap.max(base))
     }
 
     /// The longest delay.
@@ -143,31 +140,48 @@ impl Backoff {
 
 /// Settings of a [`Backoff`] that are not checked yet.
 #[derive(Clone, Copy, Debug)]
+#[must_use = "a builder does nothing until `build`"]
 pub struct BackoffBuilder {
     backoff: Backoff,
+    /// The parameter of the constructor, which an error names.
+    base: &'static str,
+    factor: Option<f64>,
 }
 
 impl BackoffBuilder {
-    fn new(growth: Growth, base: Duration, cap: Duration) -> Self {
-        Self { backoff: Backoff { growth, base, cap, jitter: Jitter::default() } }
+    fn new(growth: Growth, (base, delay): (&'static str, Duration), cap: Duration) -> Self {
+        let backoff = Backoff { growth, base: delay, cap, jitter: Jitter::default() };
+        Self { backoff, base, factor: None }
     }
 
-    /// By how much each delay is longer than the one before, at least 1. Only an exponential backoff
-    /// has one; for the others it is without effect.
-    pub fn factor(mut self, new: f64) -> Self {
-        if let Growth::Exponential { factor } = &mut self.backoff.growth {
-            *factor = new;
-        }
+    /// Sets by how much each delay is longer than the one before.
+    ///
+    /// Default: `2.0`.
+    ///
+    /// It must be a finite number of at least 1. Only an exponential backoff has a factor, and
+    /// [`Jitter::Decorrelated`] ignores it: there, [`build`](Self::build) rejects it.
+    pub fn factor(mut self, factor: f64) -> Self {
+        self.factor = Some(factor);
         self
     }
 
-    /// The longest delay, jitter included.
+    /// Sets the longest delay, jitter included.
+    ///
+    /// Default: `1 s`, or the first delay if that is longer; the delay itself, if it is constant.
+    ///
+    /// It must not be shorter than the first delay. A constant backoff grows only with
+    /// [`Jitter::Decorrelated`]: with any other jitter, a longer cap is rejected.
     pub fn cap(mut self, cap: Duration) -> Self {
         self.backoff.cap = cap;
         self
     }
 
-    /// How the delays are spread; [`Jitter::Full`] until it is set.
+    /// Sets how the delays are spread.
+    ///
+    /// Default: [`Jitter::Full`].
+    ///
+    /// [`Jitter::Decorrelated`] draws between the first delay and the cap, so the cap must be
+    /// longer.
     pub fn jitter(mut self, jitter: Jitter) -> Self {
         self.backoff.jitter = jitter;
         self
@@ -177,21 +191,40 @@ impl BackoffBuilder {
     ///
     /// # Errors
     ///
-    /// If the base is zero, the cap is shorter than the base, or the factor is less than 1 or not a
-    /// finite number.
+    /// If the first delay is zero, the cap is shorter than it, the factor is less than 1 or not a
+    /// finite number, or a setting is without effect on this kind of backoff.
     pub fn build(self) -> Result<Backoff, ConfigError> {
-        let Backoff { growth, base, cap, .. } = self.backoff;
-        ConfigError::unless_positive("base", base)?;
+        let Backoff { base, cap, jitter, .. } = self.backoff;
+        ConfigError::unless_positive(self.base, base)?;
         if cap < base {
-            return Err(ConfigError::new("cap", cap, "it must not be shorter than the base"));
+            let rule = "it must not be shorter than the first delay";
+            return Err(ConfigError::new("cap", cap, rule));
         }
-        if let Growth::Exponential { factor } = growth {
-            if !factor.is_finite() || factor < 1.0 {
-                let rule = "it must be a finite number of at least 1";
-                return Err(ConfigError::new("factor", factor, rule));
-            }
+        if jitter == Jitter::Decorrelated && cap == base {
+            let rule = "it spreads nothing unless the cap is longer than the first delay";
+            return Err(ConfigError::new("jitter", jitter, rule));
         }
-        Ok(self.backoff)
+        let is_constant = self.backoff.growth == Growth::Constant;
+        if is_constant && jitter != Jitter::Decorrelated && cap > base {
+            let rule = "a constant backoff has no longer delay, unless its jitter is decorrelated";
+            return Err(ConfigError::new("cap", cap, rule));
+        }
+        Ok(Backoff { growth: self.growth()?, ..self.backoff })
+    }
+
+    /// Returns the growth, with the factor that was set.
+    fn growth(&self) -> Result<Growth, ConfigError> {
+        let Some(factor) = self.factor else { return Ok(self.backoff.growth) };
+        let rule = if !factor.is_finite() || factor < 1.0 {
+            "it must be a finite number of at least 1"
+        } else if !matches!(self.backoff.growth, Growth::Exponential { .. }) {
+            "only an exponential backoff has a factor"
+        } else if self.backoff.jitter == Jitter::Decorrelated {
+            "decorrelated delays grow by chance, and have no factor"
+        } else {
+            return Ok(Growth::Exponential { factor });
+        };
+        Err(ConfigError::new("factor", factor, rule))
     }
 }
 

@@ -36,7 +36,7 @@ const TOKEN: u64 = 1_000_000;
 /// use buttress::retry::Budget;
 ///
 /// // Two stacks that call the same dependency share one budget.
-/// let budget = Budget::new(0.1, 10)?;
+/// let budget = Budget::builder().ratio(0.1).floor(10).build()?;
 /// let shared = budget.clone();
 /// # let _ = shared;
 /// # Ok::<(), buttress::ConfigError>(())
@@ -74,26 +74,37 @@ impl Rule {
     }
 }
 
+/// The example of proposal A6, which has no default.
+const MAX_TOKENS: u32 = 10;
+const TOKEN_RATIO: f64 = 0.1;
+
+/// Returns a share of a token in units. Rounded down, because a bound must hold for the ratio as it
+/// was given.
+fn units(ratio: f64) -> u64 {
+    (ratio * TOKEN as f64) as u64
+}
+
+/// One retry in ten calls: the share that Google's SRE book recommends.
+const RATIO: f64 = 0.1;
+
+/// Ten retries to begin with, so that a client with few calls may retry at all.
+const FLOOR: u32 = 10;
+
 impl Default for Budget {
-    /// One retry in ten calls, and ten to begin with: the share that Google's SRE book recommends.
     fn default() -> Self {
-        Self::from_units(TOKEN / 10, 10)
+        Self::new()
     }
 }
 
 impl Budget {
-    /// A budget of `ratio` retries a call (0 to 10, in steps of a millionth), and `floor` more, which is also what it begins
-    /// with.
-    ///
-    /// # Errors
-    ///
-    /// If the ratio is not a number between 0 and 10.
-    pub fn new(ratio: f64, floor: u32) -> Result<Self, ConfigError> {
-        if !(0.0..=10.0).contains(&ratio) {
-            return Err(ConfigError::new("ratio", ratio, "it must be a number between 0 and 10"));
-        }
-        // Rounded down, for the bound above must hold for the ratio as it was given.
-        Ok(Self::from_units((ratio * TOKEN as f64) as u64, floor))
+    /// Creates a budget of one retry in ten calls, and ten to begin with.
+    pub fn new() -> Self {
+        Self::from_units(units(RATIO), FLOOR)
+    }
+
+    /// Returns a builder for a budget that is a share of the calls.
+    pub fn builder() -> BudgetBuilder {
+        BudgetBuilder { ratio: RATIO, floor: FLOOR }
     }
 
     fn from_units(deposit: u64, floor: u32) -> Self {
@@ -105,31 +116,33 @@ impl Budget {
         Self { bucket: Arc::new(Bucket { balance, most, rule }) }
     }
 
-    /// Retry throttling as gRPC has it (proposal A6): each failure of an attempt takes out a token,
-    /// each success pays in `ratio` of one, and nothing is retried unless more than half of
-    /// `max_tokens` are left. Failures count whether or not they could be retried, also those with
-    /// which a server forbids it; but a request that is [in progress](Fault::InProgress) takes out a token
-    /// only when it is sent again.
+    /// Returns a builder for retry throttling as gRPC has it (proposal A6).
     ///
-    /// It reacts to failures and not to calls: while few calls fail it does not limit retries at all,
-    /// and when many do it stops them all for a while. [`new`](Self::new) bounds them at any time.
+    /// Each failure of an attempt takes out a token, each success pays in a share of one, and
+    /// nothing is retried unless more than half of the tokens are left. Failures count even if they
+    /// could not be retried, and even if the server forbids a retry. A request that is [in
+    /// progress](Fault::InProgress) takes out a token only when it is sent again.
     ///
-    /// # Errors
+    /// A throttle reacts to failures and not to calls. While few calls fail it does not limit
+    /// retries at all, and when many do it stops them all for a while. [`builder`](Self::builder)
+    /// bounds them at any time.
     ///
-    /// If the tokens are not 1 to 1,000, or the ratio is not a number above 0 and at most 1,000.
-    pub fn throttle(max_tokens: u32, ratio: f64) -> Result<Self, ConfigError> {
-        if !(1..=1_000).contains(&max_tokens) {
-            return Err(ConfigError::new("max_tokens", max_tokens, "it must be 1 to 1000"));
-        }
-        if !(ratio > 0.0 && ratio <= 1_000.0) {
-            let rule = "it must be a number above 0 and at most 1000";
-            return Err(ConfigError::new("ratio", ratio, rule));
-        }
+    /// ```
+    /// use buttress::retry::Budget;
+    ///
+    /// // As `"retryThrottling": { "maxTokens": 10, "tokenRatio": 0.1 }` in a service config.
+    /// let throttle = Budget::throttle().max_tokens(10).token_ratio(0.1).build()?;
+    /// # let _ = throttle;
+    /// # Ok::<(), buttress::ConfigError>(())
+    /// ```
+    pub fn throttle() -> ThrottleBuilder {
+        ThrottleBuilder { max_tokens: MAX_TOKENS, token_ratio: TOKEN_RATIO }
+    }
+
+    fn from_rule(max_tokens: u32, reward: u64) -> Self {
         let most = u64::from(max_tokens) * TOKEN;
-        // Rounded down to nothing, it would never recover.
-        let reward = ((ratio * TOKEN as f64) as u64).max(1);
         let rule = Rule { deposit: 0, price: 0, above: most / 2, reward, penalty: TOKEN };
-        Ok(Self { bucket: Arc::new(Bucket { balance: AtomicU64::new(most), most, rule }) })
+        Self { bucket: Arc::new(Bucket { balance: AtomicU64::new(most), most, rule }) }
     }
 
     /// How many retries could be sent now.
@@ -182,6 +195,100 @@ impl Budget {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken)
             .ok()
             .map(|_| Admission::new(Arc::clone(&self.bucket), ()))
+    }
+}
+
+/// Settings of a [`Budget`] that is a share of the calls.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct BudgetBuilder {
+    ratio: f64,
+    floor: u32,
+}
+
+impl BudgetBuilder {
+    /// Sets how many retries each call pays for.
+    ///
+    /// Default: `0.1`, the share that Google's SRE book recommends.
+    ///
+    /// It is 0, or between 0.000001 and 10, in steps of a millionth. Zero pays for none: the floor
+    /// is then all there will ever be.
+    pub fn ratio(mut self, ratio: f64) -> Self {
+        self.ratio = ratio;
+        self
+    }
+
+    /// Sets how many retries the budget begins with, which is also the most that it saves up.
+    ///
+    /// Default: `10`.
+    ///
+    /// A client with few calls can retry only from this. Zero is valid: then calls must come first.
+    pub fn floor(mut self, floor: u32) -> Self {
+        self.floor = floor;
+        self
+    }
+
+    /// Checks the settings and builds the budget.
+    ///
+    /// # Errors
+    ///
+    /// If the ratio is out of its range.
+    pub fn build(self) -> Result<Budget, ConfigError> {
+        let Self { ratio, floor } = self;
+        if !(0.0..=10.0).contains(&ratio) || (units(ratio) == 0 && ratio > 0.0) {
+            let rule = "it must be 0, or a number between 0.000001 and 10";
+            return Err(ConfigError::new("ratio", ratio, rule));
+        }
+        Ok(Budget::from_units(units(ratio), floor))
+    }
+}
+
+/// Settings of a [throttle](Budget::throttle), by the names that a gRPC service config has for
+/// them.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct ThrottleBuilder {
+    max_tokens: u32,
+    token_ratio: f64,
+}
+
+impl ThrottleBuilder {
+    /// Sets the number of tokens that the throttle begins with, and has at most.
+    ///
+    /// Default: `10`.
+    ///
+    /// It must be 1 to 1,000. Half of them may be taken out by failures before retries stop.
+    pub fn max_tokens(mut self, tokens: u32) -> Self {
+        self.max_tokens = tokens;
+        self
+    }
+
+    /// Sets what share of a token each success pays in.
+    ///
+    /// Default: `0.1`.
+    ///
+    /// It must be between 0.000001 and 1,000, in steps of a millionth. With less, a throttle would
+    /// never recover.
+    pub fn token_ratio(mut self, ratio: f64) -> Self {
+        self.token_ratio = ratio;
+        self
+    }
+
+    /// Checks the settings and builds the throttle.
+    ///
+    /// # Errors
+    ///
+    /// If one of them is out of its range.
+    pub fn build(self) -> Result<Budget, ConfigError> {
+        let Self { max_tokens, token_ratio } = self;
+        if !(1..=1_000).contains(&max_tokens) {
+            return Err(ConfigError::new("max_tokens", max_tokens, "it must be 1 to 1000"));
+        }
+        if !(0.0..=1_000.0).contains(&token_ratio) || units(token_ratio) == 0 {
+            let rule = "it must be a number between 0.000001 and 1000";
+            return Err(ConfigError::new("token_ratio", token_ratio, rule));
+        }
+        Ok(Budget::from_rule(max_tokens, units(token_ratio)))
     }
 }
 

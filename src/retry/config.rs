@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::{
+    ConfigError,
     backoff::Backoff,
     budget::Budget,
     error::{Name, name_or},
@@ -35,5 +36,11 @@ impl Default for Config {
 impl Config {
     pub(super) fn name(&self) -> &str {
         name_or(&self.name, "retry")
+    }
+
+    /// Returns the settings if a retry can be sent to a service that is not ready at once.
+    pub(super) fn checked(self) -> Result<Self, ConfigError> {
+        ConfigError::unless_positive("readiness_wait", self.readiness_wait)?;
+        Ok(self)
     }
 }

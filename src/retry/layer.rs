@@ -60,6 +60,9 @@ impl<P, C> RetryLayer<P, C> {
     }
 
     /// The budget, for another layer that calls the same dependency; `None` if there is none.
+    ///
+    /// It is also the handle of the layer: it is shared, and its balance is all there is to
+    /// inspect.
     pub fn budget(&self) -> Option<&Budget> {
         self.config.budget.as_ref()
     }
@@ -114,25 +117,38 @@ pub struct RetryBuilder<P, C = Inherited> {
 }
 
 impl<P, C> RetryBuilder<P, C> {
-    /// What the layer is called in errors and events; `retry` until it is set.
+    /// Sets the name of the layer in errors and events.
+    ///
+    /// Default: `retry`.
     pub fn name(mut self, name: impl Into<Name>) -> Self {
         self.config.name = Some(name.into());
         self
     }
 
-    /// How often a call is sent again at most, the first try not counted. The default is 3.
+    /// Sets how often a call is sent again at most, the first attempt not counted.
+    ///
+    /// Default: `3`.
+    ///
+    /// Zero switches retrying off, so that a deployment can do so by its configuration. What the
+    /// service says it has not processed is sent again once even then.
     pub fn retries(mut self, retries: u32) -> Self {
         self.config.retries = retries;
         self
     }
 
-    /// How long to pause before each retry. See [`Backoff::default`] for the default.
+    /// Sets the pauses before the retries.
+    ///
+    /// Default: [`Backoff::default`], from 50 ms, doubling up to 1 s, with full jitter.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.config.backoff = backoff;
         self
     }
 
-    /// What share of the calls may be retried. On by default, see [`Budget::default`].
+    /// Sets what share of the calls may be retried.
+    ///
+    /// Default: [`Budget::default`], one retry in ten calls and ten to begin with.
+    ///
+    /// It replaces an earlier [`without_budget`](Self::without_budget).
     pub fn budget(mut self, budget: Budget) -> Self {
         self.config.budget = Some(budget);
         self
@@ -140,19 +156,30 @@ impl<P, C> RetryBuilder<P, C> {
 
     /// Retries every call that fails. When a dependency fails as a whole it then gets `retries` times
     /// its load on top.
+    ///
+    /// It replaces an earlier [`budget`](Self::budget).
     pub fn without_budget(mut self) -> Self {
         self.config.budget = None;
         self
     }
 
-    /// The longest pause that a server may ask for, jitter apart; a call that would have to wait longer is not
-    /// retried. The default is 2 s: who is to wait longer had better hear so at once.
+    /// Sets the longest pause that a server may ask for, jitter apart.
+    ///
+    /// Default: `2 s`.
+    ///
+    /// A call that would have to wait longer is not retried: a caller that must wait longer should
+    /// hear so at once. With zero, a failure whose server asks for any pause is not retried.
     pub fn hint_cap(mut self, cap: Duration) -> Self {
         self.config.hint_cap = cap;
         self
     }
 
-    /// How long a retry waits for the service to become ready again. The default is 1 s.
+    /// Sets how long a retry waits for the service to become ready again.
+    ///
+    /// Default: `1 s`.
+    ///
+    /// It must be longer than zero: a service that is ready only at the second poll could never be
+    /// called again. `Duration::MAX` is no limit.
     pub fn readiness_wait(mut self, wait: Duration) -> Self {
         self.config.readiness_wait = wait;
         self
@@ -175,9 +202,11 @@ impl<P, C> RetryBuilder<P, C> {
     ///
     /// # Errors
     ///
-    /// None so far: what could be wrong is checked where the backoff and the budget are made.
+    /// If a retry may not wait for readiness at all. What else could be wrong is checked where the
+    /// backoff and the budget are made.
     pub fn build(self) -> Result<RetryLayer<P, C>, ConfigError> {
-        Ok(self.finish())
+        let config = self.config.checked()?;
+        Ok(Self { config, ..self }.finish())
     }
 
     fn finish(self) -> RetryLayer<P, C> {

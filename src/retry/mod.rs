@@ -44,7 +44,7 @@
 //!     .name("orders")
 //!     .retries(2)
 //!     .backoff(Backoff::exponential(Duration::from_millis(20)).cap(Duration::from_millis(500)).build()?)
-//!     .budget(Budget::new(0.2, 5)?)
+//!     .budget(Budget::builder().ratio(0.2).floor(5).build()?)
 //!     .build()?;
 //! # let _ = layer;
 //! # Ok::<(), buttress::ConfigError>(())
@@ -110,5 +110,5 @@ pub use self::{
 };
 pub use crate::{
     backoff::{Backoff, BackoffBuilder, Jitter},
-    budget::Budget,
+    budget::{Budget, BudgetBuilder, ThrottleBuilder},
 };

@@ -91,7 +91,7 @@ async fn nobody() -> SocketAddr {
 #[tokio::test]
 async fn a_connection_that_is_refused_proves_a_call_unsent() {
     let address = nobody().await;
-    let budget = Budget::new(0.0, 10).unwrap();
+    let budget = Budget::builder().ratio(0.0).floor(10).build().unwrap();
     let retry = |max_attempts| retry(false, max_attempts).budget(budget.clone());
     // A body that would be too long to be kept was not touched.
     for body in [5, 1 << 20] {

@@ -135,9 +135,9 @@ const TABLE: &[Row] = &[
 async fn only_what_was_proven_not_looked_at_is_sent_again() {
     let mut wrong = String::new();
     for row in TABLE {
-        let budget = Budget::new(0.0, 10).unwrap();
+        let budget = Budget::builder().ratio(0.0).floor(10).build().unwrap();
         // What a success pays in is too little to hide a failure.
-        let throttle = Budget::throttle(20, 0.01).unwrap();
+        let throttle = Budget::throttle().max_tokens(20).token_ratio(0.01).build().unwrap();
         for spent in [&budget, &throttle] {
             let (address, bodies) = serve(row.deeds).await;
             let retry = retry(row.safe, row.max_attempts).budget(spent.clone());

@@ -16,7 +16,7 @@ use super::call::{
 type Call = (&'static [Answer], usize, f64);
 
 async fn run(max_tokens: u32, ratio: f64, calls: &[Call]) {
-    let budget = Budget::throttle(max_tokens, ratio).unwrap();
+    let budget = Budget::throttle().max_tokens(max_tokens).token_ratio(ratio).build().unwrap();
     for (number, (answers, sends, tokens)) in calls.iter().enumerate() {
         let scripted = Scripted::new(answers);
         let retry = retry(&Row::SENT_ONCE).budget(budget.clone());

@@ -68,7 +68,7 @@ async fn a_response_that_panics_when_it_is_asked_for_its_end_has_failed() {
 #[tokio::test(start_paused = true)]
 async fn a_response_says_how_much_it_holds() {
     let _spans = Spans::start();
-    let budget = Budget::throttle(10, 0.5).unwrap();
+    let budget = Budget::throttle().max_tokens(10).token_ratio(0.5).build().unwrap();
     let retry = RetryLayer::builder(ReplayClones).budget(budget).build().unwrap();
     let stack = Stack::new().retry(retry).bulkhead(BulkheadLayer::default());
     let stack = stack.circuit_breaker(CircuitBreakerLayer::new()).http();

@@ -90,7 +90,7 @@ impl Layers {
         Self {
             slots: BulkheadLayer::builder().max_concurrent(4).build().unwrap(),
             breaker: breaker.build().unwrap(),
-            budget: Budget::throttle(10, 0.5).unwrap(),
+            budget: Budget::throttle().max_tokens(10).token_ratio(0.5).build().unwrap(),
         }
     }
 

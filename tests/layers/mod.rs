@@ -54,7 +54,7 @@ const MANY: u32 = 1_000_000;
 
 /// Earns nothing, so that its balance tells how many retries were sent.
 pub(crate) fn budget() -> Budget {
-    Budget::new(0.0, FLOOR).unwrap()
+    Budget::builder().ratio(0.0).floor(FLOOR).build().unwrap()
 }
 
 pub(crate) fn retry<P>(replay: P) -> RetryBuilder<P> {
