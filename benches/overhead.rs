@@ -12,7 +12,6 @@ use std::{
     fmt,
     future::{Ready, ready},
     hint::black_box,
-    num::NonZeroU32,
     sync::Barrier,
     task::{Context, Poll},
     thread,
@@ -197,7 +196,7 @@ fn refused(criterion: &mut Criterion) {
     let spent = RetryLayer::builder(ReplayClones).budget(nothing).build().expect("valid settings");
     bench!("retry, nothing left in the budget", spent.layer(Broken));
 
-    let full = BulkheadLayer::new(NonZeroU32::MIN);
+    let full = BulkheadLayer::builder().max_concurrent(1).build().expect("valid settings");
     let mut holder = full.layer(Echo);
     runtime.block_on(async { holder.ready().await.map(drop).expect("the only slot") });
     bench!("bulkhead, full", full.layer(Echo));

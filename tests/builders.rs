@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use buttress::{
     ConfigError, Outcome,
+    bulkhead::{BulkheadLayer, QueuedBulkheadLayer},
     retry::{Backoff, Budget, Jitter, ReplayClones, RetryLayer},
     timeout::TimeoutLayer,
 };
@@ -216,4 +217,53 @@ fn a_budget_rejects_what_cannot_work_by_the_name_of_the_setter() {
             ),
         ],
     );
+}
+
+#[test]
+fn a_bulkhead_rejects_what_cannot_work_by_the_name_of_the_setter() {
+    let builder = BulkheadLayer::builder;
+    let queued = || QueuedBulkheadLayer::builder(1, NS);
+    check(
+        include_str!("../src/bulkhead/layer.rs"),
+        "BulkheadBuilder",
+        &[],
+        &[
+            any("name", builder().name("orders").build().err()),
+            row(
+                "max_concurrent",
+                [
+                    builder().max_concurrent(0).build().err(),
+                    builder().max_concurrent(0).queue(1, NS).build().err(),
+                ],
+                [1, u32::MAX].map(|v| builder().max_concurrent(v).build().err()),
+            ),
+            row(
+                "backpressure",
+                [builder().backpressure().queue(1, NS).build().err()],
+                [builder().backpressure().build().err()],
+            ),
+            row(
+                "queue",
+                [(0, NS), (1, ZERO)]
+                    .map(|(calls, wait)| builder().queue(calls, wait).build().err()),
+                [(1, NS), (u32::MAX, MAX)]
+                    .map(|(calls, wait)| builder().queue(calls, wait).build().err()),
+            ),
+        ],
+    );
+    check(
+        include_str!("../src/bulkhead/layer.rs"),
+        "QueuedBulkheadBuilder",
+        &[],
+        &[
+            any("name", queued().name("orders").build().err()),
+            row(
+                "max_concurrent",
+                [queued().max_concurrent(0).build().err()],
+                [1, u32::MAX].map(|v| queued().max_concurrent(v).build().err()),
+            ),
+        ],
+    );
+    let handle = BulkheadLayer::new().handle();
+    assert_eq!(handle.resize(0).unwrap_err().knob(), "resize");
 }

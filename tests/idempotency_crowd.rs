@@ -4,7 +4,6 @@
 use std::{
     convert::Infallible,
     error::Error,
-    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -73,7 +72,7 @@ impl<St: Store<Payload = Vec<u8>>> Crowd<St> {
             }
         });
         // Duplicates take none of it.
-        let one = BulkheadLayer::new(NonZeroU32::MIN);
+        let one = BulkheadLayer::builder().max_concurrent(1).build()?;
         let server = HttpServerLayer::builder(Stack::new().bulkhead(one)).outside(layer);
         let server = server.build().unwrap().layer(handler);
         let mut asking = JoinSet::new();

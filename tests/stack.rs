@@ -5,7 +5,6 @@ use std::{
     error::Error as StdError,
     io,
     marker::PhantomPinned,
-    num::NonZeroU32,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, Ordering},
@@ -124,7 +123,7 @@ async fn a_trip_empties_the_queue() {
 
 #[tokio::test(start_paused = true)]
 async fn no_slot_is_held_over_a_pause() {
-    let bulkhead = BulkheadLayer::new(NonZeroU32::MIN);
+    let bulkhead = BulkheadLayer::builder().max_concurrent(1).build().unwrap();
     let handle = bulkhead.handle();
     let inner = Flaky::new([Step::Respond(Err(broken()))], || Ok("answer"));
     let service =
@@ -409,7 +408,8 @@ async fn futures_need_be_neither_unpin_nor_sync_nor_send() {
 
 #[tokio::test(start_paused = true)]
 async fn all_that_a_stack_makes_shares_its_layers() {
-    let stack = Stack::standard(ReplayClones).bulkhead(BulkheadLayer::new(NonZeroU32::MIN));
+    let stack = Stack::standard(ReplayClones)
+        .bulkhead(BulkheadLayer::builder().max_concurrent(1).build().unwrap());
     let hangs = Flaky::new([Step::Hang], || Ok::<_, io::Error>("answer"));
     let (one, other) =
         (stack.clone().service::<_, ()>(hangs.clone()), stack.service::<_, ()>(hangs));

@@ -53,8 +53,14 @@ impl Queue {
             return Err(ConfigError::new("backpressure", true, rule));
         }
         let bulkhead = bulkhead.checked()?;
-        ConfigError::unless_counting("queue capacity", self.capacity)?;
-        ConfigError::unless_positive("queue max_wait", self.max_wait)?;
+        if self.capacity == 0 {
+            let rule = "its `capacity` must be at least 1";
+            return Err(ConfigError::new("queue", self.capacity, rule));
+        }
+        if self.max_wait.is_zero() {
+            let rule = "its `max_wait` must be longer than zero";
+            return Err(ConfigError::new("queue", self.max_wait, rule));
+        }
         Ok((bulkhead, self))
     }
 }

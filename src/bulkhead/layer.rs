@@ -1,4 +1,4 @@
-use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tower_layer::Layer;
 
@@ -21,16 +21,15 @@ pub struct BulkheadLayer {
 }
 
 impl Default for BulkheadLayer {
-    /// At most 256 calls at once; the next is refused.
     fn default() -> Self {
-        Self::from_checked(Config::default())
+        Self::new()
     }
 }
 
 impl BulkheadLayer {
-    /// At most `limit` calls at once; the next is refused.
-    pub fn new(limit: NonZeroU32) -> Self {
-        Self::from_checked(Config { max_concurrent: limit.get(), ..Config::default() })
+    /// Creates a bulkhead that runs 256 calls at once and rejects the next.
+    pub fn new() -> Self {
+        Self::from_checked(Config::default())
     }
 
     fn from_checked(config: Config) -> Self {
@@ -68,30 +67,44 @@ impl<S> Layer<S> for BulkheadLayer {
 
 /// Settings of a [`BulkheadLayer`].
 #[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build`"]
 pub struct BulkheadBuilder {
     config: Config,
 }
 
 impl BulkheadBuilder {
-    /// What the layer is called in errors and events; `bulkhead` until it is set.
+    /// Sets the name of the layer in errors and events.
+    ///
+    /// Default: `bulkhead`.
     pub fn name(mut self, name: impl Into<Name>) -> Self {
         self.config.name = Some(name.into());
         self
     }
 
-    /// How many calls run at once, at least 1; 256 until it is set.
+    /// Sets the maximum number of concurrent calls.
+    ///
+    /// Default: `256`.
+    ///
+    /// At 50 ms each that is 5,000 calls a second, and a dependency that hangs holds 256 tasks and
+    /// no more. It must be at least 1.
     pub fn max_concurrent(mut self, limit: u32) -> Self {
         self.config.max_concurrent = limit;
         self
     }
 
-    /// Is not ready while every slot is taken, in place of refusing.
+    /// Reports `Pending` while every slot is taken, instead of rejecting. It excludes a
+    /// [`queue`](Self::queue).
     pub fn backpressure(mut self) -> Self {
         self.config.when_full = WhenFull::Wait;
         self
     }
 
-    /// Lets up to `capacity` calls wait for a slot, each for at most `max_wait`, in place of refusing.
+    /// Lets up to `capacity` calls wait for a slot, each for at most `max_wait`, instead of
+    /// rejecting.
+    ///
+    /// The services of a bulkhead with a queue have another future. So this returns another
+    /// builder, that of a [`QueuedBulkheadLayer`], with the settings made so far. `capacity` must
+    /// be at least 1 and `max_wait` longer than zero. `Duration::MAX` is no limit.
     pub fn queue(self, capacity: u32, max_wait: Duration) -> QueuedBulkheadBuilder {
         QueuedBulkheadBuilder { config: self.config, queue: Queue { capacity, max_wait } }
     }
@@ -117,6 +130,13 @@ pub struct QueuedBulkheadLayer {
 }
 
 impl QueuedBulkheadLayer {
+    /// Returns a builder for a bulkhead that lets up to `capacity` calls wait for a slot, each for
+    /// at most `max_wait`. It is the same as [`BulkheadLayer::builder`] with
+    /// [`queue`](BulkheadBuilder::queue).
+    pub fn builder(capacity: u32, max_wait: Duration) -> QueuedBulkheadBuilder {
+        BulkheadLayer::builder().queue(capacity, max_wait)
+    }
+
     /// What an operator sees and turns.
     pub fn handle(&self) -> BulkheadHandle {
         BulkheadHandle { slots: Arc::clone(&self.slots) }
@@ -146,12 +166,31 @@ impl<S> Layer<S> for QueuedBulkheadLayer {
 
 /// Settings of a [`QueuedBulkheadLayer`].
 #[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build`"]
 pub struct QueuedBulkheadBuilder {
     config: Config,
     queue: Queue,
 }
 
 impl QueuedBulkheadBuilder {
+    /// Sets the name of the layer in errors and events.
+    ///
+    /// Default: `bulkhead`.
+    pub fn name(mut self, name: impl Into<Name>) -> Self {
+        self.config.name = Some(name.into());
+        self
+    }
+
+    /// Sets the maximum number of concurrent calls.
+    ///
+    /// Default: `256`.
+    ///
+    /// It must be at least 1.
+    pub fn max_concurrent(mut self, limit: u32) -> Self {
+        self.config.max_concurrent = limit;
+        self
+    }
+
     /// Checks the settings.
     ///
     /// # Errors
@@ -193,7 +232,7 @@ impl BulkheadHandle {
     ///
     /// If the limit is zero.
     pub fn resize(&self, limit: u32) -> Result<(), ConfigError> {
-        let limit = ConfigError::unless_counting("limit", limit)?;
+        let limit = ConfigError::unless_counting("resize", limit)?;
         self.slots.resize(limit);
         events::resized(self.slots.name(), limit);
         Ok(())

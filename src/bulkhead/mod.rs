@@ -6,13 +6,13 @@
 //!
 //! ```
 //! use buttress::{Error, bulkhead::BulkheadLayer};
-//! use std::{convert::Infallible, num::NonZeroU32};
+//! use std::convert::Infallible;
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), Error<Infallible>> {
 //! let service = ServiceBuilder::new()
-//!     .layer(BulkheadLayer::new(NonZeroU32::MIN))
+//!     .layer(BulkheadLayer::new())
 //!     .service(service_fn(|x: u32| async move { Ok::<_, Error<Infallible>>(x + 1) }));
 //!
 //! assert_eq!(service.oneshot(1).await?, 2);

@@ -2,7 +2,6 @@
 
 use std::{
     future::ready,
-    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -257,7 +256,7 @@ async fn rejections_beneath_neither_pass_nor_fail_a_probe() {
 #[tokio::test(start_paused = true)]
 async fn a_full_bulkhead_beneath_does_not_trip() {
     let layer = ten_calls().build().unwrap();
-    let bulkhead = BulkheadLayer::new(NonZeroU32::MIN);
+    let bulkhead = BulkheadLayer::builder().max_concurrent(1).build().unwrap();
     let rig = Rig::of(layer.handle(), |inner| layer.layer(bulkhead.layer(inner)));
     rig.inner.push(Step::RespondWhenReleased(WELL));
     let mut first = rig.ready().call(());

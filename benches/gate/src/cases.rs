@@ -1,6 +1,6 @@
 //! The cases: each layer alone, and layers as they are used together.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::time::Duration;
 
 use buttress::{
     Stack,
@@ -103,7 +103,7 @@ fn retry() -> RetryLayer<ReplayClones> {
 }
 
 fn bulkhead_full(calls: Calls) -> Facts {
-    let full = BulkheadLayer::new(NonZeroU32::MIN);
+    let full = BulkheadLayer::builder().max_concurrent(1).build().expect("valid settings");
     let mut holder = full.layer(Echo);
     reserved(&mut holder);
     calls.to(full.layer(Echo), Ends::Rejected)

@@ -6,12 +6,12 @@
 //! ```
 //! use buttress::{Stack, bulkhead::BulkheadLayer, http::HttpServerLayer};
 //! use http::{Request, Response, StatusCode};
-//! use std::{convert::Infallible, num::NonZeroU32};
+//! use std::convert::Infallible;
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() {
-//! let bulkhead = BulkheadLayer::new(NonZeroU32::MIN);
+//! let bulkhead = BulkheadLayer::builder().max_concurrent(1).build().unwrap();
 //! let server = ServiceBuilder::new()
 //!     .layer(HttpServerLayer::new(Stack::new().bulkhead(bulkhead)))
 //!     .service(service_fn(|_: Request<String>| async {
