@@ -37,7 +37,7 @@ async fn main() -> Result<(), BoxError> {
         .name("outbound")
         .minimum_calls(10)
         .open_for(Duration::from_secs(5))
-        .keyed(host)
+        .keyed_fn(host)
         // Where hosts come from outside, somebody may well send a million of them.
         .max_keys(1_000)
         .idle(Duration::from_secs(600))

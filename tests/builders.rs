@@ -9,6 +9,7 @@ use std::{collections::BTreeSet, time::Duration};
 use buttress::{
     ConfigError, Outcome,
     bulkhead::{BulkheadLayer, QueuedBulkheadLayer},
+    circuit_breaker::CircuitBreakerLayer,
     retry::{Backoff, Budget, Jitter, ReplayClones, RetryLayer},
     timeout::TimeoutLayer,
 };
@@ -266,4 +267,156 @@ fn a_bulkhead_rejects_what_cannot_work_by_the_name_of_the_setter() {
     );
     let handle = BulkheadLayer::new().handle();
     assert_eq!(handle.resize(0).unwrap_err().knob(), "resize");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_rejects_what_cannot_work_by_the_name_of_the_setter() {
+    let builder = CircuitBreakerLayer::builder;
+    let by_streak = || builder().without_failure_rate().consecutive_failures(1);
+    let result = |_: Result<&(), &()>| Outcome::Success;
+    let key = |key: &u32| *key;
+    let ms = Duration::from_millis(1);
+    let not_rates = [f64::NAN, f64::INFINITY, -0.1, -0.0, 0.0, 1.000_001];
+    let rates = [f64::MIN_POSITIVE, 1.0];
+    let growth = |factor| builder().open_growth(factor).build().err();
+    let jitter = |share| builder().open_jitter(share).build().err();
+    let slow = |(time, rate)| builder().slow_calls(time, rate).build().err();
+    check(
+        include_str!("../src/circuit_breaker/layer.rs"),
+        "CircuitBreakerBuilder",
+        &[],
+        &[
+            any("name", builder().name("orders").build().err()),
+            row(
+                "time_window",
+                [ZERO, 9 * ms].map(|v| builder().time_window(v).build().err()),
+                [10 * ms, MAX].map(|v| builder().time_window(v).build().err()),
+            ),
+            row(
+                "count_window",
+                [
+                    builder().count_window(0).build().err(),
+                    builder().count_window(1 << 23).build().err(),
+                    builder().count_window(50).time_window(MAX).build().err(),
+                    builder().time_window(MAX).count_window(50).build().err(),
+                ],
+                [1, (1 << 23) - 1].map(|v| builder().count_window(v).build().err()),
+            ),
+            row(
+                "minimum_calls",
+                [
+                    builder().minimum_calls(0).build().err(),
+                    builder().minimum_calls(0).count_window(1).build().err(),
+                    builder().minimum_calls(11).count_window(10).build().err(),
+                    by_streak().minimum_calls(1).build().err(),
+                ],
+                [
+                    builder().minimum_calls(1).build().err(),
+                    builder().minimum_calls(u32::MAX).build().err(),
+                    builder().minimum_calls(10).count_window(10).build().err(),
+                    by_streak().slow_calls(NS, 1.0).minimum_calls(1).build().err(),
+                ],
+            ),
+            row(
+                "failure_rate",
+                not_rates.map(|v| builder().failure_rate(v).build().err()),
+                rates.map(|v| builder().failure_rate(v).build().err()),
+            ),
+            row(
+                "without_failure_rate",
+                [builder().without_failure_rate().build().err()],
+                [
+                    by_streak().build().err(),
+                    builder().without_failure_rate().failure_rate(1.0).build().err(),
+                ],
+            ),
+            row(
+                "slow_calls",
+                not_rates
+                    .map(|rate| (NS, rate))
+                    .into_iter()
+                    .chain([(ZERO, 0.5)])
+                    .map(slow)
+                    .collect::<Vec<_>>(),
+                [(NS, 1.0), (MAX, f64::MIN_POSITIVE)].map(slow),
+            ),
+            row(
+                "consecutive_failures",
+                [builder().consecutive_failures(0).build().err()],
+                [1, u32::MAX].map(|v| builder().consecutive_failures(v).build().err()),
+            ),
+            row(
+                "open_for",
+                [builder().open_for(ZERO).build().err()],
+                [NS, MAX].map(|v| builder().open_for(v).build().err()),
+            ),
+            row(
+                "max_open_for",
+                [
+                    builder().max_open_for(ZERO).build().err(),
+                    builder().open_for(2 * NS).max_open_for(NS).build().err(),
+                ],
+                [NS, MAX].map(|v| builder().open_for(NS).max_open_for(v).build().err()),
+            ),
+            row(
+                "open_growth",
+                [f64::NAN, f64::INFINITY, 0.999, -2.0].map(growth),
+                [1.0, f64::MAX].map(growth),
+            ),
+            row("open_jitter", [f64::NAN, -0.1, 1.1].map(jitter), [0.0, 1.0].map(jitter)),
+            row(
+                "probes",
+                [builder().probes(0).build().err()],
+                [1, u32::MAX].map(|v| builder().probes(v).build().err()),
+            ),
+            row(
+                "probe_success_ratio",
+                not_rates.map(|v| builder().probe_success_ratio(v).build().err()),
+                rates.map(|v| builder().probe_success_ratio(v).build().err()),
+            ),
+            row(
+                "probe_lease",
+                [builder().probe_lease(ZERO).build().err()],
+                [NS, MAX].map(|v| builder().probe_lease(v).build().err()),
+            ),
+            row(
+                "abandoned_after",
+                [],
+                [ZERO, MAX].map(|v| builder().abandoned_after(v).build().err()),
+            ),
+            row(
+                "pend",
+                [builder().pend().keyed_fn(key).build().err()],
+                [builder().pend().build().err()],
+            ),
+            any("classify", builder().classify(buttress::classify_fn(result)).build().err()),
+            any("classify_fn", builder().classify_fn(result).build().err()),
+            any("keyed_fn", builder().keyed_fn(key).build().err()),
+        ],
+    );
+    let keyed = || builder().keyed_fn(key);
+    check(
+        include_str!("../src/circuit_breaker/keyed.rs"),
+        "KeyedCircuitBreakerBuilder",
+        &[],
+        &[
+            row(
+                "max_keys",
+                [0, 1].map(|v| keyed().max_keys(v).build().err()),
+                [2, usize::MAX].map(|v| keyed().max_keys(v).build().err()),
+            ),
+            row(
+                "idle",
+                [
+                    keyed().idle(ZERO).build().err(),
+                    builder().max_open_for(MAX).keyed_fn(key).build().err(),
+                    builder().max_open_for(MAX).keyed_fn(key).idle(MAX - NS).build().err(),
+                ],
+                [
+                    keyed().idle(MAX).build().err(),
+                    builder().open_for(NS).max_open_for(NS).keyed_fn(key).idle(NS).build().err(),
+                ],
+            ),
+        ],
+    );
 }

@@ -135,14 +135,15 @@ impl Config {
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) name: Option<Name>,
-    pub(super) span: Span,
+    pub(super) time_window: Option<Duration>,
+    pub(super) count_window: Option<u32>,
     pub(super) minimum_calls: Option<u32>,
     pub(super) failure_rate: Option<f64>,
     pub(super) slow_calls: Option<SlowCalls>,
     pub(super) consecutive_failures: Option<u32>,
     pub(super) open_for: Duration,
     pub(super) max_open_for: Option<Duration>,
-    pub(super) open_growth: f64,
+    pub(super) open_growth: Option<f64>,
     pub(super) open_jitter: f64,
     pub(super) probes: u32,
     pub(super) probe_success_ratio: f64,
@@ -153,19 +154,22 @@ pub(super) struct Settings {
 
 const MINIMUM_CALLS: u32 = 20;
 const MAX_OPEN_FOR: Duration = Duration::from_secs(300);
+const OPEN_GROWTH: f64 = 2.0;
+const TIME_WINDOW: Duration = Duration::from_secs(10);
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             name: None,
-            span: Span::Time(Duration::from_secs(10)),
+            time_window: None,
+            count_window: None,
             minimum_calls: None,
             failure_rate: Some(0.5),
             slow_calls: None,
             consecutive_failures: None,
             open_for: Duration::from_secs(30),
             max_open_for: None,
-            open_growth: 2.0,
+            open_growth: None,
             open_jitter: 0.1,
             probes: 3,
             probe_success_ratio: 0.5,
@@ -177,10 +181,17 @@ impl Default for Settings {
 }
 
 impl Settings {
+    fn span(&self) -> Span {
+        match self.count_window {
+            Some(calls) => Span::Calls(calls),
+            None => Span::Time(self.time_window.unwrap_or(TIME_WINDOW)),
+        }
+    }
+
     /// The default follows a window that is smaller than it: nobody who sets one knob should read of
     /// another.
     fn minimum_calls(&self) -> u32 {
-        self.minimum_calls.unwrap_or(match self.span {
+        self.minimum_calls.unwrap_or(match self.span() {
             Span::Calls(calls) => calls.min(MINIMUM_CALLS),
             Span::Time(_) => MINIMUM_CALLS,
         })
@@ -191,7 +202,20 @@ impl Settings {
     }
 
     pub(super) fn check(self) -> Result<Config, ConfigError> {
-        match self.span {
+        self.check_window()?;
+        self.check_trips()?;
+        self.check_open_times()?;
+        self.check_probes()?;
+        Ok(self.checked())
+    }
+
+    fn check_window(&self) -> Result<(), ConfigError> {
+        if let (Some(_), Some(calls)) = (self.time_window, self.count_window) {
+            let rule = "a breaker has one window, and `time_window` is set too";
+            return Err(ConfigError::new("count_window", calls, rule));
+        }
+        let minimum_calls = ConfigError::unless_counting("minimum_calls", self.minimum_calls());
+        match self.span() {
             Span::Calls(0) => {
                 return Err(ConfigError::new("count_window", 0, "it must be at least 1"));
             }
@@ -209,41 +233,72 @@ impl Settings {
             }
             Span::Calls(_) | Span::Time(_) => {}
         }
-        ConfigError::unless_counting("minimum_calls", self.minimum_calls())?;
+        minimum_calls.map(drop)
+    }
+
+    fn check_trips(&self) -> Result<(), ConfigError> {
         if let Some(rate) = self.failure_rate {
             above_zero("failure_rate", rate)?;
         }
-        if let Some(slow) = self.slow_calls {
-            ConfigError::unless_positive("slow_calls longer_than", slow.longer_than)?;
-            above_zero("slow_calls rate", slow.rate)?;
+        if let Some(SlowCalls { longer_than, rate }) = self.slow_calls {
+            if longer_than.is_zero() {
+                let rule = "its `longer_than` must be longer than zero";
+                return Err(ConfigError::new("slow_calls", longer_than, rule));
+            }
+            if !is_above_zero(rate) {
+                let rule = "its `rate` must be a ratio above 0 and at most 1";
+                return Err(ConfigError::new("slow_calls", rate, rule));
+            }
         }
         if let Some(most) = self.consecutive_failures {
             ConfigError::unless_counting("consecutive_failures", most)?;
         }
-        if (self.failure_rate, self.slow_calls, self.consecutive_failures) == (None, None, None) {
+        let has_rate = self.failure_rate.is_some() || self.slow_calls.is_some();
+        if !has_rate && self.consecutive_failures.is_none() {
             let rule = "a breaker needs something to trip on: a failure rate, slow calls, or \
                         consecutive failures";
-            return Err(ConfigError::new("failure_rate", "none", rule));
+            return Err(ConfigError::new("without_failure_rate", true, rule));
         }
+        if let (false, Some(calls)) = (has_rate, self.minimum_calls) {
+            let rule = "without a failure rate and slow calls it has no effect";
+            return Err(ConfigError::new("minimum_calls", calls, rule));
+        }
+        Ok(())
+    }
+
+    fn check_open_times(&self) -> Result<(), ConfigError> {
         ConfigError::unless_positive("open_for", self.open_for)?;
         if self.max_open_for() < self.open_for {
             let rule = "it must not be shorter than `open_for`";
             return Err(ConfigError::new("max_open_for", self.max_open_for(), rule));
         }
-        if !self.open_growth.is_finite() || self.open_growth < 1.0 {
-            let rule = "it must be a finite number of at least 1";
-            return Err(ConfigError::new("open_growth", self.open_growth, rule));
+        if let Some(growth) = self.open_growth {
+            let rule = if !growth.is_finite() || growth < 1.0 {
+                Some("it must be a finite number of at least 1")
+            } else if growth > 1.0 && self.max_open_for() == self.open_for {
+                Some("it has no effect while `max_open_for` is not longer than `open_for`")
+            } else {
+                None
+            };
+            if let Some(rule) = rule {
+                return Err(ConfigError::new("open_growth", growth, rule));
+            }
         }
         ConfigError::unless_ratio("open_jitter", self.open_jitter)?;
+        Ok(())
+    }
+
+    fn check_probes(&self) -> Result<(), ConfigError> {
         ConfigError::unless_counting("probes", self.probes)?;
-        ConfigError::unless_ratio("probe_success_ratio", self.probe_success_ratio)?;
+        above_zero("probe_success_ratio", self.probe_success_ratio)?;
         ConfigError::unless_positive("probe_lease", self.probe_lease)?;
-        Ok(self.checked())
+        Ok(())
     }
 
     /// Completes settings that have been checked.
     pub(super) fn checked(self) -> Config {
-        let bucket_width = match self.span {
+        let span = self.span();
+        let bucket_width = match span {
             Span::Calls(_) => 1,
             Span::Time(time) => nanos(time) / BUCKETS as u64,
         };
@@ -256,7 +311,7 @@ impl Settings {
         }
         Config {
             name: self.name,
-            span: self.span,
+            span,
             bucket_width,
             origin: Instant::now(),
             minimum_calls,
@@ -265,7 +320,7 @@ impl Settings {
             consecutive_failures: self.consecutive_failures,
             open_for: self.open_for,
             max_open_for,
-            open_growth: self.open_growth,
+            open_growth: self.open_growth.unwrap_or(OPEN_GROWTH),
             open_jitter: self.open_jitter,
             probes: self.probes,
             probes_to_pass: needed.clamp(1, self.probes),
@@ -276,9 +331,13 @@ impl Settings {
     }
 }
 
-fn above_zero(knob: &'static str, rate: f64) -> Result<f64, ConfigError> {
-    if rate > 0.0 && rate <= 1.0 {
-        return Ok(rate);
+fn above_zero(knob: &'static str, rate: f64) -> Result<(), ConfigError> {
+    if is_above_zero(rate) {
+        return Ok(());
     }
     Err(ConfigError::new(knob, rate, "it must be a ratio above 0 and at most 1"))
+}
+
+fn is_above_zero(rate: f64) -> bool {
+    rate > 0.0 && rate <= 1.0
 }

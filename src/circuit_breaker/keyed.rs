@@ -46,6 +46,7 @@ struct Breakers<K> {
 }
 
 /// Settings of a [`KeyedCircuitBreakerLayer`]: those of each breaker, and how many there may be.
+#[must_use = "a builder does nothing until `build`"]
 pub struct KeyedCircuitBreakerBuilder<K, F, C = Inherited> {
     settings: Settings,
     classifier: C,
@@ -67,17 +68,25 @@ impl<K, F, C> KeyedCircuitBreakerBuilder<K, F, C> {
         }
     }
 
-    /// How many breakers there may be, at least 2; the default is 10,000, about 2 MB. Half as many keys
-    /// are remembered for certain; beyond that, those that were not used lately are forgotten first. A
-    /// breaker that an operator holds open or has disabled is never forgotten.
+    /// Sets how many breakers there may be.
+    ///
+    /// Default: `10,000`, about 2 MB.
+    ///
+    /// Half as many keys are remembered for certain; beyond that, those that were not used lately
+    /// are forgotten first. A breaker that an operator holds open or has disabled is never
+    /// forgotten. It must be at least 2.
     pub fn max_keys(mut self, keys: usize) -> Self {
         self.max_keys = keys;
         self
     }
 
-    /// How long a breaker that nobody uses is kept: at least this long, less than twice as long while
-    /// there is any traffic. The default is 10 minutes, twice the longest time that a breaker stays
-    /// open.
+    /// Sets how long a breaker is kept that nobody uses: at least this long, less than twice as
+    /// long while there is any traffic.
+    ///
+    /// Default: `10 min`, twice the longest time that a breaker stays open.
+    ///
+    /// It must not be zero, nor shorter than
+    /// [`max_open_for`](super::CircuitBreakerBuilder::max_open_for).
     pub fn idle(mut self, time: Duration) -> Self {
         self.idle = time;
         self

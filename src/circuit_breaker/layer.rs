@@ -7,7 +7,6 @@ use super::{
     breaker::Breaker,
     config::{Config, Facts, Settings, SlowCalls},
     shared::Shared,
-    window::Span,
 };
 use crate::{
     ConfigError, Outcome, classify_fn,
@@ -100,123 +99,189 @@ impl<S, C> Layer<S> for CircuitBreakerLayer<C> {
 
 /// Settings of a [`CircuitBreakerLayer`]. A breaker trips on whichever of its conditions is met first.
 #[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build`"]
 pub struct CircuitBreakerBuilder<C = Inherited> {
     settings: Settings,
     classifier: C,
 }
 
 impl<C> CircuitBreakerBuilder<C> {
-    /// What the breaker is called in errors and events; `circuit_breaker` until it is set.
+    /// Sets the name of the breaker in errors and events.
+    ///
+    /// Default: `circuit_breaker`.
     pub fn name(mut self, name: impl Into<Name>) -> Self {
         self.settings.name = Some(name.into());
         self
     }
 
-    /// Judges by the calls of the last `time`, at least 10 ms, exact to a tenth of it. The default is
-    /// 10 s: long enough to see past a hiccup, short enough to act within one.
+    /// Sets the length of a window of time: the breaker judges by the calls of the last `time`.
+    ///
+    /// Default: `10 s`, unless [`count_window`](Self::count_window) is set.
+    ///
+    /// That is long enough to see past a hiccup, and short enough to act within one. It must be at
+    /// least 10 ms, and is exact to a tenth of it. A breaker has one window, so both are an error.
     pub fn time_window(mut self, time: Duration) -> Self {
-        self.settings.span = Span::Time(time);
+        self.settings.time_window = Some(time);
         self
     }
 
-    /// Judges by the last `calls` calls, however old they are.
+    /// Sets the size of a window of calls: the breaker judges by the last `calls` calls, however
+    /// old they are.
+    ///
+    /// Default: none; the window is one of [time](Self::time_window).
+    ///
+    /// It must be 1 to 8,388,607. A breaker has one window, so both are an error.
     pub fn count_window(mut self, calls: u32) -> Self {
-        self.settings.span = Span::Calls(calls);
+        self.settings.count_window = Some(calls);
         self
     }
 
-    /// How many calls there must be in the window before a rate counts. The default is 20, for of fewer
-    /// calls half may fail by chance; all of them, in a window of fewer calls.
+    /// Sets how many calls there must be in the window before a rate counts.
+    ///
+    /// Default: `20`, or the size of a smaller window of calls.
+    ///
+    /// Of fewer calls half may fail by chance. It must be at least 1, and not more than a window of
+    /// calls holds. Without a failure rate and slow calls it would have no effect, which is an
+    /// error.
     pub fn minimum_calls(mut self, calls: u32) -> Self {
         self.settings.minimum_calls = Some(calls);
         self
     }
 
-    /// Trips when this share of the calls failed, above 0 and at most 1. The default is 0.5.
+    /// Sets the share of failed calls that opens the breaker.
+    ///
+    /// Default: `0.5`.
+    ///
+    /// It must be above 0 and at most 1. It replaces an earlier
+    /// [`without_failure_rate`](Self::without_failure_rate).
     pub fn failure_rate(mut self, rate: f64) -> Self {
         self.settings.failure_rate = Some(rate);
         self
     }
 
     /// Does not trip on a failure rate.
+    ///
+    /// It replaces an earlier [`failure_rate`](Self::failure_rate). Something else must be set that
+    /// trips the breaker: [`slow_calls`](Self::slow_calls) or
+    /// [`consecutive_failures`](Self::consecutive_failures).
     pub fn without_failure_rate(mut self) -> Self {
         self.settings.failure_rate = None;
         self
     }
 
-    /// Trips when this share of the calls took at least `longer_than`. Off until it is set. A probe
-    /// that is slow has failed.
+    /// Sets the share of slow calls that opens the breaker, and how long a slow call takes at
+    /// least.
+    ///
+    /// Default: off.
+    ///
+    /// `longer_than` must be longer than zero, `rate` above 0 and at most 1. A probe that is slow
+    /// has failed.
     pub fn slow_calls(mut self, longer_than: Duration, rate: f64) -> Self {
         self.settings.slow_calls = Some(SlowCalls { longer_than, rate });
         self
     }
 
-    /// Trips when this many calls in a row failed, whatever the minimum of calls. Off until it is set.
+    /// Sets how many failed calls in a row open the breaker, whatever the minimum of calls.
+    ///
+    /// Default: off.
+    ///
+    /// It must be at least 1.
     pub fn consecutive_failures(mut self, failures: u32) -> Self {
         self.settings.consecutive_failures = Some(failures);
         self
     }
 
-    /// How long the breaker stays open the first time. The default is 30 s, as Envoy ejects a host. A
-    /// failure that asks for longer ([`RetryHint::After`](crate::RetryHint), or
+    /// Sets how long the breaker stays open the first time.
+    ///
+    /// Default: `30 s`, as Envoy ejects a host.
+    ///
+    /// A failure that asks for longer ([`RetryHint::After`](crate::RetryHint), or
     /// [`Fault::Overloaded`](crate::Fault)) has it stay open for that long, up to
-    /// [`max_open_for`](Self::max_open_for).
+    /// [`max_open_for`](Self::max_open_for). It must be longer than zero.
     pub fn open_for(mut self, time: Duration) -> Self {
         self.settings.open_for = time;
         self
     }
 
-    /// The longest time that the breaker stays open, jitter apart. The default is 5 minutes, or
-    /// [`open_for`](Self::open_for) if that is longer.
+    /// Sets the longest time that the breaker stays open, jitter apart.
+    ///
+    /// Default: `5 min`, or [`open_for`](Self::open_for) if that is longer.
+    ///
+    /// It must not be shorter than `open_for`.
     pub fn max_open_for(mut self, time: Duration) -> Self {
         self.settings.max_open_for = Some(time);
         self
     }
 
-    /// By how much longer each further trip keeps the breaker open, at least 1; the default is 2. It
-    /// begins anew when the dependency has been well for as long as it was last kept off.
+    /// Sets by how much longer each further trip keeps the breaker open.
+    ///
+    /// Default: `2.0`.
+    ///
+    /// It begins anew when the dependency has been well for as long as it was last kept off. It
+    /// must be a finite number of at least 1. Above 1 it needs a longer
+    /// [`max_open_for`](Self::max_open_for) than [`open_for`](Self::open_for) to have an effect.
     pub fn open_growth(mut self, factor: f64) -> Self {
-        self.settings.open_growth = factor;
+        self.settings.open_growth = Some(factor);
         self
     }
 
-    /// By how much of itself an open time is lengthened at random, 0 to 1; the default is 0.1. It
-    /// keeps a fleet of clients from probing all at once.
+    /// Sets by how much of itself an open time is lengthened at random.
+    ///
+    /// Default: `0.1`.
+    ///
+    /// It keeps a fleet of clients from probing all at once. It must be 0 to 1.
     pub fn open_jitter(mut self, share: f64) -> Self {
         self.settings.open_jitter = share;
         self
     }
 
-    /// How many probes a half-open breaker lets through; the default is 3, for one could be luck.
+    /// Sets how many probes a half-open breaker lets through.
+    ///
+    /// Default: `3`, because one could be luck.
+    ///
+    /// It must be at least 1.
     pub fn probes(mut self, probes: u32) -> Self {
         self.settings.probes = probes;
         self
     }
 
-    /// What share of the probes must succeed to close the breaker, 0 to 1, but at least one of them.
-    /// The default is 0.5.
+    /// Sets what share of the probes must succeed to close the breaker, rounded up to whole probes.
+    ///
+    /// Default: `0.5`.
+    ///
+    /// It must be above 0 and at most 1: no breaker closes without a success.
     pub fn probe_success_ratio(mut self, ratio: f64) -> Self {
         self.settings.probe_success_ratio = ratio;
         self
     }
 
-    /// After how long a probe that is not answered has failed. The default is 10 s, twice what a
-    /// call has in all.
+    /// Sets after how long a probe that is not answered has failed.
+    ///
+    /// Default: `10 s`, twice what a call has in all.
+    ///
+    /// It must be longer than zero.
     pub fn probe_lease(mut self, time: Duration) -> Self {
         self.settings.probe_lease = time;
         self
     }
 
-    /// A call that is dropped, or cut by a deadline of its caller, whether here or by a service that keeps
-    /// to it, counts as a failure if it had run for at least this long. The default is 2 s: less is the impatience of the caller, and callers
-    /// in a hurry must not open a breaker that all share.
+    /// Sets how long a call must have run to count as a failure when it is dropped, or cut by a
+    /// deadline of its caller, whether here or by a service that keeps to it.
+    ///
+    /// Default: `2 s`.
+    ///
+    /// Less is the impatience of the caller, and callers in a hurry must not open a breaker that
+    /// all share. With zero every such call counts; with `Duration::MAX` none does.
     pub fn abandoned_after(mut self, time: Duration) -> Self {
         self.settings.abandoned_after = time;
         self
     }
 
-    /// Is not ready while it is open, in place of refusing: right under a balancer, which then takes
-    /// another endpoint; wrong under a router or a server, which would wait.
+    /// Reports `Pending` while the circuit is open instead of rejecting.
+    ///
+    /// Use it directly beneath a balancer, which then picks another endpoint; never beneath a
+    /// router or server, which would wait. A breaker [by key](Self::keyed_fn) cannot: there it is
+    /// an error.
     pub fn pend(mut self) -> Self {
         self.settings.pend = true;
         self
@@ -235,8 +300,11 @@ impl<C> CircuitBreakerBuilder<C> {
         self.classify(classify_fn(f))
     }
 
-    /// Makes a breaker for each key: a host, a tenant, a route.
-    pub fn keyed<F, Req, K>(self, key: F) -> KeyedCircuitBreakerBuilder<K, F, C>
+    /// Makes a breaker for each key that the closure returns: a host, a tenant, a route.
+    ///
+    /// It takes the settings made so far and returns another builder, because what it builds has
+    /// services of another type.
+    pub fn keyed_fn<F, Req, K>(self, key: F) -> KeyedCircuitBreakerBuilder<K, F, C>
     where
         F: Fn(&Req) -> K,
     {

@@ -56,7 +56,7 @@
 //! }
 //!
 //! let breakers = CircuitBreakerLayer::builder()
-//!     .keyed(|request: &Request| request.host.clone())
+//!     .keyed_fn(|request: &Request| request.host.clone())
 //!     .max_keys(1_000)
 //!     .build()?;
 //! # let _ = breakers;
@@ -84,11 +84,12 @@
 //! instance for its next call. A refusal stands until it is spent, so one call may be refused on stale
 //! news; none goes through on it.
 //!
-//! With [`pend`](CircuitBreakerBuilder::pend) it is not ready instead, and wakes who waits when a call
-//! may go through. Asked again, it takes back readiness that it gave before it opened: tower lets a
-//! caller rely on readiness until it calls, but a balancer that keeps ready endpoints asks once more,
-//! and would else be refused by the very endpoint that it means to avoid. The service that was ready
-//! stays so in that instance, with whatever it reserved. A breaker [by key](CircuitBreakerBuilder::keyed) is always ready.
+//! With [`pend`](CircuitBreakerBuilder::pend) it is not ready instead, and wakes who waits when a
+//! call may go through. Asked again, it takes back readiness that it gave before it opened: tower
+//! lets a caller rely on readiness until it calls, but a balancer that keeps ready endpoints asks
+//! once more, and would else be refused by the very endpoint that it means to avoid. The service
+//! that was ready stays so in that instance, with whatever it reserved. A breaker [by
+//! key](CircuitBreakerBuilder::keyed_fn) is always ready.
 //!
 //! # Clone
 //!

@@ -29,17 +29,17 @@ async fn bad_config_names_knob_value_and_rule() {
     let not_ratios = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.1, 1.000_001, f64::MAX];
     for bad in not_ratios.into_iter().chain([0.0, -0.0]) {
         refused(defaults().failure_rate(bad), "failure_rate", bad);
-        refused(defaults().slow_calls(SECOND, bad), "slow_calls rate", bad);
+        refused(defaults().probe_success_ratio(bad), "probe_success_ratio", bad);
+        refused(defaults().slow_calls(SECOND, bad), "slow_calls", bad);
     }
     for bad in not_ratios {
         refused(defaults().open_jitter(bad), "open_jitter", bad);
-        refused(defaults().probe_success_ratio(bad), "probe_success_ratio", bad);
     }
     for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, 0.999, -2.0] {
         refused(defaults().open_growth(bad), "open_growth", bad);
     }
     let zero = Duration::ZERO;
-    refused(defaults().slow_calls(zero, 0.5), "slow_calls longer_than", zero);
+    refused(defaults().slow_calls(zero, 0.5), "slow_calls", zero);
     refused(defaults().open_for(zero), "open_for", zero);
     refused(defaults().probe_lease(zero), "probe_lease", zero);
     for bad in [zero, Duration::from_nanos(1), MS * 9] {
@@ -61,7 +61,10 @@ async fn bad_config_names_knob_value_and_rule() {
     refused(defaults().max_open_for(SECOND), "max_open_for", SECOND);
     refused(ten_calls().minimum_calls(11), "minimum_calls", 11);
     refused(ten_calls().minimum_calls(u32::MAX), "minimum_calls", u32::MAX);
-    assert!(defaults().without_failure_rate().build().is_err());
+    refused(defaults().time_window(SECOND).count_window(20), "count_window", 20);
+    refused(defaults().without_failure_rate(), "without_failure_rate", true);
+    let by_streak = defaults().without_failure_rate().consecutive_failures(1);
+    refused(by_streak.minimum_calls(5), "minimum_calls", 5);
 }
 
 #[test]
@@ -125,14 +128,14 @@ async fn extreme_settings_neither_panic_nor_overflow() {
         trips().slow_calls(tiny, 1.0),
         trips().max_open_for(max),
         trips().open_for(max).max_open_for(max),
-        trips().open_for(max).max_open_for(max).open_jitter(1.0).open_growth(f64::MAX),
+        trips().open_for(max - tiny).max_open_for(max).open_jitter(1.0).open_growth(f64::MAX),
         trips().open_for(tiny).open_jitter(1.0),
         trips().open_for(tiny).max_open_for(tiny),
         trips().open_for(tiny).max_open_for(max).open_growth(f64::MAX),
         trips().open_growth(1.0).open_jitter(0.0),
         trips().open_for(MS).probes(u32::MAX),
         trips().open_for(MS).probes(u32::MAX).probe_success_ratio(1.0),
-        trips().open_for(MS).probes(1).probe_success_ratio(0.0),
+        trips().open_for(MS).probes(1).probe_success_ratio(f64::MIN_POSITIVE),
         trips().open_for(MS).probe_lease(max),
         trips().open_for(MS).probe_lease(tiny),
         trips().open_for(MS).abandoned_after(max),

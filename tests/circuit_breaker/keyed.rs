@@ -34,7 +34,7 @@ fn key(request: &Request) -> u64 {
 
 #[tokio::test(start_paused = true)]
 async fn each_key_has_a_breaker_of_its_own() {
-    let layer = ten_calls().name("by host").keyed(key).build().unwrap();
+    let layer = ten_calls().name("by host").keyed_fn(key).build().unwrap();
     let service = layer.layer(dependency());
     for _ in 0..10 {
         assert_eq!(service.clone().oneshot((1, DOWN)).await, DOWN);
@@ -58,7 +58,7 @@ async fn each_key_has_a_breaker_of_its_own() {
 
 #[tokio::test(start_paused = true)]
 async fn services_of_one_layer_share_their_keys() {
-    let layer = ten_calls().keyed(key).build().unwrap();
+    let layer = ten_calls().keyed_fn(key).build().unwrap();
     let (first, second) = (layer.layer(dependency()), layer.clone().layer(dependency()));
     for _ in 0..10 {
         let _ = first.clone().oneshot((1, DOWN)).await;
@@ -68,7 +68,7 @@ async fn services_of_one_layer_share_their_keys() {
 
 #[tokio::test(start_paused = true)]
 async fn a_handle_is_that_of_its_key() {
-    let layer = ten_calls().keyed(key).build().unwrap();
+    let layer = ten_calls().keyed_fn(key).build().unwrap();
     let service = layer.layer(dependency());
     assert!(layer.handle(&1).is_none(), "a key has no breaker before its first call");
     let _ = service.clone().oneshot((1, WELL)).await;
@@ -82,7 +82,7 @@ async fn a_handle_is_that_of_its_key() {
 
 #[tokio::test(start_paused = true)]
 async fn it_is_always_ready_and_waits_for_the_service_in_its_future() {
-    let layer = ten_calls().keyed(|_: &()| 0).build().unwrap();
+    let layer = ten_calls().keyed_fn(|_: &()| 0).build().unwrap();
     let flaky = Inner::new([Step::Unready], || WELL);
     let inner = flaky.handle();
     let mut service = SpawnedService::new(layer.layer(flaky));
@@ -97,7 +97,7 @@ async fn it_is_always_ready_and_waits_for_the_service_in_its_future() {
 
 #[tokio::test(start_paused = true)]
 async fn half_open_of_a_key_admits_no_more_probes_than_configured() {
-    let layer = ten_calls().keyed(|_: &()| 0).build().unwrap();
+    let layer = ten_calls().keyed_fn(|_: &()| 0).build().unwrap();
     let flaky = Inner::new([], || DOWN);
     let inner = flaky.handle();
     let service = layer.layer(flaky);
@@ -115,7 +115,7 @@ async fn half_open_of_a_key_admits_no_more_probes_than_configured() {
 
 #[tokio::test(start_paused = true)]
 async fn a_probe_of_a_key_whose_service_is_never_ready_fails() {
-    let layer = ten_calls().probes(1).keyed(|_: &()| 0).build().unwrap();
+    let layer = ten_calls().probes(1).keyed_fn(|_: &()| 0).build().unwrap();
     let flaky = Inner::new([], || DOWN);
     let inner = flaky.handle();
     let service = layer.layer(flaky);
@@ -130,7 +130,7 @@ async fn a_probe_of_a_key_whose_service_is_never_ready_fails() {
 
 #[tokio::test(start_paused = true)]
 async fn a_million_one_shot_keys_are_bounded_and_forgotten_with_any_traffic() {
-    let layer = CircuitBreakerLayer::builder().keyed(key).build().unwrap();
+    let layer = CircuitBreakerLayer::builder().keyed_fn(key).build().unwrap();
     let mut service = layer.layer(dependency());
     for key in 1..=1_000_000 {
         let _ = service.ready().await.unwrap().call((key, WELL)).await;
@@ -150,7 +150,7 @@ async fn a_million_one_shot_keys_are_bounded_and_forgotten_with_any_traffic() {
 #[tokio::test(start_paused = true)]
 async fn the_number_of_keys_is_bounded_whatever_the_bound() {
     for most in [2, 3, 10, 1_023, 1_024, 1_025, 5_000] {
-        let layer = ten_calls().keyed(key).max_keys(most).build().unwrap();
+        let layer = ten_calls().keyed_fn(key).max_keys(most).build().unwrap();
         let mut service = layer.layer(dependency());
         for key in 0..most as u64 * 5 {
             // Some come back.
@@ -164,7 +164,7 @@ async fn the_number_of_keys_is_bounded_whatever_the_bound() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_that_is_used_is_not_forgotten() {
-    let layer = ten_calls().keyed(key).max_keys(100).build().unwrap();
+    let layer = ten_calls().keyed_fn(key).max_keys(100).build().unwrap();
     let mut service = layer.layer(dependency());
     for _ in 0..10 {
         let _ = service.ready().await.unwrap().call((0, DOWN)).await;
@@ -182,7 +182,7 @@ async fn a_key_that_is_used_is_not_forgotten() {
 async fn a_key_is_kept_for_the_idle_time_and_less_than_twice_as_long() {
     let idle = Duration::from_secs(600);
     for first in [0, 1, 300, 599] {
-        let layer = ten_calls().keyed(key).build().unwrap();
+        let layer = ten_calls().keyed_fn(key).build().unwrap();
         let mut service = layer.layer(dependency());
         advance(SECOND * first).await;
         let _ = service.ready().await.unwrap().call((1, WELL)).await;
@@ -201,7 +201,7 @@ async fn a_key_is_kept_for_the_idle_time_and_less_than_twice_as_long() {
 
 #[tokio::test(start_paused = true)]
 async fn results_that_come_in_after_their_key_was_forgotten_are_harmless() {
-    let layer = ten_calls().consecutive_failures(1).keyed(|key: &u64| *key).max_keys(2);
+    let layer = ten_calls().consecutive_failures(1).keyed_fn(|key: &u64| *key).max_keys(2);
     let layer = layer.build().unwrap();
     let flaky: Inner = Flaky::new([], || WELL);
     let inner = flaky.handle();
@@ -231,7 +231,7 @@ async fn a_key_function_may_ask_the_layer() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&seen);
     let layer = ten_calls()
-        .keyed(move |request: &Request| {
+        .keyed_fn(move |request: &Request| {
             noted.lock().unwrap().push(request.0);
             request.0
         })
@@ -247,7 +247,7 @@ async fn a_classifier_of_its_own_serves_all_keys_and_wins_over_the_stacks() {
     let all_fail = |_: Result<&&str, &Error<&str>>| Outcome::Failure(Fault::Transient);
     let none_fails = |_: Result<&&str, &Error<&str>>| Outcome::Success;
 
-    let own = ten_calls().classify_fn(all_fail).keyed(key).build().unwrap();
+    let own = ten_calls().classify_fn(all_fail).keyed_fn(key).build().unwrap();
     let stack = Stack::new().classify_fn(none_fails).circuit_breaker(own.clone());
     let service = stack.layer(dependency());
     for _ in 0..10 {
@@ -255,7 +255,7 @@ async fn a_classifier_of_its_own_serves_all_keys_and_wins_over_the_stacks() {
     }
     assert_eq!(own.handle(&1).unwrap().state(), State::Open);
 
-    let inherits = ten_calls().keyed(key).build().unwrap();
+    let inherits = ten_calls().keyed_fn(key).build().unwrap();
     let stack = Stack::new().classify_fn(all_fail).circuit_breaker(inherits.clone());
     let service = stack.layer(dependency());
     for _ in 0..10 {
@@ -295,19 +295,19 @@ async fn bad_keyed_config_names_knob_value_and_rule() {
         (error.knob().to_owned(), error.value().to_owned())
     };
     for most in [0, 1] {
-        let error = ten_calls().keyed(key).max_keys(most).build().unwrap_err();
+        let error = ten_calls().keyed_fn(key).max_keys(most).build().unwrap_err();
         assert_eq!(knob(error), ("max_keys".to_owned(), most.to_string()));
     }
-    let error = ten_calls().keyed(key).idle(Duration::ZERO).build().unwrap_err();
+    let error = ten_calls().keyed_fn(key).idle(Duration::ZERO).build().unwrap_err();
     assert_eq!(knob(error), ("idle".to_owned(), "0ns".to_owned()));
-    let error = ten_calls().keyed(key).idle(SECOND * 299).build().unwrap_err();
+    let error = ten_calls().keyed_fn(key).idle(SECOND * 299).build().unwrap_err();
     assert_eq!(knob(error), ("idle".to_owned(), "299s".to_owned()));
-    let error = ten_calls().pend().keyed(key).build().unwrap_err();
+    let error = ten_calls().pend().keyed_fn(key).build().unwrap_err();
     assert_eq!(knob(error), ("pend".to_owned(), "true".to_owned()));
-    let error = ten_calls().probes(0).keyed(key).build().unwrap_err();
+    let error = ten_calls().probes(0).keyed_fn(key).build().unwrap_err();
     assert_eq!(knob(error), ("probes".to_owned(), "0".to_owned()));
 
-    let odd = ten_calls().keyed(key).max_keys(usize::MAX).idle(Duration::MAX).build().unwrap();
+    let odd = ten_calls().keyed_fn(key).max_keys(usize::MAX).idle(Duration::MAX).build().unwrap();
     let service = odd.layer(dependency());
     advance(SECOND * 86_400 * 365 + MS).await;
     assert_eq!(service.oneshot((1, WELL)).await, WELL);
@@ -323,7 +323,7 @@ fn keyed_services_are_send_sync_and_clone_and_their_futures_are_send() {
         assert_service::<S>();
         assert_future::<S::Future>();
     }
-    let layer = ten_calls().keyed(|key: &u64| *key).build().unwrap();
+    let layer = ten_calls().keyed_fn(|key: &u64| *key).build().unwrap();
     check(&layer.layer(Inner::new([], || WELL)));
 }
 
@@ -331,7 +331,7 @@ fn keyed_services_are_send_sync_and_clone_and_their_futures_are_send() {
 async fn keys_in_use_do_not_turn_each_other_out() {
     for (most, used) in [(2, 2), (100, 50)] {
         let builder = CircuitBreakerLayer::builder().consecutive_failures(3);
-        let layer = builder.keyed(key).max_keys(most).build().unwrap();
+        let layer = builder.keyed_fn(key).max_keys(most).build().unwrap();
         let mut service = layer.layer(dependency());
         let mut sent = 0;
         for _ in 0..50 {
@@ -346,7 +346,7 @@ async fn keys_in_use_do_not_turn_each_other_out() {
 
 #[tokio::test(start_paused = true)]
 async fn other_keys_do_not_undo_what_an_operator_has_switched() {
-    let layer = ten_calls().keyed(key).max_keys(4).build().unwrap();
+    let layer = ten_calls().keyed_fn(key).max_keys(4).build().unwrap();
     let mut service = layer.layer(dependency());
     let _ = service.ready().await.unwrap().call((0, WELL)).await;
     layer.handle(&0).unwrap().force_open();

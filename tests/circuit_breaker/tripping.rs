@@ -155,7 +155,7 @@ async fn a_snapshot_is_computed_when_it_is_read() {
 #[tokio::test(start_paused = true)]
 async fn consecutive_failures_trip_whatever_the_minimum() {
     for builder in [ten_calls(), CircuitBreakerLayer::builder()] {
-        let rig = Rig::new(builder.without_failure_rate().consecutive_failures(3));
+        let rig = Rig::new(builder.failure_rate(1.0).consecutive_failures(3));
         for _ in 0..50 {
             rig.answers(2, DOWN).await;
             rig.answer(WELL).await;
@@ -181,20 +181,18 @@ async fn failures_do_not_trip_a_breaker_without_a_failure_rate() {
 
 #[tokio::test(start_paused = true)]
 async fn slow_calls_trip_though_they_succeed() {
-    let builders = [ten_calls(), CircuitBreakerLayer::builder().minimum_calls(10)];
-    for builder in builders.map(|builder| builder.time_window(SECOND * 100)) {
-        let rig = Rig::new(builder.slow_calls(SECOND, 0.3));
-        for _ in 0..8 {
-            rig.answer_after(SECOND - MS, WELL).await;
-        }
-        rig.answer_after(SECOND, WELL).await;
-        rig.answer_after(SECOND * 2, WELL).await;
-        assert_eq!((rig.state(), rig.window()), (State::Closed, (10, 0, 2)));
-        rig.answer_after(SECOND, WELL).await;
-        assert_eq!((rig.state(), rig.window().0), (State::Closed, 11));
-        rig.answer_after(SECOND, WELL).await;
-        assert_eq!(rig.state(), State::Open);
+    let by_time = CircuitBreakerLayer::builder().minimum_calls(10).time_window(SECOND * 100);
+    let rig = Rig::new(by_time.slow_calls(SECOND, 0.3));
+    for _ in 0..8 {
+        rig.answer_after(SECOND - MS, WELL).await;
     }
+    rig.answer_after(SECOND, WELL).await;
+    rig.answer_after(SECOND * 2, WELL).await;
+    assert_eq!((rig.state(), rig.window()), (State::Closed, (10, 0, 2)));
+    rig.answer_after(SECOND, WELL).await;
+    assert_eq!((rig.state(), rig.window().0), (State::Closed, 11));
+    rig.answer_after(SECOND, WELL).await;
+    assert_eq!(rig.state(), State::Open);
 }
 
 #[tokio::test(start_paused = true)]

@@ -73,7 +73,10 @@ pub(crate) fn breaker() -> CircuitBreakerBuilder {
 }
 
 pub(crate) fn breaker_by_time() -> CircuitBreakerBuilder {
-    breaker().time_window(Duration::from_secs(10))
+    CircuitBreakerLayer::builder()
+        .time_window(Duration::from_secs(10))
+        .minimum_calls(10_000)
+        .slow_calls(TICK, 1.0)
 }
 
 /// Trips on a streak that no suite reaches by chance, and has one probe.
@@ -227,12 +230,12 @@ macro_rules! layers {
             Row::new(layer)
         },
         keyed_circuit_breaker:
-            Row::new(CircuitBreakerLayer::builder().keyed(key).build().unwrap())
+            Row::new(CircuitBreakerLayer::builder().keyed_fn(key).build().unwrap())
                 .always_ready()
                 .runs(&[UserCode::Key])
                 .keyed_breaker(),
         keyed_circuit_breaker_with_user_code:
-            Row::new(breaker_by_time().classify(FallibleClassifier).keyed(key).build().unwrap())
+            Row::new(breaker_by_time().classify(FallibleClassifier).keyed_fn(key).build().unwrap())
                 .always_ready()
                 .runs(&[UserCode::Key, UserCode::Classifier])
                 .keyed_breaker(),
@@ -273,7 +276,7 @@ macro_rules! layers {
             row.breaker(layer.handle(), Effect::Rejects("circuit_open"))
         },
         stack_of_keyed_circuit_breaker: {
-            let keyed = CircuitBreakerLayer::builder().keyed(key).build().unwrap();
+            let keyed = CircuitBreakerLayer::builder().keyed_fn(key).build().unwrap();
             Row::new(Stack::new().circuit_breaker(keyed)).always_ready().runs(&[UserCode::Key])
         },
         stack_of_attempt_timeout:

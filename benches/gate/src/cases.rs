@@ -136,7 +136,7 @@ const OPEN_FOR: Duration = Duration::from_secs(300);
 
 fn breaker_by_key(calls: Calls) -> Facts {
     let keyed =
-        CircuitBreakerLayer::builder().count_window(100).keyed(|request: &u64| request % 16);
+        CircuitBreakerLayer::builder().count_window(100).keyed_fn(|request: &u64| request % 16);
     calls.to(keyed.build().expect("valid settings").layer(Echo), Ends::Well)
 }
 

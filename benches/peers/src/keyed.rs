@@ -35,7 +35,7 @@ fn keyed(keys: u64) -> impl Subject {
     // order that no cache line likes.
     let key = move |request: &Request| request.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) & (keys - 1);
     CircuitBreakerLayer::builder()
-        .keyed(key)
+        .keyed_fn(key)
         .max_keys(usize::try_from(2 * keys).expect("a small number"))
         .idle(Duration::from_secs(3_600))
         .build()
