@@ -181,7 +181,7 @@ mod trips {
         store: St,
         reserved: bool,
     ) -> Result<impl Service<u32, Response = Vec<u8>, Error = Error<Infallible>>, ConfigError> {
-        let guard = IdempotencyLayer::by_fn(
+        let guard = IdempotencyLayer::builder_fn(
             store,
             |n: &u32| Ok(RequestKey::Key(Key::new(n.to_string())?)),
             |n: &u32, request| request.part(n.to_be_bytes()),

@@ -96,10 +96,10 @@ async fn main() -> Result<(), BoxError> {
 
 /// Pays at a server with a guard, and looks at what came of it.
 async fn guarded<St: Store<Payload = Vec<u8>>>(store: St) -> Result<(), BoxError> {
-    // This server has one customer. With more, `.scope(..)` says whose keys they are, from what
+    // This server has one customer. With more, `.scope_fn(..)` says whose keys they are, from what
     // authentication found out: without it one customer could read what another was answered.
     let guard = IdempotencyLayer::http(store).single_tenant().build()?;
-    let operator = guard.guard();
+    let operator = guard.handle();
     let payments = Payments::default();
     // The guard stands outside the limit: a duplicate that is told to come back takes no slot.
     let stack = Stack::new().bulkhead(BulkheadLayer::default());

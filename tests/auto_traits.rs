@@ -29,7 +29,10 @@ use buttress::{
         TimedOut,
     },
     outcome::{ClassifyFn, DefaultClassifier},
-    retry::{Backoff, BackoffBuilder, Budget, Jitter, ReplayClones, RetryBuilder, RetryLayer},
+    retry::{
+        Backoff, BackoffBuilder, Budget, BudgetBuilder, Jitter, ReplayClones, RetryBuilder,
+        RetryLayer, ThrottleBuilder,
+    },
     stack::{Explanation, Warning},
     telemetry::CallSpanLayer,
     testing::Flaky,
@@ -76,6 +79,8 @@ fn plain_values_are_shared_between_threads() {
     shared::<Stack>();
     shared::<State>();
     shared::<TimeoutBuilder>();
+    shared::<ThrottleBuilder>();
+    shared::<BudgetBuilder>();
     shared::<TimeoutLayer>();
     shared::<TotalTimeoutLayer>();
     shared::<TripReason>();

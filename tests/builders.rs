@@ -1,15 +1,24 @@
-//! Every builder: an invalid value is an error whose knob is the name of the setter, and each end of
-//! a range that is valid can be built.
+//! Every builder: an invalid value is an error whose knob is the name of the setter, and each end
+//! of a range that is valid can be built.
 //!
-//! A table has a row for each setter. The setters are read from the source, so that a new one without
-//! a row fails. So does a knob that is neither a setter nor a parameter of a constructor.
+//! A table has a row for each setter. The setters are read from the source, so that a new one
+//! without a row fails. So does a knob that is neither a setter nor a parameter of a constructor.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use buttress::{
     ConfigError, Outcome,
     bulkhead::{BulkheadLayer, QueuedBulkheadLayer},
     circuit_breaker::CircuitBreakerLayer,
+    idempotency::{
+        Digests, IdempotencyLayer, InvalidKey, Quarantine, RequestKey, Run, Settled, SingleTenant,
+        store::MemoryStore,
+    },
     retry::{Backoff, Budget, Jitter, ReplayClones, RetryLayer},
     timeout::TimeoutLayer,
 };
@@ -360,8 +369,19 @@ async fn a_breaker_rejects_what_cannot_work_by_the_name_of_the_setter() {
             ),
             row(
                 "open_growth",
-                [f64::NAN, f64::INFINITY, 0.999, -2.0].map(growth),
-                [1.0, f64::MAX].map(growth),
+                [
+                    growth(f64::NAN),
+                    growth(f64::INFINITY),
+                    growth(0.999),
+                    growth(-2.0),
+                    builder().max_open_for(30_000 * ms).open_growth(1.1).build().err(),
+                    builder().open_for(300_000 * ms).open_growth(1.1).build().err(),
+                ],
+                [
+                    growth(1.0),
+                    growth(f64::MAX),
+                    builder().max_open_for(30_000 * ms).open_growth(1.0).build().err(),
+                ],
             ),
             row("open_jitter", [f64::NAN, -0.1, 1.1].map(jitter), [0.0, 1.0].map(jitter)),
             row(
@@ -419,4 +439,212 @@ async fn a_breaker_rejects_what_cannot_work_by_the_name_of_the_setter() {
             ),
         ],
     );
+}
+
+#[test]
+fn an_idempotency_layer_rejects_what_cannot_work_by_the_name_of_the_setter() {
+    let find_key = |_: &u32| Ok::<RequestKey, InvalidKey>(RequestKey::Unguarded);
+    let read = |_: &u32, _: &mut Digests| {};
+    let unscoped = || IdempotencyLayer::builder_fn(MemoryStore::<u32>::new(), find_key, read);
+    let builder = || unscoped().single_tenant();
+    let reconcile = |_: Run| async { Settled::Completed(1_u32) };
+    let year = Duration::from_secs(365 * 24 * 60 * 60);
+    let (ms, century) = (Duration::from_millis(1), 100 * year);
+    check(
+        include_str!("../src/idempotency/layer.rs"),
+        "IdempotencyBuilder",
+        &[],
+        &[
+            any("scope_fn", unscoped().scope_fn(|_: &u32| Some([0; 16])).build().err()),
+            any("single_tenant", unscoped().ttl(ms).single_tenant().build().err()),
+            any("scope", unscoped().rerun().scope(SingleTenant).build().err()),
+            any("name", builder().name("orders").build().err()),
+            row(
+                "reserve_first",
+                [
+                    builder().reserve_first().transactional().build().err(),
+                    builder().transactional().reserve_first().build().err(),
+                ],
+                [builder().reserve_first().build().err()],
+            ),
+            any("transactional", builder().transactional().build().err()),
+            row(
+                "lease",
+                [ZERO, ms - NS].map(|v| builder().lease(v).build().err()),
+                [
+                    builder().lease(ms).store_timeout(NS).build().err(),
+                    builder().lease(600 * 1_000 * ms).build().err(),
+                ],
+            ),
+            row(
+                "lease_limit",
+                [
+                    builder().lease_limit(30_000 * ms - NS).build().err(),
+                    builder().lease_limit(year + NS).build().err(),
+                    builder().run_limit(601_000 * ms).build().err(),
+                    builder().lease(601_000 * ms).build().err(),
+                ],
+                [30_000 * ms, year].map(|v| builder().lease_limit(v).build().err()),
+            ),
+            row(
+                "run_limit",
+                [builder().run_limit(ZERO).build().err()],
+                [NS, 600_000 * ms].map(|v| builder().run_limit(v).build().err()),
+            ),
+            row(
+                "store_timeout",
+                [ZERO, 30_000 * ms, MAX].map(|v| builder().store_timeout(v).build().err()),
+                [NS, 30_000 * ms - NS].map(|v| builder().store_timeout(v).build().err()),
+            ),
+            row(
+                "ttl",
+                [
+                    builder().ttl(ZERO).build().err(),
+                    builder().ttl(ms - NS).build().err(),
+                    builder().ttl(century + NS).unknown_retention(MAX).build().err(),
+                    builder().clients_retry_for(43_200_000 * ms + NS).build().err(),
+                ],
+                [
+                    builder().ttl(ms).build().err(),
+                    builder().ttl(century).unknown_retention(century).build().err(),
+                ],
+            ),
+            row(
+                "clients_retry_for",
+                [builder().clients_retry_for(ZERO).build().err()],
+                [NS, 43_200_000 * ms].map(|v| builder().clients_retry_for(v).build().err()),
+            ),
+            row(
+                "unknown_retention",
+                [ZERO, 86_400_000 * ms - NS, century + NS]
+                    .map(|v| builder().unknown_retention(v).build().err()),
+                [86_400_000 * ms, century].map(|v| builder().unknown_retention(v).build().err()),
+            ),
+            row(
+                "retry_after",
+                [ZERO, year + NS].map(|v| builder().retry_after(v).build().err()),
+                [NS, year].map(|v| builder().retry_after(v).build().err()),
+            ),
+            row(
+                "wait_for_duplicates",
+                [ZERO, year + NS].map(|v| builder().wait_for_duplicates(v).build().err()),
+                [NS, year].map(|v| builder().wait_for_duplicates(v).build().err()),
+            ),
+            row(
+                "max_runs",
+                [builder().max_runs(0).build().err()],
+                [1, u32::MAX].map(|v| builder().max_runs(v).build().err()),
+            ),
+            row(
+                "fingerprint_secret",
+                [builder().fingerprint_secret("new").fingerprint_secret("").build().err()],
+                [builder().fingerprint_secret("s").build().err()],
+            ),
+            any("rerun", builder().rerun().build().err()),
+            any("resume", builder().resume().build().err()),
+            any("reconcile_fn", builder().reconcile_fn(reconcile).build().err()),
+            any("on_unknown", builder().on_unknown(Quarantine).build().err()),
+        ],
+    );
+}
+
+#[test]
+fn a_store_in_memory_rejects_what_cannot_work_by_the_name_of_the_setter() {
+    let builder = MemoryStore::builder;
+    let share = |share| builder().max_share(share).build::<()>().err();
+    check(
+        include_str!("../src/idempotency/store/memory/mod.rs"),
+        "MemoryStoreBuilder",
+        &[],
+        &[
+            row(
+                "max_records",
+                [builder().max_records(0).build::<()>().err()],
+                [1, u32::MAX].map(|v| builder().max_records(v).build::<()>().err()),
+            ),
+            row(
+                "max_bytes",
+                [builder().max_bytes(0).build::<()>().err()],
+                [1, u64::MAX].map(|v| builder().max_bytes(v).build::<()>().err()),
+            ),
+            row(
+                "max_share",
+                [0.0, -0.0, -0.1, 1.1, f64::NAN].map(share),
+                [f64::MIN_POSITIVE, 1.0].map(share),
+            ),
+        ],
+    );
+}
+
+/// The knobs that the source of a room names, each with its file.
+fn knobs_in(room: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut open = vec![room.to_owned()];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(path.read_dir().unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        let source = fs::read_to_string(&path).unwrap();
+        let calls = source.split("ConfigError::").skip(1).filter_map(|call| {
+            let (function, arguments) = call.split_once('(')?;
+            let is_check = function == "new" || function.starts_with("unless_");
+            let knob = arguments.trim_start().strip_prefix('"')?.split('"').next()?;
+            is_check.then(|| (path.clone(), knob.to_owned()))
+        });
+        found.extend(calls);
+    }
+    found
+}
+
+/// The rooms whose builders have a table here.
+const ROOMS: [&str; 7] =
+    ["timeout", "retry", "backoff", "budget", "bulkhead", "circuit_breaker", "idempotency"];
+
+#[test]
+fn every_builder_has_a_table() {
+    let tables = include_str!("builders.rs");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    // Those of the databases connect before they check.
+    let text: String = ROOMS
+        .iter()
+        .map(|room| source.join(room))
+        .filter(|room| !room.ends_with("idempotency"))
+        .chain(["idempotency/layer.rs", "idempotency/store/memory"].map(|path| source.join(path)))
+        .map(|path| text_of(&path))
+        .collect();
+    let builders: Vec<&str> = text
+        .split("pub struct ")
+        .skip(1)
+        .filter_map(|found| found.split(|c: char| !c.is_alphanumeric()).next())
+        .filter(|name| name.ends_with("Builder"))
+        .collect();
+    assert!(builders.len() >= 10, "{builders:?}: others were not found");
+    for builder in builders {
+        assert!(tables.contains(&format!("\"{builder}\",")), "{builder} has no table");
+    }
+}
+
+#[test]
+fn every_knob_is_a_method_or_a_parameter_of_its_room() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut knobs = 0;
+    for room in ROOMS {
+        let text = text_of(&source.join(room));
+        for (path, knob) in knobs_in(&source.join(room)) {
+            knobs += 1;
+            let is_method = text.contains(&format!("pub fn {knob}("))
+                || text.contains(&format!("pub fn {knob}<"));
+            let is_parameter = text.contains(&format!("fn builder({knob}: "));
+            assert!(is_method || is_parameter, "{}: `{knob}` is no setter", path.display());
+        }
+    }
+    assert!(knobs > 20, "{knobs} knobs: they were not found");
+}
+
+fn text_of(path: &Path) -> String {
+    if path.is_file() {
+        return fs::read_to_string(path).unwrap();
+    }
+    path.read_dir().unwrap().map(|entry| text_of(&entry.unwrap().path())).collect()
 }

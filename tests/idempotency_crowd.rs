@@ -17,7 +17,7 @@ use buttress::{
     bulkhead::BulkheadLayer,
     http::HttpServerLayer,
     idempotency::{
-        IdempotencyBuilder, IdempotencyHandle, IdempotencyLayer, SingleTenant, Store,
+        IdempotencyBuilder, IdempotencyHandle, IdempotencyLayer, Scoped, SingleTenant, Store,
         store::MemoryStore,
     },
 };
@@ -35,7 +35,7 @@ mod postgres_server;
 mod redis_server;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
-type Builder<St> = IdempotencyBuilder<St, HeaderKey, SingleTenant, ReadHttp, RecordHttp>;
+type Builder<St> = IdempotencyBuilder<St, HeaderKey, Scoped<SingleTenant>, ReadHttp, RecordHttp>;
 
 const CROWD: u32 = 1_000;
 
@@ -56,7 +56,7 @@ impl<St: Store<Payload = Vec<u8>>> Crowd<St> {
     /// Sends the same request many times at once, to a handler that makes another answer each time.
     async fn gather(store: St, set: impl FnOnce(Builder<St>) -> Builder<St>) -> Outcome<Self> {
         let layer = set(IdempotencyLayer::http(store).single_tenant()).build()?;
-        let guard = layer.guard();
+        let guard = layer.handle();
         let executions = Arc::new(AtomicU32::new(0));
         let handler = service_fn({
             let executions = Arc::clone(&executions);

@@ -640,7 +640,7 @@ async fn the_layer_does_not_undo_what_its_handler_has_recorded() -> Outcome {
     let again = paying.ask(Ending::Answered).await?;
     assert_eq!(again, (200, true, first.2));
     assert_eq!(payments(&paying.ledger).await?, 1);
-    let guard = paying.layer.guard();
+    let guard = paying.layer.handle();
     assert_eq!((guard.counts().lost_leases, guard.count_unknown().await?), (0, 0));
     Ok(())
 }

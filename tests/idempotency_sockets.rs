@@ -80,7 +80,7 @@ impl Server {
     {
         let layer = IdempotencyLayer::http(MemoryStore::new()).single_tenant().build()?;
         let (guard, runs, seen) =
-            (layer.guard(), Arc::new(AtomicU32::new(0)), Arc::<Seen>::default());
+            (layer.handle(), Arc::new(AtomicU32::new(0)), Arc::<Seen>::default());
         let handler = service_fn({
             let runs = Arc::clone(&runs);
             move |_: Request<_>| {

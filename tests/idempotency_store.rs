@@ -6,8 +6,7 @@ use allocation_counter::measure;
 use buttress::{
     idempotency::{
         Claim, ClaimMode, ClaimOutcome, Completed, Fingerprint, Hold, Key, OnUnknown, Owner,
-        ScopeId, StepOutcome, StorageKey, Store, StoreError,
-        store::{MemoryStore, MemoryStoreBuilder},
+        ScopeId, StepOutcome, StorageKey, Store, StoreError, store::MemoryStore,
     },
     testing::idempotency::{Fixture, check, check_one, names},
 };
@@ -216,16 +215,6 @@ async fn what_is_renewed_is_not_over() {
     tokio::time::advance(Duration::from_secs(10)).await;
     assert_eq!(store.sweep(1_000).await.unwrap(), 100);
     assert_eq!(store.count_unknown().await.unwrap(), 100);
-}
-
-#[test]
-fn settings_that_leave_no_room_cannot_be_built() {
-    let knob = |builder: MemoryStoreBuilder| builder.build::<()>().unwrap_err().knob().to_owned();
-    assert_eq!(knob(MemoryStore::builder().max_records(0)), "max_records");
-    assert_eq!(knob(MemoryStore::builder().max_bytes(0)), "max_bytes");
-    for share in [0.0, -0.1, 1.1, f64::NAN] {
-        assert_eq!(knob(MemoryStore::builder().max_share(share)), "max_share");
-    }
 }
 
 /// The result's own place, which outlives the lock under which it is recorded. A record has its place in

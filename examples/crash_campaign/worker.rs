@@ -140,7 +140,7 @@ fn serve<S: Store<Payload = Vec<u8>>>(handle: &Handle, store: S, place: Place) -
     };
     let quarantine: Guarded = BoxCloneSyncService::new(layer().build()?.layer(call.clone()));
     let ledger = handler.ledger.clone();
-    let reconcile = layer().reconcile(move |run: Run| reconcile(ledger.clone(), run)).build()?;
+    let reconcile = layer().reconcile_fn(move |run: Run| reconcile(ledger.clone(), run)).build()?;
     let reconcile: Guarded = BoxCloneSyncService::new(reconcile.layer(call.clone()));
 
     println!("ready");

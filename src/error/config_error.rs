@@ -16,7 +16,7 @@ impl ConfigError {
         Self { knob, value: format!("{value:?}"), rule }
     }
 
-    /// The setter that was called.
+    /// Returns the name of the setter that was called, or of the parameter that a constructor took.
     pub fn knob(&self) -> &str {
         self.knob
     }

@@ -185,7 +185,7 @@ impl<St: Store> Claimant<St> {
             scope: self.operation.scope,
             owner: Owner::random(),
             fingerprint: self.fingerprint(),
-            mode: config.effect.mode(),
+            mode: config.effect().mode(),
             on_unknown: self.on_unknown,
             lease: config.lease,
             unknown_for: config.unknown_for,

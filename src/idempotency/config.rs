@@ -9,11 +9,23 @@ use super::{
 };
 use crate::{ConfigError, error::Name};
 
+/// The shortest time that every store can tell from none.
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// Longer than a process runs, and short enough for every clock.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// From now, a time that every store can express; a longer one would be cut short there.
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// Settings of a guard that are checked.
 #[derive(Clone, Debug)]
 pub(super) struct Config {
     pub(super) name: Option<Name>,
-    pub(super) effect: Effect,
+    /// The effect is noted before it begins.
+    pub(super) reserve_first: bool,
+    /// The effect and the record are committed at once.
+    pub(super) transactional: bool,
     pub(super) lease: Duration,
     pub(super) lease_limit: Duration,
     pub(super) run_limit: Duration,
@@ -25,7 +37,8 @@ pub(super) struct Config {
     pub(super) wait: Option<Duration>,
     pub(super) max_runs: u32,
     pub(super) secrets: Secrets,
-    pub(super) retry_horizon: Duration,
+    /// For how long clients go on retrying, if that is known.
+    pub(super) retry_horizon: Option<Duration>,
 }
 
 /// When the effect of a run may have begun.
@@ -51,7 +64,8 @@ impl Effect {
 impl Config {
     pub(super) const DEFAULT: Self = Self {
         name: None,
-        effect: Effect::Claimed,
+        reserve_first: false,
+        transactional: false,
         lease: LEASE,
         // No run of a request takes so long; what does is stuck.
         lease_limit: Duration::from_secs(10 * 60),
@@ -65,7 +79,7 @@ impl Config {
         wait: None,
         max_runs: 1_024,
         secrets: Secrets(Vec::new()),
-        retry_horizon: Duration::ZERO,
+        retry_horizon: None,
     };
 
     /// Until when the owner of a lease trusts it: its clock and the store's do not run alike.
@@ -73,30 +87,67 @@ impl Config {
         self.lease - self.lease / 10
     }
 
+    pub(super) fn effect(&self) -> Effect {
+        match (self.transactional, self.reserve_first) {
+            (true, _) => Effect::Transactional,
+            (false, true) => Effect::Marked,
+            (false, false) => Effect::Claimed,
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), ConfigError> {
+        self.check_ranges()?;
+        self.check_order()?;
+        if self.transactional && self.reserve_first {
+            let rule = "a transactional layer has nothing to note before its transaction";
+            return Err(ConfigError::new("reserve_first", true, rule));
+        }
+        if self.secrets.0.iter().any(|secret| secret.is_empty()) {
+            let rule = "it must not be empty, or anybody could guess what requests said";
+            return Err(ConfigError::new("fingerprint_secret", "", rule));
+        }
+        Ok(())
+    }
+
+    /// Checks each setting by itself.
+    fn check_ranges(&self) -> Result<(), ConfigError> {
         for (knob, value) in [
-            ("lease", self.lease),
-            ("run_limit", self.run_limit),
-            ("store_timeout", self.store_timeout),
-            ("ttl", self.ttl),
-            ("retry_after", self.retry_after),
+            ("run_limit", Some(self.run_limit)),
+            ("store_timeout", Some(self.store_timeout)),
+            ("retry_after", Some(self.retry_after)),
+            ("wait_for_duplicates", self.wait),
+            ("clients_retry_for", self.retry_horizon),
         ] {
-            ConfigError::unless_positive(knob, value)?;
+            value.map(|value| ConfigError::unless_positive(knob, value)).transpose()?;
+        }
+        for (knob, value) in [("lease", self.lease), ("ttl", self.ttl)] {
+            if value < MILLISECOND {
+                let rule = "it must be at least 1 ms, because stores count in microseconds";
+                return Err(ConfigError::new(knob, value, rule));
+            }
         }
         for (knob, value) in [
             ("lease_limit", self.lease_limit),
             ("store_timeout", self.store_timeout),
-            ("wait", self.wait.unwrap_or_default()),
+            ("retry_after", self.retry_after),
+            ("wait_for_duplicates", self.wait.unwrap_or_default()),
         ] {
-            // Longer than a process runs, and short enough for every clock.
-            if value > Duration::from_secs(365 * 24 * 60 * 60) {
+            if value > YEAR {
                 return Err(ConfigError::new(knob, value, "it must not be longer than a year"));
             }
         }
-        if let Some(wait) = self.wait {
-            ConfigError::unless_positive("wait", wait)?;
+        for (knob, value) in [("ttl", self.ttl), ("unknown_retention", self.unknown_for)] {
+            if value > CENTURY {
+                let rule = "it must not be longer than a hundred years, which stores can express";
+                return Err(ConfigError::new(knob, value, rule));
+            }
         }
         ConfigError::unless_counting("max_runs", self.max_runs)?;
+        Ok(())
+    }
+
+    /// Checks settings against each other.
+    fn check_order(&self) -> Result<(), ConfigError> {
         if self.store_timeout >= self.lease {
             let rule = "it must be shorter than the lease, which one late answer would cost";
             return Err(ConfigError::new("store_timeout", self.store_timeout, rule));
@@ -114,11 +165,8 @@ impl Config {
                         been done must not come free before that of one that was";
             return Err(ConfigError::new("unknown_retention", self.unknown_for, rule));
         }
-        if self.secrets.0.iter().any(|secret| secret.is_empty()) {
-            let rule = "it must not be empty, or anybody could guess what requests said";
-            return Err(ConfigError::new("fingerprint_secret", "", rule));
-        }
-        if self.ttl < self.retry_horizon.saturating_mul(2) {
+        let horizon = self.retry_horizon.unwrap_or_default();
+        if self.ttl < horizon.saturating_mul(2) {
             let rule = "it must be at least twice as long as clients go on retrying";
             return Err(ConfigError::new("ttl", self.ttl, rule));
         }

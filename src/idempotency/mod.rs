@@ -12,7 +12,7 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // A request is a key and an amount, which make it the same request.
 //! type Payment = (&'static str, u64);
-//! let guard = IdempotencyLayer::by_fn(
+//! let guard = IdempotencyLayer::builder_fn(
 //!     MemoryStore::new(),
 //!     |payment: &Payment| Ok(RequestKey::Key(Key::new(payment.0)?)),
 //!     |payment: &Payment, request| request.part(payment.1.to_be_bytes()),
@@ -25,7 +25,7 @@
 //! let service = ServiceBuilder::new().layer(&guard).service(charge);
 //! assert_eq!(service.clone().oneshot(("k1", 42)).await?, "charged 42");
 //! assert_eq!(service.oneshot(("k1", 42)).await?, "charged 42");
-//! assert_eq!((guard.guard().counts().claims, guard.guard().counts().replays), (1, 1));
+//! assert_eq!((guard.handle().counts().claims, guard.handle().counts().replays), (1, 1));
 //! # Ok(())
 //! # }
 //! ```
@@ -48,14 +48,14 @@
 //! struct Account(String);
 //!
 //! let guard = IdempotencyLayer::http(MemoryStore::new())
-//!     .scope(|request: &Request<String>| {
+//!     .scope_fn(|request: &Request<String>| {
 //!         request.extensions().get::<Account>().map(|account| account.0.clone())
 //!     })
 //!     .wait_for_duplicates(Duration::from_secs(10))
 //!     .ttl(Duration::from_secs(48 * 60 * 60))
 //!     .build()?;
-//! let operator = guard.guard();
-//! let stack = Stack::new().bulkhead(BulkheadLayer::default());
+//! let operator = guard.handle();
+//! let stack = Stack::new().bulkhead(BulkheadLayer::new());
 //! let server = HttpServerLayer::builder(stack).outside(guard).build()?;
 //! # let _ = (server, operator);
 //! # Ok::<(), buttress::ConfigError>(())
@@ -104,12 +104,14 @@
 //!
 //! # Unknown operations
 //!
-//! They are never silently run again. By default they are left to an operator: [`IdempotencyHandle::unknown`] lists them,
-//! [`IdempotencyHandle::resolve`] says what became of them. Records do not say whose they are or what was asked: log
-//! [`Run::storage_key`] with the effect, or compute the [`StorageKey`](StorageKey::of) of a customer's key, which over
-//! HTTP is of the scope, the method and the path, and the key. A route may say what else is done:
-//! [`reconcile`](IdempotencyBuilder::reconcile) asks a function, [`rerun`](IdempotencyBuilder::rerun) declares that the effect is
-//! idempotent or keyed, [`resume`](IdempotencyBuilder::resume) goes on from a checkpoint.
+//! They are never silently run again. By default they are left to an operator:
+//! [`IdempotencyHandle::unknown`] lists them, [`IdempotencyHandle::resolve`] says what became of
+//! them. Records do not say whose they are or what was asked: log [`Run::storage_key`] with the
+//! effect, or compute the [`StorageKey`](StorageKey::of) of a customer's key, which over HTTP is of
+//! the scope, the method and the path, and the key. A route may say what else is done:
+//! [`reconcile_fn`](IdempotencyBuilder::reconcile_fn) asks a function,
+//! [`rerun`](IdempotencyBuilder::rerun) declares that the effect is idempotent or keyed,
+//! [`resume`](IdempotencyBuilder::resume) goes on from a checkpoint.
 //!
 //! A function that reconciles may say *never* only after it has made the effect impossible. This is how
 //! it goes wrong otherwise: the worker is paused just before it charges; its lease ends; the function looks, sees
@@ -153,15 +155,16 @@
 //!
 //! # Telemetry
 //!
-//! [`IdempotencyHandle::counts`]: claims, replays, conflicts, mismatches, unknowns, lost leases, and what the store took. `WARN` for a
-//! refusal, a lost lease, a step of the store that failed; `ERROR` for a run that became unknown, with its
-//! storage key and fence. Of a process that died nothing is said: [`IdempotencyHandle::count_unknown`] counts its runs too.
+//! [`IdempotencyHandle::counts`]: claims, replays, conflicts, mismatches, unknowns, lost leases,
+//! and what the store took. `WARN` for a refusal, a lost lease, a step of the store that failed;
+//! `ERROR` for a run that became unknown, with its storage key and fence. Of a process that died
+//! nothing is said: [`IdempotencyHandle::count_unknown`] counts its runs too.
 
 // Imports run one way:
 //
 //     key, fingerprint <- store <- config, record, run, runs, events
 //         <- request, unknown, lease, active_keys, counts <- shared
-//         <- settle, renew, guard, rules <- claim, service <- task, layer <- call
+//         <- settle, renew, handle, rules <- claim, service <- task, layer <- call
 //
 // The private words of these files:
 //
@@ -193,7 +196,7 @@ mod counts;
 mod events;
 mod fingerprint;
 pub mod future;
-mod guard;
+mod handle;
 mod key;
 mod layer;
 mod lease;
@@ -203,6 +206,7 @@ mod request;
 mod rules;
 mod run;
 mod runs;
+mod scope;
 mod service;
 mod settle;
 mod shared;
@@ -213,12 +217,16 @@ mod unknown;
 pub use self::{
     counts::Counts,
     fingerprint::{Digests, Fingerprint},
-    guard::IdempotencyHandle,
+    handle::IdempotencyHandle,
     key::{InvalidKey, Key, Owner, ScopeId, StorageKey},
-    layer::{IdempotencyBuilder, IdempotencyLayer, Unscoped},
+    layer::{IdempotencyBuilder, IdempotencyLayer},
     record::{Record, RecordClones, Recorded, RunOutcome},
-    request::{ByFn, FindKey, FindScope, ReadRequest, RequestKey, SingleTenant},
+    request::{
+        FindKey, FindKeyFn, FindScope, FindScopeFn, ReadRequest, ReadRequestFn, RequestKey,
+        SingleTenant, find_key_fn, find_scope_fn, read_request_fn,
+    },
     run::Run,
+    scope::{HasScope, NoScope, Scoped},
     service::Idempotency,
     store::{
         Claim, ClaimMode, ClaimOutcome, Completed, Hold, OnUnknown, Previous, Resolution,

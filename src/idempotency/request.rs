@@ -83,26 +83,52 @@ pub trait ReadRequest<Req> {
     }
 }
 
-/// A closure in place of one of the traits.
+/// A closure as a [`FindKey`]; made by [`find_key_fn`].
 #[derive(Clone, Copy)]
-pub struct ByFn<F>(pub F);
-
-impl<F> fmt::Debug for ByFn<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ByFn({})", type_name::<F>())
-    }
+pub struct FindKeyFn<F> {
+    f: F,
 }
 
-impl<F, Req> FindKey<Req> for ByFn<F>
+/// Finds the keys of requests with a closure.
+pub fn find_key_fn<F, Req>(f: F) -> FindKeyFn<F>
+where
+    F: Fn(&Req) -> Result<RequestKey, InvalidKey>,
+{
+    FindKeyFn { f }
+}
+
+impl<F, Req> FindKey<Req> for FindKeyFn<F>
 where
     F: Fn(&Req) -> Result<RequestKey, InvalidKey>,
 {
     fn find_key(&self, request: &Req) -> Result<RequestKey, InvalidKey> {
-        (self.0)(request)
+        (self.f)(request)
     }
 }
 
-impl<F, Req, T> FindScope<Req> for ByFn<F>
+impl<F> fmt::Debug for FindKeyFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FindKeyFn({})", type_name::<F>())
+    }
+}
+
+/// A closure as a [`FindScope`]; made by [`find_scope_fn`].
+#[derive(Clone, Copy)]
+pub struct FindScopeFn<F> {
+    f: F,
+}
+
+/// Finds the scopes of requests with a closure. It returns an owned name: a `String`, or `[u8;
+/// 16]`.
+pub fn find_scope_fn<F, Req, T>(f: F) -> FindScopeFn<F>
+where
+    F: Fn(&Req) -> Option<T>,
+    T: AsRef<[u8]>,
+{
+    FindScopeFn { f }
+}
+
+impl<F, Req, T> FindScope<Req> for FindScopeFn<F>
 where
     F: Fn(&Req) -> Option<T>,
     T: AsRef<[u8]>,
@@ -110,11 +136,31 @@ where
     type Scope = T;
 
     fn find_scope(&self, request: &Req) -> Option<T> {
-        (self.0)(request)
+        (self.f)(request)
     }
 }
 
-impl<F, Req> ReadRequest<Req> for ByFn<F>
+impl<F> fmt::Debug for FindScopeFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FindScopeFn({})", type_name::<F>())
+    }
+}
+
+/// A closure as a [`ReadRequest`]; made by [`read_request_fn`].
+#[derive(Clone, Copy)]
+pub struct ReadRequestFn<F> {
+    f: F,
+}
+
+/// Tells requests apart with a closure, which adds the parts that make it the same request.
+pub fn read_request_fn<F, Req>(f: F) -> ReadRequestFn<F>
+where
+    F: Fn(&Req, &mut Digests),
+{
+    ReadRequestFn { f }
+}
+
+impl<F, Req> ReadRequest<Req> for ReadRequestFn<F>
 where
     F: Fn(&Req, &mut Digests) + Sync,
     Req: Send,
@@ -126,11 +172,17 @@ where
         request: Req,
         mut digests: Digests,
     ) -> Result<(Req, Digests), IdempotencyReason> {
-        (self.0)(&request, &mut digests);
+        (self.f)(&request, &mut digests);
         Ok((request, digests))
     }
 
     fn pass(&self, request: Req) -> Req {
         request
+    }
+}
+
+impl<F> fmt::Debug for ReadRequestFn<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ReadRequestFn({})", type_name::<F>())
     }
 }

@@ -5,8 +5,9 @@ use crate::error::IdempotencyReason;
 
 /// The parts of a guard that know a kind of requests and responses.
 ///
-/// They are not in [`Shared`](super::shared::Shared), because a [`IdempotencyHandle`](super::IdempotencyHandle) and the
-/// background tasks know only the type of the store.
+/// They are not in [`Shared`](super::shared::Shared), because an
+/// [`IdempotencyHandle`](super::IdempotencyHandle) and the background tasks know only the type of
+/// the store.
 pub(super) struct Rules<K, C, Q, R, U> {
     pub(super) find_key: K,
     pub(super) find_scope: C,

@@ -26,7 +26,8 @@ use crate::{
     telemetry,
 };
 
-/// What outlives a call: it is used by tasks, and by the [`IdempotencyHandle`](super::IdempotencyHandle).
+/// What outlives a call: it is used by tasks, and by the
+/// [`IdempotencyHandle`](super::IdempotencyHandle).
 pub(super) struct Shared<St> {
     pub(super) store: St,
     pub(super) config: Config,

@@ -159,7 +159,7 @@ where
             if let Err(error) = poll_fn(|cx| service.poll_ready(cx)).await {
                 return Work::Passed(Err(error), RunOutcome::NotStarted);
             }
-            if shared.config.effect == Effect::Marked {
+            if shared.config.effect() == Effect::Marked {
                 match shared.step(shared.store.mark_started(&claim.hold())).await {
                     Ok(StepOutcome::Applied) => {}
                     Ok(StepOutcome::Stale) | Err(_) => {
@@ -171,7 +171,7 @@ where
             if lease.end() <= Instant::now() {
                 return Work::Refused(IdempotencyReason::StoreUnavailable);
             }
-            if shared.config.effect != Effect::Transactional {
+            if shared.config.effect() != Effect::Transactional {
                 claim.set_settlement(Settlement::Abandon);
             }
             service.call(request).await
@@ -247,7 +247,7 @@ async fn settle<St: Store, R, E>(
             match complete(claim, lease, completed).await {
                 // The effect is committed with the record or not at all: the next claim will find
                 // which.
-                Some(StepOutcome::Stale) if shared.config.effect == Effect::Transactional => {
+                Some(StepOutcome::Stale) if shared.config.effect() == Effect::Transactional => {
                     shared.lease_lost(hold);
                     Ended::Refused(IdempotencyReason::StoreUnavailable)
                 }

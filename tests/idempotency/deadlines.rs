@@ -23,7 +23,7 @@ async fn the_deadline_of_a_caller_ends_its_waiting_and_not_the_run() {
         .service(worker.clone());
     let late = service.clone().oneshot(ask("k")).await;
     assert!(matches!(late, Err(Failure::Rejected(Rejection::TimedOut(_)))), "{late:?}");
-    assert_eq!((worker.under_way(), guard.guard().in_flight()), (1, 1));
+    assert_eq!((worker.under_way(), guard.handle().in_flight()), (1, 1));
     sleep(5 * SECOND).await;
     assert_eq!(service.oneshot(ask("k")).await, Ok(1));
     assert_eq!(worker.runs(), 1);
@@ -43,7 +43,7 @@ async fn the_deadline_of_a_caller_ends_its_waiting_for_another() {
     let began = Instant::now();
     let late = service.oneshot(ask("k")).await;
     assert!(matches!(late, Err(Failure::Rejected(Rejection::TimedOut(_)))), "{late:?}");
-    assert_eq!((began.elapsed(), guard.guard().in_flight()), (SECOND, 1));
+    assert_eq!((began.elapsed(), guard.handle().in_flight()), (SECOND, 1));
     assert_eq!(run.await.unwrap(), Ok(1));
 }
 

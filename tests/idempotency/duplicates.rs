@@ -20,7 +20,7 @@ async fn of_a_thousand_at_once_one_runs_and_the_rest_are_told_to_come_back() {
         assert_eq!(retry_after(answer), Some(SECOND));
     }
     assert_eq!(call(&guard, &worker, ask("k")).await, Ok(1));
-    let counts = guard.guard().counts();
+    let counts = guard.handle().counts();
     assert_eq!((counts.claims, counts.conflicts, counts.replays), (1, 999, 1));
     // What runs here needs no asking.
     assert_eq!((worker.runs(), store.taken(Step::Claim)), (1, 2));
@@ -38,7 +38,7 @@ async fn of_a_thousand_on_many_threads_one_runs() {
     for answer in join_all(calls).await {
         assert_eq!(answer.unwrap(), Ok(1));
     }
-    assert_eq!((worker.runs(), guard.guard().in_flight()), (1, 0));
+    assert_eq!((worker.runs(), guard.handle().in_flight()), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -49,7 +49,7 @@ async fn those_who_wait_are_woken_by_the_end_of_a_run_and_never_ask_before() {
     let began = Instant::now();
     let calls: Vec<_> = (0..1_000).map(|_| spawn(&guard, &worker, ask("k"))).collect();
     sleep(SECOND).await;
-    assert_eq!(guard.guard().in_flight(), 1, "who waits has no place of a run");
+    assert_eq!(guard.handle().in_flight(), 1, "who waits has no place of a run");
     for answer in join_all(calls).await {
         assert_eq!(answer.unwrap(), Ok(1));
     }
@@ -131,7 +131,7 @@ async fn who_waits_gets_the_result_however_full_the_guard_is() {
     for answer in join_all(calls).await {
         assert_eq!(answer.unwrap(), Ok(1));
     }
-    assert_eq!((worker.runs(), guard.guard().in_flight()), (1, 0));
+    assert_eq!((worker.runs(), guard.handle().in_flight()), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -143,13 +143,13 @@ async fn a_crowd_takes_the_place_of_one_run() {
     let worker = Worker::taking(SECOND);
     let calls: Vec<_> = (0..100).map(|_| spawn(&guard, &worker, ask("k"))).collect();
     settle().await;
-    assert_eq!((store.taken(Step::Claim), guard.guard().in_flight()), (100, 1));
+    assert_eq!((store.taken(Step::Claim), guard.handle().in_flight()), (100, 1));
     let other = call(&guard, &worker, ask("other")).await;
     assert_eq!(refused(&other), Some(Reason::Full));
     let answers: Vec<Answer> = join_all(calls).await.into_iter().map(Result::unwrap).collect();
     let told = |reason| answers.iter().filter(|answer| refused(answer) == Some(reason)).count();
     assert_eq!((told(Reason::InFlight), told(Reason::Full), worker.runs()), (99, 0, 1));
-    assert_eq!(guard.guard().in_flight(), 0);
+    assert_eq!(guard.handle().in_flight(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,7 +159,7 @@ async fn no_more_runs_are_under_way_than_may_be() {
     let worker = Worker::taking(SECOND);
     let calls: Vec<_> = (0..10).map(|n| spawn(&guard, &worker, ask(&format!("k{n}")))).collect();
     settle().await;
-    assert_eq!(guard.guard().in_flight(), 3);
+    assert_eq!(guard.handle().in_flight(), 3);
     let answers: Vec<Answer> = join_all(calls).await.into_iter().map(Result::unwrap).collect();
     let full = answers.iter().filter(|answer| refused(answer) == Some(Reason::Full));
     assert_eq!(full.clone().count(), 7);

@@ -1,6 +1,6 @@
 //! Which requests are guarded, and which are the same.
 
-use buttress::{error::IdempotencyReason as Reason, idempotency::IdempotencyBuilder};
+use buttress::error::IdempotencyReason as Reason;
 
 use super::support::*;
 
@@ -54,8 +54,8 @@ async fn a_key_of_another_request_is_refused_for_good() {
     let answer = call(&guard, &worker, Ask { body: "43", ..ask("k") }).await;
     assert_eq!(refused(&answer), Some(Reason::Mismatch));
     assert_eq!(retry_after(&answer), None);
-    assert_eq!((worker.runs(), guard.guard().counts().mismatches), (1, 1));
-    assert_eq!(guard.guard().in_flight(), 0);
+    assert_eq!((worker.runs(), guard.handle().counts().mismatches), (1, 1));
+    assert_eq!(guard.handle().in_flight(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -96,7 +96,7 @@ async fn requests_that_were_recorded_before_a_secret_changed_are_still_known() {
         assert_eq!(refused(&call(&other, &worker, ask(key)).await), Some(Reason::Mismatch));
     }
     assert_eq!(worker.runs(), 3);
-    assert_eq!(second.guard().counts().mismatches, 3, "the older fingerprint is no mismatch");
+    assert_eq!(second.handle().counts().mismatches, 3, "the older fingerprint is no mismatch");
 }
 
 #[test]
@@ -141,28 +141,6 @@ async fn a_store_that_calls_a_request_unlike_itself_is_asked_a_bounded_number_of
     assert!(store.taken(Step::Claim) <= 4);
 }
 
-#[test]
-fn a_guard_needs_its_settings_to_make_sense() {
-    let refused = |set: fn(Builder) -> Builder, knob: &str| {
-        let Err(error) = IdempotencyBuilder::build(set(over(&Scripted::new()))) else {
-            panic!("`{knob}` was taken");
-        };
-        assert_eq!(error.knob(), knob);
-    };
-    refused(|b| b.lease(std::time::Duration::ZERO), "lease");
-    refused(|b| b.run_limit(std::time::Duration::ZERO), "run_limit");
-    refused(|b| b.store_timeout(std::time::Duration::ZERO), "store_timeout");
-    refused(|b| b.retry_after(std::time::Duration::ZERO), "retry_after");
-    refused(|b| b.wait_for_duplicates(std::time::Duration::ZERO), "wait");
-    refused(|b| b.max_runs(0), "max_runs");
-    refused(|b| b.ttl(std::time::Duration::ZERO), "ttl");
-    refused(|b| b.run_limit(601 * SECOND), "lease_limit");
-    refused(|b| b.lease(601 * SECOND), "lease_limit");
-    refused(|b| b.unknown_retention(SECOND), "unknown_retention");
-    refused(|b| b.clients_retry_for(43_201 * SECOND), "ttl");
-    assert!(over(&Scripted::new()).clients_retry_for(43_200 * SECOND).build().is_ok());
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_request_of_nobody_is_refused_before_anything_is_looked_up() {
     let store = Scripted::new();
@@ -171,5 +149,5 @@ async fn a_request_of_nobody_is_refused_before_anything_is_looked_up() {
     let nobodys = Ask { tenant: "nobody", ..ask("k") };
     let answer = call(&guard, &worker, nobodys).await;
     assert_eq!((refused(&answer), retry_after(&answer)), (Some(Reason::ScopeMissing), None));
-    assert_eq!((worker.runs(), guard.guard().counts().store_steps), (0, 0));
+    assert_eq!((worker.runs(), guard.handle().counts().store_steps), (0, 0));
 }

@@ -64,11 +64,11 @@ async fn work_is_dropped_at_once_when_its_lease_is_lost_and_nobody_answers_as_ow
     let answer = call(&guard, &worker, ask("k")).await;
     assert_eq!((refused(&answer), retry_after(&answer)), (Some(Reason::Unknown), None));
     assert_eq!((began.elapsed(), worker.under_way()), (10 * SECOND, 0));
-    assert_eq!(guard.guard().counts().lost_leases, 1);
+    assert_eq!(guard.handle().counts().lost_leases, 1);
     for step in [Step::Complete, Step::Abandon, Step::Release] {
         assert_eq!(store.taken(step), 0, "{step:?} of what is not ours");
     }
-    assert_eq!(guard.guard().in_flight(), 0);
+    assert_eq!(guard.handle().in_flight(), 0);
     nothing_is_left(guard, &store, 60 * SECOND).await;
 }
 
@@ -167,7 +167,7 @@ async fn nothing_begins_under_a_lease_that_is_over() {
         let answer = call(&guard, &worker, ask("k")).await;
         assert_eq!(worker.runs(), 0, "{step:?}");
         assert!(retry_after(&answer).is_some(), "{step:?}: {answer:?}");
-        assert_eq!(guard.guard().in_flight(), 0);
+        assert_eq!(guard.handle().in_flight(), 0);
     }
     let store = Scripted::new();
     let guard = over(&store).lease(SECOND / 2).store_timeout(490 * MS).build().unwrap();
@@ -190,6 +190,6 @@ async fn nothing_holds_a_lease_beyond_its_limit() {
     store.always(Step::Complete, Fault::Fail);
     assert_eq!(call(&guard, &worker, ask("k")).await, Ok(1));
     sleep(31 * SECOND).await;
-    assert_eq!(guard.guard().count_unknown().await.unwrap(), 1);
+    assert_eq!(guard.handle().count_unknown().await.unwrap(), 1);
     nothing_is_left(guard, &store, 60 * SECOND).await;
 }

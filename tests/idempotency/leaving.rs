@@ -36,7 +36,7 @@ async fn what_is_claimed_for_who_has_left_is_released() {
         sleep(100 * MS).await;
         leaving.abort();
         sleep(20 * SECOND).await;
-        assert_eq!(guard.guard().in_flight(), 0, "{fault:?}");
+        assert_eq!(guard.handle().in_flight(), 0, "{fault:?}");
         assert_eq!(worker.runs(), 0, "{fault:?}");
         assert_eq!(call(&guard, &worker, ask("k")).await, Ok(1), "{fault:?}");
         nothing_is_left(guard, &store, 60 * SECOND).await;
@@ -52,7 +52,7 @@ async fn what_is_claimed_and_not_begun_when_the_caller_leaves_is_released() {
     assert_eq!(store.memory().len(), 1);
     drop(future);
     settle().await;
-    assert_eq!((worker.runs(), store.memory().len(), guard.guard().in_flight()), (0, 0, 0));
+    assert_eq!((worker.runs(), store.memory().len(), guard.handle().in_flight()), (0, 0, 0));
     assert_eq!(call(&guard, &worker, ask("k")).await, Ok(1));
 }
 
@@ -64,7 +64,7 @@ async fn a_run_goes_on_without_its_caller_and_its_result_is_given_again() {
     sleep(SECOND).await;
     leaving.abort();
     settle().await;
-    assert_eq!((worker.under_way(), guard.guard().in_flight()), (1, 1));
+    assert_eq!((worker.under_way(), guard.handle().in_flight()), (1, 1));
     assert_eq!(refused(&call(&guard, &worker, ask("k")).await), Some(Reason::InFlight));
     sleep(15 * SECOND).await;
     assert_eq!(call(&guard, &worker, ask("k")).await, Ok(1));
@@ -82,7 +82,7 @@ async fn who_waits_and_leaves_takes_nothing_along() {
     settle().await;
     let waiting: Vec<_> = (0..10).map(|_| spawn(&guard, &worker, ask("k"))).collect();
     sleep(3 * SECOND).await;
-    assert_eq!(guard.guard().in_flight(), 0);
+    assert_eq!(guard.handle().in_flight(), 0);
     waiting.iter().for_each(|call| call.abort());
     settle().await;
     let asked = store.taken(Step::Claim);

@@ -17,7 +17,7 @@ async fn unknown_operations_are_listed_in_pages() {
     }
     assert_eq!(call(&guard, &Worker::quick(), ask("done")).await, Ok(1));
     sleep(7 * SECOND).await;
-    let operator = guard.guard();
+    let operator = guard.handle();
     assert_eq!(operator.count_unknown().await.unwrap(), 5);
     let (mut listed, mut after) = (Vec::new(), None);
     loop {
@@ -37,7 +37,7 @@ async fn what_an_operator_says_became_of_it_holds() {
     let (guard, _) = guard();
     let failing = Worker::failing(Failure::Service("it broke"));
     let worker = Worker::quick();
-    let operator = guard.guard();
+    let operator = guard.handle();
     let done = || Resolution::Completed(Completed::replayable(77, 8), 60 * SECOND);
     for (key, resolution, answer) in [("done", done(), 77), ("never", Resolution::Never, 1)] {
         call(&guard, &failing, ask(key)).await.unwrap_err();
@@ -60,7 +60,7 @@ async fn what_an_operator_says_became_of_it_holds() {
 #[tokio::test(start_paused = true)]
 async fn each_thing_is_counted_once() {
     let (guard, store) = guard();
-    let operator = guard.guard();
+    let operator = guard.handle();
     let unknowns = || operator.counts().unknowns;
     let failing = Worker::failing(Failure::Service("it broke"));
     call(&guard, &failing, ask("failed")).await.unwrap_err();
@@ -86,7 +86,7 @@ async fn each_thing_is_counted_once() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_hangs_keeps_no_operator_waiting() {
     let (guard, store) = guard();
-    let operator = guard.guard();
+    let operator = guard.handle();
     let failing = Worker::failing(Failure::Service("it broke"));
     call(&guard, &failing, ask("k")).await.unwrap_err();
     let unknown = operator.unknown(None, 1).await.unwrap().remove(0);

@@ -98,7 +98,7 @@ async fn a_panic_between_claim_and_run_leaves_the_key_free() {
     let body = "panic in hand_over";
     panics(&guard, &worker, Ask { body, ..ask("k") }, "hand_over").await;
     settle().await;
-    assert_eq!((worker.runs(), guard.guard().in_flight()), (0, 0));
+    assert_eq!((worker.runs(), guard.handle().in_flight()), (0, 0));
     assert_eq!(call(&guard, &worker, ask("k")).await, Ok(1));
     nothing_is_left(guard, &store, 60 * SECOND).await;
 }
@@ -114,7 +114,7 @@ async fn a_panic_of_the_service_is_that_of_the_caller_and_the_operation_is_unkno
         let said = format!("{script:?}");
         let service = Flaky::new([script], || Ok(1));
         panics(&guard, &service, ask("k"), "panic").await;
-        assert_eq!(guard.guard().in_flight(), 0, "{said}");
+        assert_eq!(guard.handle().in_flight(), 0, "{said}");
         assert_eq!(refused(&call(&guard, &service, ask("k")).await), reason, "{said}");
         nothing_is_left(guard, &store, 60 * SECOND).await;
     }
@@ -127,7 +127,7 @@ async fn a_panic_while_a_result_is_recorded_leaves_the_operation_unknown() {
         let layer = recorded_by(&store, Panics(place));
         let worker = Worker::quick();
         panics(&layer, &worker, ask("k"), place).await;
-        assert_eq!(layer.guard().in_flight(), 0, "{place}");
+        assert_eq!(layer.handle().in_flight(), 0, "{place}");
         let again = call(&layer, &worker, ask("k")).await;
         assert_eq!(refused(&again), Some(Reason::Unknown), "{place}");
         assert_eq!(worker.runs(), 1, "{place}");
@@ -142,7 +142,7 @@ async fn a_panic_while_a_result_is_given_again_is_that_of_the_caller() {
     for place in ["replay", "max_bytes"] {
         let layer = recorded_by(&store, Panics(place));
         panics(&layer, &worker, ask("k"), place).await;
-        assert_eq!(layer.guard().in_flight(), 0, "{place}");
+        assert_eq!(layer.handle().in_flight(), 0, "{place}");
     }
     let garbled = call(&recorded_by(&store, Panics("garble")), &worker, ask("k")).await;
     assert_eq!(refused(&garbled), Some(Reason::StoreUnavailable));
@@ -161,12 +161,14 @@ async fn a_response_that_breaks_off_is_unknown() {
 #[tokio::test(start_paused = true)]
 async fn a_panic_while_it_is_reconciled_leaves_the_operation_unknown() {
     let store = Scripted::new();
-    let guard =
-        over(&store).reconcile(|_| async { panic!("reconcile") as Settled<u64> }).build().unwrap();
+    let guard = over(&store)
+        .reconcile_fn(|_| async { panic!("reconcile") as Settled<u64> })
+        .build()
+        .unwrap();
     let failing = Worker::failing(Failure::Service("it broke"));
     call(&guard, &failing, ask("k")).await.unwrap_err();
     panics(&guard, &Worker::quick(), ask("k"), "reconcile").await;
-    assert_eq!((guard.guard().in_flight(), guard.guard().count_unknown().await.unwrap()), (0, 1));
+    assert_eq!((guard.handle().in_flight(), guard.handle().count_unknown().await.unwrap()), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,13 +178,13 @@ async fn a_panic_of_the_store_is_that_of_the_caller_or_of_nobody() {
     store.next(Step::Claim, [Fault::Panic]);
     panics(&guard, &worker, ask("k"), "the store panics").await;
     settle().await;
-    assert_eq!((worker.runs(), guard.guard().in_flight()), (0, 0));
+    assert_eq!((worker.runs(), guard.handle().in_flight()), (0, 0));
     // Renewal is done for all: they must not pay for it.
     store.next(Step::Renew, [Fault::Panic]);
     assert_eq!(call(&guard, &Worker::taking(29 * SECOND), ask("k")).await, Ok(1));
     store.next(Step::Complete, [Fault::Panic]);
     let answer = call(&guard, &worker, ask("l")).await;
     assert_eq!(refused(&answer), Some(Reason::Unknown));
-    assert_eq!(guard.guard().in_flight(), 0);
+    assert_eq!(guard.handle().in_flight(), 0);
     nothing_is_left(guard, &store, 60 * SECOND).await;
 }

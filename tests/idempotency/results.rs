@@ -38,7 +38,7 @@ async fn an_error_reaches_the_caller_and_leaves_the_operation_unknown() {
     assert_eq!(call(&guard, &worker, ask("k")).await, Err(Failure::Service("it broke")));
     let again = call(&guard, &worker, ask("k")).await;
     assert_eq!((refused(&again), retry_after(&again)), (Some(Reason::Unknown), None));
-    assert_eq!((worker.runs(), guard.guard().count_unknown().await.unwrap()), (1, 1));
+    assert_eq!((worker.runs(), guard.handle().count_unknown().await.unwrap()), (1, 1));
     nothing_is_left(guard, &store, 60 * SECOND).await;
 }
 
@@ -143,7 +143,7 @@ async fn a_run_is_ended_by_its_limit_and_unknown() {
     let answer = call(&guard, &worker, ask("k")).await;
     assert_eq!((refused(&answer), retry_after(&answer)), (Some(Reason::Unknown), None));
     assert_eq!(began.elapsed(), 30 * SECOND);
-    assert_eq!((worker.under_way(), guard.guard().in_flight()), (0, 0));
+    assert_eq!((worker.under_way(), guard.handle().in_flight()), (0, 0));
     assert_eq!(refused(&call(&guard, &worker, ask("k")).await), Some(Reason::Unknown));
     nothing_is_left(guard, &store, 60 * SECOND).await;
 }

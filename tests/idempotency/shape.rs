@@ -7,7 +7,7 @@ use std::sync::{
 
 use buttress::{
     idempotency::{
-        IdempotencyBuilder, IdempotencyHandle, IdempotencyLayer, Quarantine, RecordClones,
+        IdempotencyBuilder, IdempotencyHandle, IdempotencyLayer, Quarantine, RecordClones, Scoped,
         SingleTenant, future::ResponseFuture, store::MemoryStore,
     },
     testing::{
@@ -25,7 +25,8 @@ type InMemory<U> = IdempotencyLayer<MemoryStore<u64>, Asks, SingleTenant, Asks, 
 fn it_moves_and_is_shared_between_threads() {
     const fn shared<T: Send + Sync + Clone + std::fmt::Debug + 'static>() {}
     shared::<IdempotencyHandle<MemoryStore<u64>>>();
-    shared::<IdempotencyBuilder<MemoryStore<u64>, Asks, SingleTenant, Asks, RecordClones>>();
+    shared::<IdempotencyBuilder<MemoryStore<u64>, Asks, Scoped<SingleTenant>, Asks, RecordClones>>(
+    );
     shared::<InMemory<Quarantine>>();
     assert_service::<<InMemory<Quarantine> as Layer<Flaky<u64, Failure>>>::Service>();
     assert_future::<ResponseFuture<u64, Failure>>();
@@ -73,11 +74,11 @@ async fn clones_and_services_of_one_layer_share_its_runs() {
         tokio::spawn(guard.layer(worker.clone()).clone().oneshot(ask("c"))),
     ];
     settle().await;
-    assert_eq!(guard.guard().in_flight(), 3);
+    assert_eq!(guard.handle().in_flight(), 3);
     for call in calls {
         assert!(call.await.unwrap().is_ok());
     }
-    assert_eq!(guard.clone().guard().counts().claims, 3);
+    assert_eq!(guard.clone().handle().counts().claims, 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use super::support::*;
 #[tokio::test(start_paused = true)]
 async fn a_closed_guard_begins_nothing_and_is_drained_when_all_is_recorded() {
     let (guard, store) = guard();
-    let operator = guard.guard();
+    let operator = guard.handle();
     operator.drained().await;
     let worker = Worker::taking(5 * SECOND);
     let leaving = spawn(&guard, &worker, ask("k"));
@@ -39,7 +39,7 @@ async fn who_waits_for_a_run_gets_its_result_from_a_closed_guard() {
     settle().await;
     let waiting = spawn(&guard, &worker, ask("k"));
     settle().await;
-    guard.guard().close();
+    guard.handle().close();
     assert_eq!(run.await.unwrap(), Ok(1));
     assert_eq!(waiting.await.unwrap(), Ok(1));
 }
@@ -57,7 +57,7 @@ async fn who_waits_for_a_run_that_is_released_begins_nothing_in_a_closed_guard()
     let worker = Worker::quick();
     let waiting = spawn(&guard, &worker, ask("k"));
     settle().await;
-    guard.guard().close();
+    guard.handle().close();
     run.await.unwrap().unwrap_err();
     assert_eq!(refused(&waiting.await.unwrap()), Some(Reason::Full));
     settle().await;

@@ -28,7 +28,7 @@ async fn a_claim_of_which_nobody_knows_is_sent_again_and_runs_once() {
         assert!(began.elapsed() <= 2 * SECOND, "{fault:?}");
         sleep(60 * SECOND).await;
         assert_eq!(call(&guard, &worker, ask("k")).await, Ok(1), "{fault:?}");
-        assert_eq!((worker.runs(), guard.guard().counts().claims), (1, 1), "{fault:?}");
+        assert_eq!((worker.runs(), guard.handle().counts().claims), (1, 1), "{fault:?}");
     }
 }
 
@@ -45,7 +45,7 @@ async fn a_claim_that_is_given_up_leaves_the_key_free() {
             assert_eq!(refused(&answer), Some(Reason::StoreUnavailable), "{fault:?}");
             assert_eq!(retry_after(&answer), Some(SECOND), "{fault:?}");
             assert!(began.elapsed() <= 2 * SECOND, "{fault:?}");
-            assert_eq!((worker.runs(), guard.guard().in_flight()), (0, 0), "{fault:?}");
+            assert_eq!((worker.runs(), guard.handle().in_flight()), (0, 0), "{fault:?}");
             sleep(20 * SECOND).await;
             assert_eq!(call(&guard, &worker, ask("k")).await, Ok(1), "{fault:?}");
             nothing_is_left(guard, &store, 60 * SECOND).await;
@@ -72,7 +72,7 @@ async fn a_store_that_is_full_or_newer_is_not_asked_again() {
         let answer = call(&guard, &worker, ask("k")).await;
         assert_eq!((refused(&answer), retry_after(&answer)), (Some(reason), Some(SECOND)));
         settle().await;
-        assert_eq!((worker.runs(), guard.guard().in_flight()), (0, 0));
+        assert_eq!((worker.runs(), guard.handle().in_flight()), (0, 0));
         assert_eq!((store.taken(Step::Claim), store.taken(Step::Release)), (1, 0));
         assert_eq!(call(&guard, &worker, ask("k")).await, Ok(1));
     }
@@ -137,7 +137,7 @@ async fn whose_record_is_anothers_never_answers_as_its_owner() {
     store.always(Step::Complete, Fault::Stale);
     let answer = call(&guard, &worker, ask("k")).await;
     assert_eq!((refused(&answer), retry_after(&answer)), (Some(Reason::Unknown), None));
-    assert_eq!(guard.guard().counts().lost_leases, 1);
+    assert_eq!(guard.handle().counts().lost_leases, 1);
     sleep(60 * SECOND).await;
     assert_eq!(refused(&call(&guard, &worker, ask("k")).await), Some(Reason::Unknown));
     assert_eq!((worker.runs(), store.taken(Step::Release)), (1, 0));
@@ -152,7 +152,7 @@ async fn nothing_begins_whose_beginning_could_not_be_noted() {
         store.next(Step::MarkStarted, [fault]);
         let answer = call(&guard, &worker, ask("k")).await;
         assert_eq!(refused(&answer), Some(Reason::StoreUnavailable), "{fault:?}");
-        assert_eq!((worker.runs(), guard.guard().in_flight()), (0, 0), "{fault:?}");
+        assert_eq!((worker.runs(), guard.handle().in_flight()), (0, 0), "{fault:?}");
         assert_eq!(call(&guard, &worker, ask("k")).await, Ok(1), "{fault:?}");
     }
 }
@@ -203,7 +203,7 @@ async fn a_store_that_hangs_for_ever_wedges_nobody() {
             let began = Instant::now();
             let _ = call(&guard, &worker, ask("k")).await;
             assert!(began.elapsed() <= most, "{step:?} took {:?}", began.elapsed());
-            assert_eq!(guard.guard().in_flight(), 0);
+            assert_eq!(guard.handle().in_flight(), 0);
             nothing_is_left(guard, &store, 2 * LEASE).await;
         }
     }
@@ -240,7 +240,7 @@ async fn those_who_wait_are_not_wedged_by_a_store_that_hangs() {
         assert_eq!(refused(&call.await.unwrap()), Some(Reason::StoreUnavailable));
     }
     assert!(began.elapsed() <= 60 * SECOND, "{:?}", began.elapsed());
-    assert_eq!((worker.runs(), guard.guard().in_flight()), (0, 0));
+    assert_eq!((worker.runs(), guard.handle().in_flight()), (0, 0));
     run.await.unwrap().unwrap();
 }
 

@@ -62,7 +62,7 @@ async fn it_is_run_again_where_that_is_declared_harmless() {
     assert!(seen[0].0 < seen[1].0 && seen[1].0 < seen[2].0);
     assert_eq!([seen[0].1, seen[1].1, seen[2].1], [None, Some(seen[0].0), Some(seen[1].0)]);
     assert!(seen.iter().all(|run| run.2 == seen[0].2), "the child key is that of the operation");
-    assert_eq!(guard.guard().counts().takeovers, 2);
+    assert_eq!(guard.handle().counts().takeovers, 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -140,23 +140,25 @@ async fn a_run_that_was_lost_can_keep_no_checkpoint() {
 #[tokio::test(start_paused = true)]
 async fn what_it_is_found_to_have_done_is_recorded_and_given_again() {
     let store = Scripted::new();
-    let guard = over(&store).reconcile(|_| async { Settled::Completed(99) }).build().unwrap();
+    let guard = over(&store).reconcile_fn(|_| async { Settled::Completed(99) }).build().unwrap();
     let worker = Worker::quick();
     lose(&guard, "k").await;
     for _ in 0..2 {
         assert_eq!(call(&guard, &worker, ask("k")).await, Ok(99));
     }
-    let counts = guard.guard().counts();
+    let counts = guard.handle().counts();
     assert_eq!((worker.runs(), counts.takeovers, counts.replays), (0, 1, 1));
-    assert_eq!(guard.guard().count_unknown().await.unwrap(), 0);
+    assert_eq!(guard.handle().count_unknown().await.unwrap(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_never_done_is_run_and_what_is_not_known_stays_so() {
     for (settled, answer) in [(Settled::Never, Ok(1)), (Settled::StillUnknown, Err(()))] {
         let store = Scripted::new();
-        let guard =
-            over(&store).reconcile(move |_| std::future::ready(settled.clone())).build().unwrap();
+        let guard = over(&store)
+            .reconcile_fn(move |_| std::future::ready(settled.clone()))
+            .build()
+            .unwrap();
         let worker = Worker::quick();
         lose(&guard, "k").await;
         for _ in 0..2 {
@@ -168,7 +170,7 @@ async fn what_was_never_done_is_run_and_what_is_not_known_stays_so() {
                 }
             }
         }
-        assert_eq!(guard.guard().count_unknown().await.unwrap(), u64::from(answer.is_err()));
+        assert_eq!(guard.handle().count_unknown().await.unwrap(), u64::from(answer.is_err()));
     }
 }
 
@@ -180,7 +182,7 @@ async fn one_at_a_time_finds_out_under_a_larger_fence_each() {
     let (seen, busy) = (Arc::clone(&fences), Arc::clone(&asking));
     let guard = over(&store)
         .wait_for_duplicates(60 * SECOND)
-        .reconcile(move |run: Run| {
+        .reconcile_fn(move |run: Run| {
             let (seen, busy) = (Arc::clone(&seen), Arc::clone(&busy));
             async move {
                 assert!(run.previous_fence().unwrap() < run.fence());
@@ -209,13 +211,14 @@ async fn one_at_a_time_finds_out_under_a_larger_fence_each() {
 #[tokio::test(start_paused = true)]
 async fn finding_out_ends_with_the_limit_of_a_run_and_it_is_still_unknown() {
     let store = Scripted::new();
-    let guard = over(&store).reconcile(|_| std::future::pending::<Settled<u64>>()).build().unwrap();
+    let guard =
+        over(&store).reconcile_fn(|_| std::future::pending::<Settled<u64>>()).build().unwrap();
     lose(&guard, "k").await;
     let began = Instant::now();
     let answer = call(&guard, &Worker::quick(), ask("k")).await;
     assert_eq!((refused(&answer), retry_after(&answer)), (Some(Reason::Unknown), None));
     assert_eq!(began.elapsed(), 30 * SECOND);
-    assert_eq!(guard.guard().count_unknown().await.unwrap(), 1);
+    assert_eq!(guard.handle().count_unknown().await.unwrap(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -230,7 +233,7 @@ async fn a_transaction_that_was_lost_is_not_unknown_and_runs_anew() {
     let lost = call(&guard, &worker, ask("k")).await;
     assert!(retry_after(&lost).is_some(), "nothing happened: {lost:?}");
     assert_eq!(call(&guard, &Worker::quick(), ask("k")).await, Ok(1));
-    assert_eq!(guard.guard().count_unknown().await.unwrap(), 0);
+    assert_eq!(guard.handle().count_unknown().await.unwrap(), 0);
 }
 
 /// Where money is moved: by whoever asks, or only under a key or a fence.
@@ -271,7 +274,7 @@ async fn charges_with_a_zombie(by: By) -> usize {
     let ledger: Arc<Mutex<Ledger>> = Arc::default();
     let seen = Arc::clone(&ledger);
     let guard = over(&store)
-        .reconcile(move |run: Run| {
+        .reconcile_fn(move |run: Run| {
             let mut ledger = seen.lock().unwrap();
             let found = ledger.charges.first().copied();
             // Made impossible before it is called never.

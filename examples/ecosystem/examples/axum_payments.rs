@@ -63,7 +63,7 @@ async fn pay(
 fn router(ledger: &Ledger) -> Result<Router, BoxError> {
     // `None`, and a refusal, if authentication were left out or stood inside: never a scope for all.
     let guard = IdempotencyLayer::http(MemoryStore::new())
-        .scope(|request: &Request| request.extensions().get().map(|Account(name)| name.clone()))
+        .scope_fn(|request: &Request| request.extensions().get().map(|Account(name)| name.clone()))
         .build()?;
     let stack = Stack::new().bulkhead(BulkheadLayer::default());
     let server = HttpServerLayer::builder(stack).outside(guard).build()?;

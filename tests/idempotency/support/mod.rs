@@ -15,8 +15,8 @@ use buttress::{
     Error, Rejection,
     error::IdempotencyReason,
     idempotency::{
-        ByFn, Digests, FindKey, IdempotencyBuilder, IdempotencyLayer, InvalidKey, Key, ReadRequest,
-        RecordClones, RequestKey, Run, SingleTenant,
+        Digests, FindKey, FindScopeFn, IdempotencyBuilder, IdempotencyLayer, InvalidKey, Key,
+        ReadRequest, RecordClones, RequestKey, Run, Scoped, SingleTenant,
     },
 };
 use futures::future::BoxFuture;
@@ -95,7 +95,8 @@ impl ReadRequest<Ask> for Asks {
     }
 }
 
-pub(crate) type Builder = IdempotencyBuilder<Scripted<u64>, Asks, SingleTenant, Asks, RecordClones>;
+pub(crate) type Builder =
+    IdempotencyBuilder<Scripted<u64>, Asks, Scoped<SingleTenant>, Asks, RecordClones>;
 pub(crate) type Guarded = IdempotencyLayer<Scripted<u64>, Asks, SingleTenant, Asks, RecordClones>;
 
 /// A guard over a store, with the defaults.
@@ -103,16 +104,16 @@ pub(crate) fn over(store: &Scripted<u64>) -> Builder {
     IdempotencyLayer::builder(store.clone(), Asks, Asks, RecordClones).single_tenant()
 }
 
-type ByTenant = ByFn<fn(&Ask) -> Option<&'static str>>;
+type ByTenant = FindScopeFn<fn(&Ask) -> Option<&'static str>>;
 
 /// The same, where each tenant has keys of its own.
 pub(crate) fn scoped(
     store: &Scripted<u64>,
-) -> IdempotencyBuilder<Scripted<u64>, Asks, ByTenant, Asks, RecordClones> {
+) -> IdempotencyBuilder<Scripted<u64>, Asks, Scoped<ByTenant>, Asks, RecordClones> {
     // Who was not authenticated.
     let tenant: fn(&Ask) -> Option<&'static str> =
         |ask| Some(ask.tenant).filter(|tenant| *tenant != "nobody");
-    IdempotencyLayer::builder(store.clone(), Asks, Asks, RecordClones).scope(tenant)
+    IdempotencyLayer::builder(store.clone(), Asks, Asks, RecordClones).scope_fn(tenant)
 }
 
 /// A guard with the defaults, and its store.
@@ -247,7 +248,7 @@ pub(crate) async fn settle() {
 
 /// That nothing is left of any run once the lease of the default length is over, or a lease that was said.
 pub(crate) async fn nothing_is_left(guard: Guarded, store: &Scripted<u64>, after: Duration) {
-    assert_eq!(guard.guard().in_flight(), 0, "a run is counted that is over");
+    assert_eq!(guard.handle().in_flight(), 0, "a run is counted that is over");
     drop(guard);
     sleep(after).await;
     settle().await;

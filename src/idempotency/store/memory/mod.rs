@@ -78,14 +78,15 @@ struct Inner<P> {
 }
 
 impl MemoryStore {
-    /// Settings other than the defaults.
+    /// Returns a builder for a store with other limits.
     pub fn builder() -> MemoryStoreBuilder {
         MemoryStoreBuilder { max_records: MAX_RECORDS, max_bytes: MAX_BYTES, max_share: MAX_SHARE }
     }
 }
 
 impl<P> MemoryStore<P> {
-    /// At most 1,000,000 records and 256 MiB, of which each scope has up to a quarter.
+    /// Creates a store of at most 1,000,000 records and 256 MiB, of which each scope has up to a
+    /// quarter.
     pub fn new() -> Self {
         Self::within(Limits::new(MAX_RECORDS, MAX_BYTES, MAX_SHARE))
     }
@@ -136,6 +137,7 @@ impl<P> fmt::Debug for MemoryStore<P> {
 
 /// Settings of a [`MemoryStore`].
 #[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build`"]
 pub struct MemoryStoreBuilder {
     max_records: u32,
     max_bytes: u64,
@@ -143,21 +145,31 @@ pub struct MemoryStoreBuilder {
 }
 
 impl MemoryStoreBuilder {
-    /// How many records it keeps, at least 1; 1,000,000 until it is set. A record takes about 300 bytes
-    /// beside its payload.
+    /// Sets how many records the store keeps.
+    ///
+    /// Default: `1,000,000`.
+    ///
+    /// A record takes about 300 bytes beside its payload. It must be at least 1.
     pub fn max_records(mut self, records: u32) -> Self {
         self.max_records = records;
         self
     }
 
-    /// How many bytes of payloads it keeps or sets aside, at least 1; 256 MiB until it is set.
+    /// Sets how many bytes of payloads the store keeps or sets aside.
+    ///
+    /// Default: `256 MiB`.
+    ///
+    /// It must be at least 1.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// How much of both one scope may have, above 0 and up to 1; a quarter until it is set, so that no
-    /// tenant shuts out the rest.
+    /// Sets how much of both one scope may have, rounded up to a whole record and byte.
+    ///
+    /// Default: `0.25`, so that no tenant shuts out the rest.
+    ///
+    /// It must be above 0 and at most 1.
     pub fn max_share(mut self, share: f64) -> Self {
         self.max_share = share;
         self

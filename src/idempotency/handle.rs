@@ -1,4 +1,4 @@
-//! What an operator sees of a guard, and does.
+//! The handle for inspecting and controlling an idempotency layer.
 
 use std::{fmt, sync::Arc};
 
@@ -7,7 +7,8 @@ use super::{
     shared::Shared,
 };
 
-/// What an operator sees of an idempotency guard, and does. Clones are the same handle.
+/// A handle for inspecting and controlling an idempotency layer at run time. Clones are the same
+/// handle.
 pub struct IdempotencyHandle<St> {
     shared: Arc<Shared<St>>,
 }

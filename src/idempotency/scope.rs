@@ -1,0 +1,38 @@
+//! Whether a builder has been told whose keys its layer guards.
+
+/// The state of an [`IdempotencyBuilder`](super::IdempotencyBuilder) that has no scope yet.
+#[derive(Clone, Copy, Debug)]
+pub struct NoScope(pub(super) ());
+
+/// The state of an [`IdempotencyBuilder`](super::IdempotencyBuilder) that finds scopes with a `C`.
+#[derive(Clone, Copy, Debug)]
+pub struct Scoped<C>(pub(super) C);
+
+/// The state of a builder that can build. Sealed.
+#[diagnostic::on_unimplemented(
+    message = "an idempotency layer must be told whose keys it guards",
+    label = "no scope was set",
+    note = "call `.scope_fn(|request| ..)`, `.scope(..)` or `.single_tenant()` before `.build()`",
+    note = "there is no default: callers that share keys could read the responses of one another"
+)]
+pub trait HasScope: sealed::Sealed {
+    /// What finds the scope of a request.
+    type FindScope;
+
+    #[doc(hidden)]
+    fn into_find_scope(self) -> Self::FindScope;
+}
+
+impl<C> HasScope for Scoped<C> {
+    type FindScope = C;
+
+    fn into_find_scope(self) -> C {
+        self.0
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+
+    impl<C> Sealed for super::Scoped<C> {}
+}
