@@ -2,7 +2,29 @@
 
 use std::{fmt, time::Duration};
 
-/// A setting that cannot work: which knob, what it was given, and the rule it breaks.
+/// The error of an invalid setting: its setter, the value it was given, and the rule it breaks.
+///
+/// Every builder of this crate returns it. A layer or store of your own can return it too:
+///
+/// ```
+/// use buttress::ConfigError;
+/// use std::time::Duration;
+///
+/// /// Checks the settings of a layer of your own.
+/// fn check(timeout: Duration, burst: u32, share: f64) -> Result<(), ConfigError> {
+///     ConfigError::unless_positive("timeout", timeout)?;
+///     ConfigError::unless_counting("burst", burst)?;
+///     ConfigError::unless_ratio("share", share)?;
+///     if burst > 1_000 {
+///         return Err(ConfigError::new("burst", burst, "it must not be larger than 1000"));
+///     }
+///     Ok(())
+/// }
+///
+/// let error = check(Duration::from_secs(1), 0, 0.5).unwrap_err();
+/// assert_eq!(error.to_string(), "`burst` is 0, but it must be at least 1");
+/// assert_eq!(error.knob(), "burst");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{knob}` is {value}, but {rule}")]
 pub struct ConfigError {
@@ -12,7 +34,10 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(crate) fn new(knob: &'static str, value: impl fmt::Debug, rule: &'static str) -> Self {
+    /// Creates the error of a setter that was given a value which breaks a rule.
+    ///
+    /// `knob` is the name of the setter. `rule` completes the sentence "`burst` is 0, but ..".
+    pub fn new(knob: &'static str, value: impl fmt::Debug, rule: &'static str) -> Self {
         Self { knob, value: format!("{value:?}"), rule }
     }
 
@@ -31,24 +56,39 @@ impl ConfigError {
         self.rule
     }
 
-    /// Rejects a duration of zero.
-    pub(crate) fn unless_positive(knob: &'static str, value: Duration) -> Result<Duration, Self> {
+    /// Returns the duration, or an error if it is zero.
+    ///
+    /// # Errors
+    ///
+    /// If it is zero.
+    pub fn unless_positive(knob: &'static str, value: Duration) -> Result<Duration, Self> {
         if value.is_zero() {
             return Err(Self::new(knob, value, "it must be longer than zero"));
         }
         Ok(value)
     }
 
-    /// Rejects a count of none.
-    pub(crate) fn unless_counting(knob: &'static str, value: u32) -> Result<u32, Self> {
-        if value == 0 {
+    /// Returns the count, or an error if it is 0.
+    ///
+    /// # Errors
+    ///
+    /// If it is 0.
+    pub fn unless_counting<N>(knob: &'static str, value: N) -> Result<N, Self>
+    where
+        N: Copy + fmt::Debug + PartialEq + From<u8>,
+    {
+        if value == N::from(0) {
             return Err(Self::new(knob, value, "it must be at least 1"));
         }
         Ok(value)
     }
 
-    /// Rejects what is not a share of a whole, NaN included.
-    pub(crate) fn unless_ratio(knob: &'static str, value: f64) -> Result<f64, Self> {
+    /// Returns the ratio, or an error if it is not between 0 and 1.
+    ///
+    /// # Errors
+    ///
+    /// If it is below 0 or above 1, or not a number.
+    pub fn unless_ratio(knob: &'static str, value: f64) -> Result<f64, Self> {
         if !(0.0..=1.0).contains(&value) {
             return Err(Self::new(knob, value, "it must be a ratio between 0 and 1"));
         }

@@ -3,19 +3,210 @@
 //! | store | forgets on | keeps through | needs |
 //! |---|---|---|---|
 //! | [`MemoryStore`] | the end of the process: a later retry runs again | cancellation, panics | one process |
-//! | `RedbStore` (feature `redb`) | - | `kill -9`, power loss | one process a file, Rust 1.90 |
-//! | `RedisStore` (feature `redis`) | power loss, failover to a replica | `kill -9` of Redis | `appendonly yes`, `appendfsync always`, `maxmemory-policy noeviction` |
-//! | `PostgresStore` (feature `postgres`) | failover to an asynchronous replica | `kill -9`, power loss | `fsync` |
+//! | `RedbStore`, crate [`buttress-redb`] | - | `kill -9`, power loss | one process a file |
+//! | `RedisStore`, crate [`buttress-redis`] | power loss, failover to a replica | `kill -9` of Redis | `appendonly yes`, `appendfsync always`, `maxmemory-policy noeviction` |
+//! | `PostgresStore`, crate [`buttress-postgres`] | failover to an asynchronous replica | `kill -9`, power loss | `fsync` |
 //!
-//! A store of one's own implements [`Store`] and is checked by
-//! `buttress::testing::idempotency::check` (feature `test-util`).
+//! [`buttress-redb`]: https://docs.rs/buttress-redb
+//! [`buttress-redis`]: https://docs.rs/buttress-redis
+//! [`buttress-postgres`]: https://docs.rs/buttress-postgres
+//!
+//! # A store of your own
+//!
+//! Implement [`Store`]. Where a record can be read and written back in one atomic step, as under a
+//! lock or in a transaction, the [`machine`] knows what each step does:
+//!
+//! ```
+//! use buttress::idempotency::{
+//!     Claim,
+//!     ClaimOutcome,
+//!     Completed,
+//!     Hold,
+//!     Owner,
+//!     Resolution,
+//!     StepOutcome,
+//!     StorageKey,
+//!     Store,
+//!     StoreError,
+//!     UnknownOperation,
+//!     store::machine::{self, StoredRecord},
+//! };
+//! use std::{
+//!     collections::BTreeMap,
+//!     sync::{Arc, Mutex, PoisonError},
+//!     time::Duration,
+//! };
+//! use tokio::time::Instant;
+//!
+//! /// Keeps records in a map. Clones share it.
+//! #[derive(Clone)]
+//! struct MapStore {
+//!     began: Instant,
+//!     map: Arc<Mutex<Map>>,
+//! }
+//!
+//! #[derive(Default)]
+//! struct Map {
+//!     records: BTreeMap<StorageKey, StoredRecord<Vec<u8>>>,
+//!     fence: u64,
+//! }
+//!
+//! impl MapStore {
+//!     fn new() -> Self {
+//!         Self { began: Instant::now(), map: Arc::default() }
+//!     }
+//!
+//!     /// Locks the map, and then reads the time, so that no step is earlier than the one before.
+//!     fn locked<T>(&self, step: impl FnOnce(&mut Map, Duration) -> T) -> T {
+//!         let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+//!         step(&mut map, self.began.elapsed())
+//!     }
+//!
+//!     /// Takes a step on one record: reads it, changes it, and writes it back.
+//!     fn step<T>(
+//!         &self,
+//!         key: &StorageKey,
+//!         step: impl FnOnce(&mut Option<StoredRecord<Vec<u8>>>, Duration) -> T,
+//!     ) -> Result<T, StoreError> {
+//!         self.locked(|map, now| {
+//!             let mut record = map.records.remove(key);
+//!             let answer = step(&mut record, now);
+//!             map.records.extend(record.map(|record| (*key, record)));
+//!             Ok(answer)
+//!         })
+//!     }
+//! }
+//!
+//! impl Store for MapStore {
+//!     type Payload = Vec<u8>;
+//!
+//!     async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome<Vec<u8>>, StoreError> {
+//!         self.locked(|map, now| {
+//!             let mut record = map.records.remove(&claim.key);
+//!             let answer = machine::claim(&mut record, claim, now, || {
+//!                 map.fence += 1;
+//!                 map.fence
+//!             });
+//!             map.records.extend(record.map(|record| (claim.key, record)));
+//!             Ok(answer)
+//!         })
+//!     }
+//!
+//!     async fn mark_started(&self, hold: &Hold) -> Result<StepOutcome, StoreError> {
+//!         self.step(&hold.key, |record, now| machine::mark_started(record, hold, now))
+//!     }
+//!
+//!     async fn renew(&self, holds: &[Hold], lease: Duration) -> Result<Vec<StepOutcome>, StoreError> {
+//!         let renew = |hold: &Hold| {
+//!             self.step(&hold.key, |record, now| machine::renew(record, hold, lease, now))
+//!         };
+//!         holds.iter().map(renew).collect()
+//!     }
+//!
+//!     async fn checkpoint(&self, hold: &Hold, kept: Vec<u8>) -> Result<StepOutcome, StoreError> {
+//!         self.step(&hold.key, |record, now| machine::checkpoint(record, hold, kept, now))
+//!     }
+//!
+//!     async fn complete(
+//!         &self,
+//!         hold: &Hold,
+//!         completed: Completed<Vec<u8>>,
+//!         ttl: Duration,
+//!     ) -> Result<StepOutcome, StoreError> {
+//!         self.step(&hold.key, |record, now| machine::complete(record, hold, completed, ttl, now))
+//!     }
+//!
+//!     async fn release(
+//!         &self,
+//!         key: &StorageKey,
+//!         owner: &Owner,
+//!         unknown_for: Duration,
+//!     ) -> Result<StepOutcome, StoreError> {
+//!         self.step(key, |record, now| machine::release(record, owner, unknown_for, now))
+//!     }
+//!
+//!     async fn abandon(&self, hold: &Hold, unknown_for: Duration) -> Result<StepOutcome, StoreError> {
+//!         self.step(&hold.key, |record, now| machine::abandon(record, hold, unknown_for, now))
+//!     }
+//!
+//!     async fn resolve(
+//!         &self,
+//!         key: &StorageKey,
+//!         fence: u64,
+//!         resolution: Resolution<Vec<u8>>,
+//!     ) -> Result<StepOutcome, StoreError> {
+//!         self.step(key, |record, now| machine::resolve(record, fence, resolution, now))
+//!     }
+//!
+//!     async fn unknown(
+//!         &self,
+//!         after: Option<StorageKey>,
+//!         limit: usize,
+//!     ) -> Result<Vec<UnknownOperation>, StoreError> {
+//!         self.locked(|map, now| {
+//!             let behind = map.records.iter().filter(|(key, _)| after.is_none_or(|it| **key > it));
+//!             let unknown = behind.filter_map(|(key, it)| machine::unknown(*key, it, now));
+//!             Ok(unknown.take(limit).collect())
+//!         })
+//!     }
+//!
+//!     async fn count_unknown(&self) -> Result<u64, StoreError> {
+//!         Ok(self.unknown(None, usize::MAX).await?.len() as u64)
+//!     }
+//!
+//!     async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
+//!         self.locked(|map, now| {
+//!             let over = map.records.iter().filter(|(_, it)| it.until <= now);
+//!             let over: Vec<_> = over.map(|(key, _)| *key).take(limit).collect();
+//!             for key in &over {
+//!                 let mut record = map.records.remove(key);
+//!                 machine::update(&mut record, now);
+//!                 map.records.extend(record.map(|record| (*key, record)));
+//!             }
+//!             Ok(over.len())
+//!         })
+//!     }
+//! }
+//!
+//! // Everything that the guard relies on, checked.
+//! use buttress::testing::idempotency::{Fixture, check};
+//!
+//! struct Maps;
+//!
+//! impl Fixture for Maps {
+//!     type Store = MapStore;
+//!
+//!     async fn fresh(&self) -> MapStore {
+//!         MapStore::new()
+//!     }
+//!
+//!     fn payload(&self, bytes: Vec<u8>) -> Vec<u8> {
+//!         bytes
+//!     }
+//!
+//!     fn bytes(&self, payload: &Vec<u8>) -> Vec<u8> {
+//!         payload.clone()
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() {
+//! check(&Maps).await.assert();
+//! # }
+//! ```
+//!
+//! The check is `buttress::testing::idempotency::check`, which needs the feature `test-util`. A real
+//! store also bounds how many records it keeps ([`StoreError::Full`]), and a durable one writes each
+//! record down before the step returns. A [`Claim`], an [`ClaimOutcome`] or a [`StoreError`] may get more
+//! fields or variants in a minor version; [`ClaimMode`], [`OnUnknown`] and [`Resolution`] may not,
+//! so a store matches them without a wildcard.
 
 use std::{future::Future, time::Duration};
 
 use super::{Fingerprint, Owner, ScopeId, StorageKey};
 use crate::BoxError;
 
-pub(crate) mod machine;
+pub mod machine;
 pub mod memory;
 #[cfg(feature = "postgres")]
 #[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
@@ -194,7 +385,6 @@ impl Claim {
 
 /// Whether the effect begins with the claim.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum ClaimMode {
     /// It does: one trip claims, one completes. A worker that is lost leaves the operation unknown, also if it
     /// had not begun. The default.
@@ -208,7 +398,6 @@ pub enum ClaimMode {
 
 /// What a claim does about an operation of which nobody knows what became.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum OnUnknown {
     /// Leaves it alone.
     #[default]
@@ -323,7 +512,6 @@ pub enum StepOutcome {
 
 /// What became of an unknown operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Resolution<P> {
     /// It was done; this is its result, kept for this long.
     Completed(Completed<P>, Duration),

@@ -14,7 +14,7 @@ use crate::{
     idempotency::{
         Claim, ClaimMode, ClaimOutcome, Completed, Hold, OnUnknown, Owner, Previous, Resolution,
         StepOutcome, StorageKey, Store, StoreError, UnknownOperation,
-        store::machine::{self, Slot, Stage, State},
+        store::machine::{self, RecordState, RunStage, StoredRecord},
     },
 };
 
@@ -124,7 +124,7 @@ const FAULTS: &[(Fault, &str)] = &[
     (SharesRecordsOfNearKeys, "keys_do_not_touch_each_other"),
 ];
 
-type Records = BTreeMap<StorageKey, Slot<Vec<u8>>>;
+type Records = BTreeMap<StorageKey, Option<StoredRecord<Vec<u8>>>>;
 
 /// The plainest store there is, with a fault.
 #[derive(Clone)]
@@ -150,14 +150,14 @@ impl Plain {
     fn step<T>(
         &self,
         key: &StorageKey,
-        act: impl FnOnce(&mut Slot<Vec<u8>>, &mut u64) -> T,
+        act: impl FnOnce(&mut Option<StoredRecord<Vec<u8>>>, &mut u64) -> T,
     ) -> Result<T, StoreError> {
         let (records, fence) = &mut *lock(&self.records);
         Ok(act(records.entry(self.key(*key)).or_default(), fence))
     }
 
     /// A hold as this store sees it, whose fence or owner is that of the record if they are ignored.
-    fn seen(&self, slot: &Slot<Vec<u8>>, hold: &Hold, any_fence: Fault) -> Hold {
+    fn seen(&self, slot: &Option<StoredRecord<Vec<u8>>>, hold: &Hold, any_fence: Fault) -> Hold {
         let mut hold = Hold { key: self.key(hold.key), ..*hold };
         if let Some(record) = slot.as_ref().filter(|_| self.fault == any_fence) {
             (hold.owner, hold.fence) = (record.owner, record.fence);
@@ -205,9 +205,9 @@ impl Store for Plain {
                     }
                     FreesWhatIsStarted if record.until <= now => *slot = None,
                     CountsRetentionFromTheLook if record.until <= now => {
-                        if let State::InFlight { unknown_for, .. } = record.state {
+                        if let RecordState::InFlight { unknown_for, .. } = record.state {
                             (record.since, record.until) = (now, now + unknown_for);
-                            record.state = State::Unknown { checkpoint: None };
+                            record.state = RecordState::Unknown { checkpoint: None };
                         }
                     }
                     _ => {}
@@ -230,9 +230,9 @@ impl Store for Plain {
                         *previous = previous.take().map(|lost| Previous::new(lost.fence, None));
                     }
                     (TakesOverAsReserved, _) => {
-                        if let State::InFlight { stage, .. } = &mut record.state {
+                        if let RecordState::InFlight { stage, .. } = &mut record.state {
                             if claim.mode == ClaimMode::Reserved {
-                                *stage = Stage::Reserved;
+                                *stage = RunStage::Reserved;
                             }
                         }
                     }
@@ -317,7 +317,8 @@ impl Store for Plain {
                     CompletesAfterTheLease => now = now.min(record.since),
                     CountsTimeToLiveFromTheClaim => now = record.since,
                     CompletesAgain if record.fence == hold.fence => {
-                        record.state = State::Completed { payload: completed.payload.clone() };
+                        record.state =
+                            RecordState::Completed { payload: completed.payload.clone() };
                     }
                     _ => {}
                 }
@@ -336,10 +337,12 @@ impl Store for Plain {
         self.step(key, |slot, _| {
             let mut owner = *owner;
             if let Some(record) = slot {
-                let completed = matches!(record.state, State::Completed { .. });
+                let completed = matches!(record.state, RecordState::Completed { .. });
                 match (self.fault, &mut record.state) {
                     (ReleasesForAnyOwner, _) => owner = record.owner,
-                    (FreesATakeOver, State::InFlight { stage, .. }) => *stage = Stage::Started,
+                    (FreesATakeOver, RecordState::InFlight { stage, .. }) => {
+                        *stage = RunStage::Started
+                    }
                     _ => {}
                 }
                 if self.fault == ReleasesWhatIsCompleted && completed {
@@ -393,7 +396,7 @@ impl Store for Plain {
         let told = records.iter().filter_map(|(key, slot)| {
             let record = slot.as_ref()?;
             if self.fault == ListsOnlyWhatWasWritten {
-                matches!(record.state, State::Unknown { .. }).then_some(())?;
+                matches!(record.state, RecordState::Unknown { .. }).then_some(())?;
             }
             machine::unknown(*key, record, now)
         });

@@ -1,6 +1,49 @@
-//! The steps of a record, pure: what every store does, each in its own language.
+//! The state machine of a record: each step of a [`Store`](super::Store) as a pure function.
 //!
-//! Time is counted from whatever the store counts from.
+//! Use it in a store that can read a record and write it back in one atomic step, as a lock or a
+//! transaction can. Such a store then has no rules of its own to get wrong: `MemoryStore` is one,
+//! and so is the store of [`buttress-redb`](https://docs.rs/buttress-redb). A store whose steps run
+//! in a server, as a script or a statement, implements the table of
+//! [`Store`](super::Store#states-of-a-record) there instead.
+//!
+//! Each step takes what is stored under the key, `None` if nothing is, changes it in place, and
+//! returns what the store returns. Afterwards the store writes the record back if it has changed,
+//! and removes it if it is now `None`. `now` is the time of the store, counted from any fixed
+//! instant. It must never go backwards.
+//!
+//! ```
+//! use buttress::idempotency::{
+//!     Claim,
+//!     ClaimOutcome,
+//!     Fingerprint,
+//!     Hold,
+//!     Key,
+//!     Owner,
+//!     ScopeId,
+//!     StepOutcome,
+//!     StorageKey,
+//!     store::machine,
+//! };
+//! use std::time::Duration;
+//!
+//! let key = StorageKey::of(b"tenant", &[b"POST", b"/payments"], &Key::new("k1")?);
+//! let request = Fingerprint::from_bytes([1; 33]);
+//! let claim = Claim::new(key, ScopeId::of(b"tenant"), Owner::random(), request);
+//! let mut record = None::<machine::StoredRecord<Vec<u8>>>;
+//!
+//! let now = Duration::ZERO;
+//! let answer = machine::claim(&mut record, &claim, now, || 1);
+//! assert_eq!(answer, ClaimOutcome::Claimed { fence: 1, previous: None });
+//!
+//! // The lease ends without a result, and what became of the operation is unknown.
+//! let now = now + claim.lease;
+//! let hold = Hold::new(key, claim.owner, 1);
+//! assert_eq!(machine::renew(&mut record, &hold, claim.lease, now), StepOutcome::Stale);
+//! assert!(record.is_some_and(|record| machine::unknown(key, &record, now).is_some()));
+//! # Ok::<(), buttress::idempotency::InvalidKey>(())
+//! ```
+//!
+//! [The module of stores](super#a-store-of-your-own) has a whole store.
 
 use std::time::Duration;
 
@@ -10,99 +53,132 @@ use super::{
 };
 use crate::idempotency::{Fingerprint, Owner, StorageKey};
 
-/// What is kept under a key.
+/// A record, as a store keeps it under its key.
+///
+/// A durable store writes every field, and reads it back unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Record<P> {
-    pub(crate) owner: Owner,
-    pub(crate) fence: u64,
-    pub(crate) fingerprint: Fingerprint,
+pub struct StoredRecord<P> {
+    /// The owner of the claim that made the record.
+    pub owner: Owner,
+    /// The fence of that claim.
+    pub fence: u64,
+    /// The fingerprint of the request that the key was used for.
+    pub fingerprint: Fingerprint,
     /// When the state began.
-    pub(crate) since: Duration,
-    /// When it ends: the lease, the time to live, or the retention.
-    pub(crate) until: Duration,
-    pub(crate) state: State<P>,
+    pub since: Duration,
+    /// When the state ends: the lease, the time to live, or the retention.
+    pub until: Duration,
+    /// The state.
+    pub state: RecordState<P>,
 }
 
+/// The state of a record that is not absent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum State<P> {
-    InFlight { stage: Stage, unknown_for: Duration, checkpoint: Option<Vec<u8>> },
-    Completed { payload: Option<P> },
-    Unknown { checkpoint: Option<Vec<u8>> },
+pub enum RecordState<P> {
+    /// A claim was granted, and its result is not recorded yet.
+    InFlight {
+        /// What may have happened of the effect.
+        stage: RunStage,
+        /// How long the record is kept if it becomes unknown.
+        unknown_for: Duration,
+        /// The last checkpoint, if there is one.
+        checkpoint: Option<Vec<u8>>,
+    },
+    /// The result is recorded.
+    Completed {
+        /// What was kept of the response; `None` if it could not be kept.
+        payload: Option<P>,
+    },
+    /// The outcome is unknown.
+    Unknown {
+        /// The last checkpoint of the run that was lost, if there is one.
+        checkpoint: Option<Vec<u8>>,
+    },
 }
 
-/// Who owns a record that an operator completed.
+/// The owner of a record that an operator completed.
 const NOBODY: Owner = Owner::from_bytes([0; 16]);
 
-/// What may have happened of the effect.
+/// What may have happened of the effect of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Stage {
-    /// Nothing.
+pub enum RunStage {
+    /// Nothing has happened yet.
     Reserved,
-    /// Anything, in this run.
+    /// Anything may have happened in this run.
     Started,
-    /// Anything, in the lost run that had this fence. Released, it is still unknown.
-    TakenOver { from: u64 },
+    /// Anything may have happened in the lost run that had this fence.
+    ///
+    /// Released, the record becomes unknown again.
+    TakenOver {
+        /// The fence of the lost run.
+        from: u64,
+    },
 }
 
-/// Where the record of a key is, if there is one.
-pub(crate) type Slot<P> = Option<Record<P>>;
-
-impl<P> Record<P> {
+impl<P> StoredRecord<P> {
     fn is_held_by(&self, hold: &Hold) -> bool {
         self.owner == hold.owner && self.fence == hold.fence
     }
 
-    fn enter(&mut self, state: State<P>, now: Duration, lasting: Duration) {
+    fn enter(&mut self, state: RecordState<P>, now: Duration, lasting: Duration) {
         (self.since, self.until) = (now, now.saturating_add(lasting));
         self.state = state;
     }
 
     fn become_unknown(&mut self, now: Duration, unknown_for: Duration) {
         let checkpoint = match &mut self.state {
-            State::InFlight { checkpoint, .. } | State::Unknown { checkpoint } => checkpoint.take(),
-            State::Completed { .. } => None,
+            RecordState::InFlight { checkpoint, .. } | RecordState::Unknown { checkpoint } => {
+                checkpoint.take()
+            }
+            RecordState::Completed { .. } => None,
         };
-        self.enter(State::Unknown { checkpoint }, now, unknown_for);
+        self.enter(RecordState::Unknown { checkpoint }, now, unknown_for);
     }
 }
 
-/// Brings a record up to date: what ended by time has ended, whether or not anybody looked. Whether
-/// anything had.
-pub(crate) fn update<P>(slot: &mut Slot<P>, now: Duration) -> bool {
+/// Brings a record up to date, and returns whether that changed it.
+///
+/// A state whose time is over has ended even if nothing was written. All other steps do this first.
+/// [`Store::sweep`](super::Store::sweep) calls it for each record whose
+/// [`until`](StoredRecord::until) has passed.
+pub fn update<P>(slot: &mut Option<StoredRecord<P>>, now: Duration) -> bool {
     let mut changed = false;
     while let Some(record) = slot.as_mut().filter(|record| record.until <= now) {
         changed = true;
         match record.state {
-            State::InFlight {
-                stage: Stage::Started | Stage::TakenOver { .. },
+            RecordState::InFlight {
+                stage: RunStage::Started | RunStage::TakenOver { .. },
                 unknown_for,
                 ..
             } => {
                 record.become_unknown(record.until, unknown_for);
             }
-            State::InFlight { stage: Stage::Reserved, .. }
-            | State::Completed { .. }
-            | State::Unknown { .. } => *slot = None,
+            RecordState::InFlight { stage: RunStage::Reserved, .. }
+            | RecordState::Completed { .. }
+            | RecordState::Unknown { .. } => *slot = None,
         }
     }
     changed
 }
 
-/// Asks to run an operation. `fence` is called only for a claim that is granted.
-pub(crate) fn claim<P: Clone>(
-    slot: &mut Slot<P>,
+/// Claims an operation: [`Store::claim`](super::Store::claim).
+///
+/// Calls `fence` only if the claim is granted under a new fence. It must return a larger number than
+/// any before for the same key, even after the record is gone.
+pub fn claim<P: Clone>(
+    slot: &mut Option<StoredRecord<P>>,
     claim: &Claim,
     now: Duration,
     fence: impl FnOnce() -> u64,
 ) -> ClaimOutcome<P> {
     // Before time is looked at: whose answer was lost has not begun, so nothing is unknown yet.
     if let Some(record) = slot {
-        if let State::InFlight { stage, checkpoint, .. } = &record.state {
+        if let RecordState::InFlight { stage, checkpoint, .. } = &record.state {
             if record.owner == claim.owner {
                 record.until = now.saturating_add(claim.lease);
                 let previous = match stage {
-                    Stage::Reserved | Stage::Started => None,
-                    Stage::TakenOver { from } => Some(Previous::new(*from, checkpoint.clone())),
+                    RunStage::Reserved | RunStage::Started => None,
+                    RunStage::TakenOver { from } => Some(Previous::new(*from, checkpoint.clone())),
                 };
                 return ClaimOutcome::Claimed { fence: record.fence, previous };
             }
@@ -115,35 +191,37 @@ pub(crate) fn claim<P: Clone>(
             return ClaimOutcome::Mismatch { recorded: record.fingerprint };
         }
         Some(record) => match &record.state {
-            State::InFlight { .. } => {
+            RecordState::InFlight { .. } => {
                 return ClaimOutcome::InFlight {
                     since: now.saturating_sub(record.since),
                     lease_left: record.until.saturating_sub(now),
                 };
             }
-            State::Completed { payload } => {
+            RecordState::Completed { payload } => {
                 return payload.clone().map_or(ClaimOutcome::NotReplayable, ClaimOutcome::Replay);
             }
-            State::Unknown { .. } if claim.on_unknown == OnUnknown::Keep => {
-                let since = now.saturating_sub(record.since);
-                return ClaimOutcome::Unknown { fence: record.fence, since };
-            }
-            State::Unknown { checkpoint } => Some(Previous::new(record.fence, checkpoint.clone())),
+            RecordState::Unknown { checkpoint } => match claim.on_unknown {
+                OnUnknown::Keep => {
+                    let since = now.saturating_sub(record.since);
+                    return ClaimOutcome::Unknown { fence: record.fence, since };
+                }
+                OnUnknown::TakeOver => Some(Previous::new(record.fence, checkpoint.clone())),
+            },
         },
     };
     let stage = match (&previous, claim.mode) {
-        (Some(previous), _) => Stage::TakenOver { from: previous.fence },
-        (None, ClaimMode::Started) => Stage::Started,
-        (None, ClaimMode::Reserved) => Stage::Reserved,
+        (Some(previous), _) => RunStage::TakenOver { from: previous.fence },
+        (None, ClaimMode::Started) => RunStage::Started,
+        (None, ClaimMode::Reserved) => RunStage::Reserved,
     };
     let fence = fence();
-    *slot = Some(Record {
+    *slot = Some(StoredRecord {
         owner: claim.owner,
         fence,
         fingerprint: claim.fingerprint,
         since: now,
         until: now.saturating_add(claim.lease),
-        state: State::InFlight {
+        state: RecordState::InFlight {
             stage,
             unknown_for: claim.unknown_for,
             checkpoint: previous.as_ref().and_then(|previous| previous.checkpoint.clone()),
@@ -153,17 +231,25 @@ pub(crate) fn claim<P: Clone>(
 }
 
 /// The record of a hold, brought up to date, if it is still the hold's.
-fn held<'a, P>(slot: &'a mut Slot<P>, hold: &Hold, now: Duration) -> Option<&'a mut Record<P>> {
+fn held<'a, P>(
+    slot: &'a mut Option<StoredRecord<P>>,
+    hold: &Hold,
+    now: Duration,
+) -> Option<&'a mut StoredRecord<P>> {
     update(slot, now);
     slot.as_mut().filter(|record| record.is_held_by(hold))
 }
 
-/// Notes that the effect is about to begin.
-pub(crate) fn mark_started<P>(slot: &mut Slot<P>, hold: &Hold, now: Duration) -> StepOutcome {
+/// Notes that the effect is about to begin: [`Store::mark_started`](super::Store::mark_started).
+pub fn mark_started<P>(
+    slot: &mut Option<StoredRecord<P>>,
+    hold: &Hold,
+    now: Duration,
+) -> StepOutcome {
     match held(slot, hold, now).map(|record| &mut record.state) {
-        Some(State::InFlight { stage, .. }) => {
-            if *stage == Stage::Reserved {
-                *stage = Stage::Started;
+        Some(RecordState::InFlight { stage, .. }) => {
+            if *stage == RunStage::Reserved {
+                *stage = RunStage::Started;
             }
             StepOutcome::Applied
         }
@@ -171,15 +257,15 @@ pub(crate) fn mark_started<P>(slot: &mut Slot<P>, hold: &Hold, now: Duration) ->
     }
 }
 
-/// Prolongs a lease.
-pub(crate) fn renew<P>(
-    slot: &mut Slot<P>,
+/// Prolongs a lease: [`Store::renew`](super::Store::renew).
+pub fn renew<P>(
+    slot: &mut Option<StoredRecord<P>>,
     hold: &Hold,
     lease: Duration,
     now: Duration,
 ) -> StepOutcome {
     match held(slot, hold, now) {
-        Some(record @ Record { state: State::InFlight { .. }, .. }) => {
+        Some(record @ StoredRecord { state: RecordState::InFlight { .. }, .. }) => {
             record.until = now.saturating_add(lease);
             StepOutcome::Applied
         }
@@ -187,15 +273,15 @@ pub(crate) fn renew<P>(
     }
 }
 
-/// Keeps how far an operation has come.
-pub(crate) fn checkpoint<P>(
-    slot: &mut Slot<P>,
+/// Keeps how far an operation has come: [`Store::checkpoint`](super::Store::checkpoint).
+pub fn checkpoint<P>(
+    slot: &mut Option<StoredRecord<P>>,
     hold: &Hold,
     kept: Vec<u8>,
     now: Duration,
 ) -> StepOutcome {
     match held(slot, hold, now).map(|record| &mut record.state) {
-        Some(State::InFlight { checkpoint, .. }) => {
+        Some(RecordState::InFlight { checkpoint, .. }) => {
             *checkpoint = Some(kept);
             StepOutcome::Applied
         }
@@ -203,36 +289,36 @@ pub(crate) fn checkpoint<P>(
     }
 }
 
-/// Records the result of an operation.
-pub(crate) fn complete<P>(
-    slot: &mut Slot<P>,
+/// Records the result of an operation: [`Store::complete`](super::Store::complete).
+pub fn complete<P>(
+    slot: &mut Option<StoredRecord<P>>,
     hold: &Hold,
     completed: Completed<P>,
     ttl: Duration,
     now: Duration,
 ) -> StepOutcome {
     match held(slot, hold, now) {
-        Some(record @ Record { state: State::InFlight { .. }, .. }) => {
-            record.enter(State::Completed { payload: completed.payload }, now, ttl);
+        Some(record @ StoredRecord { state: RecordState::InFlight { .. }, .. }) => {
+            record.enter(RecordState::Completed { payload: completed.payload }, now, ttl);
             StepOutcome::Applied
         }
-        Some(Record { state: State::Completed { .. }, .. }) => StepOutcome::Applied,
+        Some(StoredRecord { state: RecordState::Completed { .. }, .. }) => StepOutcome::Applied,
         _ => StepOutcome::Stale,
     }
 }
 
-/// Gives back what a claim took.
-pub(crate) fn release<P>(
-    slot: &mut Slot<P>,
+/// Gives back what a claim took: [`Store::release`](super::Store::release).
+pub fn release<P>(
+    slot: &mut Option<StoredRecord<P>>,
     owner: &Owner,
     unknown_for: Duration,
     now: Duration,
 ) -> StepOutcome {
     update(slot, now);
     match slot.as_mut().filter(|record| record.owner == *owner) {
-        Some(record @ Record { state: State::InFlight { .. }, .. }) => {
+        Some(record @ StoredRecord { state: RecordState::InFlight { .. }, .. }) => {
             match record.state {
-                State::InFlight { stage: Stage::TakenOver { .. }, .. } => {
+                RecordState::InFlight { stage: RunStage::TakenOver { .. }, .. } => {
                     record.become_unknown(now, unknown_for);
                 }
                 _ => *slot = None,
@@ -243,38 +329,38 @@ pub(crate) fn release<P>(
     }
 }
 
-/// Notes that nobody knows what became of an operation.
-pub(crate) fn abandon<P>(
-    slot: &mut Slot<P>,
+/// Notes that the outcome of an operation is unknown: [`Store::abandon`](super::Store::abandon).
+pub fn abandon<P>(
+    slot: &mut Option<StoredRecord<P>>,
     hold: &Hold,
     unknown_for: Duration,
     now: Duration,
 ) -> StepOutcome {
     match held(slot, hold, now) {
-        Some(record @ Record { state: State::InFlight { .. }, .. }) => {
+        Some(record @ StoredRecord { state: RecordState::InFlight { .. }, .. }) => {
             record.become_unknown(now, unknown_for);
             StepOutcome::Applied
         }
-        Some(Record { state: State::Unknown { .. }, .. }) => StepOutcome::Applied,
+        Some(StoredRecord { state: RecordState::Unknown { .. }, .. }) => StepOutcome::Applied,
         _ => StepOutcome::Stale,
     }
 }
 
-/// Says what became of an unknown operation.
-pub(crate) fn resolve<P>(
-    slot: &mut Slot<P>,
+/// Says what became of an unknown operation: [`Store::resolve`](super::Store::resolve).
+pub fn resolve<P>(
+    slot: &mut Option<StoredRecord<P>>,
     fence: u64,
     resolution: Resolution<P>,
     now: Duration,
 ) -> StepOutcome {
     update(slot, now);
     match slot.as_mut().filter(|record| record.fence == fence) {
-        Some(record @ Record { state: State::Unknown { .. }, .. }) => {
+        Some(record @ StoredRecord { state: RecordState::Unknown { .. }, .. }) => {
             match resolution {
                 Resolution::Completed(completed, ttl) => {
                     // Otherwise the run that was lost would be told that its result was recorded.
                     record.owner = NOBODY;
-                    record.enter(State::Completed { payload: completed.payload }, now, ttl);
+                    record.enter(RecordState::Completed { payload: completed.payload }, now, ttl);
                 }
                 Resolution::Never => *slot = None,
             }
@@ -284,19 +370,26 @@ pub(crate) fn resolve<P>(
     }
 }
 
-/// What is to be told of an operation of which nobody knows what became, also if its lease has just
-/// lapsed.
-pub(crate) fn unknown<P>(
+/// Returns what an operator is told of a record whose outcome is unknown, and `None` for any other.
+///
+/// That includes a record whose lease has ended without anything having been written.
+/// [`Store::unknown`](super::Store::unknown) lists these, and
+/// [`Store::count_unknown`](super::Store::count_unknown) counts them.
+pub fn unknown<P>(
     key: StorageKey,
-    record: &Record<P>,
+    record: &StoredRecord<P>,
     now: Duration,
 ) -> Option<UnknownOperation> {
     let (since, until) = match record.state {
-        State::Unknown { .. } => (record.since, record.until),
-        State::InFlight {
-            stage: Stage::Started | Stage::TakenOver { .. }, unknown_for, ..
+        RecordState::Unknown { .. } => (record.since, record.until),
+        RecordState::InFlight {
+            stage: RunStage::Started | RunStage::TakenOver { .. },
+            unknown_for,
+            ..
         } => (record.until, record.until.saturating_add(unknown_for)),
-        State::InFlight { stage: Stage::Reserved, .. } | State::Completed { .. } => return None,
+        RecordState::InFlight { stage: RunStage::Reserved, .. } | RecordState::Completed { .. } => {
+            return None;
+        }
     };
     (since <= now && now < until)
         .then(|| UnknownOperation::new(key, record.fence, now.saturating_sub(since)))

@@ -182,14 +182,16 @@ impl MemoryStoreBuilder {
     /// If there is no room for any record, or the share is not above 0 and up to 1.
     pub fn build<P>(self) -> Result<MemoryStore<P>, ConfigError> {
         let records = ConfigError::unless_counting("max_records", self.max_records)?;
-        if self.max_bytes == 0 {
-            return Err(ConfigError::new("max_bytes", self.max_bytes, "it must be at least 1"));
-        }
+        let bytes = ConfigError::unless_counting("max_bytes", self.max_bytes)?;
         let share = ConfigError::unless_ratio("max_share", self.max_share)?;
         if share == 0.0 {
-            return Err(ConfigError::new("max_share", share, "no scope could have any record"));
+            return Err(ConfigError::new(
+                "max_share",
+                share,
+                "it must be above 0, or no scope could have a record",
+            ));
         }
-        Ok(MemoryStore::within(Limits::new(records, self.max_bytes, share)))
+        Ok(MemoryStore::within(Limits::new(records, bytes, share)))
     }
 }
 

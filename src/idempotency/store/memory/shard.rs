@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     super::{
         Claim, UnknownOperation,
-        machine::{self, Slot, State},
+        machine::{self, RecordState, StoredRecord},
     },
     map::HashedMap,
     usage::Usage,
@@ -21,7 +21,7 @@ pub(super) struct Entry<P> {
     /// Its place in the order of ends.
     place: u32,
     /// Empty only while a step is under way.
-    pub(super) slot: Slot<Arc<P>>,
+    pub(super) slot: Option<StoredRecord<Arc<P>>>,
 }
 
 impl<P> Entry<P> {
@@ -34,7 +34,9 @@ impl<P> Entry<P> {
     }
 
     pub(super) fn is_in_flight(&self) -> bool {
-        self.slot.as_ref().is_some_and(|record| matches!(record.state, State::InFlight { .. }))
+        self.slot
+            .as_ref()
+            .is_some_and(|record| matches!(record.state, RecordState::InFlight { .. }))
     }
 
     fn until(&self) -> Duration {
@@ -44,7 +46,7 @@ impl<P> Entry<P> {
     /// How many bytes it takes now: none once nothing is to come of it and nothing is kept.
     pub(super) fn bytes(&self) -> u64 {
         match self.slot.as_ref().map(|record| &record.state) {
-            None | Some(State::Unknown { checkpoint: None }) => 0,
+            None | Some(RecordState::Unknown { checkpoint: None }) => 0,
             Some(_) => self.kept,
         }
     }
@@ -72,8 +74,8 @@ impl<P> Shard<P> {
     /// What the record keeps, shared.
     pub(super) fn payload(&self, at: usize) -> Option<Arc<P>> {
         match &self.entries[at].slot.as_ref()?.state {
-            State::Completed { payload } => payload.clone(),
-            State::InFlight { .. } | State::Unknown { .. } => None,
+            RecordState::Completed { payload } => payload.clone(),
+            RecordState::InFlight { .. } | RecordState::Unknown { .. } => None,
         }
     }
 

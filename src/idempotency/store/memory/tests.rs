@@ -8,7 +8,7 @@ use super::{
     super::{
         Claim, ClaimMode, ClaimOutcome, Completed, Hold, OnUnknown, Resolution, StepOutcome, Store,
         StoreError,
-        machine::{self, Slot, State},
+        machine::{self, RecordState, StoredRecord},
     },
     MemoryStore, SHARDS,
     usage::{Amount, Limits},
@@ -85,7 +85,7 @@ fn scope(number: u8) -> ScopeId {
 struct Kept {
     scope: ScopeId,
     bytes: u64,
-    slot: Slot<Vec<u8>>,
+    slot: Option<StoredRecord<Vec<u8>>>,
 }
 
 #[derive(Default)]
@@ -99,7 +99,7 @@ struct Naive {
 impl Naive {
     /// What is kept, as of now. Nothing is written down: whether a record whose time is over has been looked at
     /// makes a difference to its owner.
-    fn as_of_now(&self, kept: &Kept) -> Slot<Vec<u8>> {
+    fn as_of_now(&self, kept: &Kept) -> Option<StoredRecord<Vec<u8>>> {
         let mut slot = kept.slot.clone();
         machine::update(&mut slot, self.now);
         slot
@@ -155,22 +155,25 @@ impl Naive {
         holds.iter().rev().nth(of.into()).copied().unwrap_or(never)
     }
 
-    fn slot(&mut self, number: u8) -> (&mut Slot<Vec<u8>>, &mut u64, Duration) {
+    fn slot(&mut self, number: u8) -> (&mut Option<StoredRecord<Vec<u8>>>, &mut u64, Duration) {
         let empty = Kept { scope: scope(number), bytes: 0, slot: None };
         let kept = self.records.entry(number).or_insert(empty);
         (&mut kept.slot, &mut kept.bytes, self.now)
     }
 }
 
-fn bytes<P>(slot: &Slot<P>, kept: u64) -> u64 {
+fn bytes<P>(slot: &Option<StoredRecord<P>>, kept: u64) -> u64 {
     match slot.as_ref().map(|record| &record.state) {
-        None | Some(State::Unknown { checkpoint: None }) => 0,
+        None | Some(RecordState::Unknown { checkpoint: None }) => 0,
         Some(_) => kept,
     }
 }
 
 /// All that the store has, as if every record were looked at now, and that what it counts is what it has.
-fn recount(store: &MemoryStore, now: Duration) -> BTreeMap<StorageKey, (Slot<Vec<u8>>, u64)> {
+fn recount(
+    store: &MemoryStore,
+    now: Duration,
+) -> BTreeMap<StorageKey, (Option<StoredRecord<Vec<u8>>>, u64)> {
     let mut found = BTreeMap::new();
     let (mut all, mut scopes) = (Amount::default(), BTreeMap::<ScopeId, Amount>::new());
     for shard in &store.inner.shards {
@@ -183,18 +186,20 @@ fn recount(store: &MemoryStore, now: Duration) -> BTreeMap<StorageKey, (Slot<Vec
                 used.bytes += bytes(&entry.slot, entry.kept);
             }
             let own = |payload: Option<std::sync::Arc<Vec<u8>>>| payload.map(|kept| kept.to_vec());
-            let mut slot = Some(machine::Record {
+            let mut slot = Some(StoredRecord {
                 owner: record.owner,
                 fence: record.fence,
                 fingerprint: record.fingerprint,
                 since: record.since,
                 until: record.until,
                 state: match record.state {
-                    State::InFlight { stage, unknown_for, checkpoint } => {
-                        State::InFlight { stage, unknown_for, checkpoint }
+                    RecordState::InFlight { stage, unknown_for, checkpoint } => {
+                        RecordState::InFlight { stage, unknown_for, checkpoint }
                     }
-                    State::Completed { payload } => State::Completed { payload: own(payload) },
-                    State::Unknown { checkpoint } => State::Unknown { checkpoint },
+                    RecordState::Completed { payload } => {
+                        RecordState::Completed { payload: own(payload) }
+                    }
+                    RecordState::Unknown { checkpoint } => RecordState::Unknown { checkpoint },
                 },
             });
             machine::update(&mut slot, now);
@@ -269,9 +274,9 @@ async fn run(ops: Vec<Op>) {
                     }
                     Step::Complete => {
                         let done = Completed::replayable(payload, size);
-                        let first = slot
-                            .as_ref()
-                            .is_some_and(|record| matches!(record.state, State::InFlight { .. }));
+                        let first = slot.as_ref().is_some_and(|record| {
+                            matches!(record.state, RecordState::InFlight { .. })
+                        });
                         let written = machine::complete(slot, &hold, done.clone(), lasting, now);
                         if first && written == StepOutcome::Applied {
                             *kept = size as u64;
@@ -321,8 +326,8 @@ async fn run(ops: Vec<Op>) {
         assert_eq!(recount(&store, naive.now), expected, "after {op:?}");
         let unknown: Vec<_> = store.unknown(None, 100).await.unwrap();
         let keys: Vec<_> = unknown.iter().map(|told| told.key).collect();
-        let is_unknown = |slot: &Slot<Vec<u8>>| {
-            slot.as_ref().is_some_and(|record| matches!(record.state, State::Unknown { .. }))
+        let is_unknown = |slot: &Option<StoredRecord<Vec<u8>>>| {
+            slot.as_ref().is_some_and(|record| matches!(record.state, RecordState::Unknown { .. }))
         };
         let expected = expected.iter().filter(|(_, (slot, _))| is_unknown(slot));
         assert_eq!(keys, expected.map(|(key, _)| *key).collect::<Vec<_>>());

@@ -18,7 +18,7 @@
 
 use std::time::Duration;
 
-use super::super::machine::{Record, Stage, State};
+use super::super::machine::{RecordState, RunStage, StoredRecord};
 use crate::idempotency::{Fingerprint, Owner, StoreError};
 
 const VERSION: u8 = 1;
@@ -29,18 +29,18 @@ const TAKEN_OVER: u8 = 2;
 const COMPLETED: u8 = 3;
 const UNKNOWN: u8 = 4;
 
-pub(super) fn encode(record: &Record<Vec<u8>>) -> Vec<u8> {
+pub(super) fn encode(record: &StoredRecord<Vec<u8>>) -> Vec<u8> {
     let (state, kept) = match &record.state {
-        State::InFlight { stage, checkpoint, .. } => {
+        RecordState::InFlight { stage, checkpoint, .. } => {
             let stage = match stage {
-                Stage::Reserved => RESERVED,
-                Stage::Started => STARTED,
-                Stage::TakenOver { .. } => TAKEN_OVER,
+                RunStage::Reserved => RESERVED,
+                RunStage::Started => STARTED,
+                RunStage::TakenOver { .. } => TAKEN_OVER,
             };
             (stage, checkpoint)
         }
-        State::Completed { payload } => (COMPLETED, payload),
-        State::Unknown { checkpoint } => (UNKNOWN, checkpoint),
+        RecordState::Completed { payload } => (COMPLETED, payload),
+        RecordState::Unknown { checkpoint } => (UNKNOWN, checkpoint),
     };
     let mut bytes = Vec::with_capacity(104 + kept.as_ref().map_or(0, Vec::len));
     bytes.extend([VERSION, state]);
@@ -49,9 +49,9 @@ pub(super) fn encode(record: &Record<Vec<u8>>) -> Vec<u8> {
     bytes.extend(record.fingerprint.to_bytes());
     bytes.extend(encode_time(record.since));
     bytes.extend(encode_time(record.until));
-    if let State::InFlight { stage, unknown_for, .. } = &record.state {
+    if let RecordState::InFlight { stage, unknown_for, .. } = &record.state {
         bytes.extend(encode_time(*unknown_for));
-        if let Stage::TakenOver { from } = stage {
+        if let RunStage::TakenOver { from } = stage {
             bytes.extend(from.to_be_bytes());
         }
     }
@@ -60,7 +60,7 @@ pub(super) fn encode(record: &Record<Vec<u8>>) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Record<Vec<u8>>, StoreError> {
+pub(super) fn decode(bytes: &[u8]) -> Result<StoredRecord<Vec<u8>>, StoreError> {
     let mut bytes = Bytes(bytes);
     let [version] = bytes.take()?;
     if version > VERSION {
@@ -76,20 +76,20 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Record<Vec<u8>>, StoreError> {
     let since = decode_time(bytes.take()?)?;
     let until = decode_time(bytes.take()?)?;
     let state = match state {
-        RESERVED | STARTED | TAKEN_OVER => State::InFlight {
+        RESERVED | STARTED | TAKEN_OVER => RecordState::InFlight {
             unknown_for: decode_time(bytes.take()?)?,
             stage: match state {
-                RESERVED => Stage::Reserved,
-                STARTED => Stage::Started,
-                _ => Stage::TakenOver { from: u64::from_be_bytes(bytes.take()?) },
+                RESERVED => RunStage::Reserved,
+                STARTED => RunStage::Started,
+                _ => RunStage::TakenOver { from: u64::from_be_bytes(bytes.take()?) },
             },
             checkpoint: bytes.kept()?,
         },
-        COMPLETED => State::Completed { payload: bytes.kept()? },
-        UNKNOWN => State::Unknown { checkpoint: bytes.kept()? },
+        COMPLETED => RecordState::Completed { payload: bytes.kept()? },
+        UNKNOWN => RecordState::Unknown { checkpoint: bytes.kept()? },
         _ => return Err(StoreError::Garbled("the state of a record")),
     };
-    Ok(Record { owner, fence, fingerprint, since, until, state })
+    Ok(StoredRecord { owner, fence, fingerprint, since, until, state })
 }
 
 pub(super) fn encode_time(time: Duration) -> [u8; 12] {
@@ -145,21 +145,21 @@ mod tests {
         proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40))
     }
 
-    fn stage() -> impl Strategy<Value = Stage> {
+    fn stage() -> impl Strategy<Value = RunStage> {
         prop_oneof![
-            Just(Stage::Reserved),
-            Just(Stage::Started),
-            any::<u64>().prop_map(|from| Stage::TakenOver { from }),
+            Just(RunStage::Reserved),
+            Just(RunStage::Started),
+            any::<u64>().prop_map(|from| RunStage::TakenOver { from }),
         ]
     }
 
-    fn state() -> impl Strategy<Value = State<Vec<u8>>> {
+    fn state() -> impl Strategy<Value = RecordState<Vec<u8>>> {
         prop_oneof![
             (stage(), time(), kept()).prop_map(|(stage, unknown_for, checkpoint)| {
-                State::InFlight { stage, unknown_for, checkpoint }
+                RecordState::InFlight { stage, unknown_for, checkpoint }
             }),
-            kept().prop_map(|payload| State::Completed { payload }),
-            kept().prop_map(|checkpoint| State::Unknown { checkpoint }),
+            kept().prop_map(|payload| RecordState::Completed { payload }),
+            kept().prop_map(|checkpoint| RecordState::Unknown { checkpoint }),
         ]
     }
 
@@ -171,11 +171,11 @@ mod tests {
             since in time(),
             until in time(),
             state in state(),
-        ) -> Record<Vec<u8>> {
+        ) -> StoredRecord<Vec<u8>> {
             let mut digest = [0; 33];
             digest.copy_from_slice(&fingerprint);
             let fingerprint = Fingerprint::from_bytes(digest);
-            Record { owner: Owner::from_bytes(owner), fence, fingerprint, since, until, state }
+            StoredRecord { owner: Owner::from_bytes(owner), fence, fingerprint, since, until, state }
         }
     }
 
@@ -216,9 +216,9 @@ mod tests {
         ) {
             let bytes = encode(&record);
             let kept = match &record.state {
-                State::InFlight { checkpoint: kept, .. }
-                | State::Completed { payload: kept }
-                | State::Unknown { checkpoint: kept } => kept.as_ref().map_or(0, Vec::len),
+                RecordState::InFlight { checkpoint: kept, .. }
+                | RecordState::Completed { payload: kept }
+                | RecordState::Unknown { checkpoint: kept } => kept.as_ref().map_or(0, Vec::len),
             };
             let cut = (cut % (bytes.len() - kept) as u64) as usize;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ::redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
 
 use super::{
-    super::machine::{self, Record, Slot, Stage, State},
+    super::machine::{self, RecordState, RunStage, StoredRecord},
     record::{decode, decode_time, encode, encode_time},
 };
 use crate::idempotency::{
@@ -145,13 +145,14 @@ impl<'t> Tables<'t> {
             let orphaned = self.on(&key, |slot, now| {
                 machine::update(slot, now);
                 match slot {
-                    Some(Record {
-                        state: State::InFlight { stage: Stage::Reserved, .. }, ..
+                    Some(StoredRecord {
+                        state: RecordState::InFlight { stage: RunStage::Reserved, .. },
+                        ..
                     }) => *slot = None,
-                    Some(Record {
+                    Some(StoredRecord {
                         owner,
                         fence,
-                        state: State::InFlight { unknown_for, .. },
+                        state: RecordState::InFlight { unknown_for, .. },
                         ..
                     }) => {
                         let (hold, unknown_for) = (Hold::new(key, *owner, *fence), *unknown_for);
@@ -294,7 +295,7 @@ impl<'t> Tables<'t> {
     pub(super) fn on<T>(
         &mut self,
         key: &StorageKey,
-        step: impl FnOnce(&mut Slot<Vec<u8>>, Duration) -> T,
+        step: impl FnOnce(&mut Option<StoredRecord<Vec<u8>>>, Duration) -> T,
     ) -> Step<T> {
         let (mut slot, before) = self.read(key)?;
         let answer = step(&mut slot, self.now);
@@ -302,7 +303,7 @@ impl<'t> Tables<'t> {
         Ok(answer)
     }
 
-    fn read(&self, key: &StorageKey) -> Step<(Slot<Vec<u8>>, Option<Stored>)> {
+    fn read(&self, key: &StorageKey) -> Step<(Option<StoredRecord<Vec<u8>>>, Option<Stored>)> {
         let Some(found) = self.records.get(key.as_bytes())? else { return Ok((None, None)) };
         let bytes = found.value();
         let record = decode(bytes)?;
@@ -314,7 +315,7 @@ impl<'t> Tables<'t> {
         &mut self,
         key: &StorageKey,
         before: Option<Stored>,
-        after: Slot<Vec<u8>>,
+        after: Option<StoredRecord<Vec<u8>>>,
     ) -> Step<()> {
         let after = after.map(|record| Stored {
             listed: listed(&record),
@@ -376,11 +377,11 @@ enum Listed {
     Nowhere,
 }
 
-fn listed<P>(record: &Record<P>) -> Listed {
+fn listed<P>(record: &StoredRecord<P>) -> Listed {
     match record.state {
-        State::InFlight { .. } => Listed::InFlight,
-        State::Unknown { .. } => Listed::Unknown,
-        State::Completed { .. } => Listed::Nowhere,
+        RecordState::InFlight { .. } => Listed::InFlight,
+        RecordState::Unknown { .. } => Listed::Unknown,
+        RecordState::Completed { .. } => Listed::Nowhere,
     }
 }
 

@@ -19,11 +19,11 @@ fn fingerprint() -> impl Strategy<Value = Fingerprint> {
     (0..2_u8).prop_map(|fingerprint| Fingerprint::from_bytes([fingerprint; 33]))
 }
 
-fn stage() -> impl Strategy<Value = Stage> {
+fn stage() -> impl Strategy<Value = RunStage> {
     prop_oneof![
-        Just(Stage::Reserved),
-        Just(Stage::Started),
-        (0..4_u64).prop_map(|from| Stage::TakenOver { from }),
+        Just(RunStage::Reserved),
+        Just(RunStage::Started),
+        (0..4_u64).prop_map(|from| RunStage::TakenOver { from }),
     ]
 }
 
@@ -31,13 +31,13 @@ fn kept() -> impl Strategy<Value = Option<Vec<u8>>> {
     any::<Option<u8>>().prop_map(|kept| kept.map(|kept| vec![kept]))
 }
 
-fn state() -> impl Strategy<Value = State<u8>> {
+fn state() -> impl Strategy<Value = RecordState<u8>> {
     prop_oneof![
         (stage(), time(), kept()).prop_map(|(stage, unknown_for, checkpoint)| {
-            State::InFlight { stage, unknown_for, checkpoint }
+            RecordState::InFlight { stage, unknown_for, checkpoint }
         }),
-        any::<Option<u8>>().prop_map(|payload| State::Completed { payload }),
-        kept().prop_map(|checkpoint| State::Unknown { checkpoint }),
+        any::<Option<u8>>().prop_map(|payload| RecordState::Completed { payload }),
+        kept().prop_map(|checkpoint| RecordState::Unknown { checkpoint }),
     ]
 }
 
@@ -49,8 +49,8 @@ prop_compose! {
         since in time(),
         until in time(),
         state in state(),
-    ) -> Record<u8> {
-        Record { owner, fence, fingerprint, since: since.min(until), until, state }
+    ) -> StoredRecord<u8> {
+        StoredRecord { owner, fence, fingerprint, since: since.min(until), until, state }
     }
 }
 
@@ -83,7 +83,7 @@ enum Held {
 }
 
 impl Held {
-    fn take(self, slot: &mut Slot<u8>, hold: &Hold, now: Duration) -> StepOutcome {
+    fn take(self, slot: &mut Option<StoredRecord<u8>>, hold: &Hold, now: Duration) -> StepOutcome {
         match self {
             Self::MarkStarted => mark_started(slot, hold, now),
             Self::Renew(lease) => renew(slot, hold, lease, now),
@@ -106,19 +106,19 @@ fn held() -> impl Strategy<Value = Held> {
     ]
 }
 
-fn updated(slot: &Slot<u8>, now: Duration) -> Slot<u8> {
+fn updated(slot: &Option<StoredRecord<u8>>, now: Duration) -> Option<StoredRecord<u8>> {
     let mut slot = slot.clone();
     update(&mut slot, now);
     slot
 }
 
-fn in_flight(slot: &Slot<u8>) -> bool {
-    matches!(slot, Some(Record { state: State::InFlight { .. }, .. }))
+fn in_flight(slot: &Option<StoredRecord<u8>>) -> bool {
+    matches!(slot, Some(StoredRecord { state: RecordState::InFlight { .. }, .. }))
 }
 
 /// A step that was applied, and what it left behind. Most steps are not: filtered here, and not in
 /// the test, they do not count against the few cases that a test may reject.
-fn applied() -> impl Strategy<Value = (Held, Hold, Slot<u8>, Duration)> {
+fn applied() -> impl Strategy<Value = (Held, Hold, Option<StoredRecord<u8>>, Duration)> {
     (record(), held(), time()).prop_filter_map("the step is stale", |(record, step, now)| {
         let hold = Hold::new(StorageKey::from_bytes(KEY), record.owner, record.fence);
         let mut slot = Some(record);
@@ -226,7 +226,7 @@ proptest! {
         if let ClaimOutcome::Claimed { previous, .. } = answer {
             match before {
                 None => prop_assert_eq!(previous, None),
-                Some(Record { fence, state: State::Unknown { checkpoint }, .. }) => {
+                Some(StoredRecord { fence, state: RecordState::Unknown { checkpoint }, .. }) => {
                     prop_assert_eq!(claim.on_unknown, OnUnknown::TakeOver);
                     prop_assert_eq!(previous, Some(Previous::new(fence, checkpoint)));
                 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::super::super::{self as machine, Record, Slot, Stage, State};
+use super::super::super::{self as machine, RecordState, RunStage, StoredRecord};
 use crate::idempotency::{
     Claim, ClaimMode, ClaimOutcome, Completed, Fingerprint, Hold, OnUnknown, Owner, Resolution,
     ScopeId, StepOutcome, StorageKey,
@@ -110,7 +110,7 @@ pub(super) struct Ledger {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct World {
-    pub(super) slots: [Slot<u8>; KEYS],
+    pub(super) slots: [Option<StoredRecord<u8>>; KEYS],
     fence: u64,
     pub(super) workers: [(usize, At); WORKERS],
     wire: [Option<Message>; WIRE],
@@ -193,10 +193,12 @@ impl World {
             self.events_of(config, worker, events);
         }
         events.extend(self.wire.iter().flatten().map(|&message| Event::Arrives(message)));
-        let in_flight = |slot: &Slot<u8>| {
-            slot.as_ref().is_some_and(|record| matches!(record.state, State::InFlight { .. }))
+        let in_flight = |slot: &Option<StoredRecord<u8>>| {
+            slot.as_ref().is_some_and(|record| matches!(record.state, RecordState::InFlight { .. }))
         };
-        let lapsed = |slot: &Slot<u8>| slot.as_ref().is_some_and(|record| record.until <= NOW);
+        let lapsed = |slot: &Option<StoredRecord<u8>>| {
+            slot.as_ref().is_some_and(|record| record.until <= NOW)
+        };
         if self.slots.iter().any(|slot| in_flight(slot) && !lapsed(slot)) {
             events.push(Event::LeasesLapse);
         }
@@ -312,7 +314,7 @@ impl World {
             Event::Crashes(worker) => self.end(config, worker),
             Event::LeasesLapse => {
                 for record in self.slots.iter_mut().flatten() {
-                    if let State::InFlight { .. } = record.state {
+                    if let RecordState::InFlight { .. } = record.state {
                         record.until = NOW;
                     }
                 }
@@ -471,8 +473,8 @@ impl World {
             }
         };
         if config.broken == Broken::StartedRule {
-            if let Some(Record { state: State::InFlight { stage, .. }, .. }) = slot {
-                *stage = Stage::Reserved;
+            if let Some(StoredRecord { state: RecordState::InFlight { stage, .. }, .. }) = slot {
+                *stage = RunStage::Reserved;
             }
         }
         machine::update(&mut before, NOW);
@@ -480,7 +482,7 @@ impl World {
             let current = before.as_ref().is_some_and(|record| {
                 record.owner == owner
                     && record.fence == fence
-                    && matches!(record.state, State::InFlight { .. })
+                    && matches!(record.state, RecordState::InFlight { .. })
             });
             seen.stale |= !current;
             if !current && *slot != before {
@@ -491,8 +493,8 @@ impl World {
             return Err(OTHER_KEY);
         }
         if let Write::Complete(_, result) = write {
-            let done = |slot: &Slot<u8>| {
-                matches!(slot, Some(Record { state: State::Completed { .. }, .. }))
+            let done = |slot: &Option<StoredRecord<u8>>| {
+                matches!(slot, Some(StoredRecord { state: RecordState::Completed { .. }, .. }))
             };
             if config.mode == Mode::Transactional && done(&self.slots[key]) && !done(&before) {
                 self.charge(key, result, true)?;
@@ -564,7 +566,7 @@ impl World {
             matches!(at, At::Claimed { .. } | At::MayRun { .. } | At::Ran { .. })
                 && self.key(config, worker) == key
         });
-        matches!(&self.slots[key], Some(record) if matches!(record.state, State::Unknown { .. }))
+        matches!(&self.slots[key], Some(record) if matches!(record.state, RecordState::Unknown { .. }))
             && (self.ledgers[key].charges > 0 || !at_work)
     }
 
@@ -581,11 +583,12 @@ impl World {
     fn check(&self) -> Checked {
         for slot in &self.slots {
             let Some(record) = slot else { continue };
-            if let State::InFlight { .. } = record.state {
+            if let RecordState::InFlight { .. } = record.state {
                 // No lease is longer than was asked for, and when it is over the key is out of flight.
                 let mut later = slot.clone();
                 machine::update(&mut later, NOW + LEASE);
-                if later.is_some_and(|record| matches!(record.state, State::InFlight { .. })) {
+                if later.is_some_and(|record| matches!(record.state, RecordState::InFlight { .. }))
+                {
                     return Err(STUCK);
                 }
             }
@@ -643,7 +646,7 @@ impl World {
             if let Some(was) = (0..WORKERS).find(|&worker| record.owner == owner_of(worker)) {
                 record.owner = owner_of(now(was));
             }
-            if let State::Completed { payload: Some(result) } = &mut record.state {
+            if let RecordState::Completed { payload: Some(result) } = &mut record.state {
                 rename(result);
             }
         }
@@ -668,7 +671,9 @@ impl World {
             // Only told, never acted on.
             record.since = NOW;
             visit(&mut record.fence);
-            if let State::InFlight { stage: Stage::TakenOver { from }, .. } = &mut record.state {
+            if let RecordState::InFlight { stage: RunStage::TakenOver { from }, .. } =
+                &mut record.state
+            {
                 visit(from);
             }
         }
@@ -716,11 +721,14 @@ fn storage_key(key: usize) -> StorageKey {
 
 /// As a store that belongs to one process opens its file. One that is shared keeps everything, and its
 /// restart is no event here.
-fn restart(slot: &mut Slot<u8>, key: usize) {
+fn restart(slot: &mut Option<StoredRecord<u8>>, key: usize) {
     machine::update(slot, NOW);
     match slot {
-        Some(Record { state: State::InFlight { stage: Stage::Reserved, .. }, .. }) => *slot = None,
-        Some(Record { owner, fence, state: State::InFlight { .. }, .. }) => {
+        Some(StoredRecord {
+            state: RecordState::InFlight { stage: RunStage::Reserved, .. },
+            ..
+        }) => *slot = None,
+        Some(StoredRecord { owner, fence, state: RecordState::InFlight { .. }, .. }) => {
             let hold = Hold::new(storage_key(key), *owner, *fence);
             let _ = machine::abandon(slot, &hold, FOREVER, NOW);
         }
