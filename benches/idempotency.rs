@@ -1,15 +1,13 @@
-//! What the idempotency guard costs: a claim and its completion in memory, trips to the servers for a
-//! request, and memory for a million keys.
+//! What the idempotency guard costs in memory: a claim and its completion, and a million keys.
 //!
 //! ```sh
 //! cargo bench --bench idempotency
-//! cargo bench --features redis,postgres --bench idempotency
 //! cargo bench --bench idempotency -- --test
 //! ```
 //!
-//! Times are medians of rounds that take turns, and given as ratios too: to an insertion into a `HashMap`
-//! under a mutex, the least that any store in memory can do. Trips are counted by the servers themselves, in
-//! their own statistics, for requests through a whole guard.
+//! Times are medians of rounds that take turns, and given as ratios too: to an insertion into a
+//! `HashMap` under a mutex, the least that any store in memory can do. Trips to databases are counted
+//! by `cargo run -p trips`.
 
 use std::{
     collections::HashMap,
@@ -29,13 +27,6 @@ use buttress::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-#[cfg(feature = "postgres")]
-#[path = "../examples/support/postgres_server.rs"]
-mod postgres_server;
-#[cfg(feature = "redis")]
-#[path = "../examples/support/redis_server.rs"]
-mod redis_server;
-
 /// How often all is measured.
 const ROUNDS: usize = 9;
 
@@ -47,7 +38,6 @@ fn main() -> Result<(), BoxError> {
 
     in_memory(&runtime, keys)?;
     per_key(&runtime, if test { 10_000 } else { 1_000_000 })?;
-    runtime.block_on(count_trips())?;
     Ok(())
 }
 
@@ -154,120 +144,4 @@ fn per_key(runtime: &Runtime, keys: u64) -> Result<(), BoxError> {
     let each = counted.bytes_current as f64 / keys as f64;
     println!("memory for {keys} keys without their responses: {each:.0} bytes each");
     Ok(())
-}
-
-async fn count_trips() -> Result<(), BoxError> {
-    #[cfg(feature = "redis")]
-    trips::redis_trips().await?;
-    #[cfg(feature = "postgres")]
-    trips::postgres_trips().await?;
-    #[cfg(not(all(feature = "redis", feature = "postgres")))]
-    println!("trips to servers: with `--features redis,postgres`");
-    Ok(())
-}
-
-#[cfg(any(feature = "redis", feature = "postgres"))]
-mod trips {
-    use std::convert::Infallible;
-
-    use buttress::{
-        BoxError, ConfigError, Error,
-        idempotency::{IdempotencyLayer, Key, RequestKey, Store},
-    };
-    use tower::{Layer, Service, ServiceExt, service_fn};
-
-    /// A service behind a guard.
-    fn guarded<St: Store<Payload = Vec<u8>>>(
-        store: St,
-        reserved: bool,
-    ) -> Result<impl Service<u32, Response = Vec<u8>, Error = Error<Infallible>>, ConfigError> {
-        let guard = IdempotencyLayer::builder_fn(
-            store,
-            |n: &u32| Ok(RequestKey::Key(Key::new(n.to_string())?)),
-            |n: &u32, request| request.part(n.to_be_bytes()),
-        );
-        let mut guard = guard.single_tenant();
-        if reserved {
-            guard = guard.reserve_first();
-        }
-        let service = service_fn(|n: u32| async move { Ok(n.to_be_bytes().to_vec()) });
-        Ok(guard.build()?.layer(service))
-    }
-
-    async fn call_for_each(
-        service: &mut impl Service<u32, Response = Vec<u8>, Error = Error<Infallible>>,
-        keys: std::ops::Range<u32>,
-    ) -> Result<(), BoxError> {
-        for key in keys {
-            service.ready().await?.call(key).await?;
-        }
-        Ok(())
-    }
-
-    /// Requests whose trips are counted, after as many that warm the connection up.
-    const REQUESTS: u32 = 100;
-
-    fn say(what: &str, counts: [f64; 2]) {
-        let [plain, reserved] = counts.map(|count| count / f64::from(REQUESTS));
-        println!("{what}: {plain:.2} a request, {reserved:.2} with `reserve_first`");
-    }
-
-    #[cfg(feature = "redis")]
-    pub(super) async fn redis_trips() -> Result<(), BoxError> {
-        let server = super::redis_server::RedisServer::start(&[])?;
-        let store = buttress::idempotency::store::RedisStore::builder(server.url()).build().await?;
-        let client = redis::Client::open(server.url())?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
-        let mut counts = [0.0; 2];
-        for (reserved, from) in [(false, 0), (true, 2 * REQUESTS)] {
-            let mut service = guarded(store.clone(), reserved)?;
-            // It makes the connection, and sweeps the store, which happens once a minute.
-            call_for_each(&mut service, from..from + REQUESTS).await?;
-            let _: () = redis::cmd("CONFIG").arg("RESETSTAT").query_async(&mut connection).await?;
-            call_for_each(&mut service, from + REQUESTS..from + 2 * REQUESTS).await?;
-            let said: String =
-                redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await?;
-            // The commands within a script are counted there too, and take no trip.
-            for line in said.lines() {
-                let name = line.split(':').next().unwrap_or_default();
-                let calls = line.split("calls=").nth(1).and_then(|rest| rest.split(',').next());
-                if name == "cmdstat_evalsha" || name == "cmdstat_eval" {
-                    counts[usize::from(reserved)] += calls.unwrap_or_default().parse::<f64>()?;
-                }
-            }
-        }
-        say("scripts of Redis", counts);
-        Ok(())
-    }
-
-    #[cfg(feature = "postgres")]
-    pub(super) async fn postgres_trips() -> Result<(), BoxError> {
-        let server = super::postgres_server::PostgresServer::start()?;
-        let config: tokio_postgres::Config = server.url().parse()?;
-        let store =
-            buttress::idempotency::store::PostgresStore::builder(config.clone()).build().await?;
-        let (client, connection) = config.connect(tokio_postgres::NoTls).await?;
-        let connection = tokio::spawn(connection);
-        client.batch_execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements").await?;
-        let mut counts = [0.0; 2];
-        for (reserved, from) in [(false, 0), (true, 2 * REQUESTS)] {
-            let mut service = guarded(store.clone(), reserved)?;
-            // It makes the connection, and sweeps the store, which happens once a minute.
-            call_for_each(&mut service, from..from + REQUESTS).await?;
-            client.batch_execute("SELECT pg_stat_statements_reset()").await?;
-            call_for_each(&mut service, from + REQUESTS..from + 2 * REQUESTS).await?;
-            let calls = client
-                .query_one(
-                    "SELECT coalesce(sum(calls), 0)::bigint FROM pg_stat_statements
-                     WHERE query NOT LIKE '%pg_stat_statements%'",
-                    &[],
-                )
-                .await?;
-            counts[usize::from(reserved)] = calls.get::<_, i64>(0) as f64;
-        }
-        say("statements of PostgreSQL", counts);
-        drop(client);
-        connection.await??;
-        Ok(())
-    }
 }

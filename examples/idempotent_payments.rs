@@ -1,16 +1,15 @@
 //! A payment that is asked for twice, because the first answer came too late, is made once.
 //!
 //! ```sh
-//! cargo run --features redb --example idempotent_payments
-//! cargo run --features redb,redis --example idempotent_payments -- --store redis
+//! cargo run --example idempotent_payments
 //! ```
 //!
 //! A server takes payments. Each is written into its ledger at once, and then the answer dawdles for longer
 //! than the client waits. So the client tries again, as clients do. Without a guard the customer pays twice;
 //! with one, the second request is told that the first is under way, comes back, and is given its answer.
 //!
-//! The records are kept in an embedded database, unless `--store memory`, `redis` or `postgres` says otherwise;
-//! for the last two it starts a server of its own.
+//! The records are kept in memory, where they end with the process. The crates `buttress-redb`,
+//! `buttress-redis` and `buttress-postgres` keep them in a database; each has an example of its own.
 
 use std::{
     convert::Infallible,
@@ -23,10 +22,7 @@ use buttress::{
     BoxError, Stack,
     bulkhead::BulkheadLayer,
     http::{GivenKey, HttpServerLayer, ReplaySafe, SetIdempotencyKeyLayer},
-    idempotency::{
-        IdempotencyLayer, Key, Store,
-        store::{MemoryStore, RedbStore},
-    },
+    idempotency::{IdempotencyLayer, Key, Store, store::MemoryStore},
 };
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -41,22 +37,8 @@ use hyper_util::{
 use tokio::{net::TcpListener, time::sleep};
 use tower::{Layer, Service, ServiceExt};
 
-#[cfg(feature = "postgres")]
-#[path = "support/postgres_server.rs"]
-mod postgres_server;
-#[cfg(feature = "redis")]
-#[path = "support/redis_server.rs"]
-mod redis_server;
-
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let store = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => "redb",
-        ["--store", store] => store,
-        _ => return Err("usage: idempotent_payments [--store redb|memory|redis|postgres]".into()),
-    };
-
     println!("Without a guard:");
     let payments = Payments::default();
     let address = serve(HttpServerLayer::new(Stack::new()).layer(payments.clone())).await?;
@@ -64,30 +46,8 @@ async fn main() -> Result<(), BoxError> {
     let without = payments.made();
     println!("  the ledger: {without:?}");
 
-    println!("With a guard, records in {store}:");
-    match store {
-        "memory" => guarded(MemoryStore::new()).await?,
-        "redb" => {
-            let file = std::env::temp_dir().join(format!("payments-{}.redb", std::process::id()));
-            guarded(RedbStore::open(&file)?).await?;
-            std::fs::remove_file(file)?;
-        }
-        #[cfg(feature = "redis")]
-        "redis" => {
-            let server = redis_server::RedisServer::start(&[])?;
-            guarded(buttress::idempotency::store::RedisStore::builder(server.url()).build().await?)
-                .await?;
-        }
-        #[cfg(feature = "postgres")]
-        "postgres" => {
-            let server = postgres_server::PostgresServer::start()?;
-            let store = buttress::idempotency::store::PostgresStore::builder(server.url().parse()?);
-            guarded(store.build().await?).await?;
-        }
-        other => {
-            return Err(format!("`{other}` needs a build with `--features redb,{other}`").into());
-        }
-    }
+    println!("With a guard:");
+    guarded(MemoryStore::new()).await?;
     match without.len() {
         0 | 1 => Err("the client did not try again, so nothing was shown".into()),
         _ => Ok(()),

@@ -73,8 +73,12 @@
 //! | `hyper` | recognises requests that hyper's client is proven not to have had processed |
 //! | `tonic` | [`http::grpc`]: a stack around a channel, and `tonic::Status` for a rejection |
 //! | `reqwest` | `http::reqwest`: the adapter for `reqwest::Client` |
-//! | `redb`, `redis`, `postgres` | [`idempotency::store`]: records that outlive the process; `redb` needs Rust 1.90, `redis` 1.88 |
 //! | `test-util` | [`testing`](https://docs.rs/buttress/latest/buttress/testing/): the contract kit, the cancel harness, a scripted service |
+//!
+//! Records of the guard that outlive the process are kept by crates of their own, each on a database:
+//! [`buttress-redb`](https://docs.rs/buttress-redb),
+//! [`buttress-redis`](https://docs.rs/buttress-redis) and
+//! [`buttress-postgres`](https://docs.rs/buttress-postgres).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

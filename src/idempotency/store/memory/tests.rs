@@ -18,6 +18,9 @@ use crate::{
     idempotency::{Fingerprint, Owner, ScopeId, StorageKey},
 };
 
+/// What is stored under a key.
+type Slot = Option<StoredRecord<Vec<u8>>>;
+
 const RECORDS: u32 = 6;
 const BYTES: u64 = 100;
 const SHARE: f64 = 0.5;
@@ -85,7 +88,7 @@ fn scope(number: u8) -> ScopeId {
 struct Kept {
     scope: ScopeId,
     bytes: u64,
-    slot: Option<StoredRecord<Vec<u8>>>,
+    slot: Slot,
 }
 
 #[derive(Default)]
@@ -99,7 +102,7 @@ struct Naive {
 impl Naive {
     /// What is kept, as of now. Nothing is written down: whether a record whose time is over has been looked at
     /// makes a difference to its owner.
-    fn as_of_now(&self, kept: &Kept) -> Option<StoredRecord<Vec<u8>>> {
+    fn as_of_now(&self, kept: &Kept) -> Slot {
         let mut slot = kept.slot.clone();
         machine::update(&mut slot, self.now);
         slot
@@ -155,7 +158,7 @@ impl Naive {
         holds.iter().rev().nth(of.into()).copied().unwrap_or(never)
     }
 
-    fn slot(&mut self, number: u8) -> (&mut Option<StoredRecord<Vec<u8>>>, &mut u64, Duration) {
+    fn slot(&mut self, number: u8) -> (&mut Slot, &mut u64, Duration) {
         let empty = Kept { scope: scope(number), bytes: 0, slot: None };
         let kept = self.records.entry(number).or_insert(empty);
         (&mut kept.slot, &mut kept.bytes, self.now)
@@ -170,10 +173,7 @@ fn bytes<P>(slot: &Option<StoredRecord<P>>, kept: u64) -> u64 {
 }
 
 /// All that the store has, as if every record were looked at now, and that what it counts is what it has.
-fn recount(
-    store: &MemoryStore,
-    now: Duration,
-) -> BTreeMap<StorageKey, (Option<StoredRecord<Vec<u8>>>, u64)> {
+fn recount(store: &MemoryStore, now: Duration) -> BTreeMap<StorageKey, (Slot, u64)> {
     let mut found = BTreeMap::new();
     let (mut all, mut scopes) = (Amount::default(), BTreeMap::<ScopeId, Amount>::new());
     for shard in &store.inner.shards {
@@ -326,7 +326,7 @@ async fn run(ops: Vec<Op>) {
         assert_eq!(recount(&store, naive.now), expected, "after {op:?}");
         let unknown: Vec<_> = store.unknown(None, 100).await.unwrap();
         let keys: Vec<_> = unknown.iter().map(|told| told.key).collect();
-        let is_unknown = |slot: &Option<StoredRecord<Vec<u8>>>| {
+        let is_unknown = |slot: &Slot| {
             slot.as_ref().is_some_and(|record| matches!(record.state, RecordState::Unknown { .. }))
         };
         let expected = expected.iter().filter(|(_, (slot, _))| is_unknown(slot));

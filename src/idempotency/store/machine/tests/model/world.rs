@@ -566,7 +566,8 @@ impl World {
             matches!(at, At::Claimed { .. } | At::MayRun { .. } | At::Ran { .. })
                 && self.key(config, worker) == key
         });
-        matches!(&self.slots[key], Some(record) if matches!(record.state, RecordState::Unknown { .. }))
+        let state = self.slots[key].as_ref().map(|record| &record.state);
+        matches!(state, Some(RecordState::Unknown { .. }))
             && (self.ledgers[key].charges > 0 || !at_work)
     }
 

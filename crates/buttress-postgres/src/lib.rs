@@ -1,0 +1,410 @@
+//! Keeps the records of [buttress](mod@buttress)'s idempotency guard in PostgreSQL, for any number of
+//! processes. What is done in the same database can be committed together with its record, and so is
+//! done exactly once.
+//!
+//! ```no_run
+//! use buttress_postgres::{PostgresStore, buttress::idempotency::IdempotencyLayer};
+//! # use buttress_postgres::buttress::idempotency::{Found, Key};
+//!
+//! # async fn connect() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = PostgresStore::builder("postgres://app@localhost/app".parse()?).build().await?;
+//!
+//! type Payment = (&'static str, u64);
+//! let guard = IdempotencyLayer::builder_fn(
+//!     store,
+//!     |payment: &Payment| Ok(Found::Key(Key::new(payment.0)?)),
+//!     |payment: &Payment, request| request.part(payment.1.to_be_bytes()),
+//! )
+//! .single_tenant()
+//! .build()?;
+//! # drop(guard);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`PostgresStore`] says what it promises, what it needs, and what it creates in the database.
+//!
+//! # Versions
+//!
+//! This minor version, 0.1, fits buttress 0.1, which it re-exports as [`buttress`](mod@buttress), and
+//! [`tokio_postgres`] 0.7. It needs Rust 1.85.
+
+mod builder;
+mod wire;
+
+use std::time::Duration;
+
+use buttress::idempotency::{
+    Claim, ClaimMode, ClaimOutcome, Completed, Hold, OnUnknown, Owner, Resolution, StepOutcome,
+    StorageKey, Store, StoreError, UnknownOperation,
+};
+use deadpool_postgres::{Object, Pool};
+use tokio_postgres::{
+    Row, Transaction,
+    types::{ToSql, Type},
+};
+
+use self::wire::{decode_answer, decode_unknown, fence_sent, get, microseconds, refused};
+
+pub use self::builder::{PostgresSetupError, PostgresStoreBuilder};
+pub use buttress;
+
+/// Keeps records in PostgreSQL, for any number of processes.
+///
+/// Clones share a pool of connections.
+///
+/// ```no_run
+/// use buttress_postgres::PostgresStore;
+///
+/// # async fn connect() -> Result<PostgresStore, Box<dyn std::error::Error>> {
+/// let store = PostgresStore::builder("postgres://app@localhost/app".parse()?).build().await?;
+/// # Ok(store)
+/// # }
+/// ```
+///
+/// # What it promises
+///
+/// | forgets on | keeps through | needs, and checks when it connects |
+/// |---|---|---|
+/// | failover to an asynchronous replica | `kill -9`, power loss | `fsync`; the settings of its own sessions |
+///
+/// Its sessions have `synchronous_commit = on`, are READ COMMITTED whatever the database's default is, and
+/// wait at most two seconds for a lock. It sets this as it connects, and
+/// [`build`](PostgresStoreBuilder::build) fails and names the setting if it does not hold: behind a pooler,
+/// use one that keeps sessions.
+///
+/// The clock is the server's, read when the record is locked; fences come from a sequence.
+///
+/// # Schema
+///
+/// A table `buttress_idempotency`, a sequence `buttress_fence`, and functions whose names begin with
+/// `buttress_`: each step is one statement that calls one of them. [`build`](PostgresStoreBuilder::build)
+/// makes them, under an advisory lock, in the first schema of the session's `search_path`, unless it finds
+/// them there. They may also be made before, from [`MIGRATION`](Self::MIGRATION), by a user who may create
+/// them: the store's own user then needs no more than to select, insert, update and delete in the table,
+/// and to use the sequence.
+///
+/// To have them in a schema of their own, create it, and say so in the address:
+/// `postgres://app@localhost/app?options=-csearch_path%3Dguard`. For [`complete_in`](Self::complete_in) the
+/// schema must be in the `search_path` of the transaction too.
+///
+/// # Clean-up
+///
+/// A record whose time is over has no effect, but takes room until [`sweep`](Store::sweep) removes it. That
+/// finds such records by an index, takes as many as it is told, leaves out those in use, and may run in any
+/// number of processes at once. The number of records is bounded by the disk alone: a full one is
+/// [`StoreError::Full`].
+///
+/// # Exactly once
+///
+/// What is done in the same database can be committed together with its record:
+/// [`complete_in`](Self::complete_in).
+#[derive(Clone, Debug)]
+pub struct PostgresStore {
+    pool: Pool,
+}
+
+const CLAIM: &str = "SELECT * FROM buttress_claim($1, $2, $3, $4, $5, $6, $7, $8)";
+const MARK_STARTED: &str = "SELECT buttress_mark_started($1, $2, $3)";
+const RENEW: &str = "SELECT buttress_renew($1, $2, $3, $4)";
+const CHECKPOINT: &str = "SELECT buttress_checkpoint($1, $2, $3, $4)";
+const COMPLETE: &str = "SELECT buttress_complete($1, $2, $3, $4, $5, $6)";
+const RELEASE: &str = "SELECT buttress_release($1, $2, $3)";
+const ABANDON: &str = "SELECT buttress_abandon($1, $2, $3, $4)";
+const RESOLVE: &str = "SELECT buttress_resolve($1, $2, $3, $4, $5)";
+const SWEEP: &str = "SELECT buttress_sweep($1)";
+
+/// What is unknown, or would be if somebody looked. It locks nothing and so waits for nothing: the time at
+/// which the statement began is the present.
+macro_rules! unknown_now {
+    ($select:literal, $rest:literal) => {
+        concat!(
+            $select,
+            " FROM buttress_idempotency WHERE state IN (2, 3, 5) AND version <= 1
+              AND CASE state WHEN 5 THEN until > now()
+                  ELSE until <= now() AND until + unknown_for > now() END",
+            $rest
+        )
+    };
+}
+const UNKNOWN: &str = unknown_now!(
+    "SELECT key, fence, buttress_microseconds(now() - CASE state WHEN 5 THEN since ELSE until END)",
+    " AND key > $1 ORDER BY key LIMIT $2"
+);
+const COUNT_UNKNOWN: &str = unknown_now!("SELECT count(*)", "");
+
+impl PostgresStore {
+    /// What makes the schema: to be run in one transaction, once.
+    pub const MIGRATION: &'static str = include_str!("0001.sql");
+
+    /// Records the result of an operation, for `ttl` from now, in a transaction that also holds its effect:
+    /// both are committed, or neither.
+    ///
+    /// Call it as the last thing before the commit, in a transaction on the same database, and **roll back
+    /// unless it says [`StepOutcome::Applied`]**. It says [`StepOutcome::Stale`] when the record is no longer in
+    /// flight under this hold: the lease has ended, somebody else has claimed the operation, or it is
+    /// complete already, be it by this hold, so that what was committed without an answer is not done again.
+    /// Claim the operation anew to learn which.
+    ///
+    /// Claim such an operation as [`Reserved`](ClaimMode::Reserved), and never mark it as started: until the
+    /// commit nothing has happened, so a worker that is lost frees the key.
+    ///
+    /// Until the transaction ends, other steps on this record wait for it, and fail after two seconds;
+    /// claims do only from the end of the lease on, and are told before that it is in flight. The commit
+    /// waits for the disk also in a session whose `synchronous_commit` is off.
+    ///
+    /// # Errors
+    ///
+    /// As the steps of a [`Store`]. The transaction can then only be rolled back.
+    pub async fn complete_in(
+        &self,
+        transaction: &Transaction<'_>,
+        hold: &Hold,
+        completed: Completed<Vec<u8>>,
+        ttl: Duration,
+    ) -> Result<StepOutcome, StoreError> {
+        let row = transaction
+            .query_typed_one(
+                COMPLETE,
+                &[
+                    (&&hold.key.as_bytes()[..], Type::BYTEA),
+                    (&&hold.owner.as_bytes()[..], Type::BYTEA),
+                    (&fence_sent(hold.fence), Type::INT8),
+                    (&completed.payload, Type::BYTEA),
+                    (&microseconds(ttl), Type::INT8),
+                    (&true, Type::BOOL),
+                ],
+            )
+            .await
+            .map_err(refused)?;
+        written(&row)
+    }
+
+    /// Takes a step: one statement, prepared once a connection.
+    async fn step(
+        &self,
+        statement: &'static str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, StoreError> {
+        let lent = Lent(Some(self.pool.get().await.map_err(StoreError::unavailable)?));
+        let answer = match &lent.0 {
+            // Rows are there only when the server is ready for the next statement, thus has committed.
+            Some(connection) => match connection.prepare_cached(statement).await {
+                Ok(statement) => connection.query(&statement, parameters).await,
+                Err(error) => Err(error),
+            },
+            None => Ok(Vec::new()),
+        };
+        lent.give_back();
+        answer.map_err(refused)
+    }
+
+    async fn step_one(
+        &self,
+        statement: &'static str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Row, StoreError> {
+        let mut rows = self.step(statement, parameters).await?;
+        match (rows.pop(), rows.is_empty()) {
+            (Some(row), true) => Ok(row),
+            _ => Err(StoreError::Garbled("not one row")),
+        }
+    }
+
+    async fn write(
+        &self,
+        statement: &'static str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<StepOutcome, StoreError> {
+        written(&self.step_one(statement, parameters).await?)
+    }
+}
+
+/// A connection, closed instead of given back if the step is dropped half-way: the next to have it would
+/// wait for an answer that nobody wants.
+struct Lent(Option<Object>);
+
+impl Lent {
+    fn give_back(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(Object::take(connection));
+        }
+    }
+}
+
+fn written(row: &Row) -> Result<StepOutcome, StoreError> {
+    Ok(applied(get(row, 0)?))
+}
+
+fn applied(applied: bool) -> StepOutcome {
+    match applied {
+        true => StepOutcome::Applied,
+        false => StepOutcome::Stale,
+    }
+}
+
+impl Store for PostgresStore {
+    type Payload = Vec<u8>;
+
+    async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome<Vec<u8>>, StoreError> {
+        let begins = match claim.mode {
+            ClaimMode::Started => true,
+            ClaimMode::Reserved => false,
+        };
+        let takes_over = match claim.on_unknown {
+            OnUnknown::TakeOver => true,
+            OnUnknown::Keep => false,
+        };
+        let row = self
+            .step_one(
+                CLAIM,
+                &[
+                    &&claim.key.as_bytes()[..],
+                    &&claim.scope.as_bytes()[..],
+                    &&claim.owner.as_bytes()[..],
+                    &&claim.fingerprint.to_bytes()[..],
+                    &begins,
+                    &takes_over,
+                    &microseconds(claim.lease),
+                    &microseconds(claim.unknown_for),
+                ],
+            )
+            .await?;
+        decode_answer(&row)
+    }
+
+    async fn mark_started(&self, hold: &Hold) -> Result<StepOutcome, StoreError> {
+        self.write(
+            MARK_STARTED,
+            &[&&hold.key.as_bytes()[..], &&hold.owner.as_bytes()[..], &fence_sent(hold.fence)],
+        )
+        .await
+    }
+
+    async fn renew(&self, holds: &[Hold], lease: Duration) -> Result<Vec<StepOutcome>, StoreError> {
+        if holds.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<&[u8]> = holds.iter().map(|hold| &hold.key.as_bytes()[..]).collect();
+        let owners: Vec<&[u8]> = holds.iter().map(|hold| &hold.owner.as_bytes()[..]).collect();
+        let fences: Vec<i64> = holds.iter().map(|hold| fence_sent(hold.fence)).collect();
+        let row = self.step_one(RENEW, &[&keys, &owners, &fences, &microseconds(lease)]).await?;
+        let renewed: Vec<bool> = get(&row, 0)?;
+        if renewed.len() != holds.len() {
+            return Err(StoreError::Garbled("not as many answers as leases"));
+        }
+        Ok(renewed.into_iter().map(applied).collect())
+    }
+
+    async fn checkpoint(
+        &self,
+        hold: &Hold,
+        checkpoint: Vec<u8>,
+    ) -> Result<StepOutcome, StoreError> {
+        self.write(
+            CHECKPOINT,
+            &[
+                &&hold.key.as_bytes()[..],
+                &&hold.owner.as_bytes()[..],
+                &fence_sent(hold.fence),
+                &checkpoint,
+            ],
+        )
+        .await
+    }
+
+    async fn complete(
+        &self,
+        hold: &Hold,
+        completed: Completed<Vec<u8>>,
+        ttl: Duration,
+    ) -> Result<StepOutcome, StoreError> {
+        self.write(
+            COMPLETE,
+            &[
+                &&hold.key.as_bytes()[..],
+                &&hold.owner.as_bytes()[..],
+                &fence_sent(hold.fence),
+                &completed.payload,
+                &microseconds(ttl),
+                &false,
+            ],
+        )
+        .await
+    }
+
+    async fn release(
+        &self,
+        key: &StorageKey,
+        owner: &Owner,
+        unknown_for: Duration,
+    ) -> Result<StepOutcome, StoreError> {
+        self.write(
+            RELEASE,
+            &[&&key.as_bytes()[..], &&owner.as_bytes()[..], &microseconds(unknown_for)],
+        )
+        .await
+    }
+
+    async fn abandon(&self, hold: &Hold, unknown_for: Duration) -> Result<StepOutcome, StoreError> {
+        self.write(
+            ABANDON,
+            &[
+                &&hold.key.as_bytes()[..],
+                &&hold.owner.as_bytes()[..],
+                &fence_sent(hold.fence),
+                &microseconds(unknown_for),
+            ],
+        )
+        .await
+    }
+
+    async fn resolve(
+        &self,
+        key: &StorageKey,
+        fence: u64,
+        resolution: Resolution<Vec<u8>>,
+    ) -> Result<StepOutcome, StoreError> {
+        let (done, payload, ttl) = match resolution {
+            Resolution::Completed(completed, ttl) => (true, completed.payload, ttl),
+            Resolution::Never => (false, None, Duration::ZERO),
+        };
+        self.write(
+            RESOLVE,
+            &[&&key.as_bytes()[..], &fence_sent(fence), &done, &payload, &microseconds(ttl)],
+        )
+        .await
+    }
+
+    async fn unknown(
+        &self,
+        after: Option<StorageKey>,
+        limit: usize,
+    ) -> Result<Vec<UnknownOperation>, StoreError> {
+        let after: &[u8] = after.as_ref().map_or(&[], |after| after.as_bytes());
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.step(UNKNOWN, &[&after, &limit]).await?.iter().map(decode_unknown).collect()
+    }
+
+    async fn count_unknown(&self) -> Result<u64, StoreError> {
+        let count: i64 = get(&self.step_one(COUNT_UNKNOWN, &[]).await?, 0)?;
+        u64::try_from(count).map_err(|_| StoreError::Garbled("a negative count"))
+    }
+
+    async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let swept: i64 = get(&self.step_one(SWEEP, &[&limit]).await?, 0)?;
+        usize::try_from(swept).map_err(|_| StoreError::Garbled("a negative count"))
+    }
+}
+
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

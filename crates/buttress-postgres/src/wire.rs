@@ -1,0 +1,83 @@
+//! What is said to the server, and what it says.
+
+use std::time::Duration;
+
+use buttress::idempotency::{
+    ClaimOutcome, Fingerprint, Previous, StorageKey, StoreError, UnknownOperation,
+};
+use tokio_postgres::{Error, Row, error::SqlState, types::FromSql};
+
+/// What our functions raise for a record of a newer version, with that version as the message.
+const NEWER: &str = "BT001";
+
+/// A hundred years in microseconds: any longer, and a sum of such spans could be past what a timestamp holds.
+const LONGEST: i64 = 100 * 365 * 24 * 60 * 60 * 1_000_000;
+
+pub(crate) fn microseconds(span: Duration) -> i64 {
+    i64::try_from(span.as_micros()).unwrap_or(i64::MAX).min(LONGEST)
+}
+
+/// A fence that the sequence can never have given becomes one that no record has.
+pub(crate) fn fence_sent(fence: u64) -> i64 {
+    i64::try_from(fence).unwrap_or(-1)
+}
+
+/// Why a statement failed.
+pub(crate) fn refused(error: Error) -> StoreError {
+    let Some(refusal) = error.as_db_error() else { return StoreError::unavailable(error) };
+    if refusal.code().code() == NEWER {
+        return match refusal.message().parse() {
+            Ok(version) => StoreError::Newer(version),
+            Err(_) => StoreError::Garbled("a version that is no number"),
+        };
+    }
+    match *refusal.code() {
+        SqlState::DISK_FULL => StoreError::Full,
+        _ => StoreError::unavailable(error),
+    }
+}
+
+pub(crate) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, StoreError> {
+    row.try_get(column).map_err(|_| StoreError::Garbled("a column of another type"))
+}
+
+fn span(row: &Row, column: usize) -> Result<Duration, StoreError> {
+    u64::try_from(get::<i64>(row, column)?)
+        .map(Duration::from_micros)
+        .map_err(|_| StoreError::Garbled("a negative span"))
+}
+
+fn fence(fence: i64) -> Result<u64, StoreError> {
+    u64::try_from(fence).map_err(|_| StoreError::Garbled("a negative fence"))
+}
+
+pub(crate) fn decode_answer(row: &Row) -> Result<ClaimOutcome<Vec<u8>>, StoreError> {
+    match get::<Option<i16>>(row, 0)? {
+        Some(1) => {
+            let taken_from: Option<i64> = get(row, 4)?;
+            let previous = match taken_from {
+                Some(from) => Some(Previous::new(fence(from)?, get(row, 6)?)),
+                None => None,
+            };
+            Ok(ClaimOutcome::Claimed { fence: fence(get(row, 1)?)?, previous })
+        }
+        Some(2) => Ok(ClaimOutcome::InFlight { since: span(row, 2)?, lease_left: span(row, 3)? }),
+        Some(3) => Ok(get::<Option<Vec<u8>>>(row, 7)?
+            .map_or(ClaimOutcome::NotReplayable, ClaimOutcome::Replay)),
+        Some(4) => {
+            let recorded = get::<&[u8]>(row, 5)?
+                .try_into()
+                .map_err(|_| StoreError::Garbled("a fingerprint of another length"))?;
+            Ok(ClaimOutcome::Mismatch { recorded: Fingerprint::from_bytes(recorded) })
+        }
+        Some(5) => Ok(ClaimOutcome::Unknown { fence: fence(get(row, 1)?)?, since: span(row, 2)? }),
+        _ => Err(StoreError::Garbled("a state that there is not")),
+    }
+}
+
+pub(crate) fn decode_unknown(row: &Row) -> Result<UnknownOperation, StoreError> {
+    let key = get::<&[u8]>(row, 0)?
+        .try_into()
+        .map_err(|_| StoreError::Garbled("a key of another length"))?;
+    Ok(UnknownOperation::new(StorageKey::from_bytes(key), fence(get(row, 1)?)?, span(row, 2)?))
+}
