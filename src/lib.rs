@@ -91,6 +91,7 @@ pub mod bulkhead;
 mod call;
 pub mod circuit_breaker;
 pub mod context;
+mod describe;
 pub mod error;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
@@ -99,6 +100,7 @@ pub mod idempotency;
 mod keyed;
 pub mod outcome;
 pub mod retry;
+mod sealed;
 pub mod stack;
 pub mod telemetry;
 #[cfg(feature = "test-util")]

@@ -3,7 +3,7 @@
 use std::{any::type_name, fmt, sync::Arc, time::Duration};
 
 pub use self::choice::{Inherited, Own};
-use crate::{CarryRejection, Rejection};
+use crate::{CarryRejection, Rejection, sealed::Sealed};
 
 /// What a finished call tells about the service that was called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,7 +206,7 @@ impl Outcome {
 /// A layer starts out [`Inherited`] and becomes [`Own`] by its `classify` setter. The types are
 /// what lets [`Stack`](crate::Stack) give one verdict to every layer that has none of its own.
 pub(crate) mod choice {
-    use super::{Arc, Classify, DefaultClassifier, Outcome, RetryHint};
+    use super::{Arc, Classify, DefaultClassifier, Outcome, RetryHint, Sealed};
 
     /// No classifier was set on the layer.
     #[derive(Clone, Copy, Debug, Default)]
@@ -235,8 +235,11 @@ pub(crate) mod choice {
         }
     }
 
-    /// Settles which of the layer's and the stack's classifiers is used.
-    pub trait Choice<Stacked> {
+    impl Sealed for Inherited {}
+    impl<C> Sealed for Own<C> {}
+
+    /// Settles which of the layer's and the stack's classifiers is used. This trait is sealed.
+    pub trait Choice<Stacked>: Sealed {
         /// The one that is used.
         type Chosen;
 

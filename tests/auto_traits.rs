@@ -184,8 +184,8 @@ mod http {
         completion::CallEnd,
         http::{
             AutoClassifier, GrpcClassifier, HttpClassifier, HttpClientBuilder, HttpClientLayer,
-            HttpServerBuilder, HttpServerLayer, ReplayBody, ReplayBodyBuilder, ReplayBodyLayer,
-            ReplaySafe, ResponseBody, SetIdempotencyKeyBuilder, Trust, UntilEnd,
+            HttpServerLayer, HttpStack, ReplayBody, ReplayBodyBuilder, ReplayBodyLayer, ReplaySafe,
+            ResponseBody, SetIdempotencyKeyBuilder, Trust, UntilEnd,
             grpc::FirstFrameLayer,
             idempotency::{
                 GuardedBody, HeaderKey, HeaderKeyBuilder, ReadHttp, ReadHttpBuilder, RecordHttp,
@@ -194,12 +194,8 @@ mod http {
             replay::ReplayBodyError,
             server::{Handler, HttpServer, HttpServerBody},
         },
-        outcome::Inherited,
-        stack::{Empty, ServerEdge},
     };
     use std::convert::Infallible;
-
-    type ServerStack = Stack<Empty, Empty, BulkheadLayer, Empty, Empty, ServerEdge, Inherited>;
 
     #[test]
     fn what_speaks_http_is_shared_between_threads() {
@@ -213,8 +209,11 @@ mod http {
         shared::<ReplayBodyBuilder>();
         shared::<SetIdempotencyKeyBuilder>();
         shared::<FirstFrameLayer<fn(&str) -> bool>>();
-        shared::<HttpServerLayer<ServerStack>>();
-        shared::<HttpServerBuilder<ServerStack>>();
+        const fn shared_value<T: Send + Sync + Clone + Debug + 'static>(_: &T) {}
+        let stack = || Stack::new().bulkhead(BulkheadLayer::new());
+        shared_value(&HttpServerLayer::new(stack()));
+        shared_value(&HttpServerLayer::builder(stack()));
+        shared::<HttpStack>();
         shared::<Trust>();
         shared::<HeaderKey>();
         shared::<HeaderKeyBuilder>();
@@ -257,7 +256,7 @@ mod http {
 
     #[test]
     fn a_server_goes_where_axum_and_tonic_want_it() {
-        const fn route<S>()
+        const fn route<S>(_: &S)
         where
             S: Service<Request<String>, Error = Infallible, Future: Send>
                 + Clone
@@ -279,7 +278,8 @@ mod http {
                 ready(Ok(Response::default()))
             }
         }
-        route::<<HttpServerLayer<ServerStack> as Layer<Routes>>::Service>();
+        let stack = Stack::new().bulkhead(BulkheadLayer::new());
+        route(&HttpServerLayer::new(stack).layer(Routes));
         shared::<Handler<Routes>>();
         shared::<HttpServer<Routes, Routes>>();
     }

@@ -393,7 +393,7 @@ async fn the_failure_of_a_users_own_body_is_returned_and_not_retried() {
         .retry(RetryLayer::new(ReplaySafe::new()))
         .circuit_breaker(breaker)
         .http_client(HttpClientLayer::new());
-    let client = stack.service::<_, Request<ReplayBody<_>>>(service_fn(move |request| {
+    let client = stack.service::<_, Request<ReplayBody<_>>, _>(service_fn(move |request| {
         counted.fetch_add(1, Ordering::Relaxed);
         send(request)
     }));

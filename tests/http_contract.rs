@@ -77,7 +77,7 @@ async fn every_layer_that_speaks_http_keeps_every_rule() {
         Row::new(layer_fn(|inner| {
             let bulkhead = one_at_once().build().unwrap();
             let stack = Stack::standard(ReplaySafe::new()).bulkhead(bulkhead).http();
-            stack.service::<_, Request<String>>(inner)
+            stack.service::<_, Request<String>, _>(inner)
         }))
         .always_ready()
     };

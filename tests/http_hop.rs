@@ -32,13 +32,13 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// The client next to `upstream`, and nothing else.
 fn bare(upstream: &Upstream) -> Client {
-    BoxCloneService::new(Stack::new().http().service::<_, Request<Body>>(upstream.clone()))
+    BoxCloneService::new(Stack::new().http().service::<_, Request<Body>, _>(upstream.clone()))
 }
 
 fn retrying(retries: u32, upstream: &Upstream) -> Client {
     let retry = retry(retries).hint_cap(SECOND * 10);
     let stack = Stack::new().retry(retry.build().unwrap()).http();
-    BoxCloneService::new(stack.service::<_, Request<Body>>(upstream.clone()))
+    BoxCloneService::new(stack.service::<_, Request<Body>, _>(upstream.clone()))
 }
 
 /// An answer that may be retried.
@@ -62,7 +62,7 @@ async fn each_attempt_is_told_what_it_has_left_beneath_its_own_timeout() {
             .retry(retry(9).build().unwrap())
             .attempt_timeout(SECOND * 2)
             .http()
-            .service::<_, Request<Body>>(upstream.clone());
+            .service::<_, Request<Body>, _>(upstream.clone());
         // 2 s, a pause of 100 ms, 2 s, the same pause: there are 800 ms left for the third.
         assert!(client.oneshot(protocol.request(&[])).await.is_err());
         let told: Vec<_> = upstream.lines(protocol.time_left(0).0).concat();
@@ -114,7 +114,7 @@ async fn a_call_that_is_refused_for_want_of_time_says_nothing_of_the_service() {
     let handle = breaker.handle();
     let upstream = Upstream::saying([answer(200, &[])]);
     let stack = Stack::new().retry(retry(3).build().unwrap()).circuit_breaker(breaker).http();
-    let client = BoxCloneService::new(stack.service::<_, Request<Body>>(upstream.clone()));
+    let client = BoxCloneService::new(stack.service::<_, Request<Body>, _>(upstream.clone()));
     let asked = told(Protocol::Http.request(&[]), Duration::from_micros(1), client).await;
     assert_eq!((asked, upstream.calls()), (Err("deadline_exceeded"), 0));
     assert_eq!((handle.state(), handle.snapshot().failures()), (State::Closed, 0));
@@ -233,7 +233,8 @@ async fn a_sidecar_is_told_only_where_it_is_asked_for() {
             let builder = HttpClientLayer::builder();
             let builder = if for_envoy { builder.for_envoy() } else { builder };
             let stack = Stack::new().http_client(builder.build().unwrap());
-            let client = BoxCloneService::new(stack.service::<_, Request<Body>>(upstream.clone()));
+            let client =
+                BoxCloneService::new(stack.service::<_, Request<Body>, _>(upstream.clone()));
             told(protocol.request(&[]), SECOND, client).await.unwrap();
             let expected: &[&str] =
                 if for_envoy && protocol == Protocol::Http { &["1000"] } else { &[] };
@@ -248,7 +249,7 @@ async fn without_hop_headers_a_request_is_sent_as_it_is() {
         let upstream = Upstream::saying([failure(protocol, &[])]);
         let layer = HttpClientLayer::builder().without_hop_headers().build().unwrap();
         let stack = Stack::new().retry(retry(1).build().unwrap()).http_client(layer);
-        let client = BoxCloneService::new(stack.service::<_, Request<Body>>(upstream.clone()));
+        let client = BoxCloneService::new(stack.service::<_, Request<Body>, _>(upstream.clone()));
         let (name, value) = protocol.time_left(9_000);
         let request = protocol.request(&[(name, &value), ("x-envoy-attempt-count", "5")]);
         let headers = request.headers().clone();
@@ -316,7 +317,7 @@ async fn malformed_lines_of_answers_are_counted() {
         answer(200, &[]),
     ];
     let upstream = Upstream::saying(answers);
-    let client = Stack::new().http_client(layer.clone()).service::<_, Request<Body>>(upstream);
+    let client = Stack::new().http_client(layer.clone()).service::<_, Request<Body>, _>(upstream);
     for expected in [2, 3, 4, 4, 4] {
         client.clone().oneshot(Protocol::Http.request(&[])).await.unwrap();
         assert_eq!(layer.malformed_headers(), expected);
@@ -427,7 +428,7 @@ async fn jitter_moves_a_retry_only_to_later_than_was_asked() {
     for _ in 0..64 {
         let asks = failure(Protocol::Http, &[("retry-after", "3")]);
         let upstream = Upstream::saying([asks, answer(200, &[])]);
-        let client = stack.clone().service::<_, Request<Body>>(upstream.clone());
+        let client = stack.clone().service::<_, Request<Body>, _>(upstream.clone());
         client.oneshot(Protocol::Http.request(&[])).await.unwrap();
         pauses.extend(upstream.pauses());
     }
@@ -447,7 +448,7 @@ async fn a_server_that_asks_for_too_long_is_not_asked_again() {
     ] {
         let upstream = Upstream::saying([asks.clone()]);
         let stack = Stack::new().retry(retry(3).hint_cap(SECOND * 10).build().unwrap()).http();
-        let client = stack.service::<_, Request<Body>>(upstream.clone());
+        let client = stack.service::<_, Request<Body>, _>(upstream.clone());
         let began = Instant::now();
         let (_, hop) = Hop::observe(client.oneshot(Protocol::Http.request(&[]))).await;
         assert_eq!((upstream.calls(), began.elapsed()), (1, Duration::ZERO), "{asks:?}");
@@ -468,7 +469,7 @@ async fn a_breaker_opens_for_as_long_as_the_server_asks() {
         let handle = breaker.handle();
         let upstream = Upstream::saying([failure(Protocol::Http, &[("retry-after", asked)])]);
         let client =
-            Stack::new().circuit_breaker(breaker).http().service::<_, Request<Body>>(upstream);
+            Stack::new().circuit_breaker(breaker).http().service::<_, Request<Body>, _>(upstream);
         client.clone().oneshot(Protocol::Http.request(&[])).await.unwrap();
         assert_eq!(handle.snapshot().retry_after(), Some(SECOND * open_for));
         advance(SECOND * (open_for - 1)).await;

@@ -435,7 +435,7 @@ async fn what_the_handler_answers_passes_as_it_is() {
 async fn relayed(server: &HttpServerLayer<Identity>, said: Answer, answers: Answer) -> Served {
     let upstream = Upstream::saying([said]);
     let stack = Stack::new().retry(retry(1).build().unwrap()).http();
-    let client = stack.service::<_, Request<Body>>(upstream);
+    let client = stack.service::<_, Request<Body>, _>(upstream);
     let handler = service_fn(move |_: Request<Body>| {
         let called = client.clone().oneshot(Protocol::Http.request(&[]));
         let answers = answers.clone();
@@ -502,7 +502,7 @@ async fn a_retry_that_ran_out_of_time_stops_those_above() {
     // The pause would outlast the deadline.
     let upstream = Upstream::saying([answer(503, &[("retry-after", "3")])]);
     let stack = Stack::new().retry(retry(5).build().unwrap()).http();
-    let client = stack.service::<_, Request<Body>>(upstream.clone());
+    let client = stack.service::<_, Request<Body>, _>(upstream.clone());
     let handler = service_fn(move |_: Request<Body>| {
         let called = client.clone().oneshot(Protocol::Http.request(&[]));
         async move {
@@ -521,7 +521,7 @@ async fn an_answer_for_want_of_time_stops_those_above_only_if_a_retry_gave_up() 
     for (said, stops) in [(answer(503, &[]), true), (answer(200, &[]), false)] {
         let upstream = Upstream::saying([said]);
         let stack = Stack::new().retry(retry(1).build().unwrap()).http();
-        let client = stack.service::<_, Request<Body>>(upstream);
+        let client = stack.service::<_, Request<Body>, _>(upstream);
         let handler = service_fn(move |_: Request<Body>| {
             let called = client.clone().oneshot(Protocol::Http.request(&[]));
             async move {
@@ -540,7 +540,7 @@ async fn an_answer_for_want_of_time_stops_those_above_only_if_a_retry_gave_up() 
 async fn two_requests_on_one_thread_do_not_see_each_others_hop() {
     let upstream = Upstream::saying([answer(503, &[])]);
     let stack = Stack::new().retry(retry(1).build().unwrap()).http();
-    let client = stack.service::<_, Request<Body>>(upstream);
+    let client = stack.service::<_, Request<Body>, _>(upstream);
     let go_on = Arc::new(Notify::new());
     let handler = service_fn({
         let go_on = Arc::clone(&go_on);

@@ -58,7 +58,7 @@ async fn the_span_of_each_attempt_but_the_first_has_the_number_of_the_resend() {
         };
         let upstream = Upstream::saying([failure]);
         let stack = Stack::new().retry(retry(2).build().unwrap()).http();
-        let client = stack.service::<_, Request<Body>>(upstream);
+        let client = stack.service::<_, Request<Body>, _>(upstream);
         client.oneshot(protocol.request(&[])).await.unwrap();
         let recorded = std::mem::take(&mut *resends.0.lock().unwrap());
         assert_eq!(recorded, [("attempt".to_owned(), 1), ("attempt".to_owned(), 2)]);

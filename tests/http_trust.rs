@@ -68,7 +68,7 @@ where
         .circuit_breaker(breaker)
         .attempt_timeout(Duration::from_secs(2))
         .http()
-        .service::<_, Request<Body>>(upstream);
+        .service::<_, Request<Body>, _>(upstream);
     let handler = service_fn(move |request: Request<Body>| {
         let client = client.clone();
         async move {
@@ -243,7 +243,8 @@ async fn a_deadline_of_a_caller_excuses_a_service_only_for_so_long() {
     });
     let breaker = CircuitBreakerLayer::builder().consecutive_failures(1).build().unwrap();
     let handle = breaker.handle();
-    let client = Stack::new().circuit_breaker(breaker).http().service::<_, Request<Body>>(service);
+    let client =
+        Stack::new().circuit_breaker(breaker).http().service::<_, Request<Body>, _>(service);
     for (millis, state) in [(1_900, State::Closed), (2_500, State::Open)] {
         let within = Deadline::after(Duration::from_millis(millis));
         let request = Protocol::Http.request(&[]);
@@ -311,7 +312,7 @@ async fn forwarded(request: Request<Body>, upstream: Upstream) -> (StatusCode, O
         .circuit_breaker(breaker)
         .attempt_timeout(ATTEMPT)
         .http()
-        .service::<_, Request<Body>>(upstream);
+        .service::<_, Request<Body>, _>(upstream);
     let had = Arc::new(Mutex::new(None));
     let noted = Arc::clone(&had);
     let handler = service_fn(move |request: Request<Body>| {

@@ -84,7 +84,7 @@ async fn setters_in_any_order_nest_alike() {
         let handle = inner.handle();
         let began = Instant::now();
         // 30 + 10 + 30 + 10, and the third is cut by the total.
-        let error = stack.service::<_, ()>(inner).oneshot(()).await.unwrap_err();
+        let error = stack.service::<_, (), _>(inner).oneshot(()).await.unwrap_err();
         let Some(Rejection::TimedOut(late)) = error.rejection() else { panic!("{error:?}") };
         assert_eq!((late.limit(), began.elapsed(), handle.calls()), (TOTAL, TOTAL, 3));
     }
@@ -126,8 +126,11 @@ async fn no_slot_is_held_over_a_pause() {
     let bulkhead = BulkheadLayer::builder().max_concurrent(1).build().unwrap();
     let handle = bulkhead.handle();
     let inner = Flaky::new([Step::Respond(Err(broken()))], || Ok("answer"));
-    let service =
-        Stack::new().total_timeout(TOTAL).retry(retry()).bulkhead(bulkhead).service::<_, ()>(inner);
+    let service = Stack::new()
+        .total_timeout(TOTAL)
+        .retry(retry())
+        .bulkhead(bulkhead)
+        .service::<_, (), _>(inner);
     let mut call = Spawned::new(service.clone().oneshot(()));
     assert!(call.poll().is_pending());
     assert_eq!(handle.in_flight(), 0);
@@ -175,7 +178,7 @@ async fn an_open_circuit_is_not_retried() {
     let stack = Stack::standard(ReplayClones).circuit_breaker(breaker);
     let stack = stack.classify_fn(|_: Result<&(), &Failure>| Outcome::Failure(Fault::Transient));
     let began = Instant::now();
-    assert_eq!(kind(stack.service::<_, ()>(inner).oneshot(()).await), "circuit_open");
+    assert_eq!(kind(stack.service::<_, (), _>(inner).oneshot(()).await), "circuit_open");
     assert_eq!((handle.calls(), began.elapsed()), (0, Duration::ZERO));
 }
 
@@ -183,7 +186,7 @@ async fn an_open_circuit_is_not_retried() {
 async fn a_total_over_a_service_that_is_never_ready_answers_in_time() {
     let inner = Flaky::new([Step::Unready], || Ok::<_, io::Error>(()));
     let handle = inner.handle();
-    let service = Stack::standard(ReplayClones).total_timeout(TOTAL).service::<_, ()>(inner);
+    let service = Stack::standard(ReplayClones).total_timeout(TOTAL).service::<_, (), _>(inner);
     let mut service = SpawnedService::new(service);
     assert!(service.poll_ready().is_ready());
     let began = Instant::now();
@@ -211,7 +214,7 @@ async fn every_attempt_sees_the_deadline() {
     assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), millis(&[100, 90, 80, 70]));
     // The nearest, where an attempt has one too.
     let stack = stack.attempt_timeout(Duration::from_millis(85));
-    assert!(stack.service::<_, ()>(inner).oneshot(()).await.is_err());
+    assert!(stack.service::<_, (), _>(inner).oneshot(()).await.is_err());
     assert_eq!(*seen.lock().unwrap(), millis(&[85, 85, 80, 70]));
 }
 
@@ -224,7 +227,7 @@ async fn a_call_dropped_anywhere_leaves_nothing_behind() {
     let script = inner.handle();
     let reserving = Reserving::new(inner, 2);
     let reserved = reserving.handle();
-    let service = stack.service::<_, ()>(reserving);
+    let service = stack.service::<_, (), _>(reserving);
     CancelHarness::new(|| {
         script.push(Step::RespondAfterPolls(2, Err(broken())));
         service.clone().oneshot(())
@@ -253,7 +256,7 @@ async fn one_verdict_serves_every_layer() {
         Ok(status) if *status < 500 => Outcome::Success,
         _ => Outcome::Failure(Fault::Transient),
     });
-    assert_eq!(stack.service::<_, ()>(inner).oneshot(()).await.unwrap(), 503);
+    assert_eq!(stack.service::<_, (), _>(inner).oneshot(()).await.unwrap(), 503);
     assert_eq!((script.calls(), handle.state()), (4, State::Open));
 }
 
@@ -269,10 +272,10 @@ async fn a_verdict_of_a_layer_wins_over_that_of_the_stack() {
         let script = inner.handle();
         if classify_first {
             let stack = Stack::new().classify_fn(success).retry(retry()).circuit_breaker(breaker);
-            assert!(stack.service::<_, ()>(inner).oneshot(()).await.is_ok());
+            assert!(stack.service::<_, (), _>(inner).oneshot(()).await.is_ok());
         } else {
             let stack = Stack::new().retry(retry()).circuit_breaker(breaker).classify_fn(success);
-            assert!(stack.service::<_, ()>(inner).oneshot(()).await.is_ok());
+            assert!(stack.service::<_, (), _>(inner).oneshot(()).await.is_ok());
         }
         // The retry goes by the stack, the breaker by its own.
         assert_eq!((script.calls(), handle.state()), (1, State::Open));
@@ -285,7 +288,7 @@ async fn a_verdict_of_a_layer_wins_over_that_of_the_stack() {
         Stack::new()
             .retry(own)
             .classify_fn(success)
-            .service::<_, ()>(inner)
+            .service::<_, (), _>(inner)
             .oneshot(())
             .await
             .is_ok()
@@ -412,7 +415,7 @@ async fn all_that_a_stack_makes_shares_its_layers() {
         .bulkhead(BulkheadLayer::builder().max_concurrent(1).build().unwrap());
     let hangs = Flaky::new([Step::Hang], || Ok::<_, io::Error>("answer"));
     let (one, other) =
-        (stack.clone().service::<_, ()>(hangs.clone()), stack.service::<_, ()>(hangs));
+        (stack.clone().service::<_, (), _>(hangs.clone()), stack.service::<_, (), _>(hangs));
     let mut call = Spawned::new(one.oneshot(()));
     assert!(call.poll().is_pending());
     assert_eq!(kind(other.clone().oneshot(()).await), "bulkhead_full");

@@ -80,6 +80,7 @@
 //! A `WARN` event for each refusal; `DEBUG` when a call is queued and when the bulkhead is resized.
 
 mod config;
+pub(crate) mod describe;
 mod events;
 pub mod future;
 mod layer;

@@ -50,54 +50,9 @@ pub(super) struct SlowCalls {
     pub(super) rate: f64,
 }
 
-/// What an explanation of a stack says of its breaker.
-#[derive(Debug)]
-pub(crate) struct Facts {
-    pub(crate) summary: String,
-    pub(crate) window: Option<Duration>,
-    pub(crate) slow_after: Option<Duration>,
-    pub(crate) probe_lease: Duration,
-    pub(crate) abandoned_after: Duration,
-    pub(crate) pend: bool,
-    pub(crate) keyed: bool,
-}
-
 impl Config {
     pub(super) fn name(&self) -> &str {
         name_or(&self.name, "circuit_breaker")
-    }
-
-    pub(super) fn facts(&self) -> Facts {
-        let (of, window) = match self.span {
-            Span::Calls(calls) => (format!("the last {calls} calls"), None),
-            Span::Time(time) => (format!("the calls of the last {time:?}"), Some(time)),
-        };
-        let mut trips = Vec::new();
-        if let Some(rate) = self.failure_rate {
-            trips.push(format!("{:.0} % of {of} failed", rate * 100.0));
-        }
-        if let Some(SlowCalls { longer_than, rate }) = self.slow_calls {
-            trips.push(format!("{:.0} % of {of} took {longer_than:?}", rate * 100.0));
-        }
-        if let Some(most) = self.consecutive_failures {
-            trips.push(format!("{most} calls in a row failed"));
-        }
-        let then = if self.pend { "is not ready" } else { "refuses" };
-        let summary = format!(
-            "opens when {} ({} calls at least); then {then} for {:?}",
-            trips.join(", or "),
-            self.minimum_calls,
-            self.open_for,
-        );
-        Facts {
-            summary,
-            window,
-            slow_after: self.slow_calls.map(|slow| slow.longer_than),
-            probe_lease: self.probe_lease,
-            abandoned_after: self.abandoned_after,
-            pend: self.pend,
-            keyed: false,
-        }
     }
 
     /// Returns the reason to open, if what is in the window is one.

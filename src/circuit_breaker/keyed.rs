@@ -18,7 +18,7 @@ use super::{
     CircuitBreakerHandle,
     admission::admitted,
     breaker::Breaker,
-    config::{Config, Facts, Settings},
+    config::{Config, Settings},
     future::KeyedResponseFuture,
     shared::Shared,
 };
@@ -171,8 +171,8 @@ impl<K, F, C> KeyedCircuitBreakerLayer<K, F, C> {
         KeyedCircuitBreaker { inner, layer: self.clone(), completion: PhantomData }
     }
 
-    pub(crate) fn facts(&self) -> Facts {
-        Facts { keyed: true, ..self.breakers.config.facts() }
+    pub(super) fn config(&self) -> &Config {
+        &self.breakers.config
     }
 
     /// The same breakers, with the stack's classifier where they have none of their own.

@@ -5,7 +5,7 @@ use tower_layer::Layer;
 use super::{
     CircuitBreaker, CircuitBreakerHandle, KeyedCircuitBreakerBuilder,
     breaker::Breaker,
-    config::{Config, Facts, Settings, SlowCalls},
+    config::{Config, Settings, SlowCalls},
     shared::Shared,
 };
 use crate::{
@@ -60,8 +60,8 @@ impl<C> CircuitBreakerLayer<C> {
         CircuitBreaker::new(inner, Arc::clone(&self.shared))
     }
 
-    pub(crate) fn facts(&self) -> Facts {
-        self.shared.breaker.config().facts()
+    pub(super) fn config(&self) -> &Config {
+        self.shared.breaker.config()
     }
 
     /// The same breaker, with the stack's classifier where it has none of its own.

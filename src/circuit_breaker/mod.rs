@@ -133,6 +133,7 @@ mod breaker;
 mod change;
 mod cold;
 mod config;
+pub(crate) mod describe;
 mod effects;
 mod events;
 pub mod future;
@@ -147,7 +148,6 @@ mod state;
 mod waiting;
 mod window;
 
-pub(crate) use self::config::Facts;
 pub use self::{
     handle::{CircuitBreakerHandle, Snapshot, Watch},
     keyed::{KeyedCircuitBreaker, KeyedCircuitBreakerBuilder, KeyedCircuitBreakerLayer},

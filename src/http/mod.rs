@@ -162,5 +162,6 @@ pub use self::{
         config::Trust,
         layer::{HttpServerBuilder, HttpServerLayer},
     },
+    stack::{HttpStack, HttpStackService},
     until_end::UntilEnd,
 };

@@ -2,14 +2,79 @@
 
 use std::sync::Arc;
 
-use super::{AutoClassifier, HttpClientLayer};
+use tower_layer::Layer;
+
+use super::{AutoClassifier, HttpClient, HttpClientLayer, ReplaySafe};
 use crate::{
     Stack,
     call::completion::AtEnd,
-    stack::{Edge, ServerEdge, Slot},
+    retry::{HttpReplay, RetryLayer},
+    sealed::Sealed,
+    stack::{
+        ServiceOf,
+        slots::{
+            Fill, Filled, RetrySlot, ServerTransport, Slot, SlotAt, StandardSlots, Transport,
+            position,
+        },
+    },
 };
 
-impl<T, R, B, K, A, H, C> Stack<T, R, B, K, A, H, C> {
+/// The stack that [`Stack::standard_http`] returns, and `Stack::standard(replay).http()` with a replay
+/// policy `P`.
+pub type HttpStack<P = ReplaySafe> =
+    Stack<Filled<StandardSlots<P>, position::Transport, HttpClientLayer>>;
+
+/// The service that [`Stack::service`] returns: of an [`HttpStack`] around a client `S` that fails with
+/// `E`. It is what the field of a struct holds:
+///
+/// ```
+/// use buttress::{Stack, http::HttpStackService};
+/// # use http::{Request, Response};
+/// # use std::{convert::Infallible, future::{Ready, ready}, task::{Context, Poll}};
+/// # #[derive(Clone)]
+/// # struct Client;
+/// # impl tower::Service<Request<String>> for Client {
+/// #     type Response = Response<String>;
+/// #     type Error = Infallible;
+/// #     type Future = Ready<Result<Response<String>, Infallible>>;
+/// #     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+/// #         Poll::Ready(Ok(()))
+/// #     }
+/// #     fn call(&mut self, _: Request<String>) -> Self::Future {
+/// #         ready(Ok(Response::default()))
+/// #     }
+/// # }
+///
+/// struct Orders {
+///     client: HttpStackService<HttpClient, Infallible>,
+/// }
+///
+/// let orders = Orders { client: Stack::standard_http().service(Client) };
+/// # let _ = orders.client;
+/// ```
+pub type HttpStackService<S, E, P = ReplaySafe> = ServiceOf<HttpStack<P>, S, E>;
+
+impl Stack {
+    /// A stack for an HTTP client, with every layer set to its default: [`standard`](Self::standard)
+    /// with [`ReplaySafe`], and [`http`](Self::http).
+    ///
+    /// ```
+    /// use buttress::Stack;
+    /// use http::{Request, Response};
+    /// # use tower::service_fn;
+    ///
+    /// # let client = service_fn(|_: Request<String>| async {
+    /// #     Ok::<_, std::io::Error>(Response::new(String::new()))
+    /// # });
+    /// let client = Stack::standard_http().service(client);
+    /// # let _ = client;
+    /// ```
+    pub fn standard_http() -> HttpStack {
+        Self::standard(ReplaySafe::new()).http()
+    }
+}
+
+impl<Slots, C> Stack<Slots, C> {
     /// For an HTTP or gRPC client: answers are judged by their status, hints of the server are heeded,
     /// deadlines and attempts are written into the headers, and a call ends with the body of its
     /// response. See [`http`](crate::http).
@@ -35,22 +100,49 @@ impl<T, R, B, K, A, H, C> Stack<T, R, B, K, A, H, C> {
     ///     .service(client);
     /// # let _ = client;
     /// ```
-    pub fn http(self) -> Stack<T, R, B, K, A, HttpClientLayer, C> {
+    pub fn http(self) -> Stack<Filled<Slots, position::Transport, HttpClientLayer>, C>
+    where
+        Slots: SlotAt<position::Retry> + Fill<position::Transport, HttpClientLayer>,
+        <Slots as SlotAt<position::Retry>>::Layer: RetrySlot<HttpClientLayer>,
+    {
         self.http_client(HttpClientLayer::new())
     }
 
     /// The same, with settings of one's own.
-    pub fn http_client(self, client: HttpClientLayer) -> Stack<T, R, B, K, A, HttpClientLayer, C> {
-        self.with_edge(client)
-    }
-
-    /// For the handlers of a server.
-    pub(crate) fn on_server(self) -> Stack<T, R, B, K, A, ServerEdge, C> {
-        self.with_edge(ServerEdge)
+    pub fn http_client(
+        self,
+        client: HttpClientLayer,
+    ) -> Stack<Filled<Slots, position::Transport, HttpClientLayer>, C>
+    where
+        Slots: SlotAt<position::Retry> + Fill<position::Transport, HttpClientLayer>,
+        <Slots as SlotAt<position::Retry>>::Layer: RetrySlot<HttpClientLayer>,
+    {
+        self.with(client)
     }
 }
 
-impl<S, C, M> Slot<S, C, M> for ServerEdge {
+impl<P: HttpReplay, C> RetrySlot<HttpClientLayer> for RetryLayer<P, C> {}
+
+impl<S, C, M> Slot<S, C, M> for HttpClientLayer {
+    type Service = HttpClient<S>;
+
+    fn wrap(&self, inner: S, _: &Arc<C>) -> HttpClient<S> {
+        self.layer(inner)
+    }
+}
+
+impl Transport for HttpClientLayer {
+    type Completion = AtEnd;
+    type Classifier = AutoClassifier;
+
+    fn classifier(&self) -> Arc<AutoClassifier> {
+        self.shared_classifier()
+    }
+}
+
+impl Sealed for ServerTransport {}
+
+impl<S, C, M> Slot<S, C, M> for ServerTransport {
     type Service = S;
 
     fn wrap(&self, inner: S, _: &Arc<C>) -> S {
@@ -58,7 +150,7 @@ impl<S, C, M> Slot<S, C, M> for ServerEdge {
     }
 }
 
-impl Edge for ServerEdge {
+impl Transport for ServerTransport {
     type Completion = AtEnd;
     type Classifier = AutoClassifier;
 

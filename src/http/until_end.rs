@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc};
 use tower_layer::Layer;
 
 use super::AutoClassifier;
-use crate::{call::completion::AtEnd, stack::Slot};
+use crate::{call::completion::AtEnd, stack::slots::Slot};
 
 /// Lets one layer's calls end with the body of the response, for layers that are put together by hand; in
 /// a [`Stack`](crate::Stack) that is `http()` they do.

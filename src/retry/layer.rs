@@ -43,19 +43,23 @@ impl<P, C> RetryLayer<P, C> {
         Retry::new(inner, Arc::clone(&self.config), Arc::clone(&self.replay), classifier)
     }
 
-    pub(crate) fn retries(&self) -> u32 {
+    pub(super) fn replay(&self) -> &P {
+        &self.replay
+    }
+
+    pub(super) fn retries(&self) -> u32 {
         self.config.retries
     }
 
-    pub(crate) fn backoff(&self) -> &Backoff {
+    pub(super) fn backoff(&self) -> &Backoff {
         &self.config.backoff
     }
 
-    pub(crate) fn hint_cap(&self) -> Duration {
+    pub(super) fn hint_cap(&self) -> Duration {
         self.config.hint_cap
     }
 
-    pub(crate) fn readiness_wait(&self) -> Duration {
+    pub(super) fn readiness_wait(&self) -> Duration {
         self.config.readiness_wait
     }
 

@@ -94,6 +94,7 @@
 
 mod config;
 mod decide;
+pub(crate) mod describe;
 mod events;
 pub mod future;
 mod layer;
@@ -105,7 +106,7 @@ mod shared;
 
 pub use self::{
     layer::{RetryBuilder, RetryLayer},
-    replay::{Replay, ReplayClones, ReplayFn, replay_fn},
+    replay::{DescribeReplay, HttpReplay, Replay, ReplayClones, ReplayFn, replay_fn},
     service::Retry,
 };
 pub use crate::{

@@ -34,6 +34,80 @@ pub trait Replay<Req> {
     }
 }
 
+/// A replay policy that knows which HTTP requests are safe to repeat.
+///
+/// A stack with [`http()`](crate::Stack::http) takes no other: a policy that replays whatever can be
+/// cloned would send a payment twice. Implement it for a policy of your own:
+///
+/// ```
+/// use buttress::{
+///     Stack,
+///     retry::{HttpReplay, Replay, RetryLayer},
+/// };
+/// use http::{Method, Request};
+///
+/// /// Replays only what reads.
+/// struct Reads;
+///
+/// impl<B: Clone> Replay<Request<B>> for Reads {
+///     fn replay(&self, request: &Request<B>) -> Option<Request<B>> {
+///         (request.method() == Method::GET).then(|| request.clone())
+///     }
+/// }
+///
+/// impl HttpReplay for Reads {}
+///
+/// let stack = Stack::new().retry(RetryLayer::new(Reads)).http();
+/// # let _ = stack;
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not know which HTTP requests are safe to repeat: it would send a POST \
+               again",
+    label = "not a replay policy for HTTP",
+    note = "use `ReplaySafe::new()`: it replays safe and idempotent methods, and what has an \
+            idempotency key",
+    note = "to choose by yourself: \
+            `replay_fn(|request: &Request<_>| -> Option<Request<_>> {{ .. }})`",
+    note = "or implement `buttress::retry::HttpReplay` for a policy of your own"
+)]
+pub trait HttpReplay {
+    /// Returns whether the policy is of no use without [`http()`](crate::Stack::http), of which
+    /// [`explain`](crate::Stack::explain) then warns.
+    ///
+    /// Default: `false`.
+    fn needs_http(&self) -> bool {
+        false
+    }
+}
+
+impl<F> HttpReplay for ReplayFn<F> {}
+
+/// A replay policy in a stack that can [`explain`](crate::Stack::explain) itself.
+///
+/// Every [`HttpReplay`] is one. For any other policy of your own, say
+/// `impl DescribeReplay for MyPolicy {}`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not describe itself, which `Stack::explain` asks for",
+    note = "write `impl buttress::retry::DescribeReplay for {Self} {{}}`"
+)]
+pub trait DescribeReplay {
+    /// Returns whether the policy is of no use without [`http()`](crate::Stack::http).
+    ///
+    /// Default: `false`.
+    fn needs_http(&self) -> bool {
+        false
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<P: HttpReplay> DescribeReplay for P {
+    fn needs_http(&self) -> bool {
+        HttpReplay::needs_http(self)
+    }
+}
+
+impl DescribeReplay for ReplayClones {}
+
 /// Replays every request, by cloning it. To be asked for by name: only who calls knows that all of
 /// the requests are safe to repeat.
 #[derive(Clone, Copy, Debug, Default)]

@@ -4,8 +4,10 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    lift::{ConvertError, PlainError},
-    slot::{BulkheadSlot, CircuitBreakerSlot, Empty},
+    lift::{ConvertError, NotInAStack, PlainError},
+    open::Open,
+    slot::{BulkheadSlot, CircuitBreakerSlot, IntoTimeout, RetrySlot},
+    table::{Fill, Filled, SlotAt, Slots as Table, StandardSlots, position},
 };
 use crate::{
     BoxError, Error, Outcome,
@@ -17,43 +19,63 @@ use crate::{
         choice::{Inherited, Own},
     },
     retry::RetryLayer,
-    timeout::{TimeoutLayer, TotalTimeoutLayer},
 };
 
 /// The layers of a client, in the one right order whatever the order of the setters. See the
 /// [module docs](super) for examples.
 ///
-/// The type parameters are the slots, empty or filled, and the classifier; there is no need to write
-/// them.
+/// There is no need to write the type parameters: [`StandardStack`] and the other aliases of
+/// [`stack`](super) stand for them in a struct.
 #[must_use = "a stack does nothing until it is put around a service"]
-pub struct Stack<T = Empty, R = Empty, B = Empty, K = Empty, A = Empty, H = Empty, C = Inherited> {
-    pub(super) total_timeout: T,
-    pub(super) retry: R,
-    pub(super) bulkhead: B,
-    pub(super) circuit_breaker: K,
-    pub(super) attempt_timeout: A,
-    pub(super) edge: H,
+pub struct Stack<Slots = Table, C = Inherited> {
+    pub(super) slots: Slots,
     pub(super) classifier: Arc<C>,
     pub(super) under_balancer: bool,
 }
 
-/// A stack with every slot filled with its defaults.
-pub type StandardStack<P> =
-    Stack<TotalTimeoutLayer, RetryLayer<P>, BulkheadLayer, CircuitBreakerLayer, TimeoutLayer>;
+/// The stack that [`Stack::standard`] returns.
+pub type StandardStack<P> = Stack<StandardSlots<P>>;
+
+/// The service that [`Stack::service`] returns: of the stack `St` around a service `S` that fails with
+/// `E`. It is what the field of a struct holds:
+///
+/// ```
+/// use buttress::{
+///     Stack,
+///     retry::ReplayClones,
+///     stack::{ServiceOf, StandardStack},
+/// };
+/// # use std::{convert::Infallible, future::{Ready, ready}, task::{Context, Poll}};
+/// # #[derive(Clone)]
+/// # struct Client;
+/// # impl tower::Service<u32> for Client {
+/// #     type Response = u32;
+/// #     type Error = Infallible;
+/// #     type Future = Ready<Result<u32, Infallible>>;
+/// #     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+/// #         Poll::Ready(Ok(()))
+/// #     }
+/// #     fn call(&mut self, n: u32) -> Self::Future {
+/// #         ready(Ok(n))
+/// #     }
+/// # }
+///
+/// struct Orders {
+///     client: ServiceOf<StandardStack<ReplayClones>, Client, Infallible>,
+/// }
+///
+/// let orders = Orders { client: Stack::standard(ReplayClones).service(Client) };
+/// # let _ = orders.client;
+/// ```
+pub type ServiceOf<St, S, E> = <St as Layer<ConvertError<S, Error<E>>>>::Service;
+
+/// The service that [`Stack::boxed`] returns: of the stack `St` around a service `S`.
+pub type BoxedServiceOf<St, S> = <St as Layer<ConvertError<S, BoxError>>>::Service;
 
 impl Stack {
     /// A stack with every slot empty.
     pub fn new() -> Self {
-        Self {
-            total_timeout: Empty,
-            retry: Empty,
-            bulkhead: Empty,
-            circuit_breaker: Empty,
-            attempt_timeout: Empty,
-            edge: Empty,
-            classifier: Arc::new(Inherited),
-            under_balancer: false,
-        }
+        Self { slots: Table::default(), classifier: Arc::new(Inherited), under_balancer: false }
     }
 
     /// A stack with every slot filled as a service mesh would: 5 s in all and 2 s an attempt, up to
@@ -77,95 +99,110 @@ impl Default for Stack {
     }
 }
 
-impl<T, R, B, K, A, H, C> Stack<T, R, B, K, A, H, C> {
+impl<Slots, C> Stack<Slots, C> {
+    pub(crate) fn with<Position, L>(self, layer: L) -> Stack<Filled<Slots, Position, L>, C>
+    where
+        Slots: Fill<Position, L>,
+    {
+        Stack {
+            slots: self.slots.fill(layer),
+            classifier: self.classifier,
+            under_balancer: self.under_balancer,
+        }
+    }
+
+    /// Puts a layer of your own around the whole call: around all layers of the stack, within the
+    /// span of the call.
+    ///
+    /// Default: none.
+    ///
+    /// Any tower layer goes; for one that may be absent, `tower::util::option_layer`. It must keep the request, response and error
+    /// types. What it rejects by itself is the result of the call: nothing here retries or counts it.
+    pub fn around_call<L>(self, layer: L) -> Stack<Filled<Slots, position::AroundCall, Open<L>>, C>
+    where
+        Slots: Fill<position::AroundCall, Open<L>>,
+    {
+        self.with(Open::new(layer))
+    }
+
     /// Bounds the whole call: a `Duration`, or a [`TimeoutLayer`] for a name or a limit per request.
     /// The wait for readiness, the pauses and the queue count too.
     pub fn total_timeout<L>(
         self,
-        limit: impl Into<TimeoutLayer<L>>,
-    ) -> Stack<TotalTimeoutLayer<L>, R, B, K, A, H, C> {
-        Stack {
-            total_timeout: limit.into().including_readiness(),
-            retry: self.retry,
-            bulkhead: self.bulkhead,
-            circuit_breaker: self.circuit_breaker,
-            attempt_timeout: self.attempt_timeout,
-            edge: self.edge,
-            classifier: self.classifier,
-            under_balancer: self.under_balancer,
-        }
+        limit: L,
+    ) -> Stack<Filled<Slots, position::TotalTimeout, L::Total>, C>
+    where
+        L: IntoTimeout,
+        Slots: Fill<position::TotalTimeout, L::Total>,
+    {
+        self.with(limit.into_total())
     }
 
     /// Retries, within the total and outside everything else.
-    pub fn retry<P, D>(self, layer: RetryLayer<P, D>) -> Stack<T, RetryLayer<P, D>, B, K, A, H, C> {
-        Stack {
-            total_timeout: self.total_timeout,
-            retry: layer,
-            bulkhead: self.bulkhead,
-            circuit_breaker: self.circuit_breaker,
-            attempt_timeout: self.attempt_timeout,
-            edge: self.edge,
-            classifier: self.classifier,
-            under_balancer: self.under_balancer,
-        }
+    pub fn retry<L>(self, layer: L) -> Stack<Filled<Slots, position::Retry, L>, C>
+    where
+        L: RetrySlot<<Slots as SlotAt<position::Transport>>::Layer>,
+        Slots: SlotAt<position::Transport> + Fill<position::Retry, L>,
+    {
+        self.with(layer)
     }
 
     /// Limits the calls under way: a [`BulkheadLayer`] or a
     /// [`QueuedBulkheadLayer`](crate::bulkhead::QueuedBulkheadLayer).
-    pub fn bulkhead<N: BulkheadSlot>(self, layer: N) -> Stack<T, R, N, K, A, H, C> {
-        Stack {
-            total_timeout: self.total_timeout,
-            retry: self.retry,
-            bulkhead: layer,
-            circuit_breaker: self.circuit_breaker,
-            attempt_timeout: self.attempt_timeout,
-            edge: self.edge,
-            classifier: self.classifier,
-            under_balancer: self.under_balancer,
-        }
+    pub fn bulkhead<L>(self, layer: L) -> Stack<Filled<Slots, position::Bulkhead, L>, C>
+    where
+        L: BulkheadSlot,
+        Slots: Fill<position::Bulkhead, L>,
+    {
+        self.with(layer)
     }
 
     /// Keeps calls from a dependency that fails: a [`CircuitBreakerLayer`], or one
     /// [by key](crate::circuit_breaker::KeyedCircuitBreakerLayer).
-    pub fn circuit_breaker<N: CircuitBreakerSlot>(self, layer: N) -> Stack<T, R, B, N, A, H, C> {
-        Stack {
-            total_timeout: self.total_timeout,
-            retry: self.retry,
-            bulkhead: self.bulkhead,
-            circuit_breaker: layer,
-            attempt_timeout: self.attempt_timeout,
-            edge: self.edge,
-            classifier: self.classifier,
-            under_balancer: self.under_balancer,
-        }
+    pub fn circuit_breaker<L>(
+        self,
+        layer: L,
+    ) -> Stack<Filled<Slots, position::CircuitBreaker, L>, C>
+    where
+        L: CircuitBreakerSlot,
+        Slots: Fill<position::CircuitBreaker, L>,
+    {
+        self.with(layer)
     }
 
     /// Bounds each attempt: a `Duration`, or a [`TimeoutLayer`] for a name or a limit per request.
     pub fn attempt_timeout<L>(
         self,
-        limit: impl Into<TimeoutLayer<L>>,
-    ) -> Stack<T, R, B, K, TimeoutLayer<L>, H, C> {
-        Stack {
-            total_timeout: self.total_timeout,
-            retry: self.retry,
-            bulkhead: self.bulkhead,
-            circuit_breaker: self.circuit_breaker,
-            attempt_timeout: limit.into(),
-            edge: self.edge,
-            classifier: self.classifier,
-            under_balancer: self.under_balancer,
-        }
+        limit: L,
+    ) -> Stack<Filled<Slots, position::AttemptTimeout, L::Attempt>, C>
+    where
+        L: IntoTimeout,
+        Slots: Fill<position::AttemptTimeout, L::Attempt>,
+    {
+        self.with(limit.into_attempt())
+    }
+
+    /// Puts a layer of your own around each attempt: within the attempt's timeout, around
+    /// [`http`](Self::http). It is the place to sign requests or to add headers.
+    ///
+    /// Default: none.
+    ///
+    /// Any tower layer goes; for one that may be absent, `tower::util::option_layer`. It must keep the request, response and error
+    /// types. An attempt that it fails by itself counts as one that the service failed.
+    pub fn around_attempt<L>(
+        self,
+        layer: L,
+    ) -> Stack<Filled<Slots, position::AroundAttempt, Open<L>>, C>
+    where
+        Slots: Fill<position::AroundAttempt, Open<L>>,
+    {
+        self.with(Open::new(layer))
     }
 
     /// Who judges the results, for every layer that has no classifier of its own.
-    pub fn classify<D>(self, classifier: D) -> Stack<T, R, B, K, A, H, Own<D>> {
+    pub fn classify<D>(self, classifier: D) -> Stack<Slots, Own<D>> {
         Stack {
-            total_timeout: self.total_timeout,
-            retry: self.retry,
-            bulkhead: self.bulkhead,
-            circuit_breaker: self.circuit_breaker,
-            attempt_timeout: self.attempt_timeout,
-            edge: self.edge,
+            slots: self.slots,
             classifier: Arc::new(Own(classifier)),
             under_balancer: self.under_balancer,
         }
@@ -189,26 +226,11 @@ impl<T, R, B, K, A, H, C> Stack<T, R, B, K, A, H, C> {
     /// });
     /// # let _ = stack;
     /// ```
-    pub fn classify_fn<F, Res, E>(self, f: F) -> Stack<T, R, B, K, A, H, Own<ClassifyFn<F>>>
+    pub fn classify_fn<F, Res, E>(self, f: F) -> Stack<Slots, Own<ClassifyFn<F>>>
     where
         F: Fn(Result<&Res, &E>) -> Outcome,
     {
         self.classify(classify_fn(f))
-    }
-
-    /// Puts another layer next to the service.
-    #[cfg(feature = "http")]
-    pub(crate) fn with_edge<N>(self, edge: N) -> Stack<T, R, B, K, A, N, C> {
-        Stack {
-            total_timeout: self.total_timeout,
-            retry: self.retry,
-            bulkhead: self.bulkhead,
-            circuit_breaker: self.circuit_breaker,
-            attempt_timeout: self.attempt_timeout,
-            edge,
-            classifier: self.classifier,
-            under_balancer: self.under_balancer,
-        }
     }
 
     /// Says that the stack stands under a balancer, which takes another endpoint for one that is not
@@ -223,13 +245,13 @@ impl<T, R, B, K, A, H, C> Stack<T, R, B, K, A, H, C> {
     /// For a service that fails with a [`BoxError`], see [`boxed`](Self::boxed). For one that is in a
     /// stack already, use the stack as a [`Layer`]: its error can carry a rejection as it is, and put into
     /// another `Error` its rejections would look like errors of a service.
-    pub fn service<S, Req>(
+    pub fn service<S, Req, Why>(
         self,
         service: S,
     ) -> <Self as Layer<ConvertError<S, Error<S::Error>>>>::Service
     where
         S: Service<Req>,
-        S::Error: PlainError,
+        S::Error: PlainError + NotInAStack<Why>,
         Self: Layer<ConvertError<S, Error<S::Error>>>,
         <Self as Layer<ConvertError<S, Error<S::Error>>>>::Service:
             Service<Req, Error = Error<S::Error>>,
@@ -250,46 +272,20 @@ impl<T, R, B, K, A, H, C> Stack<T, R, B, K, A, H, C> {
     }
 }
 
-impl<T, R, B, K, A, H, C> Clone for Stack<T, R, B, K, A, H, C>
-where
-    T: Clone,
-    R: Clone,
-    B: Clone,
-    K: Clone,
-    A: Clone,
-    H: Clone,
-{
+impl<Slots: Clone, C> Clone for Stack<Slots, C> {
     fn clone(&self) -> Self {
         Self {
-            total_timeout: self.total_timeout.clone(),
-            retry: self.retry.clone(),
-            bulkhead: self.bulkhead.clone(),
-            circuit_breaker: self.circuit_breaker.clone(),
-            attempt_timeout: self.attempt_timeout.clone(),
-            edge: self.edge.clone(),
+            slots: self.slots.clone(),
             classifier: Arc::clone(&self.classifier),
             under_balancer: self.under_balancer,
         }
     }
 }
 
-impl<T, R, B, K, A, H, C> fmt::Debug for Stack<T, R, B, K, A, H, C>
-where
-    T: fmt::Debug,
-    R: fmt::Debug,
-    B: fmt::Debug,
-    K: fmt::Debug,
-    A: fmt::Debug,
-    H: fmt::Debug,
-{
+impl<Slots: fmt::Debug, C> fmt::Debug for Stack<Slots, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stack")
-            .field("total_timeout", &self.total_timeout)
-            .field("retry", &self.retry)
-            .field("bulkhead", &self.bulkhead)
-            .field("circuit_breaker", &self.circuit_breaker)
-            .field("attempt_timeout", &self.attempt_timeout)
-            .field("edge", &self.edge)
+            .field("slots", &self.slots)
             .field("classifier", &format_args!("{}", type_name::<C>()))
             .finish_non_exhaustive()
     }

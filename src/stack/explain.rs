@@ -1,10 +1,9 @@
 use std::{fmt, time::Duration};
 
-use super::{
-    builder::Stack,
-    describe::Describe,
-    facts::{Facts, Limit},
-    warnings::Warning,
+use super::{builder::Stack, facts::Known};
+use crate::{
+    describe::{Describe, Facts, Warning},
+    retry::describe::BUDGET,
 };
 
 /// What a stack will do, in numbers, and which of its settings contradict each other. Made by
@@ -47,15 +46,7 @@ impl fmt::Display for Explanation {
     }
 }
 
-impl<T, R, B, K, A, H, C> Stack<T, R, B, K, A, H, C>
-where
-    T: Describe,
-    R: Describe,
-    B: Describe,
-    K: Describe,
-    A: Describe,
-    H: Describe,
-{
+impl<Slots: Describe, C> Stack<Slots, C> {
     /// What the stack will do, and which of its settings contradict each other.
     ///
     /// ```
@@ -65,69 +56,36 @@ where
     /// assert!(explanation.warnings().is_empty(), "{explanation}");
     /// ```
     pub fn explain(&self) -> Explanation {
-        let mut facts = Facts { under_balancer: self.under_balancer, ..Facts::default() };
-        self.total_timeout.describe(&mut facts);
-        self.retry.describe(&mut facts);
-        self.bulkhead.describe(&mut facts);
-        self.circuit_breaker.describe(&mut facts);
-        self.attempt_timeout.describe(&mut facts);
-        self.edge.describe(&mut facts);
-        facts.explain()
+        let mut facts = Facts::default();
+        self.slots.describe(&mut facts);
+        Known { facts, under_balancer: self.under_balancer }.explain()
     }
 }
 
-impl Facts {
-    fn explain(&self) -> Explanation {
+impl Known {
+    fn explain(mut self) -> Explanation {
+        let (layers, mut warnings) = self.facts.take_texts();
+        let mut lines = vec!["outermost first:".to_owned()];
+        lines.extend(layers);
+        lines.extend(self.totals());
+        warnings.extend(self.warnings());
         Explanation {
-            lines: self.lines(),
-            warnings: self.warnings(),
+            lines,
+            warnings,
             worst_time: self.worst_time(),
             most_calls: self.most_calls(),
         }
     }
 
-    fn lines(&self) -> Vec<String> {
-        let mut lines = vec!["outermost first:".to_owned()];
-        if let Some(Limit(limit)) = self.total {
-            lines.push(format!("  total timeout    {}", shown(limit)));
-        }
-        if let Some(retry) = &self.retry {
-            let budget = match retry.budget {
-                Some(ratio) => format!("at most {:.0} % of the calls", ratio * 100.0),
-                None => "no budget".to_owned(),
-            };
-            lines.push(format!(
-                "  retry            up to {} times, pauses of up to {:?} in all, {budget}",
-                retry.retries, retry.all_pauses,
-            ));
-        }
-        if let Some(bulkhead) = &self.bulkhead {
-            let then = match (bulkhead.queue, bulkhead.backpressure) {
-                (Some((capacity, wait)), _) => format!("{capacity} more wait, up to {wait:?}"),
-                (None, true) => "then not ready".to_owned(),
-                (None, false) => "then refused".to_owned(),
-            };
-            lines.push(format!("  bulkhead         {} calls at once, {then}", bulkhead.limit));
-        }
-        if let Some(breaker) = &self.breaker {
-            lines.push(format!("  circuit breaker  {}", breaker.summary));
-        }
-        if let Some(Limit(limit)) = self.attempt {
-            lines.push(format!("  attempt timeout  {}", shown(limit)));
-        }
-        if let Some(Limit(idle)) = self.body {
-            let wait = idle.map_or("for ever".to_owned(), |idle| format!("up to {idle:?}"));
-            lines.push(format!(
-                "  http             writes the headers of the hop; waits {wait} for a frame of the \
-                 body"
-            ));
-        }
+    /// The lines about the stack as a whole.
+    fn totals(&self) -> Vec<String> {
+        let mut lines = Vec::new();
         let worst = self.worst_time().map_or("no bound is known".to_owned(), |t| format!("{t:?}"));
         lines.push(format!("longest call: {worst}"));
         if let Some(fit) = self.full_attempts() {
             lines.push(format!("full attempts that fit into the total: {fit}"));
         }
-        let sustained = match self.retry.as_ref().and_then(|retry| retry.budget) {
+        let sustained = match self.facts.get(BUDGET) {
             Some(ratio) => format!("; on average {:.2}, by the budget", 1.0 + ratio),
             None => String::new(),
         };
@@ -137,8 +95,4 @@ impl Facts {
         ));
         lines
     }
-}
-
-fn shown(limit: Option<Duration>) -> String {
-    limit.map_or("by request".to_owned(), |limit| format!("{limit:?}"))
 }

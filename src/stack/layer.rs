@@ -2,36 +2,36 @@ use tower_layer::Layer;
 
 use super::{
     builder::Stack,
-    slot::{Edge, Slot},
+    table::{SlotAt, Wrap, position},
+    transport::Transport,
 };
 use crate::{
     outcome::choice::Choice,
     telemetry::{CallSpan, CallSpanLayer},
 };
 
-/// The classifier that the layers of a stack inherit.
-type Chosen<C, H> = <C as Choice<<H as Edge>::Classifier>>::Chosen;
+/// The layer next to the service.
+type TransportOf<Slots> = <Slots as SlotAt<position::Transport>>::Layer;
 
-impl<S, T, R, B, K, A, H, C> Layer<S> for Stack<T, R, B, K, A, H, C>
+/// Says when a call of the stack has ended.
+type Completion<Slots> = <TransportOf<Slots> as Transport>::Completion;
+
+/// The classifier that the layers of a stack inherit.
+type Chosen<Slots, C> = <C as Choice<<TransportOf<Slots> as Transport>::Classifier>>::Chosen;
+
+/// The service within the span of the call.
+type Wrapped<S, Slots, C> = <Slots as Wrap<S, Chosen<Slots, C>, Completion<Slots>>>::Service;
+
+impl<S, Slots, C> Layer<S> for Stack<Slots, C>
 where
-    H: Edge + Slot<S, Chosen<C, H>, H::Completion>,
-    C: Choice<H::Classifier>,
-    A: Slot<H::Service, Chosen<C, H>, H::Completion>,
-    K: Slot<A::Service, Chosen<C, H>, H::Completion>,
-    B: Slot<K::Service, Chosen<C, H>, H::Completion>,
-    R: Slot<B::Service, Chosen<C, H>, H::Completion>,
-    T: Slot<R::Service, Chosen<C, H>, H::Completion>,
+    Slots: SlotAt<position::Transport> + Wrap<S, Chosen<Slots, C>, Completion<Slots>>,
+    TransportOf<Slots>: Transport,
+    C: Choice<<TransportOf<Slots> as Transport>::Classifier>,
 {
-    type Service = CallSpan<T::Service, H::Completion>;
+    type Service = CallSpan<Wrapped<S, Slots, C>, Completion<Slots>>;
 
     fn layer(&self, service: S) -> Self::Service {
-        let classifier = C::choose(&self.classifier, &self.edge.classifier());
-        let service = self.edge.wrap(service, &classifier);
-        let service = self.attempt_timeout.wrap(service, &classifier);
-        let service = self.circuit_breaker.wrap(service, &classifier);
-        let service = self.bulkhead.wrap(service, &classifier);
-        let service = self.retry.wrap(service, &classifier);
-        let service = self.total_timeout.wrap(service, &classifier);
-        CallSpanLayer::new().completing(service)
+        let classifier = C::choose(&self.classifier, &self.slots.at().classifier());
+        CallSpanLayer::new().completing(self.slots.wrap(service, &classifier))
     }
 }

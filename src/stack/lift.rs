@@ -10,6 +10,8 @@ use std::{
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use crate::CarryRejection;
+
 /// Makes the error of a service one that can carry a rejection.
 pub struct ConvertError<S, E> {
     inner: S,
@@ -96,3 +98,22 @@ pub trait PlainError: StdError {}
 
 #[diagnostic::do_not_recommend]
 impl<E: StdError> PlainError for E {}
+
+/// The error of a service that is in no stack yet.
+///
+/// Every error is, by [`Plain`]; one that can carry a rejection is by
+/// [`InAStackAlreadyUseLayerInsteadOfService`] too. `Why` then cannot be inferred, and the compiler
+/// refuses the call with both names.
+pub trait NotInAStack<Why> {}
+
+/// The error cannot carry a rejection, as far as is known.
+#[derive(Clone, Copy, Debug)]
+pub enum Plain {}
+
+/// The error can carry a rejection: the service is in a stack already. Use the outer stack as a
+/// [`Layer`](tower_layer::Layer), `stack.layer(service)`, which leaves the error alone.
+#[derive(Clone, Copy, Debug)]
+pub enum InAStackAlreadyUseLayerInsteadOfService {}
+
+impl<E> NotInAStack<Plain> for E {}
+impl<E: CarryRejection> NotInAStack<InAStackAlreadyUseLayerInsteadOfService> for E {}

@@ -55,11 +55,13 @@
 //!
 //! ```text
 //! call span         one span for what the caller calls one call
+//! around_call       a layer of your own around all that is beneath
 //! total timeout     bounds everything beneath, pauses and queues included
 //! retry             each attempt passes all that is beneath, and sleeps holding none of it
 //! bulkhead          time in its queue is not held against the dependency
 //! circuit breaker   asked after the queue: a trip empties the queue at once
 //! attempt timeout   what it ends counts as a failure of the dependency
+//! around_attempt    a layer of your own around each attempt, such as one that signs requests
 //! http              with `http()`: headers of the hop, with the time that this attempt has left
 //! service
 //! ```
@@ -94,22 +96,36 @@
 //! With its response; with [`http`](Stack::http), with the end of the body of its response.
 
 mod builder;
-mod describe;
 mod explain;
 mod facts;
 mod layer;
 mod lift;
+mod open;
+mod optional;
 mod slot;
+mod table;
+mod transport;
 mod warnings;
 
-#[cfg(feature = "http")]
-pub use self::slot::ServerEdge;
 pub use self::{
-    builder::{Stack, StandardStack},
-    describe::Describe,
+    builder::{BoxedServiceOf, ServiceOf, Stack, StandardStack},
     explain::Explanation,
-    facts::Facts,
-    lift::{ConvertError, ConvertErrorFuture, PlainError},
-    slot::{BulkheadSlot, CircuitBreakerSlot, Edge, Empty, Slot},
-    warnings::Warning,
+    lift::{ConvertError, ConvertErrorFuture},
 };
+pub use crate::describe::Warning;
+
+/// The types and traits behind the setters of a [`Stack`]. There is no need to name them: they stand in
+/// its signatures and in what the compiler says.
+pub mod slots {
+    #[cfg(feature = "http")]
+    pub use super::transport::ServerTransport;
+    pub use super::{
+        lift::{InAStackAlreadyUseLayerInsteadOfService, NotInAStack, Plain, PlainError},
+        open::Open,
+        optional::{Around, KeepsTypesOfInner, Optional, OptionalFuture},
+        slot::{BulkheadSlot, CircuitBreakerSlot, Empty, IntoTimeout, RetrySlot, Slot},
+        table::{Fill, Filled, SlotAt, Slots, StandardSlots, Wrap, position},
+        transport::Transport,
+    };
+    pub use crate::describe::{Describe, Facts};
+}

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tower_layer::Layer;
 
@@ -8,14 +8,16 @@ use crate::{
     circuit_breaker::{
         CircuitBreaker, CircuitBreakerLayer, KeyedCircuitBreaker, KeyedCircuitBreakerLayer,
     },
-    outcome::{DefaultClassifier, choice::Choice},
+    describe::{Describe, Facts},
+    outcome::choice::Choice,
     retry::{Retry, RetryLayer},
+    sealed::Sealed,
     timeout::{Timeout, TimeoutLayer, TotalTimeout, TotalTimeoutLayer},
 };
 
-/// A slot of a stack that may be filled: what it makes of the service beneath it, given the stack's
-/// classifier `C`, and `M`, which says [when a call has ended](crate::completion).
-pub trait Slot<S, C, M = AtHead> {
+/// The layer in a slot of a stack, given the stack's classifier `C`, and `M`, which says
+/// [when a call has ended](crate::completion). This trait is sealed.
+pub trait Slot<S, C, M = AtHead>: Sealed {
     /// The service with the layer around it; `S` itself where the slot is empty.
     type Service;
 
@@ -23,55 +25,109 @@ pub trait Slot<S, C, M = AtHead> {
     fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service;
 }
 
-/// What stands next to the service, and what that means for the layers above it.
-pub trait Edge {
-    /// When a call has ended.
-    type Completion;
-    /// Who judges the results, unless the stack is told otherwise.
-    type Classifier;
+/// A layer that the slot of the retry takes where the transport is `T`. This trait is sealed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a retry",
+    note = "`RetryLayer` and `Option<RetryLayer>` are; a builder becomes one by `.build()?`"
+)]
+pub trait RetrySlot<T>: Sealed {}
 
-    /// The classifier, shared by the layers.
-    fn classifier(&self) -> Arc<Self::Classifier>;
-}
+impl<T> RetrySlot<T> for Empty {}
+impl<P, C> RetrySlot<Empty> for RetryLayer<P, C> {}
+impl<T, L: RetrySlot<T>> RetrySlot<T> for Option<L> {}
 
-impl Edge for Empty {
-    type Completion = AtHead;
-    type Classifier = DefaultClassifier;
-
-    fn classifier(&self) -> Arc<DefaultClassifier> {
-        Arc::new(DefaultClassifier)
-    }
-}
-
-/// Around a handler of a server: nothing stands next to it, but a call ends with its response.
-#[cfg(feature = "http")]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ServerEdge;
-
-/// What can fill the bulkhead's slot.
+/// A layer that the slot of the bulkhead takes. This trait is sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a bulkhead",
     note = "`BulkheadLayer` and `QueuedBulkheadLayer` are; a builder becomes one by `.build()?`"
 )]
-pub trait BulkheadSlot {}
+pub trait BulkheadSlot: Sealed {}
 
 impl BulkheadSlot for BulkheadLayer {}
 impl BulkheadSlot for QueuedBulkheadLayer {}
+impl<L: BulkheadSlot> BulkheadSlot for Option<L> {}
 
-/// What can fill the circuit breaker's slot.
+/// A layer that the slot of the circuit breaker takes. This trait is sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a circuit breaker",
     note = "`CircuitBreakerLayer` and `KeyedCircuitBreakerLayer` are; a builder becomes one by \
            `.build()?`"
 )]
-pub trait CircuitBreakerSlot {}
+pub trait CircuitBreakerSlot: Sealed {}
 
 impl<C> CircuitBreakerSlot for CircuitBreakerLayer<C> {}
 impl<K, F, C> CircuitBreakerSlot for KeyedCircuitBreakerLayer<K, F, C> {}
+impl<L: CircuitBreakerSlot> CircuitBreakerSlot for Option<L> {}
+
+/// A time limit for the slots of the timeouts: a `Duration`, a [`TimeoutLayer`], or an `Option` of
+/// either. This trait is sealed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a time limit",
+    note = "a `Duration` is, a `TimeoutLayer`, and an `Option` of either"
+)]
+pub trait IntoTimeout: Sealed {
+    /// The layer around an attempt.
+    type Attempt;
+    /// The layer around the whole call.
+    type Total;
+
+    /// Returns the layer around an attempt.
+    fn into_attempt(self) -> Self::Attempt;
+
+    /// Returns the layer around the whole call, which counts the wait for readiness too.
+    fn into_total(self) -> Self::Total;
+}
+
+impl Sealed for Duration {}
+
+impl IntoTimeout for Duration {
+    type Attempt = TimeoutLayer;
+    type Total = TotalTimeoutLayer;
+
+    fn into_attempt(self) -> TimeoutLayer {
+        TimeoutLayer::new(self)
+    }
+
+    fn into_total(self) -> TotalTimeoutLayer {
+        TimeoutLayer::new(self).into_total()
+    }
+}
+
+impl<L> IntoTimeout for TimeoutLayer<L> {
+    type Attempt = Self;
+    type Total = TotalTimeoutLayer<L>;
+
+    fn into_attempt(self) -> Self {
+        self
+    }
+
+    fn into_total(self) -> TotalTimeoutLayer<L> {
+        self.including_readiness()
+    }
+}
+
+impl<T: IntoTimeout> IntoTimeout for Option<T> {
+    type Attempt = Option<T::Attempt>;
+    type Total = Option<T::Total>;
+
+    fn into_attempt(self) -> Self::Attempt {
+        self.map(T::into_attempt)
+    }
+
+    fn into_total(self) -> Self::Total {
+        self.map(T::into_total)
+    }
+}
 
 /// A slot that is not filled. It leaves no trace in the service.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Empty;
+
+impl Sealed for Empty {}
+
+impl Describe for Empty {
+    fn describe(&self, _: &mut Facts) {}
+}
 
 impl<S, C, M> Slot<S, C, M> for Empty {
     type Service = S;

@@ -2,6 +2,8 @@
 
 use std::{any::type_name, fmt, time::Duration};
 
+use crate::sealed::Sealed;
+
 /// How long a call may take.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a time limit for a request of type `{Req}`",
@@ -12,11 +14,14 @@ pub trait Limit<Req> {
     fn limit(&self, request: &Req) -> Duration;
 }
 
-/// What can be said of a limit without a request.
-pub trait KnownLimit {
-    /// The limit, where it is the same for all requests.
+/// A limit that may be known without a request. This trait is sealed.
+pub trait KnownLimit: Sealed {
+    /// Returns the limit, where it is the same for all requests.
     fn known_limit(&self) -> Option<Duration>;
 }
+
+impl Sealed for Fixed {}
+impl<F> Sealed for PerRequest<F> {}
 
 impl KnownLimit for Fixed {
     fn known_limit(&self) -> Option<Duration> {

@@ -70,6 +70,7 @@
 //! A `WARN` event when a call is ended, with the layer's name and the limit.
 
 mod config;
+pub(crate) mod describe;
 pub mod future;
 mod layer;
 mod service;

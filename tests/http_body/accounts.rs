@@ -9,8 +9,7 @@ use buttress::{
     completion::{AtEnd, CallEnd, StreamingResponse},
     http::UntilEnd,
     outcome::DefaultClassifier,
-    retry::ReplayClones,
-    stack::Slot,
+    stack::slots::Slot,
 };
 
 use super::*;
@@ -69,7 +68,7 @@ async fn a_response_that_panics_when_it_is_asked_for_its_end_has_failed() {
 async fn a_response_says_how_much_it_holds() {
     let _spans = Spans::start();
     let budget = Budget::throttle().max_tokens(10).token_ratio(0.5).build().unwrap();
-    let retry = RetryLayer::builder(ReplayClones).budget(budget).build().unwrap();
+    let retry = RetryLayer::builder(ReplaySafe::new()).budget(budget).build().unwrap();
     let stack = Stack::new().retry(retry).bulkhead(BulkheadLayer::default());
     let stack = stack.circuit_breaker(CircuitBreakerLayer::new()).http();
     let answers = Answers::default();

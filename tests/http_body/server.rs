@@ -71,7 +71,7 @@ impl Working {
         let backoff = Backoff::constant(MS).build().unwrap();
         let retry = RetryLayer::builder(ReplayClones).retries(1).backoff(backoff).build().unwrap();
         let service = Flaky::<(), io::Error>::new([Answer::Respond(broken())], broken);
-        let service = Stack::new().retry(retry).service::<_, ()>(service);
+        let service = Stack::new().retry(retry).service::<_, (), _>(service);
         Self(Some(Box::pin(async move {
             assert!(service.oneshot(()).await.is_err());
         })))

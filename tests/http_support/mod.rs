@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use buttress::retry::{Backoff, Jitter, ReplayClones, RetryBuilder, RetryLayer};
+use buttress::retry::{Backoff, Jitter, ReplayFn, RetryBuilder, RetryLayer, replay_fn};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
@@ -161,10 +161,14 @@ pub(crate) fn trailers_only(code: u8, headers: &[(&str, &str)]) -> Answer {
 
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
+/// Replays every request, a POST too.
+pub(crate) type ReplayAll = ReplayFn<fn(&Request<Body>) -> Option<Request<Body>>>;
+
 /// Retries after the same pause each time, without a budget.
-pub(crate) fn retry(retries: u32) -> RetryBuilder<ReplayClones> {
+pub(crate) fn retry(retries: u32) -> RetryBuilder<ReplayAll> {
     let backoff = Backoff::constant(PAUSE).jitter(Jitter::None).build().unwrap();
-    RetryLayer::builder(ReplayClones).retries(retries).backoff(backoff).without_budget()
+    let all: fn(&Request<Body>) -> Option<Request<Body>> = |request| Some(request.clone());
+    RetryLayer::builder(replay_fn(all)).retries(retries).backoff(backoff).without_budget()
 }
 
 /// Runs on a clock of its own, for tests that are no async function.

@@ -331,7 +331,7 @@ macro_rules! ways_into_a_stack {
     ($run:ident $($with:tt)*) => { $run! { ($($with)*)
         stack_service: Row::new(layer_fn(|inner| {
             let bulkhead = one_at_once().build().unwrap();
-            Stack::standard(ReplayClones).bulkhead(bulkhead).service::<_, Text>(inner)
+            Stack::standard(ReplayClones).bulkhead(bulkhead).service::<_, Text, _>(inner)
         }))
         .always_ready(),
         stack_boxed: Row::new(layer_fn(|inner| {

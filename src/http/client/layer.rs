@@ -13,12 +13,7 @@ use super::{
     config::{Config, Write},
     service::HttpClient,
 };
-use crate::{
-    ConfigError,
-    call::completion::AtEnd,
-    http::AutoClassifier,
-    stack::{Describe, Edge, Facts, Slot},
-};
+use crate::{ConfigError, http::AutoClassifier};
 
 /// Makes [`HttpClient`]s, which stand innermost, next to an HTTP or gRPC client. See the
 /// [module docs](crate::http) for an example.
@@ -177,33 +172,20 @@ impl HttpClientBuilder {
     }
 }
 
+impl HttpClientLayer {
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(in crate::http) fn shared_classifier(&self) -> Arc<AutoClassifier> {
+        Arc::clone(&self.config.classifier)
+    }
+}
+
 impl<S> Layer<S> for HttpClientLayer {
     type Service = HttpClient<S>;
 
     fn layer(&self, inner: S) -> HttpClient<S> {
         HttpClient::new(inner, Arc::clone(&self.config))
-    }
-}
-
-impl<S, C, M> Slot<S, C, M> for HttpClientLayer {
-    type Service = HttpClient<S>;
-
-    fn wrap(&self, inner: S, _: &Arc<C>) -> HttpClient<S> {
-        self.layer(inner)
-    }
-}
-
-impl Edge for HttpClientLayer {
-    type Completion = AtEnd;
-    type Classifier = AutoClassifier;
-
-    fn classifier(&self) -> Arc<AutoClassifier> {
-        Arc::clone(&self.config.classifier)
-    }
-}
-
-impl Describe for HttpClientLayer {
-    fn describe(&self, facts: &mut Facts) {
-        facts.body_idle(self.config.idle);
     }
 }

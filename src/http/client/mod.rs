@@ -1,6 +1,7 @@
 //! What stands next to an HTTP or gRPC client.
 
 mod config;
+mod describe;
 mod future;
 mod hop;
 mod layer;

@@ -3,7 +3,10 @@ use std::{fmt, sync::Arc};
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
 
 use super::body::ReplayableBody;
-use crate::{http::wire, retry::Replay};
+use crate::{
+    http::wire,
+    retry::{HttpReplay, Replay},
+};
 
 /// A request without its body.
 #[derive(Clone, Copy, Debug)]
@@ -185,6 +188,12 @@ impl<B: ReplayableBody> Replay<Request<B>> for ReplaySafe {
 
     fn prepare(&self, request: &Request<B>) -> bool {
         request.body().end_copies()
+    }
+}
+
+impl HttpReplay for ReplaySafe {
+    fn needs_http(&self) -> bool {
+        true
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     ConfigError, Stack,
-    stack::{Empty, ServerEdge},
+    stack::slots::{Empty, Fill, Filled, ServerTransport, SlotAt, position},
 };
 
 /// Puts a [`Stack`] around a handler, and turns its rejections into responses. See the
@@ -32,24 +32,31 @@ pub struct HttpServerLayer<L> {
     shared: Arc<Shared>,
 }
 
-type ServerStack<T, R, B, K, A, C> = Stack<T, R, B, K, A, ServerEdge, C>;
+/// The stack of a server: one without a transport, whose calls end with their response.
+type ServerStack<Slots, C> = Stack<Filled<Slots, position::Transport, ServerTransport>, C>;
 
-impl<T, R, B, K, A, C> HttpServerLayer<ServerStack<T, R, B, K, A, C>> {
+impl HttpServerLayer<()> {
     /// Creates a layer with a stack around each handler, and the defaults of
     /// [`builder`](Self::builder).
     ///
     /// The stack is usually a bulkhead and a total timeout. What its layers hold is held until the
     /// body of the response has ended. With an empty stack the layer still keeps the caller's
     /// deadline, and tells the caller when to stop retrying.
-    pub fn new(stack: Stack<T, R, B, K, A, Empty, C>) -> Self {
-        Self::around(stack.on_server())
+    pub fn new<Slots, C>(stack: Stack<Slots, C>) -> HttpServerLayer<ServerStack<Slots, C>>
+    where
+        Slots:
+            SlotAt<position::Transport, Layer = Empty> + Fill<position::Transport, ServerTransport>,
+    {
+        HttpServerLayer::around(stack.with(ServerTransport))
     }
 
     /// Returns a builder of a layer with a stack around each handler.
-    pub fn builder(
-        stack: Stack<T, R, B, K, A, Empty, C>,
-    ) -> HttpServerBuilder<ServerStack<T, R, B, K, A, C>> {
-        Self::builder_around(stack.on_server())
+    pub fn builder<Slots, C>(stack: Stack<Slots, C>) -> HttpServerBuilder<ServerStack<Slots, C>>
+    where
+        Slots:
+            SlotAt<position::Transport, Layer = Empty> + Fill<position::Transport, ServerTransport>,
+    {
+        HttpServerLayer::builder_around(stack.with(ServerTransport))
     }
 }
 

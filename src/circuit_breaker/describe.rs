@@ -1,0 +1,83 @@
+//! The report of a circuit breaker for [`Stack::explain`](crate::Stack::explain).
+
+use std::time::Duration;
+
+use super::{
+    config::{Config, SlowCalls},
+    keyed::KeyedCircuitBreakerLayer,
+    layer::CircuitBreakerLayer,
+    window::Span,
+};
+use crate::{
+    describe::{Describe, Fact, Facts, fact},
+    sealed::Sealed,
+};
+
+/// The length of a window of time.
+pub(crate) const WINDOW: Fact<Duration> = Fact::new("window of the breaker");
+/// The time after which a call is slow.
+pub(crate) const SLOW_AFTER: Fact<Duration> = Fact::new("a call is slow");
+/// The time after which a probe has failed.
+pub(crate) const PROBE_LEASE: Fact<Duration> = Fact::new("lease of a probe");
+/// The time after which a call that its caller gave up counts as a failure.
+pub(crate) const ABANDONED_AFTER: Fact<Duration> = Fact::new("an abandoned call counts");
+/// The circuit breaker reports `Pending` while it is open.
+pub(crate) const PENDS: Fact<()> = Fact::new("the breaker pends");
+/// The circuit breaker rejects calls while it is open.
+pub(crate) const REJECTS: Fact<()> = Fact::new("the breaker rejects");
+
+impl<C> Sealed for CircuitBreakerLayer<C> {}
+impl<K, F, C> Sealed for KeyedCircuitBreakerLayer<K, F, C> {}
+
+impl<C> Describe for CircuitBreakerLayer<C> {
+    fn describe(&self, facts: &mut Facts) {
+        self.config().describe(facts);
+    }
+}
+
+impl<K, F, C> Describe for KeyedCircuitBreakerLayer<K, F, C> {
+    fn describe(&self, facts: &mut Facts) {
+        self.config().describe(facts);
+        facts.note(fact::WAITS_FOR_READINESS);
+    }
+}
+
+impl Config {
+    fn describe(&self, facts: &mut Facts) {
+        let of = match self.span {
+            Span::Calls(calls) => format!("the last {calls} calls"),
+            Span::Time(time) => {
+                facts.put(WINDOW, time);
+                format!("the calls of the last {time:?}")
+            }
+        };
+        let mut trips = Vec::new();
+        if let Some(rate) = self.failure_rate {
+            trips.push(format!("{:.0} % of {of} failed", rate * 100.0));
+        }
+        if let Some(SlowCalls { longer_than, rate }) = self.slow_calls {
+            facts.put(SLOW_AFTER, longer_than);
+            trips.push(format!("{:.0} % of {of} took {longer_than:?}", rate * 100.0));
+        }
+        if let Some(most) = self.consecutive_failures {
+            trips.push(format!("{most} calls in a row failed"));
+        }
+        facts.put(PROBE_LEASE, self.probe_lease);
+        facts.put(ABANDONED_AFTER, self.abandoned_after);
+        let then = if self.pend {
+            facts.note(PENDS);
+            facts.note(fact::PUSHES_BACK);
+            "is not ready"
+        } else {
+            facts.note(REJECTS);
+            "refuses"
+        };
+        let text = format_args!(
+            "opens when {} ({} calls at least); then {then} for {:?}",
+            trips.join(", or "),
+            self.minimum_calls,
+            self.open_for,
+        );
+        facts.line("circuit breaker", text);
+    }
+}

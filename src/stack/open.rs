@@ -1,0 +1,44 @@
+//! The slots for the user's own layers.
+
+use std::{fmt, sync::Arc};
+
+use tower_layer::Layer;
+
+use super::slot::Slot;
+use crate::{
+    describe::{Describe, Facts},
+    sealed::Sealed,
+};
+
+/// A layer of the user's in one of the open slots.
+#[derive(Clone, Copy)]
+pub struct Open<L> {
+    layer: L,
+}
+
+impl<L> Open<L> {
+    pub(super) fn new(layer: L) -> Self {
+        Self { layer }
+    }
+}
+
+impl<L: fmt::Debug> fmt::Debug for Open<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.layer.fmt(f)
+    }
+}
+
+impl<L> Sealed for Open<L> {}
+
+/// Nothing is known of a layer of the user's.
+impl<L> Describe for Open<L> {
+    fn describe(&self, _: &mut Facts) {}
+}
+
+impl<S, C, M, L: Layer<S>> Slot<S, C, M> for Open<L> {
+    type Service = L::Service;
+
+    fn wrap(&self, inner: S, _: &Arc<C>) -> Self::Service {
+        self.layer.layer(inner)
+    }
+}

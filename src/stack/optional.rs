@@ -1,0 +1,198 @@
+//! A layer that may be absent.
+//!
+//! The bounds are chosen with care: each bound on a service, and each mention of its types, makes the
+//! compiler prove all of the stack beneath once more, and the costs of nested optional slots multiply.
+
+use std::{
+    fmt,
+    future::Future,
+    hash::Hash,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::slot::Slot;
+use crate::{
+    CarryRejection, Classify,
+    bulkhead::{Bulkhead, QueuedBulkhead},
+    call::completion::Completion,
+    circuit_breaker::{CircuitBreaker, KeyedCircuitBreaker},
+    retry::{Replay, Retry},
+    timeout::{Limit, Timeout, TotalTimeout},
+};
+
+impl<S, C, M, L> Slot<S, C, M> for Option<L>
+where
+    L: Slot<S, C, M>,
+    L::Service: Around<Inner = S>,
+{
+    type Service = Optional<L::Service>;
+
+    fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service {
+        match self {
+            Some(layer) => Optional::Present(layer.wrap(inner, classifier)),
+            None => Optional::Absent(inner),
+        }
+    }
+}
+
+/// The service that a layer of this crate makes of another. This trait is sealed.
+pub trait Around {
+    /// The other service.
+    type Inner;
+}
+
+/// A service with the types of the one in it. This trait is sealed.
+pub trait KeepsTypesOfInner<Req>:
+    Service<Req>
+    + Around<
+        Inner: Service<
+            Req,
+            Response = <Self as Service<Req>>::Response,
+            Error = <Self as Service<Req>>::Error,
+        >,
+    >
+{
+}
+
+/// Says of the services of layers that they keep the types of the service in them, by the bounds of
+/// their `Service`.
+macro_rules! around {
+    ($([$($P:ident),*] $service:ty $(, $bounded:ident: $bound:path)*;)+) => {$(
+        impl<S, $($P),*> Around for $service {
+            type Inner = S;
+        }
+
+        impl<S, Req, $($P),*> KeepsTypesOfInner<Req> for $service
+        where
+            S: Service<Req, Error: CarryRejection>,
+            $($bounded: $bound,)*
+        {
+        }
+    )+};
+}
+
+around! {
+    [L] Timeout<S, L>, L: Limit<Req>;
+    [L] TotalTimeout<S, L>, S: Clone, L: Limit<Req>;
+    [P, C, M] Retry<S, P, C, M>,
+        S: Clone, P: Replay<Req>, C: Classify<S::Response, S::Error>, M: Completion<S::Response>;
+    [M] Bulkhead<S, M>, M: Completion<S::Response>;
+    [M] QueuedBulkhead<S, M>, S: Clone, M: Completion<S::Response>;
+    [C, M] CircuitBreaker<S, C, M>,
+        C: Classify<S::Response, S::Error>, M: Completion<S::Response>;
+}
+
+impl<S, K, F, C, M> Around for KeyedCircuitBreaker<S, K, F, C, M> {
+    type Inner = S;
+}
+
+impl<S, K, F, C, M, Req> KeepsTypesOfInner<Req> for KeyedCircuitBreaker<S, K, F, C, M>
+where
+    S: Service<Req, Error: CarryRejection> + Clone,
+    K: Hash + Eq,
+    F: Fn(&Req) -> K,
+    C: Classify<S::Response, S::Error>,
+    M: Completion<S::Response>,
+{
+}
+
+/// The service of a slot that was given an `Option` of a layer.
+pub enum Optional<L: Around> {
+    /// The service with the layer around it.
+    Present(L),
+    /// The service itself.
+    Absent(L::Inner),
+}
+
+impl<L: Around<Inner: Clone> + Clone> Clone for Optional<L> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Present(layered) => Self::Present(layered.clone()),
+            Self::Absent(service) => Self::Absent(service.clone()),
+        }
+    }
+}
+
+impl<L: Around<Inner: fmt::Debug> + fmt::Debug> fmt::Debug for Optional<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Present(layered) => f.debug_tuple("Present").field(layered).finish(),
+            Self::Absent(service) => f.debug_tuple("Absent").field(service).finish(),
+        }
+    }
+}
+
+impl<L, Req> Service<Req> for Optional<L>
+where
+    L: KeepsTypesOfInner<Req>,
+{
+    type Response = <L as Service<Req>>::Response;
+    type Error = <L as Service<Req>>::Error;
+    type Future = OptionalFuture<L, Req>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        match self {
+            Self::Present(layered) => layered.poll_ready(cx),
+            Self::Absent(service) => service.poll_ready(cx),
+        }
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let state = match self {
+            Self::Present(layered) => State::Present { future: layered.call(request) },
+            Self::Absent(service) => State::Absent { future: service.call(request) },
+        };
+        OptionalFuture { state }
+    }
+}
+
+pin_project! {
+    /// The future of an [`Optional`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct OptionalFuture<L, Req>
+    where
+        L: KeepsTypesOfInner<Req>,
+    {
+        #[pin]
+        state: State<<L as Service<Req>>::Future, <<L as Around>::Inner as Service<Req>>::Future>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<L, S> {
+        Present { #[pin] future: L },
+        Absent { #[pin] future: S },
+    }
+}
+
+impl<L, Req> Future for OptionalFuture<L, Req>
+where
+    L: KeepsTypesOfInner<Req>,
+{
+    type Output = Result<<L as Service<Req>>::Response, <L as Service<Req>>::Error>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProj::Present { future } => future.poll(cx),
+            StateProj::Absent { future } => future.poll(cx),
+        }
+    }
+}
+
+impl<L, Req> fmt::Debug for OptionalFuture<L, Req>
+where
+    L: KeepsTypesOfInner<Req>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OptionalFuture").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,30 @@
+use std::sync::Arc;
+
+use super::slot::Empty;
+use crate::{call::completion::AtHead, outcome::DefaultClassifier, sealed::Sealed};
+
+/// The layer next to the service, and what it means for the layers above it. This trait is sealed.
+pub trait Transport: Sealed {
+    /// Says when a call has ended.
+    type Completion;
+    /// The classifier of the layers, unless the stack has another.
+    type Classifier;
+
+    /// Returns the classifier, which the layers share.
+    fn classifier(&self) -> Arc<Self::Classifier>;
+}
+
+impl Transport for Empty {
+    type Completion = AtHead;
+    type Classifier = DefaultClassifier;
+
+    fn classifier(&self) -> Arc<DefaultClassifier> {
+        Arc::new(DefaultClassifier)
+    }
+}
+
+/// The transport of a stack around the handler of a server: there is no layer next to it, but a call
+/// ends with the body of its response.
+#[cfg(feature = "http")]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ServerTransport;
