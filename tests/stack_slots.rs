@@ -1,0 +1,325 @@
+//! The slots of a stack: open ones, those that may be empty, and the types that they make.
+
+use std::{
+    future::{Future, Ready},
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use buttress::{
+    CarryRejection, Error, Rejection, Stack,
+    bulkhead::BulkheadLayer,
+    circuit_breaker::CircuitBreakerLayer,
+    retry::{Backoff, Jitter, ReplayClones, RetryLayer},
+    stack::{BoxedServiceOf, ServiceOf, StandardStack},
+    testing::{Flaky, Step},
+    timeout::TimeoutLayer,
+};
+use tower::{
+    Layer, Service, ServiceExt,
+    layer::layer_fn,
+    service_fn,
+    util::{MapRequestLayer, option_layer},
+};
+
+type Failure = Error<io::Error>;
+
+const TOTAL: Duration = Duration::from_millis(100);
+const ATTEMPT: Duration = Duration::from_millis(30);
+
+fn broken() -> io::Error {
+    io::Error::other("broken")
+}
+
+fn retry() -> RetryLayer<ReplayClones> {
+    let backoff =
+        Backoff::constant(Duration::from_millis(10)).jitter(Jitter::None).build().unwrap();
+    RetryLayer::builder(ReplayClones).backoff(backoff).without_budget().build().unwrap()
+}
+
+fn breaker(failures: u32) -> CircuitBreakerLayer {
+    CircuitBreakerLayer::builder().consecutive_failures(failures).build().unwrap()
+}
+
+fn kind<T: std::fmt::Debug, E: CarryRejection + std::fmt::Debug>(
+    result: Result<T, E>,
+) -> &'static str {
+    result.unwrap_err().rejection().map_or("no rejection", Rejection::kind)
+}
+
+// Open slots.
+
+/// A layer that counts the calls of the service that it makes, and the errors that it lets through.
+#[derive(Clone, Debug, Default)]
+struct Count {
+    calls: Arc<AtomicU32>,
+    rejected: Arc<Mutex<Vec<&'static str>>>,
+}
+
+#[derive(Clone, Debug)]
+struct Counted<S> {
+    inner: S,
+    count: Count,
+}
+
+impl<S> Layer<S> for Count {
+    type Service = Counted<S>;
+
+    fn layer(&self, inner: S) -> Counted<S> {
+        Counted { inner, count: self.clone() }
+    }
+}
+
+impl<S, Req> Service<Req> for Counted<S>
+where
+    S: Service<Req, Future: Send + 'static, Error: CarryRejection>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        self.count.calls.fetch_add(1, Ordering::Relaxed);
+        let (call, rejected) = (self.inner.call(request), Arc::clone(&self.count.rejected));
+        Box::pin(async move {
+            let result = call.await;
+            if let Some(rejection) = result.as_ref().err().and_then(CarryRejection::rejection) {
+                rejected.lock().unwrap().push(rejection.kind());
+            }
+            result
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn around_call_sees_what_the_caller_sees_and_around_attempt_each_attempt() {
+    let (call, attempt) = (Count::default(), Count::default());
+    let inner = Flaky::new((0..10).map(|_| Step::Hang), || Ok::<_, io::Error>(()));
+    let stack = Stack::new().around_attempt(attempt.clone()).retry(retry()).total_timeout(TOTAL);
+    let stack = stack.around_call(call.clone()).attempt_timeout(ATTEMPT);
+    let service = stack.service::<_, (), _>(inner);
+    assert_eq!(kind(service.oneshot(()).await), "timed_out");
+    assert_eq!(call.calls.load(Ordering::Relaxed), 1);
+    assert_eq!(*call.rejected.lock().unwrap(), ["timed_out"]);
+    // Within the timeout of the attempt, which drops it: no rejection ever comes by.
+    assert_eq!(attempt.calls.load(Ordering::Relaxed), 3);
+    assert_eq!(*attempt.rejected.lock().unwrap(), [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_slots_take_layers_that_are_closures() {
+    let inner = service_fn(|x: u32| async move { Ok::<_, io::Error>(x + 1) });
+    let service = Stack::standard(ReplayClones)
+        .around_call(layer_fn(|service| Counted { inner: service, count: Count::default() }))
+        .around_attempt(MapRequestLayer::new(|x: u32| x * 10))
+        .service(inner);
+    assert_eq!(service.oneshot(1).await.unwrap(), 11);
+}
+
+// Slots that may be empty.
+
+/// What a program reads from its configuration.
+#[derive(Default)]
+struct Settings {
+    total: Option<Duration>,
+    attempt: Option<TimeoutLayer>,
+    retry: Option<RetryLayer<ReplayClones>>,
+    bulkhead: Option<BulkheadLayer>,
+    breaker: Option<CircuitBreakerLayer>,
+}
+
+macro_rules! from_settings {
+    ($settings:expr) => {
+        Stack::new()
+            .total_timeout($settings.total)
+            .retry($settings.retry)
+            .bulkhead($settings.bulkhead)
+            .circuit_breaker($settings.breaker)
+            .attempt_timeout($settings.attempt)
+    };
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_was_given_none_is_empty() {
+    let stack = from_settings!(Settings::default());
+    assert_eq!(stack.explain().to_string(), Stack::new().explain().to_string());
+    let inner = Flaky::new([Step::Respond(Err(broken()))], || Ok::<_, io::Error>("answer"));
+    let service = stack.service::<_, (), _>(inner);
+    assert!(matches!(service.clone().oneshot(()).await, Err(Error::Service(_))));
+    assert_eq!(service.oneshot(()).await.unwrap(), "answer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_was_given_some_layer_has_it() {
+    let settings = Settings {
+        total: Some(TOTAL),
+        attempt: Some(TimeoutLayer::new(ATTEMPT)),
+        retry: Some(retry()),
+        bulkhead: Some(BulkheadLayer::default()),
+        breaker: Some(breaker(100)),
+    };
+    let stack = from_settings!(settings);
+    let plain = Stack::new().total_timeout(TOTAL).retry(retry()).bulkhead(BulkheadLayer::default());
+    let plain = plain.circuit_breaker(breaker(100)).attempt_timeout(ATTEMPT);
+    assert_eq!(stack.explain().to_string(), plain.explain().to_string());
+    let inner = Flaky::new((0..10).map(|_| Step::Hang), || Ok::<_, io::Error>(()));
+    let handle = inner.handle();
+    assert_eq!(kind(stack.service::<_, (), _>(inner).oneshot(()).await), "timed_out");
+    assert_eq!(handle.calls(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_slot_takes_towers_optional_layer() {
+    for (layer, calls) in [(None, 0), (Some(Count::default()), 1)] {
+        let inner = service_fn(|x: u32| async move { Ok::<_, io::Error>(x + 1) });
+        let stack = Stack::new().around_attempt(option_layer(layer.clone()));
+        assert_eq!(stack.service(inner).oneshot(1).await.unwrap(), 2);
+        let seen = layer.map_or(0, |count| count.calls.load(Ordering::Relaxed));
+        assert_eq!(seen, calls);
+    }
+}
+
+// Types that can be written.
+
+#[derive(Clone)]
+struct Length;
+
+impl Service<String> for Length {
+    type Response = usize;
+    type Error = io::Error;
+    type Future = Ready<Result<usize, io::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, path: String) -> Self::Future {
+        std::future::ready(Ok(path.len()))
+    }
+}
+
+struct Written {
+    stack: StandardStack<ReplayClones>,
+    service: ServiceOf<StandardStack<ReplayClones>, Length, io::Error>,
+    boxed: BoxedServiceOf<StandardStack<ReplayClones>, Length>,
+}
+
+#[tokio::test(start_paused = true)]
+async fn stacks_and_their_services_can_be_written_in_a_struct() {
+    let stack = Stack::standard(ReplayClones);
+    let service = stack.clone().service(Length);
+    let written = Written { service, boxed: stack.clone().boxed(Length), stack };
+    assert_eq!(written.service.oneshot("four".to_owned()).await.unwrap(), 4);
+    assert_eq!(written.boxed.oneshot("four".to_owned()).await.unwrap(), 4);
+    assert_eq!(written.stack.service(Length).oneshot("four".to_owned()).await.unwrap(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stack_goes_around_a_stack_as_a_layer() {
+    let inner = Flaky::new([], || Ok::<_, io::Error>("answer"));
+    let service = Stack::new().attempt_timeout(ATTEMPT).service::<_, (), _>(inner);
+    let open = breaker(1);
+    open.handle().force_open();
+    let outer = Stack::new().circuit_breaker(open).layer(service.clone());
+    let answer: Result<&str, Failure> = outer.oneshot(()).await;
+    assert_eq!(kind(answer), "circuit_open");
+    let outer = Stack::new().retry(retry()).layer(service);
+    assert_eq!(outer.oneshot(()).await.unwrap(), "answer");
+}
+
+#[cfg(feature = "http")]
+/// The rules that a stack breaks.
+macro_rules! rules {
+    ($stack:expr) => {
+        $stack.explain().warnings().iter().map(|warning| warning.rule()).collect::<Vec<_>>()
+    };
+}
+
+#[cfg(feature = "http")]
+mod over_http {
+    use buttress::http::{HttpStack, HttpStackService, ReplaySafe};
+    use buttress::retry::replay_fn;
+    use http::{Request, Response};
+
+    use super::*;
+
+    #[derive(Clone)]
+    struct Hello;
+
+    impl Service<Request<String>> for Hello {
+        type Response = Response<String>;
+        type Error = io::Error;
+        type Future = Ready<Result<Response<String>, io::Error>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<String>) -> Self::Future {
+            std::future::ready(Ok(Response::new("hello".to_owned())))
+        }
+    }
+
+    struct Written {
+        stack: HttpStack,
+        service: HttpStackService<Hello, io::Error>,
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stacks_of_http_can_be_written_in_a_struct() {
+        let stack = Stack::standard_http();
+        let written = Written { service: stack.clone().service(Hello), stack };
+        for service in [written.service, written.stack.service(Hello)] {
+            assert_eq!(service.oneshot(Request::default()).await.unwrap().status(), 200);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn layers_in_open_slots_see_requests_of_http() {
+        let attempts = Count::default();
+        let sign = MapRequestLayer::new(|mut request: Request<String>| {
+            request.headers_mut().insert("signature", "abc".parse().unwrap());
+            request
+        });
+        let client = service_fn(|request: Request<String>| async move {
+            assert!(request.headers().contains_key("signature"));
+            Ok::<_, io::Error>(Response::new(String::new()))
+        });
+        let stack = Stack::standard_http().around_call(attempts.clone()).around_attempt(sign);
+        assert_eq!(stack.service(client).oneshot(Request::default()).await.unwrap().status(), 200);
+        assert_eq!(attempts.calls.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_replay_policy_for_http_is_warned_of_without_http() {
+        let retry = || RetryLayer::new(ReplaySafe::new());
+        let rule = ["replay_without_http"];
+        assert_eq!(rules!(Stack::standard(ReplaySafe::new())), rule);
+        assert_eq!(rules!(Stack::standard(ReplayClones).retry(Some(retry()))), rule);
+        assert_eq!(rules!(Stack::standard(ReplayClones)), [""; 0]);
+        assert_eq!(rules!(Stack::standard_http()), [""; 0]);
+        assert_eq!(rules!(Stack::standard_http().retry(retry())), [""; 0]);
+        let anything = replay_fn(|_: &Request<String>| None);
+        assert_eq!(rules!(Stack::standard(anything)), [""; 0]);
+        assert_eq!(rules!(Stack::standard(anything).http()), [""; 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_optional_retry_goes_over_http_in_both_orders() {
+        let retry = || Some(RetryLayer::new(ReplaySafe::new()));
+        let one = Stack::new().retry(retry()).http().service(Hello);
+        assert_eq!(one.oneshot(Request::default()).await.unwrap().status(), 200);
+        let other = Stack::new().http().retry(retry()).service(Hello);
+        assert_eq!(other.oneshot(Request::default()).await.unwrap().status(), 200);
+    }
+}
