@@ -22,7 +22,7 @@ use crate::{
 /// The stack that [`Stack::standard_http`] returns, and `Stack::standard(replay).http()` with a replay
 /// policy `P`.
 pub type HttpStack<P = ReplaySafe> =
-    Stack<Filled<StandardSlots<P>, position::Transport, HttpClientLayer>>;
+    Stack<Filled<StandardSlots<P>, position::TransportPosition, HttpClientLayer>>;
 
 /// The service that [`Stack::service`] returns: of an [`HttpStack`] around a client `S` that fails with
 /// `E`. It is what the field of a struct holds:
@@ -100,10 +100,10 @@ impl<Slots, C> Stack<Slots, C> {
     ///     .service(client);
     /// # let _ = client;
     /// ```
-    pub fn http(self) -> Stack<Filled<Slots, position::Transport, HttpClientLayer>, C>
+    pub fn http(self) -> Stack<Filled<Slots, position::TransportPosition, HttpClientLayer>, C>
     where
-        Slots: SlotAt<position::Retry> + Fill<position::Transport, HttpClientLayer>,
-        <Slots as SlotAt<position::Retry>>::Layer: RetrySlot<HttpClientLayer>,
+        Slots: SlotAt<position::RetryPosition> + Fill<position::TransportPosition, HttpClientLayer>,
+        <Slots as SlotAt<position::RetryPosition>>::Layer: RetrySlot<HttpClientLayer>,
     {
         self.http_client(HttpClientLayer::new())
     }
@@ -112,10 +112,10 @@ impl<Slots, C> Stack<Slots, C> {
     pub fn http_client(
         self,
         client: HttpClientLayer,
-    ) -> Stack<Filled<Slots, position::Transport, HttpClientLayer>, C>
+    ) -> Stack<Filled<Slots, position::TransportPosition, HttpClientLayer>, C>
     where
-        Slots: SlotAt<position::Retry> + Fill<position::Transport, HttpClientLayer>,
-        <Slots as SlotAt<position::Retry>>::Layer: RetrySlot<HttpClientLayer>,
+        Slots: SlotAt<position::RetryPosition> + Fill<position::TransportPosition, HttpClientLayer>,
+        <Slots as SlotAt<position::RetryPosition>>::Layer: RetrySlot<HttpClientLayer>,
     {
         self.with(client)
     }

@@ -8,6 +8,7 @@ use super::{
     open::Open,
     slot::{BulkheadSlot, CircuitBreakerSlot, IntoTimeout, RetrySlot},
     table::{Fill, Filled, SlotAt, Slots as Table, StandardSlots, position},
+    transport::{KeepsTypes, WithTransport},
 };
 use crate::{
     BoxError, Error, Outcome,
@@ -118,9 +119,12 @@ impl<Slots, C> Stack<Slots, C> {
     ///
     /// Any tower layer goes; for one that may be absent, `tower::util::option_layer`. It must keep the request, response and error
     /// types. What it rejects by itself is the result of the call: nothing here retries or counts it.
-    pub fn around_call<L>(self, layer: L) -> Stack<Filled<Slots, position::AroundCall, Open<L>>, C>
+    pub fn around_call<L>(
+        self,
+        layer: L,
+    ) -> Stack<Filled<Slots, position::AroundCallPosition, Open<L>>, C>
     where
-        Slots: Fill<position::AroundCall, Open<L>>,
+        Slots: Fill<position::AroundCallPosition, Open<L>>,
     {
         self.with(Open::new(layer))
     }
@@ -130,29 +134,29 @@ impl<Slots, C> Stack<Slots, C> {
     pub fn total_timeout<L>(
         self,
         limit: L,
-    ) -> Stack<Filled<Slots, position::TotalTimeout, L::Total>, C>
+    ) -> Stack<Filled<Slots, position::TotalTimeoutPosition, L::Total>, C>
     where
         L: IntoTimeout,
-        Slots: Fill<position::TotalTimeout, L::Total>,
+        Slots: Fill<position::TotalTimeoutPosition, L::Total>,
     {
         self.with(limit.into_total())
     }
 
     /// Retries, within the total and outside everything else.
-    pub fn retry<L>(self, layer: L) -> Stack<Filled<Slots, position::Retry, L>, C>
+    pub fn retry<L>(self, layer: L) -> Stack<Filled<Slots, position::RetryPosition, L>, C>
     where
-        L: RetrySlot<<Slots as SlotAt<position::Transport>>::Layer>,
-        Slots: SlotAt<position::Transport> + Fill<position::Retry, L>,
+        L: RetrySlot<<Slots as SlotAt<position::TransportPosition>>::Layer>,
+        Slots: SlotAt<position::TransportPosition> + Fill<position::RetryPosition, L>,
     {
         self.with(layer)
     }
 
     /// Limits the calls under way: a [`BulkheadLayer`] or a
     /// [`QueuedBulkheadLayer`](crate::bulkhead::QueuedBulkheadLayer).
-    pub fn bulkhead<L>(self, layer: L) -> Stack<Filled<Slots, position::Bulkhead, L>, C>
+    pub fn bulkhead<L>(self, layer: L) -> Stack<Filled<Slots, position::BulkheadPosition, L>, C>
     where
         L: BulkheadSlot,
-        Slots: Fill<position::Bulkhead, L>,
+        Slots: Fill<position::BulkheadPosition, L>,
     {
         self.with(layer)
     }
@@ -162,10 +166,10 @@ impl<Slots, C> Stack<Slots, C> {
     pub fn circuit_breaker<L>(
         self,
         layer: L,
-    ) -> Stack<Filled<Slots, position::CircuitBreaker, L>, C>
+    ) -> Stack<Filled<Slots, position::CircuitBreakerPosition, L>, C>
     where
         L: CircuitBreakerSlot,
-        Slots: Fill<position::CircuitBreaker, L>,
+        Slots: Fill<position::CircuitBreakerPosition, L>,
     {
         self.with(layer)
     }
@@ -174,10 +178,10 @@ impl<Slots, C> Stack<Slots, C> {
     pub fn attempt_timeout<L>(
         self,
         limit: L,
-    ) -> Stack<Filled<Slots, position::AttemptTimeout, L::Attempt>, C>
+    ) -> Stack<Filled<Slots, position::AttemptTimeoutPosition, L::Attempt>, C>
     where
         L: IntoTimeout,
-        Slots: Fill<position::AttemptTimeout, L::Attempt>,
+        Slots: Fill<position::AttemptTimeoutPosition, L::Attempt>,
     {
         self.with(limit.into_attempt())
     }
@@ -192,9 +196,9 @@ impl<Slots, C> Stack<Slots, C> {
     pub fn around_attempt<L>(
         self,
         layer: L,
-    ) -> Stack<Filled<Slots, position::AroundAttempt, Open<L>>, C>
+    ) -> Stack<Filled<Slots, position::AroundAttemptPosition, Open<L>>, C>
     where
-        Slots: Fill<position::AroundAttempt, Open<L>>,
+        Slots: Fill<position::AroundAttemptPosition, Open<L>>,
     {
         self.with(Open::new(layer))
     }
@@ -252,9 +256,14 @@ impl<Slots, C> Stack<Slots, C> {
     where
         S: Service<Req>,
         S::Error: PlainError + NotInAStack<Why>,
-        Self: Layer<ConvertError<S, Error<S::Error>>>,
-        <Self as Layer<ConvertError<S, Error<S::Error>>>>::Service:
-            Service<Req, Error = Error<S::Error>>,
+        Self: Layer<ConvertError<S, Error<S::Error>>>
+            + WithTransport<ConvertError<S, Error<S::Error>>>,
+        <Self as Layer<ConvertError<S, Error<S::Error>>>>::Service: Service<Req>
+            + KeepsTypes<
+                Req,
+                <Self as WithTransport<ConvertError<S, Error<S::Error>>>>::Service,
+                Error<S::Error>,
+            >,
     {
         self.layer(ConvertError::new(service))
     }
@@ -265,8 +274,9 @@ impl<Slots, C> Stack<Slots, C> {
     where
         S: Service<Req>,
         S::Error: Into<BoxError>,
-        Self: Layer<ConvertError<S, BoxError>>,
-        <Self as Layer<ConvertError<S, BoxError>>>::Service: Service<Req, Error = BoxError>,
+        Self: Layer<ConvertError<S, BoxError>> + WithTransport<ConvertError<S, BoxError>>,
+        <Self as Layer<ConvertError<S, BoxError>>>::Service: Service<Req>
+            + KeepsTypes<Req, <Self as WithTransport<ConvertError<S, BoxError>>>::Service, BoxError>,
     {
         self.layer(ConvertError::new(service))
     }

@@ -46,7 +46,7 @@ impl fmt::Display for Explanation {
     }
 }
 
-impl<Slots: Describe, C> Stack<Slots, C> {
+impl<Slots, C> Stack<Slots, C> {
     /// What the stack will do, and which of its settings contradict each other.
     ///
     /// ```
@@ -55,7 +55,10 @@ impl<Slots: Describe, C> Stack<Slots, C> {
     /// let explanation = Stack::standard(ReplayClones).explain();
     /// assert!(explanation.warnings().is_empty(), "{explanation}");
     /// ```
-    pub fn explain(&self) -> Explanation {
+    pub fn explain(&self) -> Explanation
+    where
+        Slots: Describe,
+    {
         let mut facts = Facts::default();
         self.slots.describe(&mut facts);
         Known { facts, under_balancer: self.under_balancer }.explain()

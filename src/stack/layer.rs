@@ -2,16 +2,18 @@ use tower_layer::Layer;
 
 use super::{
     builder::Stack,
+    slot::Slot,
     table::{SlotAt, Wrap, position},
-    transport::Transport,
+    transport::{Transport, WithTransport},
 };
 use crate::{
     outcome::choice::Choice,
+    sealed::Sealed,
     telemetry::{CallSpan, CallSpanLayer},
 };
 
 /// The layer next to the service.
-type TransportOf<Slots> = <Slots as SlotAt<position::Transport>>::Layer;
+type TransportOf<Slots> = <Slots as SlotAt<position::TransportPosition>>::Layer;
 
 /// Says when a call of the stack has ended.
 type Completion<Slots> = <TransportOf<Slots> as Transport>::Completion;
@@ -22,9 +24,20 @@ type Chosen<Slots, C> = <C as Choice<<TransportOf<Slots> as Transport>::Classifi
 /// The service within the span of the call.
 type Wrapped<S, Slots, C> = <Slots as Wrap<S, Chosen<Slots, C>, Completion<Slots>>>::Service;
 
+impl<Slots, C> Sealed for Stack<Slots, C> {}
+
+impl<S, Slots, C> WithTransport<S> for Stack<Slots, C>
+where
+    Slots: SlotAt<position::TransportPosition>,
+    TransportOf<Slots>: Transport + Slot<S, Chosen<Slots, C>, Completion<Slots>>,
+    C: Choice<<TransportOf<Slots> as Transport>::Classifier>,
+{
+    type Service = <TransportOf<Slots> as Slot<S, Chosen<Slots, C>, Completion<Slots>>>::Service;
+}
+
 impl<S, Slots, C> Layer<S> for Stack<Slots, C>
 where
-    Slots: SlotAt<position::Transport> + Wrap<S, Chosen<Slots, C>, Completion<Slots>>,
+    Slots: SlotAt<position::TransportPosition> + Wrap<S, Chosen<Slots, C>, Completion<Slots>>,
     TransportOf<Slots>: Transport,
     C: Choice<<TransportOf<Slots> as Transport>::Classifier>,
 {

@@ -125,7 +125,7 @@ pub mod slots {
         optional::{Around, KeepsTypesOfInner, Optional, OptionalFuture},
         slot::{BulkheadSlot, CircuitBreakerSlot, Empty, IntoTimeout, RetrySlot, Slot},
         table::{Fill, Filled, SlotAt, Slots, StandardSlots, Wrap, position},
-        transport::Transport,
+        transport::{KeepsTypes, Transport, Unchanged, Undecided, WithTransport},
     };
     pub use crate::describe::{Describe, Facts};
 }

@@ -158,17 +158,17 @@ macro_rules! slots {
 // The order in which the layers nest, outermost first, inside the span of the call. Rows in comments
 // are the places of layers to come.
 slots! {
-    around_call: AroundCall = Empty;
+    around_call: AroundCallPosition = Empty;
     // fallback
     // cache
-    total_timeout: TotalTimeout = TotalTimeoutLayer;
-    retry: Retry = RetryLayer<P>;
+    total_timeout: TotalTimeoutPosition = TotalTimeoutLayer;
+    retry: RetryPosition = RetryLayer<P>;
     // hedge
     // throttle
     // rate_limit
-    bulkhead: Bulkhead = BulkheadLayer;
-    circuit_breaker: CircuitBreaker = CircuitBreakerLayer;
-    attempt_timeout: AttemptTimeout = TimeoutLayer;
-    around_attempt: AroundAttempt = Empty;
-    transport: Transport = Empty;
+    bulkhead: BulkheadPosition = BulkheadLayer;
+    circuit_breaker: CircuitBreakerPosition = CircuitBreakerLayer;
+    attempt_timeout: AttemptTimeoutPosition = TimeoutLayer;
+    around_attempt: AroundAttemptPosition = Empty;
+    transport: TransportPosition = Empty;
 }

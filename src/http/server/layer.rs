@@ -33,7 +33,7 @@ pub struct HttpServerLayer<L> {
 }
 
 /// The stack of a server: one without a transport, whose calls end with their response.
-type ServerStack<Slots, C> = Stack<Filled<Slots, position::Transport, ServerTransport>, C>;
+type ServerStack<Slots, C> = Stack<Filled<Slots, position::TransportPosition, ServerTransport>, C>;
 
 impl HttpServerLayer<()> {
     /// Creates a layer with a stack around each handler, and the defaults of
@@ -44,8 +44,8 @@ impl HttpServerLayer<()> {
     /// deadline, and tells the caller when to stop retrying.
     pub fn new<Slots, C>(stack: Stack<Slots, C>) -> HttpServerLayer<ServerStack<Slots, C>>
     where
-        Slots:
-            SlotAt<position::Transport, Layer = Empty> + Fill<position::Transport, ServerTransport>,
+        Slots: SlotAt<position::TransportPosition, Layer = Empty>
+            + Fill<position::TransportPosition, ServerTransport>,
     {
         HttpServerLayer::around(stack.with(ServerTransport))
     }
@@ -53,8 +53,8 @@ impl HttpServerLayer<()> {
     /// Returns a builder of a layer with a stack around each handler.
     pub fn builder<Slots, C>(stack: Stack<Slots, C>) -> HttpServerBuilder<ServerStack<Slots, C>>
     where
-        Slots:
-            SlotAt<position::Transport, Layer = Empty> + Fill<position::Transport, ServerTransport>,
+        Slots: SlotAt<position::TransportPosition, Layer = Empty>
+            + Fill<position::TransportPosition, ServerTransport>,
     {
         HttpServerLayer::builder_around(stack.with(ServerTransport))
     }

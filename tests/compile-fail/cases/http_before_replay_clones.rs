@@ -1,0 +1,10 @@
+//! The same in the other order of the setters, and with a retry that may be absent.
+
+use buttress::{
+    Stack,
+    retry::{ReplayClones, RetryLayer},
+};
+
+fn main() {
+    let _ = Stack::new().http().retry(Some(RetryLayer::new(ReplayClones)));
+}
