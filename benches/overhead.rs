@@ -38,7 +38,7 @@ fn main() {
         .without_plots()
         .configure_from_args();
     happy(&mut criterion);
-    refused(&mut criterion);
+    rejected(&mut criterion);
     contended(&mut criterion);
     windows(&mut criterion);
     criterion.final_summary();
@@ -171,7 +171,7 @@ fn happy(criterion: &mut Criterion) {
     bench!("stack, time and slow calls", stack(last_10_seconds()));
 }
 
-fn refused(criterion: &mut Criterion) {
+fn rejected(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("refused");
     let runtime = &runtime();
     macro_rules! bench {

@@ -78,7 +78,7 @@ async fn main() -> Result<(), BoxError> {
     if pend.answered < CALLS - CALLS / 100 {
         return Err("with `pend`, hardly a caller should have noticed".into());
     }
-    if reject.refused < CALLS / 20 {
+    if reject.rejected < CALLS / 20 {
         return Err("with `reject`, the sick endpoint should have drawn calls".into());
     }
     Ok(())
@@ -89,7 +89,7 @@ const CALLS: u32 = 300;
 #[derive(Default)]
 struct Tally {
     answered: u32,
-    refused: u32,
+    rejected: u32,
     failed: u32,
 }
 
@@ -109,13 +109,13 @@ async fn story(mode: &str, breaker: CircuitBreakerBuilder) -> Result<Tally, BoxE
         match result? {
             Ok(()) => tally.answered += 1,
             // Buffer and balancer box errors: the rejection is found through the chain of causes.
-            Err(error) if error.rejection().is_some() => tally.refused += 1,
+            Err(error) if error.rejection().is_some() => tally.rejected += 1,
             Err(_) => tally.failed += 1,
         }
     }
 
-    let Tally { answered, refused, failed } = tally;
-    print!("{mode:>6}: {answered} answered, {refused} refused, {failed} failed; sent to");
+    let Tally { answered, rejected, failed } = tally;
+    print!("{mode:>6}: {answered} answered, {rejected} rejected, {failed} failed; sent to");
     for endpoint in &endpoints {
         print!(" {}: {}", endpoint.name, endpoint.received.load(Ordering::Relaxed));
     }

@@ -47,7 +47,9 @@ async fn main() -> Result<(), BoxError> {
     switch.force_open();
 
     match stack.clone().oneshot("d").await {
-        Err(Error::Rejected(Rejection::CircuitOpen(refusal))) => println!("a new query: {refusal}"),
+        Err(Error::Rejected(Rejection::CircuitOpen(rejection))) => {
+            println!("a new query: {rejection}")
+        }
         other => return Err(format!("a query got through to a drained database: {other:?}").into()),
     }
     for query in under_way {

@@ -53,7 +53,7 @@ async fn main() -> Result<(), BoxError> {
     let mail = thirty_calls(&stack, "mail.example").await?;
     let shop = thirty_calls(&stack, "shop.example").await?;
     ensure(
-        mail == Tally { answered: 0, failed: 10, refused: 20 },
+        mail == Tally { answered: 0, failed: 10, rejected: 20 },
         "a host that is down is left alone",
     )?;
     ensure(breaker("mail.example") == Some(State::Open), "its breaker is open")?;
@@ -79,7 +79,7 @@ fn host(request: &Request) -> String {
 struct Tally {
     answered: u32,
     failed: u32,
-    refused: u32,
+    rejected: u32,
 }
 
 async fn thirty_calls<S>(stack: &S, host: &str) -> Result<Tally, BoxError>
@@ -92,7 +92,7 @@ where
         match stack.clone().oneshot(request).await {
             Ok(()) => tally.answered += 1,
             Err(Error::Service(_)) => tally.failed += 1,
-            Err(Error::Rejected(_)) => tally.refused += 1,
+            Err(Error::Rejected(_)) => tally.rejected += 1,
         }
     }
     println!("  {host}: {tally:?}");

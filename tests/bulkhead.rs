@@ -87,18 +87,18 @@ async fn bulkhead_full_error_is_full() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_call_reserves_nothing_of_the_service() {
+async fn a_rejected_call_reserves_nothing_of_the_service() {
     let reserving = Reserving::new(held(1).0, usize::MAX);
     let slots = reserving.handle();
     let service = rejecting(1).layer(reserving);
     let first = start(&service);
-    let mut refused = service.clone();
-    assert!(ServiceExt::<()>::ready(&mut refused).await.is_ok());
+    let mut rejected = service.clone();
+    assert!(ServiceExt::<()>::ready(&mut rejected).await.is_ok());
     assert_eq!((slots.taken(), slots.reserved()), (1, 0));
     drop(first);
     // A refusal stays one until it is spent.
-    assert_eq!(kind(go(&mut refused).await), "bulkhead_full");
-    assert!(go(&mut refused).await.is_ok());
+    assert_eq!(kind(go(&mut rejected).await), "bulkhead_full");
+    assert!(go(&mut rejected).await.is_ok());
     assert_eq!(slots.unready_calls(), 0);
 }
 
@@ -319,7 +319,7 @@ async fn a_smaller_limit_waits_for_calls_to_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_smaller_limit_refuses_at_once() {
+async fn a_smaller_limit_rejects_at_once() {
     let layer = rejecting(2);
     let handle = layer.handle();
     let service = layer.layer(held(1).0);

@@ -284,18 +284,18 @@ impl<E: StdError + 'static> StdError for Wrapped<E> {
 /// An error of a user's own.
 #[derive(Debug)]
 enum Mine {
-    Refused(Rejection),
+    Rejected(Rejection),
     Broken(BoxError),
 }
 
 impl CarryRejection for Mine {
     fn from_rejection(rejection: Rejection) -> Self {
-        Self::Refused(rejection)
+        Self::Rejected(rejection)
     }
 
     fn rejection(&self) -> Option<&Rejection> {
         match self {
-            Self::Refused(rejection) => Some(rejection),
+            Self::Rejected(rejection) => Some(rejection),
             Self::Broken(_) => None,
         }
     }
@@ -304,7 +304,7 @@ impl CarryRejection for Mine {
 impl Cause for Mine {
     fn cause(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            Self::Refused(_) => None,
+            Self::Rejected(_) => None,
             Self::Broken(error) => Some(error.as_ref()),
         }
     }
@@ -361,8 +361,8 @@ fn an_error_is_judged_by_its_causes() {
 fn what_an_io_error_is_made_of_is_a_cause_too() {
     use io::ErrorKind::{BrokenPipe, ConnectionRefused, TimedOut};
 
-    let refused = || io::Error::other(io::Error::from(ConnectionRefused));
-    assert_eq!(said_of(refused), (TRANSIENT, RetryHint::Unsent));
+    let rejected = || io::Error::other(io::Error::from(ConnectionRefused));
+    assert_eq!(said_of(rejected), (TRANSIENT, RetryHint::Unsent));
     let late = || io::Error::other(io::Error::from(TimedOut));
     assert_eq!(said_of(late), (TIMED_OUT, RetryHint::Unstated));
     let own = || Wrapped(io::Error::new(BrokenPipe, ReplayBodyError::Failed));
@@ -371,8 +371,8 @@ fn what_an_io_error_is_made_of_is_a_cause_too() {
 
 #[test]
 fn a_rejection_has_no_cause() {
-    let refused = Error::<io::Error>::rejected(DeadlineExceeded::new("total"));
-    assert!(Cause::cause(&refused).is_none());
+    let rejected = Error::<io::Error>::rejected(DeadlineExceeded::new("total"));
+    assert!(Cause::cause(&rejected).is_none());
 }
 
 /// Reads the body of a request, as a client does, and fails as it does.

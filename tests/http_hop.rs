@@ -101,15 +101,15 @@ async fn the_time_left_is_rounded_down_and_never_nothing() {
         let upstream = Upstream::saying([answer(200, &[])]);
         let asked = told(protocol.request(&[]), left, bare(&upstream)).await;
         let lines = upstream.lines(protocol.time_left(0).0).concat();
-        let refused = Err("deadline_exceeded");
-        assert_eq!(asked, if expected.is_some() { Ok(()) } else { refused }, "{left:?}");
+        let rejected = Err("deadline_exceeded");
+        assert_eq!(asked, if expected.is_some() { Ok(()) } else { rejected }, "{left:?}");
         assert_eq!(lines, Vec::from_iter(expected), "{protocol:?} {left:?}");
         assert_eq!(upstream.calls(), lines.len());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_refused_for_want_of_time_says_nothing_of_the_service() {
+async fn a_call_that_is_rejected_for_want_of_time_says_nothing_of_the_service() {
     let breaker = CircuitBreakerLayer::builder().consecutive_failures(1).build().unwrap();
     let handle = breaker.handle();
     let upstream = Upstream::saying([answer(200, &[])]);
@@ -170,7 +170,7 @@ async fn of_the_callers_own_time_and_what_is_left_the_lesser_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_wrote_that_it_has_no_time_left_is_refused() {
+async fn a_caller_that_wrote_that_it_has_no_time_left_is_rejected() {
     let upstream = Upstream::saying([answer(200, &[])]);
     let request = Protocol::Grpc.request(&[("grpc-timeout", "0n")]);
     assert_eq!(told(request, SECOND, bare(&upstream)).await, Err("deadline_exceeded"));
@@ -473,8 +473,8 @@ async fn a_breaker_opens_for_as_long_as_the_server_asks() {
         client.clone().oneshot(Protocol::Http.request(&[])).await.unwrap();
         assert_eq!(handle.snapshot().retry_after(), Some(SECOND * open_for));
         advance(SECOND * (open_for - 1)).await;
-        let refused = client.clone().oneshot(Protocol::Http.request(&[])).await.unwrap_err();
-        assert!(matches!(refused, Error::Rejected(Rejection::CircuitOpen(_))));
+        let rejected = client.clone().oneshot(Protocol::Http.request(&[])).await.unwrap_err();
+        assert!(matches!(rejected, Error::Rejected(Rejection::CircuitOpen(_))));
         advance(SECOND).await;
         assert!(client.oneshot(Protocol::Http.request(&[])).await.is_ok());
     }

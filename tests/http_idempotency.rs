@@ -81,7 +81,7 @@ fn a_quoted_and_a_bare_key_are_one() {
 }
 
 #[test]
-fn what_cannot_be_a_key_is_refused() {
+fn what_cannot_be_a_key_is_rejected() {
     use InvalidKey::{Empty, Malformed, Repeated, TooLong};
     let (most, more) = ([b'a'; 255], [b'a'; 256]);
     let hostile: [(&[&[u8]], InvalidKey); 18] = [
@@ -269,7 +269,7 @@ fn every_response_is_completed_but_one_that_says_that_nothing_began() {
         answer.extensions_mut().insert(NotStarted);
         assert_eq!(judge(Ok(&answer)), RunOutcome::NotStarted, "{status}");
     }
-    let refusals: [(Rejection, RunOutcome); 7] = [
+    let rejections: [(Rejection, RunOutcome); 7] = [
         (CircuitOpen::new("b", None).into(), RunOutcome::NotStarted),
         (BulkheadFull::new("f", 1).into(), RunOutcome::NotStarted),
         (QueueTimedOut::new("q", PAUSE).into(), RunOutcome::NotStarted),
@@ -278,7 +278,7 @@ fn every_response_is_completed_but_one_that_says_that_nothing_began() {
         (TimedOut::new("t", PAUSE).into(), RunOutcome::Unknown),
         (NotReady::new("r", PAUSE).into(), RunOutcome::Unknown),
     ];
-    for (rejection, verdict) in refusals {
+    for (rejection, verdict) in rejections {
         assert_eq!(judge(Err(&Error::rejected(rejection.clone()))), verdict, "{rejection:?}");
     }
 }
@@ -360,9 +360,9 @@ fn what_is_never_kept_cannot_be_asked_for() {
         "idempotency-replayed",
     ] {
         for builder in [RecordHttp::builder(), RecordHttp::builder().allow_set_cookie()] {
-            let refused = builder.keep_header(HeaderName::from_static(name)).build().unwrap_err();
-            assert_eq!(refused.knob(), "keep_header");
-            assert!(refused.value().contains(name), "{refused}");
+            let rejected = builder.keep_header(HeaderName::from_static(name)).build().unwrap_err();
+            assert_eq!(rejected.knob(), "keep_header");
+            assert!(rejected.value().contains(name), "{rejected}");
         }
     }
 }
@@ -582,7 +582,7 @@ async fn what_sealing_makes_larger_than_was_set_aside_is_not_kept() {
 }
 
 #[test]
-fn a_record_of_a_newer_version_is_refused_and_not_misread() {
+fn a_record_of_a_newer_version_is_rejected_and_not_misread() {
     let recorder = RecordHttp::new();
     assert!(matches!(replay(&recorder, vec![2, 0, 200]), Err(StoreError::Newer(2))));
     for garbage in [vec![], vec![0], vec![1], vec![1, 0, 200]] {
@@ -685,16 +685,16 @@ async fn the_length_of_a_replayed_response_is_told_as_its_kind_wants_it() {
 type Served = Response<HttpServerBody<ResponseBody<Body>>>;
 
 /// Answers as if its stack had refused every request.
-async fn refused(protocol: Protocol, rejection: Rejection) -> Served {
-    let refusing = layer_fn(move |_| {
+async fn rejected(protocol: Protocol, rejection: Rejection) -> Served {
+    let rejecting = layer_fn(move |_| {
         let rejection = rejection.clone();
         service_fn(move |_: Request<Body>| {
-            let refused = Err(Error::rejected(rejection.clone()));
-            async { refused as Result<Response<ResponseBody<Body>>, Failure> }
+            let rejected = Err(Error::rejected(rejection.clone()));
+            async { rejected as Result<Response<ResponseBody<Body>>, Failure> }
         })
     });
     let handler = service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(answer(200, &[])) });
-    HttpServerLayer::around(refusing).layer(handler).oneshot(protocol.request(&[])).await.unwrap()
+    HttpServerLayer::around(rejecting).layer(handler).oneshot(protocol.request(&[])).await.unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -718,7 +718,7 @@ async fn each_reason_of_the_guard_has_its_status_its_type_and_its_time_to_come_b
     let mut types = HashSet::new();
     for (reason, status, code, again) in table {
         let rejection: Rejection = IdempotencyRejected::new("guard", reason, Some(said)).into();
-        let served = refused(Protocol::Http, rejection.clone()).await;
+        let served = rejected(Protocol::Http, rejection.clone()).await;
         assert_eq!(served.status(), status, "{reason:?}");
         let after = lines(served.headers(), "retry-after");
         assert_eq!(after, again.map(|(after, _)| after).into_iter().collect::<Vec<_>>());
@@ -731,7 +731,7 @@ async fn each_reason_of_the_guard_has_its_status_its_type_and_its_time_to_come_b
         assert!(document.contains(&kind), "{document}");
         assert!(types.insert(kind));
 
-        let served = refused(Protocol::Grpc, rejection).await;
+        let served = rejected(Protocol::Grpc, rejection).await;
         assert_eq!(lines(served.headers(), "grpc-status"), [code.to_string()], "{reason:?}");
         let pushback = lines(served.headers(), "grpc-retry-pushback-ms");
         assert_eq!(pushback, again.map(|(_, pushback)| pushback).into_iter().collect::<Vec<_>>());
@@ -739,8 +739,8 @@ async fn each_reason_of_the_guard_has_its_status_its_type_and_its_time_to_come_b
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_frees_the_key_of_a_guard_around_the_server_only_if_nothing_began() {
-    let refusals: [(Rejection, bool); 7] = [
+async fn a_rejection_frees_the_key_of_a_guard_around_the_server_only_if_nothing_began() {
+    let rejections: [(Rejection, bool); 7] = [
         (CircuitOpen::new("b", None).into(), true),
         (BulkheadFull::new("f", 1).into(), true),
         (QueueTimedOut::new("q", PAUSE).into(), true),
@@ -749,9 +749,9 @@ async fn a_refusal_frees_the_key_of_a_guard_around_the_server_only_if_nothing_be
         (TimedOut::new("t", PAUSE).into(), false),
         (NotReady::new("r", PAUSE).into(), false),
     ];
-    for (rejection, free) in refusals {
+    for (rejection, free) in rejections {
         for protocol in BOTH {
-            let served = refused(protocol, rejection.clone()).await;
+            let served = rejected(protocol, rejection.clone()).await;
             let said = served.extensions().get::<NotStarted>().is_some();
             assert_eq!(said, free, "{rejection:?}");
         }
@@ -766,7 +766,7 @@ async fn a_refusal_frees_the_key_of_a_guard_around_the_server_only_if_nothing_be
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_after_an_attempt_does_not_say_that_nothing_began() {
+async fn a_rejection_after_an_attempt_does_not_say_that_nothing_began() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let handler = service_fn(move |_: Request<Body>| {

@@ -1238,9 +1238,9 @@ fn backoff() -> Backoff {
 
 /// Judges a 503 as a failure that passes, and says that nothing was sent.
 #[derive(Clone)]
-struct Refused;
+struct Rejected;
 
-impl<B, E> buttress::Classify<Response<B>, E> for Refused {
+impl<B, E> buttress::Classify<Response<B>, E> for Rejected {
     fn classify(&self, result: Result<&Response<B>, &E>) -> Outcome {
         by_status(result)
     }
@@ -1270,7 +1270,7 @@ async fn a_plain_post_is_sent_again_only_if_it_was_not_read() {
         let counted = Arc::clone(&calls);
         let layer = ReplayBodyLayer::new();
         let account = layer.clone();
-        let retry = RetryLayer::builder(ReplaySafe::new()).backoff(backoff()).classify(Refused);
+        let retry = RetryLayer::builder(ReplaySafe::new()).backoff(backoff()).classify(Rejected);
         let client = ServiceBuilder::new().layer(layer).layer(retry.build().unwrap()).service(
             service_fn(move |request: Request<ReplayBody<Full<Bytes>>>| {
                 let first = counted.fetch_add(1, Ordering::Relaxed) == 0;
@@ -1509,7 +1509,7 @@ mod sockets {
         seen.recv().await.expect("the server is there")
     }
 
-    async fn a_refusal_in_mid_upload_is_replayed(protocol: Protocol) {
+    async fn a_rejection_in_mid_upload_is_replayed(protocol: Protocol) {
         let (address, mut seen) = serve(protocol, 5).await;
         let (source, teller) = source();
         let layer = ReplayBodyLayer::new();
@@ -1541,13 +1541,13 @@ mod sockets {
     }
 
     #[tokio::test]
-    async fn a_refusal_in_mid_upload_is_replayed_over_http1() {
-        within(Http1, a_refusal_in_mid_upload_is_replayed(Http1)).await;
+    async fn a_rejection_in_mid_upload_is_replayed_over_http1() {
+        within(Http1, a_rejection_in_mid_upload_is_replayed(Http1)).await;
     }
 
     #[tokio::test]
-    async fn a_refusal_in_mid_upload_is_replayed_over_http2() {
-        within(Http2, a_refusal_in_mid_upload_is_replayed(Http2)).await;
+    async fn a_rejection_in_mid_upload_is_replayed_over_http2() {
+        within(Http2, a_rejection_in_mid_upload_is_replayed(Http2)).await;
     }
 
     async fn past_the_cap_it_is_sent_once(protocol: Protocol) {

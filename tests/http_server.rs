@@ -298,24 +298,24 @@ fn is_flat_json(text: &str) -> bool {
 }
 
 /// Answers as if its stack had refused every request.
-async fn refused(
+async fn rejected(
     protocol: Protocol,
     rejection: impl Into<Rejection>,
     full: Option<StatusCode>,
 ) -> (u16, Option<String>, Option<String>) {
     let rejection = rejection.into();
-    let refusing = layer_fn(move |_| {
+    let rejecting = layer_fn(move |_| {
         let rejection = rejection.clone();
         service_fn(move |_: Request<Body>| {
-            let refused = Err(Error::rejected(rejection.clone()));
-            async { refused as Result<Response<ResponseBody<Body>>, Error<Infallible>> }
+            let rejected = Err(Error::rejected(rejection.clone()));
+            async { rejected as Result<Response<ResponseBody<Body>>, Error<Infallible>> }
         })
     });
     let layer = match full {
         Some(status) => {
-            HttpServerLayer::builder_around(refusing).full_status(status).build().unwrap()
+            HttpServerLayer::builder_around(rejecting).full_status(status).build().unwrap()
         }
-        None => HttpServerLayer::around(refusing),
+        None => HttpServerLayer::around(rejecting),
     };
     let handler = service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(answer(200, &[])) });
     let response = layer.layer(handler).oneshot(protocol.request(&[])).await.unwrap();
@@ -343,23 +343,27 @@ async fn each_rejection_has_its_status_and_says_when_to_come_back() {
     for (rejection, http, grpc) in table {
         for (protocol, (status, again)) in BOTH.into_iter().zip([http, grpc]) {
             let expected = (status, again.map(str::to_owned), None);
-            assert_eq!(refused(protocol, rejection.clone(), None).await, expected, "{rejection:?}");
+            assert_eq!(
+                rejected(protocol, rejection.clone(), None).await,
+                expected,
+                "{rejection:?}"
+            );
         }
     }
     let busy = Some(StatusCode::TOO_MANY_REQUESTS);
     let again = Some("1".to_owned());
     for full in [BulkheadFull::new("f", 5).into(), QueueTimedOut::new("q", SECOND).into()] {
         let full: Rejection = full;
-        assert_eq!(refused(Protocol::Http, full.clone(), busy).await, (429, again.clone(), None));
-        assert_eq!(refused(Protocol::Grpc, full, busy).await.0, 8);
+        assert_eq!(rejected(Protocol::Http, full.clone(), busy).await, (429, again.clone(), None));
+        assert_eq!(rejected(Protocol::Grpc, full, busy).await.0, 8);
     }
-    assert_eq!(refused(Protocol::Http, open(None), busy).await.0, 503);
+    assert_eq!(rejected(Protocol::Http, open(None), busy).await.0, 503);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_longer_wait_than_a_caller_can_read_does_not_tell_it_to_stop() {
     let open = CircuitOpen::new("b", Some(SECOND * 86_400 * 365));
-    let (_, again, _) = refused(Protocol::Grpc, open, None).await;
+    let (_, again, _) = rejected(Protocol::Grpc, open, None).await;
     assert_eq!(again.as_deref(), Some("2147483647"));
 }
 

@@ -247,7 +247,7 @@ async fn who_learns_that_nobody_knows_stops_at_once() -> Outcome {
 }
 
 #[tokio::test]
-async fn what_was_refused_before_it_began_can_be_asked_for_again() -> Outcome {
+async fn what_was_rejected_before_it_began_can_be_asked_for_again() -> Outcome {
     let server = Server::start(Lost::None, |before| async move {
         let mut response = paid(before);
         if before == 0 {

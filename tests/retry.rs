@@ -561,11 +561,12 @@ async fn a_response_is_dropped_over_the_pause() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_is_kept_when_a_later_attempt_is_refused() {
-    for refusal in [Rejection::from(CircuitOpen::new("x", None)), BulkheadFull::new("x", 1).into()]
+async fn an_error_is_kept_when_a_later_attempt_is_rejected() {
+    for rejection in
+        [Rejection::from(CircuitOpen::new("x", None)), BulkheadFull::new("x", 1).into()]
     {
         let inner =
-            flaky([Step::Respond(Err(BROKEN)), Step::Respond(Err(Error::Rejected(refusal)))]);
+            flaky([Step::Respond(Err(BROKEN)), Step::Respond(Err(Error::Rejected(rejection)))]);
         let handle = inner.handle();
         assert_eq!(layer().layer(inner).oneshot(()).await, Err(BROKEN));
         assert_eq!(handle.calls(), 2);
@@ -573,7 +574,7 @@ async fn an_error_is_kept_when_a_later_attempt_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_is_returned_where_a_response_was_dropped() {
+async fn a_rejection_is_returned_where_a_response_was_dropped() {
     let full = Error::rejected(BulkheadFull::new("x", 1));
     let inner = flaky([Step::Respond(Ok("503")), Step::Respond(Err(full.clone()))]);
     let layer =
@@ -881,7 +882,7 @@ async fn idle_time_saves_nothing_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_hop_above_is_told_when_a_refusal_ended_the_retrying() {
+async fn the_hop_above_is_told_when_a_rejection_ended_the_retrying() {
     let breaker = CircuitBreakerLayer::builder().consecutive_failures(1).build().unwrap();
     let service = layer().layer(breaker.layer(failing()));
     let (result, hop) = Hop::observe(service.oneshot("request")).await;

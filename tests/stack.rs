@@ -359,18 +359,18 @@ async fn it_can_be_returned_from_a_function() {
 
 #[derive(Debug)]
 enum Own {
-    Refused(Rejection),
+    Rejected(Rejection),
     Broken,
 }
 
 impl CarryRejection for Own {
     fn from_rejection(rejection: Rejection) -> Self {
-        Self::Refused(rejection)
+        Self::Rejected(rejection)
     }
 
     fn rejection(&self) -> Option<&Rejection> {
         match self {
-            Self::Refused(rejection) => Some(rejection),
+            Self::Rejected(rejection) => Some(rejection),
             Self::Broken => None,
         }
     }
@@ -382,7 +382,7 @@ async fn it_speaks_the_users_own_error() {
     let stack = Stack::standard(ReplayClones).circuit_breaker(breaker);
     let service = stack.layer(service_fn(|()| async { Err::<(), _>(Own::Broken) }));
     assert!(matches!(service.clone().oneshot(()).await, Err(Own::Broken)));
-    assert!(matches!(service.oneshot(()).await, Err(Own::Refused(Rejection::CircuitOpen(_)))));
+    assert!(matches!(service.oneshot(()).await, Err(Own::Rejected(Rejection::CircuitOpen(_)))));
 }
 
 #[tokio::test(start_paused = true)]

@@ -254,7 +254,7 @@ async fn a_timeout_warns_once_whatever_is_nested() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bulkhead_warns_of_refusals_and_tells_of_its_queue() {
+async fn a_bulkhead_warns_of_rejections_and_tells_of_its_queue() {
     let (capture, _guard) = Capture::start();
     let layer =
         BulkheadLayer::builder().name("pool").max_concurrent(1).queue(1, PAUSE).build().unwrap();

@@ -213,7 +213,7 @@ async fn a_deadline_that_has_passed_keeps_the_call_from_the_service() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_that_refused_keeps_its_readiness() {
+async fn an_instance_that_rejected_keeps_its_readiness() {
     let reserving = Reserving::new(flaky([]), 1);
     let slots = reserving.handle();
     let mut service = TimeoutLayer::new(LIMIT).layer(reserving);

@@ -104,7 +104,7 @@ impl<F, M> fmt::Debug for ResponseFuture<F, M> {
 }
 
 fn reject<E: CarryRejection>(slots: Arc<Slots>) -> E {
-    telemetry::reject(slots.refusal())
+    telemetry::reject(slots.rejection())
 }
 
 pin_project! {
@@ -123,7 +123,7 @@ pin_project! {
         Queued { waiting: Option<(S, Req)>, place: Place, wait: Wait, #[pin] timer: Option<Sleep> },
         // The call stands before its slot, for what is dropped first must still hold it.
         Called { #[pin] future: Oneshot<S, Req>, permit: Permit },
-        Refused { refusal: BulkheadFull },
+        Rejected { rejection: BulkheadFull },
         Done,
     }
 }
@@ -156,7 +156,7 @@ impl<S: Service<Req>, Req, M> QueuedResponseFuture<S, Req, M> {
                     timer: None,
                 }
             }
-            Entry::Full => QueuedState::Refused { refusal: slots.refusal() },
+            Entry::Full => QueuedState::Rejected { rejection: slots.rejection() },
         };
         Self { state, completion: PhantomData }
     }
@@ -180,8 +180,8 @@ where
                     leave_to_body::<M, _, _>(permit, &mut result);
                     break result;
                 }
-                QueuedStateProj::Refused { refusal } => {
-                    break Err(telemetry::reject(refusal.clone()));
+                QueuedStateProj::Rejected { rejection } => {
+                    break Err(telemetry::reject(rejection.clone()));
                 }
                 QueuedStateProj::Queued { waiting, place, wait, timer } => match place.poll(cx) {
                     // The slot before the timer: a call whose turn has come is not late.

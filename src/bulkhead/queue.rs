@@ -88,7 +88,7 @@ impl Slots {
         queued(self.word.load(Ordering::Acquire))
     }
 
-    pub(super) fn refusal(&self) -> BulkheadFull {
+    pub(super) fn rejection(&self) -> BulkheadFull {
         BulkheadFull::by(self.name.clone(), self.limit())
     }
 

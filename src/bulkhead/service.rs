@@ -38,7 +38,7 @@ enum Otherwise {
     #[default]
     Undecided,
     Waiting(Place),
-    Refused,
+    Rejected,
 }
 
 impl<S, M> Bulkhead<S, M> {
@@ -52,14 +52,14 @@ impl<S, M> Bulkhead<S, M> {
     fn poll_when_full(&mut self, cx: &Context<'_>) -> Poll<()> {
         if let Otherwise::Undecided = self.otherwise {
             self.otherwise = match self.when_full {
-                WhenFull::Reject => Otherwise::Refused,
+                WhenFull::Reject => Otherwise::Rejected,
                 WhenFull::Wait => match self.slots.enter(u32::MAX, cx.waker().clone()) {
                     Entry::Granted(permit) => {
                         self.permit = Some(permit);
                         return Poll::Ready(());
                     }
                     Entry::Queued(place) => Otherwise::Waiting(place),
-                    Entry::Full => Otherwise::Refused,
+                    Entry::Full => Otherwise::Rejected,
                 },
             };
         }
@@ -114,7 +114,7 @@ where
             (Some(permit), _) => Some(permit),
             // Called without having been ready, which no caller should.
             (None, Otherwise::Undecided) => self.slots.try_take(),
-            (None, Otherwise::Waiting(_) | Otherwise::Refused) => None,
+            (None, Otherwise::Waiting(_) | Otherwise::Rejected) => None,
         };
         match permit {
             Some(permit) => ResponseFuture::called(self.inner.call(request), permit),

@@ -314,7 +314,7 @@ struct Model {
 enum Answer {
     Admitted,
     Probe,
-    Refused(Option<u64>),
+    Rejected(Option<u64>),
 }
 
 impl Model {
@@ -371,14 +371,14 @@ impl Model {
         self.expire(now);
         match self.state {
             State::Closed | State::Disabled => Answer::Admitted,
-            State::ForcedOpen => Answer::Refused(None),
-            State::Open => Answer::Refused(Some(self.open_until - now)),
+            State::ForcedOpen => Answer::Rejected(None),
+            State::Open => Answer::Rejected(Some(self.open_until - now)),
             State::HalfOpen if self.passed + self.failed + self.leases.len() < self.probes => {
                 let stage = Stage::Readying;
                 self.leases.push(ModelLease { call, stage, since: now, end: now + LEASE });
                 Answer::Probe
             }
-            State::HalfOpen => Answer::Refused(None),
+            State::HalfOpen => Answer::Rejected(None),
         }
     }
 
@@ -574,7 +574,7 @@ impl Both {
             Decision::Probe { phase, lease } => (phase, Some(lease), Answer::Probe),
             Decision::Rejected(rejected) => {
                 let retry_after = rejected.retry_after.map(|left| left.as_millis() as u64);
-                assert_eq!(Answer::Refused(retry_after), expected);
+                assert_eq!(Answer::Rejected(retry_after), expected);
                 return false;
             }
         };
@@ -716,11 +716,11 @@ impl Both {
         if self.model.state == State::ForcedOpen {
             self.run(Step::Force(State::Closed, false)).await;
         }
-        let mut refusals = 0;
+        let mut rejections = 0;
         for _ in 0..self.model.probes + 2 {
             advance(Duration::from_secs(3_600)).await;
             if !self.ask() {
-                refusals += 1;
+                rejections += 1;
                 continue;
             }
             assert!(self.begin(self.calls.len() - 1));
@@ -728,7 +728,10 @@ impl Both {
             self.check();
         }
         // Whoever asks first may find that the leases of those who hang have run out.
-        assert!(refusals <= u32::from(!dropped), "{refusals} refusals of a service that is well");
+        assert!(
+            rejections <= u32::from(!dropped),
+            "{rejections} rejections of a service that is well"
+        );
         assert!(matches!(self.core.phase().state(), State::Closed | State::Disabled));
     }
 }

@@ -81,8 +81,8 @@ fn proof(error: &(dyn StdError + 'static)) -> Option<RetryHint> {
             return client.is_connect().then_some(RetryHint::Unsent);
         }
         if let Some(stream) = error.downcast_ref::<h2::Error>() {
-            let refused = stream.reason() == Some(h2::Reason::REFUSED_STREAM) && stream.is_reset();
-            let unprocessed = stream.is_remote() && (refused || stream.is_go_away());
+            let rejected = stream.reason() == Some(h2::Reason::REFUSED_STREAM) && stream.is_reset();
+            let unprocessed = stream.is_remote() && (rejected || stream.is_go_away());
             return unprocessed.then_some(RetryHint::Unprocessed);
         }
     }

@@ -57,11 +57,11 @@ where
                     let response = Oneshot::waiting(service, rules.read.pass(request)).await?;
                     return Ok(rules.record.pass(response));
                 }
-                Err(reason) => return Err(shared.refuse(reason)),
+                Err(reason) => return Err(shared.reject(reason)),
             };
             let digests = Digests::new(&shared.config.secrets.0);
             let read = rules.read.read(request, digests).await;
-            let (mut request, digests) = read.map_err(|reason| shared.refuse(reason))?;
+            let (mut request, digests) = read.map_err(|reason| shared.reject(reason))?;
             let (fingerprints, reserve) = (digests.finish(), rules.record.max_bytes());
             let claimant = Claimant::new(&shared, operation, fingerprints, U::ON_UNKNOWN, reserve);
             match claimant.until_settled().await {
@@ -72,9 +72,9 @@ where
                 }
                 Ok(Decision::Replay(payload)) => rules.record.replay(payload).map_err(|error| {
                     events::store_failed(shared.name(), &error, Duration::ZERO);
-                    shared.refuse(IdempotencyReason::StoreUnavailable)
+                    shared.reject(IdempotencyReason::StoreUnavailable)
                 }),
-                Err(reason) => Err(shared.refuse(reason)),
+                Err(reason) => Err(shared.reject(reason)),
             }
         })
     }

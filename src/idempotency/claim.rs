@@ -80,7 +80,7 @@ pub(super) struct Claimant<St: Store> {
 /// The store's answer to a claim.
 enum Claimed<St: Store> {
     Granted(Granted<St>),
-    Refused(ClaimOutcome<St::Payload>),
+    Rejected(ClaimOutcome<St::Payload>),
 }
 
 impl<St: Store> Claimant<St> {
@@ -141,7 +141,7 @@ impl<St: Store> Claimant<St> {
                         let key = key.run(self.fingerprints.current);
                         return Ok(Decision::Run(granted, RunPermit { _slot: slot, _key: key }));
                     }
-                    Claimed::Refused(answer) => Some(answer),
+                    Claimed::Rejected(answer) => Some(answer),
                 }
             };
             if polling.is_some() && !matches!(answer, None | Some(ClaimOutcome::InFlight { .. })) {
@@ -211,7 +211,7 @@ impl<St: Store> Claimant<St> {
                 } else {
                     pending.keep();
                 }
-                answered.map(Claimed::Refused)
+                answered.map(Claimed::Rejected)
             }
         }
     }

@@ -56,7 +56,7 @@ impl<St> Shared<St> {
     }
 
     /// Refuses a call, and says so.
-    pub(super) fn refuse<E: CarryRejection>(&self, reason: IdempotencyReason) -> E {
+    pub(super) fn reject<E: CarryRejection>(&self, reason: IdempotencyReason) -> E {
         if reason == IdempotencyReason::Unknown {
             count(&self.counts.unknowns);
         }

@@ -45,7 +45,7 @@ pub(super) struct Reply<R, E> {
 
 enum Ended<R, E> {
     Answered(Result<R, E>),
-    Refused(IdempotencyReason),
+    Rejected(IdempotencyReason),
     Panicked(Box<dyn Any + Send>),
 }
 
@@ -65,12 +65,12 @@ where
             hop.report_again();
             match ended {
                 Ended::Answered(result) => result,
-                Ended::Refused(reason) => Err(shared.reject_counted(reason)),
+                Ended::Rejected(reason) => Err(shared.reject_counted(reason)),
                 Ended::Panicked(panic) => resume_unwind(panic),
             }
         }
         // Only a runtime that shuts down drops a run.
-        Err(_) => Err(shared.refuse(IdempotencyReason::Unknown)),
+        Err(_) => Err(shared.reject(IdempotencyReason::Unknown)),
     }
 }
 
@@ -121,7 +121,7 @@ enum Work<P, R, E> {
     Recorded(Recorded<P, R>),
     /// Not to be recorded.
     Passed(Result<R, E>, RunOutcome),
-    Refused(IdempotencyReason),
+    Rejected(IdempotencyReason),
     LeaseLost,
     TimedOut,
     Panicked(Box<dyn Any + Send>),
@@ -153,7 +153,7 @@ where
     };
     let result = match settled {
         Settled::Completed(response) => Ok(response),
-        Settled::StillUnknown => return Work::Refused(IdempotencyReason::Unknown),
+        Settled::StillUnknown => return Work::Rejected(IdempotencyReason::Unknown),
         Settled::Never => {
             claim.set_settlement(Settlement::Release);
             if let Err(error) = poll_fn(|cx| service.poll_ready(cx)).await {
@@ -163,13 +163,13 @@ where
                 match shared.step(shared.store.mark_started(&claim.hold())).await {
                     Ok(StepOutcome::Applied) => {}
                     Ok(StepOutcome::Stale) | Err(_) => {
-                        return Work::Refused(IdempotencyReason::StoreUnavailable);
+                        return Work::Rejected(IdempotencyReason::StoreUnavailable);
                     }
                 }
             }
             // A claim or a step that took long: another may run it already.
             if lease.end() <= Instant::now() {
-                return Work::Refused(IdempotencyReason::StoreUnavailable);
+                return Work::Rejected(IdempotencyReason::StoreUnavailable);
             }
             if shared.config.effect() != Effect::Transactional {
                 claim.set_settlement(Settlement::Abandon);
@@ -202,12 +202,12 @@ async fn settle<St: Store, R, E>(
             shared.lease_lost(hold);
             shared.became_unknown(hold);
             claim.set_settlement(Settlement::Nothing);
-            Ended::Refused(IdempotencyReason::Unknown)
+            Ended::Rejected(IdempotencyReason::Unknown)
         }
         Work::LeaseLost => {
             shared.lease_lost(hold);
             claim.settle().await;
-            Ended::Refused(IdempotencyReason::StoreUnavailable)
+            Ended::Rejected(IdempotencyReason::StoreUnavailable)
         }
         Work::Panicked(panic) => {
             claim.settle().await;
@@ -216,18 +216,18 @@ async fn settle<St: Store, R, E>(
         Work::TimedOut => {
             let has_begun = claim.has_begun();
             claim.settle().await;
-            Ended::Refused(match has_begun {
+            Ended::Rejected(match has_begun {
                 true => IdempotencyReason::Unknown,
                 // The service was not ready in all that time.
                 false => IdempotencyReason::Full,
             })
         }
-        Work::Refused(reason) => {
+        Work::Rejected(reason) => {
             if reason == IdempotencyReason::Unknown {
                 count(&shared.counts.unknowns);
             }
             claim.settle().await;
-            Ended::Refused(reason)
+            Ended::Rejected(reason)
         }
         Work::Passed(result, verdict) => {
             // What a retry beneath had begun before it was refused may have done something.
@@ -249,12 +249,12 @@ async fn settle<St: Store, R, E>(
                 // which.
                 Some(StepOutcome::Stale) if shared.config.effect() == Effect::Transactional => {
                     shared.lease_lost(hold);
-                    Ended::Refused(IdempotencyReason::StoreUnavailable)
+                    Ended::Rejected(IdempotencyReason::StoreUnavailable)
                 }
                 Some(StepOutcome::Stale) => {
                     shared.lease_lost(hold);
                     shared.became_unknown(hold);
-                    Ended::Refused(IdempotencyReason::Unknown)
+                    Ended::Rejected(IdempotencyReason::Unknown)
                 }
                 Some(StepOutcome::Applied) => Ended::Answered(Ok(response)),
                 // Not recorded, and true: the key becomes unknown when its lease ends.

@@ -185,12 +185,12 @@ impl<Req, E> Session<Req, E> {
 
     /// What to answer when there was no other attempt: why the call failed, not why it could not be
     /// tried again.
-    pub(super) fn kept_or(&mut self, config: &Config, refusal: impl FnOnce() -> E) -> E {
+    pub(super) fn kept_or(&mut self, config: &Config, rejection: impl FnOnce() -> E) -> E {
         if let Some(outcome) = self.attempt.previous() {
             Hop::report_exhausted();
             let attempts = self.attempt.number() - 1;
             events::gave_up(config.name(), attempts, outcome, "refused");
         }
-        self.kept.take().unwrap_or_else(refusal)
+        self.kept.take().unwrap_or_else(rejection)
     }
 }

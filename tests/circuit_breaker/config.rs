@@ -16,7 +16,7 @@ fn defaults() -> CircuitBreakerBuilder {
 }
 
 #[track_caller]
-fn refused(builder: CircuitBreakerBuilder, knob: &str, value: impl fmt::Debug) {
+fn rejected(builder: CircuitBreakerBuilder, knob: &str, value: impl fmt::Debug) {
     let error: ConfigError = builder.build().map(|_| ()).unwrap_err();
     assert_eq!((error.knob(), error.value()), (knob, &*format!("{value:?}")));
     assert!(!error.rule().is_empty());
@@ -28,43 +28,43 @@ fn refused(builder: CircuitBreakerBuilder, knob: &str, value: impl fmt::Debug) {
 async fn bad_config_names_knob_value_and_rule() {
     let not_ratios = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.1, 1.000_001, f64::MAX];
     for bad in not_ratios.into_iter().chain([0.0, -0.0]) {
-        refused(defaults().failure_rate(bad), "failure_rate", bad);
-        refused(defaults().probe_success_ratio(bad), "probe_success_ratio", bad);
-        refused(defaults().slow_calls(SECOND, bad), "slow_calls", bad);
+        rejected(defaults().failure_rate(bad), "failure_rate", bad);
+        rejected(defaults().probe_success_ratio(bad), "probe_success_ratio", bad);
+        rejected(defaults().slow_calls(SECOND, bad), "slow_calls", bad);
     }
     for bad in not_ratios {
-        refused(defaults().open_jitter(bad), "open_jitter", bad);
+        rejected(defaults().open_jitter(bad), "open_jitter", bad);
     }
     for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.0, 0.999, -2.0] {
-        refused(defaults().open_growth(bad), "open_growth", bad);
+        rejected(defaults().open_growth(bad), "open_growth", bad);
     }
     let zero = Duration::ZERO;
-    refused(defaults().slow_calls(zero, 0.5), "slow_calls", zero);
-    refused(defaults().open_for(zero), "open_for", zero);
-    refused(defaults().probe_lease(zero), "probe_lease", zero);
+    rejected(defaults().slow_calls(zero, 0.5), "slow_calls", zero);
+    rejected(defaults().open_for(zero), "open_for", zero);
+    rejected(defaults().probe_lease(zero), "probe_lease", zero);
     for bad in [zero, Duration::from_nanos(1), MS * 9] {
-        refused(defaults().time_window(bad), "time_window", bad);
+        rejected(defaults().time_window(bad), "time_window", bad);
     }
-    refused(defaults().minimum_calls(0), "minimum_calls", 0);
-    refused(defaults().consecutive_failures(0), "consecutive_failures", 0);
-    refused(defaults().probes(0), "probes", 0);
-    refused(defaults().count_window(0), "count_window", 0);
+    rejected(defaults().minimum_calls(0), "minimum_calls", 0);
+    rejected(defaults().consecutive_failures(0), "consecutive_failures", 0);
+    rejected(defaults().probes(0), "probes", 0);
+    rejected(defaults().count_window(0), "count_window", 0);
     for bad in [1 << 23, u32::MAX] {
-        refused(defaults().count_window(bad), "count_window", bad);
+        rejected(defaults().count_window(bad), "count_window", bad);
     }
     // In the wrong order, or at odds.
-    refused(
+    rejected(
         defaults().open_for(SECOND * 301).max_open_for(SECOND * 300),
         "max_open_for",
         SECOND * 300,
     );
-    refused(defaults().max_open_for(SECOND), "max_open_for", SECOND);
-    refused(ten_calls().minimum_calls(11), "minimum_calls", 11);
-    refused(ten_calls().minimum_calls(u32::MAX), "minimum_calls", u32::MAX);
-    refused(defaults().time_window(SECOND).count_window(20), "count_window", 20);
-    refused(defaults().without_failure_rate(), "without_failure_rate", true);
+    rejected(defaults().max_open_for(SECOND), "max_open_for", SECOND);
+    rejected(ten_calls().minimum_calls(11), "minimum_calls", 11);
+    rejected(ten_calls().minimum_calls(u32::MAX), "minimum_calls", u32::MAX);
+    rejected(defaults().time_window(SECOND).count_window(20), "count_window", 20);
+    rejected(defaults().without_failure_rate(), "without_failure_rate", true);
     let by_streak = defaults().without_failure_rate().consecutive_failures(1);
-    refused(by_streak.minimum_calls(5), "minimum_calls", 5);
+    rejected(by_streak.minimum_calls(5), "minimum_calls", 5);
 }
 
 #[test]
@@ -171,7 +171,7 @@ async fn a_lease_without_end_never_expires() {
     let mut probe = rig.ready().call(());
     assert!(probe.poll().is_pending());
     advance(SECOND * 86_400 * 365).await;
-    rig.refused().await;
+    rig.rejected().await;
     assert_eq!(rig.state(), State::HalfOpen);
     rig.inner.release();
     assert!(probe.poll().is_ready());

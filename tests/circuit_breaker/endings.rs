@@ -131,7 +131,7 @@ async fn panicking_call_is_failure() {
     }
     assert_eq!((rig.state(), rig.inner.in_flight()), (State::Open, 0));
     // The breaker itself is none the worse for it.
-    rig.refused().await;
+    rig.rejected().await;
 }
 
 #[tokio::test(start_paused = true)]

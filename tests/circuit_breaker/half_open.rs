@@ -135,11 +135,11 @@ async fn half_open_hung_probe_expires() {
     let mut hung = rig.ready().call(());
     assert!(hung.poll().is_pending());
     advance(LEASE - MS).await;
-    rig.refused().await;
+    rig.rejected().await;
     assert_eq!(rig.state(), State::HalfOpen);
     advance(MS).await;
     // Whoever asks next finds it, and is refused for the whole of the next open time.
-    rig.refused().await;
+    rig.rejected().await;
     assert_eq!((rig.state(), rig.seen().retry_after()), (State::Open, Some(OPEN_FOR * 2)));
     assert!(!hung.is_woken());
 }
@@ -170,7 +170,7 @@ async fn a_late_success_does_not_close_the_round_after_the_one_that_it_belongs_t
     let mut late = rig.ready().call(());
     assert!(late.poll().is_pending());
     advance(LEASE).await;
-    rig.refused().await;
+    rig.rejected().await;
     advance(OPEN_FOR * 2).await;
     rig.inner.push(Step::Hang);
     let mut probe = rig.ready().call(());
@@ -235,7 +235,7 @@ async fn a_lease_that_ended_although_the_service_was_ready_gives_no_verdict() {
     let rig = Rig::new(ten_calls().probes(1));
     rig.trip_and_wait().await;
     let mut late = rig.ready();
-    rig.refused().await;
+    rig.rejected().await;
     advance(LEASE).await;
     // The slot is free again, and a caller who comes back takes a new one.
     rig.inner.push(Step::RespondWhenReleased(WELL));
@@ -250,7 +250,7 @@ async fn a_lease_that_ended_although_the_service_was_ready_gives_no_verdict() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_caller_whose_slot_another_has_taken_is_refused() {
+async fn a_late_caller_whose_slot_another_has_taken_is_rejected() {
     let rig = Rig::new(ten_calls().probes(1));
     rig.trip_and_wait().await;
     let mut late = rig.ready();
@@ -280,7 +280,7 @@ async fn a_call_renews_the_lease() {
     let mut call = probe.call(());
     assert!(call.poll().is_pending());
     advance(LEASE - MS).await;
-    rig.refused().await;
+    rig.rejected().await;
     rig.inner.release();
     assert_eq!(call.poll(), Poll::Ready(WELL));
     assert_eq!(rig.state(), State::Closed);
@@ -293,9 +293,9 @@ async fn half_open_over_a_service_that_is_never_ready_reaches_a_verdict() {
     rig.inner.set_unready();
     let mut probes: Vec<_> = (0..3).map(|_| rig.spawned()).collect();
     assert!(probes.iter_mut().all(|probe| probe.poll_ready().is_pending()));
-    rig.refused().await;
+    rig.rejected().await;
     advance(LEASE).await;
-    rig.refused().await;
+    rig.rejected().await;
     assert_eq!((rig.state(), rig.seen().opened()), (State::Open, 2));
     // Those who waited are refused as soon as they ask, and ask nothing of the service.
     let polls = rig.inner.readiness_polls();
@@ -333,7 +333,7 @@ async fn callers_of_little_patience_bring_a_service_that_is_never_ready_to_a_ver
     }
     // Two leases' worth of their time fail two probes of three.
     assert_eq!((rig.state(), asked), (State::Open, 4_000));
-    rig.refused().await;
+    rig.rejected().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -421,13 +421,13 @@ async fn a_probe_that_panics_has_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_of_a_half_open_breaker_names_no_time() {
+async fn a_rejection_of_a_half_open_breaker_names_no_time() {
     let rig = Rig::new(ten_calls().probes(1));
     rig.trip_and_wait().await;
     let _probe = rig.ready();
-    let refusal = rig.call().await;
-    assert_rejected(&refusal);
-    let rejection = buttress::CarryRejection::rejection(refusal.as_ref().unwrap_err()).cloned();
+    let rejection = rig.call().await;
+    assert_rejected(&rejection);
+    let rejection = buttress::CarryRejection::rejection(rejection.as_ref().unwrap_err()).cloned();
     assert_eq!(rejection.and_then(|rejection| rejection.retry_after()), None);
     assert_eq!(rig.seen().retry_after(), None);
 }

@@ -26,7 +26,7 @@ use super::{DOWN, OPEN_FOR, Rig, SECOND, WELL, ten_calls};
 type Turn = fn(&CircuitBreakerHandle);
 
 #[tokio::test(start_paused = true)]
-async fn forced_open_refuses_until_a_hand_closes_it() {
+async fn forced_open_rejects_until_a_hand_closes_it() {
     let rig = Rig::new(ten_calls());
     rig.breaker.force_open();
     for _ in 0..3 {
@@ -78,7 +78,7 @@ async fn disabled_lets_all_through_and_counts_none() {
     advance(OPEN_FOR).await;
     rig.answer(DOWN).await;
     rig.breaker.force_open();
-    rig.refused().await;
+    rig.rejected().await;
     rig.breaker.disable();
     rig.answer(DOWN).await;
     rig.breaker.reset();

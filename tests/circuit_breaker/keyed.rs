@@ -40,9 +40,9 @@ async fn each_key_has_a_breaker_of_its_own() {
         assert_eq!(service.clone().oneshot((1, DOWN)).await, DOWN);
         assert_eq!(service.clone().oneshot((2, WELL)).await, WELL);
     }
-    let refusal = service.clone().oneshot((1, WELL)).await;
-    assert_rejected(&refusal);
-    let error = refusal.unwrap_err();
+    let rejection = service.clone().oneshot((1, WELL)).await;
+    assert_rejected(&rejection);
+    let error = rejection.unwrap_err();
     let rejection = error.rejection().unwrap();
     assert_eq!((rejection.name(), rejection.retry_after()), ("by host", Some(OPEN_FOR)));
     assert_eq!(service.clone().oneshot((2, WELL)).await, WELL);

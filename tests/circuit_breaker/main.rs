@@ -118,7 +118,7 @@ where
         advance(self.seen().retry_after().unwrap()).await;
     }
 
-    async fn refused(&self) {
+    async fn rejected(&self) {
         let calls = self.inner.calls();
         assert_rejected(&self.call().await);
         assert_eq!(self.inner.calls(), calls, "a refused call was sent");

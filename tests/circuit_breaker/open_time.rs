@@ -118,7 +118,7 @@ async fn the_jitter_of_a_probe_is_never_early() {
         rig.trip().await;
         let left = rig.left();
         advance(left - Duration::from_nanos(1)).await;
-        rig.refused().await;
+        rig.rejected().await;
         advance(Duration::from_nanos(1)).await;
         rig.answer(WELL).await;
     }
@@ -177,7 +177,7 @@ async fn a_hint_of_a_failed_probe_lengthens_the_open_time_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_says_when_to_come_back() {
+async fn a_rejection_says_when_to_come_back() {
     let rig = Rig::new(ten_calls().name("payments"));
     rig.trip().await;
     for elapsed in [0, 10, 29] {

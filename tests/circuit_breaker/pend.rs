@@ -336,7 +336,7 @@ async fn a_waiting_breaker_does_not_ask_the_service() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_breaker_that_has_opened_after_ready_refuses_also_when_it_pends() {
+async fn a_breaker_that_has_opened_after_ready_rejects_also_when_it_pends() {
     let rig = Rig::new(pending());
     let mut readied = rig.ready();
     rig.trip().await;

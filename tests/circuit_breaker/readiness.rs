@@ -62,7 +62,7 @@ async fn clones_readied_before_a_trip_and_called_after_the_recovery_go_through_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_call_leaves_the_readied_service_ready_for_the_next() {
+async fn a_rejected_call_leaves_the_readied_service_ready_for_the_next() {
     let rig = Rig::new(ten_calls());
     let mut readied = rig.ready();
     rig.trip().await;
@@ -76,31 +76,31 @@ async fn a_refused_call_leaves_the_readied_service_ready_for_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_stays_until_it_is_spent_and_refuses_once() {
+async fn a_rejection_stays_until_it_is_spent_and_rejects_once() {
     let rig = Rig::new(ten_calls());
     rig.trip().await;
-    let mut refused = rig.ready();
+    let mut rejected = rig.ready();
     rig.breaker.reset();
     for _ in 0..5 {
-        assert!(refused.poll_ready().is_ready());
+        assert!(rejected.poll_ready().is_ready());
     }
     // One call is refused on stale news, with what was known then.
     let calls = rig.inner.calls();
-    assert_rejected(&refused.call(()).into_inner().await);
+    assert_rejected(&rejected.call(()).into_inner().await);
     assert_eq!(rig.inner.calls(), calls);
-    assert!(refused.poll_ready().is_ready());
-    assert_eq!(refused.call(()).into_inner().await, WELL);
+    assert!(rejected.poll_ready().is_ready());
+    assert_eq!(rejected.call(()).into_inner().await, WELL);
     assert_eq!(rig.inner.violations(), []);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_breaker_that_refuses_does_not_ask_the_service() {
+async fn a_breaker_that_rejects_does_not_ask_the_service() {
     let rig = Rig::new(ten_calls());
     rig.trip().await;
     let polls = rig.inner.readiness_polls();
     rig.inner.set_unready();
     for _ in 0..10 {
-        rig.refused().await;
+        rig.rejected().await;
     }
     assert_eq!(rig.inner.readiness_polls(), polls);
     rig.inner.set_ready();
@@ -108,12 +108,12 @@ async fn a_breaker_that_refuses_does_not_ask_the_service() {
     advance(OPEN_FOR).await;
     let _probes: Vec<_> = (0..3).map(|_| rig.ready()).collect();
     let polls = rig.inner.readiness_polls();
-    rig.refused().await;
+    rig.rejected().await;
     assert_eq!(rig.inner.readiness_polls(), polls);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_clone_holds_nothing_of_the_service() {
+async fn a_rejected_clone_holds_nothing_of_the_service() {
     let layer = ten_calls().build().unwrap();
     let flaky = Inner::new([], || WELL);
     let reserving = Reserving::new(flaky, 1);
@@ -170,7 +170,7 @@ async fn a_readiness_error_passes_through_and_counts() {
         assert_eq!(rig.seen().probes(), 0);
     }
     assert_eq!((rig.state(), rig.seen().opened()), (State::Open, 2));
-    rig.refused().await;
+    rig.rejected().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,7 +188,7 @@ async fn one_layer_is_one_breaker_for_all_services_that_it_makes() {
 
     // And one more, made after it has opened.
     let late = Rig::of(layer.handle(), |inner| layer.layer(inner));
-    late.refused().await;
+    late.rejected().await;
     // Another layer is another breaker.
     let other = Rig::new(ten_calls());
     other.answer(WELL).await;

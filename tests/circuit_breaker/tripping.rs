@@ -275,7 +275,7 @@ async fn an_open_breaker_beneath_does_not_trip_the_one_above() {
     beneath.handle().force_open();
     let rig = Rig::of(above.handle(), |inner| above.layer(beneath.layer(inner)));
     for _ in 0..100 {
-        rig.refused().await;
+        rig.rejected().await;
     }
     assert_eq!((rig.state(), rig.window()), (State::Closed, (0, 0, 0)));
 }
@@ -349,7 +349,7 @@ async fn a_classifier_is_never_shown_a_rejection() {
         assert!(rig.call().await.is_err());
     }
     assert_eq!(rig.state(), State::Open);
-    rig.refused().await;
+    rig.rejected().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -357,7 +357,7 @@ async fn pause_and_advance_move_the_breaker() {
     let rig = Rig::new(CircuitBreakerLayer::builder().open_jitter(0.0));
     rig.trip().await;
     advance(OPEN_FOR - MS).await;
-    rig.refused().await;
+    rig.rejected().await;
     advance(MS).await;
     rig.answers(2, WELL).await;
     assert_eq!(rig.state(), State::Closed);

@@ -21,7 +21,7 @@ async fn what_layers_between_two_accounts_take_is_time_of_the_outer_call() {
     let feed = Feed::new([Step::Data("all"), Step::End]);
     let answers = Answers::default();
     *answers.0.lock().unwrap() = Some(Response::new(feed.body()));
-    let service = HttpClientLayer::new().layer(handler!(answers, Refused));
+    let service = HttpClientLayer::new().layer(handler!(answers, Rejected));
     let service = UntilEnd::new(inner.clone()).layer(service);
     let held_back = service_fn(move |request: Ask| {
         let response = service.clone().oneshot(request);
@@ -54,7 +54,7 @@ impl StreamingResponse for Endless {
 #[tokio::test(start_paused = true)]
 async fn a_response_that_panics_when_it_is_asked_for_its_end_has_failed() {
     let breaker = window().build().unwrap();
-    let service = service_fn(|()| ready(Ok::<_, Refused>(Endless)));
+    let service = service_fn(|()| ready(Ok::<_, Rejected>(Endless)));
     let service = Slot::<_, _, AtEnd>::wrap(&breaker, service, &Arc::new(DefaultClassifier));
     let mut call = Box::pin(service.oneshot(()));
     let polled = AssertUnwindSafe(|| call.as_mut().poll(&mut Context::from_waker(Waker::noop())));

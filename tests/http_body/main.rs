@@ -49,9 +49,9 @@ const SECOND: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(30);
 
 type Ask = Request<Empty<Bytes>>;
-type Refused = Error<Infallible>;
+type Rejected = Error<Infallible>;
 type Reader = UnsyncBoxBody<Bytes, BodyError<Broken>>;
-type Called = BoxCloneService<Ask, Response<Reader>, Refused>;
+type Called = BoxCloneService<Ask, Response<Reader>, Rejected>;
 
 /// Calls that end as they go, and what they leave behind.
 struct Rig {
@@ -184,7 +184,7 @@ impl Rig {
         &self,
         request: Ask,
         answer: Response<Scripted>,
-    ) -> Result<Response<Reader>, Refused> {
+    ) -> Result<Response<Reader>, Rejected> {
         *self.answers.0.lock().unwrap() = Some(answer);
         self.service.clone().oneshot(request).await
     }

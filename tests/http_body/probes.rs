@@ -23,9 +23,9 @@ fn state(rig: &Rig) -> State {
 
 async fn is_rejected(rig: &Rig) -> bool {
     let answer = Response::new(Feed::new([Step::Closed]).body());
-    let refused = rig.ask(Request::default(), answer).await.is_err();
+    let rejected = rig.ask(Request::default(), answer).await.is_err();
     rig.answers.0.lock().unwrap().take();
-    refused
+    rejected
 }
 
 #[tokio::test(start_paused = true)]

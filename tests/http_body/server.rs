@@ -52,7 +52,7 @@ async fn a_body_that_nobody_will_read_is_no_cancellation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_tunnel_that_was_refused_has_a_body() {
+async fn a_tunnel_that_was_rejected_has_a_body() {
     let rig = Rig::server();
     let feed = Feed::new([Step::Data("why"), Step::Closed]);
     let response = answered(&rig, Method::CONNECT, StatusCode::FORBIDDEN, &feed).await;

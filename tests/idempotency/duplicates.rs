@@ -16,7 +16,7 @@ async fn of_a_thousand_at_once_one_runs_and_the_rest_are_told_to_come_back() {
     let answers: Vec<Answer> = join_all(calls).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(answers.iter().filter(|answer| **answer == Ok(1)).count(), 1);
     for answer in answers.iter().filter(|answer| answer.is_err()) {
-        assert_eq!(refused(answer), Some(Reason::InFlight));
+        assert_eq!(rejected(answer), Some(Reason::InFlight));
         assert_eq!(retry_after(answer), Some(SECOND));
     }
     assert_eq!(call(&guard, &worker, ask("k")).await, Ok(1));
@@ -93,7 +93,7 @@ async fn who_waits_in_vain_is_told_to_come_back() {
     settle().await;
     let began = Instant::now();
     let answer = call(&guard, &worker, ask("k")).await;
-    assert_eq!((refused(&answer), retry_after(&answer)), (Some(Reason::InFlight), Some(SECOND)));
+    assert_eq!((rejected(&answer), retry_after(&answer)), (Some(Reason::InFlight), Some(SECOND)));
     assert_eq!(began.elapsed(), 5 * SECOND);
     assert_eq!(run.await.unwrap(), Ok(1));
 }
@@ -145,9 +145,9 @@ async fn a_crowd_takes_the_place_of_one_run() {
     settle().await;
     assert_eq!((store.taken(Step::Claim), guard.handle().in_flight()), (100, 1));
     let other = call(&guard, &worker, ask("other")).await;
-    assert_eq!(refused(&other), Some(Reason::Full));
+    assert_eq!(rejected(&other), Some(Reason::Full));
     let answers: Vec<Answer> = join_all(calls).await.into_iter().map(Result::unwrap).collect();
-    let told = |reason| answers.iter().filter(|answer| refused(answer) == Some(reason)).count();
+    let told = |reason| answers.iter().filter(|answer| rejected(answer) == Some(reason)).count();
     assert_eq!((told(Reason::InFlight), told(Reason::Full), worker.runs()), (99, 0, 1));
     assert_eq!(guard.handle().in_flight(), 0);
 }
@@ -161,7 +161,7 @@ async fn no_more_runs_are_under_way_than_may_be() {
     settle().await;
     assert_eq!(guard.handle().in_flight(), 3);
     let answers: Vec<Answer> = join_all(calls).await.into_iter().map(Result::unwrap).collect();
-    let full = answers.iter().filter(|answer| refused(answer) == Some(Reason::Full));
+    let full = answers.iter().filter(|answer| rejected(answer) == Some(Reason::Full));
     assert_eq!(full.clone().count(), 7);
     for answer in full {
         assert_eq!(retry_after(answer), Some(SECOND));

@@ -18,11 +18,11 @@ async fn what_has_no_key_or_a_bad_one_leaves_no_trace() {
     ] {
         let ask = Ask { key: key.map(str::to_owned), ..ask("") };
         let answer = call(&guard, &worker, ask).await;
-        assert_eq!(refused(&answer), Some(reason), "{key:?}");
+        assert_eq!(rejected(&answer), Some(reason), "{key:?}");
         assert_eq!(retry_after(&answer), None, "{key:?}");
     }
     let answer = call(&guard, &worker, Ask { body: "too large", ..ask("k") }).await;
-    assert_eq!(refused(&answer), Some(Reason::BodyTooLarge));
+    assert_eq!(rejected(&answer), Some(Reason::BodyTooLarge));
     assert_eq!((worker.runs(), store.taken(Step::Claim)), (0, 0));
     assert!(store.memory().is_empty());
 }
@@ -47,12 +47,12 @@ async fn a_key_in_quotes_is_the_key_without() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_of_another_request_is_refused_for_good() {
+async fn a_key_of_another_request_is_rejected_for_good() {
     let (guard, _) = guard();
     let worker = Worker::quick();
     assert_eq!(call(&guard, &worker, ask("k")).await, Ok(1));
     let answer = call(&guard, &worker, Ask { body: "43", ..ask("k") }).await;
-    assert_eq!(refused(&answer), Some(Reason::Mismatch));
+    assert_eq!(rejected(&answer), Some(Reason::Mismatch));
     assert_eq!(retry_after(&answer), None);
     assert_eq!((worker.runs(), guard.handle().counts().mismatches), (1, 1));
     assert_eq!(guard.handle().in_flight(), 0);
@@ -89,11 +89,11 @@ async fn requests_that_were_recorded_before_a_secret_changed_are_still_known() {
     for (key, run) in [("plain", 1), ("first", 2), ("second", 3)] {
         assert_eq!(call(&second, &worker, ask(key)).await, Ok(run), "{key}");
         let another = call(&second, &worker, Ask { body: "43", ..ask(key) }).await;
-        assert_eq!(refused(&another), Some(Reason::Mismatch), "{key}");
+        assert_eq!(rejected(&another), Some(Reason::Mismatch), "{key}");
     }
     // A secret that nobody told it of: the request cannot be known again.
     for key in ["first", "second"] {
-        assert_eq!(refused(&call(&other, &worker, ask(key)).await), Some(Reason::Mismatch));
+        assert_eq!(rejected(&call(&other, &worker, ask(key)).await), Some(Reason::Mismatch));
     }
     assert_eq!(worker.runs(), 3);
     assert_eq!(second.handle().counts().mismatches, 3, "the older fingerprint is no mismatch");
@@ -116,12 +116,12 @@ async fn the_same_request_is_never_a_mismatch_while_a_secret_is_rolled_out() {
     let plain = waiting(over(&store));
     let keyed = waiting(over(&store).fingerprint_secret("1"));
     // Released after 2 s, and then run anew by a process that has the secret.
-    let refusing = Worker::new(|_, _| async {
+    let rejecting = Worker::new(|_, _| async {
         tokio::time::sleep(2 * SECOND).await;
         Err(Failure::rejected(buttress::error::CircuitOpen::new("c", None)))
     });
     let worker = Worker::taking(5 * SECOND);
-    let lost = spawn(&plain, &refusing, ask("k"));
+    let lost = spawn(&plain, &rejecting, ask("k"));
     settle().await;
     let waiter = spawn(&keyed, &worker, ask("k"));
     tokio::time::sleep(2 * SECOND).await;
@@ -137,17 +137,17 @@ async fn a_store_that_calls_a_request_unlike_itself_is_asked_a_bounded_number_of
     let guard = over(&store).fingerprint_secret("1").fingerprint_secret("2").build().unwrap();
     store.always(Step::Claim, Fault::Echo);
     let answer = call(&guard, &Worker::quick(), ask("k")).await;
-    assert_eq!(refused(&answer), Some(Reason::Mismatch));
+    assert_eq!(rejected(&answer), Some(Reason::Mismatch));
     assert!(store.taken(Step::Claim) <= 4);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_of_nobody_is_refused_before_anything_is_looked_up() {
+async fn a_request_of_nobody_is_rejected_before_anything_is_looked_up() {
     let store = Scripted::new();
     let guard = scoped(&store).build().unwrap();
     let worker = Worker::quick();
     let nobodys = Ask { tenant: "nobody", ..ask("k") };
     let answer = call(&guard, &worker, nobodys).await;
-    assert_eq!((refused(&answer), retry_after(&answer)), (Some(Reason::ScopeMissing), None));
+    assert_eq!((rejected(&answer), retry_after(&answer)), (Some(Reason::ScopeMissing), None));
     assert_eq!((worker.runs(), guard.handle().counts().store_steps), (0, 0));
 }

@@ -62,7 +62,7 @@ async fn work_is_dropped_at_once_when_its_lease_is_lost_and_nobody_answers_as_ow
     store.next(Step::Renew, [Fault::Stale]);
     let began = Instant::now();
     let answer = call(&guard, &worker, ask("k")).await;
-    assert_eq!((refused(&answer), retry_after(&answer)), (Some(Reason::Unknown), None));
+    assert_eq!((rejected(&answer), retry_after(&answer)), (Some(Reason::Unknown), None));
     assert_eq!((began.elapsed(), worker.under_way()), (10 * SECOND, 0));
     assert_eq!(guard.handle().counts().lost_leases, 1);
     for step in [Step::Complete, Step::Abandon, Step::Release] {
@@ -80,7 +80,7 @@ async fn a_lease_that_cannot_be_renewed_is_lost_before_the_store_gives_it_to_ano
         store.always(Step::Renew, fault);
         let began = Instant::now();
         let answer = call(&guard, &worker, ask("k")).await;
-        assert_eq!(refused(&answer), Some(Reason::Unknown), "{fault:?}");
+        assert_eq!(rejected(&answer), Some(Reason::Unknown), "{fault:?}");
         assert_eq!((began.elapsed(), worker.under_way()), (27 * SECOND, 0), "{fault:?}");
         assert!(store.taken(Step::Renew) > 3, "{fault:?}");
         assert!(store.taken(Step::Renew) < 12, "{fault:?}");
@@ -134,7 +134,7 @@ async fn a_lease_that_was_lost_does_not_keep_others_from_being_renewed() {
     store.next(Step::Renew, [Fault::Stale]);
     let lost = spawn(&guard, &Worker::taking(25 * SECOND), ask("lost"));
     sleep(11 * SECOND).await;
-    assert_eq!(refused(&lost.await.unwrap()), Some(Reason::Unknown));
+    assert_eq!(rejected(&lost.await.unwrap()), Some(Reason::Unknown));
     assert_eq!(call(&guard, &Worker::taking(29 * SECOND), ask("k")).await, Ok(1));
 }
 

@@ -65,7 +65,7 @@ async fn a_run_goes_on_without_its_caller_and_its_result_is_given_again() {
     leaving.abort();
     settle().await;
     assert_eq!((worker.under_way(), guard.handle().in_flight()), (1, 1));
-    assert_eq!(refused(&call(&guard, &worker, ask("k")).await), Some(Reason::InFlight));
+    assert_eq!(rejected(&call(&guard, &worker, ask("k")).await), Some(Reason::InFlight));
     sleep(15 * SECOND).await;
     assert_eq!(call(&guard, &worker, ask("k")).await, Ok(1));
     assert_eq!(worker.runs(), 1);

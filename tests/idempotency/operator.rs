@@ -65,13 +65,13 @@ async fn each_thing_is_counted_once() {
     let failing = Worker::failing(Failure::Service("it broke"));
     call(&guard, &failing, ask("failed")).await.unwrap_err();
     assert_eq!(unknowns(), 1, "a run that was lost");
-    assert_eq!(refused(&call(&guard, &failing, ask("failed")).await), Some(Reason::Unknown));
+    assert_eq!(rejected(&call(&guard, &failing, ask("failed")).await), Some(Reason::Unknown));
     assert_eq!(unknowns(), 2, "a request that was told so");
     let late = call(&guard, &Worker::taking(60 * SECOND), ask("late")).await;
-    assert_eq!((refused(&late), unknowns()), (Some(Reason::Unknown), 3), "a run past its limit");
+    assert_eq!((rejected(&late), unknowns()), (Some(Reason::Unknown), 3), "a run past its limit");
     store.next(Step::Renew, [Fault::Stale]);
     let lost = call(&guard, &Worker::taking(20 * SECOND), ask("lost")).await;
-    assert_eq!((refused(&lost), unknowns()), (Some(Reason::Unknown), 4), "a lease that was lost");
+    assert_eq!((rejected(&lost), unknowns()), (Some(Reason::Unknown), 4), "a lease that was lost");
     assert_eq!(operator.counts().lost_leases, 1);
 
     let before = operator.counts();

@@ -115,7 +115,7 @@ async fn a_panic_of_the_service_is_that_of_the_caller_and_the_operation_is_unkno
         let service = Flaky::new([script], || Ok(1));
         panics(&guard, &service, ask("k"), "panic").await;
         assert_eq!(guard.handle().in_flight(), 0, "{said}");
-        assert_eq!(refused(&call(&guard, &service, ask("k")).await), reason, "{said}");
+        assert_eq!(rejected(&call(&guard, &service, ask("k")).await), reason, "{said}");
         nothing_is_left(guard, &store, 60 * SECOND).await;
     }
 }
@@ -129,7 +129,7 @@ async fn a_panic_while_a_result_is_recorded_leaves_the_operation_unknown() {
         panics(&layer, &worker, ask("k"), place).await;
         assert_eq!(layer.handle().in_flight(), 0, "{place}");
         let again = call(&layer, &worker, ask("k")).await;
-        assert_eq!(refused(&again), Some(Reason::Unknown), "{place}");
+        assert_eq!(rejected(&again), Some(Reason::Unknown), "{place}");
         assert_eq!(worker.runs(), 1, "{place}");
     }
 }
@@ -145,7 +145,7 @@ async fn a_panic_while_a_result_is_given_again_is_that_of_the_caller() {
         assert_eq!(layer.handle().in_flight(), 0, "{place}");
     }
     let garbled = call(&recorded_by(&store, Panics("garble")), &worker, ask("k")).await;
-    assert_eq!(refused(&garbled), Some(Reason::StoreUnavailable));
+    assert_eq!(rejected(&garbled), Some(Reason::StoreUnavailable));
     assert_eq!(worker.runs(), 1);
 }
 
@@ -155,7 +155,7 @@ async fn a_response_that_breaks_off_is_unknown() {
     let layer = recorded_by(&store, Panics("break"));
     let worker = Worker::quick();
     assert_eq!(call(&layer, &worker, ask("k")).await, Ok(1));
-    assert_eq!(refused(&call(&layer, &worker, ask("k")).await), Some(Reason::Unknown));
+    assert_eq!(rejected(&call(&layer, &worker, ask("k")).await), Some(Reason::Unknown));
 }
 
 #[tokio::test(start_paused = true)]
@@ -184,7 +184,7 @@ async fn a_panic_of_the_store_is_that_of_the_caller_or_of_nobody() {
     assert_eq!(call(&guard, &Worker::taking(29 * SECOND), ask("k")).await, Ok(1));
     store.next(Step::Complete, [Fault::Panic]);
     let answer = call(&guard, &worker, ask("l")).await;
-    assert_eq!(refused(&answer), Some(Reason::Unknown));
+    assert_eq!(rejected(&answer), Some(Reason::Unknown));
     assert_eq!(guard.handle().in_flight(), 0);
     nothing_is_left(guard, &store, 60 * SECOND).await;
 }

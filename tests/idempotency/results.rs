@@ -37,7 +37,7 @@ async fn an_error_reaches_the_caller_and_leaves_the_operation_unknown() {
     let worker = Worker::failing(Failure::Service("it broke"));
     assert_eq!(call(&guard, &worker, ask("k")).await, Err(Failure::Service("it broke")));
     let again = call(&guard, &worker, ask("k")).await;
-    assert_eq!((refused(&again), retry_after(&again)), (Some(Reason::Unknown), None));
+    assert_eq!((rejected(&again), retry_after(&again)), (Some(Reason::Unknown), None));
     assert_eq!((worker.runs(), guard.handle().count_unknown().await.unwrap()), (1, 1));
     nothing_is_left(guard, &store, 60 * SECOND).await;
 }
@@ -61,18 +61,18 @@ async fn what_a_layer_beneath_did_not_begin_is_free_and_the_rest_is_unknown() {
     {
         let (guard, _) = guard();
         let error = Failure::rejected(rejection.clone());
-        let refusing = Worker::failing(error.clone());
-        assert_eq!(call(&guard, &refusing, ask("k")).await, Err(error));
+        let rejecting = Worker::failing(error.clone());
+        assert_eq!(call(&guard, &rejecting, ask("k")).await, Err(error));
         let next = call(&guard, &Worker::quick(), ask("k")).await;
         match is_free {
             true => assert_eq!(next, Ok(1), "{rejection:?}"),
-            false => assert_eq!(refused(&next), Some(Reason::Unknown), "{rejection:?}"),
+            false => assert_eq!(rejected(&next), Some(Reason::Unknown), "{rejection:?}"),
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn layers_beneath_that_refuse_leave_the_key_free() {
+async fn layers_beneath_that_reject_leave_the_key_free() {
     let store = Scripted::new();
     let layer = over(&store).wait_for_duplicates(SECOND).build().unwrap();
     let worker = Worker::taking(5 * SECOND);
@@ -106,12 +106,12 @@ async fn a_timeout_beneath_leaves_the_operation_unknown() {
         .service(worker.clone());
     let late = service.clone().oneshot(ask("k")).await;
     assert!(matches!(late, Err(Failure::Rejected(Rejection::TimedOut(_)))), "{late:?}");
-    assert_eq!(refused(&service.oneshot(ask("k")).await), Some(Reason::Unknown));
+    assert_eq!(rejected(&service.oneshot(ask("k")).await), Some(Reason::Unknown));
     assert_eq!((worker.runs(), worker.under_way()), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_after_an_attempt_that_reached_the_service_is_unknown() {
+async fn a_rejection_after_an_attempt_that_reached_the_service_is_unknown() {
     for (attempts, reason) in [(1, None), (2, Some(Reason::Unknown))] {
         let (guard, _) = guard();
         let worker = Worker::new(move |_, run| async move {
@@ -131,7 +131,7 @@ async fn a_refusal_after_an_attempt_that_reached_the_service_is_unknown() {
         let open = service.clone().oneshot(ask("k")).await;
         assert!(matches!(open, Err(Failure::Rejected(Rejection::CircuitOpen(_)))), "{open:?}");
         assert_eq!(worker.runs(), attempts);
-        assert_eq!(refused(&service.oneshot(ask("k")).await), reason);
+        assert_eq!(rejected(&service.oneshot(ask("k")).await), reason);
     }
 }
 
@@ -141,10 +141,10 @@ async fn a_run_is_ended_by_its_limit_and_unknown() {
     let worker = Worker::taking(HOUR);
     let began = Instant::now();
     let answer = call(&guard, &worker, ask("k")).await;
-    assert_eq!((refused(&answer), retry_after(&answer)), (Some(Reason::Unknown), None));
+    assert_eq!((rejected(&answer), retry_after(&answer)), (Some(Reason::Unknown), None));
     assert_eq!(began.elapsed(), 30 * SECOND);
     assert_eq!((worker.under_way(), guard.handle().in_flight()), (0, 0));
-    assert_eq!(refused(&call(&guard, &worker, ask("k")).await), Some(Reason::Unknown));
+    assert_eq!(rejected(&call(&guard, &worker, ask("k")).await), Some(Reason::Unknown));
     nothing_is_left(guard, &store, 60 * SECOND).await;
 }
 
@@ -156,7 +156,7 @@ async fn a_service_that_is_never_ready_has_begun_nothing() {
         let unready = Flaky::new([Script::Unready], || Ok(1));
         let began = Instant::now();
         let answer = guard.layer(unready.clone()).oneshot(ask("k")).await;
-        assert_eq!((refused(&answer), retry_after(&answer)), (Some(Reason::Full), Some(SECOND)));
+        assert_eq!((rejected(&answer), retry_after(&answer)), (Some(Reason::Full), Some(SECOND)));
         assert_eq!(began.elapsed(), 30 * SECOND);
         unready.handle().set_ready();
         assert_eq!(guard.layer(unready).oneshot(ask("k")).await, Ok(1));

@@ -18,7 +18,7 @@ async fn a_closed_guard_begins_nothing_and_is_drained_when_all_is_recorded() {
     operator.close();
     assert_eq!(operator.in_flight(), 2);
     let answer = call(&guard, &worker, ask("m")).await;
-    assert_eq!((refused(&answer), retry_after(&answer)), (Some(Reason::Full), Some(SECOND)));
+    assert_eq!((rejected(&answer), retry_after(&answer)), (Some(Reason::Full), Some(SECOND)));
     let began = Instant::now();
     operator.drained().await;
     assert_eq!(began.elapsed(), 4 * SECOND);
@@ -48,18 +48,18 @@ async fn who_waits_for_a_run_gets_its_result_from_a_closed_guard() {
 async fn who_waits_for_a_run_that_is_released_begins_nothing_in_a_closed_guard() {
     let store = Scripted::new();
     let guard = over(&store).wait_for_duplicates(60 * SECOND).build().unwrap();
-    let refusing = Worker::new(|_, _| async {
+    let rejecting = Worker::new(|_, _| async {
         sleep(SECOND).await;
         Err(Failure::rejected(buttress::error::CircuitOpen::new("c", None)))
     });
-    let run = spawn(&guard, &refusing, ask("k"));
+    let run = spawn(&guard, &rejecting, ask("k"));
     settle().await;
     let worker = Worker::quick();
     let waiting = spawn(&guard, &worker, ask("k"));
     settle().await;
     guard.handle().close();
     run.await.unwrap().unwrap_err();
-    assert_eq!(refused(&waiting.await.unwrap()), Some(Reason::Full));
+    assert_eq!(rejected(&waiting.await.unwrap()), Some(Reason::Full));
     settle().await;
     assert_eq!(worker.runs(), 0);
     let next = over(&store).build().unwrap();
@@ -86,9 +86,9 @@ fn what_runs_when_the_runtime_ends_is_unknown_when_its_lease_has_ended() {
     second.block_on(async {
         let guard = over(&store).build().unwrap();
         let soon = call(&guard, &worker, ask("k")).await;
-        assert_eq!(refused(&soon), Some(Reason::InFlight));
+        assert_eq!(rejected(&soon), Some(Reason::InFlight));
         sleep(60 * SECOND).await;
-        assert_eq!(refused(&call(&guard, &worker, ask("k")).await), Some(Reason::Unknown));
+        assert_eq!(rejected(&call(&guard, &worker, ask("k")).await), Some(Reason::Unknown));
     });
     assert_eq!(worker.runs(), 1);
 }

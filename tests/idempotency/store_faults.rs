@@ -42,7 +42,7 @@ async fn a_claim_that_is_given_up_leaves_the_key_free() {
             store.next(Step::Release, releases);
             let began = Instant::now();
             let answer = call(&guard, &worker, ask("k")).await;
-            assert_eq!(refused(&answer), Some(Reason::StoreUnavailable), "{fault:?}");
+            assert_eq!(rejected(&answer), Some(Reason::StoreUnavailable), "{fault:?}");
             assert_eq!(retry_after(&answer), Some(SECOND), "{fault:?}");
             assert!(began.elapsed() <= 2 * SECOND, "{fault:?}");
             assert_eq!((worker.runs(), guard.handle().in_flight()), (0, 0), "{fault:?}");
@@ -54,11 +54,11 @@ async fn a_claim_that_is_given_up_leaves_the_key_free() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_claim_that_arrives_after_the_second_was_refused_is_released() {
+async fn a_first_claim_that_arrives_after_the_second_was_rejected_is_released() {
     let (guard, store) = guard();
     let worker = Worker::quick();
     store.next(Step::Claim, [Fault::ArriveLate(1_100 * MS), Fault::Full]);
-    assert_eq!(refused(&call(&guard, &worker, ask("k")).await), Some(Reason::Full));
+    assert_eq!(rejected(&call(&guard, &worker, ask("k")).await), Some(Reason::Full));
     sleep(20 * SECOND).await;
     assert_eq!(call(&guard, &worker, ask("k")).await, Ok(1));
 }
@@ -70,7 +70,7 @@ async fn a_store_that_is_full_or_newer_is_not_asked_again() {
         let worker = Worker::quick();
         store.next(Step::Claim, [fault]);
         let answer = call(&guard, &worker, ask("k")).await;
-        assert_eq!((refused(&answer), retry_after(&answer)), (Some(reason), Some(SECOND)));
+        assert_eq!((rejected(&answer), retry_after(&answer)), (Some(reason), Some(SECOND)));
         settle().await;
         assert_eq!((worker.runs(), guard.handle().in_flight()), (0, 0));
         assert_eq!((store.taken(Step::Claim), store.taken(Step::Release)), (1, 0));
@@ -87,7 +87,7 @@ async fn a_full_store_still_gives_results_again() {
     for (run, key) in [(1, "a"), (2, "b")] {
         assert_eq!(call(&guard, &worker, ask(key)).await, Ok(run));
     }
-    assert_eq!(refused(&call(&guard, &worker, ask("c")).await), Some(Reason::Full));
+    assert_eq!(rejected(&call(&guard, &worker, ask("c")).await), Some(Reason::Full));
     assert_eq!(call(&guard, &worker, ask("a")).await, Ok(1));
     assert_eq!(worker.runs(), 2);
 }
@@ -110,7 +110,7 @@ async fn a_result_that_cannot_be_recorded_is_given_and_unknown_when_the_lease_ha
         let again = call(&guard, &worker, ask("k")).await;
         match recorded {
             true => assert_eq!(again, Ok(1)),
-            false => assert_eq!(refused(&again), Some(Reason::Unknown), "{fault:?}"),
+            false => assert_eq!(rejected(&again), Some(Reason::Unknown), "{fault:?}"),
         }
         assert_eq!(worker.runs(), 1, "{fault:?}");
         nothing_is_left(guard, &store, 60 * SECOND).await;
@@ -136,10 +136,10 @@ async fn whose_record_is_anothers_never_answers_as_its_owner() {
     let worker = Worker::quick();
     store.always(Step::Complete, Fault::Stale);
     let answer = call(&guard, &worker, ask("k")).await;
-    assert_eq!((refused(&answer), retry_after(&answer)), (Some(Reason::Unknown), None));
+    assert_eq!((rejected(&answer), retry_after(&answer)), (Some(Reason::Unknown), None));
     assert_eq!(guard.handle().counts().lost_leases, 1);
     sleep(60 * SECOND).await;
-    assert_eq!(refused(&call(&guard, &worker, ask("k")).await), Some(Reason::Unknown));
+    assert_eq!(rejected(&call(&guard, &worker, ask("k")).await), Some(Reason::Unknown));
     assert_eq!((worker.runs(), store.taken(Step::Release)), (1, 0));
 }
 
@@ -151,7 +151,7 @@ async fn nothing_begins_whose_beginning_could_not_be_noted() {
         let worker = Worker::quick();
         store.next(Step::MarkStarted, [fault]);
         let answer = call(&guard, &worker, ask("k")).await;
-        assert_eq!(refused(&answer), Some(Reason::StoreUnavailable), "{fault:?}");
+        assert_eq!(rejected(&answer), Some(Reason::StoreUnavailable), "{fault:?}");
         assert_eq!((worker.runs(), guard.handle().in_flight()), (0, 0), "{fault:?}");
         assert_eq!(call(&guard, &worker, ask("k")).await, Ok(1), "{fault:?}");
     }
@@ -170,9 +170,9 @@ async fn what_could_not_be_settled_is_settled_in_the_background() {
         assert_eq!(call(&guard, &Worker::failing(error.clone()), ask("k")).await, Err(error));
         assert!(began.elapsed() <= SECOND);
         let soon = call(&guard, &Worker::quick(), ask("k")).await;
-        assert_eq!(refused(&soon), Some(Reason::InFlight));
+        assert_eq!(rejected(&soon), Some(Reason::InFlight));
         sleep(5 * SECOND).await;
-        assert_eq!(refused(&call(&guard, &Worker::quick(), ask("k")).await), reason);
+        assert_eq!(rejected(&call(&guard, &Worker::quick(), ask("k")).await), reason);
         nothing_is_left(guard, &store, 60 * SECOND).await;
     }
 }
@@ -215,9 +215,12 @@ async fn a_store_that_hangs_for_ever_wedges_nobody() {
     store.everything(Fault::Hang);
     let began = Instant::now();
     // A duplicate of what runs here needs no store.
-    assert_eq!(refused(&call(&guard, &worker, ask("k")).await), Some(Reason::InFlight));
+    assert_eq!(rejected(&call(&guard, &worker, ask("k")).await), Some(Reason::InFlight));
     assert_eq!(began.elapsed(), std::time::Duration::ZERO);
-    assert_eq!(refused(&call(&guard, &worker, ask("other")).await), Some(Reason::StoreUnavailable));
+    assert_eq!(
+        rejected(&call(&guard, &worker, ask("other")).await),
+        Some(Reason::StoreUnavailable)
+    );
     assert_eq!(began.elapsed(), 2 * SECOND);
     assert_eq!(run.await.unwrap(), Ok(1), "its answer is true, though it could not be recorded");
     assert!(began.elapsed() <= LEASE);
@@ -237,7 +240,7 @@ async fn those_who_wait_are_not_wedged_by_a_store_that_hangs() {
     store.always(Step::Claim, Fault::Hang);
     let began = Instant::now();
     for call in calls {
-        assert_eq!(refused(&call.await.unwrap()), Some(Reason::StoreUnavailable));
+        assert_eq!(rejected(&call.await.unwrap()), Some(Reason::StoreUnavailable));
     }
     assert!(began.elapsed() <= 60 * SECOND, "{:?}", began.elapsed());
     assert_eq!((worker.runs(), guard.handle().in_flight()), (0, 0));

@@ -33,7 +33,7 @@ async fn it_is_left_alone_by_default_until_its_retention_is_over() {
     lose(&guard, "k").await;
     for _ in 0..3 {
         let answer = call(&guard, &worker, ask("k")).await;
-        assert_eq!((refused(&answer), retry_after(&answer)), (Some(Reason::Unknown), None));
+        assert_eq!((rejected(&answer), retry_after(&answer)), (Some(Reason::Unknown), None));
         sleep(day - SECOND).await;
     }
     assert_eq!(worker.runs(), 0);
@@ -74,7 +74,7 @@ async fn a_run_that_takes_over_and_begins_nothing_leaves_it_unknown() {
     let open = Failure::rejected(CircuitOpen::new("c", None));
     assert_eq!(call(&guard, &Worker::failing(open.clone()), ask("k")).await, Err(open));
     let answer = call(&quarantined, &Worker::quick(), ask("k")).await;
-    assert_eq!(refused(&answer), Some(Reason::Unknown), "the lost run may have done it");
+    assert_eq!(rejected(&answer), Some(Reason::Unknown), "the lost run may have done it");
     assert_eq!(call(&guard, &Worker::quick(), ask("k")).await, Ok(1));
 }
 
@@ -166,7 +166,7 @@ async fn what_was_never_done_is_run_and_what_is_not_known_stays_so() {
             match answer {
                 Ok(run) => assert_eq!(got, Ok(run)),
                 Err(()) => {
-                    assert_eq!((refused(&got), retry_after(&got)), (Some(Reason::Unknown), None));
+                    assert_eq!((rejected(&got), retry_after(&got)), (Some(Reason::Unknown), None));
                 }
             }
         }
@@ -216,7 +216,7 @@ async fn finding_out_ends_with_the_limit_of_a_run_and_it_is_still_unknown() {
     lose(&guard, "k").await;
     let began = Instant::now();
     let answer = call(&guard, &Worker::quick(), ask("k")).await;
-    assert_eq!((refused(&answer), retry_after(&answer)), (Some(Reason::Unknown), None));
+    assert_eq!((rejected(&answer), retry_after(&answer)), (Some(Reason::Unknown), None));
     assert_eq!(began.elapsed(), 30 * SECOND);
     assert_eq!(guard.handle().count_unknown().await.unwrap(), 1);
 }
@@ -307,7 +307,7 @@ async fn charges_with_a_zombie(by: By) -> usize {
     });
     store.always(Step::Renew, Fault::Fail);
     let lost = call(&guard, &worker, ask("k")).await;
-    assert_eq!(refused(&lost), Some(Reason::Unknown));
+    assert_eq!(rejected(&lost), Some(Reason::Unknown));
     sleep(10 * SECOND).await;
     assert_eq!(call(&guard, &worker, ask("k")).await, Ok(2));
     sleep(60 * SECOND).await;

@@ -110,8 +110,8 @@ pub(crate) async fn no_crowd_gets_more_than_one_execution<St>(first: St, second:
 where
     St: Store<Payload = Vec<u8>>,
 {
-    let refused = Crowd::gather(first, |guard| guard.max_runs(2)).await?;
-    assert!(refused.holds() >= 1, "nobody was told the answer");
+    let rejected = Crowd::gather(first, |guard| guard.max_runs(2)).await?;
+    assert!(rejected.holds() >= 1, "nobody was told the answer");
 
     let limit = Duration::from_secs(60);
     let waited = Crowd::gather(second, |guard| guard.max_runs(2).wait_for_duplicates(limit));

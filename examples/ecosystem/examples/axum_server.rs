@@ -31,13 +31,13 @@ async fn main() -> Result<(), BoxError> {
     // One meal is cooking, which is all there is room for.
     let meal = tokio::spawn(client.get(format!("http://{address}/meal")).send());
     kitchen.cooking.notified().await;
-    let refused = client.get(format!("http://{address}/meal")).send().await?;
-    let headers = refused.headers();
-    println!("no room: {}, come back in {:?} s", refused.status(), headers[header::RETRY_AFTER]);
-    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let rejected = client.get(format!("http://{address}/meal")).send().await?;
+    let headers = rejected.headers();
+    println!("no room: {}, come back in {:?} s", rejected.status(), headers[header::RETRY_AFTER]);
+    assert_eq!(rejected.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(headers[header::RETRY_AFTER], "1");
     assert_eq!(headers[header::CONTENT_TYPE], "application/problem+json");
-    println!("{}", refused.text().await?);
+    println!("{}", rejected.text().await?);
 
     kitchen.done.notify_one();
     let served = meal.await??;

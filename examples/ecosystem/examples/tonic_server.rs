@@ -75,10 +75,10 @@ async fn one_watches_and_one_asks(
     let seen = watch.message().await?.expect("the state is told at once");
     assert_eq!((seen.status(), slots.in_flight()), (ServingStatus::Serving, 1));
 
-    let refused = client.check(request()).await.unwrap_err();
-    let pushback = refused.metadata().get("grpc-retry-pushback-ms");
-    println!("  no room: {:?}, come back in {pushback:?} ms", refused.code());
-    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let rejected = client.check(request()).await.unwrap_err();
+    let pushback = rejected.metadata().get("grpc-retry-pushback-ms");
+    println!("  no room: {:?}, come back in {pushback:?} ms", rejected.code());
+    assert_eq!(rejected.code(), Code::ResourceExhausted);
     assert_eq!(pushback.map(|value| value.as_bytes()), Some(&b"1000"[..]));
 
     drop(watch);

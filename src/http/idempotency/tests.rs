@@ -266,7 +266,7 @@ impl Body for Silent {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_says_that_it_is_too_large_is_refused_unread() {
+async fn what_says_that_it_is_too_large_is_rejected_unread() {
     let asked = Arc::new(AtomicUsize::new(0));
     let length = (1 << 20) + 1;
     let silent = Silent { length, asked: Arc::clone(&asked), always_ready: false };

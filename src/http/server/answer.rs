@@ -40,12 +40,12 @@ pub(super) fn answer<R>(
         }
         Err(rejection) => {
             let late = matches!(rejection, Rejection::TimedOut(_) | Rejection::DeadlineExceeded(_));
-            let mut refusal = refusal(config, grpc, &rejection);
+            let mut response = response(config, grpc, &rejection);
             // A retry may have asked the handler before it was itself refused.
             if rejection.nothing_began() && !spent {
-                refusal.extensions_mut().insert(NotStarted);
+                response.extensions_mut().insert(NotStarted);
             }
-            (refusal, grpc, late)
+            (response, grpc, late)
         }
     };
     if signal && spent && has_failed(grpc, &response) {
@@ -72,7 +72,7 @@ fn has_failed<B>(grpc: bool, response: &Response<B>) -> bool {
 }
 
 /// The response in place of the handler's.
-fn refusal<R>(config: &Config, grpc: bool, rejection: &Rejection) -> Response<HttpServerBody<R>> {
+fn response<R>(config: &Config, grpc: bool, rejection: &Rejection) -> Response<HttpServerBody<R>> {
     let status = status_of(config.full, rejection);
     let again = rejection.come_back();
     let mut response;
@@ -103,7 +103,7 @@ fn problem(status: StatusCode, rejection: &Rejection) -> Bytes {
     let kind = rejection.kind();
     // Two problems may share a status and ask for different things: 409 is also what must not be retried.
     let about = match rejection {
-        Rejection::Idempotency(refused) => format!("{REASONS}{:?}", refused.reason()),
+        Rejection::Idempotency(rejected) => format!("{REASONS}{:?}", rejected.reason()),
         _ => "about:blank".to_owned(),
     };
     let title = status.canonical_reason().unwrap_or("Refused");

@@ -77,11 +77,11 @@ impl Rule {
                  or the future pending"
             }
             Self::RejectsInCall => {
-                "a refusal is an error of the call and comes at once; \
+                "a rejection is an error of the call and comes at once; \
                  until it is spent the service says Ready"
             }
             Self::RejectsBeforeInner => {
-                "a refusal neither polls, calls nor reserves the inner service, \
+                "a rejection neither polls, calls nor reserves the inner service, \
                  so siblings can go on"
             }
             Self::WaitsEmptyHanded => {

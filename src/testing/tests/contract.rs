@@ -100,7 +100,7 @@ async fn a_fault_is_not_blamed_on_other_rules() {
 }
 
 #[test]
-fn refusals_are_checked() {
+fn rejections_are_checked() {
     for (fault, rule) in [
         (Fault::RejectsInReadiness, Rule::RejectsInCall),
         (Fault::RejectsLate, Rule::RejectsInCall),

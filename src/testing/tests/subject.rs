@@ -88,21 +88,21 @@ pub(super) struct Subject {
     fault: Fault,
     pool: Arc<Pool>,
     permit: Option<Permit>,
-    refused: bool,
+    rejected: bool,
     ready: bool,
     waker: Option<Waker>,
 }
 
 impl Subject {
     pub(super) const fn new(inner: TextInner, fault: Fault, pool: Arc<Pool>) -> Self {
-        Self { inner, fault, pool, permit: None, refused: false, ready: false, waker: None }
+        Self { inner, fault, pool, permit: None, rejected: false, ready: false, waker: None }
     }
 
     fn admit(&mut self) {
-        if self.permit.is_none() && !self.refused {
-            self.refused = self.pool.taken.swap(true, Ordering::SeqCst);
+        if self.permit.is_none() && !self.rejected {
+            self.rejected = self.pool.taken.swap(true, Ordering::SeqCst);
             self.permit =
-                (!self.refused).then(|| Permit { pool: Arc::clone(&self.pool), kept: false });
+                (!self.rejected).then(|| Permit { pool: Arc::clone(&self.pool), kept: false });
         }
     }
 }
@@ -138,7 +138,7 @@ impl Service<Text> for Subject {
             _ => {}
         }
         self.admit();
-        if self.refused {
+        if self.rejected {
             return Poll::Ready(match self.fault {
                 Fault::RejectsInReadiness => Err("full"),
                 _ => Ok(()),
@@ -189,7 +189,7 @@ impl Service<Text> for Subject {
             timer: None,
             polls: 0,
         };
-        if mem::take(&mut self.refused) {
+        if mem::take(&mut self.rejected) {
             run.answer = Some(Err("full"));
             return run;
         }

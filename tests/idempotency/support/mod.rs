@@ -224,9 +224,9 @@ where
 }
 
 /// Why the guard refused; `None` if it did not.
-pub(crate) fn refused(answer: &Answer) -> Option<IdempotencyReason> {
+pub(crate) fn rejected(answer: &Answer) -> Option<IdempotencyReason> {
     match answer {
-        Err(Error::Rejected(Rejection::Idempotency(refused))) => Some(refused.reason()),
+        Err(Error::Rejected(Rejection::Idempotency(rejected))) => Some(rejected.reason()),
         _ => None,
     }
 }

@@ -555,7 +555,7 @@ fn allocations(facts: &mut Facts) {
         [0, 1, 2, 3].map(|side: usize| measured[side].allocations);
     for (call, theirs, ours) in [
         ("a call that goes well", theirs_served, ours_served),
-        ("a call that an open breaker refuses", theirs_refused, ours_refused),
+        ("a call that an open breaker rejects", theirs_refused, ours_refused),
     ] {
         facts.state(
             &format!("heap allocations of {call}, through timeout, retry, bulkhead and breaker"),

@@ -113,7 +113,7 @@ async fn a_call_that_comes_too_late_has_exceeded_its_deadline_and_is_not_made() 
 }
 
 #[tokio::test]
-async fn an_interceptor_goes_above_the_stack_and_what_it_refuses_is_not_sent() {
+async fn an_interceptor_goes_above_the_stack_and_what_it_rejects_is_not_sent() {
     let health = Scripted::new();
     let channel = endpoint(health.serve().await).connect_lazy();
     let authorize = |mut request: Request<()>| {

@@ -48,7 +48,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).map(|value| value.to_str().unwrap())
 }
 
-type Refused = Result<Response<ResponseBody<tonic::body::Body>>, Error<Infallible>>;
+type Rejected = Result<Response<ResponseBody<tonic::body::Body>>, Error<Infallible>>;
 
 #[tokio::test]
 async fn each_rejection_has_its_code_and_its_pushback_in_an_answer_of_trailers_only() {
@@ -64,14 +64,14 @@ async fn each_rejection_has_its_code_and_its_pushback_in_an_answer_of_trailers_o
         (CircuitOpen::new("layer", Some(Duration::from_nanos(1))).into(), "14", Some("1")),
     ];
     for (rejection, code, pushback) in table {
-        let refused = rejection.clone();
-        let refuse = layer_fn(move |_| {
-            let refused = refused.clone();
-            service_fn(move |_: Request<tonic::body::Body>| -> Ready<Refused> {
-                ready(Err(Error::Rejected(refused.clone())))
+        let rejected = rejection.clone();
+        let reject = layer_fn(move |_| {
+            let rejected = rejected.clone();
+            service_fn(move |_: Request<tonic::body::Body>| -> Ready<Rejected> {
+                ready(Err(Error::Rejected(rejected.clone())))
             })
         });
-        let address = serve_around!(HttpServerLayer::around(refuse), Scripted::new());
+        let address = serve_around!(HttpServerLayer::around(reject), Scripted::new());
         let headers = trailers_only(address).await;
         assert_eq!(text(&headers, "grpc-status"), Some(code), "{rejection:?}");
         assert_eq!(text(&headers, "grpc-retry-pushback-ms"), pushback, "{rejection:?}");
@@ -146,8 +146,8 @@ async fn a_slot_is_given_back_with_the_trailers_and_when_a_stream_is_dropped() {
 
         let mut watch = client.watch(asked("")).await.unwrap().into_inner();
         watch.message().await.unwrap().unwrap();
-        let refused = client.check(asked("")).await.unwrap_err();
-        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        let rejected = client.check(asked("")).await.unwrap_err();
+        assert_eq!(rejected.code(), tonic::Code::ResourceExhausted);
         assert_eq!(slots.in_flight(), 1);
         drop(watch);
         until_free(&slots).await;

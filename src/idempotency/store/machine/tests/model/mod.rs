@@ -224,7 +224,7 @@ fn without_the_started_rule_a_zombie_and_its_heir_both_run() {
 }
 
 #[test]
-fn reconciling_that_does_not_refuse_the_lost_run_lets_it_charge_too() {
+fn reconciling_that_does_not_reject_the_lost_run_lets_it_charge_too() {
     let violated = goes_wrong(Broken::Reconciling, Mode::Started, Policy::Reconcile);
     assert_eq!(violated, world::TWICE);
 }
