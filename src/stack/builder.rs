@@ -129,7 +129,8 @@ impl<Slots, C> Stack<Slots, C> {
         self.with(Open::new(layer))
     }
 
-    /// Bounds the whole call: a `Duration`, or a [`TimeoutLayer`] for a name or a limit per request.
+    /// Bounds the whole call: a `Duration`, or a [`TimeoutLayer`](crate::timeout::TimeoutLayer)
+    /// for a name or a limit per request, or an `Option` of either.
     /// The wait for readiness, the pauses and the queue count too.
     pub fn total_timeout<L>(
         self,
@@ -174,7 +175,8 @@ impl<Slots, C> Stack<Slots, C> {
         self.with(layer)
     }
 
-    /// Bounds each attempt: a `Duration`, or a [`TimeoutLayer`] for a name or a limit per request.
+    /// Bounds each attempt: a `Duration`, or a [`TimeoutLayer`](crate::timeout::TimeoutLayer)
+    /// for a name or a limit per request, or an `Option` of either.
     pub fn attempt_timeout<L>(
         self,
         limit: L,
