@@ -2,7 +2,7 @@
 
 use std::{any::type_name, fmt, sync::Arc, time::Duration};
 
-pub use self::choice::{Inherited, Own};
+pub use self::choice::{ChooseClassifier, Inherited, Own, WithStackHints};
 use crate::{CarryRejection, Rejection, sealed::Sealed};
 
 /// What a finished call tells about the service that was called.
@@ -208,11 +208,11 @@ impl Outcome {
 pub(crate) mod choice {
     use super::{Arc, Classify, DefaultClassifier, Outcome, RetryHint, Sealed};
 
-    /// No classifier was set on the layer.
+    /// The classifier of a layer that was given none: the stack's, or else [`DefaultClassifier`].
     #[derive(Clone, Copy, Debug, Default)]
     pub struct Inherited;
 
-    /// The layer has a classifier of its own.
+    /// The classifier that a layer was given.
     #[derive(Clone, Copy, Debug)]
     pub struct Own<C>(pub(crate) C);
 
@@ -238,16 +238,16 @@ pub(crate) mod choice {
     impl Sealed for Inherited {}
     impl<C> Sealed for Own<C> {}
 
-    /// Settles which of the layer's and the stack's classifiers is used. This trait is sealed.
-    pub trait Choice<Stacked>: Sealed {
-        /// The one that is used.
+    /// Chooses between the classifier of a layer and that of its stack. This trait is sealed.
+    pub trait ChooseClassifier<Stacked>: Sealed {
+        /// The classifier that is used.
         type Chosen;
 
-        /// Takes the layer's own if there is one.
+        /// Returns the layer's own classifier if there is one, and else the stack's.
         fn choose(layer: &Arc<Self>, stack: &Arc<Stacked>) -> Arc<Self::Chosen>;
     }
 
-    impl<Stacked> Choice<Stacked> for Inherited {
+    impl<Stacked> ChooseClassifier<Stacked> for Inherited {
         type Chosen = Stacked;
 
         fn choose(_: &Arc<Self>, stack: &Arc<Stacked>) -> Arc<Stacked> {
@@ -255,23 +255,24 @@ pub(crate) mod choice {
         }
     }
 
-    impl<C, Stacked> Choice<Stacked> for Own<C> {
-        type Chosen = Backed<Self, Stacked>;
+    impl<C, Stacked> ChooseClassifier<Stacked> for Own<C> {
+        type Chosen = WithStackHints<Self, Stacked>;
 
         fn choose(layer: &Arc<Self>, stack: &Arc<Stacked>) -> Arc<Self::Chosen> {
-            Arc::new(Backed { own: Arc::clone(layer), stacked: Arc::clone(stack) })
+            Arc::new(WithStackHints { own: Arc::clone(layer), stacked: Arc::clone(stack) })
         }
     }
 
-    /// A classifier whose verdict counts, and beside it one that knows hints where the first has none: a
-    /// closure judges, and must not make a retry deaf to what a server asks for.
+    /// The layer's own classifier, with the stack's hints where it has none.
+    ///
+    /// A closure knows no hints, and must not make a retry deaf to what a server asks for.
     #[derive(Debug)]
-    pub struct Backed<C, Stacked> {
+    pub struct WithStackHints<C, Stacked> {
         own: Arc<C>,
         stacked: Arc<Stacked>,
     }
 
-    impl<C, Stacked, Res, E> Classify<Res, E> for Backed<C, Stacked>
+    impl<C, Stacked, Res, E> Classify<Res, E> for WithStackHints<C, Stacked>
     where
         C: Classify<Res, E>,
         Stacked: Classify<Res, E>,

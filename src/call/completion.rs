@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use super::account::{Account, End, Entry, How, Stamp};
-use crate::Outcome;
+use crate::{Outcome, sealed::Sealed};
 
 /// When a call has ended. Sealed: [`AtHead`] and [`AtEnd`].
-pub trait Completion<Res>: sealed::Sealed {
+pub trait Completion<Res>: Sealed {
     /// What ends when the response has ended; `None` if it has, as it stands.
     fn end(response: &mut Res) -> Option<&mut CallEnd>;
 }
@@ -38,11 +38,8 @@ pub trait StreamingResponse {
     fn call_end(&mut self) -> Option<&mut CallEnd>;
 }
 
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for super::AtHead {}
-    impl Sealed for super::AtEnd {}
-}
+impl Sealed for AtHead {}
+impl Sealed for AtEnd {}
 
 impl<Res> Completion<Res> for AtHead {
     #[inline]

@@ -29,7 +29,7 @@ use crate::{
         oneshot::Oneshot,
     },
     keyed::{Kept, Keys},
-    outcome::choice::{Choice, Inherited},
+    outcome::choice::{ChooseClassifier, Inherited},
 };
 
 /// A breaker that an operator holds open, or has taken out, is never forgotten.
@@ -181,7 +181,7 @@ impl<K, F, C> KeyedCircuitBreakerLayer<K, F, C> {
         stacked: &Arc<Stacked>,
     ) -> KeyedCircuitBreakerLayer<K, F, C::Chosen>
     where
-        C: Choice<Stacked>,
+        C: ChooseClassifier<Stacked>,
     {
         KeyedCircuitBreakerLayer {
             breakers: Arc::clone(&self.breakers),

@@ -13,7 +13,7 @@ use crate::{
     error::Name,
     outcome::{
         ClassifyFn,
-        choice::{Choice, Inherited, Own},
+        choice::{ChooseClassifier, Inherited, Own},
     },
 };
 
@@ -67,7 +67,7 @@ impl<C> CircuitBreakerLayer<C> {
     /// The same breaker, with the stack's classifier where it has none of its own.
     pub(crate) fn in_stack<Stacked>(&self, stacked: &Arc<Stacked>) -> CircuitBreakerLayer<C::Chosen>
     where
-        C: Choice<Stacked>,
+        C: ChooseClassifier<Stacked>,
     {
         let classifier = C::choose(&self.shared.classifier, stacked);
         CircuitBreakerLayer { shared: Shared::new(Arc::clone(&self.shared.breaker), classifier) }

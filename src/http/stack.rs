@@ -46,7 +46,7 @@ pub type HttpStack<P = ReplaySafe> =
 /// # }
 ///
 /// struct Orders {
-///     client: HttpStackService<HttpClient, Infallible>,
+///     client: HttpStackService<Client, Infallible>,
 /// }
 ///
 /// let orders = Orders { client: Stack::standard_http().service(Client) };

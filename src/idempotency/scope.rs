@@ -1,5 +1,7 @@
 //! Whether a builder has been told whose keys its layer guards.
 
+use crate::sealed::Sealed;
+
 /// The state of an [`IdempotencyBuilder`](super::IdempotencyBuilder) that has no scope yet.
 #[derive(Clone, Copy, Debug)]
 pub struct NoScope(pub(super) ());
@@ -15,7 +17,7 @@ pub struct Scoped<C>(pub(super) C);
     note = "call `.scope_fn(|request| ..)`, `.scope(..)` or `.single_tenant()` before `.build()`",
     note = "there is no default: callers that share keys could read the responses of one another"
 )]
-pub trait HasScope: sealed::Sealed {
+pub trait HasScope: Sealed {
     /// What finds the scope of a request.
     type FindScope;
 
@@ -31,8 +33,4 @@ impl<C> HasScope for Scoped<C> {
     }
 }
 
-mod sealed {
-    pub trait Sealed {}
-
-    impl<C> Sealed for super::Scoped<C> {}
-}
+impl<C> Sealed for Scoped<C> {}

@@ -11,7 +11,7 @@ use crate::{
     error::Name,
     outcome::{
         ClassifyFn,
-        choice::{Choice, Inherited, Own},
+        choice::{ChooseClassifier, Inherited, Own},
     },
 };
 
@@ -74,7 +74,7 @@ impl<P, C> RetryLayer<P, C> {
     /// The same layer, with the stack's classifier where it has none of its own.
     pub(crate) fn in_stack<Stacked>(&self, stacked: &Arc<Stacked>) -> RetryLayer<P, C::Chosen>
     where
-        C: Choice<Stacked>,
+        C: ChooseClassifier<Stacked>,
     {
         RetryLayer {
             config: Arc::clone(&self.config),

@@ -7,7 +7,7 @@ use super::{
     transport::{Transport, WithTransport},
 };
 use crate::{
-    outcome::choice::Choice,
+    outcome::choice::ChooseClassifier,
     sealed::Sealed,
     telemetry::{CallSpan, CallSpanLayer},
 };
@@ -19,7 +19,8 @@ type TransportOf<Slots> = <Slots as SlotAt<position::TransportPosition>>::Layer;
 type Completion<Slots> = <TransportOf<Slots> as Transport>::Completion;
 
 /// The classifier that the layers of a stack inherit.
-type Chosen<Slots, C> = <C as Choice<<TransportOf<Slots> as Transport>::Classifier>>::Chosen;
+type Chosen<Slots, C> =
+    <C as ChooseClassifier<<TransportOf<Slots> as Transport>::Classifier>>::Chosen;
 
 /// The service within the span of the call.
 type Wrapped<S, Slots, C> = <Slots as Wrap<S, Chosen<Slots, C>, Completion<Slots>>>::Service;
@@ -30,7 +31,7 @@ impl<S, Slots, C> WithTransport<S> for Stack<Slots, C>
 where
     Slots: SlotAt<position::TransportPosition>,
     TransportOf<Slots>: Transport + Slot<S, Chosen<Slots, C>, Completion<Slots>>,
-    C: Choice<<TransportOf<Slots> as Transport>::Classifier>,
+    C: ChooseClassifier<<TransportOf<Slots> as Transport>::Classifier>,
 {
     type Service = <TransportOf<Slots> as Slot<S, Chosen<Slots, C>, Completion<Slots>>>::Service;
 }
@@ -39,7 +40,7 @@ impl<S, Slots, C> Layer<S> for Stack<Slots, C>
 where
     Slots: SlotAt<position::TransportPosition> + Wrap<S, Chosen<Slots, C>, Completion<Slots>>,
     TransportOf<Slots>: Transport,
-    C: Choice<<TransportOf<Slots> as Transport>::Classifier>,
+    C: ChooseClassifier<<TransportOf<Slots> as Transport>::Classifier>,
 {
     type Service = CallSpan<Wrapped<S, Slots, C>, Completion<Slots>>;
 

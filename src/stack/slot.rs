@@ -9,7 +9,7 @@ use crate::{
         CircuitBreaker, CircuitBreakerLayer, KeyedCircuitBreaker, KeyedCircuitBreakerLayer,
     },
     describe::{Describe, Facts},
-    outcome::choice::Choice,
+    outcome::choice::ChooseClassifier,
     retry::{Retry, RetryLayer},
     sealed::Sealed,
     timeout::{Timeout, TimeoutLayer, TotalTimeout, TotalTimeoutLayer},
@@ -153,7 +153,7 @@ impl<S, C, M, L: Clone> Slot<S, C, M> for TimeoutLayer<L> {
     }
 }
 
-impl<S: Clone, C, M, P, D: Choice<C>> Slot<S, C, M> for RetryLayer<P, D> {
+impl<S: Clone, C, M, P, D: ChooseClassifier<C>> Slot<S, C, M> for RetryLayer<P, D> {
     type Service = Retry<S, P, D::Chosen, M>;
 
     fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service {
@@ -177,7 +177,7 @@ impl<S, C, M> Slot<S, C, M> for QueuedBulkheadLayer {
     }
 }
 
-impl<S, C, M, D: Choice<C>> Slot<S, C, M> for CircuitBreakerLayer<D> {
+impl<S, C, M, D: ChooseClassifier<C>> Slot<S, C, M> for CircuitBreakerLayer<D> {
     type Service = CircuitBreaker<S, D::Chosen, M>;
 
     fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service {
@@ -185,7 +185,7 @@ impl<S, C, M, D: Choice<C>> Slot<S, C, M> for CircuitBreakerLayer<D> {
     }
 }
 
-impl<S, C, M, K, F, D: Choice<C>> Slot<S, C, M> for KeyedCircuitBreakerLayer<K, F, D> {
+impl<S, C, M, K, F, D: ChooseClassifier<C>> Slot<S, C, M> for KeyedCircuitBreakerLayer<K, F, D> {
     type Service = KeyedCircuitBreaker<S, K, F, D::Chosen, M>;
 
     fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service {
