@@ -21,7 +21,7 @@ use std::{
 use buttress::{
     BoxError, Stack,
     bulkhead::BulkheadLayer,
-    http::{GivenKey, HttpServerLayer, ReplaySafe, SetIdempotencyKeyLayer},
+    http::{GivenKey, HttpServerLayer, SetIdempotencyKeyLayer},
     idempotency::{IdempotencyLayer, Key, Store, store::MemoryStore},
 };
 use bytes::Bytes;
@@ -95,10 +95,7 @@ async fn pay(address: SocketAddr) -> Result<(), BoxError> {
     let client = Client::builder(TokioExecutor::new())
         .retry_canceled_requests(false)
         .build_http::<Full<Bytes>>();
-    let stack = Stack::standard(ReplaySafe::new())
-        .attempt_timeout(Duration::from_millis(150))
-        .http()
-        .service(client);
+    let stack = Stack::standard_http().attempt_timeout(Duration::from_millis(150)).service(client);
     // Outside the retry, so that all attempts have one key; that is also what lets a POST be sent again.
     let client = SetIdempotencyKeyLayer::new().layer(stack);
 

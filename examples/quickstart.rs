@@ -14,7 +14,7 @@ use std::{
 use buttress::{
     BoxError, ConfigError, Error, Rejection, Stack,
     circuit_breaker::{CircuitBreakerHandle, CircuitBreakerLayer},
-    http::{ReplaySafe, ResponseBody, wire},
+    http::{ResponseBody, wire},
 };
 use http_body_util::Empty;
 use hyper::{
@@ -47,14 +47,13 @@ fn protect(
     breaker: CircuitBreakerLayer,
 ) -> impl Clone
 + Service<Request, Response = Response<ResponseBody<Incoming>>, Error = CallError, Future: Send> {
-    // To send a GET twice does no harm. Of a POST nobody but you can know.
-    Stack::standard(ReplaySafe::new())
+    // It replays a GET, and never a POST: only you can know that repeating one does no harm. It
+    // classifies responses by their status, tells the server how much time is left and which attempt
+    // this is, and ends a call with the body of its response.
+    Stack::standard_http()
         .total_timeout(Duration::from_millis(500))
         .attempt_timeout(Duration::from_millis(150))
         .circuit_breaker(breaker)
-        // Judges answers by their status, tells the server how much time is left and which attempt it is,
-        // and ends a call with the body of its response.
-        .http()
         .service(client)
 }
 

@@ -2,10 +2,10 @@
 //!
 //! Remote calls hang, fail, half-succeed and fail together. These layers wrap any [`tower::Service`],
 //! an HTTP or gRPC client above all, and contain that: [timeout], [retry] with a
-//! [budget](retry::Budget),
-//! [circuit breaker](circuit_breaker) and [bulkhead]. [`Stack`] puts them together in the one right
-//! order, and [`http`] makes them at home around HTTP and gRPC clients and servers. In front of a
-//! handler an [idempotency] guard makes a repeated request have the effect of one.
+//! [budget](retry::Budget), [circuit breaker](circuit_breaker) and [bulkhead]. [`Stack`] puts them
+//! together in the one right order, and [`http`] makes them at home around HTTP and gRPC clients and
+//! servers. In front of a handler an [idempotency] guard makes a repeated request have the effect of
+//! one.
 //!
 //! [`tower::Service`]: tower_service::Service
 //!
@@ -14,17 +14,25 @@
 //! | item | use |
 //! |---|---|
 //! | [`Stack`] | Puts the layers around a client, in the right order. Start here. |
-//! | [`TimeoutLayer`](timeout::TimeoutLayer) | Bounds a call, or each of its attempts. |
-//! | [`RetryLayer`](retry::RetryLayer) | Tries again, with backoff, jitter and a budget. |
-//! | [`CircuitBreakerLayer`](circuit_breaker::CircuitBreakerLayer) | Stops calling a dependency that fails. |
-//! | [`BulkheadLayer`](bulkhead::BulkheadLayer) | Limits concurrent calls, with or without a queue. |
-//! | [`IdempotencyLayer`](idempotency::IdempotencyLayer) | Runs an operation once, however often it is requested. |
-//! | [`http::ReplaySafe`] | Replays only the HTTP requests that are safe to replay. |
-//! | [`http::ServerLayer`] | Turns rejections into responses, and keeps the caller's deadline. |
+//! | [`TimeoutLayer`] | Bounds a call, or each of its attempts. |
+//! | [`RetryLayer`] | Tries again, with backoff, jitter and a budget. |
+//! | [`CircuitBreakerLayer`] | Stops calling a dependency that fails. |
+//! | [`BulkheadLayer`] | Limits concurrent calls, with or without a queue. |
+//! | [`IdempotencyLayer`] | Runs an operation once, however often it is requested. |
+//! | [`ReplaySafe`] | Replays only the HTTP requests that are safe to replay. |
+//! | [`HttpServerLayer`] | Turns rejections into responses, and keeps the caller's deadline. |
 //! | [`Error`] | The error of a stack: a rejection, or the service's own error. |
 //! | [`Rejection`] | Says which layer stopped a call, why, and when to come back. |
 //! | [`Outcome`], [`Classify`] | Say whether a result is a success, and whose fault a failure is. |
 //! | [`Deadline`] | The time that the current call has left. |
+//!
+//! [`TimeoutLayer`]: timeout::TimeoutLayer
+//! [`RetryLayer`]: retry::RetryLayer
+//! [`CircuitBreakerLayer`]: circuit_breaker::CircuitBreakerLayer
+//! [`BulkheadLayer`]: bulkhead::BulkheadLayer
+//! [`IdempotencyLayer`]: idempotency::IdempotencyLayer
+//! [`ReplaySafe`]: http::ReplaySafe
+//! [`HttpServerLayer`]: http::HttpServerLayer
 //!
 //! # Example
 //!
@@ -51,7 +59,8 @@
 //! Outermost first; [`stack`] says why.
 //!
 //! ```text
-//! total timeout > retry > bulkhead > circuit breaker > attempt timeout > http > service
+//! around_call > total timeout > retry > bulkhead > circuit breaker > attempt timeout
+//!     > around_attempt > http > service
 //! ```
 //!
 //! # What holds for every layer

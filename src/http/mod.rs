@@ -6,7 +6,7 @@
 //! a stack of `Clone` requests that are not HTTP's needs nothing from here.
 //!
 //! ```
-//! use buttress::{Stack, http::ReplaySafe};
+//! use buttress::Stack;
 //! use http::{Request, Response};
 //! use tower::{ServiceExt, service_fn};
 //!
@@ -15,7 +15,7 @@
 //! let client = service_fn(|_: Request<String>| async {
 //!     Ok::<_, std::io::Error>(Response::new("two orders".to_owned()))
 //! });
-//! let client = Stack::standard(ReplaySafe::new()).http().service(client);
+//! let client = Stack::standard_http().service(client);
 //!
 //! let request = Request::get("http://orders.internal/").body(String::new())?;
 //! assert_eq!(client.oneshot(request).await?.status(), 200);

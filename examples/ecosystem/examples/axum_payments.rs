@@ -22,7 +22,7 @@ use axum::{
 use buttress::{
     BoxError, Stack,
     bulkhead::BulkheadLayer,
-    http::{HttpServerLayer, ReplaySafe, SetIdempotencyKeyLayer, reqwest::ReqwestClient},
+    http::{HttpServerLayer, SetIdempotencyKeyLayer, reqwest::ReqwestClient},
     idempotency::{IdempotencyLayer, Run, store::MemoryStore},
 };
 use tokio::{net::TcpListener, time::sleep};
@@ -88,10 +88,7 @@ async fn main() -> Result<(), BoxError> {
         reqwest::Client::builder(),
         reqwest::redirect::Policy::none(),
     )?;
-    let stack = Stack::standard(ReplaySafe::new())
-        .attempt_timeout(Duration::from_millis(200))
-        .http()
-        .service(client);
+    let stack = Stack::standard_http().attempt_timeout(Duration::from_millis(200)).service(client);
     let client = SetIdempotencyKeyLayer::new().layer(stack);
     for account in ["alice", "bob"] {
         let request = http::Request::post(format!("http://{address}/payments"))

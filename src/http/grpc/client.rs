@@ -29,7 +29,7 @@ use crate::{
 ///
 /// ```ignore
 /// let channel = Endpoint::from_static("http://[::1]:50051").connect_lazy();
-/// let channel = grpc::client(channel, Stack::standard(ReplaySafe::new()).http());
+/// let channel = grpc::client(channel, Stack::standard_http());
 /// let mut client = HealthClient::new(channel);
 /// ```
 ///

@@ -6,7 +6,7 @@
 //! again.
 //!
 //! ```
-//! use buttress::{Stack, http::{ReplaySafe, SetIdempotencyKeyLayer}};
+//! use buttress::{Stack, http::SetIdempotencyKeyLayer};
 //! use http::{Request, Response};
 //! use std::sync::atomic::{AtomicU32, Ordering};
 //! use tower::{Layer, ServiceExt, service_fn};
@@ -22,7 +22,7 @@
 //!         _ => Ok(Response::new(key)),
 //!     }
 //! });
-//! let stack = Stack::standard(ReplaySafe::new()).http();
+//! let stack = Stack::standard_http();
 //! let client = SetIdempotencyKeyLayer::new().layer(stack.service(server));
 //!
 //! let payment = Request::post("http://bank.internal/payments").body("100".to_owned())?;
@@ -88,11 +88,11 @@
 //! `GivenKey` it is as long as *you* may come back with the key.
 //!
 //! ```
-//! use buttress::{Stack, http::ReplaySafe};
+//! use buttress::Stack;
 //! use std::time::Duration;
 //!
 //! let remembered = Duration::from_secs(24 * 60 * 60);
-//! let horizon = Stack::standard(ReplaySafe::new()).explain().worst_time();
+//! let horizon = Stack::standard_http().explain().worst_time();
 //! assert!(horizon.is_some_and(|horizon| 2 * horizon <= remembered));
 //! ```
 //!

@@ -60,11 +60,11 @@ impl StdError for ReqwestError {
 /// switched off here; for the second you say what you want. `B` is the body of a request.
 ///
 /// ```no_run
-/// use buttress::{Stack, http::{ReplaySafe, reqwest::ReqwestClient}};
+/// use buttress::{Stack, http::reqwest::ReqwestClient};
 /// use reqwest::redirect::Policy;
 ///
 /// let client = ReqwestClient::<String>::new(reqwest::Client::builder(), Policy::none())?;
-/// let client = Stack::standard(ReplaySafe::new()).http().service(client);
+/// let client = Stack::standard_http().service(client);
 /// # Ok::<(), reqwest::Error>(())
 /// ```
 pub struct ReqwestClient<B> {
