@@ -4,7 +4,7 @@
 //!
 //! ```no_run
 //! use buttress_postgres::{PostgresStore, buttress::idempotency::IdempotencyLayer};
-//! # use buttress_postgres::buttress::idempotency::{Found, Key};
+//! # use buttress_postgres::buttress::idempotency::{Key, RequestKey};
 //!
 //! # async fn connect() -> Result<(), Box<dyn std::error::Error>> {
 //! let store = PostgresStore::builder("postgres://app@localhost/app".parse()?).build().await?;
@@ -12,7 +12,7 @@
 //! type Payment = (&'static str, u64);
 //! let guard = IdempotencyLayer::builder_fn(
 //!     store,
-//!     |payment: &Payment| Ok(Found::Key(Key::new(payment.0)?)),
+//!     |payment: &Payment| Ok(RequestKey::Key(Key::new(payment.0)?)),
 //!     |payment: &Payment, request| request.part(payment.1.to_be_bytes()),
 //! )
 //! .single_tenant()

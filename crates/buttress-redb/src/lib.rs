@@ -3,7 +3,7 @@
 //!
 //! ```
 //! use buttress_redb::{RedbStore, buttress::idempotency::IdempotencyLayer};
-//! # use buttress_redb::buttress::idempotency::{Found, Key};
+//! # use buttress_redb::buttress::idempotency::{Key, RequestKey};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -13,7 +13,7 @@
 //! type Payment = (&'static str, u64);
 //! let guard = IdempotencyLayer::builder_fn(
 //!     store.clone(),
-//!     |payment: &Payment| Ok(Found::Key(Key::new(payment.0)?)),
+//!     |payment: &Payment| Ok(RequestKey::Key(Key::new(payment.0)?)),
 //!     |payment: &Payment, request| request.part(payment.1.to_be_bytes()),
 //! )
 //! .single_tenant()

@@ -3,7 +3,7 @@
 //!
 //! ```no_run
 //! use buttress_redis::{RedisStore, buttress::idempotency::IdempotencyLayer};
-//! # use buttress_redis::buttress::idempotency::{Found, Key};
+//! # use buttress_redis::buttress::idempotency::{Key, RequestKey};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let store = RedisStore::builder("redis://127.0.0.1/").prefix("payments:").build().await?;
@@ -11,7 +11,7 @@
 //! type Payment = (&'static str, u64);
 //! let guard = IdempotencyLayer::builder_fn(
 //!     store,
-//!     |payment: &Payment| Ok(Found::Key(Key::new(payment.0)?)),
+//!     |payment: &Payment| Ok(RequestKey::Key(Key::new(payment.0)?)),
 //!     |payment: &Payment, request| request.part(payment.1.to_be_bytes()),
 //! )
 //! .single_tenant()
