@@ -4,13 +4,15 @@ use std::{any::type_name, fmt, time::Duration};
 
 use crate::sealed::Sealed;
 
-/// How long a call may take.
+/// The time limit of a call. This trait is sealed: [`TimeoutLayer::per_request_fn`] takes a closure.
+///
+/// [`TimeoutLayer::per_request_fn`]: super::TimeoutLayer::per_request_fn
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a time limit for a request of type `{Req}`",
     note = "`TimeoutLayer::per_request_fn` takes a closure `|request: &{Req}| -> Duration`"
 )]
-pub trait Limit<Req> {
-    /// The limit for this request.
+pub trait Limit<Req>: Sealed {
+    /// Returns the limit for this request.
     fn limit(&self, request: &Req) -> Duration;
 }
 

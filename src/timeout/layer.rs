@@ -107,7 +107,7 @@ impl TimeoutBuilder {
     ///
     /// If the limit is zero.
     pub fn build(self) -> Result<TimeoutLayer, ConfigError> {
-        ConfigError::unless_positive("limit", self.layer.limit.0)?;
+        ConfigError::require_positive("limit", self.layer.limit.0)?;
         Ok(self.layer)
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     BoxError,
     error::Name,
     http::{BodyError, ReplayBody, ReplayBodyLayer, replay::MakeReplayable, wire},
+    sealed::Sealed,
     timeout::{Limit, Timeout},
 };
 
@@ -126,6 +127,8 @@ impl<F> fmt::Debug for GrpcChannelFuture<F> {
 /// The time that a single request was given by `tonic::Request::set_timeout`; for ever without one.
 #[derive(Clone, Copy, Debug)]
 pub struct GrpcTimeout(());
+
+impl Sealed for GrpcTimeout {}
 
 impl<B> Limit<Request<B>> for GrpcTimeout {
     fn limit(&self, request: &Request<B>) -> Duration {
