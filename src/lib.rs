@@ -69,7 +69,7 @@
 //!   [`CarryRejection`].
 //! - The state lives in the layer. Its clones, and all services that it makes, share it.
 //! - What is let through is accounted for once, however it ends: finished, dropped, panicked.
-//! - A refusal comes out of `call`, never out of `poll_ready`.
+//! - A rejection comes out of `call`, never out of `poll_ready`.
 //! - A call that goes well allocates nothing, and arms no timer until it has to wait; but each run of the
 //!   [`idempotency`] guard is a task of its own.
 //! - There is one clock, tokio's: a paused one moves everything.

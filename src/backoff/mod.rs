@@ -195,7 +195,7 @@ impl BackoffBuilder {
     /// finite number, or a setting is without effect on this kind of backoff.
     pub fn build(self) -> Result<Backoff, ConfigError> {
         let Backoff { base, cap, jitter, .. } = self.backoff;
-        ConfigError::unless_positive(self.base, base)?;
+        ConfigError::require_positive(self.base, base)?;
         if cap < base {
             let rule = "it must not be shorter than the first delay";
             return Err(ConfigError::new("cap", cap, rule));

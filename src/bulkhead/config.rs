@@ -25,7 +25,7 @@ impl Default for Config {
 impl Config {
     /// Returns the settings if at least one call may run.
     pub(super) fn checked(self) -> Result<Self, ConfigError> {
-        ConfigError::unless_counting("max_concurrent", self.max_concurrent)?;
+        ConfigError::require_nonzero("max_concurrent", self.max_concurrent)?;
         Ok(self)
     }
 }

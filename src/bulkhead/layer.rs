@@ -232,7 +232,7 @@ impl BulkheadHandle {
     ///
     /// If the limit is zero.
     pub fn resize(&self, limit: u32) -> Result<(), ConfigError> {
-        let limit = ConfigError::unless_counting("resize", limit)?;
+        let limit = ConfigError::require_nonzero("resize", limit)?;
         self.slots.resize(limit);
         events::resized(self.slots.name(), limit);
         Ok(())

@@ -169,7 +169,7 @@ impl Settings {
             let rule = "a breaker has one window, and `time_window` is set too";
             return Err(ConfigError::new("count_window", calls, rule));
         }
-        let minimum_calls = ConfigError::unless_counting("minimum_calls", self.minimum_calls());
+        let minimum_calls = ConfigError::require_nonzero("minimum_calls", self.minimum_calls());
         match self.span() {
             Span::Calls(0) => {
                 return Err(ConfigError::new("count_window", 0, "it must be at least 1"));
@@ -206,7 +206,7 @@ impl Settings {
             }
         }
         if let Some(most) = self.consecutive_failures {
-            ConfigError::unless_counting("consecutive_failures", most)?;
+            ConfigError::require_nonzero("consecutive_failures", most)?;
         }
         let has_rate = self.failure_rate.is_some() || self.slow_calls.is_some();
         if !has_rate && self.consecutive_failures.is_none() {
@@ -222,7 +222,7 @@ impl Settings {
     }
 
     fn check_open_times(&self) -> Result<(), ConfigError> {
-        ConfigError::unless_positive("open_for", self.open_for)?;
+        ConfigError::require_positive("open_for", self.open_for)?;
         if self.max_open_for() < self.open_for {
             let rule = "it must not be shorter than `open_for`";
             return Err(ConfigError::new("max_open_for", self.max_open_for(), rule));
@@ -230,7 +230,7 @@ impl Settings {
         if let Some(growth) = self.open_growth {
             let rule = if !growth.is_finite() || growth < 1.0 {
                 Some("it must be a finite number of at least 1")
-            } else if growth > 1.0 && self.max_open_for() == self.open_for {
+            } else if growth > 1.0 && self.max_open_for == Some(self.open_for) {
                 Some("it has no effect while `max_open_for` is not longer than `open_for`")
             } else {
                 None
@@ -239,14 +239,14 @@ impl Settings {
                 return Err(ConfigError::new("open_growth", growth, rule));
             }
         }
-        ConfigError::unless_ratio("open_jitter", self.open_jitter)?;
+        ConfigError::require_ratio("open_jitter", self.open_jitter)?;
         Ok(())
     }
 
     fn check_probes(&self) -> Result<(), ConfigError> {
-        ConfigError::unless_counting("probes", self.probes)?;
+        ConfigError::require_nonzero("probes", self.probes)?;
         above_zero("probe_success_ratio", self.probe_success_ratio)?;
-        ConfigError::unless_positive("probe_lease", self.probe_lease)?;
+        ConfigError::require_positive("probe_lease", self.probe_lease)?;
         Ok(())
     }
 

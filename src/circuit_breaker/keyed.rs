@@ -106,7 +106,7 @@ impl<K, F, C> KeyedCircuitBreakerBuilder<K, F, C> {
         if self.max_keys < 2 {
             return Err(ConfigError::new("max_keys", self.max_keys, "it must be at least 2"));
         }
-        ConfigError::unless_positive("idle", self.idle)?;
+        ConfigError::require_positive("idle", self.idle)?;
         if self.settings.pend {
             let rule = "a breaker by key cannot wait before it has seen the request";
             return Err(ConfigError::new("pend", true, rule));

@@ -218,8 +218,8 @@ impl<C> CircuitBreakerBuilder<C> {
     /// Default: `2.0`.
     ///
     /// It begins anew when the dependency has been well for as long as it was last kept off. It
-    /// must be a finite number of at least 1. Above 1 it needs a longer
-    /// [`max_open_for`](Self::max_open_for) than [`open_for`](Self::open_for) to have an effect.
+    /// must be a finite number of at least 1. Above 1 it has no effect if
+    /// [`max_open_for`](Self::max_open_for) is set to [`open_for`](Self::open_for), which is an error.
     pub fn open_growth(mut self, factor: f64) -> Self {
         self.settings.open_growth = Some(factor);
         self

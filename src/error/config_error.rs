@@ -12,9 +12,9 @@ use std::{fmt, time::Duration};
 ///
 /// /// Checks the settings of a layer of your own.
 /// fn check(timeout: Duration, burst: u32, share: f64) -> Result<(), ConfigError> {
-///     ConfigError::unless_positive("timeout", timeout)?;
-///     ConfigError::unless_counting("burst", burst)?;
-///     ConfigError::unless_ratio("share", share)?;
+///     ConfigError::require_positive("timeout", timeout)?;
+///     ConfigError::require_nonzero("burst", burst)?;
+///     ConfigError::require_ratio("share", share)?;
 ///     if burst > 1_000 {
 ///         return Err(ConfigError::new("burst", burst, "it must not be larger than 1000"));
 ///     }
@@ -61,26 +61,28 @@ impl ConfigError {
     /// # Errors
     ///
     /// If it is zero.
-    pub fn unless_positive(knob: &'static str, value: Duration) -> Result<Duration, Self> {
+    pub fn require_positive(knob: &'static str, value: Duration) -> Result<Duration, Self> {
         if value.is_zero() {
             return Err(Self::new(knob, value, "it must be longer than zero"));
         }
         Ok(value)
     }
 
-    /// Returns the count, or an error if it is 0.
+    /// Returns the count, or an error if it is not at least 1.
+    ///
+    /// It takes any integer.
     ///
     /// # Errors
     ///
-    /// If it is 0.
-    pub fn unless_counting<N>(knob: &'static str, value: N) -> Result<N, Self>
+    /// If it is zero or negative.
+    pub fn require_nonzero<N>(knob: &'static str, value: N) -> Result<N, Self>
     where
-        N: Copy + fmt::Debug + PartialEq + From<u8>,
+        N: Copy + fmt::Debug + TryInto<u64>,
     {
-        if value == N::from(0) {
-            return Err(Self::new(knob, value, "it must be at least 1"));
+        match value.try_into() {
+            Ok(1..) => Ok(value),
+            _ => Err(Self::new(knob, value, "it must be at least 1")),
         }
-        Ok(value)
     }
 
     /// Returns the ratio, or an error if it is not between 0 and 1.
@@ -88,7 +90,7 @@ impl ConfigError {
     /// # Errors
     ///
     /// If it is below 0 or above 1, or not a number.
-    pub fn unless_ratio(knob: &'static str, value: f64) -> Result<f64, Self> {
+    pub fn require_ratio(knob: &'static str, value: f64) -> Result<f64, Self> {
         if !(0.0..=1.0).contains(&value) {
             return Err(Self::new(knob, value, "it must be a ratio between 0 and 1"));
         }

@@ -118,7 +118,7 @@ impl Config {
             ("wait_for_duplicates", self.wait),
             ("clients_retry_for", self.retry_horizon),
         ] {
-            value.map(|value| ConfigError::unless_positive(knob, value)).transpose()?;
+            value.map(|value| ConfigError::require_positive(knob, value)).transpose()?;
         }
         for (knob, value) in [("lease", self.lease), ("ttl", self.ttl)] {
             if value < MILLISECOND {
@@ -142,7 +142,7 @@ impl Config {
                 return Err(ConfigError::new(knob, value, rule));
             }
         }
-        ConfigError::unless_counting("max_runs", self.max_runs)?;
+        ConfigError::require_nonzero("max_runs", self.max_runs)?;
         Ok(())
     }
 

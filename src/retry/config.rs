@@ -40,7 +40,7 @@ impl Config {
 
     /// Returns the settings if a retry can be sent to a service that is not ready at once.
     pub(super) fn checked(self) -> Result<Self, ConfigError> {
-        ConfigError::unless_positive("readiness_wait", self.readiness_wait)?;
+        ConfigError::require_positive("readiness_wait", self.readiness_wait)?;
         Ok(self)
     }
 }

@@ -135,12 +135,12 @@ impl<T> PostgresStoreBuilder<T> {
         T::TlsConnect: Send + Sync,
         <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
     {
-        let connections = ConfigError::unless_counting("connections", self.connections)?;
+        let connections = ConfigError::require_nonzero("connections", self.connections)?;
         if connections > MOST_CONNECTIONS {
             let rule = "it must be at most 262143, the most that a server accepts";
             return Err(ConfigError::new("connections", connections, rule).into());
         }
-        let patience = ConfigError::unless_positive("connect_timeout", self.connect_timeout)?;
+        let patience = ConfigError::require_positive("connect_timeout", self.connect_timeout)?;
         // Behind what the user has set, so that ours is what holds.
         let options = match self.config.get_options() {
             Some(options) => format!("{options} {SESSION}"),

@@ -146,8 +146,8 @@ impl RedbStoreBuilder {
 }
 
 fn check(limits: Limits) -> Result<(), ConfigError> {
-    ConfigError::unless_counting("max_records", limits.records)?;
-    let payload = ConfigError::unless_counting("max_payload", limits.payload)?;
+    ConfigError::require_nonzero("max_records", limits.records)?;
+    let payload = ConfigError::require_nonzero("max_payload", limits.payload)?;
     if payload > LARGEST_PAYLOAD {
         return Err(ConfigError::new("max_payload", payload, "it must be at most 1 GiB"));
     }

@@ -129,9 +129,9 @@ impl RedisStoreBuilder {
             return Err(ConfigError::new("prefix", self.prefix, rule).into());
         }
         let connect_timeout =
-            ConfigError::unless_positive("connect_timeout", self.connect_timeout)?;
+            ConfigError::require_positive("connect_timeout", self.connect_timeout)?;
         let response_timeout =
-            ConfigError::unless_positive("response_timeout", self.response_timeout)?;
+            ConfigError::require_positive("response_timeout", self.response_timeout)?;
         let connection = Connection::new(&self.url, connect_timeout, response_timeout)
             .map_err(|error| RedisSetupError::Url(error.into()))?;
         match self.accept_loss {

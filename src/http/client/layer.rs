@@ -139,7 +139,7 @@ impl HttpClientBuilder {
     /// A [`body_idle`](Self::body_idle) of zero, and settings that contradict each other.
     pub fn build(self) -> Result<HttpClientLayer, ConfigError> {
         if let Some(idle) = self.body_idle {
-            ConfigError::unless_positive("body_idle", idle)?;
+            ConfigError::require_positive("body_idle", idle)?;
             if self.without_body_idle {
                 let rule = "`without_body_idle` lets a reader wait for ever";
                 return Err(ConfigError::new("body_idle", idle, rule));

@@ -119,7 +119,7 @@ impl ReadHttpBuilder {
             }
         }
         if let Some(timeout) = self.body_timeout {
-            ConfigError::unless_positive("body_timeout", timeout)?;
+            ConfigError::require_positive("body_timeout", timeout)?;
             if self.without_body {
                 return Err(ConfigError::new("body_timeout", timeout, unread));
             }

@@ -35,7 +35,7 @@ impl Config {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         for (knob, time) in [("limit", self.limit), ("body_idle", self.body_idle)] {
             if let Some(time) = time {
-                ConfigError::unless_positive(knob, time)?;
+                ConfigError::require_positive(knob, time)?;
             }
         }
         if let Some(status) = self.full {

@@ -181,9 +181,9 @@ impl MemoryStoreBuilder {
     ///
     /// If there is no room for any record, or the share is not above 0 and up to 1.
     pub fn build<P>(self) -> Result<MemoryStore<P>, ConfigError> {
-        let records = ConfigError::unless_counting("max_records", self.max_records)?;
-        let bytes = ConfigError::unless_counting("max_bytes", self.max_bytes)?;
-        let share = ConfigError::unless_ratio("max_share", self.max_share)?;
+        let records = ConfigError::require_nonzero("max_records", self.max_records)?;
+        let bytes = ConfigError::require_nonzero("max_bytes", self.max_bytes)?;
+        let share = ConfigError::require_ratio("max_share", self.max_share)?;
         if share == 0.0 {
             return Err(ConfigError::new(
                 "max_share",
