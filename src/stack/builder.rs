@@ -4,7 +4,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    lift::{ConvertError, NotInAStack, PlainError},
+    convert_error::{ConvertError, NotInAStack, PlainError},
     open::Open,
     slot::{BulkheadSlot, CircuitBreakerSlot, IntoTimeout, RetrySlot},
     table::{Fill, Filled, SlotAt, Slots as Table, StandardSlots, position},

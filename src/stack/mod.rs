@@ -96,10 +96,10 @@
 //! With its response; with [`http`](Stack::http), with the end of the body of its response.
 
 mod builder;
+mod convert_error;
 mod explain;
 mod facts;
 mod layer;
-mod lift;
 mod open;
 mod optional;
 mod slot;
@@ -109,8 +109,8 @@ mod warnings;
 
 pub use self::{
     builder::{BoxedServiceOf, ServiceOf, Stack, StandardStack},
+    convert_error::{ConvertError, ConvertErrorFuture},
     explain::Explanation,
-    lift::{ConvertError, ConvertErrorFuture},
 };
 pub use crate::describe::Warning;
 
@@ -120,7 +120,7 @@ pub mod slots {
     #[cfg(feature = "http")]
     pub use super::transport::ServerTransport;
     pub use super::{
-        lift::{InAStackAlreadyUseLayerInsteadOfService, NotInAStack, Plain, PlainError},
+        convert_error::{InAStackAlreadyUseLayerInsteadOfService, NotInAStack, Plain, PlainError},
         open::Open,
         optional::{Around, KeepsTypesOfInner, Optional, OptionalFuture},
         slot::{BulkheadSlot, CircuitBreakerSlot, Empty, IntoTimeout, RetrySlot, Slot},
