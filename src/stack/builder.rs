@@ -5,10 +5,10 @@ use tower_service::Service;
 
 use super::{
     convert_error::{ConvertError, NotInAStack, PlainError},
+    fits::FitsInto,
     open::Open,
     slot::{BulkheadSlot, CircuitBreakerSlot, IntoTimeout, RetrySlot},
     table::{Fill, Filled, SlotAt, Slots as Table, StandardSlots, position},
-    transport::{KeepsTypes, WithTransport},
 };
 use crate::{
     BoxError, Error, Outcome,
@@ -258,14 +258,8 @@ impl<Slots, C> Stack<Slots, C> {
     where
         S: Service<Req>,
         S::Error: PlainError + NotInAStack<Why>,
-        Self: Layer<ConvertError<S, Error<S::Error>>>
-            + WithTransport<ConvertError<S, Error<S::Error>>>,
-        <Self as Layer<ConvertError<S, Error<S::Error>>>>::Service: Service<Req>
-            + KeepsTypes<
-                Req,
-                <Self as WithTransport<ConvertError<S, Error<S::Error>>>>::Service,
-                Error<S::Error>,
-            >,
+        Self: Layer<ConvertError<S, Error<S::Error>>>,
+        S: FitsInto<Self, Req, Error<S::Error>>,
     {
         self.layer(ConvertError::new(service))
     }
@@ -276,9 +270,8 @@ impl<Slots, C> Stack<Slots, C> {
     where
         S: Service<Req>,
         S::Error: Into<BoxError>,
-        Self: Layer<ConvertError<S, BoxError>> + WithTransport<ConvertError<S, BoxError>>,
-        <Self as Layer<ConvertError<S, BoxError>>>::Service: Service<Req>
-            + KeepsTypes<Req, <Self as WithTransport<ConvertError<S, BoxError>>>::Service, BoxError>,
+        Self: Layer<ConvertError<S, BoxError>>,
+        S: FitsInto<Self, Req, BoxError>,
     {
         self.layer(ConvertError::new(service))
     }

@@ -99,6 +99,7 @@ mod builder;
 mod convert_error;
 mod explain;
 mod facts;
+mod fits;
 mod layer;
 mod open;
 mod optional;
@@ -121,11 +122,12 @@ pub mod slots {
     pub use super::transport::ServerTransport;
     pub use super::{
         convert_error::{InAStackAlreadyUseLayerInsteadOfService, NotInAStack, Plain, PlainError},
+        fits::{FitsInto, KeepsTypes, Unchanged, Undecided},
         open::Open,
         optional::{Around, KeepsTypesOfInner, Optional, OptionalFuture},
         slot::{BulkheadSlot, CircuitBreakerSlot, Empty, IntoTimeout, RetrySlot, Slot},
         table::{Fill, Filled, SlotAt, Slots, StandardSlots, Wrap, position},
-        transport::{KeepsTypes, Transport, Unchanged, Undecided, WithTransport},
+        transport::{Transport, WithTransport},
     };
     pub use crate::describe::{Describe, Facts};
 }

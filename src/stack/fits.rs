@@ -1,0 +1,63 @@
+//! The bound of `Stack::service` and `Stack::boxed` on the service: it can be called in the stack,
+//! and the stack keeps its types.
+//!
+//! It is one bound, and it is on the service that goes in, not on the one that comes out. The
+//! compiler looks at bounds before it knows the argument. It goes on at once with a bound on what
+//! comes out, down through all the layers, which have names already. Nothing that it finds there is
+//! final, so nothing is kept, and what it asks again multiplies at each layer. With two layers of
+//! the user's in open slots that took half a minute. A bound on a type that is not known yet waits.
+
+use std::marker::PhantomData;
+
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{convert_error::ConvertError, transport::WithTransport};
+
+/// A service that fits into the stack `Stack`, for requests `Req`, where the errors are `E`: it can
+/// be called there, and the layers in open slots keep its types.
+///
+/// Every such service implements it. It cannot be implemented for others.
+pub trait FitsInto<Stack, Req, E> {}
+
+impl<S, Stack, Req, E> FitsInto<Stack, Req, E> for S
+where
+    Stack: Layer<ConvertError<S, E>> + WithTransport<ConvertError<S, E>>,
+    <Stack as Layer<ConvertError<S, E>>>::Service:
+        Service<Req> + KeepsTypes<Req, <Stack as WithTransport<ConvertError<S, E>>>::Service, E>,
+{
+}
+
+/// A service with the response of `T` and the error `E`.
+///
+/// Every such service implements it. It cannot be implemented for others.
+pub trait KeepsTypes<Req, T, E> {}
+
+impl<S, Req, T, E> KeepsTypes<Req, T, E> for S
+where
+    S: Service<Req>,
+    T: Service<Req>,
+    S::Response: Unchanged<T::Response>,
+    S::Error: Unchanged<E>,
+{
+}
+
+/// The response or the error of a whole stack, which is that of its transport, `T`.
+///
+/// Every type implements it for itself. There is no reason to implement it for others.
+#[diagnostic::on_unimplemented(
+    message = "a layer in `around_call` or `around_attempt` turns `{T}` into `{Self}`",
+    label = "a layer in an open slot changes a type",
+    note = "layers in open slots must keep the request, response and error types of the service",
+    note = "put a layer that changes one around the finished stack, or around the client beneath it"
+)]
+pub trait Unchanged<T> {}
+
+impl<T> Unchanged<T> for T {}
+
+/// Keeps the compiler from taking two types for the same before it knows both.
+impl<T> Unchanged<Undecided<T>> for T {}
+
+/// No type of any service.
+#[derive(Debug)]
+pub struct Undecided<T>(PhantomData<T>);
