@@ -117,8 +117,9 @@ impl<Slots, C> Stack<Slots, C> {
     ///
     /// Default: none.
     ///
-    /// Any tower layer goes; for one that may be absent, `tower::util::option_layer`. It must keep the request, response and error
-    /// types. What it rejects by itself is the result of the call: nothing here retries or counts it.
+    /// Any tower layer goes; for one that may be absent, `tower::util::option_layer`. It must keep the
+    /// request, response and error types. What it rejects by itself is the result of the call: nothing
+    /// here retries or counts it.
     pub fn around_call<L>(
         self,
         layer: L,
@@ -193,8 +194,9 @@ impl<Slots, C> Stack<Slots, C> {
     ///
     /// Default: none.
     ///
-    /// Any tower layer goes; for one that may be absent, `tower::util::option_layer`. It must keep the request, response and error
-    /// types. An attempt that it fails by itself counts as one that the service failed.
+    /// Any tower layer goes; for one that may be absent, `tower::util::option_layer`. It must keep the
+    /// request, response and error types. An attempt that it fails by itself counts as one that the
+    /// service failed.
     pub fn around_attempt<L>(
         self,
         layer: L,

@@ -2,6 +2,9 @@
 //!
 //! The bounds are chosen with care: each bound on a service, and each mention of its types, makes the
 //! compiler prove all of the stack beneath once more, and the costs of nested optional slots multiply.
+//! So `Optional` has one bound, `KeepsTypesOfInner`, and `OptionalFuture` has it on the struct. Plain
+//! bounds on both services, and the two futures as parameters, took 1 to 2.5 s for five optional
+//! slots, where this takes 0.1 s.
 
 use std::{
     fmt,
@@ -22,6 +25,7 @@ use crate::{
     call::completion::Completion,
     circuit_breaker::{CircuitBreaker, KeyedCircuitBreaker},
     retry::{Replay, Retry},
+    sealed::Sealed,
     timeout::{Limit, Timeout, TotalTimeout},
 };
 
@@ -30,7 +34,7 @@ where
     L: Slot<S, C, M>,
     L::Service: Around<Inner = S>,
 {
-    type Service = Optional<L::Service>;
+    type Service = Optional<L::Service, S>;
 
     fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service {
         match self {
@@ -41,7 +45,7 @@ where
 }
 
 /// The service that a layer of this crate makes of another. This trait is sealed.
-pub trait Around {
+pub trait Around: Sealed {
     /// The other service.
     type Inner;
 }
@@ -63,6 +67,8 @@ pub trait KeepsTypesOfInner<Req>:
 /// their `Service`.
 macro_rules! around {
     ($([$($P:ident),*] $service:ty $(, $bounded:ident: $bound:path)*;)+) => {$(
+        impl<S, $($P),*> Sealed for $service {}
+
         impl<S, $($P),*> Around for $service {
             type Inner = S;
         }
@@ -87,6 +93,8 @@ around! {
         C: Classify<S::Response, S::Error>, M: Completion<S::Response>;
 }
 
+impl<S, K, F, C, M> Sealed for KeyedCircuitBreaker<S, K, F, C, M> {}
+
 impl<S, K, F, C, M> Around for KeyedCircuitBreaker<S, K, F, C, M> {
     type Inner = S;
 }
@@ -102,34 +110,17 @@ where
 }
 
 /// The service of a slot that was given an `Option` of a layer.
-pub enum Optional<L: Around> {
+#[derive(Clone, Debug)]
+pub enum Optional<L, S> {
     /// The service with the layer around it.
     Present(L),
     /// The service itself.
-    Absent(L::Inner),
+    Absent(S),
 }
 
-impl<L: Around<Inner: Clone> + Clone> Clone for Optional<L> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::Present(layered) => Self::Present(layered.clone()),
-            Self::Absent(service) => Self::Absent(service.clone()),
-        }
-    }
-}
-
-impl<L: Around<Inner: fmt::Debug> + fmt::Debug> fmt::Debug for Optional<L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Present(layered) => f.debug_tuple("Present").field(layered).finish(),
-            Self::Absent(service) => f.debug_tuple("Absent").field(service).finish(),
-        }
-    }
-}
-
-impl<L, Req> Service<Req> for Optional<L>
+impl<L, S, Req> Service<Req> for Optional<L, S>
 where
-    L: KeepsTypesOfInner<Req>,
+    L: KeepsTypesOfInner<Req> + Around<Inner = S>,
 {
     type Response = <L as Service<Req>>::Response;
     type Error = <L as Service<Req>>::Error;
