@@ -16,7 +16,7 @@ use buttress::{
     CarryRejection, Error, Rejection, Stack,
     bulkhead::BulkheadLayer,
     circuit_breaker::CircuitBreakerLayer,
-    retry::{Backoff, Jitter, ReplayClones, RetryLayer},
+    retry::{Backoff, Jitter, ReplayClones, RetryLayer, replay_fn},
     stack::{BoxedServiceOf, ServiceOf, StandardStack},
     testing::{Flaky, Step},
     timeout::TimeoutLayer,
@@ -124,6 +124,17 @@ async fn open_slots_take_layers_that_are_closures() {
         .around_attempt(MapRequestLayer::new(|x: u32| x * 10))
         .service(inner);
     assert_eq!(service.oneshot(1).await.unwrap(), 11);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_request_is_inferred_from_a_layer_where_the_service_takes_any() {
+    let anything = || Flaky::new([], || Ok::<_, io::Error>("answer"));
+    let replay = RetryLayer::new(replay_fn(|path: &&'static str| Some(*path)));
+    let service = Stack::new().retry(replay).service(anything());
+    assert_eq!(service.oneshot("/").await.unwrap(), "answer");
+    let layer = MapRequestLayer::new(|path: &'static str| path);
+    let service = Stack::new().around_call(layer).service(anything());
+    assert_eq!(service.oneshot("/").await.unwrap(), "answer");
 }
 
 // Slots that may be empty.
@@ -248,7 +259,6 @@ macro_rules! rules {
 #[cfg(feature = "http")]
 mod over_http {
     use buttress::http::{HttpStack, HttpStackService, ReplaySafe};
-    use buttress::retry::replay_fn;
     use http::{Request, Response};
 
     use super::*;

@@ -36,8 +36,8 @@ pub(crate) use self::{
     },
     rules::{keeps_rules, rejects_by_rules},
     user::{
-        CountedReplay, FallibleClassifier, NoReplay, Request, Unguarded, UserCode, arm, disarm,
-        key, limit,
+        CountedReplay, FallibleClassifier, NoReplay, PassOn, Request, Unguarded, UserCode, arm,
+        disarm, key, limit,
     },
 };
 
@@ -320,6 +320,42 @@ macro_rules! layers {
             Effect::Waits,
             half_open_breaker(breaker())
         ),
+        stack_of_options: {
+            let replay = CountedReplay::default();
+            let retry = retry(replay.clone()).build().unwrap();
+            let budget = retry.budget().cloned().unwrap();
+            let (bulkhead, breaker) = (one_at_once().build().unwrap(), breaker().build().unwrap());
+            let stack = Stack::new()
+                .total_timeout(Some(LIMIT))
+                .retry(Some(retry))
+                .bulkhead(Some(bulkhead.clone()))
+                .circuit_breaker(Some(breaker.clone()))
+                .attempt_timeout(Some(ATTEMPT));
+            Row::new(stack)
+                .always_ready()
+                .runs(&[UserCode::Replay])
+                .ends_a_hang_after(15)
+                .retries(budget, Some(replay))
+                .slots(bulkhead.handle())
+                .full(Effect::Rejects("bulkhead_full"), bulkhead)
+                .breaker(breaker.handle(), Effect::Rejects("circuit_open"))
+        },
+        stack_of_absent_options: Row::new(
+            Stack::new()
+                .total_timeout(None::<Duration>)
+                .retry(None::<RetryLayer<ReplayClones>>)
+                .bulkhead(None::<BulkheadLayer>)
+                .circuit_breaker(None::<CircuitBreakerLayer>)
+                .attempt_timeout(None::<Duration>)
+        ),
+        stack_with_open_slots: {
+            let bulkhead = one_at_once().build().unwrap();
+            let stack = Stack::standard(ReplayClones).bulkhead(bulkhead.clone());
+            Row::new(stack.around_call(PassOn).around_attempt(PassOn))
+                .always_ready()
+                .slots(bulkhead.handle())
+                .full(Effect::Rejects("bulkhead_full"), bulkhead)
+        },
     } };
 }
 

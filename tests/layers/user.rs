@@ -7,6 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -18,6 +19,7 @@ use buttress::{
     },
     retry::Replay,
 };
+use tower::{Layer, Service};
 
 use super::LIMIT;
 
@@ -197,5 +199,36 @@ impl<Res: Send, E> Record<Res, E> for Unguarded {
 
     fn max_bytes(&self) -> usize {
         0
+    }
+}
+
+/// A layer for the open slots of a stack. It does nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PassOn;
+
+#[derive(Clone, Debug)]
+pub(crate) struct PassedOn<S> {
+    inner: S,
+}
+
+impl<S> Layer<S> for PassOn {
+    type Service = PassedOn<S>;
+
+    fn layer(&self, inner: S) -> PassedOn<S> {
+        PassedOn { inner }
+    }
+}
+
+impl<S: Service<Req>, Req> Service<Req> for PassedOn<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Req) -> S::Future {
+        self.inner.call(request)
     }
 }
