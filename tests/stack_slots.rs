@@ -23,7 +23,7 @@ use buttress::{
 };
 use tower::{
     Layer, Service, ServiceExt,
-    layer::layer_fn,
+    layer::{layer_fn, util::Identity},
     service_fn,
     util::{MapRequestLayer, option_layer},
 };
@@ -332,4 +332,14 @@ mod over_http {
         let other = Stack::new().http().retry(retry()).service(Hello);
         assert_eq!(other.oneshot(Request::default()).await.unwrap().status(), 200);
     }
+}
+
+#[test]
+fn an_explanation_says_where_layers_of_the_user_stand() {
+    let stack = Stack::standard(ReplayClones);
+    let text =
+        stack.around_attempt(Identity::new()).around_call(Identity::new()).explain().to_string();
+    let at = |name: &str| text.find(name).unwrap_or_else(|| panic!("no {name} in {text}"));
+    assert!(at("around_call") < at("total timeout"), "{text}");
+    assert!(at("attempt timeout") < at("around_attempt"), "{text}");
 }

@@ -127,7 +127,7 @@ impl<Slots, C> Stack<Slots, C> {
     where
         Slots: Fill<position::AroundCallPosition, Open<L>>,
     {
-        self.with(Open::new(layer))
+        self.with(Open::new(layer, "around_call"))
     }
 
     /// Bounds the whole call: a `Duration`, or a [`TimeoutLayer`](crate::timeout::TimeoutLayer)
@@ -144,7 +144,8 @@ impl<Slots, C> Stack<Slots, C> {
         self.with(limit.into_total())
     }
 
-    /// Retries, within the total and outside everything else.
+    /// Sets the retry: a [`RetryLayer`], or an `Option` of one. It stands within the total timeout,
+    /// outside everything else.
     pub fn retry<L>(self, layer: L) -> Stack<Filled<Slots, position::RetryPosition, L>, C>
     where
         L: RetrySlot<<Slots as SlotAt<position::TransportPosition>>::Layer>,
@@ -153,8 +154,8 @@ impl<Slots, C> Stack<Slots, C> {
         self.with(layer)
     }
 
-    /// Limits the calls under way: a [`BulkheadLayer`] or a
-    /// [`QueuedBulkheadLayer`](crate::bulkhead::QueuedBulkheadLayer).
+    /// Sets the limit of concurrent calls: a [`BulkheadLayer`], a
+    /// [`QueuedBulkheadLayer`](crate::bulkhead::QueuedBulkheadLayer), or an `Option` of either.
     pub fn bulkhead<L>(self, layer: L) -> Stack<Filled<Slots, position::BulkheadPosition, L>, C>
     where
         L: BulkheadSlot,
@@ -163,8 +164,8 @@ impl<Slots, C> Stack<Slots, C> {
         self.with(layer)
     }
 
-    /// Keeps calls from a dependency that fails: a [`CircuitBreakerLayer`], or one
-    /// [by key](crate::circuit_breaker::KeyedCircuitBreakerLayer).
+    /// Sets the circuit breaker: a [`CircuitBreakerLayer`], one
+    /// [by key](crate::circuit_breaker::KeyedCircuitBreakerLayer), or an `Option` of either.
     pub fn circuit_breaker<L>(
         self,
         layer: L,
@@ -204,7 +205,7 @@ impl<Slots, C> Stack<Slots, C> {
     where
         Slots: Fill<position::AroundAttemptPosition, Open<L>>,
     {
-        self.with(Open::new(layer))
+        self.with(Open::new(layer, "around_attempt"))
     }
 
     /// Who judges the results, for every layer that has no classifier of its own.
@@ -266,8 +267,11 @@ impl<Slots, C> Stack<Slots, C> {
         self.layer(ConvertError::new(service))
     }
 
-    /// Puts the stack around a service, whose error becomes a [`BoxError`]: for services that fail
-    /// with one, as tower's own layers do, and for those that are wrapped in layers that box.
+    /// Puts the stack around a service, whose error becomes a [`BoxError`]. It boxes the error, not the
+    /// service.
+    ///
+    /// It is for services that fail with a `BoxError`, as tower's own layers do, and for layers in open
+    /// slots that box. To give the service a short type, wrap it in `tower::util::BoxCloneSyncService`.
     pub fn boxed<S, Req>(self, service: S) -> <Self as Layer<ConvertError<S, BoxError>>>::Service
     where
         S: Service<Req>,

@@ -10,7 +10,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use crate::CarryRejection;
+use crate::Error;
 
 /// Makes the error of a service one that can carry a rejection.
 pub struct ConvertError<S, E> {
@@ -101,19 +101,21 @@ impl<E: StdError> PlainError for E {}
 
 /// The error of a service that is in no stack yet.
 ///
-/// Every error is, by [`Plain`]; one that can carry a rejection is by
+/// Every error is, by a marker that is private; [`Error`](crate::Error) is by
 /// [`InAStackAlreadyUseLayerInsteadOfService`] too. `Why` then cannot be inferred, and the compiler
-/// refuses the call with both names.
+/// rejects the call with both names.
 pub trait NotInAStack<Why> {}
 
-/// The error cannot carry a rejection, as far as is known.
+/// The error is that of a service by itself. It is not exported, so that nobody writes it in a
+/// turbofish to silence the compiler.
 #[derive(Clone, Copy, Debug)]
+#[expect(unnameable_types, reason = "it is only inferred")]
 pub enum Plain {}
 
-/// The error can carry a rejection: the service is in a stack already. Use the outer stack as a
+/// The error is that of a stack: the service is in one already. Use the outer stack as a
 /// [`Layer`](tower_layer::Layer), `stack.layer(service)`, which leaves the error alone.
 #[derive(Clone, Copy, Debug)]
 pub enum InAStackAlreadyUseLayerInsteadOfService {}
 
 impl<E> NotInAStack<Plain> for E {}
-impl<E: CarryRejection> NotInAStack<InAStackAlreadyUseLayerInsteadOfService> for E {}
+impl<E> NotInAStack<InAStackAlreadyUseLayerInsteadOfService> for Error<E> {}

@@ -22,13 +22,17 @@ impl Explanation {
         &self.warnings
     }
 
-    /// The longest time that a call can take; `None` if it can take for ever, or if the limit depends
-    /// on the request.
+    /// Returns the longest time that a call can take; `None` if it can take for ever, or if the limit
+    /// depends on the request.
+    ///
+    /// What a layer of your own in `around_call` adds is not counted.
     pub fn worst_time(&self) -> Option<Duration> {
         self.worst_time
     }
 
-    /// How many calls the dependency can see for one call.
+    /// Returns how many calls the dependency can see for one call.
+    ///
+    /// Calls that a layer of your own in an open slot repeats are not counted.
     pub fn most_calls(&self) -> u64 {
         self.most_calls
     }

@@ -49,6 +49,8 @@ where
     message = "a layer in `around_call` or `around_attempt` turns `{T}` into `{Self}`",
     label = "a layer in an open slot changes a type",
     note = "layers in open slots must keep the request, response and error types of the service",
+    note = "if it makes a `BoxError`, as tower's layers do, call `.boxed(client)` instead of \
+            `.service(client)`",
     note = "put a layer that changes one around the finished stack, or around the client beneath it"
 )]
 pub trait Unchanged<T> {}

@@ -18,7 +18,40 @@
 //! # }
 //! ```
 //!
-//! With a breaker and a bulkhead of one's own, and one verdict for all layers:
+//! From optional settings. An `Option` gives the stack one type, whatever the settings are:
+//!
+//! ```
+//! use buttress::{
+//!     Stack,
+//!     bulkhead::BulkheadLayer,
+//!     circuit_breaker::CircuitBreakerLayer,
+//!     retry::{ReplayClones, RetryLayer},
+//! };
+//! use std::time::Duration;
+//!
+//! struct Settings {
+//!     total: Option<Duration>,
+//!     retries: Option<u32>,
+//!     breaker: bool,
+//!     max_concurrent: Option<u32>,
+//! }
+//!
+//! # let settings = Settings { total: None, retries: Some(2), breaker: true, max_concurrent: None };
+//! let retry = |retries| RetryLayer::builder(ReplayClones).retries(retries).build();
+//! let bulkhead = |limit| BulkheadLayer::builder().max_concurrent(limit).build();
+//! let stack = Stack::new()
+//!     .total_timeout(settings.total)
+//!     .retry(settings.retries.map(retry).transpose()?)
+//!     .bulkhead(settings.max_concurrent.map(bulkhead).transpose()?)
+//!     .circuit_breaker(settings.breaker.then(CircuitBreakerLayer::new));
+//! # let _ = stack;
+//! # Ok::<(), buttress::ConfigError>(())
+//! ```
+//!
+//! In a struct, the service has a short type in tower's `BoxCloneSyncService`; [`ServiceOf`] and
+//! [`http::HttpStackService`](crate::http::HttpStackService) name it without a box.
+//!
+//! With a breaker and a bulkhead of your own, and one classifier for all layers:
 //!
 //! ```
 //! use buttress::{
@@ -121,7 +154,7 @@ pub mod slots {
     #[cfg(feature = "http")]
     pub use super::transport::ServerTransport;
     pub use super::{
-        convert_error::{InAStackAlreadyUseLayerInsteadOfService, NotInAStack, Plain, PlainError},
+        convert_error::{InAStackAlreadyUseLayerInsteadOfService, NotInAStack, PlainError},
         fits::{FitsInto, KeepsTypes, Unchanged, Undecided},
         open::Open,
         optional::{Around, KeepsTypesOfInner, Optional, OptionalFuture},

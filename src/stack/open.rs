@@ -14,11 +14,12 @@ use crate::{
 #[derive(Clone, Copy)]
 pub struct Open<L> {
     layer: L,
+    slot: &'static str,
 }
 
 impl<L> Open<L> {
-    pub(super) fn new(layer: L) -> Self {
-        Self { layer }
+    pub(super) fn new(layer: L, slot: &'static str) -> Self {
+        Self { layer, slot }
     }
 }
 
@@ -30,9 +31,11 @@ impl<L: fmt::Debug> fmt::Debug for Open<L> {
 
 impl<L> Sealed for Open<L> {}
 
-/// Nothing is known of a layer of the user's.
+/// Only its place is known of a layer of the user's.
 impl<L> Describe for Open<L> {
-    fn describe(&self, _: &mut Facts) {}
+    fn describe(&self, facts: &mut Facts) {
+        facts.line(self.slot, "a layer of your own, whose time and calls are not counted here");
+    }
 }
 
 impl<S, C, M, L: Layer<S>> Slot<S, C, M> for Open<L> {
