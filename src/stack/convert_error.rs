@@ -26,7 +26,7 @@ impl<S, E> ConvertError<S, E> {
 
 accessors!(ConvertError<S, E>);
 
-impl<S: Clone, E> Clone for ConvertError<S, E> {
+impl<S: CloneableClient, E> Clone for ConvertError<S, E> {
     fn clone(&self) -> Self {
         Self::new(self.inner.clone())
     }
@@ -86,6 +86,20 @@ impl<F, E> fmt::Debug for ConvertErrorFuture<F, E> {
         f.debug_struct("ConvertErrorFuture").finish_non_exhaustive()
     }
 }
+
+/// A service of which the layers of a stack can make clones: any that is `Clone`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not `Clone`, and a layer of the stack needs clones of it",
+    label = "this client is not `Clone`",
+    note = "retries, a total timeout, a queue and breakers by key call clones of the client",
+    note = "write `#[derive(Clone)]` at the client",
+    note = "where it cannot be `Clone`, give the stack a buffer in front of it: \
+            `.boxed(tower::buffer::Buffer::new(client, 64))`"
+)]
+pub trait CloneableClient: Clone {}
+
+#[diagnostic::do_not_recommend]
+impl<S: Clone> CloneableClient for S {}
 
 /// An error that [`Stack::service`](super::Stack::service) can put into an
 /// [`Error<E>`](crate::Error), and that stays a [`std::error::Error`] there.

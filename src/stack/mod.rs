@@ -154,7 +154,9 @@ pub mod slots {
     #[cfg(feature = "http")]
     pub use super::transport::ServerTransport;
     pub use super::{
-        convert_error::{InAStackAlreadyUseLayerInsteadOfService, NotInAStack, PlainError},
+        convert_error::{
+            CloneableClient, InAStackAlreadyUseLayerInsteadOfService, NotInAStack, PlainError,
+        },
         fits::{FitsInto, KeepsTypes, Unchanged, Undecided},
         open::Open,
         optional::{Around, KeepsTypesOfInner, Optional, OptionalFuture},
