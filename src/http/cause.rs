@@ -1,6 +1,6 @@
 use std::error::Error as StdError;
 
-use crate::{BoxError, Error};
+use crate::{BoxError, Error, stack::slots::PlainError};
 
 /// An error whose causes can be looked at: what an [HTTP classifier](crate::http::HttpClassifier) asks
 /// of the error of a service.
@@ -36,7 +36,7 @@ pub trait Cause {
     fn cause(&self) -> Option<&(dyn StdError + 'static)>;
 }
 
-impl<E: StdError + 'static> Cause for Error<E> {
+impl<E: PlainError + 'static> Cause for Error<E> {
     fn cause(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Rejected(_) => None,
