@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use http::Request;
 use tower_layer::Layer;
+use tower_service::Service;
 
 use super::{AutoClassifier, HttpClient, HttpClientLayer, ReplaySafe};
 use crate::{
@@ -13,8 +15,8 @@ use crate::{
     stack::{
         ServiceOf,
         slots::{
-            Fill, Filled, RetrySlot, ServerTransport, Slot, SlotAt, StandardSlots, Transport,
-            position,
+            Fill, Filled, KeepsTypes, RetrySlot, ServerTransport, Slot, SlotAt, StandardSlots,
+            Takes, Transport, position,
         },
     },
 };
@@ -138,6 +140,11 @@ impl Transport for HttpClientLayer {
     fn classifier(&self) -> Arc<AutoClassifier> {
         self.shared_classifier()
     }
+}
+
+impl<B, Whole, T, E> Takes<Request<B>, Whole, T, E> for HttpClientLayer where
+    Whole: Service<Request<B>> + KeepsTypes<Request<B>, T, E>
+{
 }
 
 impl Sealed for ServerTransport {}

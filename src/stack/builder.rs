@@ -5,7 +5,7 @@ use tower_service::Service;
 
 use super::{
     convert_error::{ConvertError, NotInAStack, PlainError},
-    fits::FitsInto,
+    fits::GoesAround,
     open::Open,
     slot::{BulkheadSlot, CircuitBreakerSlot, IntoTimeout, RetrySlot},
     table::{Fill, Filled, SlotAt, Slots as Table, StandardSlots, position},
@@ -261,8 +261,7 @@ impl<Slots, C> Stack<Slots, C> {
     where
         S: Service<Req>,
         S::Error: PlainError + NotInAStack<Why>,
-        Self: Layer<ConvertError<S, Error<S::Error>>>,
-        S: FitsInto<Self, Req, Error<S::Error>>,
+        Self: Layer<ConvertError<S, Error<S::Error>>> + GoesAround<S, Req, Error<S::Error>>,
     {
         self.layer(ConvertError::new(service))
     }
@@ -276,8 +275,7 @@ impl<Slots, C> Stack<Slots, C> {
     where
         S: Service<Req>,
         S::Error: Into<BoxError>,
-        Self: Layer<ConvertError<S, BoxError>>,
-        S: FitsInto<Self, Req, BoxError>,
+        Self: Layer<ConvertError<S, BoxError>> + GoesAround<S, Req, BoxError>,
     {
         self.layer(ConvertError::new(service))
     }

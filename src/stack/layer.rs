@@ -33,6 +33,7 @@ where
     TransportOf<Slots>: Transport + Slot<S, Chosen<Slots, C>, Completion<Slots>>,
     C: ChooseClassifier<<TransportOf<Slots> as Transport>::Classifier>,
 {
+    type Transport = TransportOf<Slots>;
     type Service = <TransportOf<Slots> as Slot<S, Chosen<Slots, C>, Completion<Slots>>>::Service;
 }
 

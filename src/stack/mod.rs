@@ -157,7 +157,7 @@ pub mod slots {
         convert_error::{
             CloneableClient, InAStackAlreadyUseLayerInsteadOfService, NotInAStack, PlainError,
         },
-        fits::{FitsInto, KeepsTypes, Unchanged, Undecided},
+        fits::{FitsInto, GoesAround, KeepsTypes, Takes, Unchanged, Undecided},
         open::Open,
         optional::{Around, KeepsTypesOfInner, Optional, OptionalFuture},
         slot::{BulkheadSlot, CircuitBreakerSlot, Empty, IntoTimeout, RetrySlot, Slot},

@@ -28,6 +28,8 @@ impl Transport for Empty {
 pub trait WithTransport<S>: Sealed {
     /// The service `S` with the transport around it, and nothing else.
     type Service;
+    /// The transport.
+    type Transport;
 }
 
 /// The transport of a stack around the handler of a server: there is no layer next to it, but a call
