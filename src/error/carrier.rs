@@ -39,6 +39,8 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
     label = "this service fails with `{Self}`",
     note = "give the stack the service: `Stack::service(svc)` makes the error \
             `buttress::Error<{Self}>`, `Stack::boxed(svc)` makes it a `BoxError`",
+    note = "under `tower::ServiceBuilder`, write `.map_err(buttress::Error::Service)` right before \
+            `.service(..)`",
     note = "or implement `buttress::CarryRejection` for an error type of your own",
     note = "around a handler of axum or tonic: \
             `HttpServerLayer::builder(Stack::new()).outside(layer)`"

@@ -118,7 +118,25 @@
 //!
 //! Three ways in. [`Stack::service`] makes the error [`Error<E>`](crate::Error). [`Stack::boxed`]
 //! makes it a [`BoxError`](crate::BoxError). As a [`Layer`](tower_layer::Layer) the stack leaves the
-//! error alone, which must then be able to carry a rejection.
+//! error alone, which must then be able to carry a rejection. Under `tower::ServiceBuilder`,
+//! `map_err` next to the service makes it one:
+//!
+//! ```
+//! use buttress::{Stack, retry::ReplayClones};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), buttress::Error<std::io::Error>> {
+//! let client = service_fn(|path: String| async move { Ok::<_, std::io::Error>(path.len()) });
+//! let client = ServiceBuilder::new()
+//!     .layer(Stack::standard(ReplayClones))
+//!     .map_err(buttress::Error::Service)
+//!     .service(client);
+//!
+//! assert_eq!(client.oneshot("/orders".to_owned()).await?, 7);
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Telemetry
 //!

@@ -100,7 +100,9 @@ impl<B> fmt::Debug for ReplayBody<B> {
                again",
     note = "let the client send `ReplayBody<{Self}>`, and put a `buttress::http::ReplayBodyLayer` \
            around the stack: it makes one of every body",
-    note = "or use a body that is `Clone`, such as `http_body_util::Full`"
+    note = "or use a body that is `Clone`, such as `http_body_util::Full`",
+    note = "for a tonic channel, write `buttress::http::grpc::client(channel, stack)` instead of \
+            `stack.service(channel)`"
 )]
 pub trait ReplayableBody: Sized {
     /// A copy that may be sent, and sent again, whatever is sent of another; what is sent is kept for

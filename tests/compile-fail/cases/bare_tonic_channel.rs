@@ -1,0 +1,9 @@
+//! A channel takes a body that can be sent only once, and has errors that are no `Status`.
+
+use buttress::{Stack, http::ReplaySafe};
+use tonic::transport::Endpoint;
+
+fn main() {
+    let channel = Endpoint::from_static("http://[::1]:50051").connect_lazy();
+    let _ = Stack::standard(ReplaySafe::new()).http().service(channel);
+}
