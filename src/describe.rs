@@ -35,6 +35,8 @@ pub(crate) mod fact {
     pub(crate) const WAITS_FOR_READINESS: Fact<()> = Fact::new("waits for readiness");
     /// A full or an open layer reports `Pending` instead of rejecting.
     pub(crate) const PUSHES_BACK: Fact<()> = Fact::new("pushes back");
+    /// A layer of the user's stands outside the total timeout.
+    pub(crate) const OUTSIDE_THE_TOTAL: Fact<()> = Fact::new("outside the total");
     /// A layer is of use only around an HTTP client.
     pub(crate) const NEEDS_HTTP: Fact<()> = Fact::new("needs HTTP");
     /// The transport speaks HTTP.

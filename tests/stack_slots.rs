@@ -337,8 +337,12 @@ mod over_http {
 #[test]
 fn an_explanation_says_where_layers_of_the_user_stand() {
     let stack = Stack::standard(ReplayClones);
-    let text =
-        stack.around_attempt(Identity::new()).around_call(Identity::new()).explain().to_string();
+    let stack = stack.around_attempt(Identity::new());
+    assert_eq!(stack.explain().worst_time(), Some(Duration::from_secs(5)));
+    let explanation = stack.around_call(Identity::new()).explain();
+    // It may wait outside the total timeout.
+    assert_eq!(explanation.worst_time(), None);
+    let text = explanation.to_string();
     let at = |name: &str| text.find(name).unwrap_or_else(|| panic!("no {name} in {text}"));
     assert!(at("around_call") < at("total timeout"), "{text}");
     assert!(at("attempt timeout") < at("around_attempt"), "{text}");

@@ -5,21 +5,32 @@ use http::{HeaderName, header};
 use crate::ConfigError;
 
 /// Headers that mean something else, or that belong to one connection.
-const TAKEN: [HeaderName; 18] = [
+const TAKEN: [HeaderName; 29] = [
     header::ACCEPT,
     header::AUTHORIZATION,
     header::CONNECTION,
     header::CONTENT_ENCODING,
     header::CONTENT_LENGTH,
     header::CONTENT_TYPE,
+    header::ACCEPT_ENCODING,
     header::COOKIE,
     header::DATE,
     header::EXPECT,
+    HeaderName::from_static("grpc-timeout"),
     header::HOST,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
     HeaderName::from_static("keep-alive"),
+    header::ORIGIN,
     header::PROXY_AUTHORIZATION,
     HeaderName::from_static("proxy-connection"),
+    header::RANGE,
+    header::REFERER,
+    header::RETRY_AFTER,
+    header::SET_COOKIE,
     header::TE,
+    HeaderName::from_static("traceparent"),
+    HeaderName::from_static("tracestate"),
     header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,

@@ -114,6 +114,7 @@ impl<S: Clone, P, C> Layer<S> for RetryLayer<P, C> {
 
 /// Settings of a [`RetryLayer`].
 #[derive(Clone)]
+#[must_use = "a builder does nothing until `build`"]
 pub struct RetryBuilder<P, C = Inherited> {
     config: Config,
     replay: P,

@@ -6,7 +6,7 @@ use tower_service::Service;
 use super::{
     convert_error::{ConvertError, NotInAStack, PlainError},
     fits::GoesAround,
-    open::Open,
+    open::{AROUND_ATTEMPT, AROUND_CALL, Open},
     slot::{BulkheadSlot, CircuitBreakerSlot, IntoTimeout, RetrySlot},
     table::{Fill, Filled, SlotAt, Slots as Table, StandardSlots, position},
 };
@@ -118,8 +118,9 @@ impl<Slots, C> Stack<Slots, C> {
     /// Default: none.
     ///
     /// Any tower layer goes; for one that may be absent, `tower::util::option_layer`. It must keep the
-    /// request, response and error types. What it rejects by itself is the result of the call: nothing
-    /// here retries or counts it.
+    /// request, response and error types: [`service`](Self::service) and [`boxed`](Self::boxed) check
+    /// that the whole stack does. What it rejects by itself is the result of the call: nothing here
+    /// retries or counts it. [`explain`](Self::explain) knows no bound of its time.
     pub fn around_call<L>(
         self,
         layer: L,
@@ -127,7 +128,7 @@ impl<Slots, C> Stack<Slots, C> {
     where
         Slots: Fill<position::AroundCallPosition, Open<L>>,
     {
-        self.with(Open::new(layer, "around_call"))
+        self.with(Open::new(layer, AROUND_CALL))
     }
 
     /// Bounds the whole call: a `Duration`, or a [`TimeoutLayer`](crate::timeout::TimeoutLayer)
@@ -196,8 +197,12 @@ impl<Slots, C> Stack<Slots, C> {
     /// Default: none.
     ///
     /// Any tower layer goes; for one that may be absent, `tower::util::option_layer`. It must keep the
-    /// request, response and error types. An attempt that it fails by itself counts as one that the
-    /// service failed.
+    /// request, response and error types, as in [`around_call`](Self::around_call). An error of its own
+    /// counts as one of the service; a rejection is neither retried nor counted.
+    ///
+    /// A layer that hands the request to another task, such as a buffer, hides the deadline and the
+    /// attempt from what is beneath. A layer of this crate belongs into its own slot: here it would not
+    /// wait for the end of a body.
     pub fn around_attempt<L>(
         self,
         layer: L,
@@ -205,7 +210,7 @@ impl<Slots, C> Stack<Slots, C> {
     where
         Slots: Fill<position::AroundAttemptPosition, Open<L>>,
     {
-        self.with(Open::new(layer, "around_attempt"))
+        self.with(Open::new(layer, AROUND_ATTEMPT))
     }
 
     /// Who judges the results, for every layer that has no classifier of its own.

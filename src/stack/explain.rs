@@ -22,10 +22,10 @@ impl Explanation {
         &self.warnings
     }
 
-    /// Returns the longest time that a call can take; `None` if it can take for ever, or if the limit
-    /// depends on the request.
+    /// Returns the longest time that a call can take.
     ///
-    /// What a layer of your own in `around_call` adds is not counted.
+    /// It is `None` if a call can take for ever, if the limit depends on the request, or if a layer of
+    /// your own stands in `around_call`, outside the total timeout.
     pub fn worst_time(&self) -> Option<Duration> {
         self.worst_time
     }

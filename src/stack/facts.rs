@@ -33,6 +33,9 @@ impl Known {
 
     pub(super) fn worst_time(&self) -> Option<Duration> {
         let facts = &self.facts;
+        if facts.has(fact::OUTSIDE_THE_TOTAL) {
+            return None;
+        }
         if facts.has(TOTAL_LIMIT) {
             return self.total_limit();
         }

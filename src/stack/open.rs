@@ -6,9 +6,12 @@ use tower_layer::Layer;
 
 use super::slot::Slot;
 use crate::{
-    describe::{Describe, Facts},
+    describe::{Describe, Facts, fact},
     sealed::Sealed,
 };
+
+pub(super) const AROUND_CALL: &str = "around_call";
+pub(super) const AROUND_ATTEMPT: &str = "around_attempt";
 
 /// A layer of the user's in one of the open slots.
 #[derive(Clone, Copy)]
@@ -34,7 +37,10 @@ impl<L> Sealed for Open<L> {}
 /// Only its place is known of a layer of the user's.
 impl<L> Describe for Open<L> {
     fn describe(&self, facts: &mut Facts) {
-        facts.line(self.slot, "a layer of your own, whose time and calls are not counted here");
+        facts.line(self.slot, "a layer of your own, whose time and calls are not known");
+        if self.slot == AROUND_CALL {
+            facts.note(fact::OUTSIDE_THE_TOTAL);
+        }
     }
 }
 

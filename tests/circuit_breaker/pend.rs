@@ -70,7 +70,7 @@ async fn of_many_that_wait_for_the_end_of_the_open_time_as_many_go_on_as_there_a
 }
 
 #[tokio::test(start_paused = true)]
-async fn force_closed_wakes_all_waiters() {
+async fn closing_by_hand_wakes_all_waiters() {
     let turns: [fn(&CircuitBreakerHandle); 3] =
         [CircuitBreakerHandle::close, CircuitBreakerHandle::reset, CircuitBreakerHandle::disable];
     for turn in turns {

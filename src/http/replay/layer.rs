@@ -25,7 +25,7 @@ impl ReplayBodyLayer {
 
     /// Returns a builder.
     pub fn builder() -> ReplayBodyBuilder {
-        ReplayBodyBuilder { config: Config::default() }
+        ReplayBodyBuilder { config: Config::default(), max_total: None }
     }
 
     /// Returns how many bytes are kept now, of all requests.
@@ -47,6 +47,7 @@ impl<S> Layer<S> for ReplayBodyLayer {
 #[must_use = "a builder does nothing until it is built"]
 pub struct ReplayBodyBuilder {
     config: Config,
+    max_total: Option<usize>,
 }
 
 impl ReplayBodyBuilder {
@@ -62,13 +63,13 @@ impl ReplayBodyBuilder {
 
     /// Sets the maximum number of bytes that are kept of all requests.
     ///
-    /// Default: 16 MiB (16,777,216).
+    /// Default: 16 MiB (16,777,216), or that of one request if it is more.
     ///
     /// A request that would need more is sent only once. Less than
     /// [`max_request_bytes`](Self::max_request_bytes) is an error, because no request could be kept
     /// up to that limit.
     pub fn max_total_bytes(mut self, bytes: usize) -> Self {
-        self.config.max_total = bytes;
+        self.max_total = Some(bytes);
         self
     }
 
@@ -78,8 +79,10 @@ impl ReplayBodyBuilder {
     ///
     /// A limit of zero, and a limit of all requests below that of one.
     pub fn build(self) -> Result<ReplayBodyLayer, ConfigError> {
-        self.config.check()?;
-        Ok(ReplayBodyLayer { kept_bytes: KeptBytes::new(self.config) })
+        let mut config = self.config;
+        config.max_total = self.max_total.unwrap_or(config.max_total.max(config.max_request));
+        config.check()?;
+        Ok(ReplayBodyLayer { kept_bytes: KeptBytes::new(config) })
     }
 }
 
