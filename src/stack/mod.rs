@@ -161,7 +161,6 @@ mod warnings;
 
 pub use self::{
     builder::{BoxedServiceOf, ServiceOf, Stack, StandardStack},
-    convert_error::{ConvertError, ConvertErrorFuture},
     explain::Explanation,
 };
 pub use crate::describe::Warning;
@@ -173,7 +172,8 @@ pub mod slots {
     pub use super::transport::ServerTransport;
     pub use super::{
         convert_error::{
-            CloneableClient, InAStackAlreadyUseLayerInsteadOfService, NotInAStack, PlainError,
+            CloneableClient, ConvertError, ConvertErrorFuture,
+            InAStackAlreadyUseLayerInsteadOfService, NotInAStack, PlainError,
         },
         fits::{FitsInto, GoesAround, KeepsTypes, Takes, Unchanged, Undecided},
         open::Open,

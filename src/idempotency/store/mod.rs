@@ -19,7 +19,7 @@ use super::{Fingerprint, Owner, ScopeId, StorageKey};
 use crate::BoxError;
 
 pub mod machine;
-pub mod memory;
+mod memory;
 
 pub use self::memory::{MemoryStore, MemoryStoreBuilder};
 
