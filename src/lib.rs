@@ -102,6 +102,7 @@ pub mod circuit_breaker;
 pub mod context;
 mod describe;
 pub mod error;
+pub mod guide;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http;

@@ -1,0 +1,27 @@
+//! Guides: pages on tasks that involve several items of this crate.
+//!
+//! | page | content |
+//! |---|---|
+//! | [`http`] | Stacks around HTTP and gRPC clients, and in front of servers. |
+//! | [`idempotency`] | The idempotency guard: requests that must not take effect twice. |
+//! | [`recipes`] | Short answers to common tasks, each with code that compiles. |
+//! | [`frameworks`] | Short answers to common tasks with axum, reqwest and tonic. |
+//! | [`troubleshooting`] | Answers to "why was it not retried?", "why is it open?" and compile errors. |
+//! | [`coming_from`] | Tables of names for users of tower, tower-resilience, Polly and resilience4j. |
+
+// The examples use axum, reqwest and tonic, which are not dependencies of this package. The member
+// `examples/ecosystem` includes the same pages and compiles their examples.
+macro_rules! page {
+    ($name:ident, $file:literal) => {
+        #[cfg_attr(not(doctest), doc = include_str!($file))]
+        #[cfg_attr(doctest, doc = "A page that is tested in `examples/ecosystem`.")]
+        pub mod $name {}
+    };
+}
+
+page!(http, "../../docs/http.md");
+page!(idempotency, "../../docs/idempotency.md");
+page!(recipes, "../../docs/recipes.md");
+page!(frameworks, "../../docs/frameworks.md");
+page!(troubleshooting, "../../docs/troubleshooting.md");
+page!(coming_from, "../../docs/coming_from.md");
