@@ -72,7 +72,7 @@ pub enum RetryHint {
 /// by the layers themselves: an attempt's own timeout is a failure, and every other refusal says
 /// nothing about the dependency. So no classifier can retry an open circuit by mistake.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot judge an answer of type `Result<{Res}, {E}>`",
+    message = "`{Self}` cannot classify a `Result<{Res}, {E}>`",
     note = "a closure is made a classifier by `classify_fn(|result: Result<&Response, &_>| ..)`: \
             its parameter must be annotated with the response type of the service"
 )]

@@ -218,10 +218,7 @@ async fn a_retry_warns_of_each_retry_and_of_giving_up() {
     let events = capture.events();
     assert_eq!(
         capture.texts(),
-        [
-            (Level::WARN, "call is retried".to_owned()),
-            (Level::WARN, "retrying was given up".to_owned())
-        ]
+        [(Level::WARN, "retrying call".to_owned()), (Level::WARN, "retries exhausted".to_owned())]
     );
     assert_eq!(events[0].get(field::LAYER), Some("orders"));
     assert_eq!(events[0].get(field::ATTEMPT), Some("1"));

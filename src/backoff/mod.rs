@@ -201,12 +201,13 @@ impl BackoffBuilder {
             return Err(ConfigError::new("cap", cap, rule));
         }
         if jitter == Jitter::Decorrelated && cap == base {
-            let rule = "it spreads nothing unless the cap is longer than the first delay";
+            let rule = "it has no effect unless the cap is longer than the first delay";
             return Err(ConfigError::new("jitter", jitter, rule));
         }
         let is_constant = self.backoff.growth == Growth::Constant;
         if is_constant && jitter != Jitter::Decorrelated && cap > base {
-            let rule = "a constant backoff has no longer delay, unless its jitter is decorrelated";
+            let rule =
+                "a constant backoff never exceeds its delay, unless its jitter is decorrelated";
             return Err(ConfigError::new("cap", cap, rule));
         }
         Ok(Backoff { growth: self.growth()?, ..self.backoff })
@@ -220,7 +221,7 @@ impl BackoffBuilder {
         } else if !matches!(self.backoff.growth, Growth::Exponential { .. }) {
             "only an exponential backoff has a factor"
         } else if self.backoff.jitter == Jitter::Decorrelated {
-            "decorrelated delays grow by chance, and have no factor"
+            "decorrelated delays grow at random and take no factor"
         } else {
             return Ok(Growth::Exponential { factor });
         };

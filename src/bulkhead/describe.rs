@@ -18,19 +18,20 @@ impl Describe for BulkheadLayer {
     fn describe(&self, facts: &mut Facts) {
         let then = if self.is_backpressure() {
             facts.note(fact::PUSHES_BACK);
-            "then not ready"
+            "then pushes back"
         } else {
-            "then refused"
+            "then rejects"
         };
         let limit = self.handle().limit();
-        facts.line("bulkhead", format_args!("{limit} calls at once, {then}"));
+        facts.line("bulkhead", format_args!("{limit} concurrent calls, {then}"));
     }
 }
 
 impl Describe for QueuedBulkheadLayer {
     fn describe(&self, facts: &mut Facts) {
         let (limit, capacity, wait) = (self.handle().limit(), self.capacity(), self.max_wait());
-        let text = format_args!("{limit} calls at once, {capacity} more wait, up to {wait:?}");
+        let text =
+            format_args!("{limit} concurrent calls, {capacity} more queued for up to {wait:?}");
         facts.line("bulkhead", text);
         facts.put(QUEUE_WAIT, wait);
         facts.note(fact::WAITS_FOR_READINESS);

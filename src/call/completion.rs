@@ -29,7 +29,7 @@ pub struct AtEnd;
 
 /// A response that goes on after its head, and holds what ends with it.
 #[diagnostic::on_unimplemented(
-    message = "it cannot be told when a response of type `{Self}` has ended",
+    message = "a response of type `{Self}` does not report its end",
     note = "for HTTP, use `Stack::http()` or put an `HttpClientLayer` next to the service: \
             the response is then an `http::Response<buttress::http::ResponseBody<B>>`"
 )]

@@ -4,5 +4,5 @@
 #[cold]
 #[track_caller]
 pub(crate) fn polled_after_end() -> ! {
-    panic!("a response future was polled after it had ended")
+    panic!("response future polled after completion")
 }

@@ -117,11 +117,11 @@ mod tests {
         assert_eq!(call.as_mut().reject(str::len), 4);
         let again = catch_unwind(AssertUnwindSafe(|| call.as_mut().reject(str::len)));
         let text = *again.unwrap_err().downcast::<&str>().unwrap();
-        assert_eq!(text, "a response future was polled after it had ended");
+        assert_eq!(text, "response future polled after completion");
     }
 
     #[test]
-    #[should_panic = "a response future was polled after it had ended"]
+    #[should_panic = "response future polled after completion"]
     fn a_call_that_has_ended_reports_nothing() {
         let mut call = pin!(Rejectable::<_, _>::running(ready(()), ()));
         call.as_mut().end();

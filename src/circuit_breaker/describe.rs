@@ -16,11 +16,11 @@ use crate::{
 /// The length of a window of time.
 pub(crate) const WINDOW: Fact<Duration> = Fact::new("window of the breaker");
 /// The time after which a call is slow.
-pub(crate) const SLOW_AFTER: Fact<Duration> = Fact::new("a call is slow");
+pub(crate) const SLOW_AFTER: Fact<Duration> = Fact::new("slow after");
 /// The time after which a probe has failed.
 pub(crate) const PROBE_LEASE: Fact<Duration> = Fact::new("lease of a probe");
 /// The time after which a call that its caller gave up counts as a failure.
-pub(crate) const ABANDONED_AFTER: Fact<Duration> = Fact::new("an abandoned call counts");
+pub(crate) const ABANDONED_AFTER: Fact<Duration> = Fact::new("abandoned after");
 /// The circuit breaker reports `Pending` while it is open.
 pub(crate) const PENDS: Fact<()> = Fact::new("the breaker pends");
 /// The circuit breaker rejects calls while it is open.
@@ -48,7 +48,7 @@ impl Config {
             Span::Calls(calls) => format!("the last {calls} calls"),
             Span::Time(time) => {
                 facts.put(WINDOW, time);
-                format!("the calls of the last {time:?}")
+                format!("the calls in the last {time:?}")
             }
         };
         let mut trips = Vec::new();
@@ -67,13 +67,13 @@ impl Config {
         let then = if self.pend {
             facts.note(PENDS);
             facts.note(fact::PUSHES_BACK);
-            "is not ready"
+            "pends"
         } else {
             facts.note(REJECTS);
-            "refuses"
+            "rejects"
         };
         let text = format_args!(
-            "opens when {} ({} calls at least); then {then} for {:?}",
+            "opens when {} (at least {} calls); then {then} for {:?}",
             trips.join(", or "),
             self.minimum_calls,
             self.open_for,

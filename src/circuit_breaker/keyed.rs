@@ -108,7 +108,7 @@ impl<K, F, C> KeyedCircuitBreakerBuilder<K, F, C> {
         }
         ConfigError::require_positive("idle", self.idle)?;
         if self.settings.pend {
-            let rule = "a breaker by key cannot wait before it has seen the request";
+            let rule = "a keyed breaker must see the request before it can wait";
             return Err(ConfigError::new("pend", true, rule));
         }
         let config = Arc::new(self.settings.check()?);

@@ -1,6 +1,6 @@
 //! The data of each rejection.
 
-use std::{error::Error as StdError, time::Duration};
+use std::{error::Error as StdError, fmt, time::Duration};
 
 use super::{name::Name, nanos::Nanos};
 
@@ -12,6 +12,17 @@ pub(super) trait Data: StdError {
     /// Returns the time to come back after that the rejection carries.
     fn come_back_after(&self) -> Option<Duration> {
         None
+    }
+}
+
+/// The end of a message: the time after which to retry, in whole seconds, rounded up.
+struct RetryIn(Option<Duration>);
+
+impl fmt::Display for RetryIn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(delay) = self.0 else { return Ok(()) };
+        let rounded_up = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
+        write!(f, ", retry in {rounded_up} s")
     }
 }
 
@@ -47,7 +58,7 @@ impl Data for TimedOut {
 
 /// The deadline of a call had passed before the call was made, so it was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}: the time for the call was over", self.name())]
+#[error("{}: the deadline had passed before the call began", self.name())]
 pub struct DeadlineExceeded {
     name: Option<Name>,
 }
@@ -71,7 +82,7 @@ impl Data for DeadlineExceeded {
 
 /// A [circuit breaker](crate::circuit_breaker) is open, or half-open with all its probes under way.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}: the circuit is open", self.name())]
+#[error("{}: the circuit is open{}", self.name(), RetryIn(self.retry_after()))]
 pub struct CircuitOpen {
     name: Option<Name>,
     retry_after: Option<Nanos>,
@@ -106,7 +117,7 @@ impl Data for CircuitOpen {
 
 /// A [bulkhead](crate::bulkhead) had no free slot, and no free place in its queue if it has one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {} calls are under way, which is the limit", self.name(), self.limit)]
+#[error("{}: at the limit of {} concurrent calls", self.name(), self.limit)]
 pub struct BulkheadFull {
     name: Option<Name>,
     limit: u32,
@@ -136,7 +147,7 @@ impl Data for BulkheadFull {
 
 /// A call waited in a [bulkhead's queue](crate::bulkhead) for as long as it may.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}: no slot came free within {:?}", self.name(), self.waited())]
+#[error("{}: no free slot within {:?}", self.name(), self.waited())]
 pub struct QueueTimedOut {
     name: Option<Name>,
     waited: Nanos,
@@ -197,7 +208,7 @@ impl Data for NotReady {
 
 /// A rate limiter let no more calls through for now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}: too many calls in too short a time", self.name())]
+#[error("{}: the rate limit was exceeded{}", self.name(), RetryIn(self.retry_after()))]
 pub struct RateLimited {
     name: Option<Name>,
     retry_after: Option<Nanos>,

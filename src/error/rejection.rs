@@ -82,31 +82,31 @@ idempotency_reasons! {
         /// asked.
         // The server is put together wrongly: the guard stands outside authentication.
         ScopeMissing ["idempotency_scope_missing", false, false, 500, 13, Unstated]
-            "it is not known whose idempotency key it is",
+            "the owner of the idempotency key is unknown",
         /// The body of the request is longer than the guard reads.
         BodyTooLarge ["idempotency_body_too_large", false, false, 413, 8, Unstated]
-            "the request is too large to be guarded",
+            "the request body is too large for the idempotency guard",
         /// The body of the request did not come in time, or broke off.
         BodyIncomplete ["idempotency_body_incomplete", false, false, 408, 4, Unstated]
-            "the request did not arrive whole and in time",
+            "the request body was not received completely and in time",
         /// The key was used for another request.
         Mismatch ["idempotency_mismatch", false, false, 422, 3, Unstated]
             "the idempotency key was used for another request",
         /// The same request is being run.
         InFlight ["idempotency_in_flight", false, false, 409, 10, AsTold]
-            "the same request is under way",
+            "a request with this idempotency key is in progress",
         /// The request was run, and its response could not be kept.
         NotReplayable ["idempotency_not_replayable", false, false, 409, 9, Unstated]
-            "the request was done, and its response was not kept",
+            "the request completed, but its response was not recorded",
         /// The request may have been run, and nobody knows what became of it.
         Unknown ["idempotency_unknown", false, false, 409, 9, Unstated]
-            "nobody knows what became of the request",
+            "the outcome of the request is unknown",
         /// The records cannot be reached.
         StoreUnavailable ["idempotency_store_unavailable", false, true, 503, 14, InASecond]
-            "the records cannot be reached",
+            "the idempotency store is unavailable",
         /// There is no room for another record, or for another run.
         Full ["idempotency_full", false, true, 503, 14, InASecond]
-            "there is no room for another record or run",
+            "there is no capacity for another record or run",
     }
 }
 

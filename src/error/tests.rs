@@ -17,6 +17,21 @@ fn times_in_a_rejection_are_kept_to_the_nanosecond_and_capped() {
     assert_eq!(CircuitOpen::by(None, None).retry_after(), None);
 }
 
+#[test]
+fn a_rejection_says_when_to_retry_in_whole_seconds_rounded_up() {
+    for (time, text) in [
+        (None, "orders: the circuit is open"),
+        (Some(Duration::ZERO), "orders: the circuit is open, retry in 0 s"),
+        (Some(Duration::from_nanos(1)), "orders: the circuit is open, retry in 1 s"),
+        (Some(Duration::from_secs(12)), "orders: the circuit is open, retry in 12 s"),
+        (Some(Duration::from_millis(12_001)), "orders: the circuit is open, retry in 13 s"),
+    ] {
+        assert_eq!(CircuitOpen::new("orders", time).to_string(), text);
+    }
+    let limited = RateLimited::new("quota", Some(Duration::from_secs(2)));
+    assert_eq!(limited.to_string(), "quota: the rate limit was exceeded, retry in 2 s");
+}
+
 /// The name of a variant, as the table has it.
 fn variant(value: impl std::fmt::Debug) -> String {
     let text = format!("{value:?}");

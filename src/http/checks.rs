@@ -48,7 +48,7 @@ pub(super) fn unless_room(knob: &'static str, bytes: usize) -> Result<usize, Con
 /// Rejects a header that cannot have an idempotency key.
 pub(super) fn unless_free(knob: &'static str, name: HeaderName) -> Result<HeaderName, ConfigError> {
     if TAKEN.contains(&name) {
-        let rule = "that header means something else";
+        let rule = "that header already has a meaning of its own";
         return Err(ConfigError::new(knob, name.as_str(), rule));
     }
     Ok(name)
@@ -75,7 +75,7 @@ impl<T> Once<T> {
     /// Returns the value, if there is one; two are an error.
     pub(super) fn get(self, knob: &'static str) -> Result<Option<T>, ConfigError> {
         if self.again {
-            let rule = "the second would silently replace the first";
+            let rule = "a second value would silently replace the first";
             return Err(ConfigError::new(knob, format_args!("set twice"), rule));
         }
         Ok(self.value)

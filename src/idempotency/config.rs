@@ -99,11 +99,11 @@ impl Config {
         self.check_ranges()?;
         self.check_order()?;
         if self.transactional && self.reserve_first {
-            let rule = "a transactional layer has nothing to note before its transaction";
+            let rule = "a transactional layer writes nothing before its transaction";
             return Err(ConfigError::new("reserve_first", true, rule));
         }
         if self.secrets.0.iter().any(|secret| secret.is_empty()) {
-            let rule = "it must not be empty, or anybody could guess what requests said";
+            let rule = "it must not be empty, or anyone could guess the content of requests";
             return Err(ConfigError::new("fingerprint_secret", "", rule));
         }
         Ok(())
@@ -149,11 +149,11 @@ impl Config {
     /// Checks settings against each other.
     fn check_order(&self) -> Result<(), ConfigError> {
         if self.store_timeout >= self.lease {
-            let rule = "it must be shorter than the lease, which one late answer would cost";
+            let rule = "it must be shorter than the lease, or one slow step would lose it";
             return Err(ConfigError::new("store_timeout", self.store_timeout, rule));
         }
         if self.lease_limit < self.run_limit {
-            let rule = "it must not be shorter than the run_limit, for a run needs its lease";
+            let rule = "it must not be shorter than the run_limit, because a run needs its lease";
             return Err(ConfigError::new("lease_limit", self.lease_limit, rule));
         }
         if self.lease_limit < self.lease {
@@ -162,12 +162,12 @@ impl Config {
         }
         if self.unknown_for < self.ttl {
             let rule = "it must not be shorter than the ttl: the key of an operation that may have \
-                        been done must not come free before that of one that was";
+                        run must not be freed before the key of one that did";
             return Err(ConfigError::new("unknown_retention", self.unknown_for, rule));
         }
         let horizon = self.retry_horizon.unwrap_or_default();
         if self.ttl < horizon.saturating_mul(2) {
-            let rule = "it must be at least twice as long as clients go on retrying";
+            let rule = "it must be at least twice as long as `clients_retry_for`";
             return Err(ConfigError::new("ttl", self.ttl, rule));
         }
         Ok(())

@@ -15,7 +15,7 @@ pub(super) fn store_failed(name: &str, error: &StoreError, took: Duration) {
             { field::REASON } = %error,
             { field::STORE_MS } = millis(took),
         },
-        "a step of the store failed"
+        "idempotency store failed"
     );
 }
 
@@ -26,7 +26,7 @@ pub(super) fn lease_lost(name: &str, key: StorageKey) {
             { field::LAYER } = name,
             { field::KEY } = %key,
         },
-        "a lease ended before its run"
+        "lease lost"
     );
 }
 
@@ -38,6 +38,6 @@ pub(super) fn became_unknown(name: &str, key: StorageKey, fence: u64) {
             { field::KEY } = %key,
             { field::FENCE } = fence,
         },
-        "nobody knows what became of an operation"
+        "idempotent operation has unknown outcome"
     );
 }

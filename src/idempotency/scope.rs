@@ -12,10 +12,10 @@ pub struct Scoped<C>(pub(super) C);
 
 /// The state of a builder that can build. Sealed.
 #[diagnostic::on_unimplemented(
-    message = "an idempotency layer must be told whose keys it guards",
+    message = "an idempotency layer needs a scope: whose keys it guards",
     label = "no scope was set",
     note = "call `.scope_fn(|request| ..)`, `.scope(..)` or `.single_tenant()` before `.build()`",
-    note = "there is no default: callers that share keys could read the responses of one another"
+    note = "there is no default: callers that share keys could read each other's responses"
 )]
 pub trait HasScope: Sealed {
     /// What finds the scope of a request.

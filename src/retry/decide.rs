@@ -66,7 +66,7 @@ pub(super) fn decide(
     };
     let Some(least) = asked else { return Ok(Pause::Backoff) };
     if least > config.hint_cap {
-        return Err(Stop::Spent("hint"));
+        return Err(Stop::Spent("hint over cap"));
     }
     // Upwards only, or we would come before we are expected; and not all at once, unless that is
     // just what was asked of this call.

@@ -49,12 +49,12 @@ impl<P: DescribeReplay, C> Describe for RetryLayer<P, C> {
         let budget = match self.budget().map(|budget| budget.ratio()) {
             Some(ratio) => {
                 facts.put(BUDGET, ratio);
-                format!("at most {:.0} % of the calls", ratio * 100.0)
+                format!("a budget of {:.0} % of the calls", ratio * 100.0)
             }
             None => "no budget".to_owned(),
         };
         let text =
-            format_args!("up to {retries} times, pauses of up to {all_pauses:?} in all, {budget}");
+            format_args!("up to {retries} retries, at most {all_pauses:?} of pauses, {budget}");
         facts.line("retry", text);
         if retries > 0 {
             self.warn(facts);
@@ -66,12 +66,13 @@ impl<P, C> RetryLayer<P, C> {
     fn warn(&self, facts: &mut Facts) {
         if self.budget().is_none() {
             let load = u64::from(self.retries()) + 1;
-            let text =
-                format!("without a budget a dependency that is down gets {load} times its load");
+            let text = format!(
+                "without a budget, a dependency that is down receives {load} times its load"
+            );
             facts.warn("no_budget", text);
         }
         if self.backoff().jitter() == Jitter::None {
-            let text = "without jitter clients that failed together come back together";
+            let text = "without jitter, clients that failed together retry together";
             facts.warn("no_jitter", text);
         }
     }

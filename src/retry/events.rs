@@ -19,7 +19,7 @@ pub(super) fn retrying(name: &str, attempt: u32, outcome: Outcome, delay: Durati
             { field::OUTCOME } = outcome.as_str(),
             { field::DELAY_MS } = millis(delay),
         },
-        "call is retried"
+        "retrying call"
     );
 }
 
@@ -32,7 +32,7 @@ pub(super) fn gave_up(name: &str, attempts: u32, outcome: Outcome, reason: &'sta
             { field::OUTCOME } = outcome.as_str(),
             { field::REASON } = reason,
         },
-        "retrying was given up"
+        "retries exhausted"
     );
 }
 

@@ -103,7 +103,7 @@ impl<Req, E> Session<Req, E> {
                     Stop::NotReplayable => return Err(result),
                     Stop::Told => {
                         Hop::report_stop();
-                        "told to stop"
+                        "stop hint"
                     }
                     Stop::Spent(what) => {
                         Hop::report_exhausted();
@@ -189,7 +189,7 @@ impl<Req, E> Session<Req, E> {
         if let Some(outcome) = self.attempt.previous() {
             Hop::report_exhausted();
             let attempts = self.attempt.number() - 1;
-            events::gave_up(config.name(), attempts, outcome, "refused");
+            events::gave_up(config.name(), attempts, outcome, "rejected");
         }
         self.kept.take().unwrap_or_else(rejection)
     }

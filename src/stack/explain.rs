@@ -90,16 +90,13 @@ impl Known {
         let worst = self.worst_time().map_or("no bound is known".to_owned(), |t| format!("{t:?}"));
         lines.push(format!("longest call: {worst}"));
         if let Some(fit) = self.full_attempts() {
-            lines.push(format!("full attempts that fit into the total: {fit}"));
+            lines.push(format!("full-length attempts within the total timeout: {fit}"));
         }
         let sustained = match self.facts.get(BUDGET) {
-            Some(ratio) => format!("; on average {:.2}, by the budget", 1.0 + ratio),
+            Some(ratio) => format!("; {:.2} on average, limited by the budget", 1.0 + ratio),
             None => String::new(),
         };
-        lines.push(format!(
-            "most calls of the service for one call: {}{sustained}",
-            self.most_calls()
-        ));
+        lines.push(format!("most attempts for one call: {}{sustained}", self.most_calls()));
         lines
     }
 }

@@ -37,7 +37,7 @@ impl<L> Sealed for Open<L> {}
 /// Only its place is known of a layer of the user's.
 impl<L> Describe for Open<L> {
     fn describe(&self, facts: &mut Facts) {
-        facts.line(self.slot, "a layer of your own, whose time and calls are not known");
+        facts.line(self.slot, "a layer of your own; its time and its calls are not known");
         if self.slot == AROUND_CALL {
             facts.note(fact::OUTSIDE_THE_TOTAL);
         }

@@ -22,8 +22,8 @@ impl Known {
         if self.facts.has(fact::NEEDS_HTTP) && !self.facts.has(fact::HTTP) {
             warn(
                 "replay_without_http",
-                "the retry's policy is for HTTP, but the stack does not read statuses or hints of \
-                 the server: call `http()`"
+                "the retry policy is for HTTP, but the stack does not read statuses or hints: call \
+                 `http()`"
                     .into(),
             );
         }
@@ -46,15 +46,17 @@ impl Known {
             warn(
                 "attempt_not_within_total",
                 format!(
-                    "the attempt timeout of {attempt:?} never acts, for the total of {total:?} \
-                     ends the call first"
+                    "the attempt timeout of {attempt:?} has no effect, because the total \
+                     timeout of {total:?} ends the call first"
                 ),
             );
         }
         if let Some(wait) = self.facts.get(QUEUE_WAIT).filter(|wait| *wait >= total) {
             warn(
                 "queue_longer_than_total",
-                format!("a call may wait in the queue for {wait:?}, which is all of its time"),
+                format!(
+                    "a call may use up its total timeout in the queue, which holds it {wait:?}"
+                ),
             );
         }
     }
@@ -63,15 +65,15 @@ impl Known {
         if !self.facts.has(ATTEMPT_LIMIT) {
             warn(
                 "no_attempt_timeout",
-                "without an attempt timeout one attempt that hangs takes up the whole call".into(),
+                "without an attempt timeout, one attempt that hangs uses up the whole call".into(),
             );
         }
         if let Some(fit) = self.full_attempts().filter(|fit| *fit < 2) {
             warn(
                 "attempts_do_not_fit",
                 format!(
-                    "of attempts that take all their time, and the pauses between them, {fit} fits \
-                     into the total: the retry cannot help against a dependency that hangs"
+                    "{fit} full-length attempts fit into the total timeout, pauses included: the \
+                     retry cannot help against a dependency that hangs"
                 ),
             );
         }
@@ -84,7 +86,7 @@ impl Known {
                 "window_shorter_than_timeout",
                 format!(
                     "the breaker's window of {window:?} is shorter than the timeout of {limit:?}: \
-                     calls that hang never add up in it"
+                     calls that hang never accumulate in it"
                 ),
             );
         }
@@ -92,14 +94,17 @@ impl Known {
             warn(
                 "slow_after_timeout",
                 format!(
-                    "a call is slow after {slow:?}, but the timeout of {limit:?} ends it before"
+                    "a call counts as slow after {slow:?}, but the timeout of {limit:?} ends it \
+                     earlier"
                 ),
             );
         }
         if let Some(lease) = self.facts.get(breaker::PROBE_LEASE).filter(|lease| *lease < limit) {
             warn(
                 "lease_shorter_than_timeout",
-                format!("a probe has failed after {lease:?}, before its timeout of {limit:?}"),
+                format!(
+                    "a probe counts as failed after {lease:?}, within its timeout of {limit:?}"
+                ),
             );
         }
         let abandoned = self.facts.get(breaker::ABANDONED_AFTER).filter(|after| limit < *after);
@@ -107,8 +112,8 @@ impl Known {
             warn(
                 "hangs_are_not_counted",
                 format!(
-                    "calls that hang are cut by the total after {limit:?}, which the breaker does \
-                     not count before {after:?}: set an attempt timeout"
+                    "the total timeout ends calls that hang after {limit:?}, but the breaker \
+                     counts them only after {after:?}: set an attempt timeout"
                 ),
             );
         }
@@ -119,8 +124,8 @@ impl Known {
         if total && self.facts.has(fact::PUSHES_BACK) {
             warn(
                 "unseen_readiness",
-                "a stack with a total timeout is always ready: nobody above sees its breaker pend \
-                 or its bulkhead push back"
+                "a stack with a total timeout is always ready: callers cannot see its breaker \
+                 pend or its bulkhead push back"
                     .into(),
             );
         }
@@ -128,15 +133,15 @@ impl Known {
             if self.facts.has(breaker::REJECTS) {
                 warn(
                     "reject_under_balancer",
-                    "under a balancer a breaker that rejects is the fastest endpoint and draws all \
-                     calls: let it `pend`"
+                    "under a balancer, a breaker that rejects looks like the fastest endpoint and \
+                     attracts all calls: let it `pend`"
                         .into(),
                 );
             }
             if total || self.facts.has(RETRIES) {
                 warn(
                     "total_under_balancer",
-                    "the total timeout and the retry belong above the balancer: a retry could then \
+                    "the total timeout and the retry belong above the balancer, where a retry can \
                      take another endpoint"
                         .into(),
                 );
@@ -145,7 +150,7 @@ impl Known {
             warn(
                 "pend_without_balancer",
                 "a breaker that pends makes callers wait while it is open, unless a balancer \
-                 stands above it: let it reject, or say `under_balancer`"
+                 stands above it: let it reject, or call `under_balancer`"
                     .into(),
             );
         }

@@ -89,7 +89,7 @@ impl fmt::Display for Finding {
 
 /// The findings of a suite of checks, in order. `Display` prints all of them.
 #[derive(Clone, Debug)]
-#[must_use = "a report that nobody asserts checks nothing"]
+#[must_use = "a report checks nothing until it is asserted"]
 pub struct Report {
     pub(super) findings: Vec<Finding>,
 }

@@ -135,7 +135,7 @@ impl<F> Spawned<F> {
     }
 
     /// Drops the future and returns its waker, whose [`holders`](CountingWaker::holders) ought to be none.
-    #[must_use = "drop the whole to cancel without a look at the waker"]
+    #[must_use = "drop the value itself to cancel without inspecting the waker"]
     pub fn cancel(self) -> CountingWaker {
         drop(self.future);
         self.task.waker
@@ -208,7 +208,7 @@ impl<S, Req> SpawnedService<S, Req> {
     }
 
     /// Drops the service and returns its waker, whose [`holders`](CountingWaker::holders) ought to be none.
-    #[must_use = "drop the whole to cancel without a look at the waker"]
+    #[must_use = "drop the value itself to cancel without inspecting the waker"]
     pub fn cancel(self) -> CountingWaker {
         drop(self.service);
         self.task.waker

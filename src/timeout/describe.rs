@@ -33,12 +33,12 @@ impl<L: KnownLimit> Describe for TimeoutLayer<L> {
 
 fn describe(layer: &str, fact: Fact<Duration>, limit: Option<Duration>, facts: &mut Facts) {
     let Some(limit) = limit else {
-        facts.line(layer, "by request");
+        facts.line(layer, "per request");
         return facts.note(fact);
     };
     facts.line(layer, format_args!("{limit:?}"));
     if limit.is_zero() {
-        facts.warn("zero_timeout", "a timeout of zero lets through only what is ready at once");
+        facts.warn("zero_timeout", "a timeout of zero admits only calls that complete at once");
     }
     facts.put(fact, limit);
 }

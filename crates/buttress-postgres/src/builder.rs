@@ -57,8 +57,8 @@ pub enum PostgresSetupError {
     Config(#[from] ConfigError),
     /// The server, or our session on it, is set so that the store's promise would not hold.
     #[error(
-        "the server has `{setting} = {found}`, where `{needed}` is needed to keep what was \
-         acknowledged: change it, or call `accept_loss()`"
+        "the server has `{setting} = {found}`, but acknowledged records are only kept \
+         with `{needed}`: change it, or call `accept_loss()`"
     )]
     Forgetful {
         /// Which setting.
@@ -69,7 +69,7 @@ pub enum PostgresSetupError {
         needed: &'static str,
     },
     /// The server could not be reached, or refused to make the schema.
-    #[error("the store could not be made ready")]
+    #[error("the store could not be set up")]
     Server(#[source] BoxError),
 }
 

@@ -207,7 +207,7 @@ impl PostgresStore {
         let mut rows = self.step(statement, parameters).await?;
         match (rows.pop(), rows.is_empty()) {
             (Some(row), true) => Ok(row),
-            _ => Err(StoreError::Garbled("not one row")),
+            _ => Err(StoreError::Garbled("a result that is not one row")),
         }
     }
 
@@ -297,7 +297,7 @@ impl Store for PostgresStore {
         let row = self.step_one(RENEW, &[&keys, &owners, &fences, &microseconds(lease)]).await?;
         let renewed: Vec<bool> = get(&row, 0)?;
         if renewed.len() != holds.len() {
-            return Err(StoreError::Garbled("not as many answers as leases"));
+            return Err(StoreError::Garbled("a different number of results than leases"));
         }
         Ok(renewed.into_iter().map(applied).collect())
     }

@@ -28,7 +28,7 @@ pub(crate) fn refused(error: Error) -> StoreError {
     if refusal.code().code() == NEWER {
         return match refusal.message().parse() {
             Ok(version) => StoreError::Newer(version),
-            Err(_) => StoreError::Garbled("a version that is no number"),
+            Err(_) => StoreError::Garbled("a version that is not a number"),
         };
     }
     match *refusal.code() {
@@ -44,7 +44,7 @@ pub(crate) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, 
 fn span(row: &Row, column: usize) -> Result<Duration, StoreError> {
     u64::try_from(get::<i64>(row, column)?)
         .map(Duration::from_micros)
-        .map_err(|_| StoreError::Garbled("a negative span"))
+        .map_err(|_| StoreError::Garbled("a negative duration"))
 }
 
 fn fence(fence: i64) -> Result<u64, StoreError> {
@@ -71,7 +71,7 @@ pub(crate) fn decode_answer(row: &Row) -> Result<ClaimOutcome<Vec<u8>>, StoreErr
             Ok(ClaimOutcome::Mismatch { recorded: Fingerprint::from_bytes(recorded) })
         }
         Some(5) => Ok(ClaimOutcome::Unknown { fence: fence(get(row, 1)?)?, since: span(row, 2)? }),
-        _ => Err(StoreError::Garbled("a state that there is not")),
+        _ => Err(StoreError::Garbled("an unknown state")),
     }
 }
 

@@ -44,12 +44,12 @@ pub enum RedbSetupError {
     Config(#[from] ConfigError),
     /// Somebody else has it.
     #[error(
-        "{} is open already, in this process or another: a file of records has one process",
+        "{} is already open, in this process or another: one process at a time may use a file",
         .0.display()
     )]
     InUse(PathBuf),
     /// It was written by a newer version of this crate.
-    #[error("{} has layout {version}, which is newer than this program", .path.display())]
+    #[error("{} has layout {version}, which is newer than this program supports", .path.display())]
     Newer {
         /// Which file.
         path: PathBuf,

@@ -104,7 +104,7 @@ pub(crate) fn decode_time(bytes: [u8; 12]) -> Result<Duration, StoreError> {
     let (seconds, nanos) = (u64::from_be_bytes(bytes.take()?), u32::from_be_bytes(bytes.take()?));
     match nanos {
         0..1_000_000_000 => Ok(Duration::new(seconds, nanos)),
-        _ => Err(StoreError::Garbled("a time")),
+        _ => Err(StoreError::Garbled("the time of a record")),
     }
 }
 
@@ -114,7 +114,7 @@ struct Bytes<'a>(&'a [u8]);
 impl Bytes<'_> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], StoreError> {
         let (taken, rest) =
-            self.0.split_first_chunk().ok_or(StoreError::Garbled("a record that ends too soon"))?;
+            self.0.split_first_chunk().ok_or(StoreError::Garbled("a truncated record"))?;
         self.0 = rest;
         Ok(*taken)
     }
@@ -123,7 +123,7 @@ impl Bytes<'_> {
         match self.take()? {
             [0] if self.0.is_empty() => Ok(None),
             [1] => Ok(Some(self.0.to_vec())),
-            _ => Err(StoreError::Garbled("what a record keeps")),
+            _ => Err(StoreError::Garbled("the payload of a record")),
         }
     }
 }

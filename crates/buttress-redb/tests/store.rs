@@ -215,7 +215,7 @@ fn a_second_open_is_refused_and_says_why() {
     let error = RedbStore::open(folder.file()).unwrap_err();
 
     assert!(matches!(&error, RedbSetupError::InUse(path) if *path == folder.file()));
-    assert!(error.to_string().contains("open already"), "{error}");
+    assert!(error.to_string().contains("already open"), "{error}");
 }
 
 /// What another process is asked to do: to open the file, leave records in it, and wait to be killed.

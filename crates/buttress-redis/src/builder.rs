@@ -19,7 +19,7 @@ pub enum RedisSetupError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The address is not one of Redis.
-    #[error("the address of the server cannot be read")]
+    #[error("the address of the server is invalid")]
     Url(#[source] BoxError),
     /// The server cannot be reached.
     #[error("the server cannot be reached")]

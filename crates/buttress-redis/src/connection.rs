@@ -104,7 +104,7 @@ impl Connection {
         };
         match answers.len() == commands.len() {
             true => Ok(answers),
-            false => Err(StoreError::Garbled("more or fewer answers than questions")),
+            false => Err(StoreError::Garbled("a different number of replies than commands")),
         }
     }
 

@@ -225,7 +225,7 @@ impl Store for RedisStore {
         for (reply, indices) in self.call_each(&calls).await?.zip(asked) {
             let renewed = reply?.renewed()?;
             if renewed.len() != indices.len() {
-                return Err(StoreError::Garbled("more or fewer leases than were to be renewed"));
+                return Err(StoreError::Garbled("a different number of results than leases"));
             }
             for (&index, renewed) in indices.iter().zip(renewed) {
                 written[index] = renewed;

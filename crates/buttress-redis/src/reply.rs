@@ -7,8 +7,8 @@ use buttress::idempotency::{
 };
 use redis::{RedisError, ServerError, Value};
 
-const GARBLED_RECORD: StoreError = StoreError::Garbled("a record that is none");
-const GARBLED_REPLY: StoreError = StoreError::Garbled("an answer of another kind");
+const GARBLED_RECORD: StoreError = StoreError::Garbled("an invalid record");
+const GARBLED_REPLY: StoreError = StoreError::Garbled("a reply of another type");
 
 /// The parts of an answer, from the front.
 #[derive(Debug)]

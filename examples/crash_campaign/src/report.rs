@@ -240,7 +240,7 @@ impl Account {
             self.executed_once + self.executed_never == self.keys,
             "not every key was executed once or never".to_owned(),
         );
-        must(self.stale_writes_refused > 0, "no stale write was refused".to_owned());
+        must(self.stale_writes_refused > 0, "no stale write was rejected".to_owned());
         let crashes = minimum.crashes;
         must(self.crashes >= crashes, format!("fewer than {crashes} crashes"));
         for point in Point::KILLS {
@@ -302,7 +302,7 @@ impl Account {
         );
         let _ = write!(
             text,
-            "  {} stale writes refused ({} behind a newer fence), and {} renewals",
+            "  {} stale writes rejected ({} behind a newer fence), and {} renewals",
             self.stale_writes_refused, self.behind_a_newer_fence, self.renewals_refused
         );
         text

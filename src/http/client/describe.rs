@@ -12,10 +12,9 @@ impl Describe for HttpClientLayer {
     fn describe(&self, facts: &mut Facts) {
         let wait = match self.config().idle {
             Some(idle) => format!("up to {idle:?}"),
-            None => "for ever".to_owned(),
+            None => "without limit".to_owned(),
         };
-        let text =
-            format_args!("writes the headers of the hop; waits {wait} for a frame of the body");
+        let text = format_args!("writes the hop headers; waits {wait} for a frame of the body");
         facts.line("http", text);
         facts.note(fact::HTTP);
     }

@@ -141,7 +141,7 @@ impl HttpClientBuilder {
         if let Some(idle) = self.body_idle {
             ConfigError::require_positive("body_idle", idle)?;
             if self.without_body_idle {
-                let rule = "`without_body_idle` lets a reader wait for ever";
+                let rule = "`without_body_idle` removes this limit";
                 return Err(ConfigError::new("body_idle", idle, rule));
             }
         }

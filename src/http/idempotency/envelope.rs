@@ -65,12 +65,10 @@ pub(super) fn decode(bytes: Vec<u8>) -> Result<Envelope, StoreError> {
     match number::<1>(&mut rest).map(u8::from_be_bytes) {
         Some(VERSION) => {}
         Some(newer) if newer > VERSION => return Err(StoreError::Newer(newer.into())),
-        _ => return Err(garbled("a response of no known version")),
+        _ => return Err(garbled("a recorded response of an unknown version")),
     }
     let envelope = decode_current(&mut rest);
-    envelope
-        .filter(|_| rest.is_empty())
-        .ok_or_else(|| garbled("what was kept of a response is not whole"))
+    envelope.filter(|_| rest.is_empty()).ok_or_else(|| garbled("a truncated recorded response"))
 }
 
 fn garbled(why: &'static str) -> StoreError {

@@ -186,9 +186,8 @@ impl RecordHttp {
     fn open(&self, payload: Vec<u8>) -> Result<Envelope, StoreError> {
         let payload = match &self.config.sealed {
             None => payload,
-            Some((_, open)) => {
-                open(payload).ok_or(StoreError::Garbled("a response that cannot be opened"))?
-            }
+            Some((_, open)) => open(payload)
+                .ok_or(StoreError::Garbled("a recorded response that `open` rejects"))?,
         };
         envelope::decode(payload)
     }
@@ -384,11 +383,11 @@ impl RecordHttpBuilder {
         unless_room("max_body_bytes", self.config.max_body_bytes)?;
         for name in &self.config.more_headers {
             if *name == header::SET_COOKIE {
-                let rule = "cookies are kept by `allow_set_cookie`";
+                let rule = "cookies are recorded by `allow_set_cookie`";
                 return Err(ConfigError::new("keep_header", name.as_str(), rule));
             }
             if NEVER_KEPT.contains(name) {
-                let rule = "it is of one connection or one moment, or a secret";
+                let rule = "it belongs to one connection or one moment, or is a secret";
                 return Err(ConfigError::new("keep_header", name.as_str(), rule));
             }
         }

@@ -7,15 +7,15 @@ use crate::BoxError;
 #[non_exhaustive]
 pub enum ReplayBodyError {
     /// A newer attempt has taken over.
-    #[error("the request body is sent by a newer attempt")]
+    #[error("a newer attempt is sending the request body")]
     Stale,
     /// The body that is sent failed.
     #[error("the request body could not be read")]
     Source(#[source] BoxError),
     /// The body that is sent had failed before, or it panicked.
-    #[error("the request body could not be read before")]
+    #[error("an earlier attempt could not read the request body")]
     Failed,
     /// The beginning was sent before and not kept.
-    #[error("the beginning of the request body was not kept")]
+    #[error("the beginning of the request body is no longer buffered")]
     Gone,
 }

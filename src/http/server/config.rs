@@ -40,7 +40,7 @@ impl Config {
         }
         if let Some(status) = self.full {
             if !status.is_client_error() && !status.is_server_error() {
-                let rule = "it must be the status of an error, 400 to 599";
+                let rule = "it must be an error status, 400 to 599";
                 return Err(ConfigError::new("full_status", status.as_u16(), rule));
             }
         }

@@ -296,7 +296,7 @@ impl<P> Completed<P> {
 
 /// Whether a step was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a stale step has changed nothing"]
+#[must_use = "a stale step changed nothing"]
 pub enum StepOutcome {
     /// It was, now or when it was sent before.
     Applied,
@@ -337,16 +337,16 @@ impl UnknownOperation {
 #[non_exhaustive]
 pub enum StoreError {
     /// It could not be reached, or failed. The step may have been taken.
-    #[error("the store is not available")]
+    #[error("the store is unavailable")]
     Unavailable(#[source] BoxError),
     /// It has no room for another record, or not for this scope. Nothing was done.
     #[error("the store is full")]
     Full,
     /// The record was written by a newer version of this crate. Nothing was done.
-    #[error("the record has version {0}, which is newer than this program")]
+    #[error("the record has version {0}, which is newer than this program supports")]
     Newer(u16),
     /// What it said makes no sense. The step may have been taken.
-    #[error("the store said what makes no sense: {0}")]
+    #[error("the store returned invalid data: {0}")]
     Garbled(&'static str),
 }
 

@@ -30,7 +30,7 @@ where
         for poll in 1..=3 {
             match rig.service.poll_ready() {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Err("it refused in `poll_ready`".into()),
+                Poll::Ready(Err(_)) => return Err("it rejected in `poll_ready`".into()),
                 Poll::Pending => return Err(format!("poll {poll} of readiness was Pending")),
             }
         }
@@ -49,7 +49,7 @@ where
     };
     let _ = rig.service.poll_ready();
     rig.nothing_held("ready to refuse")?;
-    ensure!(rig.inner.readiness_polls() == 0, "it polled the inner readiness before it refused");
+    ensure!(rig.inner.readiness_polls() == 0, "it polled the inner readiness before it rejected");
     ensure!(sibling_goes_on(&mut rig), "ready to refuse, it kept a sibling from getting ready");
     let before = rig.inner.readiness_polls();
     drop(rig.service.call((contract.request)()));
@@ -59,7 +59,7 @@ where
     ensure!(rig.inner.calls() == 0, "it called the inner service");
     ensure!(
         rig.inner.readiness_polls() == before,
-        "it polled the inner readiness after it had refused"
+        "it polled the inner readiness after it had rejected"
     );
     ensure!(sibling_goes_on(&mut rig), "after the refusal a sibling could not get ready");
     Ok(())
