@@ -4,7 +4,9 @@ use std::{any::type_name, fmt, time::Duration};
 
 use crate::sealed::Sealed;
 
-/// The time limit of a call. This trait is sealed: [`TimeoutLayer::per_request_fn`] takes a closure.
+/// The time limit of a call. This trait is sealed.
+///
+/// [`TimeoutLayer::per_request_fn`] takes a closure instead.
 ///
 /// [`TimeoutLayer::per_request_fn`]: super::TimeoutLayer::per_request_fn
 #[diagnostic::on_unimplemented(
@@ -18,7 +20,7 @@ pub trait Limit<Req>: Sealed {
 
 /// A limit that may be known without a request. This trait is sealed.
 pub trait KnownLimit: Sealed {
-    /// Returns the limit, where it is the same for all requests.
+    /// Returns the limit if it is the same for all requests.
     fn known_limit(&self) -> Option<Duration>;
 }
 
@@ -47,7 +49,7 @@ impl<Req> Limit<Req> for Fixed {
     }
 }
 
-/// A limit of its own for each request, by a function.
+/// A separate limit for each request, returned by a closure.
 #[derive(Clone, Copy)]
 pub struct PerRequest<F>(pub(super) F);
 

@@ -11,9 +11,9 @@ use crate::{
     sealed::Sealed,
 };
 
-/// The limit of the whole call; without a number where it depends on the request.
+/// The limit of the whole call. It has no value if the limit depends on the request.
 pub(crate) const TOTAL_LIMIT: Fact<Duration> = Fact::new("limit of the total timeout");
-/// The limit of an attempt; without a number where it depends on the request.
+/// The limit of an attempt. It has no value if the limit depends on the request.
 pub(crate) const ATTEMPT_LIMIT: Fact<Duration> = Fact::new("limit of the attempt timeout");
 
 impl<L> Sealed for TimeoutLayer<L> {}

@@ -40,7 +40,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if this.call.is_running() {
-                // What is dropped can still read how much time it had.
+                // The inner future can still read its deadline while it is dropped.
                 let _deadline = narrow(*this.end);
                 this.call.as_mut().end();
             }
@@ -81,16 +81,17 @@ where
         let Some((future, ())) = this.call.as_mut().as_running() else {
             return Poll::Ready(Err(this.call.reject(|()| reject(this.name))));
         };
-        // The future before the timer: an answer that is there beats its deadline.
-        // Looked at and handed on where it is: a result that is moved once more costs as much as the
-        // rest of this layer.
+        // Polls the future before the timer, because a result that is ready wins over its
+        // deadline.
+        // The result is inspected in place. Moving it once more costs as much as the rest of this
+        // layer.
         let polled = future.poll(cx);
         if polled.is_ready() {
             this.call.end();
             return polled;
         }
         let Some(end) = *this.end else { return Poll::Pending };
-        // An ambient deadline as near or nearer is enforced by its owner, without a timer here.
+        // An ambient deadline that is not later is enforced by its owner, without a timer here.
         if outer.is_some_and(|outer| outer <= end) {
             return Poll::Pending;
         }
@@ -105,7 +106,7 @@ fn reject<E: CarryRejection>(name: &Option<Name>) -> E {
     telemetry::reject(DeadlineExceeded::by(name.clone()))
 }
 
-// Out of line, so that the path of a call which goes well stays short enough to be inlined.
+// Out of line, so that the path of a successful call stays short enough to be inlined.
 #[cold]
 fn time_out<E: CarryRejection>(name: &Option<Name>, limit: Duration) -> E {
     let timed_out = TimedOut::by(name.clone(), limit);

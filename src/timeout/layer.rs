@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{ConfigError, error::Name};
 
-/// Makes [`Timeout`]s. See the [module docs](super) for an example.
+/// A layer that makes [`Timeout`] services. See the [module docs](super) for an example.
 #[derive(Clone, Debug)]
 pub struct TimeoutLayer<L = Fixed> {
     limit: L,
@@ -18,22 +18,22 @@ pub struct TimeoutLayer<L = Fixed> {
 impl TimeoutLayer {
     /// Creates a layer that ends calls after `limit`, counted from `call`.
     ///
-    /// A limit of zero is accepted here, because `new` never fails. It lets through only what is
-    /// ready at once, and nothing that has another timeout beneath. [`builder`](Self::builder)
-    /// rejects it. `Duration::MAX` is no limit.
+    /// A limit of zero is accepted here, because `new` never fails. Such a call succeeds only if
+    /// its result is ready at once and there is no other timeout beneath.
+    /// [`builder`](Self::builder) rejects zero. `Duration::MAX` means no limit.
     pub const fn new(limit: Duration) -> Self {
         Self { limit: Fixed(limit), name: None }
     }
 
     /// Returns a builder for a layer that ends calls after `limit`, counted from `call`.
     ///
-    /// `limit` must be longer than zero, or [`build`](TimeoutBuilder::build) fails. `Duration::MAX`
-    /// is no limit.
+    /// `limit` must be longer than zero. Otherwise [`build`](TimeoutBuilder::build) fails.
+    /// `Duration::MAX` means no limit.
     pub const fn builder(limit: Duration) -> TimeoutBuilder {
         TimeoutBuilder { layer: Self::new(limit) }
     }
 
-    /// The limit.
+    /// Returns the limit.
     pub fn duration(&self) -> Duration {
         self.limit.0
     }
@@ -47,10 +47,9 @@ impl From<Duration> for TimeoutLayer {
 }
 
 impl<F> TimeoutLayer<PerRequest<F>> {
-    /// Creates a layer that ends each call after the limit that the closure returns for its
-    /// request.
+    /// Creates a layer that ends each call after the limit that a closure returns for the request.
     ///
-    /// A limit of zero does what it does in [`new`](TimeoutLayer::new), for that request.
+    /// For a limit of zero, see [`new`](TimeoutLayer::new). It affects only that request.
     pub fn per_request_fn<Req>(limit: F) -> Self
     where
         F: Fn(&Req) -> Duration,
@@ -58,8 +57,9 @@ impl<F> TimeoutLayer<PerRequest<F>> {
         Self { limit: PerRequest(limit), name: None }
     }
 
-    /// Returns a builder for a layer that ends each call after the limit that the closure returns
-    /// for its request.
+    /// Returns a builder for a layer with a limit for each request, returned by a closure.
+    ///
+    /// For a limit of zero, see [`new`](TimeoutLayer::new). It affects only that request.
     pub fn builder_fn<Req>(limit: F) -> TimeoutBuilder<PerRequest<F>>
     where
         F: Fn(&Req) -> Duration,
@@ -69,7 +69,7 @@ impl<F> TimeoutLayer<PerRequest<F>> {
 }
 
 impl<L> TimeoutLayer<L> {
-    /// The limit, where it is the same for all requests.
+    /// Returns the limit if it is the same for all requests.
     pub(crate) fn known_limit(&self) -> Option<Duration>
     where
         L: KnownLimit,
@@ -77,13 +77,13 @@ impl<L> TimeoutLayer<L> {
         self.limit.known_limit()
     }
 
-    /// Counts the wait for readiness too. See [`TotalTimeout`].
+    /// Includes the wait for readiness in the limit. See [`TotalTimeout`].
     pub fn including_readiness(self) -> TotalTimeoutLayer<L> {
         TotalTimeoutLayer { timeout: self }
     }
 }
 
-/// Settings of a [`TimeoutLayer`].
+/// The settings of a [`TimeoutLayer`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct TimeoutBuilder<L = Fixed> {
@@ -105,7 +105,7 @@ impl TimeoutBuilder {
     ///
     /// # Errors
     ///
-    /// If the limit is zero.
+    /// Returns a [`ConfigError`] for `limit` if the limit is zero.
     pub fn build(self) -> Result<TimeoutLayer, ConfigError> {
         ConfigError::require_positive("limit", self.layer.limit.0)?;
         Ok(self.layer)
@@ -117,7 +117,7 @@ impl<F> TimeoutBuilder<PerRequest<F>> {
     ///
     /// # Errors
     ///
-    /// Never today: the limits are known only when there are requests.
+    /// Never fails today, because the limits are known only when there are requests.
     pub fn build(self) -> Result<TimeoutLayer<PerRequest<F>>, ConfigError> {
         Ok(self.layer)
     }
@@ -134,14 +134,14 @@ where
     }
 }
 
-/// Makes [`TotalTimeout`]s.
+/// A layer that makes [`TotalTimeout`] services.
 #[derive(Clone, Debug)]
 pub struct TotalTimeoutLayer<L = Fixed> {
     timeout: TimeoutLayer<L>,
 }
 
 impl<L: KnownLimit> TotalTimeoutLayer<L> {
-    /// The limit, where it is the same for all requests.
+    /// Returns the limit if it is the same for all requests.
     pub(crate) fn known_limit(&self) -> Option<Duration> {
         self.timeout.known_limit()
     }

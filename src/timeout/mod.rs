@@ -1,27 +1,30 @@
-//! Ends a call that takes too long.
+//! Timeouts for calls.
 //!
-//! Put one around every remote call: without it a dependency that hangs keeps the tasks, the memory
-//! and the connections of all its callers. Use two around a [retry](crate::retry): one for the whole
-//! call, one for each attempt. It is not for streams: the limit ends with the head of
-//! the response, and in a stack that is [`http()`](crate::Stack::http) a gRPC call has to end within it.
+//! Put one around every remote call. Without it, a dependency that hangs keeps the tasks, the
+//! memory and the connections of all its callers. Around a [retry](crate::retry) use two
+//! timeouts: one for the whole call and one for each attempt. A timeout is not for streams,
+//! because the limit ends with the head of the response. In a stack that is
+//! [`http()`](crate::Stack::http), the whole gRPC call must end within the limit.
 //!
 //! ```
 //! use buttress::{Error, timeout::TimeoutLayer};
-//! use std::{convert::Infallible, time::Duration};
+//! use std::{io, time::Duration};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() {
+//! let hangs = service_fn(|_: ()| std::future::pending::<Result<(), io::Error>>());
 //! let service = ServiceBuilder::new()
 //!     .layer(TimeoutLayer::new(Duration::from_secs(2)))
-//!     .service(service_fn(|_: ()| std::future::pending::<Result<(), Error<Infallible>>>()));
+//!     .map_err(Error::Service) // `Error` holds the service's error or a rejection.
+//!     .service(hangs);
 //!
 //! let error = service.oneshot(()).await.unwrap_err();
 //! assert!(matches!(error, Error::Rejected(_)));
 //! # }
 //! ```
 //!
-//! Per request, with a name, and with the wait for readiness inside the limit:
+//! A limit for each request, a name, and the wait for readiness within the limit:
 //!
 //! ```
 //! use buttress::timeout::TimeoutLayer;
@@ -39,35 +42,41 @@
 //!
 //! # Readiness
 //!
-//! [`Timeout`] forwards readiness, as tower's does, and its limit does not cover it. [`TotalTimeout`]
-//! covers it: it asks the service once whether it is ready and reports `Ready` either way, and what
-//! waiting is left happens in its future, under the limit. A balancer above it therefore cannot see
-//! that the service is busy.
+//! [`Timeout`] forwards readiness, as tower's timeout does. Its limit does not cover the wait for
+//! readiness.
+//!
+//! [`TotalTimeout`] covers it. It asks the service once whether it is ready, and reports `Ready`
+//! in either case. The future then waits for readiness under the limit. A balancer above it
+//! therefore cannot see that the service is busy.
 //!
 //! # Clone
 //!
-//! There is no state to share. A clone of a [`TotalTimeout`] begins un-ready.
+//! There is no shared state. A clone of a [`TotalTimeout`] starts without readiness.
 //!
 //! # Cancellation
 //!
-//! The inner future is dropped before the rejection is returned. Dropped from outside, the future
-//! drops it too. Both times what is dropped can still read its deadline.
+//! The inner future is dropped before the rejection is returned. Dropping the future drops the
+//! inner future too. In both cases the inner future can still read its deadline while it is
+//! dropped.
 //!
 //! # Errors
 //!
-//! [`TimedOut`](crate::error::TimedOut) when the limit is reached. [`DeadlineExceeded`](crate::error::DeadlineExceeded)
-//! when the caller's [deadline](crate::Deadline) had passed before the call; the service is then not
-//! called. An answer that is ready at the instant of the limit wins.
+//! - [`TimedOut`](crate::error::TimedOut) when the limit is reached. A result that is ready at
+//!   the instant of the limit wins.
+//! - [`DeadlineExceeded`](crate::error::DeadlineExceeded) when the caller's
+//!   [deadline](crate::Deadline) had passed before the call. The service is then not called.
 //!
 //! # Order
 //!
-//! Outside everything for the total, next to the service for each attempt. A limit that is not nearer
-//! than the ambient deadline arms no timer, for the owner of that deadline ends the call. Within a
-//! breaker, so that a time-out counts against the dependency.
+//! Put the timeout for the whole call outside all other layers, and the timeout for each attempt
+//! next to the service. Put the latter inside a circuit breaker, so that a timeout counts against
+//! the dependency. A limit that is not nearer than the ambient deadline arms no timer, because
+//! the owner of that deadline ends the call.
 //!
 //! # Telemetry
 //!
-//! A `WARN` event when a call is ended, with the layer's name and the limit.
+//! A `WARN` event "call timed out", with the layer's name and the limit, when the limit ends a
+//! call. A `WARN` event "call rejected" when the caller's deadline had passed before the call.
 
 mod config;
 pub(crate) mod describe;

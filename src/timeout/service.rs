@@ -18,7 +18,9 @@ use crate::{
     error::Name,
 };
 
-/// Ends calls that take too long; readiness is forwarded. See the [module docs](super).
+/// A service that ends calls that take too long, and forwards readiness.
+///
+/// See the [module docs](super).
 #[derive(Clone, Debug)]
 pub struct Timeout<S, L> {
     inner: S,
@@ -59,7 +61,7 @@ where
     }
 }
 
-/// When a call began, and when it must end.
+/// The times of one call.
 struct Clock {
     began: Instant,
     end: Option<Instant>,
@@ -67,7 +69,7 @@ struct Clock {
 }
 
 impl Clock {
-    /// Starts with the call; `None` if the caller's time is over already.
+    /// Reads the clock as the call starts. Returns `None` if the caller's deadline has passed.
     #[inline]
     fn start<L, Req>(limit: &L, request: &Req) -> Option<Self>
     where
@@ -81,7 +83,7 @@ impl Clock {
         Some(Self { began, end: began.checked_add(limit), limit })
     }
 
-    /// Makes the inner call under the deadline, and lets it use this reading of the clock.
+    /// Makes the inner call under the deadline, and shares this reading of the clock with it.
     #[inline]
     fn run<T>(&self, call: impl FnOnce() -> T) -> T {
         let _now = share_now(self.began);
@@ -90,7 +92,9 @@ impl Clock {
     }
 }
 
-/// Ends calls that take too long, the wait for readiness included. See the [module docs](super).
+/// A service that ends calls that take too long, including the wait for readiness.
+///
+/// See the [module docs](super).
 #[derive(Debug)]
 pub struct TotalTimeout<S, L> {
     inner: S,
@@ -99,14 +103,14 @@ pub struct TotalTimeout<S, L> {
     readiness: Readiness,
 }
 
-/// Asked once, and kept until `call` spends it.
+/// The result of asking the inner service once, kept until `call` takes it.
 #[derive(Clone, Copy, Debug, Default)]
 enum Readiness {
     #[default]
     NotAsked,
-    /// This instance of the service is ready, and is called as it is.
+    /// This instance of the service is ready, and `call` uses it.
     Ready,
-    /// The future waits for a clone.
+    /// The future waits until a clone of the service is ready.
     InFuture,
 }
 
@@ -143,12 +147,12 @@ where
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         if let Readiness::NotAsked = self.readiness {
-            // A service that is ready now saves the call a clone of the whole stack beneath.
+            // A service that is ready now saves this call a clone of the whole stack beneath.
             self.readiness = if self.inner.poll_ready(cx)?.is_ready() {
                 Readiness::Ready
             } else {
-                // Nobody may ever call: what waits must not keep a place in a queue, to which a slot
-                // would be handed.
+                // The clone drops the instance that waits. If `call` never follows, that instance
+                // would keep its place in a queue, and a slot would be handed to it.
                 self.inner = self.inner.clone();
                 Readiness::InFuture
             };
