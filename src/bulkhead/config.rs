@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use crate::{ConfigError, error::Name};
 
-/// 256 calls at once: at 50 ms each that is 5,000 calls a second, and a dependency that hangs holds
-/// 256 tasks and no more.
+/// The default limit.
+///
+/// At 50 ms a call, 256 concurrent calls are about 5,000 calls a second. A dependency that hangs
+/// holds at most 256 tasks.
 const MAX_CONCURRENT: u32 = 256;
 
 /// The settings of a bulkhead, with or without a queue.
@@ -30,14 +32,14 @@ impl Config {
     }
 }
 
-/// What happens to a call when every slot is taken.
+/// The treatment of a call that finds no free slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WhenFull {
     Reject,
     Wait,
 }
 
-/// How many may wait, and how long.
+/// The size of a queue and the longest wait in it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Queue {
     pub(super) capacity: u32,
@@ -45,8 +47,9 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Returns the settings of a bulkhead and of its queue if they go together and a call may both
-    /// wait and run.
+    /// Returns the settings of a bulkhead and of its queue.
+    ///
+    /// Returns an error if they contradict each other, if no call may run or if no call may wait.
     pub(super) fn checked(self, bulkhead: Config) -> Result<(Config, Self), ConfigError> {
         if bulkhead.when_full == WhenFull::Wait {
             let rule = "a bulkhead either queues calls or pushes back";

@@ -74,7 +74,7 @@ where
         match future.poll(cx) {
             Poll::Ready(mut result) => {
                 leave_to_body::<M, _, _>(permit, &mut result);
-                // With the answer, not when the caller gets round to dropping the future.
+                // Releases the slot with the result, not only when the caller drops the future.
                 this.call.end();
                 Poll::Ready(result)
             }
@@ -83,8 +83,9 @@ where
     }
 }
 
-/// Leaves the slot to the body of the response, if the call ends with that. If not, the slot comes
-/// back when the permit is dropped with the future of the call.
+/// Hands the permit to the response, if the call ends with the body of the response.
+///
+/// Otherwise the slot is released when the permit is dropped with the future of the call.
 #[inline]
 fn leave_to_body<M, T, E>(permit: &mut Permit, result: &mut Result<T, E>)
 where
@@ -121,17 +122,18 @@ pin_project! {
     #[project = QueuedStateProj]
     enum QueuedState<S: Service<Req>, Req> {
         Queued { waiting: Option<(S, Req)>, place: Place, wait: Wait, #[pin] timer: Option<Sleep> },
-        // The call stands before its slot, for what is dropped first must still hold it.
+        // Fields are dropped in order. The future is first, because the call must hold its slot
+        // while it is dropped.
         Called { #[pin] future: Oneshot<S, Req>, permit: Permit },
         Rejected { rejection: BulkheadFull },
         Done,
     }
 }
 
-/// How long a call may wait in the queue.
+/// The longest time that a call may wait in the queue.
 struct Wait {
     longest: Duration,
-    /// `None` if that is beyond what the clock can express.
+    /// `None` if the end is beyond what the clock can express.
     end: Option<Instant>,
 }
 
@@ -184,7 +186,8 @@ where
                     break Err(telemetry::reject(rejection.clone()));
                 }
                 QueuedStateProj::Queued { waiting, place, wait, timer } => match place.poll(cx) {
-                    // The slot before the timer: a call whose turn has come is not late.
+                    // Polls the slot before the timer, because a call that has a slot has not
+                    // timed out.
                     Poll::Ready(permit) => {
                         let waiting = waiting.take();
                         let (service, request) = waiting.expect("a place is left only once");
@@ -205,7 +208,10 @@ where
 }
 
 impl Wait {
-    /// Waits for the end, without a timer if an ambient deadline is nearer: its owner ends the call.
+    /// Waits for the end of the longest wait.
+    ///
+    /// Arms no timer if an ambient deadline is nearer, because the owner of that deadline ends
+    /// the call.
     fn poll_end(&self, timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<()> {
         match self.end {
             Some(end) if deadline::deadline().is_none_or(|outer| end < outer) => {

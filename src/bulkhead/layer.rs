@@ -10,10 +10,10 @@ use super::{
 };
 use crate::{ConfigError, error::Name};
 
-/// A limit on concurrent calls, which makes [`Bulkhead`]s. See the [module docs](super) for an
-/// example.
+/// A layer that limits concurrent calls and makes [`Bulkhead`] services.
 ///
-/// The layer *is* the bulkhead: clones of it, and all services that it makes, share its slots.
+/// The layer *is* the bulkhead. Its clones, and all services that it makes, share its slots. See
+/// the [module docs](super) for an example.
 #[derive(Clone, Debug)]
 pub struct BulkheadLayer {
     slots: Arc<Slots>,
@@ -27,7 +27,7 @@ impl Default for BulkheadLayer {
 }
 
 impl BulkheadLayer {
-    /// Creates a bulkhead that runs 256 calls at once and rejects the next.
+    /// Creates a bulkhead that admits 256 concurrent calls and rejects further ones.
     pub fn new() -> Self {
         Self::from_checked(Config::default())
     }
@@ -37,17 +37,17 @@ impl BulkheadLayer {
         Self { slots: Slots::new(name, max_concurrent), when_full }
     }
 
-    /// Settings other than the defaults.
+    /// Returns a builder with the default settings.
     pub fn builder() -> BulkheadBuilder {
         BulkheadBuilder { config: Config::default() }
     }
 
-    /// What an operator sees and turns.
+    /// Returns a handle for inspecting and resizing the bulkhead at run time.
     pub fn handle(&self) -> BulkheadHandle {
         BulkheadHandle { slots: Arc::clone(&self.slots) }
     }
 
-    /// The service, with calls that end as `M` says.
+    /// Makes a service whose calls end as `M` says.
     pub(crate) fn completing<S, M>(&self, inner: S) -> Bulkhead<S, M> {
         Bulkhead::new(inner, Arc::clone(&self.slots), self.when_full)
     }
@@ -65,7 +65,7 @@ impl<S> Layer<S> for BulkheadLayer {
     }
 }
 
-/// Settings of a [`BulkheadLayer`].
+/// The settings of a [`BulkheadLayer`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct BulkheadBuilder {
@@ -85,43 +85,50 @@ impl BulkheadBuilder {
     ///
     /// Default: `256`.
     ///
-    /// At 50 ms each that is 5,000 calls a second, and a dependency that hangs holds 256 tasks and
-    /// no more. It must be at least 1.
+    /// At 50 ms a call, that is about 5,000 calls a second, and a dependency that hangs holds at
+    /// most 256 tasks. The limit must be at least 1. Otherwise [`build`](Self::build) fails.
     pub fn max_concurrent(mut self, limit: u32) -> Self {
         self.config.max_concurrent = limit;
         self
     }
 
-    /// Reports `Pending` while every slot is taken, instead of rejecting. It excludes a
-    /// [`queue`](Self::queue).
+    /// Reports `Pending` while no slot is free, instead of rejecting.
+    ///
+    /// Default: off.
+    ///
+    /// It excludes a [`queue`](Self::queue).
     pub fn backpressure(mut self) -> Self {
         self.config.when_full = WhenFull::Wait;
         self
     }
 
-    /// Lets up to `capacity` calls wait for a slot, each for at most `max_wait`, instead of
-    /// rejecting.
+    /// Queues up to `capacity` calls, each for at most `max_wait`, instead of rejecting them.
     ///
-    /// The services of a bulkhead with a queue have another future. So this returns another
-    /// builder, that of a [`QueuedBulkheadLayer`], with the settings made so far. `capacity` must
-    /// be at least 1 and `max_wait` longer than zero. `Duration::MAX` is no limit.
+    /// Default: none. A call that finds no free slot is rejected.
+    ///
+    /// `capacity` must be at least 1 and `max_wait` longer than zero. Otherwise
+    /// [`build`](QueuedBulkheadBuilder::build) fails. `Duration::MAX` means no limit on the wait.
+    ///
+    /// A bulkhead with a queue has another type of future. Therefore this method returns the
+    /// builder of a [`QueuedBulkheadLayer`], with the settings made before. It excludes
+    /// [`backpressure`](Self::backpressure).
     pub fn queue(self, capacity: u32, max_wait: Duration) -> QueuedBulkheadBuilder {
         QueuedBulkheadBuilder { config: self.config, queue: Queue { capacity, max_wait } }
     }
 
-    /// Checks the settings.
+    /// Checks the settings and builds the layer.
     ///
     /// # Errors
     ///
-    /// If no call at all may run.
+    /// Returns a [`ConfigError`] for `max_concurrent` if it is zero.
     pub fn build(self) -> Result<BulkheadLayer, ConfigError> {
         self.config.checked().map(BulkheadLayer::from_checked)
     }
 }
 
-/// A bulkhead with a queue, which makes [`QueuedBulkhead`]s.
+/// A layer that limits concurrent calls, queues further ones and makes [`QueuedBulkhead`] services.
 ///
-/// The layer *is* the bulkhead: clones of it, and all services that it makes, share its slots and
+/// The layer *is* the bulkhead. Its clones, and all services that it makes, share its slots and
 /// its queue.
 #[derive(Clone, Debug)]
 pub struct QueuedBulkheadLayer {
@@ -130,19 +137,19 @@ pub struct QueuedBulkheadLayer {
 }
 
 impl QueuedBulkheadLayer {
-    /// Returns a builder for a bulkhead that lets up to `capacity` calls wait for a slot, each for
-    /// at most `max_wait`. It is the same as [`BulkheadLayer::builder`] with
-    /// [`queue`](BulkheadBuilder::queue).
+    /// Returns a builder for a bulkhead that queues up to `capacity` calls for at most `max_wait`.
+    ///
+    /// It is the same as [`BulkheadLayer::builder`] with [`queue`](BulkheadBuilder::queue).
     pub fn builder(capacity: u32, max_wait: Duration) -> QueuedBulkheadBuilder {
         BulkheadLayer::builder().queue(capacity, max_wait)
     }
 
-    /// What an operator sees and turns.
+    /// Returns a handle for inspecting and resizing the bulkhead at run time.
     pub fn handle(&self) -> BulkheadHandle {
         BulkheadHandle { slots: Arc::clone(&self.slots) }
     }
 
-    /// The service, with calls that end as `M` says.
+    /// Makes a service whose calls end as `M` says.
     pub(crate) fn completing<S, M>(&self, inner: S) -> QueuedBulkhead<S, M> {
         QueuedBulkhead::new(inner, Arc::clone(&self.slots), self.queue)
     }
@@ -164,7 +171,7 @@ impl<S> Layer<S> for QueuedBulkheadLayer {
     }
 }
 
-/// Settings of a [`QueuedBulkheadLayer`].
+/// The settings of a [`QueuedBulkheadLayer`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct QueuedBulkheadBuilder {
@@ -185,18 +192,21 @@ impl QueuedBulkheadBuilder {
     ///
     /// Default: `256`.
     ///
-    /// It must be at least 1.
+    /// It must be at least 1. Otherwise [`build`](Self::build) fails.
     pub fn max_concurrent(mut self, limit: u32) -> Self {
         self.config.max_concurrent = limit;
         self
     }
 
-    /// Checks the settings.
+    /// Checks the settings and builds the layer.
     ///
     /// # Errors
     ///
-    /// If no call may run, none may wait, or none may wait for any time; or if the bulkhead is also to
-    /// push back.
+    /// Returns a [`ConfigError`]
+    ///
+    /// - for `max_concurrent` if it is zero;
+    /// - for `queue` if its `capacity` or its `max_wait` is zero;
+    /// - for `backpressure` if it is set too.
     pub fn build(self) -> Result<QueuedBulkheadLayer, ConfigError> {
         let (config, queue) = self.queue.checked(self.config)?;
         let slots = Slots::new(config.name, config.max_concurrent);
@@ -204,33 +214,35 @@ impl QueuedBulkheadBuilder {
     }
 }
 
-/// What an operator sees of a bulkhead, and turns. Clones are the same handle.
+/// A handle for inspecting and resizing a bulkhead at run time. Its clones are the same handle.
 #[derive(Clone)]
 pub struct BulkheadHandle {
     slots: Arc<Slots>,
 }
 
 impl BulkheadHandle {
-    /// How many slots are taken: by calls, and by services that are ready to be called.
+    /// Returns the number of slots in use, by calls and by services that are ready to be called.
     pub fn in_flight(&self) -> u32 {
         self.slots.in_flight()
     }
 
-    /// How many callers wait for a slot.
+    /// Returns the number of callers that wait for a slot.
     pub fn queued(&self) -> u32 {
         self.slots.queued()
     }
 
-    /// How many calls may run at once.
+    /// Returns the maximum number of concurrent calls.
     pub fn limit(&self) -> u32 {
         self.slots.limit()
     }
 
-    /// Changes the limit. Calls that are under way go on; a higher limit lets waiters in at once.
+    /// Sets the maximum number of concurrent calls.
+    ///
+    /// Running calls continue if the limit is lowered. A higher limit admits waiting calls at once.
     ///
     /// # Errors
     ///
-    /// If the limit is zero.
+    /// Returns a [`ConfigError`] for `resize` if the limit is zero.
     pub fn resize(&self, limit: u32) -> Result<(), ConfigError> {
         let limit = ConfigError::require_nonzero("resize", limit)?;
         self.slots.resize(limit);

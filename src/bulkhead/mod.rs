@@ -1,19 +1,20 @@
-//! Limits how many calls are under way at once.
+//! Limits on the number of concurrent calls.
 //!
-//! Put one around every dependency, so that one which hangs holds a bounded number of tasks and
-//! connections, and the rest of the program goes on. It is not a rate limit: fast calls pass in any
-//! number.
+//! Put one around every dependency. A dependency that hangs then holds a bounded number of tasks
+//! and connections, and the rest of the program continues. A bulkhead is not a rate limit. It
+//! admits any number of fast calls.
 //!
 //! ```
 //! use buttress::{Error, bulkhead::BulkheadLayer};
-//! use std::convert::Infallible;
+//! use std::io;
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
-//! # async fn main() -> Result<(), Error<Infallible>> {
+//! # async fn main() -> Result<(), Error<io::Error>> {
 //! let service = ServiceBuilder::new()
 //!     .layer(BulkheadLayer::new())
-//!     .service(service_fn(|x: u32| async move { Ok::<_, Error<Infallible>>(x + 1) }));
+//!     .map_err(Error::Service) // `Error` holds the service's error or a rejection.
+//!     .service(service_fn(|x: u32| async move { Ok::<_, io::Error>(x + 1) }));
 //!
 //! assert_eq!(service.oneshot(1).await?, 2);
 //! # Ok(())
@@ -37,47 +38,54 @@
 //! # Ok::<(), buttress::ConfigError>(())
 //! ```
 //!
-//! A call holds its slot until its response is there, or it is dropped; in a stack that is
-//! [`http()`](crate::Stack::http), and on a server, until the body of the response has ended.
+//! A call holds its slot until its result is ready or the call is dropped. In a stack that is
+//! [`http()`](crate::Stack::http), and on a server, it holds its slot until the end of the
+//! response body.
 //!
 //! # Readiness
 //!
-//! A free slot that nobody queues for is taken in `poll_ready`, in every mode, and then readiness is
-//! the service's: a slot is held while the service is not ready. Without a free slot
+//! In every mode `poll_ready` takes a free slot if no caller is queued for it. Readiness is then
+//! the readiness of the service, and the slot is held while the service is not ready. Without a
+//! free slot, the mode decides:
 //!
-//! - by default the bulkhead is ready and the call is refused;
-//! - with [`queue`](BulkheadBuilder::queue) it is ready and the call waits in its future, in order of
-//!   arrival, a bounded time, and holds nothing of the service while it waits;
-//! - with [`backpressure`](BulkheadBuilder::backpressure) it is not ready until a slot comes free, as
-//!   tower's `ConcurrencyLimit`. A caller that stops polling but keeps the service keeps its place in
-//!   the queue, and a slot that is then handed to it stays with it until it calls or drops the
-//!   service.
+//! - By default the bulkhead is ready and the call is rejected.
+//! - With a [`queue`](BulkheadBuilder::queue) the bulkhead is ready. The call waits in its
+//!   future, first come, first served, for at most the longest wait. It holds nothing of the
+//!   service while it waits.
+//! - With [`backpressure`](BulkheadBuilder::backpressure) the bulkhead is not ready until a slot
+//!   is free, as tower's `ConcurrencyLimit`. A caller that stops polling but keeps the service
+//!   keeps its place in the queue. A slot that is then handed to it stays with it until it calls
+//!   or drops the service.
 //!
 //! # Clone
 //!
-//! The slots belong to the layer: every service that it makes, and every clone, shares them. A clone
-//! begins without a slot.
+//! The slots belong to the layer. Every service that it makes, and every clone, shares them. A
+//! clone starts without a slot.
 //!
 //! # Cancellation
 //!
-//! A slot comes back when the future, or the service that reserved it, is dropped, and when the
-//! service panics. A slot that was handed to a waiter who is gone goes to the next one.
+//! A slot is released when the future, or the service that reserved it, is dropped, and when the
+//! service panics. A slot that was handed to a caller that has gone goes to the next one.
 //!
 //! # Errors
 //!
-//! [`BulkheadFull`](crate::error::BulkheadFull) without a free slot, or without a free place in the queue;
-//! [`QueueTimedOut`](crate::error::QueueTimedOut) after the longest wait. A wait that a deadline cuts short
-//! is neither: the owner of the deadline ends it and says so.
+//! - [`BulkheadFull`](crate::error::BulkheadFull) without a free slot, or without a free place in
+//!   the queue.
+//! - [`QueueTimedOut`](crate::error::QueueTimedOut) after the longest wait in the queue.
+//!
+//! A wait that a deadline cuts short is neither. The owner of the deadline ends the call and
+//! reports the error.
 //!
 //! # Order
 //!
-//! Inside a [retry](crate::retry), so that no slot is held over a pause; outside a
-//! [circuit breaker](crate::circuit_breaker), so that a trip empties the queue at once and time in
-//! the queue is not held against the dependency.
+//! Put it inside a [retry](crate::retry), so that no slot is held during a pause between
+//! attempts. Put it outside a [circuit breaker](crate::circuit_breaker). A trip then empties the
+//! queue at once, and time in the queue does not count against the dependency.
 //!
 //! # Telemetry
 //!
-//! A `WARN` event for each refusal; `DEBUG` when a call is queued and when the bulkhead is resized.
+//! A `WARN` event "call rejected" for each rejection. A `DEBUG` event "call queued" for each
+//! queued call, and "bulkhead resized" when the limit changes.
 
 mod config;
 pub(crate) mod describe;

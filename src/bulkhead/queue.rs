@@ -1,4 +1,4 @@
-//! The slots of a bulkhead, and the queue for them.
+//! The slots of a bulkhead, and the queue of the callers that wait for one.
 
 use std::{
     fmt,
@@ -20,15 +20,15 @@ use crate::{
     error::{BulkheadFull, Name, QueueTimedOut, name_or},
 };
 
-/// A slot that is held; it comes back when this is finished or dropped.
+/// A slot that a call holds. It is released when the permit is finished or dropped.
 pub(crate) type Permit = Admission<Arc<Slots>>;
 
 /// The slots of one bulkhead.
 ///
-/// One word holds how many are taken and how many callers queue for one. As long as nobody queues,
-/// taking a slot and giving it back are one atomic step each. Who joins the queue does so under the
-/// lock and in the same word, so a slot cannot come back unseen in between. The queue is served
-/// before anyone else.
+/// One word holds the number of slots in use and the number of queued callers. While the queue is
+/// empty, taking and releasing a slot are one atomic step each. A caller joins the queue under
+/// the lock and in the same word, so that it cannot miss a slot that is released meanwhile.
+/// Queued callers are served before all others.
 pub(crate) struct Slots {
     name: Option<Name>,
     limit: AtomicU32,
@@ -49,7 +49,7 @@ fn queued(word: u64) -> u32 {
     (word >> 32) as u32
 }
 
-/// What became of an attempt to enter the queue.
+/// The result of an attempt to enter the queue.
 pub(super) enum Entry {
     Granted(Permit),
     Queued(Place),
@@ -92,7 +92,7 @@ impl Slots {
         BulkheadFull::by(self.name.clone(), self.limit())
     }
 
-    /// Takes a slot if one is free and nobody queues for it.
+    /// Takes a slot if one is free and no caller is queued.
     #[inline]
     pub(super) fn try_take(self: &Arc<Self>) -> Option<Permit> {
         let limit = self.limit();
@@ -105,7 +105,7 @@ impl Slots {
 
     /// Takes a slot, or a place in a queue of at most `capacity`.
     ///
-    /// The waker may be one that does nothing, if the place is polled before anybody waits for it.
+    /// The waker may do nothing if the place is polled again before the caller waits for it.
     pub(super) fn enter(self: &Arc<Self>, capacity: u32, waker: Waker) -> Entry {
         let mut waiters = lock(&self.waiters);
         loop {
@@ -129,10 +129,10 @@ impl Slots {
         }
     }
 
-    /// Changes the limit and lets in as many waiters as it now allows.
+    /// Changes the limit, and hands the slots that it adds to queued callers.
     pub(super) fn resize(&self, limit: u32) {
         {
-            // Under the lock, so that nobody joins the queue for the limit as it was.
+            // Under the lock, so that no caller joins the queue because of the old limit.
             let _waiters = lock(&self.waiters);
             self.limit.store(limit, Ordering::Release);
         }
@@ -149,7 +149,7 @@ impl Slots {
         self.serve_one();
     }
 
-    /// Hands a free slot to the first in the queue; whether there was a slot and a waiter.
+    /// Hands a free slot to the first queued caller. Returns `true` if there were both.
     fn serve_one(&self) -> bool {
         let waker = {
             let mut waiters = lock(&self.waiters);
@@ -163,14 +163,14 @@ impl Slots {
             }
             waiters.call_first()
         };
-        // After the lock: a waker is code of somebody else.
+        // The waker runs foreign code. It is called after the lock is released.
         if let Some(waker) = waker {
             waker.wake();
         }
         true
     }
 
-    /// Changes the word by `change`, unless that says no; whether it was changed.
+    /// Changes the word by `change`. Returns `false` if `change` returns `None`.
     #[inline]
     fn step(&self, change: impl FnMut(u64) -> Option<u64>) -> bool {
         self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, change).is_ok()
@@ -181,14 +181,14 @@ impl Slots {
     }
 }
 
-/// A slot comes back however the response ended.
+/// Releases the slot, however the response ended.
 impl Account for Slots {
     fn settle(&self, _: Stamp, _: &End) {
         self.give_back();
     }
 }
 
-/// A slot comes back however the call ended.
+/// Releases the slot, however the call ended.
 impl Ledger for Arc<Slots> {
     type Stamp = ();
 
@@ -209,8 +209,9 @@ impl fmt::Debug for Slots {
     }
 }
 
-/// A place in the queue. Dropped, it is free for the next: a slot that was handed to it already is
-/// handed on.
+/// A place in the queue.
+///
+/// Dropping it frees the place. A slot that was already handed to it goes to the next caller.
 pub(super) struct Place {
     slots: Arc<Slots>,
     /// `None` once the slot is taken.
@@ -222,7 +223,7 @@ impl Place {
         &self.slots
     }
 
-    /// Waits until a slot is handed over. Not to be polled again after that.
+    /// Waits until a slot is handed over. It must not be polled again after that.
     pub(super) fn poll(&mut self, cx: &Context<'_>) -> Poll<Permit> {
         let Some(key) = self.key else { return Poll::Pending };
         let waker = cx.waker().clone();

@@ -21,14 +21,14 @@ use crate::{
     },
 };
 
-/// Lets a limited number of calls run at once. See the [module docs](super).
+/// A service that limits concurrent calls. See the [module docs](super).
 pub struct Bulkhead<S, M = AtHead> {
     inner: S,
     slots: Arc<Slots>,
     when_full: WhenFull,
-    /// The slot for the next call, kept until `call` spends it.
+    /// The slot for the next call, kept until `call` takes it.
     permit: Option<Permit>,
-    /// What was decided when no slot was free.
+    /// The decision that was made when no slot was free.
     otherwise: Otherwise,
     completion: PhantomData<fn() -> M>,
 }
@@ -47,7 +47,7 @@ impl<S, M> Bulkhead<S, M> {
         Self { inner, slots, when_full, permit: None, otherwise, completion: PhantomData }
     }
 
-    /// Readiness without a free slot.
+    /// Polls readiness when no slot is free.
     #[cold]
     fn poll_when_full(&mut self, cx: &Context<'_>) -> Poll<()> {
         if let Otherwise::Undecided = self.otherwise {
@@ -75,7 +75,7 @@ accessors!(Bulkhead<S, M>);
 
 impl<S: Clone, M> Clone for Bulkhead<S, M> {
     fn clone(&self) -> Self {
-        // A slot, and a place in the queue, belong to the instance that was polled.
+        // A slot and a place in the queue belong to the instance that was polled.
         Self::new(self.inner.clone(), Arc::clone(&self.slots), self.when_full)
     }
 }
@@ -102,8 +102,9 @@ where
         }
         match self.permit {
             Some(_) => self.inner.poll_ready(cx),
-            // A readiness error would be the end of the service, so `call` refuses. The inner
-            // service is left alone: it may be what is stuck, and asking it may reserve.
+            // A readiness error would mean that the service is dead. Therefore `call` rejects
+            // instead. The inner service is not polled, because it may be what hangs, and polling
+            // it may reserve something.
             None => Poll::Ready(Ok(())),
         }
     }
@@ -112,7 +113,7 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let permit = match (self.permit.take(), mem::take(&mut self.otherwise)) {
             (Some(permit), _) => Some(permit),
-            // Called without having been ready, which no caller should.
+            // `call` without readiness, which breaks the contract of `Service`.
             (None, Otherwise::Undecided) => self.slots.try_take(),
             (None, Otherwise::Waiting(_) | Otherwise::Rejected) => None,
         };
@@ -132,7 +133,7 @@ impl<S: fmt::Debug, M> fmt::Debug for Bulkhead<S, M> {
     }
 }
 
-/// Lets a limited number of calls run at once and queues the others. See the [module docs](super).
+/// A service that limits concurrent calls and queues further ones. See the [module docs](super).
 pub struct QueuedBulkhead<S, M = AtHead> {
     inner: S,
     slots: Arc<Slots>,
@@ -141,13 +142,13 @@ pub struct QueuedBulkhead<S, M = AtHead> {
     completion: PhantomData<fn() -> M>,
 }
 
-/// Decided by the first `poll_ready`, and kept until `call` spends it.
+/// The decision of the first `poll_ready`, kept until `call` takes it.
 #[derive(Default)]
 enum QueuedAdmission {
     #[default]
     Undecided,
     Granted(Permit),
-    /// No slot was free, so the call takes a place in the queue.
+    /// No slot was free. The call takes a place in the queue.
     ToBeQueued,
 }
 
@@ -187,7 +188,7 @@ where
         }
         match self.admission {
             QueuedAdmission::Granted(_) => self.inner.poll_ready(cx),
-            // The service is not asked: a call in the queue must not hold a reservation in it.
+            // The service is not polled, because a queued call must not hold a reservation in it.
             _ => Poll::Ready(Ok(())),
         }
     }
