@@ -19,12 +19,12 @@ use crate::call::{
     lock::lock,
 };
 
-/// Values by key, no more than a bound, and none that nobody has used for long.
+/// A bounded map of values by key that forgets unused values.
 ///
-/// Each shard keeps two maps. A key is used from the young one; once that holds half of what the
-/// shard may, or the idle time has gone by, it becomes the old one, and what was in the old one and
-/// not used since is forgotten. So a key costs no link and no time of its own, and nothing is ever
-/// searched.
+/// Each shard keeps two maps, a young and an old one. A key is used from the young map. When the
+/// young map holds half of the keys that the shard may hold, or when the idle time has elapsed,
+/// the young map becomes the old one. Values of the previous old map that were not used since are
+/// forgotten. Therefore a key needs no link and no time of its own, and nothing is ever searched.
 pub(crate) struct Keys<K, V> {
     shards: Box<[Mutex<Shard<K, V>>]>,
     hasher: RandomState,
@@ -32,14 +32,15 @@ pub(crate) struct Keys<K, V> {
     /// Nanoseconds.
     idle: u64,
     origin: Instant,
-    /// When all shards were last turned for idleness, in nanoseconds from the origin.
+    /// The last turn of all shards because of idleness, in nanoseconds from the origin.
     turned: AtomicU64,
 }
 
 /// A value that is kept by key.
 pub(crate) trait Kept {
-    /// Returns `true` if it must be kept however long it is unused. Otherwise a caller that sends
-    /// enough other keys could undo a manual override.
+    /// Returns `true` if the value must be kept however long it is unused.
+    ///
+    /// Otherwise a caller that sends enough other keys could undo a manual override.
     fn is_pinned(&self) -> bool;
 }
 
@@ -51,7 +52,9 @@ struct Shard<K, V> {
 }
 
 impl<K: Hash + Eq, V: Kept> Shard<K, V> {
-    /// Makes the young values old. Returns what is forgotten, for the caller to drop after the lock.
+    /// Makes the young values old, and returns the values that are forgotten.
+    ///
+    /// The caller drops them after it has released the lock.
     fn turn(&mut self) -> Map<K, V> {
         let forgotten = mem::replace(&mut self.old, mem::take(&mut self.young));
         if !forgotten.values().any(|value| value.is_pinned()) {
@@ -65,10 +68,11 @@ impl<K: Hash + Eq, V: Kept> Shard<K, V> {
 }
 
 impl<K: Hash + Eq, V: Kept> Keys<K, V> {
-    /// Creates an empty map for about `max_keys` keys, each kept for `idle` at least. `origin` is where
-    /// time is counted from.
+    /// Creates an empty map for about `max_keys` keys, each kept for at least `idle`.
+    ///
+    /// Time is counted from `origin`.
     pub(crate) fn new(max_keys: usize, idle: Duration, origin: Instant) -> Self {
-        // So many shards that they are seldom contended, but no more than there are keys.
+        // Enough shards that they are seldom contended, but not more than there are keys.
         let shards = if max_keys >= 1_024 { 16 } else { 1 };
         let shard = || Shard { young: HashMap::new(), old: HashMap::new() };
         Self {
@@ -89,8 +93,9 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
         &self.shards[hash % self.shards.len()]
     }
 
-    /// Returns the value of a key, made by `make` if there is none. `make` runs under the lock of a
-    /// shard.
+    /// Returns the value of a key, made by `make` if there is none.
+    ///
+    /// `make` runs under the lock of a shard.
     pub(crate) fn entry(&self, key: K, make: impl FnOnce() -> V) -> Arc<V> {
         self.forget_idle(clock::now());
         let mut shard = lock(self.shard(&key));
@@ -99,7 +104,7 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
         }
         let full = shard.young.len() >= self.most_young;
         if full {
-            // Only a new key turns the maps: a known one would turn itself out.
+            // Only a new key turns the maps. Otherwise a known key would evict itself.
             if let Some(value) = shard.old.get(&key) {
                 return Arc::clone(value);
             }
@@ -112,7 +117,7 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
         value
     }
 
-    /// Turns all shards when the idle time has gone by: one caller does so, for all.
+    /// Turns all shards when the idle time has elapsed. One caller does it for all.
     fn forget_idle(&self, now: Instant) {
         let now = nanos(now.saturating_duration_since(self.origin));
         let turned = self.turned.load(Ordering::Relaxed);
@@ -123,7 +128,7 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
         if self.turned.compare_exchange(turned, now, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return;
         }
-        // Nobody came for so long that also what is young is old.
+        // The map was unused for so long that the young values are idle too.
         let turns = if idle / 2 >= self.idle { 2 } else { 1 };
         for shard in &self.shards {
             for _ in 0..turns {
@@ -143,7 +148,7 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
         shard.young.get(key).or_else(|| shard.old.get(key)).cloned()
     }
 
-    /// Returns how many keys have a value.
+    /// Returns the number of keys that have a value.
     pub(crate) fn len(&self) -> usize {
         let len = |shard: &Mutex<Shard<K, V>>| {
             let shard = lock(shard);

@@ -1,8 +1,8 @@
-//! What happened lately, by time: counts that forget without being cleared.
+//! Counts by time, which forget old events without being cleared.
 //!
-//! They are exact, cost the same however much is counted, and are written without a lock. Every cell
-//! carries the generation that wrote it, so what comes in late cannot be counted in a window that was
-//! begun since.
+//! They are exact, cost the same however much is counted, and are written without a lock. Each
+//! cell carries the generation that wrote it. Therefore a stale result cannot be counted in a
+//! window that was begun since.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,16 +10,16 @@ use tokio::time::Instant;
 
 use crate::call::clock::nanos;
 
-/// How many buckets a stretch of time is cut into: a window is exact to a tenth of its length.
+/// The number of buckets in a window. A window is exact to a tenth of its length.
 pub(crate) const BUCKETS: usize = 10;
 
-/// A count for each of the last [`BUCKETS`] stretches of time.
+/// A count for each of the last [`BUCKETS`] time spans.
 ///
-/// Each bucket names the stretch that it counts for, so nothing has to be cleared as time goes by,
-/// and an idle year costs nothing.
+/// Each bucket names the time span that it counts. Nothing has to be cleared as time passes, and
+/// an idle year costs nothing.
 #[derive(Debug)]
 pub(crate) struct Buckets {
-    /// Whose calls are counted.
+    /// The generation whose calls are counted.
     generation: AtomicU64,
     /// The latest tick that was counted.
     newest: AtomicU64,
@@ -27,18 +27,20 @@ pub(crate) struct Buckets {
     cells: [AtomicU64; BUCKETS],
 }
 
-/// One of the stretches of time that buckets count for.
+/// One of the time spans that buckets count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Tick(u64);
 
 impl Tick {
-    /// The stretch of length `width` that `now` falls into. Before the origin is the first one.
+    /// Returns the tick of length `width` that contains `now`.
+    ///
+    /// Times before the origin are in the first tick.
     #[inline]
     pub(crate) fn at(now: Instant, origin: Instant, width: u64) -> Self {
         Self(nanos(now.saturating_duration_since(origin)) / width.max(1))
     }
 
-    /// Whether something of that tick is in no window of now any more.
+    /// Returns `true` if a window that ends with this tick no longer contains `earlier`.
     pub(crate) fn outlived(self, earlier: Self) -> bool {
         self.0.saturating_sub(earlier.0) >= BUCKETS as u64
     }
@@ -82,7 +84,8 @@ impl Buckets {
 
     #[inline]
     pub(crate) fn add(&self, generation: u64, tick: Tick) {
-        // Before the cell is written, so that who finds it written knows how late it is.
+        // Before the cell is written, so that a thread that finds it written can tell how late it
+        // is.
         if self.newest.load(Ordering::Acquire) < tick.0 {
             self.newest.fetch_max(tick.0, Ordering::AcqRel);
         }
@@ -92,8 +95,8 @@ impl Buckets {
             if (cell >> 32) as u32 == tag {
                 return Some(u64::from(tag) << 32 | u64::from(count.saturating_add(1)));
             }
-            // Whoever was held up for a whole lap, or for a change of state, must not wipe out what
-            // was counted since.
+            // A thread that was delayed for a whole lap, or past a change of state, must not
+            // overwrite newer counts.
             let newest = Tick(self.newest.load(Ordering::Acquire));
             let current = self.generation.load(Ordering::Acquire) == generation;
             (current && !newest.outlived(tick)).then_some(u64::from(tag) << 32 | 1)
@@ -102,7 +105,7 @@ impl Buckets {
         let _ = cell.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
     }
 
-    /// What was counted in the window that ends with `now`.
+    /// Returns the count of the window that ends with `now`.
     pub(crate) fn total(&self, generation: u64, now: Tick) -> u64 {
         (0..BUCKETS as u64)
             .filter_map(|age| now.0.checked_sub(age).map(Tick))
