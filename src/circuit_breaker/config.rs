@@ -1,4 +1,4 @@
-//! Settings of a breaker, and what follows from them.
+//! The settings of a breaker, and the values derived from them.
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ use crate::{
     window::BUCKETS,
 };
 
-/// Settings that have been checked.
+/// The settings after they have been checked.
 #[derive(Debug)]
 pub(super) struct Config {
     pub(super) name: Option<Name>,
     pub(super) span: Span,
-    /// The length of a bucket in nanoseconds, where the window is one of time.
+    /// The length of a bucket in nanoseconds, if the window is a span of time.
     pub(super) bucket_width: u64,
-    /// Where ticks and open times are counted from.
+    /// The instant from which ticks and open times are counted.
     pub(super) origin: Instant,
     pub(super) minimum_calls: u32,
     pub(super) failure_rate: Option<f64>,
@@ -43,7 +43,7 @@ pub(super) struct Config {
     pub(super) pend: bool,
 }
 
-/// Which calls are slow, and how large a share of them opens the breaker.
+/// The time after which a call is slow, and the share of slow calls that opens the breaker.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct SlowCalls {
     pub(super) longer_than: Duration,
@@ -55,7 +55,7 @@ impl Config {
         name_or(&self.name, "circuit_breaker")
     }
 
-    /// Returns the reason to open, if what is in the window is one.
+    /// Returns the reason to open, if the counts of the window are one.
     pub(super) fn trip_reason(&self, totals: Totals, consecutive: u32) -> Option<TripReason> {
         if self.consecutive_failures.is_some_and(|most| consecutive >= most) {
             return Some(TripReason::ConsecutiveFailures);
@@ -73,20 +73,20 @@ impl Config {
         None
     }
 
-    /// How long to stay open after so many trips in a row.
+    /// Returns the time to stay open after this number of trips in a row.
     pub(super) fn open_time(&self, trips: u32, hint: Option<Duration>) -> Duration {
         let exponent = i32::try_from(trips.saturating_sub(1)).unwrap_or(i32::MAX);
         let grown = self.open_for.as_secs_f64() * self.open_growth.powi(exponent);
         let grown = Duration::try_from_secs_f64(grown).unwrap_or(self.max_open_for);
         let asked = grown.max(hint.unwrap_or_default()).min(self.max_open_for);
-        // Upwards only: the dependency is never asked sooner than it was promised.
+        // Jitter only lengthens the time. The dependency is never called sooner than promised.
         let longest = asked.as_secs_f64() * (1.0 + self.open_jitter);
         let longest = Duration::try_from_secs_f64(longest).unwrap_or(Duration::MAX);
         draw(|rng| between(asked, longest.max(asked), rng))
     }
 }
 
-/// Settings that are not checked yet.
+/// The settings before they are checked.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) name: Option<Name>,
@@ -143,8 +143,9 @@ impl Settings {
         }
     }
 
-    /// The default follows a window that is smaller than it: nobody who sets one knob should read of
-    /// another.
+    /// Returns the minimum, which by default follows a smaller window of calls.
+    ///
+    /// Otherwise a user who sets one knob would get an error about another.
     fn minimum_calls(&self) -> u32 {
         self.minimum_calls.unwrap_or(match self.span() {
             Span::Calls(calls) => calls.min(MINIMUM_CALLS),
@@ -260,7 +261,7 @@ impl Settings {
         let (minimum_calls, max_open_for) = (self.minimum_calls(), self.max_open_for());
         let share = |passed: u32| f64::from(passed) / f64::from(self.probes);
         let mut needed = (self.probe_success_ratio * f64::from(self.probes)).ceil() as u32;
-        // The product of a ratio may round up past a whole number that would do.
+        // The product may round up past a whole number that is enough.
         if needed > 0 && share(needed - 1) >= self.probe_success_ratio {
             needed -= 1;
         }

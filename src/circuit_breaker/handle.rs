@@ -6,10 +6,10 @@ use super::{
 };
 use crate::call::waiters::Key;
 
-/// What an operator sees of a circuit breaker, and does to it. Clones are the same handle.
+/// A handle for inspecting and controlling a circuit breaker at run time.
 ///
-/// All of it takes effect for every service that shares the breaker, and wakes who waits for it. What
-/// is under way goes on; its results are not counted any more.
+/// Clones are the same handle. A change takes effect for every service that shares the breaker,
+/// and wakes the waiting callers. Running calls continue, but their results no longer count.
 #[derive(Clone)]
 pub struct CircuitBreakerHandle {
     breaker: Arc<Breaker>,
@@ -20,12 +20,14 @@ impl CircuitBreakerHandle {
         Self { breaker }
     }
 
-    /// The state. An open breaker whose time is over is open until somebody asks to be let through.
+    /// Returns the state.
+    ///
+    /// An open breaker stays open after its open time, until a caller asks to be admitted.
     pub fn state(&self) -> State {
         self.breaker.phase().state()
     }
 
-    /// What the breaker knows, computed now.
+    /// Returns a snapshot of the breaker, taken now.
     pub fn snapshot(&self) -> Snapshot {
         let breaker = &self.breaker;
         let totals = breaker.totals();
@@ -43,30 +45,35 @@ impl CircuitBreakerHandle {
         }
     }
 
-    /// Refuses every call until [`close`](Self::close) or [`reset`](Self::reset): to
-    /// drain a dependency by hand.
+    /// Opens the breaker by hand, for example to drain a dependency.
+    ///
+    /// Every call is rejected until [`close`](Self::close), [`reset`](Self::reset) or
+    /// [`disable`](Self::disable).
     pub fn force_open(&self) {
         self.breaker.force(State::ForcedOpen, false);
     }
 
-    /// Closes the breaker now, with an empty window, and lets it go on by itself. Nothing happens if it
-    /// is closed.
+    /// Closes the breaker with an empty window, and resumes automatic operation.
+    ///
+    /// Does nothing if the breaker is closed.
     pub fn close(&self) {
         self.breaker.force(State::Closed, false);
     }
 
-    /// Closes the breaker as if it were new: earlier trips do not lengthen the next open time.
+    /// Closes the breaker as if it were new. Earlier trips do not lengthen the next open time.
     pub fn reset(&self) {
         self.breaker.force(State::Closed, true);
     }
 
-    /// Lets every call through and counts none, until [`close`](Self::close),
-    /// [`reset`](Self::reset) or [`force_open`](Self::force_open).
+    /// Admits every call without counting it, until the state is changed again.
+    ///
+    /// [`close`](Self::close), [`reset`](Self::reset) and [`force_open`](Self::force_open) change
+    /// it.
     pub fn disable(&self) {
         self.breaker.force(State::Disabled, false);
     }
 
-    /// A watch of the breaker's changes, from now on.
+    /// Returns a watch of the changes of state from now on.
     pub fn watch(&self) -> Watch {
         let seen = self.breaker.phase();
         Watch { breaker: Arc::clone(&self.breaker), seen, place: None }
@@ -79,7 +86,7 @@ impl fmt::Debug for CircuitBreakerHandle {
     }
 }
 
-/// What a circuit breaker knew at one moment.
+/// A snapshot of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -95,47 +102,49 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The state.
+    /// Returns the state.
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// How many calls are in the window; none while the breaker is not closed.
+    /// Returns the number of calls in the window. It is zero unless the breaker is closed.
     pub fn calls(&self) -> u64 {
         self.calls
     }
 
-    /// How many of them failed.
+    /// Returns the number of failed calls in the window.
     pub fn failures(&self) -> u64 {
         self.failures
     }
 
-    /// How many of them were slow.
+    /// Returns the number of slow calls in the window.
     pub fn slow_calls(&self) -> u64 {
         self.slow_calls
     }
 
-    /// How often the breaker has opened, by itself or by hand.
+    /// Returns the number of times that the breaker has opened, by itself or by hand.
     pub fn opened(&self) -> u64 {
         self.opened
     }
 
-    /// How often it has closed again.
+    /// Returns the number of times that the breaker has closed again.
     pub fn closed(&self) -> u64 {
         self.closed
     }
 
-    /// How many probes are under way.
+    /// Returns the number of running probes.
     pub fn probes(&self) -> u32 {
         self.probes
     }
 
-    /// Why it last opened; `None` if it never did.
+    /// Returns the reason why the breaker last opened, or `None` if it never did.
     pub fn last_trip(&self) -> Option<TripReason> {
         self.last_trip
     }
 
-    /// How long until an open breaker lets a probe through.
+    /// Returns the time until an open breaker admits a probe.
+    ///
+    /// It is `None` in every other state, and once that time has elapsed.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
@@ -143,7 +152,8 @@ impl Snapshot {
 
 /// A watch of a breaker's changes of state.
 ///
-/// It always tells the latest state. Of several changes while nobody asked only the last is seen.
+/// It always returns the latest state. Of several changes between two calls of
+/// [`changed`](Self::changed), it returns only the last.
 pub struct Watch {
     breaker: Arc<Breaker>,
     seen: Phase,
@@ -151,17 +161,19 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// The state now.
+    /// Returns the current state.
     pub fn current(&self) -> State {
         self.breaker.phase().state()
     }
 
-    /// Waits for a change since the last one that was seen here, and returns the state it led to.
+    /// Waits for a change since the last one that this watch returned, and returns the new state.
     ///
-    /// Nothing is lost if the future is dropped.
+    /// # Cancel safety
+    ///
+    /// This method is cancel safe. Dropping the future loses no change.
     pub async fn changed(&mut self) -> State {
         poll_fn(|cx| {
-            // On the list first, then looked at: a change in between is not missed.
+            // Joins the list before it reads the state, so that it cannot miss a change in between.
             let breaker = &self.breaker;
             self.place = Some(breaker.watch(self.place, cx.waker().clone()));
             let phase = breaker.phase();

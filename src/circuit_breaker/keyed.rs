@@ -1,4 +1,4 @@
-//! A breaker for each key, a bounded number of them.
+//! A separate breaker for each key, in bounded memory.
 
 use std::{
     any::type_name,
@@ -32,7 +32,7 @@ use crate::{
     outcome::choice::{ChooseClassifier, Inherited},
 };
 
-/// A breaker that an operator holds open, or has taken out, is never forgotten.
+/// A breaker that is forced open or disabled by hand is never forgotten.
 impl Kept for Breaker {
     fn is_pinned(&self) -> bool {
         self.is_held()
@@ -45,7 +45,7 @@ struct Breakers<K> {
     keys: Keys<K, Breaker>,
 }
 
-/// Settings of a [`KeyedCircuitBreakerLayer`]: those of each breaker, and how many there may be.
+/// The settings of a [`KeyedCircuitBreakerLayer`]: those of each breaker, and their number.
 #[must_use = "a builder does nothing until `build`"]
 pub struct KeyedCircuitBreakerBuilder<K, F, C = Inherited> {
     settings: Settings,
@@ -68,37 +68,37 @@ impl<K, F, C> KeyedCircuitBreakerBuilder<K, F, C> {
         }
     }
 
-    /// Sets how many breakers there may be.
+    /// Sets the maximum number of breakers.
     ///
-    /// Default: `10,000`, about 2 MB.
+    /// Default: `10,000`, which take about 2 MB.
     ///
-    /// Half as many keys are remembered for certain; beyond that, those that were not used lately
-    /// are forgotten first. A breaker that an operator holds open or has disabled is never
-    /// forgotten. It must be at least 2.
+    /// Half of that number of keys is always remembered. Beyond it, the keys that were not used
+    /// recently are forgotten first. A breaker that is forced open or disabled by hand is never
+    /// forgotten. It must be at least 2. [`build`](Self::build) rejects less.
     pub fn max_keys(mut self, keys: usize) -> Self {
         self.max_keys = keys;
         self
     }
 
-    /// Sets how long a breaker is kept that nobody uses: at least this long, less than twice as
-    /// long while there is any traffic.
+    /// Sets the time for which an unused breaker is kept at least.
     ///
-    /// Default: `10 min`, twice the longest time that a breaker stays open.
-    ///
-    /// It must not be zero, nor shorter than
+    /// Default: `10 min`, twice the default of
     /// [`max_open_for`](super::CircuitBreakerBuilder::max_open_for).
+    ///
+    /// While there is any traffic, it is kept for less than twice as long. It must not be zero,
+    /// nor shorter than `max_open_for`. [`build`](Self::build) rejects less.
     pub fn idle(mut self, time: Duration) -> Self {
         self.idle = time;
         self
     }
 
-    /// Checks the settings.
+    /// Checks the settings and builds the layer.
     ///
     /// # Errors
     ///
-    /// If one of them cannot work, two contradict each other, or the breakers are to
-    /// [`pend`](super::CircuitBreakerBuilder::pend): which breaker a call is for is not known before
-    /// there is a request.
+    /// Returns a [`ConfigError`] if a setting is out of range, if two settings contradict each
+    /// other, or if the breakers are to [`pend`](super::CircuitBreakerBuilder::pend). The breaker
+    /// of a call is not known before there is a request.
     pub fn build(self) -> Result<KeyedCircuitBreakerLayer<K, F, C>, ConfigError>
     where
         K: Hash + Eq,
@@ -139,9 +139,9 @@ impl<K, F, C> fmt::Debug for KeyedCircuitBreakerBuilder<K, F, C> {
     }
 }
 
-/// A circuit breaker for each key, which makes [`KeyedCircuitBreaker`] services.
+/// A layer that makes [`KeyedCircuitBreaker`] services, with a circuit breaker for each key.
 ///
-/// The layer *is* the breakers: clones of it, and all services that it makes, share them.
+/// The layer *is* the breakers. Its clones, and all services that it makes, share them.
 pub struct KeyedCircuitBreakerLayer<K, F, C = Inherited> {
     breakers: Arc<Breakers<K>>,
     key: Arc<F>,
@@ -149,8 +149,9 @@ pub struct KeyedCircuitBreakerLayer<K, F, C = Inherited> {
 }
 
 impl<K: Hash + Eq, F, C> KeyedCircuitBreakerLayer<K, F, C> {
-    /// The handle of the breaker of `key`, if it has one: a key has none before its first call, nor
-    /// after it was forgotten.
+    /// Returns the handle of the breaker of `key`, if there is one.
+    ///
+    /// A key has no breaker before its first call, nor after it was forgotten.
     pub fn handle<Q>(&self, key: &Q) -> Option<CircuitBreakerHandle>
     where
         K: Borrow<Q>,
@@ -159,14 +160,14 @@ impl<K: Hash + Eq, F, C> KeyedCircuitBreakerLayer<K, F, C> {
         self.breakers.keys.get(key).map(CircuitBreakerHandle::new)
     }
 
-    /// How many keys have a breaker now.
+    /// Returns the number of keys that have a breaker now.
     pub fn keys(&self) -> usize {
         self.breakers.keys.len()
     }
 }
 
 impl<K, F, C> KeyedCircuitBreakerLayer<K, F, C> {
-    /// The service, with calls that end as `M` says.
+    /// Makes a service whose calls end as `M` says.
     pub(crate) fn completing<S, M>(&self, inner: S) -> KeyedCircuitBreaker<S, K, F, C, M> {
         KeyedCircuitBreaker { inner, layer: self.clone(), completion: PhantomData }
     }
@@ -175,7 +176,7 @@ impl<K, F, C> KeyedCircuitBreakerLayer<K, F, C> {
         &self.breakers.config
     }
 
-    /// The same breakers, with the stack's classifier where they have none of their own.
+    /// Returns the same breakers with the stack's classifier, unless they have their own.
     pub(crate) fn in_stack<Stacked>(
         &self,
         stacked: &Arc<Stacked>,
@@ -218,10 +219,11 @@ impl<S, K, F, C> Layer<S> for KeyedCircuitBreakerLayer<K, F, C> {
     }
 }
 
-/// Keeps calls from a service that fails for their key. See the [module docs](super).
+/// A service that rejects calls while the circuit of their key is open.
 ///
-/// Which breaker decides is not known before there is a request. So it is always ready, and a call
-/// that is let through waits in its future for a clone of the service.
+/// The breaker of a call is not known before there is a request. Therefore the service is always
+/// ready, and an admitted call waits in its future for a clone of the inner service to become
+/// ready. See the [module docs](super).
 pub struct KeyedCircuitBreaker<S, K, F, C, M = AtHead> {
     inner: S,
     layer: KeyedCircuitBreakerLayer<K, F, C>,

@@ -17,22 +17,22 @@ use crate::{
     },
 };
 
-/// A circuit breaker, which makes [`CircuitBreaker`] services. See the [module docs](super) for an
-/// example.
+/// A layer that makes [`CircuitBreaker`] services, which share one circuit breaker.
 ///
-/// The layer *is* the breaker: clones of it, and all services that it makes, are one breaker, also
-/// where a framework makes a service for every connection.
+/// The layer *is* the breaker. Its clones, and all services that it makes, share one state, even
+/// where a framework makes a service for each connection. See the [module docs](super) for an
+/// example.
 pub struct CircuitBreakerLayer<C = Inherited> {
     shared: Arc<Shared<C>>,
 }
 
 impl CircuitBreakerLayer {
-    /// A breaker with the defaults that [`builder`](Self::builder) names.
+    /// Creates a breaker with the default settings, which [`CircuitBreakerBuilder`] lists.
     pub fn new() -> Self {
         Self::from_config(Settings::default().checked(), Arc::new(Inherited))
     }
 
-    /// Settings other than the defaults.
+    /// Returns a builder with the default settings.
     pub fn builder() -> CircuitBreakerBuilder {
         CircuitBreakerBuilder { settings: Settings::default(), classifier: Inherited }
     }
@@ -50,12 +50,12 @@ impl<C> CircuitBreakerLayer<C> {
         Self { shared: Shared::new(breaker, classifier) }
     }
 
-    /// What an operator sees of the breaker, and does to it.
+    /// Returns a handle for inspecting and controlling the breaker at run time.
     pub fn handle(&self) -> CircuitBreakerHandle {
         CircuitBreakerHandle::new(Arc::clone(&self.shared.breaker))
     }
 
-    /// The service, with calls that end as `M` says.
+    /// Makes a service whose calls end as `M` says.
     pub(crate) fn completing<S, M>(&self, inner: S) -> CircuitBreaker<S, C, M> {
         CircuitBreaker::new(inner, Arc::clone(&self.shared))
     }
@@ -64,7 +64,7 @@ impl<C> CircuitBreakerLayer<C> {
         self.shared.breaker.config()
     }
 
-    /// The same breaker, with the stack's classifier where it has none of its own.
+    /// Returns the same breaker with the stack's classifier, unless it has its own.
     pub(crate) fn in_stack<Stacked>(&self, stacked: &Arc<Stacked>) -> CircuitBreakerLayer<C::Chosen>
     where
         C: ChooseClassifier<Stacked>,
@@ -97,7 +97,9 @@ impl<S, C> Layer<S> for CircuitBreakerLayer<C> {
     }
 }
 
-/// Settings of a [`CircuitBreakerLayer`]. A breaker trips on whichever of its conditions is met first.
+/// The settings of a [`CircuitBreakerLayer`].
+///
+/// A breaker opens when the first of its conditions is met.
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct CircuitBreakerBuilder<C = Inherited> {
@@ -114,35 +116,36 @@ impl<C> CircuitBreakerBuilder<C> {
         self
     }
 
-    /// Sets the length of a window of time: the breaker judges by the calls of the last `time`.
+    /// Sets the length of a window of time, which counts the calls of the last `time`.
     ///
     /// Default: `10 s`, unless [`count_window`](Self::count_window) is set.
     ///
-    /// That is long enough to see past a hiccup, and short enough to act within one. It must be at
-    /// least 10 ms, and is exact to a tenth of it. A breaker has one window, so both are an error.
+    /// Ten seconds are long enough to see past a hiccup, and short enough to react within one.
+    /// The window is exact to a tenth of its length. It must be at least 10 ms, and a breaker has
+    /// one window. [`build`](Self::build) rejects less, and both windows at once.
     pub fn time_window(mut self, time: Duration) -> Self {
         self.settings.time_window = Some(time);
         self
     }
 
-    /// Sets the size of a window of calls: the breaker judges by the last `calls` calls, however
-    /// old they are.
+    /// Sets the size of a window of calls, which counts the last `calls` calls of any age.
     ///
-    /// Default: none; the window is one of [time](Self::time_window).
+    /// Default: none. The window is one of [time](Self::time_window).
     ///
-    /// It must be 1 to 8,388,607. A breaker has one window, so both are an error.
+    /// The size must be 1 to 8,388,607, and a breaker has one window. [`build`](Self::build)
+    /// rejects other values, and both windows at once.
     pub fn count_window(mut self, calls: u32) -> Self {
         self.settings.count_window = Some(calls);
         self
     }
 
-    /// Sets how many calls there must be in the window before a rate counts.
+    /// Sets the minimum number of calls in the window before a rate counts.
     ///
     /// Default: `20`, or the size of a smaller window of calls.
     ///
-    /// Of fewer calls half may fail by chance. It must be at least 1, and not more than a window of
-    /// calls holds. Without a failure rate and slow calls it would have no effect, which is an
-    /// error.
+    /// Half of fewer calls may fail by chance. The minimum must be at least 1, and at most the
+    /// size of a window of calls. Without a failure rate and slow calls it has no effect.
+    /// [`build`](Self::build) rejects these cases.
     pub fn minimum_calls(mut self, calls: u32) -> Self {
         self.settings.minimum_calls = Some(calls);
         self
@@ -152,126 +155,132 @@ impl<C> CircuitBreakerBuilder<C> {
     ///
     /// Default: `0.5`.
     ///
-    /// It must be above 0 and at most 1. It replaces an earlier
-    /// [`without_failure_rate`](Self::without_failure_rate).
+    /// It must be above 0 and at most 1. [`build`](Self::build) rejects other values. It
+    /// overrides an earlier [`without_failure_rate`](Self::without_failure_rate).
     pub fn failure_rate(mut self, rate: f64) -> Self {
         self.settings.failure_rate = Some(rate);
         self
     }
 
-    /// Does not trip on a failure rate.
+    /// Disables the failure rate as a reason to open the breaker.
     ///
-    /// It replaces an earlier [`failure_rate`](Self::failure_rate). Something else must be set that
-    /// trips the breaker: [`slow_calls`](Self::slow_calls) or
-    /// [`consecutive_failures`](Self::consecutive_failures).
+    /// It overrides an earlier [`failure_rate`](Self::failure_rate). Another reason must be set,
+    /// [`slow_calls`](Self::slow_calls) or [`consecutive_failures`](Self::consecutive_failures).
+    /// Otherwise [`build`](Self::build) fails.
     pub fn without_failure_rate(mut self) -> Self {
         self.settings.failure_rate = None;
         self
     }
 
-    /// Sets the share of slow calls that opens the breaker, and how long a slow call takes at
-    /// least.
+    /// Sets the time from which a call is slow, and the share of slow calls that opens the breaker.
     ///
     /// Default: off.
     ///
-    /// `longer_than` must be longer than zero, `rate` above 0 and at most 1. A probe that is slow
-    /// has failed.
+    /// A call is slow if it takes `longer_than` or more. A slow probe has failed. `longer_than`
+    /// must be longer than zero, and `rate` above 0 and at most 1. [`build`](Self::build) rejects
+    /// other values.
     pub fn slow_calls(mut self, longer_than: Duration, rate: f64) -> Self {
         self.settings.slow_calls = Some(SlowCalls { longer_than, rate });
         self
     }
 
-    /// Sets how many failed calls in a row open the breaker, whatever the minimum of calls.
+    /// Sets the number of consecutive failures that opens the breaker.
     ///
     /// Default: off.
     ///
-    /// It must be at least 1.
+    /// The minimum number of calls does not apply to it. It must be at least 1.
+    /// [`build`](Self::build) rejects zero.
     pub fn consecutive_failures(mut self, failures: u32) -> Self {
         self.settings.consecutive_failures = Some(failures);
         self
     }
 
-    /// Sets how long the breaker stays open the first time.
+    /// Sets the time that the breaker stays open after the first trip.
     ///
-    /// Default: `30 s`, as Envoy ejects a host.
+    /// Default: `30 s`, the time for which Envoy ejects a host.
     ///
-    /// A failure that asks for longer ([`RetryHint::After`](crate::RetryHint), or
-    /// [`Fault::Overloaded`](crate::Fault)) has it stay open for that long, up to
-    /// [`max_open_for`](Self::max_open_for). It must be longer than zero.
+    /// A failure may ask for a longer time ([`RetryHint::After`](crate::RetryHint) or
+    /// [`Fault::Overloaded`](crate::Fault)). The breaker then stays open for that time, up to
+    /// [`max_open_for`](Self::max_open_for). The time must be longer than zero.
+    /// [`build`](Self::build) rejects zero.
     pub fn open_for(mut self, time: Duration) -> Self {
         self.settings.open_for = time;
         self
     }
 
-    /// Sets the longest time that the breaker stays open, jitter apart.
+    /// Sets the longest time that the breaker stays open, before jitter.
     ///
     /// Default: `5 min`, or [`open_for`](Self::open_for) if that is longer.
     ///
-    /// It must not be shorter than `open_for`.
+    /// It must not be shorter than `open_for`. [`build`](Self::build) rejects less.
     pub fn max_open_for(mut self, time: Duration) -> Self {
         self.settings.max_open_for = Some(time);
         self
     }
 
-    /// Sets by how much longer each further trip keeps the breaker open.
+    /// Sets the factor by which each further trip lengthens the open time.
     ///
     /// Default: `2.0`.
     ///
-    /// It begins anew when the dependency has been well for as long as it was last kept off. It
-    /// must be a finite number of at least 1. Above 1 it has no effect if
-    /// [`max_open_for`](Self::max_open_for) is set to [`open_for`](Self::open_for), which is an error.
+    /// The next open time is [`open_for`](Self::open_for) again once the breaker has stayed
+    /// closed for as long as it was last open. The factor must be a finite number of at least 1.
+    /// Above 1 it has no effect if [`max_open_for`](Self::max_open_for) is set to the same time
+    /// as `open_for`. [`build`](Self::build) rejects these cases.
     pub fn open_growth(mut self, factor: f64) -> Self {
         self.settings.open_growth = Some(factor);
         self
     }
 
-    /// Sets by how much of itself an open time is lengthened at random.
+    /// Sets the share of an open time by which it is lengthened at random, at most.
     ///
     /// Default: `0.1`.
     ///
-    /// It keeps a fleet of clients from probing all at once. It must be 0 to 1.
+    /// Jitter keeps a fleet of clients from probing all at once. It must be 0 to 1.
+    /// [`build`](Self::build) rejects other values.
     pub fn open_jitter(mut self, share: f64) -> Self {
         self.settings.open_jitter = share;
         self
     }
 
-    /// Sets how many probes a half-open breaker lets through.
+    /// Sets the number of probes that a half-open breaker admits.
     ///
-    /// Default: `3`, because one could be luck.
+    /// Default: `3`, because the success of one could be luck.
     ///
-    /// It must be at least 1.
+    /// It must be at least 1. [`build`](Self::build) rejects zero.
     pub fn probes(mut self, probes: u32) -> Self {
         self.settings.probes = probes;
         self
     }
 
-    /// Sets what share of the probes must succeed to close the breaker, rounded up to whole probes.
+    /// Sets the share of probes that must succeed to close the breaker, rounded up to whole probes.
     ///
     /// Default: `0.5`.
     ///
-    /// It must be above 0 and at most 1: no breaker closes without a success.
+    /// It must be above 0 and at most 1, because no breaker closes without a success.
+    /// [`build`](Self::build) rejects other values.
     pub fn probe_success_ratio(mut self, ratio: f64) -> Self {
         self.settings.probe_success_ratio = ratio;
         self
     }
 
-    /// Sets after how long a probe that is not answered has failed.
+    /// Sets the time after which a probe without a response has failed.
     ///
-    /// Default: `10 s`, twice what a call has in all.
+    /// Default: `10 s`, twice the total timeout of [`Stack::standard`](crate::Stack::standard).
     ///
-    /// It must be longer than zero.
+    /// It must be longer than zero. [`build`](Self::build) rejects zero.
     pub fn probe_lease(mut self, time: Duration) -> Self {
         self.settings.probe_lease = time;
         self
     }
 
-    /// Sets how long a call must have run to count as a failure when it is dropped, or cut by a
-    /// deadline of its caller, whether here or by a service that keeps to it.
+    /// Sets the time that a call must have run to count as a failure when its caller gives it up.
     ///
     /// Default: `2 s`.
     ///
-    /// Less is the impatience of the caller, and callers in a hurry must not open a breaker that
-    /// all share. With zero every such call counts; with `Duration::MAX` none does.
+    /// The caller gives a call up when it drops the call, or when its deadline ends the call. A
+    /// service that respects the deadline may also report the timeout itself. A shorter run only
+    /// shows that the caller is impatient, and callers in a hurry must not open a breaker that
+    /// all callers share. With zero every such call counts. With `Duration::MAX` none does.
     pub fn abandoned_after(mut self, time: Duration) -> Self {
         self.settings.abandoned_after = time;
         self
@@ -279,20 +288,28 @@ impl<C> CircuitBreakerBuilder<C> {
 
     /// Reports `Pending` while the circuit is open instead of rejecting.
     ///
-    /// Use it directly beneath a balancer, which then picks another endpoint; never beneath a
-    /// router or server, which would wait. A breaker [by key](Self::keyed_fn) cannot: there it is
-    /// an error.
+    /// Default: off.
+    ///
+    /// Use it directly beneath a balancer, which then picks another endpoint. Never use it
+    /// beneath a router or a server, which would wait.
+    /// [`build`](KeyedCircuitBreakerBuilder::build) rejects it for a breaker [by
+    /// key](Self::keyed_fn), which cannot report `Pending`.
     pub fn pend(mut self) -> Self {
         self.settings.pend = true;
         self
     }
 
-    /// Who judges the results, whatever the stack says.
+    /// Sets the classifier for this layer, overriding the stack's.
+    ///
+    /// Default: the stack's classifier, or
+    /// [`DefaultClassifier`](crate::outcome::DefaultClassifier) outside of a stack.
     pub fn classify<D>(self, classifier: D) -> CircuitBreakerBuilder<Own<D>> {
         CircuitBreakerBuilder { settings: self.settings, classifier: Own(classifier) }
     }
 
-    /// Judges the results by a function, whatever the stack says.
+    /// Sets a closure as the classifier for this layer, overriding the stack's.
+    ///
+    /// Default: the stack's classifier, as for [`classify`](Self::classify).
     pub fn classify_fn<F, Res, E>(self, f: F) -> CircuitBreakerBuilder<Own<ClassifyFn<F>>>
     where
         F: Fn(Result<&Res, &E>) -> Outcome,
@@ -300,10 +317,10 @@ impl<C> CircuitBreakerBuilder<C> {
         self.classify(classify_fn(f))
     }
 
-    /// Makes a breaker for each key that the closure returns: a host, a tenant, a route.
+    /// Makes a separate breaker for each key that a closure returns.
     ///
-    /// It takes the settings made so far and returns another builder, because what it builds has
-    /// services of another type.
+    /// A key is, for example, a host, a tenant or a route. This method returns another builder,
+    /// with the settings made before, because the services have another type.
     pub fn keyed_fn<F, Req, K>(self, key: F) -> KeyedCircuitBreakerBuilder<K, F, C>
     where
         F: Fn(&Req) -> K,
@@ -311,11 +328,12 @@ impl<C> CircuitBreakerBuilder<C> {
         KeyedCircuitBreakerBuilder::new(self.settings, self.classifier, key)
     }
 
-    /// Checks the settings.
+    /// Checks the settings and builds the layer.
     ///
     /// # Errors
     ///
-    /// If one of them cannot work, or two contradict each other. The error names the setter.
+    /// Returns a [`ConfigError`] if a setting is out of range, or if two settings contradict each
+    /// other. The error names the setter.
     pub fn build(self) -> Result<CircuitBreakerLayer<C>, ConfigError> {
         let config = self.settings.check()?;
         Ok(CircuitBreakerLayer::from_config(config, Arc::new(self.classifier)))

@@ -1,29 +1,35 @@
-//! Keeps calls from a dependency that fails, and lets it recover.
+//! Circuit breakers, which stop calls to a dependency that fails until it recovers.
 //!
-//! Put one around each dependency that can fail as a whole: while it is down, callers have their
-//! answer at once, and it is not kept down by their retries. It is not for one bad request among
-//! many, and not in place of a [timeout](crate::timeout): a call that never ends fails late.
+//! Put one around each dependency that can fail as a whole. While it is down, callers get an
+//! error at once, and their retries do not keep it down. A breaker is not meant for one bad
+//! request among many. It does not replace a [timeout](crate::timeout), because a call that never
+//! ends never counts as a failure.
 //!
 //! ```
 //! use buttress::{CarryRejection, Error, circuit_breaker::CircuitBreakerLayer};
+//! use std::io;
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() {
+//! let is_down = service_fn(|_: ()| async {
+//!     Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionRefused))
+//! });
 //! let service = ServiceBuilder::new()
 //!     .layer(CircuitBreakerLayer::new())
-//!     .service(service_fn(|_: ()| async { Err::<(), _>(Error::Service("it is down")) }));
+//!     .map_err(Error::Service) // `Error` holds the service's error or a rejection.
+//!     .service(is_down);
 //!
 //! for _ in 0..20 {
 //!     let _ = service.clone().oneshot(()).await;
 //! }
-//! // Twenty calls in ten seconds, and at least half of them failed: the next is refused.
+//! // At least half of twenty calls within ten seconds failed. The next call is rejected.
 //! let error = service.oneshot(()).await.unwrap_err();
 //! assert_eq!(error.rejection().map(|rejection| rejection.kind()), Some("circuit_open"));
 //! # }
 //! ```
 //!
-//! With other settings, and a handle to see and turn it:
+//! With other settings, and a handle for inspecting and controlling the breaker:
 //!
 //! ```
 //! use buttress::circuit_breaker::{CircuitBreakerLayer, State};
@@ -46,7 +52,7 @@
 //! # Ok::<(), buttress::ConfigError>(())
 //! ```
 //!
-//! And one for each host, tenant or route, in bounded memory:
+//! With a separate breaker for each host, tenant or route, in bounded memory:
 //!
 //! ```
 //! use buttress::circuit_breaker::CircuitBreakerLayer;
@@ -65,68 +71,89 @@
 //!
 //! # States
 //!
-//! *Closed*, calls go through, and the last ones are counted. The breaker trips when too large a share
-//! of them failed or was slow, or too many failed in a row. *Open*, it refuses, for a time that grows
-//! with repeated trips. Then it is *half-open* and lets a few probes through, no more than configured
-//! whatever the number of clones. If enough of them succeed it closes, with an empty window; if not,
-//! it opens again.
+//! - *Closed*: calls are admitted, and the most recent ones are counted. The breaker opens when
+//!   too large a share of them failed or was slow, or when too many consecutive calls failed.
+//! - *Open*: calls are rejected. The open time grows with repeated trips. After it, the breaker
+//!   is half-open.
+//! - *Half-open*: a few calls are admitted as probes, never more than configured, regardless of
+//!   the number of clones. If enough of them succeed, the breaker closes with an empty window.
+//!   Otherwise it opens again.
 //!
-//! A probe holds a lease. If it is not answered in time, or the service does not become ready for it,
-//! it has failed; a response that began well and only goes on for longer has passed. If nobody calls
-//! although the service is ready, its slot goes to another. What a probe says after its lease is
-//! ignored, and so is every result from before a trip. It takes no task: whoever asks next looks.
+//! A probe holds a lease, which ends after a fixed time. At the end of the lease
+//!
+//! - the probe has failed if its response did not come, or if the service did not become ready;
+//! - the probe has passed if its response began well and still continues;
+//! - the slot of the probe is free again if the service is ready but the caller did not call.
+//!
+//! The result of a probe after the end of its lease is ignored. So is every result from before a
+//! trip. A breaker needs no background task. The next call that asks to be admitted checks the
+//! times.
 //!
 //! # Readiness
 //!
-//! The breaker decides before it asks the service. When it refuses it reports `Ready`, leaves the
-//! service alone, and fails the call. `call` confirms a decision that was made while the breaker was
-//! closed: if it has opened since, the call is refused, and the service that was ready stays so in this
-//! instance for its next call. A refusal stands until it is spent, so one call may be refused on stale
-//! news; none goes through on it.
+//! The breaker decides before it polls the service. To reject a call, it reports `Ready`, leaves
+//! the service alone and fails the call. `call` confirms an admission that was made while the
+//! breaker was closed. If the breaker has opened since, the call is rejected. The service that
+//! was ready stays ready in this instance for its next call. A rejection stays in force until a
+//! call consumes it. Therefore one call may be rejected because of an outdated state, but none is
+//! admitted because of one.
 //!
-//! With [`pend`](CircuitBreakerBuilder::pend) it is not ready instead, and wakes who waits when a
-//! call may go through. Asked again, it takes back readiness that it gave before it opened: tower
-//! lets a caller rely on readiness until it calls, but a balancer that keeps ready endpoints asks
-//! once more, and would else be refused by the very endpoint that it means to avoid. The service
-//! that was ready stays so in that instance, with whatever it reserved. A breaker [by
+//! With [`pend`](CircuitBreakerBuilder::pend) the breaker is not ready instead, and it wakes the
+//! waiting callers when a call may be admitted. Polled again, it takes back readiness that it
+//! reported before it opened. Tower lets a caller rely on readiness until it calls, but a
+//! balancer that keeps ready endpoints polls once more. Without this, the endpoint that the
+//! balancer means to avoid would reject the call. The service that was ready stays ready in that
+//! instance, with everything that it reserved. A breaker [by
 //! key](CircuitBreakerBuilder::keyed_fn) is always ready.
 //!
 //! # Clone
 //!
-//! The state belongs to the layer: every service that it makes, and every clone, shares it. A clone
-//! begins undecided.
+//! The state belongs to the layer. Every service that it makes, and every clone, shares it. A
+//! clone starts without an admission.
 //!
 //! # Cancellation
 //!
-//! A call that is dropped counts as a failure if it had run for
-//! [`abandoned_after`](CircuitBreakerBuilder::abandoned_after), else not at all: callers in a hurry
-//! cannot open a breaker that others share. The same holds for a time-out that the service reports when
-//! no more than a quarter of its caller's time is left, and no more than half a second: it was told when
-//! the deadline is, and keeps a little of it to answer in. A panic always counts. A probe that is dropped gives its
-//! slot back; the time that probes were given without an answer adds up, and a lease's worth of it is
-//! a failed probe.
+//! - A call that is dropped counts as a failure if it had run for
+//!   [`abandoned_after`](CircuitBreakerBuilder::abandoned_after). Otherwise it does not count,
+//!   because callers in a hurry must not open a breaker that others share.
+//! - The same applies to a timeout that the service reports within the last quarter of its
+//!   caller's time, limited to between 5 ms and 500 ms. The service knows the deadline, and keeps
+//!   a part of the time for its response.
+//! - A panic always counts as a failure.
+//! - A probe that is dropped releases its slot. If it had run for `abandoned_after`, it has
+//!   failed. Shorter times without a response add up, and each probe lease of such time counts as
+//!   a failed probe.
 //!
 //! # Errors
 //!
-//! [`CircuitOpen`](crate::error::CircuitOpen), with the time until the next probe. An error of the service, of
-//! its readiness too, passes through and is counted.
+//! [`CircuitOpen`](crate::error::CircuitOpen), with the time until the next probe if it is known.
+//! Errors of the service, including errors of its readiness, are counted and passed through. The
+//! classifier decides which results are failures. A timeout of a layer beneath is a failure.
+//! Other rejections of layers beneath are not counted.
 //!
 //! # Order
 //!
-//! Inside [retry](crate::retry) and [bulkhead](crate::bulkhead), outside the attempt's
-//! [timeout](crate::timeout): it then sees every attempt, and sees those that took too long as
-//! failures.
+//! Put it inside [retry](crate::retry) and [bulkhead](crate::bulkhead), and outside the
+//! [timeout](crate::timeout) of each attempt. It then sees every attempt, and counts attempts
+//! that timed out as failures.
 //!
 //! # A breaker or a retry budget?
 //!
-//! Both. The [budget](crate::budget::Budget) bounds what retries add while a dependency is half well;
-//! the breaker takes away the calls themselves once it is not. The retry does not retry a refusal of
-//! the breaker.
+//! Use both. The [budget](crate::budget::Budget) bounds the load that retries add while a part of
+//! the calls fails. The breaker stops the calls themselves when the dependency is down. A retry
+//! does not retry a rejection of the breaker.
 //!
 //! # Telemetry
 //!
-//! Opened is an `ERROR` event, half-open `WARN`, closed `INFO`, each refusal `WARN`. See
-//! [`CircuitBreakerHandle::watch`] for the same in the program.
+//! | event | level |
+//! |---|---|
+//! | "circuit opened" | `ERROR` |
+//! | "circuit half-open" | `WARN` |
+//! | "circuit closed" | `INFO` |
+//! | "circuit disabled" | `DEBUG` |
+//! | "call rejected", for each rejection | `WARN` |
+//!
+//! [`CircuitBreakerHandle::watch`] reports the changes of state to the program.
 
 mod admission;
 mod breaker;

@@ -1,39 +1,39 @@
-//! The states of a breaker, and why it leaves them.
+//! The states of a breaker, and the reasons to open.
 
 /// The state of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum State {
-    /// Calls go through and are counted.
+    /// Calls are admitted and counted.
     Closed,
-    /// Calls are refused until the open time is over.
+    /// Calls are rejected until the open time has elapsed.
     Open,
-    /// A few calls go through as probes; the others are refused.
+    /// A few calls are admitted as probes. The others are rejected.
     HalfOpen,
-    /// An operator holds the breaker open.
+    /// The breaker is held open by hand.
     ForcedOpen,
-    /// An operator has taken the breaker out: calls go through and are not counted.
+    /// The breaker is disabled by hand. Calls are admitted and not counted.
     Disabled,
 }
 
-/// Why a breaker opened.
+/// The reason why a breaker opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TripReason {
-    /// Too large a share of the calls failed.
+    /// The share of failed calls was too large.
     FailureRate,
-    /// Too large a share of the calls was slow.
+    /// The share of slow calls was too large.
     SlowCallRate,
-    /// Too many calls failed one after the other.
+    /// Too many consecutive calls failed.
     ConsecutiveFailures,
     /// The probes of a half-open breaker failed.
     Probes,
-    /// An operator opened it.
+    /// It was opened by hand.
     Forced,
 }
 
 impl TripReason {
-    /// A short name for logs and metrics.
+    /// Returns a short name for logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::FailureRate => "failure_rate",
