@@ -1,4 +1,4 @@
-//! One call that a breaker let through, and what becomes of it.
+//! The admission of one call by a breaker, and its outcome.
 
 use std::time::Duration;
 
@@ -22,13 +22,15 @@ use crate::{
     outcome::{hint, judge, service_is_late},
 };
 
-/// The identity of a call that was let through.
+/// The identity of an admitted call.
 #[derive(Debug)]
 pub(crate) struct CallStamp {
     phase: Phase,
-    /// The lease, if it is a probe.
+    /// The lease, if the call is a probe.
     lease: Option<LeaseId>,
-    /// When it began. Read lazily: a call that completes on its first poll never reads the clock.
+    /// The instant at which the call began.
+    ///
+    /// It is read lazily. A call that completes on its first poll never reads the clock.
     began: Option<Instant>,
 }
 
@@ -36,9 +38,9 @@ pub(crate) struct CallStamp {
 #[derive(Clone, Copy)]
 struct Evidence {
     outcome: Outcome,
-    /// The time for which the dependency asks to be left alone.
+    /// The time for which the dependency asks not to be called.
     asked_for: Option<Duration>,
-    /// The caller's deadline, where the service says that it timed out: it may have kept to it.
+    /// The caller's deadline, if the service reports a timeout. The service may have respected it.
     late_for: Option<Instant>,
 }
 
@@ -67,8 +69,10 @@ impl Evidence {
         }
     }
 
-    /// Returns whether the dependency failed; `None` if the evidence says nothing. What would fail
-    /// anywhere, and what says nothing, neither trips nor heals.
+    /// Returns `true` if the dependency failed, and `None` if the result says nothing about it.
+    ///
+    /// A result that says nothing, or a request that would fail anywhere, neither opens nor
+    /// closes a breaker.
     fn failed(self) -> Option<bool> {
         match self.outcome {
             Outcome::Success => Some(false),
@@ -80,7 +84,7 @@ impl Evidence {
     }
 }
 
-/// A call whose response went on after its head.
+/// Settles a call whose response continued after its head.
 impl Account for Breaker {
     fn settle(&self, held: account::Stamp, end: &End) {
         let phase = Phase::from_word(held.word);
@@ -89,7 +93,7 @@ impl Account for Breaker {
             How::Complete(outcome) => self.complete(stamp, outcome, held.deadline(end), end),
             How::DroppedBetweenReads => self.complete(stamp, Outcome::Success, None, end),
             How::DroppedWhileReading => {
-                // Time in which nobody read is the reader's.
+                // Time in which the caller did not read is not time of the service.
                 let waited_since = Instant::now().checked_sub(end.waited);
                 match held.lease {
                     Some(lease) => self.abandon_probe(phase, lease, waited_since, false),
@@ -105,7 +109,7 @@ impl Breaker {
     /// Counts a call whose response ran to its end.
     fn complete(&self, stamp: CallStamp, outcome: Outcome, deadline: Option<Instant>, end: &End) {
         let began = stamp.began.and_then(|began| {
-            // Time in which nobody read is the reader's.
+            // Time in which the caller did not read is not time of the service.
             let unread = end.since_head().saturating_sub(end.waited);
             began.checked_add(unread)
         });
@@ -156,7 +160,7 @@ impl Breaker {
     }
 }
 
-/// Opens the admission of a call that was let through.
+/// Creates the admission of a call.
 #[inline]
 pub(super) fn admitted<H: Handle>(handle: H, phase: Phase, lease: Option<LeaseId>) -> Admission<H> {
     let slow_calls = handle.breaker().config().slow_calls;
@@ -176,8 +180,9 @@ impl<H: Handle> Admission<H> {
         self.count(evidence);
     }
 
-    /// The same, unless all that is known so far is that the response began well: then the body has
-    /// the admission, and it is counted when that has ended.
+    /// Does the same as `settle`, unless only a good head is known.
+    ///
+    /// The body then holds the admission, which is counted when the body has ended.
     #[inline]
     pub(super) fn settle_or_hold<M, Res, E>(&mut self, result: &mut Result<Res, E>)
     where
@@ -187,7 +192,7 @@ impl<H: Handle> Admission<H> {
     {
         let evidence = self.run(|handle| Evidence::of(handle.classifier(), result.as_ref()));
         let end = match evidence.outcome {
-            // A response is code of somebody else, and may panic.
+            // `end_of` runs foreign code of the response, which may panic.
             Outcome::Success => self.run(|_| end_of::<M, _, _>(result)),
             _ => None,
         };
@@ -204,7 +209,7 @@ impl<H: Handle> Admission<H> {
         }
     }
 
-    /// Leaves the admission to the body of the response.
+    /// Hands the admission to the body of the response.
     fn hold(&mut self, end: &mut CallEnd) {
         let Some(CallStamp { phase, lease, began }) = self.take() else { return };
         let breaker = self.ledger().breaker();
@@ -214,30 +219,31 @@ impl<H: Handle> Admission<H> {
         let mut stamp = account::Stamp::new(phase.word(), lease);
         let deadline = deadline::deadline();
         if deadline.is_some() || breaker.config().slow_calls.is_some() {
-            // How long the response has taken is asked when it ends.
+            // The duration of the response is computed when it ends.
             let (head, age) = end.head_and_age();
-            // What layers between took since an inner account had the head is time of the call.
+            // An inner account may have read the head earlier. The layers in between took time
+            // since then, which is time of the call.
             let began = began.map_or(Some(head), |began| began.checked_sub(age));
             stamp = stamp.timed(head, began, deadline);
         }
         end.hold(self.ledger().account(), stamp);
     }
 
-    /// The call has to wait: from now on it matters how long.
+    /// Records that the call has to wait. From now on its duration matters.
     pub(super) fn has_to_wait(&mut self) {
         if let Some(stamp) = self.stamp() {
             stamp.began.get_or_insert_with(Instant::now);
         }
     }
 
-    /// The lease, if this is a probe.
+    /// Returns the lease, if the call is a probe.
     pub(super) fn probe(&mut self) -> Option<(Phase, LeaseId)> {
         let stamp = self.stamp()?;
         stamp.lease.map(|lease| (stamp.phase, lease))
     }
 }
 
-/// How long the dependency asks to be left alone.
+/// Returns the time for which the dependency asks not to be called.
 fn asked_for(fault: Fault, hint: RetryHint) -> Option<Duration> {
     match (hint, fault) {
         (RetryHint::After(time), _) => Some(time),

@@ -1,4 +1,4 @@
-//! The breaker itself: its states, when it changes them, and whom it lets through.
+//! The breaker: its states, the conditions for changing them, and the decision about each call.
 
 use std::{
     fmt,
@@ -24,8 +24,9 @@ use crate::{
     window::{Buckets, Tick},
 };
 
-/// A state and the number of changes that led to it, in one word: what a call reads to be let
-/// through, and what tells a late result from one that counts.
+/// A state and the number of changes that led to it, in one word.
+///
+/// A call reads it to be admitted. Comparing it also tells a stale result from a current one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Phase(u64);
 
@@ -36,7 +37,7 @@ const HALF_OPEN: u64 = 3;
 const FORCED_OPEN: u64 = 4;
 
 impl Phase {
-    /// The phase as a word that a response can hold.
+    /// Returns the phase as a word that a response can hold.
     pub(super) fn word(self) -> u64 {
         self.0
     }
@@ -55,7 +56,7 @@ impl Phase {
         }
     }
 
-    /// Whether every call is let through.
+    /// Returns `true` if every call is admitted.
     #[inline]
     pub(super) fn lets_all_through(self) -> bool {
         self.0 & 0b111 <= DISABLED
@@ -83,8 +84,11 @@ impl Phase {
     }
 }
 
-/// One breaker. Small while all is well: what only a failing dependency needs is made when it first
-/// fails, so that a million breakers, one for each host, fit into memory.
+/// One breaker.
+///
+/// It is small while its dependency works. The parts that only a failing dependency needs are
+/// allocated at the first failure. Therefore a million breakers, one for each host, fit into
+/// memory.
 pub(crate) struct Breaker {
     pub(super) config: Arc<Config>,
     pub(super) phase: AtomicU64,
@@ -97,7 +101,7 @@ pub(super) enum Window {
     Time(Buckets),
 }
 
-/// Whether a call may go through.
+/// The decision about a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     Admitted { phase: Phase },
@@ -106,7 +110,7 @@ pub(super) enum Decision {
 }
 
 impl Decision {
-    /// Returns the phase and the lease to admit a call with, or the rejection.
+    /// Returns the phase and the lease of an admitted call, or the rejection.
     #[inline]
     pub(super) fn admission(self) -> Result<(Phase, Option<LeaseId>), Rejected> {
         match self {
@@ -117,11 +121,11 @@ impl Decision {
     }
 }
 
-/// A rejection and what to expect next.
+/// A rejection, and the times at which the decision may change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Rejected {
     pub(super) retry_after: Option<Duration>,
-    /// The nearest instant at which the answer could be another without anything happening.
+    /// The nearest instant at which the decision could change without another event.
     pub(super) ask_again: Option<Instant>,
 }
 
@@ -152,13 +156,13 @@ impl Breaker {
         lock(&self.cold().machine)
     }
 
-    /// The phase to admit a call in, if the breaker lets every call through.
+    /// Returns the phase in which to admit a call, if the breaker admits every call.
     #[inline]
     pub(super) fn admit_closed(&self) -> Option<Phase> {
         Some(self.phase()).filter(|phase| phase.lets_all_through())
     }
 
-    /// Decides about a call. A probe's lease begins here.
+    /// Decides about a call. The lease of a probe begins here.
     #[inline]
     pub(super) fn admit(&self) -> Decision {
         let phase = self.phase();
@@ -176,7 +180,7 @@ impl Breaker {
         }
     }
 
-    /// The rejection, while the open time lasts.
+    /// Returns the rejection, until the open time has elapsed.
     pub(super) fn still_open(&self, now: Instant) -> Option<Rejected> {
         let until = Duration::from_nanos(self.cold().open_until.load(Ordering::Acquire));
         let elapsed = now.saturating_duration_since(self.config.origin);
@@ -184,7 +188,7 @@ impl Breaker {
         Some(Rejected { retry_after: Some(left), ask_again: now.checked_add(left) })
     }
 
-    /// Decides under the lock, once a lock-free look found the breaker not closed.
+    /// Decides under the lock, after a lock-free read found that the breaker is not closed.
     fn admit_probe(&self, now: Instant) -> Decision {
         let mut machine = self.machine();
         let mut effects = Effects::default();
@@ -223,7 +227,7 @@ impl Breaker {
         }
     }
 
-    /// Turns a fresh decision into that for a call which begins at once.
+    /// Begins the call of a fresh decision at once.
     #[inline]
     pub(super) fn begin(&self, decision: Decision) -> Decision {
         match decision {
@@ -232,7 +236,7 @@ impl Breaker {
         }
     }
 
-    /// Begins the call of a probe: renews its lease, or takes another if it has run out.
+    /// Begins the call of a probe. Renews its lease, or takes another one if it has expired.
     pub(super) fn begin_probe(&self, phase: Phase, lease: LeaseId) -> Decision {
         let now = Instant::now();
         let mut machine = self.machine();
@@ -257,7 +261,7 @@ impl Breaker {
         decision
     }
 
-    /// Notes that the service is ready for a probe, so that it is the caller who is late from now on.
+    /// Records that the service is ready for a probe. From now on only the caller can be too slow.
     pub(super) fn probe_is_ready(&self, phase: Phase, lease: LeaseId) {
         let mut machine = self.machine();
         if self.phase() == phase {
@@ -265,7 +269,7 @@ impl Breaker {
         }
     }
 
-    /// Notes that the response to a probe began well, so that it is not too late when it goes on for long.
+    /// Records that the response to a probe began well. It may now outlast its lease.
     pub(super) fn probe_is_answering(&self, phase: Phase, lease: LeaseId) {
         let mut machine = self.machine();
         if self.phase() == phase {
@@ -273,7 +277,7 @@ impl Breaker {
         }
     }
 
-    /// Whether a probe that waits for its service still holds its lease.
+    /// Returns `true` if a probe that waits for its service still holds its lease.
     pub(super) fn probe_holds(&self, phase: Phase, lease: LeaseId) -> bool {
         let now = Instant::now();
         let mut machine = self.machine();
@@ -288,7 +292,7 @@ impl Breaker {
         holds
     }
 
-    /// Counts a call of a closed breaker, and opens it if that was one too many.
+    /// Counts a call of a closed breaker, and opens the breaker if its conditions are met.
     #[inline]
     pub(super) fn record(
         &self,
@@ -304,7 +308,7 @@ impl Breaker {
         match &self.window {
             Window::Calls(window) => match window.record(generation, sample) {
                 Recorded::Stale => {}
-                // Of a dependency that has never failed there is nothing to add up.
+                // There is nothing to add up for a dependency that has never failed.
                 Recorded::AllWell if self.cold.get().is_none() => {}
                 Recorded::AllWell => self.weigh(phase, sample, hint, Totals::default()),
                 Recorded::NotAllWell => self.weigh(phase, sample, hint, window.totals()),
@@ -320,7 +324,7 @@ impl Breaker {
         }
     }
 
-    /// Opens the breaker if what is in its window is reason to.
+    /// Opens the breaker if the counts of its window are a reason.
     #[cold]
     fn weigh(&self, phase: Phase, sample: Sample, hint: Option<Duration>, totals: Totals) {
         let consecutive = self.cold().count_consecutive(sample.failed);

@@ -1,4 +1,4 @@
-//! How a breaker changes its state: by what it has counted, by its probes, and by hand.
+//! The changes of state: by counts, by probes and by hand.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -20,7 +20,7 @@ impl Breaker {
         let now = Instant::now();
         let mut machine = self.machine();
         let mut effects = Effects::default();
-        // Of several results that each were one too many, the first opens the breaker.
+        // Several results may each meet the condition. The first opens the breaker.
         if self.phase() == phase {
             self.open(&mut machine, reason, hint, now, &mut effects);
         }
@@ -50,7 +50,7 @@ impl Breaker {
         effects.event = Some(Event::Opened { reason, open_for: Some(open_for) });
     }
 
-    /// Acts on what a round of probes has come to.
+    /// Acts on the progress of a round of probes.
     pub(super) fn advance(
         &self,
         machine: &mut Machine,
@@ -70,7 +70,9 @@ impl Breaker {
         }
     }
 
-    /// Changes the state. Everything that the new state needs is there before it is seen.
+    /// Changes the state.
+    ///
+    /// Everything that the new state needs is stored before the new phase is visible.
     pub(super) fn change(&self, machine: &mut Machine, state: State, effects: &mut Effects) {
         let previous = self.phase();
         let phase = previous.next(state);
@@ -87,10 +89,12 @@ impl Breaker {
         }
         self.phase.store(phase.word(), Ordering::Release);
         if state == State::Closed {
-            // After the phase: a late failure of the one before could else be the first of this one.
+            // After the phase. Otherwise a stale failure of the last phase could count as the
+            // first of this one.
             self.cold().consecutive_failures.store(0, Ordering::Release);
         }
-        // Who waits for a half-open breaker has no timer for the time that it is open again.
+        // A caller that waits for a half-open breaker has no timer for the time after it opens
+        // again.
         if state != State::HalfOpen {
             while let Some(waker) = machine.waiting.call_first() {
                 effects.wake.push(waker);
@@ -127,7 +131,7 @@ impl Breaker {
         }
     }
 
-    /// Settles a probe: with a verdict, or by giving its slot back.
+    /// Settles a probe that has a result, or releases its slot if `passed` is `None`.
     pub(super) fn settle_probe(
         &self,
         phase: Phase,
@@ -160,16 +164,16 @@ impl Breaker {
         let now = Instant::now();
         let mut machine = self.machine();
         let mut effects = Effects::default();
-        // A probe of an earlier round has nothing to say about this one.
+        // A probe of an earlier round says nothing about this one.
         if self.phase() == phase {
-            // Leases first, so that a result which is late is late whoever looks.
+            // Leases are ended first, so that a result is stale regardless of who checks.
             let progress = match machine.round.expire(now, &self.config) {
                 Progress::Undecided => end(&mut machine.round, now, &self.config),
                 decided => decided,
             };
             self.advance(&mut machine, progress, hint, now, &mut effects);
             if progress == Progress::Undecided && machine.round.free_slots(&self.config) > 0 {
-                // One slot came free, so one waiter can go on.
+                // One slot came free, so one waiting caller can continue.
                 effects.wake.extend(machine.waiting.call_first());
             }
         }
@@ -177,7 +181,9 @@ impl Breaker {
         self.carry_out(effects);
     }
 
-    /// Changes the state by hand; nothing if it is that already.
+    /// Changes the state by hand.
+    ///
+    /// Does nothing if the breaker is in that state, unless `forget` is set.
     pub(super) fn force(&self, state: State, forget: bool) {
         let now = Instant::now();
         let mut machine = self.machine();

@@ -1,4 +1,4 @@
-//! What only a breaker needs whose dependency has failed.
+//! The state that only a breaker with a failing dependency needs.
 
 use std::{
     sync::{
@@ -20,11 +20,12 @@ use crate::{
     window::{Buckets, Tick},
 };
 
-/// What only a breaker needs whose dependency has failed, or that an operator has touched.
+/// The state that a breaker needs only after a failure, or after a change by hand.
 pub(super) struct Cold {
     pub(super) consecutive_failures: AtomicU32,
-    /// The last tick with a failure or a slow call. Without one in the window there is nothing to
-    /// add up.
+    /// The last tick with a failure or a slow call.
+    ///
+    /// If it is not in the window, there is nothing to add up.
     pub(super) last_bad: AtomicU64,
     pub(super) failures: Buckets,
     pub(super) slow: Buckets,
@@ -33,20 +34,22 @@ pub(super) struct Cold {
     pub(super) machine: Mutex<Machine>,
 }
 
-/// What changes only under the lock.
+/// The state that changes only under the lock.
 #[derive(Debug, Default)]
 pub(super) struct Machine {
     pub(super) round: Round,
-    /// Trips since the dependency was last well for as long as it was last kept off.
+    /// The number of trips in a row.
+    ///
+    /// The row ends when the breaker has stayed closed for as long as it was last open.
     pub(super) trips: u32,
     pub(super) last_open: Duration,
     pub(super) closed_at: Option<Instant>,
     pub(super) opened: u64,
     pub(super) closed: u64,
     pub(super) last_trip: Option<TripReason>,
-    /// Who waits to be let through.
+    /// The callers that wait to be admitted.
     pub(super) waiting: Waiters,
-    /// Who wants to know of a change of state.
+    /// The tasks that watch for a change of state.
     pub(super) watching: Waiters,
 }
 
@@ -62,7 +65,7 @@ impl Cold {
         }
     }
 
-    /// Adds a call, and returns what is in the window if any of it went wrong.
+    /// Adds a call, and returns the counts of the window if it holds a failure or a slow call.
     #[cold]
     pub(super) fn add(
         &self,
@@ -98,7 +101,7 @@ impl Cold {
         if failed {
             return self.consecutive_failures.fetch_add(1, Ordering::AcqRel).saturating_add(1);
         }
-        // Only written when there is something to forget, for all callers share this word.
+        // Written only if there is something to reset, because all callers share this word.
         if self.consecutive_failures.load(Ordering::Acquire) != 0 {
             self.consecutive_failures.store(0, Ordering::Release);
         }

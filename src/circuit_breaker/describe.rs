@@ -19,7 +19,7 @@ pub(crate) const WINDOW: Fact<Duration> = Fact::new("window of the breaker");
 pub(crate) const SLOW_AFTER: Fact<Duration> = Fact::new("slow after");
 /// The time after which a probe has failed.
 pub(crate) const PROBE_LEASE: Fact<Duration> = Fact::new("lease of a probe");
-/// The time after which a call that its caller gave up counts as a failure.
+/// The time after which a call that its caller dropped counts as a failure.
 pub(crate) const ABANDONED_AFTER: Fact<Duration> = Fact::new("abandoned after");
 /// The circuit breaker reports `Pending` while it is open.
 pub(crate) const PENDS: Fact<()> = Fact::new("the breaker pends");

@@ -1,11 +1,13 @@
-//! What a change of state brings about, once the lock is released.
+//! The effects of a change of state, carried out after the lock is released.
 
 use std::{task::Waker, time::Duration};
 
 use super::state::TripReason;
 
-/// What is left to do when the lock is released: wakers are code of somebody else, and so is
-/// whoever listens to events.
+/// The wakers and the event of a change of state.
+///
+/// They are used after the lock is released, because wakers and subscribers of events run foreign
+/// code.
 #[derive(Default)]
 #[must_use]
 pub(super) struct Effects {

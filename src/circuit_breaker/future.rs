@@ -112,7 +112,7 @@ impl<S: Service<Req>, Req, C, M> fmt::Debug for KeyedResponseFuture<S, Req, C, M
 }
 
 pin_project! {
-    /// A call of a breaker that is found through `H`.
+    /// A call of a breaker that is reached through `H`.
     struct Call<F, H: Handle, M> {
         #[pin]
         inner: Rejectable<F, Admission<H>, Open<H>>,

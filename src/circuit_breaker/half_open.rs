@@ -1,4 +1,4 @@
-//! A round of probes, and the leases by which they are let through.
+//! A round of probes, and the leases that admit them.
 
 use std::{num::NonZeroU64, time::Duration};
 
@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 use super::config::Config;
 
-/// What tells one lease from all others of a breaker.
+/// The identity of a lease, unique within a breaker.
 pub(super) type LeaseId = NonZeroU64;
 
-/// One round of probes of a half-open breaker. It ends with a verdict.
+/// One round of probes of a half-open breaker, which ends when it has passed or failed.
 #[derive(Debug, Default)]
 pub(super) struct Round {
     passed: u32,
@@ -17,18 +17,19 @@ pub(super) struct Round {
     leases: Vec<Lease>,
     /// Counts up through all rounds, so that no lease has the id of an earlier one.
     last_lease: u64,
-    /// Time that callers gave the dependency without waiting for its answer.
+    /// The total time of dropped probes for which no response came.
     unanswered: Duration,
 }
 
-/// The right to send one probe, for a limited time: a probe that is never heard of again must not
-/// keep the breaker half-open for ever.
+/// The right to send one probe, for a limited time.
+///
+/// It is limited because a probe that never ends must not keep the breaker half-open for ever.
 #[derive(Debug)]
 struct Lease {
     id: LeaseId,
     stage: Stage,
     since: Instant,
-    /// `None` if the lease is longer than the clock can express.
+    /// `None` if the end is beyond what the clock can express.
     end: Option<Instant>,
 }
 
@@ -38,13 +39,13 @@ enum Stage {
     Readying,
     /// The service is ready and the caller has not called.
     Ready,
-    /// The call is under way.
+    /// The call is running.
     Called,
     /// The response began well, and has not ended.
     Answering,
 }
 
-/// What a round has come to.
+/// The progress of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     Undecided,
@@ -65,7 +66,7 @@ impl Round {
         config.probes.saturating_sub(self.passed + self.failed + self.under_way())
     }
 
-    /// Lets one more probe through, if there is a slot for it.
+    /// Admits one more probe, if there is a free slot.
     pub(super) fn lease(&mut self, now: Instant, config: &Config) -> Option<LeaseId> {
         if self.free_slots(config) == 0 {
             return None;
@@ -87,14 +88,14 @@ impl Round {
         }
     }
 
-    /// The response to the probe began well.
+    /// Records that the response to the probe began well.
     pub(super) fn answering(&mut self, id: LeaseId) {
         if let Some(lease) = self.find(id) {
             lease.stage = Stage::Answering;
         }
     }
 
-    /// The probe is called: its lease begins anew. Whether it still had one.
+    /// Renews the lease of a probe that is called. Returns `false` if the lease has ended.
     pub(super) fn begin(&mut self, id: LeaseId, now: Instant, config: &Config) -> bool {
         let Some(lease) = self.find(id) else { return false };
         lease.stage = Stage::Called;
@@ -103,14 +104,16 @@ impl Round {
         true
     }
 
-    /// When the next lease runs out.
+    /// Returns the instant at which the next lease expires.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
         self.leases.iter().filter_map(|lease| lease.end).min()
     }
 
-    /// Ends the leases that have run out. A dependency that did not answer, or did not become ready,
-    /// has failed; a caller that did not call says nothing about it. A response that only goes on for
-    /// longer than a lease has passed: else a service of long streams could never close the breaker.
+    /// Ends the leases that have expired.
+    ///
+    /// A dependency that did not respond, or did not become ready, has failed. A caller that did
+    /// not call says nothing about it. A response that only continues beyond its lease has
+    /// passed. Otherwise a service with long streams could never close the breaker.
     pub(super) fn expire(&mut self, now: Instant, config: &Config) -> Progress {
         let (mut passed, mut failed) = (0, 0);
         self.leases.retain(|lease| {
@@ -127,7 +130,7 @@ impl Round {
         self.progress(config)
     }
 
-    /// Settles a probe that was answered; without a verdict its slot is free again.
+    /// Settles a probe that has a result. Its slot is free again if `passed` is `None`.
     pub(super) fn settle(
         &mut self,
         id: LeaseId,
@@ -144,10 +147,10 @@ impl Round {
         self.progress(config)
     }
 
-    /// Settles a probe that was dropped. It has failed if it panicked or was given enough time.
+    /// Settles a probe that was dropped. It has failed if it panicked or had enough time.
     ///
-    /// Less time than that adds up. Else callers in a hurry, one after the other, would hold a hung
-    /// dependency half-open for ever.
+    /// Shorter times add up. Otherwise callers in a hurry, one after the other, would keep the
+    /// breaker half-open for ever while its dependency hangs.
     pub(super) fn abandon(
         &mut self,
         id: LeaseId,
@@ -159,7 +162,7 @@ impl Round {
         if let Some(lease) = self.take(id) {
             let ran = now.saturating_duration_since(waited_since.unwrap_or(lease.since));
             if lease.stage == Stage::Ready && !panicked {
-                // The dependency was not asked anything.
+                // The dependency was not called.
                 return self.progress(config);
             }
             if panicked || ran >= config.abandoned_after {
@@ -175,7 +178,7 @@ impl Round {
         self.progress(config)
     }
 
-    /// As soon as the probes that are left cannot change it, the verdict is out.
+    /// Returns the progress, which is final as soon as the remaining probes cannot change it.
     fn progress(&self, config: &Config) -> Progress {
         if self.passed >= config.probes_to_pass {
             Progress::Passed

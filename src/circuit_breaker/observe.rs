@@ -1,4 +1,4 @@
-//! Reads a breaker from outside, and keeps its waiting callers.
+//! Reads the state of a breaker, and keeps the list of its waiting callers.
 
 use std::{task::Waker, time::Duration};
 
@@ -12,10 +12,10 @@ use super::{
 use crate::call::{lock::lock, waiters::Key};
 
 impl Breaker {
-    /// What is in the window now.
+    /// Returns the counts of the window.
     pub(super) fn totals(&self) -> Totals {
         if !self.phase().is_closed() {
-            // What led to a trip is over, and what comes after is not counted here.
+            // The counts that led to a trip are obsolete, and calls after it are not counted here.
             return Totals::default();
         }
         match &self.window {
@@ -31,7 +31,7 @@ impl Breaker {
         }
     }
 
-    /// How often it has opened and closed, and how many probes are under way.
+    /// Returns how often it has opened and closed, and the number of running probes.
     pub(super) fn counters(&self) -> (u64, u64, u32) {
         match self.cold.get() {
             None => (0, 0, 0),
@@ -42,17 +42,17 @@ impl Breaker {
         }
     }
 
-    /// Whether an operator holds it open, or has taken it out.
+    /// Returns `true` if the breaker is forced open or disabled by hand.
     pub(super) fn is_held(&self) -> bool {
         matches!(self.phase().state(), State::ForcedOpen | State::Disabled)
     }
 
-    /// Why it last opened.
+    /// Returns the reason why it last opened.
     pub(super) fn last_trip(&self) -> Option<TripReason> {
         self.cold.get().and_then(|cold| lock(&cold.machine).last_trip)
     }
 
-    /// How much of the open time is left.
+    /// Returns the rest of the open time.
     pub(super) fn open_time_left(&self) -> Option<Duration> {
         match self.phase().state() {
             State::Open => {
@@ -62,14 +62,16 @@ impl Breaker {
         }
     }
 
-    /// Has a task woken when a call may go through. It asks after this, or it could miss its turn.
+    /// Registers a task to be woken when a call may be admitted.
+    ///
+    /// The task must ask after this. Otherwise it could miss its turn.
     pub(super) fn wait(&self, place: Option<Key>, waker: Waker) -> Key {
         let (place, outdated) = self.machine().waiting.join(place, waker);
         drop(outdated);
         place
     }
 
-    /// Takes a task off the list. If it was woken and did not go through, the next one is.
+    /// Removes a task from the list. If it was woken but not admitted, the next one is woken.
     pub(super) fn stop_waiting(&self, place: Key, went_through: bool) {
         let next = {
             let mut machine = self.machine();
@@ -84,7 +86,9 @@ impl Breaker {
         }
     }
 
-    /// Has a task woken at the next change of state. It looks after this, or it could miss one.
+    /// Registers a task to be woken at the next change of state.
+    ///
+    /// The task must read the state after this. Otherwise it could miss a change.
     pub(super) fn watch(&self, place: Option<Key>, waker: Waker) -> Key {
         let (place, outdated) = self.machine().watching.join(place, waker);
         drop(outdated);

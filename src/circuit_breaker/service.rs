@@ -25,27 +25,29 @@ use crate::{
     },
 };
 
-/// Keeps calls from a service that fails. See the [module docs](super).
+/// A service that rejects calls while the circuit is open. See the [module docs](super).
 pub struct CircuitBreaker<S, C, M = AtHead> {
     inner: S,
     shared: Arc<Shared<C>>,
-    /// The phase of a closed breaker that lets the next call through. There is no guard yet:
-    /// only a call is accounted for.
+    /// The phase of a closed breaker that admits the next call.
+    ///
+    /// It holds no admission yet, because only a call is accounted for.
     admitted: Option<Phase>,
-    /// What was decided when the breaker was not closed.
+    /// The decision that was made when the breaker was not closed.
     readiness: Readiness<C>,
     completion: PhantomData<fn() -> M>,
 }
 
-/// Decided before the inner service is asked, and kept until `call` spends it.
+/// The decision made before the inner service is polled, kept until `call` takes it.
 enum Readiness<C> {
     Undecided,
-    /// A breaker that pends is asked each time, and this is when it last let a call through: apart
-    /// from `admitted`, so that a breaker which rejects does not have to ask what kind it is.
+    /// The phase in which a breaker that pends last admitted a call. It is asked on each poll.
+    ///
+    /// This is separate from `admitted`, so that a breaker that rejects need not check its kind.
     AskedAnew(Option<Phase>),
     Probe(Admission<Arc<Shared<C>>>),
     Rejected(Rejected),
-    /// Not ready until the breaker lets something through.
+    /// Not ready until the breaker admits a call.
     Pending(Waiting<C>),
 }
 
@@ -66,7 +68,7 @@ accessors!(CircuitBreaker<S, C, M>);
 
 impl<S: Clone, C, M> Clone for CircuitBreaker<S, C, M> {
     fn clone(&self) -> Self {
-        // A probe, and a place among those who wait, belong to the instance that was polled.
+        // A probe and a place among the waiting callers belong to the instance that was polled.
         Self::new(self.inner.clone(), Arc::clone(&self.shared))
     }
 }
@@ -125,7 +127,7 @@ impl<S, C, M> CircuitBreaker<S, C, M> {
         decision.admission().map(|(phase, lease)| self.admitted(phase, lease))
     }
 
-    /// Readiness of the service, for a call that is let through.
+    /// Polls the readiness of the service, for an admitted call.
     #[inline]
     fn poll_inner<Req>(&mut self, phase: Phase, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>>
     where
@@ -133,7 +135,7 @@ impl<S, C, M> CircuitBreaker<S, C, M> {
         S::Error: CarryRejection,
         C: Classify<S::Response, S::Error>,
     {
-        // Arm by arm, for a result that is handed on as a whole is copied once more.
+        // Matched arm by arm, because passing on the whole result would copy it once more.
         match self.inner.poll_ready(cx) {
             Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
             Poll::Pending => Poll::Pending,
@@ -144,7 +146,7 @@ impl<S, C, M> CircuitBreaker<S, C, M> {
         }
     }
 
-    /// A service that fails to become ready has failed as one does that fails a call.
+    /// Counts a failure to become ready as a failed call.
     #[cold]
     fn readiness_failed<Req>(&self, phase: Phase, error: &S::Error)
     where
@@ -155,7 +157,7 @@ impl<S, C, M> CircuitBreaker<S, C, M> {
         self.admitted(phase, None).settle(Err(error));
     }
 
-    /// Readiness while the breaker is not closed, or was not when it was first asked.
+    /// Polls readiness while the breaker is not closed, or was not closed at the first poll.
     #[cold]
     fn poll_unless_closed<Req>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>>
     where
@@ -166,8 +168,8 @@ impl<S, C, M> CircuitBreaker<S, C, M> {
         let breaker = &self.shared.breaker;
         loop {
             let decision = match &mut self.readiness {
-                // A breaker that pends takes back the readiness that it gave, if it has opened since:
-                // a balancer asks once more before it calls, and takes another endpoint.
+                // A breaker that pends takes back its readiness if it has opened since. A
+                // balancer polls once more before it calls, and then picks another endpoint.
                 Readiness::AskedAnew(Some(phase)) if breaker.phase() == *phase => {
                     let phase = *phase;
                     return self.poll_inner(phase, cx);
@@ -182,11 +184,12 @@ impl<S, C, M> CircuitBreaker<S, C, M> {
                         }
                         return Poll::Ready(polled);
                     }
-                    // The lease ran out while the service would not become ready.
+                    // The lease expired before the service became ready.
                     _ => breaker.admit(),
                 },
-                // A readiness error would be the end of the service, so `call` refuses. The inner
-                // service is left alone: it may be what is stuck, and asking it may reserve.
+                // A readiness error would mean that the service is dead. Therefore `call` rejects
+                // instead. The inner service is not polled, because it may be what hangs, and
+                // polling it may reserve something.
                 Readiness::Rejected(_) => return Poll::Ready(Ok(())),
                 Readiness::Pending(waiting) => ready!(waiting.poll(cx)),
             };
@@ -211,8 +214,10 @@ impl<S, C, M> CircuitBreaker<S, C, M> {
         }
     }
 
-    /// Admits a call that was not found admitted by a breaker which is still closed: what has changed
-    /// since the service was ready is taken for the worse.
+    /// Admits a call without an admission that is still valid.
+    ///
+    /// A rejection stands even if the breaker has closed since. Any other decision is made again
+    /// if the state has changed.
     #[cold]
     fn admit_call(&mut self) -> Result<Admission<Arc<Shared<C>>>, Rejected> {
         let breaker = &self.shared.breaker;
@@ -223,13 +228,14 @@ impl<S, C, M> CircuitBreaker<S, C, M> {
             Readiness::Probe(mut probe) => match probe.probe() {
                 Some((phase, lease)) => match breaker.begin_probe(phase, lease) {
                     Decision::Probe { lease: same, .. } if same == lease => Ok(probe),
-                    // The caller took its time: the lease is gone, and this is another or none.
+                    // The caller took too long. The lease has expired, and the call has a new
+                    // decision.
                     decision => self.admission(decision),
                 },
                 None => self.admission(breaker.begin(breaker.admit())),
             },
             Readiness::Rejected(rejected) => Err(rejected),
-            // Called without having been ready, which no caller should.
+            // `call` without readiness, which breaks the contract of `Service`.
             Readiness::Undecided | Readiness::AskedAnew(_) | Readiness::Pending(_) => {
                 self.admission(breaker.begin(breaker.admit()))
             }

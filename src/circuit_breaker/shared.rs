@@ -1,4 +1,4 @@
-//! What a breaker shares with its services and their calls.
+//! The state that a breaker shares with its services and their calls.
 
 use std::{fmt, sync::Arc};
 
@@ -22,8 +22,8 @@ pub(crate) trait Handle {
 
 /// A breaker and the classifier of its results.
 ///
-/// A call of a breaker shares both by one reference count. A call of a keyed breaker has a value of
-/// its own, because one classifier serves the breakers of all keys.
+/// A call of a breaker shares both by one reference count. A call of a keyed breaker has its own
+/// value, because one classifier serves the breakers of all keys.
 pub(super) struct Shared<C> {
     pub(super) breaker: Arc<Breaker>,
     pub(super) classifier: Arc<C>,

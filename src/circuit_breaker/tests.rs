@@ -1,4 +1,4 @@
-//! The windows and the state machine against naive models of themselves.
+//! Tests of the windows and of the state machine against naive models of themselves.
 
 use std::{
     collections::VecDeque,
@@ -31,13 +31,13 @@ fn sample() -> impl Strategy<Value = Sample> {
     (any::<bool>(), any::<bool>()).prop_map(|(failed, slow)| Sample { failed, slow })
 }
 
-/// What is done to a window of calls.
+/// A step of a test of a window of calls.
 #[derive(Clone, Debug)]
 enum CallStep {
     Record(Sample),
-    /// A result of a generation that is over, by so many.
+    /// A result of a generation that ended this many generations ago.
     RecordStale(Sample, u64),
-    /// Emptied, so many generations later.
+    /// Empties the window for the generation this many later.
     Reset(u64),
 }
 
@@ -112,7 +112,7 @@ fn a_window_of_calls_is_consistent_after_many_threads_have_written_to_it() {
                             let bits = call.wrapping_mul(0x9E37_79B9).wrapping_add(thread) >> 7;
                             let sample = Sample { failed: bits & 1 != 0, slow: bits & 2 != 0 };
                             window.record(generation.load(Ordering::Acquire), sample);
-                            // One thread alone, as under the lock.
+                            // Only one thread resets, as it does under the lock.
                             if resets && thread == 0 && call % 1_000 == 999 {
                                 let next = generation.load(Ordering::Relaxed) + 1;
                                 window.reset(next);
@@ -122,7 +122,7 @@ fn a_window_of_calls_is_consistent_after_many_threads_have_written_to_it() {
                     });
                 }
             });
-            // Whatever bits were left, the counts are those of the bits.
+            // Whatever bits are left, the counts must agree with them.
             let generation = generation.into_inner();
             let full = u64::from(capacity);
             let fill = |failed, slow| {
@@ -141,16 +141,16 @@ fn a_window_of_calls_is_consistent_after_many_threads_have_written_to_it() {
     }
 }
 
-/// What is done to a window of time.
+/// A step of a test of a window of time.
 #[derive(Clone, Debug)]
 enum TimeStep {
     Add,
-    /// By somebody who looked at the clock so many ticks ago.
+    /// Adds a result with a clock reading that is this many ticks old.
     AddLate(u64),
-    /// Of a generation that is over, by so many.
+    /// Adds a result of a generation that ended this many generations ago.
     AddStale(u64),
     Pass(u64),
-    /// Emptied, so many generations later.
+    /// Empties the window for the generation this many later.
     Reset(u64),
 }
 
@@ -192,7 +192,7 @@ proptest! {
                 }
                 TimeStep::AddStale(age) => {
                     if let Some(stale) = generation.checked_sub(age) {
-                        // It may at worst be lost for the generation that it is of.
+                        // At worst it is lost for the generation to which it belongs.
                         buckets.add(stale, Tick::from_u64(now));
                     }
                 }
@@ -215,7 +215,7 @@ fn a_bucket_counts_again_after_any_idle_time() {
     let bits = (1..40).map(|bit| 1_u64 << bit);
     for laps in bits.flat_map(|laps| [laps - 1, laps + 1, laps + laps / 2, laps + 12_345]) {
         if laps % (1 << 24) == 0 {
-            // The numbers of the laps begin anew.
+            // The numbers of the laps start again.
             continue;
         }
         let buckets = Buckets::new();
@@ -288,7 +288,7 @@ struct ModelLease {
     end: u64,
 }
 
-/// A breaker that is slow, simple and for one thread, by its documentation. Times are milliseconds.
+/// A model of the breaker by its documentation: slow, simple and single-threaded. Times are in ms.
 #[derive(Debug)]
 struct Model {
     probes: usize,
@@ -344,7 +344,7 @@ impl Model {
         self.change(State::Open);
     }
 
-    /// Ends the round if it can be decided.
+    /// Ends the round if its outcome is certain.
     fn decide(&mut self, now: u64) {
         if self.passed >= self.probes_to_pass {
             self.closed_at = Some(now);
@@ -466,7 +466,7 @@ impl Model {
 
 #[derive(Clone, Copy, Debug)]
 enum Ending {
-    /// `None` if the answer says nothing.
+    /// `None` if the response says nothing.
     Answered(Option<bool>),
     Dropped {
         panicked: bool,
@@ -516,7 +516,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A call that was let through.
+/// An admitted call.
 #[derive(Debug)]
 struct Call {
     id: u64,
@@ -524,7 +524,7 @@ struct Call {
     generation: u64,
     lease: Option<LeaseId>,
     begun: bool,
-    /// When its lease was taken or renewed.
+    /// The time at which its lease was taken or renewed.
     since: u64,
 }
 
@@ -566,7 +566,7 @@ impl Both {
         self.start.elapsed().as_millis() as u64
     }
 
-    /// Takes what the breaker decided, compared with what the model did.
+    /// Compares the decisions of the breaker and the model, and keeps an admitted call.
     fn take(&mut self, id: u64, begun: bool, decision: Decision, expected: Answer) -> bool {
         let since = self.now();
         let (phase, lease, answer) = match decision {
@@ -612,7 +612,7 @@ impl Both {
             }
             Some(lease) => {
                 let decision = self.core.begin_probe(phase, lease);
-                // What the call had before is dropped, as the service does.
+                // The service drops the call's previous lease, as this does.
                 if decision != (Decision::Probe { phase, lease }) {
                     self.core.abandon_probe(phase, lease, None, false);
                 }
@@ -625,7 +625,7 @@ impl Both {
     fn end(&mut self, index: usize, ending: Ending) {
         let Call { id, phase, generation, lease, begun, .. } = self.calls.swap_remove(index);
         let now = self.now();
-        // What was not called can only be dropped.
+        // A call that did not begin can only be dropped.
         let ending = if begun { ending } else { Ending::Dropped { panicked: false } };
         match (lease, ending) {
             (Some(lease), Ending::Answered(passed)) => {
@@ -659,7 +659,7 @@ impl Both {
             Step::Ready(index) => {
                 let Some(index) = some(index, &self.calls) else { return };
                 let Call { id, phase, generation, lease, begun, .. } = self.calls[index];
-                // As the service does it: only a probe that still holds its lease is polled.
+                // As in the service, only a probe that still holds its lease is polled.
                 if let (Some(lease), false) = (lease, begun) {
                     if self.core.probe_holds(phase, lease) {
                         self.core.probe_is_ready(phase, lease);
@@ -696,7 +696,7 @@ impl Both {
             let expected = Totals { calls: model.window.len() as u64, failures, slow: 0 };
             assert_eq!(self.core.totals(), expected);
         }
-        // Apart from the model: no more probes than configured have a right to be under way.
+        // Independently of the model, at most the configured number of probes hold a lease.
         let now = self.now();
         let with_a_right = |call: &&Call| {
             call.lease.is_some() && call.phase == self.core.phase() && now < call.since + LEASE
@@ -705,7 +705,9 @@ impl Both {
         assert!(probes <= model.probes, "{probes} probes are under way");
     }
 
-    /// Whatever went before, a dependency that is well again gets all calls after a while.
+    /// Checks that a dependency that works again gets all calls after a while.
+    ///
+    /// The state before does not matter.
     async fn check_recovery(&mut self, dropped: bool) {
         if dropped {
             while !self.calls.is_empty() {
@@ -727,7 +729,7 @@ impl Both {
             self.end(self.calls.len() - 1, Ending::Answered(Some(true)));
             self.check();
         }
-        // Whoever asks first may find that the leases of those who hang have run out.
+        // The first call may find that the leases of hung probes have expired.
         assert!(
             rejections <= u32::from(!dropped),
             "{rejections} rejections of a service that is well"

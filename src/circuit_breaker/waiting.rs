@@ -12,8 +12,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{breaker::Decision, shared::Shared};
 use crate::call::waiters::Key;
 
-/// A caller that waits for the breaker: a place among those who are woken, and a timer for the
-/// nearest instant at which it could go on although nothing happens.
+/// A caller that waits for the breaker to admit it.
+///
+/// It has a place among the waiting callers, and a timer for the nearest instant at which it
+/// could be admitted without another event.
 pub(super) struct Waiting<C> {
     shared: Arc<Shared<C>>,
     place: Option<Key>,
@@ -28,7 +30,8 @@ impl<C> Waiting<C> {
 
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Decision> {
         loop {
-            // On the list first, then asked: a change in between is not missed.
+            // Joins the list before it asks the breaker, so that it cannot miss a change in
+            // between.
             self.place = Some(self.shared.breaker.wait(self.place, cx.waker().clone()));
             match self.shared.breaker.admit() {
                 Decision::Rejected(rejected) => ready!(self.poll_timer(rejected.ask_again, cx)),

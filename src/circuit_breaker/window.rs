@@ -1,22 +1,22 @@
-//! What the last calls came to, by number. By time, [`Buckets`](crate::window::Buckets) count.
+//! The results of the last calls, counted by number of calls.
 //!
-//! The window is exact, costs the same however many calls are in it, and is written without a lock.
-//! Every cell carries the generation that wrote it, so a result that comes in late cannot be
-//! counted in a window that was begun since.
+//! [`Buckets`](crate::window::Buckets) count by time. The window is exact, costs the same however
+//! many calls it holds, and is written without a lock. Each cell carries the generation that
+//! wrote it. Therefore a stale result cannot be counted in a window that was begun since.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-/// How one call went.
+/// The result of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sample {
     pub(super) failed: bool,
     pub(super) slow: bool,
 }
 
-/// What a window holds.
+/// The counts of a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
     pub(super) calls: u64,
@@ -24,30 +24,30 @@ pub(super) struct Totals {
     pub(super) slow: u64,
 }
 
-/// How much a window holds.
+/// The size of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Span {
-    /// The last so many calls.
+    /// The last calls, up to this number.
     Calls(u32),
-    /// The calls of so much time.
+    /// The calls of this span of time.
     Time(Duration),
 }
 
-/// What became of a call that was to be counted.
+/// The result of recording a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Recorded {
-    /// It belongs to an earlier generation, and was not counted.
+    /// The call belongs to an earlier generation and was not counted.
     Stale,
-    /// It was, and no call in the window failed or was slow.
+    /// The call was counted. No call in the window failed or was slow.
     AllWell,
-    /// It was, and some call in the window failed or was slow.
+    /// The call was counted. A call in the window failed or was slow.
     NotAllWell,
 }
 
 /// The last `capacity` calls, two bits each.
 ///
-/// A call claims its position from the cursor, then writes its bits and adds the difference to the
-/// counts. While all goes well the bits do not change, and a call costs one atomic step.
+/// A call claims its position from the cursor, then writes its bits and adds the difference to
+/// the counts. While all calls succeed the bits do not change, and a call costs one atomic step.
 #[derive(Debug)]
 pub(super) struct CallWindow {
     /// Generation (32 bits), whether the ring has been filled (1), next position (31).
@@ -63,7 +63,7 @@ const CALLS_PER_CELL: u32 = 16;
 const FAILED: u64 = 0b01;
 const SLOW: u64 = 0b10;
 const FILLED: u64 = 1 << 31;
-/// What the counts can hold.
+/// The largest number that the counts can hold.
 pub(super) const MOST_CALLS: u32 = (1 << 24) - 1;
 
 impl CallWindow {
@@ -77,7 +77,7 @@ impl CallWindow {
         }
     }
 
-    /// Empties the window for a new generation. Not to be called by two at once.
+    /// Empties the window for a new generation. Only one thread may call it at a time.
     pub(super) fn reset(&self, generation: u64) {
         for cell in &self.cells {
             cell.store(tag32(generation), Ordering::Relaxed);
@@ -133,7 +133,7 @@ impl CallWindow {
         claimed.ok().map(|cursor| cursor as u32 & !(FILLED as u32))
     }
 
-    /// Takes the bits that were overwritten out of the counts, and puts the new ones in.
+    /// Removes the overwritten bits from the counts and adds the new ones.
     fn count(&self, generation: u64, old: u64, new: u64) {
         let _ = self.counts.fetch_update(Ordering::AcqRel, Ordering::Acquire, |counts| {
             if counts & TAG16 != tag16(generation) {
@@ -141,7 +141,7 @@ impl CallWindow {
             }
             let failures = counts & 0xFF_FFFF;
             let slow = (counts >> 24) & 0xFF_FFFF;
-            // Wrapping within the field: of two writers of one cell the later may count first.
+            // Wraps within the field, because the later of two writers of one cell may count first.
             let failures = failures.wrapping_add(new & FAILED).wrapping_sub(old & FAILED);
             let slow = slow.wrapping_add((new & SLOW) >> 1).wrapping_sub((old & SLOW) >> 1);
             Some(tag16(generation) | (slow & 0xFF_FFFF) << 24 | failures & 0xFF_FFFF)
@@ -155,7 +155,7 @@ impl CallWindow {
         let filled = cursor & FILLED != 0;
         let position = cursor as u32 & !(FILLED as u32);
         let calls = u64::from(if filled { self.capacity } else { position });
-        // A count may for a moment be out by the calls that are just being written.
+        // For a moment a count may be wrong by the calls that are just being written.
         let part = |part: u64| if part > u64::from(MOST_CALLS / 2) { 0 } else { part };
         Totals { calls, failures: part(counts & 0xFF_FFFF), slow: part((counts >> 24) & 0xFF_FFFF) }
     }
