@@ -84,8 +84,8 @@ impl Buckets {
 
     #[inline]
     pub(crate) fn add(&self, generation: u64, tick: Tick) {
-        // Before the cell is written, so that a thread that finds it written can tell how late it
-        // is.
+        // Before the cell is written, so that a thread that finds it written can tell how old its
+        // tick is.
         if self.newest.load(Ordering::Acquire) < tick.0 {
             self.newest.fetch_max(tick.0, Ordering::AcqRel);
         }

@@ -166,7 +166,7 @@ impl Breaker {
         let mut effects = Effects::default();
         // A probe of an earlier round says nothing about this one.
         if self.phase() == phase {
-            // Leases are ended first, so that a result is stale regardless of who checks.
+            // Leases are ended first, so that a stale result is stale whichever caller checks.
             let progress = match machine.round.expire(now, &self.config) {
                 Progress::Undecided => end(&mut machine.round, now, &self.config),
                 decided => decided,

@@ -149,7 +149,7 @@ impl Round {
 
     /// Settles a probe that was dropped. It has failed if it panicked or had enough time.
     ///
-    /// Shorter times add up. Otherwise callers in a hurry, one after the other, would keep the
+    /// Shorter times add up. Otherwise impatient callers, one after the other, would keep the
     /// breaker half-open for ever while its dependency hangs.
     pub(super) fn abandon(
         &mut self,

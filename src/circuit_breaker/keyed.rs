@@ -45,7 +45,9 @@ struct Breakers<K> {
     keys: Keys<K, Breaker>,
 }
 
-/// The settings of a [`KeyedCircuitBreakerLayer`]: those of each breaker, and their number.
+/// The settings of a [`KeyedCircuitBreakerLayer`].
+///
+/// They are the settings of each breaker and the bounds on the number of breakers.
 #[must_use = "a builder does nothing until `build`"]
 pub struct KeyedCircuitBreakerBuilder<K, F, C = Inherited> {
     settings: Settings,
@@ -70,23 +72,24 @@ impl<K, F, C> KeyedCircuitBreakerBuilder<K, F, C> {
 
     /// Sets the maximum number of breakers.
     ///
-    /// Default: `10,000`, which take about 2 MB.
+    /// Default: `10,000`.
     ///
-    /// Half of that number of keys is always remembered. Beyond it, the keys that were not used
-    /// recently are forgotten first. A breaker that is forced open or disabled by hand is never
-    /// forgotten. It must be at least 2. [`build`](Self::build) rejects less.
+    /// They take about 2 MB. Half of the number of keys is always remembered. Beyond it, the keys
+    /// that were not used recently are forgotten first. A breaker that is forced open or disabled
+    /// by hand is never forgotten. The number must be at least 2. [`build`](Self::build) rejects
+    /// less.
     pub fn max_keys(mut self, keys: usize) -> Self {
         self.max_keys = keys;
         self
     }
 
-    /// Sets the time for which an unused breaker is kept at least.
+    /// Sets the minimum time for which an unused breaker is kept.
     ///
-    /// Default: `10 min`, twice the default of
-    /// [`max_open_for`](super::CircuitBreakerBuilder::max_open_for).
+    /// Default: `10 min`.
     ///
-    /// While there is any traffic, it is kept for less than twice as long. It must not be zero,
-    /// nor shorter than `max_open_for`. [`build`](Self::build) rejects less.
+    /// This is twice the default of [`max_open_for`](super::CircuitBreakerBuilder::max_open_for).
+    /// While there is any traffic, a breaker is kept for less than twice the time. The time must
+    /// not be zero, nor shorter than `max_open_for`. [`build`](Self::build) rejects less.
     pub fn idle(mut self, time: Duration) -> Self {
         self.idle = time;
         self

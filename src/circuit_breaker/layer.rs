@@ -121,8 +121,8 @@ impl<C> CircuitBreakerBuilder<C> {
     /// Default: `10 s`, unless [`count_window`](Self::count_window) is set.
     ///
     /// Ten seconds are long enough to see past a hiccup, and short enough to react within one.
-    /// The window is exact to a tenth of its length. It must be at least 10 ms, and a breaker has
-    /// one window. [`build`](Self::build) rejects less, and both windows at once.
+    /// The window is exact to a tenth of its length. [`build`](Self::build) rejects less than 10
+    /// ms. It also rejects both windows at once, because a breaker has one window.
     pub fn time_window(mut self, time: Duration) -> Self {
         self.settings.time_window = Some(time);
         self
@@ -132,8 +132,8 @@ impl<C> CircuitBreakerBuilder<C> {
     ///
     /// Default: none. The window is one of [time](Self::time_window).
     ///
-    /// The size must be 1 to 8,388,607, and a breaker has one window. [`build`](Self::build)
-    /// rejects other values, and both windows at once.
+    /// The size must be 1 to 8,388,607. [`build`](Self::build) rejects other values. It also
+    /// rejects both windows at once, because a breaker has one window.
     pub fn count_window(mut self, calls: u32) -> Self {
         self.settings.count_window = Some(calls);
         self
@@ -143,9 +143,9 @@ impl<C> CircuitBreakerBuilder<C> {
     ///
     /// Default: `20`, or the size of a smaller window of calls.
     ///
-    /// Half of fewer calls may fail by chance. The minimum must be at least 1, and at most the
-    /// size of a window of calls. Without a failure rate and slow calls it has no effect.
-    /// [`build`](Self::build) rejects these cases.
+    /// Half of fewer calls may fail by chance. [`build`](Self::build) rejects zero, and more than
+    /// the size of a window of calls. Without a failure rate and slow calls it rejects every
+    /// value, because the minimum then has no effect.
     pub fn minimum_calls(mut self, calls: u32) -> Self {
         self.settings.minimum_calls = Some(calls);
         self
@@ -197,12 +197,12 @@ impl<C> CircuitBreakerBuilder<C> {
 
     /// Sets the time that the breaker stays open after the first trip.
     ///
-    /// Default: `30 s`, the time for which Envoy ejects a host.
+    /// Default: `30 s`.
     ///
-    /// A failure may ask for a longer time ([`RetryHint::After`](crate::RetryHint) or
-    /// [`Fault::Overloaded`](crate::Fault)). The breaker then stays open for that time, up to
-    /// [`max_open_for`](Self::max_open_for). The time must be longer than zero.
-    /// [`build`](Self::build) rejects zero.
+    /// Envoy ejects a host for the same time. A failure may ask for a longer time
+    /// ([`RetryHint::After`](crate::RetryHint) or [`Fault::Overloaded`](crate::Fault)). The
+    /// breaker then stays open for that time, up to [`max_open_for`](Self::max_open_for). The
+    /// time must be longer than zero. [`build`](Self::build) rejects zero.
     pub fn open_for(mut self, time: Duration) -> Self {
         self.settings.open_for = time;
         self
@@ -224,14 +224,15 @@ impl<C> CircuitBreakerBuilder<C> {
     ///
     /// The next open time is [`open_for`](Self::open_for) again once the breaker has stayed
     /// closed for as long as it was last open. The factor must be a finite number of at least 1.
-    /// Above 1 it has no effect if [`max_open_for`](Self::max_open_for) is set to the same time
-    /// as `open_for`. [`build`](Self::build) rejects these cases.
+    /// [`build`](Self::build) rejects other values. It also rejects a factor above 1 if
+    /// [`max_open_for`](Self::max_open_for) is set to the same time as `open_for`, because the
+    /// factor then has no effect.
     pub fn open_growth(mut self, factor: f64) -> Self {
         self.settings.open_growth = Some(factor);
         self
     }
 
-    /// Sets the share of an open time by which it is lengthened at random, at most.
+    /// Sets the largest share of an open time by which it is lengthened at random.
     ///
     /// Default: `0.1`.
     ///
@@ -244,9 +245,10 @@ impl<C> CircuitBreakerBuilder<C> {
 
     /// Sets the number of probes that a half-open breaker admits.
     ///
-    /// Default: `3`, because the success of one could be luck.
+    /// Default: `3`.
     ///
-    /// It must be at least 1. [`build`](Self::build) rejects zero.
+    /// The success of a single probe could be luck. The number must be at least 1.
+    /// [`build`](Self::build) rejects zero.
     pub fn probes(mut self, probes: u32) -> Self {
         self.settings.probes = probes;
         self
@@ -265,9 +267,10 @@ impl<C> CircuitBreakerBuilder<C> {
 
     /// Sets the time after which a probe without a response has failed.
     ///
-    /// Default: `10 s`, twice the total timeout of [`Stack::standard`](crate::Stack::standard).
+    /// Default: `10 s`.
     ///
-    /// It must be longer than zero. [`build`](Self::build) rejects zero.
+    /// This is twice the total timeout of [`Stack::standard`](crate::Stack::standard). The time
+    /// must be longer than zero. [`build`](Self::build) rejects zero.
     pub fn probe_lease(mut self, time: Duration) -> Self {
         self.settings.probe_lease = time;
         self
@@ -277,10 +280,11 @@ impl<C> CircuitBreakerBuilder<C> {
     ///
     /// Default: `2 s`.
     ///
-    /// The caller gives a call up when it drops the call, or when its deadline ends the call. A
+    /// A caller gives a call up when it drops the call, or when its deadline ends the call. A
     /// service that respects the deadline may also report the timeout itself. A shorter run only
-    /// shows that the caller is impatient, and callers in a hurry must not open a breaker that
-    /// all callers share. With zero every such call counts. With `Duration::MAX` none does.
+    /// shows that the caller is impatient, and such a caller must not open a breaker that all
+    /// callers share. With zero every such call counts. With `Duration::MAX` none does. The
+    /// shorter times of probes add up. See the [module docs](super).
     pub fn abandoned_after(mut self, time: Duration) -> Self {
         self.settings.abandoned_after = time;
         self

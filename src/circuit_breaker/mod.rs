@@ -1,9 +1,9 @@
-//! Circuit breakers, which stop calls to a dependency that fails until it recovers.
+//! Circuit breakers, which stop calls to a failing dependency until it recovers.
 //!
 //! Put one around each dependency that can fail as a whole. While it is down, callers get an
 //! error at once, and their retries do not keep it down. A breaker is not meant for one bad
-//! request among many. It does not replace a [timeout](crate::timeout), because a call that never
-//! ends never counts as a failure.
+//! request among many. It does not replace a [timeout](crate::timeout), because a call that hangs
+//! counts as a failure only when it ends.
 //!
 //! ```
 //! use buttress::{CarryRejection, Error, circuit_breaker::CircuitBreakerLayer};
@@ -115,7 +115,7 @@
 //!
 //! - A call that is dropped counts as a failure if it had run for
 //!   [`abandoned_after`](CircuitBreakerBuilder::abandoned_after). Otherwise it does not count,
-//!   because callers in a hurry must not open a breaker that others share.
+//!   because impatient callers must not open a breaker that others share.
 //! - The same applies to a timeout that the service reports within the last quarter of its
 //!   caller's time, limited to between 5 ms and 500 ms. The service knows the deadline, and keeps
 //!   a part of the time for its response.
