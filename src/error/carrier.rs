@@ -4,31 +4,31 @@ use std::{convert::Infallible, error::Error as StdError, fmt, iter::successors};
 
 use super::rejection::Rejection;
 
-/// The boxed error that tower's own layers use.
+/// The boxed error type that tower's own layers use.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// An error that can carry a [`Rejection`]: the only thing a layer asks of an error type.
+/// An error type that can carry a [`Rejection`].
 ///
-/// It is what lets the error type stay the same through a whole stack. [`Error<E>`] is the
-/// ready-made carrier, tower's [`BoxError`] is one, and an error of your own becomes one with two
-/// short methods:
+/// This is the only bound that a layer puts on an error type, and the error type stays the same
+/// through a whole stack. [`Error<E>`] is the ready-made carrier, and tower's [`BoxError`]
+/// implements the trait too. Your own error type implements it with two short methods:
 ///
 /// ```
 /// use buttress::{CarryRejection, Rejection};
 ///
 /// enum CallError {
-///     Refused(Rejection),
+///     Rejected(Rejection),
 ///     Http(u16),
 /// }
 ///
 /// impl CarryRejection for CallError {
 ///     fn from_rejection(rejection: Rejection) -> Self {
-///         Self::Refused(rejection)
+///         Self::Rejected(rejection)
 ///     }
 ///
 ///     fn rejection(&self) -> Option<&Rejection> {
 ///         match self {
-///             Self::Refused(rejection) => Some(rejection),
+///             Self::Rejected(rejection) => Some(rejection),
 ///             Self::Http(_) => None,
 ///         }
 ///     }
@@ -46,32 +46,33 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
             `HttpServerLayer::builder(Stack::new()).outside(layer)`"
 )]
 pub trait CarryRejection: Sized {
-    /// Wraps a rejection.
+    /// Creates an error from a rejection.
     fn from_rejection(rejection: Rejection) -> Self;
 
-    /// The rejection inside, if this is one; `None` for an error of the service.
+    /// Returns the rejection that the error carries, or `None` for an error of the service.
     fn rejection(&self) -> Option<&Rejection>;
 }
 
-/// A rejection of a layer, or the error of the service underneath: the ready-made carrier.
+/// The error of a stack: a rejection by a layer, or the error of the wrapped service.
 ///
-/// `?` turns a service's error into it; [`Error::rejected`] is for the other side. It is a
-/// [`std::error::Error`] when `E` is.
+/// It is the ready-made implementation of [`CarryRejection`]. The `?` operator converts a service's
+/// error into it. [`Error::rejected`] creates one from a rejection. It implements
+/// [`std::error::Error`] when `E` does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error<E> {
-    /// A layer refused or ended the call.
+    /// A layer rejected or ended the call.
     Rejected(Rejection),
-    /// The service failed.
+    /// The service failed with its own error.
     Service(E),
 }
 
 impl<E> Error<E> {
-    /// Wraps a rejection, or the reason for one.
+    /// Creates an error from a rejection, or from the data of one.
     pub fn rejected(rejection: impl Into<Rejection>) -> Self {
         Self::Rejected(rejection.into())
     }
 
-    /// The service's own error, if it is one.
+    /// Returns the service's own error, or `None` for a rejection.
     pub fn service(&self) -> Option<&E> {
         match self {
             Self::Rejected(_) => None,
@@ -79,7 +80,7 @@ impl<E> Error<E> {
         }
     }
 
-    /// Turns the service's error into another, and leaves a rejection alone.
+    /// Maps the service's error with a closure. A rejection stays as it is.
     pub fn map_service<T>(self, map: impl FnOnce(E) -> T) -> Error<T> {
         match self {
             Self::Rejected(rejection) => Error::Rejected(rejection),
@@ -127,7 +128,7 @@ impl<E: StdError> StdError for Error<E> {
 
 impl CarryRejection for BoxError {
     fn from_rejection(rejection: Rejection) -> Self {
-        // Boxed as `Error` and not bare, so that a chain reads alike from either carrier.
+        // Boxed inside `Error`, because the chain of sources then is the same for both carriers.
         Box::new(Error::<Infallible>::Rejected(rejection))
     }
 
@@ -136,7 +137,7 @@ impl CarryRejection for BoxError {
     }
 }
 
-/// The rejection among an error and its causes.
+/// Finds the rejection in an error or in one of its sources.
 pub(crate) fn find_rejection<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Rejection> {
     successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref())
 }

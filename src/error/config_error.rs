@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-/// The error of an invalid setting: its setter, the value it was given, and the rule it breaks.
+/// The error of an invalid setting. It names the setter, its value and the rule that it breaks.
 ///
 /// Every builder of this crate returns it. A layer or store of your own can return it too:
 ///
@@ -10,7 +10,7 @@ use std::{fmt, time::Duration};
 /// use buttress::ConfigError;
 /// use std::time::Duration;
 ///
-/// /// Checks the settings of a layer of your own.
+/// /// Checks the settings of a rate limiter.
 /// fn check(timeout: Duration, burst: u32, share: f64) -> Result<(), ConfigError> {
 ///     ConfigError::require_positive("timeout", timeout)?;
 ///     ConfigError::require_nonzero("burst", burst)?;
@@ -34,33 +34,33 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// Creates the error of a setter that was given a value which breaks a rule.
+    /// Creates the error of a setter whose value breaks a rule.
     ///
     /// `knob` is the name of the setter. `rule` completes the sentence "`burst` is 0, but ..".
     pub fn new(knob: &'static str, value: impl fmt::Debug, rule: &'static str) -> Self {
         Self { knob, value: format!("{value:?}"), rule }
     }
 
-    /// Returns the name of the setter that was called, or of the parameter that a constructor took.
+    /// Returns the name of the setter, or of the parameter of a constructor.
     pub fn knob(&self) -> &str {
         self.knob
     }
 
-    /// What it was given.
+    /// Returns the invalid value, formatted with `Debug`.
     pub fn value(&self) -> &str {
         &self.value
     }
 
-    /// The rule that the value breaks.
+    /// Returns the rule that the value breaks.
     pub fn rule(&self) -> &str {
         self.rule
     }
 
-    /// Returns the duration, or an error if it is zero.
+    /// Returns the duration if it is longer than zero.
     ///
     /// # Errors
     ///
-    /// If it is zero.
+    /// Returns a `ConfigError` if the duration is zero.
     pub fn require_positive(knob: &'static str, value: Duration) -> Result<Duration, Self> {
         if value.is_zero() {
             return Err(Self::new(knob, value, "it must be longer than zero"));
@@ -68,13 +68,13 @@ impl ConfigError {
         Ok(value)
     }
 
-    /// Returns the count, or an error if it is not at least 1.
+    /// Returns the count if it is at least 1.
     ///
-    /// It takes any integer.
+    /// `N` can be any integer type.
     ///
     /// # Errors
     ///
-    /// If it is zero or negative.
+    /// Returns a `ConfigError` if the count is zero or negative, or does not fit into a `u64`.
     pub fn require_nonzero<N>(knob: &'static str, value: N) -> Result<N, Self>
     where
         N: Copy + fmt::Debug + TryInto<u64>,
@@ -85,11 +85,11 @@ impl ConfigError {
         }
     }
 
-    /// Returns the ratio, or an error if it is not between 0 and 1.
+    /// Returns the ratio if it is between 0 and 1, both included.
     ///
     /// # Errors
     ///
-    /// If it is below 0 or above 1, or not a number.
+    /// Returns a `ConfigError` if the ratio is below 0, above 1 or not a number.
     pub fn require_ratio(knob: &'static str, value: f64) -> Result<f64, Self> {
         if !(0.0..=1.0).contains(&value) {
             return Err(Self::new(knob, value, "it must be a ratio between 0 and 1"));

@@ -1,19 +1,19 @@
-//! Names of layers, and durations in one word.
+//! Names of layers.
 
 use std::{fmt, sync::Arc};
 
-/// What a layer is called in errors, spans and events.
+/// The name of a layer in errors, spans and events.
 ///
-/// A layer that was given none is called by what it is, such as `timeout`.
+/// Default: the kind of the layer, such as `timeout`.
 #[derive(Clone)]
 pub struct Name(
-    // One word, and not the two of an `Arc<str>`: every result that passes through a stack has room
-    // for a rejection, and is moved once for each layer.
+    // One word instead of the two of an `Arc<str>`. Every result that passes through a stack has
+    // room for a rejection, and each layer moves it once.
     Arc<Box<str>>,
 );
 
 impl Name {
-    /// The name as text.
+    /// Returns the name as a string slice.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -37,7 +37,7 @@ impl From<Arc<str>> for Name {
     }
 }
 
-/// The name that a layer was given, or else what it is.
+/// Returns the name that was set for a layer, or `default`.
 #[inline]
 pub(crate) fn name_or<'a>(name: &'a Option<Name>, default: &'static str) -> &'a str {
     name.as_ref().map_or(default, Name::as_str)

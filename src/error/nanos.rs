@@ -2,7 +2,7 @@
 
 use std::{fmt, num::NonZeroU64, time::Duration};
 
-/// A duration in one word: to the nanosecond, up to five hundred years.
+/// A duration in one word. It is exact to the nanosecond, up to five hundred years.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Nanos(NonZeroU64);
 
@@ -15,7 +15,7 @@ impl fmt::Debug for Nanos {
 impl From<Duration> for Nanos {
     fn from(duration: Duration) -> Self {
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX - 1);
-        // One more than it is, so that none at all is zero.
+        // Stored plus one, because a `NonZeroU64` cannot hold zero.
         Self(NonZeroU64::MIN.saturating_add(nanos))
     }
 }

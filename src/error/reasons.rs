@@ -4,12 +4,12 @@ use std::{error::Error as StdError, fmt, time::Duration};
 
 use super::{name::Name, nanos::Nanos};
 
-/// The data of a rejection, for the [row](super::row).
+/// The part of a rejection's data that its [row](super::row) reads.
 pub(super) trait Data: StdError {
-    /// Returns the name of the layer, if it was given one.
+    /// Returns the name of the layer, if one was set.
     fn given_name(&self) -> &Option<Name>;
 
-    /// Returns the time to come back after that the rejection carries.
+    /// Returns the time after which the caller may try again, if the rejection carries one.
     fn come_back_after(&self) -> Option<Duration> {
         None
     }
@@ -26,7 +26,7 @@ impl fmt::Display for RetryIn {
     }
 }
 
-/// A call ran for longer than its [timeout](crate::timeout) allows.
+/// The rejection of a call that ran for longer than its [timeout](crate::timeout) allows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: timed out after {:?}", self.name(), self.limit())]
 pub struct TimedOut {
@@ -35,7 +35,7 @@ pub struct TimedOut {
 }
 
 impl TimedOut {
-    /// A call that `name` ended after `limit`.
+    /// Creates the rejection of a call that the layer `name` ended after `limit`.
     pub fn new(name: impl Into<Name>, limit: Duration) -> Self {
         Self::by(Some(name.into()), limit)
     }
@@ -44,7 +44,7 @@ impl TimedOut {
         Self { name, limit: limit.into() }
     }
 
-    /// The limit that was reached.
+    /// Returns the limit that the call reached.
     pub fn limit(&self) -> Duration {
         self.limit.into()
     }
@@ -56,7 +56,7 @@ impl Data for TimedOut {
     }
 }
 
-/// The deadline of a call had passed before the call was made, so it was not made.
+/// The rejection of a call whose deadline had passed before it began. The call was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: the deadline had passed before the call began", self.name())]
 pub struct DeadlineExceeded {
@@ -64,7 +64,7 @@ pub struct DeadlineExceeded {
 }
 
 impl DeadlineExceeded {
-    /// A call that `name` did not begin.
+    /// Creates the rejection of a call that the layer `name` did not begin.
     pub fn new(name: impl Into<Name>) -> Self {
         Self::by(Some(name.into()))
     }
@@ -80,7 +80,9 @@ impl Data for DeadlineExceeded {
     }
 }
 
-/// A [circuit breaker](crate::circuit_breaker) is open, or half-open with all its probes under way.
+/// The rejection by a [circuit breaker](crate::circuit_breaker) that admits no call.
+///
+/// The circuit is open, or it is half-open and all its probes are in flight.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: the circuit is open{}", self.name(), RetryIn(self.retry_after()))]
 pub struct CircuitOpen {
@@ -89,7 +91,7 @@ pub struct CircuitOpen {
 }
 
 impl CircuitOpen {
-    /// A refusal by `name`, which asks again after `retry_after`.
+    /// Creates a rejection by the breaker `name`, which admits a probe after `retry_after`.
     pub fn new(name: impl Into<Name>, retry_after: Option<Duration>) -> Self {
         Self::by(Some(name.into()), retry_after)
     }
@@ -98,8 +100,9 @@ impl CircuitOpen {
         Self { name, retry_after: retry_after.map(Nanos::from) }
     }
 
-    /// How long until the breaker lets a probe through; `None` while an operator holds it open and
-    /// while probes are under way.
+    /// Returns the time until the breaker admits a probe.
+    ///
+    /// It is `None` while the circuit is forced open, and while all probes are in flight.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after.map(Duration::from)
     }
@@ -115,7 +118,7 @@ impl Data for CircuitOpen {
     }
 }
 
-/// A [bulkhead](crate::bulkhead) had no free slot, and no free place in its queue if it has one.
+/// The rejection by a [bulkhead](crate::bulkhead) that has no free slot, and no room in its queue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: at the limit of {} concurrent calls", self.name(), self.limit)]
 pub struct BulkheadFull {
@@ -124,7 +127,7 @@ pub struct BulkheadFull {
 }
 
 impl BulkheadFull {
-    /// A refusal by `name`, which allows `limit` calls at once.
+    /// Creates a rejection by the bulkhead `name`, which allows `limit` concurrent calls.
     pub fn new(name: impl Into<Name>, limit: u32) -> Self {
         Self::by(Some(name.into()), limit)
     }
@@ -133,7 +136,7 @@ impl BulkheadFull {
         Self { name, limit }
     }
 
-    /// How many calls the bulkhead allows at once.
+    /// Returns the maximum number of concurrent calls.
     pub fn limit(&self) -> u32 {
         self.limit
     }
@@ -145,7 +148,7 @@ impl Data for BulkheadFull {
     }
 }
 
-/// A call waited in a [bulkhead's queue](crate::bulkhead) for as long as it may.
+/// The rejection of a call that timed out in the queue of a [bulkhead](crate::bulkhead).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: no free slot within {:?}", self.name(), self.waited())]
 pub struct QueueTimedOut {
@@ -154,7 +157,7 @@ pub struct QueueTimedOut {
 }
 
 impl QueueTimedOut {
-    /// A call that `name` let wait for `waited`.
+    /// Creates the rejection of a call that waited for `waited` in the queue of `name`.
     pub fn new(name: impl Into<Name>, waited: Duration) -> Self {
         Self::by(Some(name.into()), waited)
     }
@@ -163,7 +166,7 @@ impl QueueTimedOut {
         Self { name, waited: waited.into() }
     }
 
-    /// The longest wait that the queue allows.
+    /// Returns the maximum time that a call may wait in the queue.
     pub fn waited(&self) -> Duration {
         self.waited.into()
     }
@@ -175,8 +178,9 @@ impl Data for QueueTimedOut {
     }
 }
 
-/// The service did not become ready for another attempt within the wait that
-/// [retry](crate::retry) allows.
+/// The rejection by a [retry](crate::retry) whose service did not become ready again in time.
+///
+/// The time is the one that [`readiness_wait`](crate::retry::RetryBuilder::readiness_wait) sets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: the service was not ready again within {:?}", self.name(), self.waited())]
 pub struct NotReady {
@@ -185,7 +189,7 @@ pub struct NotReady {
 }
 
 impl NotReady {
-    /// An attempt that `name` did not make after waiting for `waited`.
+    /// Creates the rejection of an attempt that `name` gave up after waiting for `waited`.
     pub fn new(name: impl Into<Name>, waited: Duration) -> Self {
         Self::by(Some(name.into()), waited)
     }
@@ -194,7 +198,7 @@ impl NotReady {
         Self { name, waited: waited.into() }
     }
 
-    /// The longest wait that is allowed.
+    /// Returns the maximum time that the retry waits for readiness.
     pub fn waited(&self) -> Duration {
         self.waited.into()
     }
@@ -206,7 +210,9 @@ impl Data for NotReady {
     }
 }
 
-/// A rate limiter let no more calls through for now.
+/// The rejection by a rate limiter that admits no more calls for now.
+///
+/// No layer of this crate creates it. A rate limiter of your own can.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: the rate limit was exceeded{}", self.name(), RetryIn(self.retry_after()))]
 pub struct RateLimited {
@@ -215,12 +221,12 @@ pub struct RateLimited {
 }
 
 impl RateLimited {
-    /// A refusal by `name`, which lets the next call through after `retry_after`.
+    /// Creates a rejection by the limiter `name`, which admits the next call after `retry_after`.
     pub fn new(name: impl Into<Name>, retry_after: Option<Duration>) -> Self {
         Self { name: Some(name.into()), retry_after: retry_after.map(Nanos::from) }
     }
 
-    /// How long until the next call is let through, if that is known.
+    /// Returns the time until the limiter admits the next call, or `None` if it is not known.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after.map(Duration::from)
     }

@@ -1,4 +1,4 @@
-//! The table of rejections: a row for each kind, and what is read from it.
+//! The table of rejections, with one row for each kind, and the methods that read it.
 
 use std::{error::Error as StdError, fmt, time::Duration};
 
@@ -15,96 +15,99 @@ use super::{
     },
 };
 
-// The columns of a row: the kind, `nothing_began`, `is_unavailable`, the HTTP status, the gRPC
-// status, and when a server tells its caller to come back.
+// The columns of a row are the kind, `nothing_began`, `is_unavailable`, the HTTP status, the gRPC
+// status, and the time that a server tells its caller to wait.
 //
 // To add a rejection, write
 //
-// 1. its row, which is also its variant, so that neither is there without the other;
+// 1. its row, which is also its variant, because neither can then exist without the other;
 // 2. the type of its data in `reasons.rs` with `Data`, and its name in `mod.rs` and in `lib.rs`;
 // 3. its line in `tests.rs`, in `tests/rejections.rs` and in the documentation of `http::server`.
 //
-// `nothing_began` is true only if no copy of the request can have had an effect. A timeout ends
-// what has begun, and a retry that waits for readiness has made an attempt before.
+// `nothing_began` is true only if no copy of the request can have had an effect. It is false for
+// a timeout, which ends a call that has begun, and for a retry that waits for readiness, which has
+// already made an attempt.
 rejections! {
-    /// Why a layer of this crate refused a call, or ended it.
+    /// The reason for which a layer of this crate rejected or ended a call.
     ///
-    /// It is an answer about the *call*, never about the dependency: only a [`TimedOut`] tells that
-    /// the dependency was slow.
+    /// It describes the *call*, not the dependency. Only a [`TimedOut`] says something about the
+    /// dependency: it was slow.
     #[derive(Clone, Debug, PartialEq, Eq)]
     #[non_exhaustive]
     pub enum Rejection {
         /// A timeout of this crate ended the call.
         TimedOut(TimedOut) "timeout"
             ["timed_out", false, true, 504, 4, Unstated],
-        /// The time for the call was over before it began.
+        /// The deadline of the call had passed before the call began.
         DeadlineExceeded(DeadlineExceeded) "deadline"
             ["deadline_exceeded", true, true, 504, 4, Unstated],
-        /// A circuit breaker kept the call from a dependency that fails.
+        /// A circuit breaker rejected the call because the dependency fails.
         CircuitOpen(CircuitOpen) "circuit_breaker"
             ["circuit_open", true, true, 503, 14, AsTold],
-        /// As many calls as the bulkhead allows were under way, and its queue, if any, was full.
+        /// The bulkhead had no free slot, and no room in its queue if it has one.
         BulkheadFull(BulkheadFull) "bulkhead"
             ["bulkhead_full", true, true, 503, 8, InASecond],
-        /// The call waited in the bulkhead's queue for as long as it may.
+        /// The call waited in the bulkhead's queue for the maximum time.
         QueueTimedOut(QueueTimedOut) "bulkhead"
             ["queue_timed_out", true, true, 503, 8, InASecond],
-        /// The service did not become ready again for another attempt.
+        /// The service did not become ready for another attempt.
         NotReady(NotReady) "retry"
             ["not_ready", false, true, 503, 14, Unstated],
-        /// More calls came in a time than a limit allows. No layer of this crate says so: it is for
-        /// rate limiters of others, whose rejections are treated as this crate's.
+        /// A rate limiter rejected the call. No layer of this crate creates it. It exists for your
+        /// own rate limiters, whose rejections are treated like those of this crate.
         RateLimited(RateLimited) "rate_limit"
             ["rate_limited", true, true, 429, 8, AsTold],
-        /// The idempotency guard did not run the call.
+        /// The idempotency guard rejected the call.
         Idempotency(IdempotencyRejected) "idempotency"
             [of its reason],
     }
 }
 
-// `nothing_began` is false in all of them: an earlier copy of the request may have begun the
-// operation, and the guard has either found that out or not been able to look.
+// `nothing_began` is false for all reasons. An earlier copy of the request may have begun the
+// operation, and the guard has either found that or could not check.
 //
-// A time to come back stands only where the same request can succeed later. With it, clients would
-// take a 409 or a 400 for something that passes by itself.
+// A row has a time to wait only if the same request can succeed later. With a time, clients would
+// take a 409 or a 400 for a failure that passes by itself.
 idempotency_reasons! {
-    /// Why the [idempotency guard](crate::idempotency) did not run a call.
+    /// The reason for which the [idempotency guard](crate::idempotency) rejected a call.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     #[non_exhaustive]
     pub enum IdempotencyReason {
-        /// The request must have a key, and has none.
+        /// The request must have a key and has none.
         KeyMissing ["idempotency_key_missing", false, false, 400, 3, Unstated]
             "the request has no idempotency key",
-        /// The key is empty, too long, malformed, or there is more than one.
+        /// The key is empty, too long or malformed, or there is more than one key.
         KeyMalformed ["idempotency_key_malformed", false, false, 400, 3, Unstated]
             "the idempotency key is malformed",
-        /// It is not known whose key it is: nobody was authenticated, or not before the guard was
-        /// asked.
-        // The server is put together wrongly: the guard stands outside authentication.
+        /// The scope of the key is not known. The caller is not authenticated, or is authenticated
+        /// only after the guard.
+        // A fault of the server's setup: the guard stands outside authentication.
         ScopeMissing ["idempotency_scope_missing", false, false, 500, 13, Unstated]
             "the owner of the idempotency key is unknown",
-        /// The body of the request is longer than the guard reads.
+        /// The body of the request is longer than the guard's maximum.
         BodyTooLarge ["idempotency_body_too_large", false, false, 413, 8, Unstated]
             "the request body is too large for the idempotency guard",
-        /// The body of the request did not come in time, or broke off.
+        /// The body of the request did not arrive in time, or its stream failed.
         BodyIncomplete ["idempotency_body_incomplete", false, false, 408, 4, Unstated]
             "the request body was not received completely and in time",
-        /// The key was used for another request.
+        /// The key was used for a different request.
         Mismatch ["idempotency_mismatch", false, false, 422, 3, Unstated]
             "the idempotency key was used for another request",
-        /// The same request is being run.
+        /// The same request is in flight.
         InFlight ["idempotency_in_flight", false, false, 409, 10, AsTold]
             "a request with this idempotency key is in progress",
         /// The request was run, and its response could not be kept.
         NotReplayable ["idempotency_not_replayable", false, false, 409, 9, Unstated]
             "the request completed, but its response was not recorded",
-        /// The request may have been run, and nobody knows what became of it.
+        /// The request may have been run, and its outcome is unknown.
         Unknown ["idempotency_unknown", false, false, 409, 9, Unstated]
             "the outcome of the request is unknown",
-        /// The records cannot be reached.
+        /// The store cannot be reached, or the lease of the run was lost. Sending the same request
+        /// again is safe.
         StoreUnavailable ["idempotency_store_unavailable", false, true, 503, 14, InASecond]
             "the idempotency store is unavailable",
-        /// There is no room for another record, or for another run.
+        /// There is no room for another record or another run, or the service was not ready in the
+        /// time of a run.
         Full ["idempotency_full", false, true, 503, 14, InASecond]
             "there is no capacity for another record or run",
     }
@@ -123,33 +126,37 @@ impl StdError for Rejection {
 }
 
 impl Rejection {
-    /// What the layer that refused is called.
+    /// Returns the name of the layer that rejected the call.
     pub fn name(&self) -> &str {
         name_or(self.data().given_name(), self.layer())
     }
 
-    /// When it is worth coming back, counted from the refusal; `None` where that is not known.
+    /// Returns the time after which a new call can succeed, or `None` if it is not known.
+    ///
+    /// The time counts from the rejection.
     pub fn retry_after(&self) -> Option<Duration> {
         self.data().come_back_after()
     }
 
-    /// A short name of the reason, for metrics and logs: one word of a small, fixed set.
+    /// Returns a short name of the reason for metrics and logs.
+    ///
+    /// It is one word of a small, fixed set.
     pub fn kind(&self) -> &'static str {
         self.row().kind
     }
 
-    /// Returns `true` if no part of the operation that the request asks for has begun, as far as
-    /// this rejection tells.
+    /// Returns `true` if no part of the requested operation has begun, as far as this rejection
+    /// knows.
     ///
-    /// Use it to decide whether a request that must not be repeated may still be sent: to this
-    /// service later, or to another one now. `false` means that something may have begun, not that
+    /// Use it to decide whether a request that must not be repeated may still be sent, to this
+    /// service later or to another one now. `false` means that something may have begun, not that
     /// it has.
     ///
-    /// A rejection speaks of the attempt that it ended. If the layer that rejected stands beneath a
+    /// A rejection describes the attempt that it ended. If the layer that rejected stands beneath a
     /// [retry](crate::retry), an earlier attempt may have reached the service.
     ///
     /// It is `false` for every reason of the [idempotency guard](crate::idempotency). The guard
-    /// speaks of the operation, which an earlier copy of the request may have begun.
+    /// describes the operation, which an earlier copy of the request may have begun.
     ///
     /// ```
     /// use buttress::{Rejection, error::{CircuitOpen, TimedOut}};
@@ -158,7 +165,7 @@ impl Rejection {
     /// let rejection = Rejection::from(CircuitOpen::new("orders", None));
     /// assert!(rejection.nothing_began());
     ///
-    /// // The order may have been placed by the time the limit was reached.
+    /// // The service may have placed the order before the call timed out.
     /// let rejection = Rejection::from(TimedOut::new("orders", Duration::from_secs(2)));
     /// assert!(!rejection.nothing_began());
     /// ```
@@ -168,11 +175,11 @@ impl Rejection {
 
     /// Returns `true` if the service is out of reach, or has no room or no time left for the call.
     ///
-    /// Use it to decide whether a fallback should answer: a default, an older response, or another
-    /// service. It is `false` for what a fallback would only hide: a request that is wrong, a guard
-    /// that is set up wrongly, and an operation that is in progress, done, or of unknown outcome.
+    /// Use it to decide whether to fall back to a default, an older response or another service. It
+    /// is `false` where a fallback would hide a fault: an invalid request, a guard that is set up
+    /// wrongly, and an operation that is in progress, done or of unknown outcome.
     ///
-    /// It says nothing of effects: the call may have begun before it was ended. See
+    /// It says nothing about effects, because the call may have begun before it was ended. See
     /// [`nothing_began`](Self::nothing_began).
     ///
     /// ```
@@ -189,7 +196,7 @@ impl Rejection {
     }
 }
 
-/// What a server answers with.
+/// The statuses and times of a server's response.
 #[cfg(feature = "http")]
 impl Rejection {
     /// Returns the HTTP status.
@@ -202,25 +209,27 @@ impl Rejection {
         self.row().grpc
     }
 
-    /// Returns when the caller is told to come back.
+    /// Returns the time that the server tells its caller to wait.
     pub(crate) fn come_back(&self) -> Option<Duration> {
         self.row().come_back.after(self.retry_after())
     }
 }
 
 impl IdempotencyReason {
-    /// Returns when the caller is told to come back; `told` is the guard's own time.
+    /// Returns the time that the caller is told to wait; `told` is the guard's configured time.
     pub(crate) fn come_back(self, told: Duration) -> Option<Duration> {
         self.row().come_back.after(Some(told))
     }
 
-    /// The reason in one word.
+    /// Returns the reason as one word, the same as [`Rejection::kind`].
     pub fn as_str(self) -> &'static str {
         self.row().kind
     }
 }
 
-/// The [idempotency guard](crate::idempotency) did not run a call, or cannot say what became of it.
+/// The rejection by an [idempotency guard](crate::idempotency).
+///
+/// The guard did not run the call, or the outcome of the run is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {reason}", self.name())]
 pub struct IdempotencyRejected {
@@ -230,7 +239,7 @@ pub struct IdempotencyRejected {
 }
 
 impl IdempotencyRejected {
-    /// A refusal by `name`.
+    /// Creates a rejection by the guard `name`.
     pub fn new(
         name: impl Into<Name>,
         reason: IdempotencyReason,
@@ -247,12 +256,12 @@ impl IdempotencyRejected {
         Self { name, retry_after: retry_after.map(Nanos::from), reason }
     }
 
-    /// Why.
+    /// Returns the reason of the rejection.
     pub fn reason(&self) -> IdempotencyReason {
         self.reason
     }
 
-    /// When it is worth sending the same request again; `None` if it is not.
+    /// Returns the time after which the same request can succeed, or `None` if it cannot.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after.map(Duration::from)
     }

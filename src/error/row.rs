@@ -2,40 +2,40 @@
 
 use std::time::Duration;
 
-/// What one kind of rejection means, whichever layer it comes from.
+/// The meaning of one kind of rejection, whichever layer creates it.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
     not(feature = "http"),
     allow(dead_code, reason = "only a server answers with a status and a time to come back")
 )]
 pub(super) struct Row {
-    /// One word for metrics and logs.
+    /// The kind as one word, for metrics and logs.
     pub(super) kind: &'static str,
-    /// No part of the operation that the request asks for has begun, as far as the rejection tells.
+    /// No part of the requested operation has begun, as far as the rejection knows.
     pub(super) nothing_began: bool,
-    /// Something is out of reach or has no room just now, and nothing is wrong with the request.
+    /// A service is out of reach or has no room at the moment, and the request is valid.
     pub(super) is_unavailable: bool,
-    /// The HTTP status that a server answers with.
+    /// The HTTP status of the server's response.
     pub(super) http: u16,
-    /// The number of the gRPC status that a server answers with.
+    /// The number of the gRPC status of the server's response.
     pub(super) grpc: u8,
-    /// When a server tells its caller to come back.
+    /// The time that the server tells its caller to wait.
     pub(super) come_back: ComeBack,
 }
 
-/// When a server tells its caller to come back after a rejection.
+/// The time that a server tells its caller to wait after a rejection.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ComeBack {
-    /// The server does not say, even if the rejection carries a time.
+    /// No time, even if the rejection carries one.
     Unstated,
-    /// After the time that the rejection carries, if it carries one.
+    /// The time that the rejection carries, if it carries one.
     AsTold,
-    /// After a second, the least that `Retry-After` can say: how long calls take is not known.
+    /// One second, the shortest time in `Retry-After`, because the duration of calls is not known.
     InASecond,
 }
 
 impl ComeBack {
-    /// Returns when to come back; `told` is the time that the rejection carries.
+    /// Returns the time to wait; `told` is the time that the rejection carries.
     pub(super) fn after(self, told: Option<Duration>) -> Option<Duration> {
         match self {
             Self::Unstated => None,
@@ -50,8 +50,8 @@ impl Row {
     ///
     /// # Panics
     ///
-    /// Panics on numbers that are no failure of HTTP or of gRPC. Rows are constants, so that is an
-    /// error of the compiler.
+    /// Panics if a number is not a failure status of HTTP or gRPC. Rows are constants, which makes
+    /// the panic a compile error.
     pub(super) const fn new(
         kind: &'static str,
         nothing_began: bool,
@@ -66,7 +66,7 @@ impl Row {
     }
 }
 
-/// Reads the columns of a row; or finds the row in the data of the rejection.
+/// Creates a row from its columns, or takes the row of the reason in the rejection's data.
 macro_rules! row {
     ([$kind:literal, $($column:expr),+] $data:expr) => {{
         const ROW: Row = Row::new($kind, $($column),+);
@@ -78,8 +78,8 @@ macro_rules! row {
     };
 }
 
-/// Defines the enum of rejections. Each has the type of its data, the default name of its layer,
-/// and its row.
+/// Defines the enum of rejections. Each variant has the type of its data, the default name of its
+/// layer, and its row.
 macro_rules! rejections {
     (
         $(#[$attribute:meta])*
@@ -117,7 +117,7 @@ macro_rules! rejections {
 
         $(
             impl $data {
-                /// What the layer that refused is called.
+                /// Returns the name of the layer that rejected the call.
                 pub fn name(&self) -> &str {
                     name_or(self.given_name(), $layer)
                 }
@@ -132,7 +132,7 @@ macro_rules! rejections {
     };
 }
 
-/// Defines the enum of the reasons of the idempotency guard. Each has its row and its message.
+/// Defines the enum of the guard's reasons. Each variant has its row and its message.
 macro_rules! idempotency_reasons {
     (
         $(#[$attribute:meta])*

@@ -32,7 +32,7 @@ fn a_rejection_says_when_to_retry_in_whole_seconds_rounded_up() {
     assert_eq!(limited.to_string(), "quota: the rate limit was exceeded, retry in 2 s");
 }
 
-/// The name of a variant, as the table has it.
+/// Returns the name of a variant as the table spells it.
 fn variant(value: impl std::fmt::Debug) -> String {
     let text = format!("{value:?}");
     text.split('(').next().unwrap().to_owned()
@@ -49,7 +49,7 @@ fn each_rejection_has_a_kind_of_its_own_and_the_default_name_of_its_layer() {
         (BulkheadFull::by(None, 1).into(), "bulkhead_full", "bulkhead"),
         (QueueTimedOut::by(None, time).into(), "queue_timed_out", "bulkhead"),
         (NotReady::by(None, time).into(), "not_ready", "retry"),
-        // No layer of this crate makes one without a name.
+        // No layer of this crate creates one, and it always has a name.
         (limited.into(), "rate_limited", ""),
         (
             IdempotencyRejected::by(None, IdempotencyReason::Full, None).into(),
