@@ -1,4 +1,4 @@
-//! Accounts that are settled when a response has ended.
+//! Accounts that are settled at the end of a response.
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
@@ -6,10 +6,10 @@ use tokio::time::Instant;
 
 use crate::{Outcome, error::Nanos};
 
-/// An account that a layer keeps of its calls, for those whose response goes on after its head.
+/// A layer's record of its calls, settled at the end of each response that streams.
 ///
-/// What a layer shares with its services implements it, so that holding one more reference to it is
-/// all that a call costs.
+/// The state that a layer shares with its services implements it. A call then costs one more
+/// reference to that state and nothing else.
 pub(crate) trait Account: Send + Sync {
     /// Settles the admission that `stamp` identifies.
     fn settle(&self, stamp: Stamp, end: &End);
@@ -19,36 +19,36 @@ pub(crate) trait Account: Send + Sync {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct End {
     pub(crate) how: How,
-    /// For how long the caller has waited since the head, all its reads together.
+    /// The total time that the caller has waited in reads since the head.
     pub(crate) waited: Duration,
-    /// When the head was there, if an account asked.
+    /// The instant at which the head arrived, if an account asked for it.
     pub(super) head: Option<Instant>,
 }
 
 impl End {
-    /// Returns how long ago the head was there; nothing if no account asked for it.
+    /// Returns the time since the head arrived, or zero if no account asked for it.
     pub(crate) fn since_head(&self) -> Duration {
         self.head.map_or(Duration::ZERO, |head| head.elapsed())
     }
 }
 
-/// How a response ended.
+/// The way in which a response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum How {
-    /// It ran to its end, which says this of the service.
+    /// The response ran to its end, with this outcome.
     Complete(Outcome),
-    /// Its body was dropped while nobody waited for more of it.
+    /// The body was dropped while no read was pending.
     DroppedBetweenReads,
-    /// Its body was dropped while a read had been waiting for [`End::waited`].
+    /// The body was dropped while a read had been pending for [`End::waited`].
     DroppedWhileReading,
-    /// Producing it panicked.
+    /// The body panicked.
     Panicked,
 }
 
-/// The identity of an admission, and what its account asked to know again at its end.
+/// The identity of an admission, with the times that its account needs at the end.
 ///
-/// Times are kept as their distance from the head, a word each: `CallEnd` is moved with every
-/// response.
+/// Each time is stored in one word, as the distance from the head, because `CallEnd` is moved with
+/// every response.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stamp {
     pub(crate) word: u64,
@@ -62,7 +62,7 @@ impl Stamp {
         Self { word, lease, ran: None, left: None }
     }
 
-    /// Adds when the call began and the deadline that its caller has.
+    /// Adds the instant at which the call began, and the caller's deadline.
     pub(crate) fn timed(
         self,
         head: Instant,
@@ -76,12 +76,12 @@ impl Stamp {
         }
     }
 
-    /// The instant at which the call began.
+    /// Returns the instant at which the call began.
     pub(crate) fn began(&self, end: &End) -> Option<Instant> {
         end.head?.checked_sub(self.ran?.into())
     }
 
-    /// The deadline of the caller.
+    /// Returns the caller's deadline.
     pub(crate) fn deadline(&self, end: &End) -> Option<Instant> {
         end.head?.checked_add(self.left?.into())
     }
@@ -91,8 +91,10 @@ impl Stamp {
     }
 }
 
-/// One admission that a response holds. Dropped unsettled, it is settled as one whose body was
-/// dropped: a waker that panics must not cost the accounts after it their settlement.
+/// One admission that a response holds.
+///
+/// Dropped without being settled, it is settled as a dropped body. The accounts after a waker that
+/// panics are then still settled.
 pub(super) struct Entry {
     account: Option<Arc<dyn Account>>,
     stamp: Stamp,

@@ -1,21 +1,20 @@
-//! The guard behind every admission: whatever a layer lets through is accounted for once, however
-//! it ends.
+//! The value behind every admission. Each admitted call is counted once, however it ends.
 
 use std::mem;
 
 use super::catch_panic::Unwinding;
 
-/// Keeps account of the calls that it admits. As a rule it is a handle to what its clones share.
+/// Counts the calls that a layer admits. It usually is a handle to shared state.
 pub(crate) trait Ledger {
-    /// What tells one admission from another: the generation that admitted it, and what else the
-    /// ledger needs to know at its end.
+    /// The identity of an admission: the generation that admitted it, and the other values that the
+    /// ledger needs at its end.
     type Stamp;
 
-    /// Accounts for a call that was dropped before its end; with `panicked`, because it panicked.
+    /// Counts a call that was dropped before its end; `panicked` if a panic was the cause.
     fn abandoned(&self, stamp: Self::Stamp, panicked: bool);
 }
 
-/// One admitted call. Dropped unfinished, it is reported as abandoned.
+/// One admitted call. Dropped before its end, it is reported as abandoned.
 pub(crate) struct Admission<L: Ledger> {
     ledger: L,
     status: Status<L::Stamp>,
@@ -47,7 +46,7 @@ impl<L: Ledger> Admission<L> {
         &self.ledger
     }
 
-    /// The stamp, until the admission is settled.
+    /// Returns the stamp until the admission is settled.
     #[inline]
     pub(crate) fn stamp(&mut self) -> Option<&mut L::Stamp> {
         match &mut self.status {
@@ -56,8 +55,10 @@ impl<L: Ledger> Admission<L> {
         }
     }
 
-    /// Runs a piece of the call. If it panics, the admission ends as a panic whenever the future that
-    /// holds it is dropped.
+    /// Runs a part of the call.
+    ///
+    /// If it panics, the admission ends as a panic, even if the future that holds it is dropped
+    /// later.
     #[inline]
     pub(crate) fn run<T>(&mut self, piece: impl FnOnce(&L) -> T) -> T {
         let Self { ledger, status } = self;
@@ -67,8 +68,10 @@ impl<L: Ledger> Admission<L> {
         value
     }
 
-    /// Ends the admission and returns its stamp, for which the caller accounts from now on; `None` if
-    /// it has ended. A call that panicked before is accounted for here.
+    /// Ends the admission and returns its stamp, or `None` if it has ended.
+    ///
+    /// The caller must count the call from now on. A call that has panicked is counted here, and
+    /// the result is `None`.
     #[inline]
     pub(crate) fn take(&mut self) -> Option<L::Stamp> {
         match mem::replace(&mut self.status, Status::Settled) {
@@ -101,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    /// What was abandoned, and whether that was by a panic.
+    /// The stamps of the abandoned calls, each with `true` after a panic.
     type Abandoned = Rc<RefCell<Vec<(u32, bool)>>>;
 
     impl Ledger for Abandoned {

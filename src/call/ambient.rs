@@ -1,4 +1,4 @@
-//! What is ambient, kept for what goes on after the future of a call has ended.
+//! The ambient values of a call, kept for its body after its future has ended.
 
 use tokio::time::Instant;
 
@@ -8,7 +8,7 @@ use super::{
     restore::Restore,
 };
 
-/// What was ambient when a call was made, for what goes on after its future has ended.
+/// The deadline and the attempt that were ambient when a call was made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ambient {
     deadline: Option<Instant>,
@@ -21,13 +21,15 @@ impl Ambient {
         Self { deadline: deadline(), attempt: Attempt::current() }
     }
 
-    /// The deadline, if there was one.
+    /// Returns the deadline, if there was one.
     #[inline]
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// Makes it ambient again. The nearest deadline counts: whoever polls may have less time.
+    /// Makes the values ambient again.
+    ///
+    /// The nearest deadline counts, because the polling caller may have less time.
     #[inline]
     pub(crate) fn enter(&self) -> (Restore<Option<Instant>>, Restore<Option<Attempt>>) {
         (narrow(self.deadline), enter_received(self.attempt))

@@ -1,4 +1,4 @@
-//! The attempt that is being made, ambient while it runs.
+//! The current attempt of a retried call, ambient while it runs.
 
 use std::cell::Cell;
 
@@ -9,13 +9,13 @@ thread_local! {
     static ATTEMPT: Cell<Option<Attempt>> = const { Cell::new(None) };
 }
 
-/// Makes `attempt` the ambient one.
+/// Makes `attempt` the ambient attempt.
 #[inline]
 pub(crate) fn enter_attempt(attempt: Attempt) -> Restore<Option<Attempt>> {
     Restore::after_setting(&ATTEMPT, Some(attempt))
 }
 
-/// Makes the attempt ambient that a caller said it was making.
+/// Makes the attempt that a remote caller reported the ambient one.
 #[cfg(feature = "http")]
 pub(crate) fn enter_received(attempt: Option<Attempt>) -> Restore<Option<Attempt>> {
     Restore::after_setting(&ATTEMPT, attempt)
@@ -26,7 +26,7 @@ pub(super) fn clear() -> Restore<Option<Attempt>> {
     Restore::after_setting(&ATTEMPT, None)
 }
 
-/// Which attempt of a [retried](crate::retry) call is being made.
+/// The current attempt of a [retried](crate::retry) call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempt {
     number: u32,
@@ -37,13 +37,13 @@ pub struct Attempt {
 impl Attempt {
     pub(crate) const FIRST: Self = Self { number: 1, previous: None, received: false };
 
-    /// The attempt that a caller says it is making.
+    /// Creates the attempt that a remote caller reported.
     #[cfg(feature = "http")]
     pub(crate) fn received(number: u32) -> Self {
         Self { number, previous: None, received: true }
     }
 
-    /// Whether a retry layer of this process makes it.
+    /// Returns `true` if a retry layer of this process makes the attempt.
     #[cfg(feature = "http")]
     pub(crate) fn is_own(&self) -> bool {
         !self.received
@@ -54,18 +54,22 @@ impl Attempt {
         Self { number, previous: Some(outcome), received: false }
     }
 
-    /// The attempt that is being called or polled: that of the nearest retry layer, or else the one that
-    /// the caller of the request which is being served says it is making; `None` without either.
+    /// Returns the attempt that is being called or polled, or `None` outside one.
+    ///
+    /// It is the attempt of the nearest retry layer. In a server without a retry layer in between,
+    /// it is the attempt that the remote caller reported.
     pub fn current() -> Option<Self> {
         ATTEMPT.get()
     }
 
-    /// Its number; the first is 1.
+    /// Returns the number of the attempt, starting with 1.
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    /// How the attempt before ended; `None` for the first.
+    /// Returns the outcome of the previous attempt.
+    ///
+    /// It is `None` for the first attempt, and for an attempt that a remote caller reported.
     pub fn previous(&self) -> Option<Outcome> {
         self.previous
     }

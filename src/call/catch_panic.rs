@@ -1,4 +1,4 @@
-//! Panics of a call: caught, or noted as they pass.
+//! Helpers that catch the panic of a call, or notice it.
 
 use std::{
     any::Any,
@@ -12,7 +12,7 @@ use std::{
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// Catches the panic of a future, so that what it began can be settled before the panic goes on.
+    /// Catches the panic of a future. The caller can settle the work before it resumes the panic.
     pub(crate) struct CatchPanic<F> {
         #[pin]
         pub(crate) future: F,
@@ -24,7 +24,7 @@ impl<F: Future> Future for CatchPanic<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let future = self.project().future;
-        // What is in the middle of a change is only dropped after this.
+        // Unwind safe, because a future that panicked is only dropped after this.
         match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
             Ok(polled) => polled.map(Ok),
             Err(panic) => Poll::Ready(Err(panic)),
@@ -38,15 +38,16 @@ impl<F> fmt::Debug for CatchPanic<F> {
     }
 }
 
-/// Calls a closure if it is dropped by a panic. It costs nothing while there is none.
+/// Calls a closure if a panic drops it. It costs nothing without a panic.
 ///
-/// A runtime drops a future after the unwinding, when `thread::panicking` no longer tells.
+/// It exists because a runtime drops a future after unwinding, when `thread::panicking` already
+/// returns `false`.
 pub(crate) struct Unwinding<F: FnOnce()> {
     note: Option<F>,
 }
 
 impl<F: FnOnce()> Unwinding<F> {
-    /// Calls `note` if this is dropped before [`disarm`](Self::disarm).
+    /// Creates a value that calls `note` if it is dropped before [`disarm`](Self::disarm).
     #[inline]
     pub(crate) fn noting(note: F) -> Self {
         Self { note: Some(note) }

@@ -1,4 +1,4 @@
-//! One reading of the clock for all layers that a call passes, and times in one word.
+//! A reading of the clock that the layers of a stack share, and times in one word.
 
 use std::{cell::Cell, time::Duration};
 
@@ -10,26 +10,30 @@ thread_local! {
     static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// The instant of the call that is being made, read once for all layers of a stack.
+/// Returns the shared reading of the clock, or reads the clock.
 #[inline]
 pub(crate) fn now() -> Instant {
     NOW.get().unwrap_or_else(Instant::now)
 }
 
-/// The same, where it has been read: for who can do without.
+/// Returns the shared reading of the clock, or `None` if there is none.
+///
+/// It is for callers that can do without a time.
 #[inline]
 pub(crate) fn shared_now() -> Option<Instant> {
     NOW.get()
 }
 
-/// Lets the layers beneath use a clock reading. Only for the length of an inner `call`, which does
-/// not wait: over a poll the reading would grow stale.
+/// Shares a reading of the clock with the layers beneath.
+///
+/// Hold the result only during an inner `call`, which does not wait. Over a poll the reading would
+/// become stale.
 #[inline]
 pub(crate) fn share_now(now: Instant) -> Restore<Option<Instant>> {
     Restore::after_setting(&NOW, Some(now))
 }
 
-/// Returns the nanoseconds of a duration; five hundred years and more are all the same.
+/// Returns a duration in nanoseconds, capped at about five hundred years.
 #[inline]
 pub(crate) fn nanos(duration: Duration) -> u64 {
     let seconds = duration.as_secs().saturating_mul(1_000_000_000);

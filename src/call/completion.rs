@@ -1,9 +1,9 @@
-//! When a call has ended: with its response, or with the end of what the response goes on to send.
+//! The end of a call: its response, or the end of the response's body.
 //!
-//! A slot of a bulkhead, the verdict of a breaker and a span belong to a call, and a streaming response
-//! is not over when its head is there. A layer that ends calls [`AtEnd`] puts what it holds into the
-//! response, which then owns it. For HTTP and gRPC all of it is done by `buttress::http`; a response of
-//! another kind takes part by implementing [`StreamingResponse`].
+//! A bulkhead's slot, a breaker's outcome and a span belong to a call. A call with a streaming
+//! response has not ended when its head arrives. A layer whose calls end [`AtEnd`] puts these
+//! values into the response, which then owns them. The layers of `buttress::http` do this for HTTP
+//! and gRPC. A response of another kind takes part by implementing [`StreamingResponse`].
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -13,28 +13,67 @@ use tracing::Span;
 use super::account::{Account, End, Entry, How, Stamp};
 use crate::{Outcome, sealed::Sealed};
 
-/// When a call has ended. Sealed: [`AtHead`] and [`AtEnd`].
+/// The end of a call. This trait is sealed and implemented by [`AtHead`] and [`AtEnd`].
 pub trait Completion<Res>: Sealed {
-    /// What ends when the response has ended; `None` if it has, as it stands.
+    /// Returns the [`CallEnd`] that the response holds, or `None` if the call has ended.
     fn end(response: &mut Res) -> Option<&mut CallEnd>;
 }
 
-/// A call has ended when its response is there. The default.
+/// A call ends when its response arrives. The default of every layer outside `buttress::http`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AtHead;
 
-/// A call has ended when the body of its response has, however that ends.
+/// A call ends when the body of its response ends, fails or is dropped.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AtEnd;
 
-/// A response that goes on after its head, and holds what ends with it.
+/// A response that goes on after its head, and owns the [`CallEnd`] of its call.
+///
+/// ```
+/// use buttress::{
+///     Outcome,
+///     completion::{CallEnd, StreamingResponse},
+/// };
+/// use std::time::Duration;
+///
+/// /// The rows of a query, read one by one.
+/// struct Rows {
+///     left: Vec<String>,
+///     end: Option<CallEnd>,
+/// }
+///
+/// impl StreamingResponse for Rows {
+///     fn call_end(&mut self) -> Option<&mut CallEnd> {
+///         self.end.as_mut()
+///     }
+/// }
+///
+/// impl Iterator for Rows {
+///     type Item = String;
+///
+///     fn next(&mut self) -> Option<String> {
+///         let row = self.left.pop();
+///         if row.is_none() {
+///             if let Some(mut end) = self.end.take() {
+///                 // The rows were in memory: no read had to wait.
+///                 end.complete(Outcome::Success, Duration::ZERO);
+///             }
+///         }
+///         row
+///     }
+/// }
+///
+/// let mut rows = Rows { left: vec!["first".to_owned()], end: Some(CallEnd::new()) };
+/// assert_eq!(rows.by_ref().count(), 1);
+/// assert!(rows.call_end().is_none());
+/// ```
 #[diagnostic::on_unimplemented(
     message = "a response of type `{Self}` does not report its end",
     note = "for HTTP, use `Stack::http()` or put an `HttpClientLayer` next to the service: \
             the response is then an `http::Response<buttress::http::ResponseBody<B>>`"
 )]
 pub trait StreamingResponse {
-    /// What ends with the response; `None` if it has ended already.
+    /// Returns the [`CallEnd`] that the response holds, or `None` if the call has ended.
     fn call_end(&mut self) -> Option<&mut CallEnd>;
 }
 
@@ -55,26 +94,28 @@ impl<Res: StreamingResponse> Completion<Res> for AtEnd {
     }
 }
 
-/// The accounts and spans of a call that are open until its response has ended.
+/// The accounts and spans of a call, which stay open until its response has ended.
 ///
-/// The layers put them in from the inside out, and they are settled in that order. Dropped before
-/// the end, the call was abandoned.
+/// The layers add them from the inside out, and they are settled in that order. Dropping the value
+/// before the end abandons the call.
 pub struct CallEnd {
-    // A stack has three accounts and two spans; a stack around a stack needs more.
+    // A stack has three accounts and two spans. A stack around a stack needs more.
     entries: [Entry; 3],
     more: Vec<Entry>,
     spans: [SpanEntry; 2],
-    /// When the head was there, read once for all accounts that ask.
+    /// The instant at which the head arrived, read once for all accounts that ask.
     head: Option<Instant>,
 }
 
-/// A span that is open until the response has ended.
+/// A span that stays open until the response has ended.
 struct HeldSpan {
     span: Span,
     record: RecordEnd,
 }
 
-/// A place for a span, apart from the entries: as an account it would have to be allocated. Like an
+/// A place for a span.
+///
+/// It is separate from the entries, because a span in an entry would need an allocation. Like an
 /// entry it is settled when it is dropped.
 struct SpanEntry(Option<HeldSpan>);
 
@@ -92,7 +133,7 @@ impl CallEnd {
         }
     }
 
-    /// Holds an admission until the end.
+    /// Holds an admission until the end of the response.
     #[inline]
     pub(crate) fn hold(&mut self, account: Arc<dyn Account>, stamp: Stamp) {
         let entry = Entry::new(account, stamp);
@@ -102,7 +143,7 @@ impl CallEnd {
         }
     }
 
-    /// Holds a span until the end, which `record` then notes in it.
+    /// Holds a span until the end of the response, which `record` then records in the span.
     pub(crate) fn hold_span(&mut self, span: Span, record: RecordEnd) {
         let held = HeldSpan { span, record };
         match self.spans.iter_mut().find(|place| place.0.is_none()) {
@@ -111,12 +152,12 @@ impl CallEnd {
         }
     }
 
-    /// Returns the instant at which the head was there.
+    /// Returns the instant at which the head arrived.
     pub(crate) fn head(&mut self) -> Instant {
         *self.head.get_or_insert_with(Instant::now)
     }
 
-    /// Returns the same, and how long ago that was: no time for the first account that asks.
+    /// Returns the same instant and its age, which is zero for the first account that asks.
     pub(crate) fn head_and_age(&mut self) -> (Instant, Duration) {
         match self.head {
             Some(head) => (head, head.elapsed()),
@@ -124,18 +165,18 @@ impl CallEnd {
         }
     }
 
-    /// Completes the call: the response ran to its end with `outcome`.
+    /// Completes the call. The response ran to its end with `outcome`.
     ///
-    /// `waited` is the time since the head in which the caller waited for more. Time in which it left
-    /// data unread makes no call slow, and lets none time out.
+    /// `waited` is the total time that the caller has waited in reads since the head. Time in which
+    /// the caller left data unread makes no call slow, and lets no call time out.
     pub fn complete(&mut self, outcome: Outcome, waited: Duration) {
         self.settle(How::Complete(outcome), waited);
     }
 
-    /// Makes the deadline of the caller irrelevant for the outcome.
+    /// Excludes the caller's deadline from the outcome.
     ///
-    /// For a response that ran into a limit of its own: what that says of the service does not depend
-    /// on how much time the caller had left.
+    /// Call it for a response that exceeded a limit of its own. The time that the caller had left
+    /// then does not matter for what the outcome says about the service.
     pub fn ignore_deadline(&mut self) {
         for entry in self.entries.iter_mut().chain(&mut self.more) {
             entry.stamp_mut().forget_deadline();
@@ -143,6 +184,7 @@ impl CallEnd {
     }
 
     /// Ends the call of a body that was dropped while no read was pending, after a successful head.
+    ///
     /// The call counts as a success.
     pub fn dropped_between_reads(&mut self) {
         self.settle(How::DroppedBetweenReads, Duration::ZERO);
@@ -150,13 +192,13 @@ impl CallEnd {
 
     /// Ends the call of a body that was dropped before its end, while a read was pending.
     ///
-    /// `waited` is how long the caller had been waiting for more. Only that time is held against the
+    /// `waited` is the time that this read has been pending. Only that time counts against the
     /// service.
     pub fn dropped_while_reading(&mut self, waited: Duration) {
         self.settle(How::DroppedWhileReading, waited);
     }
 
-    /// Ends the call as a panic: producing the rest of the response panicked.
+    /// Ends the call as a panic, because the body panicked.
     pub fn panicked(&mut self) {
         self.settle(How::Panicked, Duration::ZERO);
     }
@@ -212,7 +254,7 @@ impl fmt::Debug for CallEnd {
     }
 }
 
-/// What ends when this result has ended; `None` if that is now.
+/// Returns the [`CallEnd`] that the response of a result holds, or `None` if the call has ended.
 #[inline]
 pub(crate) fn end_of<M, T, E>(result: &mut Result<T, E>) -> Option<&mut CallEnd>
 where
@@ -231,7 +273,7 @@ mod tests {
     use super::*;
     use crate::call::lock::lock;
 
-    /// Notes how its admissions ended, or panics.
+    /// An account that stores the end of each admission, or panics.
     struct Noting {
         seen: Mutex<Vec<(u64, How)>>,
         panics_at: u64,
@@ -244,7 +286,7 @@ mod tests {
         }
     }
 
-    /// A response that holds five admissions, of which one panics when it is settled.
+    /// Creates the end of a response with five admissions, one of which panics when it is settled.
     fn holding_five(panics_at: u64) -> (CallEnd, Arc<Noting>) {
         let noting = Arc::new(Noting { seen: Mutex::default(), panics_at });
         let mut end = CallEnd::new();

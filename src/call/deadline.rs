@@ -1,13 +1,13 @@
-//! The deadline of a call, ambient while it runs.
+//! The deadline of a call, ambient while the call runs.
 //!
-//! A [timeout](crate::timeout) ends a call, and it also tells everything beneath it when that will
-//! be: while it polls what it wraps, [`Deadline::current`] returns the nearest instant. So a retry
-//! does not sleep past it and a queue does not wait past it. Only the owner of a deadline enforces
-//! it; the others just do not begin what cannot end in time.
+//! A [timeout](crate::timeout) ends a call at its deadline. While it polls the wrapped service,
+//! [`Deadline::current`] returns the nearest deadline to everything beneath. A retry then does not
+//! sleep past it, and a queue does not wait past it. Only the owner of a deadline enforces it. The
+//! other layers do not begin work that cannot end in time.
 //!
-//! All of it is thread-local and set only while a future is polled, called or dropped. It does not
-//! follow `tokio::spawn`, and there is no public guard: held over an await it would leak into other
-//! tasks. [`Deadline::scope`] and [`Deadline::detached`] wrap a future instead.
+//! The deadline is thread-local and set only while a future is polled, called or dropped. It does
+//! not follow `tokio::spawn`. There is no public guard, because a guard held over an await would
+//! leak into other tasks. [`Deadline::scope`] and [`Deadline::detached`] wrap a future instead.
 
 use std::{
     cell::Cell,
@@ -27,7 +27,7 @@ thread_local! {
     static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Narrows the ambient deadline to `at`, if `at` is the nearer one.
+/// Narrows the ambient deadline to `at` if `at` is nearer.
 #[inline]
 pub(crate) fn narrow(at: Option<Instant>) -> Restore<Option<Instant>> {
     let outer = DEADLINE.get();
@@ -38,7 +38,7 @@ pub(crate) fn narrow(at: Option<Instant>) -> Restore<Option<Instant>> {
     Restore::after_setting(&DEADLINE, nearest)
 }
 
-/// The ambient deadline.
+/// Returns the ambient deadline.
 #[inline]
 pub(crate) fn deadline() -> Option<Instant> {
     DEADLINE.get()
@@ -64,54 +64,62 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// The deadline `limit` from now. A limit beyond what the clock can express is cut to thirty years.
+    /// Creates a deadline that is `limit` from now.
+    ///
+    /// A limit beyond the range of the clock is cut to thirty years.
     pub fn after(limit: Duration) -> Self {
         let now = Instant::now();
         Self { at: now.checked_add(limit).unwrap_or_else(|| now + FAR_AWAY) }
     }
 
-    /// The nearest deadline of the call that is being polled; `None` if there is none.
+    /// Returns the nearest deadline of the call that is being polled, or `None` without one.
     ///
-    /// Read it when it is needed: a future that moves between callers sees the deadline of the one
-    /// that polls it.
+    /// Read it each time you need it. A future that moves between callers sees the deadline of the
+    /// caller that polls it.
     pub fn current() -> Option<Self> {
         deadline().map(|at| Self { at })
     }
 
-    /// How much time is left; zero once it has passed.
+    /// Returns the time that is left, or zero if the deadline has passed.
     pub fn remaining(&self) -> Duration {
         self.at.saturating_duration_since(Instant::now())
     }
 
-    /// Whether it has passed.
+    /// Returns `true` if the deadline has passed.
     pub fn has_passed(&self) -> bool {
         self.remaining().is_zero()
     }
 
-    /// Runs a future under a deadline: it sees the nearest of `at` and the ambient one, and is
-    /// dropped at `at`.
+    /// Runs a future under a deadline.
+    ///
+    /// The future sees the nearer one of `at` and the ambient deadline, and is dropped at `at`. If
+    /// the ambient deadline is nearer, its owner ends the future.
     ///
     /// # Errors
     ///
-    /// [`DeadlineElapsed`] if the future has not ended by then. A future that is ready wins over
-    /// its deadline.
+    /// Returns [`DeadlineElapsed`] if the future has not ended by the deadline. A future that is
+    /// ready when it is polled returns its output even after the deadline.
     pub fn scope<F: Future>(at: Self, future: F) -> Scope<F> {
         Scope { at: at.at, future: Some(future), timer: None }
     }
 
-    /// Runs a future outside the caller's deadline, attempt and hop: for work that several callers
-    /// share, which must not be cut short for the one that happens to poll it.
+    /// Runs a future without the caller's deadline, attempt and hop.
+    ///
+    /// Use it for work that several callers share. The deadline of the caller that happens to poll
+    /// must not end such work.
     pub fn detached<F: Future>(future: F) -> Detached<F> {
         Detached { future }
     }
 }
 
-/// A future was ended by the deadline of its [`Deadline::scope`]. It had begun: what it did is not known.
+/// The error returned when a [`Deadline::scope`] reaches its deadline.
+///
+/// The future had begun, and its effect is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the deadline elapsed")]
 pub struct DeadlineElapsed(());
 
-/// Thirty years: what tokio itself takes for an instant that never comes.
+/// Thirty years, the time that tokio itself uses for an instant that never comes.
 const FAR_AWAY: Duration = Duration::from_secs(86_400 * 365 * 30);
 
 pin_project! {
@@ -128,7 +136,7 @@ pin_project! {
     impl<F> PinnedDrop for Scope<F> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            // What is dropped can still read how much time it had.
+            // The future can still read its deadline while it is dropped.
             let _deadline = narrow(Some(*this.at));
             this.future.set(None);
         }

@@ -1,6 +1,6 @@
 //! The panic of a future that is polled after its end.
 
-/// Panics, because a future was polled after it had ended.
+/// Panics because a future was polled after it had ended.
 #[cold]
 #[track_caller]
 pub(crate) fn polled_after_end() -> ! {

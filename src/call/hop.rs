@@ -1,4 +1,4 @@
-//! What became of the attempts beneath, for the answer to the hop above.
+//! The findings of the retry layers beneath, for the response to the hop above.
 
 use std::{
     cell::Cell,
@@ -21,8 +21,10 @@ pub(super) fn clear() -> Restore<Option<Hop>> {
     Restore::after_setting(&HOP, None)
 }
 
-/// What the retry layers beneath found out while a request was served: a server puts it into its
-/// answer, so that the hop above does not retry what was retried here in vain.
+/// The findings of the retry layers beneath, collected while a request is served.
+///
+/// A server adds them to its response. The hop above then does not retry what was already retried
+/// here without success.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hop {
     retries_exhausted: bool,
@@ -31,24 +33,29 @@ pub struct Hop {
 }
 
 impl Hop {
-    /// Runs a future and reports, beside its output, what the retry layers in it found out. What is
-    /// observed inside is not seen by an observer outside: it belongs to the answer of the inner one.
+    /// Runs a future and returns its output together with the findings of the retry layers in it.
+    ///
+    /// An outer observer does not see the findings of an inner one, because they belong to the
+    /// response of the inner one.
     pub fn observe<F: Future>(future: F) -> Observe<F> {
         Observe { future, hop: Self::default() }
     }
 
-    /// Whether a retry layer gave up on a failure that it would have retried: its retries, its
-    /// budget or its time were spent.
+    /// Returns `true` if a retry layer gave up on a failure that it would have retried.
+    ///
+    /// Its retries, its budget or its time were exhausted.
     pub fn retries_exhausted(&self) -> bool {
         self.retries_exhausted
     }
 
-    /// Whether a retry layer was itself told not to retry.
+    /// Returns `true` if a retry layer was told not to retry.
     pub fn told_to_stop(&self) -> bool {
         self.told_to_stop
     }
 
-    /// Whether a retry layer has begun a second attempt: a refusal of it does not mean that nothing began.
+    /// Returns `true` if a retry layer has begun a second attempt.
+    ///
+    /// A rejection of that attempt does not mean that nothing began.
     pub(crate) fn resent(&self) -> bool {
         self.resent
     }
@@ -57,7 +64,7 @@ impl Hop {
         Self::report(|hop| hop.resent = true);
     }
 
-    /// Passes on what was found out on behalf of this request in another task.
+    /// Reports the findings that another task made for this request.
     pub(crate) fn report_again(self) {
         Self::report(|hop| {
             hop.retries_exhausted |= self.retries_exhausted;
@@ -74,7 +81,7 @@ impl Hop {
         Self::report(|hop| hop.told_to_stop = true);
     }
 
-    /// Runs a piece of a request, and notes what the retry layers in it find out.
+    /// Runs a part of a request, and collects the findings of the retry layers in it.
     #[inline]
     pub(crate) fn run<T>(&mut self, piece: impl FnOnce() -> T) -> T {
         let _hop = Restore::after_setting(&HOP, Some(*self));
@@ -84,7 +91,7 @@ impl Hop {
     }
 
     fn report(change: impl FnOnce(&mut Self)) {
-        // Without an observer there is no request to note it for.
+        // Without an observer there is no request to report to.
         if let Some(mut hop) = HOP.get() {
             change(&mut hop);
             HOP.set(Some(hop));

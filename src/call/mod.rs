@@ -1,6 +1,6 @@
-//! The life of one call: what is ambient while it runs, what admits it, and when it has ended.
+//! The parts of one call: its ambient values, its admission and its end.
 //!
-//! Nothing here knows a layer.
+//! This module depends on no layer.
 
 pub(crate) mod account;
 pub(crate) mod admission;

@@ -1,4 +1,4 @@
-//! Waits until a service is ready, then calls it.
+//! A call that waits until the service is ready.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use tower_service::Service;
 use super::ended::polled_after_end;
 
 pin_project! {
-    /// A call that first waits, in its future, until the service is ready.
+    /// A call that waits in its future until the service is ready.
     #[must_use = "futures do nothing unless polled"]
     pub struct Oneshot<S: Service<Req>, Req> {
         #[pin]
@@ -30,13 +30,13 @@ pin_project! {
 }
 
 impl<S: Service<Req>, Req> Oneshot<S, Req> {
-    /// A service that is still to become ready. This very instance is polled and called.
+    /// Creates a call of a service that is not ready yet. This same instance is polled and called.
     #[inline]
     pub(crate) fn waiting(service: S, request: Req) -> Self {
         Self { state: State::Waiting { service, request: Some(request) } }
     }
 
-    /// A service that was ready and has been called.
+    /// Creates a call of a service that was ready and has been called.
     #[inline]
     pub(crate) fn called(future: S::Future) -> Self {
         Self { state: State::Called { future } }
@@ -58,7 +58,8 @@ impl<S: Service<Req>, Req> Future for Oneshot<S, Req> {
                     service.call(request)
                 }
             };
-            // The service goes before its response: what it reserved for a next call is nobody's.
+            // Drops the service before its response arrives. The service may have reserved
+            // something for a next call, which will not come.
             state.set(State::Called { future });
         }
     }

@@ -1,20 +1,24 @@
-//! When the end of a call says something of the service, and when only of its caller.
+//! Rules that tell a slow service from a caller with too little time.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Whether a service that says a call took too long was just not given more time: it was told when the
-/// caller's deadline is, and answers a little earlier.
+/// Returns `true` if a service that reports a timeout just ran out of the caller's time.
+///
+/// A service that knows the caller's deadline responds a little earlier.
 pub(crate) fn was_cut_short(began: Option<Instant>, deadline: Option<Instant>) -> bool {
     let Some(deadline) = deadline else { return false };
     let now = Instant::now();
     let whole = deadline.saturating_duration_since(began.unwrap_or(now));
-    // As much as five servers, one behind the other, keep of it to answer in.
+    // The margin of five servers in a row. Each keeps a twentieth of the time for its response,
+    // but at least 1 ms and at most 100 ms.
     let kept = (whole / 4).clamp(Duration::from_millis(5), Duration::from_millis(500));
     deadline.saturating_duration_since(now) <= kept
 }
 
-/// The time that a caller must have given a call before its end says anything of the service: less is
-/// the caller's impatience, and callers in a hurry must not move what all share.
+/// The minimum time that a caller must give a call before its end counts against the service.
+///
+/// A shorter wait says something about the caller only, and must not change state that is shared
+/// with other callers.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);

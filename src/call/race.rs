@@ -1,4 +1,4 @@
-//! Whichever of two futures is ready first.
+//! A race of two futures.
 
 use std::{
     future::{Future, poll_fn},
@@ -12,7 +12,7 @@ pub(crate) enum Either<A, B> {
     Right(B),
 }
 
-/// Waits for one of two futures, and drops the other. If both are ready, the first wins.
+/// Waits for one of two futures and drops the other. If both are ready, the first one wins.
 pub(crate) async fn race<A: Future, B: Future>(left: A, right: B) -> Either<A::Output, B::Output> {
     let (mut left, mut right) = (pin!(left), pin!(right));
     poll_fn(|cx| {

@@ -1,4 +1,4 @@
-//! What is left to chance: draws for jitter, and tokens that no other process has.
+//! Random values: draws for jitter, and unique tokens.
 
 use std::{
     cell::RefCell,
@@ -13,35 +13,38 @@ thread_local! {
     static RNG: RefCell<SmallRng> = RefCell::new(seeded());
 }
 
-/// A generator that no other thread, and no other process, is in step with: the standard library takes
-/// the seed of its hash maps from the system.
+/// Creates a generator that is in step with no other thread or process.
+///
+/// The standard library seeds its hash maps from the operating system.
 fn seeded() -> SmallRng {
     SmallRng::seed_from_u64(RandomState::new().build_hasher().finish())
 }
 
-/// Draws from this thread's generator.
+/// Draws from the generator of this thread.
 pub(crate) fn draw<T>(draw: impl Fn(&mut SmallRng) -> T) -> T {
-    // A call can be dropped, and a breaker open, while the thread that held it is torn down.
+    // A call can be dropped, and a breaker can open, while its thread is shutting down.
     RNG.try_with(|rng| draw(&mut rng.borrow_mut())).unwrap_or_else(|_| draw(&mut seeded()))
 }
 
-/// A duration between two others, both included, to the nanosecond: rounding to whole seconds or
-/// milliseconds would bring clients into step again.
+/// Returns a random duration between two others, both included.
+///
+/// It is exact to the nanosecond, because rounding to whole seconds or milliseconds would bring
+/// clients into step again.
 pub(crate) fn between(least: Duration, most: Duration, rng: &mut impl Rng) -> Duration {
     let span = most.saturating_sub(least);
     let part = span.as_secs_f64() * rng.random_range(0.0..=1.0);
-    // The share of the longest span rounds up past what a duration can hold.
+    // For the longest span, the product rounds up to more than a `Duration` can hold.
     let part = Duration::try_from_secs_f64(part).map_or(span, |part| part.min(span));
     least.saturating_add(part)
 }
 
-/// 128 bits that are not drawn twice, in this process or another.
+/// Returns 128 bits that are not drawn twice, in this process or in another.
 pub(crate) fn token() -> [u8; 16] {
     let mut token = [0; 16];
     for half in token.chunks_exact_mut(8) {
-        // Keyed by the operating system's randomness, once a thread, and never with the same key.
+        // The keys come from the operating system once per thread, and differ for every state.
         let mut hasher = RandomState::new().build_hasher();
-        // A process that was forked has the keys of its parent.
+        // A forked process has the keys of its parent.
         hasher.write_u32(process::id());
         half.copy_from_slice(&hasher.finish().to_ne_bytes());
     }

@@ -1,4 +1,4 @@
-//! A call that a layer runs, or has rejected.
+//! A call that a layer runs or has rejected.
 
 use std::pin::Pin;
 
@@ -7,15 +7,17 @@ use pin_project_lite::pin_project;
 use super::ended::polled_after_end;
 
 pin_project! {
-    /// A call in the future of a layer that may reject it.
+    /// A call in the future of a layer that can reject it.
     ///
-    /// `A` is what the layer holds while the call runs, and `R` what it reports a rejection with.
-    /// There are two variants and not three, so that one free value in the future tells them apart.
+    /// `A` is the value that the layer holds while the call runs. `R` is the value from which it
+    /// creates a rejection. There are two variants instead of three, because one spare value in the
+    /// future can then tell them apart.
     #[project = RejectableProj]
     pub(crate) enum Rejectable<F, A = (), R = ()> {
-        // The future stands before its admission, for what is dropped first must still hold it.
+        // The future stands before the admission, because it is dropped first, and the admission
+        // must still be held then.
         Running { #[pin] future: F, admission: A },
-        // `None` when the rejection was reported, and when the call has ended.
+        // `None` after the rejection was reported, and after the call has ended.
         Rejected { reason: Option<R> },
     }
 }
@@ -27,7 +29,7 @@ impl<F, A, R> Rejectable<F, A, R> {
         Self::Running { future, admission }
     }
 
-    /// Creates a call that was rejected, which is still to be reported.
+    /// Creates a call that was rejected. The rejection is not reported yet.
     #[inline]
     pub(crate) fn rejected(reason: R) -> Self {
         Self::Rejected { reason: Some(reason) }
@@ -39,7 +41,7 @@ impl<F, A, R> Rejectable<F, A, R> {
         matches!(self, Self::Running { .. })
     }
 
-    /// Returns the future and what the layer holds, while the call runs.
+    /// Returns the future and the admission while the call runs.
     #[inline]
     pub(crate) fn as_running(self: Pin<&mut Self>) -> Option<(Pin<&mut F>, &mut A)> {
         match self.project() {
@@ -48,19 +50,19 @@ impl<F, A, R> Rejectable<F, A, R> {
         }
     }
 
-    /// Ends a call that runs: drops the future, then what the layer holds.
+    /// Ends a running call. It drops the future first, and then the admission.
     #[inline]
     pub(crate) fn end(mut self: Pin<&mut Self>) {
-        // In place: taken out, the future and what is held would be moved once more.
+        // Dropped in place, because taking them out would move the future and the admission.
         self.set(Self::Rejected { reason: None });
     }
 
-    /// Reports the rejection, once, of a call that does not run.
+    /// Reports the rejection of a call that does not run. It can be reported once.
     ///
     /// # Panics
     ///
-    /// Panics if the rejection was reported before, or the call has ended.
-    // Out of line, so that the path of a call which goes well stays short enough to be inlined.
+    /// Panics if the rejection was reported before, or if the call has ended.
+    // Out of line, which keeps the path of a successful call short enough to be inlined.
     #[cold]
     pub(crate) fn reject<T>(self: Pin<&mut Self>, report: impl FnOnce(R) -> T) -> T {
         let reason = match self.project() {
@@ -82,7 +84,7 @@ mod tests {
 
     use super::*;
 
-    /// Notes when it is dropped.
+    /// A value that notes its drop in a log.
     struct Noted(&'static str, Arc<Mutex<Vec<&'static str>>>);
 
     impl Drop for Noted {

@@ -1,8 +1,8 @@
-//! Values that are ambient on a thread for a while.
+//! Values that are ambient on a thread for some time.
 
 use std::{cell::Cell, thread::LocalKey};
 
-/// Puts back what was ambient before, also when what runs in between panics.
+/// Restores the previous ambient value when it is dropped, even after a panic.
 #[must_use]
 pub(crate) struct Restore<T: Copy + 'static> {
     cell: &'static LocalKey<Cell<T>>,

@@ -1,4 +1,4 @@
-//! A timer that costs nothing until something waits for it.
+//! A timer that costs nothing until a call waits for it.
 
 use std::{
     future::Future,
@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// Polls a timer that is built only when something first waits for it.
+/// Polls a timer, which is created when a call first waits for it.
 #[inline]
 pub(crate) fn poll_timer(
     mut timer: Pin<&mut Option<Sleep>>,
@@ -17,10 +17,10 @@ pub(crate) fn poll_timer(
 ) -> Poll<()> {
     if timer.is_none() {
         timer.set(Some(sleep_until(at)));
-        // As a rule it is the only time: what it costs to look at the clock is left for the next.
+        // Most timers are polled only once. Reading the clock is left to the next poll.
         return timer.as_pin_mut().map_or(Poll::Ready(()), |timer| timer.poll(cx));
     }
     let polled = timer.as_pin_mut().map_or(Poll::Ready(()), |timer| timer.poll(cx));
-    // A timer is also pending when what was polled before it has used up the task's budget.
+    // A timer is also pending if the future polled before it has used up the task's budget.
     if polled.is_pending() && Instant::now() >= at { Poll::Ready(()) } else { polled }
 }

@@ -1,12 +1,14 @@
-//! A queue of tasks that wait for something: first come, first served, and gone when dropped.
+//! A queue of waiting tasks, in order of arrival, which forgets a task that is dropped.
 
 use std::task::Waker;
 
-/// The tasks that wait, in order. It lives under a lock of its owner, who wakes what it returns
-/// after the lock is released.
+/// The waiting tasks, in order of arrival.
 ///
-/// The links are indices into one vector, so that a waiter leaves from the middle at once and
-/// waiting allocates only while the queue is longer than ever before.
+/// The queue is protected by a lock of its owner. The owner wakes the returned wakers after it has
+/// released the lock.
+///
+/// The links are indices into one vector. A waiter can then leave from the middle in constant time,
+/// and waiting allocates only when the queue becomes longer than ever before.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     nodes: Vec<Node>,
@@ -15,7 +17,7 @@ pub(crate) struct Waiters {
     tail: Option<usize>,
 }
 
-/// The place of one waiter. Its owner removes it, once.
+/// The place of one waiter. Its owner must remove it exactly once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key(usize);
 
@@ -26,7 +28,7 @@ enum Node {
         previous: Option<usize>,
         next: Option<usize>,
     },
-    /// Its turn has come, but it has not been polled since.
+    /// It was its turn, and it has not been polled since.
     Called,
     Free {
         next: Option<usize>,
@@ -58,7 +60,7 @@ impl Waiters {
         Key(index)
     }
 
-    /// Adds a waiter, or renews the place that it has. Returns what is to be dropped after the lock.
+    /// Adds a waiter, or renews its place. Drop the returned waker after the lock is released.
     pub(crate) fn join(&mut self, place: Option<Key>, waker: Waker) -> (Key, Option<Waker>) {
         match place {
             Some(place) if !self.is_called(place) => (place, self.set_waker(place, waker)),
@@ -70,7 +72,7 @@ impl Waiters {
         }
     }
 
-    /// Calls the first waiter: it waits no longer, and its waker is to be woken.
+    /// Calls the first waiter, which then no longer waits. The owner must wake the returned waker.
     pub(crate) fn call_first(&mut self) -> Option<Waker> {
         let index = self.head?;
         match self.unlink(index, Node::Called) {
@@ -79,12 +81,12 @@ impl Waiters {
         }
     }
 
-    /// Whether the waiter has been called.
+    /// Returns `true` if the waiter has been called.
     pub(crate) fn is_called(&self, key: Key) -> bool {
         matches!(self.nodes[key.0], Node::Called)
     }
 
-    /// Has the waiter woken through `new` from now on. Returns what is to be dropped after the lock.
+    /// Replaces the waker of a waiter. Drop the returned waker after the lock is released.
     pub(crate) fn set_waker(&mut self, key: Key, new: Waker) -> Option<Waker> {
         match &mut self.nodes[key.0] {
             Node::Waiting { waker, .. } => Some(std::mem::replace(waker, new)),
@@ -92,8 +94,9 @@ impl Waiters {
         }
     }
 
-    /// Takes a waiter out: whether it had been called, and else its waker, to be dropped after the
-    /// lock.
+    /// Removes a waiter. Returns `Ok` if it had been called, and otherwise its waker.
+    ///
+    /// Drop the waker after the lock is released.
     pub(crate) fn remove(&mut self, key: Key) -> Result<(), Waker> {
         let free = Node::Free { next: self.first_free };
         let removed = match self.nodes[key.0] {
