@@ -1,9 +1,9 @@
-//! The context of a call: its deadline, its attempt, and what the retries beneath it found.
+//! The context of a call: its deadline, its attempt, and the findings of the retries beneath it.
 //!
-//! While a layer calls or polls the service that it wraps, these values are set for everything
-//! beneath it. A service reads them with [`Deadline::current`] and [`Attempt::current`]; a stack
-//! with [`http`](crate::Stack) support writes them into the headers of each request. A spawned task
-//! starts without them: hand the deadline on with [`Deadline::scope`].
+//! While a layer calls or polls the wrapped service, these values are set for everything beneath.
+//! A service reads them with [`Deadline::current`] and [`Attempt::current`]. A stack with
+//! [`http`](crate::Stack) support writes them into the headers of each request. A spawned task
+//! starts without them. Use [`Deadline::scope`] to pass the deadline on.
 //!
 //! ```
 //! use buttress::{Deadline, context::Attempt};

@@ -1,10 +1,9 @@
-//! The report that each layer of a stack gives for
-//! [`Stack::explain`](crate::Stack::explain).
+//! The descriptions that layers give for [`Stack::explain`](crate::Stack::explain).
 //!
-//! A layer's `describe.rs` adds one line for people and any number of facts. A fact is a named
-//! number. Its name is a constant: next to the layer that notes it, or in [`fact`] where several
-//! layers note it. Warnings that concern one layer are the layer's own; those that concern several
-//! are made in `stack`, which reads the facts.
+//! A layer's `describe.rs` adds one line of text and any number of facts. A fact is a named number.
+//! Its name is a constant, which stands next to the layer that notes it, or in [`fact`] if several
+//! layers note it. A layer adds the warnings that concern only itself. The warnings that concern
+//! several layers are made in `stack`, which reads the facts.
 
 use std::{fmt, marker::PhantomData, time::Duration};
 
@@ -12,13 +11,13 @@ use crate::sealed::Sealed;
 
 /// A layer that can describe itself without a request. This trait is sealed.
 pub trait Describe: Sealed {
-    /// Adds the layer's line, its facts and its warnings to the report.
+    /// Adds the layer's line, facts and warnings.
     fn describe(&self, facts: &mut Facts);
 }
 
 impl<L: Sealed> Sealed for Option<L> {}
 
-/// An absent layer says nothing.
+/// An absent layer adds nothing.
 impl<L: Describe> Describe for Option<L> {
     fn describe(&self, facts: &mut Facts) {
         if let Some(layer) = self {
@@ -27,15 +26,15 @@ impl<L: Describe> Describe for Option<L> {
     }
 }
 
-/// Facts that layers of different kinds note.
+/// The facts that layers of different kinds note.
 pub(crate) mod fact {
     use super::Fact;
 
-    /// A call may wait in its future until the service is ready, however long that is.
+    /// A call may wait in its future for readiness, without a limit.
     pub(crate) const WAITS_FOR_READINESS: Fact<()> = Fact::new("waits for readiness");
-    /// A full or an open layer reports `Pending` instead of rejecting.
+    /// A layer reports `Pending` instead of rejecting while it is full or open.
     pub(crate) const PUSHES_BACK: Fact<()> = Fact::new("pushes back");
-    /// A layer of the user's stands outside the total timeout.
+    /// A layer of your own stands outside the total timeout.
     pub(crate) const OUTSIDE_THE_TOTAL: Fact<()> = Fact::new("outside the total");
     /// A layer is of use only around an HTTP client.
     pub(crate) const NEEDS_HTTP: Fact<()> = Fact::new("needs HTTP");
@@ -43,7 +42,7 @@ pub(crate) mod fact {
     pub(crate) const HTTP: Fact<()> = Fact::new("HTTP");
 }
 
-/// The name of a number of type `T`; of `()`, where being noted is all there is to know.
+/// The name of a fact with a number of type `T`, or of a fact without a number if `T` is `()`.
 #[derive(Debug)]
 pub(crate) struct Fact<T> {
     name: &'static str,
@@ -56,7 +55,7 @@ impl<T> Fact<T> {
     }
 }
 
-/// The lines, facts and warnings that the layers of a stack have noted.
+/// The lines, facts and warnings that the layers of a stack have added.
 #[derive(Debug, Default)]
 pub struct Facts {
     lines: Vec<String>,
@@ -70,46 +69,46 @@ impl Facts {
         self.lines.push(format!("  {layer:<16} {text}"));
     }
 
-    /// Notes a number. Noted again, it is one more number of the same name.
+    /// Notes a number. A second number of the same name does not replace the first one.
     pub(crate) fn put<T: Value>(&mut self, fact: Fact<T>, value: T) {
         self.noted.push((fact.name, value.into_number()));
     }
 
-    /// Notes a fact whose number depends on the request, or that has none.
+    /// Notes a fact without a number, or a fact whose number depends on the request.
     pub(crate) fn note<T>(&mut self, fact: Fact<T>) {
         self.noted.push((fact.name, Number::Unknown));
     }
 
-    /// Returns whether the fact was noted, with a number or without.
+    /// Returns `true` if the fact was noted, with or without a number.
     pub(crate) fn has<T>(&self, fact: Fact<T>) -> bool {
         self.noted.iter().any(|(name, _)| *name == fact.name)
     }
 
-    /// Returns the first number of that name.
+    /// Returns the first number of the fact.
     pub(crate) fn get<T: Value>(&self, fact: Fact<T>) -> Option<T> {
         self.all(fact).next()
     }
 
-    /// Returns all numbers of that name, in the order in which they were noted.
+    /// Returns all numbers of the fact, in the order in which they were noted.
     pub(crate) fn all<T: Value>(&self, fact: Fact<T>) -> impl Iterator<Item = T> {
         let named = self.noted.iter().filter(move |(name, _)| *name == fact.name);
         named.filter_map(|(_, number)| T::from_number(*number))
     }
 
-    /// Adds a warning, unless another layer has broken the same rule.
+    /// Adds a warning, unless there is one of the same rule.
     pub(crate) fn warn(&mut self, rule: &'static str, text: impl Into<String>) {
         if self.warnings.iter().all(|warning| warning.rule != rule) {
             self.warnings.push(Warning::new(rule, text));
         }
     }
 
-    /// Returns the lines and the warnings, and leaves none.
+    /// Takes the lines and the warnings.
     pub(crate) fn take_texts(&mut self) -> (Vec<String>, Vec<Warning>) {
         (std::mem::take(&mut self.lines), std::mem::take(&mut self.warnings))
     }
 }
 
-/// Two settings that contradict each other, or one that is missing.
+/// A warning about settings that contradict each other, or about a missing setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     rule: &'static str,
@@ -121,7 +120,7 @@ impl Warning {
         Self { rule, text: text.into() }
     }
 
-    /// A short name of the rule, which stays the same.
+    /// Returns the short, stable name of the rule.
     pub fn rule(&self) -> &'static str {
         self.rule
     }
@@ -141,7 +140,7 @@ pub(crate) enum Number {
     Unknown,
 }
 
-/// A type of number that a fact may have.
+/// A type of number that a fact can have.
 pub(crate) trait Value: Copy {
     fn into_number(self) -> Number;
     fn from_number(number: Number) -> Option<Self>;

@@ -1,18 +1,18 @@
-/// Access to the wrapped service, the same for every layer.
+/// Defines the methods of a layer's service that access the wrapped service.
 macro_rules! accessors {
     ($service:ident<$inner:ident $(, $other:ident)*>) => {
         impl<$inner $(, $other)*> $service<$inner $(, $other)*> {
-            /// A reference to the wrapped service.
+            /// Returns a reference to the wrapped service.
             pub fn get_ref(&self) -> &$inner {
                 &self.inner
             }
 
-            /// A mutable reference to the wrapped service.
+            /// Returns a mutable reference to the wrapped service.
             pub fn get_mut(&mut self) -> &mut $inner {
                 &mut self.inner
             }
 
-            /// The wrapped service.
+            /// Consumes the layer's service and returns the wrapped service.
             pub fn into_inner(self) -> $inner {
                 self.inner
             }

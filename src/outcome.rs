@@ -1,93 +1,99 @@
-//! Classification of results: one outcome per call, which every layer reads.
+//! Classification of results. Each call has one outcome, which every layer reads.
 
 use std::{any::type_name, fmt, sync::Arc, time::Duration};
 
 pub use self::choice::{ChooseClassifier, Inherited, Own, WithStackHints};
 use crate::{CarryRejection, Rejection, sealed::Sealed};
 
-/// What a finished call tells about the service that was called.
+/// The outcome of a finished call, as a statement about the service that was called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The service did its work, whatever it answered.
+    /// The service worked, whatever its response says.
     Success,
     /// The service failed.
     Failure(Fault),
-    /// The call says nothing about the service: it neither trips a breaker nor heals it, and is
-    /// not retried.
+    /// The call says nothing about the service. It does not count for a breaker, and it is not
+    /// retried.
     Ignored,
 }
 
-/// How a service failed, which decides what each layer does about it.
+/// The kind of failure of a service, which decides how each layer reacts.
 ///
-/// | fault | retried | trips a breaker |
+/// | fault | retried | counted by a breaker |
 /// |---|---|---|
-/// | `Transient`, `TimedOut`, `Overloaded` | yes | yes |
-/// | `InProgress` | yes | no, and heals none |
-/// | `Permanent` | no | no, and heals none |
+/// | `Transient`, `TimedOut`, `Overloaded` | yes | as a failure |
+/// | `InProgress` | yes | not at all |
+/// | `Permanent` | no | not at all |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It may well work the next time: a broken connection, a 5xx.
+    /// The next call may succeed. Examples are a broken connection and a 5xx status.
     Transient,
-    /// It took too long.
+    /// The service took too long.
     TimedOut,
-    /// It has too much to do.
+    /// The service has more work than it can do.
     Overloaded {
-        /// How long it asks to be left alone, if it says so.
+        /// The time that the service asks to be left alone, or `None` if it does not say.
         retry_after: Option<Duration>,
     },
-    /// The same request is being run already, and its answer is not there yet: that says nothing of the
-    /// service's health, and asking again later gets the answer.
+    /// The same request is already being run, and its response is not there yet.
+    ///
+    /// It says nothing about the health of the service. A later call gets the response.
     InProgress {
-        /// How long it asks to be left alone, if it says so.
+        /// The time after which to ask again, or `None` if the service does not say.
         retry_after: Option<Duration>,
     },
-    /// It would fail again: the same request has the same answer.
+    /// The same request would fail again with the same response.
     Permanent,
 }
 
-/// What an answer says about sending the request again, beside its [`Outcome`].
+/// A hint about sending the request again, in addition to the [`Outcome`] of the call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryHint {
-    /// Nothing.
+    /// The result says nothing about retries. This is the default.
     #[default]
     Unstated,
-    /// Not before this much time has gone by.
+    /// The request must not be sent again before this time has passed.
     After(Duration),
-    /// Do not retry, however the call ended.
+    /// The request must not be retried, whatever the outcome of the call.
     Stop,
-    /// The request is proven not to have reached the service: it may be sent again even if it must
-    /// not be repeated.
+    /// The request is proven not to have reached the service.
+    ///
+    /// It may be sent again even if it must not be repeated.
     Unsent,
-    /// The service says that it has not processed the request, as HTTP/2's `REFUSED_STREAM` does. It is
-    /// sent again once, at once, which counts neither as an attempt nor against the budget (gRPC
-    /// proposal A6 calls that a transparent retry); after that it is as [`Unsent`](Self::Unsent).
+    /// The service says that it has not processed the request, like HTTP/2's `REFUSED_STREAM`.
+    ///
+    /// The request is sent again once, without a pause. This counts neither as an attempt nor
+    /// against the budget. The gRPC proposal A6 calls it a transparent retry. After that, the hint
+    /// means the same as [`Unsent`](Self::Unsent).
     Unprocessed,
 }
 
-/// Judges an answer.
+/// A classifier, which turns the result of a call into an [`Outcome`].
 ///
-/// A classifier sees only what the service said. The rejections of this crate's layers are settled
-/// by the layers themselves: an attempt's own timeout is a failure, and every other refusal says
-/// nothing about the dependency. So no classifier can retry an open circuit by mistake.
+/// A classifier sees only results of the service. The layers classify the rejections of this crate
+/// themselves. An attempt's own timeout is a failure, and every other rejection says nothing about
+/// the dependency. A classifier therefore cannot retry an open circuit by mistake.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot classify a `Result<{Res}, {E}>`",
     note = "a closure is made a classifier by `classify_fn(|result: Result<&Response, &_>| ..)`: \
             its parameter must be annotated with the response type of the service"
 )]
 pub trait Classify<Res, E> {
-    /// The verdict on a result.
+    /// Returns the outcome of a result.
     fn classify(&self, result: Result<&Res, &E>) -> Outcome;
 
-    /// What the result says about retrying. Nothing, unless this is overridden.
+    /// Returns the hint that the result gives about retries.
+    ///
+    /// Default: `RetryHint::Unstated`.
     fn hint(&self, result: Result<&Res, &E>) -> RetryHint {
         let _ = result;
         RetryHint::Unstated
     }
 }
 
-/// Knows only `Ok` and `Err`: a success, and a failure that may pass.
+/// The default classifier: `Ok` is a success, and `Err` is a [`Fault::Transient`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DefaultClassifier;
 
@@ -113,13 +119,15 @@ where
     }
 }
 
-/// A closure as a classifier; made by [`classify_fn`].
+/// A classifier that calls a closure, created by [`classify_fn`].
 #[derive(Clone, Copy)]
 pub struct ClassifyFn<F> {
     f: F,
 }
 
-/// Makes a classifier of a closure.
+/// Creates a classifier from a closure.
+///
+/// It gives no hints about retries.
 ///
 /// ```
 /// use buttress::{Fault, Outcome, classify_fn};
@@ -152,7 +160,7 @@ impl<F> fmt::Debug for ClassifyFn<F> {
     }
 }
 
-/// The verdict on a result, rejections settled first.
+/// Returns the outcome of a result. Rejections do not reach the classifier.
 pub(crate) fn judge<C, Res, E>(classifier: &C, result: Result<&Res, &E>) -> Outcome
 where
     C: Classify<Res, E>,
@@ -165,7 +173,7 @@ where
     }
 }
 
-/// Whether it was the service, and no layer, that found a call to take too long.
+/// Returns `true` if the service reported a timeout, and no layer ended the call.
 pub(crate) fn service_is_late<Res, E: CarryRejection>(
     outcome: Outcome,
     result: Result<&Res, &E>,
@@ -174,7 +182,7 @@ pub(crate) fn service_is_late<Res, E: CarryRejection>(
     late && result.err().and_then(CarryRejection::rejection).is_none()
 }
 
-/// The hint of a result. A rejection gives none: its classifier never saw it.
+/// Returns the hint of a result. A rejection gives none, because no classifier sees it.
 pub(crate) fn hint<C, Res, E>(classifier: &C, result: Result<&Res, &E>) -> RetryHint
 where
     C: Classify<Res, E>,
@@ -187,7 +195,7 @@ where
 }
 
 impl Outcome {
-    /// A short name for spans and events.
+    /// Returns a short name for spans and events.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Success => "success",
@@ -201,18 +209,18 @@ impl Outcome {
     }
 }
 
-/// Which classifier a layer uses: its own, or else the stack's, or else the default.
+/// The classifier of a layer: its own, or the stack's, or the default.
 ///
-/// A layer starts out [`Inherited`] and becomes [`Own`] by its `classify` setter. The types are
-/// what lets [`Stack`](crate::Stack) give one verdict to every layer that has none of its own.
+/// A layer starts with [`Inherited`], and its `classify` setter replaces it with [`Own`]. The types
+/// let a [`Stack`](crate::Stack) give one classifier to every layer without its own.
 pub(crate) mod choice {
     use super::{Arc, Classify, DefaultClassifier, Outcome, RetryHint, Sealed};
 
-    /// The classifier of a layer that was given none: the stack's, or else [`DefaultClassifier`].
+    /// The classifier of a layer without its own: the stack's, or [`DefaultClassifier`].
     #[derive(Clone, Copy, Debug, Default)]
     pub struct Inherited;
 
-    /// The classifier that a layer was given.
+    /// The classifier that was set on a layer.
     #[derive(Clone, Copy, Debug)]
     pub struct Own<C>(pub(crate) C);
 
@@ -238,12 +246,12 @@ pub(crate) mod choice {
     impl Sealed for Inherited {}
     impl<C> Sealed for Own<C> {}
 
-    /// Chooses between the classifier of a layer and that of its stack. This trait is sealed.
+    /// Chooses between the classifiers of a layer and of its stack. This trait is sealed.
     pub trait ChooseClassifier<Stacked>: Sealed {
-        /// The classifier that is used.
+        /// The chosen classifier.
         type Chosen;
 
-        /// Returns the layer's own classifier if there is one, and else the stack's.
+        /// Returns the layer's own classifier if it has one, and otherwise the stack's.
         fn choose(layer: &Arc<Self>, stack: &Arc<Stacked>) -> Arc<Self::Chosen>;
     }
 
@@ -263,9 +271,9 @@ pub(crate) mod choice {
         }
     }
 
-    /// The layer's own classifier, with the stack's hints where it has none.
+    /// The layer's own classifier, with the stack's hints where it gives none.
     ///
-    /// A closure knows no hints, and must not make a retry deaf to what a server asks for.
+    /// A closure gives no hints, and a retry must still follow the hints of the server.
     #[derive(Debug)]
     pub struct WithStackHints<C, Stacked> {
         own: Arc<C>,

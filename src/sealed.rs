@@ -1,5 +1,5 @@
-//! The seal of traits that users name but do not implement.
+//! The seal of traits that users can name but not implement.
 
-/// Can only be implemented within this crate.
+/// A marker that only this crate can implement.
 #[expect(unnameable_types, reason = "whoever cannot name it cannot implement it")]
 pub trait Sealed {}
