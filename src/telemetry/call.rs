@@ -21,21 +21,21 @@ use crate::{
     },
 };
 
-/// Opens a span for each logical call; the attempts of a retry beneath are its children.
+/// A layer that opens a span for each logical call.
 ///
-/// A [`Stack`](crate::Stack) has one around all its layers. Layers that are put together by hand
-/// want one outermost.
+/// The spans of a retry's attempts are its children. A [`Stack`](crate::Stack) has one around all
+/// its layers. If you compose layers by hand, make this the outermost one.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct CallSpanLayer;
 
 impl CallSpanLayer {
-    /// A span named `call`.
+    /// Creates the layer. Its spans are named `call`.
     pub const fn new() -> Self {
         Self
     }
 
-    /// The service, with calls that end as `M` says.
+    /// Wraps a service whose calls end as `M` says.
     pub(crate) fn completing<S, M>(&self, inner: S) -> CallSpan<S, M> {
         CallSpan { inner, completion: PhantomData }
     }
@@ -49,7 +49,7 @@ impl<S> Layer<S> for CallSpanLayer {
     }
 }
 
-/// A service whose calls have a span each. Made by [`CallSpanLayer`].
+/// A service that opens a span for each call, created by [`CallSpanLayer`].
 pub struct CallSpan<S, M = AtHead> {
     inner: S,
     completion: PhantomData<fn() -> M>,
@@ -106,7 +106,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if this.future.is_some() {
-                // What is dropped may have something to say, as a breaker that opens.
+                // The drop can emit events, for example of a breaker that opens.
                 let _entered = this.span.enter();
                 this.future.set(None);
             }
@@ -134,7 +134,7 @@ where
                 end.hold_span(this.span.clone(), record_end);
                 return Poll::Ready(result);
             }
-            // An answer is not judged here: that it is one is all this layer knows.
+            // The response is not classified here. This layer knows only that there is one.
             match result.as_ref().err().map(CarryRejection::rejection) {
                 None => this.span.record(field::OUTCOME, "answered"),
                 Some(None) => this.span.record(field::OUTCOME, "error"),
@@ -154,8 +154,9 @@ impl<F, M> fmt::Debug for CallFuture<F, M> {
     }
 }
 
-/// Records the end of a response in the span of its call: that it was answered is all that is said
-/// of it.
+/// Records the end of a response in the span of its call.
+///
+/// A response that did not fail is recorded as `answered`, without its outcome.
 fn record_end(span: &Span, how: How) {
     match how {
         How::Complete(outcome @ Outcome::Failure(_)) => {

@@ -1,35 +1,36 @@
 //! The names of the fields of spans and events.
 
-/// The name of the layer, as it was configured.
+/// The configured name of the layer.
 pub const LAYER: &str = "layer";
-/// Which attempt: the first is 1.
+/// The number of the attempt, starting with 1.
 pub const ATTEMPT: &str = "attempt";
-/// How a call or an attempt ended.
+/// The outcome of a call or of an attempt.
 pub const OUTCOME: &str = "outcome";
-/// What kind of error it ended with, where it did.
+/// The kind of the rejection or failure, if the call or the attempt ended with one.
 pub const ERROR_TYPE: &str = "error.type";
-/// Which resend of an HTTP request this is; not set for the first time that it is sent. The name is
-/// OpenTelemetry's.
+/// The number of the resend of an HTTP request. It is not set for the first send.
+///
+/// The name is the one of OpenTelemetry.
 pub const RESEND_COUNT: &str = "http.request.resend_count";
 /// The pause before an attempt, in milliseconds.
 pub const DELAY_MS: &str = "delay_ms";
 /// A time limit, in milliseconds.
 pub const LIMIT_MS: &str = "limit_ms";
-/// When to come back, in milliseconds.
+/// The time after which a new call can succeed, in milliseconds.
 pub const RETRY_AFTER_MS: &str = "retry_after_ms";
-/// Why something was decided.
+/// The reason for a decision or a failure.
 pub const REASON: &str = "reason";
-/// How long a circuit stays open, in milliseconds.
+/// The time for which a circuit stays open, in milliseconds.
 pub const OPEN_MS: &str = "open_ms";
-/// How many probes a half-open circuit lets through.
+/// The number of probes that a half-open circuit admits.
 pub const PROBES: &str = "probes";
-/// How many calls wait in a queue.
+/// The number of calls that wait in a queue.
 pub const QUEUED: &str = "queued";
-/// How many calls a bulkhead lets run at once.
+/// The maximum number of concurrent calls of a bulkhead.
 pub const LIMIT: &str = "limit";
-/// What a guarded operation is stored under, in hexadecimal digits.
+/// The key under which an idempotent operation is stored, in hexadecimal digits.
 pub const KEY: &str = "idempotency.key";
 /// The fence of a run.
 pub const FENCE: &str = "idempotency.fence";
-/// How long a step of the store took, in milliseconds.
+/// The duration of a step of the store, in milliseconds.
 pub const STORE_MS: &str = "store_ms";

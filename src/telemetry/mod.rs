@@ -1,15 +1,17 @@
 //! The spans and events that the layers emit through [`tracing`], and the names of their fields.
 //!
-//! | what | level |
+//! | span or event | level |
 //! |---|---|
 //! | span `call`, one per logical call of a [`Stack`](crate::Stack) | `INFO` |
 //! | span `attempt`, one per attempt of a [retry](crate::retry) | `INFO` |
-//! | a circuit opened; nobody knows what became of a guarded operation | `ERROR` |
-//! | a circuit is half-open; a call was rejected, timed out or is retried; retrying was given up | `WARN` |
-//! | a circuit closed | `INFO` |
-//! | everything else | `DEBUG` |
+//! | "circuit opened", "idempotent operation has unknown outcome" | `ERROR` |
+//! | "call rejected", "call timed out", "retrying call", "retries exhausted", "circuit half-open", "idempotency store failed", "lease lost" | `WARN` |
+//! | "circuit closed" | `INFO` |
+//! | "call queued", "bulkhead resized", "circuit disabled" | `DEBUG` |
 //!
-//! Nothing is built when nobody listens. Every name is a constant of [`field`].
+//! The target of the events and of the span `attempt` is `buttress::telemetry`. The target of the
+//! span `call` is `buttress::telemetry::call`. Field values are computed only if a subscriber is
+//! interested in them. Every field name is a constant of [`field`].
 
 mod call;
 pub mod field;
@@ -22,8 +24,10 @@ use tracing::{Span, warn};
 pub use self::call::{CallSpan, CallSpanLayer};
 use crate::{CarryRejection, Outcome, Rejection};
 
-/// The target of every event and of the span of an attempt. It is fixed because the default is the
-/// module of the code. The span of a call keeps its own, `buttress::telemetry::call`.
+/// The target of every event and of the span of an attempt.
+///
+/// It is set because the default is the path of the module in the code. The span of a call keeps
+/// the default, `buttress::telemetry::call`.
 pub(crate) const TARGET: &str = "buttress::telemetry";
 
 pub(crate) fn timed_out(name: &str, limit: Duration) {
@@ -37,7 +41,7 @@ pub(crate) fn timed_out(name: &str, limit: Duration) {
     );
 }
 
-/// Reports a rejection, and puts it into the error of the call.
+/// Reports a rejection and creates the error of the call from it.
 pub(crate) fn reject<E: CarryRejection>(reason: impl Into<Rejection>) -> E {
     let rejection = reason.into();
     rejected(&rejection);
@@ -56,8 +60,9 @@ pub(crate) fn rejected(rejection: &Rejection) {
     );
 }
 
-/// Notes in a span how what it covers ended: the outcome, and for a failure its type, which for a
-/// rejection is its kind.
+/// Records the outcome of a call or attempt in its span.
+///
+/// For a failure it also records the type of the error. For a rejection that is its kind.
 #[inline]
 pub(crate) fn record_outcome<'a>(
     span: &Span,
@@ -79,7 +84,7 @@ pub(crate) fn record_outcome<'a>(
     }
 }
 
-/// Notes in a span that nobody read its response to the end.
+/// Records in a span that its response was dropped before its end.
 pub(crate) fn record_cancelled(span: &Span) {
     span.record(field::OUTCOME, "cancelled");
 }
