@@ -22,11 +22,12 @@ use crate::{
     retry::RetryLayer,
 };
 
-/// The layers of a client, in the one right order whatever the order of the setters. See the
-/// [module docs](super) for examples.
+/// A stack of layers around a client, in the correct order.
 ///
-/// There is no need to write the type parameters: [`StandardStack`] and the other aliases of
-/// [`stack`](super) stand for them in a struct.
+/// The order of the setters does not matter. See the [module docs](super) for examples.
+///
+/// You need not write the type parameters. [`StandardStack`] and the other aliases of
+/// [`stack`](super) name the type in a struct.
 #[must_use = "a stack does nothing until it is put around a service"]
 pub struct Stack<Slots = Table, C = Inherited> {
     pub(super) slots: Slots,
@@ -37,8 +38,10 @@ pub struct Stack<Slots = Table, C = Inherited> {
 /// The stack that [`Stack::standard`] returns.
 pub type StandardStack<P> = Stack<StandardSlots<P>>;
 
-/// The service that [`Stack::service`] returns: of the stack `St` around a service `S` that fails with
-/// `E`. It is what the field of a struct holds:
+/// The service that [`Stack::service`] returns.
+///
+/// `St` is the stack, `S` is the wrapped service, and `E` is the error of `S`. Use it for the field
+/// of a struct:
 ///
 /// ```
 /// use buttress::{
@@ -70,20 +73,29 @@ pub type StandardStack<P> = Stack<StandardSlots<P>>;
 /// ```
 pub type ServiceOf<St, S, E> = <St as Layer<ConvertError<S, Error<E>>>>::Service;
 
-/// The service that [`Stack::boxed`] returns: of the stack `St` around a service `S`.
+/// The service that [`Stack::boxed`] returns. `St` is the stack, and `S` is the wrapped service.
 pub type BoxedServiceOf<St, S> = <St as Layer<ConvertError<S, BoxError>>>::Service;
 
 impl Stack {
-    /// A stack with every slot empty.
+    /// Creates a stack without layers.
     pub fn new() -> Self {
         Self { slots: Table::default(), classifier: Arc::new(Inherited), under_balancer: false }
     }
 
-    /// A stack with every slot filled as a service mesh would: 5 s in all and 2 s an attempt, up to
-    /// three retries of what `replay` gives a copy of, within a budget of 10 %, 256 calls at once, and
-    /// a breaker that opens for 30 s when half of at least 20 calls in 10 s failed.
+    /// Creates a stack that sets every layer to its default.
     ///
-    /// Any slot can be filled anew; a retry that is filled anew has its own policy, and `replay` is dropped.
+    /// The values are similar to the ones of a service mesh:
+    ///
+    /// | layer | value |
+    /// |---|---|
+    /// | total timeout | 5 s |
+    /// | retry | up to 3 retries of the requests that `replay` copies, with a budget of 10 % |
+    /// | bulkhead | 256 concurrent calls |
+    /// | circuit breaker | opens at a 50 % failure rate (10 s window, at least 20 calls) for 30 s, doubling up to 5 min; half-open admits 3 probes |
+    /// | attempt timeout | 2 s |
+    ///
+    /// Call a setter to override one layer. A retry that you set has its own policy, and `replay`
+    /// is dropped.
     pub fn standard<P>(replay: P) -> StandardStack<P> {
         Stack::new()
             .total_timeout(Duration::from_secs(5))
@@ -112,15 +124,18 @@ impl<Slots, C> Stack<Slots, C> {
         }
     }
 
-    /// Puts a layer of your own around the whole call: around all layers of the stack, within the
-    /// span of the call.
+    /// Sets a layer of your own around the whole call.
     ///
     /// Default: none.
     ///
-    /// Any tower layer goes; for one that may be absent, `tower::util::option_layer`. It must keep the
-    /// request, response and error types: [`service`](Self::service) and [`boxed`](Self::boxed) check
-    /// that the whole stack does. What it rejects by itself is the result of the call: nothing here
-    /// retries or counts it. [`explain`](Self::explain) knows no bound of its time.
+    /// It stands around all layers of the stack, within the span of the call. Any tower layer can
+    /// be used. For a layer that may be absent, use `tower::util::option_layer`. The layer must
+    /// keep the request, response and error types. [`service`](Self::service) and
+    /// [`boxed`](Self::boxed) check that the whole stack does.
+    ///
+    /// A rejection by the layer is the result of the call. No layer of the stack retries it or
+    /// counts it. The layer's time is not bounded. The
+    /// [`worst_time`](super::Explanation::worst_time) of [`explain`](Self::explain) is then `None`.
     pub fn around_call<L>(
         self,
         layer: L,
@@ -131,9 +146,14 @@ impl<Slots, C> Stack<Slots, C> {
         self.with(Open::new(layer, AROUND_CALL))
     }
 
-    /// Bounds the whole call: a `Duration`, or a [`TimeoutLayer`](crate::timeout::TimeoutLayer)
-    /// for a name or a limit per request, or an `Option` of either.
-    /// The wait for readiness, the pauses and the queue count too.
+    /// Sets the limit for the whole call.
+    ///
+    /// Default: none.
+    ///
+    /// Pass a `Duration`, a [`TimeoutLayer`](crate::timeout::TimeoutLayer) with a name or a limit
+    /// per request, or an `Option` of either. The wait for readiness, the pauses and the wait in
+    /// a queue count too. Under a limit of zero, only a call that completes on its first poll can
+    /// succeed. [`explain`](Self::explain) warns of it.
     pub fn total_timeout<L>(
         self,
         limit: L,
@@ -145,8 +165,12 @@ impl<Slots, C> Stack<Slots, C> {
         self.with(limit.into_total())
     }
 
-    /// Sets the retry: a [`RetryLayer`], or an `Option` of one. It stands within the total timeout,
-    /// outside everything else.
+    /// Sets the retry.
+    ///
+    /// Default: none.
+    ///
+    /// Pass a [`RetryLayer`] or an `Option` of one. It stands within the total timeout and
+    /// outside the bulkhead, the breaker and the attempt timeout.
     pub fn retry<L>(self, layer: L) -> Stack<Filled<Slots, position::RetryPosition, L>, C>
     where
         L: RetrySlot<<Slots as SlotAt<position::TransportPosition>>::Layer>,
@@ -155,8 +179,12 @@ impl<Slots, C> Stack<Slots, C> {
         self.with(layer)
     }
 
-    /// Sets the limit of concurrent calls: a [`BulkheadLayer`], a
-    /// [`QueuedBulkheadLayer`](crate::bulkhead::QueuedBulkheadLayer), or an `Option` of either.
+    /// Sets the limit of concurrent calls.
+    ///
+    /// Default: none.
+    ///
+    /// Pass a [`BulkheadLayer`], a [`QueuedBulkheadLayer`](crate::bulkhead::QueuedBulkheadLayer),
+    /// or an `Option` of either.
     pub fn bulkhead<L>(self, layer: L) -> Stack<Filled<Slots, position::BulkheadPosition, L>, C>
     where
         L: BulkheadSlot,
@@ -165,8 +193,13 @@ impl<Slots, C> Stack<Slots, C> {
         self.with(layer)
     }
 
-    /// Sets the circuit breaker: a [`CircuitBreakerLayer`], one
-    /// [by key](crate::circuit_breaker::KeyedCircuitBreakerLayer), or an `Option` of either.
+    /// Sets the circuit breaker.
+    ///
+    /// Default: none.
+    ///
+    /// Pass a [`CircuitBreakerLayer`], a
+    /// [`KeyedCircuitBreakerLayer`](crate::circuit_breaker::KeyedCircuitBreakerLayer), or an
+    /// `Option` of either.
     pub fn circuit_breaker<L>(
         self,
         layer: L,
@@ -178,8 +211,13 @@ impl<Slots, C> Stack<Slots, C> {
         self.with(layer)
     }
 
-    /// Bounds each attempt: a `Duration`, or a [`TimeoutLayer`](crate::timeout::TimeoutLayer)
-    /// for a name or a limit per request, or an `Option` of either.
+    /// Sets the limit for each attempt.
+    ///
+    /// Default: none.
+    ///
+    /// Pass a `Duration`, a [`TimeoutLayer`](crate::timeout::TimeoutLayer) with a name or a limit
+    /// per request, or an `Option` of either. Under a limit of zero, only an attempt that completes
+    /// on its first poll can succeed. [`explain`](Self::explain) warns of it.
     pub fn attempt_timeout<L>(
         self,
         limit: L,
@@ -191,18 +229,19 @@ impl<Slots, C> Stack<Slots, C> {
         self.with(limit.into_attempt())
     }
 
-    /// Puts a layer of your own around each attempt: within the attempt's timeout, around
-    /// [`http`](Self::http). It is the place to sign requests or to add headers.
+    /// Sets a layer of your own around each attempt.
     ///
     /// Default: none.
     ///
-    /// Any tower layer goes; for one that may be absent, `tower::util::option_layer`. It must keep the
-    /// request, response and error types, as in [`around_call`](Self::around_call). An error of its own
-    /// counts as one of the service; a rejection is neither retried nor counted.
+    /// It stands within the attempt timeout and around [`http`](Self::http). Use it to sign
+    /// requests or to add headers. Any tower layer can be used. For a layer that may be absent,
+    /// use `tower::util::option_layer`. The layer must keep the request, response and error
+    /// types, as in [`around_call`](Self::around_call). An error of the layer itself counts as an
+    /// error of the service. A rejection is neither retried nor counted.
     ///
-    /// A layer that hands the request to another task, such as a buffer, hides the deadline and the
-    /// attempt from what is beneath. A layer of this crate belongs into its own slot: here it would not
-    /// wait for the end of a body.
+    /// A layer that passes the request to another task, such as a buffer, hides the deadline and
+    /// the attempt from the layers beneath. Put a layer of this crate into its own slot, because
+    /// here it would not wait for the end of a body.
     pub fn around_attempt<L>(
         self,
         layer: L,
@@ -213,7 +252,11 @@ impl<Slots, C> Stack<Slots, C> {
         self.with(Open::new(layer, AROUND_ATTEMPT))
     }
 
-    /// Who judges the results, for every layer that has no classifier of its own.
+    /// Sets the classifier for every layer without one of its own.
+    ///
+    /// Default: unset. The layers then use the
+    /// [`DefaultClassifier`](crate::outcome::DefaultClassifier), or with [`http`](Self::http) the
+    /// classifier of the HTTP client.
     pub fn classify<D>(self, classifier: D) -> Stack<Slots, Own<D>> {
         Stack {
             slots: self.slots,
@@ -222,23 +265,29 @@ impl<Slots, C> Stack<Slots, C> {
         }
     }
 
-    /// Judges the results by a function, for every layer that has no classifier of its own.
+    /// Sets a closure as the classifier for every layer without one of its own.
     ///
-    /// The function sees what the service said, never a rejection of a layer. Under
+    /// Default: unset, as for [`classify`](Self::classify).
+    ///
+    /// The closure sees results of the service, never a rejection by a layer. Under
     /// [`service`](Self::service) the service's own error is inside an [`Error`]:
     ///
     /// ```
     /// use buttress::{Error, Fault, Outcome, Stack};
     /// use std::io;
+    /// use tower::service_fn;
     ///
-    /// let stack = Stack::new().classify_fn(|result: Result<&u16, &Error<io::Error>>| match result {
-    ///     Ok(status) if *status < 500 => Outcome::Success,
-    ///     Err(Error::Service(error)) if error.kind() == io::ErrorKind::InvalidInput => {
-    ///         Outcome::Failure(Fault::Permanent)
-    ///     }
-    ///     _ => Outcome::Failure(Fault::Transient),
-    /// });
-    /// # let _ = stack;
+    /// let client = service_fn(|_path: &'static str| async { Ok::<u16, io::Error>(200) });
+    /// let client = Stack::new()
+    ///     .classify_fn(|result: Result<&u16, &Error<io::Error>>| match result {
+    ///         Ok(status) if *status < 500 => Outcome::Success,
+    ///         Err(Error::Service(error)) if error.kind() == io::ErrorKind::InvalidInput => {
+    ///             Outcome::Failure(Fault::Permanent)
+    ///         }
+    ///         _ => Outcome::Failure(Fault::Transient),
+    ///     })
+    ///     .service(client);
+    /// # let _ = client;
     /// ```
     pub fn classify_fn<F, Res, E>(self, f: F) -> Stack<Slots, Own<ClassifyFn<F>>>
     where
@@ -247,18 +296,23 @@ impl<Slots, C> Stack<Slots, C> {
         self.classify(classify_fn(f))
     }
 
-    /// Says that the stack stands under a balancer, which takes another endpoint for one that is not
-    /// ready. It changes nothing but what [`explain`](Self::explain) warns of.
+    /// Declares that the stack stands under a balancer.
+    ///
+    /// Default: unset.
+    ///
+    /// A balancer takes another endpoint instead of one that is not ready. The setting changes only
+    /// the warnings of [`explain`](Self::explain).
     pub fn under_balancer(mut self) -> Self {
         self.under_balancer = true;
         self
     }
 
-    /// Puts the stack around a service, whose error becomes [`Error<E>`](crate::Error).
+    /// Wraps a service, whose error becomes [`Error<E>`](crate::Error).
     ///
-    /// For a service that fails with a [`BoxError`], see [`boxed`](Self::boxed). For one that is in a
-    /// stack already, use the stack as a [`Layer`]: its error can carry a rejection as it is, and put into
-    /// another `Error` its rejections would look like errors of a service.
+    /// For a service that fails with a [`BoxError`], use [`boxed`](Self::boxed). For a service
+    /// that is already in a stack, use the outer stack as a [`Layer`]. The error of such a
+    /// service can already carry a rejection. Inside another `Error`, its rejections would look
+    /// like errors of a service.
     pub fn service<S, Req, Why>(
         self,
         service: S,
@@ -271,11 +325,12 @@ impl<Slots, C> Stack<Slots, C> {
         self.layer(ConvertError::new(service))
     }
 
-    /// Puts the stack around a service, whose error becomes a [`BoxError`]. It boxes the error, not the
-    /// service.
+    /// Wraps a service, whose error becomes a [`BoxError`].
     ///
-    /// It is for services that fail with a `BoxError`, as tower's own layers do, and for layers in open
-    /// slots that box. To give the service a short type, wrap it in `tower::util::BoxCloneSyncService`.
+    /// Use it for services that fail with a `BoxError`, as tower's own layers do, and for layers
+    /// in [`around_call`](Self::around_call) or [`around_attempt`](Self::around_attempt) that box
+    /// their errors. It boxes the error, not the service. For a service with a short type, wrap
+    /// the result in `tower::util::BoxCloneSyncService`.
     pub fn boxed<S, Req>(self, service: S) -> <Self as Layer<ConvertError<S, BoxError>>>::Service
     where
         S: Service<Req>,

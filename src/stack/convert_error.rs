@@ -12,7 +12,7 @@ use tower_service::Service;
 
 use crate::Error;
 
-/// Makes the error of a service one that can carry a rejection.
+/// A service that converts the error of the wrapped service into one that can carry a rejection.
 pub struct ConvertError<S, E> {
     inner: S,
     error: PhantomData<fn() -> E>,
@@ -87,7 +87,7 @@ impl<F, E> fmt::Debug for ConvertErrorFuture<F, E> {
     }
 }
 
-/// A service of which the layers of a stack can make clones: any that is `Clone`.
+/// A service that the layers of a stack can clone. Every service that is `Clone` implements it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not `Clone`, and a layer of the stack needs clones of it",
     label = "this client is not `Clone`",
@@ -101,8 +101,9 @@ pub trait CloneableClient: Clone {}
 #[diagnostic::do_not_recommend]
 impl<S: Clone> CloneableClient for S {}
 
-/// An error that [`Stack::service`](super::Stack::service) can put into an
-/// [`Error<E>`](crate::Error), and that stays a [`std::error::Error`] there.
+/// An error that stays a [`std::error::Error`] inside [`Error<E>`](crate::Error).
+///
+/// [`Stack::service`](super::Stack::service) requires it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a `std::error::Error`, which `Stack::service` asks for",
     label = "this service fails with `{Self}`",
@@ -113,21 +114,24 @@ pub trait PlainError: StdError {}
 #[diagnostic::do_not_recommend]
 impl<E: StdError> PlainError for E {}
 
-/// The error of a service that is in no stack yet.
+/// The error of a service that is not in a stack yet.
 ///
-/// Every error is, by a marker that is private; [`Error`](crate::Error) is by
-/// [`InAStackAlreadyUseLayerInsteadOfService`] too. `Why` then cannot be inferred, and the compiler
-/// rejects the call with both names.
+/// Every error implements it through a private marker. [`Error`](crate::Error) also implements it
+/// through [`InAStackAlreadyUseLayerInsteadOfService`]. `Why` can then not be inferred, and the
+/// compiler rejects the call and names both markers.
 pub trait NotInAStack<Why> {}
 
-/// The error is that of a service by itself. It is not exported, so that nobody writes it in a
-/// turbofish to silence the compiler.
+/// The marker for the error of a service without a stack.
+///
+/// It is not exported, because a turbofish with it would silence the compiler.
 #[derive(Clone, Copy, Debug)]
 #[expect(unnameable_types, reason = "it is only inferred")]
 pub enum Plain {}
 
-/// The error is that of a stack: the service is in one already. Use the outer stack as a
-/// [`Layer`](tower_layer::Layer), `stack.layer(service)`, which leaves the error alone.
+/// The marker for the error of a service that is already in a stack.
+///
+/// Use the outer stack as a [`Layer`](tower_layer::Layer), `stack.layer(service)`, which does not
+/// change the error.
 #[derive(Clone, Copy, Debug)]
 pub enum InAStackAlreadyUseLayerInsteadOfService {}
 

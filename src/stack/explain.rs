@@ -6,8 +6,9 @@ use crate::{
     retry::describe::BUDGET,
 };
 
-/// What a stack will do, in numbers, and which of its settings contradict each other. Made by
-/// [`Stack::explain`]; its `Display` is for people.
+/// The behavior of a stack in numbers, with warnings about its settings.
+///
+/// [`Stack::explain`] creates it. Print it with `Display`.
 #[derive(Clone, Debug)]
 pub struct Explanation {
     lines: Vec<String>,
@@ -17,22 +18,24 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// Which settings contradict each other; none, for a stack that makes sense.
+    /// Returns the warnings about settings that contradict each other or are missing.
+    ///
+    /// It is empty if the settings are consistent.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
 
     /// Returns the longest time that a call can take.
     ///
-    /// It is `None` if a call can take for ever, if the limit depends on the request, or if a layer of
-    /// your own stands in `around_call`, outside the total timeout.
+    /// It is `None` if a call can take for ever, if the limit depends on the request, or if a layer
+    /// of your own stands in `around_call`, outside the total timeout.
     pub fn worst_time(&self) -> Option<Duration> {
         self.worst_time
     }
 
-    /// Returns how many calls the dependency can see for one call.
+    /// Returns the maximum number of calls that the service can get for one call of the stack.
     ///
-    /// Calls that a layer of your own in an open slot repeats are not counted.
+    /// Repeated calls by a layer of your own are not counted.
     pub fn most_calls(&self) -> u64 {
         self.most_calls
     }
@@ -51,7 +54,7 @@ impl fmt::Display for Explanation {
 }
 
 impl<Slots, C> Stack<Slots, C> {
-    /// What the stack will do, and which of its settings contradict each other.
+    /// Returns the behavior of the stack in numbers, with warnings about its settings.
     ///
     /// ```
     /// use buttress::{Stack, retry::ReplayClones};
@@ -84,7 +87,7 @@ impl Known {
         }
     }
 
-    /// The lines about the stack as a whole.
+    /// Returns the lines about the stack as a whole.
     fn totals(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let worst = self.worst_time().map_or("no bound is known".to_owned(), |t| format!("{t:?}"));

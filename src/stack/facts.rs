@@ -6,7 +6,7 @@ use crate::{
     timeout::describe::{ATTEMPT_LIMIT, TOTAL_LIMIT},
 };
 
-/// What is known of a stack without a request: what its layers noted, and what follows from it.
+/// The facts that the layers of a stack noted. The methods derive bounds of the stack from them.
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) facts: Facts,
@@ -14,7 +14,7 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Returns how many calls the service can get for one call of the stack.
+    /// Returns the maximum number of calls of the service for one call of the stack.
     pub(super) fn most_calls(&self) -> u64 {
         1 + self.retries()
     }
@@ -52,7 +52,7 @@ impl Known {
         Some(attempts.saturating_add(pauses).saturating_add(waits))
     }
 
-    /// Returns how many attempts fit into the total if each takes all the time it may.
+    /// Returns the number of attempts that fit into the total if each takes its maximum time.
     pub(super) fn full_attempts(&self) -> Option<u64> {
         let (total, attempt) = (self.total_limit()?, self.attempt_limit()?);
         let mut fit = u64::from(attempt <= total);

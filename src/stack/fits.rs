@@ -1,12 +1,17 @@
-//! The bound of `Stack::service` and `Stack::boxed` on the service: it can be called in the stack,
-//! and the stack keeps its types.
+//! The bound of `Stack::service` and `Stack::boxed` on the service.
 //!
-//! It asks of the service that goes in, not of the one that comes out. The compiler looks at bounds
-//! before it knows the argument. It goes on at once with a bound on what comes out, down through all
-//! the layers, which have names already. Nothing that it finds there is final, so nothing is kept, and
-//! what it asks again multiplies at each layer. With two layers of the user's in open slots that took
-//! half a minute. A bound on a type that is not known yet waits. The type of a request then comes from
-//! the service, and an error names the closure in the stack whose parameter has another type.
+//! It requires that the service can be called in the stack, and that the stack keeps its types. The
+//! bound is on the service that goes in, not on the service that comes out, for the sake of compile
+//! times and of error messages.
+//!
+//! The compiler checks bounds before it knows the argument. With a bound on the service that
+//! comes out, it would descend at once through all the layers, whose types are already known. Its
+//! findings there are not final and are not cached, and the repeated work multiplies at each
+//! layer. With two layers of the user in open slots, that took half a minute.
+//!
+//! With a bound on a type that is not known yet, the compiler waits. It then takes the type of
+//! the request from the service, and an error names the closure in the stack whose parameter has
+//! another type.
 
 use std::marker::PhantomData;
 
@@ -16,18 +21,19 @@ use tower_service::Service;
 use super::{convert_error::ConvertError, slot::Empty, transport::WithTransport};
 use crate::sealed::Sealed;
 
-/// A stack that goes around the service `S`, whose error is `E` there.
+/// A stack that can wrap the service `S`, whose error becomes `E`.
 ///
-/// It is a trait of the stack: of two traits of one type the compiler reports the outer one, and the
-/// hints are on the inner ones. Every such stack implements it.
+/// Every such stack implements it. It is a trait of the stack and not of the service. Of two
+/// traits of the same type, the compiler would report the outer one, and the hints are on the
+/// inner traits.
 pub trait GoesAround<S, Req, E> {}
 
 impl<Stack, S, Req, E> GoesAround<S, Req, E> for Stack where S: FitsInto<Stack, Req, E> {}
 
-/// A service that fits into the stack `Stack`, for requests `Req`, where the errors are `E`: it can
-/// be called there, and the layers in open slots keep its types.
+/// A service that fits into the stack `Stack`, for requests `Req` and errors `E`.
 ///
-/// Every such service implements it. It cannot be implemented for others.
+/// It can be called there, and the layers in open slots keep its types. Every such service
+/// implements the trait. It cannot be implemented for others.
 pub trait FitsInto<Stack, Req, E> {}
 
 impl<S, Stack, Req, E> FitsInto<Stack, Req, E> for S
@@ -43,11 +49,11 @@ where
 {
 }
 
-/// A transport for requests of type `Req`, in a stack whose service is `Whole`, where `T` is the
-/// service of the transport alone. This trait is sealed.
+/// A transport for requests of type `Req`. This trait is sealed.
 ///
-/// The bounds of the whole service stand on the implementations. For a request that the transport
-/// does not take, the compiler then reports this trait and nothing else.
+/// `Whole` is the service of the whole stack, and `T` is the service of the transport alone. The
+/// bounds on the whole service stand on the implementations. For a request that the transport does
+/// not take, the compiler then reports this trait and nothing else.
 #[diagnostic::on_unimplemented(
     message = "a stack with `http()` takes an `http::Request`, and this client a `{Req}`",
     label = "this client does not take an `http::Request`",
@@ -76,7 +82,7 @@ where
 {
 }
 
-/// The response or the error of a whole stack, which is that of its transport, `T`.
+/// The response or the error of a whole stack, which is the same as the one of its transport, `T`.
 ///
 /// Every type implements it for itself. There is no reason to implement it for others.
 #[diagnostic::on_unimplemented(
@@ -91,9 +97,9 @@ pub trait Unchanged<T> {}
 
 impl<T> Unchanged<T> for T {}
 
-/// Keeps the compiler from taking two types for the same before it knows both.
+/// Keeps the compiler from unifying two types before it knows both.
 impl<T> Unchanged<Undecided<T>> for T {}
 
-/// No type of any service.
+/// A type that no service has.
 #[derive(Debug)]
 pub struct Undecided<T>(PhantomData<T>);

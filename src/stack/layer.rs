@@ -15,7 +15,7 @@ use crate::{
 /// The layer next to the service.
 type TransportOf<Slots> = <Slots as SlotAt<position::TransportPosition>>::Layer;
 
-/// Says when a call of the stack has ended.
+/// The type that says when a call of the stack has ended.
 type Completion<Slots> = <TransportOf<Slots> as Transport>::Completion;
 
 /// The classifier that the layers of a stack inherit.

@@ -1,8 +1,8 @@
-//! Puts the layers together in the one right order.
+//! A stack of layers in the correct order.
 //!
-//! Use it around every client of a remote service. Slots may be filled in any order; the layers nest
-//! as they must. A slot that is not filled costs nothing. Where the order must be another, put the
-//! layers together by hand.
+//! Use a stack around every client of a remote service. The setters can be called in any order,
+//! and the layers still nest correctly. A layer that is not set costs nothing. If you need
+//! another order, compose the layers by hand.
 //!
 //! ```
 //! use buttress::{Stack, retry::ReplayClones};
@@ -18,7 +18,7 @@
 //! # }
 //! ```
 //!
-//! From optional settings. An `Option` gives the stack one type, whatever the settings are:
+//! An `Option` of a layer gives the stack one type, whatever the settings are:
 //!
 //! ```
 //! use buttress::{
@@ -36,7 +36,8 @@
 //!     max_concurrent: Option<u32>,
 //! }
 //!
-//! # let settings = Settings { total: None, retries: Some(2), breaker: true, max_concurrent: None };
+//! # let settings =
+//! #     Settings { total: None, retries: Some(2), breaker: true, max_concurrent: None };
 //! let retry = |retries| RetryLayer::builder(ReplayClones).retries(retries).build();
 //! let bulkhead = |limit| BulkheadLayer::builder().max_concurrent(limit).build();
 //! let stack = Stack::new()
@@ -48,10 +49,11 @@
 //! # Ok::<(), buttress::ConfigError>(())
 //! ```
 //!
-//! In a struct, the service has a short type in tower's `BoxCloneSyncService`; [`ServiceOf`] and
-//! [`http::HttpStackService`](crate::http::HttpStackService) name it without a box.
+//! To store the service in a struct, wrap it in tower's `BoxCloneSyncService`, which has a short
+//! type. [`ServiceOf`] and [`http::HttpStackService`](crate::http::HttpStackService) name the
+//! type without a box.
 //!
-//! With a breaker and a bulkhead of your own, and one classifier for all layers:
+//! A stack with its own breaker and bulkhead, and one classifier for all layers:
 //!
 //! ```
 //! use buttress::{
@@ -64,8 +66,10 @@
 //! use tower::service_fn;
 //!
 //! let breaker = CircuitBreakerLayer::builder().name("orders").build()?;
-//! let operator = breaker.handle();
-//! let client = service_fn(|path: &'static str| async move { Ok::<_, std::io::Error>(path.len()) });
+//! let handle = breaker.handle();
+//! let client = service_fn(|path: &'static str| async move {
+//!     Ok::<_, std::io::Error>(path.len())
+//! });
 //!
 //! let client = Stack::new()
 //!     .total_timeout(Duration::from_secs(3))
@@ -78,48 +82,50 @@
 //!         _ => Outcome::Failure(Fault::Transient),
 //!     })
 //!     .service(client);
-//! # let _ = (client, operator);
+//! # let _ = (client, handle);
 //! # Ok::<(), buttress::ConfigError>(())
 //! ```
 //!
 //! # Order
 //!
-//! Outermost first, and why each stands where it stands:
+//! The layers from the outermost to the innermost, each with the reason for its place:
 //!
 //! ```text
-//! call span         one span for what the caller calls one call
-//! around_call       a layer of your own around all that is beneath
-//! total timeout     bounds everything beneath, pauses and queues included
-//! retry             each attempt passes all that is beneath, and sleeps holding none of it
-//! bulkhead          time in its queue is not held against the dependency
-//! circuit breaker   asked after the queue: a trip empties the queue at once
-//! attempt timeout   what it ends counts as a failure of the dependency
+//! call span         one span for each call of the stack
+//! around_call       a layer of your own around all layers beneath
+//! total timeout     bounds everything beneath, with the pauses and the wait in a queue
+//! retry             each attempt passes all layers beneath; during a pause it holds none of them
+//! bulkhead          the wait in its queue does not count against the dependency
+//! circuit breaker   beneath the queue, because a breaker that opens then empties the queue at once
+//! attempt timeout   beneath the breaker, because a timeout then counts as a failure
 //! around_attempt    a layer of your own around each attempt, such as one that signs requests
-//! http              with `http()`: headers of the hop, with the time that this attempt has left
+//! http              set by `http()`; writes the hop's headers, with the time left for the attempt
 //! service
 //! ```
 //!
 //! # Readiness
 //!
-//! A stack with a total timeout is always ready, and waits in its future. So a balancer above it cannot
-//! see that a breaker in it is open or a bulkhead full: there, put the total timeout and the retry above
-//! the balancer, and give each endpoint a stack of the others.
+//! A stack with a total timeout is always ready and waits in its future. A balancer above it
+//! therefore cannot see an open breaker or a full bulkhead in the stack. Under a balancer, give
+//! each endpoint a stack without the total timeout and the retry, and put these two above the
+//! balancer.
 //!
 //! # Clone
 //!
-//! The service is `Clone` when the one that it wraps is. What the layers count is shared by all clones,
-//! and by all services made from clones of the same layers.
+//! The service is `Clone` if the wrapped service is. All its clones, and all services made from
+//! clones of the same layers, share the counts of the layers.
 //!
 //! # Cancellation
 //!
-//! Dropping the future drops what is under way, and every layer gives back what it held.
+//! Dropping the future drops the calls in flight, and every layer releases what it held.
 //!
 //! # Errors
 //!
-//! Three ways in. [`Stack::service`] makes the error [`Error<E>`](crate::Error). [`Stack::boxed`]
-//! makes it a [`BoxError`](crate::BoxError). As a [`Layer`](tower_layer::Layer) the stack leaves the
-//! error alone, which must then be able to carry a rejection. Under `tower::ServiceBuilder`,
-//! `map_err` next to the service makes it one:
+//! There are three ways to put a stack around a service. With [`Stack::service`] the error is
+//! [`Error<E>`](crate::Error). With [`Stack::boxed`] the error is a
+//! [`BoxError`](crate::BoxError). As a [`Layer`](tower_layer::Layer) the stack does not change
+//! the error, which must then be able to carry a rejection. Under `tower::ServiceBuilder`, add
+//! `map_err` next to the service:
 //!
 //! ```
 //! use buttress::{Stack, retry::ReplayClones};
@@ -140,11 +146,11 @@
 //!
 //! # Telemetry
 //!
-//! A span for each call around all that the layers emit.
+//! The stack opens a span for each call. The spans and events of all layers are inside it.
 //!
 //! # When a call has ended
 //!
-//! With its response; with [`http`](Stack::http), with the end of the body of its response.
+//! A call ends with its response. With [`http`](Stack::http) it ends with the body of the response.
 
 mod builder;
 mod convert_error;
@@ -165,8 +171,9 @@ pub use self::{
 };
 pub use crate::describe::Warning;
 
-/// The types and traits behind the setters of a [`Stack`]. There is no need to name them: they stand in
-/// its signatures and in what the compiler says.
+/// The types and traits behind the setters of a [`Stack`].
+///
+/// You need not name them. They appear in the signatures of the setters and in compiler messages.
 pub mod slots {
     #[cfg(feature = "http")]
     pub use super::transport::ServerTransport;

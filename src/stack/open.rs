@@ -1,4 +1,4 @@
-//! The slots for the user's own layers.
+//! The open slots, which take any tower layer.
 
 use std::{fmt, sync::Arc};
 
@@ -13,7 +13,7 @@ use crate::{
 pub(super) const AROUND_CALL: &str = "around_call";
 pub(super) const AROUND_ATTEMPT: &str = "around_attempt";
 
-/// A layer of the user's in one of the open slots.
+/// A layer of your own in one of the open slots.
 #[derive(Clone, Copy)]
 pub struct Open<L> {
     layer: L,
@@ -34,7 +34,7 @@ impl<L: fmt::Debug> fmt::Debug for Open<L> {
 
 impl<L> Sealed for Open<L> {}
 
-/// Only its place is known of a layer of the user's.
+/// Describes only the slot, because nothing else is known about the layer.
 impl<L> Describe for Open<L> {
     fn describe(&self, facts: &mut Facts) {
         facts.line(self.slot, "a layer of your own; its time and its calls are not known");

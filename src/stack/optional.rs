@@ -1,10 +1,10 @@
 //! A layer that may be absent.
 //!
-//! The bounds are chosen with care: each bound on a service, and each mention of its types, makes the
-//! compiler prove all of the stack beneath once more, and the costs of nested optional slots multiply.
-//! So `Optional` has one bound, `KeepsTypesOfInner`, and `OptionalFuture` has it on the struct. Plain
-//! bounds on both services, and the two futures as parameters, took 1 to 2.5 s for five optional
-//! slots, where this takes 0.1 s.
+//! The bounds are chosen for compile times. Each bound on a service, and each mention of its
+//! types, makes the compiler prove the whole stack beneath once more, and the costs of nested
+//! optional slots multiply. `Optional` therefore has only the bound `KeepsTypesOfInner`, and
+//! `OptionalFuture` has it on the struct. Plain bounds on both services, with the two futures as
+//! parameters, took 1 to 2.5 s for five optional slots. These bounds take 0.1 s.
 
 use std::{
     fmt,
@@ -44,13 +44,13 @@ where
     }
 }
 
-/// The service that a layer of this crate makes of another. This trait is sealed.
+/// A service that a layer of this crate puts around another service. This trait is sealed.
 pub trait Around: Sealed {
-    /// The other service.
+    /// The wrapped service.
     type Inner;
 }
 
-/// A service with the types of the one in it. This trait is sealed.
+/// A service with the response and error types of the wrapped service. This trait is sealed.
 pub trait KeepsTypesOfInner<Req>:
     Service<Req>
     + Around<
@@ -63,8 +63,7 @@ pub trait KeepsTypesOfInner<Req>:
 {
 }
 
-/// Says of the services of layers that they keep the types of the service in them, by the bounds of
-/// their `Service`.
+/// Implements the two traits for the services of layers, with the bounds of their `Service`.
 macro_rules! around {
     ($([$($P:ident),*] $service:ty $(, $bounded:ident: $bound:path)*;)+) => {$(
         impl<S, $($P),*> Sealed for $service {}
@@ -109,12 +108,12 @@ where
 {
 }
 
-/// The service of a slot that was given an `Option` of a layer.
+/// The service of a slot that was set to an `Option` of a layer.
 #[derive(Clone, Debug)]
 pub enum Optional<L, S> {
     /// The service with the layer around it.
     Present(L),
-    /// The service itself.
+    /// The service without the layer.
     Absent(S),
 }
 

@@ -15,17 +15,18 @@ use crate::{
     timeout::{Timeout, TimeoutLayer, TotalTimeout, TotalTimeoutLayer},
 };
 
-/// The layer in a slot of a stack, given the stack's classifier `C`, and `M`, which says
-/// [when a call has ended](crate::completion). This trait is sealed.
+/// A layer in a slot of a stack. This trait is sealed.
+///
+/// `C` is the stack's classifier, and `M` says [when a call has ended](crate::completion).
 pub trait Slot<S, C, M = AtHead>: Sealed {
-    /// The service with the layer around it; `S` itself where the slot is empty.
+    /// The service with the layer around it, or `S` itself if the slot is empty.
     type Service;
 
     /// Puts the layer around a service.
     fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service;
 }
 
-/// A layer that the slot of the retry takes where the transport is `T`. This trait is sealed.
+/// A layer for the slot of the retry, where `T` is the transport. This trait is sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a retry",
     note = "`RetryLayer` and `Option<RetryLayer>` are; a builder becomes one by `.build()?`"
@@ -36,7 +37,7 @@ impl<T> RetrySlot<T> for Empty {}
 impl<P, C> RetrySlot<Empty> for RetryLayer<P, C> {}
 impl<T, L: RetrySlot<T>> RetrySlot<T> for Option<L> {}
 
-/// A layer that the slot of the bulkhead takes. This trait is sealed.
+/// A layer for the slot of the bulkhead. This trait is sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a bulkhead",
     note = "`BulkheadLayer` and `QueuedBulkheadLayer` are; a builder becomes one by `.build()?`"
@@ -47,7 +48,7 @@ impl BulkheadSlot for BulkheadLayer {}
 impl BulkheadSlot for QueuedBulkheadLayer {}
 impl<L: BulkheadSlot> BulkheadSlot for Option<L> {}
 
-/// A layer that the slot of the circuit breaker takes. This trait is sealed.
+/// A layer for the slot of the circuit breaker. This trait is sealed.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a circuit breaker",
     note = "`CircuitBreakerLayer` and `KeyedCircuitBreakerLayer` are; a builder becomes one by \
@@ -59,8 +60,9 @@ impl<C> CircuitBreakerSlot for CircuitBreakerLayer<C> {}
 impl<K, F, C> CircuitBreakerSlot for KeyedCircuitBreakerLayer<K, F, C> {}
 impl<L: CircuitBreakerSlot> CircuitBreakerSlot for Option<L> {}
 
-/// A time limit for the slots of the timeouts: a `Duration`, a [`TimeoutLayer`], or an `Option` of
-/// either. This trait is sealed.
+/// A time limit for the slots of the timeouts. This trait is sealed.
+///
+/// It is a `Duration`, a [`TimeoutLayer`], or an `Option` of either.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a time limit",
     note = "a `Duration` is, a `TimeoutLayer`, and an `Option` of either"
@@ -74,7 +76,7 @@ pub trait IntoTimeout: Sealed {
     /// Returns the layer around an attempt.
     fn into_attempt(self) -> Self::Attempt;
 
-    /// Returns the layer around the whole call, which counts the wait for readiness too.
+    /// Returns the layer around the whole call, which also counts the wait for readiness.
     fn into_total(self) -> Self::Total;
 }
 
@@ -119,7 +121,7 @@ impl<T: IntoTimeout> IntoTimeout for Option<T> {
     }
 }
 
-/// A slot that is not filled. It leaves no trace in the service.
+/// An empty slot. It adds nothing to the service.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Empty;
 

@@ -1,4 +1,4 @@
-//! The table of slots, and what is made of it: one struct, and how each slot is filled.
+//! The table of slots, and the struct and traits that are generated from it.
 
 use std::sync::Arc;
 
@@ -12,11 +12,9 @@ use crate::{
     timeout::{TimeoutLayer, TotalTimeoutLayer},
 };
 
-/// One slot of the table: what is in it, and the same table with something else in it.
-///
-/// This trait is sealed.
+/// Access to one slot of the table. This trait is sealed.
 pub trait SlotAt<Position>: Sealed {
-    /// The layer in the slot; [`Empty`] where there is none.
+    /// The layer in the slot, or [`Empty`].
     type Layer;
 
     /// Returns the layer in the slot.
@@ -28,15 +26,16 @@ pub trait Fill<Position, New>: Sealed {
     /// The table with the slot filled.
     type Filled;
 
-    /// Fills the slot. What was in it is dropped.
+    /// Fills the slot and drops the previous layer.
     fn fill(self, layer: New) -> Self::Filled;
 }
 
-/// The slots `S`, with `New` at `Position`.
+/// The slots `S` with `New` at `Position`.
 pub type Filled<S, Position, New> = <S as Fill<Position, New>>::Filled;
 
-/// Puts the layers of all slots around a service, with the stack's classifier `C`, and `M`, which says
-/// [when a call has ended](crate::completion). This trait is sealed.
+/// A table whose layers can be put around the service `S`. This trait is sealed.
+///
+/// `C` is the stack's classifier, and `M` says [when a call has ended](crate::completion).
 pub trait Wrap<S, C, M>: Sealed {
     /// The service with all layers around it.
     type Service;
@@ -45,15 +44,17 @@ pub trait Wrap<S, C, M>: Sealed {
     fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service;
 }
 
-/// Makes the struct of the slots, and all that goes through each of them.
+/// Defines the struct of the slots, and the implementations that go through each of them.
 ///
-/// A row is `field: Position = Layer;`, outermost first. `Position` names the slot in [`position`],
-/// and its type parameter; `Layer` fills it in [`Stack::standard`](crate::Stack::standard), whose
-/// replay policy is `P`.
+/// A row is `field: Position = Layer;`, outermost first. `Position` is the name of the slot in
+/// [`position`] and of its type parameter. `Layer` is the layer of the slot in
+/// [`Stack::standard`](crate::Stack::standard), where `P` is the replay policy.
 macro_rules! slots {
     ($($field:ident: $Position:ident = $standard:ty;)+) => {
-        /// The slots of a stack, outermost first. There is no need to write this type: see
-        /// [`StandardStack`](super::StandardStack) and the other aliases.
+        /// The slots of a stack, outermost first.
+        ///
+        /// You need not write this type. See [`StandardStack`](super::StandardStack) and the other
+        /// aliases.
         #[derive(Clone, Debug)]
         pub struct Slots<$($Position = Empty),+> {
             $($field: $Position,)+
@@ -62,7 +63,7 @@ macro_rules! slots {
         /// The names of the slots.
         pub mod position {
             $(
-                /// One of the slots.
+                /// The name of one slot.
                 #[derive(Clone, Copy, Debug)]
                 pub struct $Position;
             )+
@@ -89,7 +90,7 @@ macro_rules! slots {
         slots!(@reverse [] [$($field: $Position;)+]);
     };
 
-    // Goes through the slots one by one, with those before it and those after it.
+    // Goes through the slots one by one, with the slots before and after each.
     (@each [$($before:ident: $Before:ident;)*] []) => {};
     (@each [$($before:ident: $Before:ident;)*]
         [$field:ident: $Position:ident; $($after:ident: $After:ident;)*]
@@ -129,7 +130,7 @@ macro_rules! slots {
         slots!(@wrap [$($field: $Position;)+] [] (S) [$($Position)+]);
     };
 
-    // Adds one bound for each slot: that its layer goes around the service of the slot beneath.
+    // Adds one bound for each slot. Its layer must go around the service of the slot beneath.
     (@wrap $slots:tt [$($bound:tt)*] ($inner:ty) [$Position:ident $($outer:ident)*]) => {
         slots!(@wrap $slots [$($bound)* $Position: Slot<$inner, C, M>,]
             (<$Position as Slot<$inner, C, M>>::Service) [$($outer)*]);
@@ -155,8 +156,8 @@ macro_rules! slots {
     };
 }
 
-// The order in which the layers nest, outermost first, inside the span of the call. Rows in comments
-// are the places of layers to come.
+// The order in which the layers nest, outermost first, inside the span of the call. The rows in
+// comments are the places of planned layers.
 slots! {
     around_call: AroundCallPosition = Empty;
     // fallback

@@ -3,11 +3,11 @@ use std::sync::Arc;
 use super::slot::Empty;
 use crate::{call::completion::AtHead, outcome::DefaultClassifier, sealed::Sealed};
 
-/// The layer next to the service, and what it means for the layers above it. This trait is sealed.
+/// The layer next to the service, with its effects on the layers above. This trait is sealed.
 pub trait Transport: Sealed {
-    /// Says when a call has ended.
+    /// The type that says when a call has ended.
     type Completion;
-    /// The classifier of the layers, unless the stack has another.
+    /// The classifier of the layers, unless one was set on the stack.
     type Classifier;
 
     /// Returns the classifier, which the layers share.
@@ -23,17 +23,19 @@ impl Transport for Empty {
     }
 }
 
-/// A stack whose transport goes around a service `S`. Its types are those of the whole stack. This
-/// trait is sealed.
+/// A stack whose transport goes around a service `S`. This trait is sealed.
+///
+/// The whole stack has the same response and error types as the transport's service.
 pub trait WithTransport<S>: Sealed {
-    /// The service `S` with the transport around it, and nothing else.
+    /// The service `S` with only the transport around it.
     type Service;
-    /// The transport.
+    /// The transport of the stack.
     type Transport;
 }
 
-/// The transport of a stack around the handler of a server: there is no layer next to it, but a call
-/// ends with the body of its response.
+/// The transport of a stack around the handler of a server.
+///
+/// It adds no layer, but a call ends with the body of its response.
 #[cfg(feature = "http")]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ServerTransport;

@@ -1,4 +1,4 @@
-//! The warnings that concern several layers. Those that concern one are in its `describe.rs`.
+//! Warnings that concern several layers. A warning about one layer is in its `describe.rs`.
 
 use std::time::Duration;
 
