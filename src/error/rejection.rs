@@ -30,8 +30,8 @@ use super::{
 rejections! {
     /// The reason for which a layer of this crate rejected or ended a call.
     ///
-    /// It describes the *call*, not the dependency. Only a [`TimedOut`] says something about the
-    /// dependency: it was slow.
+    /// It describes the *call*, not the dependency. Only a [`TimedOut`] says that the dependency
+    /// was slow.
     #[derive(Clone, Debug, PartialEq, Eq)]
     #[non_exhaustive]
     pub enum Rejection {
@@ -64,7 +64,7 @@ rejections! {
 }
 
 // `nothing_began` is false for all reasons. An earlier copy of the request may have begun the
-// operation, and the guard has either found that or could not check.
+// operation. The guard has found out that it did, or could not find out.
 //
 // A row has a time to wait only if the same request can succeed later. With a time, clients would
 // take a 409 or a 400 for a failure that passes by itself.
@@ -176,8 +176,8 @@ impl Rejection {
     /// Returns `true` if the service is out of reach, or has no room or no time left for the call.
     ///
     /// Use it to decide whether to fall back to a default, an older response or another service. It
-    /// is `false` where a fallback would hide a fault: an invalid request, a guard that is set up
-    /// wrongly, and an operation that is in progress, done or of unknown outcome.
+    /// is `false` where a fallback would hide a fault, such as an invalid request, a guard that is
+    /// set up wrongly, or an operation that is in progress, done or of unknown outcome.
     ///
     /// It says nothing about effects, because the call may have begun before it was ended. See
     /// [`nothing_began`](Self::nothing_began).
