@@ -1,4 +1,4 @@
-//! How long to wait before trying again: pure delays, no clock.
+//! The delays between the attempts of a call. This module is pure: it never reads the clock.
 
 use std::time::Duration;
 
@@ -6,23 +6,31 @@ use rand::Rng;
 
 use crate::{ConfigError, call::random::between};
 
-/// How much of a delay is left to chance.
+/// The randomness added to a delay.
 ///
-/// Without jitter all clients that failed together come back together, and fail together again. The
-/// names and formulas are those of Marc Brooker, "Exponential Backoff And Jitter" (AWS Architecture
-/// Blog, 2015). Every delay is a draw of its own, for each call and each attempt, and is never
-/// longer than the cap.
+/// Without jitter, all clients that failed at the same moment retry at the same moment, and
+/// overload the service again. The names and formulas are from Marc Brooker, "Exponential Backoff
+/// And Jitter" (AWS Architecture Blog, 2015). Every delay is drawn independently, for each call
+/// and each attempt, and is never longer than the cap.
+///
+/// Default: `Jitter::Full`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Jitter {
-    /// The computed delay as it is. For tests; in production it makes clients march in step.
+    /// The computed delay, unchanged.
+    ///
+    /// Use it in tests only. In production it makes all clients retry in step.
     None,
-    /// Between nothing and the computed delay. The default: it spreads load the most.
+    /// A random delay between zero and the computed delay.
+    ///
+    /// This is the default because it spreads the load most.
     #[default]
     Full,
-    /// Between half the computed delay and all of it, for callers that need some pause at least.
+    /// A random delay between half the computed delay and all of it.
+    ///
+    /// Use it where each retry needs at least some pause.
     Equal,
-    /// Between the base and three times the delay before.
+    /// A random delay between the base and three times the previous delay.
     Decorrelated,
 }
 
@@ -33,7 +41,7 @@ enum Growth {
     Exponential { factor: f64 },
 }
 
-/// A sequence of delays: how they grow, how long they may become, and how they are spread.
+/// A sequence of delays, with its growth, its cap and its jitter.
 ///
 /// ```
 /// use buttress::retry::{Backoff, Jitter};
@@ -56,8 +64,10 @@ pub struct Backoff {
 }
 
 impl Default for Backoff {
-    /// Exponential from 50 ms, doubling, at most 1 s, full jitter: three retries of a call with
-    /// five seconds in all then leave more than four of them to the attempts.
+    /// Returns an exponential backoff: 50 ms, doubling up to 1 s, with full jitter.
+    ///
+    /// A call with a total timeout of five seconds and three retries then has more than four
+    /// seconds left for its attempts.
     fn default() -> Self {
         Self {
             growth: Growth::Exponential { factor: 2.0 },
@@ -69,35 +79,41 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The same delay each time. The cap is the delay itself, until it is set.
+    /// Returns a builder for a backoff whose delays are all `delay`.
+    ///
+    /// The default cap is `delay` itself.
     pub fn constant(delay: Duration) -> BackoffBuilder {
         BackoffBuilder::new(Growth::Constant, ("delay", delay), delay)
     }
 
-    /// Delays of one, two, three .. times `step`, at most 1 s until the cap is set.
+    /// Returns a builder for delays of one, two, three .. times `step`.
+    ///
+    /// The default cap is 1 s, or `step` if that is longer.
     pub fn linear(step: Duration) -> BackoffBuilder {
         BackoffBuilder::new(Growth::Linear, ("step", step), Self::default().cap.max(step))
     }
 
-    /// Delays of `base`, then each `factor` (2, until it is set) times the one before, at most 1 s
-    /// until the cap is set.
+    /// Returns a builder for delays that begin at `base` and grow by a constant factor.
+    ///
+    /// The default factor is 2. The default cap is 1 s, or `base` if that is longer.
     pub fn exponential(base: Duration) -> BackoffBuilder {
         let growth = Growth::Exponential { factor: 2.0 };
         BackoffBuilder::new(growth, ("base", base), Self::default().cap.max(base))
     }
 
-    /// The longest delay.
+    /// Returns the longest delay, jitter included.
     pub fn cap(&self) -> Duration {
         self.cap
     }
 
-    /// How the delays are spread.
+    /// Returns the jitter.
     pub fn jitter(&self) -> Jitter {
         self.jitter
     }
 
-    /// The delay before retry `number` (the first is 1) as computed, before jitter: also the longest
-    /// that full and equal jitter can make it.
+    /// Returns the computed delay before retry `number` (the first is 1), without jitter.
+    ///
+    /// This is also the longest delay with full and equal jitter.
     pub(crate) fn ceiling(&self, number: u32) -> Duration {
         let grown = match self.growth {
             Growth::Constant => Some(self.base),
@@ -111,7 +127,7 @@ impl Backoff {
         grown.map_or(self.cap, |grown| grown.min(self.cap))
     }
 
-    /// The longest delay that can stand before retry `number`.
+    /// Returns the longest delay that is possible before retry `number`.
     pub(crate) fn longest(&self, number: u32) -> Duration {
         match self.jitter {
             Jitter::Decorrelated => {
@@ -122,7 +138,7 @@ impl Backoff {
         }
     }
 
-    /// Draws the delay before retry `number` (the first is 1), which follows a delay of `previous`.
+    /// Draws the delay before retry `number` (the first is 1). The previous delay was `previous`.
     pub(crate) fn delay(&self, number: u32, previous: Duration, rng: &mut impl Rng) -> Duration {
         let ceiling = self.ceiling(number);
         match self.jitter {
@@ -131,19 +147,20 @@ impl Backoff {
             Jitter::Equal => between(ceiling / 2, ceiling, rng),
             Jitter::Decorrelated => {
                 let previous = previous.max(self.base);
-                // The cap bounds the range and not the draw, or most draws would be the cap itself.
+                // The cap limits the range instead of the result. Otherwise most draws would
+                // equal the cap.
                 between(self.base, previous.saturating_mul(3).min(self.cap), rng)
             }
         }
     }
 }
 
-/// Settings of a [`Backoff`] that are not checked yet.
+/// A builder for a [`Backoff`].
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct BackoffBuilder {
     backoff: Backoff,
-    /// The parameter of the constructor, which an error names.
+    /// The name of the constructor's parameter, for the error.
     base: &'static str,
     factor: Option<f64>,
 }
@@ -154,12 +171,12 @@ impl BackoffBuilder {
         Self { backoff, base, factor: None }
     }
 
-    /// Sets by how much each delay is longer than the one before.
+    /// Sets the factor by which each delay is longer than the previous one.
     ///
     /// Default: `2.0`.
     ///
-    /// It must be a finite number of at least 1. Only an exponential backoff has a factor, and
-    /// [`Jitter::Decorrelated`] ignores it: there, [`build`](Self::build) rejects it.
+    /// It must be a finite number of at least 1. [`build`](Self::build) rejects a factor for any
+    /// backoff that is not exponential, and with [`Jitter::Decorrelated`], which would ignore it.
     pub fn factor(mut self, factor: f64) -> Self {
         self.factor = Some(factor);
         self
@@ -167,32 +184,38 @@ impl BackoffBuilder {
 
     /// Sets the longest delay, jitter included.
     ///
-    /// Default: `1 s`, or the first delay if that is longer; the delay itself, if it is constant.
+    /// Default: `1 s`, or the first delay if that is longer. For a constant backoff, the delay
+    /// itself.
     ///
     /// It must not be shorter than the first delay. A constant backoff grows only with
-    /// [`Jitter::Decorrelated`]: with any other jitter, a longer cap is rejected.
+    /// [`Jitter::Decorrelated`]. With any other jitter, [`build`](Self::build) rejects a cap that
+    /// is longer than the delay.
     pub fn cap(mut self, cap: Duration) -> Self {
         self.backoff.cap = cap;
         self
     }
 
-    /// Sets how the delays are spread.
+    /// Sets the randomness added to the delays.
     ///
-    /// Default: [`Jitter::Full`].
+    /// Default: `Jitter::Full`.
     ///
-    /// [`Jitter::Decorrelated`] draws between the first delay and the cap, so the cap must be
-    /// longer.
+    /// [`Jitter::Decorrelated`] draws between the first delay and the cap, so
+    /// [`build`](Self::build) rejects it unless the cap is longer than the first delay.
     pub fn jitter(mut self, jitter: Jitter) -> Self {
         self.backoff.jitter = jitter;
         self
     }
 
-    /// Checks the settings.
+    /// Validates the settings and returns the backoff.
     ///
     /// # Errors
     ///
-    /// If the first delay is zero, the cap is shorter than it, the factor is less than 1 or not a
-    /// finite number, or a setting is without effect on this kind of backoff.
+    /// Returns a [`ConfigError`] if:
+    ///
+    /// - the first delay is zero;
+    /// - the cap is shorter than the first delay;
+    /// - the factor is less than 1, or not a finite number;
+    /// - a setting has no effect on this kind of backoff.
     pub fn build(self) -> Result<Backoff, ConfigError> {
         let Backoff { base, cap, jitter, .. } = self.backoff;
         ConfigError::require_positive(self.base, base)?;
@@ -213,7 +236,7 @@ impl BackoffBuilder {
         Ok(Backoff { growth: self.growth()?, ..self.backoff })
     }
 
-    /// Returns the growth, with the factor that was set.
+    /// Returns the growth, with the factor if one was set.
     fn growth(&self) -> Result<Growth, ConfigError> {
         let Some(factor) = self.factor else { return Ok(self.backoff.growth) };
         let rule = if !factor.is_finite() || factor < 1.0 {

@@ -34,7 +34,7 @@ fn every_kind() -> Vec<Backoff> {
     backoffs
 }
 
-/// Mean and standard deviation of many first delays, as shares of `most`.
+/// Returns the mean and the standard deviation of many first delays, as shares of `most`.
 fn spread(backoff: Backoff, most: Duration) -> (f64, f64) {
     let mut rng = rng();
     let draws: Vec<f64> = (0..20_000)
@@ -115,7 +115,7 @@ fn decorrelated_delays_stay_between_the_base_and_three_times_the_last() {
 #[test]
 fn draws_differ_to_the_nanosecond_the_cap_included() {
     let mut rng = rng();
-    // Whole seconds too, which other libraries round to.
+    // Includes whole seconds, because some libraries round delays to them.
     for base in [MILLI, MILLI * 50, Duration::from_secs(1), Duration::from_secs(3_600)] {
         for jitter in [Jitter::Full, Jitter::Equal, Jitter::Decorrelated] {
             let backoff = Backoff::exponential(base).cap(base * 4).jitter(jitter).build().unwrap();

@@ -1,4 +1,4 @@
-//! How many retries a client may send: a share of its calls, however many of them fail.
+//! Budgets of retries, which limit a client's retries to a share of its calls.
 
 use std::{
     fmt,
@@ -17,20 +17,20 @@ use crate::{
     },
 };
 
-/// A token in the unit that the balance is kept in, fine enough for a ratio of one in a million.
+/// One token, in the units of the balance. The units allow a ratio as small as one in a million.
 const TOKEN: u64 = 1_000_000;
 
 /// A budget of retries, shared by its clones.
 ///
-/// A limit on the retries of one call does not bound a client: when everything fails, three retries
-/// a call are four times the load. A budget does. Each call pays in a share of a token, each retry
-/// takes out a whole one, and no more than the floor is ever saved up (one token and one deposit, if
-/// the floor is less). So from the beginning, and after any idle time,
+/// A limit on the retries of one call does not limit the load of a client: when every call fails,
+/// three retries a call are four times the load. A budget limits it. Each call pays in a share of
+/// a token, and each retry takes out a whole token. The balance never exceeds the floor, or one
+/// token plus one deposit if that is more. Therefore, from the start and after any idle time:
 ///
 /// > retries <= ratio * calls + floor
 ///
-/// The idea is Finagle's `RetryBudget`; the bucket without a clock is that of gRPC's retry throttling
-/// (proposal A6) and of the AWS SDKs.
+/// The idea is Finagle's `RetryBudget`. The token bucket without a clock is the one of gRPC's
+/// retry throttling (proposal A6) and of the AWS SDKs.
 ///
 /// ```
 /// use buttress::retry::Budget;
@@ -52,18 +52,18 @@ pub(crate) struct Bucket {
     rule: Rule,
 }
 
-/// What moves the balance, in units.
+/// The amounts that change the balance, in units.
 #[derive(Clone, Copy)]
 struct Rule {
-    /// Paid in by each call.
+    /// The amount that each call pays in.
     deposit: u64,
-    /// Taken out by each retry.
+    /// The amount that each retry takes out.
     price: u64,
-    /// No retry unless the balance is above it.
+    /// The balance that a retry needs is more than this.
     above: u64,
-    /// Paid in by each success.
+    /// The amount that each success pays in.
     reward: u64,
-    /// Taken out by each failure.
+    /// The amount that each failure takes out.
     penalty: u64,
 }
 
@@ -74,20 +74,21 @@ impl Rule {
     }
 }
 
-/// The example of proposal A6, which has no default.
+/// The values of the example in proposal A6, which defines no defaults.
 const MAX_TOKENS: u32 = 10;
 const TOKEN_RATIO: f64 = 0.1;
 
-/// Returns a share of a token in units. Rounded down, because a bound must hold for the ratio as it
-/// was given.
+/// Converts a share of a token to units.
+///
+/// It rounds down, because the bound must hold for the ratio as it was given.
 fn units(ratio: f64) -> u64 {
     (ratio * TOKEN as f64) as u64
 }
 
-/// One retry in ten calls: the share that Google's SRE book recommends.
+/// One retry in ten calls, the share that Google's SRE book recommends.
 const RATIO: f64 = 0.1;
 
-/// Ten retries to begin with, so that a client with few calls may retry at all.
+/// Ten retries at the start, because a client with few calls could not retry otherwise.
 const FLOOR: u32 = 10;
 
 impl Default for Budget {
@@ -97,7 +98,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Creates a budget of one retry in ten calls, and ten to begin with.
+    /// Creates a budget of one retry in ten calls, with ten retries at the start.
     pub fn new() -> Self {
         Self::from_units(units(RATIO), FLOOR)
     }
@@ -109,23 +110,24 @@ impl Budget {
 
     fn from_units(deposit: u64, floor: u32) -> Self {
         let floor_units = u64::from(floor) * TOKEN;
-        // Without room for one token and one deposit, a small floor would forbid every retry.
+        // Without room for one token and one deposit, a small floor would prevent every retry.
         let most = if deposit == 0 { floor_units } else { floor_units.max(TOKEN + deposit) };
         let balance = AtomicU64::new(floor_units);
         let rule = Rule { deposit, price: TOKEN, above: 0, reward: 0, penalty: 0 };
         Self { bucket: Arc::new(Bucket { balance, most, rule }) }
     }
 
-    /// Returns a builder for retry throttling as gRPC has it (proposal A6).
+    /// Returns a builder for retry throttling as gRPC defines it (proposal A6).
     ///
-    /// Each failure of an attempt takes out a token, each success pays in a share of one, and
-    /// nothing is retried unless more than half of the tokens are left. Failures count even if they
-    /// could not be retried, and even if the server forbids a retry. A request that is [in
-    /// progress](Fault::InProgress) takes out a token only when it is sent again.
+    /// Each failed attempt takes out a token, and each success pays in a share of a token. A call
+    /// is retried only while more than half of the tokens are left. A failure counts even if it
+    /// could not be retried, and even if the server forbids a retry. A permanent failure counts
+    /// only if the server forbids a retry. A request that is [in progress](Fault::InProgress)
+    /// takes out a token only when it is retried.
     ///
-    /// A throttle reacts to failures and not to calls. While few calls fail it does not limit
-    /// retries at all, and when many do it stops them all for a while. [`builder`](Self::builder)
-    /// bounds them at any time.
+    /// A throttle reacts to failures instead of calls. While few calls fail, it does not limit
+    /// retries at all. When many calls fail, it stops all retries for a while. The budget of
+    /// [`builder`](Self::builder) limits retries at all times.
     ///
     /// ```
     /// use buttress::retry::Budget;
@@ -145,34 +147,39 @@ impl Budget {
         Self { bucket: Arc::new(Bucket { balance: AtomicU64::new(most), most, rule }) }
     }
 
-    /// How many retries could be sent now.
+    /// Returns the number of tokens left.
+    ///
+    /// Each token pays for one retry. A [throttle](Self::throttle) instead allows every retry
+    /// while more than half of its tokens are left.
     pub fn balance(&self) -> f64 {
         self.bucket.balance.load(Ordering::Relaxed) as f64 / TOKEN as f64
     }
 
-    /// Retries that each call pays for; of a [throttle](Self::throttle), each success.
+    /// Returns the share of a token that each call pays in.
+    ///
+    /// For a [throttle](Self::throttle), returns the share that each success pays in.
     pub fn ratio(&self) -> f64 {
         self.bucket.rule.deposit.max(self.bucket.rule.reward) as f64 / TOKEN as f64
     }
 
-    /// Pays in for a call.
+    /// Pays in for one call.
     #[inline]
     pub(crate) fn deposit(&self) {
         self.bucket.pay_in(self.bucket.rule.deposit);
     }
 
-    /// The account of attempts whose response goes on after its head.
+    /// Returns the account that is settled when a streaming response ends.
     pub(crate) fn account(&self) -> Arc<dyn Account> {
         Arc::clone(&self.bucket) as _
     }
 
-    /// Whether the outcome of attempts moves the balance.
+    /// Returns whether the outcome of an attempt changes the balance.
     #[inline]
     pub(crate) fn is_throttle(&self) -> bool {
         self.bucket.rule.is_throttle()
     }
 
-    /// Counts how an attempt ended.
+    /// Counts the outcome of an attempt.
     #[inline]
     pub(crate) fn observe(&self, outcome: Outcome) {
         self.bucket.observe(outcome);
@@ -183,8 +190,9 @@ impl Budget {
         self.bucket.failed();
     }
 
-    /// Takes out a token for a retry; `None` if there is none. It is paid back if the retry is never
-    /// sent.
+    /// Takes out a token for a retry, or returns `None` if there is none.
+    ///
+    /// The token is paid back if the retry is never sent.
     pub(crate) fn withdraw(&self) -> Option<Withdrawal> {
         let rule = self.bucket.rule;
         let taken = |balance: u64| {
@@ -198,7 +206,7 @@ impl Budget {
     }
 }
 
-/// Settings of a [`Budget`] that is a share of the calls.
+/// A builder for a [`Budget`] that is a share of the calls.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct BudgetBuilder {
@@ -207,32 +215,36 @@ pub struct BudgetBuilder {
 }
 
 impl BudgetBuilder {
-    /// Sets how many retries each call pays for.
+    /// Sets the share of a retry that each call pays in.
     ///
-    /// Default: `0.1`, the share that Google's SRE book recommends.
+    /// Default: `0.1`. Google's SRE book recommends this share.
     ///
-    /// It is 0, or between 0.000001 and 10, in steps of a millionth. Zero pays for none: the floor
-    /// is then all there will ever be.
+    /// It must be 0, or between 0.000001 and 10. It is rounded down to a millionth. With zero,
+    /// calls pay in nothing, and the floor is the total number of retries. [`build`](Self::build)
+    /// rejects any other value.
     pub fn ratio(mut self, ratio: f64) -> Self {
         self.ratio = ratio;
         self
     }
 
-    /// Sets how many retries the budget begins with, which is also the most that it saves up.
+    /// Sets the number of retries at the start, which is also the maximum balance.
     ///
     /// Default: `10`.
     ///
-    /// A client with few calls can retry only from this. Zero is valid: then calls must come first.
+    /// A client with few calls can retry only from this amount. With zero, calls must pay in
+    /// before the first retry. Any value is valid. The budget always saves up at least one token
+    /// plus one deposit if calls pay in anything, because a small floor would otherwise prevent
+    /// every retry.
     pub fn floor(mut self, floor: u32) -> Self {
         self.floor = floor;
         self
     }
 
-    /// Checks the settings and builds the budget.
+    /// Validates the settings and returns the budget.
     ///
     /// # Errors
     ///
-    /// If the ratio is out of its range.
+    /// Returns a [`ConfigError`] if the ratio is out of range.
     pub fn build(self) -> Result<Budget, ConfigError> {
         let Self { ratio, floor } = self;
         if !(0.0..=10.0).contains(&ratio) || (units(ratio) == 0 && ratio > 0.0) {
@@ -243,8 +255,9 @@ impl BudgetBuilder {
     }
 }
 
-/// Settings of a [throttle](Budget::throttle), by the names that a gRPC service config has for
-/// them.
+/// A builder for a [throttle](Budget::throttle).
+///
+/// The setters are named after the fields of a gRPC service config.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct ThrottleBuilder {
@@ -253,32 +266,33 @@ pub struct ThrottleBuilder {
 }
 
 impl ThrottleBuilder {
-    /// Sets the number of tokens that the throttle begins with, and has at most.
+    /// Sets the number of tokens at the start, which is also the maximum.
     ///
     /// Default: `10`.
     ///
-    /// It must be 1 to 1,000. Half of them may be taken out by failures before retries stop.
+    /// It must be between 1 and 1,000. [`build`](Self::build) rejects any other value. Retries
+    /// stop when failures have taken out half of the tokens.
     pub fn max_tokens(mut self, tokens: u32) -> Self {
         self.max_tokens = tokens;
         self
     }
 
-    /// Sets what share of a token each success pays in.
+    /// Sets the share of a token that each success pays in.
     ///
     /// Default: `0.1`.
     ///
-    /// It must be between 0.000001 and 1,000, in steps of a millionth. With less, a throttle would
-    /// never recover.
+    /// It must be between 0.000001 and 1,000. [`build`](Self::build) rejects any other value. It
+    /// is rounded down to a millionth. With zero, a throttle would never recover.
     pub fn token_ratio(mut self, ratio: f64) -> Self {
         self.token_ratio = ratio;
         self
     }
 
-    /// Checks the settings and builds the throttle.
+    /// Validates the settings and returns the throttle.
     ///
     /// # Errors
     ///
-    /// If one of them is out of its range.
+    /// Returns a [`ConfigError`] if a setting is out of range.
     pub fn build(self) -> Result<Budget, ConfigError> {
         let Self { max_tokens, token_ratio } = self;
         if !(1..=1_000).contains(&max_tokens) {
@@ -298,8 +312,8 @@ impl Bucket {
         if self.rule.is_throttle() {
             match outcome {
                 Outcome::Success => self.pay_in(self.rule.reward),
-                // What is in progress is paid for when it is asked for again: else whoever sends a request
-                // twice would stop the retries of others.
+                // A request in progress pays when it is retried. Otherwise a client that sends a
+                // request twice would stop the retries of all others.
                 Outcome::Failure(Fault::Permanent | Fault::InProgress { .. })
                 | Outcome::Ignored => {}
                 Outcome::Failure(_) => self.failed(),
@@ -314,7 +328,7 @@ impl Bucket {
 
     #[inline]
     fn pay_in(&self, amount: u64) {
-        // A full bucket is the healthy case, and costs one load.
+        // The bucket of a healthy service is full. This case costs one load.
         if self.balance.load(Ordering::Relaxed) >= self.most {
             return;
         }
@@ -323,7 +337,7 @@ impl Bucket {
     }
 }
 
-/// Moved by how an attempt ended, unless that was cut short by its caller.
+/// Counts an attempt when its response ends, unless the caller's deadline cut it short.
 impl Account for Bucket {
     fn settle(&self, stamp: Stamp, end: &End) {
         let How::Complete(outcome) = end.how else { return };
@@ -336,7 +350,7 @@ impl Account for Bucket {
     }
 }
 
-/// A token that was taken out for one retry.
+/// The token taken out for one retry.
 pub(crate) type Withdrawal = Admission<Arc<Bucket>>;
 
 impl Ledger for Arc<Bucket> {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Pays in for a call, and takes out up to `wanted` retries; how many it got.
+/// Pays in for a call and takes out up to `wanted` retries. Returns the number taken out.
 fn call(budget: &Budget, wanted: u32) -> u32 {
     budget.deposit();
     let mut got = 0;
@@ -55,14 +55,14 @@ proptest! {
     }
 }
 
-/// What may move a throttle.
+/// An event that can change the balance of a throttle.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Success,
     Failure,
-    /// A failure that was the caller's own, or an answer that says nothing.
+    /// An outcome that does not change the balance.
     Neither(Outcome),
-    /// A retry is asked for, and sent or not.
+    /// A retry is requested. `true` if it is also sent.
     Retry(bool),
     Call,
 }
@@ -103,7 +103,8 @@ proptest! {
                 Event::Call => budget.deposit(),
                 Event::Retry(sent) => {
                     let withdrawal = budget.withdraw();
-                    // Nearer to the half than this, and the sums of the model may round across it.
+                    // This close to half of the tokens, the model's sums may round to the other
+                    // side.
                     if (tokens - most / 2.0).abs() > 1e-7 {
                         prop_assert_eq!(withdrawal.is_some(), tokens > most / 2.0);
                     }
@@ -130,7 +131,7 @@ proptest! {
         let most = f64::from(max_tokens);
         let left = (most - f64::from(failures)).max(0.0);
         prop_assert_eq!(budget.withdraw().is_some(), left > most / 2.0);
-        // However deep it fell, so many successes lift it above the half.
+        // This many successes restore more than half of the tokens, however few were left.
         let needed = (most / 2.0 / budget.ratio()).floor() + 1.0;
         for _ in 0..needed as u32 {
             budget.observe(Outcome::Success);
@@ -179,7 +180,7 @@ fn the_bound_holds_across_threads() {
                 scope.spawn(|| {
                     for number in 0..2_000 {
                         if number % 7 == 0 {
-                            // Taken out, and never sent.
+                            // Takes out a token without sending the retry.
                             drop(budget.withdraw());
                         }
                         retries.fetch_add(call(&budget, 3), Ordering::Relaxed);
