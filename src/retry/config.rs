@@ -1,4 +1,4 @@
-//! The configuration of a retry.
+//! The configuration of a retry layer.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::{
     error::{Name, name_or},
 };
 
-/// Settings of a retry, and its budget.
+/// The settings of a retry layer, and its budget.
 #[derive(Clone, Debug)]
 pub(super) struct Config {
     pub(super) name: Option<Name>,
@@ -38,7 +38,7 @@ impl Config {
         name_or(&self.name, "retry")
     }
 
-    /// Returns the settings if a retry can be sent to a service that is not ready at once.
+    /// Returns the settings, or an error if a retry could not wait for readiness at all.
     pub(super) fn checked(self) -> Result<Self, ConfigError> {
         ConfigError::require_positive("readiness_wait", self.readiness_wait)?;
         Ok(self)

@@ -1,41 +1,42 @@
-//! The decision about the attempt after one that failed.
+//! The decision whether a failed attempt is followed by another.
 
 use std::time::Duration;
 
 use super::config::Config;
 use crate::{Fault, RetryHint, backoff::Jitter};
 
-/// How an attempt failed that may be retried.
+/// A failure that may be retried.
 #[derive(Clone, Copy)]
 pub(super) struct Failed {
     pub(super) fault: Fault,
-    /// It was given no more time: the caller's is over.
+    /// The attempt timed out only because the caller's deadline ended.
     pub(super) cut_short: bool,
 }
 
-/// Why a failure is not retried.
+/// The reason why a failure is not retried.
 #[derive(Clone, Copy)]
 pub(super) enum Stop {
-    /// The request cannot be sent again.
+    /// The request cannot be replayed, or retries are disabled.
     NotReplayable,
-    /// The server said so.
+    /// The server said that the request must not be retried.
     Told,
-    /// It would be, but something is spent: that is what the hop above must know.
+    /// The call would be retried, but something is exhausted. The hop above must know this.
     Spent(&'static str),
 }
 
-/// The pause before a retry, not drawn yet.
+/// The pause before a retry, before the random delay is drawn.
 #[derive(Clone, Copy)]
 pub(super) enum Pause {
-    /// The server asked for one.
+    /// A pause that the server asked for.
     Asked { least: Duration, most: Duration },
-    /// The next of the backoff.
+    /// The next pause of the backoff.
     Backoff,
 }
 
-/// Decides whether the failure of attempt `number` may be retried, and after what pause.
+/// Decides whether the failure of attempt `number` may be retried, and after which pause.
 ///
-/// Pure: the deadline and the budget, which may still end the retrying, are for the session to ask.
+/// This function is pure. The session then checks the deadline and the budget, which may still
+/// end the retries.
 #[inline]
 pub(super) fn decide(
     number: u32,
@@ -68,8 +69,9 @@ pub(super) fn decide(
     if least > config.hint_cap {
         return Err(Stop::Spent("hint over cap"));
     }
-    // Upwards only, or we would come before we are expected; and not all at once, unless that is
-    // just what was asked of this call.
+    // Jitter only lengthens the pause, because the server does not expect an earlier retry.
+    // Without jitter, all clients would retry at once. A pause of zero asks exactly this call to
+    // retry at once, so it gets no jitter.
     let spread = match config.backoff.jitter() {
         _ if hint == RetryHint::After(Duration::ZERO) => Duration::ZERO,
         Jitter::None => Duration::ZERO,

@@ -1,4 +1,4 @@
-//! The report of a retry for [`Stack::explain`](crate::Stack::explain).
+//! The description of a retry layer for [`Stack::explain`](crate::Stack::explain).
 
 use std::time::Duration;
 
@@ -9,20 +9,20 @@ use crate::{
     sealed::Sealed,
 };
 
-/// The greatest number of retries of a call.
+/// The maximum number of retries of a call.
 pub(crate) const RETRIES: Fact<u64> = Fact::new("retries");
 /// The share of the calls that may be retried.
 pub(crate) const BUDGET: Fact<f64> = Fact::new("budget of the retries");
-/// The longest pauses up to each retry, added up: one number for each of the first 1,000 retries.
+/// The sum of the longest pauses up to each retry, for each of the first 1,000 retries.
 pub(crate) const PAUSES: Fact<Duration> = Fact::new("pauses up to a retry");
-/// The longest pauses of all retries, added up, however many there are.
+/// The sum of the longest pauses of all retries, however many there are.
 pub(crate) const ALL_PAUSES: Fact<Duration> = Fact::new("pauses of all retries");
 /// The longest pause that a server can ask for, jitter included.
 pub(crate) const HINTED_PAUSE: Fact<Duration> = Fact::new("pause that a server can ask for");
 /// The longest time that a retry waits for readiness.
 pub(crate) const READINESS_WAIT: Fact<Duration> = Fact::new("a retry's wait for readiness");
 
-/// However many retries are allowed, no more than these matter to a reader.
+/// The maximum number of retries whose pauses are reported one by one.
 const SHOWN: u32 = 1_000;
 
 impl<P, C> Sealed for RetryLayer<P, C> {}

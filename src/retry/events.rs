@@ -1,4 +1,4 @@
-//! The events of a retry, and the span of an attempt.
+//! The events of a retry layer, and the span of an attempt.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ pub(super) fn attempt_span(name: &str, attempt: u32, delay: Duration) -> Span {
     )
 }
 
-/// Records the end of a response in the span of its attempt.
+/// Records in the span of an attempt how its response ended.
 pub(super) fn record_attempt_end(span: &Span, how: How) {
     match how {
         How::Complete(outcome) => record_outcome(span, outcome, || None),

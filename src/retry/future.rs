@@ -34,8 +34,8 @@ use crate::{
 pin_project! {
     /// The future of a [`Retry`](super::Retry).
     ///
-    /// The first attempt lives in the future itself. What only a retry needs is boxed, once, when the
-    /// first attempt has failed.
+    /// The first attempt is stored in the future itself. The state of the retries is boxed once,
+    /// when the first attempt has failed.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S: Service<Req>, Req, P, C, M = AtHead> {
         #[pin]
@@ -46,7 +46,8 @@ pin_project! {
 
     impl<S: Service<Req>, Req, P, C, M> PinnedDrop for ResponseFuture<S, Req, P, C, M> {
         fn drop(this: Pin<&mut Self>) {
-            // Cut short by a deadline it has spent its time, as if the attempt had failed at that instant.
+            // If the caller's deadline dropped this call, its time is exhausted, as if the
+            // attempt had failed at this instant.
             let would_retry = match this.project().state.project() {
                 StateProj::First { replay, .. } => matches!(replay, Replayable::Yes(_)),
                 StateProj::Retrying { .. } => true,
@@ -140,8 +141,9 @@ where
     }
 }
 
-/// Since when an attempt is under way, where its caller has a deadline. In a stack with a total timeout
-/// the first costs no look at the clock.
+/// Returns the start time of an attempt, if its caller has a deadline.
+///
+/// In a stack with a total timeout, the first attempt does not read the clock again.
 #[inline]
 fn began() -> Option<Instant> {
     deadline::deadline().map(|_| clock::now())
@@ -203,7 +205,8 @@ where
                         return Poll::Ready(Err(session.kept_or(config, || error)));
                     }
                     Poll::Pending => {
-                        // Past an ambient deadline nobody has to wait: its owner ends the call.
+                        // An ambient deadline that comes first ends the call, so no timer is
+                        // needed.
                         let own_end = end.filter(|end| {
                             deadline::deadline().is_none_or(|deadline| *end < deadline)
                         });
@@ -244,7 +247,7 @@ where
     }
 }
 
-/// Whether a layer beneath did not let an attempt through.
+/// Returns whether an inner layer rejected an attempt.
 fn is_rejection<E: CarryRejection>(error: &E) -> bool {
     !matches!(error.rejection(), None | Some(Rejection::TimedOut(_)))
 }

@@ -15,9 +15,10 @@ use crate::{
     },
 };
 
-/// Retries calls, by making [`Retry`] services. See the [module docs](super) for an example.
+/// A layer that retries calls by wrapping services in [`Retry`].
 ///
-/// The layer *is* the budget: clones of it, and all services that it makes, share one.
+/// Clones of the layer, and all services that it creates, share one budget. See the [module
+/// docs](super) for an example.
 pub struct RetryLayer<P, C = Inherited> {
     config: Arc<Config>,
     replay: Arc<P>,
@@ -25,19 +26,21 @@ pub struct RetryLayer<P, C = Inherited> {
 }
 
 impl<P> RetryLayer<P> {
-    /// Retries what `replay` gives a copy of, with the defaults that [`builder`](Self::builder) names.
+    /// Creates a layer that retries the requests that `replay` returns a copy of.
+    ///
+    /// All other settings have their defaults, which the setters of [`RetryBuilder`] name.
     pub fn new(replay: P) -> Self {
         Self::builder(replay).finish()
     }
 
-    /// Settings other than the defaults.
+    /// Returns a builder, to change the defaults.
     pub fn builder(replay: P) -> RetryBuilder<P> {
         RetryBuilder { config: Config::default(), replay, classifier: Inherited }
     }
 }
 
 impl<P, C> RetryLayer<P, C> {
-    /// The service, with calls that end as `M` says.
+    /// Creates the service. `M` decides when a call is complete.
     pub(crate) fn completing<S: Clone, M>(&self, inner: S) -> Retry<S, P, C, M> {
         let classifier = Arc::clone(&self.classifier);
         Retry::new(inner, Arc::clone(&self.config), Arc::clone(&self.replay), classifier)
@@ -63,15 +66,15 @@ impl<P, C> RetryLayer<P, C> {
         self.config.readiness_wait
     }
 
-    /// The budget, for another layer that calls the same dependency; `None` if there is none.
+    /// Returns the budget, or `None` if there is none.
     ///
-    /// It is also the handle of the layer: it is shared, and its balance is all there is to
-    /// inspect.
+    /// Pass it to another layer that calls the same dependency. It is also the handle of this
+    /// layer: it is shared, and its balance is the only state to inspect.
     pub fn budget(&self) -> Option<&Budget> {
         self.config.budget.as_ref()
     }
 
-    /// The same layer, with the stack's classifier where it has none of its own.
+    /// Returns the same layer, with the stack's classifier unless it has its own.
     pub(crate) fn in_stack<Stacked>(&self, stacked: &Arc<Stacked>) -> RetryLayer<P, C::Chosen>
     where
         C: ChooseClassifier<Stacked>,
@@ -112,7 +115,7 @@ impl<S: Clone, P, C> Layer<S> for RetryLayer<P, C> {
     }
 }
 
-/// Settings of a [`RetryLayer`].
+/// A builder for a [`RetryLayer`].
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct RetryBuilder<P, C = Inherited> {
@@ -130,12 +133,13 @@ impl<P, C> RetryBuilder<P, C> {
         self
     }
 
-    /// Sets how often a call is sent again at most, the first attempt not counted.
+    /// Sets the maximum number of retries of a call, not counting the first attempt.
     ///
     /// Default: `3`.
     ///
-    /// Zero switches retrying off, so that a deployment can do so by its configuration. What the
-    /// service says it has not processed is sent again once even then.
+    /// Zero disables retries, so a deployment can switch them off by configuration. Requests are
+    /// then not kept, so a request that the service says it has not processed is not resent
+    /// either.
     pub fn retries(mut self, retries: u32) -> Self {
         self.config.retries = retries;
         self
@@ -143,15 +147,17 @@ impl<P, C> RetryBuilder<P, C> {
 
     /// Sets the pauses before the retries.
     ///
-    /// Default: [`Backoff::default`], from 50 ms, doubling up to 1 s, with full jitter.
+    /// Default: `Backoff::default()`. The pauses begin at 50 ms and double up to 1 s, with full
+    /// jitter.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.config.backoff = backoff;
         self
     }
 
-    /// Sets what share of the calls may be retried.
+    /// Sets the budget, which limits retries to a share of the calls.
     ///
-    /// Default: [`Budget::default`], one retry in ten calls and ten to begin with.
+    /// Default: `Budget::default()`. It allows one retry in ten calls, with ten retries at the
+    /// start.
     ///
     /// It replaces an earlier [`without_budget`](Self::without_budget).
     pub fn budget(mut self, budget: Budget) -> Self {
@@ -159,8 +165,10 @@ impl<P, C> RetryBuilder<P, C> {
         self
     }
 
-    /// Retries every call that fails. When a dependency fails as a whole it then gets `retries` times
-    /// its load on top.
+    /// Removes the budget, so that every failed call is retried.
+    ///
+    /// When a dependency fails completely, it then receives up to `retries` times its load in
+    /// addition.
     ///
     /// It replaces an earlier [`budget`](Self::budget).
     pub fn without_budget(mut self) -> Self {
@@ -168,12 +176,12 @@ impl<P, C> RetryBuilder<P, C> {
         self
     }
 
-    /// Sets the longest pause that a server may ask for, jitter apart.
+    /// Sets the longest pause that a server may ask for, before jitter.
     ///
     /// Default: `2 s`.
     ///
-    /// A call that would have to wait longer is not retried: a caller that must wait longer should
-    /// hear so at once. With zero, a failure whose server asks for any pause is not retried.
+    /// A call that would have to pause longer is not retried, because its caller should know at
+    /// once. With zero, a failure is not retried if the server asks for any pause.
     pub fn hint_cap(mut self, cap: Duration) -> Self {
         self.config.hint_cap = cap;
         self
@@ -183,19 +191,24 @@ impl<P, C> RetryBuilder<P, C> {
     ///
     /// Default: `1 s`.
     ///
-    /// It must be longer than zero: a service that is ready only at the second poll could never be
-    /// called again. `Duration::MAX` is no limit.
+    /// [`build`](Self::build) rejects zero, because a service that is ready only at the second
+    /// poll could never be called again. `Duration::MAX` is no limit.
     pub fn readiness_wait(mut self, wait: Duration) -> Self {
         self.config.readiness_wait = wait;
         self
     }
 
-    /// Who judges the results, whatever the stack says.
+    /// Sets the classifier for this layer, overriding the stack's.
+    ///
+    /// Default: unset. The layer uses the stack's classifier. Outside a stack, `Ok` is a success
+    /// and `Err` is a transient failure.
     pub fn classify<D>(self, classifier: D) -> RetryBuilder<P, Own<D>> {
         RetryBuilder { config: self.config, replay: self.replay, classifier: Own(classifier) }
     }
 
-    /// Judges the results by a function, whatever the stack says.
+    /// Sets a function as the classifier for this layer, overriding the stack's.
+    ///
+    /// Default: unset, as for [`classify`](Self::classify).
     pub fn classify_fn<F, Res, E>(self, f: F) -> RetryBuilder<P, Own<ClassifyFn<F>>>
     where
         F: Fn(Result<&Res, &E>) -> Outcome,
@@ -203,12 +216,12 @@ impl<P, C> RetryBuilder<P, C> {
         self.classify(classify_fn(f))
     }
 
-    /// Checks the settings.
+    /// Validates the settings and returns the layer.
     ///
     /// # Errors
     ///
-    /// If a retry may not wait for readiness at all. What else could be wrong is checked where the
-    /// backoff and the budget are made.
+    /// Returns a [`ConfigError`] if [`readiness_wait`](Self::readiness_wait) is zero. The
+    /// builders of the backoff and the budget validate the other settings.
     pub fn build(self) -> Result<RetryLayer<P, C>, ConfigError> {
         let config = self.config.checked()?;
         Ok(Self { config, ..self }.finish())

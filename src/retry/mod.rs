@@ -1,23 +1,26 @@
-//! Sends a call again when it failed for a reason that may pass.
+//! Retries calls that failed for a transient reason.
 //!
-//! Put one around calls that are safe to repeat. It is not for calls whose effect must not happen
-//! twice, unless what repeats them says so: nothing is sent again that the [`Replay`] policy does not
-//! give a copy of. And one hop of a path of services should retry, not all: retries multiply.
+//! Use it for calls that are safe to repeat. Do not use it for calls whose effect must not happen
+//! twice, unless the [`Replay`] policy excludes them. The layer retries only requests that the
+//! policy returns a copy of. In a chain of services, retry at one hop only, because retries
+//! multiply.
 //!
 //! ```
 //! use buttress::{Error, retry::{ReplayClones, RetryLayer}};
-//! use std::sync::atomic::{AtomicU32, Ordering};
+//! use std::{io, sync::atomic::{AtomicU32, Ordering}};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! static CALLS: AtomicU32 = AtomicU32::new(0);
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
-//! # async fn main() -> Result<(), Error<&'static str>> {
+//! # async fn main() -> Result<(), Error<io::Error>> {
 //! let service = ServiceBuilder::new()
 //!     .layer(RetryLayer::new(ReplayClones))
+//!     .map_err(Error::Service)
 //!     .service(service_fn(|x: u32| async move {
 //!         match CALLS.fetch_add(1, Ordering::Relaxed) {
-//!             0 => Err(Error::Service("broken pipe")),
+//!             // The first attempt fails.
+//!             0 => Err(io::Error::other("broken pipe")),
 //!             _ => Ok(x + 1),
 //!         }
 //!     }));
@@ -27,7 +30,7 @@
 //! # }
 //! ```
 //!
-//! With other settings, and a policy that repeats reads only:
+//! With other settings, and a policy that replays only reads:
 //!
 //! ```
 //! use buttress::retry::{Backoff, Budget, RetryLayer, replay_fn};
@@ -40,57 +43,71 @@
 //! }
 //!
 //! let reads = replay_fn(|query: &Query| matches!(query, Query::Read(_)).then(|| query.clone()));
+//! let backoff = Backoff::exponential(Duration::from_millis(20))
+//!     .cap(Duration::from_millis(500))
+//!     .build()?;
 //! let layer = RetryLayer::builder(reads)
 //!     .name("orders")
 //!     .retries(2)
-//!     .backoff(Backoff::exponential(Duration::from_millis(20)).cap(Duration::from_millis(500)).build()?)
+//!     .backoff(backoff)
 //!     .budget(Budget::builder().ratio(0.2).floor(5).build()?)
 //!     .build()?;
 //! # let _ = layer;
 //! # Ok::<(), buttress::ConfigError>(())
 //! ```
 //!
-//! # What ends the retrying
+//! # End of the retries
 //!
-//! Success, a failure that will not pass, an answer that says nothing about the service, a request
-//! that cannot be replayed, a server that says stop; the number of retries, the [budget], the
-//! [deadline](crate::Deadline), or a hint to wait for longer than
-//! [`hint_cap`](RetryBuilder::hint_cap). All of it is looked at before the pause, and then the last
-//! answer is returned as it is: nobody waits for a retry that cannot come.
+//! A call is not retried any more when:
 //!
-//! Over the pause an error is kept, and a response dropped, since it may hold a connection or a
-//! permit. When a later attempt is refused by a layer beneath, the error that was kept is returned:
-//! why the call failed, and not that it could not be tried again.
+//! - it succeeds, fails permanently, or its result says nothing about the service;
+//! - the request cannot be replayed;
+//! - the server says that it must not be retried;
+//! - the number of retries, the [budget] or the [deadline](crate::Deadline) is exhausted;
+//! - the server asks for a pause longer than [`hint_cap`](RetryBuilder::hint_cap).
+//!
+//! The layer checks all of this before the pause. It then returns the last result unchanged, so
+//! no caller waits for a retry that cannot happen.
+//!
+//! During the pause the layer keeps an error, but drops a response, because the response may hold
+//! a connection or a permit. If an inner layer rejects a later attempt, the call returns the kept
+//! error. This error says why the call failed, instead of why it could not be retried.
 //!
 //! [budget]: crate::budget::Budget
 //!
 //! # Readiness
 //!
-//! Forwarded for the first attempt. Each later one waits, after its pause, until a clone of the
-//! service is ready, no longer than [`readiness_wait`](RetryBuilder::readiness_wait).
+//! The readiness of the service is forwarded for the first attempt. After its pause, each retry
+//! waits until a clone of the service is ready, for at most
+//! [`readiness_wait`](RetryBuilder::readiness_wait).
 //!
 //! # Clone
 //!
-//! The budget belongs to the layer: every service that it makes, and every clone, shares it.
+//! The budget belongs to the layer. All services that the layer creates, and all their clones,
+//! share it.
 //!
 //! # Cancellation
 //!
-//! The future drops the attempt that is under way. A retry that was paid for and not sent is paid
+//! Dropping the future drops the current attempt. A retry that was paid for but not sent is paid
 //! back to the budget.
 //!
 //! # Errors
 //!
-//! Those of the last attempt. [`NotReady`](crate::error::NotReady) if the service did not become ready again,
-//! and the answer of the attempt before was a response.
+//! The error of the last attempt. The call fails with [`NotReady`](crate::error::NotReady) if the
+//! service did not become ready again and the previous result was a response.
 //!
 //! # Order
 //!
-//! Inside the total [timeout](crate::timeout), outside everything that each attempt must pass.
+//! Inside the total [timeout](crate::timeout), and outside every layer that each attempt must
+//! pass.
 //!
 //! # Telemetry
 //!
-//! A span for each attempt, with its number, the pause before it, its outcome and the type of its
-//! error. A `WARN` event for each retry, and one when retrying is given up.
+//! - A span `attempt` for each attempt, with its number, the pause before it, its outcome and the
+//!   type of its error.
+//! - A `WARN` event "retrying call" for each retry.
+//! - A `WARN` event "retries exhausted", with the reason, when a failed call could have been
+//!   retried but is not.
 
 mod config;
 mod decide;

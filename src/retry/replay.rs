@@ -1,8 +1,9 @@
 use std::{any::type_name, fmt};
 
-/// Which requests may be sent again, and how a copy is made of one.
+/// A policy that decides which requests may be replayed, and copies them.
 ///
-/// That a request can be cloned does not make it safe to repeat, so there is no default.
+/// There is no default policy, because a request that can be cloned is not necessarily safe to
+/// repeat.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot replay a request of type `{Req}`",
     note = "`ReplayClones` replays requests that are `Clone`",
@@ -10,24 +11,31 @@ use std::{any::type_name, fmt};
             `replay_fn(|request: &{Req}| -> Option<{Req}> {{ .. }})`"
 )]
 pub trait Replay<Req> {
-    /// A copy of a request that may be sent again, whatever became of the first; `None` if this one
-    /// must be sent only once.
+    /// Returns a copy of a request that may be replayed even after the service has processed it.
     ///
-    /// Asked before each attempt but the last, which sends the original.
+    /// Returns `None` if the request must be sent only once. The layer calls this method before
+    /// each attempt except the last, which sends the original.
     fn replay(&self, request: &Req) -> Option<Req>;
 
-    /// A copy that may be sent again only if the first is proven never to have reached the service
-    /// ([`RetryHint::Unsent`](crate::RetryHint)). Asked when [`replay`](Self::replay) gives none.
+    /// Returns a copy of a request that may be replayed only if it never reached the service.
+    ///
+    /// The failure must prove this ([`RetryHint::Unsent`](crate::RetryHint)). The layer calls
+    /// this method when [`replay`](Self::replay) returns `None`.
+    ///
+    /// Default: `None`.
     fn replay_unsent(&self, request: &Req) -> Option<Req> {
         let _ = request;
         None
     }
 
-    /// An attempt has failed, and `request`, which was kept, is about to be sent again: ends whatever
-    /// of the attempt before may still be under way, such as a body that is being sent. `false` if the
-    /// request cannot be sent again after all; then the failure is returned as it is.
+    /// Prepares the kept `request` for another attempt, and returns whether it can be replayed.
     ///
-    /// Asked last, when nothing else stands against the retry, and before the pause.
+    /// An attempt has failed. This method must end everything of that attempt that may still be
+    /// running, such as a body that is still being sent. If it returns `false`, the call returns
+    /// the failure unchanged. The layer calls this method last, when nothing else prevents the
+    /// retry, and before the pause.
+    ///
+    /// Default: `true`.
     fn prepare(&self, request: &Req) -> bool {
         let _ = request;
         true
@@ -36,8 +44,9 @@ pub trait Replay<Req> {
 
 /// A replay policy that knows which HTTP requests are safe to repeat.
 ///
-/// A stack with [`http()`](crate::Stack::http) takes no other: a policy that replays whatever can be
-/// cloned would send a payment twice. Implement it for a policy of your own:
+/// A stack with [`http()`](crate::Stack::http) accepts no other policy, because a policy that
+/// replays every request that can be cloned would send a payment twice. Implement it for your own
+/// policy:
 ///
 /// ```
 /// use buttress::{
@@ -46,7 +55,7 @@ pub trait Replay<Req> {
 /// };
 /// use http::{Method, Request};
 ///
-/// /// Replays only what reads.
+/// /// Replays only reads.
 /// struct Reads;
 ///
 /// impl<B: Clone> Replay<Request<B>> for Reads {
@@ -71,8 +80,9 @@ pub trait Replay<Req> {
     note = "or implement `buttress::retry::HttpReplay` for a policy of your own"
 )]
 pub trait HttpReplay {
-    /// Returns whether the policy is of no use without [`http()`](crate::Stack::http), of which
-    /// [`explain`](crate::Stack::explain) then warns.
+    /// Returns whether the policy is useful only in a stack with [`http()`](crate::Stack::http).
+    ///
+    /// [`explain`](crate::Stack::explain) warns if such a stack lacks it.
     ///
     /// Default: `false`.
     fn needs_http(&self) -> bool {
@@ -82,16 +92,16 @@ pub trait HttpReplay {
 
 impl<F> HttpReplay for ReplayFn<F> {}
 
-/// A replay policy in a stack that can [`explain`](crate::Stack::explain) itself.
+/// A replay policy of a stack that can [`explain`](crate::Stack::explain) itself.
 ///
-/// Every [`HttpReplay`] is one. For any other policy of your own, say
+/// Every [`HttpReplay`] policy implements it. For any other policy of your own, write
 /// `impl DescribeReplay for MyPolicy {}`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not describe itself, which `Stack::explain` asks for",
     note = "write `impl buttress::retry::DescribeReplay for {Self} {{}}`"
 )]
 pub trait DescribeReplay {
-    /// Returns whether the policy is of no use without [`http()`](crate::Stack::http).
+    /// Returns whether the policy is useful only in a stack with [`http()`](crate::Stack::http).
     ///
     /// Default: `false`.
     fn needs_http(&self) -> bool {
@@ -108,8 +118,9 @@ impl<P: HttpReplay> DescribeReplay for P {
 
 impl DescribeReplay for ReplayClones {}
 
-/// Replays every request, by cloning it. To be asked for by name: only who calls knows that all of
-/// the requests are safe to repeat.
+/// A policy that replays every request by cloning it.
+///
+/// It is opt-in, because only the caller can know that every request is safe to repeat.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReplayClones;
 
@@ -120,13 +131,13 @@ impl<Req: Clone> Replay<Req> for ReplayClones {
     }
 }
 
-/// A function as a [`Replay`] policy; made by [`replay_fn`].
+/// A [`Replay`] policy that calls a function. [`replay_fn`] creates it.
 #[derive(Clone, Copy)]
 pub struct ReplayFn<F> {
     f: F,
 }
 
-/// Makes a policy of a function that gives a copy of each request that may be sent again.
+/// Creates a policy from a function that returns a copy of each request that may be replayed.
 pub fn replay_fn<F, Req>(f: F) -> ReplayFn<F>
 where
     F: Fn(&Req) -> Option<Req>,

@@ -3,17 +3,17 @@
 use super::{config::Config, replay::Replay};
 use crate::RetryHint;
 
-/// The request, for as long as it may be needed again.
+/// A request, kept while another attempt may need it.
 pub(super) enum Replayable<Req> {
-    /// It cannot be sent again, or the last attempt has it.
+    /// The request cannot be replayed, or the last attempt has taken it.
     No,
-    /// Only if the attempt before is proven not to have reached the service.
+    /// The request may be replayed only if it is proven not to have reached the service.
     IfUnsent(Req),
     Yes(Req),
 }
 
 impl<Req> Replayable<Req> {
-    /// What to send in an attempt, and what stays for the next.
+    /// Splits a request into the one to send and the one to keep for the next attempt.
     #[inline]
     pub(super) fn split<P>(original: Req, attempt: u32, config: &Config, replay: &P) -> (Req, Self)
     where
@@ -31,7 +31,7 @@ impl<Req> Replayable<Req> {
         }
     }
 
-    /// Returns whether the request was kept and may be sent again after a failure with this hint.
+    /// Returns whether a kept request may be replayed after a failure with this hint.
     pub(super) fn may_follow(&self, hint: RetryHint) -> bool {
         match self {
             Self::No => false,
@@ -40,7 +40,7 @@ impl<Req> Replayable<Req> {
         }
     }
 
-    /// Makes a kept request ready to be sent again; `false` if it was not kept, or can no more be sent.
+    /// Prepares a kept request for its next attempt. Returns `false` if it cannot be replayed.
     pub(super) fn prepare<P: Replay<Req>>(&self, replay: &P) -> bool {
         match self {
             Self::No => false,

@@ -13,10 +13,11 @@ use crate::{
     call::completion::{AtHead, Completion},
 };
 
-/// Sends calls again that failed for a reason that may pass. See the [module docs](super).
+/// A service that retries calls that failed for a transient reason.
 ///
-/// Retries go to clones of the service as it was given to the layer: what is changed through
-/// [`get_mut`](Self::get_mut) is seen by first attempts only.
+/// Retries use clones of the service as it was when the layer wrapped it. A change through
+/// [`get_mut`](Self::get_mut) affects first attempts only. See the [module docs](super) for an
+/// example.
 pub struct Retry<S, P, C, M = AtHead> {
     inner: S,
     shared: Arc<Shared<S, P, C>>,

@@ -1,4 +1,4 @@
-//! A call between two attempts.
+//! The state of a call between two attempts.
 
 use std::time::Duration;
 
@@ -25,18 +25,18 @@ use crate::{
     outcome::hint,
 };
 
-/// What a call carries from one attempt to the next.
+/// The state that a call keeps from one attempt to the next.
 pub(super) struct Session<Req, E> {
     replay: Replayable<Req>,
     attempt: Attempt,
-    /// The error of the attempt before.
+    /// The error of the previous attempt.
     kept: Option<E>,
-    /// How many pauses the backoff has been asked for since it last began anew.
+    /// The number of delays drawn from the backoff since it last started over.
     drawn: u32,
     pause: Duration,
-    /// Whether the request was already sent again without counting as an attempt.
+    /// `true` if the request was already resent without counting as an attempt.
     resent: bool,
-    /// Paid for the retry that is being prepared. Dropped before it is sent, it is paid back.
+    /// The token for the next retry. It is paid back if dropped before the retry is sent.
     withdrawal: Option<Withdrawal>,
 }
 
@@ -53,18 +53,20 @@ impl<Req, E> Session<Req, E> {
         }
     }
 
-    /// The attempt that is under way, or is next.
+    /// Returns the current attempt, or the next one during a pause.
     pub(super) fn attempt(&self) -> Attempt {
         self.attempt
     }
 
-    /// The pause before it.
+    /// Returns the pause before the attempt.
     pub(super) fn pause(&self) -> Duration {
         self.pause
     }
 
-    /// Prepares the attempt after one that failed: the pause before it, or the answer to give if
-    /// there is none.
+    /// Prepares the attempt after a failed one.
+    ///
+    /// Returns the pause before it. If there is no further attempt, returns the result of the
+    /// call.
     pub(super) fn next<S, P, C, T>(
         &mut self,
         shared: &Shared<S, P, C>,
@@ -94,7 +96,8 @@ impl<Req, E> Session<Req, E> {
                 events::retrying(config.name(), attempt.number(), outcome, pause);
                 Hop::report_resent();
                 self.pause = pause;
-                // A response goes before the pause: it may hold a connection or a permit.
+                // Drops a response before the pause, because it may hold a connection or a
+                // permit.
                 self.kept = result.err();
                 Ok(pause)
             }
@@ -116,13 +119,16 @@ impl<Req, E> Session<Req, E> {
         }
     }
 
-    /// Whether the request is sent again as if it had not been sent: once, and only if it was kept.
+    /// Returns whether the request is resent without counting as an attempt.
+    ///
+    /// This happens once per call, and only if the request was kept.
     fn resend<P: Replay<Req>>(&mut self, replay: &P) -> bool {
         !std::mem::replace(&mut self.resent, true) && self.replay.prepare(replay)
     }
 
-    /// Prepares the retry of attempt `number` and returns the pause before it. All that could end
-    /// the retrying is looked at here, before the pause.
+    /// Prepares the retry after attempt `number` and returns the pause before it.
+    ///
+    /// Everything that could end the retries is checked here, before the pause.
     fn retry<P: Replay<Req>>(
         &mut self,
         number: u32,
@@ -153,22 +159,23 @@ impl<Req, E> Session<Req, E> {
             return Err(Stop::NotReplayable);
         }
         if let (Fault::InProgress { .. }, Some(budget)) = (failed.fault, &config.budget) {
-            // A throttle, in which retries cost nothing, would not bound these: nothing has failed
-            // so far.
+            // No failure was counted so far. A throttle charges nothing for a retry, so without
+            // this it would not limit these retries.
             budget.failed();
         }
         Ok(pause)
     }
 
-    /// Draws the next pause of the backoff.
+    /// Draws the next delay of the backoff.
     fn back_off(&mut self, backoff: &Backoff) -> Duration {
-        // A decorrelated backoff grows by its own pauses, and not by those that were asked for.
+        // A decorrelated backoff grows by its own delays, not by the pauses that a server asked
+        // for.
         let previous = if self.drawn == 0 { Duration::ZERO } else { self.pause };
         self.drawn = self.drawn.saturating_add(1);
         draw(|rng| backoff.delay(self.drawn, previous, rng))
     }
 
-    /// Takes the request of the next attempt, which from here on counts as sent.
+    /// Takes the request of the next attempt, which counts as sent from now on.
     pub(super) fn take_request<P: Replay<Req>>(&mut self, config: &Config, replay: &P) -> Req {
         let (Replayable::Yes(original) | Replayable::IfUnsent(original)) =
             std::mem::replace(&mut self.replay, Replayable::No)
@@ -183,8 +190,10 @@ impl<Req, E> Session<Req, E> {
         sent
     }
 
-    /// What to answer when there was no other attempt: why the call failed, not why it could not be
-    /// tried again.
+    /// Returns the error of a call whose next attempt was rejected or could not be sent.
+    ///
+    /// This is the kept error if there is one. It says why the call failed, instead of why it
+    /// could not be retried.
     pub(super) fn kept_or(&mut self, config: &Config, rejection: impl FnOnce() -> E) -> E {
         if let Some(outcome) = self.attempt.previous() {
             Hop::report_exhausted();

@@ -24,13 +24,15 @@ use crate::{
     telemetry,
 };
 
-/// What a call may need later: shared, so that a call which is not retried pays one reference count
-/// and not a clone of everything beneath.
+/// The state that a call may need for a retry.
+///
+/// It is shared, so a call that is not retried costs one reference count instead of a clone of
+/// the whole inner service.
 pub(super) struct Shared<S, P, C> {
     config: Arc<Config>,
     replay: Arc<P>,
     classifier: Arc<C>,
-    /// Cloned for each retry. Behind a lock because it need not be `Sync`.
+    /// The service that is cloned for each retry, in a lock because it need not be `Sync`.
     spare: Mutex<S>,
 }
 
@@ -56,17 +58,19 @@ impl<S, P, C> Shared<S, P, C> {
         &self.classifier
     }
 
-    /// A clone of the service, not yet ready.
+    /// Returns a clone of the service, which is not ready yet.
     pub(super) fn service(&self) -> S
     where
         S: Clone,
     {
-        // The clone of a service runs under this lock and cannot come back to it: nobody else has it.
+        // The service's `clone` runs under this lock. It cannot deadlock, because the service has
+        // no access to the lock.
         lock(&self.spare).clone()
     }
 
-    /// Holds, counts and records the outcome of an attempt. Returns its failure if that may be
-    /// retried.
+    /// Records the outcome of an attempt. Returns its failure if the failure may be retried.
+    ///
+    /// For a streaming response that began well, the outcome is recorded at its end.
     #[inline]
     pub(super) fn settle<M, T, E>(
         &self,
@@ -82,12 +86,13 @@ impl<S, P, C> Shared<S, P, C> {
         let outcome = judge(self.classifier(), result.as_ref());
         if outcome == Outcome::Success {
             if let Some(end) = end_of::<M, _, _>(result) {
-                // It began well: how it went is known when it has ended.
+                // The head is a success. The outcome of the whole attempt is known at the end of
+                // the body.
                 if !span.is_disabled() {
                     end.hold_span(span.clone(), events::record_attempt_end);
                 }
                 if let Some(budget) = self.throttle() {
-                    // Without a deadline nothing was cut short.
+                    // Without a deadline, no attempt can be cut short.
                     let stamp = match deadline::deadline() {
                         None => Stamp::default(),
                         deadline => Stamp::default().timed(end.head(), began, deadline),
@@ -108,11 +113,11 @@ impl<S, P, C> Shared<S, P, C> {
         };
         let cut_short =
             service_is_late(outcome, result.as_ref()) && was_cut_short(began, deadline::deadline());
-        // Else callers in a hurry would spend the budget that all share.
+        // Otherwise callers with short deadlines would use up the budget that all callers share.
         let hurried = cut_short && began.is_none_or(|began| began.elapsed() < PATIENCE);
         if let Some(budget) = self.throttle().filter(|_| !hurried) {
             match hint(self.classifier(), result.as_ref()) {
-                // It counts only if the request is not sent again at once, which is decided later.
+                // It counts only if the request is not resent at once, which is decided later.
                 RetryHint::Unprocessed if fault.is_some() => {}
                 RetryHint::Stop if outcome == Outcome::Failure(Fault::Permanent) => budget.failed(),
                 _ => budget.observe(outcome),
@@ -124,7 +129,7 @@ impl<S, P, C> Shared<S, P, C> {
         fault.map(|fault| Failed { fault, cut_short })
     }
 
-    /// The budget, if the outcome of attempts moves it.
+    /// Returns the budget if the outcome of attempts changes its balance.
     pub(super) fn throttle(&self) -> Option<&Budget> {
         self.config().budget.as_ref().filter(|budget| budget.is_throttle())
     }
