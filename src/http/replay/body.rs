@@ -11,10 +11,11 @@ use http_body::{Body, Frame, SizeHint};
 use super::{error::ReplayBodyError, kept_bytes::KeptBytes, shared::Shared, state::Next};
 use crate::BoxError;
 
-/// A body that can be sent again: a handle on the body that it was made of, which is read once.
+/// A request body that can be replayed.
 ///
-/// Copies are made by [`ReplayableBody`]. The one that was polled last for the first time owns the
-/// source: it sends what was kept of it and then the rest, and all that were polled before end with
+/// It is a handle on the original body, which is read only once. [`ReplayableBody`] creates
+/// copies. The copy with the most recent first poll owns the original body. It sends the kept
+/// data and then the rest. All copies that were polled before it end with
 /// [`ReplayBodyError::Stale`]. See the [module docs](super).
 pub struct ReplayBody<B> {
     shared: Arc<Shared<B>>,
@@ -22,7 +23,7 @@ pub struct ReplayBody<B> {
 }
 
 impl<B: Body> ReplayBody<B> {
-    /// A body with a count of its own, of which up to 64 KiB are kept.
+    /// Creates a body with its own count of bytes, of which up to 64 KiB are kept.
     pub fn new(body: B) -> Self {
         Self::counted_in(body, KeptBytes::default())
     }
@@ -92,9 +93,9 @@ impl<B> fmt::Debug for ReplayBody<B> {
     }
 }
 
-/// A body of which copies can be sent.
+/// A body that can be copied for a replay.
 ///
-/// All that are `Clone` are, and [`ReplayBody`].
+/// It is implemented for every body that is `Clone`, and for [`ReplayBody`].
 #[diagnostic::on_unimplemented(
     message = "a body of type `{Self}` can be sent only once, and so `ReplaySafe` cannot send it \
                again",
@@ -105,15 +106,21 @@ impl<B> fmt::Debug for ReplayBody<B> {
             `stack.service(channel)`"
 )]
 pub trait ReplayableBody: Sized {
-    /// A copy that may be sent, and sent again, whatever is sent of another; what is sent is kept for
-    /// as long as the original is. `None` if the body can be sent only once.
+    /// Returns a copy that may be sent, however much of another copy was sent.
+    ///
+    /// The sent data is kept while the original exists. Returns `None` if the body can be sent
+    /// only once.
     fn copy(&self) -> Option<Self>;
 
-    /// A copy for which nothing is kept: the original can be sent after it only if nothing was read.
+    /// Returns a copy for which no data is kept.
+    ///
+    /// The original can be sent after it only if nothing of the body was read. Returns `None` if
+    /// the body can be sent only once.
     fn copy_unstarted(&self) -> Option<Self>;
 
-    /// Ends the copies that were made, so that none looks whole to who receives it; `false`, and
-    /// nothing ends, if the original cannot be sent (again).
+    /// Ends all copies, so that none looks complete to its receiver.
+    ///
+    /// Returns `false`, and ends no copy, if the original can no longer be sent.
     fn end_copies(&self) -> bool;
 }
 

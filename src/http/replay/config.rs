@@ -1,6 +1,6 @@
 use crate::{ConfigError, http::checks::unless_room};
 
-/// The limits of what is kept.
+/// The limits of the kept data.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Config {
     pub(super) max_request: usize,

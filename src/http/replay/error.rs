@@ -1,21 +1,22 @@
 use crate::BoxError;
 
-/// Why a [`ReplayBody`](crate::http::ReplayBody) ended before its end.
+/// The error that ends a [`ReplayBody`](crate::http::ReplayBody) before its end.
 ///
-/// It is found in the chain of a client's error by `downcast_ref`, whatever the body was.
+/// Find it in the source chain of a client's error with `downcast_ref`. The type of the body does
+/// not matter.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayBodyError {
-    /// A newer attempt has taken over.
+    /// A newer attempt sends the body now.
     #[error("a newer attempt is sending the request body")]
     Stale,
-    /// The body that is sent failed.
+    /// The original body failed.
     #[error("the request body could not be read")]
     Source(#[source] BoxError),
-    /// The body that is sent had failed before, or it panicked.
+    /// The original body had failed before, or it panicked.
     #[error("an earlier attempt could not read the request body")]
     Failed,
-    /// The beginning was sent before and not kept.
+    /// The beginning of the body was sent before and was not kept.
     #[error("the beginning of the request body is no longer buffered")]
     Gone,
 }

@@ -5,7 +5,7 @@ use std::sync::{
 
 use super::config::Config;
 
-/// The count of the bytes that are kept, and its limits.
+/// The count of kept bytes, with its limits.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeptBytes {
     pub(super) config: Config,
@@ -17,7 +17,7 @@ impl KeptBytes {
         Self { config, held: Arc::default() }
     }
 
-    /// Bytes that are held now, for all bodies.
+    /// Returns the number of bytes held now, for all bodies.
     pub(super) fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }

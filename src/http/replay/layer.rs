@@ -8,10 +8,13 @@ use tower_service::Service;
 use super::{body::ReplayBody, config::Config, kept_bytes::KeptBytes};
 use crate::ConfigError;
 
-/// Makes the bodies of requests [`ReplayBody`]s. The outermost layer, around the
-/// [retry](crate::retry); see the [module docs](super) for an example.
+/// A layer that turns the bodies of requests into [`ReplayBody`]s.
 ///
-/// Clones of the layer, and all services that it makes, share one count of bytes and its limits.
+/// Put it outermost, around the [retry](crate::retry). See the [module docs](super) for an
+/// example.
+///
+/// Clones of the layer, and all services that it creates, share one count of kept bytes and its
+/// limits.
 #[derive(Clone, Debug, Default)]
 pub struct ReplayBodyLayer {
     kept_bytes: KeptBytes,
@@ -23,12 +26,12 @@ impl ReplayBodyLayer {
         Self::default()
     }
 
-    /// Returns a builder.
+    /// Returns a builder, to change the defaults.
     pub fn builder() -> ReplayBodyBuilder {
         ReplayBodyBuilder { config: Config::default(), max_total: None }
     }
 
-    /// Returns how many bytes are kept now, of all requests.
+    /// Returns the number of bytes that are kept now, of all requests.
     pub fn buffered(&self) -> usize {
         self.kept_bytes.held()
     }
@@ -42,7 +45,7 @@ impl<S> Layer<S> for ReplayBodyLayer {
     }
 }
 
-/// Settings of a [`ReplayBodyLayer`].
+/// A builder for a [`ReplayBodyLayer`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct ReplayBodyBuilder {
@@ -51,33 +54,34 @@ pub struct ReplayBodyBuilder {
 }
 
 impl ReplayBodyBuilder {
-    /// Sets the maximum number of bytes that are kept of one request.
+    /// Sets the maximum number of bytes kept of one request.
     ///
-    /// Default: 64 KiB (65,536).
+    /// Default: `64 KiB` (65,536 bytes).
     ///
-    /// Of a longer request nothing is kept, and it is sent only once. Zero is an error.
+    /// A longer request is not kept, and is sent only once. [`build`](Self::build) rejects zero.
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.config.max_request = bytes;
         self
     }
 
-    /// Sets the maximum number of bytes that are kept of all requests.
+    /// Sets the maximum number of bytes kept of all requests together.
     ///
-    /// Default: 16 MiB (16,777,216), or that of one request if it is more.
+    /// Default: `16 MiB` (16,777,216 bytes), or `max_request_bytes` if that is more.
     ///
-    /// A request that would need more is sent only once. Less than
-    /// [`max_request_bytes`](Self::max_request_bytes) is an error, because no request could be kept
-    /// up to that limit.
+    /// A request that would exceed it is sent only once. [`build`](Self::build) rejects zero, and
+    /// any value less than [`max_request_bytes`](Self::max_request_bytes), because no request
+    /// could reach that limit.
     pub fn max_total_bytes(mut self, bytes: usize) -> Self {
         self.max_total = Some(bytes);
         self
     }
 
-    /// Checks the settings, and creates the layer.
+    /// Validates the settings and returns the layer.
     ///
     /// # Errors
     ///
-    /// A limit of zero, and a limit of all requests below that of one.
+    /// Returns a [`ConfigError`] if a limit is zero, or if `max_total_bytes` is less than
+    /// `max_request_bytes`.
     pub fn build(self) -> Result<ReplayBodyLayer, ConfigError> {
         let mut config = self.config;
         config.max_total = self.max_total.unwrap_or(config.max_total.max(config.max_request));
@@ -86,7 +90,9 @@ impl ReplayBodyBuilder {
     }
 }
 
-/// Makes the bodies of requests [`ReplayBody`]s. Made by [`ReplayBodyLayer`].
+/// A service that turns the bodies of requests into [`ReplayBody`]s.
+///
+/// [`ReplayBodyLayer`] creates it.
 #[derive(Clone, Debug)]
 pub struct MakeReplayable<S> {
     inner: S,

@@ -1,9 +1,12 @@
-//! Sends HTTP requests again, with their bodies, where that is safe.
+//! Replays HTTP requests with their bodies, where that is safe.
 //!
-//! A body is read once, as it is sent. So that a request can be sent again [`ReplayBodyLayer`], the
-//! outermost layer, makes its body a [`ReplayBody`]: copies share the one source, what was sent is
-//! kept for as long as a retry may follow, and the newest attempt sends that and then the rest.
-//! [`ReplaySafe`] is the policy that says which requests are safe to repeat.
+//! The [`ReplaySafe`] policy decides which requests are safe to repeat.
+//!
+//! Most bodies can be read only once, while they are sent. To replay such requests, put a
+//! [`ReplayBodyLayer`] around the whole stack. It turns each body into a [`ReplayBody`]. Copies of
+//! a `ReplayBody` share the original body as their source. The layer keeps the sent data while a
+//! retry is possible, and the newest attempt sends the kept data first and then the rest. A body
+//! that is `Clone` needs no layer.
 //!
 //! ```
 //! use buttress::{
@@ -14,20 +17,22 @@
 //! use bytes::Bytes;
 //! use http::{Request, Response};
 //! use http_body_util::{BodyExt, Full};
-//! use std::sync::atomic::{AtomicU32, Ordering};
+//! use std::{io, sync::atomic::{AtomicU32, Ordering}};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! static CALLS: AtomicU32 = AtomicU32::new(0);
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
-//! # async fn main() -> Result<(), Error<std::io::Error>> {
+//! # async fn main() -> Result<(), Error<io::Error>> {
 //! let client = ServiceBuilder::new()
 //!     .layer(ReplayBodyLayer::new())
 //!     .layer(RetryLayer::new(ReplaySafe::new()))
+//!     .map_err(Error::Service)
 //!     .service(service_fn(|request: Request<ReplayBody<Full<Bytes>>>| async move {
-//!         let sent = request.into_body().collect().await.unwrap().to_bytes();
+//!         let sent = request.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
 //!         match CALLS.fetch_add(1, Ordering::Relaxed) {
-//!             0 => Err(Error::Service(std::io::Error::other("broken pipe"))),
+//!             // The first attempt fails after the body was read.
+//!             0 => Err(io::Error::other("broken pipe")),
 //!             _ => Ok(Response::new(sent)),
 //!         }
 //!     }));
@@ -38,19 +43,19 @@
 //! # }
 //! ```
 //!
-//! # What is kept
+//! # Kept data
 //!
-//! Up to 64 KiB (in 1,024 frames) of one request, and 16 MiB of all requests of one layer; see
-//! [`max_request_bytes`](super::ReplayBodyBuilder::max_request_bytes) and
-//! [`max_total_bytes`](super::ReplayBodyBuilder::max_total_bytes). What grows past either is sent
-//! as it comes, and only once. Nothing is kept of a request that is sent for the last time, and
-//! nothing after its response was accepted.
+//! The layer keeps up to 64 KiB (in 1,024 frames) of one request, and 16 MiB of all its requests.
+//! See [`max_request_bytes`](super::ReplayBodyBuilder::max_request_bytes) and
+//! [`max_total_bytes`](super::ReplayBodyBuilder::max_total_bytes). A request that exceeds a limit
+//! is streamed, and sent only once. Nothing is kept for the last attempt, and nothing after a
+//! response was accepted.
 //!
-//! # What a server sees
+//! # Abandoned attempts on the wire
 //!
-//! The body of an attempt that was given up ends with an error, never as if it were whole: over
-//! HTTP/1 the connection is closed, over HTTP/2 the stream is reset. That is decided before the pause
-//! of a retry. A body that had been handed over to its end by then cannot be called back.
+//! The body of an abandoned attempt ends with an error, and never looks complete to the server.
+//! Over HTTP/1 the connection is closed, over HTTP/2 the stream is reset. This happens before the
+//! pause of a retry. A body that was already sent to its end cannot be revoked.
 //!
 //! [`ReplayBody`]: super::ReplayBody
 //! [`ReplayBodyLayer`]: super::ReplayBodyLayer

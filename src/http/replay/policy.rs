@@ -8,7 +8,7 @@ use crate::{
     retry::{HttpReplay, Replay},
 };
 
-/// A request without its body.
+/// The head of a request, without its body.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestHead<'a> {
     method: &'a Method,
@@ -19,27 +19,27 @@ pub struct RequestHead<'a> {
 }
 
 impl<'a> RequestHead<'a> {
-    /// The method.
+    /// Returns the method.
     pub fn method(self) -> &'a Method {
         self.method
     }
 
-    /// The address.
+    /// Returns the URI.
     pub fn uri(self) -> &'a Uri {
         self.uri
     }
 
-    /// The version of HTTP.
+    /// Returns the version of HTTP.
     pub fn version(self) -> Version {
         self.version
     }
 
-    /// The headers.
+    /// Returns the headers.
     pub fn headers(self) -> &'a HeaderMap {
         self.headers
     }
 
-    /// The extensions.
+    /// Returns the extensions.
     pub fn extensions(self) -> &'a Extensions {
         self.extensions
     }
@@ -57,32 +57,38 @@ impl<'a, B> From<&'a Request<B>> for RequestHead<'a> {
     }
 }
 
-/// An extension of a request: the layers of the client gave this call an idempotency key, the same for
-/// all attempts, and know that the server honours it. Such a request is safe to repeat. An
-/// [`SetIdempotencyKeyLayer`](crate::http::SetIdempotencyKeyLayer) puts it there.
+/// A request extension that marks the request as safe to repeat because of its idempotency key.
 ///
-/// The mere header `Idempotency-Key` says nothing of the kind: a caller may send one to any server.
+/// It means that the client's layers gave this call a key, the same for all attempts, and that
+/// the server honours the key. A [`SetIdempotencyKeyLayer`](crate::http::SetIdempotencyKeyLayer)
+/// inserts it.
+///
+/// The header `Idempotency-Key` alone does not mark a request, because a caller may send it to
+/// any server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientKey;
 
 type OfHead = Arc<dyn Fn(RequestHead<'_>) -> bool + Send + Sync>;
 type OfPath = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 
-/// Replays the HTTP requests that are safe to repeat:
+/// A replay policy for HTTP requests that are safe to repeat.
 ///
-/// - with an idempotent method: GET, HEAD, OPTIONS, TRACE, PUT or DELETE;
-/// - with the extension [`ClientKey`];
-/// - with a header `Idempotency-Key`, where
-///   [`upstream_honours_key_fn`](Self::upstream_honours_key_fn) says so;
-/// - gRPC calls, all of which are POSTs, only with [`ClientKey`] or where
-///   [`grpc_methods_fn`](Self::grpc_methods_fn) says so;
-/// - whatever [`also_fn`](Self::also_fn) says.
+/// It replays:
 ///
-/// All others are sent again only if they are proven not to have been sent
-/// ([`RetryHint::Unsent`](crate::RetryHint)). For that nothing is kept of their bodies, but of those of
-/// gRPC calls: a gRPC client sends its first message at once, and a server may refuse a call after it.
+/// - requests with an idempotent method: GET, HEAD, OPTIONS, TRACE, PUT or DELETE;
+/// - requests with the extension [`ClientKey`];
+/// - requests with the header `Idempotency-Key`, if
+///   [`upstream_honours_key_fn`](Self::upstream_honours_key_fn) returns `true`;
+/// - gRPC calls, which are all POSTs, only with [`ClientKey`] or if
+///   [`grpc_methods_fn`](Self::grpc_methods_fn) returns `true`;
+/// - requests for which [`also_fn`](Self::also_fn) returns `true`.
 ///
-/// A request is sent again with the method, address, version, headers and extensions that it had.
+/// All other requests are replayed only if they are proven never to have been sent
+/// ([`RetryHint::Unsent`](crate::RetryHint)). Their bodies are not kept, so they can be replayed
+/// only while nothing of the body was read. The bodies of gRPC calls are kept, because a gRPC
+/// client sends its first message at once, and a server may still reject the call after it.
+///
+/// A replayed request has the same method, URI, version, headers and extensions.
 ///
 /// ```
 /// use buttress::http::ReplaySafe;
@@ -100,15 +106,18 @@ pub struct ReplaySafe {
 }
 
 impl ReplaySafe {
-    /// Creates the policy that replays only what is safe to repeat on any server.
+    /// Creates a policy that replays only requests that are safe to repeat on any server.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds requests whose server honours an `Idempotency-Key`: it does only once what comes twice
-    /// with the same key. Those that have the header are replayed.
+    /// Adds requests whose server honours an `Idempotency-Key`.
     ///
-    /// May be called several times: one function that returns `true` is enough.
+    /// Such a server processes two requests with the same key only once. A request is replayed if
+    /// it has the header and any of these functions returns `true`. They are not called for gRPC
+    /// calls. This method may be called several times.
+    ///
+    /// Default: none.
     pub fn upstream_honours_key_fn<F>(mut self, honours: F) -> Self
     where
         F: Fn(RequestHead<'_>) -> bool + Send + Sync + 'static,
@@ -119,7 +128,10 @@ impl ReplaySafe {
 
     /// Adds gRPC methods that are safe to repeat, by their path, such as `/shop.Orders/Get`.
     ///
-    /// May be called several times: one function that returns `true` is enough.
+    /// A call is replayed if any of these functions returns `true`. This method may be called
+    /// several times.
+    ///
+    /// Default: none.
     pub fn grpc_methods_fn<F>(mut self, safe: F) -> Self
     where
         F: Fn(&str) -> bool + Send + Sync + 'static,
@@ -130,7 +142,10 @@ impl ReplaySafe {
 
     /// Adds other requests that are safe to repeat.
     ///
-    /// May be called several times: one function that returns `true` is enough.
+    /// A request is replayed if any of these functions returns `true`. This method may be called
+    /// several times.
+    ///
+    /// Default: none.
     pub fn also_fn<F>(mut self, safe: F) -> Self
     where
         F: Fn(RequestHead<'_>) -> bool + Send + Sync + 'static,
@@ -160,7 +175,7 @@ fn is_idempotent(method: &Method) -> bool {
     )
 }
 
-/// The same request, with another body.
+/// Returns the same request with another body.
 fn rebuilt<B>(request: &Request<B>, body: B) -> Request<B> {
     let mut copy = Request::new(body);
     *copy.method_mut() = request.method().clone();
@@ -182,7 +197,7 @@ impl<B: ReplayableBody> Replay<Request<B>> for ReplaySafe {
     fn replay_unsent(&self, request: &Request<B>) -> Option<Request<B>> {
         let body = request.body();
         let buffered = if wire::is_grpc(request.headers()) { body.copy() } else { None };
-        // Too long to be kept, it can still be sent again if nothing was read of it.
+        // A body too long to be kept can still be replayed if nothing of it was read.
         Some(rebuilt(request, buffered.or_else(|| body.copy_unstarted())?))
     }
 
@@ -198,7 +213,7 @@ impl HttpReplay for ReplaySafe {
 }
 
 impl fmt::Debug for ReplaySafe {
-    /// Writes how many functions there are of each kind.
+    /// Writes the number of functions of each kind.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReplaySafe")
             .field("upstream_honours_key_fn", &self.upstream_honours.len())

@@ -1,4 +1,4 @@
-//! What is kept of a body.
+//! The kept frames of a body.
 
 use std::collections::VecDeque;
 
@@ -8,7 +8,9 @@ use http_body::Frame;
 
 use super::kept_bytes::KeptBytes;
 
-/// Most frames that are kept of one body: many tiny ones would take far more room than their bytes.
+/// The maximum number of kept frames of one body.
+///
+/// Many tiny frames would take far more memory than their bytes.
 const MAX_FRAMES: usize = 1_024;
 
 /// A frame that can be sent more than once.
@@ -18,7 +20,7 @@ pub(super) enum Piece {
 }
 
 impl Piece {
-    /// A copy of a frame; `None` of a kind that is not known.
+    /// Copies a frame. Returns `None` for an unknown kind of frame.
     fn of(frame: &Frame<Bytes>) -> Option<Self> {
         match (frame.data_ref(), frame.trailers_ref()) {
             (Some(data), _) => Some(Self::Data(data.clone())),
@@ -34,7 +36,7 @@ impl Piece {
         }
     }
 
-    /// The bytes of the body, which trailers are no part of.
+    /// Returns the number of bytes of body data. Trailers are not part of it.
     fn data_len(&self) -> usize {
         match self {
             Self::Data(data) => data.len(),
@@ -42,7 +44,7 @@ impl Piece {
         }
     }
 
-    /// The bytes that are held.
+    /// Returns the number of bytes held in memory.
     fn len(&self) -> usize {
         match self {
             Self::Data(data) => data.len(),
@@ -53,12 +55,12 @@ impl Piece {
     }
 }
 
-/// The frames that were taken from a source and are kept: the last ones, without a gap.
+/// The kept frames, which are the most recent ones from the source, without a gap.
 pub(super) struct Prefix {
     pieces: VecDeque<Piece>,
-    /// How many frames were taken from the source before these, and are gone.
+    /// The number of earlier frames, which are no longer kept.
     gone: usize,
-    /// The bytes that these hold, as they were counted.
+    /// The number of bytes that the kept frames hold, as counted in `kept_bytes`.
     bytes: usize,
     kept_bytes: KeptBytes,
 }
@@ -68,12 +70,12 @@ impl Prefix {
         Self { pieces: VecDeque::new(), gone: 0, bytes: 0, kept_bytes }
     }
 
-    /// Whether this is all that was taken from the source, from its beginning.
+    /// Returns whether every frame from the source so far is kept.
     pub(super) fn is_whole(&self) -> bool {
         self.gone == 0
     }
 
-    /// Whether a source that has at least `rest` more could be kept to its end.
+    /// Returns whether a source with at least `rest` more bytes could be kept to its end.
     pub(super) fn has_room_for(&self, rest: u64) -> bool {
         usize::try_from(rest)
             .ok()
@@ -81,18 +83,18 @@ impl Prefix {
             .is_some_and(|all| all <= self.kept_bytes.config.max_request)
     }
 
-    /// Where the frame is that the source gives next.
+    /// Returns the position of the next frame from the source.
     pub(super) fn end(&self) -> usize {
         self.gone + self.pieces.len()
     }
 
-    /// Bytes of the body from `position` on, as far as they are kept.
+    /// Returns the number of kept bytes of body data from `position` on.
     pub(super) fn data_from(&self, position: usize) -> u64 {
         let pieces = self.pieces.iter().skip(position.saturating_sub(self.gone));
         pieces.map(|piece| piece.data_len() as u64).sum()
     }
 
-    /// Keeps a frame, if there is room.
+    /// Keeps a frame if the limits allow it. Returns whether it was kept.
     pub(super) fn keep(&mut self, frame: &Frame<Bytes>) -> bool {
         let Some(piece) = Piece::of(frame) else { return false };
         let bytes = piece.len();
@@ -106,8 +108,9 @@ impl Prefix {
         fits
     }
 
-    /// Keeps a frame that an attempt which runs has still to send, and so past every limit. `false` if
-    /// it cannot be kept at all.
+    /// Keeps a frame that the running attempt must still send, whatever the limits.
+    ///
+    /// Returns `false` if the frame cannot be kept at all.
     pub(super) fn keep_for_running(&mut self, frame: &Frame<Bytes>) -> bool {
         let Some(piece) = Piece::of(frame) else { return false };
         let bytes = piece.len();
@@ -117,19 +120,23 @@ impl Prefix {
         true
     }
 
-    /// Counts a frame that was sent and not kept. Returns what was kept, which without it is no use.
+    /// Counts a frame that was sent and not kept.
+    ///
+    /// Returns the frames kept so far, which are useless without it.
     pub(super) fn pass(&mut self) -> Vec<Piece> {
         let freed = self.free_before(usize::MAX);
         self.gone += 1;
         freed
     }
 
-    /// A copy of the frame at `position`; `None` if it is still in the source.
+    /// Returns a copy of the frame at `position`, or `None` if it is still in the source.
     pub(super) fn get(&self, position: usize) -> Option<Frame<Bytes>> {
         self.pieces.get(position.checked_sub(self.gone)?).map(Piece::frame)
     }
 
-    /// Keeps no longer what comes before `position`. Returns it, to be dropped after the lock.
+    /// Removes the frames before `position`.
+    ///
+    /// Returns them, because they must be dropped after the lock is released.
     pub(super) fn free_before(&mut self, position: usize) -> Vec<Piece> {
         let count = position.saturating_sub(self.gone).min(self.pieces.len());
         if count == 0 {

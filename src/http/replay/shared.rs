@@ -1,4 +1,4 @@
-//! What the handles of one body share: the source, what is kept of it, and who may read it.
+//! The state that the handles of one body share.
 
 use std::{
     pin::Pin,
@@ -27,12 +27,12 @@ impl<B: Body> Shared<B> {
 }
 
 impl<B> Shared<B> {
-    /// Looks at the state.
+    /// Reads the state.
     pub(super) fn read<T>(&self, f: impl FnOnce(&State<B>) -> T) -> T {
         f(&lock(&self.state))
     }
 
-    /// Changes the state, and runs what follows from that without the lock.
+    /// Changes the state. Wakers and dropped values run after the lock is released.
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut State<B>, &mut After<B>) -> T) -> T {
         let mut after = After { wake: None, outdated: None, source: None, freed: Vec::new() };
         let value = {
@@ -53,7 +53,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    /// Polls the source for handle `id`, which took it out, and puts it back.
+    /// Polls the source for handle `id`, which has taken it out, and puts it back.
     pub(super) fn poll_source(
         &self,
         id: u64,
@@ -84,7 +84,8 @@ where
             state.put_back(id, source, &mut given, waker, after)
         });
         match given {
-            // Also at the end: cut off here, the body must not look whole.
+            // A stale handle fails even at the end of the source. A body that is cut off must
+            // not look complete.
             _ if !runs => Poll::Ready(Some(Err(ReplayBodyError::Stale))),
             Given::Nothing => Poll::Pending,
             Given::Frame(frame) => Poll::Ready(Some(Ok(frame))),
@@ -94,7 +95,9 @@ where
     }
 }
 
-/// A source that is out. If it panics it is not put back, and no handle may wait for it.
+/// A source that is taken out.
+///
+/// If its poll panics, it is not put back, and no handle may wait for it.
 struct Taken<'a, B> {
     shared: &'a Shared<B>,
     id: u64,

@@ -1,7 +1,7 @@
-//! The state of a body that can be sent again, and of its handles.
+//! The state of a replayable body and of its handles.
 //!
-//! One handle runs: it has been polled, and reads. Others wait to be polled, and of these some are
-//! only kept to make copies of. A handle that is neither is stale.
+//! One handle is running: it was polled, and reads the body. Other handles are waiting for their
+//! first poll. Some of these are kept only to make copies of them. All other handles are stale.
 
 use std::{mem, pin::Pin, task::Waker};
 
@@ -17,8 +17,10 @@ use crate::BoxError;
 
 pub(super) struct State<B> {
     pub(super) source: Source<B>,
-    /// What the source says is still to come. Asked whenever it is put back, since it is the user's
-    /// code and must not run under the lock.
+    /// The size hint of the source.
+    ///
+    /// It is read whenever the source is put back, because it is user code and must not run under
+    /// the lock.
     pub(super) rest: SizeHint,
     pub(super) at_end: bool,
     prefix: Prefix,
@@ -29,17 +31,17 @@ pub(super) struct State<B> {
 
 pub(super) enum Source<B> {
     Here(Pin<Box<B>>),
-    /// Somebody polls it.
+    /// A handle has taken the source out to poll it.
     Out,
     Ended,
-    /// It gave an error, which is here if nobody has seen it yet, or it panicked.
+    /// The source failed or panicked. The error is here until a handle returns it.
     Failed(Option<BoxError>),
 }
 
-/// The handle that reads.
+/// The handle that reads the body.
 struct Running {
     id: u64,
-    /// The frame that it sends next.
+    /// The position of the frame to send next.
     position: usize,
     waker: Option<Waker>,
 }
@@ -47,13 +49,15 @@ struct Running {
 /// A handle that was not polled yet.
 struct Waiting {
     id: u64,
-    /// Whether it is kept to make copies of: then a copy that runs does not make it stale.
+    /// `true` if the handle is kept to make copies of it.
+    ///
+    /// A running copy then does not make it stale.
     kept: bool,
-    /// Whether all that is sent must be kept for it.
+    /// `true` if all sent data must be kept for this handle.
     wants: bool,
 }
 
-/// What is dropped or woken when the lock is released, since it runs the user's code.
+/// Values to wake or drop after the lock is released, because this runs user code.
 pub(super) struct After<B> {
     pub(super) wake: Option<Waker>,
     pub(super) outdated: Option<Waker>,
@@ -61,25 +65,25 @@ pub(super) struct After<B> {
     pub(super) freed: Vec<Piece>,
 }
 
-/// What a handle that is polled does.
+/// The next step of a polled handle.
 pub(super) enum Next<B> {
     Frame(Frame<Bytes>),
     End,
     Error(ReplayBodyError),
-    /// It runs from now on, and is asked anew.
+    /// The handle is running from now on, and must ask for the next step again.
     Claimed,
-    /// It polls the source and puts it back. With `known` the waker is noted already.
+    /// Poll the source and put it back. `known` is `true` if the waker is already stored.
     Poll {
         source: Pin<Box<B>>,
         known: bool,
     },
-    /// It waits until the source is put back.
+    /// Wait until the source is put back.
     Wait {
         known: bool,
     },
 }
 
-/// What a source gave when it was polled.
+/// The result of polling the source.
 pub(super) enum Given {
     Nothing,
     Frame(Frame<Bytes>),
@@ -110,7 +114,7 @@ impl<B> State<B> {
         self.waiting.iter().position(|waiting| waiting.id == id)
     }
 
-    /// Where a handle is in the body; `None` if it is stale or cannot be sent.
+    /// Returns the position of a handle, or `None` if it is stale or cannot be sent.
     fn position(&self, id: u64) -> Option<usize> {
         match &self.running {
             _ if matches!(self.source, Source::Failed(_)) => None,
@@ -119,7 +123,7 @@ impl<B> State<B> {
         }
     }
 
-    /// Whether all that is sent must be kept.
+    /// Returns whether all sent data must be kept.
     fn wants_all(&self) -> bool {
         self.prefix.is_whole() && self.waiting.iter().any(|waiting| waiting.wants)
     }
@@ -129,7 +133,7 @@ impl<B> State<B> {
         self.next_id - 1
     }
 
-    /// Frees what nobody can send any more.
+    /// Frees the frames that no handle can send any more.
     pub(super) fn settle(&mut self, after: &mut After<B>) {
         let nobody = self.running.is_none() && self.waiting.is_empty();
         if nobody && matches!(self.source, Source::Here(_)) {
@@ -141,7 +145,7 @@ impl<B> State<B> {
             _ if nobody || matches!(self.source, Source::Failed(_)) => usize::MAX,
             _ if self.wants_all() => 0,
             Some(running) => running.position,
-            // Who waits begins at the beginning, and without that not at all.
+            // A waiting handle starts at the beginning, and cannot be sent without it.
             None if self.prefix.is_whole() => 0,
             None => usize::MAX,
         };
@@ -151,11 +155,13 @@ impl<B> State<B> {
         }
     }
 
-    /// Notes that a copy is made of handle `id`, which is kept. The id of the copy, or `None` if the
-    /// handle was polled, is stale, or can be sent only once.
+    /// Registers a copy of handle `id` and returns the id of the copy.
+    ///
+    /// Handle `id` is kept from now on. Returns `None` if it was polled, is stale, or can be sent
+    /// only once.
     pub(super) fn copy(&mut self, id: u64, wants: bool) -> Option<u64> {
         let original = self.waiting(id)?;
-        // Of a body that failed a copy fails, too.
+        // A body that failed can still be copied. The copy fails too.
         let failed = matches!(self.source, Source::Failed(_));
         let too_long = wants && !self.prefix.has_room_for(self.rest.lower());
         if !failed && (!self.prefix.is_whole() || too_long) {
@@ -168,18 +174,18 @@ impl<B> State<B> {
         Some(id)
     }
 
-    /// Ends every copy that was made, and copies of those, if handle `id` can be sent (again).
+    /// Ends all copies of handle `id`, and their copies, if the handle can still be sent.
     pub(super) fn prepare(&mut self, id: u64, after: &mut After<B>) -> bool {
         if self.waiting(id).is_none() || self.position(id).is_none() {
             return false;
         }
-        // Older and kept is only what this one is itself a copy of.
+        // The older kept handles are those that this handle is itself a copy of. They stay.
         self.waiting.retain(|other| other.id == id || other.kept && other.id < id);
         after.wake = self.running.take().and_then(|running| running.waker);
         true
     }
 
-    /// A handle is dropped.
+    /// Removes a handle that is dropped.
     pub(super) fn leave(&mut self, id: u64, after: &mut After<B>) {
         if self.runs(id) {
             after.outdated = self.running.take().and_then(|running| running.waker);
@@ -187,8 +193,9 @@ impl<B> State<B> {
         self.waiting.retain(|waiting| waiting.id != id);
     }
 
-    /// Makes handle `id` the one that runs, which ends those before.
-    /// Whether it was not so before.
+    /// Makes handle `id` the running one and ends the handles before it.
+    ///
+    /// Returns whether the handle was not running before.
     fn claim(&mut self, id: &mut u64, after: &mut After<B>) -> Result<bool, ReplayBodyError> {
         let place = self.waiting(*id);
         if place.is_none() && !self.runs(*id) {
@@ -203,7 +210,8 @@ impl<B> State<B> {
         }
         let claimed = self.waiting.remove(place);
         if claimed.kept {
-            // It is older than its copies, and yet it comes after them.
+            // The handle is older than its copies. It gets a new id because it now comes after
+            // them.
             *id = self.new_id();
         }
         self.waiting.retain(|other| other.kept || other.id > *id);
@@ -212,11 +220,12 @@ impl<B> State<B> {
         Ok(true)
     }
 
-    /// What handle `id` does, now that it is polled.
+    /// Returns the next step of handle `id`, which is being polled.
     pub(super) fn next(&mut self, id: &mut u64, waker: &Waker, after: &mut After<B>) -> Next<B> {
         match self.claim(id, after) {
             Err(error) => return Next::Error(error),
-            // The handle before is woken first: should that panic, the source must not be out.
+            // The previous handle is woken first. If that panics, the source must not be taken
+            // out.
             Ok(true) => return Next::Claimed,
             Ok(false) => {}
         }
@@ -237,8 +246,9 @@ impl<B> State<B> {
         }
     }
 
-    /// Has handle `id` woken when the source is put back; `false` if that has happened, or the handle
-    /// is stale.
+    /// Stores a waker for handle `id` until the source is put back.
+    ///
+    /// Returns `false` if the source was already put back, or the handle is stale.
     pub(super) fn wait(&mut self, id: u64, waker: Waker, after: &mut After<B>) -> bool {
         match &mut self.running {
             Some(running) if running.id == id && matches!(self.source, Source::Out) => {
@@ -252,7 +262,7 @@ impl<B> State<B> {
         }
     }
 
-    /// Takes the source back from handle `id`; whether that one still runs.
+    /// Takes the source back from handle `id`. Returns whether that handle is still running.
     pub(super) fn put_back(
         &mut self,
         id: u64,
@@ -275,7 +285,8 @@ impl<B> State<B> {
             Given::Error(_) => {
                 after.source = Some(source);
                 self.source = Source::Failed(None);
-                // A stale handle keeps it for the one that runs: it is not to be retried.
+                // A stale handle leaves the error to the running handle. That handle must report
+                // it, because a failed source must not be retried.
                 if !runs {
                     if let Given::Error(error) = mem::replace(given, Given::Nothing) {
                         self.source = Source::Failed(Some(error));
@@ -297,9 +308,9 @@ impl<B> State<B> {
         runs
     }
 
-    /// Keeps a frame that the source gave, or counts it as gone.
+    /// Keeps a frame from the source, or counts it as not kept.
     fn receive(&mut self, frame: &Frame<Bytes>, runs: bool, after: &mut After<B>) {
-        // Kept, empty frames would take room without end and count for nothing.
+        // Empty frames are not kept. They would need unlimited memory without counting as bytes.
         if frame.data_ref().is_some_and(Bytes::is_empty) {
             return;
         }
@@ -319,19 +330,21 @@ impl<B> State<B> {
         }
     }
 
-    /// Wakes the handle that runs, unless it is `id`.
+    /// Wakes the running handle, unless it is `id`.
     pub(super) fn wake_other(&mut self, id: u64, after: &mut After<B>) {
         if let Some(running) = self.running.as_mut().filter(|running| running.id != id) {
             after.wake = running.waker.take();
         }
     }
 
-    /// Whether nothing is left to send for handle `id`. Never of a stale one, which is cut off.
+    /// Returns whether handle `id` has nothing left to send.
+    ///
+    /// A stale handle never returns `true`, because its body is cut off.
     pub(super) fn is_end(&self, id: u64) -> bool {
         self.at_end && self.position(id).is_some_and(|position| position >= self.prefix.end())
     }
 
-    /// How much is left to send for handle `id`.
+    /// Returns the size hint of the data that handle `id` has left to send.
     pub(super) fn size_hint(&self, id: u64) -> SizeHint {
         let mut hint = SizeHint::new();
         if let Some(position) = self.position(id) {
@@ -344,7 +357,7 @@ impl<B> State<B> {
         hint
     }
 
-    /// What a `Debug` of a handle tells.
+    /// Returns the state of a handle for `Debug`.
     pub(super) fn standing(&self, id: u64) -> &'static str {
         match self.waiting(id) {
             _ if self.runs(id) => "running",
