@@ -1,4 +1,4 @@
-//! Which requests get a key, which one, and how it is written.
+//! The configuration of the layer, which selects the requests and writes their keys.
 
 use std::{fmt, sync::Arc};
 
@@ -10,16 +10,16 @@ use crate::{
     idempotency::Key,
 };
 
-/// What a key is sent in, unless another header is set.
+/// The default header of the key.
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// An extension of a request: the key that this call is to have, in place of a new one.
+/// A request extension with the key of this call, which is used instead of a new one.
 ///
-/// For keys that must survive the process or that come from elsewhere: the id of a payment, or a
-/// [child key](crate::idempotency::Run::child_key). An
-/// [`SetIdempotencyKeyLayer`](crate::http::SetIdempotencyKeyLayer) takes it out of the
-/// extensions and sends it, in place of whatever the header says. Two calls that are not the same must not
-/// have the same key.
+/// Use it for keys that must survive the process or that come from elsewhere, such as the id of a
+/// payment or a [child key](crate::idempotency::Run::child_key). A
+/// [`SetIdempotencyKeyLayer`](crate::http::SetIdempotencyKeyLayer) removes it from the extensions
+/// and sends the key, replacing any header of the request. Two different calls must not have the
+/// same key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GivenKey(Key);
 
@@ -66,7 +66,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Gives a request its key, if it is to have one.
+    /// Sets the key of a request that gets one.
     pub(super) fn prepare<B>(&self, request: &mut http::Request<B>) {
         let value = if let Some(GivenKey(key)) = request.extensions_mut().remove() {
             self.value(key.as_str())
@@ -86,7 +86,7 @@ impl Config {
                 None => self.value(Uuid::random().as_str()),
             }
         };
-        // Without the header it must not be sent again.
+        // Without the header, the request must not be marked as safe to repeat.
         if let Some(value) = value {
             request.headers_mut().insert(self.header.clone(), value);
             request.extensions_mut().insert(ClientKey);
@@ -103,8 +103,9 @@ impl Config {
         }
     }
 
-    /// Whether the header is one line that is a key, and not two, or none, of which a server may take
-    /// either.
+    /// Returns whether the header is exactly one line with a valid key.
+    ///
+    /// Of two lines a server may read either, and a line may hold no key.
     fn has_one_key(&self, headers: &HeaderMap) -> bool {
         let mut lines = headers.get_all(&self.header).iter();
         let line = lines.next().and_then(|line| line.to_str().ok());
@@ -116,7 +117,7 @@ impl Config {
             return HeaderValue::from_str(key).ok();
         }
         let is_special = |byte: &u8| matches!(byte, b'"' | b'\\');
-        // No longer than it has to be, or it is copied on its way into the header.
+        // The capacity is exact, because the header would copy a larger buffer.
         let escapes = key.bytes().filter(is_special).count();
         let mut quoted = Vec::with_capacity(key.len() + escapes + 2);
         quoted.push(b'"');
@@ -131,7 +132,7 @@ impl Config {
     }
 }
 
-/// Whether a bare key would be read as another one.
+/// Returns whether a server would read the key without quotes as a different key.
 fn needs_quotes(key: &str) -> bool {
     key.starts_with(['"', ' ']) || key.ends_with(' ') || key.contains(',')
 }

@@ -16,21 +16,23 @@ use crate::{
     idempotency::Key,
 };
 
-/// Makes [`SetIdempotencyKey`]s, which give each call a key. See the [module docs](super) for an
-/// example.
+/// A layer that gives each call of a client an idempotency key.
+///
+/// It wraps services in [`SetIdempotencyKey`]. See the [module docs](super) for an example.
 #[derive(Clone, Debug, Default)]
 pub struct SetIdempotencyKeyLayer {
     config: Arc<Config>,
 }
 
 impl SetIdempotencyKeyLayer {
-    /// Creates a layer with the defaults of [`builder`](Self::builder): a new random UUID in
-    /// `Idempotency-Key`, quoted, for each POST and each PATCH but those of gRPC.
+    /// Creates a layer with the defaults of [`builder`](Self::builder).
+    ///
+    /// Each POST and each PATCH except gRPC gets a new random UUID, quoted, in `Idempotency-Key`.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Returns a builder.
+    /// Returns a builder, to change the defaults.
     pub fn builder() -> SetIdempotencyKeyBuilder {
         SetIdempotencyKeyBuilder {
             config: Config::default(),
@@ -48,7 +50,7 @@ impl<S> Layer<S> for SetIdempotencyKeyLayer {
     }
 }
 
-/// Settings of a [`SetIdempotencyKeyLayer`].
+/// A builder for a [`SetIdempotencyKeyLayer`].
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct SetIdempotencyKeyBuilder {
@@ -58,32 +60,34 @@ pub struct SetIdempotencyKeyBuilder {
 }
 
 impl SetIdempotencyKeyBuilder {
-    /// Sets the header that the key is sent in.
+    /// Sets the header that carries the key.
     ///
     /// Default: `Idempotency-Key`.
     ///
-    /// A header that means something else, such as `authorization` or `content-type`, is an error.
+    /// [`build`](Self::build) rejects a header with another meaning, such as `authorization` or
+    /// `content-type`.
     pub fn header(mut self, name: HeaderName) -> Self {
         self.config.header = name;
         self
     }
 
-    /// Sends keys without quotes, as Stripe and others have them.
+    /// Sends keys without quotes, as Stripe and other servers expect.
     ///
-    /// Default: a quoted string of RFC 8941.
+    /// Default: unset. A key is sent as a quoted string of RFC 8941.
     ///
-    /// A key that would be read as another without them keeps its quotes: one that begins with a
-    /// quote, has a comma, or has a space at either end.
+    /// A key that begins with a quote, contains a comma, or has a space at either end keeps its
+    /// quotes, because it would be read as a different key without them.
     pub fn bare(mut self) -> Self {
         self.config.bare = true;
         self
     }
 
-    /// Sets the requests whose server honours a key. Those get one.
+    /// Sets the function that selects the requests that get a key.
     ///
-    /// Default: POST and PATCH, but not gRPC.
+    /// Default: unset. POST and PATCH requests get a key, except gRPC calls.
     ///
-    /// A second function is an error.
+    /// The function must return `true` only for requests whose server honours a key.
+    /// [`build`](Self::build) rejects a second function.
     pub fn for_requests_fn<F>(mut self, honoured: F) -> Self
     where
         F: Fn(RequestHead<'_>) -> bool + Send + Sync + 'static,
@@ -92,25 +96,26 @@ impl SetIdempotencyKeyBuilder {
         self
     }
 
-    /// Trusts the key that a request came with in its header, so that the request may be sent
-    /// again.
+    /// Trusts the key in the header of a request, so the request may be replayed.
     ///
-    /// Default: the header is sent as it is, and allows no retry.
+    /// Default: unset. The header is sent unchanged, and does not make the request safe to
+    /// repeat.
     ///
-    /// It must be a single valid key, and the server must honour it
-    /// ([`for_requests_fn`](Self::for_requests_fn)). Use it where your own code makes all requests
-    /// of the client: what a proxy passes on may have the key of another request.
+    /// The header must be a single valid key, and the server must honour it
+    /// ([`for_requests_fn`](Self::for_requests_fn)). Use this only if your own code creates all
+    /// requests of the client. A request that a proxy forwards may have the key of another
+    /// request.
     pub fn trust_header(mut self) -> Self {
         self.config.trust_header = true;
         self
     }
 
-    /// Sets the function that makes the keys.
+    /// Sets the function that creates the keys.
     ///
-    /// Default: random UUIDs.
+    /// Default: unset. The keys are random UUIDs (version 4).
     ///
-    /// It must not give two calls the same key, or the second has no effect. A second function is
-    /// an error.
+    /// The function must not return the same key for two calls, because the second call would
+    /// have no effect. [`build`](Self::build) rejects a second function.
     pub fn generate_fn<F>(mut self, generate: F) -> Self
     where
         F: Fn(RequestHead<'_>) -> Key + Send + Sync + 'static,
@@ -119,11 +124,12 @@ impl SetIdempotencyKeyBuilder {
         self
     }
 
-    /// Checks the settings, and creates the layer.
+    /// Validates the settings and returns the layer.
     ///
     /// # Errors
     ///
-    /// A [`header`](Self::header) that means something else, and a function that was set twice.
+    /// Returns a [`ConfigError`] if the [`header`](Self::header) has another meaning, or if a
+    /// function was set twice.
     pub fn build(self) -> Result<SetIdempotencyKeyLayer, ConfigError> {
         let config = Config {
             header: unless_free("header", self.config.header)?,

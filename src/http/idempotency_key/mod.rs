@@ -1,9 +1,9 @@
 //! Gives each call of a client an idempotency key, the same for all its attempts.
 //!
-//! Put a [`SetIdempotencyKeyLayer`] around the whole stack of a client whose server does only once
-//! what comes twice with the same key, as one with our [guard](crate::idempotency) does. It is not
-//! for servers that do not know the header: they would do it twice, for with a key a POST is sent
-//! again.
+//! Put a [`SetIdempotencyKeyLayer`] around the whole stack of a client. The server must process
+//! two requests with the same key only once, as a server with our [idempotency
+//! layer](crate::idempotency) does. Do not use it for servers that ignore the header. They would
+//! process a request twice, because a POST with a key is replayed.
 //!
 //! ```
 //! use buttress::{Stack, http::SetIdempotencyKeyLayer};
@@ -18,6 +18,7 @@
 //! let server = service_fn(|request: Request<String>| async move {
 //!     let key = request.headers()["idempotency-key"].to_str().unwrap().to_owned();
 //!     match CALLS.fetch_add(1, Ordering::Relaxed) {
+//!         // The first attempt fails. The second has the same key.
 //!         0 => Err(std::io::Error::other("broken pipe")),
 //!         _ => Ok(Response::new(key)),
 //!     }
@@ -32,8 +33,9 @@
 //! # }
 //! ```
 //!
-//! For a server that wants keys without quotes, on some routes only, and with a key that outlives the
-//! process: a payment that is tried again after a crash must have the key that it had.
+//! The next example is for a server that expects keys without quotes, on some routes only. Its
+//! key outlives the process, because a payment that is retried after a crash must have the same
+//! key:
 //!
 //! ```
 //! use buttress::{http::{GivenKey, SetIdempotencyKeyLayer}, idempotency::Key};
@@ -50,42 +52,45 @@
 //! # Ok::<(), buttress::BoxError>(())
 //! ```
 //!
-//! A handler behind the guard gives what it calls in turn a key by
-//! `GivenKey::new(run.child_key("charge"))`, with the [`Run`](crate::idempotency::Run) from the
-//! extensions of its request: it is the same in every run.
+//! A handler behind the idempotency layer can call other services in turn. Give each of these
+//! calls the key `GivenKey::new(run.child_key("charge"))`, with the
+//! [`Run`](crate::idempotency::Run) from the extensions of the handler's request. This key is the
+//! same in every run.
 //!
-//! # Which requests get one
+//! # Which requests get a key
 //!
-//! | the request | is sent with | may be sent again |
+//! | request | sent with | may be replayed |
 //! |---|---|---|
-//! | has a [`GivenKey`], whatever it is | that key | yes |
-//! | has the header | the header as it is | only if the layer is told to [`trust_header`](super::SetIdempotencyKeyBuilder::trust_header) |
-//! | is a POST or a PATCH and not gRPC, or as [`for_requests_fn`](super::SetIdempotencyKeyBuilder::for_requests_fn) says | a new key | yes |
+//! | with a [`GivenKey`], whatever the method | the given key | yes |
+//! | with the header | the unchanged header | only if the layer [trusts the header](super::SetIdempotencyKeyBuilder::trust_header) |
+//! | a POST or PATCH except gRPC, or as set by [`for_requests_fn`](super::SetIdempotencyKeyBuilder::for_requests_fn) | a new key | yes |
 //! | any other | no key | as without the layer |
 //!
-//! gRPC has no such header of its own, and few servers honour one: for those that do, say so by
-//! `for_requests_fn`, and the header goes among the metadata.
+//! gRPC has no standard header for a key, and few servers honour one. For a server that does,
+//! select its calls with `for_requests_fn`. The key is then sent as metadata.
 //!
-//! "May be sent again" is the extension [`ClientKey`](super::ClientKey), which
-//! [`ReplaySafe`](super::ReplaySafe) goes by. The header alone does not count, for a proxy passes on what
-//! its callers wrote.
+//! A request that may be replayed has the extension [`ClientKey`](super::ClientKey), which
+//! [`ReplaySafe`](super::ReplaySafe) checks. The header alone does not count, because a proxy
+//! forwards the headers of its callers.
 //!
-//! # What a server answers
+//! # Responses of the server
 //!
-//! | answer | what is done |
-//! |---|---|
-//! | 409 with `Retry-After`, `ABORTED` with a pushback: the same request is under way | waited for, and sent again ([`Fault::InProgress`](crate::Fault::InProgress)); no breaker counts it |
-//! | 409 without, 422, `FAILED_PRECONDITION`: it is not known what became of the request, or the key was used for another | returned as it is |
+//! | response | meaning | effect |
+//! |---|---|---|
+//! | 409 with `Retry-After`, or `ABORTED` with a pushback | the same request is in progress | the call pauses and is retried ([`Fault::InProgress`](crate::Fault::InProgress)), and no circuit breaker counts it |
+//! | 409 without `Retry-After`, 422 or `FAILED_PRECONDITION` | the outcome of the request is unknown, its response was not kept, or the key was used for another request | the response is returned unchanged |
 //!
-//! It is asked again as often as the retry allows, and not if it names a longer time than the
-//! [`hint_cap`](crate::retry::RetryBuilder::hint_cap) of 2 s: for work that takes longer, raise both. What is left is the
-//! 409, and the call may be made again with the same `GivenKey`.
+//! The number of retries limits how often the server is asked again. A call is not retried if the
+//! server asks for a pause longer than [`hint_cap`](crate::retry::RetryBuilder::hint_cap), which
+//! is 2 s by default. For requests that take longer, raise both. If the retries are exhausted,
+//! the caller receives the 409 and may make the call again with the same `GivenKey`.
 //!
-//! # How long a server must remember
+//! # How long a server must remember a key
 //!
-//! For longer than a client may retry: the longest time that a call can take, which
-//! [`Explanation::worst_time`](crate::stack::Explanation::worst_time) says, and twice that to be sure. With a
-//! `GivenKey` it is as long as *you* may come back with the key.
+//! It must remember a key for longer than a client may retry. The longest time of a call is
+//! [`Explanation::worst_time`](crate::stack::Explanation::worst_time). Use at least twice that
+//! time as a safety margin. With a `GivenKey`, the time is as long as *you* may use the key
+//! again.
 //!
 //! ```
 //! use buttress::Stack;
@@ -98,25 +103,26 @@
 //!
 //! # Readiness
 //!
-//! Forwarded.
+//! Forwarded from the service.
 //!
 //! # Clone
 //!
-//! The settings are shared; there is no state. Each call of each clone has a key of its own.
+//! Clones share the settings. There is no other state. Each call of each clone has its own key.
 //!
 //! # Cancellation
 //!
-//! The future is that of the service beneath. Who drops it and calls again has a new key, unless it was
-//! given.
+//! The future is the future of the service. If the caller drops it and calls again, the new call
+//! has a new key, unless the key was given.
 //!
 //! # Errors
 //!
-//! None of its own.
+//! The layer adds no errors.
 //!
 //! # Order
 //!
-//! Outside the [retry](crate::retry), on either side of a [`ReplayBodyLayer`](super::ReplayBodyLayer).
-//! Inside a retry each attempt would have a key of its own, and no server could know that they are one.
+//! Outside the [retry](crate::retry), on either side of a
+//! [`ReplayBodyLayer`](super::ReplayBodyLayer). Inside a retry, each attempt would have its own
+//! key, and the server could not recognise the attempts as one call.
 //!
 //! # Telemetry
 //!

@@ -8,8 +8,9 @@ use tower_service::Service;
 
 use super::config::Config;
 
-/// Gives each call an idempotency key, the same for all its attempts. Made by
-/// [`SetIdempotencyKeyLayer`](crate::http::SetIdempotencyKeyLayer).
+/// A service that gives each call an idempotency key, the same for all its attempts.
+///
+/// [`SetIdempotencyKeyLayer`](crate::http::SetIdempotencyKeyLayer) creates it.
 #[derive(Clone, Debug)]
 pub struct SetIdempotencyKey<S> {
     inner: S,

@@ -2,10 +2,10 @@ use std::fmt::{self, Write};
 
 use crate::call::random;
 
-/// How many characters a UUID has.
+/// The number of characters of a UUID.
 const LEN: usize = 36;
 
-/// A random UUID (version 4) as text, made without an allocation.
+/// A random UUID (version 4) as text, created without an allocation.
 pub(super) struct Uuid {
     text: [u8; LEN],
     len: usize,
@@ -14,7 +14,7 @@ pub(super) struct Uuid {
 impl Uuid {
     pub(super) fn random() -> Self {
         let mut number = u128::from_be_bytes(random::token());
-        // The version and the variant, for servers that check the form.
+        // Sets the version and the variant, because some servers check the format.
         number = number & !(0xf << 76) | 4 << 76;
         number = number & !(0x3 << 62) | 2 << 62;
         let mut uuid = Self { text: [0; LEN], len: 0 };
@@ -23,7 +23,7 @@ impl Uuid {
         {
             let part = number >> shift & ((1 << (4 * digits)) - 1);
             let dash = if group == 0 { "" } else { "-" };
-            // It has room for all five.
+            // The buffer has room for all five groups.
             let _ = write!(uuid, "{dash}{part:0digits$x}");
         }
         uuid
@@ -62,7 +62,7 @@ mod tests {
             ones |= number;
             zeros &= number;
         }
-        // Every bit but the six of the version and the variant is at times 0 and at times 1.
+        // Each bit except the six of the version and the variant is sometimes 0 and sometimes 1.
         assert_eq!((ones & !zeros).count_ones(), 122);
     }
 }
