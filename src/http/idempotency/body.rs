@@ -1,4 +1,4 @@
-//! The body behind the guard: whole, as it comes, or as far as it came.
+//! The body of requests and responses that passed the idempotency layer.
 
 use std::{
     fmt,
@@ -12,15 +12,16 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// The body of a request or a response on the other side of the guard: what was read of the body `B`, and then
-    /// what is left of it.
+    /// The body of a request or a response that passed the idempotency layer.
     ///
-    /// It is `Unpin` when `B` is. Empty by default.
+    /// It yields the data that was already read of the body `B`, and then the rest of `B`. It is
+    /// `Unpin` if `B` is. The default is an empty body.
     pub struct GuardedBody<B>
     where
         B: Body,
     {
-        // What was read, in two pieces, so that the frame that was too much for the cap need not be copied.
+        // The data that was read. It is in two pieces, so the frame that exceeded the limit is
+        // not copied.
         first: Bytes,
         second: Bytes,
         #[pin]
@@ -34,19 +35,20 @@ pin_project! {
     where
         B: Body,
     {
-        // Nothing was read of it.
+        // Nothing of the body was read.
         Untouched { #[pin] body: B },
-        // It was pinned to be read, and cannot move any more.
+        // The body was pinned to be read, and can no longer be moved.
         Begun { body: Pin<Box<B>> },
-        // It broke off; `None` when that has been said.
+        // The body failed. `None` after the error was returned.
         Broken { error: Option<B::Error> },
-        // It was read to its end; `None` if it had no trailers, and when they have been given.
+        // The body was read to its end. `None` if it had no trailers, or after they were
+        // returned.
         Ended { trailers: Option<Box<HeaderMap>> },
     }
 }
 
 impl<B: Body> GuardedBody<B> {
-    /// A body of which nothing has been read.
+    /// Creates a body of which nothing has been read.
     pub fn new(body: B) -> Self {
         Self::made(Bytes::new(), Bytes::new(), Rest::Untouched { body })
     }
@@ -56,7 +58,7 @@ impl<B: Body> GuardedBody<B> {
         Self::made(data, Bytes::new(), Rest::Ended { trailers })
     }
 
-    /// What was read of a body, the frame that was too much, and then the body.
+    /// Creates a body of the data that was read, the frame that exceeded the limit, and the rest.
     pub(super) fn begun(data: Bytes, over: Bytes, body: Pin<Box<B>>) -> Self {
         Self::made(data, over, Rest::Begun { body })
     }
@@ -109,7 +111,8 @@ impl<B: Body<Data = Bytes>> Body for GuardedBody<B> {
         let rest = match &self.rest {
             Rest::Untouched { body } => body.size_hint(),
             Rest::Begun { body } => body.size_hint(),
-            // With its length in the head, what breaks off or has trailers could not say so over HTTP/1.
+            // With an exact length in its head, an HTTP/1 message could not signal that its body
+            // broke off, and could not send trailers.
             Rest::Broken { error: Some(_) } | Rest::Ended { trailers: Some(_) } => {
                 SizeHint::default()
             }
@@ -139,7 +142,8 @@ impl<B: Body> fmt::Debug for GuardedBody<B> {
             Rest::Broken { .. } => "broken",
             Rest::Ended { .. } => "whole",
         };
-        // Only its length: what callers send and are answered is not for logs.
+        // Only the length is written, because bodies of callers and of responses do not belong in
+        // logs.
         f.debug_struct("GuardedBody")
             .field("read", &self.first.len().saturating_add(self.second.len()))
             .field("rest", &rest)

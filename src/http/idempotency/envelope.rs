@@ -1,8 +1,9 @@
-//! What is kept of a response, as bytes.
+//! The encoding of a recorded response.
 //!
-//! Version 1, numbers big-endian: the version (1 byte), the status (2), the header lines, the length of the body (8),
-//! the body, the trailer lines. Lines: how many there are (4), and of each the length of its name (2), the name, the
-//! length of its value (4), the value. Nothing comes after that.
+//! Version 1, all numbers big-endian: the version (1 byte), the status (2), the header lines, the
+//! length of the body (8), the body, the trailer lines. Lines are encoded as their count (4), and
+//! for each line the length of the name (2), the name, the length of the value (4) and the value.
+//! No bytes may follow.
 
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -11,17 +12,17 @@ use crate::idempotency::StoreError;
 
 const VERSION: u8 = 1;
 
-/// What is kept of a response.
+/// The recorded part of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Envelope {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    /// Empty if there are none.
+    /// The trailers, empty if there are none.
     pub(super) trailers: HeaderMap,
 }
 
-/// The bytes of a response; `None` if they would be more than `most`.
+/// Encodes a response. Returns `None` if it needs more than `most` bytes.
 pub(super) fn encode(
     status: StatusCode,
     headers: &[(&HeaderName, &HeaderValue)],
@@ -59,7 +60,7 @@ fn put_lines(bytes: &mut Vec<u8>, lines: &[(&HeaderName, &HeaderValue)]) -> Opti
     Some(())
 }
 
-/// The response of these bytes, whose body and values are parts of them and not copies.
+/// Decodes a response. Its body and values share the memory of `bytes`.
 pub(super) fn decode(bytes: Vec<u8>) -> Result<Envelope, StoreError> {
     let mut rest = Bytes::from(bytes);
     match number::<1>(&mut rest).map(u8::from_be_bytes) {
@@ -86,7 +87,7 @@ fn decode_current(rest: &mut Bytes) -> Option<Envelope> {
 
 fn take_lines(rest: &mut Bytes) -> Option<HeaderMap> {
     let count = u32::from_be_bytes(number(rest)?);
-    // No room is made for as many as it says: each has to be there first.
+    // Allocates nothing for the claimed count, because each line must be present first.
     let mut lines = HeaderMap::new();
     for _ in 0..count {
         let length = u16::from_be_bytes(number(rest)?);

@@ -1,4 +1,4 @@
-//! Where the key of a request is, and which requests need one.
+//! Finds the key of a request, and selects the requests that need one.
 
 use std::{fmt, sync::Arc};
 
@@ -13,20 +13,22 @@ use crate::{
     idempotency::{FindKey, InvalidKey, Key, RequestKey},
 };
 
-/// `idempotency-key`: the key that a client gave its request.
+/// The header `idempotency-key`, with the key that a client gave its request.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 type Guards = Arc<dyn Fn(RequestHead<'_>) -> bool + Send + Sync>;
 type Route = Arc<dyn Fn(RequestHead<'_>) -> String + Send + Sync>;
 
-/// Finds the key of a request in its header `Idempotency-Key`, which for gRPC is metadata.
+/// Finds the key of a request in its `Idempotency-Key` header, which for gRPC is metadata.
 ///
-/// Guarded are all requests whose method is not safe (GET, HEAD, OPTIONS, TRACE and QUERY are), and
-/// each of them must have a key. Of gRPC that is every method, health checks and reflection too,
-/// which have none: leave them out by [`only_fn`](HeaderKeyBuilder::only_fn). `CONNECT` opens a
-/// tunnel, of which nothing could be given again: it is never guarded.
+/// Every request whose method is not safe is guarded, and must have a key. The safe methods are
+/// GET, HEAD, OPTIONS, TRACE and, since version 1.5 of the `http` crate, QUERY. For gRPC every
+/// method is guarded, including health checks and reflection, which have no key. Exclude them
+/// with [`only_fn`](HeaderKeyBuilder::only_fn). `CONNECT` is never guarded, because it opens a
+/// tunnel, which cannot be replayed.
 ///
-/// The key is quoted or bare, on one header line. Two lines, or a list, are refused even if they agree.
+/// The key is quoted or bare, on one header line. Two lines, or a list, are rejected even if
+/// their keys are equal.
 ///
 /// ```
 /// use buttress::http::idempotency::HeaderKey;
@@ -47,12 +49,12 @@ pub struct HeaderKey {
 }
 
 impl HeaderKey {
-    /// Creates one with the defaults of [`builder`](Self::builder).
+    /// Creates a `HeaderKey` with the defaults of [`builder`](Self::builder).
     pub fn new() -> Self {
         Self { header: IDEMPOTENCY_KEY, optional: false, only: None, route: None }
     }
 
-    /// Returns a builder.
+    /// Returns a builder, to change the defaults.
     pub fn builder() -> HeaderKeyBuilder {
         HeaderKeyBuilder {
             header: IDEMPOTENCY_KEY,
@@ -112,7 +114,7 @@ impl fmt::Debug for HeaderKey {
     }
 }
 
-/// Settings of a [`HeaderKey`].
+/// A builder for a [`HeaderKey`].
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct HeaderKeyBuilder {
@@ -123,29 +125,30 @@ pub struct HeaderKeyBuilder {
 }
 
 impl HeaderKeyBuilder {
-    /// Sets the header that has the key.
+    /// Sets the header that carries the key.
     ///
     /// Default: `Idempotency-Key`.
     ///
-    /// A header that means something else, such as `authorization` or `content-type`, is an error.
+    /// [`build`](Self::build) rejects a header with another meaning, such as `authorization` or
+    /// `content-type`.
     pub fn header(mut self, name: HeaderName) -> Self {
         self.header = name;
         self
     }
 
-    /// Passes a request without a key on, unguarded.
+    /// Passes a request without a key to the service, unguarded.
     ///
-    /// Default: it is rejected.
+    /// Default: unset. A request without a key is rejected.
     pub fn optional(mut self) -> Self {
         self.optional = true;
         self
     }
 
-    /// Sets which of the requests whose method is not safe are guarded.
+    /// Sets the function that selects the guarded requests, among those whose method is not safe.
     ///
-    /// Default: all.
+    /// Default: unset. All of them are guarded.
     ///
-    /// A second function is an error.
+    /// [`build`](Self::build) rejects a second function.
     pub fn only_fn<F>(mut self, guards: F) -> Self
     where
         F: Fn(RequestHead<'_>) -> bool + Send + Sync + 'static,
@@ -154,15 +157,15 @@ impl HeaderKeyBuilder {
         self
     }
 
-    /// Sets the route of a request. On another route, or with another method, the same key is
-    /// another operation.
+    /// Sets the function that returns the route of a request.
     ///
-    /// Default: the path.
+    /// Default: unset. The route is the path.
     ///
-    /// Set it where the path does not tell operations apart. Beneath a router that cuts off the
-    /// beginning of the path two of them may look the same, and a server for several hosts has each
-    /// path several times. The function must not return more than the server's routes: what it
-    /// returns is hashed, not kept. A second function is an error.
+    /// With another route, or another method, the same key means another operation. Set it where
+    /// the path does not identify the operation. Beneath a router that strips a prefix of the
+    /// path, two operations may have the same path, and a server for several hosts has each path
+    /// several times. The function must not distinguish more operations than the server has
+    /// routes. Its result is hashed, not kept. [`build`](Self::build) rejects a second function.
     pub fn route_fn<F>(mut self, route: F) -> Self
     where
         F: Fn(RequestHead<'_>) -> String + Send + Sync + 'static,
@@ -171,11 +174,12 @@ impl HeaderKeyBuilder {
         self
     }
 
-    /// Checks the settings.
+    /// Validates the settings and returns the `HeaderKey`.
     ///
     /// # Errors
     ///
-    /// A [`header`](Self::header) that means something else, and a function that was set twice.
+    /// Returns a [`ConfigError`] if the [`header`](Self::header) has another meaning, or if a
+    /// function was set twice.
     pub fn build(self) -> Result<HeaderKey, ConfigError> {
         Ok(HeaderKey {
             header: unless_free("header", self.header)?,

@@ -1,15 +1,17 @@
-//! The [idempotency guard](crate::idempotency) on HTTP and gRPC: where the key is, what makes two requests the same
-//! one, and what is kept of a response.
+//! The [idempotency layer](crate::idempotency) on HTTP and gRPC.
 //!
-//! [`HeaderKey`] finds the key, [`ReadHttp`] reads the request, [`RecordHttp`] keeps the response
-//! and gives it again. Bodies on the other side of the guard are [`GuardedBody`]s. What the guard
-//! refuses is answered by a [`HttpServerLayer`](crate::http::HttpServerLayer) around it: see [its
-//! table](crate::http::server).
+//! [`HeaderKey`] finds the key of a request. [`ReadHttp`] reads the request, so that it can be
+//! compared with another request with the same key. [`RecordHttp`] keeps the response and replays
+//! it. The bodies of requests and responses that passed the layer are [`GuardedBody`]s. An
+//! [`HttpServerLayer`](crate::http::HttpServerLayer) around the layer turns its rejections into
+//! responses. See [its table](crate::http::server). The [idempotency module](crate::idempotency)
+//! has an example.
 //!
-//! # What a handler has to know
+//! # Writing a handler
 //!
-//! Its request has the [`Run`](crate::idempotency::Run) among its extensions, if it is guarded. A response that says
-//! [`NotStarted`] frees the key; any other, of a failure too, is the answer for good.
+//! A guarded request has the [`Run`](crate::idempotency::Run) among its extensions. A response
+//! with the extension [`NotStarted`] frees the key. Any other response is recorded and replayed
+//! from then on, even if it reports a failure.
 
 mod body;
 mod envelope;

@@ -1,4 +1,4 @@
-//! Reads a body into memory, up to a cap.
+//! Reads a body into memory, up to a limit.
 
 use std::{future::poll_fn, mem::take, pin::Pin};
 
@@ -7,13 +7,13 @@ use http::HeaderMap;
 use http_body::Body;
 use tokio::task::coop::consume_budget;
 
-/// What became of a body that was read.
+/// The result of reading a body.
 pub(super) enum Read<E> {
     Whole {
         data: Bytes,
         trailers: Option<HeaderMap>,
     },
-    /// It has more than the cap: `over` is the frame that was too much.
+    /// The body is longer than the limit. `over` is the frame that exceeded it.
     TooLong {
         data: Bytes,
         over: Bytes,
@@ -46,13 +46,16 @@ pub(super) async fn read<B: Body<Data = Bytes>>(
                 }
             }
         }
-        // A body that is always ready with an empty frame would never let go of the thread, and no limit could act.
+        // A body that is always ready with an empty frame would otherwise never yield, and no
+        // timeout could act.
         consume_budget().await;
     }
     Read::Whole { data: data.finish(), trailers: None }
 }
 
-/// Pieces in one: a single one is not copied, and many tiny ones take no more room than their bytes.
+/// Collects pieces into one buffer.
+///
+/// A single piece is not copied. Many tiny pieces need no more memory than their bytes.
 #[derive(Default)]
 struct Gathered {
     one: Bytes,

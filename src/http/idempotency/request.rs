@@ -1,4 +1,4 @@
-//! Reads a request, so that it can be told from another with the same key.
+//! Reads a request and computes its fingerprint.
 
 use std::{
     future::{Future, poll_fn},
@@ -24,15 +24,21 @@ use crate::{
     idempotency::{Digests, ReadRequest, Run},
 };
 
-/// What other kinds of fingerprints of HTTP requests must not begin with.
+/// The version of the fingerprint. Fingerprints of another kind must not begin with it.
 const VERSION: &[u8] = b"http 1";
 
-/// Reads HTTP requests: the same are those with the same method, path, query, content type, body and trailers.
+/// Reads HTTP requests and computes their fingerprints.
 ///
-/// The body is read before anything is claimed: up to 1 MiB, and for up to 30 s. The service gets it whole, and
-/// finds the [`Run`] among the extensions of its request.
+/// Two requests are the same if they have the same method, path, query, content type, body and
+/// trailers.
 ///
-/// A request whose body is longer is answered 413, one whose body does not come in time or breaks off 408.
+/// The body is read before the key is claimed: up to 1 MiB, for at most 30 s. The service
+/// receives the whole body, and finds the [`Run`] among the extensions of its request.
+///
+/// A request with a longer body is rejected with
+/// [`BodyTooLarge`](IdempotencyReason::BodyTooLarge) (413). A request whose body does not arrive
+/// in time, or breaks off, is rejected with [`BodyIncomplete`](IdempotencyReason::BodyIncomplete)
+/// (408).
 #[derive(Clone, Debug)]
 pub struct ReadHttp {
     max_body_bytes: usize,
@@ -44,7 +50,7 @@ impl ReadHttp {
     const MAX_BODY_BYTES: usize = 1 << 20;
     const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
-    /// Creates one with the defaults of [`builder`](Self::builder).
+    /// Creates a `ReadHttp` with the defaults of [`builder`](Self::builder).
     pub fn new() -> Self {
         Self {
             max_body_bytes: Self::MAX_BODY_BYTES,
@@ -53,7 +59,7 @@ impl ReadHttp {
         }
     }
 
-    /// Returns a builder.
+    /// Returns a builder, to change the defaults.
     pub fn builder() -> ReadHttpBuilder {
         ReadHttpBuilder::default()
     }
@@ -65,7 +71,7 @@ impl Default for ReadHttp {
     }
 }
 
-/// Settings of a [`ReadHttp`].
+/// A builder for a [`ReadHttp`].
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct ReadHttpBuilder {
@@ -77,39 +83,43 @@ pub struct ReadHttpBuilder {
 impl ReadHttpBuilder {
     /// Sets the maximum number of bytes of the body of a guarded request.
     ///
-    /// Default: 1 MiB (1,048,576).
+    /// Default: `1 MiB` (1,048,576 bytes).
     ///
-    /// That much is held in memory for each request that is read. Zero is an error.
+    /// Each request that is being read may hold this much memory. [`build`](Self::build) rejects
+    /// zero.
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
         self.max_body_bytes = Some(bytes);
         self
     }
 
-    /// Sets how long the body of a guarded request may take to arrive, from when it is first waited
-    /// for.
+    /// Sets the maximum time in which the body of a guarded request must arrive.
     ///
-    /// Default: 30 s.
+    /// Default: `30 s`.
     ///
-    /// A time of zero is an error. `Duration::MAX` is no limit.
+    /// The time begins when the body is first awaited. [`build`](Self::build) rejects zero.
+    /// `Duration::MAX` is no limit.
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.body_timeout = Some(timeout);
         self
     }
 
-    /// Does not read bodies, for uploads: they go to the service as they come. Two requests that
-    /// differ only in their bodies are then taken for the same one.
+    /// Leaves bodies unread and passes them to the service as they arrive, for uploads.
     ///
-    /// Default: bodies are read. A limit of a body that is not read is an error.
+    /// Default: unset. Bodies are read.
+    ///
+    /// Two requests that differ only in their bodies then count as the same request.
+    /// [`build`](Self::build) rejects a limit of the body together with this setting.
     pub fn without_body(mut self) -> Self {
         self.without_body = true;
         self
     }
 
-    /// Checks the settings.
+    /// Validates the settings and returns the `ReadHttp`.
     ///
     /// # Errors
     ///
-    /// A limit of zero, and a limit together with [`without_body`](Self::without_body).
+    /// Returns a [`ConfigError`] if a limit is zero, or if it is set together with
+    /// [`without_body`](Self::without_body).
     pub fn build(self) -> Result<ReadHttp, ConfigError> {
         let unread = "`without_body` does not read bodies";
         if let Some(bytes) = self.max_body_bytes {
@@ -179,7 +189,7 @@ where
     }
 }
 
-/// What a future comes to, if it does in time.
+/// Returns the output of a future, or `None` if it exceeds the limit.
 async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut timer = pin!(None);
@@ -188,7 +198,7 @@ async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
         if let Poll::Ready(output) = future.as_mut().poll(cx) {
             return Poll::Ready(Some(output));
         }
-        // What is there at once costs no timer, and no look at the clock.
+        // A future that is ready at once needs no timer, and never reads the clock.
         let end = end.get_or_insert_with(|| Instant::now().checked_add(limit));
         let Some(end) = *end else { return Poll::Pending };
         ready!(poll_timer(timer.as_mut(), end, cx));
@@ -197,7 +207,7 @@ async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
     .await
 }
 
-/// A part that need not be there: an empty one is another than none.
+/// Adds an optional part. An empty part differs from a missing one.
 fn either(digests: &mut Digests, part: Option<&[u8]>) {
     digests.part([u8::from(part.is_some())]);
     if let Some(part) = part {
@@ -205,14 +215,14 @@ fn either(digests: &mut Digests, part: Option<&[u8]>) {
     }
 }
 
-/// The lines of a header, and how many there are, so that they are told from what comes next.
+/// Adds the lines of a header, preceded by their number to separate them from the next part.
 fn lines(digests: &mut Digests, headers: &HeaderMap, name: &str) {
     let lines = headers.get_all(name);
     digests.part((lines.iter().count() as u64).to_be_bytes());
     lines.iter().for_each(|line| digests.part(line));
 }
 
-/// All lines, whatever order their names came in: that says nothing.
+/// Adds all lines, sorted by name, because the order of the names has no meaning.
 fn all_lines(digests: &mut Digests, fields: &HeaderMap) {
     let mut names: Vec<_> = fields.keys().collect();
     names.sort_unstable_by_key(|name| name.as_str());

@@ -1,4 +1,4 @@
-//! What is kept of a response, and how it is given again.
+//! Records a response, and replays it.
 
 use std::{fmt, sync::Arc};
 
@@ -21,13 +21,15 @@ use crate::{
     idempotency::{Completed, Record, Recorded, RunOutcome, StoreError},
 };
 
-/// `idempotency-replayed`: the response was recorded when the request was run.
+/// The header `idempotency-replayed`, which marks a recorded response.
 pub const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 const GRPC_STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
-/// What is kept of every response. The encodings are there because without them nobody could read the body.
+/// The headers that are kept of every response.
+///
+/// Without the encodings, the body could not be read.
 const KEPT: [HeaderName; 10] = [
     header::CONTENT_TYPE,
     header::CONTENT_LANGUAGE,
@@ -41,8 +43,10 @@ const KEPT: [HeaderName; 10] = [
     GRPC_ENCODING,
 ];
 
-/// What is of one connection, of one moment or secret, and is never kept. `set-cookie` may be allowed, and `trailer`
-/// is kept with the trailers that it names.
+/// The headers that are never kept.
+///
+/// They belong to one connection or one moment, or are secret. `set-cookie` may be allowed, and
+/// `trailer` is kept with the trailers that it names.
 const NEVER_KEPT: [HeaderName; 14] = [
     header::SET_COOKIE,
     header::AUTHORIZATION,
@@ -60,26 +64,28 @@ const NEVER_KEPT: [HeaderName; 14] = [
     IDEMPOTENCY_REPLAYED,
 ];
 
-/// What the payload of a record may take beside the body and what seals it.
+/// The maximum size of a payload in addition to the body, before it is sealed.
 const HEAD_ROOM: usize = 8 << 10;
 
-/// By how much a payload may grow when it is sealed.
+/// The maximum size that sealing may add to a payload.
 const SEAL_ROOM: usize = 1 << 10;
 
-/// An extension of a response: nothing of the operation has begun, so its key is free again.
+/// A response extension that marks the operation as not begun, so its key is free again.
 ///
-/// For what a handler answers by its own checks before it does anything: 400, 401, 403, 429. A handler that
-/// passes on the response of another service must take it off, unless it has itself done nothing. In axum
-/// `Extension(NotStarted)` is a part of a response. What a framework refuses before the handler, such as a body
-/// that is no JSON or a path that is no route, does not have it, and is recorded as any answer.
+/// Use it for responses that a handler sends after its own checks, before it does anything, such
+/// as 400, 401, 403 or 429. A handler that forwards the response of another service must remove
+/// the extension, unless the handler itself has done nothing. In axum, return
+/// `Extension(NotStarted)` as a part of the response. A response that a framework sends before
+/// the handler runs does not have the extension, and is recorded like any other. Examples are a
+/// body that is not valid JSON and a path without a route.
 ///
 /// ```
 /// use buttress::http::idempotency::NotStarted;
 /// use http::{Response, StatusCode};
 ///
-/// let mut refused = Response::new("the amount is missing");
-/// *refused.status_mut() = StatusCode::BAD_REQUEST;
-/// refused.extensions_mut().insert(NotStarted);
+/// let mut rejected = Response::new("the amount is missing");
+/// *rejected.status_mut() = StatusCode::BAD_REQUEST;
+/// rejected.extensions_mut().insert(NotStarted);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NotStarted;
@@ -87,23 +93,33 @@ pub struct NotStarted;
 type Seal = Arc<dyn Fn(Vec<u8>) -> Vec<u8> + Send + Sync>;
 type Open = Arc<dyn Fn(Vec<u8>) -> Option<Vec<u8>> + Send + Sync>;
 
-/// Records HTTP responses as bytes, and gives them again.
+/// Records HTTP responses as bytes, and replays them.
 ///
-/// Every response is recorded, whatever its status, unless it says [`NotStarted`]. Kept are the status; of the
-/// headers `content-type`, `content-language`, `content-encoding`, `location`, `etag`, `retry-after`, gRPC's
-/// `grpc-status`, `grpc-message`, `grpc-status-details-bin` and `grpc-encoding`, and those that
-/// [`keep_header`](RecordHttpBuilder::keep_header) names; up to 64 KiB of body; the trailers.
+/// Every response is recorded, whatever its status, unless it has the extension [`NotStarted`].
+/// The record contains:
 ///
-/// Recorded as done, but not to be given again, are responses with a longer body, those whose kept headers and trailers
-/// take more than 8 KiB, upgrades, and those with `set-cookie` unless
-/// [it is allowed](RecordHttpBuilder::allow_set_cookie). Their bodies stream.
+/// - the status;
+/// - the headers `content-type`, `content-language`, `content-encoding`, `location`, `etag` and
+///   `retry-after`, gRPC's `grpc-status`, `grpc-message`, `grpc-status-details-bin` and
+///   `grpc-encoding`, and those added by [`keep_header`](RecordHttpBuilder::keep_header);
+/// - the body, up to 64 KiB;
+/// - the trailers.
 ///
-/// Any other body is read to its end, or to the cap, before the caller sees its head, and within the run limit: a
-/// stream that is silent for longer, such as one of events, must not be guarded.
+/// Some responses are recorded as done, but cannot be replayed:
 ///
-/// A response that is given again has the header `idempotency-replayed: true`. Its `content-length` is left to the
-/// server, which knows it from the body; over HTTP/1 a response with trailers is sent in chunks, and with those
-/// trailers that its `trailer` header names.
+/// - responses with a longer body;
+/// - upgrades;
+/// - responses with `set-cookie`, unless [cookies are
+///   allowed](RecordHttpBuilder::allow_set_cookie);
+/// - responses whose record would need more than 8 KiB in addition to the maximum body size.
+///
+/// If the head already shows one of the first three, the body is streamed. Any other body is read
+/// to its end, or to the limit, before the caller receives the head. This counts towards the run
+/// limit. Do not guard a stream that is silent for longer than that, such as a stream of events.
+///
+/// A replayed response has the header `idempotency-replayed: true`. The server sets its
+/// `content-length` from the body. Over HTTP/1, a response with trailers is sent in chunks, with
+/// the trailers that its `trailer` header names.
 #[derive(Clone)]
 pub struct RecordHttp {
     config: Arc<Config>,
@@ -118,20 +134,20 @@ struct Config {
 }
 
 impl RecordHttp {
-    /// Creates one with the defaults of [`builder`](Self::builder).
+    /// Creates a `RecordHttp` with the defaults of [`builder`](Self::builder).
     pub fn new() -> Self {
         Self { config: Arc::new(Config::default()) }
     }
 
-    /// Returns a builder.
+    /// Returns a builder, to change the defaults.
     pub fn builder() -> RecordHttpBuilder {
         RecordHttpBuilder { config: Config::default(), sealed: Once::UNSET }
     }
 
-    /// What is recorded of a response whose body is there: for a handler that writes the record itself, in the
-    /// transaction of its effect.
+    /// Encodes the record of a response whose body is in memory.
     ///
-    /// It is exactly what the guard would record of the response.
+    /// Use it in a handler that writes the record itself, in the transaction of its effect. The
+    /// result is exactly what the idempotency layer would record.
     pub fn encode<T: AsRef<[u8]>>(&self, response: &Response<T>) -> Completed<Vec<u8>> {
         let body = response.body().as_ref();
         if !self.may_keep(response) || body.len() > self.config.max_body_bytes {
@@ -193,7 +209,7 @@ impl RecordHttp {
     }
 }
 
-/// Whether the `connection` header says that this one is for the next hop only.
+/// Returns whether the `connection` header limits this header to one connection.
 fn is_of_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
     headers.get_all(header::CONNECTION).iter().any(|line| {
         let mut options = line.as_bytes().split(|byte| *byte == b',');
@@ -258,7 +274,7 @@ where
             return Recorded::new(response.map(GuardedBody::new), completed);
         }
         let (head, body) = response.into_parts();
-        // On the heap, for it may have to go on after the guard.
+        // The body is boxed because it may be streamed to the caller later.
         let mut body = Box::pin(body);
         match read(body.as_mut(), most).await {
             Read::Whole { data, trailers } => {
@@ -314,7 +330,7 @@ impl fmt::Debug for Config {
     }
 }
 
-/// Settings of a [`RecordHttp`].
+/// A builder for a [`RecordHttp`].
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct RecordHttpBuilder {
@@ -323,43 +339,48 @@ pub struct RecordHttpBuilder {
 }
 
 impl RecordHttpBuilder {
-    /// Sets the maximum number of bytes of a body that are kept.
+    /// Sets the maximum number of bytes kept of a response body.
     ///
-    /// Default: 64 KiB (65,536).
+    /// Default: `64 KiB` (65,536 bytes).
     ///
-    /// As much and 8 KiB are set aside before the service is called. A response with a longer body
-    /// is recorded as done, but cannot be given again. Zero is an error.
+    /// This size plus 8 KiB (9 KiB with [`seal_fn`](Self::seal_fn)) is reserved before the service
+    /// is called. A response with a longer body is recorded as done, but cannot be replayed.
+    /// [`build`](Self::build) rejects zero.
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
         self.config.max_body_bytes = bytes;
         self
     }
 
-    /// Keeps this header of a response too. May be called several times.
+    /// Adds a response header to keep.
     ///
-    /// A header that is never kept is an error, see [`build`](Self::build).
+    /// Default: none.
+    ///
+    /// This method may be called several times. [`build`](Self::build) rejects a header that is
+    /// never kept.
     pub fn keep_header(mut self, name: HeaderName) -> Self {
         self.config.more_headers.push(name);
         self
     }
 
-    /// Records responses with `set-cookie`, and gives the cookies again with them.
+    /// Records responses with `set-cookie`, and replays them with their cookies.
     ///
-    /// Default: such a response is not given again. Everyone with the key would get the session,
-    /// and the store would have it.
+    /// Default: unset. Such a response cannot be replayed, because every caller with the key
+    /// would get the session, and the store would contain it.
     pub fn allow_set_cookie(mut self) -> Self {
         self.config.set_cookie = true;
         self
     }
 
-    /// Sets the functions that encrypt what is kept: `seal` before it goes to the store, and `open`
-    /// when it comes back. `open` returns `None` for what was not sealed so.
+    /// Sets the functions that encrypt and decrypt the records.
     ///
-    /// Default: what is kept is not encrypted.
+    /// Default: unset. Records are not encrypted.
     ///
-    /// `seal` may add up to 1 KiB; a response that takes more cannot be given again. Records that
-    /// are older than this setting, or sealed with another secret, must still be opened until their
-    /// time to live is over, or else a retry of what they recorded is answered 503. A second pair
-    /// of functions is an error.
+    /// `seal` encrypts a record before it is stored, and may add up to 1 KiB. A response that
+    /// needs more cannot be replayed. `open` decrypts a record, and returns `None` for bytes that
+    /// it cannot decrypt. It must still open records that are older than this setting, or that
+    /// were sealed with another secret, until their time to live is over. Otherwise a replay of
+    /// such a record fails, and the caller receives a 503. [`build`](Self::build) rejects a second
+    /// pair of functions.
     pub fn seal_fn<S, O>(mut self, seal: S, open: O) -> Self
     where
         S: Fn(Vec<u8>) -> Vec<u8> + Send + Sync + 'static,
@@ -369,16 +390,19 @@ impl RecordHttpBuilder {
         self
     }
 
-    /// Checks the settings.
+    /// Validates the settings and returns the `RecordHttp`.
     ///
     /// # Errors
     ///
-    /// - A [`max_body_bytes`](Self::max_body_bytes) of zero.
-    /// - A [`keep_header`](Self::keep_header) that is never kept: what is of one connection or one
-    ///   moment (such as `connection`, `transfer-encoding`, `date` and `content-length`),
-    ///   `authorization`, and `set-cookie`, which is [allowed](Self::allow_set_cookie) and not
-    ///   named.
-    /// - A [`seal_fn`](Self::seal_fn) that was set twice.
+    /// Returns a [`ConfigError`] if:
+    ///
+    /// - [`max_body_bytes`](Self::max_body_bytes) is zero;
+    /// - [`keep_header`](Self::keep_header) names a header that is never kept, because it belongs
+    ///   to one connection or one moment (such as `connection`, `transfer-encoding`, `date` and
+    ///   `content-length`) or is a secret (such as `authorization`);
+    /// - [`keep_header`](Self::keep_header) names `set-cookie`, which needs
+    ///   [`allow_set_cookie`](Self::allow_set_cookie) instead;
+    /// - [`seal_fn`](Self::seal_fn) was set twice.
     pub fn build(mut self) -> Result<RecordHttp, ConfigError> {
         unless_room("max_body_bytes", self.config.max_body_bytes)?;
         for name in &self.config.more_headers {

@@ -67,7 +67,7 @@ where
     read_by(&ReadHttp::new(), request).await.map(|(_, fingerprint)| fingerprint).unwrap()
 }
 
-/// What a request consists of.
+/// The parts of a request.
 #[derive(Clone, Debug)]
 struct Parts {
     method: &'static str,
@@ -120,7 +120,7 @@ async fn two_requests_that_differ_in_anything_have_different_fingerprints() {
     let some = Parts::some();
     let mut all = vec![some.clone()];
     all.push(Parts::with(|parts| parts.method = "PUT"));
-    // All but the slash that a path begins with.
+    // Changes every byte except the slash at the beginning of the path.
     for at in 1..some.uri.len() {
         all.push(Parts::with(|parts| parts.uri = changed(&some.uri, at)));
     }
@@ -136,14 +136,14 @@ async fn two_requests_that_differ_in_anything_have_different_fingerprints() {
     all.push(Parts::with(|parts| parts.trailers[0].0 = "x-sun"));
     all.push(Parts::with(|parts| parts.trailers.push(("x-sum", "abc".to_owned()))));
     all.push(Parts::with(|parts| parts.trailers.clear()));
-    // What is empty is not what is not there.
+    // An empty part differs from a missing part.
     all.push(Parts::with(|parts| parts.uri = "/pay/me".to_owned()));
     all.push(Parts::with(|parts| parts.uri = "/pay/me?".to_owned()));
     all.push(Parts::with(|parts| parts.kinds.clear()));
     all.push(Parts::with(|parts| parts.kinds = vec![String::new()]));
     all.push(Parts::with(|parts| parts.kinds.push(String::new())));
     all.push(Parts::with(|parts| parts.body.clear()));
-    // The same bytes in other places.
+    // The same bytes, in other parts.
     all.push(Parts::with(|parts| parts.uri = "/pay/m?ea=b".to_owned()));
     all.push(Parts::with(|parts| {
         parts.kinds = vec!["application/jso".to_owned()];
@@ -164,7 +164,7 @@ async fn two_requests_that_differ_in_anything_have_different_fingerprints() {
     }
 }
 
-/// Runs where to make a timer panics.
+/// Runs a future in a runtime where creating a timer panics.
 fn without_timers<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
@@ -236,7 +236,7 @@ async fn a_body_one_byte_over_the_cap_is_too_large_and_one_at_the_cap_is_not() {
     }
 }
 
-/// A body that says how long it is, and counts how often it is asked for a frame; it has none.
+/// A body that announces its length, counts its polls, and yields no data.
 struct Silent {
     length: u64,
     asked: Arc<AtomicUsize>,
@@ -328,7 +328,7 @@ async fn an_upload_streams_and_its_body_is_not_in_the_fingerprint() {
     assert_eq!(other.into_body().collect().await.unwrap().to_bytes(), "xy");
     let elsewhere = Request::post("/b").body(Full::from("x")).unwrap();
     assert_ne!(read_by(&reader, elsewhere).await.unwrap().1, fingerprint);
-    // It is not the fingerprint of an empty body either.
+    // The fingerprint also differs from the one of an empty body.
     assert_ne!(self::fingerprint(Request::new(Full::<Bytes>::default())).await, fingerprint);
 }
 
