@@ -1,164 +1,222 @@
-//! Makes a repeated request have the effect of one.
+//! Runs each operation once and replays its recorded response to duplicate requests.
 //!
-//! Put it in front of a handler whose effect must not happen twice, such as a payment, and whose callers retry.
-//! What is safe to repeat as it is needs none, and a handler that only reads has no use for one.
+//! Use it in front of a handler whose effect must not happen twice, such as a payment, and whose
+//! callers retry. A handler that only reads, or whose effect is safe to repeat, does not need it.
 //!
 //! ```
 //! use buttress::{Error, idempotency::{IdempotencyLayer, Key, RequestKey, store::MemoryStore}};
-//! use std::convert::Infallible;
+//! use std::io;
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // A request is a key and an amount, which make it the same request.
+//! // A key and an amount. Two requests with one key are the same request if the amount is equal.
 //! type Payment = (&'static str, u64);
-//! let guard = IdempotencyLayer::builder_fn(
+//!
+//! let layer = IdempotencyLayer::builder_fn(
 //!     MemoryStore::new(),
 //!     |payment: &Payment| Ok(RequestKey::Key(Key::new(payment.0)?)),
 //!     |payment: &Payment, request| request.part(payment.1.to_be_bytes()),
-//! );
-//! let guard = guard.single_tenant().build()?;
+//! )
+//! .single_tenant()
+//! .build()?;
 //!
-//! let charge = service_fn(|payment: Payment| async move {
-//!     Ok::<_, Error<Infallible>>(format!("charged {}", payment.1))
-//! });
-//! let service = ServiceBuilder::new().layer(&guard).service(charge);
+//! let service = ServiceBuilder::new()
+//!     .layer(&layer)
+//!     .map_err(Error::Service)
+//!     .service(service_fn(|payment: Payment| async move {
+//!         Ok::<_, io::Error>(format!("charged {}", payment.1))
+//!     }));
 //! assert_eq!(service.clone().oneshot(("k1", 42)).await?, "charged 42");
 //! assert_eq!(service.oneshot(("k1", 42)).await?, "charged 42");
-//! assert_eq!((guard.handle().counts().claims, guard.handle().counts().replays), (1, 1));
+//!
+//! let counts = layer.handle().counts();
+//! assert_eq!((counts.claims, counts.replays), (1, 1));
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! In front of an HTTP handler, with settings of one's own:
+//! In front of an HTTP handler, with your own settings:
 //!
 #![cfg_attr(feature = "http", doc = "```")]
 #![cfg_attr(not(feature = "http"), doc = "```ignore")]
 //! use buttress::{
 //!     Stack,
 //!     bulkhead::BulkheadLayer,
-//!     http::HttpServerLayer,
+//!     http::{HttpServerLayer, idempotency::GuardedBody},
 //!     idempotency::{IdempotencyLayer, store::MemoryStore},
 //! };
-//! use http::Request;
-//! use std::time::Duration;
+//! use http::{Request, Response};
+//! use std::{convert::Infallible, time::Duration};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
-//! // What authentication found out, and put among the extensions.
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Inserted into the request's extensions by the authentication layer.
 //! #[derive(Clone)]
 //! struct Account(String);
 //!
-//! let guard = IdempotencyLayer::http(MemoryStore::new())
+//! let layer = IdempotencyLayer::http(MemoryStore::new())
 //!     .scope_fn(|request: &Request<String>| {
 //!         request.extensions().get::<Account>().map(|account| account.0.clone())
 //!     })
 //!     .wait_for_duplicates(Duration::from_secs(10))
 //!     .ttl(Duration::from_secs(48 * 60 * 60))
 //!     .build()?;
-//! let operator = guard.handle();
+//! let handle = layer.handle();
 //! let stack = Stack::new().bulkhead(BulkheadLayer::new());
-//! let server = HttpServerLayer::builder(stack).outside(guard).build()?;
-//! # let _ = (server, operator);
-//! # Ok::<(), buttress::ConfigError>(())
+//!
+//! let service = ServiceBuilder::new()
+//!     .layer(HttpServerLayer::builder(stack).outside(layer).build()?)
+//!     .service(service_fn(|_: Request<GuardedBody<String>>| async {
+//!         Ok::<_, Infallible>(Response::new("paid".to_owned()))
+//!     }));
+//! for _ in 0..2 {
+//!     let mut request = Request::post("/payments").header("idempotency-key", "k1");
+//!     let extensions = request.extensions_mut().unwrap();
+//!     extensions.insert(Account("alice".to_owned()));
+//!     let request = request.body("42".to_owned())?;
+//!     assert_eq!(service.clone().oneshot(request).await?.status(), 200);
+//! }
+//! assert_eq!((handle.counts().claims, handle.counts().replays), (1, 1));
+//! # Ok(())
+//! # }
 //! ```
 //!
-//! # What is promised
+//! # Guarantees
 //!
-//! An operation is what a key stands for in its scope, for its method and route. It is run once, or else it
-//! is *unknown*, which is said and never glossed over. To do exactly once what happens somewhere else cannot be
-//! had: a process can die between the effect and its record. What can be had is at most once, with the
-//! doubtful cases named; and exactly once where the effect and the record are committed in one transaction
+//! An operation is identified by its key, its scope, and its method and route. It is run once, or
+//! its outcome is *unknown*. An unknown outcome is always reported to the caller.
+//!
+//! Exactly once is impossible for an effect in another system, because a process can die between
+//! the effect and its record. This layer gives at most once, and names every doubtful case. It
+//! gives exactly once where the effect and the record are committed in one transaction
 //! ([`transactional`](IdempotencyBuilder::transactional)).
 //!
-//! | a request finds | it is answered |
+//! | the request | the caller gets |
 //! |---|---|
-//! | nothing | by the service, whose response is recorded before anybody sees it |
-//! | the same request, done | the recorded response |
-//! | the same request, under way | [`InFlight`](crate::error::IdempotencyReason::InFlight), with a time to come back; or it waits |
-//! | the same request, done, with a response that could not be kept | [`NotReplayable`](crate::error::IdempotencyReason::NotReplayable) |
-//! | another request with its key | [`Mismatch`](crate::error::IdempotencyReason::Mismatch) |
-//! | that nobody knows what became of it | [`Unknown`](crate::error::IdempotencyReason::Unknown), with no time to come back |
-//! | a store that is down or full | [`StoreUnavailable`](crate::error::IdempotencyReason::StoreUnavailable), [`Full`](crate::error::IdempotencyReason::Full) |
+//! | is new | the response of the service, after it was recorded |
+//! | repeats a completed request | the recorded response |
+//! | repeats a request in flight | [`InFlight`](crate::error::IdempotencyReason::InFlight), with a time to come back; or it [waits](IdempotencyBuilder::wait_for_duplicates) for the result |
+//! | repeats a completed request whose response could not be kept | [`NotReplayable`](crate::error::IdempotencyReason::NotReplayable) |
+//! | differs from the request that used its key | [`Mismatch`](crate::error::IdempotencyReason::Mismatch) |
+//! | repeats a request whose outcome is unknown | [`Unknown`](crate::error::IdempotencyReason::Unknown), without a time to come back |
+//! | finds the store down | [`StoreUnavailable`](crate::error::IdempotencyReason::StoreUnavailable) |
+//! | finds no room for another record or run | [`Full`](crate::error::IdempotencyReason::Full) |
 //!
-//! What becomes of a run:
+//! The record of a run ends as follows:
 //!
 //! | the service | the record |
 //! |---|---|
-//! | answers, whatever it answers | completed: the answer is given again |
-//! | answers with the mark `NotStarted` (HTTP) | released: the key is free |
-//! | is not asked, for a layer of this crate beneath refuses (open, full, limited, late) | released |
-//! | fails, panics, is dropped, runs into a limit | unknown |
+//! | returns a response, whatever it says | completed: the response is replayed |
+//! | returns a response marked `NotStarted` (HTTP) | released: the key is free |
+//! | is not called, because it is not ready or a layer of this crate beneath rejects the call (circuit open, bulkhead full, rate limited, deadline exceeded) | released, unless a retry beneath had already sent the request |
+//! | fails, panics, is dropped, or exceeds a limit | unknown; with [`transactional`](IdempotencyBuilder::transactional), released |
 //!
-//! A rejection of a layer beneath is believed, so the service beneath the guard must not return those of clients that it
-//! called itself as its own error: turn them into a response, or into another error.
+//! The layer trusts a rejection from beneath. A service that calls others must therefore not
+//! return their clients' rejections as its own error. Turn them into a response, or into another
+//! error.
 //!
 //! # Leases and fences
 //!
-//! A claim gives its owner a lease, by the store's clock, which is renewed after each third of it while the
-//! run goes on, with others up to a twelfth sooner: what ends within 7.5 s is never renewed. A process that dies leaves its keys blocked until their leases
-//! end, and then unknown. A process that was only paused comes back after its lease has ended, and believes
-//! that it still has it: whatever it then writes is refused by its *fence*, a number that grows with each claim of a
-//! key. Hand the fence on ([`Run::fence`]) to what can refuse by it, too.
+//! A claim gives its owner a lease, measured by the clock of the store. The lease is renewed
+//! after each third of it while the run goes on. Leases that are due within the next twelfth are
+//! renewed in the same round trip. With the default lease of 30 s, a run that ends within 7.5 s
+//! is never renewed.
 //!
-//! With [`reserve_first`](IdempotencyBuilder::reserve_first) a process that dies before it began leaves nothing
-//! behind; that costs a third trip to the store for each run.
+//! A process that dies leaves its keys blocked until their leases end. Then their operations are
+//! unknown.
+//!
+//! A process that was only paused can resume after its lease has ended, unaware that it lost the
+//! lease. The store rejects its late writes by their *fence*, a number that grows with each claim
+//! of a key. Pass the fence ([`Run::fence`]) on to every system that can reject by it, too.
+//!
+//! With [`reserve_first`](IdempotencyBuilder::reserve_first), a process that dies before the
+//! effect begins leaves nothing behind. This costs a third round trip to the store for each run.
 //!
 //! # Unknown operations
 //!
-//! They are never silently run again. By default they are left to an operator:
-//! [`IdempotencyHandle::unknown`] lists them, [`IdempotencyHandle::resolve`] says what became of
-//! them. Records do not say whose they are or what was asked: log [`Run::storage_key`] with the
-//! effect, or compute the [`StorageKey`](StorageKey::of) of a customer's key, which over HTTP is of
-//! the scope, the method and the path, and the key. A route may say what else is done:
-//! [`reconcile_fn`](IdempotencyBuilder::reconcile_fn) asks a function,
-//! [`rerun`](IdempotencyBuilder::rerun) declares that the effect is idempotent or keyed,
-//! [`resume`](IdempotencyBuilder::resume) goes on from a checkpoint.
+//! An unknown operation is never silently run again. By default, it waits for an operator:
+//! [`IdempotencyHandle::unknown`] lists unknown operations, and [`IdempotencyHandle::resolve`]
+//! records the real outcome of one.
 //!
-//! A function that reconciles may say *never* only after it has made the effect impossible. This is how
-//! it goes wrong otherwise: the worker is paused just before it charges; its lease ends; the function looks, sees
-//! no charge, and says *never*; the request is run again and charges; the worker wakes up, and charges.
-//! So take the [child key](Run::child_key) or raise the [fence](Run::fence) where the charge is made, before you
-//! look.
+//! A record contains neither the caller nor the request. Log [`Run::storage_key`] with the
+//! effect, or compute the [`StorageKey`](StorageKey::of) of a customer's key. Over HTTP, the
+//! storage key covers the scope, the method and the path, and the key.
+//!
+//! A route can choose another policy:
+//!
+//! - [`reconcile_fn`](IdempotencyBuilder::reconcile_fn) asks a function for the outcome.
+//! - [`rerun`](IdempotencyBuilder::rerun) declares that the effect is idempotent or keyed.
+//! - [`resume`](IdempotencyBuilder::resume) continues from a checkpoint.
+//!
+//! A function that reconciles may return [`Settled::Never`] only after it has made the effect
+//! impossible. Otherwise the effect can happen twice:
+//!
+//! 1. A worker is paused just before it charges, and its lease ends.
+//! 2. The function looks, sees no charge, and returns `Never`.
+//! 3. The request is run again and charges.
+//! 4. The first worker resumes and charges, too.
+//!
+//! Therefore, reserve the [child key](Run::child_key) or raise the [fence](Run::fence) where the
+//! charge is made, before you look.
 //!
 //! # Detached runs
 //!
-//! A run is a task of its own, under the span of the caller that it began for. It needs a tokio runtime, and a
-//! service, request and response that are `Send + 'static`. Who leaves ends the waiting and not the run. Its limit
-//! ([`run_limit`](IdempotencyBuilder::run_limit)) stands in place of the caller's deadline, which limits the wait.
-//! Runs are counted and bounded ([`max_runs`](IdempotencyBuilder::max_runs)). A process that shuts down
-//! calls [`IdempotencyHandle::close`], and then waits for [`IdempotencyHandle::drained`].
+//! A run is a task of its own, in the span of the caller that started it. It needs a tokio
+//! runtime, and a service, request and response that are `Send + 'static`. A caller that leaves
+//! stops waiting, and the run continues. The limit of a run
+//! ([`run_limit`](IdempotencyBuilder::run_limit)) replaces the caller's deadline, which limits
+//! only the wait. The number of concurrent runs is bounded
+//! ([`max_runs`](IdempotencyBuilder::max_runs)). To shut down, call [`IdempotencyHandle::close`]
+//! and then wait for [`IdempotencyHandle::drained`].
 //!
-//! What is ambient for the caller ends at the guard: its deadline, its attempt, and task-locals.
+//! The ambient values of the caller end at this layer: its deadline, its attempt, and its
+//! task-locals.
 //!
 //! # Readiness
 //!
-//! Always ready: what comes twice never reaches the service. A run drives a clone of the service to readiness.
+//! Always ready, because a duplicate never reaches the service. A run drives a clone of the
+//! service to readiness.
 //!
 //! # Clone
 //!
-//! The runs, leases and counts belong to the layer; the records to the store.
+//! Clones share the runs, leases and counts of the layer, and the records of the store.
 //!
 //! # Cancellation
 //!
-//! Dropped before the claim, the call leaves no trace. Dropped while it is claimed, what was claimed is released
-//! in the background. After that the run goes on, and its result is recorded. A run that is dropped itself, with its
-//! runtime, is unknown.
+//! Dropping a call before its claim is sent leaves no trace. Dropping it while the claim is under
+//! way releases the claim in the background. Dropping it later does not stop the run, whose
+//! result is recorded. A run that is dropped together with its runtime is unknown.
 //!
 //! # Errors
 //!
-//! [`IdempotencyRejected`](crate::error::IdempotencyRejected), with the reason; the errors of the service of a run as they are; a
-//! panic of the service, once its operation has been noted as unknown.
+//! - [`IdempotencyRejected`](crate::error::IdempotencyRejected), with the reason.
+//! - The errors of the service, unchanged.
+//!
+//! A panic of the service reaches the caller, after its operation was recorded as unknown.
 //!
 //! # Order
 //!
-//! Inside authentication, for a key belongs to whoever was authenticated; outside limits, since a duplicate
-//! should take no slot; outside retries of the handler's own.
+//! Place it:
+//!
+//! - inside authentication, because a key belongs to the authenticated caller;
+//! - outside limits, because a duplicate should take no slot;
+//! - outside the handler's own retries.
 //!
 //! # Telemetry
 //!
-//! [`IdempotencyHandle::counts`]: claims, replays, conflicts, mismatches, unknowns, lost leases,
-//! and what the store took. `WARN` for a refusal, a lost lease, a step of the store that failed;
-//! `ERROR` for a run that became unknown, with its storage key and fence. Of a process that died
-//! nothing is said: [`IdempotencyHandle::count_unknown`] counts its runs too.
+//! [`IdempotencyHandle::counts`] counts claims, replays, conflicts, mismatches, unknown outcomes,
+//! lost leases, and the calls to the store with their time.
+//!
+//! | level | event | emitted for |
+//! |---|---|---|
+//! | `WARN` | `call rejected` | a rejection |
+//! | `WARN` | `lease lost` | a lease that ended before its run |
+//! | `WARN` | `idempotency store failed` | a call to the store that failed or timed out |
+//! | `ERROR` | `idempotent operation has unknown outcome` | a run that became unknown, with its storage key and fence |
+//!
+//! A process that dies emits nothing. [`IdempotencyHandle::count_unknown`] counts its runs, too.
 
 // Imports run one way:
 //
@@ -166,25 +224,25 @@
 //         <- request, unknown, lease, active_keys, counts <- shared
 //         <- settle, renew, handle, rules <- claim, service <- task, layer <- call
 //
-// The private words of these files:
+// Terms in these files:
 //
-// | word | means | type, file |
+// | term | meaning | type, file |
 // |---|---|---|
 // | call | a request, on its way to a response | `Idempotency`, `ResponseFuture`; `call.rs` |
-// | rules | the parts of a guard that know requests and responses | `Rules`; `rules.rs` |
-// | operation | what a key stands for in its scope | `Operation`; `rules.rs` |
+// | rules | the parts of a layer that know requests and responses | `Rules`; `rules.rs` |
+// | operation | the work that a key identifies in its scope | `Operation`; `rules.rs` |
 // | run | the work of one claim, in a task of its own | `run`, `Work`, `Ended`; `task.rs` |
 // | claim | the right to run an operation: requested | `Claimant`; `claim.rs` |
-// | | sent, perhaps made, no run begun | `PendingClaim`; `settle.rs` |
+// | | sent, perhaps granted, no run begun | `PendingClaim`; `settle.rs` |
 // | | granted | `Granted`; `claim.rs` |
 // | | with a run under way | `ActiveClaim`; `settle.rs` |
 // | settlement | how a claim ends without a result | `Settlement`; `settle.rs` |
-// | permit | what a run takes up in this process: a slot, and its key | `RunPermit`; `claim.rs` |
-// | renewed lease | a lease that the renewing task takes care of | `RenewedLease`; `renew.rs` |
-// | shared | the state of one guard, which outlives its calls | `Shared`; `shared.rs` |
-// | lease | until when a claim keeps out all others | `Lease`; `lease.rs` |
+// | permit | the slot and the key that a run occupies in this process | `RunPermit`; `claim.rs` |
+// | renewed lease | a lease that the renewal task renews | `RenewedLease`; `renew.rs` |
+// | shared | the state of one layer, which outlives its calls | `Shared`; `shared.rs` |
+// | lease | the time during which a claim excludes all others | `Lease`; `lease.rs` |
 // | active key | a key that this process runs or waits for | `ActiveKey`, `JoinedKey`, `RunningKey` |
-// | slot | room for one run among those of this process | `RunSlot`; `runs.rs` |
+// | slot | room for one of the runs of this process | `RunSlot`; `runs.rs` |
 // | hold | a granted claim as the store knows it: key, owner and fence | `Hold`; `store/mod.rs` |
 // | fence | a number that grows with each claim of a key | `Hold::fence` |
 
