@@ -1,4 +1,4 @@
-//! The settings of a guard, and their checks.
+//! The settings of an idempotency layer, and their checks.
 
 use std::time::Duration;
 
@@ -9,22 +9,22 @@ use super::{
 };
 use crate::{ConfigError, error::Name};
 
-/// The shortest time that every store can tell from none.
+/// The shortest time that every store distinguishes from zero.
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// Longer than a process runs, and short enough for every clock.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// From now, a time that every store can express; a longer one would be cut short there.
+/// The longest time from now that every store can express. Stores would cut a longer one short.
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// Settings of a guard that are checked.
+/// Checked settings of a layer.
 #[derive(Clone, Debug)]
 pub(super) struct Config {
     pub(super) name: Option<Name>,
-    /// The effect is noted before it begins.
+    /// Records the start of the effect before it begins.
     pub(super) reserve_first: bool,
-    /// The effect and the record are committed at once.
+    /// Commits the effect and the record at once.
     pub(super) transactional: bool,
     pub(super) lease: Duration,
     pub(super) lease_limit: Duration,
@@ -33,22 +33,22 @@ pub(super) struct Config {
     pub(super) ttl: Duration,
     pub(super) unknown_for: Duration,
     pub(super) retry_after: Duration,
-    /// For how long a duplicate waits; `None` if it is refused at once.
+    /// The time that a duplicate waits; `None` if it is rejected at once.
     pub(super) wait: Option<Duration>,
     pub(super) max_runs: u32,
     pub(super) secrets: Secrets,
-    /// For how long clients go on retrying, if that is known.
+    /// The time that clients keep retrying, if it is known.
     pub(super) retry_horizon: Option<Duration>,
 }
 
-/// When the effect of a run may have begun.
+/// The moment from which the effect of a run may have begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// With the claim.
+    /// The claim.
     Claimed,
-    /// When that has been noted.
+    /// The store's record of the start.
     Marked,
-    /// When the record is complete, for both are committed at once.
+    /// The completion of the record, because the effect is committed with it.
     Transactional,
 }
 
@@ -67,14 +67,14 @@ impl Config {
         reserve_first: false,
         transactional: false,
         lease: LEASE,
-        // No run of a request takes so long; what does is stuck.
+        // A run of a request that takes longer is stuck.
         lease_limit: Duration::from_secs(10 * 60),
         run_limit: Duration::from_secs(30),
-        // A store that takes longer is better asked again, or not at all.
+        // A slower call is better sent again or given up.
         store_timeout: Duration::from_secs(1),
         ttl: Duration::from_secs(24 * 60 * 60),
         unknown_for: UNKNOWN_RETENTION,
-        // The least that `Retry-After` can say.
+        // The smallest value of `Retry-After`.
         retry_after: Duration::from_secs(1),
         wait: None,
         max_runs: 1_024,
@@ -82,7 +82,10 @@ impl Config {
         retry_horizon: None,
     };
 
-    /// Until when the owner of a lease trusts it: its clock and the store's do not run alike.
+    /// Returns how long the owner trusts its lease.
+    ///
+    /// It is shorter than the lease, because the clocks of the owner and the store do not run
+    /// alike.
     pub(super) fn trusted(&self) -> Duration {
         self.lease - self.lease / 10
     }
@@ -146,7 +149,7 @@ impl Config {
         Ok(())
     }
 
-    /// Checks settings against each other.
+    /// Checks the settings against each other.
     fn check_order(&self) -> Result<(), ConfigError> {
         if self.store_timeout >= self.lease {
             let rule = "it must be shorter than the lease, or one slow step would lose it";

@@ -1,4 +1,4 @@
-//! What a guard counts.
+//! The counts of an idempotency layer.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -7,16 +7,16 @@ use std::{
 
 macro_rules! counts {
     ($($(#[$doc:meta])* $name:ident,)+) => {
-        /// What a guard has done since it was built.
+        /// The counts of an idempotency layer since it was built.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Counts {
             $($(#[$doc])* pub $name: u64,)+
-            /// How long the store took for them in all.
+            /// The total time of the calls to the store.
             pub store_time: Duration,
         }
 
-        /// The same, as it is counted.
+        /// The live counters behind [`Counts`].
         #[derive(Debug, Default)]
         pub(super) struct Counters {
             $(pub(super) $name: AtomicU64,)+
@@ -24,7 +24,7 @@ macro_rules! counts {
         }
 
         impl Counters {
-            /// Counts a step of the store, which took so long.
+            /// Counts a call to the store that took `took`.
             pub(super) fn store_step(&self, took: Duration) {
                 count(&self.store_steps);
                 let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
@@ -42,24 +42,28 @@ macro_rules! counts {
 }
 
 counts! {
-    /// Claims that were granted.
+    /// The number of granted claims.
     claims,
-    /// Of these, how many took over an unknown operation.
+    /// The number of granted claims that took over an unknown operation.
     takeovers,
-    /// Results that were given again.
+    /// The number of replayed results.
     replays,
-    /// Requests that found the same one under way, each time that one was told so.
+    /// The number of times that a request was found in flight.
+    ///
+    /// A waiting duplicate counts each time it asks.
     conflicts,
-    /// Requests with a key that was used for another.
+    /// The number of requests with a key that was used for another request.
     mismatches,
-    /// Requests for which nobody knows what became of them: runs that were lost here, and requests that were
-    /// told so.
+    /// The number of unknown outcomes.
+    ///
+    /// It counts runs of this process that became unknown, and requests that were rejected as
+    /// unknown.
     unknowns,
-    /// Leases that ended before their run.
+    /// The number of leases that ended before their run.
     lost_leases,
-    /// Steps of the store that failed or were late.
+    /// The number of calls to the store that failed or timed out.
     store_errors,
-    /// Steps of the store.
+    /// The number of calls to the store.
     store_steps,
 }
 

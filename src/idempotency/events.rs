@@ -1,4 +1,4 @@
-//! The events of the guard.
+//! The events of the idempotency layer.
 
 use std::time::Duration;
 

@@ -7,8 +7,9 @@ use super::{
     shared::Shared,
 };
 
-/// A handle for inspecting and controlling an idempotency layer at run time. Clones are the same
-/// handle.
+/// A handle for inspecting and controlling an idempotency layer at run time.
+///
+/// Clones are the same handle.
 pub struct IdempotencyHandle<St> {
     shared: Arc<Shared<St>>,
 }
@@ -18,42 +19,55 @@ impl<St> IdempotencyHandle<St> {
         Self { shared }
     }
 
-    /// How many runs this process has under way, whether or not anybody still waits for them, and requests
-    /// that ask the store.
+    /// Returns the number of runs under way in this process.
+    ///
+    /// It includes requests that ask the store. A run counts even after its caller has left.
     pub fn in_flight(&self) -> u32 {
         self.shared.runs.count()
     }
 
-    /// What the guard has done since it was built.
+    /// Returns the counts of the layer since it was built.
     pub fn counts(&self) -> Counts {
         self.shared.counts.read()
     }
 
-    /// Begins no further run: requests that come from here on are refused as if the guard were full, also if
-    /// their result is recorded. Those who wait for a run get its result.
+    /// Stops new runs.
+    ///
+    /// Later requests are rejected as if no slot were free, even if their result is recorded.
+    /// Requests that already wait for a run get its result. Unguarded requests are not affected.
     pub fn close(&self) {
         self.shared.runs.close();
     }
 
-    /// Waits until no run is under way. After [`close`](Self::close) none begins; what runs is bounded by
-    /// the run limit. For a process that shuts down: a run that it does not wait for is unknown. What could not
-    /// be written down at its end is tried again for as long as the runtime lives, which this does not wait for.
+    /// Waits until no run is under way.
+    ///
+    /// Call [`close`](Self::close) first, so that no run begins. A run lasts at most for the run
+    /// limit, plus the time for recording its result, which ends with its lease. Use it when a
+    /// process shuts down, because a run that is cut off becomes unknown. A claim that could not
+    /// be settled at the end of its run is settled in the background while the runtime lives.
+    /// This method does not wait for that.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future stops only the wait.
     pub async fn drained(&self) {
         self.shared.runs.drained().await;
     }
 
-    /// Where the records are.
+    /// Returns a reference to the store.
     pub fn store(&self) -> &St {
         &self.shared.store
     }
 }
 
 impl<St: Store> IdempotencyHandle<St> {
-    /// Up to `limit` unknown operations, in the order of their keys, from behind `after`.
+    /// Returns up to `limit` unknown operations, in the order of their keys.
+    ///
+    /// The list begins after the key `after`, or with the first one.
     ///
     /// # Errors
     ///
-    /// If the store fails or is late.
+    /// If the store fails or the call times out.
     pub async fn unknown(
         &self,
         after: Option<StorageKey>,
@@ -62,21 +76,23 @@ impl<St: Store> IdempotencyHandle<St> {
         self.shared.step(self.shared.store.unknown(after, limit)).await
     }
 
-    /// How many operations are unknown.
+    /// Returns the number of unknown operations.
     ///
     /// # Errors
     ///
-    /// If the store fails or is late.
+    /// If the store fails or the call times out.
     pub async fn count_unknown(&self) -> Result<u64, StoreError> {
         self.shared.step(self.shared.store.count_unknown()).await
     }
 
-    /// Says what became of an unknown operation. Stale if it is not unknown any more, or was lost again
-    /// since it was listed.
+    /// Records the real outcome of an unknown operation.
+    ///
+    /// The result is [`StepOutcome::Stale`] if the operation is no longer unknown, or became
+    /// unknown again in a later run since it was listed.
     ///
     /// # Errors
     ///
-    /// If the store fails or is late.
+    /// If the store fails or the call times out. The outcome may have been recorded.
     pub async fn resolve(
         &self,
         unknown: &UnknownOperation,

@@ -10,20 +10,22 @@ use super::{
 };
 use crate::{ConfigError, error::Name};
 
-/// An idempotency guard, which makes [`Idempotency`] services. See the [module docs](super) for an
-/// example.
+/// A layer that runs each operation once and replays its response.
 ///
-/// The layer *is* the guard: clones of it, and all services that it makes, share its runs and leases.
+/// Clones of it, and all [`Idempotency`] services that it makes, share its runs and leases. See
+/// the [module docs](super) for an example.
 pub struct IdempotencyLayer<St, K, C, Q, R, U = Quarantine> {
     pub(super) rules: Arc<Rules<K, C, Q, R, U>>,
     pub(super) shared: Arc<Shared<St>>,
 }
 
 impl<St, K, Q, R> IdempotencyLayer<St, K, (), Q, R> {
-    /// Returns a builder for a layer that finds keys with `find_key`, tells requests apart with
-    /// `read`, and keeps responses with `record`.
+    /// Returns a builder with the given store, key finder, request reader and response recorder.
     ///
-    /// It cannot `build` before it is told whose keys they are, with
+    /// `find_key` finds the key of a request, `read` tells requests with one key apart, and
+    /// `record` keeps responses.
+    ///
+    /// The builder has no `build` until it knows the scope of the keys. Set it with
     /// [`scope_fn`](IdempotencyBuilder::scope_fn), [`scope`](IdempotencyBuilder::scope) or
     /// [`single_tenant`](IdempotencyBuilder::single_tenant). For closures, see
     /// [`builder_fn`](IdempotencyLayer::builder_fn).
@@ -39,8 +41,10 @@ impl<St, K, Q, R> IdempotencyLayer<St, K, (), Q, R> {
 }
 
 impl<St, F, G> IdempotencyLayer<St, FindKeyFn<F>, (), ReadRequestFn<G>, RecordClones> {
-    /// Returns a builder for a layer that finds keys with the closure `find_key`, tells requests
-    /// apart by the parts that the closure `read` adds, and keeps clones of responses.
+    /// Returns a builder that reads requests with closures and keeps clones of responses.
+    ///
+    /// `find_key` finds the key of a request. `read` adds the parts that tell requests with one
+    /// key apart.
     ///
     /// ```
     /// use buttress::idempotency::{
@@ -112,12 +116,12 @@ impl<S, St, K, C, Q, R, U> Layer<S> for IdempotencyLayer<St, K, C, Q, R, U> {
     }
 }
 
-/// Settings of an [`IdempotencyLayer`].
+/// A builder for [`IdempotencyLayer`].
 ///
-/// `C` is the state of the builder: [`NoScope`] until it is told whose keys they are, then
-/// [`Scoped`]. There is no default, because callers that shared one space of keys could read each
-/// other's responses. Only a builder with a scope has a [`build`](Self::build). The other settings
-/// may come before or after.
+/// `C` is the state of the builder: [`NoScope`] until a scope is set, then [`Scoped`]. Only a
+/// builder with a scope has a [`build`](Self::build). The other setters can be called before or
+/// after. There is no default scope, because callers that share one space of keys could read each
+/// other's responses.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct IdempotencyBuilder<St, K, C, Q, R, U = Quarantine> {
@@ -131,12 +135,15 @@ pub struct IdempotencyBuilder<St, K, C, Q, R, U = Quarantine> {
 }
 
 impl<St, K, Q, R, U> IdempotencyBuilder<St, K, NoScope, Q, R, U> {
-    /// Sets whose keys those of a request are, by a closure: each scope has keys of its own.
+    /// Sets the closure that finds the scope of a request. Each scope has its own keys.
     ///
-    /// The closure names the scope of a request, such as the account that it was authenticated for.
-    /// It must not be anything that a caller can choose. It returns an owned name: a `String`, or
-    /// `[u8; 16]`. Where it returns `None`, the request is rejected. Do not fall back to a common
-    /// scope: whoever was not authenticated would get the responses of others.
+    /// Default: none. [`build`](IdempotencyBuilder::build) exists only after a scope was set.
+    ///
+    /// The closure names the scope, such as the account that the request was authenticated for.
+    /// The scope must not be anything that a caller can choose. The closure returns an owned
+    /// name, such as a `String` or `[u8; 16]`. If it returns `None`, the request is rejected. Do
+    /// not fall back to a common scope, because unauthenticated callers would then get the
+    /// responses of others.
     pub fn scope_fn<F, Req, T>(
         self,
         scope: F,
@@ -148,15 +155,18 @@ impl<St, K, Q, R, U> IdempotencyBuilder<St, K, NoScope, Q, R, U> {
         self.scope(find_scope_fn(scope))
     }
 
-    /// Lets all callers share their keys.
+    /// Sets one scope for all callers, which then share their keys.
     ///
-    /// That is right only if there is one caller, or if they may read each other's responses.
+    /// Default: none. [`build`](IdempotencyBuilder::build) exists only after a scope was set.
+    ///
+    /// Use it only if there is one caller, or if callers may read each other's responses.
     pub fn single_tenant(self) -> IdempotencyBuilder<St, K, Scoped<SingleTenant>, Q, R, U> {
         self.scope(SingleTenant)
     }
 
-    /// Sets whose keys those of a request are, by a type of your own, which implements
-    /// [`FindScope`](super::FindScope).
+    /// Sets the [`FindScope`](super::FindScope) that finds the scope of a request.
+    ///
+    /// Default: none. [`build`](IdempotencyBuilder::build) exists only after a scope was set.
     pub fn scope<C>(self, find_scope: C) -> IdempotencyBuilder<St, K, Scoped<C>, Q, R, U> {
         let Self { store, find_key, read, record, on_unknown, config, .. } = self;
         let scope = Scoped(find_scope);
@@ -173,180 +183,200 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
         self
     }
 
-    /// Notes in the store that the effect begins, after the claim and before the service is called.
+    /// Records the start of the effect in the store, after the claim and before the service call.
     ///
-    /// Default: off.
+    /// Default: off, because it costs a third round trip to the store for each run.
     ///
-    /// That is a third trip. A process that dies in between then leaves no trace, instead of an
-    /// unknown operation. With [`transactional`](Self::transactional) it would have no effect,
-    /// which is an error.
+    /// A process that dies before the effect begins then leaves no trace, instead of an unknown
+    /// operation. Together with [`transactional`](Self::transactional) it would have no effect,
+    /// and [`build`](Self::build) returns a [`ConfigError`].
     pub fn reserve_first(mut self) -> Self {
         self.config.reserve_first = true;
         self
     }
 
-    /// Lets the service commit its effect and the record in one transaction, conditional on the
-    /// [`Hold`](super::Hold) of its [`Run`](super::Run).
+    /// Lets the service commit its effect and the record in one transaction.
     ///
     /// Default: off.
     ///
-    /// Until then nothing has happened: a run that is lost is not unknown, and the next claim runs
-    /// anew.
+    /// The service makes the transaction conditional on the [`Hold`](super::Hold) of its
+    /// [`Run`](super::Run). Nothing has happened until the commit. A run that ends without it is
+    /// therefore not unknown, and the next claim runs the operation again.
     ///
     /// The response of a service that rolled back is recorded like any other, unless it says that
-    /// nothing began. That is right for a rejection that would be the same again, and wrong for a
-    /// failure that may pass.
+    /// nothing began. This is right for a rejection that would be the same again. It is wrong for
+    /// a failure that may pass. Together with [`reserve_first`](Self::reserve_first),
+    /// [`build`](Self::build) returns a [`ConfigError`].
     pub fn transactional(mut self) -> Self {
         self.config.transactional = true;
         self
     }
 
-    /// Sets for how long nobody else may run what this process runs, unless the lease is renewed.
+    /// Sets the lease, the time during which no other process may run the same operation.
     ///
     /// Default: `30 s`.
     ///
-    /// It is renewed after each third. It is how long a key is blocked when a process dies. It must
-    /// be at least 1 ms, and longer than the [`store_timeout`](Self::store_timeout).
+    /// The lease is renewed after each third of it. If a process dies, its keys stay blocked for
+    /// up to one lease. The lease must be at least 1 ms, longer than the
+    /// [`store_timeout`](Self::store_timeout), and not longer than the
+    /// [`lease_limit`](Self::lease_limit). [`build`](Self::build) returns a [`ConfigError`]
+    /// otherwise.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.config.lease = lease;
         self
     }
 
-    /// Sets for how long a lease is renewed in all.
+    /// Sets the total time for which a lease is renewed.
     ///
-    /// Default: `10 min`.
+    /// Default: `10 min`, because a run of a request that takes longer is stuck.
     ///
     /// It must not be shorter than the [`lease`](Self::lease) or the
-    /// [`run_limit`](Self::run_limit), nor longer than a year.
+    /// [`run_limit`](Self::run_limit), nor longer than a year. [`build`](Self::build) returns a
+    /// [`ConfigError`] otherwise.
     pub fn lease_limit(mut self, limit: Duration) -> Self {
         self.config.lease_limit = limit;
         self
     }
 
-    /// Sets how long a run may take, to the end of what is kept of its response.
+    /// Sets the maximum duration of a run, up to the end of the recorded part of its response.
     ///
     /// Default: `30 s`.
     ///
-    /// It replaces the caller's deadline, which ends only the waiting. It must be longer than zero.
+    /// It replaces the caller's deadline, which ends only the wait. It must be longer than zero
+    /// and not longer than the [`lease_limit`](Self::lease_limit). [`build`](Self::build) returns
+    /// a [`ConfigError`] otherwise.
     pub fn run_limit(mut self, limit: Duration) -> Self {
         self.config.run_limit = limit;
         self
     }
 
-    /// Sets how long a step of the store may take before it is sent again or given up.
+    /// Sets the timeout of a call to the store, after which it is sent again or given up.
     ///
     /// Default: `1 s`.
     ///
     /// It must be longer than zero and shorter than the [`lease`](Self::lease).
+    /// [`build`](Self::build) returns a [`ConfigError`] otherwise.
     pub fn store_timeout(mut self, timeout: Duration) -> Self {
         self.config.store_timeout = timeout;
         self
     }
 
-    /// Sets for how long a result is given again, from its completion.
+    /// Sets how long a result is replayed, counted from its completion.
     ///
     /// Default: `24 h`.
     ///
-    /// It must be at least 1 ms and at most a hundred years.
+    /// It must be at least 1 ms, not longer than the
+    /// [`unknown_retention`](Self::unknown_retention), and at least twice as long as
+    /// [`clients_retry_for`](Self::clients_retry_for), if that is set. [`build`](Self::build)
+    /// returns a [`ConfigError`] otherwise.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.config.ttl = ttl;
         self
     }
 
-    /// Sets for how long clients go on retrying, so that [`build`](Self::build) can check the
-    /// [`ttl`](Self::ttl), which must be at least twice as long.
+    /// Sets how long clients keep retrying, for a check of the [`ttl`](Self::ttl).
     ///
-    /// Default: not known, and not checked.
+    /// Default: unset, which skips the check.
     ///
-    /// It must be longer than zero.
+    /// [`build`](Self::build) returns a [`ConfigError`] if the [`ttl`](Self::ttl) is not at least
+    /// twice as long, or if this is zero.
     pub fn clients_retry_for(mut self, horizon: Duration) -> Self {
         self.config.retry_horizon = Some(horizon);
         self
     }
 
-    /// Sets for how long an unknown operation is kept that nobody resolves.
+    /// Sets how long an unknown operation is kept if it is not resolved.
     ///
     /// Default: `30 days`.
     ///
     /// It must not be shorter than the [`ttl`](Self::ttl), nor longer than a hundred years.
+    /// [`build`](Self::build) returns a [`ConfigError`] otherwise.
     pub fn unknown_retention(mut self, retention: Duration) -> Self {
         self.config.unknown_for = retention;
         self
     }
 
-    /// Sets when a duplicate of a request that is under way is told to come back, and how often one
-    /// that waits asks the store, jittered.
+    /// Sets the time after which a duplicate of a request in flight is told to come back.
     ///
     /// Default: `1 s`.
     ///
-    /// It must be longer than zero and at most a year.
+    /// It is also the interval at which waiting duplicates ask the store, with jitter. It must be
+    /// longer than zero and not longer than a year. [`build`](Self::build) returns a
+    /// [`ConfigError`] otherwise.
     pub fn retry_after(mut self, retry_after: Duration) -> Self {
         self.config.retry_after = retry_after;
         self
     }
 
-    /// Lets a duplicate of a request that is under way wait for its result, for up to `limit`.
+    /// Lets a duplicate of a request in flight wait for its result, for up to `limit`.
     ///
-    /// Default: off; it is rejected at once.
+    /// Default: off. A duplicate is rejected at once.
     ///
-    /// It holds its request while it waits, with the body that was read of it, and no place of a
-    /// run. How many wait is not bounded here. The limit must be longer than zero and at most a
-    /// year.
+    /// A waiting duplicate keeps its request in memory, with the part of the body that was read.
+    /// It takes no slot of a run. The number of waiting duplicates is not bounded by this layer.
+    /// The limit must be longer than zero and not longer than a year. [`build`](Self::build)
+    /// returns a [`ConfigError`] otherwise.
     pub fn wait_for_duplicates(mut self, limit: Duration) -> Self {
         self.config.wait = Some(limit);
         self
     }
 
-    /// Sets how many runs this process has under way at once.
+    /// Sets the maximum number of concurrent runs in this process.
     ///
-    /// Default: `1,024`.
+    /// Default: `1024`.
     ///
-    /// Each keeps a response of up to 64 KiB in memory. It must be at least 1.
+    /// Over HTTP, each run keeps a response of up to 64 KiB in memory by default. The maximum
+    /// must be at least 1. [`build`](Self::build) returns a [`ConfigError`] otherwise.
     ///
-    /// A request has a place from before the store is asked until it is told what that said. So one
-    /// that comes when there is no room is rejected even if its result is recorded: leave some for
-    /// requests that come twice.
+    /// A request takes a slot before the store is asked and keeps it until the store has
+    /// responded. Requests with one key share a slot. If no slot is free, a request is rejected
+    /// even if its result is recorded. Leave some slots for duplicates.
     pub fn max_runs(mut self, runs: u32) -> Self {
         self.config.max_runs = runs;
         self
     }
 
-    /// Sets a secret that keys the fingerprints, so that a reader of the store cannot guess what
-    /// requests said.
+    /// Adds a secret that keys the fingerprints of requests.
     ///
     /// Default: none.
     ///
-    /// Called again, it adds a newer secret: fingerprints that were stored with an older one, or
-    /// without any, are still known. A secret must not be empty.
+    /// With a secret, a reader of the store cannot guess the content of requests. Each call adds
+    /// a newer secret. Fingerprints that were stored with an older secret, or without any, are
+    /// still recognized. A secret must not be empty. [`build`](Self::build) returns a
+    /// [`ConfigError`] otherwise.
     pub fn fingerprint_secret(mut self, secret: impl AsRef<[u8]>) -> Self {
         self.config.secrets.0.insert(0, secret.as_ref().into());
         self
     }
 
-    /// Runs an unknown operation again. Say so only if its effect is idempotent, or keyed by
-    /// [`Run::child_key`](super::Run::child_key) or [`Run::fence`](super::Run::fence) where it happens.
+    /// Runs an unknown operation again.
     ///
-    /// It replaces an earlier decision about unknown operations, as do the next three.
+    /// Use it only if the effect is idempotent, or keyed by
+    /// [`Run::child_key`](super::Run::child_key) or [`Run::fence`](super::Run::fence) where it
+    /// happens. It replaces the current policy for unknown operations, as do
+    /// [`resume`](Self::resume), [`reconcile_fn`](Self::reconcile_fn) and
+    /// [`on_unknown`](Self::on_unknown).
     pub fn rerun(self) -> IdempotencyBuilder<St, K, C, Q, R, Rerun> {
         self.on_unknown(Rerun)
     }
 
-    /// Runs an unknown operation again, from the [checkpoint](super::Run::checkpoint) that it had
-    /// come to. What lies between two checkpoints must be idempotent, or keyed where it happens.
+    /// Runs an unknown operation again, from its last [checkpoint](super::Run::checkpoint).
+    ///
+    /// The work between two checkpoints must be idempotent, or keyed where it happens.
     pub fn resume(self) -> IdempotencyBuilder<St, K, C, Q, R, Resume> {
         self.on_unknown(Resume)
     }
 
-    /// Finds out with a closure what became of an unknown operation, for one caller at a time: see
-    /// [`Reconcile`].
+    /// Asks a closure for the outcome of an unknown operation, for one caller at a time.
+    ///
+    /// See [`Reconcile`] for the rules that the closure must follow.
     pub fn reconcile_fn<F>(self, f: F) -> IdempotencyBuilder<St, K, C, Q, R, Reconcile<F>> {
         self.on_unknown(Reconcile(f))
     }
 
-    /// Decides about unknown operations with a type of your own, which implements
-    /// [`SettleUnknown`](super::SettleUnknown).
+    /// Sets the [`SettleUnknown`](super::SettleUnknown) that decides about unknown operations.
     ///
-    /// Default: [`Quarantine`].
+    /// Default: `Quarantine`, which leaves them to an operator.
     pub fn on_unknown<V>(self, on_unknown: V) -> IdempotencyBuilder<St, K, C, Q, R, V> {
         let Self { store, find_key, scope, read, record, config, .. } = self;
         IdempotencyBuilder { store, find_key, scope, read, record, on_unknown, config }
@@ -356,11 +386,11 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
     ///
     /// # Errors
     ///
-    /// If a time is zero or too long, no run at all is allowed, a lease or its limit is too short
+    /// If a duration is zero or too long, no run is allowed, a lease or its limit is too short
     /// for a run, records are kept for too short a time, a secret is empty, or two settings
     /// contradict each other. The error names the setter.
-    // The finder is a parameter of its own: if the type of the result named `C::FindScope`, the
-    // compiler would say that there is no such method, and not what is missing.
+    // `F` is a parameter of its own. If the result type named `C::FindScope`, the compiler would
+    // report that the method does not exist, instead of the missing scope.
     pub fn build<F>(self) -> Result<IdempotencyLayer<St, K, F, Q, R, U>, ConfigError>
     where
         St: Store,
