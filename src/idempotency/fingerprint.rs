@@ -1,15 +1,16 @@
-//! What tells whether two requests with one key are the same request.
+//! Fingerprints, which tell whether two requests with one key are the same request.
 
 use std::fmt;
 
 use hmac_sha256::{HMAC, Hash};
 
-/// How a fingerprint is computed. The numbers are stored, and are not used again.
+/// The version of the algorithm. Versions are stored, and their numbers are never reused.
 const PLAIN: u8 = 1;
 const KEYED: u8 = 2;
 
-/// What tells whether two requests with one key are the same request: the version of the algorithm, and
-/// a digest.
+/// A fingerprint of a request: the version of the algorithm, and a digest.
+///
+/// It tells whether two requests with one key are the same request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint {
     version: u8,
@@ -17,13 +18,13 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// From what [`to_bytes`](Self::to_bytes) gave.
+    /// Creates a fingerprint from the bytes that [`to_bytes`](Self::to_bytes) returned.
     pub fn from_bytes(bytes: [u8; 33]) -> Self {
         let [version, digest @ ..] = bytes;
         Self { version, digest }
     }
 
-    /// The version, and then the digest.
+    /// Returns the version, followed by the digest.
     pub fn to_bytes(self) -> [u8; 33] {
         let mut bytes = [self.version; 33];
         bytes[1..].copy_from_slice(&self.digest);
@@ -39,21 +40,22 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// What makes fingerprints keyed; the newest is the first.
+/// The secrets that key fingerprints, the newest first.
 #[derive(Clone, Default)]
 pub(crate) struct Secrets(pub(crate) Vec<Box<[u8]>>);
 
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // How many there are: the settings of a guard are logged.
+        // Only their number, because the settings of a layer are logged.
         write!(f, "Secrets({})", self.0.len())
     }
 }
 
-/// What a request consists of, digested part by part.
+/// The content of a request, digested part by part.
 ///
-/// Each part goes in with its length, so that no two requests are the same bytes. All digests that a
-/// stored fingerprint may have been made with are computed at once, since a body can be read only once.
+/// Each part is added with its length, so that no two requests give the same bytes. All digests
+/// that a stored fingerprint may have been made with are computed at once, because a body can be
+/// read only once.
 #[derive(Clone)]
 pub struct Digests {
     plain: Hash,
@@ -61,7 +63,9 @@ pub struct Digests {
 }
 
 impl Digests {
-    /// With secrets, of which the first makes new fingerprints and all may have made stored ones.
+    /// Creates digests with these secrets.
+    ///
+    /// The first secret makes new fingerprints. Any of them may have made a stored one.
     pub(crate) fn new(secrets: &[Box<[u8]>]) -> Self {
         let mut digests =
             Self { plain: Hash::new(), keyed: secrets.iter().map(HMAC::new).collect() };
@@ -79,7 +83,7 @@ impl Digests {
         }
     }
 
-    /// Every fingerprint that this request may be stored with; the first is the one to store.
+    /// Returns every fingerprint that this request may be stored with, the one to store first.
     pub(crate) fn finish(self) -> Fingerprints {
         let plain = Fingerprint { version: PLAIN, digest: self.plain.finalize() };
         let mut keyed = self
@@ -107,7 +111,9 @@ pub(crate) struct Fingerprints {
 }
 
 impl Fingerprints {
-    /// Whether a fingerprint is of this request, also if it was made before the secret was set or changed.
+    /// Returns whether a fingerprint belongs to this request.
+    ///
+    /// It recognizes a fingerprint even after the secret was set or changed.
     pub(crate) fn has(&self, recorded: Fingerprint) -> bool {
         recorded == self.current || self.former.contains(&recorded)
     }

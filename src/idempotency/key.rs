@@ -1,4 +1,4 @@
-//! What names an operation: the key that a client gave it, and the key that it is stored under.
+//! The keys of an operation: the one that a client sends, and the one that a store uses.
 
 use std::fmt;
 
@@ -6,13 +6,13 @@ use hmac_sha256::{HMAC, Hash};
 
 use crate::call::random;
 
-/// The longest key, in bytes.
+/// The maximum length of a key, in bytes.
 const MAX_LEN: usize = 255;
 
-/// The key that a client gave an operation: 1 to 255 bytes of printable ASCII.
+/// The key that a client sends for an operation, as 1 to 255 bytes of printable ASCII.
 ///
-/// The quoted string of RFC 8941 that the IETF's draft asks for and the bare text that others send are
-/// one key, if what they say is the same.
+/// The IETF draft asks for a quoted string of RFC 8941, and some clients send bare text. Both
+/// forms with the same content are the same key.
 ///
 /// ```
 /// use buttress::idempotency::Key;
@@ -24,26 +24,26 @@ const MAX_LEN: usize = 255;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Key(Box<str>);
 
-/// What was sent as a key cannot be one.
+/// The error returned when a key is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidKey {
-    /// There is nothing in it.
+    /// The key is empty.
     #[error("the key is empty")]
     Empty,
-    /// It has more than 255 bytes.
+    /// The key is longer than 255 bytes.
     #[error("the key is longer than 255 bytes")]
     TooLong,
-    /// It is not printable ASCII, or its quotes do not match.
+    /// The key is not printable ASCII, or its quotes do not match.
     #[error("the key is malformed")]
     Malformed,
-    /// There is more than one.
+    /// There is more than one key.
     #[error("there is more than one key")]
     Repeated,
 }
 
 impl Key {
-    /// A key as it is.
+    /// Creates a key from its plain text, without parsing quotes.
     ///
     /// # Errors
     ///
@@ -62,16 +62,18 @@ impl Key {
         Ok(Self(key.into()))
     }
 
-    /// A key as it is sent in a header: a string of RFC 8941, whose parameters are ignored, or bare.
+    /// Parses a key as it is sent in a header: a string of RFC 8941, or bare text.
+    ///
+    /// Parameters after a quoted string are ignored.
     ///
     /// # Errors
     ///
-    /// As [`new`](Self::new), and if a quoted string does not end or is followed by anything but
-    /// parameters.
+    /// Those of [`new`](Self::new). It also fails if a quoted string does not end, if anything
+    /// but parameters follows it, or if there is more than one key.
     pub fn parse(sent: &str) -> Result<Self, InvalidKey> {
         let sent = sent.trim_matches([' ', '\t']);
         let Some(quoted) = sent.strip_prefix('"') else {
-            // A comma is how two header lines are joined into one.
+            // A comma joins the values of two header lines.
             return match sent.contains(',') {
                 true => Err(InvalidKey::Repeated),
                 false => Self::new(sent),
@@ -102,13 +104,15 @@ impl Key {
         }
     }
 
-    /// The key as text, without quotes.
+    /// Returns the key as text, without quotes.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Whether another item comes after these parameters, in which a quoted comma is none.
+/// Returns whether another item follows these parameters.
+///
+/// A comma in quotes does not separate items.
 fn is_list(parameters: &str) -> bool {
     let (mut quoted, mut escaped) = (false, false);
     parameters.bytes().any(|byte| {
@@ -136,12 +140,14 @@ impl fmt::Display for Key {
     }
 }
 
-/// Whose keys they are: a tenant, hashed. Two tenants never share a record, whatever keys they choose.
+/// A tenant, hashed.
+///
+/// Two tenants never share a record, whatever keys they choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ScopeId([u8; 16]);
 
 impl ScopeId {
-    /// The scope with this name.
+    /// Creates the scope with this name.
     pub fn of(scope: &[u8]) -> Self {
         let digest = digest(b"buttress scope 1", &[scope]);
         let mut id = [0; 16];
@@ -149,19 +155,23 @@ impl ScopeId {
         Self(id)
     }
 
-    /// The scope as bytes.
+    /// Returns the scope as bytes.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
 }
 
-/// What a record is stored under: SHA-256 over the scope, the operation and the key. It is as long
-/// whatever a client sends, and no client can aim it at the record of another.
+/// The key of a record in the store: SHA-256 over the scope, the operation and the client's key.
+///
+/// It always has 32 bytes, whatever a client sends. No client can aim it at the record of
+/// another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StorageKey([u8; 32]);
 
 impl StorageKey {
-    /// Of a key for an operation, such as a method and a route, in a scope.
+    /// Computes the storage key of a client's key for an operation in a scope.
+    ///
+    /// The operation is a list of parts, such as a method and a route.
     pub fn of(scope: &[u8], operation: &[&[u8]], key: &Key) -> Self {
         let mut parts = vec![scope];
         parts.extend(operation);
@@ -169,18 +179,20 @@ impl StorageKey {
         Self(digest(b"buttress key 1", &parts))
     }
 
-    /// From what [`as_bytes`](Self::as_bytes) gave.
+    /// Creates a storage key from the bytes that [`as_bytes`](Self::as_bytes) returned.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The key as bytes.
+    /// Returns the storage key as bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// A key for a step of the operation, of which only this operation has the parent: HMAC-SHA-256 over
-    /// the step, as 64 hexadecimal digits. The same in every run of the operation.
+    /// Derives a key for a step of the operation, as 64 hexadecimal digits.
+    ///
+    /// It is the HMAC-SHA-256 of the step, keyed by this storage key. It is the same in every run
+    /// of the operation. It cannot be computed without the storage key.
     pub fn child(&self, step: &str) -> Key {
         let mac = HMAC::mac(step.as_bytes(), self.0);
         Key(Self(mac).to_string().into())
@@ -199,28 +211,32 @@ impl fmt::Debug for StorageKey {
     }
 }
 
-/// Who makes a claim: a new random token for each, so that a claim that is sent twice is known again.
+/// The owner of a claim: a random token, new for each claim.
+///
+/// A store recognizes a repeated claim by its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Owner([u8; 16]);
 
 impl Owner {
-    /// A new token.
+    /// Creates a new random token.
     pub fn random() -> Self {
         Self(random::token())
     }
 
-    /// From what [`as_bytes`](Self::as_bytes) gave.
+    /// Creates an owner from the bytes that [`as_bytes`](Self::as_bytes) returned.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// The token as bytes.
+    /// Returns the token as bytes.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
 }
 
-/// SHA-256 over parts, each with its length before it: no two lists of parts are the same bytes.
+/// Computes SHA-256 over parts, each preceded by its length.
+///
+/// Therefore, no two lists of parts give the same bytes.
 fn digest(version: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Hash::new();
     for part in [version].iter().chain(parts) {

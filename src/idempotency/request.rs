@@ -1,4 +1,4 @@
-//! What the guard has to know of a request: its key, whose it is, and what it says.
+//! The parts of a request that the layer reads: its key, its scope and its content.
 
 use std::{any::type_name, fmt, future::Future};
 
@@ -7,46 +7,49 @@ use crate::error::IdempotencyReason;
 
 /// Finds the key of a request.
 pub trait FindKey<Req> {
-    /// What the request says of its key.
+    /// Returns the key of the request, or whether it needs one.
     ///
     /// # Errors
     ///
-    /// If what it says cannot be a key.
+    /// If the request has a key that is invalid.
     fn find_key(&self, request: &Req) -> Result<RequestKey, InvalidKey>;
 
-    /// What is done, apart from the key: a method and a route. The same key for another operation is another
-    /// record. `add` is called with each part of it.
+    /// Adds the parts that identify the operation besides the key, such as a method and a route.
+    ///
+    /// Calls `add` with each part. The same key for another operation is another record. The
+    /// default adds no part.
     fn operation(&self, request: &Req, add: &mut dyn FnMut(&[u8])) {
         let _ = (request, add);
     }
 }
 
-/// What a request says of its key.
+/// The key of a request, or its need of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RequestKey {
-    /// It has one.
+    /// The request has a key.
     Key(Key),
-    /// It must have one, and has none: it is refused.
+    /// The request must have a key and has none. It is rejected.
     Missing,
-    /// It needs none: it goes to the service unguarded.
+    /// The request needs no key. It goes to the service unguarded.
     Unguarded,
 }
 
-/// Finds whose keys those of a request are.
+/// Finds the scope of a request, which owns its key.
 ///
-/// What it returns must come from what the server knows for certain of the caller, such as the account
-/// that it was authenticated for, and never from what a caller can choose.
+/// The scope must come from facts that the server has verified, such as the authenticated
+/// account. It must never come from anything that a caller can choose.
 pub trait FindScope<Req> {
     /// The name of the scope.
     type Scope: AsRef<[u8]>;
 
-    /// The scope of a request; `None` if nobody knows whose it is: then it is refused before anything is
-    /// looked up.
+    /// Returns the scope of the request, or `None` if it is not known.
+    ///
+    /// A request without a scope is rejected before the store is asked.
     fn find_scope(&self, request: &Req) -> Option<Self::Scope>;
 }
 
-/// All callers share their keys.
+/// A [`FindScope`] under which all callers share their keys.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SingleTenant;
 
@@ -58,38 +61,40 @@ impl<Req> FindScope<Req> for SingleTenant {
     }
 }
 
-/// Reads a request, so that it can be told from another with the same key.
+/// Reads a request, to tell it apart from another with the same key.
 pub trait ReadRequest<Req> {
-    /// What the service is called with.
+    /// The request that the service is called with.
     type Request;
 
-    /// Adds all that makes it the same request to the digests.
+    /// Adds everything that makes it the same request to the digests.
     ///
     /// # Errors
     ///
-    /// If it cannot be read: with what the caller is told.
+    /// If the request cannot be read. The reason is returned to the caller.
     fn read(
         &self,
         request: Req,
         digests: Digests,
     ) -> impl Future<Output = Result<(Self::Request, Digests), IdempotencyReason>> + Send;
 
-    /// The request as it is, for one that is not guarded.
+    /// Converts a request that is not guarded.
     fn pass(&self, request: Req) -> Self::Request;
 
-    /// Hands the service what it needs to have its effect once.
+    /// Gives the service the [`Run`] that it needs to have its effect once.
+    ///
+    /// The default does nothing.
     fn hand_over(&self, request: &mut Self::Request, run: &Run) {
         let _ = (request, run);
     }
 }
 
-/// A closure as a [`FindKey`]; made by [`find_key_fn`].
+/// A [`FindKey`] made from a closure by [`find_key_fn`].
 #[derive(Clone, Copy)]
 pub struct FindKeyFn<F> {
     f: F,
 }
 
-/// Finds the keys of requests with a closure.
+/// Creates a [`FindKey`] from a closure.
 pub fn find_key_fn<F, Req>(f: F) -> FindKeyFn<F>
 where
     F: Fn(&Req) -> Result<RequestKey, InvalidKey>,
@@ -112,14 +117,15 @@ impl<F> fmt::Debug for FindKeyFn<F> {
     }
 }
 
-/// A closure as a [`FindScope`]; made by [`find_scope_fn`].
+/// A [`FindScope`] made from a closure by [`find_scope_fn`].
 #[derive(Clone, Copy)]
 pub struct FindScopeFn<F> {
     f: F,
 }
 
-/// Finds the scopes of requests with a closure. It returns an owned name: a `String`, or `[u8;
-/// 16]`.
+/// Creates a [`FindScope`] from a closure.
+///
+/// The closure returns an owned name, such as a `String` or `[u8; 16]`.
 pub fn find_scope_fn<F, Req, T>(f: F) -> FindScopeFn<F>
 where
     F: Fn(&Req) -> Option<T>,
@@ -146,13 +152,13 @@ impl<F> fmt::Debug for FindScopeFn<F> {
     }
 }
 
-/// A closure as a [`ReadRequest`]; made by [`read_request_fn`].
+/// A [`ReadRequest`] made from a closure by [`read_request_fn`].
 #[derive(Clone, Copy)]
 pub struct ReadRequestFn<F> {
     f: F,
 }
 
-/// Tells requests apart with a closure, which adds the parts that make it the same request.
+/// Creates a [`ReadRequest`] from a closure that adds the parts which make it the same request.
 pub fn read_request_fn<F, Req>(f: F) -> ReadRequestFn<F>
 where
     F: Fn(&Req, &mut Digests),
