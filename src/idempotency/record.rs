@@ -1,93 +1,101 @@
-//! What becomes of a result: whether it is recorded, and how it is given again.
+//! The recording of results, and their replay.
 
 use std::future::Future;
 
 use super::{Completed, StoreError};
 use crate::CarryRejection;
 
-/// What the record of an operation becomes when its run has ended.
+/// The outcome of a run, which decides the state of its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RunOutcome {
-    /// It was done: the result is recorded, and given again.
+    /// The operation was done. The result is recorded and replayed.
     Completed,
-    /// Nothing began: the key is free.
+    /// Nothing began. The key is free.
     NotStarted,
-    /// Something may have been done, and what is not known.
+    /// Something may have been done, and the outcome is not known.
     Unknown,
 }
 
 impl RunOutcome {
-    /// What becomes of an operation whose service failed: released, if a layer of this crate beneath the guard
-    /// refused it before the service was called, and otherwise unknown. For a [`Record`] of one's own.
+    /// Classifies an error of the service. Use it in your own [`Record`].
+    ///
+    /// The outcome is `NotStarted` if a layer of this crate beneath rejected the call before the
+    /// service was called. Otherwise it is `Unknown`.
     pub fn of_error<E: CarryRejection>(error: &E) -> Self {
         match error.rejection() {
-            // A timeout beneath is none of these: what it ends has begun.
+            // A timeout beneath is not among them, because the call that it ends has begun.
             Some(rejection) if rejection.nothing_began() => Self::NotStarted,
             _ => Self::Unknown,
         }
     }
 }
 
-/// Judges results, keeps them and gives them again.
+/// Classifies results, records responses and replays them.
 pub trait Record<Res, E> {
-    /// What is kept of a response.
+    /// The recorded part of a response.
     type Payload;
-    /// What the guard answers with.
+    /// The response that the layer returns.
     type Response;
 
-    /// What becomes of a result of the service.
+    /// Classifies a result of the service.
     fn classify(&self, result: Result<&Res, &E>) -> RunOutcome;
 
-    /// Takes from a response what is kept of it. Runs until that is done, and before anybody sees the
-    /// response.
+    /// Takes the part of a response to record.
+    ///
+    /// It completes when that part is complete, before the caller gets the response.
     fn record(
         &self,
         response: Res,
     ) -> impl Future<Output = Recorded<Self::Payload, Self::Response>> + Send;
 
-    /// A response that is not recorded.
+    /// Converts a response that is not recorded.
     fn pass(&self, response: Res) -> Self::Response;
 
-    /// Makes a response of what was kept of it.
+    /// Rebuilds a response from its recorded part.
     ///
     /// # Errors
     ///
-    /// If that is not what this kind of record keeps, or of a newer version.
+    /// If the payload is not of the form that this type records, or is of a newer version.
     fn replay(&self, payload: Self::Payload) -> Result<Self::Response, StoreError>;
 
-    /// How many bytes the payload may take at most; that much is set aside before the service is called.
+    /// Returns the maximum size of a payload, in bytes.
+    ///
+    /// The store reserves that much before the service is called.
     fn max_bytes(&self) -> usize;
 }
 
-/// A response, and what is kept of it.
+/// A response and its recorded part.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Recorded<P, R> {
-    /// What the caller is answered.
+    /// The response that the caller gets.
     pub response: R,
-    /// What is recorded; `None` if the response broke off, so that nobody knows what it would have been.
+    /// The recorded part, or `None` if the response broke off.
+    ///
+    /// The full content of a response that broke off is not known.
     pub completed: Option<Completed<P>>,
 }
 
 impl<P, R> Recorded<P, R> {
-    /// A response, and what is recorded of it.
+    /// Creates a response with its recorded part.
     pub fn new(response: R, completed: Completed<P>) -> Self {
         Self { response, completed: Some(completed) }
     }
 
-    /// A response that broke off.
+    /// Creates a response that broke off.
     pub fn broken(response: R) -> Self {
         Self { response, completed: None }
     }
 }
 
-/// Keeps clones of responses, which a store in memory can.
+/// A [`Record`] that keeps clones of responses, for a store in memory.
 ///
-/// Every `Ok` is recorded; an `Err` is unknown, unless it is the refusal of a layer of this crate.
+/// Every `Ok` is recorded. An `Err` is unknown, unless it is the rejection of a layer of this
+/// crate.
 ///
-/// A store that is bounded by bytes counts `size_of` the response, and not what it holds on the heap: bound
-/// such a store by records.
+/// A store that is bounded by bytes counts `size_of` the response, without its data on the heap.
+/// Bound such a store by records.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RecordClones;
 

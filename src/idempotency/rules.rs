@@ -1,9 +1,9 @@
-//! How a guard reads requests, and what becomes of their results.
+//! The parts of a layer that read requests and classify their results.
 
 use super::{FindKey, FindScope, RequestKey, ScopeId, StorageKey};
 use crate::error::IdempotencyReason;
 
-/// The parts of a guard that know a kind of requests and responses.
+/// The parts of a layer that know the types of requests and responses.
 ///
 /// They are not in [`Shared`](super::shared::Shared), because an
 /// [`IdempotencyHandle`](super::IdempotencyHandle) and the background tasks know only the type of
@@ -19,14 +19,14 @@ pub(super) struct Rules<K, C, Q, R, U> {
 /// The operation that a request asks for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Operation {
-    /// The key it is stored under.
+    /// The key that its record is stored under.
     pub(super) key: StorageKey,
-    /// The scope it belongs to.
+    /// The scope that it belongs to.
     pub(super) scope: ScopeId,
 }
 
 impl<K, C, Q, R, U> Rules<K, C, Q, R, U> {
-    /// Finds the operation that a request asks for; `None` if it is not guarded.
+    /// Finds the operation that a request asks for; `None` if the request is not guarded.
     pub(super) fn identify<Req>(
         &self,
         request: &Req,

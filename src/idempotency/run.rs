@@ -1,12 +1,12 @@
-//! What a service is told of its run.
+//! The view that a service has of its run.
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use super::{Hold, Key, Previous, StepOutcome, StorageKey, StoreError};
 
-/// One run of a guarded operation, as its service sees it. Clones are the same run.
+/// One run of a guarded operation, as its service sees it.
 ///
-/// An HTTP handler finds it among the extensions of the request.
+/// Clones are the same run. An HTTP handler finds it among the extensions of the request.
 #[derive(Clone)]
 pub struct Run {
     hold: Hold,
@@ -14,7 +14,7 @@ pub struct Run {
     checkpoints: Arc<dyn Checkpoints>,
 }
 
-/// Where checkpoints are kept, whatever the store is.
+/// Saves checkpoints in a store whose type is erased.
 pub(super) trait Checkpoints: Send + Sync {
     fn keep<'a>(
         &'a self,
@@ -23,7 +23,7 @@ pub(super) trait Checkpoints: Send + Sync {
     ) -> Pin<Box<dyn Future<Output = Result<StepOutcome, StoreError>> + Send + 'a>>;
 }
 
-/// Keeps nothing.
+/// A [`Checkpoints`] that saves nothing.
 #[cfg(any(test, feature = "test-util"))]
 struct NoCheckpoints;
 
@@ -47,52 +47,62 @@ impl Run {
         Self { hold, previous: previous.map(Arc::new), checkpoints }
     }
 
-    /// A run for the test of a service, without a guard. What it saves is not kept: that is [`StepOutcome::Stale`].
+    /// Creates a run for the test of a service, without a layer.
+    ///
+    /// Its [`save`](Self::save) keeps nothing and returns [`StepOutcome::Stale`].
     #[cfg(any(test, feature = "test-util"))]
     #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
     pub fn for_test(hold: Hold, previous: Option<Previous>) -> Self {
         Self::new(hold, previous, Arc::new(NoCheckpoints))
     }
 
-    /// What the record is stored under.
+    /// Returns the key that the record is stored under.
     pub fn storage_key(&self) -> StorageKey {
         self.hold.key
     }
 
-    /// The fence of this run: larger than that of every earlier run of the operation. What is written with a
-    /// fence can refuse all that comes later with a smaller one.
+    /// Returns the fence of this run, which is larger than the fence of every earlier run.
+    ///
+    /// A system that stores the fence with each write can reject every later write with a smaller
+    /// one.
     pub fn fence(&self) -> u64 {
         self.hold.fence
     }
 
-    /// The claim that this run has: what a record that is written in the same transaction as the effect is
-    /// conditional on.
+    /// Returns the claim of this run.
+    ///
+    /// A service that writes the record in the transaction of its effect makes it conditional on
+    /// this claim.
     pub fn hold(&self) -> Hold {
         self.hold
     }
 
-    /// A key for a step of this operation, for what the service calls in turn: the same in every run of the
-    /// operation, and of no use for guessing any other.
+    /// Derives a key for a step of this operation, for a call that the service makes.
+    ///
+    /// The key is the same in every run of the operation. It does not help to guess any other
+    /// key.
     pub fn child_key(&self, step: &str) -> Key {
         self.hold.key.child(step)
     }
 
-    /// The fence of the run that was lost, if this one takes over.
+    /// Returns the fence of the earlier run, if this run takes over an unknown operation.
     pub fn previous_fence(&self) -> Option<u64> {
         self.previous.as_ref().map(|previous| previous.fence)
     }
 
-    /// How far the run had come that was lost, if it said so.
+    /// Returns the last checkpoint of the earlier run, if it saved one.
     pub fn checkpoint(&self) -> Option<&[u8]> {
         self.previous.as_ref()?.checkpoint.as_deref()
     }
 
-    /// Keeps how far this run has come, for a run that [resumes](super::Resume) it. Do not go on if it is
-    /// [`StepOutcome::Stale`]: the lease has been lost, and another run may be under way.
+    /// Saves a checkpoint for a run that [resumes](super::Resume) this one.
+    ///
+    /// Stop if the result is [`StepOutcome::Stale`], because the lease was lost and another run
+    /// may be under way.
     ///
     /// # Errors
     ///
-    /// If the store fails or is late: then it is not known whether it was kept.
+    /// If the store fails or the call times out. The checkpoint may have been saved.
     pub async fn save(&self, checkpoint: impl Into<Vec<u8>>) -> Result<StepOutcome, StoreError> {
         self.checkpoints.keep(&self.hold, checkpoint.into()).await
     }

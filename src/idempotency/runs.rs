@@ -1,4 +1,4 @@
-//! The runs of this process: counted, bounded, and waited for when it shuts down.
+//! The runs of this process, counted, bounded, and awaited at shutdown.
 
 use std::sync::{
     Arc,
@@ -7,17 +7,19 @@ use std::sync::{
 
 use tokio::sync::Notify;
 
-/// Set in the count when no further run may begin.
+/// The bit of the count that forbids new runs.
 const CLOSED: u64 = 1 << 63;
 
-/// How many runs there are, and may be.
+/// The number of runs, and its limit.
 #[derive(Debug)]
 pub(super) struct Runs {
-    /// How many, and whether there may be more: in one, so that none begins behind the back of who has
-    /// closed it and seen that there is none.
+    /// The number of runs, with the bit [`CLOSED`].
+    ///
+    /// Both are in one atomic, so that no run begins after a caller has closed it and seen the
+    /// count at zero.
     count: AtomicU64,
     max: u64,
-    /// Told when the last run has ended.
+    /// Notified when the last run has ended.
     idle: Notify,
 }
 
@@ -27,9 +29,9 @@ impl Runs {
         Arc::new(Self { count, max, idle })
     }
 
-    /// Returns a slot for a run, if there is one.
+    /// Returns a slot for a run, if one is free.
     pub(super) fn enter(self: &Arc<Self>) -> Option<RunSlot> {
-        // Closed, the count is larger than any limit.
+        // The bit `CLOSED` makes the count larger than any limit.
         self.count
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
                 (count < self.max).then_some(count + 1)
@@ -51,11 +53,12 @@ impl Runs {
         self.count.fetch_or(CLOSED, Ordering::AcqRel);
     }
 
-    /// Waits until there is none.
+    /// Waits until there is no run.
     pub(super) async fn drained(&self) {
         loop {
             let mut idle = std::pin::pin!(self.idle.notified());
-            // Listens before it looks: a run that ends in between is heard.
+            // Listens before it reads the count, so that the end of a run in between is not
+            // missed.
             idle.as_mut().enable();
             if self.count() == 0 {
                 return;
@@ -65,7 +68,7 @@ impl Runs {
     }
 }
 
-/// The slot of one run, until it is dropped.
+/// The slot of one run, freed when it is dropped.
 #[derive(Debug)]
 pub(super) struct RunSlot(Arc<Runs>);
 

@@ -1,4 +1,4 @@
-//! Whether a builder has been told whose keys its layer guards.
+//! The states of a builder before and after its scope is set.
 
 use crate::sealed::Sealed;
 
@@ -6,11 +6,11 @@ use crate::sealed::Sealed;
 #[derive(Clone, Copy, Debug)]
 pub struct NoScope(pub(super) ());
 
-/// The state of an [`IdempotencyBuilder`](super::IdempotencyBuilder) that finds scopes with a `C`.
+/// The state of an [`IdempotencyBuilder`](super::IdempotencyBuilder) with the scope finder `C`.
 #[derive(Clone, Copy, Debug)]
 pub struct Scoped<C>(pub(super) C);
 
-/// The state of a builder that can build. Sealed.
+/// The state of a builder that can build. This trait is sealed.
 #[diagnostic::on_unimplemented(
     message = "an idempotency layer needs a scope: whose keys it guards",
     label = "no scope was set",
@@ -18,7 +18,7 @@ pub struct Scoped<C>(pub(super) C);
     note = "there is no default: callers that share keys could read each other's responses"
 )]
 pub trait HasScope: Sealed {
-    /// What finds the scope of a request.
+    /// The type that finds the scope of a request.
     type FindScope;
 
     #[doc(hidden)]

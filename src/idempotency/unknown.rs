@@ -1,31 +1,33 @@
-//! What is done about an operation of which nobody knows what became.
+//! Policies for unknown operations.
 
 use std::{any::type_name, fmt, future::Future};
 
 use super::{OnUnknown, Run};
 
-/// Decides about an unknown operation that is asked for again.
+/// Decides about an unknown operation that is requested again.
 pub trait SettleUnknown<Res> {
-    /// Whether it is claimed at all.
+    /// The part of the policy that the store needs: whether the operation is claimed at all.
     const ON_UNKNOWN: OnUnknown;
 
-    /// Finds out what became of it, for the one caller that has claimed it.
+    /// Finds the outcome, for the one caller that has claimed the operation.
     fn settle(&self, run: Run) -> impl Future<Output = Settled<Res>> + Send;
 }
 
-/// What became of an unknown operation.
+/// The outcome of an unknown operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Settled<Res> {
-    /// It was done, and this is its result: it is recorded as if the service had just answered so.
+    /// The operation was done, with this result.
+    ///
+    /// The result is recorded like a new response of the service.
     Completed(Res),
-    /// It was not done, and cannot be done any more by a run that was lost: it is run now.
+    /// The operation was not done, and an earlier run can no longer do it. It is run now.
     Never,
-    /// It is still not known.
+    /// The outcome is still unknown.
     StillUnknown,
 }
 
-/// Leaves it alone, until an operator says what became of it. The default.
+/// The default policy, which keeps an operation unknown until an operator resolves it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quarantine;
 
@@ -37,7 +39,9 @@ impl<Res: Send> SettleUnknown<Res> for Quarantine {
     }
 }
 
-/// Runs it again: the effect is idempotent, or keyed where it happens.
+/// A policy that runs the operation again.
+///
+/// The effect must be idempotent, or keyed where it happens.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rerun;
 
@@ -49,7 +53,7 @@ impl<Res: Send> SettleUnknown<Res> for Rerun {
     }
 }
 
-/// Runs it again from its last checkpoint.
+/// A policy that runs the operation again from its last checkpoint.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Resume;
 
@@ -61,16 +65,16 @@ impl<Res: Send> SettleUnknown<Res> for Resume {
     }
 }
 
-/// Asks a function what became of it: `Fn(Run) -> impl Future<Output = Settled<Res>>`.
+/// A policy that asks a function: `Fn(Run) -> impl Future<Output = Settled<Res>>`.
 ///
-/// One caller at a time asks, under a claim of its own with a larger fence than that of the run that was
-/// lost.
+/// One caller at a time asks, under its own claim, whose fence is larger than the fence of the
+/// earlier run.
 ///
-/// It may say [`Settled::Never`] only after it has made the effect impossible. To see that nothing was
-/// charged is not enough: a worker that was paused and not killed may be about to charge, and then there are
-/// two. So take what the effect needs before you look: reserve the
-/// [child key](Run::child_key) where the effect happens, or raise the [fence](Run::fence) there, so that
-/// the run that was lost finds it taken.
+/// The function may return [`Settled::Never`] only after it has made the effect impossible. It is
+/// not enough to see that nothing was charged. A worker that was paused, not killed, may be about
+/// to charge, and then there are two charges. Therefore, take what the effect needs before you
+/// look. Reserve the [child key](Run::child_key) where the effect happens, or raise the
+/// [fence](Run::fence) there, so that the earlier run finds it taken.
 #[derive(Clone, Copy)]
 pub struct Reconcile<F>(pub(super) F);
 
