@@ -1,5 +1,7 @@
-//! Duplicates that wait for a result: woken in the process that makes it, and elsewhere one of them
-//! asks the store for all.
+//! Duplicates that wait for a result.
+//!
+//! The process that runs the operation wakes its own duplicates. In other processes, one of them
+//! polls the store for all.
 
 use std::{
     collections::HashMap,
@@ -14,43 +16,46 @@ use super::{
 };
 use crate::call::lock::lock;
 
-/// The keys that anybody waits for, or runs.
+/// The keys that a call of this process waits for or runs.
 #[derive(Debug, Default)]
 pub(super) struct ActiveKeys {
     keys: Arc<Mutex<Keys>>,
 }
 
-/// Each with how many have joined. The references would not do: two that leave at once would each
-/// still count the other's.
+/// Each key, with the number of calls that have joined.
+///
+/// The reference count is not enough, because two calls that leave at once would each still count
+/// the other.
 type Keys = HashMap<StorageKey, (Arc<ActiveKey>, usize)>;
 
-/// What the calls of this process share that have one key.
+/// The state that all calls of this process with one key share.
 #[derive(Debug)]
 pub(super) struct ActiveKey {
-    /// Told when the operation is not in flight any more.
+    /// Notified when the operation is no longer in flight.
     pub(super) ended: Notify,
-    /// Its one permit is held by the duplicate that asks the store for all.
+    /// A semaphore with one permit, held by the duplicate that polls the store for all.
     pub(super) polls: Semaphore,
-    /// What this process runs under the key: as a rule one request, or none.
+    /// The requests that this process runs under the key, usually none or one.
     runs: Mutex<Vec<Fingerprint>>,
     /// The slot of its run.
     slot: Mutex<Weak<RunSlot>>,
 }
 
 impl ActiveKey {
-    /// Whether its end will be told without anybody's asking.
+    /// Returns whether the key is run here, so that its end is notified without polling.
     pub(super) fn is_run_here(&self) -> bool {
         !lock(&self.runs).is_empty()
     }
 
-    /// Whether this very request is under way here: then there is nothing to ask the store.
+    /// Returns whether this request is in flight here, so that the store need not be asked.
     pub(super) fn runs_here(&self, request: Fingerprint) -> bool {
         lock(&self.runs).contains(&request)
     }
 
-    /// Returns a slot for a run of the key, if there is one. It is the same for all callers that
-    /// ask, because one of them is granted: with one each, a crowd of duplicates would leave no
-    /// slot for the run itself.
+    /// Returns a slot for a run of the key, if one is free.
+    ///
+    /// All calls that ask share one slot, because only one of them is granted the claim. With a
+    /// slot each, a crowd of duplicates would leave none for the run itself.
     pub(super) fn enter(&self, runs: &Arc<Runs>) -> Option<Arc<RunSlot>> {
         let mut slot = lock(&self.slot);
         match slot.upgrade() {
@@ -66,7 +71,9 @@ impl ActiveKey {
 }
 
 impl ActiveKeys {
-    /// Takes part in what becomes of a key. Whoever joins before it claims misses nothing.
+    /// Joins the calls that share a key.
+    ///
+    /// A call that joins before it claims misses no notification.
     pub(super) fn join(&self, key: StorageKey) -> JoinedKey {
         let mut keys = lock(&self.keys);
         let (active, joined) = keys.entry(key).or_insert_with(|| {
@@ -80,7 +87,7 @@ impl ActiveKeys {
     }
 }
 
-/// A call that waits for a key, or runs it. When the last is dropped, the key is forgotten.
+/// A call that waits for a key or runs it. The key is removed when the last one is dropped.
 #[derive(Debug)]
 pub(super) struct JoinedKey {
     keys: Arc<Mutex<Keys>>,
@@ -89,7 +96,9 @@ pub(super) struct JoinedKey {
 }
 
 impl JoinedKey {
-    /// Notes that this one runs it. All waiting callers are told when it is over, however it ends.
+    /// Notes that this call runs the key.
+    ///
+    /// The waiting calls are notified when the run ends in any way.
     pub(super) fn run(self, request: Fingerprint) -> RunningKey {
         lock(&self.active.runs).push(request);
         RunningKey { joined: self, request }
@@ -141,7 +150,7 @@ mod tests {
         let keys = ActiveKeys::default();
         let key = StorageKey::of(b"", &[], &Key::parse("k").unwrap());
         let (first, second) = (keys.join(key), keys.join(key));
-        // As when the other has left and has not let go of it yet.
+        // The reference of a call that has left but still exists for a moment.
         let lingering = Arc::clone(&first.active);
         drop(first);
         assert_eq!(lock(&keys.keys).len(), 1);

@@ -1,4 +1,4 @@
-//! Claims an operation for a request, until the request is run, has its result, or is rejected.
+//! Claims an operation for a request, until the request can run, has its result, or is rejected.
 
 use std::{future::Future, sync::Arc};
 
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The decision about a request.
-// It is taken apart where it is returned: a box would be an allocation for each run.
+// It is taken apart where it is returned, and a box would be an allocation for each run.
 #[allow(clippy::large_enum_variant)]
 pub(super) enum Decision<St: Store> {
     Run(Granted<St>, RunPermit),
@@ -36,7 +36,7 @@ pub(super) struct Granted<St: Store> {
     pub(super) shared: Arc<Shared<St>>,
     pub(super) hold: Hold,
     pub(super) run: Run,
-    /// When the claim was sent.
+    /// The time at which the claim was sent.
     pub(super) sent: Instant,
     pub(super) pending: PendingClaim<St>,
 }
@@ -55,37 +55,43 @@ impl<St: Store> Granted<St> {
     }
 }
 
-/// What a run takes up in this process until it is over.
+/// The resources of this process that a run holds until it ends.
 pub(super) struct RunPermit {
     _slot: Arc<RunSlot>,
     _key: RunningKey,
 }
 
-/// Enough for each to try what the others recorded, and few enough for a store that babbles.
+/// The number of fingerprints that a request may try.
+///
+/// It is enough for each duplicate to try the fingerprints that the others recorded, and small
+/// enough to end with a store that returns a new one each time.
 const TRIES: u8 = 4;
 
-/// One request, as it claims its operation.
+/// A request that claims its operation.
 pub(super) struct Claimant<St: Store> {
     shared: Arc<Shared<St>>,
     operation: Operation,
     fingerprints: Fingerprints,
-    /// The fingerprint that the same request was stored with, if by another secret.
+    /// The fingerprint that the same request was stored with, if another secret made it.
     recorded: Option<Fingerprint>,
-    /// How often it may be claimed with another fingerprint before the store is not believed.
+    /// The number of times that it may still be claimed with another fingerprint.
+    ///
+    /// After that, the store is not trusted any more.
     tries: u8,
     on_unknown: OnUnknown,
     reserve: usize,
 }
 
-/// The store's answer to a claim.
+/// The result of a claim.
 enum Claimed<St: Store> {
     Granted(Granted<St>),
     Rejected(ClaimOutcome<St::Payload>),
 }
 
 impl<St: Store> Claimant<St> {
-    /// Claims `operation` for a request with these fingerprints, whose result takes up to `reserve`
-    /// bytes.
+    /// Creates the claimant of `operation` for a request with these fingerprints.
+    ///
+    /// The result of the request takes up to `reserve` bytes.
     pub(super) fn new(
         shared: &Arc<Shared<St>>,
         operation: Operation,
@@ -104,39 +110,39 @@ impl<St: Store> Claimant<St> {
         }
     }
 
-    /// Claims the operation, and waits while it is under way, until it is settled what becomes of
-    /// the request.
+    /// Claims the operation, waits while it is in flight, and decides about the request.
     pub(super) async fn until_settled(mut self) -> Result<Decision<St>, IdempotencyReason> {
         let shared = Arc::clone(&self.shared);
         let joined = shared.keys.join(self.operation.key);
+        // The time at which this request stops waiting.
         let patience = shared.config.wait.map(|wait| Instant::now() + wait);
-        // Held by the one duplicate of this process that asks the store for all.
+        // Held by the one duplicate of this process that asks the store for all of them.
         let mut polling = None;
         let mut waited = false;
         loop {
             let mut ended = std::pin::pin!(joined.active().ended.notified());
-            // Before the claim: an operation that ends in between is heard.
+            // Enabled before the claim, so that the end of an operation in between is not missed.
             ended.as_mut().enable();
-            // What runs here is known to be under way without a trip, and most duplicates come
-            // then.
+            // A run in this process is known to be in flight without a round trip. Most
+            // duplicates come while their operation runs here.
             let answer = if joined.active().runs_here(self.fingerprints.current) {
                 None
             } else {
-                // Its slot, and the room for its response, before the claim: what has begun is also
-                // recorded.
+                // The slot, and with it the room for the response, is taken before the claim, so
+                // that the result of every run can be recorded.
                 let slot = joined.active().enter(&shared.runs);
-                // Who has waited for a result gets it though nothing more may run.
+                // A caller that has waited for a result gets it even if no more runs may begin.
                 if slot.is_none() && !waited {
                     return Err(IdempotencyReason::Full);
                 }
                 match self.claim().await.map_err(reason_of)? {
                     Claimed::Granted(granted) => {
                         drop(polling);
-                        // Released in the background.
+                        // Without a slot, the claim is released in the background.
                         let slot = slot.ok_or(IdempotencyReason::Full)?;
                         count(&shared.counts.claims);
-                        // Before its task has begun: duplicates that come in between wait for it
-                        // too.
+                        // Joined before the task begins, so that duplicates that come in between
+                        // wait for it, too.
                         let key = shared.keys.join(self.operation.key);
                         let key = key.run(self.fingerprints.current);
                         return Ok(Decision::Run(granted, RunPermit { _slot: slot, _key: key }));
@@ -145,7 +151,8 @@ impl<St: Store> Claimant<St> {
                 }
             };
             if polling.is_some() && !matches!(answer, None | Some(ClaimOutcome::InFlight { .. })) {
-                // The others ask for themselves, each with its own fingerprint.
+                // The other duplicates now ask the store themselves, each with its own
+                // fingerprint.
                 joined.active().ended.notify_waiters();
             }
             match answer {
@@ -176,8 +183,10 @@ impl<St: Store> Claimant<St> {
         }
     }
 
-    /// Claims once, and once more with the same owner if nobody knows whether it did. If that is
-    /// not known either, or the caller leaves, what was claimed is released in the background.
+    /// Sends the claim, and sends it once more with the same owner if the result is not known.
+    ///
+    /// If the second result is not known either, or if the caller leaves, the claim is released
+    /// in the background.
     async fn claim(&self) -> Result<Claimed<St>, StoreError> {
         let config = &self.shared.config;
         let claim = Claim {
@@ -194,7 +203,8 @@ impl<St: Store> Claimant<St> {
         let pending = PendingClaim::new(Arc::clone(&self.shared), claim.key, claim.owner);
         let mut sent = Instant::now();
         let mut answered = self.shared.step(self.shared.store.claim(&claim)).await;
-        // One that may still be on its way is released, whatever is said to the next.
+        // A claim that may still be on its way is released, whatever the store says to the
+        // second.
         let unsure = matches!(answered, Err(StoreError::Unavailable(_) | StoreError::Garbled(_)));
         if unsure {
             sent = Instant::now();
@@ -216,8 +226,10 @@ impl<St: Store> Claimant<St> {
         }
     }
 
-    /// Whether what was recorded is the same request after all; it is claimed as that from here on.
-    /// While a secret is rolled out the record may be made anew with another one.
+    /// Returns whether a recorded fingerprint belongs to this request after all.
+    ///
+    /// If it does, the next claims use it. While a new secret is rolled out, other processes may
+    /// record the operation again with another secret.
     fn is_same(&mut self, recorded: Fingerprint) -> bool {
         let same = recorded != self.fingerprint() && self.fingerprints.has(recorded);
         if !same || self.tries == 0 {
@@ -246,7 +258,8 @@ async fn wait<'a, St>(
     let every = shared.config.retry_after;
     let ask = async {
         if polling.is_none() {
-            // Never closed. One asks for all; if it leaves, the next does.
+            // The semaphore is never closed. One duplicate polls for all, and the next takes over
+            // if it leaves.
             *polling = joined.active().polls.acquire().await.ok();
         }
         let pause = draw(|rng| between(every / 2, every, rng));
@@ -255,7 +268,7 @@ async fn wait<'a, St>(
     race(ended, ask).await;
 }
 
-/// What a store's failure is for a caller.
+/// Returns the reason that a caller is given for an error of the store.
 fn reason_of(error: StoreError) -> IdempotencyReason {
     match error {
         StoreError::Full => IdempotencyReason::Full,

@@ -1,4 +1,4 @@
-//! Settles claims, however their runs end: what is not completed is released or abandoned.
+//! Settles claims. A claim without a result is released or abandoned, however its run ends.
 
 use std::{
     future::Future,
@@ -16,8 +16,9 @@ use tokio::{
 
 use super::{Hold, Owner, StepOutcome, StorageKey, Store, StoreError, shared::Shared};
 
-/// A claim that may have been made and whose effect has not begun. Dropped, it is released in the
-/// background.
+/// A claim that may have been granted and whose effect has not begun.
+///
+/// Dropping it releases the claim in the background.
 pub(super) struct PendingClaim<St: Store> {
     shared: Arc<Shared<St>>,
     key: StorageKey,
@@ -31,7 +32,7 @@ impl<St: Store> PendingClaim<St> {
         Self { shared, key, owner, release_on_drop: true }
     }
 
-    /// Keeps the claim from being released: a run has taken it over, or it was not made.
+    /// Prevents the release, because a run has taken the claim over or the claim was not granted.
     pub(super) fn keep(mut self) {
         self.release_on_drop = false;
     }
@@ -46,21 +47,22 @@ impl<St: Store> Drop for PendingClaim<St> {
     }
 }
 
-/// How a claim is settled that is not completed.
+/// The way to settle a claim that is not completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Settlement {
-    /// Nothing began in this run, and what did in the one that was lost is being settled.
+    /// Nothing began in this run. The outcome of the earlier run is being determined.
     TakenOver,
     /// Nothing began.
     Release,
     /// Something may have been done.
     Abandon,
-    /// It has been settled, or the lease was lost and it is not ours to settle.
+    /// Nothing, because it was settled, or its lease was lost and another owner may hold it.
     Nothing,
 }
 
-/// A claim under which a run is under way. Dropped, it is settled in the background by how far it
-/// had come.
+/// A claim with a run under way.
+///
+/// Dropping it settles the claim in the background, according to the progress of the run.
 pub(super) struct ActiveClaim<St: Store> {
     shared: Arc<Shared<St>>,
     hold: Hold,
@@ -68,8 +70,9 @@ pub(super) struct ActiveClaim<St: Store> {
 }
 
 impl<St: Store> ActiveClaim<St> {
-    /// Creates a claim under which nothing has begun yet. If it `takes_over`, its operation was
-    /// unknown.
+    /// Creates a claim under which nothing has begun yet.
+    ///
+    /// If it `takes_over`, its operation was unknown.
     pub(super) fn new(shared: Arc<Shared<St>>, hold: Hold, takes_over: bool) -> Self {
         let settlement = if takes_over { Settlement::TakenOver } else { Settlement::Release };
         Self { shared, hold, settlement: AtomicU8::new(settlement as u8) }
@@ -83,12 +86,12 @@ impl<St: Store> ActiveClaim<St> {
         self.hold
     }
 
-    /// Notes how it is to be settled from here on.
+    /// Sets the way to settle the claim from now on.
     pub(super) fn set_settlement(&self, settlement: Settlement) {
         self.settlement.store(settlement as u8, Ordering::Release);
     }
 
-    /// Returns whether something may have been done, by this run or by the one that was lost.
+    /// Returns whether something may have been done, by this run or by the earlier one.
     pub(super) fn has_begun(&self) -> bool {
         matches!(self.settlement(), Settlement::TakenOver | Settlement::Abandon)
     }
@@ -102,8 +105,10 @@ impl<St: Store> ActiveClaim<St> {
         }
     }
 
-    /// Settles it, before the caller is answered: who asks again at once finds it so. What fails is
-    /// tried again in the background.
+    /// Settles the claim before the caller gets its response.
+    ///
+    /// Therefore, an immediate retry finds it settled. A step that fails is repeated in the
+    /// background.
     pub(super) async fn settle(&self) {
         let settlement = self.settlement();
         if step(&self.shared, self.hold, settlement).await.is_ok() {
@@ -139,9 +144,10 @@ async fn step<St: Store>(
     }
 }
 
-/// How long after each other the releases are of a claim that may still be on its way: it may come
-/// after the first of them, and would leave behind an operation that nobody runs and nobody gives
-/// back.
+/// The pauses between the releases of a claim that may still be on its way.
+///
+/// The claim may arrive after the first release. Without the later ones, it would block an
+/// operation that has no run.
 const RELEASES: [Duration; 5] = [
     Duration::from_millis(50),
     Duration::from_millis(200),
@@ -150,7 +156,7 @@ const RELEASES: [Duration; 5] = [
     Duration::from_millis(12_800),
 ];
 
-/// Releases a claim that nobody knows the answer to, without anybody waiting for it.
+/// Releases a claim whose result is not known, without blocking the caller.
 fn release_until_it_arrives<St: Store>(shared: &Arc<Shared<St>>, hold: Hold) {
     spawn(shared, |shared| async move {
         let mut released = step(&shared, hold, Settlement::Release).await.is_ok();
@@ -164,8 +170,9 @@ fn release_until_it_arrives<St: Store>(shared: &Arc<Shared<St>>, hold: Hold) {
     });
 }
 
-/// Settles a claim without anybody waiting for it, for as long as its lease lasts: after that the
-/// store knows by itself.
+/// Settles a claim without blocking the caller, while its lease lasts.
+///
+/// After the lease, the store brings the record up to date by itself.
 fn in_background<St: Store>(shared: &Arc<Shared<St>>, hold: Hold, settlement: Settlement) {
     if settlement == Settlement::Nothing {
         return;
@@ -180,9 +187,11 @@ fn in_background<St: Store>(shared: &Arc<Shared<St>>, hold: Hold, settlement: Se
     });
 }
 
-/// Runs what settles a claim in a task of its own. The claim is left to its lease when as many as
-/// may run are being settled, for a store that is down must not pile them up; and without a
-/// runtime, since the process is then about to end.
+/// Spawns the future that settles a claim.
+///
+/// The claim is left to its lease if too many are being settled already, because they must not
+/// pile up while a store is down. It is also left without a runtime, because the process is then
+/// about to end.
 fn spawn<St, F>(shared: &Arc<Shared<St>>, settle: impl FnOnce(Arc<Shared<St>>) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
