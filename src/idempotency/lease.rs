@@ -1,4 +1,4 @@
-//! The leases that this process holds: until when each is trusted, and when it is to be renewed.
+//! The leases that this process holds, with the time at which each ends and is renewed.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ use crate::call::{lock::lock, race::race};
 #[derive(Debug, Default)]
 pub(super) struct Leases {
     table: Mutex<LeaseTable>,
-    /// Told when one is due before the task that renews them wakes up.
+    /// Notified when a lease is due before the renewal task wakes up.
     pub(super) sooner: Notify,
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Leases {
 struct LeaseTable {
     leases: HashMap<u64, Arc<Lease>>,
     next: u64,
-    /// When the task that renews them wakes up next; `None` if it is not running.
+    /// The time at which the renewal task wakes up; `None` if it is not running.
     wakes: Option<Instant>,
 }
 
@@ -35,7 +35,7 @@ impl Leases {
         lock(&self.table)
     }
 
-    /// Adds a lease. Returns its id, and whether the task that renews must be started.
+    /// Adds a lease. Returns its id, and whether the renewal task must be started.
     pub(super) fn add(&self, lease: Arc<Lease>) -> (u64, bool) {
         let due = lease.term().due;
         let mut table = self.table();
@@ -45,20 +45,22 @@ impl Leases {
         let wakes = table.wakes;
         table.wakes = Some(wakes.map_or(due, |wakes| wakes.min(due)));
         drop(table);
-        // Its claim took long, or the task waits for one that has been lost.
+        // The claim took long, or the task waits for a lease that has been lost.
         if wakes.is_some_and(|wakes| due < wakes) {
             self.sooner.notify_one();
         }
         (id, wakes.is_none())
     }
 
-    /// Removes a lease that is not held any more.
+    /// Removes a lease that is no longer held.
     pub(super) fn remove(&self, id: u64) {
         let removed = self.table().leases.remove(&id);
         drop(removed);
     }
 
-    /// When the next lease is due; `None` if there is none, and then nobody renews from here on.
+    /// Returns the time at which the next lease is due.
+    ///
+    /// If there is no lease, it returns `None` and marks the renewal task as stopped.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let mut table = self.table();
         let due = table.leases.values().map(|lease| lease.term().due).min();
@@ -66,23 +68,23 @@ impl Leases {
         due
     }
 
-    /// Those that are due by `by`.
+    /// Returns the leases that are due by `by`.
     pub(super) fn due(&self, by: Instant) -> Vec<Arc<Lease>> {
         let table = self.table();
         table.leases.values().filter(|lease| lease.term().due <= by).cloned().collect()
     }
 
-    /// Notes that the task that renews is gone, although there may be leases.
+    /// Notes that the renewal task is gone, although there may be leases.
     pub(super) fn renewing_ended(&self) {
         self.table().wakes = None;
     }
 }
 
-/// One lease: until when it is trusted, and whether it has been lost.
+/// One lease: its trusted term, and whether it was lost.
 #[derive(Debug)]
 pub(super) struct Lease {
     pub(super) hold: Hold,
-    /// From here on it is not renewed any more.
+    /// The time after which it is no longer renewed.
     limit: Instant,
     term: Mutex<Term>,
     changed: Notify,
@@ -90,22 +92,23 @@ pub(super) struct Lease {
 
 #[derive(Clone, Copy, Debug)]
 struct Term {
-    /// When it is to be renewed.
+    /// The time at which it is to be renewed.
     due: Instant,
-    /// Until when nobody else runs the operation, by this process's own clock. It counts from before the
-    /// claim was sent, so that it is over before the store's.
+    /// The time until which no other process runs the operation, by the clock of this process.
+    ///
+    /// It counts from before the claim was sent, so that it ends before the store's lease.
     end: Instant,
 }
 
 impl Term {
-    /// Of a lease that a step which was sent at `sent` began or renewed.
+    /// Creates the term of a lease that a step sent at `sent` began or renewed.
     fn granted(sent: Instant, config: &Config) -> Self {
         Self { due: sent + config.lease / 3, end: sent + config.trusted() }
     }
 }
 
 impl Lease {
-    /// A lease that was granted for a claim which was sent at `sent`.
+    /// Creates a lease that was granted for a claim sent at `sent`.
     pub(super) fn new(hold: Hold, sent: Instant, config: &Config) -> Self {
         Self {
             hold,
@@ -115,12 +118,12 @@ impl Lease {
         }
     }
 
-    /// Until when it is trusted.
+    /// Returns the time until which it is trusted.
     pub(super) fn end(&self) -> Instant {
         self.term().end
     }
 
-    /// Waits until it is over, or has been lost.
+    /// Waits until it has ended or was lost.
     pub(super) async fn over(&self) {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
@@ -138,24 +141,23 @@ impl Lease {
         now < self.limit
     }
 
-    /// Lets it end with its term, and the run with it.
+    /// Lets it end with its current term, and the run with it.
     pub(super) fn expire(&self, config: &Config) {
         let end = self.end();
         self.set(Term { due: end + config.lease, end });
     }
 
-    /// Notes that a step which was sent at `sent` renewed it.
+    /// Notes that a step sent at `sent` renewed it.
     pub(super) fn renewed(&self, sent: Instant, config: &Config) {
         self.set(Term::granted(sent, config));
     }
 
-    /// Notes that a step which was sent at `sent` found it lost.
+    /// Notes that a step sent at `sent` found it lost.
     pub(super) fn lost(&self, sent: Instant, config: &Config) {
         self.set(Term { due: sent + config.lease, end: sent });
     }
 
-    /// Notes that it is not known whether it was renewed. It is asked for again soon, while it
-    /// lasts.
+    /// Notes that the result of a renewal is not known. It is renewed again soon, while it lasts.
     pub(super) fn unsure(&self, now: Instant, config: &Config) {
         let due = now + (config.lease / 12).max(Duration::from_millis(1));
         self.set(Term { due, end: self.end() });

@@ -1,4 +1,4 @@
-//! The one task that renews the leases of a layer.
+//! The task that renews the leases of a layer.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(super) struct RenewedLease<St: Store> {
 }
 
 impl<St: Store> RenewedLease<St> {
-    /// Holds a lease that was granted for a claim which was sent at `sent`.
+    /// Holds a lease that was granted for a claim sent at `sent`.
     pub(super) fn new(shared: Arc<Shared<St>>, hold: Hold, sent: Instant) -> Self {
         let lease = Arc::new(Lease::new(hold, sent, &shared.config));
         let (id, is_first) = shared.leases.add(Arc::clone(&lease));
@@ -43,7 +43,7 @@ impl<St: Store> Drop for RenewedLease<St> {
     }
 }
 
-/// Renews leases for as long as there is one, all that are due in one trip.
+/// Renews leases while there is one, all that are due in one round trip.
 async fn renew<St: Store>(shared: Arc<Shared<St>>) {
     let config = &shared.config;
     let mut renewing = Renewing { leases: &shared.leases, ended: false };
@@ -52,7 +52,8 @@ async fn renew<St: Store>(shared: Arc<Shared<St>>) {
             continue;
         }
         let sent = Instant::now();
-        // Those that are nearly due go with them: a trip each would be one for every run.
+        // Leases that are nearly due are renewed too. Otherwise each run would need its own round
+        // trip.
         let due = shared.leases.due(sent + config.lease / 12);
         let (renewed, over): (Vec<_>, Vec<_>) =
             due.into_iter().partition(|lease| lease.is_renewable(sent));
@@ -61,7 +62,7 @@ async fn renew<St: Store>(shared: Arc<Shared<St>>) {
             continue;
         }
         let holds: Vec<Hold> = renewed.iter().map(|lease| lease.hold).collect();
-        // A panic of the store would leave all leases of this layer, and of all runs to come, without renewal.
+        // A panic of the store would stop the renewal of all leases, even of later runs.
         let step = async { shared.step(shared.store.renew(&holds, config.lease)).await };
         match (CatchPanic { future: step }).await {
             Ok(Ok(written)) if written.len() == renewed.len() => {
@@ -81,8 +82,9 @@ async fn renew<St: Store>(shared: Arc<Shared<St>>) {
     renewing.ended = true;
 }
 
-/// The task that renews. Dropped with its runtime it says so: a guard may be used from several, and the next
-/// lease begins another task.
+/// The renewal task. When its runtime drops it, it resets the table.
+///
+/// A layer may be used from several runtimes, and the next lease then starts another task.
 struct Renewing<'a> {
     leases: &'a Leases,
     ended: bool,
