@@ -1,6 +1,6 @@
 //! A call, from the request to its response.
 //!
-//! Not in `service.rs`: this knows the layer, and the layer makes the service.
+//! It is not in `service.rs`, because it depends on the layer, and the layer makes the service.
 
 use std::{
     task::{Context, Poll},
@@ -43,7 +43,8 @@ where
     type Future = ResponseFuture<R::Response, S::Error>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        // Most that comes twice never reaches the service: what it reserved would be held in vain.
+        // Most duplicates never reach the service, and a slot that it reserved would be held in
+        // vain.
         Poll::Ready(Ok(()))
     }
 

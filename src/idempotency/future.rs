@@ -7,8 +7,9 @@ use std::{
     task::{Context, Poll},
 };
 
-/// The future of an [`Idempotency`](super::Idempotency) service. Dropped, it ends the waiting; a run
-/// that has begun goes on.
+/// The future of an [`Idempotency`](super::Idempotency) service.
+///
+/// Dropping it ends the wait. A run that has begun continues.
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture<R, E> {
     future: Pin<Box<dyn Future<Output = Result<R, E>> + Send>>,

@@ -62,7 +62,10 @@ impl<St, F, G> IdempotencyLayer<St, FindKeyFn<F>, (), ReadRequestFn<G>, RecordCl
     /// }
     ///
     /// fn key_of(order: &Order) -> Result<RequestKey, InvalidKey> {
-    ///     order.key.as_deref().map_or(Ok(RequestKey::Missing), |key| Key::parse(key).map(RequestKey::Key))
+    ///     match &order.key {
+    ///         Some(key) => Key::parse(key).map(RequestKey::Key),
+    ///         None => Ok(RequestKey::Missing),
+    ///     }
     /// }
     ///
     /// let store = MemoryStore::<String>::new();

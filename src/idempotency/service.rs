@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// Runs each operation once. See the [module docs](super).
+/// A service that runs each operation once. See the [module docs](super).
 pub struct Idempotency<S, L> {
     pub(super) inner: S,
     pub(super) layer: L,

@@ -1,4 +1,4 @@
-//! What all services of a layer share.
+//! The state that all services of a layer share.
 
 use std::{
     future::Future,
@@ -26,18 +26,19 @@ use crate::{
     telemetry,
 };
 
-/// What outlives a call: it is used by tasks, and by the
-/// [`IdempotencyHandle`](super::IdempotencyHandle).
+/// The state that outlives a call.
+///
+/// Tasks and the [`IdempotencyHandle`](super::IdempotencyHandle) use it.
 pub(super) struct Shared<St> {
     pub(super) store: St,
     pub(super) config: Config,
     pub(super) runs: Arc<Runs>,
-    /// Claims that are settled in the background.
+    /// The claims that are settled in the background.
     pub(super) settling: Arc<Runs>,
     pub(super) leases: Leases,
     pub(super) keys: ActiveKeys,
     pub(super) counts: Counters,
-    /// When the store was swept last.
+    /// The time of the last sweep of the store.
     swept: Mutex<Option<Instant>>,
 }
 
@@ -55,7 +56,7 @@ impl<St> Shared<St> {
         })
     }
 
-    /// Refuses a call, and says so.
+    /// Rejects a call and emits the event.
     pub(super) fn reject<E: CarryRejection>(&self, reason: IdempotencyReason) -> E {
         if reason == IdempotencyReason::Unknown {
             count(&self.counts.unknowns);
@@ -63,25 +64,25 @@ impl<St> Shared<St> {
         self.reject_counted(reason)
     }
 
-    /// The same, where it is counted already.
+    /// Rejects a call that is counted already.
     pub(super) fn reject_counted<E: CarryRejection>(&self, reason: IdempotencyReason) -> E {
         let again = reason.come_back(self.config.retry_after);
         telemetry::reject(IdempotencyRejected::by(self.config.name.clone(), reason, again))
     }
 
-    /// Says that nobody knows what became of a run of this process.
+    /// Counts a run of this process that became unknown, and emits the event.
     pub(super) fn became_unknown(&self, hold: Hold) {
         count(&self.counts.unknowns);
         events::became_unknown(self.name(), hold.key, hold.fence);
     }
 
-    /// Says that a lease was lost before its run had ended.
+    /// Counts a lease that was lost before its run ended, and emits the event.
     pub(super) fn lease_lost(&self, hold: Hold) {
         count(&self.counts.lost_leases);
         events::lease_lost(self.name(), hold.key);
     }
 
-    /// Takes a step of the store, in bounded time.
+    /// Takes a step of the store within the timeout.
     pub(super) async fn step<T>(
         &self,
         step: impl Future<Output = Result<T, StoreError>>,
@@ -105,18 +106,19 @@ impl<St> Shared<St> {
     }
 }
 
-/// How many records are brought up to date at once, so that no sweep holds up others for long.
+/// The maximum number of records in one step, so that a sweep does not hold up requests for long.
 const SWEEP: usize = 1_000;
 
-/// How often in a row.
+/// The maximum number of steps in a row.
 const SWEEPS: usize = 1_000;
 
-/// How often, at most.
+/// The minimum time between two sweeps.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 impl<St: Store> Shared<St> {
-    /// Clears away what is over, now and then: there is no task for it that runs on when there are no
-    /// requests.
+    /// Starts a sweep of the store if the last one was long enough ago.
+    ///
+    /// Runs trigger it, because a task of its own would keep running without requests.
     pub(super) fn sweep_now_and_then(self: &Arc<Self>) {
         let now = Instant::now();
         let mut swept = lock(&self.swept);
@@ -127,12 +129,12 @@ impl<St: Store> Shared<St> {
         drop(swept);
         let shared = Arc::clone(self);
         tokio::spawn(async move {
-            // As long as there is more of it, so that what comes faster than a sweep a minute clears away does
-            // not pile up; and not for ever, whatever the store says.
+            // It repeats while records are left, because more records may end than one step a
+            // minute removes. It is bounded, whatever the store returns.
             for _ in 0..SWEEPS {
                 let step = shared.store.sweep(SWEEP);
                 let Ok(SWEEP..) = shared.step(step).await else { break };
-                // A store in memory never waits, and requests would.
+                // A store in memory never yields, and requests would wait.
                 tokio::task::yield_now().await;
             }
         });

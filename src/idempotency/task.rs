@@ -1,4 +1,4 @@
-//! A run: in a task of its own, so that who asked for it can leave.
+//! A run, in a task of its own, so that its caller can leave.
 
 use std::{
     any::Any,
@@ -37,7 +37,7 @@ use crate::{
     error::IdempotencyReason,
 };
 
-/// What the caller is told of a run.
+/// The message about a run that its caller receives.
 pub(super) struct Reply<R, E> {
     ended: Ended<R, E>,
     hop: Hop,
@@ -49,7 +49,7 @@ enum Ended<R, E> {
     Panicked(Box<dyn Any + Send>),
 }
 
-/// Runs in a task of its own, and waits for its answer.
+/// Spawns a run, and waits for its result.
 pub(super) async fn detached<St, R, E, F>(
     shared: &Shared<St>,
     run: impl FnOnce(oneshot::Sender<Reply<R, E>>) -> F,
@@ -74,7 +74,7 @@ where
     }
 }
 
-/// Does the work of a claim, writes down what came of it, and tells whoever asked.
+/// Does the work of a claim, records its result, and replies to the caller.
 pub(super) async fn run<S, Req, St, K, C, Q, R, U>(
     rules: Arc<Rules<K, C, Q, R, U>>,
     mut service: S,
@@ -100,7 +100,7 @@ pub(super) async fn run<S, Req, St, K, C, Q, R, U>(
     let limit = Deadline::after(shared.config.run_limit);
     let work = work(&rules, &mut service, request, run, renewed.lease(), &claim);
     let work = Hop::observe(CatchPanic { future: Deadline::scope(limit, work) });
-    // A result that is there wins over the end of its lease: the store decides whether it is in
+    // A result that is ready wins over the end of its lease. The store decides whether it is in
     // time.
     let (work, hop) = match race(work, renewed.lease().over()).await {
         Either::Left((Ok(Ok(work)), hop)) => (work, hop),
@@ -112,14 +112,14 @@ pub(super) async fn run<S, Req, St, K, C, Q, R, U>(
     let ended = settle(work, renewed.lease(), &claim, &hop).await;
     drop((renewed, permit));
     shared.sweep_now_and_then();
-    // Whoever asked may have left.
+    // The caller may have left.
     let _ = answer.send(Reply { ended, hop });
 }
 
-/// What came of the work itself, before it is written down.
+/// The result of the work itself, before it is recorded.
 enum Work<P, R, E> {
     Recorded(Recorded<P, R>),
-    /// Not to be recorded.
+    /// A result that is not recorded.
     Passed(Result<R, E>, RunOutcome),
     Rejected(IdempotencyReason),
     LeaseLost,
@@ -127,8 +127,7 @@ enum Work<P, R, E> {
     Panicked(Box<dyn Any + Send>),
 }
 
-/// Settles an unknown operation, calls the service if nothing of it has begun, and takes from its
-/// response what is kept.
+/// Settles an unknown operation, or calls the service, and takes the part of the result to record.
 async fn work<S, Req, St, K, C, Q, R, U>(
     rules: &Rules<K, C, Q, R, U>,
     service: &mut S,
@@ -167,7 +166,8 @@ where
                     }
                 }
             }
-            // A claim or a step that took long: another may run it already.
+            // The claim or a step took so long that another process may run the operation
+            // already.
             if lease.end() <= Instant::now() {
                 return Work::Rejected(IdempotencyReason::StoreUnavailable);
             }
@@ -181,7 +181,7 @@ where
         (RunOutcome::Completed, Ok(response)) => {
             Work::Recorded(rules.record.record(response).await)
         }
-        // An error has no form in which it could be given again.
+        // An error has no form in which it could be replayed.
         (RunOutcome::Completed, Err(error)) => Work::Passed(Err(error), RunOutcome::Unknown),
         (verdict, result) => {
             Work::Passed(result.map(|response| rules.record.pass(response)), verdict)
@@ -189,7 +189,7 @@ where
     }
 }
 
-/// Writes down what came of the work, and says how the run has ended.
+/// Records the result of the work, and returns how the run has ended.
 async fn settle<St: Store, R, E>(
     work: Work<St::Payload, R, E>,
     lease: &Lease,
@@ -218,7 +218,7 @@ async fn settle<St: Store, R, E>(
             claim.settle().await;
             Ended::Rejected(match has_begun {
                 true => IdempotencyReason::Unknown,
-                // The service was not ready in all that time.
+                // The service was never ready within the run limit.
                 false => IdempotencyReason::Full,
             })
         }
@@ -230,7 +230,7 @@ async fn settle<St: Store, R, E>(
             Ended::Rejected(reason)
         }
         Work::Passed(result, verdict) => {
-            // What a retry beneath had begun before it was refused may have done something.
+            // An attempt that a retry beneath sent before the rejection may have had an effect.
             if verdict == RunOutcome::NotStarted && !(hop.resent() && result.is_err()) {
                 claim.set_settlement(Settlement::Release);
             }
@@ -242,10 +242,10 @@ async fn settle<St: Store, R, E>(
             Ended::Answered(Ok(response))
         }
         Work::Recorded(Recorded { response, completed: Some(completed) }) => {
-            // From here on it is done, whether or not that can be written down.
+            // From here on the operation is done, whether or not that can be recorded.
             claim.set_settlement(Settlement::Nothing);
             match complete(claim, lease, completed).await {
-                // The effect is committed with the record or not at all: the next claim will find
+                // The effect was committed with the record or not at all. The next claim finds
                 // which.
                 Some(StepOutcome::Stale) if shared.config.effect() == Effect::Transactional => {
                     shared.lease_lost(hold);
@@ -257,7 +257,8 @@ async fn settle<St: Store, R, E>(
                     Ended::Rejected(IdempotencyReason::Unknown)
                 }
                 Some(StepOutcome::Applied) => Ended::Answered(Ok(response)),
-                // Not recorded, and true: the key becomes unknown when its lease ends.
+                // The result is true but not recorded. The key becomes unknown when its lease
+                // ends.
                 None => {
                     shared.became_unknown(hold);
                     Ended::Answered(Ok(response))
@@ -267,8 +268,9 @@ async fn settle<St: Store, R, E>(
     }
 }
 
-/// Records a result, and tries again until the lease ends that there is now: it may be renewed for
-/// long after, and the caller waits.
+/// Records a result, and tries again until the current lease ends.
+///
+/// The lease may be renewed for long after that, and the caller waits.
 async fn complete<St: Store>(
     claim: &ActiveClaim<St>,
     lease: &Lease,
