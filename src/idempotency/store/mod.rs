@@ -1,9 +1,9 @@
-//! Where records are kept, and what a store has to do.
+//! Stores, which keep the records of operations.
 //!
-//! | store | forgets on | keeps through | needs |
+//! | store | loses records on | survives | needs |
 //! |---|---|---|---|
-//! | [`MemoryStore`] | the end of the process: a later retry runs again | cancellation, panics | one process |
-//! | `RedbStore`, crate [`buttress-redb`] | - | `kill -9`, power loss | one process a file |
+//! | [`MemoryStore`] | the end of the process; a later retry then runs again | cancellation, panics | one process |
+//! | `RedbStore`, crate [`buttress-redb`] | - | `kill -9`, power loss | one process per file |
 //! | `RedisStore`, crate [`buttress-redis`] | power loss, failover to a replica | `kill -9` of Redis | `appendonly yes`, `appendfsync always`, `maxmemory-policy noeviction` |
 //! | `PostgresStore`, crate [`buttress-postgres`] | failover to an asynchronous replica | `kill -9`, power loss | `fsync` |
 //!
@@ -23,17 +23,17 @@ mod memory;
 
 pub use self::memory::{MemoryStore, MemoryStoreBuilder};
 
-/// Long enough that most work ends before the lease is renewed for the first time, after a third of it.
+/// The default lease. Most work ends before its first renewal, which is after a third of it.
 pub(super) const LEASE: Duration = Duration::from_secs(30);
 
-/// Time for an operator to look at it, after a holiday too.
+/// The default retention of unknown operations, long enough for an operator after a holiday.
 pub(super) const UNKNOWN_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Keeps the records of operations, and decides who runs them.
+/// A store of the records of operations, which decides who runs an operation.
 ///
-/// Each method is one atomic step. Time is the store's own, read inside the step, and so are fences:
-/// each that it gives is larger than all that it gave before for the same key, also after the key's record
-/// is gone.
+/// Each method is one atomic step. The store reads its own clock inside the step. It also gives
+/// the fences. Each new fence is larger than all that it gave before for the same key, even after
+/// the record of the key is gone.
 ///
 /// # States of a record
 ///
@@ -43,50 +43,67 @@ pub(super) const UNKNOWN_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 
 /// | in flight, reserved | started; completed; absent, when it is released or its lease ends |
 /// | in flight, started | completed; absent, when it is released; unknown, when it is abandoned or its lease ends |
 /// | completed | absent, when its time to live ends |
-/// | unknown | in flight, by a claim that takes it over; whatever an operator says; absent, when its retention ends |
+/// | unknown | in flight, by a claim that takes it over; completed or absent, when it is resolved; absent, when its retention ends |
 ///
-/// That a lease or a time has ended holds from that instant on, whether or not anything has been written:
-/// each step first brings the record up to date, and then acts on it. Steps of a [`Hold`] act only on a
-/// record in flight with that owner and that fence, and are otherwise [`StepOutcome::Stale`]: nothing changes.
-/// A step of a hold that is repeated, because its answer was lost, is answered as it was the first time. A
-/// repeated [`release`](Self::release) or [`resolve`](Self::resolve) is stale.
+/// The end of a lease or of another time holds from that instant on, even if nothing has been
+/// written. Each step first brings the record up to date and then acts on it.
+///
+/// A step with a [`Hold`] acts only on a record in flight that has the owner and the fence of the
+/// hold. For any other record, it changes nothing and returns [`StepOutcome::Stale`]. Such a step
+/// may be repeated if its result was lost, and returns what it returned before. A repeated
+/// [`release`](Self::release) or [`resolve`](Self::resolve) is stale.
+///
+/// # Cancellation
+///
+/// A caller may drop the future of a step at any time. The step may still be taken.
 pub trait Store: Clone + Send + Sync + 'static {
-    /// What is kept of a response: bytes in a durable store.
+    /// The recorded part of a response. A durable store keeps bytes.
     type Payload: Clone + Send + Sync + 'static;
 
-    /// Asks to run an operation.
+    /// Asks for the right to run an operation.
     ///
-    /// In order: a record in flight whose owner is the same is claimed again, with the same fence and a
-    /// new lease. Otherwise the record is brought up to date. An absent one is claimed under a new fence.
-    /// One with another fingerprint is a [`Mismatch`](ClaimOutcome::Mismatch). An unknown one is claimed under a new
-    /// fence if the claim [takes over](OnUnknown::TakeOver): it is in flight and started whatever the mode,
-    /// keeps its checkpoint, and becomes unknown again, not absent, when it is released. All else is answered as it is.
+    /// The store checks the following, in this order:
+    ///
+    /// 1. A record in flight with the same owner is claimed again, with the same fence and a new
+    ///    lease. This holds even after its lease has ended, if no other step has brought it up to
+    ///    date.
+    /// 2. Otherwise, the record is brought up to date.
+    /// 3. An absent record is claimed under a new fence.
+    /// 4. A record with another fingerprint is a [`Mismatch`](ClaimOutcome::Mismatch).
+    /// 5. An unknown record is claimed under a new fence if the claim [takes
+    ///    over](OnUnknown::TakeOver). It is then in flight and started, whatever the mode, and
+    ///    keeps its checkpoint. If it is released, it becomes unknown again, not absent.
+    /// 6. For any other record, the outcome tells its state.
     fn claim(
         &self,
         claim: &Claim,
     ) -> impl Future<Output = Result<ClaimOutcome<Self::Payload>, StoreError>> + Send;
 
-    /// Notes that the effect is about to begin.
+    /// Records that the effect is about to begin.
     fn mark_started(
         &self,
         hold: &Hold,
     ) -> impl Future<Output = Result<StepOutcome, StoreError>> + Send;
 
-    /// Prolongs leases, so that each ends `lease` from now, in one trip. Answers in the same order.
+    /// Renews leases, so that each ends `lease` from now, in one round trip.
+    ///
+    /// The outcomes are in the order of `holds`.
     fn renew(
         &self,
         holds: &[Hold],
         lease: Duration,
     ) -> impl Future<Output = Result<Vec<StepOutcome>, StoreError>> + Send;
 
-    /// Keeps how far an operation has come, in place of an earlier checkpoint.
+    /// Saves a checkpoint of an operation, which replaces an earlier one.
     fn checkpoint(
         &self,
         hold: &Hold,
         checkpoint: Vec<u8>,
     ) -> impl Future<Output = Result<StepOutcome, StoreError>> + Send;
 
-    /// Records the result of an operation, for `ttl` from now. Durable when it returns.
+    /// Records the result of an operation, for `ttl` from now.
+    ///
+    /// In a durable store, the result is durable when this returns.
     fn complete(
         &self,
         hold: &Hold,
@@ -94,8 +111,9 @@ pub trait Store: Clone + Send + Sync + 'static {
         ttl: Duration,
     ) -> impl Future<Output = Result<StepOutcome, StoreError>> + Send;
 
-    /// Gives back what a claim of this owner took, if it did: nothing has begun. A claim that had taken
-    /// over an unknown record leaves it unknown, for `unknown_for`.
+    /// Releases what a claim of this owner took, if it took anything, because nothing has begun.
+    ///
+    /// A claim that has taken over an unknown record leaves it unknown, for `unknown_for`.
     fn release(
         &self,
         key: &StorageKey,
@@ -103,15 +121,17 @@ pub trait Store: Clone + Send + Sync + 'static {
         unknown_for: Duration,
     ) -> impl Future<Output = Result<StepOutcome, StoreError>> + Send;
 
-    /// Notes that nobody knows what became of an operation, for `unknown_for`.
+    /// Records that the outcome of an operation is unknown, for `unknown_for`.
     fn abandon(
         &self,
         hold: &Hold,
         unknown_for: Duration,
     ) -> impl Future<Output = Result<StepOutcome, StoreError>> + Send;
 
-    /// Says what became of an unknown operation. Stale if it is not unknown under this fence. From then on
-    /// the record has no owner: a run that was lost and comes back with another result is stale.
+    /// Records the real outcome of an unknown operation.
+    ///
+    /// It is stale if the operation is not unknown under this fence. Afterwards, the record has
+    /// no owner. An earlier run that returns with another result is therefore stale.
     fn resolve(
         &self,
         key: &StorageKey,
@@ -119,49 +139,65 @@ pub trait Store: Clone + Send + Sync + 'static {
         resolution: Resolution<Self::Payload>,
     ) -> impl Future<Output = Result<StepOutcome, StoreError>> + Send;
 
-    /// Up to `limit` unknown operations, those with a lapsed lease too, in the order of their keys, from
-    /// behind `after`.
+    /// Returns up to `limit` unknown operations, in the order of their keys.
+    ///
+    /// The list begins after the key `after`, or with the first one. It includes operations whose
+    /// lease has ended without a write.
     fn unknown(
         &self,
         after: Option<StorageKey>,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<UnknownOperation>, StoreError>> + Send;
 
-    /// How many operations are unknown.
+    /// Returns the number of unknown operations.
     fn count_unknown(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// Brings up to `limit` records up to date whose time is over, and removes those that are then absent.
-    /// How many there were.
+    /// Brings records up to date whose time is over, and removes those that become absent.
+    ///
+    /// It stops after `limit` records, and returns the number of records brought up to date.
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
 }
 
-/// Asks to run an operation.
+/// A request for the right to run an operation.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Claim {
-    /// Which operation.
+    /// The key of the operation.
     pub key: StorageKey,
-    /// Whose it is: a bounded store gives each scope a share.
+    /// The scope of the operation. A bounded store gives each scope a share.
     pub scope: ScopeId,
-    /// Who asks.
+    /// The owner of the claim.
     pub owner: Owner,
-    /// What tells whether it is the same request.
+    /// The fingerprint of the request.
     pub fingerprint: Fingerprint,
-    /// Whether the effect begins with the claim.
+    /// The moment at which the effect begins.
+    ///
+    /// Default: `ClaimMode::Started`.
     pub mode: ClaimMode,
-    /// What to do about an operation of which nobody knows what became.
+    /// The policy for an unknown operation.
+    ///
+    /// Default: `OnUnknown::Keep`.
     pub on_unknown: OnUnknown,
-    /// For how long nobody else may run it.
+    /// The time during which no other owner may run the operation.
+    ///
+    /// Default: `30 s`.
     pub lease: Duration,
-    /// For how long the record is kept if it becomes unknown.
+    /// The time for which the record is kept if it becomes unknown.
+    ///
+    /// Default: `30 days`.
     pub unknown_for: Duration,
-    /// How many bytes the result may take. A store that is bounded sets them aside, so that a result that
-    /// is there can also be recorded.
+    /// The maximum size of the result, in bytes.
+    ///
+    /// Default: `0`.
+    ///
+    /// A bounded store reserves it, so that every result can be recorded.
     pub reserve: usize,
 }
 
 impl Claim {
-    /// A claim that begins the effect, and leaves an unknown operation alone.
+    /// Creates a claim that begins the effect, and that leaves an unknown operation alone.
+    ///
+    /// The other fields have their defaults.
     pub fn new(key: StorageKey, scope: ScopeId, owner: Owner, fingerprint: Fingerprint) -> Self {
         Self {
             key,
@@ -177,20 +213,27 @@ impl Claim {
     }
 }
 
-/// Whether the effect begins with the claim.
+/// The moment at which the effect begins.
+///
+/// Default: `Started`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClaimMode {
-    /// It does: one trip claims, one completes. A worker that is lost leaves the operation unknown, also if it
-    /// had not begun. The default.
+    /// The effect begins with the claim.
+    ///
+    /// One round trip claims, and one completes. A worker that dies leaves the operation unknown,
+    /// even if the effect had not begun.
     #[default]
     Started,
-    /// It begins when [`Store::mark_started`] has returned, which is a third trip. A worker that is lost
-    /// before leaves no trace. For a transactional effect nothing ever starts: it has happened when the record
-    /// is complete, since both are committed at once.
+    /// The effect begins when [`Store::mark_started`] has returned, which is a third round trip.
+    ///
+    /// A worker that dies before leaves no trace. A transactional effect never starts. It has
+    /// happened when the record is complete, because both are committed at once.
     Reserved,
 }
 
-/// What a claim does about an operation of which nobody knows what became.
+/// The policy of a claim for an unknown operation.
+///
+/// Default: `Keep`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnUnknown {
     /// Leaves it alone.
@@ -200,158 +243,158 @@ pub enum OnUnknown {
     TakeOver,
 }
 
-/// What a store says to a claim.
+/// The outcome of a claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClaimOutcome<P> {
-    /// Run it.
+    /// The claim is granted, and the operation may be run.
     Claimed {
-        /// Larger than that of every earlier claim of the key.
+        /// The fence, which is larger than the fence of every earlier claim of the key.
         fence: u64,
-        /// What is known of the run that was taken over, if one was.
+        /// The earlier run, if the claim took over an unknown operation.
         previous: Option<Previous>,
     },
-    /// Somebody else runs it.
+    /// Another owner runs the operation.
     InFlight {
-        /// For how long.
+        /// The time since its claim.
         since: Duration,
-        /// When its lease ends, if it is not renewed.
+        /// The time until its lease ends, unless it is renewed.
         lease_left: Duration,
     },
-    /// It has been done: this is what was kept of the response.
+    /// The operation is completed, with this recorded response.
     Replay(P),
-    /// It has been done, and the response could not be kept.
+    /// The operation is completed, and its response could not be kept.
     NotReplayable,
     /// The key was used for another request.
     Mismatch {
         /// The fingerprint of that request.
         recorded: Fingerprint,
     },
-    /// It may have been done, and nobody knows.
+    /// The operation may have been done, and its outcome is unknown.
     Unknown {
-        /// The fence of the run that was lost.
+        /// The fence of the earlier run.
         fence: u64,
-        /// For how long it has been unknown.
+        /// The time since it became unknown.
         since: Duration,
     },
 }
 
-/// What is known of a run that was lost.
+/// The earlier run of an operation that was taken over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Previous {
-    /// The fence that it had.
+    /// The fence of the run.
     pub fence: u64,
-    /// How far it had come, if it said so.
+    /// The last checkpoint of the run, if it saved one.
     pub checkpoint: Option<Vec<u8>>,
 }
 
 impl Previous {
-    /// A run that had this fence.
+    /// Creates a description of a run with this fence and checkpoint.
     pub fn new(fence: u64, checkpoint: Option<Vec<u8>>) -> Self {
         Self { fence, checkpoint }
     }
 }
 
-/// A claim that was granted.
+/// A granted claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Hold {
-    /// Of which operation.
+    /// The key of the operation.
     pub key: StorageKey,
-    /// To whom.
+    /// The owner that the claim was granted to.
     pub owner: Owner,
-    /// Under which fence.
+    /// The fence that the claim was granted under.
     pub fence: u64,
 }
 
 impl Hold {
-    /// What `owner` was granted.
+    /// Creates the hold that `owner` was granted.
     pub fn new(key: StorageKey, owner: Owner, fence: u64) -> Self {
         Self { key, owner, fence }
     }
 }
 
-/// The result of an operation, as it is recorded.
+/// The recorded result of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Completed<P> {
-    /// What is kept of the response; `None` if it cannot be kept.
+    /// The recorded part of the response; `None` if the response cannot be kept.
     pub payload: Option<P>,
-    /// How many bytes that takes.
+    /// The size of the payload, in bytes.
     pub size: usize,
 }
 
 impl<P> Completed<P> {
-    /// A response that can be given again.
+    /// Creates a result whose response can be replayed.
     pub fn replayable(payload: P, size: usize) -> Self {
         Self { payload: Some(payload), size }
     }
 
-    /// A response that cannot be kept.
+    /// Creates a result whose response cannot be kept.
     pub fn not_replayable() -> Self {
         Self { payload: None, size: 0 }
     }
 }
 
-/// Whether a step was taken.
+/// The outcome of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a stale step changed nothing"]
 pub enum StepOutcome {
-    /// It was, now or when it was sent before.
+    /// The step was taken, now or when it was sent before.
     Applied,
-    /// It was not: the record is not, or no longer, whose it was taken for.
+    /// The step was not taken, because the record is not, or no longer, held by its claim.
     Stale,
 }
 
-/// What became of an unknown operation.
+/// The real outcome of an unknown operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resolution<P> {
-    /// It was done; this is its result, kept for this long.
+    /// The operation was done, with this result, which is kept for this long.
     Completed(Completed<P>, Duration),
-    /// It was not done and never will be: the key is free.
+    /// The operation was not done and never will be. The key is free.
     Never,
 }
 
-/// An operation of which nobody knows what became.
+/// An operation whose outcome is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UnknownOperation {
-    /// Which one.
+    /// The key of the operation.
     pub key: StorageKey,
-    /// The fence of the run that was lost: what to resolve it with.
+    /// The fence of the earlier run, which [`Store::resolve`] needs.
     pub fence: u64,
-    /// For how long it has been unknown.
+    /// The time since it became unknown.
     pub since: Duration,
 }
 
 impl UnknownOperation {
-    /// An operation that was lost `since` ago.
+    /// Creates an operation that became unknown `since` ago.
     pub fn new(key: StorageKey, fence: u64, since: Duration) -> Self {
         Self { key, fence, since }
     }
 }
 
-/// Why a store did not take a step, or may not have.
+/// The error returned when a store did not take a step, or may not have taken it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// It could not be reached, or failed. The step may have been taken.
+    /// The store could not be reached, or failed. The step may have been taken.
     #[error("the store is unavailable")]
     Unavailable(#[source] BoxError),
-    /// It has no room for another record, or not for this scope. Nothing was done.
+    /// The store has no room for another record, or none for this scope. Nothing was done.
     #[error("the store is full")]
     Full,
     /// The record was written by a newer version of this crate. Nothing was done.
     #[error("the record has version {0}, which is newer than this program supports")]
     Newer(u16),
-    /// What it said makes no sense. The step may have been taken.
+    /// The store returned invalid data. The step may have been taken.
     #[error("the store returned invalid data: {0}")]
     Garbled(&'static str),
 }
 
 impl StoreError {
-    /// A failure of the store's client.
+    /// Creates an error from a failure of the store's client.
     pub fn unavailable(error: impl Into<BoxError>) -> Self {
         Self::Unavailable(error.into())
     }
