@@ -1,15 +1,15 @@
 //! The state machine of a record: each step of a [`Store`](super::Store) as a pure function.
 //!
-//! Use it in a store that can read a record and write it back in one atomic step, as a lock or a
-//! transaction can. Such a store then has no rules of its own to get wrong: `MemoryStore` is one,
-//! and so is the store of [`buttress-redb`](https://docs.rs/buttress-redb). A store whose steps run
+//! Use it in a store that can read a record and write it back in one atomic step, as under a lock
+//! or in a transaction. Such a store needs no rules of its own. `MemoryStore` is one, and the
+//! store of [`buttress-redb`](https://docs.rs/buttress-redb) is another. A store whose steps run
 //! in a server, as a script or a statement, implements the table of
 //! [`Store`](super::Store#states-of-a-record) there instead.
 //!
-//! Each step takes what is stored under the key, `None` if nothing is, changes it in place, and
-//! returns what the store returns. Afterwards the store writes the record back if it has changed,
-//! and removes it if it is now `None`. `now` is the time of the store, counted from any fixed
-//! instant. It must never go backwards.
+//! Each step takes the record of a key, or `None` if there is none. It changes the record in
+//! place, and returns the result of the store's step. The store then writes the record back if it
+//! has changed, and removes it if it is now `None`. `now` is the time of the store, counted from
+//! any fixed instant. It must never go backwards.
 //!
 //! ```
 //! use buttress::idempotency::{
@@ -32,10 +32,10 @@
 //! let mut record = None::<machine::StoredRecord<Vec<u8>>>;
 //!
 //! let now = Duration::ZERO;
-//! let answer = machine::claim(&mut record, &claim, now, || 1);
-//! assert_eq!(answer, ClaimOutcome::Claimed { fence: 1, previous: None });
+//! let outcome = machine::claim(&mut record, &claim, now, || 1);
+//! assert_eq!(outcome, ClaimOutcome::Claimed { fence: 1, previous: None });
 //!
-//! // The lease ends without a result, and what became of the operation is unknown.
+//! // The lease ends without a result, and the outcome of the operation is unknown.
 //! let now = now + claim.lease;
 //! let hold = Hold::new(key, claim.owner, 1);
 //! assert_eq!(machine::renew(&mut record, &hold, claim.lease, now), StepOutcome::Stale);
@@ -43,7 +43,7 @@
 //! # Ok::<(), buttress::idempotency::InvalidKey>(())
 //! ```
 //!
-//! [The module of stores](super#a-store-of-your-own) has a whole store.
+//! The [module of stores](super#a-store-of-your-own) has an example of a whole store.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ use super::{
 };
 use crate::idempotency::{Fingerprint, Owner, StorageKey};
 
-/// A record, as a store keeps it under its key.
+/// The record of an operation, as a store keeps it under its key.
 ///
 /// A durable store writes every field, and reads it back unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -64,9 +64,9 @@ pub struct StoredRecord<P> {
     pub fence: u64,
     /// The fingerprint of the request that the key was used for.
     pub fingerprint: Fingerprint,
-    /// When the state began.
+    /// The time at which the state began.
     pub since: Duration,
-    /// When the state ends: the lease, the time to live, or the retention.
+    /// The time at which the state ends, with its lease, its time to live, or its retention.
     pub until: Duration,
     /// The state.
     pub state: RecordState<P>,
@@ -77,21 +77,21 @@ pub struct StoredRecord<P> {
 pub enum RecordState<P> {
     /// A claim was granted, and its result is not recorded yet.
     InFlight {
-        /// What may have happened of the effect.
+        /// The progress of the effect.
         stage: RunStage,
-        /// How long the record is kept if it becomes unknown.
+        /// The time for which the record is kept if it becomes unknown.
         unknown_for: Duration,
         /// The last checkpoint, if there is one.
         checkpoint: Option<Vec<u8>>,
     },
     /// The result is recorded.
     Completed {
-        /// What was kept of the response; `None` if it could not be kept.
+        /// The recorded part of the response; `None` if it could not be kept.
         payload: Option<P>,
     },
     /// The outcome is unknown.
     Unknown {
-        /// The last checkpoint of the run that was lost, if there is one.
+        /// The last checkpoint of the earlier run, if there is one.
         checkpoint: Option<Vec<u8>>,
     },
 }
@@ -99,18 +99,18 @@ pub enum RecordState<P> {
 /// The owner of a record that an operator completed.
 const NOBODY: Owner = Owner::from_bytes([0; 16]);
 
-/// What may have happened of the effect of a run.
+/// The progress of the effect of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RunStage {
     /// Nothing has happened yet.
     Reserved,
     /// Anything may have happened in this run.
     Started,
-    /// Anything may have happened in the lost run that had this fence.
+    /// Anything may have happened in an earlier run, which this run takes over.
     ///
-    /// Released, the record becomes unknown again.
+    /// If the record is released, it becomes unknown again.
     TakenOver {
-        /// The fence of the lost run.
+        /// The fence of the earlier run.
         from: u64,
     },
 }
@@ -138,8 +138,8 @@ impl<P> StoredRecord<P> {
 
 /// Brings a record up to date, and returns whether that changed it.
 ///
-/// A state whose time is over has ended even if nothing was written. All other steps do this first.
-/// [`Store::sweep`](super::Store::sweep) calls it for each record whose
+/// A state whose time is over has ended even if nothing was written. All other steps call this
+/// first. [`Store::sweep`](super::Store::sweep) calls it for each record whose
 /// [`until`](StoredRecord::until) has passed.
 pub fn update<P>(slot: &mut Option<StoredRecord<P>>, now: Duration) -> bool {
     let mut changed = false;
@@ -161,17 +161,18 @@ pub fn update<P>(slot: &mut Option<StoredRecord<P>>, now: Duration) -> bool {
     changed
 }
 
-/// Claims an operation: [`Store::claim`](super::Store::claim).
+/// Claims an operation, as [`Store::claim`](super::Store::claim) does.
 ///
-/// Calls `fence` only if the claim is granted under a new fence. It must return a larger number than
-/// any before for the same key, even after the record is gone.
+/// `fence` is called only if the claim is granted under a new fence. It must return a larger
+/// number than any before for the same key, even after the record is gone.
 pub fn claim<P: Clone>(
     slot: &mut Option<StoredRecord<P>>,
     claim: &Claim,
     now: Duration,
     fence: impl FnOnce() -> u64,
 ) -> ClaimOutcome<P> {
-    // Before time is looked at: whose answer was lost has not begun, so nothing is unknown yet.
+    // This comes before the update. An owner that repeats its claim has not begun, because it does
+    // not know the first result. Nothing is unknown yet.
     if let Some(record) = slot {
         if let RecordState::InFlight { stage, checkpoint, .. } = &record.state {
             if record.owner == claim.owner {
@@ -230,7 +231,7 @@ pub fn claim<P: Clone>(
     ClaimOutcome::Claimed { fence, previous }
 }
 
-/// The record of a hold, brought up to date, if it is still the hold's.
+/// Brings the record up to date, and returns it if it still belongs to the hold.
 fn held<'a, P>(
     slot: &'a mut Option<StoredRecord<P>>,
     hold: &Hold,
@@ -240,7 +241,7 @@ fn held<'a, P>(
     slot.as_mut().filter(|record| record.is_held_by(hold))
 }
 
-/// Notes that the effect is about to begin: [`Store::mark_started`](super::Store::mark_started).
+/// Records the start of the effect, as [`Store::mark_started`](super::Store::mark_started) does.
 pub fn mark_started<P>(
     slot: &mut Option<StoredRecord<P>>,
     hold: &Hold,
@@ -257,7 +258,7 @@ pub fn mark_started<P>(
     }
 }
 
-/// Prolongs a lease: [`Store::renew`](super::Store::renew).
+/// Renews a lease, as [`Store::renew`](super::Store::renew) does.
 pub fn renew<P>(
     slot: &mut Option<StoredRecord<P>>,
     hold: &Hold,
@@ -273,7 +274,7 @@ pub fn renew<P>(
     }
 }
 
-/// Keeps how far an operation has come: [`Store::checkpoint`](super::Store::checkpoint).
+/// Saves a checkpoint, as [`Store::checkpoint`](super::Store::checkpoint) does.
 pub fn checkpoint<P>(
     slot: &mut Option<StoredRecord<P>>,
     hold: &Hold,
@@ -289,7 +290,7 @@ pub fn checkpoint<P>(
     }
 }
 
-/// Records the result of an operation: [`Store::complete`](super::Store::complete).
+/// Records the result of an operation, as [`Store::complete`](super::Store::complete) does.
 pub fn complete<P>(
     slot: &mut Option<StoredRecord<P>>,
     hold: &Hold,
@@ -307,7 +308,7 @@ pub fn complete<P>(
     }
 }
 
-/// Gives back what a claim took: [`Store::release`](super::Store::release).
+/// Releases a claim, as [`Store::release`](super::Store::release) does.
 pub fn release<P>(
     slot: &mut Option<StoredRecord<P>>,
     owner: &Owner,
@@ -329,7 +330,7 @@ pub fn release<P>(
     }
 }
 
-/// Notes that the outcome of an operation is unknown: [`Store::abandon`](super::Store::abandon).
+/// Records that the outcome is unknown, as [`Store::abandon`](super::Store::abandon) does.
 pub fn abandon<P>(
     slot: &mut Option<StoredRecord<P>>,
     hold: &Hold,
@@ -346,7 +347,7 @@ pub fn abandon<P>(
     }
 }
 
-/// Says what became of an unknown operation: [`Store::resolve`](super::Store::resolve).
+/// Resolves an unknown operation, as [`Store::resolve`](super::Store::resolve) does.
 pub fn resolve<P>(
     slot: &mut Option<StoredRecord<P>>,
     fence: u64,
@@ -358,7 +359,8 @@ pub fn resolve<P>(
         Some(record @ StoredRecord { state: RecordState::Unknown { .. }, .. }) => {
             match resolution {
                 Resolution::Completed(completed, ttl) => {
-                    // Otherwise the run that was lost would be told that its result was recorded.
+                    // Without this, the earlier run would be told that its own result was
+                    // recorded.
                     record.owner = NOBODY;
                     record.enter(RecordState::Completed { payload: completed.payload }, now, ttl);
                 }
@@ -370,10 +372,10 @@ pub fn resolve<P>(
     }
 }
 
-/// Returns what an operator is told of a record whose outcome is unknown, and `None` for any other.
+/// Describes a record whose outcome is unknown, and returns `None` for any other record.
 ///
-/// That includes a record whose lease has ended without anything having been written.
-/// [`Store::unknown`](super::Store::unknown) lists these, and
+/// A record whose lease has ended is included even if nothing was written since.
+/// [`Store::unknown`](super::Store::unknown) lists such records, and
 /// [`Store::count_unknown`](super::Store::count_unknown) counts them.
 pub fn unknown<P>(
     key: StorageKey,
