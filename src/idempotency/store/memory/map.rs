@@ -1,11 +1,11 @@
-//! A map whose keys are hashes already.
+//! A map whose keys are already hashes.
 
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
 };
 
-/// Takes the first bytes of what is a hash already.
+/// A hasher that takes the first bytes of a key that is already a hash.
 #[derive(Default)]
 pub(super) struct AsIs(u64);
 
@@ -16,7 +16,7 @@ impl Hasher for AsIs {
         }
     }
 
-    /// The length, which is always the same.
+    /// Ignores the length, which is always the same.
     fn write_usize(&mut self, _: usize) {}
 
     fn finish(&self) -> u64 {
@@ -24,5 +24,5 @@ impl Hasher for AsIs {
     }
 }
 
-/// A map whose keys are hashes.
+/// A map whose keys are already hashes.
 pub(super) type HashedMap<K, V> = HashMap<K, V, BuildHasherDefault<AsIs>>;

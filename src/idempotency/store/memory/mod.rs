@@ -1,4 +1,4 @@
-//! Records in the memory of one process.
+//! The store that keeps records in the memory of one process.
 
 mod map;
 mod shard;
@@ -32,27 +32,31 @@ const MAX_RECORDS: u32 = 1_000_000;
 const MAX_BYTES: u64 = 256 * 1024 * 1024;
 const MAX_SHARE: f64 = 0.25;
 
-/// So many that the workers of a large machine rarely meet, and so few that all are soon looked at.
+/// The number of shards, enough that workers rarely contend and few enough to visit all quickly.
 const SHARDS: usize = 64;
 
-/// How many records whose time is over a claim retires of each shard that it would otherwise find full.
+/// The number of ended records that a claim retires in each shard when the store is full.
 const ROOM: usize = 16;
 
-/// Keeps records in the memory of this process.
+/// A store that keeps records in the memory of this process.
 ///
-/// | forgets on | keeps through | needs |
+/// | loses records on | survives | needs |
 /// |---|---|---|
-/// | the end of the process: a later retry runs again, and fences begin at 1 again | cancellation, panics | one process |
+/// | the end of the process; a later retry then runs again, and fences begin at 1 again | cancellation, panics | one process |
 ///
-/// Clones are the same store. Its time is tokio's, so that a paused clock moves it.
+/// Clones are the same store. It reads tokio's clock, which tests can pause and advance.
 ///
-/// It is bounded: by default to 1,000,000 records and 256 MiB of payloads, of which each scope has up to
-/// a quarter; a store with a [single](MemoryStoreBuilder::max_share) scope may want it all. It never gives
-/// up a record before its time is over. When it is full, or the share of a scope is, keys that it knows
-/// are answered as always, and claims of new ones fail with [`StoreError::Full`], after room was made from
-/// records whose time is over. What a claim [reserves](Claim::reserve) is set aside until the result is
-/// there, and while the operation is unknown and has a checkpoint; then the result counts. A result that
-/// is larger than what was set aside is kept all the same.
+/// The store is bounded, by default to 1,000,000 records and 256 MiB of payloads. Each scope may
+/// use up to a quarter of both. A store with a single scope may want [all of
+/// it](MemoryStoreBuilder::max_share).
+///
+/// It never removes a record before its time is over. When the store or the share of a scope is
+/// full, claims of known keys work as always. A claim of a new key first makes room from records
+/// whose time is over. If that is not enough, it fails with [`StoreError::Full`].
+///
+/// The bytes that a claim [reserves](Claim::reserve) stay reserved until the result is recorded,
+/// and while the operation is unknown and has a checkpoint. Then the size of the result counts. A
+/// result that is larger than its reservation is kept all the same.
 ///
 /// # Example
 ///
@@ -71,7 +75,7 @@ pub struct MemoryStore<P = Vec<u8>> {
 
 struct Inner<P> {
     began: Instant,
-    /// The last fence that was given, to whichever key.
+    /// The last fence that was given to any key.
     fence: AtomicU64,
     usage: Usage,
     shards: Box<[Mutex<Shard<P>>]>,
@@ -85,8 +89,7 @@ impl MemoryStore {
 }
 
 impl<P> MemoryStore<P> {
-    /// Creates a store of at most 1,000,000 records and 256 MiB, of which each scope has up to a
-    /// quarter.
+    /// Creates a store with the default limits of [`builder`](MemoryStore::builder).
     pub fn new() -> Self {
         Self::within(Limits::new(MAX_RECORDS, MAX_BYTES, MAX_SHARE))
     }
@@ -97,17 +100,19 @@ impl<P> MemoryStore<P> {
         Self { inner: Arc::new(Inner { began, fence, usage: Usage::new(limits), shards }) }
     }
 
-    /// How many records there are, those whose time is over and that nobody has looked at since too.
+    /// Returns the number of records.
+    ///
+    /// It includes records whose time is over, until a step or a sweep removes them.
     pub fn len(&self) -> usize {
         self.inner.usage.records()
     }
 
-    /// Whether there is no record.
+    /// Returns whether there are no records.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many bytes are taken by payloads, or set aside for them.
+    /// Returns the number of bytes that payloads use or reserve.
     pub fn bytes(&self) -> u64 {
         self.inner.usage.bytes()
     }
@@ -135,7 +140,7 @@ impl<P> fmt::Debug for MemoryStore<P> {
     }
 }
 
-/// Settings of a [`MemoryStore`].
+/// A builder for [`MemoryStore`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct MemoryStoreBuilder {
@@ -145,41 +150,44 @@ pub struct MemoryStoreBuilder {
 }
 
 impl MemoryStoreBuilder {
-    /// Sets how many records the store keeps.
+    /// Sets the maximum number of records.
     ///
     /// Default: `1,000,000`.
     ///
-    /// A record takes about 300 bytes beside its payload. It must be at least 1.
+    /// A record takes about 300 bytes besides its payload. The maximum must be at least 1.
+    /// [`build`](Self::build) returns a [`ConfigError`] otherwise.
     pub fn max_records(mut self, records: u32) -> Self {
         self.max_records = records;
         self
     }
 
-    /// Sets how many bytes of payloads the store keeps or sets aside.
+    /// Sets the maximum number of bytes of payloads, used or reserved.
     ///
     /// Default: `256 MiB`.
     ///
-    /// It must be at least 1.
+    /// It must be at least 1. [`build`](Self::build) returns a [`ConfigError`] otherwise.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// Sets how much of both one scope may have, rounded up to a whole record and byte.
+    /// Sets the share of records and bytes that one scope may use, as a ratio.
     ///
-    /// Default: `0.25`, so that no tenant shuts out the rest.
+    /// Default: `0.25`, so that no tenant shuts out the others.
     ///
-    /// It must be above 0 and at most 1.
+    /// The limits of a scope are rounded up to a whole record and byte. The share must be above 0
+    /// and at most 1. [`build`](Self::build) returns a [`ConfigError`] otherwise.
     pub fn max_share(mut self, share: f64) -> Self {
         self.max_share = share;
         self
     }
 
-    /// Checks the settings.
+    /// Checks the settings and builds the store.
     ///
     /// # Errors
     ///
-    /// If there is no room for any record, or the share is not above 0 and up to 1.
+    /// If a maximum is zero, or the share is not above 0 and at most 1. The error names the
+    /// setter.
     pub fn build<P>(self) -> Result<MemoryStore<P>, ConfigError> {
         let records = ConfigError::require_nonzero("max_records", self.max_records)?;
         let bytes = ConfigError::require_nonzero("max_bytes", self.max_bytes)?;
@@ -197,11 +205,13 @@ impl MemoryStoreBuilder {
 
 impl<P> Inner<P> {
     fn shard(&self, key: &StorageKey) -> MutexGuard<'_, Shard<P>> {
-        // The last byte, since the map within takes its bits from the first ones.
+        // Selects by the last byte, because the map in a shard hashes by the first ones.
         lock(&self.shards[usize::from(key.as_bytes()[31]) % SHARDS])
     }
 
-    /// Read while the shard is locked, so that no step is earlier than the one before it.
+    /// Returns the time of the store.
+    ///
+    /// It is read while the shard is locked, so that no step is earlier than the one before it.
     fn now(&self) -> Duration {
         Instant::now().saturating_duration_since(self.began)
     }
@@ -210,7 +220,7 @@ impl<P> Inner<P> {
         self.fence.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// A step on what is kept under a key. No step but a claim makes a record of none.
+    /// Takes a step on the record of a key, if there is one. Only a claim creates a record.
     fn step<T>(
         &self,
         key: &StorageKey,
@@ -219,7 +229,7 @@ impl<P> Inner<P> {
         let mut shard = self.shard(key);
         let now = self.now();
         let at = shard.find(key)?;
-        // Held beyond the lock, under which no user's code may run, not even to drop a payload.
+        // Dropped after the lock, because dropping a payload runs the user's code.
         let _payload = shard.payload(at);
         let done = shard.change(at, &self.usage, |entry| act(entry, now));
         drop(shard);
@@ -234,14 +244,14 @@ impl<P> Inner<P> {
     }
 
     fn try_claim(&self, claim: &Claim) -> Result<ClaimOutcome<Arc<P>>, StoreError> {
-        // Dropped after the lock, under which no user's code may run, not even to drop a payload.
+        // Dropped after the lock, because dropping a payload runs the user's code.
         let _payload;
         let mut shard = self.shard(&claim.key);
         let now = self.now();
         let kept = self.usage.capped(claim.reserve);
         if let Some(at) = shard.find(&claim.key) {
             _payload = shard.payload(at);
-            // One whose time is over is gone, and its key is new.
+            // A record whose time is over is removed, and its key counts as new.
             if shard.is_claimed_by(at, claim) || shard.bring_up_to_date(at, now, &self.usage) {
                 let answer = shard.change(at, &self.usage, |entry| {
                     let before = entry.fence();
@@ -258,13 +268,14 @@ impl<P> Inner<P> {
         let mut entry = Entry::new(claim.key, claim.scope, kept);
         let answer = machine::claim(&mut entry.slot, claim, now, || self.next_fence());
         shard.insert(entry);
-        // More than the one that came, so that what is over grows fewer while the store is used.
+        // Retires more records than the one that was added, so that ended records become fewer
+        // with use.
         let _retired = [shard.retire(now, &self.usage), shard.retire(now, &self.usage)];
         drop(shard);
         Ok(answer)
     }
 
-    /// Retires records whose time is over, a bounded number. Whether there was any.
+    /// Retires a bounded number of records whose time is over. Returns whether there was any.
     fn make_room(&self) -> bool {
         let retired = |shard| self.retire(shard, ROOM);
         self.shards.iter().map(retired).sum::<usize>() > 0
@@ -289,7 +300,7 @@ fn written(written: Option<StepOutcome>) -> Result<StepOutcome, StoreError> {
     Ok(written.unwrap_or(StepOutcome::Stale))
 }
 
-/// What was shared with the record, as the caller's own.
+/// Returns the payload by value, cloned if the record still shares it.
 fn own<P: Clone>(payload: Arc<P>) -> P {
     Arc::try_unwrap(payload).unwrap_or_else(|shared| P::clone(&shared))
 }

@@ -1,4 +1,4 @@
-//! The records of some keys, found by key and by when their time is over.
+//! The records of some keys, found by key and by the end of their time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,15 +12,15 @@ use super::{
 };
 use crate::idempotency::{ScopeId, StorageKey};
 
-/// A record, and what it takes.
+/// A record and its size.
 pub(super) struct Entry<P> {
     pub(super) key: StorageKey,
     pub(super) scope: ScopeId,
-    /// The bytes of its result, or those set aside for it.
+    /// The bytes of its result, or the bytes reserved for it.
     pub(super) kept: u64,
-    /// Its place in the order of ends.
+    /// Its index in the heap of ends.
     place: u32,
-    /// Empty only while a step is under way.
+    /// The record. `None` only during a step.
     pub(super) slot: Option<StoredRecord<Arc<P>>>,
 }
 
@@ -43,7 +43,7 @@ impl<P> Entry<P> {
         self.slot.as_ref().map_or(Duration::ZERO, |record| record.until)
     }
 
-    /// How many bytes it takes now: none once nothing is to come of it and nothing is kept.
+    /// Returns the bytes that it uses now, or 0 if it keeps nothing and expects no result.
     pub(super) fn bytes(&self) -> u64 {
         match self.slot.as_ref().map(|record| &record.state) {
             None | Some(RecordState::Unknown { checkpoint: None }) => 0,
@@ -52,8 +52,10 @@ impl<P> Entry<P> {
     }
 }
 
-/// Entries lie in one vector, without gaps. Two orders point into it: by key, and a heap by the time at which
-/// each is over, in which an entry knows its place, so that a renewal moves it and leaves nothing behind.
+/// A vector of entries without gaps, with two indexes into it.
+///
+/// One index is a map by key. The other is a heap by the time at which each entry ends. An entry
+/// knows its place in the heap, so that a renewal moves it and leaves no old element behind.
 pub(super) struct Shard<P> {
     entries: Vec<Entry<P>>,
     by_key: HashedMap<StorageKey, u32>,
@@ -71,7 +73,7 @@ impl<P> Shard<P> {
         self.by_key.get(key).map(|&at| at as usize)
     }
 
-    /// What the record keeps, shared.
+    /// Returns the payload of the record, shared.
     pub(super) fn payload(&self, at: usize) -> Option<Arc<P>> {
         match &self.entries[at].slot.as_ref()?.state {
             RecordState::Completed { payload } => payload.clone(),
@@ -79,7 +81,7 @@ impl<P> Shard<P> {
         }
     }
 
-    /// Whether the record is in flight and of the owner who claims it.
+    /// Returns whether the record is in flight and owned by the owner of the claim.
     pub(super) fn is_claimed_by(&self, at: usize, claim: &Claim) -> bool {
         let entry = &self.entries[at];
         let owned = entry.slot.as_ref().is_some_and(|record| record.owner == claim.owner);
@@ -92,9 +94,10 @@ impl<P> Shard<P> {
             .filter_map(move |entry| machine::unknown(entry.key, entry.slot.as_ref()?, now))
     }
 
-    /// Adds the entry of a key that has none, and that was admitted.
+    /// Adds the admitted entry of a key that has none.
     pub(super) fn insert(&mut self, entry: Entry<P>) {
-        // Far fewer than four billion: the limit of the whole store is a `u32`.
+        // There are far fewer than four billion entries, because the limit of the whole store is
+        // a `u32`.
         let at = self.entries.len() as u32;
         self.by_key.insert(entry.key, at);
         self.entries.push(entry);
@@ -102,7 +105,7 @@ impl<P> Shard<P> {
         self.rise(self.by_end.len() - 1);
     }
 
-    /// Changes an entry, and then accounts for it: its bytes, its end, or that it is gone.
+    /// Changes an entry, and then updates its bytes and its end, or removes it.
     pub(super) fn change<T>(
         &mut self,
         at: usize,
@@ -127,7 +130,7 @@ impl<P> Shard<P> {
         done
     }
 
-    /// Whether there is still a record then.
+    /// Brings a record up to date, and returns whether it still exists.
     pub(super) fn bring_up_to_date(&mut self, at: usize, now: Duration, usage: &Usage) -> bool {
         self.change(at, usage, |entry| {
             machine::update(&mut entry.slot, now);
@@ -135,7 +138,7 @@ impl<P> Shard<P> {
         })
     }
 
-    /// Brings the record up to date whose time was over first, if there is one, and gives what it kept.
+    /// Brings the record that ended first up to date, if one has ended, and returns its payload.
     #[allow(clippy::option_option)]
     pub(super) fn retire(&mut self, now: Duration, usage: &Usage) -> Option<Option<Arc<P>>> {
         let at = *self.by_end.first()? as usize;
@@ -178,7 +181,7 @@ impl<P> Shard<P> {
         self.put(other, first);
     }
 
-    /// Moves what ends sooner than what stands above it.
+    /// Moves an entry up while it ends sooner than its parent.
     fn rise(&mut self, mut place: usize) {
         while place > 0 && self.end(place) < self.end((place - 1) / 2) {
             self.swap(place, (place - 1) / 2);
@@ -187,7 +190,7 @@ impl<P> Shard<P> {
         self.put(place, self.by_end[place]);
     }
 
-    /// Moves what ends later than what stands below it.
+    /// Moves an entry down while it ends later than one of its children.
     fn sink(&mut self, mut place: usize) {
         loop {
             let below = [2 * place + 1, 2 * place + 2].into_iter();
@@ -205,7 +208,7 @@ impl<P> Shard<P> {
         &self.entries
     }
 
-    /// That both orders have each entry once, at the place that it says.
+    /// Asserts that both indexes have each entry once, at the place that it knows.
     #[cfg(test)]
     pub(super) fn check(&self) {
         assert_eq!(self.by_key.len(), self.entries.len());

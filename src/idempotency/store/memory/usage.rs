@@ -1,4 +1,4 @@
-//! What the store and each scope take, and may take.
+//! The records and bytes that the store and each scope use, and their limits.
 
 use std::sync::{
     Mutex,
@@ -8,7 +8,7 @@ use std::sync::{
 use super::{super::StoreError, map::HashedMap};
 use crate::{call::lock::lock, idempotency::ScopeId};
 
-/// Of scopes there are few at a time, and each is looked up for a moment.
+/// Few scopes are used at a time, and each is locked only for a moment.
 const SHARDS: usize = 16;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(super) struct Amount {
     pub(super) bytes: u64,
 }
 
-/// How much all scopes may take, and one.
+/// The limits of all scopes together, and of one.
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
     pub(super) all: Amount,
@@ -27,8 +27,8 @@ pub(super) struct Limits {
 impl Limits {
     pub(super) fn new(max_records: u32, max_bytes: u64, max_share: f64) -> Self {
         let all = Amount { records: max_records.into(), bytes: max_bytes };
-        // Rounded up, so that a small share is of one record, not of none; and the whole is the whole,
-        // which a large number would not be after it was a float.
+        // Rounded up, so that a small share is at least one record. A share of 1 is taken
+        // exactly, because a large number would change as a float.
         let share =
             |of: u64| if max_share < 1.0 { (of as f64 * max_share).ceil() as u64 } else { of };
         Self { all, scope: Amount { records: share(all.records), bytes: share(all.bytes) } }
@@ -39,7 +39,7 @@ pub(super) struct Usage {
     limits: Limits,
     records: AtomicU64,
     bytes: AtomicU64,
-    /// Only scopes that have a record: their number is bounded too.
+    /// Only scopes that have a record, so that their number is bounded, too.
     scopes: [Mutex<HashedMap<ScopeId, Amount>>; SHARDS],
 }
 
@@ -65,7 +65,7 @@ impl Usage {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// What a size counts as. No more than all there is, so that sums of what callers say do not wrap.
+    /// Returns a size capped at the limit of the store, so that sums of sizes do not wrap.
     pub(super) fn capped(&self, size: usize) -> u64 {
         (size as u64).min(self.limits.all.bytes)
     }
@@ -98,8 +98,9 @@ impl Usage {
         Ok(())
     }
 
-    /// Accounts for a record that takes another number of bytes than before. Beyond the limit, if must be: what is
-    /// there is recorded.
+    /// Accounts for a record that changes its size.
+    ///
+    /// It may exceed the limit, because a finished result is always recorded.
     pub(super) fn settle(&self, scope: &ScopeId, before: u64, after: u64) {
         if before == after {
             return;
