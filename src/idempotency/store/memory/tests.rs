@@ -1,4 +1,4 @@
-//! The store against a naive one, which keeps all records in a list and recounts what they take each time.
+//! Compares the store with a naive one, which keeps a list and recounts it each time.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
     idempotency::{Fingerprint, Owner, ScopeId, StorageKey},
 };
 
-/// What is stored under a key.
+/// The record of a key.
 type Slot = Option<StoredRecord<Vec<u8>>>;
 
 const RECORDS: u32 = 6;
@@ -73,7 +73,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     )
 }
 
-/// Keys of a few shards, and each of one scope.
+/// Makes keys of a few shards, each in one scope.
 fn key(number: u8) -> StorageKey {
     let mut bytes = [number; 32];
     bytes[31] = number % 3;
@@ -100,8 +100,10 @@ struct Naive {
 }
 
 impl Naive {
-    /// What is kept, as of now. Nothing is written down: whether a record whose time is over has been looked at
-    /// makes a difference to its owner.
+    /// Returns the record as of now.
+    ///
+    /// It does not write the update back, because it matters to the owner of a record whether an
+    /// end has been written.
     fn as_of_now(&self, kept: &Kept) -> Slot {
         let mut slot = kept.slot.clone();
         machine::update(&mut slot, self.now);
@@ -172,7 +174,7 @@ fn bytes<P>(slot: &Option<StoredRecord<P>>, kept: u64) -> u64 {
     }
 }
 
-/// All that the store has, as if every record were looked at now, and that what it counts is what it has.
+/// Returns all records of the store, brought up to date, and asserts that its counts match them.
 fn recount(store: &MemoryStore, now: Duration) -> BTreeMap<StorageKey, (Slot, u64)> {
     let mut found = BTreeMap::new();
     let (mut all, mut scopes) = (Amount::default(), BTreeMap::<ScopeId, Amount>::new());
@@ -357,7 +359,7 @@ proptest! {
     }
 }
 
-/// What is kept of an operation beside its payload, twice in its shard's tables while they grow.
+/// The record besides its payload, which is stored twice while the tables of a shard grow.
 #[test]
 fn a_record_is_small() {
     assert!(size_of::<super::Entry<Vec<u8>>>() <= 216, "{}", size_of::<super::Entry<Vec<u8>>>());

@@ -116,14 +116,17 @@ fn in_flight(slot: &Option<StoredRecord<u8>>) -> bool {
     matches!(slot, Some(StoredRecord { state: RecordState::InFlight { .. }, .. }))
 }
 
-/// A step that was applied, and what it left behind. Most steps are not: filtered here, and not in
-/// the test, they do not count against the few cases that a test may reject.
+/// Generates steps that are applied, with the state that they leave.
+///
+/// Most steps are stale. Filtering them here, and not in the test, does not count against the few
+/// cases that a test may reject.
 fn applied() -> impl Strategy<Value = (Held, Hold, Option<StoredRecord<u8>>, Duration)> {
     (record(), held(), time()).prop_filter_map("the step is stale", |(record, step, now)| {
         let hold = Hold::new(StorageKey::from_bytes(KEY), record.owner, record.fence);
         let mut slot = Some(record);
         let applied = step.take(&mut slot, &hold, now) == StepOutcome::Applied;
-        // With no time to live or lease at all, what was written has ended before the repetition.
+        // With a time to live or a lease of zero, the written state has ended before the
+        // repetition.
         (applied && slot == updated(&slot, now)).then_some((step, hold, slot, now))
     })
 }

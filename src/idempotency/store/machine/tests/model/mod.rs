@@ -1,9 +1,9 @@
-//! Every interleaving of a few workers with the steps of a store, to the last state.
+//! Explores every interleaving of a few workers with the steps of a store, exhaustively.
 //!
-//! Each run may crash at every step, and may pause for as long as it likes and go on, as a process does
-//! that was stopped. Its clock says anything: it may think its lease over while it lives, and alive
-//! while it is over. Writes may be delayed or repeated, two at a time. So there is more in it than can
-//! happen, and what holds here holds with less.
+//! A run may crash at any step. It may pause for any time and resume, like a stopped process. Its
+//! clock may be wrong. It may report that its lease has ended while it lasts, or that it lasts
+//! after it has ended. Writes may be delayed or repeated, two at a time. The model therefore
+//! allows more than can happen, and a property that holds here also holds in practice.
 
 mod world;
 
@@ -16,11 +16,11 @@ use self::world::{Broken, Config, Event, Mode, Policy, Seen, World};
 
 const ONE_KEY: [&[usize]; 3] = [&[0], &[0], &[0]];
 const TWO_WORKERS: [&[usize]; 3] = [&[0], &[0], &[]];
-/// Keys share the counter of fences and the time, and no step touches two.
+/// Keys share the counter of fences and the time. No step touches two keys.
 const A_KEY_EACH: [&[usize]; 3] = [&[0], &[1], &[]];
 const BOTH_KEYS_EACH: [&[usize]; 3] = [&[0, 1], &[1, 0], &[]];
 
-/// Hashes a state in a fraction of the time that the hasher of the standard library takes unoptimized.
+/// A hasher that is much faster than the one of the standard library in unoptimized builds.
 struct Quick(u64);
 
 impl Default for Quick {
@@ -76,11 +76,12 @@ struct Explored {
     violation: Option<(&'static str, Vec<Event>)>,
 }
 
-/// Breadth first, so that the way to a violation is the shortest.
+/// Explores states breadth first, so that the path to a violation is the shortest.
 fn explore(config: &Config) -> Explored {
     let hasher = BuildHasherDefault::<Quick>::default();
     let start = World::new(config);
-    // Hashes instead of states: that two of some millions share one is a matter of one in a million.
+    // Stores hashes instead of states. The chance that two of some millions collide is one in a
+    // million.
     let mut visited = HashSet::with_hasher(hasher.clone());
     visited.insert(hasher.hash_one(&start));
     let mut ways = vec![(0, None)];
@@ -115,7 +116,7 @@ fn way_to(ways: &[(usize, Option<Event>)], mut from: usize, last: Event) -> Vec<
     way
 }
 
-/// All states of these configurations; none of them breaks a rule.
+/// Explores all states of these configurations, and asserts that none of them breaks a rule.
 fn hold(configs: &[Config]) -> Seen {
     let mut seen = Seen::default();
     for config in configs {
@@ -173,7 +174,7 @@ fn what_is_taken_over_has_its_effect_once_and_one_answer() {
         config(ONE_KEY, 0, Mode::Started, Policy::Reconcile),
     ]);
 
-    // Nobody is told that it is unknown who may take over.
+    // A worker that may take over is never told that the outcome is unknown.
     assert_eq!(seen, Seen { told_unknown: false, ..EVERYTHING });
 }
 
@@ -187,7 +188,7 @@ fn two_keys_do_not_touch_each_other() {
     ]);
 }
 
-/// The shortest way to what goes wrong when a rule is broken.
+/// Returns the first violation on the shortest path when a rule is broken.
 fn goes_wrong(broken: Broken, mode: Mode, policy: Policy) -> &'static str {
     let explored = explore(&Config { broken, ..config(TWO_WORKERS, 2, mode, policy) });
     let Some((violated, way)) = explored.violation else {

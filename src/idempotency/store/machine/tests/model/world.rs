@@ -1,8 +1,8 @@
-//! All that matters of a store, its workers, the network between them, and what the effect reaches.
+//! The state of the model: a store, its workers, the network, and the system with the effect.
 //!
-//! Time has no length here: a lease lives or has lapsed, and a tick makes all leases lapse. Times to live
-//! and retentions never end, since what comes after is another operation. Fences are renumbered in their
-//! order, so that an endless run has finitely many states.
+//! Time has no length here. A lease is alive or has ended, and one event ends all leases. Times
+//! to live and retentions never end, because what follows them is another operation. Fences are
+//! renumbered in their order, so that an endless run has finitely many states.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(super) const WORKERS: usize = 3;
 pub(super) const KEYS: usize = 2;
 const WIRE: usize = 2;
 
-/// How the effect begins.
+/// The way in which the effect begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Started,
@@ -29,28 +29,28 @@ pub(super) enum Mode {
     Transactional,
 }
 
-/// What becomes of an unknown operation.
+/// The policy for an unknown operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Policy {
-    /// An operator says what became of it: never that it was not done while a worker might still do it.
+    /// An operator resolves it, and never as not done while a worker might still do it.
     Quarantine,
-    /// It is run again; what it reaches takes each key once and gives its first result again.
+    /// It is run again. The system executes each key once and returns its first result again.
     Rerun,
-    /// What it reaches is asked, and from then on refuses smaller fences.
+    /// The system is asked, and rejects smaller fences from then on.
     Reconcile,
 }
 
-/// What is broken on purpose.
+/// The rule that is broken on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Broken {
     Nothing,
     /// Steps of a hold are taken whatever its fence.
     FenceCheck,
-    /// All claims look like those of one owner.
+    /// All claims have the same owner.
     OwnerToken,
-    /// What has started is treated as what has not.
+    /// A run that has started is treated as one that has not.
     StartedRule,
-    /// Reconciling only asks, and does not refuse the lost run.
+    /// Reconciling only asks, and does not fence off the earlier run.
     Reconciling,
 }
 
@@ -59,13 +59,13 @@ pub(super) struct Config {
     pub(super) mode: Mode,
     pub(super) policy: Policy,
     pub(super) broken: Broken,
-    /// For each worker, which keys it runs, one after the other.
+    /// The keys that each worker runs, one after the other.
     pub(super) runs: [&'static [usize]; WORKERS],
-    /// How many writes may be delayed or repeated at a time.
+    /// The number of writes that may be delayed or repeated at a time.
     pub(super) strays: usize,
 }
 
-/// Where a worker is in its run. A pause is a worker to which nothing happens.
+/// The progress of a worker in its run. A worker to which nothing happens is paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum At {
     Idle,
@@ -97,12 +97,12 @@ pub(super) enum Write {
     Abandon(u64),
 }
 
-/// What the effect reaches, for one key.
+/// The state of the system that the effect reaches, for one key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Ledger {
     charges: u8,
     result: Option<u8>,
-    /// Smaller fences are refused.
+    /// The largest fence that was raised. Smaller fences are rejected.
     raised: u64,
     /// The first success that a client was told.
     told: Option<u8>,
@@ -120,9 +120,9 @@ pub(super) struct World {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     Begins(usize),
-    /// A write reaches the store, and its answer the worker.
+    /// A write reaches the store, and its result reaches the worker.
     Writes(usize, Write),
-    /// A write is sent and not answered: it arrives later, beside what is sent again, or never.
+    /// A write is sent without a result. It arrives later, besides a repeated one, or never.
     Strays(usize, Write),
     Arrives(Message),
     TakesEffect(usize),
@@ -130,9 +130,9 @@ pub(super) enum Event {
     AnswersItsClient(usize),
     /// Nothing has begun, and nothing will.
     GivesUp(usize),
-    /// It does not know what it has done.
+    /// The worker does not know what it has done.
     Fails(usize),
-    /// Or drops its work, since its clock says, rightly or not, that its lease is over.
+    /// The worker dies, or its clock says, rightly or not, that its lease ended.
     Crashes(usize),
     LeasesLapse,
     IsSwept(usize),
@@ -140,7 +140,7 @@ pub(super) enum Event {
     OperatorResolves(usize),
 }
 
-/// What happened, to see that the model reaches what it is about.
+/// The situations that occurred, to check that the model reaches the important ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Seen {
     pub(super) replayed: bool,
@@ -187,7 +187,7 @@ impl World {
         }
     }
 
-    /// What may happen next.
+    /// Adds the events that may happen next.
     pub(super) fn events(&self, config: &Config, events: &mut Vec<Event>) {
         for worker in 0..WORKERS {
             self.events_of(config, worker, events);
@@ -249,7 +249,8 @@ impl World {
             At::Ran { .. } if config.mode == Mode::Transactional => {
                 events.push(Event::Fails(worker));
             }
-            // Without a record too, when the store does not answer: it is the truth.
+            // The result may be returned without a record, too, when the store is down, because
+            // it is true.
             At::Ran { .. } => {
                 events.extend([Event::Fails(worker), Event::AnswersItsClient(worker)]);
             }
@@ -265,7 +266,7 @@ impl World {
         }
     }
 
-    /// The write that a worker cannot go on without.
+    /// Returns the write that a worker needs to continue.
     fn next_write(&self, config: &Config, worker: usize) -> Option<Write> {
         match self.workers[worker].1 {
             At::Claiming => Some(Write::Claim),
@@ -384,7 +385,7 @@ impl World {
                 At::Recorded { result }
             }
             (Told::StepOutcome(StepOutcome::Applied), at) if matches!(write, Write::Renew(_)) => at,
-            // Done, or no longer the owner, who never answers.
+            // The run is done, or the worker is no longer the owner and never responds.
             (Told::StepOutcome(_), _) => {
                 self.end(config, worker);
                 return Ok(());
@@ -393,7 +394,7 @@ impl World {
         Ok(())
     }
 
-    /// A step of the store, and what it must not have done.
+    /// Takes a step of the store, and checks that it did nothing forbidden.
     fn store(
         &mut self,
         config: &Config,
@@ -517,7 +518,7 @@ impl World {
         let key = self.key(config, worker);
         let mut result = worker as u8;
         match (config.mode, config.policy) {
-            // It happens when it is committed.
+            // The effect happens when it is committed.
             (Mode::Transactional, _) => {}
             (_, Policy::Quarantine) => self.charge(key, result, true)?,
             (_, Policy::Rerun) => {
@@ -559,7 +560,7 @@ impl World {
         }
     }
 
-    /// Whether an operator could know by now what became of an unknown operation.
+    /// Returns whether an operator could know the outcome of an unknown operation by now.
     fn may_resolve(&self, config: &Config, key: usize) -> bool {
         let at_work = (0..WORKERS).any(|worker| {
             let at = self.workers[worker].1;
@@ -580,12 +581,13 @@ impl World {
         let _ = machine::resolve(&mut self.slots[key], fence, resolution, NOW);
     }
 
-    /// What must hold in every state.
+    /// Checks the properties that must hold in every state.
     fn check(&self) -> Checked {
         for slot in &self.slots {
             let Some(record) = slot else { continue };
             if let RecordState::InFlight { .. } = record.state {
-                // No lease is longer than was asked for, and when it is over the key is out of flight.
+                // No lease is longer than requested. When it has ended, the key is no longer in
+                // flight.
                 let mut later = slot.clone();
                 machine::update(&mut later, NOW + LEASE);
                 if later.is_some_and(|record| matches!(record.state, RecordState::InFlight { .. }))
@@ -597,7 +599,7 @@ impl World {
         Ok(())
     }
 
-    /// Makes states equal that differ only in how large their fences are.
+    /// Makes states equal that differ only in the size of their fences.
     fn renumber_fences(&mut self) {
         let (mut fences, mut count) = ([0; 16], 0);
         self.each_fence(|fence| {
@@ -618,7 +620,7 @@ impl World {
         self.fence = count as u64;
     }
 
-    /// Makes states equal that differ only in which worker is which, if all have the same to do.
+    /// Makes states equal that differ only in the names of workers, if all run the same keys.
     fn renumber_workers(&mut self) {
         let mut order: [usize; WORKERS] = std::array::from_fn(|worker| worker);
         order.sort_by_cached_key(|&worker| {
@@ -669,7 +671,7 @@ impl World {
 
     fn each_fence(&mut self, mut visit: impl FnMut(&mut u64)) {
         for record in self.slots.iter_mut().flatten() {
-            // Only told, never acted on.
+            // The time is only reported and never acted on.
             record.since = NOW;
             visit(&mut record.fence);
             if let RecordState::InFlight { stage: RunStage::TakenOver { from }, .. } =
@@ -704,7 +706,7 @@ impl World {
     }
 }
 
-/// What a worker makes of an answer.
+/// The result of a write, as its worker uses it.
 enum Told {
     Claimed { fence: u64, taken_over: bool },
     Replay(u8),
@@ -720,8 +722,9 @@ fn storage_key(key: usize) -> StorageKey {
     StorageKey::from_bytes([key as u8; 32])
 }
 
-/// As a store that belongs to one process opens its file. One that is shared keeps everything, and its
-/// restart is no event here.
+/// Restarts a store that belongs to one process, as when it opens its file.
+///
+/// A shared store keeps everything, and its restart is not an event here.
 fn restart(slot: &mut Option<StoredRecord<u8>>, key: usize) {
     machine::update(slot, NOW);
     match slot {
