@@ -1,13 +1,13 @@
-//! A payment is made once, though a client's two attempts reach two servers.
+//! Makes a payment once, although the client's two attempts reach two servers.
 //!
 //! ```sh
 //! cargo run -p buttress-redis --example two_processes
 //! cargo run -p buttress-redis --example two_processes -- redis://127.0.0.1/
 //! ```
 //!
-//! Without an address it starts a `redis-server` of its own. The two servers share nothing but Redis,
-//! as two processes would. Both attempts are sent at once: one is run, and the other is told to come
-//! back, or given the recorded response.
+//! Without an address it starts its own `redis-server`. The two servers share only Redis, as two
+//! processes would. Both attempts are sent at once. One runs. The other is told to retry later,
+//! or gets the recorded response.
 
 use std::{
     convert::Infallible,
@@ -34,7 +34,7 @@ async fn main() -> Result<(), BoxError> {
             (Some(server), url)
         }
     };
-    // A key of its own each time, so that the example can be run again.
+    // A new key for each run, so that the example can be run again.
     let key = format!("payment-{}", std::process::id());
     let attempts = [attempt(&url, &key), attempt(&url, &key)];
     let answers = futures::future::try_join_all(attempts).await?;
@@ -49,7 +49,7 @@ async fn main() -> Result<(), BoxError> {
     }
 }
 
-/// Pays at a server of its own, and comes back for as long as it is told to.
+/// Pays at a server of its own, and retries while the payment is in flight.
 async fn attempt(url: &str, key: &str) -> Result<String, BoxError> {
     let store = RedisStore::builder(url).prefix("example:").build().await?;
     let guard = IdempotencyLayer::http(store).single_tenant().build()?;

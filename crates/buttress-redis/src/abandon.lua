@@ -1,4 +1,4 @@
--- ARGV: owner, fence, how long to stay unknown.
+-- ARGV: owner, fence, the retention as unknown.
 local record, problem = held(KEYS[4], ARGV[1], ARGV[2])
 if problem then
   return problem

@@ -1,4 +1,4 @@
-//! How a store is set up, and what it asks of its server.
+//! The builder of a store, and the checks of the server's settings.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -7,54 +7,55 @@ use redis::{Pipeline, from_redis_value};
 
 use crate::{RedisStore, connection::Connection, keys::Keys};
 
-/// What keeps an acknowledged record when the server is killed.
+/// The settings that keep an acknowledged record when the server is killed.
 const NEEDED: [(&str, &str); 3] =
     [("appendonly", "yes"), ("appendfsync", "always"), ("maxmemory-policy", "noeviction")];
 
-/// The error returned when a [`RedisStore`] was not made.
+/// The error returned when a [`RedisStore`] cannot be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RedisSetupError {
-    /// A setting of the builder cannot work.
+    /// A setting of the builder is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The address is not one of Redis.
+    /// The address is not a valid Redis URL.
     #[error("the address of the server is invalid")]
     Url(#[source] BoxError),
     /// The server cannot be reached.
     #[error("the server cannot be reached")]
     Unavailable(#[source] BoxError),
-    /// The server does not say how it is set up, so nobody knows what it keeps.
+    /// The server does not let `CONFIG GET` read its settings, so its durability is not known.
     #[error(
         "the server does not let `CONFIG GET` read its settings, which must be `appendonly yes`, \
          `appendfsync always` and `maxmemory-policy noeviction`; \
          `accept_loss()` does without the check"
     )]
     Unchecked(#[source] BoxError),
-    /// The server is set up to forget records that it has acknowledged.
+    /// The server is configured to lose records that it has acknowledged.
     #[error(
         "the server's `{setting}` is `{found}`, but it must be `{needed}`, or records that it has \
          acknowledged may be lost and operations run twice; `accept_loss()` takes that risk"
     )]
     Forgetful {
-        /// The setting of the server.
+        /// The name of the server's setting.
         setting: &'static str,
-        /// What it is.
+        /// The value that the server has.
         found: String,
-        /// What it must be.
+        /// The value that it must have.
         needed: &'static str,
     },
 }
 
 impl RedisStore {
-    /// Returns the builder of a store on the server with this address, such as
-    /// `redis://:password@host:6379/0`.
+    /// Returns a builder for a store on the server at `url`.
+    ///
+    /// Example: `redis://:password@host:6379/0`.
     pub fn builder(url: impl Into<String>) -> RedisStoreBuilder {
         RedisStoreBuilder::new(url.into())
     }
 }
 
-/// Sets up a [`RedisStore`].
+/// A builder for a [`RedisStore`].
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct RedisStoreBuilder {
@@ -76,38 +77,43 @@ impl RedisStoreBuilder {
         }
     }
 
-    /// Sets the prefix of the names of all keys, so that several stores can share a server.
+    /// Sets the prefix of the names of all keys, which lets several stores share a server.
     ///
     /// Default: `buttress:`.
     ///
-    /// It must not contain braces, which decide where a cluster keeps a key.
+    /// It must not contain braces, because they decide in which slot a cluster keeps a key.
+    /// [`build`](Self::build) rejects such a prefix with a [`ConfigError`].
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// Sets the time limit for connecting.
+    /// Sets the time limit for connecting to the server.
     ///
-    /// Default: 1 s.
+    /// Default: `1 s`.
     ///
-    /// A server that does not accept within it is down for this request. It must be longer than zero.
+    /// A step fails with [`StoreError::Unavailable`] if the server does not accept the connection
+    /// in time. It must be longer than zero. [`build`](Self::build) rejects zero with a
+    /// [`ConfigError`].
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// Sets the time limit for a response.
+    /// Sets the time limit for a response of the server.
     ///
-    /// Default: 2 s.
+    /// Default: `2 s`. This is longer than a busy disk takes to write a record, and far shorter
+    /// than a lease.
     ///
-    /// The default is longer than a busy disk takes to write a record, and far shorter than a lease. A
-    /// step takes at most this and the time to connect together. It must be longer than zero.
+    /// A round trip takes at most this limit plus [`connect_timeout`](Self::connect_timeout),
+    /// then the step fails with [`StoreError::Unavailable`]. It must be longer than zero.
+    /// [`build`](Self::build) rejects zero with a [`ConfigError`].
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = timeout;
         self
     }
 
-    /// Accepts any server, however it is set up, without a check.
+    /// Skips the check of the server's settings and accepts any server.
     ///
     /// Default: off.
     ///
@@ -117,12 +123,23 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Connects, and checks how the server is set up. Later changes of its settings are not seen.
+    /// Connects to the server and checks its settings.
+    ///
+    /// The settings are checked once. Later changes are not noticed.
     ///
     /// # Errors
     ///
-    /// If a setting cannot work, the server cannot be reached, or, without
-    /// [`accept_loss`](Self::accept_loss), it is not set up to keep what it acknowledges or does not say.
+    /// Returns an error if:
+    ///
+    /// - a setting of the builder is invalid,
+    /// - the address is not a Redis URL,
+    /// - the server cannot be reached,
+    /// - the server's settings do not keep acknowledged records, or cannot be read, unless
+    ///   [`accept_loss`](Self::accept_loss) is set.
+    ///
+    /// # Panics
+    ///
+    /// Panics when polled outside a Tokio runtime with the I/O and time drivers enabled.
     pub async fn build(self) -> Result<RedisStore, RedisSetupError> {
         if self.prefix.contains(['{', '}']) {
             let rule = "it must not contain braces";
@@ -144,7 +161,7 @@ impl RedisStoreBuilder {
 
 impl std::fmt::Debug for RedisStoreBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Without the address, which may hold a password.
+        // The address is left out because it may hold a password.
         f.debug_struct("RedisStoreBuilder")
             .field("prefix", &self.prefix)
             .field("connect_timeout", &self.connect_timeout)

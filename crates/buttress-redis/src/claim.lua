@@ -1,4 +1,5 @@
--- ARGV: owner, fingerprint, the state to begin in, whether to take over, lease, how long to stay unknown.
+-- ARGV: owner, fingerprint, the initial state, whether to take over, lease, the retention as
+-- unknown.
 local owner, fingerprint, state, on_unknown = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local lease, unknown_for = tonumber(ARGV[5]), tonumber(ARGV[6])
 
@@ -15,7 +16,8 @@ if problem then
   return problem
 end
 
--- Before time is looked at: whose answer was lost has not begun, so nothing is unknown yet.
+-- Checked before the record is brought up to date. An owner that claims again has lost the reply
+-- to its first claim and has not begun, so nothing is unknown even if the lease has ended.
 if found and IN_FLIGHT[found.state] and found.owner == owner then
   found.ends = after(now, lease)
   write(found)
@@ -46,7 +48,7 @@ local counter = redis.call('GET', KEYS[1])
 if counter and not number(counter) then
   return { 'garbled' }
 end
--- The time, so that a counter that was lost does not begin anew.
+-- At least the time, so that a lost counter does not start again from zero.
 local fence = math.max((number(counter) or 0) + 1, now)
 if found then
   fence = math.max(fence, found.fence + 1)
@@ -59,8 +61,8 @@ local granted = {
 if record then
   granted.state, granted.from = 'taken over', record.fence
 end
--- The first command that writes, unless a record is already there: a full Redis refuses it, and with it
--- the claim.
+-- This is the first command that writes, unless a record exists already. A full Redis rejects it,
+-- and the claim with it.
 redis.call('HSET', granted.key, 'v', '1', 'state', granted.state, 'owner', owner,
   'fence', digits(fence), 'fingerprint', fingerprint, 'since', digits(granted.since),
   'until', digits(granted.ends), 'unknown_for', digits(unknown_for))

@@ -1,4 +1,4 @@
--- ARGV: owner, fence, time to live, payload if it can be kept.
+-- ARGV: owner, fence, time to live, the payload if it can be kept.
 local record, problem = held(KEYS[4], ARGV[1], ARGV[2])
 if problem then
   return problem

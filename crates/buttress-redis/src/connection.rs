@@ -1,8 +1,9 @@
-//! One connection that all steps share, made anew when it is of no more use.
+//! One connection that all steps share, and that is replaced when it fails.
 //!
-//! Not the client's own manager: after an answer that did not come in time it keeps the connection, and a
-//! server that vanished without a word would be waited for until TCP gives up; and once it could not
-//! connect for any reason but I/O, such as too many clients, it never tries again.
+//! The client's own connection manager is not used, for two reasons. It keeps a connection after
+//! a response timed out, so it waits until TCP gives up for a server that vanished silently. And
+//! after a failure to connect that is not an I/O error, such as too many clients, it never tries
+//! again.
 
 use std::{
     fmt,
@@ -35,10 +36,10 @@ struct State {
 pub(crate) struct Connection {
     client: Client,
     config: AsyncConnectionConfig,
-    /// The longest that a step may take: a caller may have to wait for another to connect.
+    /// The time limit of a round trip, including a wait for another caller to connect.
     limit: Duration,
     state: Mutex<State>,
-    /// Held by whoever connects, so that a crowd does not open a crowd of connections.
+    /// Held while connecting, so that concurrent callers do not open a connection each.
     connecting: tokio::sync::Mutex<()>,
 }
 
@@ -48,7 +49,7 @@ impl Connection {
         connection_timeout: Duration,
         response_timeout: Duration,
     ) -> RedisResult<Self> {
-        // Or a step waits for the acknowledgement of the one before it.
+        // Without it, a step waits for the TCP acknowledgement of the step before it.
         let settings = TcpSettings::default().set_nodelay(true);
         let client = Client::open(url.into_connection_info()?.set_tcp_settings(settings))?;
         let config = AsyncConnectionConfig::new()
@@ -80,14 +81,16 @@ impl Connection {
         }))
     }
 
-    /// Others that still await an answer keep their clone.
+    /// Drops the connection with this number.
+    ///
+    /// Callers that await a response on it keep their clone.
     fn discard(&self, number: u64) {
         let discarded = self.state(|state| state.live.take_if(|live| live.number == number));
         // Dropped outside the lock.
         drop(discarded);
     }
 
-    /// Sends commands in one trip, and gives the answer to each.
+    /// Sends commands in one round trip and returns a response to each.
     pub(crate) async fn send(&self, commands: &Pipeline) -> Result<Vec<Value>, StoreError> {
         let sending = async {
             let mut live = self.live().await?;
@@ -108,7 +111,7 @@ impl Connection {
         }
     }
 
-    /// Runs scripts in one trip; in two, if the server has not seen them yet.
+    /// Runs scripts in one round trip, or in two if the server does not know some of them yet.
     pub(crate) async fn call(&self, calls: &[Call<'_>]) -> Result<Vec<Value>, StoreError> {
         let mut by_hash = Pipeline::with_capacity(calls.len());
         for call in calls {
@@ -144,7 +147,7 @@ fn is(answer: &Value, kind: ServerErrorKind) -> bool {
     matches!(answer, Value::ServerError(error) if error.kind() == Some(kind))
 }
 
-/// After a failover the same name may lead to another server.
+/// Tells whether the server is a replica now: after a failover the name may lead to another one.
 fn is_demoted(answer: &Value) -> bool {
     is(answer, ServerErrorKind::ReadOnly)
 }

@@ -1,8 +1,8 @@
-//! Where what is kept.
+//! The names of the keys in Redis.
 
 use buttress::idempotency::StorageKey;
 
-/// The names of keys, with a prefix. There are 256 shards, by the first byte of the storage key.
+/// The names of keys under one prefix, in 256 shards by the first byte of the storage key.
 #[derive(Clone, Debug)]
 pub(crate) struct Keys {
     prefix: Box<str>,
@@ -17,13 +17,15 @@ impl Keys {
         &self.prefix
     }
 
-    /// What every script is given: the counter of fences, the leases, the unknown operations.
+    /// Returns the keys that every script gets.
+    ///
+    /// They are the fence counter, the leases and the unknown operations.
     pub(crate) fn shared(&self, shard: u8) -> Vec<String> {
         let prefix = &self.prefix;
         ["fence", "leases", "unknown"].map(|name| format!("{prefix}{{{shard:02x}}}:{name}")).into()
     }
 
-    /// What the names of a shard's records begin with.
+    /// Returns the prefix of the names of a shard's records.
     pub(crate) fn base(&self, shard: u8) -> String {
         format!("{}{{{shard:02x}}}:r:", self.prefix)
     }
@@ -37,7 +39,7 @@ pub(crate) fn shard_of(key: &StorageKey) -> u8 {
     key.as_bytes()[0]
 }
 
-/// The key that is written as these 64 hexadecimal digits.
+/// Parses a key from 64 hexadecimal digits.
 pub(crate) fn key_of(digits: &[u8]) -> Option<StorageKey> {
     let digits: &[u8; 64] = digits.try_into().ok()?;
     let mut bytes = [0; 32];
@@ -54,7 +56,7 @@ pub(crate) fn key_of(digits: &[u8]) -> Option<StorageKey> {
 mod tests {
     use super::*;
 
-    /// CRC-16/XMODEM over what stands in the first braces, as a cluster assigns keys to slots.
+    /// Computes a cluster's slot of a key: CRC-16/XMODEM over the text in the first braces.
     fn slot(key: &str) -> u16 {
         let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
         let tag = tag.map(|(tag, _)| tag).filter(|tag| !tag.is_empty()).unwrap_or(key);

@@ -1,5 +1,6 @@
-//! Keeps the records of [buttress](mod@buttress)'s idempotency guard in Redis 5 or later, which many
-//! processes share. One Lua script a step.
+//! Stores the records of [buttress](mod@buttress)'s idempotency layer in Redis 5 or later.
+//!
+//! Many processes can share the records. Each step of the [`Store`] runs as one Lua script.
 //!
 //! ```no_run
 //! use buttress_redis::{RedisStore, buttress::idempotency::IdempotencyLayer};
@@ -9,78 +10,95 @@
 //! let store = RedisStore::builder("redis://127.0.0.1/").prefix("payments:").build().await?;
 //!
 //! type Payment = (&'static str, u64);
-//! let guard = IdempotencyLayer::builder_fn(
+//! let layer = IdempotencyLayer::builder_fn(
 //!     store,
 //!     |payment: &Payment| Ok(RequestKey::Key(Key::new(payment.0)?)),
 //!     |payment: &Payment, request| request.part(payment.1.to_be_bytes()),
 //! )
 //! .single_tenant()
 //! .build()?;
-//! # drop(guard);
+//! # drop(layer);
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! # Versions
 //!
-//! This minor version, 0.1, fits buttress 0.1, which it re-exports as [`buttress`](mod@buttress). It
-//! needs Rust 1.88, as the client of Redis does.
+//! Version 0.1 works with buttress 0.1, which it re-exports as [`buttress`](mod@buttress). It
+//! needs Rust 1.88, because the Redis client does.
 //!
-//! # What it keeps
+//! # Durability
 //!
 //! | | |
 //! |---|---|
-//! | forgets on | power loss; failover to a replica, which Redis writes to asynchronously |
+//! | forgets on | power loss; failover to a replica, because Redis replicates asynchronously |
 //! | keeps through | `kill -9` of Redis |
 //! | needs | `appendonly yes`, `appendfsync always`, `maxmemory-policy noeviction` |
 //!
-//! What it forgets, it runs again when it is asked to. [`build`](RedisStoreBuilder::build) reads the three
-//! settings and fails unless they are so; [`accept_loss`](RedisStoreBuilder::accept_loss) does without.
-//! `appendfsync everysec` is not enough even if only the process dies: while a write to the disk is
-//! slow Redis acknowledges what it has not yet handed to the operating system, and `kill -9` then lost
-//! 7,277 of 24,188 acknowledged records; with `always`, none of 18,826.
+//! An operation whose record is lost runs again when it is requested again.
+//! [`build`](RedisStoreBuilder::build) reads the three settings and fails unless they have these
+//! values. [`accept_loss`](RedisStoreBuilder::accept_loss) skips the check.
+//!
+//! `appendfsync everysec` is not enough, even if only the process dies. While a write to the disk
+//! is slow, Redis acknowledges records before it hands them to the operating system. In a test,
+//! `kill -9` then lost 7,277 of 24,188 acknowledged records. With `always`, it lost none of
+//! 18,826.
 //!
 //! # Keys
 //!
-//! `xx` is the first byte of the [`StorageKey`] in hexadecimal digits: there are 256 shards. The braces make
-//! each a hash tag, so that all that a step touches is in one slot.
+//! The records are spread over 256 shards by the first byte of the [`StorageKey`]. `xx` is that
+//! byte in hexadecimal digits. The braces make it a hash tag, which keeps all keys of a step in
+//! one slot.
 //!
-//! | key | is |
+//! | key | value |
 //! |---|---|
 //! | `buttress:{xx}:r:<64 digits>` | the record, a hash |
-//! | `buttress:{xx}:fence` | the last fence that was given. Never expires. The next is one more, or the time in microseconds if that is more, so that it grows even if the counter is lost |
-//! | `buttress:{xx}:leases` | a sorted set of what becomes unknown when its lease ends, by that end |
-//! | `buttress:{xx}:unknown` | a sorted set of what is unknown, by the end of its retention |
+//! | `buttress:{xx}:fence` | the last fence that was granted. It never expires. The next fence is one more, or the time in microseconds if that is larger, which keeps fences growing even if the counter is lost |
+//! | `buttress:{xx}:leases` | a sorted set of the operations that become unknown when their lease ends, scored by that end |
+//! | `buttress:{xx}:unknown` | a sorted set of the unknown operations, scored by the end of their retention |
 //!
-//! The fields of a record are `v` (the version of this layout, 1), `state` (`reserved`, `started`, `taken
-//! over`, `completed`, `unknown`), `owner`, `fence`, `fingerprint`, `since` and `until` (in microseconds of
-//! the server's `TIME`, as all times; the last one is in the year 2255), `unknown_for`, `from` (the fence
-//! that was taken over), `checkpoint` and `payload`. A record of a newer version is refused and left alone.
-//! In a listing, a sweep and a renewal, a record that cannot be read is passed over, and does not fail the
-//! others.
+//! The fields of a record are:
+//!
+//! - `v`: the version of this layout, 1.
+//! - `state`: `reserved`, `started`, `taken over`, `completed` or `unknown`.
+//! - `owner`, `fence` and `fingerprint`.
+//! - `since` and `until`: microseconds of the server's `TIME`, as all times. The last one is in
+//!   the year 2255.
+//! - `unknown_for`: the retention, in microseconds, if the record becomes unknown.
+//! - `from`: the fence of the run that was taken over.
+//! - `checkpoint` and `payload`.
+//!
+//! A record of a newer version is rejected and left unchanged. Listings, sweeps and renewals skip
+//! a record that cannot be read, so that it does not fail the others.
 //!
 //! # Clean-up
 //!
-//! Redis removes each record by itself, a second after nothing of it can matter any more: a reserved one after
-//! its lease, a started one after its lease and the retention, a completed one after its time to live, an unknown one
-//! after its retention. A [sweep](Store::sweep) finds only what has an entry in the sorted sets. Listing
-//! reads, of each shard, the keys of all unknown operations.
+//! Redis removes a record by itself, one second after it can no longer matter:
+//!
+//! - a reserved record after its lease,
+//! - a started record after its lease and the retention,
+//! - a completed record after its time to live,
+//! - an unknown record after its retention.
+//!
+//! A [sweep](Store::sweep) finds only records with an entry in the sorted sets. Listing the
+//! unknown operations reads the keys of all of them, in every shard.
 //!
 //! # When Redis is full
 //!
-//! It refuses new claims ([`StoreError::Full`]) and checkpoints. What has been claimed can still be renewed,
-//! completed, abandoned and released: plan for `maxmemory` to be exceeded by the results of what is in
-//! flight. Nothing else bounds the number of records.
+//! A full Redis rejects new claims ([`StoreError::Full`]) and checkpoints. Claimed operations can
+//! still be renewed, completed, abandoned and released. The results of the operations in flight
+//! can therefore exceed `maxmemory`. Plan for that. Nothing else bounds the number of records.
 //!
-//! # Trips
+//! # Round trips
 //!
-//! One `EVALSHA` a step, and an `EVAL` in its place once after the server was started. Leases are renewed in
-//! one pipeline, with one script for each shard that has any.
+//! A step is one `EVALSHA`. After a restart of the server, the first use of a script takes a
+//! second round trip with `EVAL`. Leases are renewed in one pipeline, with one script for each
+//! shard that has any, or more if a shard has more than 500.
 //!
 //! # Clusters
 //!
-//! All that a script touches is in one slot, so a proxy can spread the shards over a cluster. The store
-//! itself speaks to one server and follows no redirections.
+//! A script touches only keys of one slot, so a proxy can spread the shards over a cluster. The
+//! store itself connects to one server and follows no redirections.
 
 mod builder;
 mod connection;
@@ -109,14 +127,13 @@ use self::{
     },
 };
 
-/// How many leases one script renews at most, so that none keeps the server from others for long.
+/// The maximum number of leases that one script renews, which bounds how long it blocks the server.
 const RENEWED_AT_ONCE: usize = 500;
 
-/// How many shards are listed in one trip.
+/// The number of shards that are listed in one round trip.
 const LISTED_AT_ONCE: usize = 32;
 
-/// Keeps records in Redis: see the [crate](self).
-///
+/// A store of idempotency records in Redis. See the [crate](self) for what it keeps.
 /// ```no_run
 /// use buttress_redis::{RedisSetupError, RedisStore};
 ///
@@ -132,7 +149,7 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// What the names of its keys begin with.
+    /// Returns the prefix of the names of all keys.
     pub fn prefix(&self) -> &str {
         self.keys.prefix()
     }
@@ -162,7 +179,7 @@ impl RedisStore {
     }
 }
 
-/// In microseconds. Longer than the script's last instant is as good as that.
+/// Converts to microseconds, at most the last instant that the scripts can represent.
 fn micros(duration: Duration) -> u64 {
     const LONGEST: u64 = 9_000_000_000_000_000;
     u64::try_from(duration.as_micros()).map_or(LONGEST, |micros| micros.min(LONGEST))
@@ -322,7 +339,7 @@ impl Store for RedisStore {
         self.call_each(&calls).await?.map(|reply| reply?.counted()).sum()
     }
 
-    // Each record says itself for how long it stays unknown.
+    // The retention is not a parameter: each record has its own in `unknown_for`.
     async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
         let calls: Vec<_> = shards().map(|shard| self.shard(&DUE, shard)).collect();
         let mut left = limit;
@@ -347,7 +364,7 @@ impl Store for RedisStore {
     }
 }
 
-/// The examples of the README are tests.
+/// Runs the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}

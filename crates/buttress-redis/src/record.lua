@@ -1,7 +1,8 @@
--- What every step begins with. KEYS: 1 the counter of fences, 2 the leases that can lapse, 3 the unknown
--- operations, 4 and on the records. All times are microseconds.
+-- The prelude of every script. All times are in microseconds.
+-- KEYS: 1 the fence counter, 2 the leases that can lapse, 3 the unknown operations, 4 and later
+-- the records.
 
--- The year 2255. Doubles are exact up to here, and a little beyond.
+-- The year 2255. Doubles are exact up to this number, and a little beyond.
 local LAST = 9e15
 
 local clock = redis.call('TIME')
@@ -14,7 +15,7 @@ local STATES = {
   ['completed'] = true, ['unknown'] = true,
 }
 
--- tostring would round it to 14 digits.
+-- `tostring` would round to 14 digits.
 local function digits(number)
   return string.format('%.0f', number)
 end
@@ -33,7 +34,7 @@ local function after(instant, lasting)
   return math.min(instant + lasting, LAST)
 end
 
--- The record under a key, or why it cannot be read.
+-- Returns the record under a key, or the reason why it cannot be read.
 local function load(key)
   local found = redis.pcall('HMGET', key,
     'v', 'state', 'owner', 'fence', 'fingerprint', 'since', 'until', 'unknown_for', 'from')
@@ -44,7 +45,7 @@ local function load(key)
     return nil, found
   end
   if not found[1] then
-    -- A hash of somebody else's is not to be mixed with a record.
+    -- A hash of another program must not be mixed with a record.
     if redis.call('EXISTS', key) == 1 then
       return nil, { 'garbled' }
     end
@@ -74,7 +75,8 @@ local function enter(record, state, since, lasting)
   record.state, record.since, record.ends = state, since, after(since, lasting)
 end
 
--- What ended by time has ended: the record as it is now, if there still is one, and whether it changed.
+-- Applies the ends of leases and retentions that have passed. Returns the current record, if it
+-- still exists, and whether it changed.
 local function update(record)
   local changed = false
   while record and record.ends <= now do
@@ -88,7 +90,8 @@ local function update(record)
   return record, changed
 end
 
--- Redis removes what is over, a second late: its own idea of the time must not be the one that counts.
+-- Redis removes the record one second late, because the scripts' time must decide, not the time
+-- of its own expiry.
 local function expire(record)
   local last = record.ends
   if HAS_BEGUN[record.state] then
@@ -114,8 +117,8 @@ local function index(record)
   end
 end
 
--- Begins with a command that takes no memory: Redis then lets the others through although it is full, so
--- that what has been granted can be recorded.
+-- Begins with a command that needs no memory. Redis then allows the following commands although
+-- it is full, so that the result of a granted claim can be recorded.
 local function write(record, payload)
   expire(record)
   redis.call('HSET', record.key, 'state', record.state, 'owner', record.owner,
@@ -157,7 +160,7 @@ local function current(key)
   return (settle(record)), nil
 end
 
--- The record of a hold, brought up to date, if it is still the hold's.
+-- Returns the record of a hold, brought up to date, if the hold still owns it.
 local function held(key, owner, fence)
   local record, problem = current(key)
   if record and record.owner == owner and digits(record.fence) == fence then

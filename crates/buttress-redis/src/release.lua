@@ -1,4 +1,4 @@
--- ARGV: owner, how long to stay unknown.
+-- ARGV: owner, the retention as unknown.
 local record, problem = current(KEYS[4])
 if problem then
   return problem

@@ -1,4 +1,4 @@
-//! What a script answers: a word, and what belongs to it.
+//! Replies of scripts: a word, and the values that belong to it.
 
 use std::{time::Duration, vec};
 
@@ -10,7 +10,7 @@ use redis::{RedisError, ServerError, Value};
 const GARBLED_RECORD: StoreError = StoreError::Garbled("an invalid record");
 const GARBLED_REPLY: StoreError = StoreError::Garbled("a reply of another type");
 
-/// The parts of an answer, from the front.
+/// A reply, read from the front.
 #[derive(Debug)]
 pub(crate) struct Reply {
     word: Vec<u8>,
@@ -88,7 +88,7 @@ impl Reply {
         written(&self.word)
     }
 
-    /// Whether each lease was renewed.
+    /// Returns the outcome for each lease, in the order of the call.
     pub(crate) fn renewed(self) -> Result<Vec<StepOutcome>, StoreError> {
         self.list(b"renewed", |part| match part {
             Value::BulkString(word) => written(&word),
@@ -105,7 +105,7 @@ impl Reply {
 
     pub(crate) fn listed(self) -> Result<Vec<UnknownOperation>, StoreError> {
         self.list(b"listed", |part| {
-            // The key stands where an answer has its word.
+            // The key is in the place of the word.
             let mut operation = Reply::new(part)?;
             let key = crate::keys::key_of(&operation.word).ok_or(GARBLED_REPLY)?;
             Ok(UnknownOperation::new(key, operation.number()?, operation.time()?))
@@ -132,8 +132,9 @@ fn written(word: &[u8]) -> Result<StepOutcome, StoreError> {
     }
 }
 
-/// What it means that the server answers a script with an error. Before Redis 7 an error within a script
-/// has its code in the text.
+/// Converts an error that the server returned for a script.
+///
+/// Before Redis 7, an error within a script has its code in the text.
 fn refused(error: ServerError) -> StoreError {
     let says = |code: &str| {
         error.code() == code || error.details().is_some_and(|details| details.contains(code))

@@ -1,4 +1,5 @@
--- ARGV: fence; then nothing, if it never happened, or its time to live, and payload if it can be kept.
+-- ARGV: fence, then nothing if the operation never happened, or its time to live, and the payload
+-- if it can be kept.
 local record, problem = current(KEYS[4])
 if problem then
   return problem
@@ -7,7 +8,7 @@ if not record or digits(record.fence) ~= ARGV[1] or record.state ~= 'unknown' th
   return { 'stale' }
 end
 if ARGV[2] then
-  -- Nobody: otherwise the run that was lost would be told that its result was recorded.
+  -- No owner: otherwise the lost run would be told that its own result was recorded.
   record.owner = string.rep('\0', 16)
   enter(record, 'completed', now, tonumber(ARGV[2]))
   write(record, ARGV[3])

@@ -1,10 +1,10 @@
-//! The scripts, one a step.
+//! The Lua scripts, one for each step.
 
 use std::{borrow::Cow, sync::LazyLock};
 
 use redis::{Cmd, Script};
 
-/// A script, and the hash that the server knows it by once it has seen it.
+/// A script, and the hash by which the server knows it after the first use.
 #[derive(Debug)]
 pub(crate) struct Step {
     source: &'static str,
@@ -38,7 +38,7 @@ steps! {
     UNKNOWN = "unknown.lua";
 }
 
-/// One run of a script.
+/// One call of a script, with its keys and arguments.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
     step: &'static Step,
@@ -66,12 +66,12 @@ impl<'a> Call<'a> {
         self
     }
 
-    /// Names the script, which the server has forgotten if it was started again since.
+    /// Returns a command with the script's hash, which a restarted server does not know.
     pub(crate) fn by_hash(&self) -> Cmd {
         self.command("EVALSHA", &self.step.hash)
     }
 
-    /// Brings the script along.
+    /// Returns a command with the script's source.
     pub(crate) fn by_source(&self) -> Cmd {
         self.command("EVAL", self.step.source)
     }

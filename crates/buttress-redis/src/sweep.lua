@@ -1,6 +1,6 @@
--- ARGV: what the keys of records begin with, how many at most.
+-- ARGV: the prefix of the keys of records, the maximum number of records.
 local base, limit = ARGV[1], tonumber(ARGV[2])
--- So many that cannot be read do not keep the others from being swept.
+-- Up to this number of unreadable records do not keep the others from being swept.
 local UNREADABLE = 100
 
 local swept = 0
@@ -20,7 +20,7 @@ for _, due in ipairs({ KEYS[2], KEYS[3] }) do
         index(record)
       end
     elseif not problem then
-      -- Redis has removed it by itself.
+      -- Redis has removed the record by itself.
       redis.call('ZREM', due, name)
       swept = swept + 1
     end

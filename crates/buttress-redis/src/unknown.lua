@@ -1,7 +1,7 @@
--- ARGV: what the keys of records begin with, how many at most, behind which one.
+-- ARGV: the prefix of the keys of records, the maximum number of records, the key to start after.
 local base, limit, behind = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 
--- Strings are compared in the server's locale, which need not be the order of their bytes.
+-- The server compares strings in its locale, which can differ from the order of their bytes.
 local function before(a, b)
   for i = 1, math.min(#a, #b) do
     local x, y = string.byte(a, i), string.byte(b, i)

@@ -1,4 +1,4 @@
-//! A crowd of duplicates, with the records in Redis.
+//! Many concurrent duplicates, with the records in Redis.
 
 #[path = "../../../tests/support/crowd.rs"]
 mod crowd;

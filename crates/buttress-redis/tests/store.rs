@@ -1,4 +1,4 @@
-//! The store in Redis, on servers of its own.
+//! The store in Redis, against servers that the tests start.
 
 use std::{
     collections::BTreeMap,
@@ -32,7 +32,7 @@ async fn store_on(server: &RedisServer) -> RedisStore {
     RedisStore::builder(server.url()).build().await.expect("a store")
 }
 
-/// What one asks the server itself.
+/// A connection to the server itself, past the store.
 struct Raw(redis::Connection);
 
 impl Raw {
@@ -49,7 +49,7 @@ impl Raw {
         command.query(&mut self.0).expect("an answer")
     }
 
-    /// All that is kept under a key that holds a hash.
+    /// Returns all fields under a key that holds a hash.
     fn hash(&mut self, key: &str) -> BTreeMap<String, Vec<u8>> {
         self.ask(["HGETALL", key])
     }
@@ -98,7 +98,7 @@ async fn complete(store: &RedisStore, hold: &Hold) -> Result<StepOutcome, StoreE
     store.complete(hold, Completed::replayable(b"done".to_vec(), 4), LONG).await
 }
 
-/// Every step on one key, by its name, but for those that take many keys at once.
+/// Returns the error of every step on one key, by name, except the steps on many keys.
 async fn each_step(store: &RedisStore, hold: &Hold) -> Vec<(&'static str, StoreError)> {
     let mut errors = Vec::new();
     macro_rules! fails {
@@ -170,7 +170,7 @@ async fn what_was_acknowledged_survives_that_the_server_is_killed() {
     assert!(begun.elapsed() < Duration::from_secs(1), "a refused connection is known at once");
     server.restart().expect("restart");
 
-    // The same store, at once: nobody has to notice and build another.
+    // The same store works at once: no caller must notice the restart and build another.
     let look = async |hold: &Hold| store.claim(&claim_of(hold.key)).await.expect("an answer");
     assert!(matches!(look(&in_flight).await, ClaimOutcome::InFlight { .. }));
     assert_eq!(look(&done).await, ClaimOutcome::Replay(b"done".to_vec()));
@@ -214,7 +214,7 @@ async fn a_server_that_stalls_is_unavailable_in_time_and_used_again_when_it_goes
         let stalled = claim.await.expect("a task");
         assert!(matches!(stalled, Err(StoreError::Unavailable(_))), "{stalled:?}");
     }
-    // The connection is given up by now: this one has to connect anew.
+    // The first connection was discarded, so this step must connect again.
     let stalled = store.claim(&claim_of(new_key())).await;
     assert!(matches!(stalled, Err(StoreError::Unavailable(_))), "{stalled:?}");
     assert!(begun.elapsed() < 20 * timeout, "it took {:?}", begun.elapsed());
@@ -441,7 +441,7 @@ async fn fences_grow_though_their_counter_is_lost() {
             raw.ask::<()>(["DEL", &counter]);
         }
     }
-    // And though the clock was set back an hour.
+    // Fences also grow after the clock was set back an hour.
     let ahead = last + 3_600_000_000;
     raw.ask::<()>(["SET", &counter, &ahead.to_string()]);
     assert_eq!(granted(&store, &claim_of(key)).await.fence, ahead + 1);
@@ -618,8 +618,9 @@ async fn nothing_but_the_counters_is_left_when_all_is_over() {
     assert!(left.iter().all(|key| key.ends_with(":fence")), "{left:?}");
 }
 
-/// Answers each script with the same bytes, but on its first connections not at all, and all that connecting
-/// takes with `OK`.
+/// Starts a server that sends the same bytes to each script, and `OK` while connecting.
+///
+/// It does not respond to scripts at all on its first `silent` connections.
 async fn babbler(silent: usize, answer: &'static [u8]) -> String {
     async fn babble(mut stream: TcpStream, answer: Option<&[u8]>) -> std::io::Result<()> {
         let mut buffer = vec![0; 65_536];
