@@ -1,11 +1,11 @@
-//! A payment is made once, though the server is restarted between a client's two attempts.
+//! Makes a payment once, although the server is restarted between the client's two attempts.
 //!
 //! ```sh
 //! cargo run -p buttress-redb --example restart
 //! ```
 //!
-//! The first attempt is paid, and its response is lost on the way. Then the server stops and starts
-//! again, with the same file. The second attempt is given the recorded response, and the customer pays
+//! The first attempt pays, and its response is lost on the way. Then the server stops and starts
+//! again with the same file. The second attempt gets the recorded response, so the customer pays
 //! once.
 
 use std::{
@@ -20,7 +20,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use tower::{Layer, ServiceExt, service_fn};
 
-/// The ledger outlives the server.
+/// The number of payments in the ledger, which outlives the server.
 static PAYMENTS: AtomicU32 = AtomicU32::new(0);
 
 #[tokio::main]
@@ -41,7 +41,9 @@ async fn main() -> Result<(), BoxError> {
     }
 }
 
-/// Starts a server, pays, and stops the server. Returns the response, and whether it was recorded.
+/// Starts a server, pays, and stops the server.
+///
+/// Returns the body of the response, and whether it was replayed.
 async fn one_life_of_the_server(file: &Path) -> Result<(String, bool), BoxError> {
     let store = RedbStore::open(file)?;
     let guard = IdempotencyLayer::http(store.clone()).single_tenant().build()?;

@@ -1,4 +1,4 @@
-//! Checks the settings, opens the file, and settles what the last process left in it.
+//! The builder of a store, which checks the settings and opens the file.
 
 use std::{
     io,
@@ -18,16 +18,16 @@ use crate::{
     writer::Writer,
 };
 
-/// How many steps may wait for the thread. Claims beyond it are refused, all else waits.
+/// The maximum number of waiting steps. Further claims are rejected, and other steps wait.
 const QUEUE: usize = 1024;
 
-/// redb's own default is a gigabyte.
+/// The size of redb's cache. redb's own default is 1 GiB.
 const CACHE: usize = 64 * 1024 * 1024;
 
-/// redb takes values of up to 3 GiB; one that it refused would end the whole batch.
+/// The largest payload allowed. redb stores up to 3 GiB, and an error above it ends the batch.
 const LARGEST_PAYLOAD: usize = 1024 * 1024 * 1024;
 
-/// Configures a [`RedbStore`].
+/// A builder for a [`RedbStore`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct RedbStoreBuilder {
@@ -35,52 +35,55 @@ pub struct RedbStoreBuilder {
     limits: Limits,
 }
 
-/// The error returned when a file was not opened. The file is as it was.
+/// The error returned when a file cannot be opened. The records in it are unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RedbSetupError {
-    /// A setting of the builder cannot work.
+    /// A setting of the builder is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Somebody else has it.
+    /// The file is open already, in this process or another.
     #[error(
         "{} is already open, in this process or another: one process at a time may use a file",
         .0.display()
     )]
     InUse(PathBuf),
-    /// It was written by a newer version of this crate.
+    /// The file was written by a newer version of this crate.
     #[error("{} has layout {version}, which is newer than this program supports", .path.display())]
     Newer {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
         /// The version of its layout.
         version: u16,
     },
-    /// It cannot be read or written, or is not a file of records.
+    /// The file cannot be read or written, or is not a file of records.
     #[error("{} cannot be opened", .path.display())]
     Failed {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: BoxError,
     },
 }
 
 impl RedbStore {
-    /// Opens a file, or makes one, with the defaults of the [builder](Self::builder).
+    /// Opens a file, or creates it, with the defaults of the [builder](Self::builder).
     ///
-    /// Blocks, after a crash for as long as it takes to repair the file.
+    /// Blocks the thread. After a crash this includes the time to repair the file.
     ///
     /// # Errors
     ///
-    /// If another process has it open, or this one, if a newer version of this crate has written it, or
-    /// if it cannot be read or is something else.
+    /// Returns an error if:
+    ///
+    /// - the file is open already, in this process or another,
+    /// - a newer version of this crate has written the file,
+    /// - the file cannot be read or written, or is not a file of records.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, RedbSetupError> {
         Self::builder(path).build()
     }
 
-    /// Returns the builder of a store in a file.
+    /// Returns a builder for a store in the file at `path`.
     pub fn builder(path: impl AsRef<Path>) -> RedbStoreBuilder {
         let limits = Limits { records: 10_000_000, payload: 16 * 1024 * 1024 };
         RedbStoreBuilder { path: path.as_ref().to_owned(), limits }
@@ -100,22 +103,25 @@ impl RedbStore {
 }
 
 impl RedbStoreBuilder {
-    /// Sets the maximum number of records, including those whose time is over and that are not
-    /// [swept](buttress::idempotency::Store::sweep) yet.
+    /// Sets the maximum number of records in the file.
     ///
     /// Default: `10_000_000`.
     ///
-    /// At least 1. Beyond it claims are [`Full`](StoreError::Full).
+    /// Records whose time has ended count until they are
+    /// [swept](buttress::idempotency::Store::sweep). At the maximum, a claim of a new key first
+    /// removes up to 64 of them, then fails with [`StoreError::Full`]. The minimum is 1.
+    /// [`build`](Self::build) rejects zero with a [`ConfigError`].
     pub fn max_records(mut self, records: u64) -> Self {
         self.limits.records = records;
         self
     }
 
-    /// Sets the maximum number of bytes of a result or a checkpoint.
+    /// Sets the maximum size of a result or a checkpoint, in bytes.
     ///
-    /// Default: 16 MiB.
+    /// Default: `16 MiB`.
     ///
-    /// From 1 to 1 GiB. A step with more is [`Full`](StoreError::Full).
+    /// A step with a larger payload fails with [`StoreError::Full`]. The range is 1 to 1 GiB.
+    /// [`build`](Self::build) rejects other values with a [`ConfigError`].
     pub fn max_payload(mut self, bytes: usize) -> Self {
         self.limits.payload = bytes;
         self
@@ -123,12 +129,16 @@ impl RedbStoreBuilder {
 
     /// Checks the settings, and opens the file or creates it.
     ///
-    /// Blocks, after a crash for as long as it takes to repair the file.
+    /// Blocks the thread. After a crash this includes the time to repair the file.
     ///
     /// # Errors
     ///
-    /// If a setting is invalid, if another process has the file open, or this one, if a newer version
-    /// of this crate has written it, or if it cannot be read or is something else.
+    /// Returns an error if:
+    ///
+    /// - a setting is invalid,
+    /// - the file is open already, in this process or another,
+    /// - a newer version of this crate has written the file,
+    /// - the file cannot be read or written, or is not a file of records.
     pub fn build(self) -> Result<RedbStore, RedbSetupError> {
         let Self { path, limits } = self;
         check(limits)?;
@@ -154,7 +164,7 @@ fn check(limits: Limits) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Makes the name of a new file durable too: without it power loss may take the whole file.
+/// Flushes the folder's entry of a new file. Without it, a power loss may remove the whole file.
 fn sync_folder(path: &Path) -> io::Result<()> {
     if cfg!(not(unix)) {
         return Ok(());
@@ -166,7 +176,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
 }
 
-/// Settles what the last process left, in one transaction, and finds out what time it is.
+/// Settles the records of the last process in one transaction, and returns the clock.
 fn recover(database: &Database, limits: Limits) -> Result<Clock, NotOpened> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
@@ -179,7 +189,7 @@ fn recover(database: &Database, limits: Limits) -> Result<Clock, NotOpened> {
     Ok(clock)
 }
 
-/// Why a file was not opened, without its name.
+/// The reason why a file was not opened, without its path.
 pub(crate) enum NotOpened {
     InUse,
     Newer(u16),

@@ -1,11 +1,13 @@
-//! The one place where a clock on the wall is read: records outlive the process, so their times must too.
+//! The clock of a store: the only place that reads the wall clock.
+//!
+//! Records outlive the process, so a monotonic clock alone is not enough.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Time since 1970, which never goes back.
+/// The time since 1970, which never goes back.
 ///
-/// The wall clock is read once. A step of it while the process runs would end leases and forget results
-/// too early, or bring back what has ended.
+/// The wall clock is read once. If it were set while the process runs, leases and results would
+/// end too early, or ended ones would become valid again.
 #[derive(Debug)]
 pub(crate) struct Clock {
     start: Duration,
@@ -13,7 +15,7 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// Goes on from the wall clock, or from `seen` if the wall clock has been set back behind it.
+    /// Starts at the wall clock's time, or at `seen` if the wall clock was set back behind it.
     pub(crate) fn not_before(seen: Duration) -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { start: wall.max(seen), started: Instant::now() }

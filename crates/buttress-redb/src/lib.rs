@@ -1,5 +1,6 @@
-//! Keeps the records of [buttress](mod@buttress)'s idempotency guard in a file, the embedded database
-//! [redb](mod@::redb).
+//! Stores the records of [buttress](mod@buttress)'s idempotency layer in a file.
+//!
+//! The file is a database of the embedded engine [redb](mod@::redb).
 //!
 //! ```
 //! use buttress_redb::{RedbStore, buttress::idempotency::IdempotencyLayer};
@@ -11,14 +12,14 @@
 //! let store = RedbStore::builder(&file).max_records(1_000_000).build()?;
 //!
 //! type Payment = (&'static str, u64);
-//! let guard = IdempotencyLayer::builder_fn(
+//! let layer = IdempotencyLayer::builder_fn(
 //!     store.clone(),
 //!     |payment: &Payment| Ok(RequestKey::Key(Key::new(payment.0)?)),
 //!     |payment: &Payment, request| request.part(payment.1.to_be_bytes()),
 //! )
 //! .single_tenant()
 //! .build()?;
-//! # drop(guard);
+//! # drop(layer);
 //!
 //! // When the process shuts down:
 //! store.close().await;
@@ -29,40 +30,43 @@
 //!
 //! # Versions
 //!
-//! This minor version, 0.1, fits buttress 0.1, which it re-exports as [`buttress`](mod@buttress). It
-//! needs Rust 1.90, as redb does.
+//! Version 0.1 works with buttress 0.1, which it re-exports as [`buttress`](mod@buttress). It
+//! needs Rust 1.90, because redb does.
 //!
-//! # What it promises
+//! # Durability
 //!
-//! The promise: a step that was answered is not forgotten, neither when the process is killed nor when
-//! the power fails, as far as the disk keeps what it says that it has flushed
-//! ([`Durability::Immediate`](redb::Durability::Immediate)). In return a file belongs to one process, which
-//! locks it, and a step costs a flush of the disk; steps that wait together share one.
+//! A step whose result was returned is not lost when the process is killed or the power fails,
+//! provided that the disk keeps what it reports as flushed
+//! ([`Durability::Immediate`](redb::Durability::Immediate)). This has two costs. A file belongs
+//! to one process, which locks it. A step costs a flush of the disk. Steps that wait at the same
+//! time share one.
 //!
 //! # Opening
 //!
-//! Nobody can still hold what was in flight when the file was last closed, whatever is left of its lease:
-//! opening frees what was only reserved, and makes all else unknown. After a crash redb first repairs
-//! the file, which takes time in proportion to its size.
+//! Opening a file ends every run that was in flight when the file was last closed, because no
+//! process can still hold its lease. A reserved record is removed. A started record becomes
+//! unknown. After a crash, redb first repairs the file. The repair takes time in proportion to
+//! the file's size.
 //!
 //! # Time
 //!
-//! Read from the wall clock when the file is opened, and counted on by a clock that cannot be set. A
-//! wall clock that is found to be behind the latest time in the file is not believed, so that what has
-//! ended does not come back. One that runs ahead when the file is opened makes what is in it end early.
+//! The wall clock is read once, when the file is opened. From then on a monotonic clock is added.
+//! If the wall clock is behind the latest time in the file, that latest time is used instead, so
+//! that an ended lease or result does not become valid again. If the wall clock runs ahead when
+//! the file is opened, leases and results in the file end early.
 //!
 //! # The file
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `buttress_idempotency_meta` | `version`, `fence`, `time` | of the layout (2 bytes); the last fence given (8); the latest time (12) |
-//! | `buttress_idempotency_records` | storage key (32) | a record, beginning with its version |
-//! | `buttress_idempotency_until` | when the record's state ends (12), storage key (32) | - |
+//! | `buttress_idempotency_meta` | `version`, `fence`, `time` | the version of the layout (2 bytes); the last fence that was granted (8); the latest time (12) |
+//! | `buttress_idempotency_records` | storage key (32) | a record, which begins with its version |
+//! | `buttress_idempotency_until` | end of the record's state (12), storage key (32) | - |
 //! | `buttress_idempotency_in_flight` | storage key (32) | - |
 //! | `buttress_idempotency_unknown` | storage key (32) | - |
 //!
-//! Numbers are big-endian, times seconds (8) and nanoseconds (4) since 1970. Space of removed records is
-//! used again; the file does not shrink.
+//! Numbers are big-endian. Times are seconds (8) and nanoseconds (4) since 1970. Space of removed
+//! records is reused, but the file does not shrink.
 
 mod builder;
 mod clock;
@@ -96,17 +100,22 @@ use self::{
 pub use self::builder::{RedbSetupError, RedbStoreBuilder};
 pub use buttress;
 
-/// Keeps records in a file of the embedded database [redb](mod@::redb).
+/// A store of idempotency records in a file of the embedded database [redb](mod@::redb).
 ///
-/// Clones share the file. It is closed when the last of them is dropped, which waits for the steps that
-/// are under way, a few flushes of the disk; [`close`](Self::close) waits without blocking. Either way the
-/// file can be opened again at once.
+/// Clones share the file. Dropping the last clone closes the file and blocks until the queued
+/// steps are done, which takes a few flushes of the disk. [`close`](Self::close) waits without
+/// blocking. Either way the file can be opened again at once.
 ///
-/// A claim is [`Full`](StoreError::Full) when there are as many records as
-/// [allowed](RedbStoreBuilder::max_records), when 1024 steps wait, or when it asks to reserve more than a
-/// payload [may have](RedbStoreBuilder::max_payload). After an error of the disk all steps are
-/// [`Unavailable`](StoreError::Unavailable) until the file is opened again, since what redb holds in memory
-/// may no longer be what the disk holds.
+/// A queued step runs even after its future is dropped.
+///
+/// A claim fails with [`StoreError::Full`] when:
+///
+/// - the file holds [`max_records`](RedbStoreBuilder::max_records) records,
+/// - 1024 steps are waiting,
+/// - the claim reserves more than [`max_payload`](RedbStoreBuilder::max_payload) bytes.
+///
+/// After a disk error every step fails with [`StoreError::Unavailable`] until the file is opened
+/// again, because redb's memory may differ from the disk.
 ///
 /// ```no_run
 /// use buttress_redb::{RedbSetupError, RedbStore};
@@ -122,25 +131,30 @@ pub use buttress;
 pub struct RedbStore {
     queue: mpsc::Sender<Message>,
     commits: Arc<AtomicU64>,
-    /// After the sender, since fields are dropped in order: the thread ends when the last sender is gone.
+    /// Joins the thread when the last clone is dropped.
+    ///
+    /// Declared after the sender, because fields are dropped in order and the thread ends with the
+    /// last sender.
     _thread: Arc<JoinOnDrop>,
 }
 
-/// Waits for the thread when it is dropped.
+/// Joins the thread when it is dropped.
 struct JoinOnDrop(Option<JoinHandle<()>>);
 
 impl RedbStore {
-    /// Closes the file, after the steps that wait. Those that come later, from any clone, are
-    /// [`Unavailable`](StoreError::Unavailable).
+    /// Closes the file after the steps that are already queued.
+    ///
+    /// Later steps of any clone fail with [`StoreError::Unavailable`]. If the file is closed
+    /// already, this returns at once.
     pub async fn close(&self) {
         let (done, closed) = tokio::sync::oneshot::channel();
         if self.queue.send(Message::Close(done)).await.is_ok() {
-            // An error says that the thread has ended before, and has closed the file.
+            // An error means that the thread has ended already, and has closed the file.
             let _ = closed.await;
         }
     }
 
-    /// How many transactions have been committed, and flushed to the disk, since the file was opened.
+    /// Returns the number of transactions committed and flushed since the file was opened.
     pub fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)
     }
@@ -168,7 +182,8 @@ impl Store for RedbStore {
     async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome<Vec<u8>>, StoreError> {
         let claim = claim.clone();
         let (message, answer) = writer::call(move |tables: &mut Tables<'_>| tables.claim(&claim));
-        // A claim may be refused without harm; what was claimed must be able to end.
+        // A claim can be rejected without harm. Later steps of a claimed operation must be able
+        // to wait.
         match self.queue.try_send(message) {
             Ok(()) => answer.await.map_err(|_| closed())?,
             Err(TrySendError::Full(_)) => Err(StoreError::Full),
@@ -251,7 +266,7 @@ impl Store for RedbStore {
         self.take(|tables| tables.count_unknown()).await
     }
 
-    /// Each record in flight says itself for how long it is kept when it becomes unknown.
+    /// Brings records up to date whose time has ended. Each record holds its own retention.
     async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
         self.take(move |tables| tables.sweep(limit)).await
     }
@@ -259,8 +274,8 @@ impl Store for RedbStore {
 
 impl Drop for JoinOnDrop {
     fn drop(&mut self) {
-        // Answering a step may wake, and so drop, a task with the last handle: the thread cannot wait
-        // for itself.
+        // Sending a result may wake a task, which may drop the last handle on this thread. A
+        // thread cannot join itself.
         let Some(thread) = self.0.take() else { return };
         if thread.thread().id() != thread::current().id() {
             let _ = thread.join();
@@ -274,7 +289,7 @@ impl fmt::Debug for RedbStore {
     }
 }
 
-/// The examples of the README are tests.
+/// Runs the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}

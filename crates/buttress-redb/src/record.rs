@@ -1,6 +1,6 @@
-//! A record as bytes.
+//! The encoding of a record.
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 1 | version, 1 |
 //! | 1 | state: 0 reserved, 1 started, 2 taken over, 3 completed, 4 unknown |
@@ -9,10 +9,10 @@
 //! | 33 | fingerprint |
 //! | 12 | since: seconds (8), nanoseconds (4) |
 //! | 12 | until: the same |
-//! | 12 | in flight: how long it is kept when it becomes unknown |
-//! | 8 | taken over: the fence of the lost run |
-//! | 1 | whether there is a payload or checkpoint |
-//! | rest | that |
+//! | 12 | only in flight: the retention if the record becomes unknown |
+//! | 8 | only taken over: the fence of the lost run |
+//! | 1 | 1 if there is a payload or checkpoint, otherwise 0 |
+//! | rest | the payload or checkpoint |
 //!
 //! Numbers are big-endian. Times count from 1970.
 
@@ -108,7 +108,7 @@ pub(crate) fn decode_time(bytes: [u8; 12]) -> Result<Duration, StoreError> {
     }
 }
 
-/// What is left to read.
+/// The bytes that are not read yet.
 struct Bytes<'a>(&'a [u8]);
 
 impl Bytes<'_> {

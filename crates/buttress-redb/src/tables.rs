@@ -1,4 +1,4 @@
-//! What is in the file, and the steps on it. Each runs inside the write transaction of its batch.
+//! The tables of the file, and the steps, which run inside the write transaction of their batch.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use buttress::idempotency::{
     store::machine::{self, RecordState, RunStage, StoredRecord},
 };
 
-/// `version`, `fence` and `time`.
+/// Holds the entries `version`, `fence` and `time`.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("buttress_idempotency_meta");
 const RECORDS: TableDefinition<'_, &[u8; 32], &[u8]> =
     TableDefinition::new("buttress_idempotency_records");
-/// Keys by when the state of their record ends.
+/// Keys, ordered by the end of their record's state.
 const UNTIL: TableDefinition<'_, &[u8; 44], ()> =
     TableDefinition::new("buttress_idempotency_until");
 const IN_FLIGHT: TableDefinition<'_, &[u8; 32], ()> =
@@ -24,30 +24,30 @@ const IN_FLIGHT: TableDefinition<'_, &[u8; 32], ()> =
 const UNKNOWN: TableDefinition<'_, &[u8; 32], ()> =
     TableDefinition::new("buttress_idempotency_unknown");
 
-/// The layout of the file, not of a record.
+/// The version of the file's layout, not of a record's.
 const LAYOUT: u16 = 1;
 
-/// How many records that have ended a claim removes when the store is full.
+/// The maximum number of ended records that a claim removes when the store is full.
 const MAKE_ROOM: usize = 64;
 
-/// How many records there may be, and how many bytes of payload in one of them.
+/// The maximum number of records, and of payload bytes in each of them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) records: u64,
     pub(crate) payload: usize,
 }
 
-/// Why a step was not taken.
+/// The reason why a step had no effect.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// It alone was refused, and has changed nothing.
+    /// Only this step was rejected. It has changed nothing.
     Refused(StoreError),
-    /// The file cannot be read or written: nothing of the batch may be committed.
+    /// The file cannot be read or written. Nothing of the batch may be committed.
     Broken(redb::Error),
 }
 
 impl Failure {
-    /// Of a step that is not of one record alone.
+    /// Converts the failure of a step that does not concern a single record.
     pub(crate) fn into_broken(self) -> redb::Error {
         match self {
             Self::Refused(error) => redb::Error::Corrupted(error.to_string()),
@@ -76,7 +76,7 @@ impl From<redb::TableError> for Failure {
 
 pub(crate) type Step<T> = Result<T, Failure>;
 
-/// The record of a key, if there is one.
+/// The record of a key, if it exists.
 type Slot = Option<StoredRecord<Vec<u8>>>;
 
 /// The tables within a transaction.
@@ -120,7 +120,7 @@ impl<'t> Tables<'t> {
         Ok(Some(found.value().try_into().map_err(garbled)?))
     }
 
-    /// The latest time at which anything was written.
+    /// Returns the latest time at which anything was written.
     pub(crate) fn seen(&self) -> Duration {
         self.now
     }
@@ -129,7 +129,7 @@ impl<'t> Tables<'t> {
         self.now = now;
     }
 
-    /// Writes what is kept for the whole file. Whether there is anything to commit.
+    /// Writes the entries for the whole file, and returns whether there is anything to commit.
     pub(crate) fn finish(mut self) -> Step<bool> {
         if self.changed {
             self.meta.insert("version", &LAYOUT.to_be_bytes()[..])?;
@@ -139,9 +139,11 @@ impl<'t> Tables<'t> {
         Ok(self.changed)
     }
 
-    /// Settles what was in flight when the file was last closed: nobody can hold it any more.
+    /// Settles the records that were in flight when the file was last closed.
+    ///
+    /// No process can still hold them.
     pub(crate) fn orphan(&mut self) -> Step<()> {
-        // Also for a file without records: its version and the time of its making are worth a commit.
+        // An empty file is committed too, to record its version and the time of its creation.
         self.changed = true;
         for key in self.keys_in_flight(None)? {
             let orphaned = self.on(&key, |slot, now| {
@@ -179,7 +181,7 @@ impl<'t> Tables<'t> {
             used = fence;
             fence
         });
-        // Behind its end a counter would give the same fence twice.
+        // At its end, the counter would give the same fence twice.
         if used == fence && fence == u64::MAX {
             return Err(StoreError::Garbled("the counter of fences").into());
         }
@@ -199,7 +201,7 @@ impl<'t> Tables<'t> {
     pub(crate) fn renew(&mut self, holds: &[Hold], lease: Duration) -> Step<Vec<StepOutcome>> {
         let renewed = holds.iter().map(|hold| {
             let renewed = self.on(&hold.key, |slot, now| machine::renew(slot, hold, lease, now));
-            // A record that cannot be read must not cost the leases of all others.
+            // An unreadable record must not cost the leases of the others.
             Ok(readable(renewed)?.unwrap_or(StepOutcome::Stale))
         });
         renewed.collect()
@@ -260,8 +262,10 @@ impl<'t> Tables<'t> {
         Ok(found)
     }
 
-    /// All that are written as unknown, except those whose time is over, and those that have become so
-    /// without anything having been written.
+    /// Counts the unknown operations.
+    ///
+    /// They are the records written as unknown whose retention has not ended, and the records in
+    /// flight whose lease has ended since the last write.
     pub(crate) fn count_unknown(&self) -> Step<u64> {
         let mut count = self.unknown.len()?;
         for entry in self.until.range::<&[u8; 44]>(..=&index(self.now, LAST))? {
@@ -282,7 +286,7 @@ impl<'t> Tables<'t> {
                 break;
             }
             let key = key_of(entry?.0.value());
-            // What cannot be read stays, and must not keep what lies behind it.
+            // An unreadable record stays, and must not keep later records from being swept.
             if readable(self.read(&key))?.is_some() {
                 over.push(key);
             }
@@ -293,7 +297,7 @@ impl<'t> Tables<'t> {
         Ok(over.len())
     }
 
-    /// Takes a step of the machine on a record.
+    /// Applies a transition of the state machine to a record.
     pub(crate) fn on<T>(
         &mut self,
         key: &StorageKey,
@@ -366,7 +370,7 @@ struct Stored {
     bytes: Vec<u8>,
 }
 
-/// In which of the lists of keys a record is.
+/// The list of keys that a record is in.
 #[derive(PartialEq)]
 enum Listed {
     InFlight,
@@ -382,7 +386,7 @@ fn listed<P>(record: &StoredRecord<P>) -> Listed {
     }
 }
 
-/// Nothing instead of a refusal, for a step that goes over many records.
+/// Returns `None` for a rejection, for use in steps over many records.
 fn readable<T>(step: Step<T>) -> Step<Option<T>> {
     match step {
         Ok(read) => Ok(Some(read)),

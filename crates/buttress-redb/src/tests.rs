@@ -68,7 +68,7 @@ async fn a_commit_that_fails_is_answered_to_all_that_share_it() {
 
     assert!(matches!(first, Err(StoreError::Unavailable(_))), "{first:?}");
     assert!(matches!(second, Err(StoreError::Unavailable(_))), "{second:?}");
-    // What the disk holds is not known any more, so nothing is answered from memory.
+    // The content of the disk is not known any more, so no step may succeed from memory.
     broken.store(false, Ordering::Relaxed);
     assert!(matches!(store.claim(&claim()).await, Err(StoreError::Unavailable(_))));
     assert_eq!(store.commits(), 0);

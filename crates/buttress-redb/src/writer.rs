@@ -1,4 +1,4 @@
-//! The one thread that touches the file.
+//! The only thread that reads and writes the file.
 
 use std::sync::{
     Arc,
@@ -14,35 +14,38 @@ use crate::{
 };
 use buttress::idempotency::StoreError;
 
-/// How many steps share a commit at most: what is held in memory until then is bounded.
+/// The maximum number of steps in a commit, which bounds the memory held until then.
 const BATCH: usize = 256;
 
-/// What the thread is asked to do.
+/// A message to the thread.
 pub(crate) enum Message {
     Step(Box<dyn Job>),
-    /// Close the file, and say when it is.
+    /// Closes the file, and then sends a confirmation.
     Close(oneshot::Sender<()>),
 }
 
-/// A step with somebody who waits for its answer.
+/// A step, with the sender of its result.
 pub(crate) trait Job: Send {
+    /// Runs the step.
+    ///
     /// # Errors
     ///
-    /// Only if the file is broken; a step that is refused keeps that as its answer.
+    /// Returns an error only if the file is broken. A rejected step keeps its error as its
+    /// result.
     fn run(&mut self, tables: &mut Tables<'_>) -> Result<(), redb::Error>;
 
-    /// After the commit, or what came in its place.
+    /// Sends the result after the commit, or the error of the commit.
     fn answer(self: Box<Self>, committed: Result<(), &Arc<redb::Error>>);
 }
 
-/// A step that is a closure.
+/// A step given as a closure.
 struct Call<F, T> {
     step: Option<F>,
     result: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
 
-/// What to send to the thread, and where its answer comes.
+/// Returns the message for the thread, and the receiver of the result.
 pub(crate) fn call<F, T>(step: F) -> (Message, oneshot::Receiver<Result<T, StoreError>>)
 where
     F: FnOnce(&mut Tables<'_>) -> Step<T> + Send + 'static,
@@ -73,7 +76,7 @@ where
             Err(error) => Some(Err(StoreError::unavailable(Arc::clone(error)))),
         };
         if let Some(answer) = answer {
-            // Whoever asked may be gone.
+            // The caller may be gone.
             let _ = self.reply.send(answer);
         }
     }
@@ -87,7 +90,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Works until the last sender is gone, or it is told to close.
+    /// Runs steps until the last sender is dropped or a message to close arrives.
     pub(crate) fn run(self, mut queue: mpsc::Receiver<Message>) {
         let mut batch = Vec::with_capacity(BATCH);
         while let Some(first) = queue.blocking_recv() {
@@ -108,7 +111,8 @@ impl Writer {
             }
             self.work_off(&mut batch);
             if let Some(done) = closed {
-                // What is still in the queue is told that the store is gone, and not left to wait.
+                // Dropping the queue fails the steps that are still in it, so that their callers
+                // do not wait.
                 drop(queue);
                 drop(self);
                 let _ = done.send(());
@@ -124,7 +128,7 @@ impl Writer {
         }
     }
 
-    /// Takes all steps in one transaction. On an error it is dropped, and none of them has been taken.
+    /// Runs all steps in one transaction. After an error it is dropped, and no step has an effect.
     fn commit(&self, batch: &mut [Box<dyn Job>]) -> Result<(), redb::Error> {
         if batch.is_empty() {
             return Ok(());
@@ -137,7 +141,7 @@ impl Writer {
             job.run(&mut tables)?;
         }
         let changed = tables.finish().map_err(Failure::into_broken)?;
-        // What has only been read is durable already, and a commit would cost a flush.
+        // Data that was only read is durable already, and a commit would cost a flush.
         if changed {
             transaction.commit()?;
             self.commits.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! A crowd of duplicates, with the records in files.
+//! Many concurrent duplicates, with the records in files.
 
 #[path = "../../../tests/support/crowd.rs"]
 mod crowd;

@@ -1,4 +1,4 @@
-//! The records of the idempotency guard in a file.
+//! The store in a file.
 
 use std::{
     fs,
@@ -26,7 +26,7 @@ const RECORDS: TableDefinition<'_, &[u8; 32], &[u8]> =
     TableDefinition::new("buttress_idempotency_records");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("buttress_idempotency_meta");
 
-/// A folder with one file, gone when it is dropped.
+/// A folder with one file, which is removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -54,7 +54,7 @@ impl Drop for Folder {
     }
 }
 
-/// Files of their own, gone with the fixture.
+/// Stores in files of their own, which are removed with the fixture.
 struct Files(Mutex<Vec<Folder>>);
 
 impl Fixture for Files {
@@ -200,7 +200,7 @@ async fn a_step_that_nobody_waits_for_any_more_hinders_nothing() {
     let abandoned = tokio::time::timeout(Duration::ZERO, store.claim(&claim)).await;
     assert!(abandoned.is_err(), "a flush cannot take no time");
 
-    // It was taken all the same, and its owner may ask again.
+    // The claim was granted all the same, and its owner may claim again.
     let first = claimed(&store, &claim).await;
     assert_eq!(first, claimed(&store, &claim).await);
     drop(store);
@@ -218,7 +218,7 @@ fn a_second_open_is_refused_and_says_why() {
     assert!(error.to_string().contains("already open"), "{error}");
 }
 
-/// What another process is asked to do: to open the file, leave records in it, and wait to be killed.
+/// Set for a child process, which opens the file, leaves records in it, and waits to be killed.
 const CHILD: &str = "BUTTRESS_TEST_REDB_FILE";
 
 #[tokio::test]
@@ -496,7 +496,7 @@ async fn a_wall_clock_that_was_set_back_brings_nothing_back() {
     let store = folder.open();
     completed(&store, "a", b"paid").await;
     drop(store);
-    // The last process had a clock two hours ahead.
+    // The last process had a clock that was two hours ahead.
     let database = Database::open(folder.file()).unwrap();
     let transaction = database.begin_write().unwrap();
     {
