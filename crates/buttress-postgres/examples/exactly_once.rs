@@ -1,10 +1,14 @@
-//! Moves money exactly once: the transfer and the record of its key are committed in one transaction.
+//! Moves money exactly once: a transfer and its record are committed in one transaction.
 //!
-//! Clients send each transfer until they are answered. Workers crash before the commit, crash after it, and
-//! come back when their lease is long over. In the end each transfer has moved money once, which the books
-//! show; the program fails if they do not.
+//! Clients send each transfer until they get a response. Workers crash before the commit, crash
+//! after it, or continue long after their lease has ended. At the end the books show that each
+//! transfer has moved money once. The program fails otherwise.
 //!
-//! It starts a PostgreSQL server of its own: `cargo run -p buttress-postgres --example exactly_once`
+//! It starts its own PostgreSQL server:
+//!
+//! ```sh
+//! cargo run -p buttress-postgres --example exactly_once
+//! ```
 
 use std::{
     convert::Infallible,
@@ -41,7 +45,7 @@ use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Takes transfers. The guard and the handler have the same store.
+/// The handler of transfers. It shares its store with the idempotency layer.
 #[derive(Clone)]
 struct Bank {
     database: Config,
@@ -50,16 +54,17 @@ struct Bank {
 }
 
 impl Bank {
-    /// Answers a request, behind the guard.
+    /// Handles a request that has passed the idempotency layer.
     async fn answer<B>(self, request: Request<B>) -> Response<String> {
-        // It is there, for the guard has put it there.
+        // The idempotency layer has inserted it.
         let Some(run) = request.extensions().get::<Run>() else {
             return answer(StatusCode::INTERNAL_SERVER_ERROR, "no guard".to_owned());
         };
         match self.transfer(request.uri().path(), run).await {
             Ok(response) => response,
-            // Whatever it was, the client may come back. If nothing was committed, this frees the key. If all
-            // was, and only the answer to the commit was lost, the record stays and is replayed.
+            // After any error, the client may try again. If nothing was committed, this frees the
+            // key. If the transaction was committed and only the response to the commit was lost,
+            // the record stays and is replayed.
             Err(error) => {
                 let mut failed = answer(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
                 failed.extensions_mut().insert(NotStarted);
@@ -68,11 +73,11 @@ impl Bank {
         }
     }
 
-    /// Moves the money and records the answer, both or neither.
+    /// Moves the money and records the response in one transaction.
     async fn transfer(&self, path: &str, run: &Run) -> Result<Response<String>, BoxError> {
         let mut client = connect(&self.database).await?;
         self.faults.meet(Point::Begun).await;
-        // Dropped without a commit, it is rolled back.
+        // Dropping it without a commit rolls it back.
         let transaction = client.transaction().await?;
         for (name, amount) in [("alice", -AMOUNT), ("bob", AMOUNT)] {
             let change = "UPDATE account SET balance = balance + $2 WHERE name = $1";
@@ -111,7 +116,7 @@ async fn connect(database: &Config) -> Result<Client, BoxError> {
     Ok(client)
 }
 
-/// A server: the guard around the bank.
+/// Builds a server: the idempotency layer around the bank.
 async fn serve(database: Config, faults: Faults) -> Result<Server, BoxError> {
     let store = PostgresStore::builder(database.clone()).build().await?;
     let guard = IdempotencyLayer::http(store.clone())
@@ -122,8 +127,8 @@ async fn serve(database: Config, faults: Faults) -> Result<Server, BoxError> {
         .build()?;
     let bank = Bank { database, store, faults };
     let handler = service_fn(move |request: Request<_>| {
-        // In a task of its own, which the guard does not stop when the lease is over: that a late worker does
-        // nothing is left to the transaction alone.
+        // Runs in its own task, which the layer does not stop when the lease ends. Only the
+        // transaction then keeps a late worker from having an effect.
         let work = tokio::spawn(bank.clone().answer(request));
         async move {
             let lost = || answer(StatusCode::INTERNAL_SERVER_ERROR, "panicked".to_owned());
@@ -144,27 +149,27 @@ async fn serve(database: Config, faults: Faults) -> Result<Server, BoxError> {
 
 type Server = BoxCloneSyncService<Request<String>, Response<Bytes>, BoxError>;
 
-// From here on it is what goes wrong, and the clients.
+// The rest of this file injects the faults and runs the clients.
 
 const TRANSFERS: u32 = 40;
 const AMOUNT: i64 = 5;
 const LEASE: Duration = Duration::from_millis(200);
-/// Within which each fault is met, or something else is wrong.
+/// The time limit for each fault to occur.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What goes wrong in the first worker that a transfer gets.
+/// The fault of the first worker that gets a transfer.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
     Nothing,
-    /// Money has been moved, and the result recorded, but neither is committed.
+    /// The money is moved and the result recorded, but neither is committed.
     CrashBeforeCommit,
-    /// All is committed, but nobody is told.
+    /// The transaction is committed, but the client gets no response.
     CrashAfterCommit,
-    /// The worker stops, and goes on when somebody else has done the work.
+    /// The worker stops, and continues after another worker has done the work.
     Late,
 }
 
-/// How far a worker has come.
+/// A point that a worker has reached.
 #[derive(Clone, Copy)]
 enum Point {
     Begun,
@@ -173,11 +178,13 @@ enum Point {
     Stale,
 }
 
-/// Lets a worker fail where it is to.
+/// Makes a worker fail at its point.
 #[derive(Clone)]
 struct Faults {
     fault: Fault,
-    /// Told when the worker has come to where it fails, and when a late one has found that it is.
+    /// Notified when the worker reaches its point.
+    ///
+    /// A late worker notifies it a second time, when its hold is stale.
     met: Arc<Notify>,
 }
 
@@ -192,7 +199,7 @@ impl Faults {
             (Fault::CrashAfterCommit, Point::AfterCommit) => &CRASHED_AFTER,
             (Fault::Late, Point::Begun) => {
                 self.met.notify_one();
-                // The only thread that this worker has: its lease is not renewed either.
+                // This blocks the only thread of the worker, so its lease is not renewed either.
                 thread::sleep(3 * LEASE);
                 return;
             }
@@ -209,7 +216,7 @@ impl Faults {
     }
 }
 
-/// How often each of the faults was met.
+/// The number of times that each event occurred.
 static CRASHED_BEFORE: AtomicU32 = AtomicU32::new(0);
 static CRASHED_AFTER: AtomicU32 = AtomicU32::new(0);
 static ROLLED_BACK: AtomicU32 = AtomicU32::new(0);
@@ -220,7 +227,7 @@ async fn main() -> Result<(), BoxError> {
     let postgres = PostgresServer::start()?;
     let database: Config = postgres.url().parse()?;
     let books = connect(&database).await?;
-    // Nothing but the guard keeps a transfer from being in the ledger twice.
+    // Only the idempotency layer keeps a transfer from being in the ledger twice.
     books
         .batch_execute(
             "CREATE TABLE account (name text PRIMARY KEY, balance bigint NOT NULL);
@@ -245,7 +252,7 @@ async fn main() -> Result<(), BoxError> {
     close_the_books(&books).await
 }
 
-/// The runtime of a worker. It is dropped within a task, where it must not wait for its own.
+/// The runtime of a worker. It is dropped within a task, where it must not wait for its tasks.
 struct Worker(Option<runtime::Runtime>);
 
 impl Worker {
@@ -264,8 +271,7 @@ impl Drop for Worker {
     }
 }
 
-/// Sends a transfer to a worker that fails, then to one that does not until it is answered, and then once
-/// more.
+/// Sends a transfer to a faulty worker, then to a good one until it responds, and then once more.
 async fn client(
     server: &Server,
     database: &Config,
@@ -273,7 +279,7 @@ async fn client(
     fault: Fault,
 ) -> Result<(), BoxError> {
     let faults = Faults::new(fault);
-    // As a process of its own: when it ends none of its tasks goes on, and nobody tells the store.
+    // Like a separate process: when it ends, its tasks end, and the store does not learn of it.
     let worker =
         Worker(Some(runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?));
     if fault != Fault::Nothing {
@@ -301,7 +307,7 @@ fn request(number: u32) -> Result<Request<String>, http::Error> {
     request.header("idempotency-key", format!("\"transfer-{number}\"")).body(String::new())
 }
 
-/// Asks until it is answered.
+/// Sends the request until it gets the final response.
 async fn ask(server: &Server, number: u32) -> Result<Bytes, BoxError> {
     loop {
         let response = server.clone().oneshot(request(number)?).await?;
@@ -312,14 +318,14 @@ async fn ask(server: &Server, number: u32) -> Result<Bytes, BoxError> {
                 }
                 return Ok(response.into_body());
             }
-            // It says when to come back, which here is later than it has to be.
+            // The response says when to retry, but that is later than necessary here.
             _ if response.headers().contains_key("retry-after") => sleep(LEASE / 10).await,
             status => return Err(format!("transfer {number}: {status}").into()),
         }
     }
 }
 
-/// Says what has been moved, and fails if that is not what was asked for.
+/// Prints the sums, and fails if they differ from the transfers.
 async fn close_the_books(books: &Client) -> Result<(), BoxError> {
     let balances = "SELECT
         (SELECT balance FROM account WHERE name = 'alice'),

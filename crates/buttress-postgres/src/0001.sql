@@ -1,13 +1,16 @@
--- Records of the idempotency guard, first version. Run by `PostgresStore` when it connects and finds
--- nothing, or by hand before, in one transaction: psql -1 -f 0001.sql
+-- The records of the idempotency layer, first version.
 --
--- Everything is made in, and found through, the first schema of the search_path.
+-- `PostgresStore` runs this when it connects and does not find the table. You can also run it
+-- beforehand, in one transaction: psql -1 -f 0001.sql
+--
+-- Everything is created in, and found through, the first schema of the search_path.
 
 CREATE TABLE buttress_idempotency (
     key         bytea       PRIMARY KEY,
-    -- Of the record. One that is larger than a program knows is not touched by it.
+    -- The version of the record. A program does not touch a record of a version that it does not
+    -- know.
     version     smallint    NOT NULL,
-    -- Whose operation it is: lets an operator find and remove what a tenant left.
+    -- The owner of the operation, which lets an operator find and remove a tenant's records.
     scope       bytea       NOT NULL,
     -- 1 reserved, 2 started, 3 taken over from a lost run, 4 completed, 5 unknown
     state       smallint    NOT NULL,
@@ -15,25 +18,26 @@ CREATE TABLE buttress_idempotency (
     fence       bigint      NOT NULL,
     fingerprint bytea       NOT NULL,
     since       timestamptz NOT NULL,
-    -- When the lease (1 to 3), the time to live (4) or the retention (5) ends.
+    -- The end of the lease (1 to 3), of the time to live (4) or of the retention (5).
     until       timestamptz NOT NULL,
-    -- How long the record is kept if it becomes unknown.
+    -- The retention if the record becomes unknown.
     unknown_for interval    NOT NULL,
     -- The fence of the lost run.
     taken_from  bigint,
     checkpoint  bytea,
-    -- Null in a completed record whose response could not be kept.
+    -- Null in a completed record whose response cannot be replayed.
     payload     bytea
 );
 
--- For the clean-up.
+-- Used by the clean-up.
 CREATE INDEX buttress_idempotency_until ON buttress_idempotency (until);
 
--- For what is unknown, or would be if somebody looked: a small part of the table.
+-- Used for the unknown operations, including started ones whose lease has ended. This is a small
+-- part of the table.
 CREATE INDEX buttress_idempotency_unknown ON buttress_idempotency (key) WHERE state IN (2, 3, 5);
 
--- One for all keys, so that fences grow also when the record of a key is gone. A cache would let one
--- session hand out small fences after another has handed out larger ones.
+-- One sequence for all keys, so that fences grow even after the record of a key is gone. With a
+-- cache, one session could return small fences after another has returned larger ones.
 CREATE SEQUENCE buttress_fence AS bigint CACHE 1 NO CYCLE;
 
 CREATE FUNCTION buttress_microseconds(span interval) RETURNS bigint
@@ -46,7 +50,7 @@ LANGUAGE sql IMMUTABLE AS $$
     SELECT microseconds * interval '1 microsecond'
 $$;
 
--- Refuses what a newer program has written.
+-- Rejects a record that a newer program has written.
 CREATE FUNCTION buttress_check(r buttress_idempotency) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -55,7 +59,7 @@ BEGIN
     END IF;
 END $$;
 
--- Brings a locked record up to date, and returns null if it is then absent.
+-- Brings a locked record up to date. Returns null if the record is then absent.
 CREATE FUNCTION buttress_settle(r buttress_idempotency, t timestamptz) RETURNS buttress_idempotency
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -80,7 +84,7 @@ BEGIN
     RETURN r;
 END $$;
 
--- The answers: 1 claimed, 2 in flight, 3 completed, 4 of another request, 5 unknown.
+-- The values of o_answer: 1 claimed, 2 in flight, 3 completed, 4 of another request, 5 unknown.
 CREATE FUNCTION buttress_claim(
     p_key bytea, p_scope bytea, p_owner bytea, p_fingerprint bytea, p_started boolean,
     p_take_over boolean, p_lease bigint, p_unknown_for bigint,
@@ -91,7 +95,7 @@ DECLARE
     r buttress_idempotency;
     t timestamptz;
 BEGIN
-    -- Most duplicates can be answered from what is committed: they take no lock, write no log, and do
+    -- Most duplicates can be served from committed data. They take no lock, write no log, and do
     -- not wait for a transaction that is about to complete the record.
     SELECT * INTO r FROM buttress_idempotency WHERE key = p_key;
     t := clock_timestamp();
@@ -99,16 +103,18 @@ BEGIN
     IF r.key IS NULL OR r.until <= t OR (r.state IN (1, 2, 3) AND r.owner = p_owner)
         OR (r.state = 5 AND p_take_over AND r.fingerprint = p_fingerprint)
     THEN
-        -- One after the other from here to the commit. Without it a claim could take its fence, fall
-        -- behind another that takes a larger one and is released, and then insert the smaller one.
+        -- From here to the commit, claims of a key run one after the other. Otherwise a claim
+        -- could take its fence, be overtaken by another that takes a larger fence and is
+        -- released, and then insert the smaller fence.
         PERFORM pg_advisory_xact_lock(
             ('x' || encode(substring(p_key FROM 1 FOR 8), 'hex'))::bit(64)::bigint);
         SELECT * INTO r FROM buttress_idempotency WHERE key = p_key FOR UPDATE;
-        -- Not before the lock is held, for which the claim may have waited.
+        -- Read after the lock is held, because the claim may have waited for it.
         t := clock_timestamp();
         PERFORM buttress_check(r);
 
-        -- Before time is looked at: whose answer was lost has not begun.
+        -- Checked before the record is brought up to date. An owner that claims again has lost
+        -- the response to its first claim and has not begun.
         IF r.state IN (1, 2, 3) AND r.owner = p_owner THEN
             UPDATE buttress_idempotency SET until = t + buttress_span(p_lease) WHERE key = p_key;
             o_answer := 1;
@@ -161,7 +167,7 @@ BEGIN
     END IF;
 END $$;
 
--- The record of a key, locked and brought up to date, and the time at which it is so.
+-- Locks the record of a key and brings it up to date. Returns it with the current time.
 CREATE FUNCTION buttress_current(
     p_key bytea, OUT r buttress_idempotency, OUT t timestamptz
 ) LANGUAGE plpgsql AS $$
@@ -174,7 +180,7 @@ BEGIN
     END IF;
 END $$;
 
--- The same of a hold: null if the record is not, or no longer, the hold's.
+-- The same for a hold. Returns null if the hold does not own the record, or no longer.
 CREATE FUNCTION buttress_held(
     p_key bytea, p_owner bytea, p_fence bigint,
     OUT r buttress_idempotency, OUT t timestamptz
@@ -217,8 +223,8 @@ BEGIN
     RETURN false;
 END $$;
 
--- With p_first, a record that is complete already is not completed again: what else the transaction did
--- would have its effect twice.
+-- With p_first, a record that is completed already is not completed again. Otherwise the rest of
+-- the transaction would have its effect twice.
 CREATE FUNCTION buttress_complete(
     p_key bytea, p_owner bytea, p_fence bigint, p_payload bytea, p_ttl bigint, p_first boolean
 ) RETURNS boolean
@@ -226,7 +232,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     h record;
 BEGIN
-    -- For the commit of a transaction that is not of our sessions.
+    -- This makes the commit durable in a transaction that is not in one of the store's sessions.
     IF current_setting('synchronous_commit') = 'off' THEN
         PERFORM set_config('synchronous_commit', 'on', true);
     END IF;
@@ -280,7 +286,7 @@ BEGIN
     RETURN coalesce((h.r).state = 5, false);
 END $$;
 
--- With p_completed, it was done; otherwise it never will be.
+-- With p_completed, the operation was done. Without it, the operation never will be.
 CREATE FUNCTION buttress_resolve(
     p_key bytea, p_fence bigint, p_completed boolean, p_payload bytea, p_ttl bigint
 ) RETURNS boolean
@@ -300,7 +306,7 @@ BEGIN
         UPDATE buttress_idempotency SET
             state = 4, since = t, until = t + buttress_span(p_ttl), payload = p_payload,
             checkpoint = NULL,
-            -- Nobody: otherwise the run that was lost would be told that its result was recorded.
+            -- No owner: otherwise the lost run would be told that its own result was recorded.
             owner = decode(repeat('00', 16), 'hex')
         WHERE key = p_key;
     ELSE
@@ -319,14 +325,14 @@ DECLARE
     t timestamptz;
     renewed boolean[] := array_fill(false, ARRAY[cardinality(p_keys)]);
 BEGIN
-    -- In the order of the keys: two that hold each other's rows would wait for ever.
+    -- In the order of the keys, because two calls that lock each other's rows would deadlock.
     FOR h IN
         SELECT * FROM unnest(p_keys, p_owners, p_fences)
             WITH ORDINALITY AS held (key, owner, fence, place)
         ORDER BY held.key
     LOOP
-        -- What a newer program wrote is not ours any more: stale, so that it does not keep the others
-        -- from being renewed.
+        -- A record that a newer program wrote is stale, so that it does not keep the others from
+        -- being renewed.
         SELECT * INTO r FROM buttress_idempotency AS i
         WHERE i.key = h.key AND i.owner = h.owner AND i.fence = h.fence AND i.version <= 1
         FOR UPDATE;
@@ -346,8 +352,8 @@ CREATE FUNCTION buttress_sweep(p_limit bigint) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
     r buttress_idempotency;
-    -- Read before the locks: what is over now is over then, and a record that was prolonged meanwhile is
-    -- looked at again when its lock is held.
+    -- Read before the locks. A record whose time has ended now has ended then too, and a record
+    -- that was renewed meanwhile is checked again after it is locked.
     t timestamptz := clock_timestamp();
     swept bigint := 0;
 BEGIN

@@ -1,4 +1,4 @@
-//! Connects, checks what the promise rests on, and makes the schema.
+//! The builder of a store, which connects, checks the settings and creates the schema.
 
 use std::{fmt, time::Duration};
 
@@ -11,21 +11,26 @@ use tokio_postgres::{
 
 use crate::PostgresStore;
 
-/// Whoever makes the schema has this lock: two that connect to an empty database at once do not collide.
+/// The lock held while creating the schema, so that two stores do not create it at once.
 const MIGRATION_LOCK: i64 = 0x6275_7474_7265_7373;
 
-/// Sent as a connection begins, so that it costs no trip. Every statement of ours finds its rows by an
-/// index: the last keeps a plan that was made for a small table from reading all of what it has become.
+/// The options of every session, sent when a connection starts, which costs no round trip.
+///
+/// Every statement of the store can find its rows by an index. `enable_seqscan=off` prevents a
+/// plan that was made for a small table from scanning the grown table.
 const SESSION: &str = "-c synchronous_commit=on \
                        -c default_transaction_isolation=read\\ committed \
                        -c lock_timeout=2s \
                        -c enable_seqscan=off";
 
-/// The most that PostgreSQL accepts as `max_connections`.
+/// The largest value that PostgreSQL accepts as `max_connections`.
 const MOST_CONNECTIONS: u32 = 262_143;
 
 impl PostgresStore {
-    /// Returns the builder of a store on a server. A [`Config`] is parsed from an address, or built.
+    /// Returns a builder for a store on the server of `config`.
+    ///
+    /// A [`Config`] is parsed from an address, or built. Unless it sets them, the
+    /// `application_name` is `buttress` and the `tcp_user_timeout` is 30 s.
     pub fn builder(config: tokio_postgres::Config) -> PostgresStoreBuilder {
         PostgresStoreBuilder {
             config,
@@ -37,7 +42,7 @@ impl PostgresStore {
     }
 }
 
-/// Sets up a [`PostgresStore`].
+/// A builder for a [`PostgresStore`].
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct PostgresStoreBuilder<T = NoTls> {
@@ -48,27 +53,27 @@ pub struct PostgresStoreBuilder<T = NoTls> {
     tls: T,
 }
 
-/// The error returned when a [`PostgresStore`] could not be made.
+/// The error returned when a [`PostgresStore`] cannot be built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PostgresSetupError {
-    /// A setting of the builder cannot work.
+    /// A setting of the builder is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The server, or our session on it, is set so that the store's promise would not hold.
+    /// A setting of the server, or of the store's session, may lose acknowledged records.
     #[error(
         "the server has `{setting} = {found}`, but acknowledged records are only kept \
          with `{needed}`: change it, or call `accept_loss()`"
     )]
     Forgetful {
-        /// Which setting.
+        /// The name of the setting.
         setting: &'static str,
-        /// What it is.
+        /// The value that it has.
         found: String,
-        /// What it has to be.
+        /// The value that it must have.
         needed: &'static str,
     },
-    /// The server could not be reached, or refused to make the schema.
+    /// The server cannot be reached, or did not allow to create the schema.
     #[error("the store could not be set up")]
     Server(#[source] BoxError),
 }
@@ -84,25 +89,27 @@ impl<T> PostgresStoreBuilder<T> {
     ///
     /// Default: `16`.
     ///
-    /// From 1 to 262143, the most that a server accepts. Steps that find all of them in use wait for
-    /// one.
+    /// A step waits for a connection while all of them are in use. The range is 1 to 262143, the
+    /// most that a server accepts. [`build`](Self::build) rejects other values with a
+    /// [`ConfigError`].
     pub fn connections(mut self, connections: u32) -> Self {
         self.connections = connections;
         self
     }
 
-    /// Sets the time limit of a step for its turn, and then for connecting.
+    /// Sets the time limit for waiting for a free connection, and for opening a new one.
     ///
-    /// Default: 5 s each.
+    /// Default: `5 s`. The limit applies to each of the two.
     ///
-    /// After it the store is [unavailable](buttress::idempotency::StoreError::Unavailable) for the
-    /// step. It must be longer than zero.
+    /// After it, the step fails with
+    /// [`StoreError::Unavailable`](buttress::idempotency::StoreError::Unavailable). It must be
+    /// longer than zero. [`build`](Self::build) rejects zero with a [`ConfigError`].
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// Accepts a server that is set so that it may lose what it has acknowledged.
+    /// Skips the check of the settings, and accepts a server that may lose acknowledged records.
     ///
     /// Default: off.
     ///
@@ -112,22 +119,31 @@ impl<T> PostgresStoreBuilder<T> {
         self
     }
 
-    /// Sets the TLS connector, such as that of `postgres-native-tls` or `tokio-postgres-rustls`.
+    /// Sets the TLS connector, for example from `postgres-native-tls` or `tokio-postgres-rustls`.
     ///
-    /// Default: [`NoTls`].
+    /// Default: `NoTls`, which does not support TLS.
     ///
-    /// The `sslmode` of the configuration says whether TLS is used.
+    /// The `sslmode` of the configuration decides whether TLS is used.
     pub fn tls<U>(self, tls: U) -> PostgresStoreBuilder<U> {
         let Self { config, connections, connect_timeout, accept_loss, tls: _ } = self;
         PostgresStoreBuilder { config, connections, connect_timeout, accept_loss, tls }
     }
 
-    /// Connects, checks the server, and makes the schema if it is not there.
+    /// Connects to the server, checks its settings, and creates the schema if it does not exist.
     ///
     /// # Errors
     ///
-    /// If a setting is invalid, the server cannot be reached, its settings do not hold what the store
-    /// promises, or the schema cannot be made.
+    /// Returns an error if:
+    ///
+    /// - a setting of the builder is invalid,
+    /// - the server cannot be reached,
+    /// - a setting of the server or the session does not keep acknowledged records, unless
+    ///   [`accept_loss`](Self::accept_loss) is set,
+    /// - the schema cannot be created.
+    ///
+    /// # Panics
+    ///
+    /// Panics when polled outside a Tokio runtime with the I/O and time drivers enabled.
     pub async fn build(mut self) -> Result<PostgresStore, PostgresSetupError>
     where
         T: MakeTlsConnect<Socket> + Clone + Send + Sync + 'static,
@@ -141,7 +157,7 @@ impl<T> PostgresStoreBuilder<T> {
             return Err(ConfigError::new("connections", connections, rule).into());
         }
         let patience = ConfigError::require_positive("connect_timeout", self.connect_timeout)?;
-        // Behind what the user has set, so that ours is what holds.
+        // Appended to the user's options, because the last value of an option wins.
         let options = match self.config.get_options() {
             Some(options) => format!("{options} {SESSION}"),
             None => SESSION.to_owned(),
@@ -151,11 +167,11 @@ impl<T> PostgresStoreBuilder<T> {
             self.config.application_name("buttress");
         }
         if self.config.get_tcp_user_timeout().is_none() {
-            // A host that is gone would keep its connections busy for a quarter of an hour.
+            // Otherwise a host that is gone would keep its connections busy for about 15 minutes.
             self.config.tcp_user_timeout(Duration::from_secs(30));
         }
 
-        // To try each connection out before it is used would be a trip more for each step.
+        // Checking each connection before use would cost a round trip for each step.
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let pool = Pool::builder(Manager::from_config(self.config, self.tls, recycling))
             .max_size(connections as usize)
@@ -185,7 +201,7 @@ impl<T> fmt::Debug for PostgresStoreBuilder<T> {
     }
 }
 
-/// Whether what the store promises holds on this server. A pooler between may have left out what we set.
+/// Checks that the settings keep acknowledged records. A pooler may have dropped the options.
 async fn check(client: &Client) -> Result<(), PostgresSetupError> {
     for (setting, needed) in [
         ("fsync", "on"),
@@ -204,11 +220,11 @@ async fn check(client: &Client) -> Result<(), PostgresSetupError> {
     Ok(())
 }
 
-/// Makes the schema, unless it is there.
+/// Creates the schema if it does not exist.
 async fn migrate(client: &mut Client) -> Result<(), tokio_postgres::Error> {
     let transaction = client.transaction().await?;
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&MIGRATION_LOCK]).await?;
-    // A statement of its own, so that it sees what the holder of the lock before us has committed.
+    // A separate statement, so that it sees what the previous holder of the lock has committed.
     let there: bool = transaction
         .query_one("SELECT to_regclass('buttress_idempotency') IS NOT NULL", &[])
         .await?

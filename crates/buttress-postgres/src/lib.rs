@@ -1,6 +1,7 @@
-//! Keeps the records of [buttress](mod@buttress)'s idempotency guard in PostgreSQL, for any number of
-//! processes. What is done in the same database can be committed together with its record, and so is
-//! done exactly once.
+//! Stores the records of [buttress](mod@buttress)'s idempotency layer in PostgreSQL.
+//!
+//! Any number of processes can share the records. An effect in the same database can be committed
+//! in one transaction with its record, which makes it happen exactly once.
 //!
 //! ```no_run
 //! use buttress_postgres::{PostgresStore, buttress::idempotency::IdempotencyLayer};
@@ -10,24 +11,24 @@
 //! let store = PostgresStore::builder("postgres://app@localhost/app".parse()?).build().await?;
 //!
 //! type Payment = (&'static str, u64);
-//! let guard = IdempotencyLayer::builder_fn(
+//! let layer = IdempotencyLayer::builder_fn(
 //!     store,
 //!     |payment: &Payment| Ok(RequestKey::Key(Key::new(payment.0)?)),
 //!     |payment: &Payment, request| request.part(payment.1.to_be_bytes()),
 //! )
 //! .single_tenant()
 //! .build()?;
-//! # drop(guard);
+//! # drop(layer);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! [`PostgresStore`] says what it promises, what it needs, and what it creates in the database.
+//! See [`PostgresStore`] for its durability, its requirements and its schema.
 //!
 //! # Versions
 //!
-//! This minor version, 0.1, fits buttress 0.1, which it re-exports as [`buttress`](mod@buttress), and
-//! [`tokio_postgres`] 0.7. It needs Rust 1.85.
+//! Version 0.1 works with buttress 0.1, which it re-exports as [`buttress`](mod@buttress), and
+//! with [`tokio_postgres`] 0.7. It needs Rust 1.85.
 
 mod builder;
 mod wire;
@@ -49,7 +50,7 @@ use self::wire::{decode_answer, decode_unknown, fence_sent, get, microseconds, r
 pub use self::builder::{PostgresSetupError, PostgresStoreBuilder};
 pub use buttress;
 
-/// Keeps records in PostgreSQL, for any number of processes.
+/// A store of idempotency records in PostgreSQL, for any number of processes.
 ///
 /// Clones share a pool of connections.
 ///
@@ -62,42 +63,47 @@ pub use buttress;
 /// # }
 /// ```
 ///
-/// # What it promises
+/// # Durability
 ///
-/// | forgets on | keeps through | needs, and checks when it connects |
+/// | forgets on | keeps through | needs, and checks in `build` |
 /// |---|---|---|
 /// | failover to an asynchronous replica | `kill -9`, power loss | `fsync`; the settings of its own sessions |
 ///
-/// Its sessions have `synchronous_commit = on`, are READ COMMITTED whatever the database's default is, and
-/// wait at most two seconds for a lock. It sets this as it connects, and
-/// [`build`](PostgresStoreBuilder::build) fails and names the setting if it does not hold: behind a pooler,
-/// use one that keeps sessions.
+/// Its sessions have `synchronous_commit = on`, are READ COMMITTED whatever the database's
+/// default is, and wait at most two seconds for a lock. The store sets this when it connects.
+/// [`build`](PostgresStoreBuilder::build) checks `fsync` and the first two, and its error names the
+/// setting that has another value. A pooler between store and server must therefore keep sessions.
 ///
-/// The clock is the server's, read when the record is locked; fences come from a sequence.
+/// The store uses the server's clock, read after the record is locked. Fences come from a
+/// sequence.
 ///
 /// # Schema
 ///
-/// A table `buttress_idempotency`, a sequence `buttress_fence`, and functions whose names begin with
-/// `buttress_`: each step is one statement that calls one of them. [`build`](PostgresStoreBuilder::build)
-/// makes them, under an advisory lock, in the first schema of the session's `search_path`, unless it finds
-/// them there. They may also be made before, from [`MIGRATION`](Self::MIGRATION), by a user who may create
-/// them: the store's own user then needs no more than to select, insert, update and delete in the table,
-/// and to use the sequence.
+/// The schema is a table `buttress_idempotency`, a sequence `buttress_fence`, and functions whose
+/// names begin with `buttress_`. Each step is one statement that calls a function.
 ///
-/// To have them in a schema of their own, create it, and say so in the address:
-/// `postgres://app@localhost/app?options=-csearch_path%3Dguard`. For [`complete_in`](Self::complete_in) the
-/// schema must be in the `search_path` of the transaction too.
+/// [`build`](PostgresStoreBuilder::build) creates them under an advisory lock, in the first schema
+/// of the session's `search_path`, unless the table is found in the `search_path`.
+///
+/// You can also create them beforehand from [`MIGRATION`](Self::MIGRATION), as a user who may
+/// create them. The store's own user then needs only SELECT, INSERT, UPDATE and DELETE on the
+/// table, and USAGE on the sequence.
+///
+/// To keep them in a separate schema, create that schema and name it in the address:
+/// `postgres://app@localhost/app?options=-csearch_path%3Dguard`. For
+/// [`complete_in`](Self::complete_in) that schema must also be in the `search_path` of the
+/// transaction.
 ///
 /// # Clean-up
 ///
-/// A record whose time is over has no effect, but takes room until [`sweep`](Store::sweep) removes it. That
-/// finds such records by an index, takes as many as it is told, leaves out those in use, and may run in any
-/// number of processes at once. The number of records is bounded by the disk alone: a full one is
-/// [`StoreError::Full`].
+/// A record whose time has ended has no effect, but takes space until [`sweep`](Store::sweep)
+/// removes it. A sweep finds such records by an index, stops at its limit, skips locked records,
+/// and may run in any number of processes at once. Only the disk bounds the number of records. A
+/// full disk is [`StoreError::Full`].
 ///
 /// # Exactly once
 ///
-/// What is done in the same database can be committed together with its record:
+/// An effect in the same database can be committed together with its record. See
 /// [`complete_in`](Self::complete_in).
 #[derive(Clone, Debug)]
 pub struct PostgresStore {
@@ -114,8 +120,9 @@ const ABANDON: &str = "SELECT buttress_abandon($1, $2, $3, $4)";
 const RESOLVE: &str = "SELECT buttress_resolve($1, $2, $3, $4, $5)";
 const SWEEP: &str = "SELECT buttress_sweep($1)";
 
-/// What is unknown, or would be if somebody looked. It locks nothing and so waits for nothing: the time at
-/// which the statement began is the present.
+/// Selects the unknown operations, including started ones whose lease has ended.
+///
+/// It takes no lock and therefore never waits, so the start of the statement is the current time.
 macro_rules! unknown_now {
     ($select:literal, $rest:literal) => {
         concat!(
@@ -134,28 +141,36 @@ const UNKNOWN: &str = unknown_now!(
 const COUNT_UNKNOWN: &str = unknown_now!("SELECT count(*)", "");
 
 impl PostgresStore {
-    /// What makes the schema: to be run in one transaction, once.
+    /// The SQL that creates the schema. Run it once, in one transaction.
     pub const MIGRATION: &'static str = include_str!("0001.sql");
 
-    /// Records the result of an operation, for `ttl` from now, in a transaction that also holds its effect:
-    /// both are committed, or neither.
+    /// Records a result, for `ttl` from now, in the transaction that also holds the effect.
     ///
-    /// Call it as the last thing before the commit, in a transaction on the same database, and **roll back
-    /// unless it says [`StepOutcome::Applied`]**. It says [`StepOutcome::Stale`] when the record is no longer in
-    /// flight under this hold: the lease has ended, somebody else has claimed the operation, or it is
-    /// complete already, be it by this hold, so that what was committed without an answer is not done again.
-    /// Claim the operation anew to learn which.
+    /// Either both are committed, or neither.
     ///
-    /// Claim such an operation as [`Reserved`](ClaimMode::Reserved), and never mark it as started: until the
-    /// commit nothing has happened, so a worker that is lost frees the key.
+    /// Call it last before the commit, in a transaction on the same database. **Roll back unless
+    /// it returns [`StepOutcome::Applied`]**. It returns [`StepOutcome::Stale`] when the record
+    /// is no longer in flight under this hold:
     ///
-    /// Until the transaction ends, other steps on this record wait for it, and fail after two seconds;
-    /// claims do only from the end of the lease on, and are told before that it is in flight. The commit
-    /// waits for the disk also in a session whose `synchronous_commit` is off.
+    /// - the lease has ended,
+    /// - another owner has claimed the operation,
+    /// - the operation is completed already. This includes a completion by this hold, so that an
+    ///   effect whose commit got no response does not happen twice.
+    ///
+    /// Claim the operation again to learn which case it is.
+    ///
+    /// Claim such an operation as [`Reserved`](ClaimMode::Reserved), and never mark it as
+    /// started. Nothing happens until the commit, so losing the worker frees the key.
+    ///
+    /// Until the transaction ends, other steps on this record wait for it, and fail after two
+    /// seconds. Claims wait only once the lease has ended. Before that, they return
+    /// [`ClaimOutcome::InFlight`]. The commit waits for the disk even in a session whose
+    /// `synchronous_commit` is off.
     ///
     /// # Errors
     ///
-    /// As the steps of a [`Store`]. The transaction can then only be rolled back.
+    /// Returns the same errors as the steps of a [`Store`]. The transaction must then be rolled
+    /// back.
     pub async fn complete_in(
         &self,
         transaction: &Transaction<'_>,
@@ -180,7 +195,7 @@ impl PostgresStore {
         written(&row)
     }
 
-    /// Takes a step: one statement, prepared once a connection.
+    /// Runs a step as one statement, which is prepared once for each connection.
     async fn step(
         &self,
         statement: &'static str,
@@ -188,7 +203,8 @@ impl PostgresStore {
     ) -> Result<Vec<Row>, StoreError> {
         let lent = Lent(Some(self.pool.get().await.map_err(StoreError::unavailable)?));
         let answer = match &lent.0 {
-            // Rows are there only when the server is ready for the next statement, thus has committed.
+            // The rows arrive only when the server is ready for the next statement, so it has
+            // committed.
             Some(connection) => match connection.prepare_cached(statement).await {
                 Ok(statement) => connection.query(&statement, parameters).await,
                 Err(error) => Err(error),
@@ -220,8 +236,10 @@ impl PostgresStore {
     }
 }
 
-/// A connection, closed instead of given back if the step is dropped half-way: the next to have it would
-/// wait for an answer that nobody wants.
+/// A connection on loan from the pool.
+///
+/// It is closed instead of returned if the step is dropped before it ends. Otherwise the next
+/// user would wait for a response to the dropped step.
 struct Lent(Option<Object>);
 
 impl Lent {
@@ -404,7 +422,7 @@ impl Store for PostgresStore {
     }
 }
 
-/// The examples of the README are tests.
+/// Runs the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 mod readme {}

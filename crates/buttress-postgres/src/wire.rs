@@ -1,4 +1,4 @@
-//! What is said to the server, and what it says.
+//! Conversions of values that are sent to the server, and of rows that it returns.
 
 use std::time::Duration;
 
@@ -7,22 +7,27 @@ use buttress::idempotency::{
 };
 use tokio_postgres::{Error, Row, error::SqlState, types::FromSql};
 
-/// What our functions raise for a record of a newer version, with that version as the message.
+/// The error code of the store's functions for a record of a newer version.
+///
+/// The message is that version.
 const NEWER: &str = "BT001";
 
-/// A hundred years in microseconds: any longer, and a sum of such spans could be past what a timestamp holds.
+/// The longest time span, 100 years, in microseconds.
+///
+/// Sums of longer spans may exceed the range of a timestamp.
 const LONGEST: i64 = 100 * 365 * 24 * 60 * 60 * 1_000_000;
 
 pub(crate) fn microseconds(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX).min(LONGEST)
 }
 
-/// A fence that the sequence can never have given becomes one that no record has.
+/// Converts a fence to SQL. One that the sequence cannot have returned becomes one without a
+/// record.
 pub(crate) fn fence_sent(fence: u64) -> i64 {
     i64::try_from(fence).unwrap_or(-1)
 }
 
-/// Why a statement failed.
+/// Converts the error of a statement.
 pub(crate) fn refused(error: Error) -> StoreError {
     let Some(refusal) = error.as_db_error() else { return StoreError::unavailable(error) };
     if refusal.code().code() == NEWER {

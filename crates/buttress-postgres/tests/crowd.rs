@@ -1,4 +1,4 @@
-//! A crowd of duplicates, with the records in PostgreSQL.
+//! Many concurrent duplicates, with the records in PostgreSQL.
 
 #[path = "../../../tests/support/crowd.rs"]
 mod crowd;

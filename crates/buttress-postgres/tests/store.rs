@@ -1,4 +1,4 @@
-//! The store of the idempotency guard in PostgreSQL, on servers of its own.
+//! The store in PostgreSQL, against servers that the tests start.
 
 use std::{
     error::Error,
@@ -30,7 +30,7 @@ type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const LONG: Duration = Duration::from_secs(600);
 
-/// One server for all tests that do not kill it, for as long as one of them runs.
+/// Returns one server for all tests that do not kill it, as long as one of them runs.
 fn shared() -> io::Result<Arc<PostgresServer>> {
     static SERVER: Mutex<Weak<PostgresServer>> = Mutex::new(Weak::new());
     let mut shared = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
@@ -44,14 +44,14 @@ fn shared() -> io::Result<Arc<PostgresServer>> {
     }
 }
 
-/// A connection past the store.
+/// Opens a connection past the store.
 async fn connect(config: &Config) -> Outcome<Client> {
     let (client, connection) = config.connect(NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
 }
 
-/// An empty schema on the server, where tables are made and looked for.
+/// Creates an empty schema on the server, for the tables of one test.
 async fn schema(server: &PostgresServer) -> Outcome<Config> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let mut config: Config = server.url().parse()?;
@@ -87,7 +87,7 @@ fn response(text: &str) -> Completed<Vec<u8>> {
     Completed::replayable(text.as_bytes().to_vec(), text.len())
 }
 
-/// Asks until the answer is another than that it is in flight.
+/// Claims until the operation is no longer in flight.
 async fn answer_in_the_end(store: &PostgresStore, claim: &Claim) -> Outcome<ClaimOutcome<Vec<u8>>> {
     loop {
         match store.claim(claim).await? {
@@ -114,7 +114,7 @@ impl Fixture for Schemas {
         payload.clone()
     }
 
-    // Each step waits for a disk, and all checks run at once.
+    // Each step waits for the disk, and all checks run at once.
     fn unit(&self) -> Duration {
         Duration::from_millis(300)
     }
@@ -152,7 +152,7 @@ async fn what_was_acknowledged_outlives_a_killed_server() -> Outcome {
 
     for number in 0..64 {
         let again = claim_of(key(&format!("done {number}"))?);
-        // Each connection of before is found closed once.
+        // Each connection from before the crash is found closed once.
         let answer = loop {
             match store.claim(&again).await {
                 Err(StoreError::Unavailable(_)) => tokio::task::yield_now().await,
@@ -177,7 +177,7 @@ async fn a_server_that_is_paused_answers_late_and_once() -> Outcome {
     let given_up = tokio::time::timeout(Duration::from_millis(100), store.claim(&claim)).await;
     server.resume()?;
     assert!(given_up.is_err());
-    // Whether or not the first came through, the second of the same owner is granted.
+    // The same owner may claim again, even if its first claim was granted.
     granted(&store, &claim).await?;
     let twin = claim_of(key("late")?);
     assert!(matches!(store.claim(&twin).await?, ClaimOutcome::InFlight { .. }));
@@ -197,7 +197,7 @@ async fn a_step_that_is_dropped_does_not_hold_up_the_next() -> Outcome {
 
     let step = store.complete(&hold, response("paid"), LONG);
     assert!(tokio::time::timeout(Duration::from_millis(50), step).await.is_err());
-    // Shorter than the step would have waited for the lock.
+    // Shorter than the time that the dropped step would have waited for the lock.
     tokio::time::timeout(Duration::from_millis(1_500), store.count_unknown()).await??;
     transaction.rollback().await?;
     Ok(())
@@ -281,7 +281,7 @@ async fn a_record_of_a_newer_version_is_refused_and_kept() -> Outcome {
 
 #[tokio::test]
 async fn a_store_that_cannot_work_is_not_built() -> Outcome {
-    // Nothing listens there: a setting is checked before anything is connected.
+    // Nothing listens at this address, because settings are checked before connecting.
     let builder = || PostgresStore::builder(Config::new());
     for (knob, builder) in [
         ("connections", builder().connections(0)),
@@ -330,7 +330,7 @@ async fn the_defaults_of_the_database_do_not_weaken_our_sessions() -> Outcome {
     Ok(())
 }
 
-/// How many statements the role `counted` has run.
+/// Returns the number of statements that the role `counted` has run.
 async fn statements(client: &Client) -> Outcome<i64> {
     let calls = client
         .query_one(
@@ -378,7 +378,7 @@ async fn a_request_takes_a_statement_to_claim_and_one_to_complete() -> Outcome {
     Ok(())
 }
 
-/// A claim whose effect is committed with its record, and a connection with a ledger to do it on.
+/// Returns a claim for an effect that is committed with its record, and a connection to a ledger.
 async fn transactional(
     lease: Duration,
 ) -> Outcome<(Arc<PostgresServer>, PostgresStore, Claim, Client)> {
@@ -393,7 +393,7 @@ async fn transactional(
     Ok((server, store, claim, client))
 }
 
-/// Writes into the ledger and completes, and rolls back unless the completion was taken.
+/// Writes into the ledger and completes, and rolls back unless the completion was applied.
 async fn pay(store: &PostgresStore, client: &mut Client, hold: &Hold) -> Outcome<StepOutcome> {
     let transaction = client.transaction().await?;
     transaction.execute("INSERT INTO ledger VALUES ($1)", &[&i64::try_from(hold.fence)?]).await?;
@@ -436,7 +436,7 @@ async fn a_commit_whose_answer_was_lost_is_not_done_again() -> Outcome {
     assert_eq!(pay(&store, &mut client, &hold).await?, StepOutcome::Applied);
     assert_eq!(pay(&store, &mut client, &hold).await?, StepOutcome::Stale);
     assert_eq!(payments(&client).await?, 1);
-    // The guard itself, which completes after its handler, is told that it is done.
+    // The layer itself, which completes after its handler, learns that the operation is completed.
     assert_eq!(store.complete(&hold, response("other"), LONG).await?, StepOutcome::Applied);
     assert_eq!(store.claim(&claim_of(claim.key)).await?, ClaimOutcome::Replay(b"paid".to_vec()));
     Ok(())
@@ -449,7 +449,7 @@ async fn a_transaction_that_is_not_committed_leaves_the_key_in_flight() -> Outco
     let transaction = client.transaction().await?;
     let written = store.complete_in(&transaction, &hold, response("paid"), LONG).await?;
     assert_eq!(written, StepOutcome::Applied);
-    // Without waiting for the transaction.
+    // The claim does not wait for the transaction.
     let twin = claim_of(claim.key);
     assert!(matches!(store.claim(&twin).await?, ClaimOutcome::InFlight { .. }));
     transaction.rollback().await?;
@@ -508,7 +508,7 @@ async fn every_one_of_many_claims_is_answered_and_one_a_key_is_granted() -> Outc
 async fn fences_of_a_key_grow_in_the_order_of_its_claims() -> Outcome {
     let server = shared()?;
     let store = store(&server).await?;
-    // Freed again and again, so that claims find the key absent, and race to insert it.
+    // The key is freed repeatedly, so that claims find it absent and race to insert it.
     let fences = Arc::new(Mutex::new(Vec::new()));
     let mut running = JoinSet::new();
     for _ in 0..16 {
@@ -519,7 +519,7 @@ async fn fences_of_a_key_grow_in_the_order_of_its_claims() -> Outcome {
                 let claim = claim_of(key("freed")?);
                 if let ClaimOutcome::Claimed { fence, .. } = store.claim(&claim).await? {
                     times += 1;
-                    // Before the release, so that the order of the list is that of the claims.
+                    // Pushed before the release, so that the list is in the order of the claims.
                     fences.lock().unwrap_or_else(PoisonError::into_inner).push(fence);
                     let released = store.release(&claim.key, &claim.owner, LONG).await?;
                     assert_eq!(released, StepOutcome::Applied);
@@ -555,21 +555,21 @@ async fn no_span_is_too_long() -> Outcome {
     Ok(())
 }
 
-/// How a handler behind the layer ends that pays in one transaction.
+/// The ways in which a handler ends that pays in one transaction.
 #[derive(Clone, Copy, Debug)]
 enum Ending {
     Answered,
     RolledBack,
-    /// It was committed, and the handler was not told.
+    /// The transaction was committed, and the handler did not learn of it.
     CommitUnanswered,
-    /// As a response, in place of an error.
+    /// Reported as a response instead of an error.
     RolledBackAndSaid,
     CommitUnansweredAndSaid,
 }
 
 type Answered = (u16, bool, String);
 
-/// A guard around a handler that ends as it is told, and the ledger that it pays into.
+/// An idempotency layer around a handler with a given ending, and the ledger that it pays into.
 struct Paying {
     _server: Arc<PostgresServer>,
     layer: IdempotencyLayer<PostgresStore, HeaderKey, SingleTenant, ReadHttp, RecordHttp>,
@@ -586,7 +586,7 @@ impl Paying {
         let ledger = connect(&config).await?;
         ledger.batch_execute("CREATE TABLE ledger (fence bigint)").await?;
         let layer = IdempotencyLayer::http(store.clone()).single_tenant().transactional();
-        // Longer than the test: what is free again was freed.
+        // Longer than the test, so a key that is free again was freed.
         let layer = layer.lease(LONG).lease_limit(LONG).build()?;
         Ok(Self { _server: server, layer, store, config, ledger })
     }
