@@ -1,5 +1,6 @@
-//! Servers of databases for tests, examples and benchmarks: each in a temporary folder, on a free
-//! port of the loopback address, gone when it is dropped.
+//! Database servers for tests, examples and benchmarks.
+//!
+//! Each runs in a temporary folder, on a free port of the loopback address, until it is dropped.
 
 mod postgres;
 mod redis;

@@ -15,11 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a server may take to come up, or its processes to go.
+/// The time limit for a server to start, or for its processes to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 const GLANCE: Duration = Duration::from_millis(10);
 
-/// A running server. It is stopped, and its folder removed, when it is dropped.
+/// A running server, which is stopped and whose folder is removed when it is dropped.
 #[derive(Debug)]
 pub struct PostgresServer {
     programs: PathBuf,
@@ -34,7 +34,7 @@ impl PostgresServer {
     ///
     /// # Errors
     ///
-    /// If there is no PostgreSQL on this machine, or it does not start.
+    /// Returns an error if PostgreSQL is not installed, or does not start.
     pub fn start() -> Result<Self> {
         Self::start_with(&[])
     }
@@ -43,7 +43,7 @@ impl PostgresServer {
     ///
     /// # Errors
     ///
-    /// If there is no PostgreSQL on this machine, or it does not start.
+    /// Returns an error if PostgreSQL is not installed, or does not start.
     pub fn start_with(settings: &[&str]) -> Result<Self> {
         let programs = find_programs()?;
         let folder = Folder::new()?;
@@ -63,29 +63,29 @@ impl PostgresServer {
         loop {
             server.port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
             match server.restart() {
-                // Somebody else may have taken the port since.
+                // Another process may have taken the port in the meantime.
                 Err(_) if tries > 1 => tries -= 1,
                 started => return started.map(|()| server),
             }
         }
     }
 
-    /// Where the server is.
+    /// Returns the address of the server.
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
-    /// Starts the server again, where it was, and waits until it can be used.
+    /// Starts the server again on the same port and folder, and waits until it accepts connections.
     ///
     /// # Errors
     ///
-    /// If it does not start.
+    /// Returns an error if it does not start.
     pub fn restart(&mut self) -> Result<()> {
         self.kill()?;
         let mut postgres = self.folder.command(&self.programs.join("postgres"))?;
         postgres.arg("-D").arg(self.folder.data());
         postgres.args(["-p", &self.port.to_string()]);
-        // Without a socket in the file system there is no lock file of one, which could outlive the server.
+        // Without a socket in the file system there is no lock file that could outlive the server.
         for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=on"] {
             postgres.args(["-c", setting]);
         }
@@ -119,12 +119,13 @@ impl PostgresServer {
         }
     }
 
-    /// Kills all processes of the server (`kill -9`), and waits until they are gone: until then its folder
-    /// is locked.
+    /// Kills all processes of the server (`kill -9`), and waits until they are gone.
+    ///
+    /// Until then, its folder is locked.
     ///
     /// # Errors
     ///
-    /// If it cannot be killed.
+    /// Returns an error if the processes cannot be killed.
     pub fn kill(&mut self) -> Result<()> {
         let Some(mut postmaster) = self.postmaster.take() else { return Ok(()) };
         let children = stop(postmaster.id());
@@ -137,21 +138,21 @@ impl PostgresServer {
         })
     }
 
-    /// Stops all processes of the server where they are.
+    /// Pauses all processes of the server.
     ///
     /// # Errors
     ///
-    /// If it cannot be signalled.
+    /// Returns an error if they cannot be signalled.
     pub fn pause(&self) -> Result<()> {
         let Some(postmaster) = &self.postmaster else { return Ok(()) };
         signal("STOP", &stop(postmaster.id())?)
     }
 
-    /// Lets a paused server go on.
+    /// Resumes a paused server.
     ///
     /// # Errors
     ///
-    /// If it cannot be signalled.
+    /// Returns an error if its processes cannot be signalled.
     pub fn resume(&self) -> Result<()> {
         let Some(postmaster) = &self.postmaster else { return Ok(()) };
         signal("CONT", &children_of(postmaster.id())?)?;
@@ -161,17 +162,17 @@ impl PostgresServer {
 
 impl Drop for PostgresServer {
     fn drop(&mut self) {
-        // Whoever drops it has no use for the error.
+        // The caller of `drop` cannot handle the error.
         let _ = self.kill();
     }
 }
 
-/// Where the programs of the newest version are.
+/// Returns the folder with the programs of the newest version.
 fn find_programs() -> Result<PathBuf> {
     let is_complete = |folder: &PathBuf| {
         ["initdb", "postgres", "pg_isready"].iter().all(|program| folder.join(program).is_file())
     };
-    // Debian keeps each version in a folder of its own, outside the PATH.
+    // Debian keeps each version in a separate folder, outside the PATH.
     let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
@@ -205,11 +206,11 @@ fn has_statistics(programs: &Path) -> bool {
             .is_some_and(|folder| Path::new(folder.trim()).join("pg_stat_statements.so").is_file())
 }
 
-/// The folder of a server, and the user that it belongs to.
+/// The folder of a server, and the user that owns it.
 #[derive(Debug)]
 struct Folder {
     path: PathBuf,
-    /// Whom the server runs as if we are root, as which it refuses to run.
+    /// The user to run the server as if this process is root. PostgreSQL does not run as root.
     user: Option<(u32, u32)>,
 }
 
@@ -220,7 +221,7 @@ impl Folder {
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
             let path = env::temp_dir().join(format!("buttress-postgres-{}-{count}", id()));
             match fs::create_dir(&path) {
-                // Left by a process that was killed, and whose number we have now.
+                // Left by a killed process that had the same process id.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 made => break made.map(|()| path)?,
             }
@@ -238,7 +239,7 @@ impl Folder {
         self.path.join("data")
     }
 
-    /// A program of the server, whose output goes to the log.
+    /// Returns a command for a program of the server, with its output in the log.
     fn command(&self, program: &Path) -> Result<Command> {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path.join("log"))?;
         let mut command = Command::new(program);
@@ -261,7 +262,7 @@ impl Drop for Folder {
     }
 }
 
-/// A user without privileges, and its group.
+/// Returns an unprivileged user and its group.
 fn find_user() -> Result<(u32, u32)> {
     let number = |option: &str, user: &str| -> Option<u32> {
         let output = Command::new("id").args([option, user]).output().ok()?;
@@ -273,22 +274,22 @@ fn find_user() -> Result<(u32, u32)> {
         .ok_or_else(|| Error::new(ErrorKind::NotFound, "there is no user `postgres` or `nobody`"))
 }
 
-/// Sends a signal. That a process is gone already is no error.
+/// Sends a signal. It is not an error if a process has ended already.
 fn signal(name: &str, processes: &[u32]) -> Result<()> {
     if processes.is_empty() {
         return Ok(());
     }
-    // The shell has a `kill` of its own, also where there is no program of that name.
+    // The shell has its own `kill`, even where there is no such program.
     let mut shell = Command::new("sh");
     shell.args(["-c", "kill \"$@\"", "sh", &format!("-{name}")]);
     shell.args(processes.iter().map(u32::to_string));
     shell.stdout(Stdio::null()).stderr(Stdio::null()).status().map(|_| ())
 }
 
-/// Stops a process, so that it starts no more of them, and says which it has started.
+/// Pauses a process, so that it starts no more children, and returns its children.
 fn stop(process: u32) -> Result<Vec<u32>> {
     signal("STOP", &[process])?;
-    // The signal is there before it has its effect.
+    // The signal is sent before it takes effect.
     wait_until(|| {
         Ok(!processes()?.iter().any(|its| its.id == process && its.is_alive() && its.state != 'T'))
     })?;
@@ -313,7 +314,9 @@ struct Process {
 }
 
 impl Process {
-    /// Whether it has its folder open still. One that nobody waits for stays listed, as a zombie.
+    /// Returns whether it may still use its folder.
+    ///
+    /// A process that its parent does not wait for stays listed as a zombie.
     fn is_alive(&self) -> bool {
         !matches!(self.state, 'Z' | 'X')
     }
@@ -324,7 +327,7 @@ fn children_of(parent: u32) -> Result<Vec<u32>> {
     Ok(processes()?.iter().filter_map(of_parent).collect())
 }
 
-/// All processes: from Linux itself, where `ps` may not be installed, or from `ps`.
+/// Lists all processes: from `/proc` on Linux, where `ps` may be missing, otherwise from `ps`.
 fn processes() -> Result<Vec<Process>> {
     if let Ok(entries) = fs::read_dir("/proc") {
         return Ok(entries.flatten().filter_map(|entry| read_process(&entry.path())).collect());
@@ -345,7 +348,7 @@ fn processes() -> Result<Vec<Process>> {
 fn read_process(folder: &Path) -> Option<Process> {
     let id = folder.file_name()?.to_str()?.parse().ok()?;
     let status = fs::read_to_string(folder.join("stat")).ok()?;
-    // The name before may contain anything, brackets too.
+    // The name in front may contain anything, even brackets.
     let mut fields = status.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
     Some(Process { id, parent: fields.next()?.parse().ok()?, state })

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What keeps an acknowledged record when the server is killed.
+/// The settings that keep an acknowledged record when the server is killed.
 const SETTINGS: [(&str, &str); 4] = [
     ("appendonly", "yes"),
     ("appendfsync", "always"),
@@ -19,10 +19,10 @@ const SETTINGS: [(&str, &str); 4] = [
     ("save", ""),
 ];
 
-/// Loading what was written takes longer than starting.
+/// The time limit for a start, which includes loading the data.
 const STARTS_WITHIN: Duration = Duration::from_secs(20);
 
-/// A running Redis server. It is killed, and its folder removed, when it is dropped.
+/// A running Redis server, which is killed and whose folder is removed when it is dropped.
 #[derive(Debug)]
 pub struct RedisServer {
     folder: PathBuf,
@@ -32,12 +32,13 @@ pub struct RedisServer {
 }
 
 impl RedisServer {
-    /// Starts a server that keeps what it acknowledges, unless a setting says otherwise. It takes
-    /// commands when this returns.
+    /// Starts a server that keeps acknowledged writes, unless a setting overrides this.
+    ///
+    /// It accepts commands when this returns.
     ///
     /// # Errors
     ///
-    /// If there is no `redis-server`, or it does not start.
+    /// Returns an error if there is no `redis-server`, or it does not start.
     pub fn start(settings: &[(&str, &str)]) -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -49,7 +50,7 @@ impl RedisServer {
             .chain(settings)
             .map(|&(name, value)| (name.to_owned(), value.to_owned()))
             .collect();
-        // Another process may take the port between the look and the start.
+        // Another process may take the port before the server starts.
         let mut tries = 0;
         loop {
             tries += 1;
@@ -70,42 +71,42 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// `kill -9`. It is gone when this returns.
+    /// Kills the server with `kill -9`. It is gone when this returns.
     ///
     /// # Errors
     ///
-    /// If it cannot be killed.
+    /// Returns an error if it cannot be killed.
     pub fn kill(&mut self) -> io::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
-    /// Starts it again, after a [`kill`](Self::kill), with what it had written.
+    /// Starts the server again with the data that it has written, after a [`kill`](Self::kill).
     ///
     /// # Errors
     ///
-    /// If it does not start.
+    /// Returns an error if it does not start.
     pub fn restart(&mut self) -> io::Result<()> {
         self.kill()?;
         self.child = spawn(&self.folder, self.port, &self.settings)?;
         Ok(())
     }
 
-    /// Stops it, so that it answers nothing but keeps its connections.
+    /// Pauses the server. It does not respond, but keeps its connections.
     ///
     /// # Errors
     ///
-    /// If it cannot be signalled.
+    /// Returns an error if it cannot be signalled.
     pub fn pause(&self) -> io::Result<()> {
         self.signal("-STOP")
     }
 
-    /// Lets it go on.
+    /// Resumes the server.
     ///
     /// # Errors
     ///
-    /// If it cannot be signalled.
+    /// Returns an error if it cannot be signalled.
     pub fn resume(&self) -> io::Result<()> {
         self.signal("-CONT")
     }
@@ -126,7 +127,7 @@ impl Drop for RedisServer {
     }
 }
 
-/// One that leaves room for the port that a node of a cluster opens 10,000 above its own.
+/// Returns a free port that leaves room for a cluster node's second port, 10,000 above it.
 fn free_port() -> io::Result<u16> {
     loop {
         let listener = TcpListener::bind(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0))?;
@@ -179,7 +180,7 @@ fn wait_until_it_answers(child: &mut Child, port: u16) -> io::Result<()> {
     }
 }
 
-/// Whether it takes commands: while it loads what it has written, it does not.
+/// Returns whether it accepts commands. It does not while it loads its data.
 fn answers(port: u16) -> io::Result<bool> {
     let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port).into();
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
