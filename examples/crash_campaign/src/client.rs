@@ -1,4 +1,4 @@
-//! A client: sends one request, with the same key and the same payload, until it is told what became of it.
+//! A client, which repeats one request with the same key and payload until it learns the outcome.
 
 use std::{
     sync::Arc,
@@ -14,14 +14,16 @@ use crate::{
     protocol::{Ask, Call, Found, Policy, Reply},
 };
 
-/// A client asks somebody else if it is not answered within this.
+/// The time after which a client without a response asks another worker.
 pub(crate) const CLIENT_TIMEOUT: Duration = Duration::from_millis(400);
 
-/// When a client gives up, which none should have to.
+/// The time after which a client gives up, which none should need.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How often a client asks that is told that nobody knows: once more to see that it stays so, or until the
-/// ledger has been asked.
+/// The number of "unknown" responses after which a client stops.
+///
+/// A quarantined operation is asked about once more, to see that it stays unknown. A reconciled
+/// one is asked about until the ledger has been checked.
 const ASKS_QUARANTINED: u32 = 2;
 const ASKS_RECONCILED: u32 = 5;
 
@@ -29,11 +31,11 @@ const GIVES_UP_UNKNOWN: Duration = Duration::from_secs(3);
 
 pub(crate) struct Client {
     pub(crate) call: Call,
-    /// Whom to ask first, and what is to go wrong there.
+    /// The first worker to ask, and the fault that happens there.
     pub(crate) first: Option<(Arc<Process>, Option<Fault>)>,
-    /// How long it waits before it asks at all, in milliseconds.
+    /// The delay before the first request, in milliseconds.
     pub(crate) wait: u64,
-    /// Which worker it prefers.
+    /// The index of the worker that it prefers.
     pub(crate) lane: usize,
 }
 
@@ -78,8 +80,10 @@ impl Client {
         }
     }
 
-    /// Whether it has been said long ago that nobody knows, though in an answer that came too late for this
-    /// client: whoever asks again finds the ledger being asked for somebody else.
+    /// Returns whether the outcome became unknown long ago, without a response to this client.
+    ///
+    /// The response that said so came too late for this client. Later requests may only find the
+    /// reconciliation that another client has started.
     fn is_settled_as_unknown(&self, campaign: &Campaign) -> bool {
         let since = campaign.history.with(&self.call.key, |history| history.unknown_since);
         since.flatten().is_some_and(|since| since.elapsed() > GIVES_UP_UNKNOWN)
@@ -89,7 +93,7 @@ impl Client {
         campaign.history.with(&self.call.key, |history| history.unanswered -= 1);
     }
 
-    /// `None` if there was no answer.
+    /// Sends the request once. Returns `None` if there was no response.
     async fn attempt(&mut self, campaign: &Campaign) -> Option<Reply> {
         let (process, fault) = match self.first.take() {
             Some(first) => first,
@@ -108,7 +112,9 @@ impl Client {
         timeout(CLIENT_TIMEOUT, reply).await.ok()?.ok()
     }
 
-    /// The fence of the run that was lost must stay what it is: another would be that of a run after it.
+    /// Notes the fence of the lost run.
+    ///
+    /// It must not change, because another fence means a later run.
     async fn note_fence(&self, campaign: &Campaign) {
         if let Found::Unknown(fence) = campaign.probe(&self.call.key, self.lane).await {
             campaign.history.with(&self.call.key, |history| {

@@ -1,4 +1,4 @@
-//! Chance that can be had again: by its seed, though not by what the scheduler makes of it.
+//! Random numbers that a seed repeats, although the scheduling of the processes still differs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,7 +10,7 @@ impl Dice {
         Self(AtomicU64::new(seed))
     }
 
-    /// A number below the limit; zero if the limit is. SplitMix64.
+    /// Returns a number below the limit, or zero if the limit is zero (SplitMix64).
     pub(crate) fn below(&self, limit: u64) -> u64 {
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
         let mut mixed = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);

@@ -1,4 +1,4 @@
-//! The driver: starts a store and its workers, sends requests as clients do, and lets things go wrong.
+//! The driver, which starts a store and its workers, sends requests, and injects faults.
 
 use std::{
     collections::BTreeMap,
@@ -29,13 +29,13 @@ use crate::{
     worker::Place,
 };
 
-/// How many keys nothing is meant to happen to go along with each fault.
+/// The number of healthy keys that run beside each fault.
 const HEALTHY: usize = 14;
 
-/// Over how long they are spread.
+/// The time over which the healthy keys start, in milliseconds.
 const SPREAD: u64 = 240;
 
-/// What was done in the campaign, and what can be read afterwards.
+/// The faults of the campaign, and the data to check afterwards.
 pub(crate) struct Evidence {
     pub(crate) crashes: BTreeMap<&'static str, u64>,
     pub(crate) worker_pauses: u64,
@@ -52,12 +52,12 @@ pub(crate) struct Evidence {
 /// A step of the store, as a worker has noted it.
 pub(crate) struct Noted {
     pub(crate) step: String,
-    /// What the record is stored under.
+    /// The storage key of the record.
     pub(crate) key: String,
     pub(crate) fence: u64,
 }
 
-/// One store, and all that happens on it.
+/// The campaign on one store.
 pub(crate) struct Campaign {
     begun: Instant,
     kind: Kind,
@@ -68,7 +68,7 @@ pub(crate) struct Campaign {
     pub(crate) history: Arc<History>,
     pub(crate) dice: Dice,
     keys: AtomicU64,
-    /// What is wrong with the store at this moment.
+    /// The label of the store's current fault.
     pub(crate) trouble: Mutex<Option<String>>,
     clients: Mutex<JoinSet<()>>,
     done: Mutex<Done>,
@@ -91,7 +91,7 @@ pub(crate) async fn run(kind: Kind, rounds: u64, seed: u64) -> Outcome<Evidence>
     campaign.finish().await
 }
 
-/// Lets workers be killed between effect and answer with no guard to see to it.
+/// Kills workers between effect and response without the idempotency layer.
 pub(crate) async fn run_control(rounds: u64, seed: u64) -> Outcome<Evidence> {
     let campaign = Campaign::start(Kind::Unguarded, seed).await?;
     for round in 0..rounds {
@@ -146,7 +146,7 @@ impl Campaign {
         lock(&self.slots[slot]).clone().ok_or_else(|| "there is no worker".into())
     }
 
-    /// One of each fault, with healthy keys beside each.
+    /// Injects one of each fault, with healthy keys beside each.
     async fn round(self: &Arc<Self>, round: u64) -> Outcome<()> {
         for point in Point::KILLS {
             self.kill_at(round, point).await?;
@@ -201,7 +201,7 @@ impl Campaign {
         self.start_worker(slot).await
     }
 
-    /// Stops a worker until its lease is over, and lets it go on: what it does then comes too late.
+    /// Pauses a worker until its lease has ended, and resumes it, so that its next steps come late.
     async fn stop_at(self: &Arc<Self>, round: u64, point: Point) -> Outcome<()> {
         self.healthy();
         self.some_time().await;
@@ -240,14 +240,14 @@ impl Campaign {
         Ok(())
     }
 
-    /// Stops the store for longer than the guard waits for it.
+    /// Pauses the store for longer than the layer's store timeout.
     async fn pause_store(self: &Arc<Self>) -> Outcome<()> {
         self.healthy();
         self.some_time().await;
         let label = self.trouble_begins("stopped");
         let pause = STORE_TIMEOUT + Duration::from_millis(50 + self.dice.below(250));
         if self.kind == Kind::Redb {
-            // It has no process of its own: its steps are held up in that of the worker.
+            // redb has no process of its own, so its steps are delayed in the worker.
             let stall = Ask::Stall(pause.as_millis() as u64);
             let _ = self.worker(0)?.ask("-", &stall).1.await;
         } else {
@@ -286,13 +286,13 @@ impl Campaign {
         }
     }
 
-    /// Until some of the healthy keys are under way, and some are done.
+    /// Waits until some of the healthy keys are in flight and some are completed.
     async fn some_time(&self) {
         sleep(Duration::from_millis(20 + self.dice.below(60))).await;
     }
 
     fn work_for(&self, round: u64, point: Point) -> (u64, u64) {
-        // A renewal comes after a third of the lease.
+        // A lease is renewed after a third of it.
         let long = LEASE.as_millis() as u64 / 3 + 60;
         match (point, round % 2) {
             (Point::InRenewal, 0) => (0, long),
@@ -308,7 +308,7 @@ impl Campaign {
         Call { key, payload, policy, work, fault: None }
     }
 
-    /// A key that is meant to be hit.
+    /// Starts a client for a key that the fault must hit.
     fn faulted(
         self: &Arc<Self>,
         round: u64,
@@ -325,7 +325,7 @@ impl Campaign {
         self.client(Client { call, first, wait: 0, lane: 0 });
     }
 
-    /// Keys that nothing is meant to happen to, though some will be at hand when something happens.
+    /// Starts clients for healthy keys, although a fault may hit some of them.
     fn healthy(self: &Arc<Self>) {
         if self.kind == Kind::Unguarded {
             return;
@@ -337,7 +337,7 @@ impl Campaign {
             };
             let call = self.new_call(policy, (self.dice.below(4), self.dice.below(4)));
             let wait = self.dice.below(SPREAD);
-            // Every third is sent twice at once, to different workers where there are some.
+            // Every third request is sent twice at once, to different workers if there are several.
             for lane in 0..1 + usize::from(number % 3 == 0) {
                 let lane = number + lane;
                 self.client(Client { call: call.clone(), first: None, wait, lane });
@@ -350,7 +350,7 @@ impl Campaign {
         lock(&self.clients).spawn(client.run(Arc::clone(self)));
     }
 
-    /// Any worker that is up, from a place on.
+    /// Returns a worker that is up, starting the search at an index.
     pub(crate) fn any_worker(&self, from: usize) -> Option<Arc<Process>> {
         let slots = self.slots.len();
         (from..from + slots)
@@ -358,9 +358,9 @@ impl Campaign {
             .find(|process| process.is_up())
     }
 
-    /// Waits until all is over, and then asks the store what it has of each key.
+    /// Waits until everything has ended, and then asks the store for its record of each key.
     async fn finish(self: Arc<Self>) -> Outcome<Evidence> {
-        // Nothing goes wrong from here on.
+        // No faults happen from here on.
         sleep(2 * LEASE).await;
         let mut clients = std::mem::take(&mut *lock(&self.clients));
         while let Some(ended) = clients.join_next().await {
@@ -396,7 +396,7 @@ impl Campaign {
         })
     }
 
-    /// What the store has of a key.
+    /// Asks the store for its record of a key.
     pub(crate) async fn probe(&self, key: &str, lane: usize) -> Found {
         let mut last = Found::Failed("nobody was asked".to_owned());
         for attempt in 0..5 {

@@ -1,4 +1,4 @@
-//! What goes wrong in a worker, and where.
+//! The faults of a worker, and the points at which they happen.
 
 use std::{
     collections::HashMap,
@@ -11,12 +11,12 @@ use std::{
 
 use buttress::idempotency::StorageKey;
 
-/// A place in the life of a request.
+/// A point in the life of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Point {
     BeforeClaim,
     ClaimedBeforeEffect,
-    /// In the handler, with nothing to wait for before the charge: what stops here charges late.
+    /// In the handler, with no wait before the charge, so a worker paused here charges late.
     BeforeEffect,
     BetweenEffectAndRecord,
     RecordedBeforeAnswer,
@@ -24,7 +24,7 @@ pub(crate) enum Point {
 }
 
 impl Point {
-    /// Where workers are killed.
+    /// The points at which workers are killed.
     pub(crate) const KILLS: [Self; 5] = [
         Self::BeforeClaim,
         Self::ClaimedBeforeEffect,
@@ -33,7 +33,7 @@ impl Point {
         Self::InRenewal,
     ];
 
-    /// Where workers are stopped, to come back when their lease is over.
+    /// The points at which workers are paused until their lease has ended.
     pub(crate) const STOPS: [Self; 2] = [Self::BeforeEffect, Self::BetweenEffectAndRecord];
 
     pub(crate) fn name(self) -> &'static str {
@@ -48,12 +48,12 @@ impl Point {
     }
 }
 
-/// What happens to the whole process.
+/// The signal to the whole process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deed {
-    /// `kill -9`.
+    /// Sends `kill -9`.
     Kill,
-    /// `kill -STOP`; the driver lets it go on.
+    /// Sends `kill -STOP`. The driver resumes the process.
     Stop,
 }
 
@@ -89,7 +89,7 @@ impl FromStr for Fault {
     }
 }
 
-/// The faults that the driver has asked this worker for, each for one request.
+/// The faults that the driver has requested from this worker, each for one request.
 #[derive(Debug, Default)]
 pub(crate) struct Armed(Mutex<HashMap<StorageKey, Fault>>);
 
@@ -98,8 +98,9 @@ impl Armed {
         self.faults().insert(key, fault);
     }
 
-    /// Does what was asked for at this point, if anything was. A killed process does not return from it; a
-    /// stopped one does, later.
+    /// Runs the fault that was requested for this point, if any.
+    ///
+    /// A killed process does not return from it. A paused one returns later.
     pub(crate) fn reach(&self, point: Point, key: &StorageKey) {
         let fault = {
             let mut faults = self.faults();
@@ -109,7 +110,7 @@ impl Armed {
             faults.remove(key)
         };
         let Some(fault) = fault else { return };
-        // A line is written at once, so the driver knows that the point was met before the process is gone.
+        // A line is flushed at once, so the driver knows of the point before the process is gone.
         println!("reached {fault}");
         signal(fault.deed.signal(), process::id());
         if fault.deed == Deed::Kill {
@@ -124,11 +125,11 @@ impl Armed {
     }
 }
 
-/// Sends a signal to one process of ours.
+/// Sends a signal to one of the campaign's processes.
 pub(crate) fn signal(name: &str, process: u32) {
     let sent = Command::new("kill").arg(format!("-{name}")).arg(process.to_string()).status();
     if !sent.is_ok_and(|status| status.success()) {
-        // Without its faults a campaign would show nothing.
+        // Without its faults, a campaign would show nothing.
         eprintln!("kill -{name} {process} did not work");
         process::abort();
     }

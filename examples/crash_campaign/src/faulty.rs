@@ -1,5 +1,6 @@
-//! The store of a worker: the real one, with faults before and after its steps. The library needs no
-//! hooks for them.
+//! The store of a worker: the real one, with faults before and after its steps.
+//!
+//! The library needs no hooks for them.
 
 use std::{io::Write, path::PathBuf, sync::Arc, time::Duration};
 
@@ -14,7 +15,9 @@ use crate::{
     ledger,
 };
 
-/// A store that reaches the points of the campaign, and notes what became of each step in a journal.
+/// A store that reaches the points of the campaign.
+///
+/// It notes the outcome of each step in a journal.
 #[derive(Clone, Debug)]
 pub(crate) struct Faulty<S> {
     inner: S,
@@ -25,7 +28,7 @@ pub(crate) struct Faulty<S> {
 pub(crate) struct Around {
     pub(crate) armed: Armed,
     journal: PathBuf,
-    /// Closed for as long as the store answers nothing.
+    /// Locked while the store does not respond.
     gate: RwLock<()>,
 }
 
@@ -41,7 +44,7 @@ impl<S> Faulty<S> {
 }
 
 impl Around {
-    /// Lets no step through, as a server that is stopped: for a store that has no server.
+    /// Delays every step like a paused server, for a store without a server.
     pub(crate) async fn stall(&self, for_how_long: Duration) {
         let _closed = self.gate.write().await;
         tokio::time::sleep(for_how_long).await;
@@ -67,8 +70,10 @@ impl Around {
 }
 
 impl<S: Store<Payload = Vec<u8>>> Faulty<S> {
-    /// Takes a step in a task of its own. What has been sent arrives, also if the guard does not wait for it
-    /// any more: that is how late writes come about.
+    /// Runs a step in its own task.
+    ///
+    /// A step that was sent is applied even if the layer no longer waits for it. This is how late
+    /// writes happen.
     async fn sent<T, F>(
         &self,
         step: impl FnOnce(S, Arc<Around>) -> F + Send + 'static,
@@ -122,7 +127,7 @@ impl<S: Store<Payload = Vec<u8>>> Store for Faulty<S> {
             Ok(written)
         });
         let mut renewed = std::pin::pin!(renewed);
-        // Sent first, and then killed: whether it arrives is left to chance.
+        // The step is sent before the worker is killed, so it is random whether it is applied.
         let early = tokio::time::timeout(Duration::ZERO, &mut renewed).await;
         for hold in holds {
             self.around.armed.reach(Point::InRenewal, &hold.key);

@@ -1,4 +1,4 @@
-//! What clients were answered, and which faults their keys were hit by: by the driver's own account.
+//! The responses that clients got, and the faults that hit their keys, as recorded by the driver.
 
 use std::{collections::BTreeMap, sync::Mutex, time::Instant};
 
@@ -10,26 +10,28 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct KeyHistory {
     pub(crate) policy: Policy,
-    /// The bodies of all 2xx, without repetition.
+    /// The distinct bodies of all 2xx responses.
     pub(crate) bodies: Vec<String>,
     pub(crate) mismatches: u32,
     pub(crate) odd: Vec<String>,
-    /// When a client was told first that nobody knows.
+    /// The time at which a client first learned that the outcome is unknown.
     pub(crate) unknown_since: Option<Instant>,
-    /// The fence of the run that was lost, which is what the store said then.
+    /// The fence of the lost run, as the store reported it then.
     pub(crate) unknown_fence: Option<u64>,
-    /// 2xx in answer to what was asked after that.
+    /// Set when a request that was sent after that got a 2xx response.
     pub(crate) done_after_unknown: bool,
-    /// The faults that it was hit by.
+    /// The faults that hit the key.
     pub(crate) hits: Vec<String>,
-    /// What it was answered, in order, with when that was asked and answered.
+    /// The responses in order, each with the times of its request and its arrival.
     pub(crate) trail: Vec<String>,
-    /// Clients that have not been told what became of it.
+    /// The number of clients that do not know the outcome yet.
     pub(crate) unanswered: u32,
 }
 
 impl KeyHistory {
-    /// What the fault was that hit it last, without whom and where; `None` if nothing did.
+    /// Returns the kind of the last fault that hit the key, or `None` if no fault hit it.
+    ///
+    /// The name of the worker and the point are left out.
     pub(crate) fn cause(&self) -> Option<String> {
         let hit = self.hits.last()?;
         let (whom, what) = hit.split_once(' ')?;
@@ -98,7 +100,7 @@ impl History {
     pub(crate) fn hit(&self, keys: &[String], fault: &str) {
         for key in keys {
             self.with(key, |history| {
-                // What comes later is not why it is unknown.
+                // A fault that comes later cannot be the cause of the unknown outcome.
                 let first = history.hits.last().is_none_or(|last| last != fault);
                 if first && history.unknown_since.is_none() {
                     history.hits.push(fault.to_owned());

@@ -1,9 +1,11 @@
-//! The ledger that workers charge into. It knows nothing of the guard or of its store, so it tells how often
-//! a request has truly been executed.
+//! The ledger of the workers' charges.
 //!
-//! A charge is one line: key, fence, worker, the id of the charge, and a checksum of these. It is written
-//! by a single `write` in append mode and flushed to the disk, so that a worker which is killed right after
-//! it leaves it behind.
+//! It does not depend on the idempotency layer or its store, so it shows how often a request was
+//! really executed.
+//!
+//! A charge is one line: key, fence, worker, the id of the charge, and a checksum of these. It is
+//! written by a single `write` in append mode and flushed to the disk, so it survives if the
+//! worker is killed right afterwards.
 
 use std::{
     fs::{File, OpenOptions},
@@ -15,14 +17,16 @@ use std::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Charge {
     pub(crate) key: String,
-    /// `None` if the line is torn: something was charged, and that is all that is known.
+    /// `None` if the line is torn. It still counts as a charge.
     pub(crate) said: Option<Said>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Said {
     pub(crate) fence: u64,
-    /// Different for each execution, and what the caller is answered: a second execution contradicts the first.
+    /// The id of the charge, which is the response to the caller.
+    ///
+    /// It differs in each execution, so a second execution contradicts the first.
     pub(crate) id: String,
 }
 
@@ -36,17 +40,17 @@ impl Ledger {
         Self { path: path.into() }
     }
 
-    /// Charges. It is on the disk when this returns.
+    /// Writes a charge. It is on the disk when this returns.
     pub(crate) fn charge(&self, key: &str, fence: u64, worker: &str, id: &str) -> io::Result<()> {
         let line = format!("{key} {fence} {worker} {id}");
         let sum = checksum(&line);
         let mut file = append(&self.path)?;
-        // The line break before it ends what a killed worker may have left half written.
+        // The leading line break ends a line that a killed worker may have left half written.
         file.write_all(format!("\n{line} {sum:016x}\n").as_bytes())?;
         file.sync_data()
     }
 
-    /// All charges, in the order in which they were made.
+    /// Returns all charges, in the order in which they were made.
     pub(crate) fn read(&self) -> io::Result<Vec<Charge>> {
         match std::fs::read(&self.path) {
             Ok(bytes) => Ok(parse(&String::from_utf8_lossy(&bytes))),
@@ -64,7 +68,7 @@ fn parse(text: &str) -> Vec<Charge> {
     let lines = text.split('\n').filter(|line| !line.is_empty());
     lines
         .map(|line| {
-            // A torn line counts as a charge of the key that it begins with, whole or not.
+            // A torn line counts as a charge of the key at its start, even if that key is torn.
             let key = line.split(' ').next().unwrap_or_default().to_owned();
             Charge { key, said: parse_line(line) }
         })
@@ -81,7 +85,7 @@ fn parse_line(line: &str) -> Option<Said> {
     Some(Said { fence: fence.parse().ok()?, id: id.to_owned() })
 }
 
-/// FNV-1a, which is enough to tell a whole line from a torn one.
+/// Computes FNV-1a, which is enough to tell a whole line from a torn one.
 fn checksum(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
         (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

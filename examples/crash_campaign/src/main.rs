@@ -1,53 +1,61 @@
-//! Kills and stops workers and stores at the worst moments, and then counts in a ledger how often each
-//! request was executed.
+//! Kills workers and stores at the worst moments, and counts the executions of each request.
 //!
 //! ```sh
 //! cargo run --release -p crash_campaign
 //! cargo run --release -p crash_campaign -- --rounds 2 --store redb
 //! ```
 //!
-//! - `--rounds N`: how many times each fault happens; 18 if it is not said, which is enough for the full
-//!   claim. With fewer the least numbers below are lowered, and the output says so.
-//! - `--store redb|redis|postgres`: only this one, in place of all three.
-//! - `--busy`: the machine has other things to do, and lets leases of 300 ms lapse by itself. What comes of
-//!   that alone (unknown without a fault, too few executed, too slow) is printed, and is no failure.
-//! - `--seed N`: for the same waits and choices again; what the scheduler makes of them differs.
+//! - `--rounds N`: the number of times that each fault happens. Default: `18`, the number needed
+//!   for the full claim. With fewer rounds, the minimum numbers below are lowered and the output
+//!   says so.
+//! - `--store redb|redis|postgres`: runs on this store only, instead of all three.
+//! - `--busy`: the machine is busy and lets leases of 300 ms lapse on its own. The effects of
+//!   that alone (unknown without a fault, too few executions, too slow) are printed, but are no
+//!   failure.
+//! - `--seed N`: repeats the same waits and choices. The scheduling of the processes still
+//!   differs. Default: `1`.
 //!
-//! Needs `redis-server` and PostgreSQL, which it starts for itself on loopback, and `kill`. The machine must
-//! not be overloaded: where a process waits longer than a lease of 300 ms for the processor, outcomes become
-//! unknown without a fault, which is reported as a failure.
+//! The campaign needs `kill`, and `redis-server` and PostgreSQL, which it starts itself on
+//! loopback. The machine must not be overloaded. If a process waits longer than a lease of 300 ms
+//! for the processor, outcomes become unknown without a fault, which is reported as a failure.
 //!
-//! # What happens
+//! # The faults
 //!
-//! The driver starts workers, which are this same program: three, or one for redb, which locks its file. A
-//! worker guards a handler that charges, which means that it writes a line into a ledger outside the store
-//! and flushes it. The answer is the id of that charge, so that a second execution would contradict the
-//! first. The driver sends requests as clients do: with the same key and the same payload, to another
-//! worker or one that was started anew, until they are done or nobody knows what became of them.
+//! The driver starts workers, which run this same program. There are three, but only one for
+//! redb, which locks its file. A worker wraps a handler in the idempotency layer. The handler
+//! charges: it writes a line into a ledger outside the store and flushes it. The response is the
+//! id of that charge, so a second execution would contradict the first. The driver sends requests
+//! as clients do. It sends the same key and the same payload to other workers, or to restarted
+//! ones, until the request is completed or its outcome is unknown.
 //!
-//! In each round, with leases of 300 ms and with healthy requests at the same time:
+//! Each round uses leases of 300 ms, sends healthy requests at the same time, and does the
+//! following:
 //!
-//! - a worker is killed (`kill -9`) at each of five points and at random: `before_claim`,
-//!   `claimed_before_effect`, `between_effect_and_record`, `recorded_before_answer`, `in_renewal`;
-//! - a worker is stopped until its lease is over, and goes on: right before it charges, and after that but
-//!   before it records. What it then writes has to be refused;
-//! - the store is killed and started again. With redb, each crash of the worker is one;
-//! - the store is stopped for longer than the guard waits for it. With redb, its steps are held up.
+//! - A worker is killed (`kill -9`) at each of five points and at a random time: `before_claim`,
+//!   `claimed_before_effect`, `between_effect_and_record`, `recorded_before_answer`,
+//!   `in_renewal`.
+//! - A worker is paused until its lease has ended, and then resumed, once right before it charges
+//!   and once after it has charged but before it records. What it then writes must be rejected.
+//! - The store is killed and restarted. With redb, each crash of the worker is one.
+//! - The store is paused for longer than the layer's store timeout. With redb, its steps are
+//!   delayed.
 //!
-//! Keys are of two kinds. Of some an unknown outcome is left alone, and they have to stay unknown; of
-//! others the ledger is asked (`reconcile`), and then a worker that comes back meets a newer fence.
+//! There are two kinds of keys. For some keys an unknown outcome is kept, and they must stay
+//! unknown. For the others the ledger is checked (`reconcile`), and a worker that resumes then
+//! meets a newer fence.
 //!
-//! # What is shown
+//! # The checks
 //!
-//! Of everything, the driver's own account counts: the ledger, what clients were answered, and in the end
-//! what the store has of each key. No request may be executed twice, no two answers may contradict each
-//! other, no key may still be in flight two leases after the last fault, and each unknown outcome must
-//! come from a fault that hit that key. To show that this could fail, 20 rounds go without a guard.
+//! All checks use the driver's own records: the ledger, the responses that clients got, and at
+//! the end the store's record of each key. No request may be executed twice. No two responses may
+//! contradict each other. No key may still be in flight two leases after the last fault. Each
+//! unknown outcome must come from a fault that hit that key. To show that the checks can fail, 20
+//! rounds run without the idempotency layer.
 //!
-//! What is killed here are processes. The system, and what it has in memory for the disk, lives on: that is
-//! not power loss, and nothing here says anything about that.
+//! Only processes are killed. The operating system lives on, with the data that it holds in
+//! memory for the disk. This is not power loss, and the campaign says nothing about power loss.
 //!
-//! The last line is for programs. The exit code is 1 if anything is not as it has to be.
+//! The last line is for programs. The exit code is 1 if a check fails.
 
 mod client;
 mod dice;
@@ -74,7 +82,7 @@ type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 pub(crate) const LEASE: Duration = Duration::from_millis(300);
 
-/// How long the guard waits for a step of the store: twice, and a lease can still be renewed.
+/// The layer's store timeout. After two such timeouts, a lease can still be renewed.
 pub(crate) const STORE_TIMEOUT: Duration = Duration::from_millis(100);
 
 const CONTROL_ROUNDS: u64 = 20;
@@ -131,7 +139,7 @@ impl Options {
     }
 }
 
-/// Whether all is as it has to be.
+/// Runs the campaign, and returns whether all checks passed.
 fn drive(options: &Options) -> Outcome<bool> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;

@@ -19,10 +19,10 @@ use crate::{
     worker::Place,
 };
 
-/// How long a worker may take to come up, a restart of its store and a repair of its file included.
+/// The time limit for a worker's start, including a restart of its store and a repair of its file.
 const STARTS_WITHIN: Duration = Duration::from_secs(20);
 
-/// An answer, and when its question was sent. Told to the driver also if no client waits for it any more.
+/// A response, and when its request was sent. The driver gets it even if no client waits for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Answered {
     pub(crate) key: String,
@@ -43,10 +43,12 @@ pub(crate) struct Process {
 struct Asked {
     next: u64,
     waiting: HashMap<u64, (String, Instant, oneshot::Sender<Reply>)>,
-    /// What this process may still have to do with a key: questions that it has not answered, or with a
-    /// refusal for which it cleans up in the background.
+    /// The number of requests for each key that this process may still work on.
+    ///
+    /// They are requests without a response, and requests that got "unavailable" and are cleaned
+    /// up in the background.
     owed: HashMap<String, u32>,
-    /// What is wrong with the process at this moment.
+    /// The label of the process's current fault.
     trouble: Option<String>,
 }
 
@@ -58,11 +60,11 @@ struct Seen {
     gone: Option<Option<i32>>,
 }
 
-/// A worker that is no more.
+/// A worker that has ended.
 #[derive(Debug)]
 pub(crate) struct Gone {
     pub(crate) signal: Option<i32>,
-    /// Whether it came to the point that it had been asked to be killed at.
+    /// Set when it has reached the point at which it was to be killed.
     pub(crate) reached: bool,
 }
 
@@ -73,8 +75,8 @@ impl Process {
     ) -> Outcome<Arc<Self>> {
         let mut command = Command::new(env::current_exe()?);
         command.args(place.to_args()).stdin(Stdio::piped()).stdout(Stdio::piped());
-        // In a group of its own it is woken by the system if the driver dies while it is stopped, and finds
-        // its input closed.
+        // In its own process group. If the driver dies while the worker is paused, the system
+        // resumes the worker, which then finds its input closed.
         command.process_group(0);
         let mut child = command.spawn()?;
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
@@ -108,7 +110,8 @@ impl Process {
         let mut line = String::new();
         loop {
             line.clear();
-            // What does not end was torn when the worker was killed, and nobody was answered so.
+            // A line without an end was torn when the worker was killed, so no client got it as a
+            // response.
             if output.read_line(&mut line).is_err() || !line.ends_with('\n') {
                 break;
             }
@@ -121,7 +124,7 @@ impl Process {
                     let reply = reply.parse().unwrap_or_else(|()| Reply::Odd(reply.to_owned()));
                     let Some((key, sent, client)) = self.take(id, &reply) else { continue };
                     answered(Answered { key, reply: reply.clone(), sent });
-                    // The client may not have waited.
+                    // The client may not wait any more.
                     let _ = client.send(reply);
                 }
                 None => {}
@@ -143,8 +146,10 @@ impl Process {
         Some(question)
     }
 
-    /// Asks; what it answers is an error if it ends before. With what is wrong with the process now, which
-    /// the key then has to do with.
+    /// Sends a request.
+    ///
+    /// The receiver fails if the process ends before it responds. Also returns the label of the
+    /// process's current fault, which then counts as a fault of the key.
     pub(crate) fn ask(&self, key: &str, ask: &Ask) -> (Option<String>, oneshot::Receiver<Reply>) {
         let (client, reply) = oneshot::channel();
         let (id, trouble) = {
@@ -162,7 +167,7 @@ impl Process {
         (trouble, reply)
     }
 
-    /// The keys that are hit by what happens to this process now.
+    /// Returns the keys that a fault of this process hits now.
     pub(crate) fn touched(&self) -> Vec<String> {
         let asked = lock(&self.asked);
         asked.owed.iter().filter(|(_, owed)| **owed > 0).map(|(key, _)| key.clone()).collect()
@@ -173,24 +178,24 @@ impl Process {
         seen.ready && seen.gone.is_none()
     }
 
-    /// Waits until it has been killed, by whomever.
+    /// Waits until the process has ended.
     pub(crate) async fn gone(&self) -> Gone {
         let seen = self.see(|seen| seen.gone.is_some()).await;
         Gone { signal: seen.gone.flatten(), reached: seen.reached }
     }
 
-    /// Waits until it is at the point that it was asked for.
+    /// Waits until the process is at its requested point.
     pub(crate) async fn reached(&self) {
         self.see(|seen| seen.reached || seen.gone.is_some()).await;
     }
 
     async fn see(&self, what: impl FnMut(&Seen) -> bool) -> Seen {
         let mut seen = self.seen.subscribe();
-        // The sender is in `self`.
+        // Cannot fail, because `self` holds the sender.
         seen.wait_for(what).await.map(|seen| seen.clone()).unwrap_or_default()
     }
 
-    /// Lets it go on, after it was stopped at its point.
+    /// Resumes the process after it was paused at its point.
     pub(crate) fn resume(&self) {
         self.seen.send_modify(|seen| seen.reached = false);
         lock(&self.asked).trouble = None;
@@ -202,7 +207,7 @@ impl Process {
     }
 
     pub(crate) fn kill(&self) {
-        // An error says that it is gone already.
+        // An error means that it has ended already.
         let _: io::Result<()> = lock(&self.child).kill();
     }
 }

@@ -1,4 +1,4 @@
-//! What driver and workers say to each other: a line each, over the worker's input and output.
+//! The messages between driver and workers, one line each, over the worker's input and output.
 
 use std::{fmt, str::FromStr};
 
@@ -6,12 +6,12 @@ use buttress::idempotency::{Key, StorageKey};
 
 use crate::faults::Fault;
 
-/// What is done about an operation of which nobody knows what became.
+/// The handling of an operation with an unknown outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Policy {
-    /// It is left alone: whoever asks again is told so, for ever.
+    /// It is kept. Every later request gets "unknown".
     Quarantine,
-    /// The ledger is asked: what is charged is completed, under a new fence.
+    /// The ledger is checked, and a charged operation is completed under a new fence.
     Reconcile,
 }
 
@@ -21,37 +21,37 @@ pub(crate) struct Call {
     pub(crate) key: String,
     pub(crate) payload: String,
     pub(crate) policy: Policy,
-    /// How long the handler works before it charges and after it, in milliseconds.
+    /// The time that the handler works before and after it charges, in milliseconds.
     pub(crate) work: (u64, u64),
     pub(crate) fault: Option<Fault>,
 }
 
-/// What a worker is asked.
+/// A request to a worker.
 #[derive(Clone, Debug)]
 pub(crate) enum Ask {
     Call(Call),
-    /// What the store has of a key, from the store itself.
+    /// Asks the store itself for its record of a key.
     Probe(String),
-    /// The store is to answer nothing for so many milliseconds.
+    /// Makes the store stop responding for this number of milliseconds.
     Stall(u64),
 }
 
-/// What a client is answered.
+/// A response to a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reply {
-    /// A 2xx, with its body.
+    /// A 2xx response, with its body.
     Done(String),
     /// 409 with `Retry-After`.
     InFlight,
-    /// 409 without: nobody knows what became of it.
+    /// 409 without it: the outcome is unknown.
     Unknown,
     /// 422.
     Mismatch,
     /// 503.
     Unavailable,
-    /// Anything else, which no request of the campaign should get.
+    /// Any other response, which no request of the campaign should get.
     Odd(String),
-    /// What the store has: in answer to a probe.
+    /// The store's record, in response to a probe.
     Found(Found),
 }
 
@@ -64,7 +64,7 @@ pub(crate) enum Found {
     Failed(String),
 }
 
-/// What a key is stored under: all keys are of one tenant and one operation.
+/// Returns the storage key of a key. All keys belong to one tenant and one operation.
 pub(crate) fn storage_key(key: &str) -> Option<StorageKey> {
     Some(StorageKey::of(b"", &[], &Key::new(key).ok()?))
 }

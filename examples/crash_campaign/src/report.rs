@@ -1,4 +1,4 @@
-//! What the evidence amounts to, and whether it is what was promised.
+//! The results of the campaign, and the checks on them.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -13,10 +13,10 @@ use crate::{
     stores::Kind,
 };
 
-/// At how many rounds the campaign is what it claims to be.
+/// The number of rounds at which the campaign supports its full claim.
 pub(crate) const ROUNDS: u64 = 18;
 
-/// How much must have gone wrong at the least, on one store.
+/// The minimum number of faults on one store.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Minimum {
     pub(crate) crashes: u64,
@@ -29,7 +29,7 @@ impl Minimum {
     pub(crate) const FULL: Self =
         Self { crashes: 100, at_each_point: 15, pauses: 10, store_restarts: 10 };
 
-    /// For fewer rounds, fewer.
+    /// Returns the minimum for this number of rounds, which is lower for fewer rounds.
     pub(crate) fn of(rounds: u64) -> Self {
         Self {
             crashes: Self::FULL.crashes.min(6 * rounds),
@@ -40,7 +40,7 @@ impl Minimum {
     }
 }
 
-/// The account of one store.
+/// The results of one store.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
     crashes: u64,
@@ -57,13 +57,13 @@ pub(crate) struct Account {
     unknown_by_cause: BTreeMap<String, u64>,
     contradictions: Vec<String>,
     stale_writes_refused: u64,
-    /// Of these, how many came while or after somebody else had the key under a newer fence.
+    /// The number of these that came while or after another run had the key under a newer fence.
     behind_a_newer_fence: u64,
     renewals_refused: u64,
     seconds: f64,
-    /// What should not be, apart from what has a number of its own.
+    /// Failures that have no number of their own.
     wrong: Vec<String>,
-    /// What should not be either, and a machine does that has no time for leases of 300 ms.
+    /// Failures that a machine may also cause that has no time for leases of 300 ms.
     late: Vec<String>,
 }
 
@@ -183,7 +183,7 @@ impl Account {
         }
     }
 
-    /// What late workers wrote: refused, as it has to be, or not.
+    /// Counts the writes of late workers that were rejected, and finds those that were not.
     fn count_stale(&mut self, evidence: &Evidence) {
         let ours: HashSet<String> = evidence
             .histories
@@ -205,7 +205,7 @@ impl Account {
                 "claim" => {
                     let newest = newest.entry(key).or_default();
                     *newest = noted.fence.max(*newest);
-                    // Whoever claimed after it found it complete, or it was not complete and came late.
+                    // A later claim must find the record completed, or the record was written late.
                     if let Some(recorded) = completed.get(key).filter(|fence| **fence < noted.fence)
                     {
                         self.contradictions.push(format!(
@@ -219,14 +219,15 @@ impl Account {
                     let newer = newest.get(key).is_some_and(|newest| *newest > noted.fence);
                     self.behind_a_newer_fence += u64::from(newer);
                 }
-                // Not counted: it may only have crossed the end of its own run.
+                // Not counted, because the renewal may only have overlapped with the end of its
+                // own run.
                 "stale_renew" => self.renewals_refused += 1,
                 _ => {}
             }
         }
     }
 
-    /// All that is not as it has to be.
+    /// Returns all failures.
     pub(crate) fn failures(&self, minimum: Minimum) -> Vec<String> {
         let mut failures: Vec<String> =
             self.contradictions.iter().chain(&self.wrong).cloned().collect();
@@ -257,7 +258,7 @@ impl Account {
         failures
     }
 
-    /// What is not as it has to be, and may come of a machine that is busy with other things.
+    /// Returns the failures that a busy machine may also cause.
     pub(crate) fn delays(&self, kind: Kind, minimum: Minimum) -> Vec<String> {
         let mut delays = self.late.clone();
         if self.executed_once * 10 < self.keys * 9 {
@@ -266,7 +267,7 @@ impl Account {
         if self.seconds >= 180.0 {
             delays.push(format!("it took {:.0} s, which is too long", self.seconds));
         }
-        // In a few rounds it may not happen: a worker has to come back at the right moment.
+        // In few rounds this may not happen, because a worker must resume at the right moment.
         let full = minimum.at_each_point == Minimum::FULL.at_each_point;
         if kind != Kind::Redb && full && self.behind_a_newer_fence == 0 {
             delays.push("no stale write met a newer fence".to_owned());
@@ -274,7 +275,7 @@ impl Account {
         delays
     }
 
-    /// For people.
+    /// Returns a text for people.
     pub(crate) fn describe(&self, kind: Kind) -> String {
         let points: Vec<String> =
             self.by_point.iter().map(|(point, count)| format!("{count} {point}")).collect();
@@ -308,7 +309,7 @@ impl Account {
         text
     }
 
-    /// For programs.
+    /// Returns JSON for programs.
     pub(crate) fn to_json(&self) -> String {
         let points: Vec<String> =
             self.by_point.iter().map(|(point, count)| format!("\"{point}\":{count}")).collect();
@@ -333,7 +334,7 @@ impl Account {
         )
     }
 
-    /// What the rounds without a guard came to.
+    /// Returns the results of the rounds without the idempotency layer, as JSON.
     pub(crate) fn control_to_json(&self, rounds: u64) -> String {
         format!(
             "{{\"rounds\":{rounds},\"keys\":{},\"executed_once\":{},\"executed_never\":{},\

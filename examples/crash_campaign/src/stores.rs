@@ -1,4 +1,4 @@
-//! The stores of the campaign: how they are started, killed, stopped and found.
+//! The stores of the campaign, and how to start, kill, pause and find them.
 
 use std::{io, path::Path};
 
@@ -9,7 +9,7 @@ pub(crate) enum Kind {
     Redb,
     Redis,
     Postgres,
-    /// No guard at all: what the campaign has to find if it is worth anything.
+    /// No idempotency layer. The campaign must find its double executions.
     Unguarded,
 }
 
@@ -29,7 +29,7 @@ impl Kind {
         Self::STORES.into_iter().chain([Self::Unguarded]).find(|kind| kind.name() == name)
     }
 
-    /// A file of redb belongs to one process.
+    /// Returns the number of workers. A file of redb belongs to one process.
     pub(crate) fn workers(self) -> usize {
         match self {
             Self::Redb | Self::Unguarded => 1,
@@ -38,7 +38,7 @@ impl Kind {
     }
 }
 
-/// A store with a server of its own, or inside its one worker.
+/// A store with its own server, or inside its only worker.
 #[derive(Debug)]
 pub(crate) enum Server {
     Inside,
@@ -50,13 +50,14 @@ impl Server {
     pub(crate) fn start(kind: Kind) -> io::Result<Self> {
         Ok(match kind {
             Kind::Redb | Kind::Unguarded => Self::Inside,
-            // Appends everything, and flushes each write before it answers, unless told otherwise.
+            // Appends everything, and flushes each write before the response, unless configured
+            // otherwise.
             Kind::Redis => Self::Redis(RedisServer::start(&[])?),
             Kind::Postgres => Self::Postgres(PostgresServer::start()?),
         })
     }
 
-    /// What a worker needs to find it.
+    /// Returns the address or path by which a worker finds the store.
     pub(crate) fn place(&self, folder: &Path) -> String {
         match self {
             Self::Inside => folder.join("records.redb").to_string_lossy().into_owned(),

@@ -1,4 +1,4 @@
-//! A worker: answers what the driver asks over its input, and ends when that is closed.
+//! A worker, which handles the driver's requests from its input until that is closed.
 
 use std::{
     convert::Infallible,
@@ -36,15 +36,15 @@ use crate::{
     stores::Kind,
 };
 
-/// How long a worker waits for a store that is down when it starts.
+/// The time limit for connecting to a store that is down when the worker starts.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// What a worker is told when it is started.
+/// The arguments of a worker.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     pub(crate) name: String,
     pub(crate) kind: Kind,
-    /// Where the store is: an address, or a file.
+    /// The address or the file of the store.
     pub(crate) store: String,
     pub(crate) ledger: PathBuf,
     pub(crate) journal: PathBuf,
@@ -76,7 +76,7 @@ impl Place {
 }
 
 pub(crate) fn run(place: Place) -> Outcome<()> {
-    // A thread that meets its point blocks; the others must go on until the process is gone.
+    // A thread at its point blocks. The others must run until the process is gone.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
     let handle = runtime.handle();
@@ -94,12 +94,12 @@ pub(crate) fn run(place: Place) -> Outcome<()> {
             let store = connect(handle, || PostgresStore::builder(config.clone()).build())?;
             serve(handle, store, place)
         }
-        // Its store is not used, but for the point at which it is killed.
+        // The store is used only for the point at which the worker is killed.
         Kind::Unguarded => serve(handle, MemoryStore::builder().build()?, place),
     }
 }
 
-/// Tries until the store is there: it may be down when a worker starts.
+/// Tries until the store is up, because it may be down when a worker starts.
 fn connect<S, E, F>(handle: &Handle, open: impl Fn() -> F) -> Outcome<S>
 where
     E: std::error::Error + Send + Sync + 'static,
@@ -176,7 +176,7 @@ fn serve<S: Store<Payload = Vec<u8>>>(handle: &Handle, store: S, place: Place) -
             println!("{id} {reply}");
         });
     }
-    // The driver is gone, or has no more use for us. Nothing is waited for: that is what it is for.
+    // The driver is gone, or does not need this worker any more. Ends without waiting for anything.
     process::exit(0)
 }
 
@@ -228,7 +228,7 @@ impl ReadRequest<Call> for ReadCall {
     }
 }
 
-/// Charges, and answers with the id of the charge.
+/// The handler, which charges and responds with the id of the charge.
 struct Handler {
     ledger: Ledger,
     worker: String,
@@ -258,19 +258,21 @@ impl Handler {
     }
 }
 
-/// Not even a yield if there is nothing to wait for: a worker that was stopped here must go on.
+/// Waits, without even a yield for zero. A worker that was paused here must continue.
 async fn pause(millis: u64) {
     if millis > 0 {
         sleep(Duration::from_millis(millis)).await;
     }
 }
 
-/// Looks for the charge. It never says that there will be none: a worker that was stopped may still charge.
+/// Looks for the charge.
+///
+/// It never reports that there will be none, because a paused worker may still charge.
 async fn reconcile(ledger: Ledger, run: Run) -> Settled<Vec<u8>> {
     let charges = ledger.read().unwrap_or_default();
     let of_this = |key: &str| storage_key(key) == Some(run.storage_key());
     let charge = charges.into_iter().find(|charge| of_this(&charge.key));
-    // For a while two hold the key, a worker that comes back and this one: only the fence tells them apart.
+    // For a while two runs hold the key, a resumed worker and this one. Only the fence differs.
     sleep(Duration::from_millis(120)).await;
     match charge.and_then(|charge| charge.said) {
         Some(said) => Settled::Completed(said.id.into_bytes()),
@@ -278,7 +280,7 @@ async fn reconcile(ledger: Ledger, run: Run) -> Settled<Vec<u8>> {
     }
 }
 
-/// Asks the store, by a claim that changes nothing unless there is nothing.
+/// Asks the store by a claim, which changes nothing unless the key is absent.
 async fn probe<S: Store<Payload = Vec<u8>>>(store: &S, key: &str) -> Found {
     let Some(key) = storage_key(key) else { return Found::Failed("no key".to_owned()) };
     match probe_key(store, key).await {
@@ -288,7 +290,7 @@ async fn probe<S: Store<Payload = Vec<u8>>>(store: &S, key: &str) -> Found {
 }
 
 async fn probe_key<S: Store<Payload = Vec<u8>>>(store: &S, key: StorageKey) -> Outcome<Found> {
-    // The guard makes the fingerprints; a wrong one is answered with the right one.
+    // The layer computes the fingerprints. A wrong one gets the right one in response.
     let mut fingerprint = Fingerprint::from_bytes([0; 33]);
     for _ in 0..2 {
         let mut claim = Claim::new(key, ScopeId::of(b""), Owner::random(), fingerprint);
