@@ -1,17 +1,19 @@
-//! What a stack adds to an HTTP call: the deadline, the headers of the hop, a verdict, and the end of the
-//! call with the end of its body, over hyper's client.
+//! Measures the cost that a stack adds to an HTTP call over hyper's client.
+//!
+//! It includes the deadline, the headers of the hop, the classification, and the end of the call
+//! with the end of its body.
 //!
 //! ```sh
 //! cargo bench --bench http
 //! cargo bench --bench http -- --test
 //! ```
 //!
-//! A server on loopback answers five bytes, in a thread of its own. One connection carries all calls,
-//! one after the other: of hyper's client as it is, of the same once more, and of the client in its
-//! stack. What the two that are the same differ by is what the machine cannot tell apart.
+//! A server on loopback responds with five bytes, in its own thread. One connection carries all
+//! calls, one after the other. There are three sides: hyper's client alone, the same again, and
+//! the client in its stack. The two equal sides differ only by the noise of the machine.
 //!
-//! The tests of this package turn on tokio's `test-util`, which puts a lock around the clock: the stack
-//! pays for it a little, as it would not in a program.
+//! The tests of this package enable tokio's `test-util`, which puts a lock around the clock. The
+//! stack pays for it a little, which it would not do in a program.
 
 use std::{
     convert::Infallible,
@@ -43,14 +45,14 @@ use tokio::{
 };
 use tower::{Service, ServiceExt};
 
-/// How often all is measured; each ratio is the median of the runs' own.
+/// The number of runs. Each ratio is the median of the runs' ratios.
 const RUNS: usize = 5;
 
-/// The three take turns after so many calls, so that a slow moment of the machine falls on all of them.
+/// The number of calls in a side's turn. A slow moment of the machine then affects all sides.
 const BLOCK: usize = 100;
 
 fn main() -> Result<(), BoxError> {
-    // Only whether it works: what a few calls take says nothing.
+    // Checks only that it works, because a few calls are too few to measure.
     let calls = if env::args().any(|arg| arg == "--test") { 4 * BLOCK } else { 40_000 };
     let uri: Uri = format!("http://{}/", serve()?).parse()?;
     let runtime = runtime()?;
@@ -75,7 +77,8 @@ fn main() -> Result<(), BoxError> {
     for run in 1..=RUNS {
         let mut times = [const { Vec::<Duration>::new() }; 3];
         for block in 0..calls / BLOCK {
-            // In turn each comes first, second and third: who comes first has another's caches.
+            // Each side is first, second and third in turn, because the first finds another
+            // side's caches.
             for turn in 0..3 {
                 let side = (block + turn) % 3;
                 let times = &mut times[side];
@@ -110,7 +113,7 @@ fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-/// Starts the server, which ends with the program.
+/// Starts the server, which runs until the program ends.
 fn serve() -> Result<SocketAddr, BoxError> {
     let runtime = runtime()?;
     let (tell, told) = mpsc::channel();
@@ -133,7 +136,7 @@ fn serve() -> Result<SocketAddr, BoxError> {
     Ok(told.recv()?)
 }
 
-/// Makes the calls: the same code for all sides.
+/// Makes the calls with the same code for all sides.
 struct Caller<'a> {
     runtime: &'a Runtime,
     uri: &'a Uri,
@@ -165,7 +168,7 @@ impl Caller<'_> {
         });
     }
 
-    /// Of this thread, that is of the client and of its side of the connection.
+    /// Returns the allocations of a call in this thread: the client and its side of the connection.
     fn allocations<S, B>(&self, client: &mut S) -> f64
     where
         S: Service<Request<Empty<Bytes>>, Response = Response<B>, Error: Into<BoxError>>,
@@ -190,7 +193,7 @@ where
     Ok(())
 }
 
-/// Seconds, or ratios.
+/// Percentiles, in seconds or as ratios.
 #[derive(Clone, Copy)]
 struct Percentiles {
     p50: f64,

@@ -1,13 +1,13 @@
-//! What the idempotency guard costs in memory: a claim and its completion, and a million keys.
+//! Measures the idempotency layer in memory: a claim with its completion, and a million keys.
 //!
 //! ```sh
 //! cargo bench --bench idempotency
 //! cargo bench --bench idempotency -- --test
 //! ```
 //!
-//! Times are medians of rounds that take turns, and given as ratios too: to an insertion into a
-//! `HashMap` under a mutex, the least that any store in memory can do. Trips to databases are counted
-//! by `cargo run -p trips`.
+//! Times are medians of rounds in which the sides take turns. They are also given as ratios to an
+//! insertion into a `HashMap` under a mutex, the least that any store in memory can do.
+//! `cargo run -p trips` counts round trips to databases.
 
 use std::{
     collections::HashMap,
@@ -27,11 +27,11 @@ use buttress::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-/// How often all is measured.
+/// The number of rounds.
 const ROUNDS: usize = 9;
 
 fn main() -> Result<(), BoxError> {
-    // Only whether it works: what a few calls take says nothing.
+    // Checks only that it works, because a few calls are too few to measure.
     let test = env::args().any(|argument| argument == "--test");
     let keys = if test { 1_000 } else { 100_000 };
     let runtime = Builder::new_current_thread().enable_all().build()?;
@@ -41,7 +41,7 @@ fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// The key of the n-th operation.
+/// Returns the key of the n-th operation.
 fn storage_key(n: u64) -> Result<StorageKey, BoxError> {
     Ok(StorageKey::of(b"", &[b"POST", b"/payments"], &Key::new(format!("key-{n}"))?))
 }
@@ -50,7 +50,7 @@ fn claim_of(key: StorageKey) -> Claim {
     Claim::new(key, ScopeId::of(b""), Owner::random(), Fingerprint::from_bytes([1; 33]))
 }
 
-/// One claim and its completion, of a record with a response of `bytes` bytes.
+/// Claims and completes a record with a response of `bytes` bytes.
 async fn once(store: &MemoryStore, claim: &Claim, bytes: usize) -> Result<(), BoxError> {
     let ClaimOutcome::Claimed { fence, .. } = store.claim(claim).await? else {
         return Err("a new key was not claimed".into());
@@ -99,7 +99,7 @@ fn in_memory(runtime: &Runtime, keys: u64) -> Result<(), BoxError> {
     let (time, ratio) = (times[ROUNDS / 2], ratios[ROUNDS / 2]);
     println!("claim and complete, in memory: {time:?}, {ratio:.2} of two insertions into a map");
 
-    // Warm: the map has room for the key, as it has when an older one has just gone.
+    // Warm: the map has room for the key, as if an older one has just been removed.
     let store = MemoryStore::builder().max_share(1.0).build()?;
     let claims =
         (0..20_000).map(|n| storage_key(n).map(claim_of)).collect::<Result<Vec<_>, _>>()?;

@@ -1,12 +1,14 @@
-//! What each layer adds to a call: when it goes well, when it is refused, when two threads share the
-//! layer, and how little the size of a breaker's window matters.
+//! Measures the cost that each layer adds to a call.
 //!
-//! `cargo bench --bench overhead` takes about a minute. It is there to see a change of ours against
-//! the last run. The absolute times are those of a test build: the tests of this package turn on
-//! tokio's `test-util`, and so does whatever is built with them, which puts a lock around the clock.
-//! `cargo run --release -p peers` is the comparison, with the same layers and without that.
+//! It covers calls that succeed, calls that are rejected, calls of two threads that share the
+//! layer, and the effect of the size of a breaker's window.
 //!
-//! Every figure has the bare service and the loop that drives it in it, see `happy/bare`.
+//! `cargo bench --bench overhead` takes about a minute. It compares a change with the last run.
+//! The absolute times are those of a test build: the tests of this package enable tokio's
+//! `test-util`, which puts a lock around the clock. `cargo run --release -p peers` compares the
+//! same layers with other crates, without that lock.
+//!
+//! Every number includes the bare service and the loop that drives it. See `happy/bare`.
 
 use std::{
     fmt,
@@ -57,7 +59,7 @@ impl std::error::Error for Unavailable {}
 
 type Failure = Error<Unavailable>;
 
-/// Answers at once.
+/// A service that responds at once.
 #[derive(Clone, Copy, Debug)]
 struct Echo;
 
@@ -75,7 +77,7 @@ impl Service<u64> for Echo {
     }
 }
 
-/// Fails at once.
+/// A service that fails at once.
 #[derive(Clone, Copy, Debug)]
 struct Broken;
 
@@ -117,7 +119,7 @@ fn last_10_seconds() -> CircuitBreakerLayer {
     breaker().slow_calls(Duration::from_secs(1), 0.5).build().expect("valid settings")
 }
 
-/// The stack as most will have it, over whatever breaker.
+/// Returns the standard stack with the given breaker.
 fn stack(
     breaker: CircuitBreakerLayer,
 ) -> impl Service<u64, Response = u64, Error = Failure> + Clone + Send + Sync {
@@ -128,7 +130,7 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_time().build().expect("a runtime")
 }
 
-/// The loop that drives every service; what it gives is how many calls were answered.
+/// Drives every service with the same loop, and returns the number of successful calls.
 async fn drive<S: Service<u64>>(service: &mut S, calls: u64) -> u64 {
     let mut answered = 0;
     for id in 0..calls {
@@ -208,7 +210,7 @@ fn rejected(criterion: &mut Criterion) {
     bench!("stack, open", stack(open));
 }
 
-/// Wall time by the calls of both threads together: half of what a call takes each.
+/// Measures wall time divided by the calls of both threads, which is half the time of a call.
 fn contended(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("two threads");
     macro_rules! bench {
@@ -270,8 +272,10 @@ fn windows(criterion: &mut Criterion) {
     }
 }
 
-/// A window of 10 s that always holds the same number of calls, up to a tenth: the clock is paused,
-/// and moves on by a second, not timed, after every tenth of them.
+/// A service whose window of 10 s always holds the same number of calls, up to a tenth more.
+///
+/// The clock is paused. After every tenth of the calls it advances by a second, which is not
+/// measured.
 struct Steady<S> {
     service: S,
     tenth: u64,

@@ -23,17 +23,17 @@ use crate::{
     subscriber::Subscribed,
 };
 
-/// A set of calls that is measured by itself.
+/// A set of calls that is measured on its own.
 pub struct Case {
     pub name: &'static str,
     pub kind: Kind,
     pub run: fn(Calls) -> Facts,
 }
 
-/// How closely the instructions of a case are held to its figure.
+/// The kind of a case, which decides how far its instruction count may differ from its figure.
 #[derive(Clone, Copy)]
 pub enum Kind {
-    /// One layer, or none: what the compiler inlines shifts a large part of it.
+    /// One layer or none. Inlining decisions of the compiler change a large part of it.
     Lone,
     Composite,
 }
@@ -46,7 +46,7 @@ const fn composite(name: &'static str, run: fn(Calls) -> Facts) -> Case {
     Case { name, kind: Kind::Composite, run }
 }
 
-/// The names are the keys of `figures.json`.
+/// All cases. Their names are the keys of `figures.json`.
 pub const CASES: &[Case] = &[
     lone("bare", |calls| calls.to(Echo, Ends::Well)),
     lone("bare, waits", |calls| calls.to(SlowEcho, Ends::Well)),
@@ -97,7 +97,7 @@ fn timeout() -> TimeoutLayer {
     TimeoutLayer::new(Duration::from_secs(5))
 }
 
-/// The default budget is part of it.
+/// Returns a retry layer with the default budget.
 fn retry() -> RetryLayer<ReplayClones> {
     RetryLayer::new(ReplayClones)
 }
@@ -123,7 +123,7 @@ fn breaker_by_time() -> CircuitBreakerLayer {
     breaker.build().expect("valid settings")
 }
 
-/// A breaker that one failure has opened.
+/// Returns a breaker that one failure has opened.
 fn open_breaker() -> CircuitBreakerLayer {
     let breaker = CircuitBreakerLayer::builder().consecutive_failures(1).open_for(OPEN_FOR);
     let breaker = breaker.build().expect("valid settings");
@@ -131,7 +131,7 @@ fn open_breaker() -> CircuitBreakerLayer {
     breaker
 }
 
-/// Longer than the calls of any run take.
+/// The open time of a breaker, which is longer than the calls of any run.
 const OPEN_FOR: Duration = Duration::from_secs(300);
 
 fn breaker_by_key(calls: Calls) -> Facts {

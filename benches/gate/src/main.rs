@@ -1,13 +1,13 @@
 //! Makes the same calls with the same instructions each time, for `.ci/gate.py` to count.
 //!
 //! ```sh
-//! gate list              # prints the cases, a line of kind and name each
+//! gate list              # prints the cases, one line each with kind and name
 //! gate run <case> <n>    # makes n calls, for callgrind
 //! gate facts <case>      # prints the allocations and clock reads of 1,000 calls, and sizes
 //! ```
 //!
-//! The instructions of a call are the difference between a run of 2n calls and one of n, divided by
-//! n. Nothing of the set-up is left in it. No runtime turns except in the cases whose layer spawns
+//! The instructions of a call are the difference between a run of 2n calls and a run of n calls,
+//! divided by n. This excludes the set-up. A runtime runs only in the cases whose layer spawns
 //! tasks. The clock, the seeds of hash maps and the id of the process are [fixed](system).
 
 mod cases;

@@ -1,4 +1,4 @@
-//! Makes the calls of a case and reports what they took.
+//! Makes the calls of a case and reports their cost.
 
 use std::{
     hint::black_box,
@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use crate::system;
 
-/// What the calls of a case took.
+/// The cost of the calls of a case.
 #[derive(Clone, Copy)]
 pub struct Facts {
     pub allocations: u64,
@@ -24,14 +24,14 @@ pub struct Facts {
     pub response: usize,
 }
 
-/// The number of calls to make, and how many of them come first and are left out of the facts.
+/// The number of warm-up calls, which are not counted, and of the calls after them.
 #[derive(Clone, Copy)]
 pub struct Calls {
     pub first: u64,
     pub counted: u64,
 }
 
-/// The way the calls of a case end: with a response or with a rejection.
+/// The way in which the calls of a case end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Ends {
     Well,
@@ -39,7 +39,7 @@ pub enum Ends {
 }
 
 impl Calls {
-    /// Makes calls that end as `ends` says, each polled by hand.
+    /// Makes calls that end in the way `ends`, each polled by hand.
     pub fn to<S: Service<u64, Response = u64>>(self, mut service: S, ends: Ends) -> Facts {
         let runtime = runtime();
         let _timers = runtime.enter();
@@ -121,13 +121,13 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_time().build().expect("a runtime")
 }
 
-/// Polls a service ready, so that it holds what it reserves.
+/// Polls a service until it is ready, so that it holds what it reserves.
 pub fn reserved<S: Service<Req>, Req>(service: &mut S) {
     let ready = service.poll_ready(&mut context());
     assert!(matches!(ready, Poll::Ready(Ok(()))), "the service is ready at once");
 }
 
-/// A context whose waker the compiler does not see through.
+/// Returns a context with a waker that is opaque to the compiler.
 fn context() -> Context<'static> {
     Context::from_waker(black_box(Waker::noop()))
 }
@@ -138,7 +138,7 @@ fn called<S: Service<Req>, Req>(service: &mut S, request: Req) -> S::Future {
     service.call(request)
 }
 
-/// Polls a future by hand to its end, without a runtime whose own instructions would be counted.
+/// Polls a future by hand to its end, because a runtime's own instructions would be counted.
 fn finished<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let mut context = context();

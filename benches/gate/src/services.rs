@@ -1,7 +1,7 @@
-//! The services that the layers are put around, and the requests and bodies they exchange.
+//! The services beneath the layers, and the requests and bodies that they exchange.
 //!
-//! The compiler must not see what they respond, or it leaves out the branches of the layers that a
-//! call does not take.
+//! Their responses must be opaque to the compiler. Otherwise it removes the branches of the
+//! layers that a call does not take.
 
 use std::{
     convert::Infallible,
@@ -68,7 +68,7 @@ impl Service<u64> for Broken {
     }
 }
 
-/// A future that is pending when it is first polled.
+/// A future that is pending on its first poll.
 pub struct Waiting<T> {
     value: Option<T>,
     waited: bool,
@@ -126,7 +126,7 @@ impl Body for Chunk {
         Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
     }
 
-    /// Always `false`, as for a body off the network: the reader has to ask for the end.
+    /// Always returns `false`, as for a body from the network: the reader must poll for the end.
     fn is_end_stream(&self) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! A subscriber of spans and events that enables all of them and keeps none.
+//! A tracing subscriber that enables all spans and events and stores none.
 
 use tracing::{
     Event, Metadata, Subscriber,
@@ -9,7 +9,7 @@ use tracing::{
 pub struct Subscribed;
 
 impl Subscribed {
-    /// Makes it the subscriber of the program, for good.
+    /// Installs it as the global subscriber of the program.
     pub fn install() {
         tracing::subscriber::set_global_default(Self).expect("no other case subscribes");
     }

@@ -1,7 +1,8 @@
-//! Replaces what the program gets from the system, so that each run executes the same instructions.
+//! Replacements for functions of the system, so that each run executes the same instructions.
 //!
 //! The functions below have the names of libc's. The linker finds them first, so the standard
-//! library and tokio call them too. The clock moves only when it is read, which is counted.
+//! library and tokio call them too. The clock advances only when it is read, and each read is
+//! counted.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -9,9 +10,9 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-/// The time between two readings of the clock, in nanoseconds.
+/// The time between two reads of the clock, in nanoseconds.
 ///
-/// No timer of any case fires, and no window turns, within the calls that are counted.
+/// It is so short that no timer fires, and no window rotates, during the counted calls.
 const STEP: u64 = 100;
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
@@ -22,7 +23,7 @@ pub fn allocations() -> u64 {
     ALLOCATIONS.load(Relaxed)
 }
 
-/// Returns the number of readings of the clock so far.
+/// Returns the number of clock reads so far.
 pub fn clock_reads() -> u64 {
     CLOCK_READS.load(Relaxed)
 }

@@ -1,8 +1,7 @@
-//! A global allocator that counts, per thread.
+//! A global allocator that counts per thread.
 //!
-//! The counts are thread-local cells, so two measured threads do not disturb each other and
-//! counting costs about a nanosecond an allocation; a caller takes the difference around the loop
-//! it measures.
+//! The counts are thread-local cells, so two measured threads do not disturb each other. Counting
+//! costs about a nanosecond per allocation. Take the difference around the measured loop.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -12,12 +11,12 @@ thread_local! {
     static LIVE_BYTES: Cell<i64> = const { Cell::new(0) };
 }
 
-/// Allocations (and reallocations) this thread has made so far.
+/// Returns the number of allocations and reallocations of this thread so far.
 pub fn allocations() -> u64 {
     ALLOCATIONS.with(Cell::get)
 }
 
-/// Bytes this thread has allocated and not freed.
+/// Returns the number of bytes that this thread has allocated and not freed.
 pub fn live_bytes() -> i64 {
     LIVE_BYTES.with(Cell::get)
 }
@@ -28,7 +27,7 @@ pub struct Counting;
 static GLOBAL: Counting = Counting;
 
 fn note(allocations: u64, bytes: i64) {
-    // `try_with`: the allocator is still called while a thread takes its locals down.
+    // `try_with`, because the allocator is still called while a thread destroys its locals.
     let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + allocations));
     let _ = LIVE_BYTES.try_with(|live| live.set(live.get() + bytes));
 }
@@ -37,7 +36,7 @@ fn signed(size: usize) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 
-// SAFETY: every call is passed on to `System` unchanged; `note` only sets two cells and never
+// SAFETY: every call is passed on to `System` unchanged. `note` only sets two cells and never
 // allocates.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

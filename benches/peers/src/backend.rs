@@ -1,4 +1,4 @@
-//! The service under every layer: it answers at once, and fails only when the request says so.
+//! The service beneath every layer. It responds at once, and fails only if the request says so.
 
 use std::future::{Ready, ready};
 use std::marker::PhantomData;
@@ -6,12 +6,12 @@ use std::task::{Context, Poll};
 
 use tower::Service;
 
-/// A request small enough that cloning it costs a retry nothing.
+/// A request that is cheap to clone for a retry.
 #[derive(Clone, Copy, Debug)]
 pub struct Request(pub u64);
 
 impl Request {
-    /// The one request that [`Backend`] fails; used to open breakers.
+    /// The only request that [`Backend`] fails, used to open breakers.
     pub const FAILING: Self = Self(u64::MAX);
 }
 
@@ -19,8 +19,9 @@ impl Request {
 #[error("the backend is unavailable")]
 pub struct Unavailable;
 
-/// `E` is the error type the layers above want; tower's own and most peers take [`Unavailable`] as
-/// it is.
+/// A service with the error type `E` that the layers above require.
+///
+/// Tower's own layers and most peers accept [`Unavailable`].
 pub struct Backend<E = Unavailable>(PhantomData<fn() -> E>);
 
 impl<E> Backend<E> {
@@ -53,8 +54,7 @@ impl<E: From<Unavailable>> Service<Request> for Backend<E> {
     }
 }
 
-/// What a side hands to the harness: a service whose clones share their state, as tower's users
-/// hold it.
+/// A side's service for the harness. Its clones share their state, as tower's users expect.
 pub trait Subject: Service<Request, Response = u64> + Clone + Send + 'static {}
 
 impl<S: Service<Request, Response = u64> + Clone + Send + 'static> Subject for S {}

@@ -1,4 +1,4 @@
-//! What the facts call: a service that is well or ill as it is told, and keeps count.
+//! The dependency of the facts: a service that succeeds or fails on command, and counts calls.
 
 use std::fmt::Display;
 use std::marker::PhantomData;
@@ -17,15 +17,15 @@ pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 #[derive(Default)]
 struct Record {
     failing: AtomicBool,
-    /// How long an answer takes.
+    /// The duration of a call, in milliseconds.
     millis: AtomicU64,
     running: AtomicU64,
     most_at_once: AtomicU64,
-    /// Which request came when.
+    /// The number of each request, and the time of its arrival.
     calls: Mutex<Vec<(u64, Instant)>>,
 }
 
-/// Clones are the same dependency. `E` is the error type that the layers above want.
+/// A dependency with the error type `E` that the layers above require. Clones share its state.
 pub struct Dependency<E = Unavailable> {
     record: Arc<Record>,
     error: PhantomData<fn() -> E>,
@@ -42,7 +42,7 @@ impl<E> Dependency<E> {
         Self { record: Arc::default(), error: PhantomData }
     }
 
-    /// The same dependency for layers that want another error type.
+    /// Returns the same dependency for layers that require another error type.
     pub fn seen_as<F>(&self) -> Dependency<F> {
         Dependency { record: Arc::clone(&self.record), error: PhantomData }
     }
@@ -56,12 +56,12 @@ impl<E> Dependency<E> {
         self.record.millis.store(millis, SeqCst);
     }
 
-    /// Never, as far as a fact is concerned.
+    /// Makes calls take an hour, which is longer than any fact lasts.
     pub fn hangs(&self) {
         self.answers_after(Duration::from_secs(3_600));
     }
 
-    /// How many calls have reached it.
+    /// Returns the number of calls that have reached it.
     pub fn calls(&self) -> usize {
         self.record.calls.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
@@ -70,7 +70,7 @@ impl<E> Dependency<E> {
         self.record.most_at_once.load(SeqCst)
     }
 
-    /// How long after its first try each request came a second time.
+    /// Returns the delay between the first and the second try of each request.
     pub fn first_delays(&self) -> Vec<Duration> {
         let calls = self.record.calls.lock().unwrap_or_else(PoisonError::into_inner);
         let mut calls = calls.clone();
@@ -84,7 +84,9 @@ impl<E> Dependency<E> {
 }
 
 impl<E: From<Unavailable> + 'static> Dependency<E> {
-    /// What is counted, is counted once it runs: a breaker may be given the future and drop it.
+    /// Responds to a call.
+    ///
+    /// A call is counted only when its future runs, because a breaker may drop the future.
     pub fn answer(&self, request: Request) -> BoxFuture<Result<u64, E>> {
         let record = Arc::clone(&self.record);
         Box::pin(async move {
@@ -117,15 +119,16 @@ impl<E: From<Unavailable> + 'static> Service<Request> for Dependency<E> {
     }
 }
 
-/// One side of a fact: the layers of one crate over a dependency. `call` gives the answer, or what
-/// the error says.
+/// One side of a fact: the layers of one crate over a dependency.
+///
+/// `call` returns the response, or the text of the error.
 pub struct Side {
     pub dependency: Dependency,
     call: Box<dyn Fn(Request) -> BoxFuture<Result<u64, String>>>,
 }
 
 impl Side {
-    /// A layered service; every call is on a clone of it.
+    /// Creates a side from a layered service. Every call uses a clone of it.
     pub fn of<S>(dependency: &Dependency, service: S) -> Self
     where
         S: Subject + Service<Request, Error: Display, Future: Send>,
@@ -133,7 +136,7 @@ impl Side {
         Self::from_fn(dependency, move |request| service.clone().oneshot(request))
     }
 
-    /// For the crates that wrap a future and are no tower layer.
+    /// Creates a side from a closure, for the crates that wrap a future and are not tower layers.
     pub fn from_fn<F, E>(dependency: &Dependency, call: impl Fn(Request) -> F + 'static) -> Self
     where
         F: Future<Output = Result<u64, E>> + Send + 'static,

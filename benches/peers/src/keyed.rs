@@ -1,4 +1,4 @@
-//! What keys cost in a keyed breaker: bytes each, and a call that finds its key among many.
+//! Measures the cost of keys in a keyed breaker: the bytes of a key, and a call among many keys.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::ours::Inner;
 
 pub fn print(harness: &Harness) {
     let plain = || CircuitBreakerLayer::new().layer(Inner::new());
-    // Powers of two, see `keyed`.
+    // Powers of two. See `keyed`.
     for keys in [1_u64 << 10, 1 << 20] {
         let before = alloc::live_bytes();
         let mut service = keyed(keys);
@@ -31,8 +31,8 @@ pub fn print(harness: &Harness) {
 }
 
 fn keyed(keys: u64) -> impl Subject {
-    // An odd factor under a power of two visits every key once in each round of `keys` calls, in an
-    // order that no cache line likes.
+    // An odd factor modulo a power of two visits every key once in each round of `keys` calls, in
+    // an order that defeats the caches.
     let key = move |request: &Request| request.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) & (keys - 1);
     CircuitBreakerLayer::builder()
         .keyed_fn(key)

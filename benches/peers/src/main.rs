@@ -1,24 +1,26 @@
-//! Ours against the other crates, in one run.
+//! Compares buttress with other crates, in one run.
 //!
-//! `cargo run --release -p peers` drives every side through the same loop (`ready`, `call`, await)
-//! over a service that answers at once, on one current-thread runtime, in rounds in which the sides
-//! take turns. It prints
+//! `cargo run --release -p peers` drives every side through the same loop (`ready`, `call`,
+//! await) over a service that responds at once, on one current-thread runtime, in rounds in which
+//! the sides take turns. It prints:
 //!
-//! - `scale {json}`: what a clock read, a timer, a permit and the like cost here;
-//! - `baseline {json}`: the bare service under the loop. It is in every figure and is not taken
-//!   off;
-//! - `row {json}` for each case and peer: `ours_ns` and `peer_ns` are medians of the rounds;
-//!   `ratio` is the median of the rounds' own ratios, below 1 when ours is cheaper; `ours_allocs`
-//!   and `peer_allocs` are heap allocations a call;
-//! - `growth {json}`: our time window with 100,000 calls in it against 1,000;
-//! - `keyed {json}`: what a key of a keyed breaker costs in bytes, and a call that looks one up;
-//! - the rows again as a table.
+//! - `scale {json}`: the cost of a clock read, a timer, a permit and the like on this machine.
+//! - `baseline {json}`: the bare service in the loop. It is part of every number and is not
+//!   subtracted.
+//! - `row {json}` for each case and peer: `ours_ns` and `peer_ns` are medians of the rounds.
+//!   `ratio` is the median of the rounds' ratios, below 1 if buttress is cheaper. `ours_allocs`
+//!   and `peer_allocs` are heap allocations per call.
+//! - `growth {json}`: buttress's time window with 100,000 calls in it compared with 1,000.
+//! - `keyed {json}`: the bytes of a key in a keyed breaker, and the cost of a call that looks one
+//!   up.
+//! - The rows again as a table.
 //!
-//! The `contended` cases are wall time by the calls of both threads together. A peer that waits on
-//! an asynchronous lock parks its thread there, which is what two busy current-thread runtimes do.
-//! `breaker_time_window` and `stack4_time_window` hold 100 to 200 calls in the window: a quiet
-//! service, which favours a peer that scans its window. `breaker_time_window_1k` and `_100k` hold
-//! that many. For the breaker, tower's row is its `ConcurrencyLimit`, as it has no breaker.
+//! The `contended` cases are wall time divided by the calls of both threads. A peer that waits on
+//! an asynchronous lock parks its thread there, as two busy current-thread runtimes do.
+//! `breaker_time_window` and `stack4_time_window` hold 100 to 200 calls in the window, like a
+//! quiet service. This favours a peer that scans its window. `breaker_time_window_1k` and `_100k`
+//! hold as many calls as their name says. Tower has no breaker, so its row for the breaker is its
+//! `ConcurrencyLimit`.
 
 mod alloc;
 mod backend;
@@ -35,7 +37,7 @@ use measure::{Harness, interleave};
 use peers::{LONG_WINDOW, TIME_WINDOW, failsafe, recloser, seatbelt, tower_own, tower_resilience};
 use report::Report;
 
-/// Calls in the window of the time-window cases that do not say a number.
+/// The number of calls in the window of the time-window cases without a number in their name.
 const QUIET: u64 = 100;
 const BUSY: u64 = 1_000;
 const CROWDED: u64 = 100_000;

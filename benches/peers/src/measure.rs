@@ -1,4 +1,4 @@
-//! Rounds, medians and the loop that every side is driven by.
+//! The rounds, the medians, and the loop that drives every side.
 
 use std::hint::{black_box, spin_loop};
 use std::rc::Rc;
@@ -11,16 +11,16 @@ use tower::{Service, ServiceExt};
 use crate::alloc;
 use crate::backend::{Request, Subject};
 
-/// Rounds a case is measured in; the medians are over these.
+/// The number of rounds of a case. The medians are over these.
 const ROUNDS: usize = 9;
-/// Within a round the sides take turns this often, so that a slow moment of the machine falls on
-/// all of them.
+/// The number of turns of a side within a round.
+///
+/// A slow moment of the machine then affects all sides.
 const SLICES: usize = 8;
-/// What one turn lasts at least: a round measures each side for 20 ms or more.
+/// The minimum duration of a turn. A round measures each side for at least 20 ms.
 const SLICE: Duration = Duration::from_micros(2_500);
 
-/// Whether the calls of a side should be answered or turned away; a side that does otherwise is set
-/// up wrongly.
+/// The expected result of the calls of a side. A side with another result is set up wrongly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
     Served,
@@ -46,12 +46,12 @@ impl Sample {
     }
 }
 
-/// One side of a comparison, ready to be run for a slice at a time.
+/// One side of a comparison, which can run one slice at a time.
 pub trait Side {
     fn slice(&mut self) -> Sample;
 }
 
-/// The loop: ready, call, wait for the answer. The same code for every side.
+/// Runs the loop: ready, call, await. The code is the same for every side.
 async fn drive<S: Service<Request>>(service: &mut S, calls: u64) -> u64 {
     let mut served = 0;
     for id in 0..calls {
@@ -65,7 +65,7 @@ async fn drive<S: Service<Request>>(service: &mut S, calls: u64) -> u64 {
     served
 }
 
-/// Runs the loop and measures it.
+/// Runs and measures the loop.
 fn timed<S: Service<Request>>(
     runtime: &Runtime,
     service: &mut S,
@@ -88,8 +88,9 @@ fn new_runtime() -> Runtime {
     Builder::new_current_thread().enable_time().build().expect("a current-thread runtime")
 }
 
-/// How many calls make a slice: doubled until it lasts long enough, which warms the side up as
-/// well.
+/// Returns the number of calls in a slice.
+///
+/// It is doubled until the slice lasts long enough, which also warms up the side.
 fn calibrate(mut run: impl FnMut(u64) -> Duration) -> u64 {
     let mut calls = 64;
     while run(calls) < SLICE {
@@ -98,7 +99,7 @@ fn calibrate(mut run: impl FnMut(u64) -> Duration) -> u64 {
     calls
 }
 
-/// Builds sides. One runtime for all of them, so that nobody pays for another driver.
+/// A builder of sides with one runtime, so that no side pays for another driver.
 pub struct Harness {
     runtime: Rc<Runtime>,
 }
@@ -112,16 +113,17 @@ impl Harness {
         &self.runtime
     }
 
-    /// Calls one after the other on a service built once.
+    /// Creates a side that makes calls one after the other on a service built once.
     pub fn looped<S: Subject>(&self, expect: Expect, build: impl FnOnce() -> S) -> Box<dyn Side> {
         let mut service = self.build(build);
         let calls = calibrate(|calls| elapsed(timed(&self.runtime, &mut service, calls, expect)));
         Box::new(Looped { runtime: Rc::clone(&self.runtime), service, calls, expect })
     }
 
-    /// The same with about `calls` calls in the breaker's window all along: the service is built
-    /// anew and filled, not timed, whenever the measured calls would make the window grow past a
-    /// tenth more (100 calls at least).
+    /// Creates such a side with about `calls` calls in the breaker's window all the time.
+    ///
+    /// The service is rebuilt and refilled, without being measured, before the measured calls
+    /// make the window grow by more than a tenth (at least 100 calls).
     pub fn in_window<S: Subject>(
         &self,
         calls: u64,
@@ -138,7 +140,7 @@ impl Harness {
         Box::new(side)
     }
 
-    /// Two threads, each with its own runtime and its own clone of one service.
+    /// Creates a side with two threads, each with its own runtime and its own clone of one service.
     pub fn contended<S: Subject>(&self, build: impl Fn() -> S + 'static) -> Box<dyn Side> {
         let mut side = Contended { runtime: Rc::clone(&self.runtime), build, calls: 0 };
         side.calls = calibrate(|calls| {
@@ -148,7 +150,7 @@ impl Harness {
         Box::new(side)
     }
 
-    /// Opens a breaker as traffic would, with failures, and proves that it is open.
+    /// Opens a breaker with failures, as traffic would, and checks that it is open.
     pub fn opened<S: Subject>(&self, mut service: S) -> S {
         self.runtime.block_on(async {
             for _ in 0..1_000 {
@@ -165,12 +167,12 @@ impl Harness {
         service
     }
 
-    /// Calls that are not measured.
+    /// Makes calls that are not measured.
     pub fn warm<S: Subject>(&self, service: &mut S, calls: u64) {
         timed(&self.runtime, service, calls, Expect::Served);
     }
 
-    /// Some peers take the current runtime when they are built.
+    /// Builds a service within the runtime, because some peers use the current one.
     fn build<S>(&self, build: impl FnOnce() -> S) -> S {
         let _context = self.runtime.enter();
         build()
@@ -204,8 +206,8 @@ struct InWindow<S, F> {
 
 impl<S: Subject, F: Fn() -> S> Side for InWindow<S, F> {
     fn slice(&mut self) -> Sample {
-        // Short stretches: the window must not outgrow its size, and reading the clock twice a
-        // hundred calls is 1 ns a call.
+        // Short stretches, because the window must not outgrow its size. Reading the clock twice
+        // per 100 calls costs 1 ns per call.
         const STRETCH: u64 = 100;
         let room = (self.fill / 10).max(STRETCH);
         let mut total = Sample::default();
@@ -234,9 +236,10 @@ struct Contended<F> {
 }
 
 impl<S: Subject, F: Fn() -> S> Side for Contended<F> {
-    /// Keeps a slice only if the threads did run side by side. On a busy machine of two cores they
-    /// often end up one after the other, which would pass an uncontended run off as a contended
-    /// one.
+    /// Keeps a slice only if the threads ran in parallel.
+    ///
+    /// On a busy machine with two cores they often run one after the other. That would report an
+    /// uncontended run as a contended one.
     fn slice(&mut self) -> Sample {
         const TRIES: usize = 20;
         let mut last = Sample::default();
@@ -252,8 +255,9 @@ impl<S: Subject, F: Fn() -> S> Side for Contended<F> {
 }
 
 impl<S: Subject, F: Fn() -> S> Contended<F> {
-    /// A new service each time, so that a window that keeps every call does not grow over the
-    /// rounds. Gives the share of the time in which both threads ran as well.
+    /// Runs both threads on a new service, and returns the share of the time in which both ran.
+    ///
+    /// The service is new so that a window that keeps every call does not grow over the rounds.
     fn side_by_side(&self) -> (Sample, f64) {
         let service = {
             let _context = self.runtime.enter();
@@ -283,9 +287,10 @@ impl<S: Subject, F: Fn() -> S> Contended<F> {
     }
 }
 
-/// Throws a ball to and fro between two threads. On one core every throw takes a time slice, so the
-/// scheduler has given each a core of its own by the end; both see the last throw and start
-/// together.
+/// Passes a ball back and forth between two threads.
+///
+/// On one core every throw takes a time slice. At the end the scheduler has therefore given each
+/// thread its own core, and both see the last throw and start together.
 fn rally(ball: &AtomicU64, side: u64) {
     const THROWS: u64 = 200;
     for throw in 0..THROWS {
@@ -299,7 +304,7 @@ fn rally(ball: &AtomicU64, side: u64) {
     }
 }
 
-/// What a side came to over the rounds.
+/// The results of a side over the rounds.
 pub struct Measured {
     rounds: Vec<f64>,
     pub nanos: f64,
@@ -307,7 +312,7 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// The median of the rounds' own ratios, so that a slow round cancels out.
+    /// Returns the median of the rounds' ratios, in which a slow round cancels out.
     pub fn ratio_to(&self, other: &Self) -> f64 {
         median(self.rounds.iter().zip(&other.rounds).map(|(ours, theirs)| ours / theirs).collect())
     }
@@ -320,7 +325,7 @@ pub fn interleave(sides: &mut [Box<dyn Side>]) -> Vec<Measured> {
         let mut totals = vec![Sample::default(); sides.len()];
         for slice in 0..SLICES {
             for turn in 0..sides.len() {
-                // There and back again, so that nobody always runs right after the same neighbour.
+                // Forward and backward, so that no side always runs right after the same neighbour.
                 let index = if slice % 2 == 0 { turn } else { sides.len() - 1 - turn };
                 totals[index].add(sides[index].slice());
             }
@@ -346,7 +351,7 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Nanoseconds of one `step`, for things that are not services.
+/// Returns the nanoseconds of one `step`, for code that is not a service.
 pub fn nanos_of<T>(mut step: impl FnMut(u64) -> T) -> f64 {
     const STEPS: u64 = 200_000;
     let mut rounds = Vec::with_capacity(ROUNDS);

@@ -1,4 +1,4 @@
-//! Our side, set up as the peers are.
+//! Buttress's side, configured like the peers.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ fn time_layer(window: Duration) -> CircuitBreakerLayer {
         .expect("valid settings")
 }
 
-/// timeout > retry > bulkhead > breaker, by hand so that the order is the peer's.
+/// Builds timeout > retry > bulkhead > breaker by hand, in the order of the peer.
 macro_rules! stack {
     ($breaker:expr) => {
         TimeoutLayer::new(LIMIT).layer(retry_layer().layer(bulkhead_layer().layer($breaker)))
@@ -92,7 +92,7 @@ pub fn stack4_time_window() -> impl Subject {
 
 pub fn stack4_rejected(harness: &Harness) -> impl Subject {
     let breaker = count_layer();
-    // Clones of a layer are the same breaker: it is opened below, where no retry waits.
+    // Clones of a layer share the breaker. It is opened beneath the retry, which would wait.
     drop(harness.opened(breaker.layer(Inner::new())));
     stack!(breaker.layer(Inner::new()))
 }

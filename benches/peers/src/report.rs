@@ -1,4 +1,4 @@
-//! Rows, as JSON lines while the run goes on and as a table at its end.
+//! The rows, as JSON lines during the run and as a table at its end.
 
 use crate::measure::{Measured, Side, interleave};
 
@@ -18,7 +18,7 @@ struct Row {
 }
 
 impl Report {
-    /// Measures one case, all its sides in turns, and prints a row for each peer.
+    /// Measures one case with all its sides in turns, and prints a row for each peer.
     pub fn case(
         &mut self,
         case: &'static str,
@@ -78,7 +78,7 @@ impl Row {
     }
 }
 
-/// Ours against ours: what 100 times the calls in the window cost.
+/// Prints the cost of 100 times as many calls in buttress's window.
 pub fn growth(crowded_and_busy: &[Measured]) {
     let [crowded, busy] = crowded_and_busy else { unreachable!("two sides were measured") };
     println!(

@@ -1,4 +1,4 @@
-//! What the parts of a layer cost on this machine, to hold the rows against.
+//! Measures the cost of the parts of a layer on this machine, for comparison with the rows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

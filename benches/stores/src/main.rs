@@ -1,4 +1,4 @@
-//! Trips to the servers for a request through a whole guard, as the servers themselves count them.
+//! Counts the round trips of a request through the idempotency layer, as the servers count them.
 //!
 //! ```sh
 //! cargo run -p trips
@@ -21,7 +21,7 @@ async fn main() -> Result<(), BoxError> {
     postgres_trips().await
 }
 
-/// A service behind a guard.
+/// Builds a service behind the idempotency layer.
 fn guarded<St: Store<Payload = Vec<u8>>>(
     store: St,
     reserved: bool,
@@ -49,7 +49,7 @@ async fn call_for_each(
     Ok(())
 }
 
-/// Requests whose trips are counted, after as many that warm the connection up.
+/// The number of counted requests. The same number comes before, to warm up the connection.
 const REQUESTS: u32 = 100;
 
 fn say(what: &str, counts: [f64; 2]) {
@@ -65,13 +65,13 @@ async fn redis_trips() -> Result<(), BoxError> {
     let mut counts = [0.0; 2];
     for (reserved, from) in [(false, 0), (true, 2 * REQUESTS)] {
         let mut service = guarded(store.clone(), reserved)?;
-        // It makes the connection, and sweeps the store, which happens once a minute.
+        // This connects, and sweeps the store, which happens once a minute.
         call_for_each(&mut service, from..from + REQUESTS).await?;
         let _: () = redis::cmd("CONFIG").arg("RESETSTAT").query_async(&mut connection).await?;
         call_for_each(&mut service, from + REQUESTS..from + 2 * REQUESTS).await?;
         let said: String =
             redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await?;
-        // The commands within a script are counted there too, and take no trip.
+        // The commands within a script are listed too, but take no round trip.
         for line in said.lines() {
             let name = line.split(':').next().unwrap_or_default();
             let calls = line.split("calls=").nth(1).and_then(|rest| rest.split(',').next());
@@ -94,7 +94,7 @@ async fn postgres_trips() -> Result<(), BoxError> {
     let mut counts = [0.0; 2];
     for (reserved, from) in [(false, 0), (true, 2 * REQUESTS)] {
         let mut service = guarded(store.clone(), reserved)?;
-        // It makes the connection, and sweeps the store, which happens once a minute.
+        // This connects, and sweeps the store, which happens once a minute.
         call_for_each(&mut service, from..from + REQUESTS).await?;
         client.batch_execute("SELECT pg_stat_statements_reset()").await?;
         call_for_each(&mut service, from + REQUESTS..from + 2 * REQUESTS).await?;

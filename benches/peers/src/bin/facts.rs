@@ -1,12 +1,13 @@
-//! How buttress differs from tower's own layers and from tower-resilience, shown by running both.
+//! Shows how buttress differs from tower's own layers and from tower-resilience, by running them.
 //!
-//! `cargo run --release -p peers --bin facts` prints a line for each fact that the README states:
+//! `cargo run --release -p peers --bin facts` prints a line for each fact in the README:
 //!
-//! > fact: what was done: peer and what came of it, buttress and what came of it
+//! > fact: what was done: each peer and its result, buttress and its result
 //!
-//! It ends with an error if buttress does not do what the README says; what the peers do is printed
-//! and not judged. The clock is the real one, hence the short times. Peers have the settings that
-//! their documentation shows, and the same numbers as ours where they have the same knob.
+//! It ends with an error if buttress does not do what the README says. The results of the peers
+//! are printed, but not checked. The clock is the real one, so the times are short. Peers have
+//! the settings of their documentation, and the same values as buttress where they share a
+//! setting.
 
 #[path = "../alloc.rs"]
 #[expect(dead_code, reason = "the benchmark counts bytes as well")]
@@ -88,7 +89,7 @@ struct Facts {
 }
 
 impl Facts {
-    /// `holds` is about ours.
+    /// Prints a fact. `holds` says if buttress does what the README says.
     fn state(
         &mut self,
         done: &str,
@@ -105,9 +106,9 @@ impl Facts {
     }
 }
 
-// The breakers.
+// Facts about the breakers.
 
-/// Half of ten calls, and open for a short time.
+/// Returns a breaker that opens at half of ten calls, for a short time.
 fn our_breaker() -> CircuitBreakerBuilder {
     CircuitBreakerLayer::builder()
         .count_window(10)
@@ -138,7 +139,7 @@ fn peer_side(breaker: PeerBreakerBuilder) -> Side {
     Side::of(&dependency, breaker.build().expect(VALID).layer(dependency.clone()))
 }
 
-/// Fails until the breaker has had enough, leaves it open, and waits until it is so no more.
+/// Makes calls fail until the breaker opens, and waits until it is half-open.
 async fn wait_half_open(side: &Side) {
     side.dependency.fails(true);
     for id in 0..20 {
@@ -151,7 +152,7 @@ async fn wait_half_open(side: &Side) {
     sleep(2 * SHORT).await;
 }
 
-/// Calls for half a second, one every ten milliseconds; how many were answered.
+/// Makes a call every ten milliseconds for half a second, and returns the number of successes.
 async fn answered(side: &Side) -> u64 {
     let mut answered = 0;
     for id in 0..CALLS {
@@ -217,7 +218,7 @@ async fn window_of_time(facts: &mut Facts) {
 async fn half_open(facts: &mut Facts) {
     async fn let_through(side: &Side) -> usize {
         wait_half_open(side).await;
-        // Longer than it takes to start them all.
+        // Longer than it takes to start all calls.
         side.dependency.answers_after(5 * SHORT);
         let before = side.dependency.calls();
         let calls: Vec<_> = (0..500).map(|id| tokio::spawn(side.call(id))).collect();
@@ -245,7 +246,7 @@ async fn half_open(facts: &mut Facts) {
     let below = dependency.clone();
     let recloser = Side::from_fn(&dependency, move |request| {
         let call = breaker.call(below.answer(request));
-        // Its error does not implement `Display`.
+        // The error of recloser does not implement `Display`.
         async { call.await.map_err(|error| format!("{error:?}")) }
     });
 
@@ -286,7 +287,7 @@ async fn hanging_probe(facts: &mut Facts) {
     );
 }
 
-// The bulkhead.
+// Facts about the bulkhead.
 
 async fn one_limit(facts: &mut Facts) {
     async fn at_once(dependency: &Dependency, services: [Side; 2]) -> u64 {
@@ -322,9 +323,9 @@ async fn one_limit(facts: &mut Facts) {
     );
 }
 
-// The retry.
+// Facts about the retry.
 
-/// Tower's backoff in the least policy that uses it: one retry of whatever failed.
+/// Tower's backoff in the smallest policy that uses it: one retry of every failure.
 #[derive(Clone)]
 struct OneRetry {
     backoff: ExponentialBackoff,
@@ -366,10 +367,10 @@ fn one_retry(backoff: Backoff) -> RetryLayer<ReplayClones> {
         .expect(VALID)
 }
 
-/// The calls that fail at the same moment.
+/// The number of calls that fail at the same moment.
 const TOGETHER: u64 = 200;
 
-/// When the calls come again: call `id` goes to `side(id)`.
+/// Returns the delays until the calls are retried. Call `id` goes to `side(id)`.
 async fn first_delays<'a>(
     dependency: &Dependency,
     side: impl Fn(u64) -> &'a Side,
@@ -386,7 +387,7 @@ async fn first_delays<'a>(
 
 const STEP: Duration = Duration::from_millis(10);
 
-/// Most of the delays that lie within one step of each other.
+/// Returns the largest number of delays within one step of each other.
 fn busiest(delays: &[Duration]) -> usize {
     let within = |from: &Duration| {
         delays.iter().filter(|delay| *delay >= from && **delay - *from < STEP).count()
@@ -497,7 +498,7 @@ fn count(attempts: &Arc<AtomicU64>) -> impl Fn(Request) -> Request + Clone + Sen
     }
 }
 
-/// Fails until the breaker has had enough.
+/// Makes calls fail until the breaker opens.
 async fn opened(side: &Side) {
     side.dependency.fails(true);
     for id in 0..20 {
@@ -540,9 +541,9 @@ async fn retry_past_the_deadline(facts: &mut Facts) {
     );
 }
 
-// All of it.
+// Facts about whole stacks.
 
-/// The stacks of the benchmark.
+/// Counts the allocations of the benchmark's stacks.
 fn allocations(facts: &mut Facts) {
     let h = Harness::new();
     let measured = interleave(&mut [

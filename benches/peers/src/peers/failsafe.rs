@@ -1,6 +1,8 @@
-//! failsafe 1.3 is no tower layer: its breaker wraps a future (`breaker.call(future)`), so a small
-//! service here hands it the inner service's. `breaker` is its default policy; it has no count
-//! window, so its consecutive failures and its moving average over 30 s are what there is.
+//! failsafe 1.3, which is not a tower layer.
+//!
+//! Its breaker wraps a future (`breaker.call(future)`), so a small service here passes it the
+//! future of the inner service. `breaker` has its default policy. It has no count window, only
+//! consecutive failures and a moving average over 30 s.
 
 use std::fmt;
 use std::task::{Context, Poll};
@@ -39,7 +41,8 @@ where
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        // `call`'s own predicate, every error counts, has no public name to put in `Future` above.
+        // The default predicate of `call`, by which every error counts, has no public name to use
+        // in `Future` above.
         self.breaker.call_with(|_| true, self.inner.call(request))
     }
 }

@@ -1,7 +1,8 @@
-//! The other side of each row: one file a peer, each set up as its own documentation says.
+//! The other side of each row, one file for each peer, configured as its documentation says.
 //!
-//! Where two crates have the same knob they get the same value: 5 s timeout, 256 calls at once, 50
-//! % failures of at least 20 calls, the last 100 calls or the last 10 s, slow is a second.
+//! A setting that two crates share has the same value: a timeout of 5 s, 256 concurrent calls, a
+//! failure rate of 50 % of at least 20 calls, a window of 100 calls or 10 s, and a slow call of 1
+//! s.
 
 use std::time::Duration;
 
@@ -15,12 +16,13 @@ pub const LIMIT: Duration = Duration::from_secs(5);
 pub const CONCURRENT: usize = 256;
 pub const COUNT_WINDOW: usize = 100;
 pub const TIME_WINDOW: Duration = Duration::from_secs(10);
-/// Long enough that filling it with 100,000 calls and measuring does not push a call out, whatever
-/// a call costs.
+/// The window of the cases with up to 100,000 calls.
+///
+/// It is so long that no call leaves it while it is filled and measured, whatever a call costs.
 pub const LONG_WINDOW: Duration = Duration::from_secs(300);
 pub const MINIMUM_CALLS: usize = 20;
 pub const SLOW: Duration = Duration::from_secs(1);
-/// Breakers that are to be measured open stay so.
+/// The open time of breakers that must stay open while they are measured.
 pub const OPEN_FOR: Duration = Duration::from_secs(3_600);
 
 pub fn small(number: usize) -> u32 {

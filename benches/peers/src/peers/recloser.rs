@@ -1,5 +1,7 @@
-//! recloser 1.4 is no tower layer: its `AsyncRecloser` wraps a future (`recloser.call(future)`), so
-//! a small service here hands it the inner service's. Count window only, and no slow calls.
+//! recloser 1.4, which is not a tower layer.
+//!
+//! Its `AsyncRecloser` wraps a future (`recloser.call(future)`), so a small service here passes
+//! it the future of the inner service. It has only a count window, and no slow calls.
 
 use std::task::{Context, Poll};
 

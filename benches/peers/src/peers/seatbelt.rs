@@ -1,6 +1,8 @@
-//! seatbelt 0.11 in its tower mode. It has no bulkhead and no budget, and its one breaker counts
-//! over time (no slow calls); that breaker stands in the count rows too. Its clock is the one it
-//! has for tokio, and wants a runtime to be built in.
+//! seatbelt 0.11 in its tower mode.
+//!
+//! It has no bulkhead and no budget. Its only breaker counts over time, without slow calls, and
+//! is used in the count rows too. Its clock is the one for tokio, which must be built within a
+//! runtime.
 
 use std::time::Duration;
 

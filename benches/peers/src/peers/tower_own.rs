@@ -1,8 +1,9 @@
-//! tower 0.5: `Timeout`, `Retry`, `ConcurrencyLimit`. It has no breaker; its `ConcurrencyLimit`
-//! stands in for one.
+//! tower 0.5: `Timeout`, `Retry`, `ConcurrencyLimit`.
 //!
-//! Its layers stand around the very service that ours stand around: the size of an error is part of
-//! what a layer moves.
+//! It has no breaker. Its `ConcurrencyLimit` is used instead.
+//!
+//! Its layers wrap the same service as buttress's layers, because a layer also moves the error,
+//! whose size counts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +22,9 @@ use super::{CONCURRENT, LIMIT};
 use crate::backend::{Request, Subject, Unavailable};
 use crate::ours::Inner;
 
-/// The policy of tower's budget documentation, with its backoff and a cap on the tries: pays in on
-/// success; on a failure draws, and waits.
+/// The policy of tower's budget documentation, with its backoff and a maximum number of tries.
+///
+/// It deposits on success. On a failure it withdraws, and waits.
 #[derive(Clone)]
 struct BudgetedBackoff {
     budget: Arc<TpsBudget>,

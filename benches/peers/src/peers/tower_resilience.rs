@@ -1,5 +1,6 @@
-//! tower-resilience 0.13, its patterns' features alone: neither `tracing` nor `metrics` is on, and
-//! none of the patterns forces them.
+//! tower-resilience 0.13 with the features of its patterns only.
+//!
+//! Neither `tracing` nor `metrics` is enabled, and no pattern requires them.
 
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ fn budgeted<E: 'static>() -> RetryConfigBuilder<Request, u64, E> {
     RetryLayer::exponential_backoff().max_attempts(4).budget(budget.expect("a valid budget"))
 }
 
-/// `reject_when_full`, as all its presets have it and as ours does.
+/// Uses `reject_when_full`, like all its presets and like buttress.
 fn bulkhead_layer() -> BulkheadLayer {
     BulkheadLayer::builder()
         .max_concurrent_calls(CONCURRENT)
@@ -59,8 +60,9 @@ fn time_breaker(window: Duration) -> Breaker {
     layer.expect("a valid breaker").layer(Backend::new())
 }
 
-/// timeout > retry > bulkhead > breaker. Retrying leaves rejections alone, as its composition guide
-/// recommends.
+/// Builds timeout > retry > bulkhead > breaker.
+///
+/// The retry ignores rejections, as its composition guide recommends.
 fn stack(breaker: Breaker) -> impl Subject {
     let retry: RetryLayer<Request, u64, BulkheadServiceError<CircuitBreakerError<Unavailable>>> =
         budgeted()
