@@ -19,7 +19,7 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(GrpcCode::from_number(code.number()), Some(code));
     }
 
-    // The same bytes as the message, which the classifier reads to recognise tonic's own timer.
+    // The same bytes as the message, by which the classifier recognises tonic's own timer.
     headers.extend(lines(GRPC_MESSAGE, input));
     let mut response = Response::new(String::new());
     *response.headers_mut() = headers;

@@ -35,7 +35,7 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// Checks that a key is in its bounds, and is read again as what it is, with parameters too.
+/// Checks that a key is in bounds, and that its text parses to the same key, even with parameters.
 fn check(key: &Key) {
     let text = key.as_str();
     assert!((1..=255).contains(&text.len()), "{key:?}");

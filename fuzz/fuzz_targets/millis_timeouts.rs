@@ -26,7 +26,7 @@ fuzz_target!(|input: &[u8]| {
     let bounds = Duration::ZERO..=Duration::from_millis(9_999_999_999);
     check(connect_timeout(&headers), count(&headers, CONNECT_TIMEOUT), bounds);
 
-    // As many digits as a `connect-timeout-ms` may have, and not zero, which only one of the two
-    // reads.
+    // As many digits as `connect-timeout-ms` allows, but not zero, which only one of the two
+    // headers accepts.
     round_trip(first_number(input) % 9_999_999_999 + 1);
 });

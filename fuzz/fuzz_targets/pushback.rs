@@ -19,8 +19,8 @@ fuzz_target!(|input: &[u8]| {
         Pushback::Stop => assert_eq!(lines_read, 1),
         Pushback::Malformed => assert_ne!(lines_read, 0),
     }
-    // The standard library judges numbers apart from us. It is laxer in two points only: a plus sign,
-    // and leading zeros.
+    // The standard library parses numbers independently. It is less strict in two points only: a
+    // plus sign and leading zeros.
     if let (1, Some(text)) = (lines_read, headers.get(PUSHBACK).and_then(|v| v.to_str().ok())) {
         let text = text.trim_matches([' ', '\t']);
         match text.parse::<i32>() {

@@ -18,7 +18,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
     let recorder = RecordHttp::new();
-    // From a store that was written to by something else.
+    // As if another program had written to the store.
     replay(&recorder, input.to_vec());
 
     let number = first_number(input);
@@ -44,14 +44,14 @@ fuzz_target!(|input: &[u8]| {
     let bodiless = matches!(status.as_u16(), 204 | 205 | 304);
     assert!(body_again == body || bodiless && body_again.is_empty());
 
-    // One byte of it is another.
+    // Change one byte of the payload.
     let mut garbled = payload;
     let at = number as usize % garbled.len();
     garbled[at] ^= (number >> 32) as u8;
     replay(&recorder, garbled);
 });
 
-/// What is given again of a payload, and its whole body, if it can be.
+/// Replays a payload, and returns the response with its whole body, if it can be replayed.
 fn replay(recorder: &RecordHttp, payload: Vec<u8>) -> Option<(Response<()>, Vec<u8>)> {
     let most = payload.len();
     let replayed = Record::<Response<String>, Error<Infallible>>::replay(recorder, payload);

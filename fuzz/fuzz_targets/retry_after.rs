@@ -17,13 +17,13 @@ fuzz_target!(|input: &[u8]| {
     let by_the_clock = retry_after(&headers);
     check(by_the_clock, lines_read, bounds.clone());
 
-    // The same bytes as the date of the answer.
+    // The same bytes as the date of the response.
     headers.extend(lines(DATE, input));
     let by_the_answer = retry_after(&headers);
     check(by_the_answer, lines_read, bounds.clone());
     assert_eq!(by_the_answer.malformed, by_the_clock.malformed);
 
-    // A date that nothing comes before.
+    // The earliest date.
     headers.insert(DATE, HeaderValue::from_static("Thu, 01 Jan 1970 00:00:00 GMT"));
     let longest = retry_after(&headers);
     check(longest, lines_read, bounds);

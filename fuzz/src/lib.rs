@@ -1,11 +1,11 @@
-//! What the fuzz targets share.
+//! Helpers that the fuzz targets share.
 
 use std::{fmt::Debug, ops::RangeInclusive};
 
 use buttress::http::wire::Parsed;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// Headers with a line for each line of the input that a header can hold.
+/// Returns headers with one line for each line of the input that is a valid header value.
 pub fn lines(name: HeaderName, input: &[u8]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for value in input.split(|byte| *byte == b'\n') {
@@ -16,12 +16,12 @@ pub fn lines(name: HeaderName, input: &[u8]) -> HeaderMap {
     headers
 }
 
-/// How many lines a header has.
+/// Returns the number of lines of a header.
 pub fn count(headers: &HeaderMap, name: HeaderName) -> usize {
     headers.get_all(name).iter().count()
 }
 
-/// Checks that every line was either understood or counted, and that the value is in its bounds.
+/// Checks that each line was parsed or counted as malformed, and that the value is in bounds.
 pub fn check<T: Debug + PartialOrd>(read: Parsed<T>, lines: usize, bounds: RangeInclusive<T>) {
     let malformed = read.malformed as usize;
     assert!(malformed <= lines, "{read:?} of {lines} lines");
@@ -31,7 +31,7 @@ pub fn check<T: Debug + PartialOrd>(read: Parsed<T>, lines: usize, bounds: Range
     }
 }
 
-/// A number made of the first bytes of the input, so that round trips are fuzzed too.
+/// Returns a number made of the first bytes of the input, which fuzzes round trips too.
 pub fn first_number(input: &[u8]) -> u64 {
     input.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
