@@ -726,8 +726,8 @@ async fn each_reason_of_the_guard_has_its_status_its_type_and_its_time_to_come_b
         assert!(served.extensions().get::<NotStarted>().is_none());
         let document = served.into_body().collect().await.unwrap().to_bytes();
         let document = std::str::from_utf8(&document).unwrap().to_owned();
-        let url = "https://docs.rs/buttress/latest/buttress/enum.IdempotencyReason.html#variant.";
-        let kind = format!(r#""type":"{url}{reason:?}","#);
+        let page = "https://docs.rs/buttress/latest/buttress/error/enum.IdempotencyReason.html";
+        let kind = format!(r#""type":"{page}#variant.{reason:?}","#);
         assert!(document.contains(&kind), "{document}");
         assert!(types.insert(kind));
 

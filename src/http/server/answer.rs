@@ -22,7 +22,7 @@ use crate::{
 
 /// Where each reason of the idempotency guard is explained.
 const REASONS: &str =
-    "https://docs.rs/buttress/latest/buttress/enum.IdempotencyReason.html#variant.";
+    "https://docs.rs/buttress/latest/buttress/error/enum.IdempotencyReason.html#variant.";
 
 /// The response to a request, with the signal not to retry above where it belongs.
 pub(super) fn answer<R>(

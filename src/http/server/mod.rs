@@ -66,7 +66,7 @@
 //!
 //! The `type` of a problem document is `about:blank`, and for each reason of the
 //! [idempotency guard](crate::idempotency) a URL of its own,
-//! `https://docs.rs/buttress/latest/buttress/enum.IdempotencyReason.html#variant.Unknown` for example: of the two kinds of
+//! `https://docs.rs/buttress/latest/buttress/error/enum.IdempotencyReason.html#variant.Unknown` for example: of the two kinds of
 //! 409 only the one with a `Retry-After` may be sent again.
 //!
 //! A refusal that means that the handler was not asked has the extension
