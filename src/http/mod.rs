@@ -1,9 +1,8 @@
-//! At home in HTTP and gRPC: what an answer means, when a call has ended, what may be sent again, and what
-//! the next hop has to know.
+//! HTTP and gRPC support: classification, completion, replay, and the headers between hops.
 //!
-//! Put [`Stack::http`](crate::Stack::http) around a client that speaks HTTP or gRPC, and a
-//! [`HttpServerLayer`] around the handlers of a server. Neither is of use around anything else; and
-//! a stack of `Clone` requests that are not HTTP's needs nothing from here.
+//! Put [`Stack::http`](crate::Stack::http) around an HTTP or gRPC client, and an
+//! [`HttpServerLayer`] around the handlers of a server. Neither is useful around anything else. A
+//! stack whose requests are `Clone` and do not come from HTTP needs nothing from this module.
 //!
 //! ```
 //! use buttress::Stack;
@@ -23,107 +22,133 @@
 //! # }
 //! ```
 //!
-//! With settings of one's own:
+//! With your own settings:
 //!
 //! ```
 //! use buttress::{
 //!     Fault, Outcome, Stack,
 //!     http::{HttpClassifier, HttpClientLayer, ReplaySafe},
-//!     retry::RetryLayer,
 //! };
-//! use http::{Method, StatusCode};
+//! use http::{Method, Request, Response, StatusCode};
 //! use std::time::Duration;
+//! use tower::service_fn;
 //!
-//! // 409 is how this service says that it is busy.
+//! // This server responds with 409 when it is busy.
 //! let busy = Outcome::Failure(Fault::Overloaded { retry_after: None });
-//! let client = HttpClientLayer::builder()
+//! let layer = HttpClientLayer::builder()
 //!     .classify(HttpClassifier::new().status(StatusCode::CONFLICT, busy))
 //!     .body_idle(Duration::from_secs(5))
 //!     .for_envoy()
 //!     .build()?;
-//! // Its searches are POSTs, and harmless.
+//! // Its searches are POSTs that change nothing.
 //! let replay = ReplaySafe::new()
 //!     .also_fn(|request| request.method() == Method::POST && request.uri().path() == "/search");
 //!
-//! let stack = Stack::standard(replay).http_client(client);
-//! # let _ = stack;
+//! let client = service_fn(|_: Request<String>| async {
+//!     Ok::<_, std::io::Error>(Response::new("two orders".to_owned()))
+//! });
+//! let client = Stack::standard(replay).http_client(layer).service(client);
+//! # let _ = client;
 //! # Ok::<(), buttress::ConfigError>(())
 //! ```
 //!
-//! # What an answer means
+//! # Classification
 //!
-//! [`AutoClassifier`] judges gRPC answers by their gRPC status and all others by their HTTP status; the
-//! tables are at [`GrpcClassifier`] and [`HttpClassifier`]. A server's wish to be left alone
-//! (`Retry-After`, `grpc-retry-pushback-ms`) is heeded by the retry, up to its
-//! [`hint_cap`](crate::retry::RetryBuilder::hint_cap), and by the breaker; its wish not to be asked again
-//! by the retry. A server that is at work on the same request says when to come back: that allows a retry of
-//! a 409 or an `ABORTED`, and no breaker counts it. Nothing in an answer can force a retry.
+//! [`AutoClassifier`] classifies gRPC responses by their gRPC status and all other responses by
+//! their HTTP status. The tables are at [`GrpcClassifier`] and [`HttpClassifier`].
 //!
-//! # When a call has ended
+//! - A server can ask for a pause with `Retry-After` or `grpc-retry-pushback-ms`. The retry waits
+//!   that long, up to its [`hint_cap`](crate::retry::RetryBuilder::hint_cap). A breaker that opens
+//!   stays open for at least that long, up to its own limit.
+//! - A server can forbid a retry. The retry then stops.
+//! - A server that is still processing the same request responds with a 409 or an `ABORTED` and a
+//!   time to come back. The retry may retry it, and no breaker counts it.
+//! - Nothing in a response can force a retry.
 //!
-//! With the body of its response: at the head if there is nothing to come, with the trailers, without
-//! trailers, with the last of the data, with an error, with a limit, or when nobody reads on. Until then
-//! the [`ResponseBody`] has the slot of the bulkhead, the verdict of the breaker, and the spans. So read a
-//! body to its end, or drop it.
+//! # The end of a call
 //!
-//! A reader waits no longer than 30 s for a frame ([`HttpClientBuilder::body_idle`]). Of gRPC the
-//! last frame must be there before the deadline too, which was told to the server: a streaming call
-//! needs a stack whose timeouts, that of the attempt too, are as long as the stream, and a breaker
-//! of its own, since a stream that is cut counts against the service. One that is silent by nature
-//! needs [`without_body_idle`](HttpClientBuilder::without_body_idle).
+//! A call ends when the body of its response ends. That is at the head if no body follows, at the
+//! trailers, at the last data frame, without trailers, with an error, at a limit, or when the body
+//! is dropped. Until then the [`ResponseBody`] holds the permit of the bulkhead, the admission to
+//! the breaker, and the spans. Read a body to its end, or drop it.
 //!
-//! Who drops a body gives up what was left of it, which is the reader's choice: a response whose head was well
-//! has succeeded, unless the service had kept the reader waiting for
-//! [`abandoned_after`](crate::circuit_breaker::CircuitBreakerBuilder::abandoned_after). Time in which nobody
-//! reads is the reader's too.
+//! A read waits at most 30 s for a frame ([`HttpClientBuilder::body_idle`]). For gRPC the deadline
+//! also covers the last frame, because the server was told the deadline. A streaming call therefore
+//! needs a stack whose timeouts, the attempt timeout included, are as long as the stream. It also
+//! needs its own breaker, because a stream that is cut off counts against the service. A stream
+//! that may be silent needs [`without_body_idle`](HttpClientBuilder::without_body_idle).
 //!
-//! # What may be sent again
+//! Dropping a body early is the reader's choice. The breaker counts it like this:
 //!
-//! [`ReplaySafe`] knows: idempotent methods, requests that a [`SetIdempotencyKeyLayer`] gave a key,
-//! and what is proven not to have been processed. Bodies that are `Clone` are cloned; others are
-//! kept in a [`ReplayBody`], up to a cap: put a [`ReplayBodyLayer`] around the finished stack, and
-//! let the client send `ReplayBody<B>`. What follows redirects beneath the stack makes a refused
-//! connection no proof; the adapter for reqwest knows of its own. Clients retry behind our back:
-//! build hyper's with `retry_canceled_requests(false)`; the adapter for reqwest switches its
-//! retries off. Which requests are recognised as not processed needs feature `hyper`; a refused
-//! connection is recognised without.
+//! | the body is dropped | the breaker counts |
+//! |---|---|
+//! | while no read is pending, after a successful head | a success |
+//! | while no read is pending, before the gRPC status has arrived | nothing |
+//! | while a read is pending | a failure if the read has waited for [`abandoned_after`], otherwise nothing |
 //!
-//! # What the next hop has to know
+//! Time in which nobody reads does not count against the service.
 //!
-//! How much time is left, which attempt this is, and whether it is worth trying again: see [`wire`]. A server
-//! with an [`HttpServerLayer`] keeps to the first and says the last. Together with a
-//! [budget](crate::retry::Budget) in each hop, a service at the end of a path sees no more than
-//! `(1 + ratio) * calls + floor`, whether it refuses or hangs. The price: the budget of one hop is
-//! spent, and not that of each, so fewer calls are healed when some fail. Over three hops and a service that fails
-//! 30 % of the time about 78 % succeed, in place of 94 %.
+//! # Replay
+//!
+//! [`ReplaySafe`] selects the requests that may be sent again: those with an idempotent method,
+//! those that received a key from a [`SetIdempotencyKeyLayer`], and those that are proven not to
+//! have been processed.
+//!
+//! A body that is `Clone` is cloned. Any other body is kept in a [`ReplayBody`], up to a cap. For
+//! that, put a [`ReplayBodyLayer`] around the finished stack, and let the client send
+//! `ReplayBody<B>`.
+//!
+//! Two properties of clients matter here:
+//!
+//! - A client that follows redirects beneath the stack makes a refused connection no proof, because
+//!   an earlier server may have processed the request. The adapter for reqwest accounts for that.
+//! - Some clients retry on their own. Build hyper's client with `retry_canceled_requests(false)`.
+//!   The adapter for reqwest switches reqwest's retries off.
+//!
+//! A refused connection is always recognised as proof. Other proofs need the feature `hyper`.
+//!
+//! # Between hops
+//!
+//! A client tells the next hop how much time is left and which attempt this is. A server tells the
+//! hop above whether a retry is worthwhile. See [`wire`] for the headers. An [`HttpServerLayer`]
+//! enforces the time and sends the advice.
+//!
+//! With a [budget](crate::retry::Budget) in each hop, a service at the end of a path receives at
+//! most `(1 + ratio) * calls + floor` calls, whether it rejects or hangs. The price is that only
+//! the budget of one hop is spent, instead of the budget of each. Fewer calls therefore recover
+//! when only some fail. Over three hops and a service that fails 30 % of the time, about 78 %
+//! succeed instead of 94 %.
 //!
 //! # Readiness
 //!
-//! [`HttpClient`] and [`HttpServer`](server::HttpServer) forward it.
+//! [`HttpClient`] and [`HttpServer`](server::HttpServer) forward the readiness of their service.
 //!
 //! # Clone
 //!
-//! The settings are shared, and the counts of malformed headers.
+//! Clones share the settings and the counts of malformed headers.
 //!
 //! # Cancellation
 //!
-//! Dropping the future drops the request; dropping the body of the response ends the call.
+//! Dropping the future drops the request. Dropping the body of the response ends the call.
 //!
 //! # Errors
 //!
-//! [`DeadlineExceeded`](crate::error::DeadlineExceeded) if there is no time left that could be written into a
-//! request. The error of a body is a [`BodyError`].
+//! [`DeadlineExceeded`](crate::error::DeadlineExceeded) if too little time is left to write into
+//! the request. The error of a body is a [`BodyError`].
 //!
 //! # Order
 //!
-//! The client layer stands innermost: the time left is written for each attempt anew, and not before the
-//! queue.
+//! The client layer is innermost. It then writes the time that is left anew for each attempt, after
+//! any time spent in a queue.
 //!
 //! # Telemetry
 //!
-//! `http.request.resend_count` on the span of an attempt that sends an HTTP request again; a `WARN` event when
-//! a body runs into a limit. Malformed headers are counted: [`HttpClientLayer::malformed_headers`],
+//! The span of an attempt has the field `http.request.resend_count` if the attempt sends an HTTP
+//! request again. A body that reaches a limit emits a `WARN` event, "call timed out". Malformed
+//! headers are counted: see [`HttpClientLayer::malformed_headers`] and
 //! [`HttpServerLayer::malformed_headers`].
+//!
+//! [`abandoned_after`]: crate::circuit_breaker::CircuitBreakerBuilder::abandoned_after
 
 mod body;
 mod cause;

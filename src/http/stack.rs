@@ -1,4 +1,4 @@
-//! The stacks of HTTP: around a client, and around the handlers of a server.
+//! The HTTP stacks, for clients and for the handlers of a server.
 
 use std::sync::Arc;
 
@@ -21,13 +21,15 @@ use crate::{
     },
 };
 
-/// The stack that [`Stack::standard_http`] returns, and `Stack::standard(replay).http()` with a replay
-/// policy `P`.
+/// The stack returned by [`Stack::standard_http`].
+///
+/// `Stack::standard(replay).http()` returns it too, with the replay policy as `P`.
 pub type HttpStack<P = ReplaySafe> =
     Stack<Filled<StandardSlots<P>, position::TransportPosition, HttpClientLayer>>;
 
-/// The service that [`Stack::service`] returns: of an [`HttpStack`] around a client `S` that fails with
-/// `E`. It is what the field of a struct holds:
+/// The service of an [`HttpStack`] around a client `S` whose error is `E`.
+///
+/// [`Stack::service`] returns it. Use it to name the service in the field of a struct:
 ///
 /// ```
 /// use buttress::{Stack, http::HttpStackService};
@@ -57,8 +59,10 @@ pub type HttpStack<P = ReplaySafe> =
 pub type HttpStackService<S, E, P = ReplaySafe> = ServiceOf<HttpStack<P>, S, E>;
 
 impl Stack {
-    /// A stack for an HTTP client, with every layer set to its default: [`standard`](Self::standard)
-    /// with [`ReplaySafe`], and [`http`](Self::http).
+    /// Creates a stack for an HTTP client, with every layer set to its default.
+    ///
+    /// It is [`standard`](Self::standard) with [`ReplaySafe`] and [`http`](Self::http). Call a
+    /// setter to override one layer.
     ///
     /// ```
     /// use buttress::Stack;
@@ -77,13 +81,15 @@ impl Stack {
 }
 
 impl<Slots, C> Stack<Slots, C> {
-    /// For an HTTP or gRPC client: answers are judged by their status, hints of the server are heeded,
-    /// deadlines and attempts are written into the headers, and a call ends with the body of its
+    /// Adds an [`HttpClientLayer`] with its defaults, for an HTTP or gRPC client.
+    ///
+    /// Responses are then classified by their status, and hints of the server are followed.
+    /// Deadlines and attempts are written into the headers, and a call ends with the body of its
     /// response. See [`http`](crate::http).
     ///
-    /// The service answers with a `Response<ResponseBody<B>>`. A classifier that was set stays, and judges; what
-    /// it has no hint for is still looked for in the answer. An error of your own has to be a
-    /// [`Cause`](crate::http::Cause) too.
+    /// The response becomes a `Response<ResponseBody<B>>`. A classifier that you have set stays in
+    /// use. When it gives no hint, the hint is read from the response. An error type of your own
+    /// must implement [`Cause`](crate::http::Cause) too.
     ///
     /// ```
     /// use buttress::{Fault, Outcome, Stack, http::ReplaySafe};
@@ -110,7 +116,9 @@ impl<Slots, C> Stack<Slots, C> {
         self.http_client(HttpClientLayer::new())
     }
 
-    /// The same, with settings of one's own.
+    /// Adds an [`HttpClientLayer`] with your own settings.
+    ///
+    /// Otherwise it is the same as [`http`](Self::http).
     pub fn http_client(
         self,
         client: HttpClientLayer,
