@@ -1,4 +1,4 @@
-//! What an HTTP or gRPC answer says of the service.
+//! Classifiers for HTTP and gRPC responses.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -12,53 +12,57 @@ use super::{
 };
 use crate::{Classify, Fault, Outcome, RetryHint};
 
-/// Judges by the HTTP status.
+/// A classifier that reads the HTTP status.
 ///
-/// | answer | outcome |
+/// | result | outcome |
 /// |---|---|
 /// | 408, 504 | timed out |
 /// | 429, and 503 with a `Retry-After` | overloaded |
-/// | 409 with a `Retry-After` | in progress: a server that guards against repetition runs the same request |
+/// | 409 with a `Retry-After` | in progress: a server with an idempotency guard is running the same request |
 /// | any other 5xx | transient failure |
 /// | everything else | success: the service did its work |
-/// | an error | transient failure; timed out if a time-out is among its causes |
+/// | an error | transient failure; timed out if a timeout is among its causes |
 ///
-/// An error that the caller's own body failed with says nothing about the service. Set a status to be
-/// judged otherwise by [`status`](Self::status), or any answer by [`adjust_fn`](Self::adjust_fn).
+/// An error of the caller's own body is ignored, because it says nothing about the service.
+///
+/// Use [`status`](Self::status) to change the outcome of one status, and
+/// [`adjust_fn`](Self::adjust_fn) to change the outcome of any response.
 #[derive(Clone, Default)]
 pub struct HttpClassifier {
     adjust: Option<Arc<Adjust<StatusCode>>>,
 }
 
-/// Judges by the gRPC status: in the headers, or else in the trailers once they are there.
+/// A classifier that reads the gRPC status, from the headers or else from the trailers.
 ///
 /// | status | outcome |
 /// |---|---|
 /// | `OK` | success |
 /// | `UNAVAILABLE`, `UNKNOWN`, `INTERNAL`, `DATA_LOSS`, no status at the end | transient failure |
-/// | `DEADLINE_EXCEEDED`, and the `CANCELLED` that tonic's own timer answers | timed out |
+/// | `DEADLINE_EXCEEDED`, and the `CANCELLED` with which tonic's own timer responds | timed out |
 /// | `RESOURCE_EXHAUSTED` | overloaded |
 /// | `ABORTED` with a `grpc-retry-pushback-ms` that names a time | in progress |
-/// | everything else | the caller's own fault: a permanent failure |
+/// | everything else | permanent failure: the caller's own mistake |
 ///
-/// An HTTP status other than 200 is judged as [`HttpClassifier`] does: it comes from a proxy.
+/// A response whose HTTP status is not 200 comes from a proxy. It is classified by the table of
+/// [`HttpClassifier`].
 #[derive(Clone, Default)]
 pub struct GrpcClassifier {
     adjust: Option<Arc<Adjust<GrpcCode>>>,
 }
 
-/// Judges gRPC answers by their gRPC status and all others by their HTTP status: what
-/// [`Stack::http`](crate::Stack::http) uses.
+/// A classifier that reads the gRPC status of gRPC responses and the HTTP status of all others.
+///
+/// [`Stack::http`](crate::Stack::http) uses it.
 #[derive(Clone, Debug, Default)]
 pub struct AutoClassifier {
     http: HttpClassifier,
     grpc: GrpcClassifier,
 }
 
-/// A second opinion on a status; `None` leaves the first.
+/// A function that may override the outcome of a status; `None` keeps it.
 type Adjust<T> = dyn Fn(T, &HeaderMap) -> Option<Outcome> + Send + Sync;
 
-/// Puts a newer opinion before an older one.
+/// Returns a function that tries `newer` first, and then `older`.
 fn adjusted<T: Copy + 'static>(
     older: Option<Arc<Adjust<T>>>,
     newer: impl Fn(T, &HeaderMap) -> Option<Outcome> + Send + Sync + 'static,
@@ -69,20 +73,20 @@ fn adjusted<T: Copy + 'static>(
 }
 
 impl HttpClassifier {
-    /// Judges as the table says.
+    /// Creates a classifier that follows the table.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Judges one status otherwise.
+    /// Sets the outcome of one status.
     pub fn status(self, status: StatusCode, outcome: Outcome) -> Self {
         self.adjust_fn(move |answered, _| (answered == status).then_some(outcome))
     }
 
     /// Sets the outcome of each response for which the function returns one.
     ///
-    /// The function is shown the status and the headers. Of several, the last that returns an
-    /// outcome counts, and one set by [`status`](Self::status) counts among them.
+    /// The function receives the status and the headers. Functions add up: the last one that
+    /// returns an outcome wins. An outcome set by [`status`](Self::status) counts as one of them.
     pub fn adjust_fn<F>(self, f: F) -> Self
     where
         F: Fn(StatusCode, &HeaderMap) -> Option<Outcome> + Send + Sync + 'static,
@@ -95,7 +99,8 @@ impl HttpClassifier {
             return outcome;
         }
         let asked = || wire::retry_after(headers).value;
-        // To come back now is no wish: our own pause is kept, or all would come back at once.
+        // A `Retry-After` of zero asks for no pause. The retry keeps its own pause, or else all
+        // callers would come back at once.
         let wish = |asked: Duration| (!asked.is_zero()).then_some(asked);
         let overloaded =
             |asked: Option<Duration>| Fault::Overloaded { retry_after: asked.and_then(wish) };
@@ -121,7 +126,7 @@ impl HttpClassifier {
         }
         match wire::retry_after(headers).value {
             None => RetryHint::Unstated,
-            // As above.
+            // Zero asks for no pause, as in `judge`.
             Some(asked) if asked.is_zero() => RetryHint::Unstated,
             Some(asked) => RetryHint::After(asked),
         }
@@ -129,21 +134,21 @@ impl HttpClassifier {
 }
 
 impl GrpcClassifier {
-    /// Judges as the table says.
+    /// Creates a classifier that follows the table.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Judges one status otherwise.
+    /// Sets the outcome of one status.
     pub fn code(self, code: GrpcCode, outcome: Outcome) -> Self {
         self.adjust_fn(move |answered, _| (answered == code).then_some(outcome))
     }
 
     /// Sets the outcome of each response for which the function returns one.
     ///
-    /// The function is shown the status, and the headers or trailers that it was found in. Of
-    /// several, the last that returns an outcome counts, and one set by [`code`](Self::code) counts
-    /// among them.
+    /// The function receives the status, and the headers or trailers that contain it. Functions
+    /// add up: the last one that returns an outcome wins. An outcome set by [`code`](Self::code)
+    /// counts as one of them.
     pub fn adjust_fn<F>(self, f: F) -> Self
     where
         F: Fn(GrpcCode, &HeaderMap) -> Option<Outcome> + Send + Sync + 'static,
@@ -151,7 +156,7 @@ impl GrpcClassifier {
         Self { adjust: adjusted(self.adjust, f) }
     }
 
-    /// Judges the headers of a trailers-only answer, or trailers. `None` without a status.
+    /// Classifies trailers, or the headers of a trailers-only response; `None` without a status.
     fn judge(&self, fields: &HeaderMap) -> Option<Outcome> {
         let code = wire::grpc_status(fields)?;
         if let Some(outcome) = self.adjust.as_ref().and_then(|adjust| adjust(code, fields)) {
@@ -169,28 +174,32 @@ fn grpc_hint(fields: &HeaderMap) -> RetryHint {
     }
 }
 
-/// A gRPC call that ended without saying how.
+/// The outcome of a gRPC call that ended without a status.
 const NO_STATUS: Outcome = Outcome::Failure(Fault::Transient);
 
 impl AutoClassifier {
-    /// Judges as the two tables say.
+    /// Creates a classifier that follows the tables of [`HttpClassifier`] and [`GrpcClassifier`].
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Judges HTTP answers by this.
+    /// Sets the classifier of HTTP responses.
+    ///
+    /// Default: `HttpClassifier::new()`.
     pub fn http(mut self, http: HttpClassifier) -> Self {
         self.http = http;
         self
     }
 
-    /// Judges gRPC answers by this.
+    /// Sets the classifier of gRPC responses.
+    ///
+    /// Default: `GrpcClassifier::new()`.
     pub fn grpc(mut self, grpc: GrpcClassifier) -> Self {
         self.grpc = grpc;
         self
     }
 
-    /// What the end of a gRPC answer says that began well.
+    /// Classifies the end of a gRPC response whose head had no status.
     pub(super) fn grpc_end(&self, trailers: Option<&HeaderMap>) -> Outcome {
         trailers.and_then(|trailers| self.grpc.judge(trailers)).unwrap_or(NO_STATUS)
     }
@@ -233,7 +242,7 @@ impl<B: Body, E: Cause> Classify<Response<B>, E> for GrpcClassifier {
             Ok(response) => match self.judge(response.headers()) {
                 Some(outcome) => outcome,
                 None if response.body().is_end_stream() => NO_STATUS,
-                // The rest of the verdict comes with the trailers.
+                // The trailers decide later.
                 None => Outcome::Success,
             },
             Err(error) => failure::outcome(error),
