@@ -25,20 +25,20 @@ use crate::{
     telemetry,
 };
 
-/// Why the body of a response ended before its end.
+/// The error of a response body that ended early.
 ///
-/// It becomes a [`BoxError`] by `?` or `BoxError::from`. It is not a `std::error::Error`, which it could not be
-/// for bodies whose error is boxed.
+/// It converts to a [`BoxError`] by `?` or `BoxError::from`. It does not implement
+/// `std::error::Error`, because its inner error may be a [`BoxError`], which does not either.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BodyError<E> {
-    /// A limit of this crate ended it.
+    /// A limit of this crate ended the body.
     Rejected(Rejection),
     /// The body itself failed.
     Service(E),
 }
 
 impl<E> BodyError<E> {
-    /// The rejection, if it is one.
+    /// Returns the rejection; `None` if the body itself failed.
     pub fn rejection(&self) -> Option<&Rejection> {
         match self {
             Self::Rejected(rejection) => Some(rejection),
@@ -57,7 +57,7 @@ impl<E: fmt::Display> fmt::Display for BodyError<E> {
 }
 
 impl<E: Into<BoxError>> From<BodyError<E>> for BoxError {
-    // In place of `std::error::Error`, which an error that is boxed already could not have.
+    // Replaces an implementation of `std::error::Error`, which boxed errors would not allow.
     fn from(error: BodyError<E>) -> Self {
         match error {
             BodyError::Rejected(rejection) => Self::from_rejection(rejection),
@@ -66,34 +66,36 @@ impl<E: Into<BoxError>> From<BodyError<E>> for BoxError {
     }
 }
 
-/// For how long the body of a response may take.
+/// The limits of the body of a response.
 #[derive(Clone, Copy, Debug)]
 struct BodyLimits {
-    /// How long a reader waits for a frame.
+    /// The longest time that a read waits for a frame.
     idle: Option<Duration>,
-    /// When the last frame must be there.
+    /// The deadline of the last frame.
     deadline: Option<Instant>,
-    /// When the call began, for the message.
+    /// The instant at which the call began, for the message of the error.
     began: Instant,
 }
 
 pin_project! {
-    /// The body of a response, with which the call ends: slots, verdicts and spans are held until it has
-    /// ended, failed, run into a limit, or was dropped.
+    /// The body of a response, with which the call ends.
     ///
-    /// Frames, trailers and size hints pass through as they are. It is `Unpin` when the inner body is.
+    /// It holds permits, admissions and spans until it ends, fails, reaches a limit or is dropped.
+    ///
+    /// Frames, trailers and size hints pass through unchanged. It is `Unpin` when the inner body
+    /// is.
     pub struct ResponseBody<B> {
-        // `None` once a limit has ended it. It stands before what it holds, for what is dropped first must
-        // still be accounted for.
+        // `None` after a limit has ended it. This field comes before `end`, because the call must
+        // still be open while the inner body is dropped.
         #[pin]
         inner: Option<B>,
-        // `None` once the response has ended.
+        // `None` after the response has ended.
         end: Option<CallEnd>,
         ambient: Ambient,
         limits: BodyLimits,
-        // Since when a reader has been waiting for a frame.
+        // The instant since which a read has been waiting for a frame.
         waiting_since: Option<Instant>,
-        // For how long readers have waited before that.
+        // The total time that earlier reads have waited.
         waited: Duration,
         timer: Option<Pin<Box<Sleep>>>,
         awaits_status: bool,
@@ -107,7 +109,7 @@ pin_project! {
             let _ambient = this.ambient.enter();
             this.inner.set(None);
             match this.waiting_since.map(|since| since.elapsed()) {
-                // All that was asked for was there, and the head was the verdict.
+                // No read is pending, and the head has decided the outcome.
                 None if !*this.awaits_status => end.dropped_between_reads(),
                 waited => end.dropped_while_reading(waited.unwrap_or_default()),
             }
@@ -115,7 +117,7 @@ pin_project! {
     }
 }
 
-/// The body of a response that is still to come, with what it needs of its call.
+/// The call data that a response body needs, kept until the response arrives.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PendingBody {
     ambient: Ambient,
@@ -124,13 +126,14 @@ pub(super) struct PendingBody {
 }
 
 impl PendingBody {
-    /// Captures what is ambient now, for a call with this method.
+    /// Captures the ambient deadline and attempt, for a call with this method.
     pub(super) fn new(method: &Method, began: Instant) -> Self {
         Self { ambient: Ambient::capture(), began, shape: ResponseShape::of(method) }
     }
 
-    /// Gives a response the body with which its call ends. The last frame must be there before the
-    /// deadline for gRPC, and for HTTP only if `to_the_last` says so.
+    /// Wraps the body of a response, so that the call ends with it.
+    ///
+    /// The deadline covers the last frame for gRPC. For HTTP it does only if `to_the_last` is set.
     pub(super) fn into_response<B: Body>(
         self,
         response: Response<B>,
@@ -157,8 +160,10 @@ impl PendingBody {
     }
 }
 
-/// Whether the end of a response is still to say how the call went: a gRPC answer without a status in
-/// its head. What a proxy answers has none, and is judged by its HTTP status.
+/// Returns whether the outcome is known only at the end of the response.
+///
+/// That is a gRPC response without a status in its head. A response of a proxy never has a gRPC
+/// status, and is classified by its HTTP status.
 fn awaits_status<B>(response: &Response<B>, grpc: bool) -> bool {
     grpc && response.status() == StatusCode::OK && wire::grpc_status(response.headers()).is_none()
 }
@@ -187,7 +192,7 @@ impl<B: Body> Body for ResponseBody<B> {
                 None => return Poll::Pending,
                 reached => reached,
             },
-            // A peer that is never late with a frame, and never ends, is late with its last.
+            // A peer may send every frame within the idle limit and still never end.
             Poll::Ready(Some(Ok(frame))) if this.end.is_some() && !frame.is_trailers() => {
                 let late = !inner.is_end_stream() && this.limits.are_over();
                 late.then_some(BodyTimeout::Deadline)
@@ -229,19 +234,19 @@ impl<B: Body> Body for ResponseBody<B> {
     }
 }
 
-/// How soon a reader comes that is woken.
+/// The longest time between the wake-up of a reader and its next poll.
 const PROMPTLY: Duration = Duration::from_secs(1);
 
 const TIMED_OUT: Outcome = Outcome::Failure(Fault::TimedOut);
 
-/// Ends what ends with the response, the first time.
+/// Completes the call, the first time that it is called.
 fn finish(end: &mut Option<CallEnd>, outcome: Outcome, waited: Duration) {
     if let Some(mut end) = end.take() {
         end.complete(outcome, waited);
     }
 }
 
-/// What a response says of the service that began well and ran to its end.
+/// Returns the outcome of a response that had a successful head and ran to its end.
 fn at_end(
     awaits_status: bool,
     classifier: &Option<Arc<AutoClassifier>>,
@@ -254,7 +259,7 @@ fn at_end(
     }
 }
 
-/// Which limit a reader has reached that waits; `None` as long as it may.
+/// Returns the limit that a waiting reader has reached; `None` if it may wait longer.
 fn poll_limits(
     limits: &BodyLimits,
     waiting_since: &mut Option<Instant>,
@@ -271,13 +276,13 @@ fn poll_limits(
     if timer.deadline() != end {
         timer.as_mut().reset(end);
     }
-    // A timer is also pending when what was polled before it has used up the task's budget.
+    // A timer is also pending if an earlier poll has used up the task's coop budget.
     let pending = timer.as_mut().poll(cx).is_pending();
     let now = Instant::now();
     if pending && now < end {
         return None;
     }
-    // Woken at the end of its wait it did not come: nobody was waiting.
+    // The reader was woken at the end of its wait and did not poll: nobody was waiting.
     let awake = end.checked_add(PROMPTLY).is_none_or(|end| now <= end);
     if !awake && limits.deadline.is_none_or(|deadline| now < deadline) {
         *waiting_since = None;
@@ -286,7 +291,7 @@ fn poll_limits(
     Some(if idle_end == Some(end) { BodyTimeout::Idle } else { BodyTimeout::Deadline })
 }
 
-/// The limit that a body ran into.
+/// The limit that a body has reached.
 #[derive(Clone, Copy)]
 enum BodyTimeout {
     Idle,
@@ -305,13 +310,13 @@ impl BodyLimits {
         TimedOut::new(name, limit).into()
     }
 
-    /// Whether the last frame should have been there.
+    /// Returns whether the deadline of the last frame has passed.
     fn are_over(&self) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= Instant::now())
     }
 }
 
-/// Runs a piece of what produces the end.
+/// Runs a step that produces the response, and reports a panic to the call.
 fn run<T>(end: &mut Option<CallEnd>, piece: impl FnOnce() -> T) -> T {
     let mut unwinding = Unwinding::noting(|| {
         if let Some(mut end) = end.take() {
