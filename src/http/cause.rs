@@ -2,24 +2,24 @@ use std::error::Error as StdError;
 
 use crate::{BoxError, Error, stack::slots::PlainError};
 
-/// An error whose causes can be looked at: what an [HTTP classifier](crate::http::HttpClassifier) asks
-/// of the error of a service.
+/// An error whose causes an [HTTP classifier](crate::http::HttpClassifier) can inspect.
 ///
-/// [`Error<E>`](crate::Error) and [`BoxError`] are ready-made. An error of your own needs one method:
+/// [`Error<E>`](crate::Error) and [`BoxError`] implement it. An error type of your own needs one
+/// method:
 ///
 /// ```
 /// use buttress::http::Cause;
 /// use std::error::Error as StdError;
 ///
 /// enum CallError {
-///     Refused(buttress::Rejection),
+///     Rejected(buttress::Rejection),
 ///     Io(std::io::Error),
 /// }
 ///
 /// impl Cause for CallError {
 ///     fn cause(&self) -> Option<&(dyn StdError + 'static)> {
 ///         match self {
-///             Self::Refused(_) => None,
+///             Self::Rejected(_) => None,
 ///             Self::Io(error) => Some(error),
 ///         }
 ///     }
@@ -32,7 +32,7 @@ use crate::{BoxError, Error, stack::slots::PlainError};
     note = "or implement `buttress::http::Cause` for an error of your own"
 )]
 pub trait Cause {
-    /// The error to begin with; `None` if it is a rejection.
+    /// Returns the outermost error to inspect; `None` if the error is a rejection.
     fn cause(&self) -> Option<&(dyn StdError + 'static)>;
 }
 

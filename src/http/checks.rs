@@ -4,7 +4,7 @@ use http::{HeaderName, header};
 
 use crate::ConfigError;
 
-/// Headers that mean something else, or that belong to one connection.
+/// Headers that have another meaning, or that belong to one connection.
 const TAKEN: [HeaderName; 29] = [
     header::ACCEPT,
     header::AUTHORIZATION,
@@ -37,7 +37,7 @@ const TAKEN: [HeaderName; 29] = [
     header::USER_AGENT,
 ];
 
-/// Rejects a number of bytes that would leave no room at all.
+/// Rejects a limit of zero bytes.
 pub(super) fn unless_room(knob: &'static str, bytes: usize) -> Result<usize, ConfigError> {
     if bytes == 0 {
         return Err(ConfigError::new(knob, bytes, "it must be at least 1 byte"));
@@ -45,7 +45,7 @@ pub(super) fn unless_room(knob: &'static str, bytes: usize) -> Result<usize, Con
     Ok(bytes)
 }
 
-/// Rejects a header that cannot have an idempotency key.
+/// Rejects a header that cannot hold an idempotency key.
 pub(super) fn unless_free(knob: &'static str, name: HeaderName) -> Result<HeaderName, ConfigError> {
     if TAKEN.contains(&name) {
         let rule = "that header already has a meaning of its own";
@@ -54,7 +54,7 @@ pub(super) fn unless_free(knob: &'static str, name: HeaderName) -> Result<Header
     Ok(name)
 }
 
-/// A function that may be set once. A second one would silently replace the first.
+/// A setting that may be set only once, because a second value would silently replace the first.
 #[derive(Clone)]
 pub(super) struct Once<T> {
     value: Option<T>,
@@ -72,7 +72,7 @@ impl<T> Once<T> {
         self.value.is_some()
     }
 
-    /// Returns the value, if there is one; two are an error.
+    /// Returns the value, if it was set; setting it twice is an error.
     pub(super) fn get(self, knob: &'static str) -> Result<Option<T>, ConfigError> {
         if self.again {
             let rule = "a second value would silently replace the first";

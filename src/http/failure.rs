@@ -1,14 +1,14 @@
-//! What the causes of an error tell of the call that ended with it.
+//! Classification of errors, by their causes.
 
 use std::{error::Error as StdError, io, iter::successors};
 
 use super::{cause::Cause, replay::ReplayBodyError};
 use crate::{Fault, Outcome, RetryHint};
 
-/// An error and its causes, from the outside in.
+/// Returns an error and its causes, from the outside in.
 fn causes(error: &impl Cause) -> impl Iterator<Item = &(dyn StdError + 'static)> {
     successors(error.cause(), |&error| {
-        // An `io::Error` passes over the error that it is made of when it is asked for its source.
+        // The `source` of an `io::Error` skips the error that it wraps.
         match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
             Some(within) => Some(within),
             None => error.source(),
@@ -16,27 +16,29 @@ fn causes(error: &impl Cause) -> impl Iterator<Item = &(dyn StdError + 'static)>
     })
 }
 
-/// What an error says of the service.
+/// Returns the outcome of an error.
 pub(super) fn outcome(error: &impl Cause) -> Outcome {
     causes(error).find_map(known).unwrap_or(Outcome::Failure(Fault::Transient))
 }
 
 fn known(error: &(dyn StdError + 'static)) -> Option<Outcome> {
     if error.downcast_ref::<ReplayBodyError>().is_some() {
-        // The caller's own body failed, or was given up for a newer attempt.
+        // The caller's own body failed, or a newer attempt has replaced it.
         return Some(Outcome::Ignored);
     }
     if let Some(io) = error.downcast_ref::<io::Error>() {
         return (io.kind() == io::ErrorKind::TimedOut).then_some(TIMED_OUT);
     }
-    // The caller's own body, over HTTP/1: whatever that failed with, a refused connection too.
+    // The caller's own body failed, over HTTP/1. Whatever error it had is not the service's, even
+    // a refused connection.
     #[cfg(feature = "hyper")]
     if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user) {
         return Some(Outcome::Ignored);
     }
     #[cfg(feature = "hyper")]
     if let Some(stream) = error.downcast_ref::<h2::Error>() {
-        // All that is left of an error of the caller's own body, over HTTP/2: a reset by neither peer.
+        // Over HTTP/2, an error of the caller's own body shows up only as a reset that comes from
+        // neither peer.
         let own = stream.is_reset() && !stream.is_remote() && !stream.is_library();
         return own.then_some(Outcome::Ignored);
     }
@@ -45,7 +47,7 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Outcome> {
         if error.downcast_ref::<tonic::TimeoutExpired>().is_some() {
             return Some(TIMED_OUT);
         }
-        // One that was made of another error is judged by that, and not by the code it was given.
+        // A status made from another error is classified by that error, not by its code.
         if let Some(status) = error.downcast_ref::<tonic::Status>() {
             let alone = status.source().is_none() || super::grpc::timed_out(status);
             return alone.then(|| super::grpc::outcome_of_status(status));
@@ -60,13 +62,15 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Outcome> {
 
 const TIMED_OUT: Outcome = Outcome::Failure(Fault::TimedOut);
 
-/// What an error says of sending the request again.
+/// Returns the retry hint of an error.
 pub(super) fn hint(error: &impl Cause) -> RetryHint {
     causes(error).find_map(proof).unwrap_or_default()
 }
 
-/// Whether an error proves that the request was not processed. A connection that broke proves nothing,
-/// and nor does a request that was cancelled on its way into a pool.
+/// Returns the hint if an error proves that the request was not processed.
+///
+/// A broken connection proves nothing, and neither does a request that was cancelled on its way
+/// into a pool.
 fn proof(error: &(dyn StdError + 'static)) -> Option<RetryHint> {
     #[cfg(feature = "reqwest")]
     if let Some(reqwest) = error.downcast_ref::<super::reqwest::ReqwestError>() {

@@ -1,4 +1,4 @@
-//! The futures of the services of HTTP.
+//! Futures of the HTTP services.
 
 pub use super::{
     client::HttpClientFuture,

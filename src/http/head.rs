@@ -1,13 +1,13 @@
-//! What the head of a response tells: whether anything comes after it, and whether the service failed.
+//! The head of a response: whether a body follows, and whether the service failed.
 
 use http::{Method, StatusCode};
 
-/// Whether an HTTP status says that the service could not do what it was asked.
+/// Returns whether an HTTP status says that the service could not do its work.
 pub(super) fn has_failed(status: StatusCode) -> bool {
     status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }
 
-/// The parts of a response, by the method of its request.
+/// The parts that a response can have, by the method of its request.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ResponseShape {
     Whole,
@@ -24,8 +24,9 @@ impl ResponseShape {
         }
     }
 
-    /// Whether the response ends with its head, whatever body it seems to have: nobody reads that, and a
-    /// connection that is upgraded lives on without it.
+    /// Returns whether the response ends with its head, whatever body it has.
+    ///
+    /// Nobody reads that body, and an upgraded connection continues without it.
     pub(super) fn ends_at_head(self, status: StatusCode) -> bool {
         let bodiless =
             [StatusCode::SWITCHING_PROTOCOLS, StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];

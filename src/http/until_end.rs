@@ -5,26 +5,41 @@ use tower_layer::Layer;
 use super::AutoClassifier;
 use crate::{call::completion::AtEnd, stack::slots::Slot};
 
-/// Lets one layer's calls end with the body of the response, for layers that are put together by hand; in
-/// a [`Stack`](crate::Stack) that is `http()` they do.
+/// A layer that extends the calls of another layer to the end of the response body.
 ///
-/// It needs an [`HttpClientLayer`](super::HttpClientLayer) beneath, or around it a
-/// [`HttpServerLayer::around`](super::HttpServerLayer::around).
+/// Use it for layers that you combine yourself. In a [`Stack`](crate::Stack) that is `http()`, the
+/// layers do this already.
+///
+/// It needs an [`HttpClientLayer`](super::HttpClientLayer) beneath it, or an
+/// [`HttpServerLayer::around`](super::HttpServerLayer::around) around it.
 ///
 /// ```
 /// use buttress::{
+///     Error,
 ///     bulkhead::BulkheadLayer,
 ///     http::{HttpClientLayer, UntilEnd},
 ///     timeout::TimeoutLayer,
 /// };
+/// use http::{Request, Response};
 /// use std::time::Duration;
-/// use tower::ServiceBuilder;
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
 ///
-/// let layers = ServiceBuilder::new()
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Error<std::io::Error>> {
+/// let client = ServiceBuilder::new()
 ///     .layer(UntilEnd::new(BulkheadLayer::default()))
 ///     .layer(TimeoutLayer::new(Duration::from_secs(2)))
-///     .layer(HttpClientLayer::new());
-/// # let _ = layers;
+///     .layer(HttpClientLayer::new())
+///     .map_err(Error::Service)
+///     .service(service_fn(|_: Request<String>| async {
+///         Ok::<_, std::io::Error>(Response::new("two orders".to_owned()))
+///     }));
+///
+/// // The response holds the permit of the bulkhead until its body has ended or is dropped.
+/// let response = client.oneshot(Request::default()).await?;
+/// # drop(response);
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone)]
 pub struct UntilEnd<L> {
@@ -33,7 +48,7 @@ pub struct UntilEnd<L> {
 }
 
 impl<L> UntilEnd<L> {
-    /// The layer, which judges as an [`AutoClassifier`] unless it has a classifier of its own.
+    /// Wraps a layer. It uses an [`AutoClassifier`] unless it has its own classifier.
     pub fn new(layer: L) -> Self {
         Self { layer, classifier: Arc::default() }
     }
