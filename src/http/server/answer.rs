@@ -1,4 +1,4 @@
-//! What a caller reads of a rejection.
+//! Responses for rejected calls, and the advice not to retry.
 
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ use crate::{
     },
 };
 
-/// Where each reason of the idempotency guard is explained.
+/// The URL at which each reason of the idempotency layer is documented.
 const REASONS: &str =
     "https://docs.rs/buttress/latest/buttress/error/enum.IdempotencyReason.html#variant.";
 
-/// The response to a request, with the signal not to retry above where it belongs.
+/// Returns the response to a request, with the advice not to retry where it applies.
 pub(super) fn answer<R>(
     config: &Config,
     grpc: bool,
@@ -32,7 +32,7 @@ pub(super) fn answer<R>(
     result: Result<Response<R>, Rejection>,
 ) -> Response<HttpServerBody<R>> {
     let spent = hop.retries_exhausted() || hop.told_to_stop();
-    // A refusal of our own layers is no reason not to ask another instance.
+    // After a rejection of this server's own layers, the caller may still try another instance.
     let (mut response, grpc, signal) = match result {
         Ok(response) => {
             let grpc = wire::is_grpc(response.headers());
@@ -41,7 +41,7 @@ pub(super) fn answer<R>(
         Err(rejection) => {
             let late = matches!(rejection, Rejection::TimedOut(_) | Rejection::DeadlineExceeded(_));
             let mut response = response(config, grpc, &rejection);
-            // A retry may have asked the handler before it was itself refused.
+            // A retry that was rejected itself may have called the handler before.
             if rejection.nothing_began() && !spent {
                 response.extensions_mut().insert(NotStarted);
             }
@@ -65,13 +65,14 @@ pub(super) fn answer<R>(
 fn has_failed<B>(grpc: bool, response: &Response<B>) -> bool {
     let status = response.status();
     if grpc && status == StatusCode::OK {
-        // Of a response that goes on it is not known; the signal is for trailers-only answers.
+        // The outcome of a response that continues is not known yet. The advice is only for
+        // trailers-only responses.
         return wire::grpc_status(response.headers()).is_some_and(|code| code != GrpcCode::Ok);
     }
     head::has_failed(status)
 }
 
-/// The response in place of the handler's.
+/// Returns the response to a rejected request.
 fn response<R>(config: &Config, grpc: bool, rejection: &Rejection) -> Response<HttpServerBody<R>> {
     let status = status_of(config.full, rejection);
     let again = rejection.come_back();
@@ -97,11 +98,14 @@ fn response<R>(config: &Config, grpc: bool, rejection: &Rejection) -> Response<H
     response
 }
 
-/// A problem document of RFC 9457. All that goes into it is made of fixed words, so nothing has to be
-/// escaped, and no name of a layer reaches a caller.
+/// Returns the problem document (RFC 9457) of a rejection.
+///
+/// All of its text is fixed. It therefore needs no escaping, and no name of a layer reaches the
+/// caller.
 fn problem(status: StatusCode, rejection: &Rejection) -> Bytes {
     let kind = rejection.kind();
-    // Two problems may share a status and ask for different things: 409 is also what must not be retried.
+    // Two problems with one status may need different reactions. A 409 also marks requests that
+    // must not be retried.
     let about = match rejection {
         Rejection::Idempotency(rejected) => format!("{REASONS}{:?}", rejected.reason()),
         _ => "about:blank".to_owned(),
@@ -111,13 +115,13 @@ fn problem(status: StatusCode, rejection: &Rejection) -> Bytes {
     format!(r#"{{"type":"{about}","title":"{title}","status":{code},"reason":"{kind}"}}"#).into()
 }
 
-/// Rounded up: nobody is told to come back too early, or at once.
+/// Returns the time in seconds, rounded up, and at least 1: no caller comes back too early.
 fn whole_seconds(time: Duration) -> u64 {
     time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0)).max(1)
 }
 
 fn pushback_value(time: Duration) -> HeaderValue {
     let rounded_up = time.saturating_add(Duration::from_nanos(999_999)).as_millis();
-    // Longer than a caller can read would tell it not to retry at all.
+    // A longer value would not parse, and would tell the caller not to retry at all.
     i32::try_from(rounded_up).unwrap_or(i32::MAX).into()
 }

@@ -13,8 +13,10 @@ use super::status::write_status;
 use crate::{call::hop::Hop, http::BodyError};
 
 pin_project! {
-    /// The body of a server's response: `B`, which is what the stack around the handler answers with, or why the
-    /// handler was not asked.
+    /// The body of a server's response.
+    ///
+    /// It is the body `B` of the stack around the handler, or a problem document in its place when
+    /// the call was rejected.
     pub struct HttpServerBody<B> {
         #[pin]
         kind: Kind<B>,
@@ -24,8 +26,8 @@ pin_project! {
 pin_project! {
     #[project = KindProj]
     enum Kind<B> {
-        // What is found out while the body is produced comes too late for the head. It is still kept
-        // apart from other requests that are served on the same thread.
+        // The body is produced after the head, too late to change the head. Its hop is still kept,
+        // to separate it from other requests on the same thread.
         Handler { #[pin] body: B, hop: Hop, grpc: bool },
         Problem { document: Option<Bytes> },
     }
@@ -57,7 +59,7 @@ where
             KindProj::Handler { body, hop, grpc } => {
                 let frame = ready!(hop.run(|| body.poll_frame(cx)));
                 Poll::Ready(match frame {
-                    // Reset, the stream would look to a gRPC client like an error of the handler.
+                    // A reset would look like an error of the handler to a gRPC client.
                     Some(Err(BodyError::Rejected(rejection))) if *grpc => {
                         let mut trailers = HeaderMap::new();
                         write_status(&mut trailers, &rejection);
@@ -89,7 +91,7 @@ where
     }
 }
 
-/// An empty body, which tower-http's layers ask for that answer in place of the service.
+/// The empty body. tower-http's layers need it to respond instead of the service.
 impl<B> Default for HttpServerBody<B> {
     fn default() -> Self {
         Self::problem(Bytes::new())

@@ -4,18 +4,20 @@ use http::StatusCode;
 
 use crate::ConfigError;
 
-/// What is believed of that which a caller says about its call.
+/// The headers of a caller that a server uses.
 ///
-/// Whatever it says, it can only have less time: nothing in a request lengthens a limit, forces or
-/// forbids a retry, or makes a request replayable, and no header moves state that callers share.
+/// A caller can only shorten its own time. Nothing in a request lengthens a limit, forces or
+/// forbids a retry, or makes a request replayable. No header changes state that callers share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Trust {
-    /// The time that the caller has left narrows the server's own limit, and the number of its attempt
-    /// is recorded. The default.
+    /// The server uses the caller's time left and its attempt.
+    ///
+    /// The time narrows the server's own limit, and the number of the attempt is recorded. This is
+    /// the default.
     #[default]
     Inbound,
-    /// Nothing is read.
+    /// The server reads none of these headers.
     None,
 }
 
@@ -24,7 +26,7 @@ pub enum Trust {
 pub(super) struct Config {
     pub(super) trust: Trust,
     pub(super) limit: Option<Duration>,
-    /// The status of a bulkhead without room, where it is not that of the rejection.
+    /// The status of a rejection by the bulkhead, if it is not the rejection's own.
     pub(super) full: Option<StatusCode>,
     pub(super) for_envoy: bool,
     pub(super) body_deadline: bool,

@@ -26,11 +26,10 @@ use crate::{
 };
 
 pin_project! {
-    /// The future of an [`HttpServer`](super::HttpServer). It is the owner of the request's
-    /// deadline.
+    /// The future of an [`HttpServer`](super::HttpServer). It enforces the request's deadline.
     #[must_use = "futures do nothing unless polled"]
     pub struct HttpServerFuture<F> {
-        // Rejected if the time was over before the handler was asked.
+        // Rejected if the time was over before the handler was called.
         #[pin]
         call: Rejectable<F>,
         #[pin]
@@ -52,7 +51,7 @@ pin_project! {
 }
 
 impl Inbound {
-    /// Runs a piece of the request with its deadline, its attempt and its hop ambient.
+    /// Runs a step of the request with its deadline, its attempt and its hop ambient.
     fn enter<T>(&self, hop: &mut Hop, piece: impl FnOnce() -> T) -> T {
         let _deadline = narrow(self.end);
         let _attempt = enter_received(self.attempt);
@@ -98,7 +97,8 @@ where
                 }
             },
         };
-        // Dropped before the answer is made: what is cut short may still have something to say.
+        // Dropped before the response is made, because the dropped call may still report something
+        // to the hop.
         inbound.enter(this.hop, || this.call.end());
         Poll::Ready(Ok(answer::answer(&this.shared.config, inbound.grpc, *this.hop, result)))
     }

@@ -19,8 +19,10 @@ use crate::{
     http::{ResponseBody, body::PendingBody, wire},
 };
 
-/// A handler beneath the stack of a server: it cannot fail, and its call ends with the body of its
-/// response.
+/// The innermost service of a server's stack. Made by
+/// [`HttpServerLayer`](crate::http::HttpServerLayer).
+///
+/// The handler in it cannot fail. Its call ends with the body of its response.
 #[derive(Clone)]
 pub struct Handler<S> {
     inner: S,

@@ -1,4 +1,4 @@
-//! What a request says about its call.
+//! Reads the headers of a request that describe its call.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -8,12 +8,12 @@ use tokio::time::Instant;
 use super::{config::Trust, shared::Shared};
 use crate::{call::attempt::Attempt, http::wire};
 
-/// What a request says about its call.
+/// The call data that a request carries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Inbound {
     pub(super) grpc: bool,
     pub(super) began: Instant,
-    /// When the answer must be there; `None` if the request may take for ever.
+    /// The deadline of the response; `None` without a limit.
     pub(super) end: Option<Instant>,
     pub(super) attempt: Option<Attempt>,
 }
@@ -30,7 +30,7 @@ impl Shared {
         Inbound { grpc, began, end: end.and_then(|limit| began.checked_add(limit)), attempt }
     }
 
-    /// The time that the caller leaves for an answer, and its attempt.
+    /// Returns the time that the caller leaves for a response, and its attempt.
     fn inbound(&self, headers: &HeaderMap, grpc: bool) -> (Option<Duration>, Option<Attempt>) {
         let (time, attempt, malformed);
         if grpc {
@@ -55,7 +55,7 @@ impl Shared {
     }
 }
 
-/// What is left of the caller's time when enough is kept back for the answer to reach it.
+/// Returns the caller's time less a margin for the response to travel.
 fn without_margin(time: Duration) -> Duration {
     let margin = (time / 20).clamp(Duration::from_millis(1), Duration::from_millis(100));
     time.saturating_sub(margin)

@@ -21,27 +21,29 @@ use crate::{
     stack::slots::{Empty, Fill, Filled, ServerTransport, SlotAt, position},
 };
 
-/// Puts a [`Stack`] around a handler, and turns its rejections into responses. See the
-/// [module docs](super) for an example.
+/// A layer that puts a [`Stack`] around a handler and turns its rejections into responses.
 ///
-/// One type for `axum::Router::layer`, for `tonic::transport::Server::layer`, and around a single
-/// service. The layer has the state of its stack: its clones, and all services that it makes, share it.
+/// See the [module docs](super) for an example.
+///
+/// The same type fits `axum::Router::layer`, `tonic::transport::Server::layer`, and a single
+/// service. The layer has the state of its stack. Its clones, and all services that it makes, share
+/// that state.
 #[derive(Clone)]
 pub struct HttpServerLayer<L> {
     stack: L,
     shared: Arc<Shared>,
 }
 
-/// The stack of a server: one without a transport, whose calls end with their response.
+/// The stack of a server. It has no transport, and its calls end with their response.
 type ServerStack<Slots, C> = Stack<Filled<Slots, position::TransportPosition, ServerTransport>, C>;
 
 impl HttpServerLayer<()> {
     /// Creates a layer with a stack around each handler, and the defaults of
     /// [`builder`](Self::builder).
     ///
-    /// The stack is usually a bulkhead and a total timeout. What its layers hold is held until the
-    /// body of the response has ended. With an empty stack the layer still keeps the caller's
-    /// deadline, and tells the caller when to stop retrying.
+    /// The stack usually has a bulkhead and a total timeout. Its layers hold their permits until
+    /// the body of the response has ended. With an empty stack the layer still enforces the
+    /// caller's deadline, and still advises the caller when to stop retrying.
     pub fn new<Slots, C>(stack: Stack<Slots, C>) -> HttpServerLayer<ServerStack<Slots, C>>
     where
         Slots: SlotAt<position::TransportPosition, Layer = Empty>
@@ -61,8 +63,9 @@ impl HttpServerLayer<()> {
 }
 
 impl<L> HttpServerLayer<L> {
-    /// Creates a layer with any other layer around each handler, and the defaults of
-    /// [`builder_around`](Self::builder_around).
+    /// Creates a layer with any other layer around each handler.
+    ///
+    /// It has the defaults of [`builder_around`](Self::builder_around).
     ///
     /// The services of that layer must respond with a `Response<B>` whose body has
     /// [`Bytes`](bytes::Bytes) as data and a [`BodyError`](crate::http::BodyError) as error, as a
@@ -72,13 +75,14 @@ impl<L> HttpServerLayer<L> {
         Self::builder_around(layer).finish()
     }
 
-    /// Returns a builder of a layer with any other layer around each handler. See
-    /// [`around`](Self::around) for what its services must be.
+    /// Returns a builder of a layer with any other layer around each handler.
+    ///
+    /// See [`around`](Self::around) for the requirements on its services.
     pub fn builder_around(layer: L) -> HttpServerBuilder<L> {
         HttpServerBuilder { stack: layer, config: Config::default() }
     }
 
-    /// Returns how many header lines of requests were malformed, and therefore ignored.
+    /// Returns the number of malformed header lines in requests. They were ignored.
     pub fn malformed_headers(&self) -> u64 {
         self.shared.malformed.load(Ordering::Relaxed)
     }
@@ -105,7 +109,7 @@ where
     }
 }
 
-/// Settings of an [`HttpServerLayer`].
+/// A builder of an [`HttpServerLayer`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct HttpServerBuilder<L> {
@@ -115,52 +119,57 @@ pub struct HttpServerBuilder<L> {
 
 impl<L> HttpServerBuilder<L> {
     /// Adds a layer between the server and its stack, such as an
-    /// [idempotency guard](crate::idempotency).
+    /// [idempotency layer](crate::idempotency).
     ///
-    /// The request's deadline is ambient there, and the layer's rejections become responses. A
-    /// guard therefore stands outside the bulkhead, and a duplicate takes no slot. Of several
-    /// layers the last one added is the outermost.
+    /// The request's deadline is ambient in that layer, and its rejections become responses. It is
+    /// outside the bulkhead. A duplicate that an idempotency layer rejects therefore takes no
+    /// permit. The layer added last is the outermost.
     ///
-    /// Its services must be what those of [`around`](HttpServerLayer::around) must be.
+    /// Its services must meet the requirements of [`around`](HttpServerLayer::around).
     pub fn outside<G>(self, layer: G) -> HttpServerBuilder<Layers<L, G>> {
         HttpServerBuilder { stack: Layers::new(self.stack, layer), config: self.config }
     }
 
-    /// Sets what is believed of a request.
+    /// Sets which headers of a request are used.
     ///
-    /// Default: [`Trust::Inbound`].
+    /// Default: `Trust::Inbound`.
     pub fn trust(mut self, trust: Trust) -> Self {
         self.config.trust = trust;
         self
     }
 
-    /// Sets the server's own limit for a request, up to the head of its response, and for gRPC up
-    /// to its last frame.
+    /// Sets the server's own limit for a request.
     ///
     /// Default: none.
     ///
-    /// A limit of zero is an error, because every request would time out. `Duration::MAX` is no
-    /// limit.
+    /// The limit covers the time up to the head of the response, and for gRPC up to its last frame.
+    /// The caller's deadline may shorten it.
+    ///
+    /// [`build`](Self::build) rejects zero, because every request would time out. `Duration::MAX`
+    /// is no limit.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.config.limit = Some(limit);
         self
     }
 
-    /// Sets the HTTP status of a request that finds the bulkhead full or waited too long in its
-    /// queue.
+    /// Sets the HTTP status of a request that the bulkhead rejects.
     ///
-    /// Default: 503, because 429 says that this caller has sent too much.
+    /// Default: `503`.
     ///
-    /// A status that is not an error (4xx or 5xx) is an error.
+    /// A 429 would say that this caller has sent too much. The status is for a full bulkhead and
+    /// for a request that waited too long in its queue.
+    ///
+    /// It must be 4xx or 5xx. [`build`](Self::build) rejects any other status.
     pub fn full_status(mut self, status: StatusCode) -> Self {
         self.config.full = Some(status);
         self
     }
 
-    /// Writes `x-envoy-ratelimited` beside `x-should-retry: false`, so that an Envoy above does not
-    /// retry either.
+    /// Adds `x-envoy-ratelimited` to each response with `x-should-retry: false`.
     ///
-    /// Default: not written.
+    /// Default: off.
+    ///
+    /// An Envoy above then does not retry either.
     pub fn for_envoy(mut self) -> Self {
         self.config.for_envoy = true;
         self
@@ -168,7 +177,9 @@ impl<L> HttpServerBuilder<L> {
 
     /// Applies the deadline of an HTTP request to the last frame of its response too.
     ///
-    /// Default: it applies to the head only. For gRPC it always applies to the last frame.
+    /// Default: off.
+    ///
+    /// Without it, the deadline covers only the head. For gRPC it always covers the last frame.
     pub fn body_deadline(mut self) -> Self {
         self.config.body_deadline = true;
         self
@@ -176,19 +187,22 @@ impl<L> HttpServerBuilder<L> {
 
     /// Sets how long the connection waits for the next frame of a response.
     ///
-    /// Default: no limit, because a stream of events may be silent for long.
+    /// Default: none.
     ///
-    /// A time of zero is an error. `Duration::MAX` is no limit.
+    /// There is no limit because a stream of events may be silent for long.
+    ///
+    /// [`build`](Self::build) rejects zero. `Duration::MAX` is no limit.
     pub fn body_idle(mut self, idle: Duration) -> Self {
         self.config.body_idle = Some(idle);
         self
     }
 
-    /// Checks the settings, and creates the layer.
+    /// Builds the layer.
     ///
     /// # Errors
     ///
-    /// A time of zero, or a [`full_status`](Self::full_status) that is not an error.
+    /// A [`ConfigError`] if [`limit`](Self::limit) or [`body_idle`](Self::body_idle) is zero, or if
+    /// [`full_status`](Self::full_status) is not 4xx or 5xx.
     pub fn build(self) -> Result<HttpServerLayer<L>, ConfigError> {
         self.config.check()?;
         Ok(self.finish())

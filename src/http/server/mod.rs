@@ -1,7 +1,7 @@
-//! Answers every request in time, and says why when it is not the handler that answers.
+//! A server layer that responds to every request in time, and turns rejections into responses.
 //!
-//! Put an [`HttpServerLayer`] around the routes of a server, or around one service of it. It is not
-//! for clients.
+//! Put an [`HttpServerLayer`] around the routes of a server, or around one of its services. It is
+//! not for clients.
 //!
 //! ```
 //! use buttress::{Stack, bulkhead::BulkheadLayer, http::HttpServerLayer};
@@ -18,15 +18,16 @@
 //!         Ok::<_, Infallible>(Response::new("hello".to_owned()))
 //!     }));
 //!
-//! let held = server.clone().oneshot(Request::default()).await.unwrap();
-//! let refused = server.oneshot(Request::default()).await.unwrap();
-//! assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
-//! assert_eq!(refused.headers()["retry-after"], "1");
-//! # drop(held);
+//! // The body of the first response is still unread, and holds the only permit.
+//! let unread = server.clone().oneshot(Request::default()).await.unwrap();
+//! let rejected = server.oneshot(Request::default()).await.unwrap();
+//! assert_eq!(rejected.status(), StatusCode::SERVICE_UNAVAILABLE);
+//! assert_eq!(rejected.headers()["retry-after"], "1");
+//! # drop(unread);
 //! # }
 //! ```
 //!
-//! With settings of one's own:
+//! With your own settings:
 //!
 //! ```
 //! use buttress::{Stack, bulkhead::BulkheadLayer, http::{HttpServerLayer, Trust}};
@@ -43,14 +44,14 @@
 //! # Ok::<(), buttress::ConfigError>(())
 //! ```
 //!
-//! # What a rejection is answered with
+//! # Rejections as responses
 //!
-//! By the request's `content-type` a gRPC trailers-only answer, whose HTTP status is 200, or a problem
-//! document (RFC 9457).
+//! A gRPC request, by its `content-type`, receives a trailers-only response whose HTTP status is
+//! 200. Any other request receives a problem document (RFC 9457).
 //!
 //! | rejection | HTTP | gRPC | come back |
 //! |---|---|---|---|
-//! | `CircuitOpen` | 503 | 14 | when the circuit is half-open |
+//! | `CircuitOpen` | 503 | 14 | when the circuit becomes half-open |
 //! | `BulkheadFull`, `QueueTimedOut` | 503, or [as set](super::HttpServerBuilder::full_status) | 8 | after 1 s |
 //! | `RateLimited` | 429 | 8 | with the next token |
 //! | `NotReady` | 503 | 14 | |
@@ -58,68 +59,84 @@
 //! | `Idempotency`: `KeyMissing`, `KeyMalformed` | 400 | 3 | |
 //! | `Idempotency`: `BodyTooLarge` | 413 | 8 | |
 //! | `Idempotency`: `BodyIncomplete` | 408 | 4 | |
-//! | `Idempotency`: `ScopeMissing`: the guard stands outside authentication | 500 | 13 | |
+//! | `Idempotency`: `ScopeMissing`: the idempotency layer is outside authentication | 500 | 13 | |
 //! | `Idempotency`: `Mismatch` | 422 | 3 | |
-//! | `Idempotency`: `InFlight` | 409 | 10 | as the guard says |
+//! | `Idempotency`: `InFlight` | 409 | 10 | as the idempotency layer says |
 //! | `Idempotency`: `NotReplayable`, `Unknown` | 409 | 9 | |
 //! | `Idempotency`: `StoreUnavailable`, `Full` | 503 | 14 | after 1 s |
 //!
-//! The `type` of a problem document is `about:blank`, and for each reason of the
-//! [idempotency guard](crate::idempotency) a URL of its own,
-//! `https://docs.rs/buttress/latest/buttress/error/enum.IdempotencyReason.html#variant.Unknown` for example: of the two kinds of
-//! 409 only the one with a `Retry-After` may be sent again.
+//! The `type` of a problem document is `about:blank`. Each reason of the
+//! [idempotency layer](crate::idempotency) has its own URL instead, for example
+//! `https://docs.rs/buttress/latest/buttress/enum.IdempotencyReason.html#variant.Unknown`. There
+//! are two kinds of 409, and a client may retry only the one with a `Retry-After`.
 //!
-//! A refusal that means that the handler was not asked has the extension
-//! [`NotStarted`](super::idempotency::NotStarted): an idempotency guard around such a server then frees the key.
+//! A rejection that proves that the handler was not called has the extension
+//! [`NotStarted`](super::idempotency::NotStarted). An idempotency layer around such a server then
+//! frees the key.
 //!
-//! # What a caller is believed
+//! # Reading the caller's headers
 //!
-//! The time that it has left, less 5 % (1 to 100 ms) for the answer to reach it: see [`Trust`]. The layer is
-//! the owner of that deadline. What a handler calls sees it as
-//! [`Deadline::current`](crate::Deadline::current), and
-//! [`Attempt::current`](crate::context::Attempt::current) is the caller's until a retry has its own. Beneath
-//! an idempotency guard there is the limit of the run in their place, and no attempt.
+//! The server reads the time that the caller has left, and keeps back 5 % (1 ms to 100 ms) for the
+//! response to travel. See [`Trust`] for the setting.
 //!
-//! # What a caller is told
+//! This layer enforces that deadline. A client that the handler calls sees it as
+//! [`Deadline::current`](crate::Deadline::current).
+//! [`Attempt::current`](crate::context::Attempt::current) is the caller's attempt, until a retry
+//! makes its own. Beneath an idempotency layer the deadline is the limit of the run instead, and
+//! there is no attempt.
 //!
-//! Not to retry, when a [retry](crate::retry) gave up on a retryable failure while its request was handled, or
-//! was itself told not to: by `x-should-retry: false`, or `grpc-retry-pushback-ms: -1`, on failures only
-//! (5xx, 429, a gRPC status in the head). A refusal of the stack is no reason: another instance may have room.
+//! # Advice to the caller
+//!
+//! The server advises the caller not to retry in two cases:
+//!
+//! - a [retry](crate::retry) gave up on a retryable failure while it handled this request;
+//! - a retry or an HTTP client was itself told not to retry.
+//!
+//! It does so by `x-should-retry: false` or `grpc-retry-pushback-ms: -1`, and only on failures
+//! (5xx, 429, or a gRPC status in the head). A rejection of its own stack is no reason, unless
+//! the call timed out, because another instance may have room.
 //!
 //! # Readiness
 //!
-//! That of the stack.
+//! The layer is ready when its stack is.
 //!
 //! # Clone
 //!
-//! The state is that of the stack: it belongs to the layer, whatever a framework does for each connection.
+//! The state is the stack's. It belongs to the layer, even when a framework makes a service for
+//! each connection.
 //!
 //! # Cancellation
 //!
-//! When the time is over, the handler's future is dropped before the answer is made.
+//! When the time is over, the handler's future is dropped before the response is made.
 //!
 //! # Errors
 //!
-//! None: the error is [`Infallible`](std::convert::Infallible), as axum and tonic ask.
+//! None. The error is [`Infallible`](std::convert::Infallible), as axum and tonic require.
 //!
 //! # Order
 //!
-//! Around the routes, and outside of authentication, if that may take long; but inside of it with
-//! an [idempotency guard](super::HttpServerBuilder::outside), which has to know whose keys they
-//! are. A response to `HEAD`, a 204, a 304 and an upgrade (101, or a successful `CONNECT`) end at
-//! their head whatever body they have, for the server drops it unread: what the stack holds is
-//! given back then, although an upgraded connection lives on.
+//! Put it around the routes, and outside authentication if that may take long. With an
+//! [idempotency layer](super::HttpServerBuilder::outside) put it inside authentication, because
+//! that layer must know who owns a key.
 //!
-//! # What is held for how long
+//! # Permits and the response body
 //!
-//! Until the body has ended, which it can only while somebody polls it. A caller that asks and then does not
-//! read makes the server stop polling, and no limit of the body can act: against that, limit the time
-//! that a connection may take to accept what is written. After the head no status can be answered any more:
-//! a gRPC response that runs into its deadline ends with the status in its trailers, any other is broken off.
+//! The stack holds its permits until the body of the response has ended. A body can end only while
+//! somebody polls it. A caller that does not read its response makes the server stop polling, and
+//! then no limit of the body can act. To prevent that, limit the time that a connection may take to
+//! accept a write.
+//!
+//! Some responses end at their head, whatever body they have, because the server drops that body
+//! unread: a response to `HEAD`, a 204, a 304, and an upgrade (101, or a successful `CONNECT`). The
+//! stack releases its permits at the head, although an upgraded connection lives on.
+//!
+//! After the head, the status can no longer change. A gRPC response that reaches its deadline ends
+//! with the status in its trailers. Any other response is cut off.
 //!
 //! # Telemetry
 //!
-//! That of the stack; a `WARN` event for a request whose time is over.
+//! The events and spans of the stack, and a `WARN` event for a request whose time is over: "call
+//! timed out", or "call rejected" if the handler was not called.
 //!
 //! [`HttpServerLayer`]: super::HttpServerLayer
 //! [`Trust`]: super::Trust

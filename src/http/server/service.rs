@@ -14,8 +14,9 @@ use tower_service::Service;
 use super::{body::HttpServerBody, future::HttpServerFuture, shared::Shared};
 use crate::{Error, http::BodyError};
 
-/// Answers every request: with what the handler says, or with why it was not asked. Made by
-/// [`HttpServerLayer`](crate::http::HttpServerLayer).
+/// A service that responds to every request, even when the call is rejected.
+///
+/// Made by [`HttpServerLayer`](crate::http::HttpServerLayer).
 pub struct HttpServer<S, H> {
     inner: S,
     shared: Arc<Shared>,
@@ -60,8 +61,8 @@ where
     type Future = HttpServerFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // What a layer has to refuse it refuses in `call`, where there is somebody to answer; a handler
-        // cannot fail.
+        // The error is ignored: a layer rejects in `call`, where the caller receives a response,
+        // and a handler cannot fail.
         self.inner.poll_ready(cx).map(|_| Ok(()))
     }
 

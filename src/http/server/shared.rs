@@ -2,10 +2,10 @@ use std::sync::atomic::AtomicU64;
 
 use super::config::Config;
 
-/// What the services of one layer share.
+/// The state that all services of one layer share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) config: Config,
-    /// Header lines that were malformed.
+    /// The number of malformed header lines.
     pub(super) malformed: AtomicU64,
 }

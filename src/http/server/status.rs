@@ -1,10 +1,10 @@
-//! The statuses of a rejection.
+//! The HTTP and gRPC statuses of rejections.
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::{Rejection, http::wire};
 
-/// Returns the HTTP status of a rejection; `full` is what a bulkhead without room answers.
+/// Returns the HTTP status of a rejection; `full` overrides it for the bulkhead.
 pub(super) fn status_of(full: Option<StatusCode>, rejection: &Rejection) -> StatusCode {
     let own = StatusCode::from_u16(rejection.http_status()).expect("every row has a status");
     match rejection {
@@ -13,7 +13,7 @@ pub(super) fn status_of(full: Option<StatusCode>, rejection: &Rejection) -> Stat
     }
 }
 
-/// The gRPC status of a rejection, for headers or trailers.
+/// Writes the gRPC status of a rejection into headers or trailers.
 pub(super) fn write_status(fields: &mut HeaderMap, rejection: &Rejection) {
     fields.insert(wire::GRPC_STATUS, u16::from(rejection.grpc_code()).into());
     fields.insert(wire::GRPC_MESSAGE, HeaderValue::from_static(rejection.kind()));
