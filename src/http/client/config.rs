@@ -7,7 +7,8 @@ use crate::http::AutoClassifier;
 
 pub(super) struct Config {
     pub(super) classifier: Arc<AutoClassifier>,
-    /// The same, unless it judges by the tables: then nothing need be carried to the end of a body.
+    /// The same classifier, if it was set. The default one need not be carried to the end of a
+    /// body.
     pub(super) at_end: Option<Arc<AutoClassifier>>,
     pub(super) idle: Option<Duration>,
     pub(super) body_deadline: bool,
@@ -15,10 +16,10 @@ pub(super) struct Config {
     pub(super) malformed: AtomicU64,
 }
 
-/// Which headers are written.
+/// The headers that are written.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Write {
     Hop,
-    /// Also what a sidecar overwrites the first with.
+    /// Also the header from which a sidecar derives the first one.
     HopAndEnvoy,
 }

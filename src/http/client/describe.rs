@@ -1,4 +1,4 @@
-//! The report of the transport for [`Stack::explain`](crate::Stack::explain).
+//! The description of the client layer for [`Stack::explain`](crate::Stack::explain).
 
 use super::layer::HttpClientLayer;
 use crate::{

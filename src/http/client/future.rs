@@ -31,7 +31,7 @@ pin_project! {
 }
 
 impl<F> HttpClientFuture<F> {
-    /// Creates the future of a call; without an inner one the call is rejected.
+    /// Creates the future of a call. Without an inner future the call is rejected.
     pub(super) fn new(future: Option<F>, config: Arc<Config>, call: PendingBody) -> Self {
         let inner = match future {
             Some(future) => Rejectable::running(future, ()),

@@ -1,4 +1,4 @@
-//! The headers of the hop: written into requests, and read from responses.
+//! The headers of the hop, written into requests and read from responses.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -16,12 +16,13 @@ use crate::{
     telemetry::field,
 };
 
-/// What a sidecar is told, which tells the server in [`wire::EXPECTED_TIMEOUT`]. It is an order to a
-/// router, and therefore never read.
+/// The timeout for a sidecar, from which it derives [`wire::EXPECTED_TIMEOUT`] for the server.
+///
+/// It is a command to a router and is therefore never read.
 const UPSTREAM_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
 
 impl Write {
-    /// Writes how much time is left and which attempt this is; `false` if there is no time.
+    /// Writes the time that is left and the number of the attempt; `false` if no time is left.
     pub(super) fn headers(self, headers: &mut HeaderMap, grpc: bool, now: Instant) -> bool {
         let Some(left) = time_left(headers, grpc, now) else {
             write_attempt(headers, grpc);
@@ -42,8 +43,9 @@ impl Write {
     }
 }
 
-/// The time until the ambient deadline, or until that which the caller wrote into the request, if it is
-/// the nearer one; `None` without an ambient deadline.
+/// Returns the time until the ambient deadline; `None` without one.
+///
+/// A shorter time that the caller wrote into the request wins.
 fn time_left(headers: &HeaderMap, grpc: bool, now: Instant) -> Option<Duration> {
     let left = deadline::deadline()?.saturating_duration_since(now);
     let asked = if grpc { wire::grpc_timeout(headers) } else { wire::expected_timeout(headers) };
@@ -51,7 +53,7 @@ fn time_left(headers: &HeaderMap, grpc: bool, now: Instant) -> Option<Duration> 
 }
 
 fn write_attempt(headers: &mut HeaderMap, grpc: bool) {
-    // The number that came with a request which is being served is not that of ours.
+    // A number received with the request being served is not the number of this attempt.
     let Some(attempt) = Attempt::current().filter(Attempt::is_own) else { return };
     let name = if grpc { wire::PREVIOUS_ATTEMPTS } else { wire::ATTEMPT_COUNT };
     let number = attempt.number();
@@ -64,8 +66,9 @@ fn write_attempt(headers: &mut HeaderMap, grpc: bool) {
 }
 
 impl Config {
-    /// Notes what an answer says of retrying, for the answer to the request that is being served: also
-    /// where no retry layer stands between the two.
+    /// Records whether a response forbids a retry, for the response to the request being served.
+    ///
+    /// It does so even if there is no retry layer between the two.
     pub(super) fn read<R>(&self, response: &Response<R>, grpc: bool) {
         let headers = response.headers();
         let mut malformed = 0;

@@ -15,18 +15,19 @@ use super::{
 };
 use crate::{ConfigError, http::AutoClassifier};
 
-/// Makes [`HttpClient`]s, which stand innermost, next to an HTTP or gRPC client. See the
-/// [module docs](crate::http) for an example.
+/// A layer that connects a stack with an HTTP or gRPC client.
 ///
-/// It writes the [headers of the hop](crate::http::wire) into each attempt, reads those of the
-/// answer, and lets the call end with the body of its response. [`Stack::http`](crate::Stack::http)
-/// puts one in its place.
+/// See the [module docs](crate::http) for an example.
+///
+/// It is the innermost layer. It writes the [headers of the hop](crate::http::wire) into each
+/// attempt, reads those of the response, and makes the call end with the body of its response.
+/// [`Stack::http`](crate::Stack::http) adds one in the right place.
 #[derive(Clone)]
 pub struct HttpClientLayer {
     config: Arc<Config>,
 }
 
-/// 30 s: a peer that has sent nothing for so long has died, or has forgotten us.
+/// The default of `body_idle`. A peer that has sent nothing for 30 s has died or lost the call.
 const IDLE: Duration = Duration::from_secs(30);
 
 impl Default for HttpClientLayer {
@@ -46,8 +47,10 @@ impl HttpClientLayer {
         HttpClientBuilder::default()
     }
 
-    /// How many header lines of answers were malformed, and therefore ignored; an unparseable
-    /// `grpc-retry-pushback-ms` is counted too, though it is not ignored.
+    /// Returns the number of malformed header lines in responses.
+    ///
+    /// They were ignored, except for a malformed `grpc-retry-pushback-ms`. It is counted too, and
+    /// forbids a retry.
     pub fn malformed_headers(&self) -> u64 {
         self.config.malformed.load(Ordering::Relaxed)
     }
@@ -64,7 +67,7 @@ impl fmt::Debug for HttpClientLayer {
     }
 }
 
-/// Settings of an [`HttpClientLayer`].
+/// A builder of an [`HttpClientLayer`].
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct HttpClientBuilder {
@@ -79,64 +82,76 @@ pub struct HttpClientBuilder {
 impl HttpClientBuilder {
     /// Sets the classifier of responses: an [`AutoClassifier`], or one for HTTP or for gRPC.
     ///
-    /// Default: [`AutoClassifier::new`].
+    /// Default: `AutoClassifier::new()`.
     ///
-    /// It classifies for every layer of the stack that has no classifier of its own, and it
-    /// classifies the end of each response.
+    /// Every layer of the stack without its own classifier uses it, and so does the end of each
+    /// response.
     pub fn classify(mut self, classifier: impl Into<AutoClassifier>) -> Self {
         self.classifier = Some(classifier.into());
         self
     }
 
-    /// Sets how long a reader waits for the next frame of a body.
+    /// Sets how long a read waits for the next frame of a body.
     ///
-    /// Default: 30 s, because a peer that has sent nothing for so long has died, or has forgotten
-    /// us.
+    /// Default: `30 s`.
     ///
-    /// Time in which nobody reads does not count. A time of zero is an error, and so is a time
-    /// together with [`without_body_idle`](Self::without_body_idle).
+    /// A peer that has sent nothing for 30 s has died or lost the call. Time in which nobody reads
+    /// does not count.
+    ///
+    /// [`build`](Self::build) rejects zero, and any time together with
+    /// [`without_body_idle`](Self::without_body_idle). `Duration::MAX` is no limit.
     pub fn body_idle(mut self, idle: Duration) -> Self {
         self.body_idle = Some(idle);
         self
     }
 
-    /// Lets a reader wait for the next frame without a limit, for streams that may be silent.
+    /// Removes the limit of [`body_idle`](Self::body_idle), for streams that may be silent.
+    ///
+    /// Default: off.
     pub fn without_body_idle(mut self) -> Self {
         self.without_body_idle = true;
         self
     }
 
-    /// Applies the deadline that the request was sent under, the attempt's where there is one, to the
-    /// last frame of an HTTP body too.
+    /// Applies the deadline of the request to the last frame of an HTTP body too.
     ///
-    /// Default: it applies to the head only, because a download may take longer. For gRPC it always
-    /// applies to the last frame, since the server was told.
+    /// Default: off.
+    ///
+    /// Without it, the deadline covers only the head, because a download may take longer. For gRPC
+    /// it always covers the last frame, because the server was told the deadline.
+    ///
+    /// The deadline is the one that the request was sent under: the attempt's, if there is one.
     pub fn body_deadline(mut self) -> Self {
         self.body_deadline = true;
         self
     }
 
-    /// Writes `x-envoy-upstream-rq-timeout-ms` too, from which a sidecar makes the
-    /// `x-envoy-expected-rq-timeout-ms` that the server sees.
+    /// Adds the header `x-envoy-upstream-rq-timeout-ms` to HTTP requests.
     ///
-    /// Default: not written. Together with [`without_hop_headers`](Self::without_hop_headers) it is
-    /// an error.
+    /// Default: off.
+    ///
+    /// An Envoy sidecar derives from it the `x-envoy-expected-rq-timeout-ms` that the server
+    /// receives. [`build`](Self::build) rejects it together with
+    /// [`without_hop_headers`](Self::without_hop_headers).
     pub fn for_envoy(mut self) -> Self {
         self.for_envoy = true;
         self
     }
 
-    /// Writes no headers of the hop, for servers that must not know of them.
+    /// Writes no headers of the hop, for servers that must not receive them.
+    ///
+    /// Default: off.
     pub fn without_hop_headers(mut self) -> Self {
         self.without_hop_headers = true;
         self
     }
 
-    /// Checks the settings, and creates the layer.
+    /// Builds the layer.
     ///
     /// # Errors
     ///
-    /// A [`body_idle`](Self::body_idle) of zero, and settings that contradict each other.
+    /// A [`ConfigError`] if [`body_idle`](Self::body_idle) is zero, or if two settings contradict
+    /// each other.
     pub fn build(self) -> Result<HttpClientLayer, ConfigError> {
         if let Some(idle) = self.body_idle {
             ConfigError::require_positive("body_idle", idle)?;

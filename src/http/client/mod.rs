@@ -1,4 +1,4 @@
-//! What stands next to an HTTP or gRPC client.
+//! The layer directly around an HTTP or gRPC client.
 
 mod config;
 mod describe;

@@ -15,7 +15,9 @@ use crate::{
     http::{ResponseBody, body::PendingBody, wire},
 };
 
-/// Speaks the hop protocol with a server. Made by [`HttpClientLayer`](super::HttpClientLayer).
+/// A client service that writes and reads the headers of the hop.
+///
+/// Made by [`HttpClientLayer`](super::HttpClientLayer).
 #[derive(Clone)]
 pub struct HttpClient<S> {
     inner: S,
