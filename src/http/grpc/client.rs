@@ -26,7 +26,10 @@ use crate::{
     timeout::{Limit, Timeout},
 };
 
-/// Puts a stack around a tonic channel; a generated client takes the result in place of the channel.
+/// Puts a stack around a tonic channel, for a generated client.
+///
+/// The generated client takes the result instead of the channel. The stack must be one that is
+/// [`http()`](crate::Stack::http).
 ///
 /// ```ignore
 /// let channel = Endpoint::from_static("http://[::1]:50051").connect_lazy();
@@ -34,22 +37,23 @@ use crate::{
 /// let mut client = HealthClient::new(channel);
 /// ```
 ///
-/// - Beneath the stack the channel's error is made a `Status`, and above it each rejection is one: with
-///   the code of the [table](crate::http::server), and the [`Rejection`](crate::Rejection) as its
-///   `source()`. Left alone, tonic reports every rejection as `UNKNOWN`.
-/// - The time-out of a single request, `tonic::Request::set_timeout`, bounds the whole call, retries
+/// - Beneath the stack, the channel's error becomes a `Status`. Above the stack, each rejection is
+///   a `Status` with the code of the [table](crate::http::server) and the
+///   [`Rejection`](crate::Rejection) as its `source()`. tonic alone would report every rejection
+///   as `UNKNOWN`.
+/// - The timeout of a single request, `tonic::Request::set_timeout`, covers the whole call, retries
 ///   included.
-/// - The body of a request is kept for as long as it may have to be sent again, in a
-///   [`ReplayBody`].
+/// - The body of a request is kept in a [`ReplayBody`] as long as it may have to be sent again.
 ///
-/// Ask a `Status` for its `code()`: of a time-out the rejection is there only if it was this side that ended
-/// the call first. The stack must be one that is [`http()`](crate::Stack::http).
+/// Use the `code()` of a `Status` to detect a timeout. The rejection is there only if this side
+/// ended the call first.
 ///
-/// A stream ends, as every gRPC call, when its deadline is over, which it was told: give a stack for
-/// streams timeouts as long as they are.
+/// A stream ends at its deadline, as every gRPC call does, because the server was told the
+/// deadline. Give a stack for streams timeouts that are as long as the streams.
 ///
-/// What is retried says the stack's [`ReplaySafe`](crate::http::ReplaySafe): no method, unless it is told
-/// to, but for requests that the server is proven not to have processed.
+/// The stack's [`ReplaySafe`](crate::http::ReplaySafe) decides which calls are retried. By default
+/// it replays a gRPC call only if the server is proven not to have processed it. Add the methods
+/// that are safe to replay.
 pub fn client<S, L>(channel: S, stack: L) -> GrpcClient<L::Service>
 where
     L: Layer<GrpcChannel<S>>,
@@ -85,8 +89,10 @@ where
     }
 }
 
-/// What tonic makes of an error, but for its own timer: that reads the `grpc-timeout` which is written
-/// here, and when it is the first to fire the caller would read `CANCELLED` of its own deadline.
+/// Converts an error to a `Status`, as tonic does, except for tonic's own timer.
+///
+/// tonic's timer reads the `grpc-timeout` that this crate writes. If it fires first, the caller
+/// would see `CANCELLED` for its own deadline.
 fn status_of(error: impl Into<BoxError>) -> Status {
     let status = Status::from_error(error.into());
     if !timed_out(&status) {
@@ -124,7 +130,7 @@ impl<F> fmt::Debug for GrpcChannelFuture<F> {
     }
 }
 
-/// The time that a single request was given by `tonic::Request::set_timeout`; for ever without one.
+/// The timeout of a single request, set by `tonic::Request::set_timeout`; no limit without one.
 #[derive(Clone, Copy, Debug)]
 pub struct GrpcTimeout(());
 
@@ -136,7 +142,7 @@ impl<B> Limit<Request<B>> for GrpcTimeout {
     }
 }
 
-/// A channel with a stack around it. Made by [`client`].
+/// A tonic channel with a stack around it. Made by [`client`].
 #[derive(Clone, Debug)]
 pub struct GrpcClient<S> {
     inner: Timeout<MakeReplayable<S>, GrpcTimeout>,
@@ -191,9 +197,9 @@ impl<F> fmt::Debug for GrpcClientFuture<F> {
 }
 
 pin_project! {
-    /// The body of a response, whose error is a `Status` of the right code.
+    /// The body of a response, whose error is a `Status` with the right code.
     ///
-    /// It has a `Default`, the empty body, for `with_interceptor` of a generated client asks for one.
+    /// `Default` is the empty body. The `with_interceptor` of a generated client requires it.
     #[derive(Debug)]
     pub struct GrpcBody<B> {
         #[pin]

@@ -1,4 +1,4 @@
-//! Looks at the first frame of a response before its head is handed on.
+//! A layer that reads the first frame of a response before it returns the head.
 
 use std::{
     any::type_name,
@@ -20,23 +20,32 @@ use crate::{
     http::wire::{self, GrpcCode},
 };
 
-/// Lets unary gRPC calls be retried that fail after the headers of their response.
+/// A layer that makes unary gRPC calls retryable when they fail after their response headers.
 ///
-/// A server may send headers, and then nothing but trailers with a failure. gRPC proposal A6 holds a
-/// call committed once headers are there; this departs from it. For the methods that it is asked
-/// for it holds the headers back until the first frame is there, and if that is the end of a failed call,
-/// it makes a trailers-only answer of both, which a [retry](crate::retry) above can judge.
+/// A server may send headers, and then nothing but trailers with a failure. gRPC proposal A6
+/// regards a call as committed once headers have arrived. This layer departs from it. For the
+/// selected methods it holds the headers back until the first frame has arrived. If that frame ends
+/// a failed call, the layer makes one trailers-only response of both. A [retry](crate::retry) above
+/// can then classify it.
 ///
-/// Never ask for a streaming method: a server may wait for a message of the client, and the client for
-/// headers that are held back.
+/// Never select a streaming method. Its server may wait for a message of the client, while the
+/// client waits for the headers that this layer holds back.
 ///
-/// It stands next to the channel, beneath the stack.
+/// Put it directly around the channel, beneath the stack.
 ///
 /// ```
-/// use buttress::http::grpc::FirstFrameLayer;
+/// use buttress::{Stack, http::grpc::FirstFrameLayer};
+/// use http::{Request, Response};
+/// use tower::{ServiceBuilder, service_fn};
 ///
-/// let layer = FirstFrameLayer::new(|method: &str| method == "/orders.Orders/Get");
-/// # let _ = layer;
+/// let channel = service_fn(|_: Request<String>| async {
+///     Ok::<_, std::io::Error>(Response::new(String::new()))
+/// });
+/// let channel = ServiceBuilder::new()
+///     .layer(FirstFrameLayer::new(|method: &str| method == "/orders.Orders/Get"))
+///     .service(channel);
+/// let client = Stack::standard_http().service(channel);
+/// # let _ = client;
 /// ```
 pub struct FirstFrameLayer<F> {
     unary: Arc<F>,
@@ -46,8 +55,10 @@ impl<F> FirstFrameLayer<F>
 where
     F: Fn(&str) -> bool,
 {
-    /// For the methods for which the function says yes. It is shown the path, such as
-    /// `/package.Service/Method`.
+    /// Creates a layer for the methods for which the function returns `true`.
+    ///
+    /// The function receives the path, such as `/package.Service/Method`. It is called for gRPC
+    /// requests only.
     pub fn new(unary: F) -> Self {
         Self { unary: Arc::new(unary) }
     }
@@ -73,7 +84,7 @@ impl<S, F> Layer<S> for FirstFrameLayer<F> {
     }
 }
 
-/// A channel whose first frames are looked at. Made by [`FirstFrameLayer`].
+/// A channel that reads the first frame of a response. Made by [`FirstFrameLayer`].
 pub struct FirstFrame<S, F> {
     inner: S,
     unary: Arc<F>,
@@ -168,7 +179,7 @@ where
     }
 }
 
-/// The response with what was found: a failed call as a trailers-only answer, anything else as it was.
+/// Returns a failed call as a trailers-only response, and any other response unchanged.
 fn looked_at<R: Body>(
     mut response: Response<R>,
     frame: Option<Result<Frame<R::Data>, R::Error>>,
@@ -198,7 +209,7 @@ impl<F, R> fmt::Debug for FirstFrameFuture<F, R> {
 }
 
 pin_project! {
-    /// The body of a response, with its first frame if that was looked at.
+    /// The body of a response, with its first frame if that was read already.
     pub struct FirstFrameBody<B: Body> {
         #[pin]
         inner: B,
@@ -206,13 +217,13 @@ pin_project! {
     }
 }
 
-/// What a reader is given next.
+/// The next frame for the reader.
 enum Next<D, E> {
-    /// What was looked at; `None` if that was the end.
+    /// The frame that was read already; `None` if it was the end.
     Seen(Option<Result<Frame<D>, E>>),
-    /// The rest of the body.
+    /// The next frame of the inner body.
     Rest,
-    /// Nothing: the trailers are in the head.
+    /// No frame, because the trailers are in the head.
     End,
 }
 

@@ -1,8 +1,10 @@
-//! gRPC clients: what they need beside what HTTP has.
+//! Additional support for gRPC clients.
 //!
-//! With feature `tonic`, `client` puts a [`Stack`](crate::Stack) around a channel, so that the
-//! `Status` of a generated client has the right code and the [`Rejection`](crate::Rejection) as its
-//! `source()`.
+//! With the feature `tonic`, the function `client` puts a [`Stack`](crate::Stack) around a channel.
+//! The `Status` of a generated client then has the right code, and the
+//! [`Rejection`](crate::Rejection) as its `source()`.
+//!
+//! [`FirstFrameLayer`] makes unary calls retryable that fail after their response headers.
 
 #[cfg(feature = "tonic")]
 mod client;
@@ -18,7 +20,7 @@ pub(super) use self::outcome::outcome_of_code;
 #[cfg(feature = "tonic")]
 pub(super) use self::status::{outcome_of_status, timed_out};
 
-/// The futures of the services of gRPC.
+/// Futures of the gRPC services.
 pub mod future {
     #[cfg(feature = "tonic")]
     pub use super::client::{GrpcChannelFuture, GrpcClientFuture};

@@ -5,7 +5,7 @@ use crate::{
     http::wire::{self, GrpcCode, Pushback},
 };
 
-/// What a gRPC status says of the service.
+/// Returns the outcome of a gRPC status.
 pub(in crate::http) fn outcome_of_code(code: GrpcCode, fields: &HeaderMap) -> Outcome {
     let asked = || match wire::pushback(fields) {
         Pushback::After(asked) => Some(asked),

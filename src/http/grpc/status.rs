@@ -1,4 +1,4 @@
-//! Rejections as `tonic::Status`, and back.
+//! Conversions between rejections and `tonic::Status`.
 
 use std::{error::Error as StdError, sync::Arc};
 
@@ -12,7 +12,9 @@ use crate::{
 };
 
 impl From<Rejection> for Status {
-    /// With the code that a server of this crate answers, and the rejection as its `source()`.
+    /// Creates a status with the code of the [table](crate::http::server).
+    ///
+    /// The rejection is its `source()`.
     fn from(rejection: Rejection) -> Self {
         let code = TonicCode::from(i32::from(rejection.grpc_code()));
         let mut status = Self::new(code, rejection.to_string());
@@ -46,7 +48,7 @@ impl Cause for Status {
     }
 }
 
-/// What a status says of the service that has no cause: it came over the wire, or a handler made it.
+/// Returns the outcome of a status without a cause: one from the network or from a handler.
 pub(in crate::http) fn outcome_of_status(status: &Status) -> Outcome {
     if timed_out(status) {
         return Outcome::Failure(Fault::TimedOut);
@@ -57,7 +59,7 @@ pub(in crate::http) fn outcome_of_status(status: &Status) -> Outcome {
     outcome_of_code(code, &headers)
 }
 
-/// Whether it is what tonic's own timer answers.
+/// Returns whether the status comes from tonic's own timer.
 pub(in crate::http) fn timed_out(status: &Status) -> bool {
     status.code() == TonicCode::Cancelled && status.message() == "Timeout expired"
 }
