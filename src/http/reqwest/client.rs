@@ -18,11 +18,12 @@ use tower_service::Service;
 use crate::{BoxError, call::ended::polled_after_end};
 
 thread_local! {
-    /// Whether a request that is polled was answered with a redirect: reqwest asks its policy within.
+    /// Set when the request being polled received a redirect, because reqwest then calls the
+    /// redirect policy.
     static ANSWERED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Why reqwest failed.
+/// The error of a request that reqwest failed to complete.
 #[derive(Debug)]
 pub struct ReqwestError {
     error: reqwest::Error,
@@ -30,13 +31,14 @@ pub struct ReqwestError {
 }
 
 impl ReqwestError {
-    /// What reqwest says.
+    /// Returns reqwest's own error.
     pub fn into_inner(self) -> reqwest::Error {
         self.error
     }
 
-    /// Whether a server may have answered before, with a redirect: then whatever the last address failed
-    /// with says nothing of the first.
+    /// Returns whether a server may have responded already, with a redirect.
+    ///
+    /// An error of the last address then proves nothing about the first.
     pub(in crate::http) fn was_answered(&self) -> bool {
         self.answered
     }
@@ -54,10 +56,10 @@ impl StdError for ReqwestError {
     }
 }
 
-/// A `reqwest::Client` that takes and gives what the layers of this crate do.
+/// A `reqwest::Client` as a service of `http` requests, with body `B`.
 ///
-/// reqwest sends requests again by itself, past every budget, and follows redirects. The first is
-/// switched off here; for the second you say what you want. `B` is the body of a request.
+/// reqwest can retry a request on its own, past every budget, and it follows redirects.
+/// [`new`](Self::new) switches the retries off and takes the redirect policy.
 ///
 /// ```no_run
 /// use buttress::{Stack, http::reqwest::ReqwestClient};
@@ -69,9 +71,10 @@ impl StdError for ReqwestError {
 /// ```
 pub struct ReqwestClient<B> {
     client: Client,
-    /// Whether its redirects are seen here.
+    /// Set if this adapter sees the client's redirects.
     watched: bool,
-    // Of any body, it could not be told for which one a stack is around it.
+    // The type fixes the body. A client for every body would leave the types of the stack around
+    // it undetermined.
     body: PhantomData<fn(B)>,
 }
 
@@ -88,11 +91,11 @@ impl<B> fmt::Debug for ReqwestClient<B> {
 }
 
 impl<B> ReqwestClient<B> {
-    /// Builds a client that sends each request once, and follows redirects as `redirects` says.
+    /// Builds a client that sends each request once and follows redirects as `redirects` allows.
     ///
     /// # Errors
     ///
-    /// Those of `reqwest::ClientBuilder::build`.
+    /// The errors of `reqwest::ClientBuilder::build`.
     pub fn new(
         builder: ClientBuilder,
         redirects: redirect::Policy,
@@ -105,13 +108,16 @@ impl<B> ReqwestClient<B> {
         Ok(Self { client, watched: true, body: PhantomData })
     }
 
-    /// Takes a client as it is. Built without `.retry(reqwest::retry::never())`, it sends requests again
-    /// behind the back of the layers. As it may follow redirects, no error of it proves a request unsent.
+    /// Wraps an existing client.
+    ///
+    /// Build the client with `.retry(reqwest::retry::never())`. Otherwise reqwest retries requests
+    /// that the layers do not see. None of its errors proves that a request was not sent, because
+    /// the client may follow redirects.
     pub fn from_client(client: Client) -> Self {
         Self { client, watched: false, body: PhantomData }
     }
 
-    /// The client.
+    /// Returns a reference to the client.
     pub fn get_ref(&self) -> &Client {
         &self.client
     }
@@ -135,7 +141,8 @@ where
         let request = reqwest::Request::try_from(request.map(reqwest::Body::wrap));
         let request = request.map(|mut request| {
             if empty {
-                // A body of unknown length would make a GET one with `Transfer-Encoding: chunked`.
+                // Without this, a GET would have a body of unknown length and be sent with
+                // `Transfer-Encoding: chunked`.
                 *request.body_mut() = None;
             }
             request
@@ -160,7 +167,7 @@ pin_project! {
 type Executing = dyn Future<Output = Result<reqwest::Response, reqwest::Error>> + Send;
 
 enum Call {
-    // The future of reqwest has no name.
+    // A box, because reqwest's future has no name.
     Sent { call: Pin<Box<Executing>> },
     Invalid { error: Option<reqwest::Error> },
 }

@@ -1,10 +1,10 @@
-//! `reqwest` as a tower service of `http` requests.
+//! An adapter that makes `reqwest` a tower service of `http` requests.
 
 mod client;
 
 pub use self::client::{ReqwestClient, ReqwestError};
 
-/// The future of the service.
+/// Futures of the reqwest service.
 pub mod future {
     pub use super::client::ReqwestFuture;
 }
