@@ -2,16 +2,16 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
 
 use super::line::{number, trim};
 
-/// `grpc-status`: how a gRPC call ended.
+/// `grpc-status`: the status with which a gRPC call ended.
 pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// `grpc-message`: the words that go with a `grpc-status`, percent-encoded.
+/// `grpc-message`: the message of a `grpc-status`, percent-encoded.
 pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
-/// Whether a request or an answer is gRPC, by its content type: `application/grpc`, with or without a
-/// format such as `+proto`.
+/// Returns whether the content type of a request or a response is gRPC.
 ///
-/// `application/grpc-web` is another protocol and is not meant.
+/// That is `application/grpc`, with or without a format such as `+proto`. `application/grpc-web`
+/// is another protocol, and is not gRPC here.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     const GRPC: &[u8] = b"application/grpc";
 
@@ -28,44 +28,44 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 /// A status code of gRPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GrpcCode {
-    /// The call went well.
+    /// The call succeeded.
     Ok = 0,
-    /// The call was given up, mostly by the caller.
+    /// The call was cancelled, usually by the caller.
     Cancelled = 1,
-    /// Nobody knows what went wrong.
+    /// The cause of the failure is unknown.
     Unknown = 2,
-    /// The arguments are wrong, whatever state the service is in.
+    /// The arguments are invalid, regardless of the state of the service.
     InvalidArgument = 3,
-    /// The deadline passed before the call was done.
+    /// The deadline passed before the call completed.
     DeadlineExceeded = 4,
-    /// What was asked for does not exist.
+    /// The requested thing does not exist.
     NotFound = 5,
-    /// What was to be created exists.
+    /// The thing to be created exists already.
     AlreadyExists = 6,
-    /// The caller may not do this.
+    /// The caller is not permitted to do this.
     PermissionDenied = 7,
-    /// Something has run out: a quota, or room.
+    /// A resource is exhausted, such as a quota or space.
     ResourceExhausted = 8,
     /// The service is not in the state that the call needs.
     FailedPrecondition = 9,
-    /// The call got in the way of another one.
+    /// The call was aborted, usually by a conflict with another call.
     Aborted = 10,
-    /// The call went past the end of what there is.
+    /// The call went past the end of a valid range.
     OutOfRange = 11,
-    /// The service cannot do this.
+    /// The service does not implement this method.
     Unimplemented = 12,
-    /// Something is broken within.
+    /// Something is broken inside the service.
     Internal = 13,
-    /// The service is not there just now.
+    /// The service is not available at present.
     Unavailable = 14,
-    /// Data is lost for good.
+    /// Data is lost or corrupted, and cannot be recovered.
     DataLoss = 15,
-    /// It is not known who the caller is.
+    /// The caller is not authenticated.
     Unauthenticated = 16,
 }
 
 impl GrpcCode {
-    /// All of them, each at the place of its number.
+    /// All codes, each at the index of its number.
     const ALL: [Self; 17] = [
         Self::Ok,
         Self::Cancelled,
@@ -86,17 +86,17 @@ impl GrpcCode {
         Self::Unauthenticated,
     ];
 
-    /// The code of a number; `None` if gRPC has none.
+    /// Returns the code with this number; `None` if gRPC has no such code.
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).copied()
     }
 
-    /// Its number, as it stands in `grpc-status`.
+    /// Returns the number of the code, as in `grpc-status`.
     pub const fn number(self) -> u8 {
         self as u8
     }
 
-    /// Its name as gRPC writes it, such as `DEADLINE_EXCEEDED`.
+    /// Returns the name of the code as gRPC writes it, such as `DEADLINE_EXCEEDED`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "OK",
@@ -120,9 +120,10 @@ impl GrpcCode {
     }
 }
 
-/// How a gRPC call ended, by `grpc-status` in its headers or trailers; `None` if it is not there.
+/// Reads the status of a gRPC call from `grpc-status`; `None` without such a header.
 ///
-/// What cannot be understood is [`GrpcCode::Unknown`], and so are several lines that do not agree.
+/// The header may be in headers or in trailers. A malformed value is [`GrpcCode::Unknown`], and so
+/// are several lines that disagree.
 pub fn grpc_status(headers: &HeaderMap) -> Option<GrpcCode> {
     let parse = |line: &HeaderValue| {
         let number = number(trim(line.as_bytes()), 2).and_then(|number| u8::try_from(number).ok());
@@ -133,10 +134,10 @@ pub fn grpc_status(headers: &HeaderMap) -> Option<GrpcCode> {
     Some(if lines.all(|code| code == first) { first } else { GrpcCode::Unknown })
 }
 
-/// Whether this is what tonic answers when its own timer ends a call.
+/// Returns whether the response comes from tonic's own timer.
 ///
-/// tonic calls that `CANCELLED`, which otherwise means that the caller gave up, and says nothing about
-/// the service. Only the message tells the two apart.
+/// tonic responds with `CANCELLED` there. That code otherwise means that the caller gave up, and
+/// says nothing about the service. Only the message distinguishes the two.
 pub(in crate::http) fn is_tonic_timeout(headers: &HeaderMap) -> bool {
     let mut messages = headers.get_all(GRPC_MESSAGE).iter().map(|line| trim(line.as_bytes()));
     grpc_status(headers) == Some(GrpcCode::Cancelled)

@@ -2,23 +2,23 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// As many digits as the largest `u64` has.
+/// The number of digits of the largest `u64`.
 pub(super) const U64_DIGITS: usize = 20;
 
-/// As many digits as the largest `u32` and the largest `i32` have.
+/// The number of digits of the largest `u32` and of the largest `i32`.
 pub(super) const U32_DIGITS: usize = 10;
 
-/// The lines of a header, parsed: the value that counts, and the number of malformed lines.
+/// The parsed lines of a header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Parsed<T> {
-    /// The value; `None` if there is no line, or none that can be understood.
+    /// The value that counts; `None` if there is no well-formed line.
     pub value: Option<T>,
-    /// How many lines were ignored because they cannot be understood.
+    /// The number of lines that were ignored because they are malformed.
     pub malformed: u32,
 }
 
-/// Reads every line of a header; of those that can be understood, `prefer` picks one.
+/// Reads every line of a header. Of the well-formed lines, `prefer` selects one.
 pub(super) fn read<T>(
     headers: &HeaderMap,
     name: HeaderName,
@@ -39,7 +39,7 @@ pub(super) fn read<T>(
     read
 }
 
-/// Without the whitespace that HTTP allows around a value, which is less than `trim_ascii` removes.
+/// Removes the whitespace that HTTP allows around a value, which is less than `trim_ascii` does.
 pub(super) fn trim(mut line: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = line {
         line = rest;
@@ -47,7 +47,7 @@ pub(super) fn trim(mut line: &[u8]) -> &[u8] {
     line
 }
 
-/// A number of nothing but digits, at least one and at most `most`.
+/// Parses a number that consists of 1 to `most` digits and nothing else.
 pub(super) fn number(text: &[u8], most: usize) -> Option<u64> {
     if text.is_empty() || text.len() > most {
         return None;
@@ -58,7 +58,7 @@ pub(super) fn number(text: &[u8], most: usize) -> Option<u64> {
     })
 }
 
-/// A number, and its unit if it has one.
+/// Writes a number, and its unit if it has one.
 pub(super) fn written(mut number: u64, unit: Option<u8>) -> Option<HeaderValue> {
     let mut text = [0u8; U64_DIGITS + 1];
     let mut start = text.len();

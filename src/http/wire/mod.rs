@@ -1,10 +1,24 @@
-//! The headers by which one hop tells the next how much time a call has left and whether to retry it.
+//! The headers that carry the time left, the attempt and retry advice from one hop to the next.
 //!
-//! Nothing here acts: these are readers and writers over a [`HeaderMap`](http::HeaderMap), which
-//! the layers of [`http`](crate::http) are made of, for those who build such a layer of their own.
-//! None of them invents a header: each is one that gRPC, Connect or Envoy already speaks.
+//! The functions here read and write a [`HeaderMap`](http::HeaderMap) and have no other effect. The
+//! layers of [`http`](crate::http) are made of them. Use them to build such a layer yourself. No
+//! header is an invention of this crate: gRPC, Connect or Envoy already use each one.
 //!
-//! # With a request: the time that is left
+//! ```
+//! use buttress::http::wire;
+//! use http::{HeaderMap, HeaderValue};
+//! use std::time::Duration;
+//!
+//! let mut headers = HeaderMap::new();
+//! headers.append(wire::GRPC_TIMEOUT, HeaderValue::from_static("200m"));
+//! headers.append(wire::GRPC_TIMEOUT, HeaderValue::from_static("soon"));
+//!
+//! let read = wire::grpc_timeout(&headers);
+//! assert_eq!(read.value, Some(Duration::from_millis(200)));
+//! assert_eq!(read.malformed, 1);
+//! ```
+//!
+//! # Requests: the time left
 //!
 //! | header | on | value | read | written |
 //! |---|---|---|---|---|
@@ -12,57 +26,60 @@
 //! | `x-envoy-expected-rq-timeout-ms` | HTTP | milliseconds | yes | yes |
 //! | `connect-timeout-ms` | Connect | milliseconds, at most ten digits | yes | no |
 //!
-//! A call is gRPC by its [content type](is_grpc). The header is written beneath the attempt timeout,
-//! afresh for each attempt, so that it tells what this attempt has left and not what the call had at
-//! first. It is rounded down: who works for a caller must not believe that the caller waits longer
-//! than it does. A time that would be rounded down to nothing is not written, and the call is
-//! refused, because to Envoy a timeout of zero is none at all.
+//! The [content type](is_grpc) tells whether a call is gRPC.
 //!
-//! What is read only ever narrows a deadline, and of several lines the shortest time counts, so that
-//! a line more never buys time. Of the time that is read a server keeps 5 %, but at least 1 ms and at
-//! most 100 ms, to answer in.
+//! The header is written beneath the attempt timeout, anew for each attempt. It therefore states
+//! the time that this attempt has left, not the time that the call had at first. The time is
+//! rounded down: the server must not believe that the caller waits longer than it does. A call with
+//! less time than the smallest unit is rejected instead of sent, because a timeout of zero means no
+//! timeout to Envoy.
 //!
-//! `x-envoy-upstream-rq-timeout-ms`, `x-envoy-max-retries` and `x-envoy-retry-on` are orders to a
-//! router, and no account of what a caller does. They are never read.
+//! A header that is read can only shorten a deadline. Of several lines the shortest time counts, and
+//! an additional line never extends the time. A server keeps back 5 % of the time that it reads, at
+//! least 1 ms and at most 100 ms, for its response to travel.
 //!
-//! # With a request: the attempt
+//! `x-envoy-upstream-rq-timeout-ms`, `x-envoy-max-retries` and `x-envoy-retry-on` are commands to a
+//! router. They do not describe the caller, and are never read.
+//!
+//! # Requests: the attempt
 //!
 //! | header | on | first attempt | after that |
 //! |---|---|---|---|
-//! | `grpc-previous-rpc-attempts` | gRPC | absent | 1, 2 .. |
-//! | `x-envoy-attempt-count` | HTTP | absent | 2, 3 .. |
+//! | `grpc-previous-rpc-attempts` | gRPC | absent | 1, 2, .. |
+//! | `x-envoy-attempt-count` | HTTP | absent | 2, 3, .. |
 //!
-//! They are for telemetry and for [`Attempt::current`](crate::context::Attempt::current). Nothing is decided
-//! by them: a caller could write there what it likes.
+//! They are for telemetry and for [`Attempt::current`](crate::context::Attempt::current). No
+//! decision depends on them, because a caller could write any value there.
 //!
-//! # With an answer: do not retry
+//! # Responses: do not retry
 //!
 //! | header | on | value |
 //! |---|---|---|
-//! | `grpc-retry-pushback-ms` | gRPC, answers that are trailers only | `-1` |
+//! | `grpc-retry-pushback-ms` | gRPC, trailers-only responses | `-1` |
 //! | `x-should-retry` | HTTP | `false` |
-//! | `x-envoy-ratelimited` | HTTP, only where it is asked for | any |
+//! | `x-envoy-ratelimited` | HTTP, only with `for_envoy` | any |
 //!
-//! A hop that has retried in vain says so, or else the hops above retry its retries. Envoy does not
-//! know `x-should-retry`; what keeps it from retrying is `x-envoy-ratelimited`.
+//! A hop that has exhausted its retries says so. Otherwise the hops above would retry its retries.
+//! Envoy does not know `x-should-retry`. Only `x-envoy-ratelimited` keeps it from retrying.
 //!
-//! # With an answer: when to come back
+//! # Responses: when to come back
 //!
 //! | header | value | means |
 //! |---|---|---|
 //! | `retry-after` | seconds, or a date | [not before](retry_after) |
 //! | `grpc-retry-pushback-ms` | milliseconds, 0 or more | [not before](pushback) |
-//! | `grpc-retry-pushback-ms` | negative, or not to be understood | [do not retry](Pushback::stops) |
+//! | `grpc-retry-pushback-ms` | negative, or malformed | [do not retry](Pushback::stops) |
 //! | `x-should-retry` | `false` | [do not retry](should_not_retry) |
 //!
-//! A hint can forbid a retry or delay it. None can bring one about that the caller would not make:
+//! A hint can forbid or delay a retry. No hint can cause a retry that the caller would not make:
 //! `x-should-retry: true` is ignored.
 //!
-//! # What is not to be understood
+//! # Malformed headers
 //!
-//! Headers come from strangers. A line that breaks the rules of its header is ignored and
-//! [counted](Parsed::malformed), and the lines beside it still hold; pushback alone is different,
-//! and [says why](Pushback::Malformed). No value makes a reader panic, overflow or allocate.
+//! Headers come from untrusted peers. A line that breaks the rules of its header is ignored and
+//! [counted](Parsed::malformed). The other lines of the header still count. Only a malformed
+//! pushback is not ignored: see [`Pushback::Malformed`]. No value makes a reader panic, overflow or
+//! allocate.
 
 mod attempt;
 mod grpc;

@@ -7,43 +7,47 @@ use http::{
 
 use super::line::{Parsed, U32_DIGITS, U64_DIGITS, number, read, trim};
 
-/// `grpc-retry-pushback-ms`: how long to wait before a retry, or not to retry.
+/// `grpc-retry-pushback-ms`: the time to wait before a retry, or the advice not to retry.
 pub const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
-/// `x-should-retry`: `false` asks not to retry.
+/// `x-should-retry`: `false` is the advice not to retry.
 pub const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-/// `x-envoy-ratelimited`: keeps an Envoy from retrying, whatever its value.
+/// `x-envoy-ratelimited`: keeps an Envoy from retrying, with any value.
 pub const RATELIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 
-/// The longest wait that [`retry_after`] returns: 365 days. Whoever asks for more means never, and
-/// this is never enough, while it can still be added to any clock.
+/// The longest wait that [`retry_after`] returns: 365 days.
+///
+/// A server that asks for more means never. Waiting a year is as good as that, and can still be
+/// added to any clock.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// What `grpc-retry-pushback-ms` says.
+/// The value of `grpc-retry-pushback-ms`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushback {
-    /// Nothing: the answer has no such header.
+    /// The response has no such header.
     Absent,
-    /// Retry, but not before this much time has gone by.
+    /// Retry, but not before this much time has passed.
     After(Duration),
     /// Do not retry.
     Stop,
-    /// Do not retry either: something was meant, and it cannot be understood. gRPC's proposal A6 wants
-    /// it so, since of all that a server in trouble can mean, leaving it alone is the safe guess.
+    /// The value is malformed. Do not retry.
+    ///
+    /// gRPC proposal A6 requires this. The server meant something, and to leave a server in trouble
+    /// alone is the safe guess.
     Malformed,
 }
 
 impl Pushback {
-    /// Whether it forbids a retry.
+    /// Returns whether the value forbids a retry.
     pub fn stops(self) -> bool {
         matches!(self, Self::Stop | Self::Malformed)
     }
 }
 
-/// What `grpc-retry-pushback-ms` says: it is a whole number of 32 bits, on one line.
+/// Reads `grpc-retry-pushback-ms`, a whole number of 32 bits with a sign, on one line.
 ///
-/// Two lines are malformed even if they agree, and so is a number that does not fit, negative or not.
+/// Two lines are malformed even if they agree. A number that does not fit is malformed too.
 pub fn pushback(headers: &HeaderMap) -> Pushback {
     let mut lines = headers.get_all(PUSHBACK).iter();
     match (lines.next(), lines.next()) {
@@ -62,16 +66,18 @@ fn parse_pushback(text: &[u8]) -> Option<Pushback> {
     Some(Pushback::After(Duration::from_millis(u64::from(millis.unsigned_abs()))))
 }
 
-/// How long to wait before coming back, by `Retry-After`; of several lines the longest wait counts,
-/// since coming back early is what the server asked not to be done.
+/// Reads the time to wait from `Retry-After`.
 ///
-/// A date is measured against the `Date` of the same answer: both come from one clock, so it does not
-/// matter how wrong that clock is, nor how wrong ours. What the answer spent on its way is not taken
-/// off, which at worst makes the wait longer. Only an answer without a readable `Date` is measured
-/// against the system's clock. A date in the past is no wait at all, and no wait is longer than
-/// [`LONGEST_RETRY_AFTER`].
+/// Of several lines the longest wait counts, because the server asked callers not to come back
+/// early.
 ///
-/// All three forms of a date that HTTP knows are understood.
+/// A date is measured against the `Date` of the same response. Both come from one clock, and an
+/// error of that clock or of the local clock does not matter. The time that the response spent on
+/// its way is not subtracted, which at worst lengthens the wait. Only a response without a readable
+/// `Date` is measured against the system clock. A date in the past is a wait of zero. No wait is
+/// longer than [`LONGEST_RETRY_AFTER`].
+///
+/// All three date formats of HTTP are accepted.
 pub fn retry_after(headers: &HeaderMap) -> Parsed<Duration> {
     retry_after_by(headers, SystemTime::now)
 }
@@ -94,7 +100,7 @@ pub(super) fn retry_after_by(
     read(headers, RETRY_AFTER, parse, Duration::max)
 }
 
-/// Seconds of any number of digits: HTTP wants a number that is too large to be taken for a large one.
+/// Parses seconds of any number of digits, because HTTP treats a number that is too large as large.
 fn seconds(text: &[u8]) -> Option<Duration> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
@@ -106,9 +112,10 @@ fn date(text: &[u8]) -> Option<SystemTime> {
     httpdate::parse_http_date(std::str::from_utf8(text).ok()?).ok()
 }
 
-/// Whether `x-should-retry` asks not to retry: one of its lines is `false`, in any case of letters.
+/// Returns whether `x-should-retry` asks not to retry.
 ///
-/// Every other value is ignored, `true` above all: nothing that a server says can force a retry.
+/// That is when one of its lines is `false`, in upper or lower case. Every other value is ignored,
+/// even `true`: no server can force a retry.
 pub fn should_not_retry(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(SHOULD_RETRY).iter();
     lines.any(|line| trim(line.as_bytes()).eq_ignore_ascii_case(b"false"))

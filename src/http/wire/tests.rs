@@ -13,7 +13,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{retry::retry_after_by, *};
 
-/// Headers with a line for each value, in order.
+/// Returns headers with one line for each value, in order.
 fn lines<V: AsRef<[u8]>>(name: HeaderName, values: impl IntoIterator<Item = V>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for value in values {
@@ -49,7 +49,7 @@ fn assert_malformed<T: Debug + PartialEq>(
 const SECOND: Duration = Duration::from_secs(1);
 const MILLI: Duration = Duration::from_millis(1);
 
-/// Sun, 06 Nov 1994 08:49:37 GMT, the date in HTTP's own examples.
+/// Sun, 06 Nov 1994 08:49:37 GMT, the example date of the HTTP specification.
 const NOVEMBER: Duration = Duration::from_secs(784_111_777);
 
 #[test]
@@ -209,7 +209,7 @@ fn of_two_waits_the_longer_counts() {
     }
 }
 
-/// Reads a date while the clock on this machine says `now`.
+/// Reads a date while the local clock says `now`.
 fn wait_until(until: &str, answered: &[&str], now: Duration) -> Parsed<Duration> {
     let mut headers = lines(DATE, answered);
     headers.insert(RETRY_AFTER, HeaderValue::from_str(until).unwrap());
@@ -218,7 +218,7 @@ fn wait_until(until: &str, answered: &[&str], now: Duration) -> Parsed<Duration>
 
 #[test]
 fn each_form_of_a_date_is_measured_against_the_date_of_the_answer() {
-    // Clocks that are decades ahead or behind must not matter.
+    // A clock that is decades fast or slow must not matter.
     for now in [Duration::ZERO, NOVEMBER, NOVEMBER * 3] {
         for answered in [
             "Sun, 06 Nov 1994 08:49:07 GMT",
@@ -317,7 +317,7 @@ fn a_status_that_is_not_to_be_understood_is_unknown() {
         let code = GrpcCode::from_number(number).unwrap();
         assert_eq!(code.number(), number);
         assert_eq!(grpc_status(&line(GRPC_STATUS, number.to_string())), Some(code));
-        // The name in capitals is the name of the variant.
+        // The name in upper case is the name of the variant.
         let name = format!("{code:?}").to_uppercase();
         assert_eq!(code.as_str().replace('_', ""), name);
     }
@@ -416,7 +416,7 @@ fn nothing_is_allocated_to_read() {
     assert_eq!(counted.count_total, 0);
 }
 
-/// Reads everything there is to read, and checks what holds for all headers.
+/// Calls every reader, and checks the properties that hold for all headers.
 fn read_all(headers: &HeaderMap) {
     let count = |name: HeaderName| headers.get_all(name).iter().count();
     fn check<T: PartialOrd>(read: Parsed<T>, lines: usize, range: RangeInclusive<T>) {
@@ -445,13 +445,13 @@ fn read_all(headers: &HeaderMap) {
     assert!(!is_tonic_timeout(headers) || count(GRPC_MESSAGE) > 0);
 }
 
-/// Every byte that a header may hold.
+/// Returns every byte that a header may contain.
 fn any_byte() -> impl Strategy<Value = u8> {
     any::<u8>()
         .prop_filter("not in a header", |byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f))
 }
 
-/// Bytes of all kinds, and text that is nearly right.
+/// Returns bytes of all kinds, and text that is almost valid.
 fn any_value() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         vec(any_byte(), 0..40),
@@ -463,7 +463,7 @@ fn any_value() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Any duration, of every order of magnitude.
+/// Returns durations of every order of magnitude.
 fn any_time() -> impl Strategy<Value = Duration> {
     (any::<u64>(), 0u32..64, 0u32..1_000_000_000)
         .prop_map(|(seconds, shift, nanos)| Duration::new(seconds >> shift, nanos))
@@ -489,7 +489,7 @@ proptest! {
         if let Some(value) = grpc_timeout_value(left) {
             let read = grpc_timeout(&line(GRPC_TIMEOUT, value)).value.unwrap();
             prop_assert!(read > Duration::ZERO && read <= left);
-            // What does not fit a unit is at least 100 000 of the next one.
+            // A number that does not fit a unit is at least 100 000 of the next one.
             if left <= SECOND * 3_600 * 99_999_999 {
                 prop_assert!(left - read <= left / 100_000);
             }
@@ -500,7 +500,7 @@ proptest! {
             let headers = lines(EXPECTED_TIMEOUT, [&value]);
             let read = expected_timeout(&headers).value.unwrap();
             prop_assert!(read > Duration::ZERO && read <= left);
-            // Connect has the narrowest rule, and would understand it too.
+            // Connect has the narrowest rule and must accept the value too.
             prop_assert_eq!(connect_timeout(&line(CONNECT_TIMEOUT, value)), read_as(read));
             if left < Duration::from_millis(9_999_999_999) {
                 prop_assert!(left - read < MILLI);

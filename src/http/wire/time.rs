@@ -4,30 +4,30 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::line::{Parsed, U64_DIGITS, number, read, written};
 
-/// `grpc-timeout`: the time that is left, in gRPC.
+/// `grpc-timeout`: the time left, in gRPC.
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// `x-envoy-expected-rq-timeout-ms`: the time that is left, as Envoy tells it to what it calls.
+/// `x-envoy-expected-rq-timeout-ms`: the time left, as Envoy tells it to its upstream.
 pub const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
-/// `connect-timeout-ms`: the time that is left, in the Connect protocol.
+/// `connect-timeout-ms`: the time left, in the Connect protocol.
 pub const CONNECT_TIMEOUT: HeaderName = HeaderName::from_static("connect-timeout-ms");
 
-/// The most digits of a `grpc-timeout`.
+/// The maximum number of digits of a `grpc-timeout`.
 const GRPC_TIMEOUT_DIGITS: usize = 8;
 const GRPC_TIMEOUT_MAX: u64 = 99_999_999;
 
-/// The most digits of a `connect-timeout-ms`.
+/// The maximum number of digits of a `connect-timeout-ms`.
 const CONNECT_TIMEOUT_DIGITS: usize = 10;
 
-/// What fits ten digits. Some readers turn milliseconds into nanoseconds, in 64 bits with a sign: more
-/// than this could become negative there.
+/// The largest number of ten digits. Some readers convert milliseconds to nanoseconds in a signed
+/// 64-bit integer, where a larger number could become negative.
 const MILLIS_MAX: u64 = 9_999_999_999;
 
-/// The time that is left by `grpc-timeout`; of several lines the shortest time counts.
+/// Reads the time left from `grpc-timeout`. Of several lines the shortest time counts.
 ///
-/// Zero is read as no time left, although gRPC's grammar wants a positive number: some clients write
-/// it once their deadline has passed, and to ignore it would give the call all the time there is.
+/// Zero is read as no time left, although gRPC's grammar requires a positive number. Some clients
+/// write zero once their deadline has passed. To ignore it would give the call unlimited time.
 pub fn grpc_timeout(headers: &HeaderMap) -> Parsed<Duration> {
     read(headers, GRPC_TIMEOUT, parse_grpc_timeout, Duration::min)
 }
@@ -35,7 +35,7 @@ pub fn grpc_timeout(headers: &HeaderMap) -> Parsed<Duration> {
 fn parse_grpc_timeout(text: &[u8]) -> Option<Duration> {
     let (unit, digits) = text.split_last()?;
     let count = number(digits, GRPC_TIMEOUT_DIGITS)?;
-    // Eight digits of hours are far from the end of a `u64` of seconds.
+    // Eight digits of hours are far below the largest `u64` of seconds.
     match unit {
         b'H' => Some(Duration::from_secs(count * 3_600)),
         b'M' => Some(Duration::from_secs(count * 60)),
@@ -47,11 +47,10 @@ fn parse_grpc_timeout(text: &[u8]) -> Option<Duration> {
     }
 }
 
-/// The time that is left by `x-envoy-expected-rq-timeout-ms`; of several lines the shortest time
-/// counts.
+/// Reads the time left from `x-envoy-expected-rq-timeout-ms`.
 ///
-/// Zero is malformed: Envoy never writes it, and elsewhere takes it for no limit, which is the
-/// opposite of no time.
+/// Of several lines the shortest time counts. Zero is malformed. Envoy never writes it, and treats
+/// it as no limit elsewhere, which is the opposite of no time.
 pub fn expected_timeout(headers: &HeaderMap) -> Parsed<Duration> {
     let parse = |text: &[u8]| match number(text, U64_DIGITS)? {
         0 => None,
@@ -60,7 +59,7 @@ pub fn expected_timeout(headers: &HeaderMap) -> Parsed<Duration> {
     read(headers, EXPECTED_TIMEOUT, parse, Duration::min)
 }
 
-/// The time that is left by `connect-timeout-ms`; of several lines the shortest time counts.
+/// Reads the time left from `connect-timeout-ms`. Of several lines the shortest time counts.
 ///
 /// Zero is read as no time left, as in [`grpc_timeout`].
 pub fn connect_timeout(headers: &HeaderMap) -> Parsed<Duration> {
@@ -68,10 +67,10 @@ pub fn connect_timeout(headers: &HeaderMap) -> Parsed<Duration> {
     read(headers, CONNECT_TIMEOUT, parse, Duration::min)
 }
 
-/// The value of a `grpc-timeout` header, in the finest unit that holds it in eight digits, rounded
-/// down; `None` if there is no time left.
+/// Returns the value of a `grpc-timeout` header; `None` if no time is left.
 ///
-/// What is too long for eight digits of hours becomes `99999999H`.
+/// It has the finest unit that fits in eight digits, rounded down. A time that needs more than
+/// eight digits of hours becomes `99999999H`.
 pub fn grpc_timeout_value(left: Duration) -> Option<HeaderValue> {
     let seconds = left.as_secs();
     let units = [
@@ -93,10 +92,10 @@ pub fn grpc_timeout_value(left: Duration) -> Option<HeaderValue> {
     written(count, Some(unit))
 }
 
-/// The value of an `x-envoy-expected-rq-timeout-ms` header, rounded down; `None` if there is less than
-/// a millisecond left.
+/// Returns the value of an `x-envoy-expected-rq-timeout-ms` header, rounded down.
 ///
-/// What is too long for ten digits, which is four months, becomes `9999999999`.
+/// It is `None` if less than a millisecond is left. A time that needs more than ten digits, about
+/// four months, becomes `9999999999`.
 pub(in crate::http) fn millis_value(left: Duration) -> Option<HeaderValue> {
     let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).min(MILLIS_MAX);
     if millis == 0 { None } else { written(millis, None) }
