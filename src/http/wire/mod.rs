@@ -34,9 +34,9 @@
 //! less time than the smallest unit is rejected instead of sent, because a timeout of zero means no
 //! timeout to Envoy.
 //!
-//! A header that is read can only shorten a deadline. Of several lines the shortest time counts, and
-//! an additional line never extends the time. A server keeps back 5 % of the time that it reads, at
-//! least 1 ms and at most 100 ms, for its response to travel.
+//! A header that is read can only shorten a deadline. Of several lines the shortest time counts. An
+//! additional line therefore never extends the time. A server keeps back 5 % of the time that it
+//! reads, at least 1 ms and at most 100 ms, for its response to travel.
 //!
 //! `x-envoy-upstream-rq-timeout-ms`, `x-envoy-max-retries` and `x-envoy-retry-on` are commands to a
 //! router. They do not describe the caller, and are never read.
