@@ -18,7 +18,7 @@ use crate::{Classify, Fault, Outcome, RetryHint};
 /// |---|---|
 /// | 408, 504 | timed out |
 /// | 429, and 503 with a `Retry-After` | overloaded |
-/// | 409 with a `Retry-After` | in progress: a server with an idempotency guard is running the same request |
+/// | 409 with a `Retry-After` | in progress: a server with an idempotency layer is running the same request |
 /// | any other 5xx | transient failure |
 /// | everything else | success: the service did its work |
 /// | an error | transient failure; timed out if a timeout is among its causes |

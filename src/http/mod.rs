@@ -58,8 +58,10 @@
 //! their HTTP status. The tables are at [`GrpcClassifier`] and [`HttpClassifier`].
 //!
 //! - A server can ask for a pause with `Retry-After` or `grpc-retry-pushback-ms`. The retry waits
-//!   that long, up to its [`hint_cap`](crate::retry::RetryBuilder::hint_cap). A breaker that opens
-//!   stays open for at least that long, up to its own limit.
+//!   at least that long, and does not retry if the pause is longer than its
+//!   [`hint_cap`](crate::retry::RetryBuilder::hint_cap). A breaker that opens stays open for at
+//!   least that long, up to its
+//!   [`max_open_for`](crate::circuit_breaker::CircuitBreakerBuilder::max_open_for).
 //! - A server can forbid a retry. The retry then stops.
 //! - A server that is still processing the same request responds with a 409 or an `ABORTED` and a
 //!   time to come back. The retry may retry it, and no breaker counts it.
@@ -67,10 +69,10 @@
 //!
 //! # The end of a call
 //!
-//! A call ends when the body of its response ends. That is at the head if no body follows, at the
-//! trailers, at the last data frame, without trailers, with an error, at a limit, or when the body
-//! is dropped. Until then the [`ResponseBody`] holds the permit of the bulkhead, the admission to
-//! the breaker, and the spans. Read a body to its end, or drop it.
+//! A call ends when the body of its response ends. It ends at the head if no body follows.
+//! Otherwise it ends with the trailers, with the last data if there are no trailers, with an error,
+//! at a limit, or when the body is dropped. Until then the [`ResponseBody`] holds the permit of the
+//! bulkhead, the admission to the breaker, and the spans. Read a body to its end, or drop it.
 //!
 //! A read waits at most 30 s for a frame ([`HttpClientBuilder::body_idle`]). For gRPC the deadline
 //! also covers the last frame, because the server was told the deadline. A streaming call therefore
@@ -105,7 +107,8 @@
 //! - Some clients retry on their own. Build hyper's client with `retry_canceled_requests(false)`.
 //!   The adapter for reqwest switches reqwest's retries off.
 //!
-//! A refused connection is always recognised as proof. Other proofs need the feature `hyper`.
+//! A refused connection is recognised without further features. Other proofs need the feature
+//! `hyper`.
 //!
 //! # Between hops
 //!
