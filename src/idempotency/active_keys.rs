@@ -1,7 +1,7 @@
 //! Duplicates that wait for a result.
 //!
-//! The process that runs the operation wakes its own duplicates. In other processes, one of them
-//! polls the store for all.
+//! The process that runs the operation wakes its own duplicates. In every other process, one of
+//! the duplicates polls the store for all of them.
 
 use std::{
     collections::HashMap,
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::call::lock::lock;
 
-/// The keys that a call of this process waits for or runs.
+/// The keys of all calls in this process that wait or run.
 #[derive(Debug, Default)]
 pub(super) struct ActiveKeys {
     keys: Arc<Mutex<Keys>>,
@@ -24,8 +24,8 @@ pub(super) struct ActiveKeys {
 
 /// Each key, with the number of calls that have joined.
 ///
-/// The reference count is not enough, because two calls that leave at once would each still count
-/// the other.
+/// The reference count is not enough, because two calls that leave at the same time would each
+/// still count the reference of the other.
 type Keys = HashMap<StorageKey, (Arc<ActiveKey>, usize)>;
 
 /// The state that all calls of this process with one key share.
@@ -33,29 +33,30 @@ type Keys = HashMap<StorageKey, (Arc<ActiveKey>, usize)>;
 pub(super) struct ActiveKey {
     /// Notified when the operation is no longer in flight.
     pub(super) ended: Notify,
-    /// A semaphore with one permit, held by the duplicate that polls the store for all.
+    /// A semaphore with one permit, for the duplicate that polls the store for all.
     pub(super) polls: Semaphore,
     /// The requests that this process runs under the key, usually none or one.
     runs: Mutex<Vec<Fingerprint>>,
-    /// The slot of its run.
+    /// The slot of the run of the key.
     slot: Mutex<Weak<RunSlot>>,
 }
 
 impl ActiveKey {
-    /// Returns whether the key is run here, so that its end is notified without polling.
+    /// Returns whether this process runs the key. The end of the run is then notified, and nobody
+    /// needs to poll.
     pub(super) fn is_run_here(&self) -> bool {
         !lock(&self.runs).is_empty()
     }
 
-    /// Returns whether this request is in flight here, so that the store need not be asked.
+    /// Returns whether this process runs this request. The store need not be asked then.
     pub(super) fn runs_here(&self, request: Fingerprint) -> bool {
         lock(&self.runs).contains(&request)
     }
 
     /// Returns a slot for a run of the key, if one is free.
     ///
-    /// All calls that ask share one slot, because only one of them is granted the claim. With a
-    /// slot each, a crowd of duplicates would leave none for the run itself.
+    /// All calls with the key share one slot, because only one of them is granted the claim. If
+    /// each had its own slot, many duplicates of one request could take all slots.
     pub(super) fn enter(&self, runs: &Arc<Runs>) -> Option<Arc<RunSlot>> {
         let mut slot = lock(&self.slot);
         match slot.upgrade() {
@@ -87,7 +88,9 @@ impl ActiveKeys {
     }
 }
 
-/// A call that waits for a key or runs it. The key is removed when the last one is dropped.
+/// A call that waits for a key or runs it.
+///
+/// The key is removed when its last call is dropped.
 #[derive(Debug)]
 pub(super) struct JoinedKey {
     keys: Arc<Mutex<Keys>>,
@@ -98,7 +101,7 @@ pub(super) struct JoinedKey {
 impl JoinedKey {
     /// Notes that this call runs the key.
     ///
-    /// The waiting calls are notified when the run ends in any way.
+    /// The waiting calls are notified when the run ends, however it ends.
     pub(super) fn run(self, request: Fingerprint) -> RunningKey {
         lock(&self.active.runs).push(request);
         RunningKey { joined: self, request }
@@ -150,7 +153,7 @@ mod tests {
         let keys = ActiveKeys::default();
         let key = StorageKey::of(b"", &[], &Key::parse("k").unwrap());
         let (first, second) = (keys.join(key), keys.join(key));
-        // The reference of a call that has left but still exists for a moment.
+        // A call that leaves keeps its reference for a moment after it has counted itself out.
         let lingering = Arc::clone(&first.active);
         drop(first);
         assert_eq!(lock(&keys.keys).len(), 1);

@@ -1,6 +1,6 @@
 //! A call, from the request to its response.
 //!
-//! It is not in `service.rs`, because it depends on the layer, and the layer makes the service.
+//! It is not in `service.rs`, because it depends on the layer, and the layer creates the service.
 
 use std::{
     task::{Context, Poll},
@@ -43,8 +43,8 @@ where
     type Future = ResponseFuture<R::Response, S::Error>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        // Most duplicates never reach the service, and a slot that it reserved would be held in
-        // vain.
+        // Most duplicates never reach the service. A permit that the service reserved for them
+        // would be wasted.
         Poll::Ready(Ok(()))
     }
 

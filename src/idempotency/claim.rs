@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The decision about a request.
-// It is taken apart where it is returned, and a box would be an allocation for each run.
+// It is matched where it is returned, and a box would cost an allocation for each run.
 #[allow(clippy::large_enum_variant)]
 pub(super) enum Decision<St: Store> {
     Run(Granted<St>, RunPermit),
@@ -55,7 +55,7 @@ impl<St: Store> Granted<St> {
     }
 }
 
-/// The resources of this process that a run holds until it ends.
+/// The slot and the key that a run occupies in this process until it ends.
 pub(super) struct RunPermit {
     _slot: Arc<RunSlot>,
     _key: RunningKey,
@@ -63,8 +63,8 @@ pub(super) struct RunPermit {
 
 /// The number of fingerprints that a request may try.
 ///
-/// It is enough for each duplicate to try the fingerprints that the others recorded, and small
-/// enough to end with a store that returns a new one each time.
+/// It is enough to try the fingerprints that other processes recorded with other secrets. It
+/// bounds the loop if a faulty store returns a new fingerprint each time.
 const TRIES: u8 = 4;
 
 /// A request that claims its operation.
@@ -72,11 +72,11 @@ pub(super) struct Claimant<St: Store> {
     shared: Arc<Shared<St>>,
     operation: Operation,
     fingerprints: Fingerprints,
-    /// The fingerprint that the same request was stored with, if another secret made it.
+    /// The stored fingerprint of the same request, if it was made with another secret.
     recorded: Option<Fingerprint>,
-    /// The number of times that it may still be claimed with another fingerprint.
+    /// The number of times that the operation may still be claimed with another fingerprint.
     ///
-    /// After that, the store is not trusted any more.
+    /// At zero, a mismatch that the store reports is final.
     tries: u8,
     on_unknown: OnUnknown,
     reserve: usize,
@@ -91,7 +91,7 @@ enum Claimed<St: Store> {
 impl<St: Store> Claimant<St> {
     /// Creates the claimant of `operation` for a request with these fingerprints.
     ///
-    /// The result of the request takes up to `reserve` bytes.
+    /// The store reserves `reserve` bytes for the result of the request.
     pub(super) fn new(
         shared: &Arc<Shared<St>>,
         operation: Operation,
@@ -116,7 +116,7 @@ impl<St: Store> Claimant<St> {
         let joined = shared.keys.join(self.operation.key);
         // The time at which this request stops waiting.
         let patience = shared.config.wait.map(|wait| Instant::now() + wait);
-        // Held by the one duplicate of this process that asks the store for all of them.
+        // The permit of the one duplicate in this process that polls the store for all.
         let mut polling = None;
         let mut waited = false;
         loop {
@@ -128,7 +128,7 @@ impl<St: Store> Claimant<St> {
             let answer = if joined.active().runs_here(self.fingerprints.current) {
                 None
             } else {
-                // The slot, and with it the room for the response, is taken before the claim, so
+                // The slot is taken before the claim. It stands for the memory of the response, so
                 // that the result of every run can be recorded.
                 let slot = joined.active().enter(&shared.runs);
                 // A caller that has waited for a result gets it even if no more runs may begin.
@@ -141,8 +141,8 @@ impl<St: Store> Claimant<St> {
                         // Without a slot, the claim is released in the background.
                         let slot = slot.ok_or(IdempotencyReason::Full)?;
                         count(&shared.counts.claims);
-                        // Joined before the task begins, so that duplicates that come in between
-                        // wait for it, too.
+                        // Joined before the task begins, so that duplicates that arrive in between
+                        // also wait for it.
                         let key = shared.keys.join(self.operation.key);
                         let key = key.run(self.fingerprints.current);
                         return Ok(Decision::Run(granted, RunPermit { _slot: slot, _key: key }));
@@ -203,8 +203,8 @@ impl<St: Store> Claimant<St> {
         let pending = PendingClaim::new(Arc::clone(&self.shared), claim.key, claim.owner);
         let mut sent = Instant::now();
         let mut answered = self.shared.step(self.shared.store.claim(&claim)).await;
-        // A claim that may still be on its way is released, whatever the store says to the
-        // second.
+        // The first claim may still be on its way. It must be released even if the store rejects
+        // the second one.
         let unsure = matches!(answered, Err(StoreError::Unavailable(_) | StoreError::Garbled(_)));
         if unsure {
             sent = Instant::now();
@@ -245,7 +245,7 @@ impl<St: Store> Claimant<St> {
     }
 }
 
-/// Waits until it is worth asking the store again.
+/// Waits until the store should be asked again.
 async fn wait<'a, St>(
     shared: &Shared<St>,
     joined: &'a JoinedKey,

@@ -12,7 +12,7 @@ use crate::{ConfigError, error::Name};
 /// The shortest time that every store distinguishes from zero.
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// Longer than a process runs, and short enough for every clock.
+/// A limit that is longer than any process runs, and short enough for every clock.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The longest time from now that every store can express. Stores would cut a longer one short.
@@ -67,10 +67,10 @@ impl Config {
         reserve_first: false,
         transactional: false,
         lease: LEASE,
-        // A run of a request that takes longer is stuck.
+        // A longer run is probably stuck.
         lease_limit: Duration::from_secs(10 * 60),
         run_limit: Duration::from_secs(30),
-        // A slower call is better sent again or given up.
+        // A slower step is better retried or abandoned.
         store_timeout: Duration::from_secs(1),
         ttl: Duration::from_secs(24 * 60 * 60),
         unknown_for: UNKNOWN_RETENTION,
@@ -84,8 +84,8 @@ impl Config {
 
     /// Returns how long the owner trusts its lease.
     ///
-    /// It is shorter than the lease, because the clocks of the owner and the store do not run
-    /// alike.
+    /// It is shorter than the lease, because the clocks of the owner and the store may run at
+    /// different speeds.
     pub(super) fn trusted(&self) -> Duration {
         self.lease - self.lease / 10
     }

@@ -12,7 +12,7 @@ macro_rules! counts {
         #[non_exhaustive]
         pub struct Counts {
             $($(#[$doc])* pub $name: u64,)+
-            /// The total time of the calls to the store.
+            /// The total time of the steps of the store.
             pub store_time: Duration,
         }
 
@@ -24,7 +24,7 @@ macro_rules! counts {
         }
 
         impl Counters {
-            /// Counts a call to the store that took `took`.
+            /// Counts a step of the store that took `took`.
             pub(super) fn store_step(&self, took: Duration) {
                 count(&self.store_steps);
                 let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
@@ -50,9 +50,9 @@ counts! {
     replays,
     /// The number of times that a request was found in flight.
     ///
-    /// A waiting duplicate counts each time it asks.
+    /// A waiting duplicate counts each time it finds its request in flight.
     conflicts,
-    /// The number of requests with a key that was used for another request.
+    /// The number of requests whose key was used for another request.
     mismatches,
     /// The number of unknown outcomes.
     ///
@@ -61,9 +61,9 @@ counts! {
     unknowns,
     /// The number of leases that ended before their run.
     lost_leases,
-    /// The number of calls to the store that failed or timed out.
+    /// The number of steps of the store that failed or timed out.
     store_errors,
-    /// The number of calls to the store.
+    /// The number of steps of the store. A step is one call of a [`Store`](super::Store) method.
     store_steps,
 }
 

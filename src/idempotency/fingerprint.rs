@@ -1,4 +1,4 @@
-//! Fingerprints, which tell whether two requests with one key are the same request.
+//! Fingerprints, which show whether two requests with the same key are the same request.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ const KEYED: u8 = 2;
 
 /// A fingerprint of a request: the version of the algorithm, and a digest.
 ///
-/// It tells whether two requests with one key are the same request.
+/// It shows whether two requests with the same key are the same request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint {
     version: u8,
@@ -51,11 +51,12 @@ impl fmt::Debug for Secrets {
     }
 }
 
-/// The content of a request, digested part by part.
+/// The digests of the content of a request, which is added part by part.
 ///
-/// Each part is added with its length, so that no two requests give the same bytes. All digests
-/// that a stored fingerprint may have been made with are computed at once, because a body can be
-/// read only once.
+/// Each part is hashed with its length, so that two different lists of parts are never hashed as
+/// the same bytes. There is one digest without a secret, and one for each
+/// [secret](super::IdempotencyBuilder::fingerprint_secret). All are computed at once, because a
+/// body can be read only once.
 #[derive(Clone)]
 pub struct Digests {
     plain: Hash,
@@ -65,7 +66,8 @@ pub struct Digests {
 impl Digests {
     /// Creates digests with these secrets.
     ///
-    /// The first secret makes new fingerprints. Any of them may have made a stored one.
+    /// New fingerprints are made with the first secret. A stored fingerprint may have been made
+    /// with any of them, or without one.
     pub(crate) fn new(secrets: &[Box<[u8]>]) -> Self {
         let mut digests =
             Self { plain: Hash::new(), keyed: secrets.iter().map(HMAC::new).collect() };
@@ -83,7 +85,7 @@ impl Digests {
         }
     }
 
-    /// Returns every fingerprint that this request may be stored with, the one to store first.
+    /// Returns the fingerprint to store, and every other that may be stored for this request.
     pub(crate) fn finish(self) -> Fingerprints {
         let plain = Fingerprint { version: PLAIN, digest: self.plain.finalize() };
         let mut keyed = self

@@ -21,7 +21,8 @@ impl<St> IdempotencyHandle<St> {
 
     /// Returns the number of runs under way in this process.
     ///
-    /// It includes requests that ask the store. A run counts even after its caller has left.
+    /// It includes requests that are asking the store whether they may run. A run counts even if
+    /// its caller no longer waits.
     pub fn in_flight(&self) -> u32 {
         self.shared.runs.count()
     }
@@ -31,21 +32,25 @@ impl<St> IdempotencyHandle<St> {
         self.shared.counts.read()
     }
 
-    /// Stops new runs.
+    /// Stops new runs, for a shutdown. It cannot be undone.
     ///
-    /// Later requests are rejected as if no slot were free, even if their result is recorded.
-    /// Requests that already wait for a run get its result. Unguarded requests are not affected.
+    /// Later requests are rejected with [`Full`](crate::error::IdempotencyReason::Full), even if
+    /// their result is recorded. Runs under way in this process continue, and their duplicates
+    /// are treated as before. Requests that already wait get the result. Unguarded requests are
+    /// not affected.
     pub fn close(&self) {
         self.shared.runs.close();
     }
 
     /// Waits until no run is under way.
     ///
-    /// Call [`close`](Self::close) first, so that no run begins. A run lasts at most for the run
-    /// limit, plus the time for recording its result, which ends with its lease. Use it when a
-    /// process shuts down, because a run that is cut off becomes unknown. A claim that could not
-    /// be settled at the end of its run is settled in the background while the runtime lives.
-    /// This method does not wait for that.
+    /// Use it when a process shuts down, because a run that is cut off becomes unknown. Call
+    /// [`close`](Self::close) first, so that no new run begins. A run takes at most the
+    /// [`run_limit`](super::IdempotencyBuilder::run_limit), plus the time to record its result,
+    /// which ends with its lease.
+    ///
+    /// If the store fails at the end of a run, the layer retries the release of the key in the
+    /// background. This method does not wait for that.
     ///
     /// # Cancellation
     ///
@@ -61,13 +66,14 @@ impl<St> IdempotencyHandle<St> {
 }
 
 impl<St: Store> IdempotencyHandle<St> {
-    /// Returns up to `limit` unknown operations, in the order of their keys.
+    /// Returns up to `limit` unknown operations, in the order of their storage keys.
     ///
-    /// The list begins after the key `after`, or with the first one.
+    /// The list begins after the key `after`, or at the beginning if it is `None`. For the next
+    /// page, pass the last key of this one.
     ///
     /// # Errors
     ///
-    /// If the store fails or the call times out.
+    /// Returns a [`StoreError`] if the step fails or times out.
     pub async fn unknown(
         &self,
         after: Option<StorageKey>,
@@ -76,23 +82,25 @@ impl<St: Store> IdempotencyHandle<St> {
         self.shared.step(self.shared.store.unknown(after, limit)).await
     }
 
-    /// Returns the number of unknown operations.
+    /// Returns the number of unknown operations in the store.
     ///
     /// # Errors
     ///
-    /// If the store fails or the call times out.
+    /// Returns a [`StoreError`] if the step fails or times out.
     pub async fn count_unknown(&self) -> Result<u64, StoreError> {
         self.shared.step(self.shared.store.count_unknown()).await
     }
 
     /// Records the real outcome of an unknown operation.
     ///
-    /// The result is [`StepOutcome::Stale`] if the operation is no longer unknown, or became
-    /// unknown again in a later run since it was listed.
+    /// Later requests then get this outcome. The result is [`StepOutcome::Stale`], and nothing is
+    /// recorded, if the operation is no longer unknown, or if a later run has made it unknown
+    /// again since it was listed.
     ///
     /// # Errors
     ///
-    /// If the store fails or the call times out. The outcome may have been recorded.
+    /// Returns a [`StoreError`] if the step fails or times out. The outcome may have been
+    /// recorded all the same.
     pub async fn resolve(
         &self,
         unknown: &UnknownOperation,

@@ -1,4 +1,4 @@
-//! The keys of an operation: the one that a client sends, and the one that a store uses.
+//! The keys of an operation: the key that a client sends, and the key of the record in a store.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ use crate::call::random;
 /// The maximum length of a key, in bytes.
 const MAX_LEN: usize = 255;
 
-/// The key that a client sends for an operation, as 1 to 255 bytes of printable ASCII.
+/// The key that a client sends for an operation: 1 to 255 bytes of printable ASCII.
 ///
-/// The IETF draft asks for a quoted string of RFC 8941, and some clients send bare text. Both
-/// forms with the same content are the same key.
+/// The IETF draft requires a quoted string of RFC 8941, but some clients send bare text. A quoted
+/// key and a bare key with the same content are equal.
 ///
 /// ```
 /// use buttress::idempotency::Key;
@@ -34,7 +34,7 @@ pub enum InvalidKey {
     /// The key is longer than 255 bytes.
     #[error("the key is longer than 255 bytes")]
     TooLong,
-    /// The key is not printable ASCII, or its quotes do not match.
+    /// The key is not printable ASCII, or its quotes or escapes are invalid.
     #[error("the key is malformed")]
     Malformed,
     /// There is more than one key.
@@ -47,7 +47,8 @@ impl Key {
     ///
     /// # Errors
     ///
-    /// If it is empty, longer than 255 bytes, or not printable ASCII.
+    /// Returns an [`InvalidKey`] if the key is empty, longer than 255 bytes, or not printable
+    /// ASCII.
     pub fn new(key: impl Into<String>) -> Result<Self, InvalidKey> {
         let key: String = key.into();
         if key.is_empty() {
@@ -62,14 +63,16 @@ impl Key {
         Ok(Self(key.into()))
     }
 
-    /// Parses a key as it is sent in a header: a string of RFC 8941, or bare text.
+    /// Parses the value of a header: a quoted string of RFC 8941, or bare text.
     ///
-    /// Parameters after a quoted string are ignored.
+    /// Parameters after a quoted string are ignored. Bare text must not contain a comma, which
+    /// separates two keys.
     ///
     /// # Errors
     ///
-    /// Those of [`new`](Self::new). It also fails if a quoted string does not end, if anything
-    /// but parameters follows it, or if there is more than one key.
+    /// Returns an [`InvalidKey`] if [`new`](Self::new) would, if a quoted string does not end or
+    /// has an invalid escape, if anything but parameters follows it, or if there is more than one
+    /// key.
     pub fn parse(sent: &str) -> Result<Self, InvalidKey> {
         let sent = sent.trim_matches([' ', '\t']);
         let Some(quoted) = sent.strip_prefix('"') else {
@@ -110,9 +113,9 @@ impl Key {
     }
 }
 
-/// Returns whether another item follows these parameters.
+/// Returns whether another key follows these parameters.
 ///
-/// A comma in quotes does not separate items.
+/// A comma in quotes does not separate keys.
 fn is_list(parameters: &str) -> bool {
     let (mut quoted, mut escaped) = (false, false);
     parameters.bytes().any(|byte| {
@@ -140,14 +143,14 @@ impl fmt::Display for Key {
     }
 }
 
-/// A tenant, hashed.
+/// The hash of the name of a scope, such as a tenant.
 ///
-/// Two tenants never share a record, whatever keys they choose.
+/// Two scopes never share a record, whatever keys their clients choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ScopeId([u8; 16]);
 
 impl ScopeId {
-    /// Creates the scope with this name.
+    /// Hashes the name of a scope.
     pub fn of(scope: &[u8]) -> Self {
         let digest = digest(b"buttress scope 1", &[scope]);
         let mut id = [0; 16];
@@ -155,7 +158,7 @@ impl ScopeId {
         Self(id)
     }
 
-    /// Returns the scope as bytes.
+    /// Returns the hash as bytes.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
@@ -163,15 +166,16 @@ impl ScopeId {
 
 /// The key of a record in the store: SHA-256 over the scope, the operation and the client's key.
 ///
-/// It always has 32 bytes, whatever a client sends. No client can aim it at the record of
-/// another.
+/// It always has 32 bytes, whatever a client sends. No client can choose a key that leads to the
+/// record of another scope.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StorageKey([u8; 32]);
 
 impl StorageKey {
     /// Computes the storage key of a client's key for an operation in a scope.
     ///
-    /// The operation is a list of parts, such as a method and a route.
+    /// `scope` is the name of the scope. `operation` is the list of parts that
+    /// [`FindKey::operation`](super::FindKey::operation) adds, such as a method and a route.
     pub fn of(scope: &[u8], operation: &[&[u8]], key: &Key) -> Self {
         let mut parts = vec![scope];
         parts.extend(operation);
@@ -189,10 +193,10 @@ impl StorageKey {
         &self.0
     }
 
-    /// Derives a key for a step of the operation, as 64 hexadecimal digits.
+    /// Derives a key for one part of the operation, as 64 hexadecimal digits.
     ///
-    /// It is the HMAC-SHA-256 of the step, keyed by this storage key. It is the same in every run
-    /// of the operation. It cannot be computed without the storage key.
+    /// It is the HMAC-SHA-256 of `step`, the name of that part, keyed by this storage key. It is
+    /// the same in every run of the operation. It cannot be computed without the storage key.
     pub fn child(&self, step: &str) -> Key {
         let mac = HMAC::mac(step.as_bytes(), self.0);
         Key(Self(mac).to_string().into())
@@ -236,7 +240,7 @@ impl Owner {
 
 /// Computes SHA-256 over parts, each preceded by its length.
 ///
-/// Therefore, no two lists of parts give the same bytes.
+/// Because of the lengths, two different lists of parts are never hashed as the same bytes.
 fn digest(version: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Hash::new();
     for part in [version].iter().chain(parts) {

@@ -12,7 +12,7 @@ use crate::{ConfigError, error::Name};
 
 /// A layer that runs each operation once and replays its response.
 ///
-/// Clones of it, and all [`Idempotency`] services that it makes, share its runs and leases. See
+/// Its clones, and all [`Idempotency`] services that it creates, share its runs and leases. See
 /// the [module docs](super) for an example.
 pub struct IdempotencyLayer<St, K, C, Q, R, U = Quarantine> {
     pub(super) rules: Arc<Rules<K, C, Q, R, U>>,
@@ -22,13 +22,13 @@ pub struct IdempotencyLayer<St, K, C, Q, R, U = Quarantine> {
 impl<St, K, Q, R> IdempotencyLayer<St, K, (), Q, R> {
     /// Returns a builder with the given store, key finder, request reader and response recorder.
     ///
-    /// `find_key` finds the key of a request, `read` tells requests with one key apart, and
-    /// `record` keeps responses.
-    ///
-    /// The builder has no `build` until it knows the scope of the keys. Set it with
-    /// [`scope_fn`](IdempotencyBuilder::scope_fn), [`scope`](IdempotencyBuilder::scope) or
-    /// [`single_tenant`](IdempotencyBuilder::single_tenant). For closures, see
+    /// `find_key` finds the key of a request, `read` reads the content that a duplicate must
+    /// share, and `record` records and replays responses. To pass closures, use
     /// [`builder_fn`](IdempotencyLayer::builder_fn).
+    ///
+    /// The builder has no `build` until its scope is set with
+    /// [`scope_fn`](IdempotencyBuilder::scope_fn), [`scope`](IdempotencyBuilder::scope) or
+    /// [`single_tenant`](IdempotencyBuilder::single_tenant).
     pub fn builder(
         store: St,
         find_key: K,
@@ -43,8 +43,8 @@ impl<St, K, Q, R> IdempotencyLayer<St, K, (), Q, R> {
 impl<St, F, G> IdempotencyLayer<St, FindKeyFn<F>, (), ReadRequestFn<G>, RecordClones> {
     /// Returns a builder that reads requests with closures and keeps clones of responses.
     ///
-    /// `find_key` finds the key of a request. `read` adds the parts that tell requests with one
-    /// key apart.
+    /// `find_key` finds the key of a request. `read` adds the content that a duplicate must share
+    /// with the request.
     ///
     /// ```
     /// use buttress::idempotency::{
@@ -121,10 +121,12 @@ impl<S, St, K, C, Q, R, U> Layer<S> for IdempotencyLayer<St, K, C, Q, R, U> {
 
 /// A builder for [`IdempotencyLayer`].
 ///
+/// [`build`](Self::build) returns a [`ConfigError`] for an invalid value. The error names the
+/// setter.
+///
 /// `C` is the state of the builder: [`NoScope`] until a scope is set, then [`Scoped`]. Only a
-/// builder with a scope has a [`build`](Self::build). The other setters can be called before or
-/// after. There is no default scope, because callers that share one space of keys could read each
-/// other's responses.
+/// builder with a scope has a `build`. The other setters can be called before or after. There is
+/// no default scope, because callers that share their keys could read each other's responses.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct IdempotencyBuilder<St, K, C, Q, R, U = Quarantine> {
@@ -142,11 +144,12 @@ impl<St, K, Q, R, U> IdempotencyBuilder<St, K, NoScope, Q, R, U> {
     ///
     /// Default: none. [`build`](IdempotencyBuilder::build) exists only after a scope was set.
     ///
-    /// The closure names the scope, such as the account that the request was authenticated for.
-    /// The scope must not be anything that a caller can choose. The closure returns an owned
-    /// name, such as a `String` or `[u8; 16]`. If it returns `None`, the request is rejected. Do
-    /// not fall back to a common scope, because unauthenticated callers would then get the
-    /// responses of others.
+    /// The closure returns the name of the scope, such as the authenticated account. The name is
+    /// owned, such as a `String` or `[u8; 16]`. It must not be anything that a caller can choose.
+    ///
+    /// If the closure returns `None`, the request is rejected with
+    /// [`ScopeMissing`](crate::error::IdempotencyReason::ScopeMissing). Do not fall back to a
+    /// common scope, because unauthenticated callers would then get the responses of others.
     pub fn scope_fn<F, Req, T>(
         self,
         scope: F,
@@ -191,8 +194,8 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
     /// Default: off, because it costs a third round trip to the store for each run.
     ///
     /// A process that dies before the effect begins then leaves no trace, instead of an unknown
-    /// operation. Together with [`transactional`](Self::transactional) it would have no effect,
-    /// and [`build`](Self::build) returns a [`ConfigError`].
+    /// operation. It cannot be combined with [`transactional`](Self::transactional), where it
+    /// would have no effect.
     pub fn reserve_first(mut self) -> Self {
         self.config.reserve_first = true;
         self
@@ -202,14 +205,16 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
     ///
     /// Default: off.
     ///
-    /// The service makes the transaction conditional on the [`Hold`](super::Hold) of its
-    /// [`Run`](super::Run). Nothing has happened until the commit. A run that ends without it is
-    /// therefore not unknown, and the next claim runs the operation again.
+    /// The transaction of the service must be conditional on the [`Hold`](super::Hold) of its
+    /// [`Run`](super::Run). Nothing has happened until the commit. A run that ends without a
+    /// commit is therefore not unknown, and the next request runs the operation again.
     ///
-    /// The response of a service that rolled back is recorded like any other, unless it says that
-    /// nothing began. This is right for a rejection that would be the same again. It is wrong for
-    /// a failure that may pass. Together with [`reserve_first`](Self::reserve_first),
-    /// [`build`](Self::build) returns a [`ConfigError`].
+    /// If the service rolls back and returns a response, the response is recorded like any other.
+    /// This is right for a final response, such as a declined payment. It is wrong for a failure
+    /// that may pass. The service must then return an error, or over HTTP a response marked
+    /// `NotStarted`.
+    ///
+    /// It cannot be combined with [`reserve_first`](Self::reserve_first).
     pub fn transactional(mut self) -> Self {
         self.config.transactional = true;
         self
@@ -217,48 +222,45 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
 
     /// Sets the lease, the time during which no other process may run the same operation.
     ///
-    /// Default: `30 s`.
+    /// Default: `30 s`, because most runs then end before the first renewal.
     ///
-    /// The lease is renewed after each third of it. If a process dies, its keys stay blocked for
-    /// up to one lease. The lease must be at least 1 ms, longer than the
+    /// The lease is renewed each time a third of it has passed. If a process dies, its keys stay
+    /// blocked for up to one lease. The lease must be at least 1 ms, longer than the
     /// [`store_timeout`](Self::store_timeout), and not longer than the
-    /// [`lease_limit`](Self::lease_limit). [`build`](Self::build) returns a [`ConfigError`]
-    /// otherwise.
+    /// [`lease_limit`](Self::lease_limit).
     pub fn lease(mut self, lease: Duration) -> Self {
         self.config.lease = lease;
         self
     }
 
-    /// Sets the total time for which a lease is renewed.
+    /// Sets the time after which a lease is no longer renewed, counted from the claim.
     ///
-    /// Default: `10 min`, because a run of a request that takes longer is stuck.
+    /// Default: `10 min`, because a longer run is probably stuck.
     ///
     /// It must not be shorter than the [`lease`](Self::lease) or the
-    /// [`run_limit`](Self::run_limit), nor longer than a year. [`build`](Self::build) returns a
-    /// [`ConfigError`] otherwise.
+    /// [`run_limit`](Self::run_limit), nor longer than a year.
     pub fn lease_limit(mut self, limit: Duration) -> Self {
         self.config.lease_limit = limit;
         self
     }
 
-    /// Sets the maximum duration of a run, up to the end of the recorded part of its response.
+    /// Sets the maximum duration of a run, which includes reading the response body to record it.
     ///
     /// Default: `30 s`.
     ///
-    /// It replaces the caller's deadline, which ends only the wait. It must be longer than zero
-    /// and not longer than the [`lease_limit`](Self::lease_limit). [`build`](Self::build) returns
-    /// a [`ConfigError`] otherwise.
+    /// A run that takes longer is stopped. Its outcome is unknown if the service was called. The
+    /// deadline of the caller does not stop the run, and ends only the caller's wait. The limit
+    /// must be longer than zero and not longer than the [`lease_limit`](Self::lease_limit).
     pub fn run_limit(mut self, limit: Duration) -> Self {
         self.config.run_limit = limit;
         self
     }
 
-    /// Sets the timeout of a call to the store, after which it is sent again or given up.
+    /// Sets the timeout of one step of the store, which is one call of a [`Store`] method.
     ///
-    /// Default: `1 s`.
+    /// Default: `1 s`, because a slower step is better retried or abandoned.
     ///
     /// It must be longer than zero and shorter than the [`lease`](Self::lease).
-    /// [`build`](Self::build) returns a [`ConfigError`] otherwise.
     pub fn store_timeout(mut self, timeout: Duration) -> Self {
         self.config.store_timeout = timeout;
         self
@@ -268,21 +270,19 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
     ///
     /// Default: `24 h`.
     ///
-    /// It must be at least 1 ms, not longer than the
-    /// [`unknown_retention`](Self::unknown_retention), and at least twice as long as
-    /// [`clients_retry_for`](Self::clients_retry_for), if that is set. [`build`](Self::build)
-    /// returns a [`ConfigError`] otherwise.
+    /// After that, the key is free, and a late retry runs the operation again. The time must be at
+    /// least 1 ms, not longer than the [`unknown_retention`](Self::unknown_retention), and at least
+    /// twice as long as [`clients_retry_for`](Self::clients_retry_for), if that is set.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.config.ttl = ttl;
         self
     }
 
-    /// Sets how long clients keep retrying, for a check of the [`ttl`](Self::ttl).
+    /// Sets how long clients keep retrying, only to check the [`ttl`](Self::ttl).
     ///
     /// Default: unset, which skips the check.
     ///
-    /// [`build`](Self::build) returns a [`ConfigError`] if the [`ttl`](Self::ttl) is not at least
-    /// twice as long, or if this is zero.
+    /// It must be longer than zero. The [`ttl`](Self::ttl) must be at least twice as long.
     pub fn clients_retry_for(mut self, horizon: Duration) -> Self {
         self.config.retry_horizon = Some(horizon);
         self
@@ -290,22 +290,22 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
 
     /// Sets how long an unknown operation is kept if it is not resolved.
     ///
-    /// Default: `30 days`.
+    /// Default: `30 days`, long enough for an operator after a holiday.
     ///
-    /// It must not be shorter than the [`ttl`](Self::ttl), nor longer than a hundred years.
-    /// [`build`](Self::build) returns a [`ConfigError`] otherwise.
+    /// After that, the key is free, and a late retry runs the operation again. The time must not
+    /// be shorter than the [`ttl`](Self::ttl), nor longer than a hundred years.
     pub fn unknown_retention(mut self, retention: Duration) -> Self {
         self.config.unknown_for = retention;
         self
     }
 
-    /// Sets the time after which a duplicate of a request in flight is told to come back.
+    /// Sets the time after which a rejected duplicate of a request in flight should retry.
     ///
-    /// Default: `1 s`.
+    /// Default: `1 s`, the smallest value of the header `Retry-After`.
     ///
-    /// It is also the interval at which waiting duplicates ask the store, with jitter. It must be
-    /// longer than zero and not longer than a year. [`build`](Self::build) returns a
-    /// [`ConfigError`] otherwise.
+    /// It is also the longest pause between two polls of the store for waiting duplicates. Jitter
+    /// shortens the pause to no less than half. The time must be longer than zero and not longer
+    /// than a year.
     pub fn retry_after(mut self, retry_after: Duration) -> Self {
         self.config.retry_after = retry_after;
         self
@@ -315,10 +315,12 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
     ///
     /// Default: off. A duplicate is rejected at once.
     ///
-    /// A waiting duplicate keeps its request in memory, with the part of the body that was read.
-    /// It takes no slot of a run. The number of waiting duplicates is not bounded by this layer.
-    /// The limit must be longer than zero and not longer than a year. [`build`](Self::build)
-    /// returns a [`ConfigError`] otherwise.
+    /// A duplicate that has waited for `limit` is rejected with
+    /// [`InFlight`](crate::error::IdempotencyReason::InFlight). The limit must be longer than zero
+    /// and not longer than a year.
+    ///
+    /// This layer does not bound the number of waiting duplicates. Each keeps its request in
+    /// memory, with the part of the body that was read. It takes no slot of a run while it waits.
     pub fn wait_for_duplicates(mut self, limit: Duration) -> Self {
         self.config.wait = Some(limit);
         self
@@ -329,24 +331,25 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
     /// Default: `1024`.
     ///
     /// Over HTTP, each run keeps a response of up to 64 KiB in memory by default. The maximum
-    /// must be at least 1. [`build`](Self::build) returns a [`ConfigError`] otherwise.
+    /// must be at least 1.
     ///
-    /// A request takes a slot before the store is asked and keeps it until the store has
-    /// responded. Requests with one key share a slot. If no slot is free, a request is rejected
-    /// even if its result is recorded. Leave some slots for duplicates.
+    /// A request takes a slot before the store is asked. It keeps the slot until the store has
+    /// responded, and if it is run, until the run ends. Requests with the same key share a slot.
+    /// If no slot is free, a request is rejected with
+    /// [`Full`](crate::error::IdempotencyReason::Full), even if its result is recorded. Leave
+    /// some slots for duplicates.
     pub fn max_runs(mut self, runs: u32) -> Self {
         self.config.max_runs = runs;
         self
     }
 
-    /// Adds a secret that keys the fingerprints of requests.
+    /// Adds a secret for the fingerprints of requests, which are then HMACs.
     ///
-    /// Default: none.
+    /// Default: none. Fingerprints are plain SHA-256.
     ///
-    /// With a secret, a reader of the store cannot guess the content of requests. Each call adds
-    /// a newer secret. Fingerprints that were stored with an older secret, or without any, are
-    /// still recognized. A secret must not be empty. [`build`](Self::build) returns a
-    /// [`ConfigError`] otherwise.
+    /// Without the secret, a reader of the store cannot guess the content of requests. Each call
+    /// adds a newer secret. Fingerprints that were stored with an older secret, or without one,
+    /// are still recognized. A secret must not be empty.
     pub fn fingerprint_secret(mut self, secret: impl AsRef<[u8]>) -> Self {
         self.config.secrets.0.insert(0, secret.as_ref().into());
         self
@@ -354,30 +357,32 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
 
     /// Runs an unknown operation again.
     ///
-    /// Use it only if the effect is idempotent, or keyed by
-    /// [`Run::child_key`](super::Run::child_key) or [`Run::fence`](super::Run::fence) where it
-    /// happens. It replaces the current policy for unknown operations, as do
-    /// [`resume`](Self::resume), [`reconcile_fn`](Self::reconcile_fn) and
-    /// [`on_unknown`](Self::on_unknown).
+    /// Use it only if a second effect does no harm, or if the system with the effect rejects it
+    /// by [`Run::child_key`](super::Run::child_key) or [`Run::fence`](super::Run::fence).
+    ///
+    /// It replaces the policy for unknown operations. [`resume`](Self::resume),
+    /// [`reconcile_fn`](Self::reconcile_fn) and [`on_unknown`](Self::on_unknown) do, too.
     pub fn rerun(self) -> IdempotencyBuilder<St, K, C, Q, R, Rerun> {
         self.on_unknown(Rerun)
     }
 
     /// Runs an unknown operation again, from its last [checkpoint](super::Run::checkpoint).
     ///
-    /// The work between two checkpoints must be idempotent, or keyed where it happens.
+    /// The service must read the checkpoint and continue there. The work between two checkpoints
+    /// may be done twice. As with [`rerun`](Self::rerun), this must do no harm or be rejected.
     pub fn resume(self) -> IdempotencyBuilder<St, K, C, Q, R, Resume> {
         self.on_unknown(Resume)
     }
 
-    /// Asks a closure for the outcome of an unknown operation, for one caller at a time.
+    /// Asks a closure for the outcome of an unknown operation when it is requested again.
     ///
-    /// See [`Reconcile`] for the rules that the closure must follow.
+    /// The closure is `Fn(Run) -> impl Future<Output = Settled<Res>>`. See [`Reconcile`] for the
+    /// rules that it must follow.
     pub fn reconcile_fn<F>(self, f: F) -> IdempotencyBuilder<St, K, C, Q, R, Reconcile<F>> {
         self.on_unknown(Reconcile(f))
     }
 
-    /// Sets the [`SettleUnknown`](super::SettleUnknown) that decides about unknown operations.
+    /// Sets the policy for unknown operations, a [`SettleUnknown`](super::SettleUnknown).
     ///
     /// Default: `Quarantine`, which leaves them to an operator.
     pub fn on_unknown<V>(self, on_unknown: V) -> IdempotencyBuilder<St, K, C, Q, R, V> {
@@ -389,9 +394,13 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
     ///
     /// # Errors
     ///
-    /// If a duration is zero or too long, no run is allowed, a lease or its limit is too short
-    /// for a run, records are kept for too short a time, a secret is empty, or two settings
-    /// contradict each other. The error names the setter.
+    /// Returns a [`ConfigError`] that names the setter if
+    ///
+    /// - a duration is too short or too long, or does not fit another one;
+    /// - [`max_runs`](Self::max_runs) is zero;
+    /// - a [`fingerprint_secret`](Self::fingerprint_secret) is empty;
+    /// - both [`reserve_first`](Self::reserve_first) and [`transactional`](Self::transactional)
+    ///   are set.
     // `F` is a parameter of its own. If the result type named `C::FindScope`, the compiler would
     // report that the method does not exist, instead of the missing scope.
     pub fn build<F>(self) -> Result<IdempotencyLayer<St, K, F, Q, R, U>, ConfigError>

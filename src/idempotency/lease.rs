@@ -1,4 +1,4 @@
-//! The leases that this process holds, with the time at which each ends and is renewed.
+//! The leases of this process, and the time at which each of them ends and is renewed.
 
 use std::{
     collections::HashMap,
@@ -45,7 +45,7 @@ impl Leases {
         let wakes = table.wakes;
         table.wakes = Some(wakes.map_or(due, |wakes| wakes.min(due)));
         drop(table);
-        // The claim took long, or the task waits for a lease that has been lost.
+        // This happens if the claim took long, or if the task waits for a lease that was lost.
         if wakes.is_some_and(|wakes| due < wakes) {
             self.sooner.notify_one();
         }
@@ -74,17 +74,17 @@ impl Leases {
         table.leases.values().filter(|lease| lease.term().due <= by).cloned().collect()
     }
 
-    /// Notes that the renewal task is gone, although there may be leases.
+    /// Notes that the renewal task has ended, although there may be leases.
     pub(super) fn renewing_ended(&self) {
         self.table().wakes = None;
     }
 }
 
-/// One lease: its trusted term, and whether it was lost.
+/// A lease, with its trusted term.
 #[derive(Debug)]
 pub(super) struct Lease {
     pub(super) hold: Hold,
-    /// The time after which it is no longer renewed.
+    /// The time after which the lease is no longer renewed.
     limit: Instant,
     term: Mutex<Term>,
     changed: Notify,
@@ -92,7 +92,7 @@ pub(super) struct Lease {
 
 #[derive(Clone, Copy, Debug)]
 struct Term {
-    /// The time at which it is to be renewed.
+    /// The time at which the lease is to be renewed.
     due: Instant,
     /// The time until which no other process runs the operation, by the clock of this process.
     ///
@@ -118,12 +118,12 @@ impl Lease {
         }
     }
 
-    /// Returns the time until which it is trusted.
+    /// Returns the time until which the lease is trusted.
     pub(super) fn end(&self) -> Instant {
         self.term().end
     }
 
-    /// Waits until it has ended or was lost.
+    /// Waits until the lease has ended or was lost.
     pub(super) async fn over(&self) {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
@@ -136,28 +136,28 @@ impl Lease {
         }
     }
 
-    /// Returns whether it may still be renewed at `now`.
+    /// Returns whether the lease may still be renewed at `now`.
     pub(super) fn is_renewable(&self, now: Instant) -> bool {
         now < self.limit
     }
 
-    /// Lets it end with its current term, and the run with it.
+    /// Stops the renewal. The lease ends with its current term, and the run ends with it.
     pub(super) fn expire(&self, config: &Config) {
         let end = self.end();
         self.set(Term { due: end + config.lease, end });
     }
 
-    /// Notes that a step sent at `sent` renewed it.
+    /// Notes that a step sent at `sent` renewed the lease.
     pub(super) fn renewed(&self, sent: Instant, config: &Config) {
         self.set(Term::granted(sent, config));
     }
 
-    /// Notes that a step sent at `sent` found it lost.
+    /// Notes that a step sent at `sent` found the lease lost.
     pub(super) fn lost(&self, sent: Instant, config: &Config) {
         self.set(Term { due: sent + config.lease, end: sent });
     }
 
-    /// Notes that the result of a renewal is not known. It is renewed again soon, while it lasts.
+    /// Notes that the result of a renewal is not known. It is soon tried again.
     pub(super) fn unsure(&self, now: Instant, config: &Config) {
         let due = now + (config.lease / 12).max(Duration::from_millis(1));
         self.set(Term { due, end: self.end() });

@@ -10,7 +10,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // A key and an amount. Two requests with one key are the same request if the amount is equal.
+//! // A key and an amount. Two requests with the same key must have the same amount.
 //! type Payment = (&'static str, u64);
 //!
 //! let layer = IdempotencyLayer::builder_fn(
@@ -85,99 +85,107 @@
 //!
 //! # Guarantees
 //!
-//! An operation is identified by its key, its scope, and its method and route. It is run once, or
-//! its outcome is *unknown*. An unknown outcome is always reported to the caller.
+//! An operation is identified by its key and its scope, and over HTTP also by its method and
+//! route. While its record is kept, its effect happens at most once, unless you choose to
+//! [run unknown operations again](#unknown-operations). If the layer cannot tell whether the
+//! effect happened, the outcome is *unknown*, and the layer always tells the caller.
 //!
 //! Exactly once is impossible for an effect in another system, because a process can die between
-//! the effect and its record. This layer gives at most once, and names every doubtful case. It
-//! gives exactly once where the effect and the record are committed in one transaction
-//! ([`transactional`](IdempotencyBuilder::transactional)).
+//! the effect and its record. It is possible only where the service commits the effect and the
+//! record in one transaction ([`transactional`](IdempotencyBuilder::transactional)).
 //!
 //! | the request | the caller gets |
 //! |---|---|
-//! | is new | the response of the service, after it was recorded |
+//! | is new | the response of the service, once it is recorded |
 //! | repeats a completed request | the recorded response |
-//! | repeats a request in flight | [`InFlight`](crate::error::IdempotencyReason::InFlight), with a time to come back; or it [waits](IdempotencyBuilder::wait_for_duplicates) for the result |
+//! | repeats a request in flight | [`InFlight`](crate::error::IdempotencyReason::InFlight), with a [`retry_after`](IdempotencyBuilder::retry_after); or it [waits](IdempotencyBuilder::wait_for_duplicates) for the result |
 //! | repeats a completed request whose response could not be kept | [`NotReplayable`](crate::error::IdempotencyReason::NotReplayable) |
 //! | differs from the request that used its key | [`Mismatch`](crate::error::IdempotencyReason::Mismatch) |
-//! | repeats a request whose outcome is unknown | [`Unknown`](crate::error::IdempotencyReason::Unknown), without a time to come back |
+//! | repeats a request whose outcome is unknown | [`Unknown`](crate::error::IdempotencyReason::Unknown), without a `retry_after` |
+//! | must have a key and has none | [`KeyMissing`](crate::error::IdempotencyReason::KeyMissing) |
+//! | has an invalid key | [`KeyMalformed`](crate::error::IdempotencyReason::KeyMalformed) |
+//! | has no scope | [`ScopeMissing`](crate::error::IdempotencyReason::ScopeMissing) |
 //! | finds the store down | [`StoreUnavailable`](crate::error::IdempotencyReason::StoreUnavailable) |
 //! | finds no room for another record or run | [`Full`](crate::error::IdempotencyReason::Full) |
 //!
-//! The record of a run ends as follows:
+//! The end of a run decides the state of its record:
 //!
 //! | the service | the record |
 //! |---|---|
-//! | returns a response, whatever it says | completed: the response is replayed |
+//! | returns any response, even an error response | completed: the response is replayed |
 //! | returns a response marked `NotStarted` (HTTP) | released: the key is free |
-//! | is not called, because it is not ready or a layer of this crate beneath rejects the call (circuit open, bulkhead full, rate limited, deadline exceeded) | released, unless a retry beneath had already sent the request |
+//! | is not called, because it is not ready or a layer beneath rejects the call (circuit open, bulkhead full, rate limited, deadline exceeded) | released, unless a retry beneath had already sent the request |
 //! | fails, panics, is dropped, or exceeds a limit | unknown; with [`transactional`](IdempotencyBuilder::transactional), released |
 //!
-//! The layer trusts a rejection from beneath. A service that calls others must therefore not
-//! return their clients' rejections as its own error. Turn them into a response, or into another
-//! error.
+//! The layer trusts the [`nothing_began`](crate::Rejection::nothing_began) of a rejection from
+//! beneath. A service may have had an effect before it calls another service. It must therefore
+//! not return the rejection of that call as its own error. Turn the rejection into a response, or
+//! into another error.
 //!
 //! # Leases and fences
 //!
-//! A claim gives its owner a lease, measured by the clock of the store. The lease is renewed
-//! after each third of it while the run goes on. Leases that are due within the next twelfth are
-//! renewed in the same round trip. With the default lease of 30 s, a run that ends within 7.5 s
-//! is never renewed.
+//! A claim gives its owner a lease, measured by the clock of the store. During the run, the lease
+//! is renewed each time a third of it has passed. The same round trip renews every other lease
+//! that is due within the next twelfth of a lease. With the default lease of 30 s, the lease of a
+//! run that ends within 7.5 s is never renewed.
 //!
-//! A process that dies leaves its keys blocked until their leases end. Then their operations are
-//! unknown.
+//! If a process dies, its keys stay blocked until their leases end. The outcome of their
+//! operations is then unknown.
 //!
-//! A process that was only paused can resume after its lease has ended, unaware that it lost the
-//! lease. The store rejects its late writes by their *fence*, a number that grows with each claim
-//! of a key. Pass the fence ([`Run::fence`]) on to every system that can reject by it, too.
+//! A process that was only paused does not know that its lease has ended when it resumes. The
+//! store rejects its late writes by their *fence*, a number that grows with each claim of a key.
+//! Pass the fence ([`Run::fence`]) to every system that can reject writes with a smaller one.
 //!
 //! With [`reserve_first`](IdempotencyBuilder::reserve_first), a process that dies before the
 //! effect begins leaves nothing behind. This costs a third round trip to the store for each run.
 //!
 //! # Unknown operations
 //!
-//! An unknown operation is never silently run again. By default, it waits for an operator:
-//! [`IdempotencyHandle::unknown`] lists unknown operations, and [`IdempotencyHandle::resolve`]
-//! records the real outcome of one.
+//! By default, the layer does not run an unknown operation again. An operator finds it with
+//! [`IdempotencyHandle::unknown`], and records its real outcome with
+//! [`IdempotencyHandle::resolve`]. A record that nobody resolves is removed after the
+//! [`unknown_retention`](IdempotencyBuilder::unknown_retention). Its key is then new, and a late
+//! retry runs the operation again.
 //!
-//! A record contains neither the caller nor the request. Log [`Run::storage_key`] with the
-//! effect, or compute the [`StorageKey`](StorageKey::of) of a customer's key. Over HTTP, the
-//! storage key covers the scope, the method and the path, and the key.
+//! A record contains neither the caller nor the request. To find the record of an effect, log
+//! [`Run::storage_key`] with the effect. You can also compute the storage key of a customer's key
+//! with [`StorageKey::of`]. Over HTTP, it covers the scope, the method, the route and the key.
 //!
-//! A route can choose another policy:
+//! A builder can set another policy:
 //!
 //! - [`reconcile_fn`](IdempotencyBuilder::reconcile_fn) asks a function for the outcome.
-//! - [`rerun`](IdempotencyBuilder::rerun) declares that the effect is idempotent or keyed.
-//! - [`resume`](IdempotencyBuilder::resume) continues from a checkpoint.
+//! - [`rerun`](IdempotencyBuilder::rerun) runs the operation again. Use it if a second effect does
+//!   no harm, or if the system with the effect rejects it.
+//! - [`resume`](IdempotencyBuilder::resume) runs the operation again from its last checkpoint.
 //!
-//! A function that reconciles may return [`Settled::Never`] only after it has made the effect
-//! impossible. Otherwise the effect can happen twice:
+//! The function of `reconcile_fn` may return [`Settled::Never`] only after it has made the effect
+//! of the earlier run impossible. Otherwise the effect can happen twice:
 //!
 //! 1. A worker is paused just before it charges, and its lease ends.
-//! 2. The function looks, sees no charge, and returns `Never`.
+//! 2. The function looks for a charge, finds none, and returns `Never`.
 //! 3. The request is run again and charges.
-//! 4. The first worker resumes and charges, too.
+//! 4. The first worker resumes and charges a second time.
 //!
-//! Therefore, reserve the [child key](Run::child_key) or raise the [fence](Run::fence) where the
-//! charge is made, before you look.
+//! To prevent this, reserve the [child key](Run::child_key) or raise the [fence](Run::fence) in
+//! the system that charges, before you look for a charge.
 //!
 //! # Detached runs
 //!
-//! A run is a task of its own, in the span of the caller that started it. It needs a tokio
-//! runtime, and a service, request and response that are `Send + 'static`. A caller that leaves
-//! stops waiting, and the run continues. The limit of a run
-//! ([`run_limit`](IdempotencyBuilder::run_limit)) replaces the caller's deadline, which limits
-//! only the wait. The number of concurrent runs is bounded
-//! ([`max_runs`](IdempotencyBuilder::max_runs)). To shut down, call [`IdempotencyHandle::close`]
-//! and then wait for [`IdempotencyHandle::drained`].
+//! Each run is a tokio task, in the tracing span of the caller that started it. It needs a tokio
+//! runtime, and a service, a request and a response that are `Send + 'static`. If the caller
+//! stops waiting, the run continues.
 //!
-//! The ambient values of the caller end at this layer: its deadline, its attempt, and its
-//! task-locals.
+//! The [`run_limit`](IdempotencyBuilder::run_limit) bounds the time of a run. The deadline of the
+//! caller bounds only its wait. [`max_runs`](IdempotencyBuilder::max_runs) bounds the number of
+//! concurrent runs. To shut down, call [`IdempotencyHandle::close`] and then wait for
+//! [`IdempotencyHandle::drained`].
+//!
+//! A run does not see the deadline, the attempt or the task-locals of the caller.
 //!
 //! # Readiness
 //!
-//! Always ready, because a duplicate never reaches the service. A run drives a clone of the
-//! service to readiness.
+//! The layer is always ready, because a duplicate never reaches the service. Each run waits until
+//! a clone of the service is ready.
 //!
 //! # Clone
 //!
@@ -186,13 +194,15 @@
 //! # Cancellation
 //!
 //! Dropping a call before its claim is sent leaves no trace. Dropping it while the claim is under
-//! way releases the claim in the background. Dropping it later does not stop the run, whose
-//! result is recorded. A run that is dropped together with its runtime is unknown.
+//! way releases the claim in the background. Dropping it later ends only the wait. The run
+//! continues, and its result is recorded. If the runtime is dropped during a run, the outcome of
+//! the operation is unknown.
 //!
 //! # Errors
 //!
-//! - [`IdempotencyRejected`](crate::error::IdempotencyRejected), with the reason.
-//! - The errors of the service, unchanged.
+//! - [`IdempotencyRejected`](crate::error::IdempotencyRejected), with the reason, if the layer
+//!   rejects the request or ends the run.
+//! - The error of the service, unchanged.
 //!
 //! A panic of the service reaches the caller, after its operation was recorded as unknown.
 //!
@@ -201,22 +211,23 @@
 //! Place it:
 //!
 //! - inside authentication, because a key belongs to the authenticated caller;
-//! - outside limits, because a duplicate should take no slot;
-//! - outside the handler's own retries.
+//! - outside bulkheads and rate limits, because a duplicate should not use them up;
+//! - outside the handler's own retries, because all attempts belong to one run.
 //!
 //! # Telemetry
 //!
 //! [`IdempotencyHandle::counts`] counts claims, replays, conflicts, mismatches, unknown outcomes,
-//! lost leases, and the calls to the store with their time.
+//! lost leases, and the steps of the store with their time. A step is one call of a [`Store`]
+//! method.
 //!
 //! | level | event | emitted for |
 //! |---|---|---|
 //! | `WARN` | `call rejected` | a rejection |
 //! | `WARN` | `lease lost` | a lease that ended before its run |
-//! | `WARN` | `idempotency store failed` | a call to the store that failed or timed out |
+//! | `WARN` | `idempotency store failed` | a step that failed or timed out |
 //! | `ERROR` | `idempotent operation has unknown outcome` | a run that became unknown, with its storage key and fence |
 //!
-//! A process that dies emits nothing. [`IdempotencyHandle::count_unknown`] counts its runs, too.
+//! A process that dies emits nothing. [`IdempotencyHandle::count_unknown`] includes its runs.
 
 // Imports run one way:
 //

@@ -24,7 +24,7 @@ impl RunOutcome {
     /// service was called. Otherwise it is `Unknown`.
     pub fn of_error<E: CarryRejection>(error: &E) -> Self {
         match error.rejection() {
-            // A timeout beneath is not among them, because the call that it ends has begun.
+            // A timeout is not such a rejection, because the call that it ends has begun.
             Some(rejection) if rejection.nothing_began() => Self::NotStarted,
             _ => Self::Unknown,
         }
@@ -41,9 +41,10 @@ pub trait Record<Res, E> {
     /// Classifies a result of the service.
     fn classify(&self, result: Result<&Res, &E>) -> RunOutcome;
 
-    /// Takes the part of a response to record.
+    /// Takes from a response the part to record.
     ///
-    /// It completes when that part is complete, before the caller gets the response.
+    /// The future completes when it has read that part. The caller gets the response only after
+    /// the part is recorded.
     fn record(
         &self,
         response: Res,
@@ -56,12 +57,14 @@ pub trait Record<Res, E> {
     ///
     /// # Errors
     ///
-    /// If the payload is not of the form that this type records, or is of a newer version.
+    /// Returns a [`StoreError`] if the payload is invalid, or was written by a newer version. The
+    /// call is then rejected with
+    /// [`StoreUnavailable`](crate::error::IdempotencyReason::StoreUnavailable).
     fn replay(&self, payload: Self::Payload) -> Result<Self::Response, StoreError>;
 
     /// Returns the maximum size of a payload, in bytes.
     ///
-    /// The store reserves that much before the service is called.
+    /// A bounded store reserves as many bytes before the service is called.
     fn max_bytes(&self) -> usize;
 }
 
@@ -71,9 +74,10 @@ pub trait Record<Res, E> {
 pub struct Recorded<P, R> {
     /// The response that the caller gets.
     pub response: R,
-    /// The recorded part, or `None` if the response broke off.
+    /// The part to record, or `None` if the response broke off.
     ///
-    /// The full content of a response that broke off is not known.
+    /// The content of a response that broke off is not known in full. The outcome of the run is
+    /// then unknown.
     pub completed: Option<Completed<P>>,
 }
 
@@ -91,11 +95,11 @@ impl<P, R> Recorded<P, R> {
 
 /// A [`Record`] that keeps clones of responses, for a store in memory.
 ///
-/// Every `Ok` is recorded. An `Err` is unknown, unless it is the rejection of a layer of this
-/// crate.
+/// Every `Ok` is recorded. An `Err` is unknown, unless a layer of this crate rejected the call
+/// before the service was called ([`RunOutcome::of_error`]).
 ///
-/// A store that is bounded by bytes counts `size_of` the response, without its data on the heap.
-/// Bound such a store by records.
+/// The recorded size of a response is its `size_of`, without its data on the heap. Therefore,
+/// limit the number of records of the store, not their bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RecordClones;
 

@@ -14,7 +14,7 @@ use crate::call::{
     race::{Either, race},
 };
 
-/// A lease that is renewed until this is dropped.
+/// A lease that is renewed until this value is dropped.
 pub(super) struct RenewedLease<St: Store> {
     shared: Arc<Shared<St>>,
     lease: Arc<Lease>,
@@ -22,7 +22,7 @@ pub(super) struct RenewedLease<St: Store> {
 }
 
 impl<St: Store> RenewedLease<St> {
-    /// Holds a lease that was granted for a claim sent at `sent`.
+    /// Begins to renew a lease that was granted for a claim sent at `sent`.
     pub(super) fn new(shared: Arc<Shared<St>>, hold: Hold, sent: Instant) -> Self {
         let lease = Arc::new(Lease::new(hold, sent, &shared.config));
         let (id, is_first) = shared.leases.add(Arc::clone(&lease));
@@ -43,7 +43,7 @@ impl<St: Store> Drop for RenewedLease<St> {
     }
 }
 
-/// Renews leases while there is one, all that are due in one round trip.
+/// Renews leases until there are none. All leases that are due take one round trip.
 async fn renew<St: Store>(shared: Arc<Shared<St>>) {
     let config = &shared.config;
     let mut renewing = Renewing { leases: &shared.leases, ended: false };
@@ -82,9 +82,9 @@ async fn renew<St: Store>(shared: Arc<Shared<St>>) {
     renewing.ended = true;
 }
 
-/// The renewal task. When its runtime drops it, it resets the table.
+/// Marks the renewal task as ended if its runtime drops it.
 ///
-/// A layer may be used from several runtimes, and the next lease then starts another task.
+/// A layer may be used from several runtimes. The next lease then starts another task.
 struct Renewing<'a> {
     leases: &'a Leases,
     ended: bool,

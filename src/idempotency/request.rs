@@ -11,19 +11,19 @@ pub trait FindKey<Req> {
     ///
     /// # Errors
     ///
-    /// If the request has a key that is invalid.
+    /// Returns an [`InvalidKey`] if the request has an invalid key. The request is then rejected.
     fn find_key(&self, request: &Req) -> Result<RequestKey, InvalidKey>;
 
     /// Adds the parts that identify the operation besides the key, such as a method and a route.
     ///
-    /// Calls `add` with each part. The same key for another operation is another record. The
-    /// default adds no part.
+    /// An implementation calls `add` once for each part. With other parts, the same key leads to
+    /// another record. The default implementation adds no part.
     fn operation(&self, request: &Req, add: &mut dyn FnMut(&[u8])) {
         let _ = (request, add);
     }
 }
 
-/// The key of a request, or its need of one.
+/// The key of a request, or the reason why it has none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RequestKey {
@@ -31,25 +31,26 @@ pub enum RequestKey {
     Key(Key),
     /// The request must have a key and has none. It is rejected.
     Missing,
-    /// The request needs no key. It goes to the service unguarded.
+    /// The request needs no key. It is passed to the service unguarded.
     Unguarded,
 }
 
-/// Finds the scope of a request, which owns its key.
+/// Finds the scope of a request. Each scope has its own keys.
 ///
 /// The scope must come from facts that the server has verified, such as the authenticated
-/// account. It must never come from anything that a caller can choose.
+/// account. It must never come from anything that a caller can choose. Otherwise, a caller could
+/// read the recorded responses of another.
 pub trait FindScope<Req> {
-    /// The name of the scope.
+    /// The type of the name of a scope.
     type Scope: AsRef<[u8]>;
 
     /// Returns the scope of the request, or `None` if it is not known.
     ///
-    /// A request without a scope is rejected before the store is asked.
+    /// A guarded request without a scope is rejected before the store is asked.
     fn find_scope(&self, request: &Req) -> Option<Self::Scope>;
 }
 
-/// A [`FindScope`] under which all callers share their keys.
+/// A [`FindScope`] with one scope, in which all callers share their keys.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SingleTenant;
 
@@ -61,28 +62,28 @@ impl<Req> FindScope<Req> for SingleTenant {
     }
 }
 
-/// Reads a request, to tell it apart from another with the same key.
+/// Reads the content of a request, to detect another request with the same key.
 pub trait ReadRequest<Req> {
     /// The request that the service is called with.
     type Request;
 
-    /// Adds everything that makes it the same request to the digests.
+    /// Reads the request, and adds to `digests` the content that a duplicate must share with it.
     ///
     /// # Errors
     ///
-    /// If the request cannot be read. The reason is returned to the caller.
+    /// Returns the reason if the request cannot be read. The call is then rejected with it.
     fn read(
         &self,
         request: Req,
         digests: Digests,
     ) -> impl Future<Output = Result<(Self::Request, Digests), IdempotencyReason>> + Send;
 
-    /// Converts a request that is not guarded.
+    /// Converts an unguarded request.
     fn pass(&self, request: Req) -> Self::Request;
 
-    /// Gives the service the [`Run`] that it needs to have its effect once.
+    /// Attaches the [`Run`] to a request, so that the service can use its fence and its keys.
     ///
-    /// The default does nothing.
+    /// The default implementation does nothing.
     fn hand_over(&self, request: &mut Self::Request, run: &Run) {
         let _ = (request, run);
     }
@@ -158,7 +159,9 @@ pub struct ReadRequestFn<F> {
     f: F,
 }
 
-/// Creates a [`ReadRequest`] from a closure that adds the parts which make it the same request.
+/// Creates a [`ReadRequest`] from a closure.
+///
+/// The closure adds to the [`Digests`] the content that a duplicate must share with the request.
 pub fn read_request_fn<F, Req>(f: F) -> ReadRequestFn<F>
 where
     F: Fn(&Req, &mut Digests),

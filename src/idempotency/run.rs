@@ -1,12 +1,12 @@
-//! The view that a service has of its run.
+//! The run of an operation, as its service sees it.
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use super::{Hold, Key, Previous, StepOutcome, StorageKey, StoreError};
 
-/// One run of a guarded operation, as its service sees it.
+/// One run of an operation, as its service sees it.
 ///
-/// Clones are the same run. An HTTP handler finds it among the extensions of the request.
+/// Clones are the same run. An HTTP handler finds it in the extensions of the request.
 #[derive(Clone)]
 pub struct Run {
     hold: Hold,
@@ -49,14 +49,14 @@ impl Run {
 
     /// Creates a run for the test of a service, without a layer.
     ///
-    /// Its [`save`](Self::save) keeps nothing and returns [`StepOutcome::Stale`].
+    /// Its [`save`](Self::save) saves nothing and returns [`StepOutcome::Stale`].
     #[cfg(any(test, feature = "test-util"))]
     #[cfg_attr(docsrs, doc(cfg(feature = "test-util")))]
     pub fn for_test(hold: Hold, previous: Option<Previous>) -> Self {
         Self::new(hold, previous, Arc::new(NoCheckpoints))
     }
 
-    /// Returns the key that the record is stored under.
+    /// Returns the key under which the record is stored.
     pub fn storage_key(&self) -> StorageKey {
         self.hold.key
     }
@@ -71,38 +71,38 @@ impl Run {
 
     /// Returns the claim of this run.
     ///
-    /// A service that writes the record in the transaction of its effect makes it conditional on
-    /// this claim.
+    /// A [`transactional`](super::IdempotencyBuilder::transactional) service makes the transaction
+    /// of its effect and its record conditional on this claim.
     pub fn hold(&self) -> Hold {
         self.hold
     }
 
-    /// Derives a key for a step of this operation, for a call that the service makes.
+    /// Derives an idempotency key for a call that the service makes. `step` names the call.
     ///
-    /// The key is the same in every run of the operation. It does not help to guess any other
-    /// key.
+    /// The key is the same in every run of the operation. No other key can be guessed from it.
     pub fn child_key(&self, step: &str) -> Key {
         self.hold.key.child(step)
     }
 
-    /// Returns the fence of the earlier run, if this run takes over an unknown operation.
+    /// Returns the fence of the earlier run if this run takes over an unknown operation.
     pub fn previous_fence(&self) -> Option<u64> {
         self.previous.as_ref().map(|previous| previous.fence)
     }
 
-    /// Returns the last checkpoint of the earlier run, if it saved one.
+    /// Returns the last checkpoint of the earlier run if this run takes over an unknown operation.
     pub fn checkpoint(&self) -> Option<&[u8]> {
         self.previous.as_ref()?.checkpoint.as_deref()
     }
 
     /// Saves a checkpoint for a run that [resumes](super::Resume) this one.
     ///
-    /// Stop if the result is [`StepOutcome::Stale`], because the lease was lost and another run
-    /// may be under way.
+    /// It replaces the last one. If the result is [`StepOutcome::Stale`], stop the work, because
+    /// the lease was lost and another run may be under way.
     ///
     /// # Errors
     ///
-    /// If the store fails or the call times out. The checkpoint may have been saved.
+    /// Returns a [`StoreError`] if the step fails or times out. The checkpoint may have been saved
+    /// all the same.
     pub async fn save(&self, checkpoint: impl Into<Vec<u8>>) -> Result<StepOutcome, StoreError> {
         self.checkpoints.keep(&self.hold, checkpoint.into()).await
     }

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 /// The bit of the count that forbids new runs.
 const CLOSED: u64 = 1 << 63;
 
-/// The number of runs, and its limit.
+/// The number of runs, and its maximum.
 #[derive(Debug)]
 pub(super) struct Runs {
     /// The number of runs, with the bit [`CLOSED`].

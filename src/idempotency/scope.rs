@@ -10,7 +10,7 @@ pub struct NoScope(pub(super) ());
 #[derive(Clone, Copy, Debug)]
 pub struct Scoped<C>(pub(super) C);
 
-/// The state of a builder that can build. This trait is sealed.
+/// The state of a builder that has a scope and can build. This trait is sealed.
 #[diagnostic::on_unimplemented(
     message = "an idempotency layer needs a scope: whose keys it guards",
     label = "no scope was set",

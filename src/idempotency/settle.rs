@@ -56,7 +56,8 @@ pub(super) enum Settlement {
     Release,
     /// Something may have been done.
     Abandon,
-    /// Nothing, because it was settled, or its lease was lost and another owner may hold it.
+    /// Nothing is left to do. The claim was settled, or its lease was lost and another owner may
+    /// have claimed the operation.
     Nothing,
 }
 
@@ -72,7 +73,7 @@ pub(super) struct ActiveClaim<St: Store> {
 impl<St: Store> ActiveClaim<St> {
     /// Creates a claim under which nothing has begun yet.
     ///
-    /// If it `takes_over`, its operation was unknown.
+    /// `takes_over` is `true` if its operation was unknown.
     pub(super) fn new(shared: Arc<Shared<St>>, hold: Hold, takes_over: bool) -> Self {
         let settlement = if takes_over { Settlement::TakenOver } else { Settlement::Release };
         Self { shared, hold, settlement: AtomicU8::new(settlement as u8) }
@@ -86,7 +87,7 @@ impl<St: Store> ActiveClaim<St> {
         self.hold
     }
 
-    /// Sets the way to settle the claim from now on.
+    /// Sets the way to settle the claim if it ends from now on.
     pub(super) fn set_settlement(&self, settlement: Settlement) {
         self.settlement.store(settlement as u8, Ordering::Release);
     }
@@ -107,8 +108,7 @@ impl<St: Store> ActiveClaim<St> {
 
     /// Settles the claim before the caller gets its response.
     ///
-    /// Therefore, an immediate retry finds it settled. A step that fails is repeated in the
-    /// background.
+    /// An immediate retry then finds it settled. A step that fails is retried in the background.
     pub(super) async fn settle(&self) {
         let settlement = self.settlement();
         if step(&self.shared, self.hold, settlement).await.is_ok() {
@@ -146,8 +146,8 @@ async fn step<St: Store>(
 
 /// The pauses between the releases of a claim that may still be on its way.
 ///
-/// The claim may arrive after the first release. Without the later ones, it would block an
-/// operation that has no run.
+/// The claim may arrive after the first release. Without the later releases, it would then block
+/// an operation that has no run.
 const RELEASES: [Duration; 5] = [
     Duration::from_millis(50),
     Duration::from_millis(200),
@@ -189,9 +189,9 @@ fn in_background<St: Store>(shared: &Arc<Shared<St>>, hold: Hold, settlement: Se
 
 /// Spawns the future that settles a claim.
 ///
-/// The claim is left to its lease if too many are being settled already, because they must not
-/// pile up while a store is down. It is also left without a runtime, because the process is then
-/// about to end.
+/// It spawns nothing if too many claims are being settled already, because they must not pile up
+/// while a store is down. It also spawns nothing without a runtime, because the process is then
+/// about to end. In both cases, the claim ends with its lease.
 fn spawn<St, F>(shared: &Arc<Shared<St>>, settle: impl FnOnce(Arc<Shared<St>>) -> F)
 where
     F: Future<Output = ()> + Send + 'static,

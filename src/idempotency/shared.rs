@@ -82,7 +82,7 @@ impl<St> Shared<St> {
         events::lease_lost(self.name(), hold.key);
     }
 
-    /// Takes a step of the store within the timeout.
+    /// Takes a step of the store within the store timeout, and counts it.
     pub(super) async fn step<T>(
         &self,
         step: impl Future<Output = Result<T, StoreError>>,
@@ -106,10 +106,10 @@ impl<St> Shared<St> {
     }
 }
 
-/// The maximum number of records in one step, so that a sweep does not hold up requests for long.
+/// The maximum number of records in one step, so that a sweep does not delay requests for long.
 const SWEEP: usize = 1_000;
 
-/// The maximum number of steps in a row.
+/// The maximum number of steps in one sweep.
 const SWEEPS: usize = 1_000;
 
 /// The minimum time between two sweeps.
@@ -118,7 +118,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 impl<St: Store> Shared<St> {
     /// Starts a sweep of the store if the last one was long enough ago.
     ///
-    /// Runs trigger it, because a task of its own would keep running without requests.
+    /// The end of a run triggers it. A permanent task would keep running without requests.
     pub(super) fn sweep_now_and_then(self: &Arc<Self>) {
         let now = Instant::now();
         let mut swept = lock(&self.swept);
@@ -129,12 +129,12 @@ impl<St: Store> Shared<St> {
         drop(swept);
         let shared = Arc::clone(self);
         tokio::spawn(async move {
-            // It repeats while records are left, because more records may end than one step a
-            // minute removes. It is bounded, whatever the store returns.
+            // It repeats while a step reaches its limit, because more records may end in a minute
+            // than one step removes. The number of steps is bounded, whatever the store returns.
             for _ in 0..SWEEPS {
                 let step = shared.store.sweep(SWEEP);
                 let Ok(SWEEP..) = shared.step(step).await else { break };
-                // A store in memory never yields, and requests would wait.
+                // A store in memory never yields by itself, and requests would wait.
                 tokio::task::yield_now().await;
             }
         });

@@ -1,4 +1,4 @@
-//! A run, in a task of its own, so that its caller can leave.
+//! A run, in its own task, so that its caller can leave.
 
 use std::{
     any::Any,
@@ -181,7 +181,7 @@ where
         (RunOutcome::Completed, Ok(response)) => {
             Work::Recorded(rules.record.record(response).await)
         }
-        // An error has no form in which it could be replayed.
+        // Only a response can be recorded and replayed.
         (RunOutcome::Completed, Err(error)) => Work::Passed(Err(error), RunOutcome::Unknown),
         (verdict, result) => {
             Work::Passed(result.map(|response| rules.record.pass(response)), verdict)
@@ -242,11 +242,11 @@ async fn settle<St: Store, R, E>(
             Ended::Answered(Ok(response))
         }
         Work::Recorded(Recorded { response, completed: Some(completed) }) => {
-            // From here on the operation is done, whether or not that can be recorded.
+            // From here on, the operation is done, even if its result cannot be recorded.
             claim.set_settlement(Settlement::Nothing);
             match complete(claim, lease, completed).await {
-                // The effect was committed with the record or not at all. The next claim finds
-                // which.
+                // The effect was committed with the record, or not at all. The next claim finds
+                // out.
                 Some(StepOutcome::Stale) if shared.config.effect() == Effect::Transactional => {
                     shared.lease_lost(hold);
                     Ended::Rejected(IdempotencyReason::StoreUnavailable)
@@ -257,8 +257,8 @@ async fn settle<St: Store, R, E>(
                     Ended::Rejected(IdempotencyReason::Unknown)
                 }
                 Some(StepOutcome::Applied) => Ended::Answered(Ok(response)),
-                // The result is true but not recorded. The key becomes unknown when its lease
-                // ends.
+                // The operation is done, but its result is not recorded. The operation becomes
+                // unknown when its lease ends.
                 None => {
                     shared.became_unknown(hold);
                     Ended::Answered(Ok(response))
@@ -270,7 +270,7 @@ async fn settle<St: Store, R, E>(
 
 /// Records a result, and tries again until the current lease ends.
 ///
-/// The lease may be renewed for long after that, and the caller waits.
+/// It does not wait for renewals of the lease, because the caller is waiting.
 async fn complete<St: Store>(
     claim: &ActiveClaim<St>,
     lease: &Lease,

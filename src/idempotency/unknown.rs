@@ -5,11 +5,17 @@ use std::{any::type_name, fmt, future::Future};
 use super::{OnUnknown, Run};
 
 /// Decides about an unknown operation that is requested again.
+///
+/// Use [`Reconcile`] if a closure is enough.
 pub trait SettleUnknown<Res> {
-    /// The part of the policy that the store needs: whether the operation is claimed at all.
+    /// The part of the policy that the store needs. With [`OnUnknown::Keep`], the request is
+    /// rejected without a call of [`settle`](Self::settle).
     const ON_UNKNOWN: OnUnknown;
 
-    /// Finds the outcome, for the one caller that has claimed the operation.
+    /// Finds the outcome of the operation, for the one caller that has claimed it.
+    ///
+    /// It counts towards the [`run_limit`](super::IdempotencyBuilder::run_limit). If it takes too
+    /// long, panics or is dropped, the outcome stays unknown.
     fn settle(&self, run: Run) -> impl Future<Output = Settled<Res>> + Send;
 }
 
@@ -21,7 +27,7 @@ pub enum Settled<Res> {
     ///
     /// The result is recorded like a new response of the service.
     Completed(Res),
-    /// The operation was not done, and an earlier run can no longer do it. It is run now.
+    /// The operation was not done, and an earlier run can no longer do it. It is run again now.
     Never,
     /// The outcome is still unknown.
     StillUnknown,
@@ -41,7 +47,8 @@ impl<Res: Send> SettleUnknown<Res> for Quarantine {
 
 /// A policy that runs the operation again.
 ///
-/// The effect must be idempotent, or keyed where it happens.
+/// A second effect must do no harm, or the system with the effect must reject it by
+/// [`Run::child_key`] or [`Run::fence`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rerun;
 
@@ -53,7 +60,10 @@ impl<Res: Send> SettleUnknown<Res> for Rerun {
     }
 }
 
-/// A policy that runs the operation again from its last checkpoint.
+/// A policy that runs the operation again from its last [checkpoint](Run::checkpoint).
+///
+/// The service must read the checkpoint and continue there. The work between two checkpoints may
+/// be done twice.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Resume;
 
@@ -67,14 +77,15 @@ impl<Res: Send> SettleUnknown<Res> for Resume {
 
 /// A policy that asks a function: `Fn(Run) -> impl Future<Output = Settled<Res>>`.
 ///
-/// One caller at a time asks, under its own claim, whose fence is larger than the fence of the
-/// earlier run.
+/// It asks for one caller at a time. The caller has its own claim, whose fence is larger than the
+/// fence of the earlier run.
 ///
-/// The function may return [`Settled::Never`] only after it has made the effect impossible. It is
-/// not enough to see that nothing was charged. A worker that was paused, not killed, may be about
-/// to charge, and then there are two charges. Therefore, take what the effect needs before you
-/// look. Reserve the [child key](Run::child_key) where the effect happens, or raise the
-/// [fence](Run::fence) there, so that the earlier run finds it taken.
+/// The function may return [`Settled::Never`] only after it has made the effect of the earlier run
+/// impossible. It is not enough to see that nothing was charged. The earlier run may only be
+/// paused, just before it charges. If the operation is run again, there are then two charges.
+///
+/// To prevent this, reserve the [child key](Run::child_key) or raise the [fence](Run::fence) in
+/// the system with the effect before you look. That system then rejects the earlier run.
 #[derive(Clone, Copy)]
 pub struct Reconcile<F>(pub(super) F);
 

@@ -2,7 +2,7 @@
 //!
 //! | store | loses records on | survives | needs |
 //! |---|---|---|---|
-//! | [`MemoryStore`] | the end of the process; a later retry then runs again | cancellation, panics | one process |
+//! | [`MemoryStore`] | the end of the process; a later retry runs the operation again | cancellation, panics | one process |
 //! | `RedbStore`, crate [`buttress-redb`] | - | `kill -9`, power loss | one process per file |
 //! | `RedisStore`, crate [`buttress-redis`] | power loss, failover to a replica | `kill -9` of Redis | `appendonly yes`, `appendfsync always`, `maxmemory-policy noeviction` |
 //! | `PostgresStore`, crate [`buttress-postgres`] | failover to an asynchronous replica | `kill -9`, power loss | `fsync` |
@@ -23,17 +23,17 @@ mod memory;
 
 pub use self::memory::{MemoryStore, MemoryStoreBuilder};
 
-/// The default lease. Most work ends before its first renewal, which is after a third of it.
+/// The default lease. Most runs end before its first renewal, after a third of it.
 pub(super) const LEASE: Duration = Duration::from_secs(30);
 
 /// The default retention of unknown operations, long enough for an operator after a holiday.
 pub(super) const UNKNOWN_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// A store of the records of operations, which decides who runs an operation.
+/// A store of the records of operations. It decides which request runs an operation.
 ///
-/// Each method is one atomic step. The store reads its own clock inside the step. It also gives
-/// the fences. Each new fence is larger than all that it gave before for the same key, even after
-/// the record of the key is gone.
+/// Each method is one atomic step. The store reads its own clock inside the step. It also issues
+/// the fences. Each new fence of a key is larger than every earlier one, even after the record of
+/// the key is gone.
 ///
 /// # States of a record
 ///
@@ -41,17 +41,19 @@ pub(super) const UNKNOWN_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 
 /// |---|---|
 /// | absent | in flight, by a claim |
 /// | in flight, reserved | started; completed; absent, when it is released or its lease ends |
-/// | in flight, started | completed; absent, when it is released; unknown, when it is abandoned or its lease ends |
+/// | in flight, started | completed; absent, when it is released (unknown, if it was taken over); unknown, when it is abandoned or its lease ends |
 /// | completed | absent, when its time to live ends |
 /// | unknown | in flight, by a claim that takes it over; completed or absent, when it is resolved; absent, when its retention ends |
 ///
-/// The end of a lease or of another time holds from that instant on, even if nothing has been
-/// written. Each step first brings the record up to date and then acts on it.
+/// A state ends at the end of its lease, time to live or retention, even if nothing is written at
+/// that instant. Each step first brings the record up to date and then acts on it.
 ///
 /// A step with a [`Hold`] acts only on a record in flight that has the owner and the fence of the
-/// hold. For any other record, it changes nothing and returns [`StepOutcome::Stale`]. Such a step
-/// may be repeated if its result was lost, and returns what it returned before. A repeated
-/// [`release`](Self::release) or [`resolve`](Self::resolve) is stale.
+/// hold. For any other record, it changes nothing and returns [`StepOutcome::Stale`].
+///
+/// If the result of a step with a hold was lost, the caller may repeat the step, which then
+/// returns the same result. A repeated [`release`](Self::release) or [`resolve`](Self::resolve) is
+/// stale.
 ///
 /// # Cancellation
 ///
@@ -60,20 +62,20 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// The recorded part of a response. A durable store keeps bytes.
     type Payload: Clone + Send + Sync + 'static;
 
-    /// Asks for the right to run an operation.
+    /// Claims the right to run an operation.
     ///
     /// The store checks the following, in this order:
     ///
     /// 1. A record in flight with the same owner is claimed again, with the same fence and a new
-    ///    lease. This holds even after its lease has ended, if no other step has brought it up to
-    ///    date.
+    ///    lease. This is done even after its lease has ended, if no other step has brought it up
+    ///    to date.
     /// 2. Otherwise, the record is brought up to date.
     /// 3. An absent record is claimed under a new fence.
     /// 4. A record with another fingerprint is a [`Mismatch`](ClaimOutcome::Mismatch).
     /// 5. An unknown record is claimed under a new fence if the claim [takes
     ///    over](OnUnknown::TakeOver). It is then in flight and started, whatever the mode, and
     ///    keeps its checkpoint. If it is released, it becomes unknown again, not absent.
-    /// 6. For any other record, the outcome tells its state.
+    /// 6. For any other record, the outcome reports its state.
     fn claim(
         &self,
         claim: &Claim,
@@ -111,9 +113,10 @@ pub trait Store: Clone + Send + Sync + 'static {
         ttl: Duration,
     ) -> impl Future<Output = Result<StepOutcome, StoreError>> + Send;
 
-    /// Releases what a claim of this owner took, if it took anything, because nothing has begun.
+    /// Releases the claim of an owner, because nothing has begun.
     ///
-    /// A claim that has taken over an unknown record leaves it unknown, for `unknown_for`.
+    /// The record becomes absent. A record that the claim has taken over becomes unknown again, for
+    /// `unknown_for`. If the owner has no claim on the key, the step is stale.
     fn release(
         &self,
         key: &StorageKey,
@@ -130,8 +133,8 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Records the real outcome of an unknown operation.
     ///
-    /// It is stale if the operation is not unknown under this fence. Afterwards, the record has
-    /// no owner. An earlier run that returns with another result is therefore stale.
+    /// The step is stale if the operation is not unknown under this fence. A record that it
+    /// completes has no owner any more. A late step of the earlier run is therefore stale.
     fn resolve(
         &self,
         key: &StorageKey,
@@ -141,30 +144,32 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Returns up to `limit` unknown operations, in the order of their keys.
     ///
-    /// The list begins after the key `after`, or with the first one. It includes operations whose
-    /// lease has ended without a write.
+    /// The list begins after the key `after`, or at the beginning if it is `None`. It includes
+    /// operations whose lease has ended, even if the store has not yet written that.
     fn unknown(
         &self,
         after: Option<StorageKey>,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<UnknownOperation>, StoreError>> + Send;
 
-    /// Returns the number of unknown operations.
+    /// Returns the number of all operations that [`unknown`](Self::unknown) lists.
     fn count_unknown(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
-    /// Brings records up to date whose time is over, and removes those that become absent.
+    /// Brings records whose time is over up to date, and removes the absent ones.
     ///
-    /// It stops after `limit` records, and returns the number of records brought up to date.
+    /// It stops after `limit` records, and returns the number of records brought up to date. The
+    /// layer calls it after a run, at most once a minute, and again at once if the result is
+    /// `limit`.
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
 }
 
-/// A request for the right to run an operation.
+/// A claim of the right to run an operation.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Claim {
     /// The key of the operation.
     pub key: StorageKey,
-    /// The scope of the operation. A bounded store gives each scope a share.
+    /// The scope of the operation. A bounded store can limit the share of each scope.
     pub scope: ScopeId,
     /// The owner of the claim.
     pub owner: Owner,
@@ -195,9 +200,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// Creates a claim that begins the effect, and that leaves an unknown operation alone.
-    ///
-    /// The other fields have their defaults.
+    /// Creates a claim whose other fields have their defaults.
     pub fn new(key: StorageKey, scope: ScopeId, owner: Owner, fingerprint: Fingerprint) -> Self {
         Self {
             key,
@@ -220,14 +223,15 @@ impl Claim {
 pub enum ClaimMode {
     /// The effect begins with the claim.
     ///
-    /// One round trip claims, and one completes. A worker that dies leaves the operation unknown,
-    /// even if the effect had not begun.
+    /// A run takes two round trips, one to claim and one to complete. A process that dies leaves
+    /// the operation unknown, even if the effect had not begun.
     #[default]
     Started,
     /// The effect begins when [`Store::mark_started`] has returned, which is a third round trip.
     ///
-    /// A worker that dies before leaves no trace. A transactional effect never starts. It has
-    /// happened when the record is complete, because both are committed at once.
+    /// A process that dies before that leaves no trace. A transactional run uses this mode, too,
+    /// but without `mark_started`. Its effect happens when the record is completed, because both
+    /// are committed at once.
     Reserved,
 }
 
@@ -236,10 +240,10 @@ pub enum ClaimMode {
 /// Default: `Keep`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnUnknown {
-    /// Leaves it alone.
+    /// Rejects the claim. The operation stays unknown.
     #[default]
     Keep,
-    /// Claims it under a new fence.
+    /// Grants the claim under a new fence.
     TakeOver,
 }
 
@@ -296,7 +300,7 @@ impl Previous {
     }
 }
 
-/// A granted claim.
+/// A granted claim, which the steps of its run must present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Hold {
@@ -309,7 +313,7 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Creates the hold that `owner` was granted.
+    /// Creates the hold of a claim that was granted to `owner` under `fence`.
     pub fn new(key: StorageKey, owner: Owner, fence: u64) -> Self {
         Self { key, owner, fence }
     }
@@ -343,14 +347,15 @@ impl<P> Completed<P> {
 pub enum StepOutcome {
     /// The step was taken, now or when it was sent before.
     Applied,
-    /// The step was not taken, because the record is not, or no longer, held by its claim.
+    /// The step was not taken, because the record is absent, in another state, or under another
+    /// claim.
     Stale,
 }
 
 /// The real outcome of an unknown operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Resolution<P> {
-    /// The operation was done, with this result, which is kept for this long.
+    /// The operation was done. The result is replayed for the given time.
     Completed(Completed<P>, Duration),
     /// The operation was not done and never will be. The key is free.
     Never,
@@ -364,7 +369,7 @@ pub struct UnknownOperation {
     pub key: StorageKey,
     /// The fence of the earlier run, which [`Store::resolve`] needs.
     pub fence: u64,
-    /// The time since it became unknown.
+    /// The time since the operation became unknown.
     pub since: Duration,
 }
 
@@ -375,7 +380,7 @@ impl UnknownOperation {
     }
 }
 
-/// The error returned when a store did not take a step, or may not have taken it.
+/// The error returned when a step of a store fails.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -394,7 +399,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Creates an error from a failure of the store's client.
+    /// Creates an [`Unavailable`](Self::Unavailable) error from a failure of the store's client.
     pub fn unavailable(error: impl Into<BoxError>) -> Self {
         Self::Unavailable(error.into())
     }

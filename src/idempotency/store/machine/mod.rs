@@ -1,15 +1,15 @@
 //! The state machine of a record: each step of a [`Store`](super::Store) as a pure function.
 //!
-//! Use it in a store that can read a record and write it back in one atomic step, as under a lock
-//! or in a transaction. Such a store needs no rules of its own. `MemoryStore` is one, and the
-//! store of [`buttress-redb`](https://docs.rs/buttress-redb) is another. A store whose steps run
-//! in a server, as a script or a statement, implements the table of
-//! [`Store`](super::Store#states-of-a-record) there instead.
+//! Use it in a store that can read a record and write it back in one atomic step, such as under a
+//! lock or in a transaction. `MemoryStore` and the store of
+//! [`buttress-redb`](https://docs.rs/buttress-redb) use it. A store whose steps run on a server,
+//! such as in a script or an SQL function, cannot use it. It implements the [states of a
+//! record](super::Store#states-of-a-record) on the server instead.
 //!
-//! Each step takes the record of a key, or `None` if there is none. It changes the record in
-//! place, and returns the result of the store's step. The store then writes the record back if it
-//! has changed, and removes it if it is now `None`. `now` is the time of the store, counted from
-//! any fixed instant. It must never go backwards.
+//! Each function takes the record of a key, or `None` if there is none. It changes the record in
+//! place, and returns the result of the step. The store then writes the record back if it has
+//! changed, and removes it if it is now `None`. `now` is the time of the store, counted from any
+//! fixed instant. It must never go backwards. In a durable store, this includes a restart.
 //!
 //! ```
 //! use buttress::idempotency::{
@@ -43,7 +43,7 @@
 //! # Ok::<(), buttress::idempotency::InvalidKey>(())
 //! ```
 //!
-//! The [module of stores](super#a-store-of-your-own) has an example of a whole store.
+//! The [module of stores](super#a-store-of-your-own) has an example of a complete store.
 
 use std::time::Duration;
 
@@ -58,15 +58,15 @@ use crate::idempotency::{Fingerprint, Owner, StorageKey};
 /// A durable store writes every field, and reads it back unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StoredRecord<P> {
-    /// The owner of the claim that made the record.
+    /// The owner of the last granted claim. It is all zeros if an operator completed the record.
     pub owner: Owner,
-    /// The fence of that claim.
+    /// The fence of the last granted claim.
     pub fence: u64,
     /// The fingerprint of the request that the key was used for.
     pub fingerprint: Fingerprint,
     /// The time at which the state began.
     pub since: Duration,
-    /// The time at which the state ends, with its lease, its time to live, or its retention.
+    /// The time at which the state ends, by the end of its lease, time to live or retention.
     pub until: Duration,
     /// The state.
     pub state: RecordState<P>,
@@ -106,7 +106,7 @@ pub enum RunStage {
     Reserved,
     /// Anything may have happened in this run.
     Started,
-    /// Anything may have happened in an earlier run, which this run takes over.
+    /// Anything may have happened in the earlier run, which this run takes over, or in this run.
     ///
     /// If the record is released, it becomes unknown again.
     TakenOver {
@@ -138,8 +138,9 @@ impl<P> StoredRecord<P> {
 
 /// Brings a record up to date, and returns whether that changed it.
 ///
-/// A state whose time is over has ended even if nothing was written. All other steps call this
-/// first. [`Store::sweep`](super::Store::sweep) calls it for each record whose
+/// A state whose time is over has ended even if nothing was written. All functions that change a
+/// record call this first. Only [`claim`] checks before whether the owner repeats its claim.
+/// [`Store::sweep`](super::Store::sweep) calls it for each record whose
 /// [`until`](StoredRecord::until) has passed.
 pub fn update<P>(slot: &mut Option<StoredRecord<P>>, now: Duration) -> bool {
     let mut changed = false;
@@ -163,16 +164,16 @@ pub fn update<P>(slot: &mut Option<StoredRecord<P>>, now: Duration) -> bool {
 
 /// Claims an operation, as [`Store::claim`](super::Store::claim) does.
 ///
-/// `fence` is called only if the claim is granted under a new fence. It must return a larger
-/// number than any before for the same key, even after the record is gone.
+/// `fence` is called only if the claim is granted under a new fence. It must return a number that
+/// is larger than every earlier fence of the key, even after the record is gone.
 pub fn claim<P: Clone>(
     slot: &mut Option<StoredRecord<P>>,
     claim: &Claim,
     now: Duration,
     fence: impl FnOnce() -> u64,
 ) -> ClaimOutcome<P> {
-    // This comes before the update. An owner that repeats its claim has not begun, because it does
-    // not know the first result. Nothing is unknown yet.
+    // Checked before the update. An owner that repeats its claim has not begun its run, because it
+    // does not know the first result. So even if the lease has ended, nothing is unknown.
     if let Some(record) = slot {
         if let RecordState::InFlight { stage, checkpoint, .. } = &record.state {
             if record.owner == claim.owner {

@@ -32,31 +32,32 @@ const MAX_RECORDS: u32 = 1_000_000;
 const MAX_BYTES: u64 = 256 * 1024 * 1024;
 const MAX_SHARE: f64 = 0.25;
 
-/// The number of shards, enough that workers rarely contend and few enough to visit all quickly.
+/// The number of shards. Calls rarely contend for one, and a visit to all of them is quick.
 const SHARDS: usize = 64;
 
-/// The number of ended records that a claim retires in each shard when the store is full.
+/// The maximum number of ended records that a claim retires in each shard if the store is full.
 const ROOM: usize = 16;
 
 /// A store that keeps records in the memory of this process.
 ///
 /// | loses records on | survives | needs |
 /// |---|---|---|
-/// | the end of the process; a later retry then runs again, and fences begin at 1 again | cancellation, panics | one process |
+/// | the end of the process; a later retry runs the operation again, and fences begin at 1 again | cancellation, panics | one process |
 ///
 /// Clones are the same store. It reads tokio's clock, which tests can pause and advance.
 ///
 /// The store is bounded, by default to 1,000,000 records and 256 MiB of payloads. Each scope may
-/// use up to a quarter of both. A store with a single scope may want [all of
-/// it](MemoryStoreBuilder::max_share).
+/// use up to a quarter of both. With a single scope, set
+/// [`max_share`](MemoryStoreBuilder::max_share) to `1.0` to use all of the store.
 ///
 /// It never removes a record before its time is over. When the store or the share of a scope is
-/// full, claims of known keys work as always. A claim of a new key first makes room from records
+/// full, claims of keys that have a record still work. A claim of a new key first removes records
 /// whose time is over. If that is not enough, it fails with [`StoreError::Full`].
 ///
-/// The bytes that a claim [reserves](Claim::reserve) stay reserved until the result is recorded,
-/// and while the operation is unknown and has a checkpoint. Then the size of the result counts. A
-/// result that is larger than its reservation is kept all the same.
+/// The bytes that a claim [reserves](Claim::reserve) stay reserved until the result is recorded.
+/// From then on, only the size of the result counts. If the operation becomes unknown, its bytes
+/// are freed, unless it has a checkpoint. A result that is larger than its reservation is recorded
+/// all the same.
 ///
 /// # Example
 ///
@@ -75,7 +76,7 @@ pub struct MemoryStore<P = Vec<u8>> {
 
 struct Inner<P> {
     began: Instant,
-    /// The last fence that was given to any key.
+    /// The last fence, of any key.
     fence: AtomicU64,
     usage: Usage,
     shards: Box<[Mutex<Shard<P>>]>,
@@ -102,7 +103,7 @@ impl<P> MemoryStore<P> {
 
     /// Returns the number of records.
     ///
-    /// It includes records whose time is over, until a step or a sweep removes them.
+    /// It includes records whose time is over, until a step removes them.
     pub fn len(&self) -> usize {
         self.inner.usage.records()
     }
@@ -141,6 +142,8 @@ impl<P> fmt::Debug for MemoryStore<P> {
 }
 
 /// A builder for [`MemoryStore`].
+///
+/// [`build`](Self::build) returns a [`ConfigError`] for an invalid value.
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct MemoryStoreBuilder {
@@ -155,28 +158,27 @@ impl MemoryStoreBuilder {
     /// Default: `1,000,000`.
     ///
     /// A record takes about 300 bytes besides its payload. The maximum must be at least 1.
-    /// [`build`](Self::build) returns a [`ConfigError`] otherwise.
     pub fn max_records(mut self, records: u32) -> Self {
         self.max_records = records;
         self
     }
 
-    /// Sets the maximum number of bytes of payloads, used or reserved.
+    /// Sets the maximum number of bytes that payloads use or reserve.
     ///
     /// Default: `256 MiB`.
     ///
-    /// It must be at least 1. [`build`](Self::build) returns a [`ConfigError`] otherwise.
+    /// It must be at least 1.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// Sets the share of records and bytes that one scope may use, as a ratio.
+    /// Sets the maximum share of records and bytes that one scope may use.
     ///
-    /// Default: `0.25`, so that no tenant shuts out the others.
+    /// Default: `0.25`, so that no tenant can use up the store.
     ///
-    /// The limits of a scope are rounded up to a whole record and byte. The share must be above 0
-    /// and at most 1. [`build`](Self::build) returns a [`ConfigError`] otherwise.
+    /// The share is a ratio, above 0 and at most 1. The limits of a scope are rounded up, so that
+    /// it can have at least one record.
     pub fn max_share(mut self, share: f64) -> Self {
         self.max_share = share;
         self
@@ -186,8 +188,8 @@ impl MemoryStoreBuilder {
     ///
     /// # Errors
     ///
-    /// If a maximum is zero, or the share is not above 0 and at most 1. The error names the
-    /// setter.
+    /// Returns a [`ConfigError`] that names the setter if a maximum is zero, or if the share is
+    /// not above 0 and at most 1.
     pub fn build<P>(self) -> Result<MemoryStore<P>, ConfigError> {
         let records = ConfigError::require_nonzero("max_records", self.max_records)?;
         let bytes = ConfigError::require_nonzero("max_bytes", self.max_bytes)?;
@@ -268,8 +270,8 @@ impl<P> Inner<P> {
         let mut entry = Entry::new(claim.key, claim.scope, kept);
         let answer = machine::claim(&mut entry.slot, claim, now, || self.next_fence());
         shard.insert(entry);
-        // Retires more records than the one that was added, so that ended records become fewer
-        // with use.
+        // Retires up to two records for the one that was added, so that ended records become
+        // fewer with use.
         let _retired = [shard.retire(now, &self.usage), shard.retire(now, &self.usage)];
         drop(shard);
         Ok(answer)

@@ -1,4 +1,4 @@
-//! The records of some keys, found by key and by the end of their time.
+//! A part of the records of a store, found by their key and by the end of their time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -43,7 +43,7 @@ impl<P> Entry<P> {
         self.slot.as_ref().map_or(Duration::ZERO, |record| record.until)
     }
 
-    /// Returns the bytes that it uses now, or 0 if it keeps nothing and expects no result.
+    /// Returns the bytes that the entry uses now, or 0 if it keeps nothing and expects no result.
     pub(super) fn bytes(&self) -> u64 {
         match self.slot.as_ref().map(|record| &record.state) {
             None | Some(RecordState::Unknown { checkpoint: None }) => 0,
@@ -55,7 +55,7 @@ impl<P> Entry<P> {
 /// A vector of entries without gaps, with two indexes into it.
 ///
 /// One index is a map by key. The other is a heap by the time at which each entry ends. An entry
-/// knows its place in the heap, so that a renewal moves it and leaves no old element behind.
+/// knows its index in the heap, so that a renewal moves it and leaves no old element behind.
 pub(super) struct Shard<P> {
     entries: Vec<Entry<P>>,
     by_key: HashedMap<StorageKey, u32>,
@@ -208,7 +208,7 @@ impl<P> Shard<P> {
         &self.entries
     }
 
-    /// Asserts that both indexes have each entry once, at the place that it knows.
+    /// Asserts that each entry is in both indexes once, and in the heap at the index that it knows.
     #[cfg(test)]
     pub(super) fn check(&self) {
         assert_eq!(self.by_key.len(), self.entries.len());

@@ -1,4 +1,4 @@
-//! Compares the store with a naive one, which keeps a list and recounts it each time.
+//! Compares the store with a simple one, which keeps a map and recounts it each time.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -102,8 +102,8 @@ struct Naive {
 impl Naive {
     /// Returns the record as of now.
     ///
-    /// It does not write the update back, because it matters to the owner of a record whether an
-    /// end has been written.
+    /// It does not write the update back. Until the end of a lease is written, the owner of the
+    /// record can still repeat its claim.
     fn as_of_now(&self, kept: &Kept) -> Slot {
         let mut slot = kept.slot.clone();
         machine::update(&mut slot, self.now);
@@ -359,7 +359,7 @@ proptest! {
     }
 }
 
-/// The record besides its payload, which is stored twice while the tables of a shard grow.
+/// Checks the size of a record without its payload, which is stored twice while a shard grows.
 #[test]
 fn a_record_is_small() {
     assert!(size_of::<super::Entry<Vec<u8>>>() <= 216, "{}", size_of::<super::Entry<Vec<u8>>>());

@@ -8,7 +8,7 @@ use std::sync::{
 use super::{super::StoreError, map::HashedMap};
 use crate::{call::lock::lock, idempotency::ScopeId};
 
-/// Few scopes are used at a time, and each is locked only for a moment.
+/// The number of shards. Few scopes are used at a time, and each is locked only for a moment.
 const SHARDS: usize = 16;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,8 +27,8 @@ pub(super) struct Limits {
 impl Limits {
     pub(super) fn new(max_records: u32, max_bytes: u64, max_share: f64) -> Self {
         let all = Amount { records: max_records.into(), bytes: max_bytes };
-        // Rounded up, so that a small share is at least one record. A share of 1 is taken
-        // exactly, because a large number would change as a float.
+        // Rounded up, so that a small share is at least one record. A share of 1 is not
+        // multiplied, because a large number would lose precision as a float.
         let share =
             |of: u64| if max_share < 1.0 { (of as f64 * max_share).ceil() as u64 } else { of };
         Self { all, scope: Amount { records: share(all.records), bytes: share(all.bytes) } }
@@ -39,7 +39,8 @@ pub(super) struct Usage {
     limits: Limits,
     records: AtomicU64,
     bytes: AtomicU64,
-    /// Only scopes that have a record, so that their number is bounded, too.
+    /// The amount of each scope that has a record. The number of such scopes is bounded by the
+    /// number of records.
     scopes: [Mutex<HashedMap<ScopeId, Amount>>; SHARDS],
 }
 
@@ -100,7 +101,7 @@ impl Usage {
 
     /// Accounts for a record that changes its size.
     ///
-    /// It may exceed the limit, because a finished result is always recorded.
+    /// The total may exceed the limit, because the result of a finished run is always recorded.
     pub(super) fn settle(&self, scope: &ScopeId, before: u64, after: u64) {
         if before == after {
             return;

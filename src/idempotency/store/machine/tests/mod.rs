@@ -118,15 +118,14 @@ fn in_flight(slot: &Option<StoredRecord<u8>>) -> bool {
 
 /// Generates steps that are applied, with the state that they leave.
 ///
-/// Most steps are stale. Filtering them here, and not in the test, does not count against the few
-/// cases that a test may reject.
+/// Most steps are stale. They are filtered here, because a test may reject only few cases.
 fn applied() -> impl Strategy<Value = (Held, Hold, Option<StoredRecord<u8>>, Duration)> {
     (record(), held(), time()).prop_filter_map("the step is stale", |(record, step, now)| {
         let hold = Hold::new(StorageKey::from_bytes(KEY), record.owner, record.fence);
         let mut slot = Some(record);
         let applied = step.take(&mut slot, &hold, now) == StepOutcome::Applied;
-        // With a time to live or a lease of zero, the written state has ended before the
-        // repetition.
+        // With a time to live or a lease of zero, the written state ends before the step is
+        // repeated.
         (applied && slot == updated(&slot, now)).then_some((step, hold, slot, now))
     })
 }

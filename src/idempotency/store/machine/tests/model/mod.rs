@@ -1,9 +1,9 @@
 //! Explores every interleaving of a few workers with the steps of a store, exhaustively.
 //!
 //! A run may crash at any step. It may pause for any time and resume, like a stopped process. Its
-//! clock may be wrong. It may report that its lease has ended while it lasts, or that it lasts
-//! after it has ended. Writes may be delayed or repeated, two at a time. The model therefore
-//! allows more than can happen, and a property that holds here also holds in practice.
+//! clock may be wrong, and say that the lease has ended when it has not, or the reverse. Writes may
+//! be delayed or repeated, two at a time. The model therefore allows more than can happen, and a
+//! property that is true here is also true in practice.
 
 mod world;
 
@@ -20,7 +20,7 @@ const TWO_WORKERS: [&[usize]; 3] = [&[0], &[0], &[]];
 const A_KEY_EACH: [&[usize]; 3] = [&[0], &[1], &[]];
 const BOTH_KEYS_EACH: [&[usize]; 3] = [&[0, 1], &[1, 0], &[]];
 
-/// A hasher that is much faster than the one of the standard library in unoptimized builds.
+/// A hasher that is much faster than the standard library's in unoptimized builds.
 struct Quick(u64);
 
 impl Default for Quick {
@@ -80,8 +80,8 @@ struct Explored {
 fn explore(config: &Config) -> Explored {
     let hasher = BuildHasherDefault::<Quick>::default();
     let start = World::new(config);
-    // Stores hashes instead of states. The chance that two of some millions collide is one in a
-    // million.
+    // Stores hashes instead of states. With a few million states, the chance of a collision is
+    // one in a million.
     let mut visited = HashSet::with_hasher(hasher.clone());
     visited.insert(hasher.hash_one(&start));
     let mut ways = vec![(0, None)];

@@ -34,7 +34,7 @@ pub(super) enum Mode {
 pub(super) enum Policy {
     /// An operator resolves it, and never as not done while a worker might still do it.
     Quarantine,
-    /// It is run again. The system executes each key once and returns its first result again.
+    /// It is run again. The system executes each key once, and then returns its first result.
     Rerun,
     /// The system is asked, and rejects smaller fences from then on.
     Reconcile,
@@ -44,7 +44,7 @@ pub(super) enum Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Broken {
     Nothing,
-    /// Steps of a hold are taken whatever its fence.
+    /// Steps of a hold are taken even if its fence is wrong.
     FenceCheck,
     /// All claims have the same owner.
     OwnerToken,
@@ -65,7 +65,7 @@ pub(super) struct Config {
     pub(super) strays: usize,
 }
 
-/// The progress of a worker in its run. A worker to which nothing happens is paused.
+/// The progress of a worker in its run. A worker without events is paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum At {
     Idle,
@@ -122,7 +122,8 @@ pub(super) enum Event {
     Begins(usize),
     /// A write reaches the store, and its result reaches the worker.
     Writes(usize, Write),
-    /// A write is sent without a result. It arrives later, besides a repeated one, or never.
+    /// A write is sent, and its result is lost. It arrives later, perhaps after a repeated one, or
+    /// never.
     Strays(usize, Write),
     Arrives(Message),
     TakesEffect(usize),
@@ -249,8 +250,8 @@ impl World {
             At::Ran { .. } if config.mode == Mode::Transactional => {
                 events.push(Event::Fails(worker));
             }
-            // The result may be returned without a record, too, when the store is down, because
-            // it is true.
+            // When the store is down, the result may be returned without a record, because the
+            // effect has happened.
             At::Ran { .. } => {
                 events.extend([Event::Fails(worker), Event::AnswersItsClient(worker)]);
             }
@@ -560,7 +561,7 @@ impl World {
         }
     }
 
-    /// Returns whether an operator could know the outcome of an unknown operation by now.
+    /// Returns whether an operator can already know the outcome of an unknown operation.
     fn may_resolve(&self, config: &Config, key: usize) -> bool {
         let at_work = (0..WORKERS).any(|worker| {
             let at = self.workers[worker].1;
@@ -722,7 +723,7 @@ fn storage_key(key: usize) -> StorageKey {
     StorageKey::from_bytes([key as u8; 32])
 }
 
-/// Restarts a store that belongs to one process, as when it opens its file.
+/// Restarts a store that belongs to one process, such as one that opens its file again.
 ///
 /// A shared store keeps everything, and its restart is not an event here.
 fn restart(slot: &mut Option<StoredRecord<u8>>, key: usize) {
