@@ -1,4 +1,4 @@
-//! Values by key, in bounded memory.
+//! A map of values by key, in bounded memory.
 
 use std::{
     borrow::Borrow,
@@ -19,12 +19,15 @@ use crate::call::{
     lock::lock,
 };
 
-/// A bounded map of values by key that forgets unused values.
+/// A bounded map of values by key that evicts unused values.
 ///
-/// Each shard keeps two maps, a young and an old one. A key is used from the young map. When the
-/// young map holds half of the keys that the shard may hold, or when the idle time has elapsed,
-/// the young map becomes the old one. Values of the previous old map that were not used since are
-/// forgotten. Therefore a key needs no link and no time of its own, and nothing is ever searched.
+/// Each shard has two maps, a young and an old one. A key that is used moves to the young map. When
+/// the young map has half of the keys that the shard may have, or when the idle time has elapsed,
+/// the young map becomes the old one. The values that are left in the previous old map are evicted.
+/// Therefore a key needs no links and no time of its own, and no search for the oldest key.
+///
+/// While the young map is full, a key that is used stays in the old map. The next new key then
+/// evicts it.
 pub(crate) struct Keys<K, V> {
     shards: Box<[Mutex<Shard<K, V>>]>,
     hasher: RandomState,
@@ -32,15 +35,17 @@ pub(crate) struct Keys<K, V> {
     /// Nanoseconds.
     idle: u64,
     origin: Instant,
-    /// The last turn of all shards because of idleness, in nanoseconds from the origin.
+    /// The last time that all shards turned because the idle time had elapsed.
+    ///
+    /// In nanoseconds from the origin.
     turned: AtomicU64,
 }
 
 /// A value that is kept by key.
 pub(crate) trait Kept {
-    /// Returns `true` if the value must be kept however long it is unused.
+    /// Returns `true` if the value must not be evicted, even if it is unused.
     ///
-    /// Otherwise a caller that sends enough other keys could undo a manual override.
+    /// Otherwise a caller that sends enough other keys could undo a change by hand.
     fn is_pinned(&self) -> bool;
 }
 
@@ -52,7 +57,7 @@ struct Shard<K, V> {
 }
 
 impl<K: Hash + Eq, V: Kept> Shard<K, V> {
-    /// Makes the young values old, and returns the values that are forgotten.
+    /// Makes the young values old, and returns the evicted values.
     ///
     /// The caller drops them after it has released the lock.
     fn turn(&mut self) -> Map<K, V> {
@@ -72,7 +77,7 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
     ///
     /// Time is counted from `origin`.
     pub(crate) fn new(max_keys: usize, idle: Duration, origin: Instant) -> Self {
-        // Enough shards that they are seldom contended, but not more than there are keys.
+        // Enough shards to avoid contention, but far fewer shards than keys.
         let shards = if max_keys >= 1_024 { 16 } else { 1 };
         let shard = || Shard { young: HashMap::new(), old: HashMap::new() };
         Self {
@@ -93,7 +98,7 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
         &self.shards[hash % self.shards.len()]
     }
 
-    /// Returns the value of a key, made by `make` if there is none.
+    /// Returns the value of a key. If there is none, creates it with `make`.
     ///
     /// `make` runs under the lock of a shard.
     pub(crate) fn entry(&self, key: K, make: impl FnOnce() -> V) -> Arc<V> {
@@ -117,7 +122,7 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
         value
     }
 
-    /// Turns all shards when the idle time has elapsed. One caller does it for all.
+    /// Turns all shards when the idle time has elapsed. One caller does it for all callers.
     fn forget_idle(&self, now: Instant) {
         let now = nanos(now.saturating_duration_since(self.origin));
         let turned = self.turned.load(Ordering::Relaxed);

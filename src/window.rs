@@ -1,8 +1,8 @@
-//! Counts by time, which forget old events without being cleared.
+//! Counts of events in a window of time. Old events expire without being cleared.
 //!
-//! They are exact, cost the same however much is counted, and are written without a lock. Each
-//! cell carries the generation that wrote it. Therefore a stale result cannot be counted in a
-//! window that was begun since.
+//! The counts are exact and are written without a lock. Their cost does not depend on the number of
+//! events. Each cell carries the generation that wrote it. Therefore a stale result cannot be
+//! counted in a newer window.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,8 +15,8 @@ pub(crate) const BUCKETS: usize = 10;
 
 /// A count for each of the last [`BUCKETS`] time spans.
 ///
-/// Each bucket names the time span that it counts. Nothing has to be cleared as time passes, and
-/// an idle year costs nothing.
+/// Each bucket stores which time span it counts. Nothing has to be cleared as time passes, even
+/// after a long idle time.
 #[derive(Debug)]
 pub(crate) struct Buckets {
     /// The generation whose calls are counted.
@@ -84,8 +84,8 @@ impl Buckets {
 
     #[inline]
     pub(crate) fn add(&self, generation: u64, tick: Tick) {
-        // Before the cell is written, so that a thread that finds it written can tell how old its
-        // tick is.
+        // Stored before the cell is written. A thread that finds the cell written can then tell
+        // whether its own tick is too old.
         if self.newest.load(Ordering::Acquire) < tick.0 {
             self.newest.fetch_max(tick.0, Ordering::AcqRel);
         }
@@ -95,7 +95,7 @@ impl Buckets {
             if (cell >> 32) as u32 == tag {
                 return Some(u64::from(tag) << 32 | u64::from(count.saturating_add(1)));
             }
-            // A thread that was delayed for a whole lap, or past a change of state, must not
+            // A thread that was delayed for a full lap, or past a change of state, must not
             // overwrite newer counts.
             let newest = Tick(self.newest.load(Ordering::Acquire));
             let current = self.generation.load(Ordering::Acquire) == generation;

@@ -30,7 +30,8 @@ pub(crate) struct CallStamp {
     lease: Option<LeaseId>,
     /// The instant at which the call began.
     ///
-    /// It is read lazily. A call that completes on its first poll never reads the clock.
+    /// It is read lazily unless slow calls are counted. A call that completes on its first poll
+    /// then never reads the clock.
     began: Option<Instant>,
 }
 
@@ -40,7 +41,9 @@ struct Evidence {
     outcome: Outcome,
     /// The time for which the dependency asks not to be called.
     asked_for: Option<Duration>,
-    /// The caller's deadline, if the service reports a timeout. The service may have respected it.
+    /// The caller's deadline, if the service reports a timeout.
+    ///
+    /// The service may have ended the call early to respect this deadline.
     late_for: Option<Instant>,
 }
 
@@ -106,7 +109,7 @@ impl Account for Breaker {
 }
 
 impl Breaker {
-    /// Counts a call whose response ran to its end.
+    /// Counts a call whose response ran to its end, or was dropped between two reads.
     fn complete(&self, stamp: CallStamp, outcome: Outcome, deadline: Option<Instant>, end: &End) {
         let began = stamp.began.and_then(|began| {
             // Time in which the caller did not read is not time of the service.
@@ -180,9 +183,9 @@ impl<H: Handle> Admission<H> {
         self.count(evidence);
     }
 
-    /// Does the same as `settle`, unless only a good head is known.
+    /// Settles the call, or hands its admission to the body of a response with a good head.
     ///
-    /// The body then holds the admission, which is counted when the body has ended.
+    /// The call is then counted at the end of the body.
     #[inline]
     pub(super) fn settle_or_hold<M, Res, E>(&mut self, result: &mut Result<Res, E>)
     where

@@ -227,7 +227,7 @@ impl Breaker {
         }
     }
 
-    /// Begins the call of a fresh decision at once.
+    /// Begins the call right after the decision.
     #[inline]
     pub(super) fn begin(&self, decision: Decision) -> Decision {
         match decision {
@@ -261,7 +261,9 @@ impl Breaker {
         decision
     }
 
-    /// Records that the service is ready for a probe. From now on only the caller can be too slow.
+    /// Records that the service is ready for a probe.
+    ///
+    /// If the lease expires now, the caller was too slow and not the service.
     pub(super) fn probe_is_ready(&self, phase: Phase, lease: LeaseId) {
         let mut machine = self.machine();
         if self.phase() == phase {

@@ -20,7 +20,7 @@ impl Breaker {
         let now = Instant::now();
         let mut machine = self.machine();
         let mut effects = Effects::default();
-        // Several results may each meet the condition. The first opens the breaker.
+        // Several results may meet a condition at the same time. The first one opens the breaker.
         if self.phase() == phase {
             self.open(&mut machine, reason, hint, now, &mut effects);
         }
@@ -89,12 +89,12 @@ impl Breaker {
         }
         self.phase.store(phase.word(), Ordering::Release);
         if state == State::Closed {
-            // After the phase. Otherwise a stale failure of the last phase could count as the
-            // first of this one.
+            // Reset after the phase is stored. Otherwise a stale failure of the last phase could
+            // count as the first failure of this one.
             self.cold().consecutive_failures.store(0, Ordering::Release);
         }
-        // A caller that waits for a half-open breaker has no timer for the time after it opens
-        // again.
+        // Wakes all waiting callers. A caller that waits for a half-open breaker has no timer for
+        // the open time that follows.
         if state != State::HalfOpen {
             while let Some(waker) = machine.waiting.call_first() {
                 effects.wake.push(waker);
@@ -166,14 +166,15 @@ impl Breaker {
         let mut effects = Effects::default();
         // A probe of an earlier round says nothing about this one.
         if self.phase() == phase {
-            // Leases are ended first, so that a stale result is stale whichever caller checks.
+            // Ends expired leases first. Otherwise the order of the callers would decide whether a
+            // late result counts.
             let progress = match machine.round.expire(now, &self.config) {
                 Progress::Undecided => end(&mut machine.round, now, &self.config),
                 decided => decided,
             };
             self.advance(&mut machine, progress, hint, now, &mut effects);
             if progress == Progress::Undecided && machine.round.free_slots(&self.config) > 0 {
-                // One slot came free, so one waiting caller can continue.
+                // One slot is free again. One waiting caller can continue.
                 effects.wake.extend(machine.waiting.call_first());
             }
         }
@@ -183,7 +184,8 @@ impl Breaker {
 
     /// Changes the state by hand.
     ///
-    /// Does nothing if the breaker is in that state, unless `forget` is set.
+    /// Does nothing if the breaker is in that state already. With `forget` it enters the state anew
+    /// and discards the earlier trips.
     pub(super) fn force(&self, state: State, forget: bool) {
         let now = Instant::now();
         let mut machine = self.machine();

@@ -145,7 +145,7 @@ impl Settings {
 
     /// Returns the minimum, which by default follows a smaller window of calls.
     ///
-    /// Otherwise a user who sets one knob would get an error about another.
+    /// Otherwise a user who sets only `count_window` would get an error about `minimum_calls`.
     fn minimum_calls(&self) -> u32 {
         self.minimum_calls.unwrap_or(match self.span() {
             Span::Calls(calls) => calls.min(MINIMUM_CALLS),

@@ -23,7 +23,8 @@ pub(super) struct Round {
 
 /// The right to send one probe, for a limited time.
 ///
-/// It is limited because a probe that never ends must not keep the breaker half-open for ever.
+/// The time is limited, because a probe that never ends must not keep the breaker half-open
+/// forever.
 #[derive(Debug)]
 struct Lease {
     id: LeaseId,
@@ -149,8 +150,8 @@ impl Round {
 
     /// Settles a probe that was dropped. It has failed if it panicked or had enough time.
     ///
-    /// Shorter times add up. Otherwise impatient callers, one after the other, would keep the
-    /// breaker half-open for ever while its dependency hangs.
+    /// Shorter times add up. Otherwise a series of impatient callers would keep the breaker
+    /// half-open forever while its dependency hangs.
     pub(super) fn abandon(
         &mut self,
         id: LeaseId,

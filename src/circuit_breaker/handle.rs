@@ -8,8 +8,9 @@ use crate::call::waiters::Key;
 
 /// A handle for inspecting and controlling a circuit breaker at run time.
 ///
-/// Clones are the same handle. A change takes effect for every service that shares the breaker,
-/// and wakes the waiting callers. Running calls continue, but their results no longer count.
+/// All clones control the same breaker. A change of state affects every service that shares the
+/// breaker, and wakes the waiting callers. Calls in flight continue, but their results no longer
+/// count.
 #[derive(Clone)]
 pub struct CircuitBreakerHandle {
     breaker: Arc<Breaker>,
@@ -22,12 +23,12 @@ impl CircuitBreakerHandle {
 
     /// Returns the state.
     ///
-    /// An open breaker stays open after its open time, until a caller asks to be admitted.
+    /// After its open time, the breaker still reports `Open` until a caller asks to be admitted.
     pub fn state(&self) -> State {
         self.breaker.phase().state()
     }
 
-    /// Returns a snapshot of the breaker, taken now.
+    /// Returns a snapshot of the state and the counts.
     pub fn snapshot(&self) -> Snapshot {
         let breaker = &self.breaker;
         let totals = breaker.totals();
@@ -48,14 +49,15 @@ impl CircuitBreakerHandle {
     /// Opens the breaker by hand, for example to drain a dependency.
     ///
     /// Every call is rejected until [`close`](Self::close), [`reset`](Self::reset) or
-    /// [`disable`](Self::disable).
+    /// [`disable`](Self::disable) is called.
     pub fn force_open(&self) {
         self.breaker.force(State::ForcedOpen, false);
     }
 
     /// Closes the breaker with an empty window, and resumes automatic operation.
     ///
-    /// Does nothing if the breaker is closed.
+    /// Does nothing if the breaker is closed. Earlier trips may still lengthen the next open time.
+    /// [`reset`](Self::reset) discards them.
     pub fn close(&self) {
         self.breaker.force(State::Closed, false);
     }
@@ -65,10 +67,10 @@ impl CircuitBreakerHandle {
         self.breaker.force(State::Closed, true);
     }
 
-    /// Admits every call without counting it, until the state is changed again.
+    /// Disables the breaker, which then admits every call without counting it.
     ///
-    /// [`close`](Self::close), [`reset`](Self::reset) and [`force_open`](Self::force_open) change
-    /// it.
+    /// It stays disabled until [`close`](Self::close), [`reset`](Self::reset) or
+    /// [`force_open`](Self::force_open) is called.
     pub fn disable(&self) {
         self.breaker.force(State::Disabled, false);
     }
@@ -86,7 +88,10 @@ impl fmt::Debug for CircuitBreakerHandle {
     }
 }
 
-/// A snapshot of a circuit breaker.
+/// A snapshot of a circuit breaker, returned by [`CircuitBreakerHandle::snapshot`].
+///
+/// The values are read one after the other. A call that ends meanwhile may be included in one
+/// value and not in another. The counts of the window are zero unless the breaker is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -107,7 +112,7 @@ impl Snapshot {
         self.state
     }
 
-    /// Returns the number of calls in the window. It is zero unless the breaker is closed.
+    /// Returns the number of calls in the window.
     pub fn calls(&self) -> u64 {
         self.calls
     }
@@ -132,7 +137,7 @@ impl Snapshot {
         self.closed
     }
 
-    /// Returns the number of running probes.
+    /// Returns the number of probes that have a lease.
     pub fn probes(&self) -> u32 {
         self.probes
     }
@@ -150,10 +155,10 @@ impl Snapshot {
     }
 }
 
-/// A watch of a breaker's changes of state.
+/// A watch for changes of a breaker's state, created by [`CircuitBreakerHandle::watch`].
 ///
-/// It always returns the latest state. Of several changes between two calls of
-/// [`changed`](Self::changed), it returns only the last.
+/// It always returns the latest state. If the state changes several times between two calls of
+/// [`changed`](Self::changed), the earlier changes are skipped.
 pub struct Watch {
     breaker: Arc<Breaker>,
     seen: Phase,
@@ -166,7 +171,9 @@ impl Watch {
         self.breaker.phase().state()
     }
 
-    /// Waits for a change since the last one that this watch returned, and returns the new state.
+    /// Waits until the state has changed since the last call, and returns the new state.
+    ///
+    /// The first call waits for a change since the watch was created.
     ///
     /// # Cancel safety
     ///

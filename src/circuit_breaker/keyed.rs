@@ -32,7 +32,7 @@ use crate::{
     outcome::choice::{ChooseClassifier, Inherited},
 };
 
-/// A breaker that is forced open or disabled by hand is never forgotten.
+/// A breaker that is forced open or disabled by hand is never evicted.
 impl Kept for Breaker {
     fn is_pinned(&self) -> bool {
         self.is_held()
@@ -45,9 +45,11 @@ struct Breakers<K> {
     keys: Keys<K, Breaker>,
 }
 
-/// The settings of a [`KeyedCircuitBreakerLayer`].
+/// A builder for a [`KeyedCircuitBreakerLayer`], created by
+/// [`keyed_fn`](super::CircuitBreakerBuilder::keyed_fn).
 ///
-/// They are the settings of each breaker and the bounds on the number of breakers.
+/// Its own setters limit the number of breakers. The settings of each breaker were made before, on
+/// the [`CircuitBreakerBuilder`](super::CircuitBreakerBuilder).
 #[must_use = "a builder does nothing until `build`"]
 pub struct KeyedCircuitBreakerBuilder<K, F, C = Inherited> {
     settings: Settings,
@@ -74,10 +76,11 @@ impl<K, F, C> KeyedCircuitBreakerBuilder<K, F, C> {
     ///
     /// Default: `10,000`.
     ///
-    /// They take about 2 MB. Half of the number of keys is always remembered. Beyond it, the keys
-    /// that were not used recently are forgotten first. A breaker that is forced open or disabled
-    /// by hand is never forgotten. The number must be at least 2. [`build`](Self::build) rejects
-    /// less.
+    /// 10,000 breakers take about 2 MB. Set the number to at least twice the number of keys in
+    /// regular use. With more keys in use, breakers are evicted, in general those that were not
+    /// used for the longest time. A key whose breaker was evicted starts with a closed one. A
+    /// breaker that is forced open or disabled by hand is never evicted. The number must be at
+    /// least 2.
     pub fn max_keys(mut self, keys: usize) -> Self {
         self.max_keys = keys;
         self
@@ -88,8 +91,9 @@ impl<K, F, C> KeyedCircuitBreakerBuilder<K, F, C> {
     /// Default: `10 min`.
     ///
     /// This is twice the default of [`max_open_for`](super::CircuitBreakerBuilder::max_open_for).
-    /// While there is any traffic, a breaker is kept for less than twice the time. The time must
-    /// not be zero, nor shorter than `max_open_for`. [`build`](Self::build) rejects less.
+    /// An unused breaker is evicted before twice this time has elapsed, if other keys are in use.
+    /// The time must not be zero, and not shorter than `max_open_for`. Otherwise a breaker could be
+    /// evicted while it is open.
     pub fn idle(mut self, time: Duration) -> Self {
         self.idle = time;
         self
@@ -99,8 +103,8 @@ impl<K, F, C> KeyedCircuitBreakerBuilder<K, F, C> {
     ///
     /// # Errors
     ///
-    /// Returns a [`ConfigError`] if a setting is out of range, if two settings contradict each
-    /// other, or if the breakers are to [`pend`](super::CircuitBreakerBuilder::pend). The breaker
+    /// Returns a [`ConfigError`] if a setting is out of range, or if two settings contradict each
+    /// other. Returns one for [`pend`](super::CircuitBreakerBuilder::pend) too, because the breaker
     /// of a call is not known before there is a request.
     pub fn build(self) -> Result<KeyedCircuitBreakerLayer<K, F, C>, ConfigError>
     where
@@ -142,9 +146,10 @@ impl<K, F, C> fmt::Debug for KeyedCircuitBreakerBuilder<K, F, C> {
     }
 }
 
-/// A layer that makes [`KeyedCircuitBreaker`] services, with a circuit breaker for each key.
+/// A layer that creates [`KeyedCircuitBreaker`] services, with a circuit breaker for each key.
 ///
-/// The layer *is* the breakers. Its clones, and all services that it makes, share them.
+/// The breakers belong to the layer. Its clones, and all services that it creates, share them. See
+/// the [module docs](super) for an example.
 pub struct KeyedCircuitBreakerLayer<K, F, C = Inherited> {
     breakers: Arc<Breakers<K>>,
     key: Arc<F>,
@@ -152,9 +157,10 @@ pub struct KeyedCircuitBreakerLayer<K, F, C = Inherited> {
 }
 
 impl<K: Hash + Eq, F, C> KeyedCircuitBreakerLayer<K, F, C> {
-    /// Returns the handle of the breaker of `key`, if there is one.
+    /// Returns the handle of the breaker of `key`, or `None` if the key has no breaker.
     ///
-    /// A key has no breaker before its first call, nor after it was forgotten.
+    /// A key has no breaker before its first call, and after its breaker was evicted. A handle to
+    /// an evicted breaker no longer affects any new call.
     pub fn handle<Q>(&self, key: &Q) -> Option<CircuitBreakerHandle>
     where
         K: Borrow<Q>,
@@ -170,7 +176,7 @@ impl<K: Hash + Eq, F, C> KeyedCircuitBreakerLayer<K, F, C> {
 }
 
 impl<K, F, C> KeyedCircuitBreakerLayer<K, F, C> {
-    /// Makes a service whose calls end as `M` says.
+    /// Creates a service. `M` decides when a call is complete.
     pub(crate) fn completing<S, M>(&self, inner: S) -> KeyedCircuitBreaker<S, K, F, C, M> {
         KeyedCircuitBreaker { inner, layer: self.clone(), completion: PhantomData }
     }

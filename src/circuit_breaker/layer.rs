@@ -17,17 +17,21 @@ use crate::{
     },
 };
 
-/// A layer that makes [`CircuitBreaker`] services, which share one circuit breaker.
+/// A layer that creates [`CircuitBreaker`] services, which share one circuit breaker.
 ///
-/// The layer *is* the breaker. Its clones, and all services that it makes, share one state, even
-/// where a framework makes a service for each connection. See the [module docs](super) for an
+/// The layer *is* the breaker. Its clones, and all services that it creates, share one state, even
+/// if a framework creates a service for each connection. See the [module docs](super) for an
 /// example.
 pub struct CircuitBreakerLayer<C = Inherited> {
     shared: Arc<Shared<C>>,
 }
 
 impl CircuitBreakerLayer {
-    /// Creates a breaker with the default settings, which [`CircuitBreakerBuilder`] lists.
+    /// Creates a breaker with the default settings.
+    ///
+    /// It opens at a failure rate of 50 % over the last 10 s, with at least 20 calls. It stays open
+    /// for 30 s, doubling up to 5 min, and then admits 3 probes. [`CircuitBreakerBuilder`] has a
+    /// setter for each of these values.
     pub fn new() -> Self {
         Self::from_config(Settings::default().checked(), Arc::new(Inherited))
     }
@@ -55,7 +59,7 @@ impl<C> CircuitBreakerLayer<C> {
         CircuitBreakerHandle::new(Arc::clone(&self.shared.breaker))
     }
 
-    /// Makes a service whose calls end as `M` says.
+    /// Creates a service. `M` decides when a call is complete.
     pub(crate) fn completing<S, M>(&self, inner: S) -> CircuitBreaker<S, C, M> {
         CircuitBreaker::new(inner, Arc::clone(&self.shared))
     }
@@ -97,9 +101,11 @@ impl<S, C> Layer<S> for CircuitBreakerLayer<C> {
     }
 }
 
-/// The settings of a [`CircuitBreakerLayer`].
+/// A builder for a [`CircuitBreakerLayer`].
 ///
-/// A breaker opens when the first of its conditions is met.
+/// The breaker opens when the first of its conditions is met: the failure rate, the share of slow
+/// calls, or the number of consecutive failures. [`build`](Self::build) returns a [`ConfigError`]
+/// for a value out of range.
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct CircuitBreakerBuilder<C = Inherited> {
@@ -116,47 +122,47 @@ impl<C> CircuitBreakerBuilder<C> {
         self
     }
 
-    /// Sets the length of a window of time, which counts the calls of the last `time`.
+    /// Sets the window to a span of time, which counts the calls in the last `time`.
     ///
     /// Default: `10 s`, unless [`count_window`](Self::count_window) is set.
     ///
-    /// Ten seconds are long enough to see past a hiccup, and short enough to react within one.
-    /// The window is exact to a tenth of its length. [`build`](Self::build) rejects less than 10
-    /// ms. It also rejects both windows at once, because a breaker has one window.
+    /// Ten seconds are long enough to ignore a short disturbance, and short enough to react to an
+    /// outage. The window is exact to a tenth of its length. It must be at least 10 ms, and
+    /// `count_window` must not be set too.
     pub fn time_window(mut self, time: Duration) -> Self {
         self.settings.time_window = Some(time);
         self
     }
 
-    /// Sets the size of a window of calls, which counts the last `calls` calls of any age.
+    /// Sets the window to a number of calls, which counts the last `calls` calls of any age.
     ///
-    /// Default: none. The window is one of [time](Self::time_window).
+    /// Default: none. The window is a [span of time](Self::time_window).
     ///
-    /// The size must be 1 to 8,388,607. [`build`](Self::build) rejects other values. It also
-    /// rejects both windows at once, because a breaker has one window.
+    /// The number must be 1 to 8,388,607, and `time_window` must not be set too.
     pub fn count_window(mut self, calls: u32) -> Self {
         self.settings.count_window = Some(calls);
         self
     }
 
-    /// Sets the minimum number of calls in the window before a rate counts.
+    /// Sets the minimum number of calls in the window before a rate can open the breaker.
     ///
-    /// Default: `20`, or the size of a smaller window of calls.
+    /// Default: `20`, or the size of the [`count_window`](Self::count_window) if that is smaller.
     ///
-    /// Half of fewer calls may fail by chance. [`build`](Self::build) rejects zero, and more than
-    /// the size of a window of calls. Without a failure rate and slow calls it rejects every
-    /// value, because the minimum then has no effect.
+    /// With fewer calls, half of them may fail by chance. The minimum must be at least 1, and at
+    /// most the size of the `count_window`. It must not be set if only
+    /// [`consecutive_failures`](Self::consecutive_failures) can open the breaker, because it then
+    /// has no effect.
     pub fn minimum_calls(mut self, calls: u32) -> Self {
         self.settings.minimum_calls = Some(calls);
         self
     }
 
-    /// Sets the share of failed calls that opens the breaker.
+    /// Sets the share of failed calls in the window that opens the breaker.
     ///
-    /// Default: `0.5`.
+    /// Default: `0.5`, which is 50 % of the calls.
     ///
-    /// It must be above 0 and at most 1. [`build`](Self::build) rejects other values. It
-    /// overrides an earlier [`without_failure_rate`](Self::without_failure_rate).
+    /// The share must be above 0 and at most 1. This setter overrides an earlier
+    /// [`without_failure_rate`](Self::without_failure_rate).
     pub fn failure_rate(mut self, rate: f64) -> Self {
         self.settings.failure_rate = Some(rate);
         self
@@ -164,9 +170,9 @@ impl<C> CircuitBreakerBuilder<C> {
 
     /// Disables the failure rate as a reason to open the breaker.
     ///
-    /// It overrides an earlier [`failure_rate`](Self::failure_rate). Another reason must be set,
-    /// [`slow_calls`](Self::slow_calls) or [`consecutive_failures`](Self::consecutive_failures).
-    /// Otherwise [`build`](Self::build) fails.
+    /// This setter overrides an earlier [`failure_rate`](Self::failure_rate). Another reason must
+    /// be set, which is [`slow_calls`](Self::slow_calls) or
+    /// [`consecutive_failures`](Self::consecutive_failures).
     pub fn without_failure_rate(mut self) -> Self {
         self.settings.failure_rate = None;
         self
@@ -176,9 +182,8 @@ impl<C> CircuitBreakerBuilder<C> {
     ///
     /// Default: off.
     ///
-    /// A call is slow if it takes `longer_than` or more. A slow probe has failed. `longer_than`
-    /// must be longer than zero, and `rate` above 0 and at most 1. [`build`](Self::build) rejects
-    /// other values.
+    /// A call is slow if it takes `longer_than` or more, even if it succeeds. A slow probe has
+    /// failed. `longer_than` must be longer than zero. `rate` must be above 0 and at most 1.
     pub fn slow_calls(mut self, longer_than: Duration, rate: f64) -> Self {
         self.settings.slow_calls = Some(SlowCalls { longer_than, rate });
         self
@@ -188,8 +193,7 @@ impl<C> CircuitBreakerBuilder<C> {
     ///
     /// Default: off.
     ///
-    /// The minimum number of calls does not apply to it. It must be at least 1.
-    /// [`build`](Self::build) rejects zero.
+    /// [`minimum_calls`](Self::minimum_calls) does not apply to it. The number must be at least 1.
     pub fn consecutive_failures(mut self, failures: u32) -> Self {
         self.settings.consecutive_failures = Some(failures);
         self
@@ -199,10 +203,10 @@ impl<C> CircuitBreakerBuilder<C> {
     ///
     /// Default: `30 s`.
     ///
-    /// Envoy ejects a host for the same time. A failure may ask for a longer time
-    /// ([`RetryHint::After`](crate::RetryHint) or [`Fault::Overloaded`](crate::Fault)). The
-    /// breaker then stays open for that time, up to [`max_open_for`](Self::max_open_for). The
-    /// time must be longer than zero. [`build`](Self::build) rejects zero.
+    /// Envoy ejects a host for the same time. The failure that opens the breaker may ask for a
+    /// longer time ([`RetryHint::After`](crate::RetryHint) or
+    /// [`Fault::Overloaded`](crate::Fault)). The breaker then stays open for that time, up to
+    /// [`max_open_for`](Self::max_open_for). The time must be longer than zero.
     pub fn open_for(mut self, time: Duration) -> Self {
         self.settings.open_for = time;
         self
@@ -212,7 +216,7 @@ impl<C> CircuitBreakerBuilder<C> {
     ///
     /// Default: `5 min`, or [`open_for`](Self::open_for) if that is longer.
     ///
-    /// It must not be shorter than `open_for`. [`build`](Self::build) rejects less.
+    /// The time must not be shorter than `open_for`.
     pub fn max_open_for(mut self, time: Duration) -> Self {
         self.settings.max_open_for = Some(time);
         self
@@ -222,22 +226,21 @@ impl<C> CircuitBreakerBuilder<C> {
     ///
     /// Default: `2.0`.
     ///
-    /// The next open time is [`open_for`](Self::open_for) again once the breaker has stayed
-    /// closed for as long as it was last open. The factor must be a finite number of at least 1.
-    /// [`build`](Self::build) rejects other values. It also rejects a factor above 1 if
-    /// [`max_open_for`](Self::max_open_for) is set to the same time as `open_for`, because the
-    /// factor then has no effect.
+    /// Once the breaker has stayed closed for as long as it was last open, the next open time is
+    /// [`open_for`](Self::open_for) again. The factor must be a finite number of at least 1. It
+    /// must be 1 if [`max_open_for`](Self::max_open_for) is set to the same time as `open_for`,
+    /// because a larger factor then has no effect.
     pub fn open_growth(mut self, factor: f64) -> Self {
         self.settings.open_growth = Some(factor);
         self
     }
 
-    /// Sets the largest share of an open time by which it is lengthened at random.
+    /// Sets the jitter, which lengthens each open time by a random part of up to this share.
     ///
-    /// Default: `0.1`.
+    /// Default: `0.1`, which is up to 10 % longer.
     ///
-    /// Jitter keeps a fleet of clients from probing all at once. It must be 0 to 1.
-    /// [`build`](Self::build) rejects other values.
+    /// Without jitter, all clients of a dependency would probe it at the same time. The share must
+    /// be 0 to 1. Zero means no jitter.
     pub fn open_jitter(mut self, share: f64) -> Self {
         self.settings.open_jitter = share;
         self
@@ -248,18 +251,16 @@ impl<C> CircuitBreakerBuilder<C> {
     /// Default: `3`.
     ///
     /// The success of a single probe could be luck. The number must be at least 1.
-    /// [`build`](Self::build) rejects zero.
     pub fn probes(mut self, probes: u32) -> Self {
         self.settings.probes = probes;
         self
     }
 
-    /// Sets the share of probes that must succeed to close the breaker, rounded up to whole probes.
+    /// Sets the share of probes that must succeed to close the breaker.
     ///
-    /// Default: `0.5`.
+    /// Default: `0.5`, which is 2 of 3 probes, because the number is rounded up.
     ///
-    /// It must be above 0 and at most 1, because no breaker closes without a success.
-    /// [`build`](Self::build) rejects other values.
+    /// The share must be above 0 and at most 1, because no breaker closes without a success.
     pub fn probe_success_ratio(mut self, ratio: f64) -> Self {
         self.settings.probe_success_ratio = ratio;
         self
@@ -270,21 +271,22 @@ impl<C> CircuitBreakerBuilder<C> {
     /// Default: `10 s`.
     ///
     /// This is twice the total timeout of [`Stack::standard`](crate::Stack::standard). The time
-    /// must be longer than zero. [`build`](Self::build) rejects zero.
+    /// must be longer than zero, and should be longer than the timeout of a call. Otherwise a
+    /// probe fails while its call may still succeed.
     pub fn probe_lease(mut self, time: Duration) -> Self {
         self.settings.probe_lease = time;
         self
     }
 
-    /// Sets the time that a call must have run to count as a failure when its caller gives it up.
+    /// Sets the minimum run time after which a call that its caller abandons counts as a failure.
     ///
     /// Default: `2 s`.
     ///
-    /// A caller gives a call up when it drops the call, or when its deadline ends the call. A
-    /// service that respects the deadline may also report the timeout itself. A shorter run only
-    /// shows that the caller is impatient, and such a caller must not open a breaker that all
-    /// callers share. With zero every such call counts. With `Duration::MAX` none does. The
-    /// shorter times of probes add up. See the [module docs](super).
+    /// A caller abandons a call when it drops the call, or when its deadline ends the call. A
+    /// service that respects the deadline may also report the timeout itself. A shorter run shows
+    /// only that the caller is impatient, and must not open a breaker that all callers share. With
+    /// zero, every abandoned call counts. With `Duration::MAX`, none does. The run times of
+    /// abandoned probes add up. See [Cancellation](super#cancellation).
     pub fn abandoned_after(mut self, time: Duration) -> Self {
         self.settings.abandoned_after = time;
         self
@@ -295,9 +297,9 @@ impl<C> CircuitBreakerBuilder<C> {
     /// Default: off.
     ///
     /// Use it directly beneath a balancer, which then picks another endpoint. Never use it
-    /// beneath a router or a server, which would wait.
-    /// [`build`](KeyedCircuitBreakerBuilder::build) rejects it for a breaker [by
-    /// key](Self::keyed_fn), which cannot report `Pending`.
+    /// beneath a router or a server, which would wait. A breaker [by key](Self::keyed_fn) cannot
+    /// report `Pending`, and its [`build`](KeyedCircuitBreakerBuilder::build) returns a
+    /// [`ConfigError`].
     pub fn pend(mut self) -> Self {
         self.settings.pend = true;
         self
@@ -305,15 +307,15 @@ impl<C> CircuitBreakerBuilder<C> {
 
     /// Sets the classifier for this layer, overriding the stack's.
     ///
-    /// Default: the stack's classifier, or
-    /// [`DefaultClassifier`](crate::outcome::DefaultClassifier) outside of a stack.
+    /// Default: unset. The layer uses the stack's classifier. Outside a stack it uses the
+    /// [`DefaultClassifier`](crate::outcome::DefaultClassifier).
     pub fn classify<D>(self, classifier: D) -> CircuitBreakerBuilder<Own<D>> {
         CircuitBreakerBuilder { settings: self.settings, classifier: Own(classifier) }
     }
 
     /// Sets a closure as the classifier for this layer, overriding the stack's.
     ///
-    /// Default: the stack's classifier, as for [`classify`](Self::classify).
+    /// Default: unset, as for [`classify`](Self::classify).
     pub fn classify_fn<F, Res, E>(self, f: F) -> CircuitBreakerBuilder<Own<ClassifyFn<F>>>
     where
         F: Fn(Result<&Res, &E>) -> Outcome,
@@ -321,10 +323,11 @@ impl<C> CircuitBreakerBuilder<C> {
         self.classify(classify_fn(f))
     }
 
-    /// Makes a separate breaker for each key that a closure returns.
+    /// Creates a separate breaker for each key that a closure returns.
     ///
     /// A key is, for example, a host, a tenant or a route. This method returns another builder,
-    /// with the settings made before, because the services have another type.
+    /// because the services have another type. Call it after the other setters. Their settings
+    /// apply to each breaker, and the returned builder does not have these setters.
     pub fn keyed_fn<F, Req, K>(self, key: F) -> KeyedCircuitBreakerBuilder<K, F, C>
     where
         F: Fn(&Req) -> K,

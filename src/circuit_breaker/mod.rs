@@ -1,7 +1,7 @@
 //! Circuit breakers, which stop calls to a failing dependency until it recovers.
 //!
-//! Put one around each dependency that can fail as a whole. While it is down, callers get an
-//! error at once, and their retries do not keep it down. A breaker is not meant for one bad
+//! Put one around each dependency that can fail as a whole. While the dependency is down, callers
+//! get an error at once, and their retries do not keep it down. A breaker is not meant for one bad
 //! request among many. It does not replace a [timeout](crate::timeout), because a call that hangs
 //! counts as a failure only when it ends.
 //!
@@ -73,63 +73,64 @@
 //!
 //! - *Closed*: calls are admitted, and the most recent ones are counted. The breaker opens when
 //!   too large a share of them failed or was slow, or when too many consecutive calls failed.
-//! - *Open*: calls are rejected. The open time grows with repeated trips. After it, the breaker
-//!   is half-open.
+//! - *Open*: calls are rejected until the open time has elapsed. Then the breaker is half-open.
+//!   The open time grows with repeated trips.
 //! - *Half-open*: a few calls are admitted as probes, never more than configured, regardless of
 //!   the number of clones. If enough of them succeed, the breaker closes with an empty window.
 //!   Otherwise it opens again.
 //!
-//! A probe holds a lease, which ends after a fixed time. At the end of the lease
+//! A probe has a lease, which ends after a fixed time. At the end of the lease
 //!
-//! - the probe has failed if its response did not come, or if the service did not become ready;
+//! - the probe has failed if its response has not arrived, or if the service is not ready yet;
 //! - the probe has passed if its response began well and still continues;
 //! - the slot of the probe is free again if the service is ready but the caller did not call.
 //!
-//! The result of a probe after the end of its lease is ignored. So is every result from before a
-//! trip. A breaker needs no background task. The next call that asks to be admitted checks the
-//! times.
+//! A result that arrives after the end of its lease is ignored. A result from before a change of
+//! state is ignored too. A breaker needs no background task, because the next call that asks to
+//! be admitted checks the times.
 //!
 //! # Readiness
 //!
-//! The breaker decides before it polls the service. To reject a call, it reports `Ready`, leaves
-//! the service alone and fails the call. `call` confirms an admission that was made while the
-//! breaker was closed. If the breaker has opened since, the call is rejected. The service that
-//! was ready stays ready in this instance for its next call. A rejection stays in force until a
-//! call consumes it. Therefore one call may be rejected because of an outdated state, but none is
-//! admitted because of one.
+//! The breaker decides before it polls the service. To reject a call, it reports `Ready`, does not
+//! poll the service and then fails the call.
 //!
-//! With [`pend`](CircuitBreakerBuilder::pend) the breaker is not ready instead, and it wakes the
-//! waiting callers when a call may be admitted. Polled again, it takes back readiness that it
-//! reported before it opened. Tower lets a caller rely on readiness until it calls, but a
-//! balancer that keeps ready endpoints polls once more. Without this, the endpoint that the
-//! balancer means to avoid would reject the call. The service that was ready stays ready in that
-//! instance, with everything that it reserved. A breaker [by
-//! key](CircuitBreakerBuilder::keyed_fn) is always ready.
+//! An admission is checked again in `call`. If the breaker has opened since, the call is rejected,
+//! and the inner service stays ready for the next call of this instance. A rejection is not
+//! checked again. It applies to the next call, even if the breaker has closed since. Therefore an
+//! outdated state may reject one call, but it never admits one.
+//!
+//! With [`pend`](CircuitBreakerBuilder::pend) an open breaker reports `Pending` instead, and wakes
+//! the waiting callers when a call may be admitted. If it opens after it has reported `Ready`, the
+//! next poll reports `Pending`. A balancer polls a ready endpoint once more before it calls, and
+//! then picks another endpoint. The inner service stays ready in that instance, with everything
+//! that it reserved.
+//!
+//! A breaker [by key](CircuitBreakerBuilder::keyed_fn) is always ready.
 //!
 //! # Clone
 //!
-//! The state belongs to the layer. Every service that it makes, and every clone, shares it. A
+//! The state belongs to the layer. Every service that it creates, and every clone, shares it. A
 //! clone starts without an admission.
 //!
 //! # Cancellation
 //!
-//! - A call that is dropped counts as a failure if it had run for
+//! - A call that is dropped counts as a failure if it had run for at least
 //!   [`abandoned_after`](CircuitBreakerBuilder::abandoned_after). Otherwise it does not count,
 //!   because impatient callers must not open a breaker that others share.
-//! - The same applies to a timeout that the service reports within the last quarter of its
-//!   caller's time, limited to between 5 ms and 500 ms. The service knows the deadline, and keeps
-//!   a part of the time for its response.
+//! - A timeout that the service itself reports close to the caller's deadline is treated the same
+//!   way. A service that knows the deadline responds a little before it. Close means within the
+//!   last quarter of the caller's time, but at least 5 ms and at most 500 ms.
 //! - A panic always counts as a failure.
-//! - A probe that is dropped releases its slot. If it had run for `abandoned_after`, it has
-//!   failed. Shorter times without a response add up, and each probe lease of such time counts as
-//!   a failed probe.
+//! - A probe that is dropped releases its slot. It has failed if it had run for at least
+//!   `abandoned_after`. Shorter runs without a response add up. When their sum reaches the length
+//!   of a probe lease, it counts as one failed probe.
 //!
 //! # Errors
 //!
-//! [`CircuitOpen`](crate::error::CircuitOpen), with the time until the next probe if it is known.
-//! Errors of the service, including errors of its readiness, are counted and passed through. The
-//! classifier decides which results are failures. A timeout of a layer beneath is a failure.
-//! Other rejections of layers beneath are not counted.
+//! A rejected call fails with [`CircuitOpen`](crate::error::CircuitOpen), which has the time until
+//! the next probe if it is known. Errors of the service, including errors of its readiness, are
+//! counted and passed through. The classifier decides which results are failures. A timeout of a
+//! layer beneath is a failure. Other rejections of layers beneath are not counted.
 //!
 //! # Order
 //!
@@ -140,8 +141,8 @@
 //! # A breaker or a retry budget?
 //!
 //! Use both. The [budget](crate::budget::Budget) bounds the load that retries add while a part of
-//! the calls fails. The breaker stops the calls themselves when the dependency is down. A retry
-//! does not retry a rejection of the breaker.
+//! the calls fails. The breaker stops all calls when the dependency is down. A retry does not
+//! retry a rejection by the breaker.
 //!
 //! # Telemetry
 //!

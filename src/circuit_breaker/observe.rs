@@ -31,7 +31,7 @@ impl Breaker {
         }
     }
 
-    /// Returns how often it has opened and closed, and the number of running probes.
+    /// Returns how often the breaker has opened and closed, and the number of probes with a lease.
     pub(super) fn counters(&self) -> (u64, u64, u32) {
         match self.cold.get() {
             None => (0, 0, 0),
@@ -47,7 +47,7 @@ impl Breaker {
         matches!(self.phase().state(), State::ForcedOpen | State::Disabled)
     }
 
-    /// Returns the reason why it last opened.
+    /// Returns the reason why the breaker last opened.
     pub(super) fn last_trip(&self) -> Option<TripReason> {
         self.cold.get().and_then(|cold| lock(&cold.machine).last_trip)
     }
@@ -64,7 +64,7 @@ impl Breaker {
 
     /// Registers a task to be woken when a call may be admitted.
     ///
-    /// The task must ask after this. Otherwise it could miss its turn.
+    /// The task must ask the breaker again after this call. Otherwise it could miss its turn.
     pub(super) fn wait(&self, place: Option<Key>, waker: Waker) -> Key {
         let (place, outdated) = self.machine().waiting.join(place, waker);
         drop(outdated);
@@ -88,7 +88,7 @@ impl Breaker {
 
     /// Registers a task to be woken at the next change of state.
     ///
-    /// The task must read the state after this. Otherwise it could miss a change.
+    /// The task must read the state again after this call. Otherwise it could miss a change.
     pub(super) fn watch(&self, place: Option<Key>, waker: Waker) -> Key {
         let (place, outdated) = self.machine().watching.join(place, waker);
         drop(outdated);

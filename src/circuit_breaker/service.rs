@@ -41,9 +41,10 @@ pub struct CircuitBreaker<S, C, M = AtHead> {
 /// The decision made before the inner service is polled, kept until `call` takes it.
 enum Readiness<C> {
     Undecided,
-    /// The phase in which a breaker that pends last admitted a call. It is asked on each poll.
+    /// The phase in which a breaker that pends last admitted a call.
     ///
-    /// This is separate from `admitted`, so that a breaker that rejects need not check its kind.
+    /// Such a breaker is asked again on each poll. The phase is separate from `admitted`, so that
+    /// a breaker that rejects does not have to check its kind.
     AskedAnew(Option<Phase>),
     Probe(Admission<Arc<Shared<C>>>),
     Rejected(Rejected),
@@ -188,7 +189,7 @@ impl<S, C, M> CircuitBreaker<S, C, M> {
                     _ => breaker.admit(),
                 },
                 // A readiness error would mean that the service is dead. Therefore `call` rejects
-                // instead. The inner service is not polled, because it may be what hangs, and
+                // instead. The inner service is not polled, because it may hang, and because
                 // polling it may reserve something.
                 Readiness::Rejected(_) => return Poll::Ready(Ok(())),
                 Readiness::Pending(waiting) => ready!(waiting.poll(cx)),

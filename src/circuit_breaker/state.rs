@@ -28,7 +28,7 @@ pub enum TripReason {
     ConsecutiveFailures,
     /// The probes of a half-open breaker failed.
     Probes,
-    /// It was opened by hand.
+    /// The breaker was opened by hand.
     Forced,
 }
 

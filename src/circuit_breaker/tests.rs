@@ -288,7 +288,7 @@ struct ModelLease {
     end: u64,
 }
 
-/// A model of the breaker by its documentation: slow, simple and single-threaded. Times are in ms.
+/// A simple, single-threaded model of the breaker, written from its documentation. Times are in ms.
 #[derive(Debug)]
 struct Model {
     probes: usize,

@@ -1,4 +1,4 @@
-//! A caller that waits for a breaker which pends.
+//! A caller that waits for a breaker that reports `Pending` while it is open.
 
 use std::{
     future::Future,

@@ -1,8 +1,8 @@
 //! The results of the last calls, counted by number of calls.
 //!
-//! [`Buckets`](crate::window::Buckets) count by time. The window is exact, costs the same however
-//! many calls it holds, and is written without a lock. Each cell carries the generation that
-//! wrote it. Therefore a stale result cannot be counted in a window that was begun since.
+//! [`Buckets`](crate::window::Buckets) count by time instead. The window is exact and is written
+//! without a lock. Its cost does not depend on the number of calls. Each cell carries the
+//! generation that wrote it. Therefore a stale result cannot be counted in a newer window.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -141,7 +141,7 @@ impl CallWindow {
             }
             let failures = counts & 0xFF_FFFF;
             let slow = (counts >> 24) & 0xFF_FFFF;
-            // Wraps within the field, because the later of two writers of one cell may count first.
+            // Wraps within the field. Of two writers of one cell, the later one may count first.
             let failures = failures.wrapping_add(new & FAILED).wrapping_sub(old & FAILED);
             let slow = slow.wrapping_add((new & SLOW) >> 1).wrapping_sub((old & SLOW) >> 1);
             Some(tag16(generation) | (slow & 0xFF_FFFF) << 24 | failures & 0xFF_FFFF)
@@ -155,7 +155,8 @@ impl CallWindow {
         let filled = cursor & FILLED != 0;
         let position = cursor as u32 & !(FILLED as u32);
         let calls = u64::from(if filled { self.capacity } else { position });
-        // For a moment a count may be wrong by the calls that are just being written.
+        // A count may be wrong for a moment, by the calls that are being written. A wrapped count
+        // is taken as zero.
         let part = |part: u64| if part > u64::from(MOST_CALLS / 2) { 0 } else { part };
         Totals { calls, failures: part(counts & 0xFF_FFFF), slow: part((counts >> 24) & 0xFF_FFFF) }
     }
