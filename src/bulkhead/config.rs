@@ -6,8 +6,8 @@ use crate::{ConfigError, error::Name};
 
 /// The default limit.
 ///
-/// At 50 ms a call, 256 concurrent calls are about 5,000 calls a second. A dependency that hangs
-/// holds at most 256 tasks.
+/// At 50 ms per call, 256 concurrent calls are about 5,000 calls per second. A dependency that
+/// hangs blocks at most 256 tasks.
 const MAX_CONCURRENT: u32 = 256;
 
 /// The settings of a bulkhead, with or without a queue.
@@ -25,7 +25,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Returns the settings if at least one call may run.
+    /// Returns the settings, or an error if the limit is zero.
     pub(super) fn checked(self) -> Result<Self, ConfigError> {
         ConfigError::require_nonzero("max_concurrent", self.max_concurrent)?;
         Ok(self)
@@ -49,7 +49,7 @@ pub(super) struct Queue {
 impl Queue {
     /// Returns the settings of a bulkhead and of its queue.
     ///
-    /// Returns an error if they contradict each other, if no call may run or if no call may wait.
+    /// Returns an error if a value is zero, or if backpressure is set too.
     pub(super) fn checked(self, bulkhead: Config) -> Result<(Config, Self), ConfigError> {
         if bulkhead.when_full == WhenFull::Wait {
             let rule = "a bulkhead either queues calls or pushes back";

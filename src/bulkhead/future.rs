@@ -74,7 +74,7 @@ where
         match future.poll(cx) {
             Poll::Ready(mut result) => {
                 leave_to_body::<M, _, _>(permit, &mut result);
-                // Releases the slot with the result, not only when the caller drops the future.
+                // Releases the slot now, even if the caller drops the future much later.
                 this.call.end();
                 Poll::Ready(result)
             }
@@ -83,9 +83,9 @@ where
     }
 }
 
-/// Hands the permit to the response, if the call ends with the body of the response.
+/// Hands the permit to the response if the call ends with the response body.
 ///
-/// Otherwise the slot is released when the permit is dropped with the future of the call.
+/// Otherwise the permit is dropped with the future of the call, which releases the slot.
 #[inline]
 fn leave_to_body<M, T, E>(permit: &mut Permit, result: &mut Result<T, E>)
 where
@@ -208,9 +208,9 @@ where
 }
 
 impl Wait {
-    /// Waits for the end of the longest wait.
+    /// Waits until the maximum wait has elapsed.
     ///
-    /// Arms no timer if an ambient deadline is nearer, because the owner of that deadline ends
+    /// Creates no timer if an ambient deadline is nearer, because the owner of that deadline ends
     /// the call.
     fn poll_end(&self, timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<()> {
         match self.end {

@@ -10,9 +10,9 @@ use super::{
 };
 use crate::{ConfigError, error::Name};
 
-/// A layer that limits concurrent calls and makes [`Bulkhead`] services.
+/// A layer that creates [`Bulkhead`] services, which limit concurrent calls.
 ///
-/// The layer *is* the bulkhead. Its clones, and all services that it makes, share its slots. See
+/// The layer *is* the bulkhead. Its clones, and all services that it creates, share its slots. See
 /// the [module docs](super) for an example.
 #[derive(Clone, Debug)]
 pub struct BulkheadLayer {
@@ -47,7 +47,7 @@ impl BulkheadLayer {
         BulkheadHandle { slots: Arc::clone(&self.slots) }
     }
 
-    /// Makes a service whose calls end as `M` says.
+    /// Creates a service. `M` decides when a call is complete.
     pub(crate) fn completing<S, M>(&self, inner: S) -> Bulkhead<S, M> {
         Bulkhead::new(inner, Arc::clone(&self.slots), self.when_full)
     }
@@ -65,7 +65,7 @@ impl<S> Layer<S> for BulkheadLayer {
     }
 }
 
-/// The settings of a [`BulkheadLayer`].
+/// A builder for a [`BulkheadLayer`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct BulkheadBuilder {
@@ -85,8 +85,8 @@ impl BulkheadBuilder {
     ///
     /// Default: `256`.
     ///
-    /// At 50 ms a call, that is about 5,000 calls a second, and a dependency that hangs holds at
-    /// most 256 tasks. The limit must be at least 1. Otherwise [`build`](Self::build) fails.
+    /// At 50 ms per call, that is about 5,000 calls per second. A dependency that hangs blocks at
+    /// most 256 tasks. The limit must be at least 1. [`BulkheadHandle::resize`] changes it later.
     pub fn max_concurrent(mut self, limit: u32) -> Self {
         self.config.max_concurrent = limit;
         self
@@ -96,7 +96,8 @@ impl BulkheadBuilder {
     ///
     /// Default: off.
     ///
-    /// It excludes a [`queue`](Self::queue).
+    /// Use it where a caller can do something else while the bulkhead is full, such as beneath a
+    /// balancer. It cannot be combined with a [`queue`](Self::queue).
     pub fn backpressure(mut self) -> Self {
         self.config.when_full = WhenFull::Wait;
         self
@@ -106,12 +107,12 @@ impl BulkheadBuilder {
     ///
     /// Default: none. A call that finds no free slot is rejected.
     ///
-    /// `capacity` must be at least 1 and `max_wait` longer than zero. Otherwise
-    /// [`build`](QueuedBulkheadBuilder::build) fails. `Duration::MAX` means no limit on the wait.
+    /// `capacity` must be at least 1, and `max_wait` must be longer than zero. `Duration::MAX`
+    /// means no limit on the wait.
     ///
     /// A bulkhead with a queue has another type of future. Therefore this method returns the
-    /// builder of a [`QueuedBulkheadLayer`], with the settings made before. It excludes
-    /// [`backpressure`](Self::backpressure).
+    /// builder of a [`QueuedBulkheadLayer`], which keeps the settings made before. A queue cannot
+    /// be combined with [`backpressure`](Self::backpressure).
     pub fn queue(self, capacity: u32, max_wait: Duration) -> QueuedBulkheadBuilder {
         QueuedBulkheadBuilder { config: self.config, queue: Queue { capacity, max_wait } }
     }
@@ -126,9 +127,9 @@ impl BulkheadBuilder {
     }
 }
 
-/// A layer that limits concurrent calls, queues further ones and makes [`QueuedBulkhead`] services.
+/// A layer that creates [`QueuedBulkhead`] services, which limit concurrent calls and queue others.
 ///
-/// The layer *is* the bulkhead. Its clones, and all services that it makes, share its slots and
+/// The layer *is* the bulkhead. Its clones, and all services that it creates, share its slots and
 /// its queue.
 #[derive(Clone, Debug)]
 pub struct QueuedBulkheadLayer {
@@ -139,7 +140,9 @@ pub struct QueuedBulkheadLayer {
 impl QueuedBulkheadLayer {
     /// Returns a builder for a bulkhead that queues up to `capacity` calls for at most `max_wait`.
     ///
-    /// It is the same as [`BulkheadLayer::builder`] with [`queue`](BulkheadBuilder::queue).
+    /// This is the same as [`BulkheadLayer::builder`] with [`queue`](BulkheadBuilder::queue).
+    /// `capacity` must be at least 1, and `max_wait` must be longer than zero. `Duration::MAX`
+    /// means no limit on the wait.
     pub fn builder(capacity: u32, max_wait: Duration) -> QueuedBulkheadBuilder {
         BulkheadLayer::builder().queue(capacity, max_wait)
     }
@@ -149,7 +152,7 @@ impl QueuedBulkheadLayer {
         BulkheadHandle { slots: Arc::clone(&self.slots) }
     }
 
-    /// Makes a service whose calls end as `M` says.
+    /// Creates a service. `M` decides when a call is complete.
     pub(crate) fn completing<S, M>(&self, inner: S) -> QueuedBulkhead<S, M> {
         QueuedBulkhead::new(inner, Arc::clone(&self.slots), self.queue)
     }
@@ -171,7 +174,7 @@ impl<S> Layer<S> for QueuedBulkheadLayer {
     }
 }
 
-/// The settings of a [`QueuedBulkheadLayer`].
+/// A builder for a [`QueuedBulkheadLayer`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct QueuedBulkheadBuilder {
@@ -192,7 +195,7 @@ impl QueuedBulkheadBuilder {
     ///
     /// Default: `256`.
     ///
-    /// It must be at least 1. Otherwise [`build`](Self::build) fails.
+    /// The limit must be at least 1. [`BulkheadHandle::resize`] changes it later.
     pub fn max_concurrent(mut self, limit: u32) -> Self {
         self.config.max_concurrent = limit;
         self
@@ -206,7 +209,7 @@ impl QueuedBulkheadBuilder {
     ///
     /// - for `max_concurrent` if it is zero;
     /// - for `queue` if its `capacity` or its `max_wait` is zero;
-    /// - for `backpressure` if it is set too.
+    /// - for `backpressure` if it was set too.
     pub fn build(self) -> Result<QueuedBulkheadLayer, ConfigError> {
         let (config, queue) = self.queue.checked(self.config)?;
         let slots = Slots::new(config.name, config.max_concurrent);
@@ -214,14 +217,18 @@ impl QueuedBulkheadBuilder {
     }
 }
 
-/// A handle for inspecting and resizing a bulkhead at run time. Its clones are the same handle.
+/// A handle for inspecting and resizing a bulkhead at run time.
+///
+/// All clones control the same bulkhead.
 #[derive(Clone)]
 pub struct BulkheadHandle {
     slots: Arc<Slots>,
 }
 
 impl BulkheadHandle {
-    /// Returns the number of slots in use, by calls and by services that are ready to be called.
+    /// Returns the number of slots in use.
+    ///
+    /// A slot is in use by a call, or by a service that has reserved it in `poll_ready`.
     pub fn in_flight(&self) -> u32 {
         self.slots.in_flight()
     }
@@ -238,7 +245,8 @@ impl BulkheadHandle {
 
     /// Sets the maximum number of concurrent calls.
     ///
-    /// Running calls continue if the limit is lowered. A higher limit admits waiting calls at once.
+    /// If the limit is lowered, the calls in flight continue, and further calls are admitted when
+    /// there are fewer than `limit`. A higher limit admits queued calls at once.
     ///
     /// # Errors
     ///

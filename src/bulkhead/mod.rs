@@ -1,8 +1,8 @@
 //! Limits on the number of concurrent calls.
 //!
-//! Put one around every dependency. A dependency that hangs then holds a bounded number of tasks
-//! and connections, and the rest of the program continues. A bulkhead is not a rate limit. It
-//! admits any number of fast calls.
+//! Put one around every dependency. A dependency that hangs then blocks only a limited number of
+//! tasks and connections, and the rest of the program continues. A bulkhead is not a rate limit.
+//! It admits any number of calls per second, if they are fast enough.
 //!
 //! ```
 //! use buttress::{Error, bulkhead::BulkheadLayer};
@@ -38,54 +38,58 @@
 //! # Ok::<(), buttress::ConfigError>(())
 //! ```
 //!
-//! A call holds its slot until its result is ready or the call is dropped. In a stack that is
-//! [`http()`](crate::Stack::http), and on a server, it holds its slot until the end of the
+//! A call occupies its slot until its result is ready or the call is dropped. In a stack with
+//! [`http()`](crate::Stack::http), and on a server, it occupies the slot until the end of the
 //! response body.
 //!
 //! # Readiness
 //!
-//! In every mode `poll_ready` takes a free slot if no caller is queued for it. Readiness is then
-//! the readiness of the service, and the slot is held while the service is not ready. Without a
-//! free slot, the mode decides:
+//! In every mode, `poll_ready` takes a free slot if no caller is queued for it. It then polls the
+//! service, and keeps the slot while the service is not ready. Without a free slot, the mode
+//! decides:
 //!
-//! - By default the bulkhead is ready and the call is rejected.
+//! - By default the bulkhead is ready, and the call is rejected.
 //! - With a [`queue`](BulkheadBuilder::queue) the bulkhead is ready. The call waits in its
-//!   future, first come, first served, for at most the longest wait. It holds nothing of the
-//!   service while it waits.
+//!   future, first come, first served, up to a maximum time. It reserves nothing in the service
+//!   while it waits.
 //! - With [`backpressure`](BulkheadBuilder::backpressure) the bulkhead is not ready until a slot
-//!   is free, as tower's `ConcurrencyLimit`. A caller that stops polling but keeps the service
-//!   keeps its place in the queue. A slot that is then handed to it stays with it until it calls
-//!   or drops the service.
+//!   is free, like tower's `ConcurrencyLimit`. A caller that stops polling but keeps the service
+//!   keeps its place in the queue. If a slot is handed to this place, it stays reserved until the
+//!   caller calls or drops the service.
 //!
 //! # Clone
 //!
-//! The slots belong to the layer. Every service that it makes, and every clone, shares them. A
+//! The slots belong to the layer. Every service that it creates, and every clone, shares them. A
 //! clone starts without a slot.
 //!
 //! # Cancellation
 //!
-//! A slot is released when the future, or the service that reserved it, is dropped, and when the
-//! service panics. A slot that was handed to a caller that has gone goes to the next one.
+//! A slot is released when the future is dropped, when the service that reserved it is dropped,
+//! and when the service panics. If a queued caller is dropped after a slot was handed to it, the
+//! slot goes to the next caller.
 //!
 //! # Errors
 //!
-//! - [`BulkheadFull`](crate::error::BulkheadFull) without a free slot, or without a free place in
+//! - [`BulkheadFull`](crate::error::BulkheadFull) if there is no free slot, and no free place in
 //!   the queue.
-//! - [`QueueTimedOut`](crate::error::QueueTimedOut) after the longest wait in the queue.
+//! - [`QueueTimedOut`](crate::error::QueueTimedOut) after the maximum wait in the queue.
 //!
-//! A wait that a deadline cuts short is neither. The owner of the deadline ends the call and
-//! reports the error.
+//! If a deadline ends the wait earlier, the bulkhead returns neither error. The owner of the
+//! deadline ends the call and reports the error.
 //!
 //! # Order
 //!
-//! Put it inside a [retry](crate::retry), so that no slot is held during a pause between
-//! attempts. Put it outside a [circuit breaker](crate::circuit_breaker). A trip then empties the
-//! queue at once, and time in the queue does not count against the dependency.
+//! Put it inside a [retry](crate::retry), so that a call occupies no slot during a pause between
+//! attempts. Put it outside a [circuit breaker](crate::circuit_breaker). When the breaker opens,
+//! the queue then empties at once, and time in the queue does not count against the dependency.
 //!
 //! # Telemetry
 //!
-//! A `WARN` event "call rejected" for each rejection. A `DEBUG` event "call queued" for each
-//! queued call, and "bulkhead resized" when the limit changes.
+//! | event | level |
+//! |---|---|
+//! | "call rejected", for each rejection | `WARN` |
+//! | "call queued", for each queued call | `DEBUG` |
+//! | "bulkhead resized", when the limit changes | `DEBUG` |
 
 mod config;
 pub(crate) mod describe;

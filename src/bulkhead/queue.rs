@@ -26,9 +26,9 @@ pub(crate) type Permit = Admission<Arc<Slots>>;
 /// The slots of one bulkhead.
 ///
 /// One word holds the number of slots in use and the number of queued callers. While the queue is
-/// empty, taking and releasing a slot are one atomic step each. A caller joins the queue under
-/// the lock and in the same word, so that it cannot miss a slot that is released meanwhile.
-/// Queued callers are served before all others.
+/// empty, taking a slot and releasing it are one atomic operation each. A caller that joins the
+/// queue is counted in the same word under the lock. Therefore it cannot miss a slot that is
+/// released at the same time. Queued callers are served before all others.
 pub(crate) struct Slots {
     name: Option<Name>,
     limit: AtomicU32,
@@ -105,7 +105,7 @@ impl Slots {
 
     /// Takes a slot, or a place in a queue of at most `capacity`.
     ///
-    /// The waker may do nothing if the place is polled again before the caller waits for it.
+    /// A no-op waker is allowed if the caller polls the place before it waits.
     pub(super) fn enter(self: &Arc<Self>, capacity: u32, waker: Waker) -> Entry {
         let mut waiters = lock(&self.waiters);
         loop {
@@ -129,10 +129,10 @@ impl Slots {
         }
     }
 
-    /// Changes the limit, and hands the slots that it adds to queued callers.
+    /// Changes the limit, and hands new free slots to queued callers.
     pub(super) fn resize(&self, limit: u32) {
         {
-            // Under the lock, so that no caller joins the queue because of the old limit.
+            // Changed under the lock, so that no caller joins the queue because of the old limit.
             let _waiters = lock(&self.waiters);
             self.limit.store(limit, Ordering::Release);
         }
@@ -149,7 +149,9 @@ impl Slots {
         self.serve_one();
     }
 
-    /// Hands a free slot to the first queued caller. Returns `true` if there were both.
+    /// Hands a free slot to the first queued caller.
+    ///
+    /// Returns `false` if no slot is free or no caller is queued.
     fn serve_one(&self) -> bool {
         let waker = {
             let mut waiters = lock(&self.waiters);
@@ -223,7 +225,7 @@ impl Place {
         &self.slots
     }
 
-    /// Waits until a slot is handed over. It must not be polled again after that.
+    /// Waits until a slot is handed over. The place must not be polled again after that.
     pub(super) fn poll(&mut self, cx: &Context<'_>) -> Poll<Permit> {
         let Some(key) = self.key else { return Poll::Pending };
         let waker = cx.waker().clone();

@@ -103,7 +103,7 @@ where
         match self.permit {
             Some(_) => self.inner.poll_ready(cx),
             // A readiness error would mean that the service is dead. Therefore `call` rejects
-            // instead. The inner service is not polled, because it may be what hangs, and polling
+            // instead. The inner service is not polled, because it may hang, and because polling
             // it may reserve something.
             None => Poll::Ready(Ok(())),
         }
@@ -133,7 +133,7 @@ impl<S: fmt::Debug, M> fmt::Debug for Bulkhead<S, M> {
     }
 }
 
-/// A service that limits concurrent calls and queues further ones. See the [module docs](super).
+/// A service that limits concurrent calls and queues the others. See the [module docs](super).
 pub struct QueuedBulkhead<S, M = AtHead> {
     inner: S,
     slots: Arc<Slots>,

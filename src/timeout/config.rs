@@ -18,7 +18,7 @@ pub trait Limit<Req>: Sealed {
     fn limit(&self, request: &Req) -> Duration;
 }
 
-/// A limit that may be known without a request. This trait is sealed.
+/// A limit that can be known before there is a request. This trait is sealed.
 pub trait KnownLimit: Sealed {
     /// Returns the limit if it is the same for all requests.
     fn known_limit(&self) -> Option<Duration>;

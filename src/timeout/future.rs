@@ -81,7 +81,7 @@ where
         let Some((future, ())) = this.call.as_mut().as_running() else {
             return Poll::Ready(Err(this.call.reject(|()| reject(this.name))));
         };
-        // Polls the future before the timer, because a result that is ready wins over its
+        // Polls the future before the timer, because a result that is ready is returned even at the
         // deadline.
         // The result is inspected in place. Moving it once more costs as much as the rest of this
         // layer.
@@ -91,7 +91,7 @@ where
             return polled;
         }
         let Some(end) = *this.end else { return Poll::Pending };
-        // An ambient deadline that is not later is enforced by its owner, without a timer here.
+        // If the ambient deadline is not later, its owner enforces it. No timer is needed here.
         if outer.is_some_and(|outer| outer <= end) {
             return Poll::Pending;
         }
@@ -106,7 +106,7 @@ fn reject<E: CarryRejection>(name: &Option<Name>) -> E {
     telemetry::reject(DeadlineExceeded::by(name.clone()))
 }
 
-// Out of line, so that the path of a successful call stays short enough to be inlined.
+// Not inlined, so that the path of a successful call stays short enough to be inlined.
 #[cold]
 fn time_out<E: CarryRejection>(name: &Option<Name>, limit: Duration) -> E {
     let timed_out = TimedOut::by(name.clone(), limit);

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{ConfigError, error::Name};
 
-/// A layer that makes [`Timeout`] services. See the [module docs](super) for an example.
+/// A layer that creates [`Timeout`] services. See the [module docs](super) for an example.
 #[derive(Clone, Debug)]
 pub struct TimeoutLayer<L = Fixed> {
     limit: L,
@@ -18,17 +18,17 @@ pub struct TimeoutLayer<L = Fixed> {
 impl TimeoutLayer {
     /// Creates a layer that ends calls after `limit`, counted from `call`.
     ///
-    /// A limit of zero is accepted here, because `new` never fails. Such a call succeeds only if
-    /// its result is ready at once and there is no other timeout beneath.
-    /// [`builder`](Self::builder) rejects zero. `Duration::MAX` means no limit.
+    /// `Duration::MAX` means no limit. Zero is accepted, because `new` never fails. A call then
+    /// succeeds only if its result is ready on the first poll and there is no other timeout
+    /// beneath. With [`builder`](Self::builder), zero is an error.
     pub const fn new(limit: Duration) -> Self {
         Self { limit: Fixed(limit), name: None }
     }
 
     /// Returns a builder for a layer that ends calls after `limit`, counted from `call`.
     ///
-    /// `limit` must be longer than zero. Otherwise [`build`](TimeoutBuilder::build) fails.
-    /// `Duration::MAX` means no limit.
+    /// `limit` must be longer than zero. Otherwise [`build`](TimeoutBuilder::build) returns a
+    /// [`ConfigError`]. `Duration::MAX` means no limit.
     pub const fn builder(limit: Duration) -> TimeoutBuilder {
         TimeoutBuilder { layer: Self::new(limit) }
     }
@@ -40,7 +40,7 @@ impl TimeoutLayer {
 }
 
 impl From<Duration> for TimeoutLayer {
-    /// Creates a layer as [`TimeoutLayer::new`] does, which accepts zero.
+    /// Creates a layer with [`TimeoutLayer::new`], which accepts zero.
     fn from(limit: Duration) -> Self {
         Self::new(limit)
     }
@@ -49,7 +49,7 @@ impl From<Duration> for TimeoutLayer {
 impl<F> TimeoutLayer<PerRequest<F>> {
     /// Creates a layer that ends each call after the limit that a closure returns for the request.
     ///
-    /// For a limit of zero, see [`new`](TimeoutLayer::new). It affects only that request.
+    /// A limit of zero affects only its own request. See [`new`](TimeoutLayer::new).
     pub fn per_request_fn<Req>(limit: F) -> Self
     where
         F: Fn(&Req) -> Duration,
@@ -59,7 +59,7 @@ impl<F> TimeoutLayer<PerRequest<F>> {
 
     /// Returns a builder for a layer with a limit for each request, returned by a closure.
     ///
-    /// For a limit of zero, see [`new`](TimeoutLayer::new). It affects only that request.
+    /// A limit of zero affects only its own request. See [`new`](TimeoutLayer::new).
     pub fn builder_fn<Req>(limit: F) -> TimeoutBuilder<PerRequest<F>>
     where
         F: Fn(&Req) -> Duration,
@@ -77,13 +77,15 @@ impl<L> TimeoutLayer<L> {
         self.limit.known_limit()
     }
 
-    /// Includes the wait for readiness in the limit. See [`TotalTimeout`].
+    /// Includes the wait for readiness in the limit.
+    ///
+    /// The service is then always ready. See [`TotalTimeout`].
     pub fn including_readiness(self) -> TotalTimeoutLayer<L> {
         TotalTimeoutLayer { timeout: self }
     }
 }
 
-/// The settings of a [`TimeoutLayer`].
+/// A builder for a [`TimeoutLayer`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct TimeoutBuilder<L = Fixed> {
@@ -93,7 +95,8 @@ pub struct TimeoutBuilder<L = Fixed> {
 impl<L> TimeoutBuilder<L> {
     /// Sets the name of the layer in errors and events.
     ///
-    /// Default: `timeout`.
+    /// Default: `timeout`. A [`DeadlineExceeded`](crate::error::DeadlineExceeded) then has the name
+    /// `deadline`.
     pub fn name(mut self, name: impl Into<Name>) -> Self {
         self.layer.name = Some(name.into());
         self
@@ -117,7 +120,7 @@ impl<F> TimeoutBuilder<PerRequest<F>> {
     ///
     /// # Errors
     ///
-    /// Never fails today, because the limits are known only when there are requests.
+    /// Never fails at present, because the limits are known only when there are requests.
     pub fn build(self) -> Result<TimeoutLayer<PerRequest<F>>, ConfigError> {
         Ok(self.layer)
     }
@@ -134,7 +137,9 @@ where
     }
 }
 
-/// A layer that makes [`TotalTimeout`] services.
+/// A layer that creates [`TotalTimeout`] services.
+///
+/// [`TimeoutLayer::including_readiness`] creates it. See the [module docs](super) for an example.
 #[derive(Clone, Debug)]
 pub struct TotalTimeoutLayer<L = Fixed> {
     timeout: TimeoutLayer<L>,

@@ -1,10 +1,12 @@
 //! Timeouts for calls.
 //!
-//! Put one around every remote call. Without it, a dependency that hangs keeps the tasks, the
-//! memory and the connections of all its callers. Around a [retry](crate::retry) use two
-//! timeouts: one for the whole call and one for each attempt. A timeout is not for streams,
-//! because the limit ends with the head of the response. In a stack that is
-//! [`http()`](crate::Stack::http), the whole gRPC call must end within the limit.
+//! Put one around every remote call. Without a timeout, a dependency that hangs blocks the tasks,
+//! the memory and the connections of all its callers. With a [retry](crate::retry), use two
+//! timeouts: one for the whole call and one for each attempt.
+//!
+//! The limit covers the time until the response arrives, which for a stream is its head. In a
+//! stack with [`http()`](crate::Stack::http), it also covers the response body of a gRPC call, and
+//! of an HTTP call with [`body_deadline`](crate::http::HttpClientBuilder::body_deadline).
 //!
 //! ```
 //! use buttress::{Error, timeout::TimeoutLayer};
@@ -24,7 +26,7 @@
 //! # }
 //! ```
 //!
-//! A limit for each request, a name, and the wait for readiness within the limit:
+//! With a limit for each request, a name, and the wait for readiness within the limit:
 //!
 //! ```
 //! use buttress::timeout::TimeoutLayer;
@@ -42,12 +44,12 @@
 //!
 //! # Readiness
 //!
-//! [`Timeout`] forwards readiness, as tower's timeout does. Its limit does not cover the wait for
+//! [`Timeout`] forwards readiness, like tower's timeout. Its limit does not cover the wait for
 //! readiness.
 //!
-//! [`TotalTimeout`] covers it. It asks the service once whether it is ready, and reports `Ready`
-//! in either case. The future then waits for readiness under the limit. A balancer above it
-//! therefore cannot see that the service is busy.
+//! The limit of [`TotalTimeout`] covers this wait. Its `poll_ready` polls the service once, and
+//! reports `Ready` even if the service is not ready. The future then waits for readiness within
+//! the limit. Therefore a balancer above it cannot see that the service is busy.
 //!
 //! # Clone
 //!
@@ -55,28 +57,30 @@
 //!
 //! # Cancellation
 //!
-//! The inner future is dropped before the rejection is returned. Dropping the future drops the
-//! inner future too. In both cases the inner future can still read its deadline while it is
-//! dropped.
+//! When the limit ends a call, the inner future is dropped before the rejection is returned.
+//! Dropping the future drops the inner future too. In both cases the inner future can still read
+//! its deadline while it is dropped.
 //!
 //! # Errors
 //!
-//! - [`TimedOut`](crate::error::TimedOut) when the limit is reached. A result that is ready at
-//!   the instant of the limit wins.
+//! - [`TimedOut`](crate::error::TimedOut) when the limit is reached. If the result is ready at
+//!   the same time, it is returned instead.
 //! - [`DeadlineExceeded`](crate::error::DeadlineExceeded) when the caller's
 //!   [deadline](crate::Deadline) had passed before the call. The service is then not called.
 //!
 //! # Order
 //!
 //! Put the timeout for the whole call outside all other layers, and the timeout for each attempt
-//! next to the service. Put the latter inside a circuit breaker, so that a timeout counts against
-//! the dependency. A limit that is not nearer than the ambient deadline arms no timer, because
-//! the owner of that deadline ends the call.
+//! next to the service. The attempt timeout must be inside a circuit breaker, so that it counts
+//! against the dependency. If the caller's deadline is nearer than the limit, its owner ends the
+//! call, and this layer creates no timer.
 //!
 //! # Telemetry
 //!
-//! A `WARN` event "call timed out", with the layer's name and the limit, when the limit ends a
-//! call. A `WARN` event "call rejected" when the caller's deadline had passed before the call.
+//! | event | level |
+//! |---|---|
+//! | "call timed out", when the limit ends a call, with the layer's name and the limit | `WARN` |
+//! | "call rejected", when the caller's deadline had passed before the call | `WARN` |
 
 mod config;
 pub(crate) mod describe;

@@ -18,7 +18,7 @@ use crate::{
     error::Name,
 };
 
-/// A service that ends calls that take too long, and forwards readiness.
+/// A service that ends calls that take too long. It forwards readiness.
 ///
 /// See the [module docs](super).
 #[derive(Clone, Debug)]
@@ -83,7 +83,7 @@ impl Clock {
         Some(Self { began, end: began.checked_add(limit), limit })
     }
 
-    /// Makes the inner call under the deadline, and shares this reading of the clock with it.
+    /// Makes the inner call under the deadline, and shares this clock reading with it.
     #[inline]
     fn run<T>(&self, call: impl FnOnce() -> T) -> T {
         let _now = share_now(self.began);
@@ -103,7 +103,7 @@ pub struct TotalTimeout<S, L> {
     readiness: Readiness,
 }
 
-/// The result of asking the inner service once, kept until `call` takes it.
+/// The result of polling the inner service once, kept until `call` takes it.
 #[derive(Clone, Copy, Debug, Default)]
 enum Readiness {
     #[default]
@@ -147,12 +147,12 @@ where
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         if let Readiness::NotAsked = self.readiness {
-            // A service that is ready now saves this call a clone of the whole stack beneath.
+            // If the service is ready now, the call does not have to clone the stack beneath.
             self.readiness = if self.inner.poll_ready(cx)?.is_ready() {
                 Readiness::Ready
             } else {
-                // The clone drops the instance that waits. If `call` never follows, that instance
-                // would keep its place in a queue, and a slot would be handed to it.
+                // Replaces the instance that waits. If `call` never follows, that instance would
+                // keep its place in a queue, and a slot could be handed to it.
                 self.inner = self.inner.clone();
                 Readiness::InFuture
             };
