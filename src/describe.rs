@@ -1,9 +1,9 @@
 //! The descriptions that layers give for [`Stack::explain`](crate::Stack::explain).
 //!
 //! A layer's `describe.rs` adds one line of text and any number of facts. A fact is a named number.
-//! Its name is a constant, which stands next to the layer that notes it, or in [`fact`] if several
+//! Its name is a constant in the module of the layer that notes it, or in [`fact`] if several
 //! layers note it. A layer adds the warnings that concern only itself. The warnings that concern
-//! several layers are made in `stack`, which reads the facts.
+//! several layers are in `stack`, which reads the facts.
 
 use std::{fmt, marker::PhantomData, time::Duration};
 
@@ -17,7 +17,7 @@ pub trait Describe: Sealed {
 
 impl<L: Sealed> Sealed for Option<L> {}
 
-/// An absent layer adds nothing.
+/// A layer that is absent adds nothing.
 impl<L: Describe> Describe for Option<L> {
     fn describe(&self, facts: &mut Facts) {
         if let Some(layer) = self {
@@ -34,9 +34,9 @@ pub(crate) mod fact {
     pub(crate) const WAITS_FOR_READINESS: Fact<()> = Fact::new("waits for readiness");
     /// A layer reports `Pending` instead of rejecting while it is full or open.
     pub(crate) const PUSHES_BACK: Fact<()> = Fact::new("pushes back");
-    /// A layer of your own stands outside the total timeout.
+    /// The user's own layer is outside the total timeout.
     pub(crate) const OUTSIDE_THE_TOTAL: Fact<()> = Fact::new("outside the total");
-    /// A layer is of use only around an HTTP client.
+    /// A layer is useful only around an HTTP client.
     pub(crate) const NEEDS_HTTP: Fact<()> = Fact::new("needs HTTP");
     /// The transport speaks HTTP.
     pub(crate) const HTTP: Fact<()> = Fact::new("HTTP");
@@ -109,6 +109,8 @@ impl Facts {
 }
 
 /// A warning about settings that contradict each other, or about a missing setting.
+///
+/// Its text is printed with `Display`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     rule: &'static str,

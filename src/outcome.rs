@@ -1,4 +1,5 @@
-//! Classification of results. Each call has one outcome, which every layer reads.
+//! Classification of results. A classifier gives each call an outcome, which decides how the
+//! layers react.
 
 use std::{any::type_name, fmt, sync::Arc, time::Duration};
 
@@ -8,7 +9,7 @@ use crate::{CarryRejection, Rejection, sealed::Sealed};
 /// The outcome of a finished call, as a statement about the service that was called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The service worked, whatever its response says.
+    /// The service worked, even if its response reports an error of the caller.
     Success,
     /// The service failed.
     Failure(Fault),
@@ -33,21 +34,21 @@ pub enum Fault {
     TimedOut,
     /// The service has more work than it can do.
     Overloaded {
-        /// The time that the service asks to be left alone, or `None` if it does not say.
+        /// The time for which the service asks not to be called, or `None` if it does not say.
         retry_after: Option<Duration>,
     },
     /// The same request is already being run, and its response is not there yet.
     ///
-    /// It says nothing about the health of the service. A later call gets the response.
+    /// This says nothing about the health of the service. A later call gets the response.
     InProgress {
-        /// The time after which to ask again, or `None` if the service does not say.
+        /// The time after which to send the request again, or `None` if the service does not say.
         retry_after: Option<Duration>,
     },
     /// The same request would fail again with the same response.
     Permanent,
 }
 
-/// A hint about sending the request again, in addition to the [`Outcome`] of the call.
+/// A hint about retries of the request, in addition to the [`Outcome`] of the call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryHint {
@@ -60,9 +61,10 @@ pub enum RetryHint {
     Stop,
     /// The request is proven not to have reached the service.
     ///
-    /// It may be sent again even if it must not be repeated.
+    /// It may be sent again even if it is not safe to repeat.
     Unsent,
-    /// The service says that it has not processed the request, like HTTP/2's `REFUSED_STREAM`.
+    /// The service says that it has not processed the request, for example by HTTP/2's
+    /// `REFUSED_STREAM`.
     ///
     /// The request is sent again once, without a pause. This counts neither as an attempt nor
     /// against the budget. The gRPC proposal A6 calls it a transparent retry. After that, the hint
@@ -73,8 +75,10 @@ pub enum RetryHint {
 /// A classifier, which turns the result of a call into an [`Outcome`].
 ///
 /// A classifier sees only results of the service. The layers classify the rejections of this crate
-/// themselves. An attempt's own timeout is a failure, and every other rejection says nothing about
-/// the dependency. A classifier therefore cannot retry an open circuit by mistake.
+/// themselves. A timeout is a failure. Every other rejection is ignored, because it says nothing
+/// about the dependency. Therefore a classifier cannot retry an open circuit by mistake.
+///
+/// [`classify_fn`] creates a classifier from a closure.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot classify a `Result<{Res}, {E}>`",
     note = "a closure is made a classifier by `classify_fn(|result: Result<&Response, &_>| ..)`: \
@@ -93,7 +97,7 @@ pub trait Classify<Res, E> {
     }
 }
 
-/// The default classifier: `Ok` is a success, and `Err` is a [`Fault::Transient`].
+/// The default classifier. `Ok` is a success, and `Err` is a [`Fault::Transient`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DefaultClassifier;
 
@@ -173,7 +177,7 @@ where
     }
 }
 
-/// Returns `true` if the service reported a timeout, and no layer ended the call.
+/// Returns `true` if the service itself reported a timeout, instead of a layer of this crate.
 pub(crate) fn service_is_late<Res, E: CarryRejection>(
     outcome: Outcome,
     result: Result<&Res, &E>,
@@ -209,10 +213,10 @@ impl Outcome {
     }
 }
 
-/// The classifier of a layer: its own, or the stack's, or the default.
+/// The choice of a layer's classifier, which is its own, the stack's or the default.
 ///
-/// A layer starts with [`Inherited`], and its `classify` setter replaces it with [`Own`]. The types
-/// let a [`Stack`](crate::Stack) give one classifier to every layer without its own.
+/// A layer starts with [`Inherited`], and its `classify` setter replaces it with [`Own`]. With
+/// these types a [`Stack`](crate::Stack) can give its classifier to every layer without its own.
 pub(crate) mod choice {
     use super::{Arc, Classify, DefaultClassifier, Outcome, RetryHint, Sealed};
 
@@ -271,9 +275,9 @@ pub(crate) mod choice {
         }
     }
 
-    /// The layer's own classifier, with the stack's hints where it gives none.
+    /// The layer's own classifier, with the stack's hint if it gives no hint.
     ///
-    /// A closure gives no hints, and a retry must still follow the hints of the server.
+    /// A closure gives no hints, but a retry must still follow the hints of the server.
     #[derive(Debug)]
     pub struct WithStackHints<C, Stacked> {
         own: Arc<C>,

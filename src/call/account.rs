@@ -8,8 +8,8 @@ use crate::{Outcome, error::Nanos};
 
 /// A layer's record of its calls, settled at the end of each response that streams.
 ///
-/// The state that a layer shares with its services implements it. A call then costs one more
-/// reference to that state and nothing else.
+/// The state that a layer shares with its services implements it. A streaming response then costs
+/// the layer only one more reference to that state.
 pub(crate) trait Account: Send + Sync {
     /// Settles the admission that `stamp` identifies.
     fn settle(&self, stamp: Stamp, end: &End);
@@ -93,8 +93,8 @@ impl Stamp {
 
 /// One admission that a response holds.
 ///
-/// Dropped without being settled, it is settled as a dropped body. The accounts after a waker that
-/// panics are then still settled.
+/// An entry that is dropped before it is settled is settled as a dropped body. If a waker panics
+/// while an account is settled, the later accounts are therefore still settled.
 pub(super) struct Entry {
     account: Option<Arc<dyn Account>>,
     stamp: Stamp,

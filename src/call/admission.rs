@@ -1,20 +1,20 @@
-//! The value behind every admission. Each admitted call is counted once, however it ends.
+//! The admission of a call. Each admitted call is counted once, however it ends.
 
 use std::mem;
 
 use super::catch_panic::Unwinding;
 
-/// Counts the calls that a layer admits. It usually is a handle to shared state.
+/// Counts the calls that a layer admits. It is usually a handle to shared state.
 pub(crate) trait Ledger {
     /// The identity of an admission: the generation that admitted it, and the other values that the
     /// ledger needs at its end.
     type Stamp;
 
-    /// Counts a call that was dropped before its end; `panicked` if a panic was the cause.
+    /// Counts a call that was dropped before its end. `panicked` is `true` after a panic.
     fn abandoned(&self, stamp: Self::Stamp, panicked: bool);
 }
 
-/// One admitted call. Dropped before its end, it is reported as abandoned.
+/// One admitted call. If it is dropped before its end, it is counted as abandoned.
 pub(crate) struct Admission<L: Ledger> {
     ledger: L,
     status: Status<L::Stamp>,
@@ -57,8 +57,7 @@ impl<L: Ledger> Admission<L> {
 
     /// Runs a part of the call.
     ///
-    /// If it panics, the admission ends as a panic, even if the future that holds it is dropped
-    /// later.
+    /// If it panics, the admission ends as a panic, even if it is dropped later.
     #[inline]
     pub(crate) fn run<T>(&mut self, piece: impl FnOnce(&L) -> T) -> T {
         let Self { ledger, status } = self;

@@ -29,7 +29,7 @@ impl Ambient {
 
     /// Makes the values ambient again.
     ///
-    /// The nearest deadline counts, because the polling caller may have less time.
+    /// The nearer deadline applies, because the polling caller may have less time.
     #[inline]
     pub(crate) fn enter(&self) -> (Restore<Option<Instant>>, Restore<Option<Attempt>>) {
         (narrow(self.deadline), enter_received(self.attempt))

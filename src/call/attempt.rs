@@ -15,7 +15,7 @@ pub(crate) fn enter_attempt(attempt: Attempt) -> Restore<Option<Attempt>> {
     Restore::after_setting(&ATTEMPT, Some(attempt))
 }
 
-/// Makes the attempt that a remote caller reported the ambient one.
+/// Makes an attempt that a remote caller reported the ambient attempt.
 #[cfg(feature = "http")]
 pub(crate) fn enter_received(attempt: Option<Attempt>) -> Restore<Option<Attempt>> {
     Restore::after_setting(&ATTEMPT, attempt)
@@ -54,7 +54,7 @@ impl Attempt {
         Self { number, previous: Some(outcome), received: false }
     }
 
-    /// Returns the attempt that is being called or polled, or `None` outside one.
+    /// Returns the attempt that is being called or polled, or `None` outside an attempt.
     ///
     /// It is the attempt of the nearest retry layer. In a server without a retry layer in between,
     /// it is the attempt that the remote caller reported.

@@ -12,7 +12,7 @@ use std::{
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// Catches the panic of a future. The caller can settle the work before it resumes the panic.
+    /// Catches the panic of a future, so that the caller can settle the work before it resumes it.
     pub(crate) struct CatchPanic<F> {
         #[pin]
         pub(crate) future: F,
@@ -24,7 +24,7 @@ impl<F: Future> Future for CatchPanic<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let future = self.project().future;
-        // Unwind safe, because a future that panicked is only dropped after this.
+        // Unwind safe, because a future that panicked is only dropped and never polled again.
         match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
             Ok(polled) => polled.map(Ok),
             Err(panic) => Poll::Ready(Err(panic)),
@@ -40,8 +40,8 @@ impl<F> fmt::Debug for CatchPanic<F> {
 
 /// Calls a closure if a panic drops it. It costs nothing without a panic.
 ///
-/// It exists because a runtime drops a future after unwinding, when `thread::panicking` already
-/// returns `false`.
+/// `thread::panicking` cannot be used instead. A runtime drops the future after unwinding, when it
+/// returns `false` again.
 pub(crate) struct Unwinding<F: FnOnce()> {
     note: Option<F>,
 }

@@ -1,4 +1,4 @@
-//! A reading of the clock that the layers of a stack share, and times in one word.
+//! A clock reading that the layers of a stack share, and times in one word.
 
 use std::{cell::Cell, time::Duration};
 
@@ -18,7 +18,7 @@ pub(crate) fn now() -> Instant {
 
 /// Returns the shared reading of the clock, or `None` if there is none.
 ///
-/// It is for callers that can do without a time.
+/// It is for callers that do not need the time.
 #[inline]
 pub(crate) fn shared_now() -> Option<Instant> {
     NOW.get()
@@ -26,8 +26,8 @@ pub(crate) fn shared_now() -> Option<Instant> {
 
 /// Shares a reading of the clock with the layers beneath.
 ///
-/// Hold the result only during an inner `call`, which does not wait. Over a poll the reading would
-/// become stale.
+/// Keep the result only during an inner `call`, which does not wait. During a wait, the reading
+/// would become stale.
 #[inline]
 pub(crate) fn share_now(now: Instant) -> Restore<Option<Instant>> {
     Restore::after_setting(&NOW, Some(now))

@@ -1,9 +1,10 @@
 //! The end of a call: its response, or the end of the response's body.
 //!
-//! A bulkhead's slot, a breaker's outcome and a span belong to a call. A call with a streaming
-//! response has not ended when its head arrives. A layer whose calls end [`AtEnd`] puts these
-//! values into the response, which then owns them. The layers of `buttress::http` do this for HTTP
-//! and gRPC. A response of another kind takes part by implementing [`StreamingResponse`].
+//! A call with a streaming response has not ended when the head of the response arrives. Its slot
+//! of a bulkhead, its admission by a breaker and its span must last until the end of the body. A
+//! layer whose calls end [`AtEnd`] therefore moves them into the response. The layers of
+//! `buttress::http` do this for HTTP and gRPC. A response of another kind takes part by
+//! implementing [`StreamingResponse`].
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -19,15 +20,18 @@ pub trait Completion<Res>: Sealed {
     fn end(response: &mut Res) -> Option<&mut CallEnd>;
 }
 
-/// A call ends when its response arrives. The default of every layer outside `buttress::http`.
+/// Ends a call when its response arrives. Every layer outside `buttress::http` does so by default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AtHead;
 
-/// A call ends when the body of its response ends, fails or is dropped.
+/// Ends a call when the body of its response ends, fails or is dropped.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AtEnd;
 
-/// A response that goes on after its head, and owns the [`CallEnd`] of its call.
+/// A response that continues after its head, and owns the [`CallEnd`] of its call.
+///
+/// Create a [`CallEnd`] with each response. When the response ends, call the method of `CallEnd`
+/// that says how it ended.
 ///
 /// ```
 /// use buttress::{
@@ -94,10 +98,11 @@ impl<Res: StreamingResponse> Completion<Res> for AtEnd {
     }
 }
 
-/// The accounts and spans of a call, which stay open until its response has ended.
+/// The admissions and spans of a call, which a response holds until its end.
 ///
-/// The layers add them from the inside out, and they are settled in that order. Dropping the value
-/// before the end abandons the call.
+/// The layers add them from the inside out, and they are settled in that order. Only the first
+/// method that ends the call has an effect. Dropping the value before the end is the same as
+/// [`dropped_while_reading`](Self::dropped_while_reading) with a time of zero.
 pub struct CallEnd {
     // A stack has three accounts and two spans. A stack around a stack needs more.
     entries: [Entry; 3],
@@ -167,16 +172,16 @@ impl CallEnd {
 
     /// Completes the call. The response ran to its end with `outcome`.
     ///
-    /// `waited` is the total time that the caller has waited in reads since the head. Time in which
-    /// the caller left data unread makes no call slow, and lets no call time out.
+    /// `waited` is the total time that the caller has waited in reads since the head. Other time
+    /// since the head does not count as time of the call, because the caller did not read then.
     pub fn complete(&mut self, outcome: Outcome, waited: Duration) {
         self.settle(How::Complete(outcome), waited);
     }
 
-    /// Excludes the caller's deadline from the outcome.
+    /// Ignores the caller's deadline when the outcome is counted.
     ///
-    /// Call it for a response that exceeded a limit of its own. The time that the caller had left
-    /// then does not matter for what the outcome says about the service.
+    /// Call it before [`complete`](Self::complete) for a response that exceeded a limit of its own.
+    /// A breaker then counts the timeout as a failure, even if the caller had little time left.
     pub fn ignore_deadline(&mut self) {
         for entry in self.entries.iter_mut().chain(&mut self.more) {
             entry.stamp_mut().forget_deadline();
@@ -192,7 +197,7 @@ impl CallEnd {
 
     /// Ends the call of a body that was dropped before its end, while a read was pending.
     ///
-    /// `waited` is the time that this read has been pending. Only that time counts against the
+    /// `waited` is the time that this read has been pending. Only this time counts against the
     /// service.
     pub fn dropped_while_reading(&mut self, waited: Duration) {
         self.settle(How::DroppedWhileReading, waited);

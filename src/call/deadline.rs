@@ -2,12 +2,13 @@
 //!
 //! A [timeout](crate::timeout) ends a call at its deadline. While it polls the wrapped service,
 //! [`Deadline::current`] returns the nearest deadline to everything beneath. A retry then does not
-//! sleep past it, and a queue does not wait past it. Only the owner of a deadline enforces it. The
-//! other layers do not begin work that cannot end in time.
+//! sleep past the deadline, and a queue does not wait past it. Only the owner of a deadline
+//! enforces it. The other layers do not begin work that cannot end in time.
 //!
-//! The deadline is thread-local and set only while a future is polled, called or dropped. It does
-//! not follow `tokio::spawn`. There is no public guard, because a guard held over an await would
-//! leak into other tasks. [`Deadline::scope`] and [`Deadline::detached`] wrap a future instead.
+//! The deadline is thread-local. It is set only during a call, a poll or a drop, and does not pass
+//! to a task that is spawned. There is no public RAII guard, because one that is held across an
+//! await would leak into other tasks. [`Deadline::scope`] and [`Deadline::detached`] wrap a future
+//! instead.
 
 use std::{
     cell::Cell,
@@ -66,7 +67,7 @@ pub struct Deadline {
 impl Deadline {
     /// Creates a deadline that is `limit` from now.
     ///
-    /// A limit beyond the range of the clock is cut to thirty years.
+    /// A limit beyond the range of the clock, such as `Duration::MAX`, becomes thirty years.
     pub fn after(limit: Duration) -> Self {
         let now = Instant::now();
         Self { at: now.checked_add(limit).unwrap_or_else(|| now + FAR_AWAY) }
@@ -92,8 +93,8 @@ impl Deadline {
 
     /// Runs a future under a deadline.
     ///
-    /// The future sees the nearer one of `at` and the ambient deadline, and is dropped at `at`. If
-    /// the ambient deadline is nearer, its owner ends the future.
+    /// The future sees the nearer of `at` and the ambient deadline, and is dropped at `at`. If the
+    /// ambient deadline is nearer, its owner ends the future.
     ///
     /// # Errors
     ///
@@ -105,8 +106,8 @@ impl Deadline {
 
     /// Runs a future without the caller's deadline, attempt and hop.
     ///
-    /// Use it for work that several callers share. The deadline of the caller that happens to poll
-    /// must not end such work.
+    /// Use it for work that several callers share, because the deadline of the one that polls must
+    /// not end the work.
     pub fn detached<F: Future>(future: F) -> Detached<F> {
         Detached { future }
     }

@@ -23,8 +23,8 @@ pub(super) fn clear() -> Restore<Option<Hop>> {
 
 /// The findings of the retry layers beneath, collected while a request is served.
 ///
-/// A server adds them to its response. The hop above then does not retry what was already retried
-/// here without success.
+/// A server adds them to its response. The hop above then does not retry a request that was already
+/// retried here without success.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hop {
     retries_exhausted: bool,
@@ -35,8 +35,8 @@ pub struct Hop {
 impl Hop {
     /// Runs a future and returns its output together with the findings of the retry layers in it.
     ///
-    /// An outer observer does not see the findings of an inner one, because they belong to the
-    /// response of the inner one.
+    /// An outer observer does not see the findings of an inner observer, because they belong to the
+    /// inner response.
     pub fn observe<F: Future>(future: F) -> Observe<F> {
         Observe { future, hop: Self::default() }
     }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Returns `true` if a service that reports a timeout just ran out of the caller's time.
+/// Returns `true` if a service reported a timeout only because the caller's time was almost over.
 ///
-/// A service that knows the caller's deadline responds a little earlier.
+/// A service that knows the caller's deadline responds a little before it.
 pub(crate) fn was_cut_short(began: Option<Instant>, deadline: Option<Instant>) -> bool {
     let Some(deadline) = deadline else { return false };
     let now = Instant::now();
@@ -19,6 +19,6 @@ pub(crate) fn was_cut_short(began: Option<Instant>, deadline: Option<Instant>) -
 
 /// The minimum time that a caller must give a call before its end counts against the service.
 ///
-/// A shorter wait says something about the caller only, and must not change state that is shared
-/// with other callers.
+/// A shorter wait says something only about the caller, and must not change state that other
+/// callers share.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);

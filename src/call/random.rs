@@ -13,9 +13,9 @@ thread_local! {
     static RNG: RefCell<SmallRng> = RefCell::new(seeded());
 }
 
-/// Creates a generator that is in step with no other thread or process.
+/// Creates a generator whose numbers differ from those in every other thread and process.
 ///
-/// The standard library seeds its hash maps from the operating system.
+/// Its seed comes from the operating system, through the hash maps of the standard library.
 fn seeded() -> SmallRng {
     SmallRng::seed_from_u64(RandomState::new().build_hasher().finish())
 }
@@ -28,8 +28,8 @@ pub(crate) fn draw<T>(draw: impl Fn(&mut SmallRng) -> T) -> T {
 
 /// Returns a random duration between two others, both included.
 ///
-/// It is exact to the nanosecond, because rounding to whole seconds or milliseconds would bring
-/// clients into step again.
+/// It is exact to the nanosecond. If it were rounded to milliseconds, clients could act at the same
+/// time again.
 pub(crate) fn between(least: Duration, most: Duration, rng: &mut impl Rng) -> Duration {
     let span = most.saturating_sub(least);
     let part = span.as_secs_f64() * rng.random_range(0.0..=1.0);

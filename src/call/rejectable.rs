@@ -10,12 +10,12 @@ pin_project! {
     /// A call in the future of a layer that can reject it.
     ///
     /// `A` is the value that the layer holds while the call runs. `R` is the value from which it
-    /// creates a rejection. There are two variants instead of three, because one spare value in the
-    /// future can then tell them apart.
+    /// creates a rejection. There are two variants instead of three, because the compiler can then
+    /// store the variant in an unused value of the future.
     #[project = RejectableProj]
     pub(crate) enum Rejectable<F, A = (), R = ()> {
-        // The future stands before the admission, because it is dropped first, and the admission
-        // must still be held then.
+        // Fields are dropped in order. The future is first, because the call must hold its
+        // admission while it is dropped.
         Running { #[pin] future: F, admission: A },
         // `None` after the rejection was reported, and after the call has ended.
         Rejected { reason: Option<R> },
@@ -62,7 +62,7 @@ impl<F, A, R> Rejectable<F, A, R> {
     /// # Panics
     ///
     /// Panics if the rejection was reported before, or if the call has ended.
-    // Out of line, which keeps the path of a successful call short enough to be inlined.
+    // Not inlined, so that the path of a successful call stays short enough to be inlined.
     #[cold]
     pub(crate) fn reject<T>(self: Pin<&mut Self>, report: impl FnOnce(R) -> T) -> T {
         let reason = match self.project() {

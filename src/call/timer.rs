@@ -17,10 +17,11 @@ pub(crate) fn poll_timer(
 ) -> Poll<()> {
     if timer.is_none() {
         timer.set(Some(sleep_until(at)));
-        // Most timers are polled only once. Reading the clock is left to the next poll.
+        // Most timers are polled only once. Only the later polls read the clock.
         return timer.as_pin_mut().map_or(Poll::Ready(()), |timer| timer.poll(cx));
     }
     let polled = timer.as_pin_mut().map_or(Poll::Ready(()), |timer| timer.poll(cx));
-    // A timer is also pending if the future polled before it has used up the task's budget.
+    // A timer is pending even after its end if the future polled before it has used up the
+    // budget of the task.
     if polled.is_pending() && Instant::now() >= at { Poll::Ready(()) } else { polled }
 }

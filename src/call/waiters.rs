@@ -1,14 +1,14 @@
-//! A queue of waiting tasks, in order of arrival, which forgets a task that is dropped.
+//! A queue of waiting tasks, in order of arrival. A task can leave from any place.
 
 use std::task::Waker;
 
 /// The waiting tasks, in order of arrival.
 ///
-/// The queue is protected by a lock of its owner. The owner wakes the returned wakers after it has
+/// A lock of the owner protects the queue. The owner wakes the returned wakers after it has
 /// released the lock.
 ///
-/// The links are indices into one vector. A waiter can then leave from the middle in constant time,
-/// and waiting allocates only when the queue becomes longer than ever before.
+/// The links are indices into one vector. Therefore a waiter can leave from the middle in constant
+/// time, and waiting allocates only when the queue is longer than ever before.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     nodes: Vec<Node>,
@@ -28,7 +28,7 @@ enum Node {
         previous: Option<usize>,
         next: Option<usize>,
     },
-    /// It was its turn, and it has not been polled since.
+    /// The waiter was woken for its turn, and has not been polled since.
     Called,
     Free {
         next: Option<usize>,

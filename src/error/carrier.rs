@@ -9,9 +9,9 @@ pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// An error type that can carry a [`Rejection`].
 ///
-/// This is the only bound that a layer puts on an error type, and the error type stays the same
-/// through a whole stack. [`Error<E>`] is the ready-made carrier, and tower's [`BoxError`]
-/// implements the trait too. Your own error type implements it with two short methods:
+/// Every layer of this crate requires it of the error type, and requires nothing more. A layer does
+/// not change the error type. [`Error<E>`] and tower's [`BoxError`] implement the trait. Your own
+/// error type implements it with two short methods:
 ///
 /// ```
 /// use buttress::{CarryRejection, Rejection};
@@ -67,7 +67,7 @@ pub enum Error<E> {
 }
 
 impl<E> Error<E> {
-    /// Creates an error from a rejection, or from the data of one.
+    /// Creates an error from a rejection or its data, such as a [`TimedOut`](super::TimedOut).
     pub fn rejected(rejection: impl Into<Rejection>) -> Self {
         Self::Rejected(rejection.into())
     }
@@ -128,7 +128,7 @@ impl<E: StdError> StdError for Error<E> {
 
 impl CarryRejection for BoxError {
     fn from_rejection(rejection: Rejection) -> Self {
-        // Boxed inside `Error`, because the chain of sources then is the same for both carriers.
+        // Boxed inside `Error`, so that the chain of sources is the same for both error types.
         Box::new(Error::<Infallible>::Rejected(rejection))
     }
 

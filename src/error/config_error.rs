@@ -2,9 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-/// The error of an invalid setting. It names the setter, its value and the rule that it breaks.
+/// The error of an invalid setting, with the setter, its value and the rule that the value breaks.
 ///
-/// Every builder of this crate returns it. A layer or store of your own can return it too:
+/// Every builder of this crate returns it. Your own layer or store can return it too:
 ///
 /// ```
 /// use buttress::ConfigError;
@@ -41,7 +41,7 @@ impl ConfigError {
         Self { knob, value: format!("{value:?}"), rule }
     }
 
-    /// Returns the name of the setter, or of the parameter of a constructor.
+    /// Returns the name of the setter or constructor parameter.
     pub fn knob(&self) -> &str {
         self.knob
     }

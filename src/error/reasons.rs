@@ -80,7 +80,7 @@ impl Data for DeadlineExceeded {
     }
 }
 
-/// The rejection by a [circuit breaker](crate::circuit_breaker) that admits no call.
+/// The rejection by a [circuit breaker](crate::circuit_breaker) that does not admit the call.
 ///
 /// The circuit is open, or it is half-open and all its probes are in flight.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -118,7 +118,7 @@ impl Data for CircuitOpen {
     }
 }
 
-/// The rejection by a [bulkhead](crate::bulkhead) that has no free slot, and no room in its queue.
+/// The rejection by a [bulkhead](crate::bulkhead) with no free slot, and no room in its queue.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: at the limit of {} concurrent calls", self.name(), self.limit)]
 pub struct BulkheadFull {
@@ -189,7 +189,7 @@ pub struct NotReady {
 }
 
 impl NotReady {
-    /// Creates the rejection of an attempt that `name` gave up after waiting for `waited`.
+    /// Creates the rejection of an attempt that the retry `name` gave up after `waited`.
     pub fn new(name: impl Into<Name>, waited: Duration) -> Self {
         Self::by(Some(name.into()), waited)
     }
@@ -212,7 +212,7 @@ impl Data for NotReady {
 
 /// The rejection by a rate limiter that admits no more calls for now.
 ///
-/// No layer of this crate creates it. A rate limiter of your own can.
+/// No layer of this crate creates it. It is for your own rate limiter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: the rate limit was exceeded{}", self.name(), RetryIn(self.retry_after()))]
 pub struct RateLimited {

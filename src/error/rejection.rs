@@ -28,7 +28,7 @@ use super::{
 // a timeout, which ends a call that has begun, and for a retry that waits for readiness, which has
 // already made an attempt.
 rejections! {
-    /// The reason for which a layer of this crate rejected or ended a call.
+    /// The reason why a layer of this crate rejected or ended a call.
     ///
     /// It describes the *call*, not the dependency. Only a [`TimedOut`] says that the dependency
     /// was slow.
@@ -53,23 +53,23 @@ rejections! {
         /// The service did not become ready for another attempt.
         NotReady(NotReady) "retry"
             ["not_ready", false, true, 503, 14, Unstated],
-        /// A rate limiter rejected the call. No layer of this crate creates it. It exists for your
-        /// own rate limiters, whose rejections are treated like those of this crate.
+        /// A rate limiter rejected the call. No layer of this crate creates it. It is for your own
+        /// rate limiters. All layers treat it like a rejection of this crate.
         RateLimited(RateLimited) "rate_limit"
             ["rate_limited", true, true, 429, 8, AsTold],
-        /// The idempotency guard rejected the call.
+        /// The idempotency layer rejected the call.
         Idempotency(IdempotencyRejected) "idempotency"
             [of its reason],
     }
 }
 
-// `nothing_began` is false for all reasons. An earlier copy of the request may have begun the
-// operation. The guard has found out that it did, or could not find out.
+// `nothing_began` is false for all reasons, because an earlier copy of the request may have begun
+// the operation. The layer knows that it did, or could not find out.
 //
 // A row has a time to wait only if the same request can succeed later. With a time, clients would
-// take a 409 or a 400 for a failure that passes by itself.
+// mistake a 409 or a 400 for a temporary failure.
 idempotency_reasons! {
-    /// The reason for which the [idempotency guard](crate::idempotency) rejected a call.
+    /// The reason why the [idempotency layer](crate::idempotency) rejected a call.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     #[non_exhaustive]
     pub enum IdempotencyReason {
@@ -79,12 +79,12 @@ idempotency_reasons! {
         /// The key is empty, too long or malformed, or there is more than one key.
         KeyMalformed ["idempotency_key_malformed", false, false, 400, 3, Unstated]
             "the idempotency key is malformed",
-        /// The scope of the key is not known. The caller is not authenticated, or is authenticated
-        /// only after the guard.
-        // A fault of the server's setup: the guard stands outside authentication.
+        /// The scope of the key is not known. The caller is not authenticated, or the idempotency
+        /// layer is outside the layer that authenticates the caller.
+        // The status 500 is for the second case, which is a fault of the server's setup.
         ScopeMissing ["idempotency_scope_missing", false, false, 500, 13, Unstated]
             "the owner of the idempotency key is unknown",
-        /// The body of the request is longer than the guard's maximum.
+        /// The body of the request is longer than the idempotency layer's maximum.
         BodyTooLarge ["idempotency_body_too_large", false, false, 413, 8, Unstated]
             "the request body is too large for the idempotency guard",
         /// The body of the request did not arrive in time, or its stream failed.
@@ -96,18 +96,18 @@ idempotency_reasons! {
         /// The same request is in flight.
         InFlight ["idempotency_in_flight", false, false, 409, 10, AsTold]
             "a request with this idempotency key is in progress",
-        /// The request was run, and its response could not be kept.
+        /// The request was run, but its response could not be recorded.
         NotReplayable ["idempotency_not_replayable", false, false, 409, 9, Unstated]
             "the request completed, but its response was not recorded",
-        /// The request may have been run, and its outcome is unknown.
+        /// The request may have been run. Its outcome is unknown.
         Unknown ["idempotency_unknown", false, false, 409, 9, Unstated]
             "the outcome of the request is unknown",
         /// The store cannot be reached, or the lease of the run was lost. Sending the same request
         /// again is safe.
         StoreUnavailable ["idempotency_store_unavailable", false, true, 503, 14, InASecond]
             "the idempotency store is unavailable",
-        /// There is no room for another record or another run, or the service was not ready in the
-        /// time of a run.
+        /// There is no room for another record or another run, or the service did not become ready
+        /// within the maximum time of a run.
         Full ["idempotency_full", false, true, 503, 14, InASecond]
             "there is no capacity for another record or run",
     }
@@ -148,15 +148,15 @@ impl Rejection {
     /// Returns `true` if no part of the requested operation has begun, as far as this rejection
     /// knows.
     ///
-    /// Use it to decide whether a request that must not be repeated may still be sent, to this
-    /// service later or to another one now. `false` means that something may have begun, not that
-    /// it has.
+    /// Use it to decide whether a request that is not safe to repeat may still be sent, to this
+    /// service later or to another one now. `false` means that the operation may have begun, not
+    /// that it has.
     ///
-    /// A rejection describes the attempt that it ended. If the layer that rejected stands beneath a
-    /// [retry](crate::retry), an earlier attempt may have reached the service.
+    /// A rejection describes only the attempt that it ended. If the layer that rejected is beneath
+    /// a [retry](crate::retry), an earlier attempt may have reached the service.
     ///
-    /// It is `false` for every reason of the [idempotency guard](crate::idempotency). The guard
-    /// describes the operation, which an earlier copy of the request may have begun.
+    /// It is `false` for every reason of the [idempotency layer](crate::idempotency), because an
+    /// earlier copy of the request may have begun the operation.
     ///
     /// ```
     /// use buttress::{Rejection, error::{CircuitOpen, TimedOut}};
@@ -176,8 +176,8 @@ impl Rejection {
     /// Returns `true` if the service is out of reach, or has no room or no time left for the call.
     ///
     /// Use it to decide whether to fall back to a default, an older response or another service. It
-    /// is `false` where a fallback would hide a fault, such as an invalid request, a guard that is
-    /// set up wrongly, or an operation that is in progress, done or of unknown outcome.
+    /// is `false` if a fallback would hide a fault, such as an invalid request or a wrong setup. It
+    /// is also `false` for an idempotent operation that is in progress, completed or unknown.
     ///
     /// It says nothing about effects, because the call may have begun before it was ended. See
     /// [`nothing_began`](Self::nothing_began).
@@ -216,7 +216,7 @@ impl Rejection {
 }
 
 impl IdempotencyReason {
-    /// Returns the time that the caller is told to wait; `told` is the guard's configured time.
+    /// Returns the time that the caller is told to wait. `told` is the layer's configured time.
     pub(crate) fn come_back(self, told: Duration) -> Option<Duration> {
         self.row().come_back.after(Some(told))
     }
@@ -227,9 +227,9 @@ impl IdempotencyReason {
     }
 }
 
-/// The rejection by an [idempotency guard](crate::idempotency).
+/// The rejection by an [idempotency layer](crate::idempotency).
 ///
-/// The guard did not run the call, or the outcome of the run is unknown.
+/// The [`reason`](Self::reason) says whether the request was run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {reason}", self.name())]
 pub struct IdempotencyRejected {
@@ -239,7 +239,7 @@ pub struct IdempotencyRejected {
 }
 
 impl IdempotencyRejected {
-    /// Creates a rejection by the guard `name`.
+    /// Creates a rejection by the idempotency layer `name`.
     pub fn new(
         name: impl Into<Name>,
         reason: IdempotencyReason,
@@ -261,7 +261,7 @@ impl IdempotencyRejected {
         self.reason
     }
 
-    /// Returns the time after which the same request can succeed, or `None` if it cannot.
+    /// Returns the time after which the same request can succeed, or `None` if there is none.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after.map(Duration::from)
     }

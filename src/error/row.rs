@@ -35,7 +35,7 @@ pub(super) enum ComeBack {
 }
 
 impl ComeBack {
-    /// Returns the time to wait; `told` is the time that the rejection carries.
+    /// Returns the time to wait. `told` is the time that the rejection carries.
     pub(super) fn after(self, told: Option<Duration>) -> Option<Duration> {
         match self {
             Self::Unstated => None,
@@ -50,8 +50,8 @@ impl Row {
     ///
     /// # Panics
     ///
-    /// Panics if a number is not a failure status of HTTP or gRPC. Rows are constants, which makes
-    /// the panic a compile error.
+    /// Panics if a number is not a failure status of HTTP or gRPC. Rows are constants. Therefore
+    /// the panic is a compile error.
     pub(super) const fn new(
         kind: &'static str,
         nothing_began: bool,
@@ -132,7 +132,7 @@ macro_rules! rejections {
     };
 }
 
-/// Defines the enum of the guard's reasons. Each variant has its row and its message.
+/// Defines the enum of the idempotency layer's reasons. Each variant has its row and its message.
 macro_rules! idempotency_reasons {
     (
         $(#[$attribute:meta])*

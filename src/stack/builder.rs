@@ -26,8 +26,8 @@ use crate::{
 ///
 /// The order of the setters does not matter. See the [module docs](super) for examples.
 ///
-/// You need not write the type parameters. [`StandardStack`] and the other aliases of
-/// [`stack`](super) name the type in a struct.
+/// You do not have to write the type parameters. For a field of a struct, use [`StandardStack`] and
+/// the other aliases of [`stack`](super).
 #[must_use = "a stack does nothing until it is put around a service"]
 pub struct Stack<Slots = Table, C = Inherited> {
     pub(super) slots: Slots,
@@ -84,7 +84,7 @@ impl Stack {
 
     /// Creates a stack that sets every layer to its default.
     ///
-    /// The values are similar to the ones of a service mesh:
+    /// The values are similar to the defaults of a service mesh:
     ///
     /// | layer | value |
     /// |---|---|
@@ -94,8 +94,7 @@ impl Stack {
     /// | circuit breaker | opens at a 50 % failure rate (10 s window, at least 20 calls) for 30 s, doubling up to 5 min; half-open admits 3 probes |
     /// | attempt timeout | 2 s |
     ///
-    /// Call a setter to override one layer. A retry that you set has its own policy, and `replay`
-    /// is dropped.
+    /// Call a setter to override one layer. If you set the retry, its policy replaces `replay`.
     pub fn standard<P>(replay: P) -> StandardStack<P> {
         Stack::new()
             .total_timeout(Duration::from_secs(5))
@@ -128,14 +127,14 @@ impl<Slots, C> Stack<Slots, C> {
     ///
     /// Default: none.
     ///
-    /// It stands around all layers of the stack, within the span of the call. Any tower layer can
+    /// It is outside all layers of the stack, but inside the span of the call. Any tower layer can
     /// be used. For a layer that may be absent, use `tower::util::option_layer`. The layer must
     /// keep the request, response and error types. [`service`](Self::service) and
-    /// [`boxed`](Self::boxed) check that the whole stack does.
+    /// [`boxed`](Self::boxed) check this at compile time.
     ///
-    /// A rejection by the layer is the result of the call. No layer of the stack retries it or
-    /// counts it. The layer's time is not bounded. The
-    /// [`worst_time`](super::Explanation::worst_time) of [`explain`](Self::explain) is then `None`.
+    /// If the layer rejects a call, the rejection is the result of the call. No layer of the stack
+    /// retries it or counts it. No timeout of the stack limits the time of the layer. Therefore
+    /// the [`worst_time`](super::Explanation::worst_time) of [`explain`](Self::explain) is `None`.
     pub fn around_call<L>(
         self,
         layer: L,
@@ -151,9 +150,9 @@ impl<Slots, C> Stack<Slots, C> {
     /// Default: none.
     ///
     /// Pass a `Duration`, a [`TimeoutLayer`](crate::timeout::TimeoutLayer) with a name or a limit
-    /// per request, or an `Option` of either. The wait for readiness, the pauses and the wait in
-    /// a queue count too. Under a limit of zero, only a call that completes on its first poll can
-    /// succeed. [`explain`](Self::explain) warns of it.
+    /// per request, or an `Option` of either. The limit includes the wait for readiness, the
+    /// pauses of the retry and the wait in a queue. With a limit of zero, only a call that
+    /// completes on its first poll can succeed. [`explain`](Self::explain) warns about it.
     pub fn total_timeout<L>(
         self,
         limit: L,
@@ -169,8 +168,8 @@ impl<Slots, C> Stack<Slots, C> {
     ///
     /// Default: none.
     ///
-    /// Pass a [`RetryLayer`] or an `Option` of one. It stands within the total timeout and
-    /// outside the bulkhead, the breaker and the attempt timeout.
+    /// Pass a [`RetryLayer`] or an `Option` of one. It is inside the total timeout, and outside
+    /// the bulkhead, the breaker and the attempt timeout.
     pub fn retry<L>(self, layer: L) -> Stack<Filled<Slots, position::RetryPosition, L>, C>
     where
         L: RetrySlot<<Slots as SlotAt<position::TransportPosition>>::Layer>,
@@ -216,8 +215,8 @@ impl<Slots, C> Stack<Slots, C> {
     /// Default: none.
     ///
     /// Pass a `Duration`, a [`TimeoutLayer`](crate::timeout::TimeoutLayer) with a name or a limit
-    /// per request, or an `Option` of either. Under a limit of zero, only an attempt that completes
-    /// on its first poll can succeed. [`explain`](Self::explain) warns of it.
+    /// per request, or an `Option` of either. With a limit of zero, only an attempt that completes
+    /// on its first poll can succeed. [`explain`](Self::explain) warns about it.
     pub fn attempt_timeout<L>(
         self,
         limit: L,
@@ -233,15 +232,15 @@ impl<Slots, C> Stack<Slots, C> {
     ///
     /// Default: none.
     ///
-    /// It stands within the attempt timeout and around [`http`](Self::http). Use it to sign
-    /// requests or to add headers. Any tower layer can be used. For a layer that may be absent,
-    /// use `tower::util::option_layer`. The layer must keep the request, response and error
-    /// types, as in [`around_call`](Self::around_call). An error of the layer itself counts as an
-    /// error of the service. A rejection is neither retried nor counted.
+    /// It is inside the attempt timeout and outside [`http`](Self::http). Use it to sign requests
+    /// or to add headers. Any tower layer can be used. For a layer that may be absent, use
+    /// `tower::util::option_layer`. The layer must keep the request, response and error types, as
+    /// in [`around_call`](Self::around_call). An error of the layer itself counts as an error of
+    /// the service. A rejection by the layer is neither retried nor counted.
     ///
     /// A layer that passes the request to another task, such as a buffer, hides the deadline and
-    /// the attempt from the layers beneath. Put a layer of this crate into its own slot, because
-    /// here it would not wait for the end of a body.
+    /// the attempt from the layers beneath. Put a layer of this crate into its own slot. Here it
+    /// would not wait for the end of the body.
     pub fn around_attempt<L>(
         self,
         layer: L,
@@ -252,9 +251,9 @@ impl<Slots, C> Stack<Slots, C> {
         self.with(Open::new(layer, AROUND_ATTEMPT))
     }
 
-    /// Sets the classifier for every layer without one of its own.
+    /// Sets the classifier for every layer that does not have its own.
     ///
-    /// Default: unset. The layers then use the
+    /// Default: unset. The layers use the
     /// [`DefaultClassifier`](crate::outcome::DefaultClassifier), or with [`http`](Self::http) the
     /// classifier of the HTTP client.
     pub fn classify<D>(self, classifier: D) -> Stack<Slots, Own<D>> {
@@ -265,7 +264,7 @@ impl<Slots, C> Stack<Slots, C> {
         }
     }
 
-    /// Sets a closure as the classifier for every layer without one of its own.
+    /// Sets a closure as the classifier for every layer that does not have its own.
     ///
     /// Default: unset, as for [`classify`](Self::classify).
     ///
@@ -296,11 +295,11 @@ impl<Slots, C> Stack<Slots, C> {
         self.classify(classify_fn(f))
     }
 
-    /// Declares that the stack stands under a balancer.
+    /// Declares that the stack is used under a balancer.
     ///
     /// Default: unset.
     ///
-    /// A balancer takes another endpoint instead of one that is not ready. The setting changes only
+    /// A balancer picks another endpoint instead of one that is not ready. The setting changes only
     /// the warnings of [`explain`](Self::explain).
     pub fn under_balancer(mut self) -> Self {
         self.under_balancer = true;
@@ -310,9 +309,9 @@ impl<Slots, C> Stack<Slots, C> {
     /// Wraps a service, whose error becomes [`Error<E>`](crate::Error).
     ///
     /// For a service that fails with a [`BoxError`], use [`boxed`](Self::boxed). For a service
-    /// that is already in a stack, use the outer stack as a [`Layer`]. The error of such a
-    /// service can already carry a rejection. Inside another `Error`, its rejections would look
-    /// like errors of a service.
+    /// that is already in a stack, use the outer stack as a [`Layer`], because the error can
+    /// already carry a rejection. Inside another `Error`, a rejection would look like an error of
+    /// the service.
     pub fn service<S, Req, Why>(
         self,
         service: S,
@@ -327,10 +326,10 @@ impl<Slots, C> Stack<Slots, C> {
 
     /// Wraps a service, whose error becomes a [`BoxError`].
     ///
-    /// Use it for services that fail with a `BoxError`, as tower's own layers do, and for layers
+    /// Use it for services that fail with a `BoxError`, such as tower's own layers, and for layers
     /// in [`around_call`](Self::around_call) or [`around_attempt`](Self::around_attempt) that box
-    /// their errors. It boxes the error, not the service. For a service with a short type, wrap
-    /// the result in `tower::util::BoxCloneSyncService`.
+    /// their errors. It boxes the error, not the service. To get a short type, wrap the result in
+    /// `tower::util::BoxCloneSyncService`.
     pub fn boxed<S, Req>(self, service: S) -> <Self as Layer<ConvertError<S, BoxError>>>::Service
     where
         S: Service<Req>,

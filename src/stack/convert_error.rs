@@ -117,8 +117,8 @@ impl<E: StdError> PlainError for E {}
 /// The error of a service that is not in a stack yet.
 ///
 /// Every error implements it through a private marker. [`Error`](crate::Error) also implements it
-/// through [`InAStackAlreadyUseLayerInsteadOfService`]. `Why` can then not be inferred, and the
-/// compiler rejects the call and names both markers.
+/// through [`InAStackAlreadyUseLayerInsteadOfService`]. For an `Error`, the compiler therefore
+/// cannot infer `Why`. It rejects the call and names both markers.
 pub trait NotInAStack<Why> {}
 
 /// The marker for the error of a service without a stack.

@@ -27,15 +27,15 @@ impl Explanation {
 
     /// Returns the longest time that a call can take.
     ///
-    /// It is `None` if a call can take for ever, if the limit depends on the request, or if a layer
-    /// of your own stands in `around_call`, outside the total timeout.
+    /// It is `None` if a call can take forever, if the limit depends on the request, or if there is
+    /// a layer of your own in `around_call`, which is outside the total timeout.
     pub fn worst_time(&self) -> Option<Duration> {
         self.worst_time
     }
 
     /// Returns the maximum number of calls that the service can get for one call of the stack.
     ///
-    /// Repeated calls by a layer of your own are not counted.
+    /// Further calls by a layer of your own are not included.
     pub fn most_calls(&self) -> u64 {
         self.most_calls
     }

@@ -1,16 +1,16 @@
 //! The bound of `Stack::service` and `Stack::boxed` on the service.
 //!
 //! It requires that the service can be called in the stack, and that the stack keeps its types. The
-//! bound is on the service that goes in, not on the service that comes out, for the sake of compile
-//! times and of error messages.
+//! bound is on the wrapped service and not on the service of the stack. This shortens compile times
+//! and improves error messages.
 //!
-//! The compiler checks bounds before it knows the argument. With a bound on the service that
-//! comes out, it would descend at once through all the layers, whose types are already known. Its
-//! findings there are not final and are not cached, and the repeated work multiplies at each
-//! layer. With two layers of the user in open slots, that took half a minute.
+//! The compiler checks bounds before it knows the argument. With a bound on the service of the
+//! stack, it would descend at once through all the layers, whose types are already known. Its
+//! results there are not final and are not cached, and the repeated work multiplies at each layer.
+//! With two layers of the user in open slots, this took half a minute.
 //!
-//! With a bound on a type that is not known yet, the compiler waits. It then takes the type of
-//! the request from the service, and an error names the closure in the stack whose parameter has
+//! With a bound on a type that is not known yet, the compiler waits. It then takes the type of the
+//! request from the service. An error then names the closure in the stack whose parameter has
 //! another type.
 
 use std::marker::PhantomData;
@@ -23,9 +23,9 @@ use crate::sealed::Sealed;
 
 /// A stack that can wrap the service `S`, whose error becomes `E`.
 ///
-/// Every such stack implements it. It is a trait of the stack and not of the service. Of two
-/// traits of the same type, the compiler would report the outer one, and the hints are on the
-/// inner traits.
+/// Every such stack implements it. The stack implements it instead of the service, because of the
+/// error messages. If two nested traits have the same type, the compiler reports the outer one, but
+/// the hints are on the inner traits.
 pub trait GoesAround<S, Req, E> {}
 
 impl<Stack, S, Req, E> GoesAround<S, Req, E> for Stack where S: FitsInto<Stack, Req, E> {}
@@ -51,9 +51,9 @@ where
 
 /// A transport for requests of type `Req`. This trait is sealed.
 ///
-/// `Whole` is the service of the whole stack, and `T` is the service of the transport alone. The
-/// bounds on the whole service stand on the implementations. For a request that the transport does
-/// not take, the compiler then reports this trait and nothing else.
+/// `Whole` is the service of the complete stack, and `T` is the service of the transport alone. The
+/// bounds on `Whole` are on the implementations. For a request that the transport does not take,
+/// the compiler then reports this trait and nothing else.
 #[diagnostic::on_unimplemented(
     message = "a stack with `http()` takes an `http::Request`, and this client a `{Req}`",
     label = "this client does not take an `http::Request`",
@@ -82,9 +82,9 @@ where
 {
 }
 
-/// The response or the error of a whole stack, which is the same as the one of its transport, `T`.
+/// The response or the error of a complete stack, which is the same as for its transport, `T`.
 ///
-/// Every type implements it for itself. There is no reason to implement it for others.
+/// Every type implements it for itself. There is no reason to implement it for other types.
 #[diagnostic::on_unimplemented(
     message = "a layer in `around_call` or `around_attempt` turns `{T}` into `{Self}`",
     label = "a layer in an open slot changes a type",

@@ -15,7 +15,7 @@ use crate::{
 /// The layer next to the service.
 type TransportOf<Slots> = <Slots as SlotAt<position::TransportPosition>>::Layer;
 
-/// The type that says when a call of the stack has ended.
+/// The type that decides when a call of the stack is complete.
 type Completion<Slots> = <TransportOf<Slots> as Transport>::Completion;
 
 /// The classifier that the layers of a stack inherit.

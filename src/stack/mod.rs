@@ -50,8 +50,8 @@
 //! ```
 //!
 //! To store the service in a struct, wrap it in tower's `BoxCloneSyncService`, which has a short
-//! type. [`ServiceOf`] and [`http::HttpStackService`](crate::http::HttpStackService) name the
-//! type without a box.
+//! type. Without a box, name the type with [`ServiceOf`] or
+//! [`http::HttpStackService`](crate::http::HttpStackService).
 //!
 //! A stack with its own breaker and bulkhead, and one classifier for all layers:
 //!
@@ -88,44 +88,47 @@
 //!
 //! # Order
 //!
-//! The layers from the outermost to the innermost, each with the reason for its place:
+//! The layers from the outermost to the innermost, each with its purpose or the reason for its
+//! place:
 //!
 //! ```text
 //! call span         one span for each call of the stack
 //! around_call       a layer of your own around all layers beneath
 //! total timeout     bounds everything beneath, with the pauses and the wait in a queue
-//! retry             each attempt passes all layers beneath; during a pause it holds none of them
-//! bulkhead          the wait in its queue does not count against the dependency
+//! retry             each attempt passes all layers beneath, and a pause occupies no slot
+//! bulkhead          above the breaker, because time in the queue is not time of the dependency
 //! circuit breaker   beneath the queue, because a breaker that opens then empties the queue at once
 //! attempt timeout   beneath the breaker, because a timeout then counts as a failure
 //! around_attempt    a layer of your own around each attempt, such as one that signs requests
-//! http              set by `http()`; writes the hop's headers, with the time left for the attempt
+//! http              writes the hop's headers, with the time left for the attempt
 //! service
 //! ```
 //!
 //! # Readiness
 //!
-//! A stack with a total timeout is always ready and waits in its future. A balancer above it
-//! therefore cannot see an open breaker or a full bulkhead in the stack. Under a balancer, give
-//! each endpoint a stack without the total timeout and the retry, and put these two above the
-//! balancer.
+//! A stack with a total timeout is always ready, and its calls wait in their futures. Therefore a
+//! balancer above it cannot see an open breaker or a full bulkhead in the stack. Under a balancer,
+//! give each endpoint a stack without the total timeout and the retry, and put these two layers
+//! above the balancer.
 //!
 //! # Clone
 //!
-//! The service is `Clone` if the wrapped service is. All its clones, and all services made from
-//! clones of the same layers, share the counts of the layers.
+//! The service is `Clone` if the wrapped service is. All its clones share the state of the layers,
+//! such as the slots of the bulkhead. So do all services that clones of the same layers create.
 //!
 //! # Cancellation
 //!
-//! Dropping the future drops the calls in flight, and every layer releases what it held.
+//! Dropping the future drops the calls in flight. Every layer releases its slots and admissions.
 //!
 //! # Errors
 //!
-//! There are three ways to put a stack around a service. With [`Stack::service`] the error is
-//! [`Error<E>`](crate::Error). With [`Stack::boxed`] the error is a
-//! [`BoxError`](crate::BoxError). As a [`Layer`](tower_layer::Layer) the stack does not change
-//! the error, which must then be able to carry a rejection. Under `tower::ServiceBuilder`, add
-//! `map_err` next to the service:
+//! There are three ways to put a stack around a service:
+//!
+//! - With [`Stack::service`], the error is [`Error<E>`](crate::Error).
+//! - With [`Stack::boxed`], the error is a [`BoxError`](crate::BoxError).
+//! - As a [`Layer`](tower_layer::Layer), the stack does not change the error type, which must
+//!   implement [`CarryRejection`](crate::CarryRejection). Under `tower::ServiceBuilder`, add
+//!   `map_err` next to the service:
 //!
 //! ```
 //! use buttress::{Stack, retry::ReplayClones};
@@ -148,9 +151,10 @@
 //!
 //! The stack opens a span for each call. The spans and events of all layers are inside it.
 //!
-//! # When a call has ended
+//! # End of a call
 //!
-//! A call ends with its response. With [`http`](Stack::http) it ends with the body of the response.
+//! A call ends with its response. With [`http`](Stack::http) it ends at the end of the response
+//! body. Until then the call occupies its slot in the bulkhead, and its span stays open.
 
 mod builder;
 mod convert_error;
@@ -173,7 +177,8 @@ pub use crate::describe::Warning;
 
 /// The types and traits behind the setters of a [`Stack`].
 ///
-/// You need not name them. They appear in the signatures of the setters and in compiler messages.
+/// You do not have to name them. They appear in the signatures of the setters and in compiler
+/// messages.
 pub mod slots {
     #[cfg(feature = "http")]
     pub use super::transport::ServerTransport;

@@ -34,7 +34,7 @@ impl<L: fmt::Debug> fmt::Debug for Open<L> {
 
 impl<L> Sealed for Open<L> {}
 
-/// Describes only the slot, because nothing else is known about the layer.
+/// Describes only the slot, because nothing is known about the layer.
 impl<L> Describe for Open<L> {
     fn describe(&self, facts: &mut Facts) {
         facts.line(self.slot, "a layer of your own; its time and its calls are not known");

@@ -1,10 +1,10 @@
 //! A layer that may be absent.
 //!
-//! The bounds are chosen for compile times. Each bound on a service, and each mention of its
-//! types, makes the compiler prove the whole stack beneath once more, and the costs of nested
-//! optional slots multiply. `Optional` therefore has only the bound `KeepsTypesOfInner`, and
-//! `OptionalFuture` has it on the struct. Plain bounds on both services, with the two futures as
-//! parameters, took 1 to 2.5 s for five optional slots. These bounds take 0.1 s.
+//! The bounds are chosen for short compile times. Each bound on a service, and each mention of its
+//! types, makes the compiler prove the stack beneath once more. The costs of nested optional slots
+//! multiply. Therefore `Optional` has only the bound `KeepsTypesOfInner`, and `OptionalFuture` has
+//! it on the struct. Plain bounds on both services, with the two futures as parameters, took 1 to
+//! 2.5 s for five optional slots. These bounds take 0.1 s.
 
 use std::{
     fmt,

@@ -17,7 +17,7 @@ use crate::{
 
 /// A layer in a slot of a stack. This trait is sealed.
 ///
-/// `C` is the stack's classifier, and `M` says [when a call has ended](crate::completion).
+/// `C` is the stack's classifier, and `M` decides [when a call is complete](crate::completion).
 pub trait Slot<S, C, M = AtHead>: Sealed {
     /// The service with the layer around it, or `S` itself if the slot is empty.
     type Service;
@@ -76,7 +76,7 @@ pub trait IntoTimeout: Sealed {
     /// Returns the layer around an attempt.
     fn into_attempt(self) -> Self::Attempt;
 
-    /// Returns the layer around the whole call, which also counts the wait for readiness.
+    /// Returns the layer around the whole call, whose limit includes the wait for readiness.
     fn into_total(self) -> Self::Total;
 }
 

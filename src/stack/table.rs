@@ -35,7 +35,7 @@ pub type Filled<S, Position, New> = <S as Fill<Position, New>>::Filled;
 
 /// A table whose layers can be put around the service `S`. This trait is sealed.
 ///
-/// `C` is the stack's classifier, and `M` says [when a call has ended](crate::completion).
+/// `C` is the stack's classifier, and `M` decides [when a call is complete](crate::completion).
 pub trait Wrap<S, C, M>: Sealed {
     /// The service with all layers around it.
     type Service;
@@ -53,8 +53,8 @@ macro_rules! slots {
     ($($field:ident: $Position:ident = $standard:ty;)+) => {
         /// The slots of a stack, outermost first.
         ///
-        /// You need not write this type. See [`StandardStack`](super::StandardStack) and the other
-        /// aliases.
+        /// You do not have to write this type. Use [`StandardStack`](super::StandardStack) and the
+        /// other aliases.
         #[derive(Clone, Debug)]
         pub struct Slots<$($Position = Empty),+> {
             $($field: $Position,)+
@@ -130,7 +130,7 @@ macro_rules! slots {
         slots!(@wrap [$($field: $Position;)+] [] (S) [$($Position)+]);
     };
 
-    // Adds one bound for each slot. Its layer must go around the service of the slot beneath.
+    // Adds one bound for each slot, whose layer must wrap the service of the slot beneath.
     (@wrap $slots:tt [$($bound:tt)*] ($inner:ty) [$Position:ident $($outer:ident)*]) => {
         slots!(@wrap $slots [$($bound)* $Position: Slot<$inner, C, M>,]
             (<$Position as Slot<$inner, C, M>>::Service) [$($outer)*]);
@@ -156,8 +156,8 @@ macro_rules! slots {
     };
 }
 
-// The order in which the layers nest, outermost first, inside the span of the call. The rows in
-// comments are the places of planned layers.
+// The order in which the layers nest, outermost first, inside the span of the call. The comments
+// between the rows are the places of planned layers.
 slots! {
     around_call: AroundCallPosition = Empty;
     // fallback

@@ -3,9 +3,11 @@ use std::sync::Arc;
 use super::slot::Empty;
 use crate::{call::completion::AtHead, outcome::DefaultClassifier, sealed::Sealed};
 
-/// The layer next to the service, with its effects on the layers above. This trait is sealed.
+/// The layer next to the service. This trait is sealed.
+///
+/// It sets the completion and the default classifier of the layers above.
 pub trait Transport: Sealed {
-    /// The type that says when a call has ended.
+    /// The type that decides when a call is complete.
     type Completion;
     /// The classifier of the layers, unless one was set on the stack.
     type Classifier;
@@ -25,7 +27,7 @@ impl Transport for Empty {
 
 /// A stack whose transport goes around a service `S`. This trait is sealed.
 ///
-/// The whole stack has the same response and error types as the transport's service.
+/// The complete stack has the same response and error types as the transport's service.
 pub trait WithTransport<S>: Sealed {
     /// The service `S` with only the transport around it.
     type Service;

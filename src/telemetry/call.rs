@@ -35,7 +35,7 @@ impl CallSpanLayer {
         Self
     }
 
-    /// Wraps a service whose calls end as `M` says.
+    /// Wraps a service. `M` decides when a call is complete.
     pub(crate) fn completing<S, M>(&self, inner: S) -> CallSpan<S, M> {
         CallSpan { inner, completion: PhantomData }
     }
@@ -106,7 +106,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if this.future.is_some() {
-                // The drop can emit events, for example of a breaker that opens.
+                // Dropping the future can emit events, for example of a breaker that opens.
                 let _entered = this.span.enter();
                 this.future.set(None);
             }
@@ -134,7 +134,7 @@ where
                 end.hold_span(this.span.clone(), record_end);
                 return Poll::Ready(result);
             }
-            // The response is not classified here. This layer knows only that there is one.
+            // The response is not classified here. This layer knows only that one has arrived.
             match result.as_ref().err().map(CarryRejection::rejection) {
                 None => this.span.record(field::OUTCOME, "answered"),
                 Some(None) => this.span.record(field::OUTCOME, "error"),

@@ -10,7 +10,7 @@ pub const OUTCOME: &str = "outcome";
 pub const ERROR_TYPE: &str = "error.type";
 /// The number of the resend of an HTTP request. It is not set for the first send.
 ///
-/// The name is the one of OpenTelemetry.
+/// OpenTelemetry defines this name.
 pub const RESEND_COUNT: &str = "http.request.resend_count";
 /// The pause before an attempt, in milliseconds.
 pub const DELAY_MS: &str = "delay_ms";

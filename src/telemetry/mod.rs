@@ -26,8 +26,8 @@ use crate::{CarryRejection, Outcome, Rejection};
 
 /// The target of every event and of the span of an attempt.
 ///
-/// It is set because the default is the path of the module in the code. The span of a call keeps
-/// the default, `buttress::telemetry::call`.
+/// It is set explicitly, because the default would be the module path. The span of a call keeps the
+/// default, `buttress::telemetry::call`.
 pub(crate) const TARGET: &str = "buttress::telemetry";
 
 pub(crate) fn timed_out(name: &str, limit: Duration) {
@@ -62,7 +62,7 @@ pub(crate) fn rejected(rejection: &Rejection) {
 
 /// Records the outcome of a call or attempt in its span.
 ///
-/// For a failure it also records the type of the error. For a rejection that is its kind.
+/// For a failure it also records the type of the error, which is the kind of a rejection.
 #[inline]
 pub(crate) fn record_outcome<'a>(
     span: &Span,
