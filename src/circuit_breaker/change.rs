@@ -184,8 +184,8 @@ impl Breaker {
 
     /// Changes the state by hand.
     ///
-    /// Does nothing if the breaker is in that state already. With `forget` it enters the state anew
-    /// and discards the earlier trips.
+    /// Does nothing if the breaker is in that state already, unless `forget` is set. With `forget`,
+    /// the earlier trips are discarded too.
     pub(super) fn force(&self, state: State, forget: bool) {
         let now = Instant::now();
         let mut machine = self.machine();

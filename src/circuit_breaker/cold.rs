@@ -65,7 +65,9 @@ impl Cold {
         }
     }
 
-    /// Adds a call, and returns the counts of the window if it holds a failure or a slow call.
+    /// Adds a call, and returns the counts of the window.
+    ///
+    /// Returns zeros if the window has no failure and no slow call.
     #[cold]
     pub(super) fn add(
         &self,

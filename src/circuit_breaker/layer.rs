@@ -271,7 +271,7 @@ impl<C> CircuitBreakerBuilder<C> {
     /// Default: `10 s`.
     ///
     /// This is twice the total timeout of [`Stack::standard`](crate::Stack::standard). The time
-    /// must be longer than zero, and should be longer than the timeout of a call. Otherwise a
+    /// must be longer than zero. It should not be shorter than the timeout of a call. Otherwise a
     /// probe fails while its call may still succeed.
     pub fn probe_lease(mut self, time: Duration) -> Self {
         self.settings.probe_lease = time;

@@ -1,6 +1,6 @@
 //! Circuit breakers, which stop calls to a failing dependency until it recovers.
 //!
-//! Put one around each dependency that can fail as a whole. While the dependency is down, callers
+//! Put one around each dependency that can fail completely. While the dependency is down, callers
 //! get an error at once, and their retries do not keep it down. A breaker is not meant for one bad
 //! request among many. It does not replace a [timeout](crate::timeout), because a call that hangs
 //! counts as a failure only when it ends.

@@ -31,7 +31,7 @@ pub struct CircuitBreaker<S, C, M = AtHead> {
     shared: Arc<Shared<C>>,
     /// The phase of a closed breaker that admits the next call.
     ///
-    /// It holds no admission yet, because only a call is accounted for.
+    /// There is no admission yet, because only calls are counted.
     admitted: Option<Phase>,
     /// The decision that was made when the breaker was not closed.
     readiness: Readiness<C>,
@@ -217,8 +217,8 @@ impl<S, C, M> CircuitBreaker<S, C, M> {
 
     /// Admits a call without an admission that is still valid.
     ///
-    /// A rejection stands even if the breaker has closed since. Any other decision is made again
-    /// if the state has changed.
+    /// A rejection stays valid even if the breaker has closed since. Any other decision is made
+    /// again if the state has changed.
     #[cold]
     fn admit_call(&mut self) -> Result<Admission<Arc<Shared<C>>>, Rejected> {
         let breaker = &self.shared.breaker;

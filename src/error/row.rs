@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The meaning of one kind of rejection, whichever layer creates it.
+/// The meaning of one kind of rejection. It does not depend on the layer that creates it.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
     not(feature = "http"),

@@ -18,7 +18,8 @@
 //! # }
 //! ```
 //!
-//! An `Option` of a layer gives the stack one type, whatever the settings are:
+//! If settings decide at run time which layers to use, pass an `Option` of a layer. The type of the
+//! stack is then always the same:
 //!
 //! ```
 //! use buttress::{
