@@ -38,7 +38,7 @@ impl Config {
         name_or(&self.name, "retry")
     }
 
-    /// Returns the settings, or an error if a retry could not wait for readiness at all.
+    /// Returns the settings, or an error if `readiness_wait` is zero.
     pub(super) fn checked(self) -> Result<Self, ConfigError> {
         ConfigError::require_positive("readiness_wait", self.readiness_wait)?;
         Ok(self)

@@ -70,8 +70,8 @@ pub(super) fn decide(
         return Err(Stop::Spent("hint over cap"));
     }
     // Jitter only lengthens the pause, because the server does not expect an earlier retry.
-    // Without jitter, all clients would retry at once. A pause of zero asks exactly this call to
-    // retry at once, so it gets no jitter.
+    // Without jitter, all clients would retry at the same moment. A pause of zero asks this one
+    // call to retry at once, so it gets no jitter.
     let spread = match config.backoff.jitter() {
         _ if hint == RetryHint::After(Duration::ZERO) => Duration::ZERO,
         Jitter::None => Duration::ZERO,

@@ -46,8 +46,8 @@ pin_project! {
 
     impl<S: Service<Req>, Req, P, C, M> PinnedDrop for ResponseFuture<S, Req, P, C, M> {
         fn drop(this: Pin<&mut Self>) {
-            // If the caller's deadline dropped this call, its time is exhausted, as if the
-            // attempt had failed at this instant.
+            // The caller's deadline may have dropped this call. The hop above must then learn that
+            // the deadline is exhausted, as if the attempt had failed at this instant.
             let would_retry = match this.project().state.project() {
                 StateProj::First { replay, .. } => matches!(replay, Replayable::Yes(_)),
                 StateProj::Retrying { .. } => true,

@@ -26,9 +26,9 @@ pub struct RetryLayer<P, C = Inherited> {
 }
 
 impl<P> RetryLayer<P> {
-    /// Creates a layer that retries the requests that `replay` returns a copy of.
+    /// Creates a layer that retries the requests that the policy `replay` allows.
     ///
-    /// All other settings have their defaults, which the setters of [`RetryBuilder`] name.
+    /// All other settings have the defaults that [`RetryBuilder`] names.
     pub fn new(replay: P) -> Self {
         Self::builder(replay).finish()
     }
@@ -68,8 +68,8 @@ impl<P, C> RetryLayer<P, C> {
 
     /// Returns the budget, or `None` if there is none.
     ///
-    /// Pass it to another layer that calls the same dependency. It is also the handle of this
-    /// layer: it is shared, and its balance is the only state to inspect.
+    /// Pass it to another layer that calls the same dependency. It also serves as the handle of
+    /// this layer, because its balance is the only state to inspect.
     pub fn budget(&self) -> Option<&Budget> {
         self.config.budget.as_ref()
     }
@@ -116,6 +116,8 @@ impl<S: Clone, P, C> Layer<S> for RetryLayer<P, C> {
 }
 
 /// A builder for a [`RetryLayer`].
+///
+/// [`build`](Self::build) returns a [`ConfigError`] for an invalid setting.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct RetryBuilder<P, C = Inherited> {
@@ -137,9 +139,9 @@ impl<P, C> RetryBuilder<P, C> {
     ///
     /// Default: `3`.
     ///
-    /// Zero disables retries, so a deployment can switch them off by configuration. Requests are
-    /// then not kept, so a request that the service says it has not processed is not resent
-    /// either.
+    /// Zero disables retries, so a deployment can switch them off by configuration. The layer then
+    /// keeps no requests. It cannot even resend a request that the service has not processed
+    /// ([`RetryHint::Unprocessed`](crate::RetryHint::Unprocessed)).
     pub fn retries(mut self, retries: u32) -> Self {
         self.config.retries = retries;
         self
@@ -147,7 +149,7 @@ impl<P, C> RetryBuilder<P, C> {
 
     /// Sets the pauses before the retries.
     ///
-    /// Default: `Backoff::default()`. The pauses begin at 50 ms and double up to 1 s, with full
+    /// Default: `Backoff::default()`. The pauses start at 50 ms and double up to 1 s, with full
     /// jitter.
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.config.backoff = backoff;
@@ -165,10 +167,9 @@ impl<P, C> RetryBuilder<P, C> {
         self
     }
 
-    /// Removes the budget, so that every failed call is retried.
+    /// Removes the budget, so that only [`retries`](Self::retries) limits the retries.
     ///
-    /// When a dependency fails completely, it then receives up to `retries` times its load in
-    /// addition.
+    /// A dependency that is down then receives up to `retries + 1` times its normal load.
     ///
     /// It replaces an earlier [`budget`](Self::budget).
     pub fn without_budget(mut self) -> Self {
@@ -180,8 +181,8 @@ impl<P, C> RetryBuilder<P, C> {
     ///
     /// Default: `2 s`.
     ///
-    /// A call that would have to pause longer is not retried, because its caller should know at
-    /// once. With zero, a failure is not retried if the server asks for any pause.
+    /// If the server asks for a longer pause, the call is not retried, because its caller should
+    /// know at once. With zero, a call is not retried if the server asks for any pause at all.
     pub fn hint_cap(mut self, cap: Duration) -> Self {
         self.config.hint_cap = cap;
         self
@@ -191,8 +192,8 @@ impl<P, C> RetryBuilder<P, C> {
     ///
     /// Default: `1 s`.
     ///
-    /// [`build`](Self::build) rejects zero, because a service that is ready only at the second
-    /// poll could never be called again. `Duration::MAX` is no limit.
+    /// It must be longer than zero, because a service that is ready only at the second poll could
+    /// otherwise never be called again. `Duration::MAX` sets no limit.
     pub fn readiness_wait(mut self, wait: Duration) -> Self {
         self.config.readiness_wait = wait;
         self

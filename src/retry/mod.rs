@@ -1,9 +1,8 @@
 //! Retries calls that failed for a transient reason.
 //!
-//! Use it for calls that are safe to repeat. Do not use it for calls whose effect must not happen
-//! twice, unless the [`Replay`] policy excludes them. The layer retries only requests that the
-//! policy returns a copy of. In a chain of services, retry at one hop only, because retries
-//! multiply.
+//! Use it for calls that are safe to repeat. The [`Replay`] policy decides which requests are
+//! safe, and the layer retries only these. The policy must exclude calls whose effect must not
+//! happen twice. In a chain of services, retry at one hop only, because retries multiply.
 //!
 //! ```
 //! use buttress::{Error, retry::{ReplayClones, RetryLayer}};
@@ -56,18 +55,18 @@
 //! # Ok::<(), buttress::ConfigError>(())
 //! ```
 //!
-//! # End of the retries
+//! # When the retries end
 //!
-//! A call is not retried any more when:
+//! The layer stops retrying a call when:
 //!
-//! - it succeeds, fails permanently, or its result says nothing about the service;
+//! - an attempt succeeds or fails permanently, or its result says nothing about the service;
 //! - the request cannot be replayed;
-//! - the server says that it must not be retried;
+//! - the server says that the request must not be retried;
 //! - the number of retries, the [budget] or the [deadline](crate::Deadline) is exhausted;
 //! - the server asks for a pause longer than [`hint_cap`](RetryBuilder::hint_cap).
 //!
-//! The layer checks all of this before the pause. It then returns the last result unchanged, so
-//! no caller waits for a retry that cannot happen.
+//! The layer checks these conditions before the pause, so no caller waits for a retry that cannot
+//! happen. The call returns the last result unchanged.
 //!
 //! During the pause the layer keeps an error, but drops a response, because the response may hold
 //! a connection or a permit. If an inner layer rejects a later attempt, the call returns the kept
@@ -75,10 +74,18 @@
 //!
 //! [budget]: crate::budget::Budget
 //!
+//! # Unprocessed requests
+//!
+//! If the service says that it has not processed a request
+//! ([`RetryHint::Unprocessed`](crate::RetryHint::Unprocessed)), the layer resends the request at
+//! once. It does so once per call. The resend counts neither as an attempt nor against the budget.
+//! The layer keeps no copy for the last allowed attempt. It therefore does not resend after that
+//! attempt, and never with [`retries(0)`](RetryBuilder::retries).
+//!
 //! # Readiness
 //!
-//! The readiness of the service is forwarded for the first attempt. After its pause, each retry
-//! waits until a clone of the service is ready, for at most
+//! For the first attempt, the layer forwards the readiness of the service. After its pause, each
+//! retry waits until a clone of the service is ready, for at most
 //! [`readiness_wait`](RetryBuilder::readiness_wait).
 //!
 //! # Clone
@@ -88,13 +95,15 @@
 //!
 //! # Cancellation
 //!
-//! Dropping the future drops the current attempt. A retry that was paid for but not sent is paid
-//! back to the budget.
+//! Dropping the future drops the current attempt. If a retry was taken out of the budget but not
+//! yet sent, its token is paid back.
 //!
 //! # Errors
 //!
-//! The error of the last attempt. The call fails with [`NotReady`](crate::error::NotReady) if the
-//! service did not become ready again and the previous result was a response.
+//! - The error of the last attempt. If an inner layer rejected that attempt, the kept error of the
+//!   attempt before it, if there is one.
+//! - [`NotReady`](crate::error::NotReady) if the service did not become ready again and the
+//!   previous result was a response.
 //!
 //! # Order
 //!

@@ -17,10 +17,11 @@ pub trait Replay<Req> {
     /// each attempt except the last, which sends the original.
     fn replay(&self, request: &Req) -> Option<Req>;
 
-    /// Returns a copy of a request that may be replayed only if it never reached the service.
+    /// Returns a copy of a request that may be replayed only if the service has not processed it.
     ///
-    /// The failure must prove this ([`RetryHint::Unsent`](crate::RetryHint)). The layer calls
-    /// this method when [`replay`](Self::replay) returns `None`.
+    /// The failure must prove this ([`RetryHint::Unsent`](crate::RetryHint::Unsent) or
+    /// [`RetryHint::Unprocessed`](crate::RetryHint::Unprocessed)). The layer calls this method
+    /// when [`replay`](Self::replay) returns `None`.
     ///
     /// Default: `None`.
     fn replay_unsent(&self, request: &Req) -> Option<Req> {
@@ -30,10 +31,10 @@ pub trait Replay<Req> {
 
     /// Prepares the kept `request` for another attempt, and returns whether it can be replayed.
     ///
-    /// An attempt has failed. This method must end everything of that attempt that may still be
-    /// running, such as a body that is still being sent. If it returns `false`, the call returns
-    /// the failure unchanged. The layer calls this method last, when nothing else prevents the
-    /// retry, and before the pause.
+    /// The layer calls this method after an attempt has failed, before the pause, and only when
+    /// nothing else prevents the retry. The method must end everything of the failed attempt that
+    /// may still be running, such as a body that is still being sent. If it returns `false`, the
+    /// call returns the failure unchanged.
     ///
     /// Default: `true`.
     fn prepare(&self, request: &Req) -> bool {
@@ -44,8 +45,8 @@ pub trait Replay<Req> {
 
 /// A replay policy that knows which HTTP requests are safe to repeat.
 ///
-/// A stack with [`http()`](crate::Stack::http) accepts no other policy, because a policy that
-/// replays every request that can be cloned would send a payment twice. Implement it for your own
+/// A stack with [`http()`](crate::Stack::http) accepts no other policy. A policy that replays
+/// every request that can be cloned would send a payment twice. Implement this trait for your own
 /// policy:
 ///
 /// ```
@@ -138,6 +139,8 @@ pub struct ReplayFn<F> {
 }
 
 /// Creates a policy from a function that returns a copy of each request that may be replayed.
+///
+/// The function returns `None` for a request that must be sent only once.
 pub fn replay_fn<F, Req>(f: F) -> ReplayFn<F>
 where
     F: Fn(&Req) -> Option<Req>,

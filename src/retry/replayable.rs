@@ -7,7 +7,7 @@ use crate::RetryHint;
 pub(super) enum Replayable<Req> {
     /// The request cannot be replayed, or the last attempt has taken it.
     No,
-    /// The request may be replayed only if it is proven not to have reached the service.
+    /// The request may be replayed only if it is proven that the service has not processed it.
     IfUnsent(Req),
     Yes(Req),
 }

@@ -70,7 +70,7 @@ impl<S, P, C> Shared<S, P, C> {
 
     /// Records the outcome of an attempt. Returns its failure if the failure may be retried.
     ///
-    /// For a streaming response that began well, the outcome is recorded at its end.
+    /// For a streaming response with a successful head, the outcome is recorded at its end.
     #[inline]
     pub(super) fn settle<M, T, E>(
         &self,
@@ -113,7 +113,8 @@ impl<S, P, C> Shared<S, P, C> {
         };
         let cut_short =
             service_is_late(outcome, result.as_ref()) && was_cut_short(began, deadline::deadline());
-        // Otherwise callers with short deadlines would use up the budget that all callers share.
+        // Such a timeout is not counted. Callers with short deadlines would otherwise use up the
+        // budget that all callers share.
         let hurried = cut_short && began.is_none_or(|began| began.elapsed() < PATIENCE);
         if let Some(budget) = self.throttle().filter(|_| !hurried) {
             match hint(self.classifier(), result.as_ref()) {
