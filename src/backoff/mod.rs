@@ -1,4 +1,4 @@
-//! The delays between the attempts of a call. This module is pure: it never reads the clock.
+//! The delays between the attempts of a call. This module is pure and never reads the clock.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::{ConfigError, call::random::between};
 pub enum Jitter {
     /// The computed delay, unchanged.
     ///
-    /// Use it in tests only. In production it makes all clients retry in step.
+    /// Use it in tests only. In production it makes all clients retry at the same moment.
     None,
     /// A random delay between zero and the computed delay.
     ///
@@ -28,7 +28,7 @@ pub enum Jitter {
     Full,
     /// A random delay between half the computed delay and all of it.
     ///
-    /// Use it where each retry needs at least some pause.
+    /// Use it if each retry needs a minimum pause.
     Equal,
     /// A random delay between the base and three times the previous delay.
     Decorrelated,
@@ -81,21 +81,23 @@ impl Default for Backoff {
 impl Backoff {
     /// Returns a builder for a backoff whose delays are all `delay`.
     ///
-    /// The default cap is `delay` itself.
+    /// The default cap is `delay` itself. [`build`](BackoffBuilder::build) rejects a zero `delay`.
     pub fn constant(delay: Duration) -> BackoffBuilder {
         BackoffBuilder::new(Growth::Constant, ("delay", delay), delay)
     }
 
-    /// Returns a builder for delays of one, two, three .. times `step`.
+    /// Returns a builder for delays of one, two, three and more times `step`.
     ///
     /// The default cap is 1 s, or `step` if that is longer.
+    /// [`build`](BackoffBuilder::build) rejects a zero `step`.
     pub fn linear(step: Duration) -> BackoffBuilder {
         BackoffBuilder::new(Growth::Linear, ("step", step), Self::default().cap.max(step))
     }
 
-    /// Returns a builder for delays that begin at `base` and grow by a constant factor.
+    /// Returns a builder for delays that start at `base` and grow by a constant factor.
     ///
     /// The default factor is 2. The default cap is 1 s, or `base` if that is longer.
+    /// [`build`](BackoffBuilder::build) rejects a zero `base`.
     pub fn exponential(base: Duration) -> BackoffBuilder {
         let growth = Growth::Exponential { factor: 2.0 };
         BackoffBuilder::new(growth, ("base", base), Self::default().cap.max(base))
@@ -156,6 +158,8 @@ impl Backoff {
 }
 
 /// A builder for a [`Backoff`].
+///
+/// [`build`](Self::build) returns a [`ConfigError`] for an invalid setting.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct BackoffBuilder {
@@ -175,8 +179,9 @@ impl BackoffBuilder {
     ///
     /// Default: `2.0`.
     ///
-    /// It must be a finite number of at least 1. [`build`](Self::build) rejects a factor for any
-    /// backoff that is not exponential, and with [`Jitter::Decorrelated`], which would ignore it.
+    /// It must be a finite number of at least 1. Only an exponential backoff has a factor.
+    /// [`build`](Self::build) rejects a factor for any other backoff, and a factor together with
+    /// [`Jitter::Decorrelated`], which would ignore it.
     pub fn factor(mut self, factor: f64) -> Self {
         self.factor = Some(factor);
         self
@@ -187,9 +192,9 @@ impl BackoffBuilder {
     /// Default: `1 s`, or the first delay if that is longer. For a constant backoff, the delay
     /// itself.
     ///
-    /// It must not be shorter than the first delay. A constant backoff grows only with
-    /// [`Jitter::Decorrelated`]. With any other jitter, [`build`](Self::build) rejects a cap that
-    /// is longer than the delay.
+    /// It must not be shorter than the first delay. For a constant backoff it must not be longer
+    /// either, because the delay does not grow. The exception is [`Jitter::Decorrelated`], which
+    /// lets the delay grow.
     pub fn cap(mut self, cap: Duration) -> Self {
         self.backoff.cap = cap;
         self
@@ -199,8 +204,8 @@ impl BackoffBuilder {
     ///
     /// Default: `Jitter::Full`.
     ///
-    /// [`Jitter::Decorrelated`] draws between the first delay and the cap, so
-    /// [`build`](Self::build) rejects it unless the cap is longer than the first delay.
+    /// [`Jitter::Decorrelated`] draws between the first delay and the cap, so the cap must then be
+    /// longer than the first delay.
     pub fn jitter(mut self, jitter: Jitter) -> Self {
         self.backoff.jitter = jitter;
         self

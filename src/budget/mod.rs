@@ -22,15 +22,16 @@ const TOKEN: u64 = 1_000_000;
 
 /// A budget of retries, shared by its clones.
 ///
-/// A limit on the retries of one call does not limit the load of a client: when every call fails,
-/// three retries a call are four times the load. A budget limits it. Each call pays in a share of
-/// a token, and each retry takes out a whole token. The balance never exceeds the floor, or one
-/// token plus one deposit if that is more. Therefore, from the start and after any idle time:
+/// A limit on the retries of one call does not limit the load of a client. When every call fails,
+/// three retries per call multiply the load by four. A budget limits the load of all calls
+/// together. Each call pays in a share of a token, and each retry takes out a whole token. The
+/// balance never exceeds the floor, or one token plus one deposit if that is more. Therefore, from
+/// the start and after any idle time:
 ///
 /// > retries <= ratio * calls + floor
 ///
-/// The idea is Finagle's `RetryBudget`. The token bucket without a clock is the one of gRPC's
-/// retry throttling (proposal A6) and of the AWS SDKs.
+/// The idea is from Finagle's `RetryBudget`. As in gRPC's retry throttling (proposal A6) and in the
+/// AWS SDKs, the token bucket needs no clock.
 ///
 /// ```
 /// use buttress::retry::Budget;
@@ -59,7 +60,7 @@ struct Rule {
     deposit: u64,
     /// The amount that each retry takes out.
     price: u64,
-    /// The balance that a retry needs is more than this.
+    /// A retry needs a balance of more than this amount.
     above: u64,
     /// The amount that each success pays in.
     reward: u64,
@@ -80,7 +81,7 @@ const TOKEN_RATIO: f64 = 0.1;
 
 /// Converts a share of a token to units.
 ///
-/// It rounds down, because the bound must hold for the ratio as it was given.
+/// It rounds down, because retries must never exceed the share that was given.
 fn units(ratio: f64) -> u64 {
     (ratio * TOKEN as f64) as u64
 }
@@ -125,14 +126,15 @@ impl Budget {
     /// only if the server forbids a retry. A request that is [in progress](Fault::InProgress)
     /// takes out a token only when it is retried.
     ///
-    /// A throttle reacts to failures instead of calls. While few calls fail, it does not limit
-    /// retries at all. When many calls fail, it stops all retries for a while. The budget of
-    /// [`builder`](Self::builder) limits retries at all times.
+    /// A throttle reacts to failures, not to calls. While few calls fail, it does not limit
+    /// retries at all. When many calls fail, it stops all retries until enough calls have
+    /// succeeded. A budget from [`builder`](Self::builder) limits retries at all times.
     ///
     /// ```
     /// use buttress::retry::Budget;
     ///
-    /// // As `"retryThrottling": { "maxTokens": 10, "tokenRatio": 0.1 }` in a service config.
+    /// // The same as this in a service config:
+    /// // "retryThrottling": { "maxTokens": 10, "tokenRatio": 0.1 }
     /// let throttle = Budget::throttle().max_tokens(10).token_ratio(0.1).build()?;
     /// # let _ = throttle;
     /// # Ok::<(), buttress::ConfigError>(())
@@ -207,6 +209,8 @@ impl Budget {
 }
 
 /// A builder for a [`Budget`] that is a share of the calls.
+///
+/// [`build`](Self::build) returns a [`ConfigError`] for an invalid setting.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct BudgetBuilder {
@@ -217,11 +221,10 @@ pub struct BudgetBuilder {
 impl BudgetBuilder {
     /// Sets the share of a retry that each call pays in.
     ///
-    /// Default: `0.1`. Google's SRE book recommends this share.
+    /// Default: `0.1`, which is one retry in ten calls. Google's SRE book recommends this share.
     ///
-    /// It must be 0, or between 0.000001 and 10. It is rounded down to a millionth. With zero,
-    /// calls pay in nothing, and the floor is the total number of retries. [`build`](Self::build)
-    /// rejects any other value.
+    /// The ratio must be 0, or between 0.000001 and 10. It is rounded down to a millionth. With
+    /// zero, calls pay in nothing, and the floor is the total number of retries.
     pub fn ratio(mut self, ratio: f64) -> Self {
         self.ratio = ratio;
         self
@@ -231,10 +234,11 @@ impl BudgetBuilder {
     ///
     /// Default: `10`.
     ///
-    /// A client with few calls can retry only from this amount. With zero, calls must pay in
-    /// before the first retry. Any value is valid. The budget always saves up at least one token
-    /// plus one deposit if calls pay in anything, because a small floor would otherwise prevent
-    /// every retry.
+    /// A client with few calls pays in too little to retry without it. With zero, calls must pay
+    /// in before the first retry. Any value is valid.
+    ///
+    /// If calls pay in anything, the maximum balance is at least one token plus one deposit. A
+    /// smaller maximum would prevent every retry.
     pub fn floor(mut self, floor: u32) -> Self {
         self.floor = floor;
         self
@@ -257,7 +261,8 @@ impl BudgetBuilder {
 
 /// A builder for a [throttle](Budget::throttle).
 ///
-/// The setters are named after the fields of a gRPC service config.
+/// The setters are named after the fields of a gRPC service config. [`build`](Self::build) returns
+/// a [`ConfigError`] for an invalid setting.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct ThrottleBuilder {
@@ -270,8 +275,8 @@ impl ThrottleBuilder {
     ///
     /// Default: `10`.
     ///
-    /// It must be between 1 and 1,000. [`build`](Self::build) rejects any other value. Retries
-    /// stop when failures have taken out half of the tokens.
+    /// It must be between 1 and 1,000. Retries stop when failures have taken out half of the
+    /// tokens.
     pub fn max_tokens(mut self, tokens: u32) -> Self {
         self.max_tokens = tokens;
         self
@@ -281,8 +286,8 @@ impl ThrottleBuilder {
     ///
     /// Default: `0.1`.
     ///
-    /// It must be between 0.000001 and 1,000. [`build`](Self::build) rejects any other value. It
-    /// is rounded down to a millionth. With zero, a throttle would never recover.
+    /// It must be between 0.000001 and 1,000, and is rounded down to a millionth. With zero, a
+    /// throttle would never recover.
     pub fn token_ratio(mut self, ratio: f64) -> Self {
         self.token_ratio = ratio;
         self
