@@ -13,17 +13,17 @@ use crate::BoxError;
 
 /// A request body that can be replayed.
 ///
-/// It is a handle on the original body, which is read only once. [`ReplayableBody`] creates
-/// copies. The copy with the most recent first poll owns the original body. It sends the kept
-/// data and then the rest. All copies that were polled before it end with
-/// [`ReplayBodyError::Stale`]. See the [module docs](super).
+/// All copies of a `ReplayBody` share the original body, which is read only once.
+/// [`ReplayableBody`] creates the copies. The copy that was first polled most recently reads the
+/// original body. It sends the kept data and then the rest. All copies that were polled before it
+/// end with [`ReplayBodyError::Stale`]. See the [module docs](super).
 pub struct ReplayBody<B> {
     shared: Arc<Shared<B>>,
     id: u64,
 }
 
 impl<B: Body> ReplayBody<B> {
-    /// Creates a body with its own count of bytes, of which up to 64 KiB are kept.
+    /// Creates a body that keeps up to 64 KiB, and shares no limit with other bodies.
     pub fn new(body: B) -> Self {
         Self::counted_in(body, KeptBytes::default())
     }
@@ -106,7 +106,7 @@ impl<B> fmt::Debug for ReplayBody<B> {
             `stack.service(channel)`"
 )]
 pub trait ReplayableBody: Sized {
-    /// Returns a copy that may be sent, however much of another copy was sent.
+    /// Returns a copy that can be sent from the beginning, even after another copy was sent.
     ///
     /// The sent data is kept while the original exists. Returns `None` if the body can be sent
     /// only once.

@@ -1,9 +1,9 @@
 use crate::BoxError;
 
-/// The error that ends a [`ReplayBody`](crate::http::ReplayBody) before its end.
+/// The error that ends a [`ReplayBody`](crate::http::ReplayBody) early.
 ///
-/// Find it in the source chain of a client's error with `downcast_ref`. The type of the body does
-/// not matter.
+/// To find it, use `downcast_ref` on the source chain of a client's error. The error has the same
+/// type for every type of body.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayBodyError {
@@ -13,10 +13,10 @@ pub enum ReplayBodyError {
     /// The original body failed.
     #[error("the request body could not be read")]
     Source(#[source] BoxError),
-    /// The original body had failed before, or it panicked.
+    /// The original body failed in an earlier attempt, or it panicked.
     #[error("an earlier attempt could not read the request body")]
     Failed,
-    /// The beginning of the body was sent before and was not kept.
+    /// The beginning of the body was already sent and was not kept.
     #[error("the beginning of the request body is no longer buffered")]
     Gone,
 }

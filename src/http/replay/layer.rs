@@ -10,8 +10,8 @@ use crate::ConfigError;
 
 /// A layer that turns the bodies of requests into [`ReplayBody`]s.
 ///
-/// Put it outermost, around the [retry](crate::retry). See the [module docs](super) for an
-/// example.
+/// Put it outside the [retry](crate::retry), around the whole stack. See the [module docs](super)
+/// for an example.
 ///
 /// Clones of the layer, and all services that it creates, share one count of kept bytes and its
 /// limits.
@@ -31,7 +31,7 @@ impl ReplayBodyLayer {
         ReplayBodyBuilder { config: Config::default(), max_total: None }
     }
 
-    /// Returns the number of bytes that are kept now, of all requests.
+    /// Returns the number of bytes that are currently kept for all requests together.
     pub fn buffered(&self) -> usize {
         self.kept_bytes.held()
     }
@@ -46,6 +46,8 @@ impl<S> Layer<S> for ReplayBodyLayer {
 }
 
 /// A builder for a [`ReplayBodyLayer`].
+///
+/// [`build`](Self::build) returns a [`ConfigError`] for an invalid setting.
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct ReplayBodyBuilder {
@@ -58,7 +60,8 @@ impl ReplayBodyBuilder {
     ///
     /// Default: `64 KiB` (65,536 bytes).
     ///
-    /// A longer request is not kept, and is sent only once. [`build`](Self::build) rejects zero.
+    /// It must be at least 1. A body that is longer, or has more than 1,024 frames, is not kept. It
+    /// is sent only once.
     pub fn max_request_bytes(mut self, bytes: usize) -> Self {
         self.config.max_request = bytes;
         self
@@ -68,9 +71,9 @@ impl ReplayBodyBuilder {
     ///
     /// Default: `16 MiB` (16,777,216 bytes), or `max_request_bytes` if that is more.
     ///
-    /// A request that would exceed it is sent only once. [`build`](Self::build) rejects zero, and
-    /// any value less than [`max_request_bytes`](Self::max_request_bytes), because no request
-    /// could reach that limit.
+    /// A request that would exceed it is sent only once. It must be at least
+    /// [`max_request_bytes`](Self::max_request_bytes), because no request could otherwise use its
+    /// full limit.
     pub fn max_total_bytes(mut self, bytes: usize) -> Self {
         self.max_total = Some(bytes);
         self

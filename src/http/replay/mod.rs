@@ -2,11 +2,11 @@
 //!
 //! The [`ReplaySafe`] policy decides which requests are safe to repeat.
 //!
-//! Most bodies can be read only once, while they are sent. To replay such requests, put a
+//! Most bodies can be read only once. To replay requests with such bodies, put a
 //! [`ReplayBodyLayer`] around the whole stack. It turns each body into a [`ReplayBody`]. Copies of
 //! a `ReplayBody` share the original body as their source. The layer keeps the sent data while a
-//! retry is possible, and the newest attempt sends the kept data first and then the rest. A body
-//! that is `Clone` needs no layer.
+//! retry is possible. The newest attempt sends the kept data first and then the rest. A body that
+//! is `Clone` does not need the layer.
 //!
 //! ```
 //! use buttress::{
@@ -45,16 +45,16 @@
 //!
 //! # Kept data
 //!
-//! The layer keeps up to 64 KiB (in 1,024 frames) of one request, and 16 MiB of all its requests.
+//! By default, the layer keeps up to 64 KiB of one request, and 16 MiB of all requests together.
 //! See [`max_request_bytes`](super::ReplayBodyBuilder::max_request_bytes) and
-//! [`max_total_bytes`](super::ReplayBodyBuilder::max_total_bytes). A request that exceeds a limit
-//! is streamed, and sent only once. Nothing is kept for the last attempt, and nothing after a
-//! response was accepted.
+//! [`max_total_bytes`](super::ReplayBodyBuilder::max_total_bytes). It keeps at most 1,024 frames of
+//! one request. A request that exceeds a limit is streamed, and sent only once. No data is kept
+//! during the last attempt, or after a response was accepted.
 //!
 //! # Abandoned attempts on the wire
 //!
-//! The body of an abandoned attempt ends with an error, and never looks complete to the server.
-//! Over HTTP/1 the connection is closed, over HTTP/2 the stream is reset. This happens before the
+//! The body of an abandoned attempt ends with an error, so it never looks complete to the server.
+//! Over HTTP/1 the connection is closed. Over HTTP/2 the stream is reset. Both happen before the
 //! pause of a retry. A body that was already sent to its end cannot be revoked.
 //!
 //! [`ReplayBody`]: super::ReplayBody

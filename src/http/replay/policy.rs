@@ -59,8 +59,8 @@ impl<'a, B> From<&'a Request<B>> for RequestHead<'a> {
 
 /// A request extension that marks the request as safe to repeat because of its idempotency key.
 ///
-/// It means that the client's layers gave this call a key, the same for all attempts, and that
-/// the server honours the key. A [`SetIdempotencyKeyLayer`](crate::http::SetIdempotencyKeyLayer)
+/// The extension says that the client gave this call one key for all its attempts, and that the
+/// server honours the key. A [`SetIdempotencyKeyLayer`](crate::http::SetIdempotencyKeyLayer)
 /// inserts it.
 ///
 /// The header `Idempotency-Key` alone does not mark a request, because a caller may send it to
@@ -79,14 +79,17 @@ type OfPath = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 /// - requests with the extension [`ClientKey`];
 /// - requests with the header `Idempotency-Key`, if
 ///   [`upstream_honours_key_fn`](Self::upstream_honours_key_fn) returns `true`;
-/// - gRPC calls, which are all POSTs, only with [`ClientKey`] or if
-///   [`grpc_methods_fn`](Self::grpc_methods_fn) returns `true`;
+/// - gRPC calls for which [`grpc_methods_fn`](Self::grpc_methods_fn) returns `true`;
 /// - requests for which [`also_fn`](Self::also_fn) returns `true`.
 ///
-/// All other requests are replayed only if they are proven never to have been sent
-/// ([`RetryHint::Unsent`](crate::RetryHint)). Their bodies are not kept, so they can be replayed
-/// only while nothing of the body was read. The bodies of gRPC calls are kept, because a gRPC
-/// client sends its first message at once, and a server may still reject the call after it.
+/// The first and the third rule do not apply to gRPC calls, whose method is always POST.
+///
+/// All other requests are replayed only if it is proven that the service has not processed them
+/// ([`RetryHint::Unsent`](crate::RetryHint::Unsent) or
+/// [`RetryHint::Unprocessed`](crate::RetryHint::Unprocessed)). Their bodies are not kept, so they
+/// can be replayed only while nothing of the body was read. The bodies of gRPC calls are kept,
+/// because a gRPC client sends its first message at once, and a server may still reject the call
+/// after it.
 ///
 /// A replayed request has the same method, URI, version, headers and extensions.
 ///
@@ -114,8 +117,8 @@ impl ReplaySafe {
     /// Adds requests whose server honours an `Idempotency-Key`.
     ///
     /// Such a server processes two requests with the same key only once. A request is replayed if
-    /// it has the header and any of these functions returns `true`. They are not called for gRPC
-    /// calls. This method may be called several times.
+    /// it has the header and any of these functions returns `true`. The functions are not called
+    /// for gRPC calls. This method may be called several times.
     ///
     /// Default: none.
     pub fn upstream_honours_key_fn<F>(mut self, honours: F) -> Self

@@ -36,7 +36,7 @@ impl Piece {
         }
     }
 
-    /// Returns the number of bytes of body data. Trailers are not part of it.
+    /// Returns the number of bytes of body data. Trailers do not count.
     fn data_len(&self) -> usize {
         match self {
             Self::Data(data) => data.len(),
@@ -122,7 +122,7 @@ impl Prefix {
 
     /// Counts a frame that was sent and not kept.
     ///
-    /// Returns the frames kept so far, which are useless without it.
+    /// Returns the frames kept so far, which are useless without this frame.
     pub(super) fn pass(&mut self) -> Vec<Piece> {
         let freed = self.free_before(usize::MAX);
         self.gone += 1;
@@ -136,7 +136,7 @@ impl Prefix {
 
     /// Removes the frames before `position`.
     ///
-    /// Returns them, because they must be dropped after the lock is released.
+    /// Returns the removed frames, because they must be dropped after the lock is released.
     pub(super) fn free_before(&mut self, position: usize) -> Vec<Piece> {
         let count = position.saturating_sub(self.gone).min(self.pieces.len());
         if count == 0 {

@@ -32,7 +32,7 @@ impl<B> Shared<B> {
         f(&lock(&self.state))
     }
 
-    /// Changes the state. Wakers and dropped values run after the lock is released.
+    /// Changes the state. Wakes and drops happen after the lock is released.
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut State<B>, &mut After<B>) -> T) -> T {
         let mut after = After { wake: None, outdated: None, source: None, freed: Vec::new() };
         let value = {
@@ -95,9 +95,9 @@ where
     }
 }
 
-/// A source that is taken out.
+/// A source that a handle has taken out.
 ///
-/// If its poll panics, it is not put back, and no handle may wait for it.
+/// If polling the source panics, it is not put back, and no handle may wait for it.
 struct Taken<'a, B> {
     shared: &'a Shared<B>,
     id: u64,

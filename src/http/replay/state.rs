@@ -1,7 +1,8 @@
 //! The state of a replayable body and of its handles.
 //!
-//! One handle is running: it was polled, and reads the body. Other handles are waiting for their
-//! first poll. Some of these are kept only to make copies of them. All other handles are stale.
+//! A handle is one [`ReplayBody`](super::body::ReplayBody). At most one handle is running, which
+//! means that it was polled and reads the body. Other handles are waiting for their first poll.
+//! Some of the waiting handles are kept only to make copies of them. All other handles are stale.
 
 use std::{mem, pin::Pin, task::Waker};
 
@@ -19,8 +20,8 @@ pub(super) struct State<B> {
     pub(super) source: Source<B>,
     /// The size hint of the source.
     ///
-    /// It is read whenever the source is put back, because it is user code and must not run under
-    /// the lock.
+    /// It is updated whenever the source is put back. The source is user code, which must not run
+    /// under the lock.
     pub(super) rest: SizeHint,
     pub(super) at_end: bool,
     prefix: Prefix,
@@ -49,15 +50,13 @@ struct Running {
 /// A handle that was not polled yet.
 struct Waiting {
     id: u64,
-    /// `true` if the handle is kept to make copies of it.
-    ///
-    /// A running copy then does not make it stale.
+    /// `true` if the handle is kept to make copies of it. A running copy does not make it stale.
     kept: bool,
     /// `true` if all sent data must be kept for this handle.
     wants: bool,
 }
 
-/// Values to wake or drop after the lock is released, because this runs user code.
+/// Values to wake or drop after the lock is released, because waking and dropping run user code.
 pub(super) struct After<B> {
     pub(super) wake: Option<Waker>,
     pub(super) outdated: Option<Waker>,
@@ -179,7 +178,7 @@ impl<B> State<B> {
         if self.waiting(id).is_none() || self.position(id).is_none() {
             return false;
         }
-        // The older kept handles are those that this handle is itself a copy of. They stay.
+        // The older kept handles stay, because this handle is a copy of them.
         self.waiting.retain(|other| other.id == id || other.kept && other.id < id);
         after.wake = self.running.take().and_then(|running| running.waker);
         true
@@ -210,8 +209,7 @@ impl<B> State<B> {
         }
         let claimed = self.waiting.remove(place);
         if claimed.kept {
-            // The handle is older than its copies. It gets a new id because it now comes after
-            // them.
+            // The handle is older than its copies. It now comes after them, so it gets a new id.
             *id = self.new_id();
         }
         self.waiting.retain(|other| other.kept || other.id > *id);
