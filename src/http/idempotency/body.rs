@@ -14,8 +14,8 @@ use pin_project_lite::pin_project;
 pin_project! {
     /// The body of a request or a response that passed the idempotency layer.
     ///
-    /// It yields the data that was already read of the body `B`, and then the rest of `B`. It is
-    /// `Unpin` if `B` is. The default is an empty body.
+    /// It yields the data that was already read from the body `B`, and then the rest of `B`. It is
+    /// `Unpin` if `B` is. Its `Default` is an empty body.
     pub struct GuardedBody<B>
     where
         B: Body,
@@ -48,7 +48,7 @@ pin_project! {
 }
 
 impl<B: Body> GuardedBody<B> {
-    /// Creates a body of which nothing has been read.
+    /// Creates a body from one that was not read yet.
     pub fn new(body: B) -> Self {
         Self::made(Bytes::new(), Bytes::new(), Rest::Untouched { body })
     }

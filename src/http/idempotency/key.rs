@@ -27,8 +27,8 @@ type Route = Arc<dyn Fn(RequestHead<'_>) -> String + Send + Sync>;
 /// with [`only_fn`](HeaderKeyBuilder::only_fn). `CONNECT` is never guarded, because it opens a
 /// tunnel, which cannot be replayed.
 ///
-/// The key is quoted or bare, on one header line. Two lines, or a list, are rejected even if
-/// their keys are equal.
+/// The key may be quoted or bare. It must be on one header line. Two lines, or a list of keys, are
+/// rejected even if their keys are equal.
 ///
 /// ```
 /// use buttress::http::idempotency::HeaderKey;
@@ -115,6 +115,8 @@ impl fmt::Debug for HeaderKey {
 }
 
 /// A builder for a [`HeaderKey`].
+///
+/// [`build`](Self::build) returns a [`ConfigError`] for an invalid setting.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct HeaderKeyBuilder {
@@ -136,7 +138,7 @@ impl HeaderKeyBuilder {
         self
     }
 
-    /// Passes a request without a key to the service, unguarded.
+    /// Accepts requests without a key, and passes them to the service unguarded.
     ///
     /// Default: unset. A request without a key is rejected.
     pub fn optional(mut self) -> Self {
@@ -146,7 +148,7 @@ impl HeaderKeyBuilder {
 
     /// Sets the function that selects the guarded requests, among those whose method is not safe.
     ///
-    /// Default: unset. All of them are guarded.
+    /// Default: unset. All requests whose method is not safe are guarded.
     ///
     /// [`build`](Self::build) rejects a second function.
     pub fn only_fn<F>(mut self, guards: F) -> Self
@@ -161,11 +163,15 @@ impl HeaderKeyBuilder {
     ///
     /// Default: unset. The route is the path.
     ///
-    /// With another route, or another method, the same key means another operation. Set it where
-    /// the path does not identify the operation. Beneath a router that strips a prefix of the
-    /// path, two operations may have the same path, and a server for several hosts has each path
-    /// several times. The function must not distinguish more operations than the server has
-    /// routes. Its result is hashed, not kept. [`build`](Self::build) rejects a second function.
+    /// With another route, or another method, the same key means another operation. Set this
+    /// function if the path does not identify the operation:
+    ///
+    /// - Beneath a router that strips a prefix of the path, two operations may have the same path.
+    /// - A server for several hosts may have the same path on each host.
+    ///
+    /// The function must return the same route for a request and its duplicates. It must not return
+    /// more different routes than the server has. The route is hashed, not kept.
+    /// [`build`](Self::build) rejects a second function.
     pub fn route_fn<F>(mut self, route: F) -> Self
     where
         F: Fn(RequestHead<'_>) -> String + Send + Sync + 'static,

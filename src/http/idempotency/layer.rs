@@ -5,7 +5,7 @@ use crate::idempotency::{IdempotencyBuilder, IdempotencyLayer, NoScope, Store};
 
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 impl<St: Store<Payload = Vec<u8>>> IdempotencyLayer<St, HeaderKey, (), ReadHttp, RecordHttp> {
-    /// Returns a builder of a layer for HTTP requests.
+    /// Returns a builder for an idempotency layer for HTTP requests.
     ///
     /// It uses [`HeaderKey`], [`ReadHttp`] and [`RecordHttp`] with their defaults. To change
     /// their settings, pass them to [`builder`](IdempotencyLayer::builder).

@@ -1,11 +1,16 @@
 //! The [idempotency layer](crate::idempotency) on HTTP and gRPC.
 //!
-//! [`HeaderKey`] finds the key of a request. [`ReadHttp`] reads the request, so that it can be
-//! compared with another request with the same key. [`RecordHttp`] keeps the response and replays
-//! it. The bodies of requests and responses that passed the layer are [`GuardedBody`]s. An
+//! The module has three parts:
+//!
+//! - [`HeaderKey`] finds the key of a request.
+//! - [`ReadHttp`] reads the request and computes its fingerprint, which tells whether two requests
+//!   with the same key are the same request.
+//! - [`RecordHttp`] records the response and replays it.
+//!
+//! The bodies of requests and responses that passed the layer are [`GuardedBody`]s. An
 //! [`HttpServerLayer`](crate::http::HttpServerLayer) around the layer turns its rejections into
-//! responses. See [its table](crate::http::server). The [idempotency module](crate::idempotency)
-//! has an example.
+//! responses, as [its table](crate::http::server) lists them. The
+//! [idempotency module](crate::idempotency) has an example.
 //!
 //! # Writing a handler
 //!

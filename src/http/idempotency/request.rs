@@ -32,8 +32,9 @@ const VERSION: &[u8] = b"http 1";
 /// Two requests are the same if they have the same method, path, query, content type, body and
 /// trailers.
 ///
-/// The body is read before the key is claimed: up to 1 MiB, for at most 30 s. The service
-/// receives the whole body, and finds the [`Run`] among the extensions of its request.
+/// The body is read before the key is claimed. By default it may have up to 1 MiB, and must arrive
+/// within 30 s. The service receives the complete body, and finds the [`Run`] among the extensions
+/// of its request.
 ///
 /// A request with a longer body is rejected with
 /// [`BodyTooLarge`](IdempotencyReason::BodyTooLarge) (413). A request whose body does not arrive
@@ -72,6 +73,8 @@ impl Default for ReadHttp {
 }
 
 /// A builder for a [`ReadHttp`].
+///
+/// [`build`](Self::build) returns a [`ConfigError`] for an invalid setting.
 #[derive(Clone, Debug, Default)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct ReadHttpBuilder {
@@ -85,8 +88,8 @@ impl ReadHttpBuilder {
     ///
     /// Default: `1 MiB` (1,048,576 bytes).
     ///
-    /// Each request that is being read may hold this much memory. [`build`](Self::build) rejects
-    /// zero.
+    /// It must be at least 1. Each request that is being read may use this much memory. A longer
+    /// body is rejected with [`BodyTooLarge`](IdempotencyReason::BodyTooLarge).
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
         self.max_body_bytes = Some(bytes);
         self
@@ -96,19 +99,21 @@ impl ReadHttpBuilder {
     ///
     /// Default: `30 s`.
     ///
-    /// The time begins when the body is first awaited. [`build`](Self::build) rejects zero.
-    /// `Duration::MAX` is no limit.
+    /// The time starts when the layer first waits for the body. It must be longer than zero.
+    /// `Duration::MAX` sets no limit. A body that takes longer is rejected with
+    /// [`BodyIncomplete`](IdempotencyReason::BodyIncomplete).
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.body_timeout = Some(timeout);
         self
     }
 
-    /// Leaves bodies unread and passes them to the service as they arrive, for uploads.
+    /// Leaves bodies unread and passes them to the service as they arrive. Use it for uploads.
     ///
     /// Default: unset. Bodies are read.
     ///
     /// Two requests that differ only in their bodies then count as the same request.
-    /// [`build`](Self::build) rejects a limit of the body together with this setting.
+    /// [`build`](Self::build) rejects this setting together with
+    /// [`max_body_bytes`](Self::max_body_bytes) or [`body_timeout`](Self::body_timeout).
     pub fn without_body(mut self) -> Self {
         self.without_body = true;
         self

@@ -21,7 +21,7 @@ use crate::{
     idempotency::{Completed, Record, Recorded, RunOutcome, StoreError},
 };
 
-/// The header `idempotency-replayed`, which marks a recorded response.
+/// The header `idempotency-replayed`, which marks a replayed response.
 pub const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 const GRPC_STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
@@ -70,14 +70,17 @@ const HEAD_ROOM: usize = 8 << 10;
 /// The maximum size that sealing may add to a payload.
 const SEAL_ROOM: usize = 1 << 10;
 
-/// A response extension that marks the operation as not begun, so its key is free again.
+/// A response extension that marks the operation as not started, which frees its key.
 ///
-/// Use it for responses that a handler sends after its own checks, before it does anything, such
-/// as 400, 401, 403 or 429. A handler that forwards the response of another service must remove
-/// the extension, unless the handler itself has done nothing. In axum, return
-/// `Extension(NotStarted)` as a part of the response. A response that a framework sends before
-/// the handler runs does not have the extension, and is recorded like any other. Examples are a
-/// body that is not valid JSON and a path without a route.
+/// Use it for a response that a handler sends before it has any effect, such as a 400, 401, 403 or
+/// 429 after its own checks. In axum, return `Extension(NotStarted)` as a part of the response.
+///
+/// A handler that forwards the response of another service must remove the extension, unless the
+/// handler itself has done nothing.
+///
+/// A response that a framework sends before the handler runs does not have the extension, and is
+/// recorded like any other. Examples are the responses to a body that is not valid JSON and to a
+/// path without a route.
 ///
 /// ```
 /// use buttress::http::idempotency::NotStarted;
@@ -114,8 +117,9 @@ type Open = Arc<dyn Fn(Vec<u8>) -> Option<Vec<u8>> + Send + Sync>;
 /// - responses whose record would need more than 8 KiB in addition to the maximum body size.
 ///
 /// If the head already shows one of the first three, the body is streamed. Any other body is read
-/// to its end, or to the limit, before the caller receives the head. This counts towards the run
-/// limit. Do not guard a stream that is silent for longer than that, such as a stream of events.
+/// to its end, or to the limit, before the caller receives the head. The time to read it counts
+/// towards the [`run_limit`](crate::idempotency::IdempotencyBuilder::run_limit). Do not guard a
+/// response that may be silent for longer than this limit, such as a stream of events.
 ///
 /// A replayed response has the header `idempotency-replayed: true`. The server sets its
 /// `content-length` from the body. Over HTTP/1, a response with trailers is sent in chunks, with
@@ -147,7 +151,7 @@ impl RecordHttp {
     /// Encodes the record of a response whose body is in memory.
     ///
     /// Use it in a handler that writes the record itself, in the transaction of its effect. The
-    /// result is exactly what the idempotency layer would record.
+    /// result is the same record that the idempotency layer would write.
     pub fn encode<T: AsRef<[u8]>>(&self, response: &Response<T>) -> Completed<Vec<u8>> {
         let body = response.body().as_ref();
         if !self.may_keep(response) || body.len() > self.config.max_body_bytes {
@@ -331,6 +335,8 @@ impl fmt::Debug for Config {
 }
 
 /// A builder for a [`RecordHttp`].
+///
+/// [`build`](Self::build) returns a [`ConfigError`] for an invalid setting.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct RecordHttpBuilder {
@@ -343,20 +349,20 @@ impl RecordHttpBuilder {
     ///
     /// Default: `64 KiB` (65,536 bytes).
     ///
-    /// This size plus 8 KiB (9 KiB with [`seal_fn`](Self::seal_fn)) is reserved before the service
-    /// is called. A response with a longer body is recorded as done, but cannot be replayed.
-    /// [`build`](Self::build) rejects zero.
+    /// It must be at least 1. This size plus 8 KiB (9 KiB with [`seal_fn`](Self::seal_fn)) is
+    /// reserved in the store before the service is called. A response with a longer body is
+    /// recorded as done, but cannot be replayed.
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
         self.config.max_body_bytes = bytes;
         self
     }
 
-    /// Adds a response header to keep.
+    /// Adds a response header to the record.
     ///
-    /// Default: none.
+    /// Default: none. Only the headers that [`RecordHttp`] lists are recorded.
     ///
     /// This method may be called several times. [`build`](Self::build) rejects a header that is
-    /// never kept.
+    /// never recorded.
     pub fn keep_header(mut self, name: HeaderName) -> Self {
         self.config.more_headers.push(name);
         self
@@ -364,8 +370,8 @@ impl RecordHttpBuilder {
 
     /// Records responses with `set-cookie`, and replays them with their cookies.
     ///
-    /// Default: unset. Such a response cannot be replayed, because every caller with the key
-    /// would get the session, and the store would contain it.
+    /// Default: unset. Responses with `set-cookie` cannot be replayed, because every caller with
+    /// the key would get the session, and the store would contain it.
     pub fn allow_set_cookie(mut self) -> Self {
         self.config.set_cookie = true;
         self
@@ -376,11 +382,14 @@ impl RecordHttpBuilder {
     /// Default: unset. Records are not encrypted.
     ///
     /// `seal` encrypts a record before it is stored, and may add up to 1 KiB. A response that
-    /// needs more cannot be replayed. `open` decrypts a record, and returns `None` for bytes that
-    /// it cannot decrypt. It must still open records that are older than this setting, or that
-    /// were sealed with another secret, until their time to live is over. Otherwise a replay of
-    /// such a record fails, and the caller receives a 503. [`build`](Self::build) rejects a second
-    /// pair of functions.
+    /// needs more cannot be replayed.
+    ///
+    /// `open` decrypts a record, and returns `None` for bytes that it cannot decrypt. It must also
+    /// open older records, which were stored before this setting or sealed with another secret,
+    /// until their time to live is over. Otherwise a replay of such a record fails, and the caller
+    /// receives a 503.
+    ///
+    /// [`build`](Self::build) rejects a second pair of functions.
     pub fn seal_fn<S, O>(mut self, seal: S, open: O) -> Self
     where
         S: Fn(Vec<u8>) -> Vec<u8> + Send + Sync + 'static,
@@ -397,9 +406,9 @@ impl RecordHttpBuilder {
     /// Returns a [`ConfigError`] if:
     ///
     /// - [`max_body_bytes`](Self::max_body_bytes) is zero;
-    /// - [`keep_header`](Self::keep_header) names a header that is never kept, because it belongs
-    ///   to one connection or one moment (such as `connection`, `transfer-encoding`, `date` and
-    ///   `content-length`) or is a secret (such as `authorization`);
+    /// - [`keep_header`](Self::keep_header) names a header that is never recorded, because it
+    ///   belongs to one connection or one moment (such as `connection`, `transfer-encoding`, `date`
+    ///   and `content-length`) or is a secret (such as `authorization`);
     /// - [`keep_header`](Self::keep_header) names `set-cookie`, which needs
     ///   [`allow_set_cookie`](Self::allow_set_cookie) instead;
     /// - [`seal_fn`](Self::seal_fn) was set twice.
