@@ -1,4 +1,4 @@
-//! The configuration of the layer, which selects the requests and writes their keys.
+//! The configuration of the layer. It selects the requests and writes their keys.
 
 use std::{fmt, sync::Arc};
 
@@ -105,7 +105,7 @@ impl Config {
 
     /// Returns whether the header is exactly one line with a valid key.
     ///
-    /// Of two lines a server may read either, and a line may hold no key.
+    /// A server may read either of two lines, and a line may be without a valid key.
     fn has_one_key(&self, headers: &HeaderMap) -> bool {
         let mut lines = headers.get_all(&self.header).iter();
         let line = lines.next().and_then(|line| line.to_str().ok());

@@ -27,7 +27,8 @@ pub struct SetIdempotencyKeyLayer {
 impl SetIdempotencyKeyLayer {
     /// Creates a layer with the defaults of [`builder`](Self::builder).
     ///
-    /// Each POST and each PATCH except gRPC gets a new random UUID, quoted, in `Idempotency-Key`.
+    /// Each POST and each PATCH, except gRPC calls, gets the header `Idempotency-Key` with a new
+    /// random UUID in quotes.
     pub fn new() -> Self {
         Self::default()
     }
@@ -51,6 +52,8 @@ impl<S> Layer<S> for SetIdempotencyKeyLayer {
 }
 
 /// A builder for a [`SetIdempotencyKeyLayer`].
+///
+/// [`build`](Self::build) returns a [`ConfigError`] for an invalid setting.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct SetIdempotencyKeyBuilder {
@@ -101,10 +104,10 @@ impl SetIdempotencyKeyBuilder {
     /// Default: unset. The header is sent unchanged, and does not make the request safe to
     /// repeat.
     ///
-    /// The header must be a single valid key, and the server must honour it
-    /// ([`for_requests_fn`](Self::for_requests_fn)). Use this only if your own code creates all
-    /// requests of the client. A request that a proxy forwards may have the key of another
-    /// request.
+    /// A key is trusted only if it is valid and the only one in the header, and if
+    /// [`for_requests_fn`](Self::for_requests_fn) selects the request. Use this setting only if
+    /// your own code creates all requests of the client. A request that a proxy forwards may have
+    /// the key of another request.
     pub fn trust_header(mut self) -> Self {
         self.config.trust_header = true;
         self
@@ -114,8 +117,8 @@ impl SetIdempotencyKeyBuilder {
     ///
     /// Default: unset. The keys are random UUIDs (version 4).
     ///
-    /// The function must not return the same key for two calls, because the second call would
-    /// have no effect. [`build`](Self::build) rejects a second function.
+    /// The function must not return the same key for two calls. The second call would then have no
+    /// effect. [`build`](Self::build) rejects a second function.
     pub fn generate_fn<F>(mut self, generate: F) -> Self
     where
         F: Fn(RequestHead<'_>) -> Key + Send + Sync + 'static,

@@ -1,9 +1,9 @@
 //! Gives each call of a client an idempotency key, the same for all its attempts.
 //!
 //! Put a [`SetIdempotencyKeyLayer`] around the whole stack of a client. The server must process
-//! two requests with the same key only once, as a server with our [idempotency
-//! layer](crate::idempotency) does. Do not use it for servers that ignore the header. They would
-//! process a request twice, because a POST with a key is replayed.
+//! two requests with the same key only once. A server with the [idempotency
+//! layer](crate::idempotency) does this. Do not use a `SetIdempotencyKeyLayer` for servers that
+//! ignore the header. They would process a request twice, because a POST with a key is replayed.
 //!
 //! ```
 //! use buttress::{Stack, http::SetIdempotencyKeyLayer};
@@ -52,10 +52,9 @@
 //! # Ok::<(), buttress::BoxError>(())
 //! ```
 //!
-//! A handler behind the idempotency layer can call other services in turn. Give each of these
-//! calls the key `GivenKey::new(run.child_key("charge"))`, with the
-//! [`Run`](crate::idempotency::Run) from the extensions of the handler's request. This key is the
-//! same in every run.
+//! A handler behind the idempotency layer may call other services. Give each of these calls a key
+//! such as `GivenKey::new(run.child_key("charge"))`, with the [`Run`](crate::idempotency::Run) from
+//! the extensions of the handler's request. This key is the same in every run of the operation.
 //!
 //! # Which requests get a key
 //!
@@ -80,17 +79,18 @@
 //! | 409 with `Retry-After`, or `ABORTED` with a pushback | the same request is in progress | the call pauses and is retried ([`Fault::InProgress`](crate::Fault::InProgress)), and no circuit breaker counts it |
 //! | 409 without `Retry-After`, 422 or `FAILED_PRECONDITION` | the outcome of the request is unknown, its response was not kept, or the key was used for another request | the response is returned unchanged |
 //!
-//! The number of retries limits how often the server is asked again. A call is not retried if the
-//! server asks for a pause longer than [`hint_cap`](crate::retry::RetryBuilder::hint_cap), which
-//! is 2 s by default. For requests that take longer, raise both. If the retries are exhausted,
-//! the caller receives the 409 and may make the call again with the same `GivenKey`.
+//! The number of [`retries`](crate::retry::RetryBuilder::retries) limits how often the client asks
+//! again. A call is not retried if the server asks for a pause longer than
+//! [`hint_cap`](crate::retry::RetryBuilder::hint_cap), which is 2 s by default. For requests that
+//! take longer, raise both settings. If the retries are exhausted, the caller receives the 409. The
+//! caller may repeat the call with the same `GivenKey`.
 //!
 //! # How long a server must remember a key
 //!
-//! It must remember a key for longer than a client may retry. The longest time of a call is
-//! [`Explanation::worst_time`](crate::stack::Explanation::worst_time). Use at least twice that
-//! time as a safety margin. With a `GivenKey`, the time is as long as *you* may use the key
-//! again.
+//! A server must remember a key for longer than a client may retry. The longest time of a call is
+//! [`Explanation::worst_time`](crate::stack::Explanation::worst_time). Let the server remember keys
+//! for at least twice that time, as a safety margin. It must remember a `GivenKey` for as long as
+//! *you* may use the key again.
 //!
 //! ```
 //! use buttress::Stack;
@@ -120,7 +120,7 @@
 //!
 //! # Order
 //!
-//! Outside the [retry](crate::retry), on either side of a
+//! Outside the [retry](crate::retry), and on either side of a
 //! [`ReplayBodyLayer`](super::ReplayBodyLayer). Inside a retry, each attempt would have its own
 //! key, and the server could not recognise the attempts as one call.
 //!
