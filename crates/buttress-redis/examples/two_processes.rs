@@ -5,8 +5,8 @@
 //! cargo run -p buttress-redis --example two_processes -- redis://127.0.0.1/
 //! ```
 //!
-//! Without an address it starts its own `redis-server`. The two servers share only Redis, as two
-//! processes would. Both attempts are sent at once. One runs. The other is told to retry later,
+//! Without an address, the example starts its own `redis-server`. The two servers share only Redis,
+//! like two processes. Both attempts are sent at once. One runs. The other is told to retry later,
 //! or gets the recorded response.
 
 use std::{
@@ -49,7 +49,7 @@ async fn main() -> Result<(), BoxError> {
     }
 }
 
-/// Pays at a server of its own, and retries while the payment is in flight.
+/// Starts a separate server, pays there, and retries while the payment is in flight.
 async fn attempt(url: &str, key: &str) -> Result<String, BoxError> {
     let store = RedisStore::builder(url).prefix("example:").build().await?;
     let guard = IdempotencyLayer::http(store).single_tenant().build()?;

@@ -56,6 +56,8 @@ impl RedisStore {
 }
 
 /// A builder for a [`RedisStore`].
+///
+/// [`build`](Self::build) returns [`RedisSetupError::Config`] for an invalid setting.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct RedisStoreBuilder {
@@ -82,7 +84,6 @@ impl RedisStoreBuilder {
     /// Default: `buttress:`.
     ///
     /// It must not contain braces, because they decide in which slot a cluster keeps a key.
-    /// [`build`](Self::build) rejects such a prefix with a [`ConfigError`].
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
@@ -92,9 +93,8 @@ impl RedisStoreBuilder {
     ///
     /// Default: `1 s`.
     ///
-    /// A step fails with [`StoreError::Unavailable`] if the server does not accept the connection
-    /// in time. It must be longer than zero. [`build`](Self::build) rejects zero with a
-    /// [`ConfigError`].
+    /// It must be longer than zero. A step fails with [`StoreError::Unavailable`] if the server
+    /// does not accept the connection in time.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -105,9 +105,9 @@ impl RedisStoreBuilder {
     /// Default: `2 s`. This is longer than a busy disk takes to write a record, and far shorter
     /// than a lease.
     ///
-    /// A round trip takes at most this limit plus [`connect_timeout`](Self::connect_timeout),
-    /// then the step fails with [`StoreError::Unavailable`]. It must be longer than zero.
-    /// [`build`](Self::build) rejects zero with a [`ConfigError`].
+    /// It must be longer than zero. A round trip may take at most this limit plus
+    /// [`connect_timeout`](Self::connect_timeout). After that, the step fails with
+    /// [`StoreError::Unavailable`].
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = timeout;
         self
@@ -115,9 +115,10 @@ impl RedisStoreBuilder {
 
     /// Skips the check of the server's settings and accepts any server.
     ///
-    /// Default: off.
+    /// Default: unset. [`build`](Self::build) checks the settings.
     ///
-    /// Records that the server has acknowledged may then be lost, and their operations run again.
+    /// Without the check, records that the server has acknowledged may be lost. Their operations
+    /// can then run again.
     pub fn accept_loss(mut self) -> Self {
         self.accept_loss = true;
         self

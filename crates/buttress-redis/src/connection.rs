@@ -1,9 +1,11 @@
 //! One connection that all steps share, and that is replaced when it fails.
 //!
-//! The client's own connection manager is not used, for two reasons. It keeps a connection after
-//! a response timed out, so it waits until TCP gives up for a server that vanished silently. And
-//! after a failure to connect that is not an I/O error, such as too many clients, it never tries
-//! again.
+//! The client's own connection manager is not used, for two reasons:
+//!
+//! - It keeps a connection after a response timed out. If a server has vanished silently, it waits
+//!   until TCP gives up.
+//! - After a failure to connect that is not an I/O error, such as too many clients, it never tries
+//!   again.
 
 use std::{
     fmt,
@@ -49,7 +51,7 @@ impl Connection {
         connection_timeout: Duration,
         response_timeout: Duration,
     ) -> RedisResult<Self> {
-        // Without it, a step waits for the TCP acknowledgement of the step before it.
+        // Without `TCP_NODELAY`, a step waits for the TCP acknowledgement of the previous step.
         let settings = TcpSettings::default().set_nodelay(true);
         let client = Client::open(url.into_connection_info()?.set_tcp_settings(settings))?;
         let config = AsyncConnectionConfig::new()
@@ -147,7 +149,9 @@ fn is(answer: &Value, kind: ServerErrorKind) -> bool {
     matches!(answer, Value::ServerError(error) if error.kind() == Some(kind))
 }
 
-/// Tells whether the server is a replica now: after a failover the name may lead to another one.
+/// Returns whether the server is now a replica.
+///
+/// After a failover, the name may lead to another server.
 fn is_demoted(answer: &Value) -> bool {
     is(answer, ServerErrorKind::ReadOnly)
 }

@@ -19,7 +19,7 @@ impl Keys {
 
     /// Returns the keys that every script gets.
     ///
-    /// They are the fence counter, the leases and the unknown operations.
+    /// These are the fence counter, the leases and the unknown operations.
     pub(crate) fn shared(&self, shard: u8) -> Vec<String> {
         let prefix = &self.prefix;
         ["fence", "leases", "unknown"].map(|name| format!("{prefix}{{{shard:02x}}}:{name}")).into()

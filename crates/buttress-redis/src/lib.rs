@@ -31,9 +31,9 @@
 //!
 //! | | |
 //! |---|---|
-//! | forgets on | power loss; failover to a replica, because Redis replicates asynchronously |
-//! | keeps through | `kill -9` of Redis |
-//! | needs | `appendonly yes`, `appendfsync always`, `maxmemory-policy noeviction` |
+//! | may lose records on | power loss; failover to a replica, because Redis replicates asynchronously |
+//! | keeps records through | `kill -9` of Redis |
+//! | required settings | `appendonly yes`, `appendfsync always`, `maxmemory-policy noeviction` |
 //!
 //! An operation whose record is lost runs again when it is requested again.
 //! [`build`](RedisStoreBuilder::build) reads the three settings and fails unless they have these
@@ -46,9 +46,9 @@
 //!
 //! # Keys
 //!
-//! The records are spread over 256 shards by the first byte of the [`StorageKey`]. `xx` is that
-//! byte in hexadecimal digits. The braces make it a hash tag, which keeps all keys of a step in
-//! one slot.
+//! The records are spread over 256 shards by the first byte of the [`StorageKey`]. In the table,
+//! `xx` is this byte as two hexadecimal digits. The braces make it a hash tag, which keeps all keys
+//! of a step in one slot of a cluster.
 //!
 //! | key | value |
 //! |---|---|
@@ -62,8 +62,10 @@
 //! - `v`: the version of this layout, 1.
 //! - `state`: `reserved`, `started`, `taken over`, `completed` or `unknown`.
 //! - `owner`, `fence` and `fingerprint`.
-//! - `since` and `until`: microseconds of the server's `TIME`, as all times. The last one is in
+//! - `since`: the time of the claim or the completion, or the time since when the outcome is
+//!   unknown. All times are in microseconds, by the server's `TIME`. The latest possible time is in
 //!   the year 2255.
+//! - `until`: the end of the lease, of the time to live or of the retention.
 //! - `unknown_for`: the retention, in microseconds, if the record becomes unknown.
 //! - `from`: the fence of the run that was taken over.
 //! - `checkpoint` and `payload`.
@@ -73,27 +75,29 @@
 //!
 //! # Clean-up
 //!
-//! Redis removes a record by itself, one second after it can no longer matter:
+//! Redis removes a record one second after the record has ended. A record ends as follows:
 //!
-//! - a reserved record after its lease,
-//! - a started record after its lease and the retention,
-//! - a completed record after its time to live,
-//! - an unknown record after its retention.
+//! - a reserved record at the end of its lease,
+//! - a started or taken-over record at the end of its lease plus its retention,
+//! - a completed record at the end of its time to live,
+//! - an unknown record at the end of its retention.
 //!
-//! A [sweep](Store::sweep) finds only records with an entry in the sorted sets. Listing the
-//! unknown operations reads the keys of all of them, in every shard.
+//! A [sweep](Store::sweep) finds only records with an entry in the sorted sets. A listing of
+//! unknown operations visits 32 shards in each round trip, until it has enough. In each shard that
+//! it visits, it reads the keys of all unknown operations.
 //!
 //! # When Redis is full
 //!
-//! A full Redis rejects new claims ([`StoreError::Full`]) and checkpoints. Claimed operations can
-//! still be renewed, completed, abandoned and released. The results of the operations in flight
-//! can therefore exceed `maxmemory`. Plan for that. Nothing else bounds the number of records.
+//! A full Redis rejects new claims and checkpoints with [`StoreError::Full`]. Claimed operations
+//! can still be renewed, completed, abandoned and released. The results of the operations in flight
+//! can therefore exceed `maxmemory`, so leave room for them. Only `maxmemory` bounds the number of
+//! records.
 //!
 //! # Round trips
 //!
 //! A step is one `EVALSHA`. After a restart of the server, the first use of a script takes a
-//! second round trip with `EVAL`. Leases are renewed in one pipeline, with one script for each
-//! shard that has any, or more if a shard has more than 500.
+//! second round trip with `EVAL`. Leases are renewed in one pipeline. It contains one script for
+//! each shard with leases, and more than one if a shard has more than 500 leases.
 //!
 //! # Clusters
 //!
@@ -133,7 +137,11 @@ const RENEWED_AT_ONCE: usize = 500;
 /// The number of shards that are listed in one round trip.
 const LISTED_AT_ONCE: usize = 32;
 
-/// A store of idempotency records in Redis. See the [crate](self) for what it keeps.
+/// A store of idempotency records in Redis.
+///
+/// Clones share one connection, which is replaced when it fails. See the [crate docs](self) for
+/// durability, keys and clean-up.
+///
 /// ```no_run
 /// use buttress_redis::{RedisSetupError, RedisStore};
 ///
@@ -339,7 +347,7 @@ impl Store for RedisStore {
         self.call_each(&calls).await?.map(|reply| reply?.counted()).sum()
     }
 
-    // The retention is not a parameter: each record has its own in `unknown_for`.
+    // The retention is not a parameter, because each record has its own in `unknown_for`.
     async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
         let calls: Vec<_> = shards().map(|shard| self.shard(&DUE, shard)).collect();
         let mut left = limit;

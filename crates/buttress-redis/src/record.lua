@@ -141,7 +141,7 @@ local function remove(key)
   redis.call('ZREM', KEYS[3], member(key))
 end
 
--- Brings a record up to date, in the store too.
+-- Brings a record up to date, and writes the change to the store.
 local function settle(record)
   local kept, changed = update(record)
   if changed and kept then

@@ -1,5 +1,5 @@
 -- ARGV: lease, then owner and fence of each record.
--- A record that cannot be read costs only its own owner the lease.
+-- If a record cannot be read, only its own lease is lost.
 local answers = { 'renewed' }
 for i = 4, #KEYS do
   local record = held(KEYS[i], ARGV[2 * i - 6], ARGV[2 * i - 5])

@@ -1,4 +1,4 @@
-//! Replies of scripts: a word, and the values that belong to it.
+//! Replies of scripts. A reply is a word, followed by the values that belong to it.
 
 use std::{time::Duration, vec};
 
@@ -105,7 +105,7 @@ impl Reply {
 
     pub(crate) fn listed(self) -> Result<Vec<UnknownOperation>, StoreError> {
         self.list(b"listed", |part| {
-            // The key is in the place of the word.
+            // The key takes the place of the word.
             let mut operation = Reply::new(part)?;
             let key = crate::keys::key_of(&operation.word).ok_or(GARBLED_REPLY)?;
             Ok(UnknownOperation::new(key, operation.number()?, operation.time()?))

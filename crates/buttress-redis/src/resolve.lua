@@ -1,5 +1,5 @@
--- ARGV: fence, then nothing if the operation never happened, or its time to live, and the payload
--- if it can be kept.
+-- ARGV: fence. If the operation was completed, also the time to live, and the payload if it can be
+-- kept. If the operation never happened, nothing else.
 local record, problem = current(KEYS[4])
 if problem then
   return problem
@@ -8,7 +8,7 @@ if not record or digits(record.fence) ~= ARGV[1] or record.state ~= 'unknown' th
   return { 'stale' }
 end
 if ARGV[2] then
-  -- No owner: otherwise the lost run would be told that its own result was recorded.
+  -- Removes the owner. Otherwise the lost run would be told that its own result was recorded.
   record.owner = string.rep('\0', 16)
   enter(record, 'completed', now, tonumber(ARGV[2]))
   write(record, ARGV[3])

@@ -1,6 +1,6 @@
 -- ARGV: the prefix of the keys of records, the maximum number of records.
 local base, limit = ARGV[1], tonumber(ARGV[2])
--- Up to this number of unreadable records do not keep the others from being swept.
+-- Up to this number of unreadable records do not prevent the others from being swept.
 local UNREADABLE = 100
 
 local swept = 0
