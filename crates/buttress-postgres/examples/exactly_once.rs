@@ -56,7 +56,7 @@ struct Bank {
 impl Bank {
     /// Handles a request that has passed the idempotency layer.
     async fn answer<B>(self, request: Request<B>) -> Response<String> {
-        // The idempotency layer has inserted it.
+        // The idempotency layer has inserted the run.
         let Some(run) = request.extensions().get::<Run>() else {
             return answer(StatusCode::INTERNAL_SERVER_ERROR, "no guard".to_owned());
         };
@@ -77,7 +77,7 @@ impl Bank {
     async fn transfer(&self, path: &str, run: &Run) -> Result<Response<String>, BoxError> {
         let mut client = connect(&self.database).await?;
         self.faults.meet(Point::Begun).await;
-        // Dropping it without a commit rolls it back.
+        // Dropping the transaction without a commit rolls it back.
         let transaction = client.transaction().await?;
         for (name, amount) in [("alice", -AMOUNT), ("bob", AMOUNT)] {
             let change = "UPDATE account SET balance = balance + $2 WHERE name = $1";
@@ -85,7 +85,7 @@ impl Bank {
         }
         transaction.execute("INSERT INTO ledger VALUES ($1, $2)", &[&path, &AMOUNT]).await?;
 
-        // Different in each run, so that two runs cannot look like one.
+        // The text is different in each run, so that two runs cannot look like one.
         let text = format!("{path}: done under fence {}", run.fence());
         let response = answer(StatusCode::CREATED, text);
         let recorded = RecordHttp::new().encode(&response);
@@ -127,8 +127,8 @@ async fn serve(database: Config, faults: Faults) -> Result<Server, BoxError> {
         .build()?;
     let bank = Bank { database, store, faults };
     let handler = service_fn(move |request: Request<_>| {
-        // Runs in its own task, which the layer does not stop when the lease ends. Only the
-        // transaction then keeps a late worker from having an effect.
+        // The handler runs in its own task, which the layer does not stop when the lease ends.
+        // Only the transaction then prevents an effect of a late worker.
         let work = tokio::spawn(bank.clone().answer(request));
         async move {
             let lost = || answer(StatusCode::INTERNAL_SERVER_ERROR, "panicked".to_owned());
@@ -279,7 +279,8 @@ async fn client(
     fault: Fault,
 ) -> Result<(), BoxError> {
     let faults = Faults::new(fault);
-    // Like a separate process: when it ends, its tasks end, and the store does not learn of it.
+    // The worker is like a separate process. When it ends, its tasks end, and the store does not
+    // learn of it.
     let worker =
         Worker(Some(runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?));
     if fault != Fault::Nothing {

@@ -3,14 +3,15 @@
 -- `PostgresStore` runs this when it connects and does not find the table. You can also run it
 -- beforehand, in one transaction: psql -1 -f 0001.sql
 --
--- Everything is created in, and found through, the first schema of the search_path.
+-- Everything is created in the first schema of the search_path, and is found through the
+-- search_path.
 
 CREATE TABLE buttress_idempotency (
     key         bytea       PRIMARY KEY,
     -- The version of the record. A program does not touch a record of a version that it does not
     -- know.
     version     smallint    NOT NULL,
-    -- The owner of the operation, which lets an operator find and remove a tenant's records.
+    -- The hash of the tenant. An operator can find and remove the records of a tenant by it.
     scope       bytea       NOT NULL,
     -- 1 reserved, 2 started, 3 taken over from a lost run, 4 completed, 5 unknown
     state       smallint    NOT NULL,
@@ -84,7 +85,8 @@ BEGIN
     RETURN r;
 END $$;
 
--- The values of o_answer: 1 claimed, 2 in flight, 3 completed, 4 of another request, 5 unknown.
+-- The values of o_answer: 1 claimed, 2 in flight, 3 completed, 4 the record of another request,
+-- 5 unknown.
 CREATE FUNCTION buttress_claim(
     p_key bytea, p_scope bytea, p_owner bytea, p_fingerprint bytea, p_started boolean,
     p_take_over boolean, p_lease bigint, p_unknown_for bigint,
@@ -103,9 +105,9 @@ BEGIN
     IF r.key IS NULL OR r.until <= t OR (r.state IN (1, 2, 3) AND r.owner = p_owner)
         OR (r.state = 5 AND p_take_over AND r.fingerprint = p_fingerprint)
     THEN
-        -- From here to the commit, claims of a key run one after the other. Otherwise a claim
-        -- could take its fence, be overtaken by another that takes a larger fence and is
-        -- released, and then insert the smaller fence.
+        -- From here to the commit, claims of a key run one after the other. Otherwise this claim
+        -- could take its fence, and another claim could take a larger fence and be released. This
+        -- claim would then insert the smaller fence.
         PERFORM pg_advisory_xact_lock(
             ('x' || encode(substring(p_key FROM 1 FOR 8), 'hex'))::bit(64)::bigint);
         SELECT * INTO r FROM buttress_idempotency WHERE key = p_key FOR UPDATE;
@@ -180,7 +182,7 @@ BEGIN
     END IF;
 END $$;
 
--- The same for a hold. Returns null if the hold does not own the record, or no longer.
+-- The same for a hold. Returns null if the hold does not own the record, or no longer owns it.
 CREATE FUNCTION buttress_held(
     p_key bytea, p_owner bytea, p_fence bigint,
     OUT r buttress_idempotency, OUT t timestamptz
@@ -286,7 +288,7 @@ BEGIN
     RETURN coalesce((h.r).state = 5, false);
 END $$;
 
--- With p_completed, the operation was done. Without it, the operation never will be.
+-- With p_completed, the operation was done. Without it, the operation will never be done.
 CREATE FUNCTION buttress_resolve(
     p_key bytea, p_fence bigint, p_completed boolean, p_payload bytea, p_ttl bigint
 ) RETURNS boolean
@@ -306,7 +308,8 @@ BEGIN
         UPDATE buttress_idempotency SET
             state = 4, since = t, until = t + buttress_span(p_ttl), payload = p_payload,
             checkpoint = NULL,
-            -- No owner: otherwise the lost run would be told that its own result was recorded.
+            -- Removes the owner. Otherwise the lost run would be told that its own result was
+            -- recorded.
             owner = decode(repeat('00', 16), 'hex')
         WHERE key = p_key;
     ELSE
@@ -331,8 +334,8 @@ BEGIN
             WITH ORDINALITY AS held (key, owner, fence, place)
         ORDER BY held.key
     LOOP
-        -- A record that a newer program wrote is stale, so that it does not keep the others from
-        -- being renewed.
+        -- A record that a newer program wrote counts as stale. It must not prevent the renewal of
+        -- the others.
         SELECT * INTO r FROM buttress_idempotency AS i
         WHERE i.key = h.key AND i.owner = h.owner AND i.fence = h.fence AND i.version <= 1
         FOR UPDATE;
@@ -352,8 +355,8 @@ CREATE FUNCTION buttress_sweep(p_limit bigint) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
     r buttress_idempotency;
-    -- Read before the locks. A record whose time has ended now has ended then too, and a record
-    -- that was renewed meanwhile is checked again after it is locked.
+    -- Read before the rows are locked. A record whose time has ended now has still ended then. A
+    -- record that was renewed in the meantime is checked again after it is locked.
     t timestamptz := clock_timestamp();
     swept bigint := 0;
 BEGIN

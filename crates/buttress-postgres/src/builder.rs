@@ -29,8 +29,8 @@ const MOST_CONNECTIONS: u32 = 262_143;
 impl PostgresStore {
     /// Returns a builder for a store on the server of `config`.
     ///
-    /// A [`Config`] is parsed from an address, or built. Unless it sets them, the
-    /// `application_name` is `buttress` and the `tcp_user_timeout` is 30 s.
+    /// Parse a [`Config`] from an address, or build one. If it does not set them, the store sets
+    /// the `application_name` to `buttress` and the `tcp_user_timeout` to 30 s.
     pub fn builder(config: tokio_postgres::Config) -> PostgresStoreBuilder {
         PostgresStoreBuilder {
             config,
@@ -43,6 +43,8 @@ impl PostgresStore {
 }
 
 /// A builder for a [`PostgresStore`].
+///
+/// [`build`](Self::build) returns [`PostgresSetupError::Config`] for an invalid setting.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct PostgresStoreBuilder<T = NoTls> {
@@ -73,7 +75,7 @@ pub enum PostgresSetupError {
         /// The value that it must have.
         needed: &'static str,
     },
-    /// The server cannot be reached, or did not allow to create the schema.
+    /// The server cannot be reached, or the schema cannot be created.
     #[error("the store could not be set up")]
     Server(#[source] BoxError),
 }
@@ -89,9 +91,8 @@ impl<T> PostgresStoreBuilder<T> {
     ///
     /// Default: `16`.
     ///
-    /// A step waits for a connection while all of them are in use. The range is 1 to 262143, the
-    /// most that a server accepts. [`build`](Self::build) rejects other values with a
-    /// [`ConfigError`].
+    /// It must be between 1 and 262143, the maximum that a server accepts. A step waits for a
+    /// connection while all of them are in use.
     pub fn connections(mut self, connections: u32) -> Self {
         self.connections = connections;
         self
@@ -101,9 +102,8 @@ impl<T> PostgresStoreBuilder<T> {
     ///
     /// Default: `5 s`. The limit applies to each of the two.
     ///
-    /// After it, the step fails with
-    /// [`StoreError::Unavailable`](buttress::idempotency::StoreError::Unavailable). It must be
-    /// longer than zero. [`build`](Self::build) rejects zero with a [`ConfigError`].
+    /// It must be longer than zero. After the limit, the step fails with
+    /// [`StoreError::Unavailable`](buttress::idempotency::StoreError::Unavailable).
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -111,9 +111,9 @@ impl<T> PostgresStoreBuilder<T> {
 
     /// Skips the check of the settings, and accepts a server that may lose acknowledged records.
     ///
-    /// Default: off.
+    /// Default: unset. [`build`](Self::build) checks the settings.
     ///
-    /// An operation may then run twice.
+    /// Without the check, an operation whose record is lost can run twice.
     pub fn accept_loss(mut self) -> Self {
         self.accept_loss = true;
         self
@@ -224,7 +224,7 @@ async fn check(client: &Client) -> Result<(), PostgresSetupError> {
 async fn migrate(client: &mut Client) -> Result<(), tokio_postgres::Error> {
     let transaction = client.transaction().await?;
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&MIGRATION_LOCK]).await?;
-    // A separate statement, so that it sees what the previous holder of the lock has committed.
+    // A separate statement, because it must see the commit of the previous holder of the lock.
     let there: bool = transaction
         .query_one("SELECT to_regclass('buttress_idempotency') IS NOT NULL", &[])
         .await?

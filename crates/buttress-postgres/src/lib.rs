@@ -1,7 +1,7 @@
 //! Stores the records of [buttress](mod@buttress)'s idempotency layer in PostgreSQL.
 //!
-//! Any number of processes can share the records. An effect in the same database can be committed
-//! in one transaction with its record, which makes it happen exactly once.
+//! Any number of processes can share the records. If the effect of an operation is in the same
+//! database, it can be committed in one transaction with its record. It then happens exactly once.
 //!
 //! ```no_run
 //! use buttress_postgres::{PostgresStore, buttress::idempotency::IdempotencyLayer};
@@ -65,41 +65,48 @@ pub use buttress;
 ///
 /// # Durability
 ///
-/// | forgets on | keeps through | needs, and checks in `build` |
+/// | may lose records on | keeps records through | required settings |
 /// |---|---|---|
-/// | failover to an asynchronous replica | `kill -9`, power loss | `fsync`; the settings of its own sessions |
+/// | failover to an asynchronous replica | `kill -9`, power loss | `fsync`, and the settings of the store's sessions |
 ///
-/// Its sessions have `synchronous_commit = on`, are READ COMMITTED whatever the database's
-/// default is, and wait at most two seconds for a lock. The store sets this when it connects.
+/// The store sets these options of its sessions when it connects, whatever the defaults of the
+/// database are:
+///
+/// - `synchronous_commit = on`,
+/// - the isolation level READ COMMITTED,
+/// - a limit of two seconds for waiting for a lock.
+///
 /// [`build`](PostgresStoreBuilder::build) checks `fsync` and the first two, and its error names the
-/// setting that has another value. A pooler between store and server must therefore keep sessions.
+/// setting that has another value. A pooler between the store and the server must therefore run in
+/// session mode.
 ///
 /// The store uses the server's clock, read after the record is locked. Fences come from a
 /// sequence.
 ///
 /// # Schema
 ///
-/// The schema is a table `buttress_idempotency`, a sequence `buttress_fence`, and functions whose
+/// The store uses a table `buttress_idempotency`, a sequence `buttress_fence`, and functions whose
 /// names begin with `buttress_`. Each step is one statement that calls a function.
 ///
-/// [`build`](PostgresStoreBuilder::build) creates them under an advisory lock, in the first schema
-/// of the session's `search_path`, unless the table is found in the `search_path`.
+/// If the table is not in the `search_path` of the session,
+/// [`build`](PostgresStoreBuilder::build) creates these objects under an advisory lock, in the
+/// first schema of the `search_path`.
 ///
-/// You can also create them beforehand from [`MIGRATION`](Self::MIGRATION), as a user who may
-/// create them. The store's own user then needs only SELECT, INSERT, UPDATE and DELETE on the
+/// You can also create them beforehand with [`MIGRATION`](Self::MIGRATION), as a user with the
+/// rights to do so. The store's own user then needs only SELECT, INSERT, UPDATE and DELETE on the
 /// table, and USAGE on the sequence.
 ///
 /// To keep them in a separate schema, create that schema and name it in the address:
 /// `postgres://app@localhost/app?options=-csearch_path%3Dguard`. For
-/// [`complete_in`](Self::complete_in) that schema must also be in the `search_path` of the
+/// [`complete_in`](Self::complete_in), that schema must also be in the `search_path` of the
 /// transaction.
 ///
 /// # Clean-up
 ///
 /// A record whose time has ended has no effect, but takes space until [`sweep`](Store::sweep)
-/// removes it. A sweep finds such records by an index, stops at its limit, skips locked records,
-/// and may run in any number of processes at once. Only the disk bounds the number of records. A
-/// full disk is [`StoreError::Full`].
+/// removes it. A sweep finds these records by an index, stops at its limit and skips locked
+/// records. Any number of processes may sweep at once. Only the disk bounds the number of records.
+/// If the disk is full, steps fail with [`StoreError::Full`].
 ///
 /// # Exactly once
 ///
@@ -144,26 +151,27 @@ impl PostgresStore {
     /// The SQL that creates the schema. Run it once, in one transaction.
     pub const MIGRATION: &'static str = include_str!("0001.sql");
 
-    /// Records a result, for `ttl` from now, in the transaction that also holds the effect.
+    /// Records a result in the transaction of its effect. The record is kept for `ttl` from now.
     ///
-    /// Either both are committed, or neither.
+    /// The transaction commits both or neither. It must be on the same database as the store. Call
+    /// this method as the last step before the commit.
     ///
-    /// Call it last before the commit, in a transaction on the same database. **Roll back unless
-    /// it returns [`StepOutcome::Applied`]**. It returns [`StepOutcome::Stale`] when the record
-    /// is no longer in flight under this hold:
+    /// **Roll back unless it returns [`StepOutcome::Applied`]**. It returns [`StepOutcome::Stale`]
+    /// if the record is no longer in flight under this hold:
     ///
     /// - the lease has ended,
     /// - another owner has claimed the operation,
-    /// - the operation is completed already. This includes a completion by this hold, so that an
-    ///   effect whose commit got no response does not happen twice.
+    /// - the operation is already completed. This includes a completion by this hold, because an
+    ///   effect whose commit got no response must not happen twice.
     ///
     /// Claim the operation again to learn which case it is.
     ///
-    /// Claim such an operation as [`Reserved`](ClaimMode::Reserved), and never mark it as
-    /// started. Nothing happens until the commit, so losing the worker frees the key.
+    /// Claim such an operation as [`Reserved`](ClaimMode::Reserved), and never mark it as started.
+    /// Nothing happens until the commit, so the key is free again if the worker is lost. The
+    /// setting `transactional` of the idempotency layer does this.
     ///
     /// Until the transaction ends, other steps on this record wait for it, and fail after two
-    /// seconds. Claims wait only once the lease has ended. Before that, they return
+    /// seconds. While the lease is valid, a claim by another owner does not wait, and returns
     /// [`ClaimOutcome::InFlight`]. The commit waits for the disk even in a session whose
     /// `synchronous_commit` is off.
     ///
@@ -238,8 +246,8 @@ impl PostgresStore {
 
 /// A connection on loan from the pool.
 ///
-/// It is closed instead of returned if the step is dropped before it ends. Otherwise the next
-/// user would wait for a response to the dropped step.
+/// If the step is dropped before it ends, the connection is closed instead of returned. Otherwise
+/// the next user would wait for the response to the dropped step.
 struct Lent(Option<Object>);
 
 impl Lent {

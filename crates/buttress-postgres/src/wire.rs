@@ -21,8 +21,7 @@ pub(crate) fn microseconds(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX).min(LONGEST)
 }
 
-/// Converts a fence to SQL. One that the sequence cannot have returned becomes one without a
-/// record.
+/// Converts a fence to SQL. A fence that is out of range becomes -1, which no record has.
 pub(crate) fn fence_sent(fence: u64) -> i64 {
     i64::try_from(fence).unwrap_or(-1)
 }
