@@ -4,9 +4,9 @@
 //! cargo run -p buttress-redb --example restart
 //! ```
 //!
-//! The first attempt pays, and its response is lost on the way. Then the server stops and starts
-//! again with the same file. The second attempt gets the recorded response, so the customer pays
-//! once.
+//! The first attempt pays, and its response is lost on the way to the client. Then the server stops
+//! and starts again with the same file. The second attempt gets the recorded response, so the
+//! customer pays once.
 
 use std::{
     convert::Infallible,

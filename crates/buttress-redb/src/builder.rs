@@ -24,10 +24,12 @@ const QUEUE: usize = 1024;
 /// The size of redb's cache. redb's own default is 1 GiB.
 const CACHE: usize = 64 * 1024 * 1024;
 
-/// The largest payload allowed. redb stores up to 3 GiB, and an error above it ends the batch.
+/// The largest payload allowed. redb stores up to 3 GiB. Above that, its error would end the batch.
 const LARGEST_PAYLOAD: usize = 1024 * 1024 * 1024;
 
 /// A builder for a [`RedbStore`].
+///
+/// [`build`](Self::build) returns [`RedbSetupError::Config`] for an invalid setting.
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct RedbStoreBuilder {
@@ -70,7 +72,8 @@ pub enum RedbSetupError {
 impl RedbStore {
     /// Opens a file, or creates it, with the defaults of the [builder](Self::builder).
     ///
-    /// Blocks the thread. After a crash this includes the time to repair the file.
+    /// Blocks the thread until the file is open. After a crash, this includes the time to repair
+    /// the file.
     ///
     /// # Errors
     ///
@@ -107,10 +110,9 @@ impl RedbStoreBuilder {
     ///
     /// Default: `10_000_000`.
     ///
-    /// Records whose time has ended count until they are
+    /// It must be at least 1. Records whose time has ended count until they are
     /// [swept](buttress::idempotency::Store::sweep). At the maximum, a claim of a new key first
-    /// removes up to 64 of them, then fails with [`StoreError::Full`]. The minimum is 1.
-    /// [`build`](Self::build) rejects zero with a [`ConfigError`].
+    /// sweeps up to 64 records. If there is still no room, it fails with [`StoreError::Full`].
     pub fn max_records(mut self, records: u64) -> Self {
         self.limits.records = records;
         self
@@ -120,8 +122,8 @@ impl RedbStoreBuilder {
     ///
     /// Default: `16 MiB`.
     ///
-    /// A step with a larger payload fails with [`StoreError::Full`]. The range is 1 to 1 GiB.
-    /// [`build`](Self::build) rejects other values with a [`ConfigError`].
+    /// It must be between 1 byte and 1 GiB. A step with a larger payload, and a claim that reserves
+    /// more, fail with [`StoreError::Full`].
     pub fn max_payload(mut self, bytes: usize) -> Self {
         self.limits.payload = bytes;
         self
@@ -129,7 +131,8 @@ impl RedbStoreBuilder {
 
     /// Checks the settings, and opens the file or creates it.
     ///
-    /// Blocks the thread. After a crash this includes the time to repair the file.
+    /// Blocks the thread until the file is open. After a crash, this includes the time to repair
+    /// the file.
     ///
     /// # Errors
     ///

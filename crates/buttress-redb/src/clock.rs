@@ -1,4 +1,4 @@
-//! The clock of a store: the only place that reads the wall clock.
+//! The clock of a store. Nothing else reads the wall clock.
 //!
 //! Records outlive the process, so a monotonic clock alone is not enough.
 

@@ -35,25 +35,26 @@
 //!
 //! # Durability
 //!
-//! A step whose result was returned is not lost when the process is killed or the power fails,
-//! provided that the disk keeps what it reports as flushed
-//! ([`Durability::Immediate`](redb::Durability::Immediate)). This has two costs. A file belongs
-//! to one process, which locks it. A step costs a flush of the disk. Steps that wait at the same
-//! time share one.
+//! After a step has returned its result, the change is not lost even if the process is killed or
+//! the power fails ([`Durability::Immediate`](redb::Durability::Immediate)). The disk must keep all
+//! data that it reports as flushed.
+//!
+//! Each step that changes a record costs a flush of the disk. Steps that wait at the same time
+//! share one flush. A file belongs to one process, which locks it.
 //!
 //! # Opening
 //!
 //! Opening a file ends every run that was in flight when the file was last closed, because no
 //! process can still hold its lease. A reserved record is removed. A started record becomes
-//! unknown. After a crash, redb first repairs the file. The repair takes time in proportion to
-//! the file's size.
+//! unknown. After a crash, redb first repairs the file. The time for the repair grows with the size
+//! of the file.
 //!
 //! # Time
 //!
-//! The wall clock is read once, when the file is opened. From then on a monotonic clock is added.
-//! If the wall clock is behind the latest time in the file, that latest time is used instead, so
-//! that an ended lease or result does not become valid again. If the wall clock runs ahead when
-//! the file is opened, leases and results in the file end early.
+//! The store reads the wall clock once, when it opens the file. From then on it adds the time of a
+//! monotonic clock. If the wall clock is behind the latest time in the file, the store uses that
+//! latest time instead. Otherwise an ended lease or result would become valid again. If the wall
+//! clock is ahead when the file is opened, leases and results in the file end early.
 //!
 //! # The file
 //!
@@ -102,16 +103,16 @@ pub use buttress;
 
 /// A store of idempotency records in a file of the embedded database [redb](mod@::redb).
 ///
-/// Clones share the file. Dropping the last clone closes the file and blocks until the queued
-/// steps are done, which takes a few flushes of the disk. [`close`](Self::close) waits without
-/// blocking. Either way the file can be opened again at once.
+/// Clones share the file. Dropping the last clone closes the file, and blocks the thread until the
+/// queued steps are done. This takes a few flushes of the disk. [`close`](Self::close) waits
+/// without blocking the thread. After either, the file can be opened again at once.
 ///
 /// A queued step runs even after its future is dropped.
 ///
 /// A claim fails with [`StoreError::Full`] when:
 ///
 /// - the file holds [`max_records`](RedbStoreBuilder::max_records) records,
-/// - 1024 steps are waiting,
+/// - 1,024 steps are waiting,
 /// - the claim reserves more than [`max_payload`](RedbStoreBuilder::max_payload) bytes.
 ///
 /// After a disk error every step fails with [`StoreError::Unavailable`] until the file is opened
@@ -144,12 +145,12 @@ struct JoinOnDrop(Option<JoinHandle<()>>);
 impl RedbStore {
     /// Closes the file after the steps that are already queued.
     ///
-    /// Later steps of any clone fail with [`StoreError::Unavailable`]. If the file is closed
-    /// already, this returns at once.
+    /// Later steps of any clone fail with [`StoreError::Unavailable`]. If the file is already
+    /// closed, this method returns at once.
     pub async fn close(&self) {
         let (done, closed) = tokio::sync::oneshot::channel();
         if self.queue.send(Message::Close(done)).await.is_ok() {
-            // An error means that the thread has ended already, and has closed the file.
+            // An error means that the thread has already ended and closed the file.
             let _ = closed.await;
         }
     }
@@ -266,7 +267,7 @@ impl Store for RedbStore {
         self.take(|tables| tables.count_unknown()).await
     }
 
-    /// Brings records up to date whose time has ended. Each record holds its own retention.
+    /// Brings records up to date whose time has ended. Each record has its own retention.
     async fn sweep(&self, limit: usize) -> Result<usize, StoreError> {
         self.take(move |tables| tables.sweep(limit)).await
     }

@@ -139,9 +139,9 @@ impl<'t> Tables<'t> {
         Ok(self.changed)
     }
 
-    /// Settles the records that were in flight when the file was last closed.
+    /// Ends the runs that were in flight when the file was last closed.
     ///
-    /// No process can still hold them.
+    /// No process can still hold their leases.
     pub(crate) fn orphan(&mut self) -> Step<()> {
         // An empty file is committed too, to record its version and the time of its creation.
         self.changed = true;
@@ -181,7 +181,7 @@ impl<'t> Tables<'t> {
             used = fence;
             fence
         });
-        // At its end, the counter would give the same fence twice.
+        // At its maximum, the counter would give the same fence twice.
         if used == fence && fence == u64::MAX {
             return Err(StoreError::Garbled("the counter of fences").into());
         }

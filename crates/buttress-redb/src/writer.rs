@@ -141,7 +141,7 @@ impl Writer {
             job.run(&mut tables)?;
         }
         let changed = tables.finish().map_err(Failure::into_broken)?;
-        // Data that was only read is durable already, and a commit would cost a flush.
+        // A batch that only read has nothing to make durable, and a commit would cost a flush.
         if changed {
             transaction.commit()?;
             self.commits.fetch_add(1, Ordering::Relaxed);
