@@ -119,9 +119,9 @@ impl PostgresServer {
         }
     }
 
-    /// Kills all processes of the server (`kill -9`), and waits until they are gone.
+    /// Kills all processes of the server (`kill -9`), and waits until they have ended.
     ///
-    /// Until then, its folder is locked.
+    /// Until then, the folder of the server is locked.
     ///
     /// # Errors
     ///
@@ -286,10 +286,10 @@ fn signal(name: &str, processes: &[u32]) -> Result<()> {
     shell.stdout(Stdio::null()).stderr(Stdio::null()).status().map(|_| ())
 }
 
-/// Pauses a process, so that it starts no more children, and returns its children.
+/// Pauses a process and returns its children. A paused process starts no more children.
 fn stop(process: u32) -> Result<Vec<u32>> {
     signal("STOP", &[process])?;
-    // The signal is sent before it takes effect.
+    // The signal takes effect only some time after it was sent.
     wait_until(|| {
         Ok(!processes()?.iter().any(|its| its.id == process && its.is_alive() && its.state != 'T'))
     })?;
@@ -348,7 +348,7 @@ fn processes() -> Result<Vec<Process>> {
 fn read_process(folder: &Path) -> Option<Process> {
     let id = folder.file_name()?.to_str()?.parse().ok()?;
     let status = fs::read_to_string(folder.join("stat")).ok()?;
-    // The name in front may contain anything, even brackets.
+    // The name before the state may contain any character, even brackets.
     let mut fields = status.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?.chars().next()?;
     Some(Process { id, parent: fields.next()?.parse().ok()?, state })

@@ -34,7 +34,7 @@ pub struct RedisServer {
 impl RedisServer {
     /// Starts a server that keeps acknowledged writes, unless a setting overrides this.
     ///
-    /// It accepts commands when this returns.
+    /// It accepts commands when this method returns.
     ///
     /// # Errors
     ///
@@ -71,7 +71,7 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// Kills the server with `kill -9`. It is gone when this returns.
+    /// Kills the server with `kill -9`. It has ended when this method returns.
     ///
     /// # Errors
     ///
