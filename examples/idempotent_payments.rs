@@ -83,7 +83,7 @@ async fn guarded<St: Store<Payload = Vec<u8>>>(store: St) -> Result<(), BoxError
         && none.0 == StatusCode::BAD_REQUEST
         && operator.in_flight() == 0
         && operator.count_unknown().await? == 0;
-    if holds { Ok(()) } else { Err("the guard did not do what this example says".into()) }
+    if holds { Ok(()) } else { Err("the layer did not do what this example says".into()) }
 }
 
 /// The id of a payment makes a good key: it is still known after the client has crashed.

@@ -307,7 +307,7 @@ impl<C> CircuitBreakerBuilder<C> {
 
     /// Sets the classifier for this layer, overriding the stack's.
     ///
-    /// Default: unset. The layer uses the stack's classifier. Outside a stack it uses the
+    /// Default: none. The layer uses the stack's classifier. Outside a stack it uses the
     /// [`DefaultClassifier`](crate::outcome::DefaultClassifier).
     pub fn classify<D>(self, classifier: D) -> CircuitBreakerBuilder<Own<D>> {
         CircuitBreakerBuilder { settings: self.settings, classifier: Own(classifier) }
@@ -315,7 +315,7 @@ impl<C> CircuitBreakerBuilder<C> {
 
     /// Sets a closure as the classifier for this layer, overriding the stack's.
     ///
-    /// Default: unset, as for [`classify`](Self::classify).
+    /// Default: none, as for [`classify`](Self::classify).
     pub fn classify_fn<F, Res, E>(self, f: F) -> CircuitBreakerBuilder<Own<ClassifyFn<F>>>
     where
         F: Fn(Result<&Res, &E>) -> Outcome,

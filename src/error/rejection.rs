@@ -86,7 +86,7 @@ idempotency_reasons! {
             "the owner of the idempotency key is unknown",
         /// The body of the request is longer than the idempotency layer's maximum.
         BodyTooLarge ["idempotency_body_too_large", false, false, 413, 8, Unstated]
-            "the request body is too large for the idempotency guard",
+            "the request body is too large for the idempotency layer",
         /// The body of the request did not arrive in time, or its stream failed.
         BodyIncomplete ["idempotency_body_incomplete", false, false, 408, 4, Unstated]
             "the request body was not received completely and in time",

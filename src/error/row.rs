@@ -6,7 +6,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(
     not(feature = "http"),
-    allow(dead_code, reason = "only a server answers with a status and a time to come back")
+    allow(dead_code, reason = "only a server responds with a status and a retry time")
 )]
 pub(super) struct Row {
     /// The kind as one word, for metrics and logs.

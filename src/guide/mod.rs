@@ -3,7 +3,7 @@
 //! | page | content |
 //! |---|---|
 //! | [`http`] | Stacks around HTTP and gRPC clients, and in front of servers. |
-//! | [`idempotency`] | The idempotency guard: requests that must not take effect twice. |
+//! | [`idempotency`] | The idempotency layer: requests that must not take effect twice. |
 //! | [`recipes`] | Short answers to common tasks, each with code that compiles. |
 //! | [`frameworks`] | Short answers to common tasks with axum, reqwest, tonic and Redis. |
 //! | [`troubleshooting`] | Answers to "why was it not retried?", "why is it open?" and compile errors. |

@@ -280,7 +280,7 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
 
     /// Sets how long clients keep retrying, only to check the [`ttl`](Self::ttl).
     ///
-    /// Default: unset, which skips the check.
+    /// Default: none, which skips the check.
     ///
     /// It must be longer than zero. The [`ttl`](Self::ttl) must be at least twice as long.
     pub fn clients_retry_for(mut self, horizon: Duration) -> Self {

@@ -201,7 +201,7 @@ impl<P, C> RetryBuilder<P, C> {
 
     /// Sets the classifier for this layer, overriding the stack's.
     ///
-    /// Default: unset. The layer uses the stack's classifier. Outside a stack, `Ok` is a success
+    /// Default: none. The layer uses the stack's classifier. Outside a stack, `Ok` is a success
     /// and `Err` is a transient failure.
     pub fn classify<D>(self, classifier: D) -> RetryBuilder<P, Own<D>> {
         RetryBuilder { config: self.config, replay: self.replay, classifier: Own(classifier) }
@@ -209,7 +209,7 @@ impl<P, C> RetryBuilder<P, C> {
 
     /// Sets a function as the classifier for this layer, overriding the stack's.
     ///
-    /// Default: unset, as for [`classify`](Self::classify).
+    /// Default: none, as for [`classify`](Self::classify).
     pub fn classify_fn<F, Res, E>(self, f: F) -> RetryBuilder<P, Own<ClassifyFn<F>>>
     where
         F: Fn(Result<&Res, &E>) -> Outcome,

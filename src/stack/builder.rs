@@ -253,7 +253,7 @@ impl<Slots, C> Stack<Slots, C> {
 
     /// Sets the classifier for every layer that does not have its own.
     ///
-    /// Default: unset. The layers use the
+    /// Default: none. The layers use the
     /// [`DefaultClassifier`](crate::outcome::DefaultClassifier), or with [`http`](Self::http) the
     /// classifier of the HTTP client.
     pub fn classify<D>(self, classifier: D) -> Stack<Slots, Own<D>> {
@@ -266,7 +266,7 @@ impl<Slots, C> Stack<Slots, C> {
 
     /// Sets a closure as the classifier for every layer that does not have its own.
     ///
-    /// Default: unset, as for [`classify`](Self::classify).
+    /// Default: none, as for [`classify`](Self::classify).
     ///
     /// The closure sees results of the service, never a rejection by a layer. Under
     /// [`service`](Self::service) the service's own error is inside an [`Error`]:
@@ -297,7 +297,7 @@ impl<Slots, C> Stack<Slots, C> {
 
     /// Declares that the stack is used under a balancer.
     ///
-    /// Default: unset.
+    /// Default: off.
     ///
     /// A balancer picks another endpoint instead of one that is not ready. The setting changes only
     /// the warnings of [`explain`](Self::explain).

@@ -111,7 +111,7 @@ impl<T> PostgresStoreBuilder<T> {
 
     /// Skips the check of the settings, and accepts a server that may lose acknowledged records.
     ///
-    /// Default: unset. [`build`](Self::build) checks the settings.
+    /// Default: off. [`build`](Self::build) checks the settings.
     ///
     /// Without the check, an operation whose record is lost can run twice.
     pub fn accept_loss(mut self) -> Self {

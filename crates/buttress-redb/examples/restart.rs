@@ -37,7 +37,7 @@ async fn main() -> Result<(), BoxError> {
     let expected = [("payment number 1".to_owned(), false), ("payment number 1".to_owned(), true)];
     match made == 1 && [first, second] == expected {
         true => Ok(()),
-        false => Err("the guard did not do what this example says".into()),
+        false => Err("the layer did not do what this example says".into()),
     }
 }
 

@@ -45,7 +45,7 @@ async fn main() -> Result<(), BoxError> {
     println!("payments made: {made}");
     match made == 1 && answers == ["payment number 1", "payment number 1"] {
         true => Ok(()),
-        false => Err("the guard did not do what this example says".into()),
+        false => Err("the layer did not do what this example says".into()),
     }
 }
 

@@ -115,7 +115,7 @@ impl RedisStoreBuilder {
 
     /// Skips the check of the server's settings and accepts any server.
     ///
-    /// Default: unset. [`build`](Self::build) checks the settings.
+    /// Default: off. [`build`](Self::build) checks the settings.
     ///
     /// Without the check, records that the server has acknowledged may be lost. Their operations
     /// can then run again.

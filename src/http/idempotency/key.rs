@@ -140,7 +140,7 @@ impl HeaderKeyBuilder {
 
     /// Accepts requests without a key, and passes them to the service unguarded.
     ///
-    /// Default: unset. A request without a key is rejected.
+    /// Default: off. A request without a key is rejected.
     pub fn optional(mut self) -> Self {
         self.optional = true;
         self
@@ -148,7 +148,7 @@ impl HeaderKeyBuilder {
 
     /// Sets the function that selects the guarded requests, among those whose method is not safe.
     ///
-    /// Default: unset. All requests whose method is not safe are guarded.
+    /// Default: none. All requests whose method is not safe are guarded.
     ///
     /// [`build`](Self::build) rejects a second function.
     pub fn only_fn<F>(mut self, guards: F) -> Self
@@ -161,7 +161,7 @@ impl HeaderKeyBuilder {
 
     /// Sets the function that returns the route of a request.
     ///
-    /// Default: unset. The route is the path.
+    /// Default: none. The route is the path.
     ///
     /// With another route, or another method, the same key means another operation. Set this
     /// function if the path does not identify the operation:

@@ -109,7 +109,7 @@ impl ReadHttpBuilder {
 
     /// Leaves bodies unread and passes them to the service as they arrive. Use it for uploads.
     ///
-    /// Default: unset. Bodies are read.
+    /// Default: off. Bodies are read.
     ///
     /// Two requests that differ only in their bodies then count as the same request.
     /// [`build`](Self::build) rejects this setting together with

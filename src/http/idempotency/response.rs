@@ -370,7 +370,7 @@ impl RecordHttpBuilder {
 
     /// Records responses with `set-cookie`, and replays them with their cookies.
     ///
-    /// Default: unset. Responses with `set-cookie` cannot be replayed, because every caller with
+    /// Default: off. Responses with `set-cookie` cannot be replayed, because every caller with
     /// the key would get the session, and the store would contain it.
     pub fn allow_set_cookie(mut self) -> Self {
         self.config.set_cookie = true;
@@ -379,7 +379,7 @@ impl RecordHttpBuilder {
 
     /// Sets the functions that encrypt and decrypt the records.
     ///
-    /// Default: unset. Records are not encrypted.
+    /// Default: none. Records are not encrypted.
     ///
     /// `seal` encrypts a record before it is stored, and may add up to 1 KiB. A response that
     /// needs more cannot be replayed.

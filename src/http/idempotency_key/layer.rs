@@ -76,7 +76,7 @@ impl SetIdempotencyKeyBuilder {
 
     /// Sends keys without quotes, as Stripe and other servers expect.
     ///
-    /// Default: unset. A key is sent as a quoted string of RFC 8941.
+    /// Default: off. A key is sent as a quoted string of RFC 8941.
     ///
     /// A key that begins with a quote, contains a comma, or has a space at either end keeps its
     /// quotes, because it would be read as a different key without them.
@@ -87,7 +87,7 @@ impl SetIdempotencyKeyBuilder {
 
     /// Sets the function that selects the requests that get a key.
     ///
-    /// Default: unset. POST and PATCH requests get a key, except gRPC calls.
+    /// Default: none. POST and PATCH requests get a key, except gRPC calls.
     ///
     /// The function must return `true` only for requests whose server honours a key.
     /// [`build`](Self::build) rejects a second function.
@@ -101,7 +101,7 @@ impl SetIdempotencyKeyBuilder {
 
     /// Trusts the key in the header of a request, so the request may be replayed.
     ///
-    /// Default: unset. The header is sent unchanged, and does not make the request safe to
+    /// Default: off. The header is sent unchanged, and does not make the request safe to
     /// repeat.
     ///
     /// A key is trusted only if it is valid and the only one in the header, and if
@@ -115,7 +115,7 @@ impl SetIdempotencyKeyBuilder {
 
     /// Sets the function that creates the keys.
     ///
-    /// Default: unset. The keys are random UUIDs (version 4).
+    /// Default: none. The keys are random UUIDs (version 4).
     ///
     /// The function must not return the same key for two calls. The second call would then have no
     /// effect. [`build`](Self::build) rejects a second function.
