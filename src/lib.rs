@@ -1,29 +1,81 @@
-//! Tower layers that keep a service standing when what it calls does not.
+//! Resilience middleware for tower: timeouts, retries with a budget, circuit breakers, bulkheads,
+//! idempotency.
 //!
-//! Remote calls hang, fail, half-succeed and fail together. These layers wrap any [`tower::Service`],
-//! an HTTP or gRPC client above all, and contain that: [timeout], [retry] with a
-//! [budget](retry::Budget), [circuit breaker](circuit_breaker) and [bulkhead]. [`Stack`] puts them
-//! together in the one right order, and [`http`] makes them at home around HTTP and gRPC clients and
-//! servers. In front of a handler an [idempotency] guard makes a repeated request have the effect of
-//! one.
+//! The layers wrap any [`tower::Service`], most often an HTTP or gRPC client. [`Stack`] nests
+//! [timeout], [retry] with a [budget](retry::Budget), [bulkhead] and
+//! [circuit breaker](circuit_breaker) in the right order. [`http`] has what clients and servers of
+//! HTTP and gRPC need. In front of a handler, an [idempotency] guard makes a repeated request have
+//! the effect of one.
 //!
 //! [`tower::Service`]: tower_service::Service
 //!
-//! # A dozen things that matter
+//! # Example
+//!
+//! A stack around hyper's client. Beside buttress it needs `http-body-util`, `hyper`, `hyper-util`
+//! (features `client-legacy`, `http1`, `tokio`), `tokio` (features `macros`, `rt-multi-thread`) and
+//! `tower` (feature `util`):
+//!
+#![cfg_attr(feature = "http", doc = "```no_run")]
+#![cfg_attr(not(feature = "http"), doc = "```ignore")]
+//! use buttress::{BoxError, Stack};
+//! use http_body_util::{BodyExt, Full};
+//! use hyper::{Request, body::Bytes};
+//! use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+//! use tower::ServiceExt;
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), BoxError> {
+//!     let client = Client::builder(TokioExecutor::new())
+//!         // hyper's own retries would bypass the budget of the stack.
+//!         .retry_canceled_requests(false)
+//!         .build_http::<Full<Bytes>>();
+//!     let client = Stack::standard_http().service(client);
+//!
+//!     let request = Request::get("http://127.0.0.1:8080/").body(Full::default())?;
+//!     let response = client.clone().oneshot(request).await?;
+//!     println!("{}", response.status());
+//!     // The call ends with its body.
+//!     let body = response.into_body().collect().await?.to_bytes();
+//!     println!("{} bytes", body.len());
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Around a service that is not HTTP. The replay policy says which requests may be sent again, here
+//! all of them:
+//!
+//! ```
+//! use buttress::{Error, Stack, retry::ReplayClones};
+//! use std::io;
+//! use tower::{ServiceExt, service_fn};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Error<io::Error>> {
+//!     let client = service_fn(|name: &'static str| async move {
+//!         Ok::<_, io::Error>(format!("hello {name}"))
+//!     });
+//!     let client = Stack::standard(ReplayClones).service(client);
+//!
+//!     assert_eq!(client.oneshot("world").await?, "hello world");
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # The main items
 //!
 //! | item | use |
 //! |---|---|
 //! | [`Stack`] | Puts the layers around a client, in the right order. Start here. |
-//! | [`TimeoutLayer`] | Bounds a call, or each of its attempts. |
-//! | [`RetryLayer`] | Tries again, with backoff, jitter and a budget. |
-//! | [`CircuitBreakerLayer`] | Stops calling a dependency that fails. |
+//! | [`TimeoutLayer`] | Limits the time of a call, or of each attempt. |
+//! | [`RetryLayer`] | Retries with backoff, jitter and a budget. |
 //! | [`BulkheadLayer`] | Limits concurrent calls, with or without a queue. |
+//! | [`CircuitBreakerLayer`] | Stops calling a dependency that fails. |
 //! | [`IdempotencyLayer`] | Runs an operation once, however often it is requested. |
 //! | [`ReplaySafe`] | Replays only the HTTP requests that are safe to replay. |
-//! | [`HttpServerLayer`] | Turns rejections into responses, and keeps the caller's deadline. |
+//! | [`HttpServerLayer`] | Turns rejections into responses, and enforces the caller's deadline. |
 //! | [`Error`] | The error of a stack: a rejection, or the service's own error. |
-//! | [`Rejection`] | Says which layer stopped a call, why, and when to come back. |
-//! | [`Outcome`], [`Classify`] | Say whether a result is a success, and whose fault a failure is. |
+//! | [`Rejection`] | Says which layer rejected a call, why, and when to try again. |
+//! | [`Outcome`], [`Classify`] | Say whether a result is a success, and what kind of failure it is. |
 //! | [`Deadline`] | The time that the current call has left. |
 //!
 //! [`TimeoutLayer`]: timeout::TimeoutLayer
@@ -34,57 +86,48 @@
 //! [`ReplaySafe`]: http::ReplaySafe
 //! [`HttpServerLayer`]: http::HttpServerLayer
 //!
-//! # Example
+//! # Guides
 //!
-//! Around any service:
+//! | guide | content |
+//! |---|---|
+//! | [HTTP and gRPC](guide::http) | hyper, reqwest, tonic, axum; replay, bodies, deadlines across services |
+//! | [Idempotency](guide::idempotency) | server, client, stores, duplicates, unknown outcomes |
+//! | [Recipes](guide::recipes) | short answers to common tasks |
+//! | [Frameworks](guide::frameworks) | the same with axum, reqwest and tonic |
+//! | [Troubleshooting](guide::troubleshooting) | compile errors, calls that are not retried, breakers that stay open |
+//! | [Coming from](guide::coming_from) | names for users of tower, tower-resilience, Polly and resilience4j |
 //!
-//! ```
-//! use buttress::{Stack, retry::ReplayClones};
-//! use tower::{ServiceExt, service_fn};
+//! # Order
 //!
-//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
-//! # async fn main() -> Result<(), buttress::Error<std::io::Error>> {
-//! let client = service_fn(|name: &'static str| async move {
-//!     Ok::<_, std::io::Error>(format!("hello {name}"))
-//! });
-//! let client = Stack::standard(ReplayClones).service(client);
-//!
-//! assert_eq!(client.oneshot("world").await?, "hello world");
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! # The order
-//!
-//! Outermost first; [`stack`] says why.
+//! Outermost first. [`stack`] gives the reasons.
 //!
 //! ```text
 //! around_call > total timeout > retry > bulkhead > circuit breaker > attempt timeout
 //!     > around_attempt > http > service
 //! ```
 //!
-//! # What holds for every layer
+//! # Rules of every layer
 //!
-//! - The error type does not change. It only has to be able to carry a [`Rejection`]; see
+//! - The error type does not change. It only must be able to carry a [`Rejection`], see
 //!   [`CarryRejection`].
-//! - The state lives in the layer. Its clones, and all services that it makes, share it.
-//! - What is let through is accounted for once, however it ends: finished, dropped, panicked.
-//! - A rejection comes out of `call`, never out of `poll_ready`.
-//! - A call that goes well allocates nothing, and arms no timer until it has to wait; but each run of the
-//!   [`idempotency`] guard is a task of its own.
-//! - There is one clock, tokio's: a paused one moves everything.
+//! - State lives in the layer. Its clones, and all services made from it, share it.
+//! - Each admitted call is accounted for once, however it ends: finished, dropped or panicked.
+//! - A rejection is returned by `call`, never by `poll_ready`.
+//! - A call that succeeds allocates nothing, and arms no timer until it must wait. One exception:
+//!   each run of the [`idempotency`] guard is a task of its own.
+//! - There is one clock, tokio's. In tests, a paused clock moves everything.
 //!
 //! # Features
 //!
-//! | feature | what it adds |
+//! | feature | content |
 //! |---|---|
-//! | `http` (default) | [`http`]: classifiers, hints of the server, bodies that are sent again, calls that end with their body, deadlines and hops on the wire, servers |
-//! | `hyper` | recognises requests that hyper's client is proven not to have had processed |
-//! | `tonic` | [`http::grpc`]: a stack around a channel, and `tonic::Status` for a rejection |
+//! | `http` (default) | [`http`]: classifiers, hints of the server, replayed bodies, calls that end with their body, deadlines and attempts in headers, servers |
+//! | `hyper` | Recognises requests that hyper's client is proven not to have had processed. |
+//! | `tonic` | [`http::grpc`]: a stack around a channel, and a `tonic::Status` for a rejection |
 //! | `reqwest` | `http::reqwest`: the adapter for `reqwest::Client` |
-//! | `test-util` | [`testing`](https://docs.rs/buttress/latest/buttress/testing/): the contract kit, the cancel harness, a scripted service |
+//! | `test-util` | [`testing`](https://docs.rs/buttress/latest/buttress/testing/): contract checks, a cancellation harness, a scripted service |
 //!
-//! Records of the guard that outlive the process are kept by crates of their own, each on a database:
+//! Records of the idempotency guard that outlive the process are kept by crates of their own:
 //! [`buttress-redb`](https://docs.rs/buttress-redb),
 //! [`buttress-redis`](https://docs.rs/buttress-redis) and
 //! [`buttress-postgres`](https://docs.rs/buttress-postgres).
@@ -128,7 +171,7 @@ pub use self::{
     stack::Stack,
 };
 
-/// The examples of the README are tests.
-#[cfg(doctest)]
+/// The examples of the README, as tests.
+#[cfg(all(doctest, feature = "http"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
