@@ -1,7 +1,11 @@
-//! Three endpoints under tower's balancer: with `pend`, an open breaker takes its endpoint out of
-//! the rotation; with the default, `reject`, it makes the sick one the most attractive of all.
+//! Runs circuit breakers beneath tower's balancer, in the modes `pend` and `reject`.
 //!
-//! Run it with `cargo run --example balanced`. Its clock is paused, so it takes no time.
+//! ```sh
+//! cargo run --example balanced
+//! ```
+//!
+//! With `pend`, an open breaker takes its endpoint out of the rotation. With `reject`, the default,
+//! the failing endpoint looks like the fastest of all. The clock is paused, so it takes no time.
 
 use std::{
     io,
@@ -30,7 +34,7 @@ use tower::{
     service_fn,
 };
 
-/// Spreads calls over the endpoints.
+/// Builds a client that spreads calls over the endpoints.
 fn balanced(
     endpoints: &[Endpoint],
     breaker: CircuitBreakerBuilder,
@@ -38,7 +42,7 @@ fn balanced(
     impl Service<u32, Response = (), Error = BoxError, Future: Send> + Clone + use<>,
     ConfigError,
 > {
-    // Beneath the balancer, for each endpoint: what keeps it from being called in vain.
+    // Beneath the balancer each endpoint has a breaker and an attempt timeout of its own.
     let mut services = Vec::new();
     for endpoint in endpoints {
         let service = Stack::new()
@@ -47,14 +51,15 @@ fn balanced(
             .under_balancer()
             .boxed(service_fn({
                 let endpoint = endpoint.clone();
-                move |_call: u32| endpoint.clone().answer()
+                move |_call: u32| endpoint.clone().respond()
             }));
         services.push(PendingRequests::new(service, CompleteOnResponse::default()));
     }
     let balancer = Balance::new(ServiceList::new::<u32>(services));
 
-    // Above it: what is about the call as a whole, so that a second attempt may go elsewhere. And a
-    // stack with a total timeout is always ready: a balancer could not see that a breaker is not.
+    // Above the balancer are the total timeout and the retry, so that a second attempt may go to
+    // another endpoint. A stack with a total timeout is always ready. Beneath the balancer it would
+    // hide that a breaker is not.
     Ok(Stack::new()
         .total_timeout(Duration::from_secs(1))
         .retry(RetryLayer::new(ReplayClones))
@@ -68,18 +73,16 @@ async fn main() -> Result<(), BoxError> {
         .open_for(Duration::from_millis(200))
         .max_open_for(Duration::from_millis(200));
 
-    println!(
-        "300 calls in 3 s over the endpoints a, b and c; b is sick for the second in the middle"
-    );
-    let pend = story("pend", breaker.clone().pend()).await?;
-    let reject = story("reject", breaker).await?;
+    println!("300 calls in 3 s over the endpoints a, b and c; b fails for the middle second");
+    let pend = run("pend", breaker.clone().pend()).await?;
+    let reject = run("reject", breaker).await?;
 
-    // Now and then a call meets nothing but the sick endpoint, before its breaker has seen enough.
-    if pend.answered < CALLS - CALLS / 100 {
-        return Err("with `pend`, hardly a caller should have noticed".into());
+    // A few calls meet only the failing endpoint, before its breaker has seen enough failures.
+    if pend.ok < CALLS - CALLS / 100 {
+        return Err("with `pend`, at least 99 % of the calls should succeed".into());
     }
     if reject.rejected < CALLS / 20 {
-        return Err("with `reject`, the sick endpoint should have drawn calls".into());
+        return Err("with `reject`, the failing endpoint should attract calls".into());
     }
     Ok(())
 }
@@ -88,12 +91,12 @@ const CALLS: u32 = 300;
 
 #[derive(Default)]
 struct Tally {
-    answered: u32,
+    ok: u32,
     rejected: u32,
     failed: u32,
 }
 
-async fn story(mode: &str, breaker: CircuitBreakerBuilder) -> Result<Tally, BoxError> {
+async fn run(mode: &str, breaker: CircuitBreakerBuilder) -> Result<Tally, BoxError> {
     let endpoints = ["a", "b", "c"].map(Endpoint::new);
     let service = balanced(&endpoints, breaker)?;
 
@@ -101,21 +104,21 @@ async fn story(mode: &str, breaker: CircuitBreakerBuilder) -> Result<Tally, BoxE
     let mut next = interval(Duration::from_millis(10));
     for call in 0..CALLS {
         next.tick().await;
-        endpoints[1].sick.store((100..200).contains(&call), Ordering::Relaxed);
+        endpoints[1].failing.store((100..200).contains(&call), Ordering::Relaxed);
         calls.spawn(service.clone().oneshot(call));
     }
     let mut tally = Tally::default();
     while let Some(result) = calls.join_next().await {
         match result? {
-            Ok(()) => tally.answered += 1,
-            // Buffer and balancer box errors: the rejection is found through the chain of causes.
+            Ok(()) => tally.ok += 1,
+            // Buffer and balancer box errors. The rejection is found in the chain of sources.
             Err(error) if error.rejection().is_some() => tally.rejected += 1,
             Err(_) => tally.failed += 1,
         }
     }
 
-    let Tally { answered, rejected, failed } = tally;
-    print!("{mode:>6}: {answered} answered, {rejected} rejected, {failed} failed; sent to");
+    let Tally { ok, rejected, failed } = tally;
+    print!("{mode:>6}: {ok} ok, {rejected} rejected, {failed} failed; sent to");
     for endpoint in &endpoints {
         print!(" {}: {}", endpoint.name, endpoint.received.load(Ordering::Relaxed));
     }
@@ -123,22 +126,22 @@ async fn story(mode: &str, breaker: CircuitBreakerBuilder) -> Result<Tally, BoxE
     Ok(tally)
 }
 
-/// One of several servers that can answer the same.
+/// One of several equal servers.
 #[derive(Clone)]
 struct Endpoint {
     name: &'static str,
-    sick: Arc<AtomicBool>,
+    failing: Arc<AtomicBool>,
     received: Arc<AtomicU32>,
 }
 
 impl Endpoint {
     fn new(name: &'static str) -> Self {
-        Self { name, sick: Arc::default(), received: Arc::default() }
+        Self { name, failing: Arc::default(), received: Arc::default() }
     }
 
-    async fn answer(self) -> io::Result<()> {
+    async fn respond(self) -> io::Result<()> {
         self.received.fetch_add(1, Ordering::Relaxed);
-        if self.sick.load(Ordering::Relaxed) {
+        if self.failing.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         sleep(Duration::from_millis(50)).await;

@@ -1,6 +1,10 @@
-//! An error enum of one's own through the whole stack: no wrapper, no box, one `match` at the end.
+//! Passes your own error enum through a whole stack, without a wrapper or a box.
 //!
-//! Run it with `cargo run --example custom_error`. Its clock is paused, so it takes no time.
+//! ```sh
+//! cargo run --example custom_error
+//! ```
+//!
+//! Its clock is paused, so it takes no time.
 
 use std::{
     sync::{
@@ -16,41 +20,41 @@ use buttress::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 
-/// Everything that can go wrong with a payment, in the words of this program.
+/// The errors of a payment.
 #[derive(Debug, thiserror::Error)]
 enum PaymentError {
     #[error("the card was declined")]
     Declined,
     #[error("the connection to the bank was lost")]
     ConnectionLost,
-    #[error("the bank gave no answer")]
-    NoAnswer(#[source] Rejection),
+    #[error("the call to the bank was rejected")]
+    Rejected(#[source] Rejection),
 }
 
-/// This is all that the layers need in order to speak in those words too.
+/// The two conversions that the layers need.
 impl CarryRejection for PaymentError {
     fn from_rejection(rejection: Rejection) -> Self {
-        Self::NoAnswer(rejection)
+        Self::Rejected(rejection)
     }
 
     fn rejection(&self) -> Option<&Rejection> {
         match self {
-            Self::NoAnswer(rejection) => Some(rejection),
+            Self::Rejected(rejection) => Some(rejection),
             Self::Declined | Self::ConnectionLost => None,
         }
     }
 }
 
-/// What a server of this program would answer: the one place that looks at every kind of error.
-fn answer(result: Result<Receipt, PaymentError>) -> String {
+/// Returns the response of a server, with one `match` over every kind of error.
+fn respond(result: Result<Receipt, PaymentError>) -> String {
     match result {
         Ok(Receipt(number)) => format!("200 receipt {number}"),
         Err(PaymentError::Declined) => "402 declined".to_owned(),
         Err(PaymentError::ConnectionLost) => "502 bank unreachable".to_owned(),
-        // It was asked, and may have booked the payment.
-        Err(PaymentError::NoAnswer(Rejection::TimedOut(_))) => "504 outcome unknown".to_owned(),
-        Err(PaymentError::NoAnswer(rejection)) => match rejection.retry_after() {
-            Some(wait) => format!("503 {}, come back in {:.0?}", rejection.kind(), wait),
+        // The bank received the request and may have booked the payment.
+        Err(PaymentError::Rejected(Rejection::TimedOut(_))) => "504 outcome unknown".to_owned(),
+        Err(PaymentError::Rejected(rejection)) => match rejection.retry_after() {
+            Some(wait) => format!("503 {}, retry in {:.0?}", rejection.kind(), wait),
             None => format!("503 {}", rejection.kind()),
         },
     }
@@ -64,35 +68,35 @@ async fn main() -> Result<(), BoxError> {
         move |payment| bank.clone().pay(payment)
     });
 
-    // The bank books a payment number once, however often it is sent, so a payment may be repeated.
+    // The bank books each payment number once, so a payment is safe to repeat.
     let stack = Stack::standard(ReplayClones)
         .circuit_breaker(
             CircuitBreakerLayer::builder().name("bank").consecutive_failures(6).build()?,
         )
         .classify_fn(|result: Result<&Receipt, &PaymentError>| match result {
             Ok(_) => Outcome::Success,
-            // The bank is well, and would say the same again.
+            // The bank works, and would decline again.
             Err(PaymentError::Declined) => Outcome::Failure(Fault::Permanent),
             Err(_) => Outcome::Failure(Fault::Transient),
         });
-    // `layer` leaves the error type alone: a `PaymentError` goes in and a `PaymentError` comes out.
+    // `layer` keeps the error type: the service fails with `PaymentError`, and so does the stack.
     let payments = stack.layer(service);
 
     let steps = [
-        ("all is well", 0, Payment { number: 1, covered: true }, "200", 1),
+        ("no failure", 0, Payment { number: 1, covered: true }, "200", 1),
         ("two broken connections", 2, Payment { number: 2, covered: true }, "200", 3),
-        ("a card without cover", 0, Payment { number: 3, covered: false }, "402", 1),
-        ("the line is cut", u32::MAX, Payment { number: 4, covered: true }, "502", 4),
-        ("it is still cut", u32::MAX, Payment { number: 5, covered: true }, "502", 2),
-        ("the breaker is open", u32::MAX, Payment { number: 6, covered: true }, "503", 0),
+        ("a declined card", 0, Payment { number: 3, covered: false }, "402", 1),
+        ("the connection is down", u32::MAX, Payment { number: 4, covered: true }, "502", 4),
+        ("it is still down", u32::MAX, Payment { number: 5, covered: true }, "502", 2),
+        ("the circuit is open", u32::MAX, Payment { number: 6, covered: true }, "503", 0),
     ];
     for (what, broken, payment, expected, attempts) in steps {
         bank.breaks.store(broken, Ordering::Relaxed);
         bank.asked.store(0, Ordering::Relaxed);
-        let answer = answer(payments.clone().oneshot(payment).await);
+        let response = respond(payments.clone().oneshot(payment).await);
         let asked = bank.asked.load(Ordering::Relaxed);
-        println!("{what:<24} the bank was asked {asked} x, the customer reads: {answer}");
-        if !answer.starts_with(expected) || asked != attempts {
+        println!("{what:<24} attempts: {asked}, response: {response}");
+        if !response.starts_with(expected) || asked != attempts {
             return Err(format!("expected {expected} after {attempts} attempts").into());
         }
     }
@@ -107,10 +111,10 @@ struct Payment {
 
 struct Receipt(u32);
 
-/// A bank on the other end of a bad line.
+/// A bank behind an unreliable connection.
 #[derive(Clone, Default)]
 struct Bank {
-    /// How many of the next connections break.
+    /// The number of next connections that break.
     breaks: Arc<AtomicU32>,
     asked: Arc<AtomicU32>,
 }

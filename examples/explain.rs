@@ -1,6 +1,8 @@
-//! What a stack says about itself: the standard one, and one whose settings contradict each other.
+//! Prints the report of the standard stack, and of a stack whose settings contradict each other.
 //!
-//! Run it with `cargo run --example explain`.
+//! ```sh
+//! cargo run --example explain
+//! ```
 
 use std::time::Duration;
 
@@ -14,15 +16,15 @@ fn main() -> Result<(), BoxError> {
     let standard = Stack::standard(ReplayClones).explain();
     println!("The standard stack:\n\n{standard}\n");
     if !standard.warnings().is_empty() {
-        return Err("the standard stack should have nothing to warn of".into());
+        return Err("the standard stack should have no warnings".into());
     }
 
-    // Every line of this looks sensible by itself.
+    // Each setting looks sensible by itself.
     let doubtful = Stack::new()
-        // Two seconds in all, of which the first attempt may use every one.
+        // The first attempt may use all the time of the call.
         .total_timeout(Duration::from_secs(2))
         .attempt_timeout(Duration::from_secs(2))
-        // Six times the traffic, just when the other side cannot bear what it has.
+        // Up to six times the traffic, at the moment when the dependency is overloaded.
         .retry(
             RetryLayer::builder(ReplayClones)
                 .retries(5)
@@ -30,16 +32,16 @@ fn main() -> Result<(), BoxError> {
                 .without_budget()
                 .build()?,
         )
-        // When a timeout is reported, the calls it should be weighed against are forgotten.
+        // When an attempt times out, the calls it should be compared with have left the window.
         .circuit_breaker(
             CircuitBreakerLayer::builder().time_window(Duration::from_secs(1)).build()?,
         )
-        // An open breaker that answers at once looks like the fastest endpoint of all.
+        // An open breaker that rejects at once looks like the fastest endpoint to a balancer.
         .under_balancer()
         .explain();
     println!("A doubtful stack:\n\n{doubtful}");
     if doubtful.warnings().len() < 4 {
-        return Err("the doubtful stack should have been told more".into());
+        return Err("the doubtful stack should have at least four warnings".into());
     }
     Ok(())
 }

@@ -1,11 +1,10 @@
-//! A stack around hyper's client, and what it does about a server that refuses for a while.
+//! Puts a stack around hyper's client and calls a server whose first two responses are 503.
 //!
 //! ```sh
 //! cargo run --example hyper_client
 //! ```
 //!
-//! The server answers the first two requests with 503 and asks to be left alone for a moment; then it
-//! is well. It prints the headers of the hop that it was sent.
+//! The server prints the time left and the attempt, which the client sends as headers.
 
 use std::{
     convert::Infallible,
@@ -36,14 +35,14 @@ use tower::{Service, ServiceExt};
 async fn main() -> Result<(), BoxError> {
     let address = serve().await?;
 
-    // hyper's client would send a request again by itself when a pooled connection is gone: past the
-    // budget of the stack, and unseen by it.
+    // By default, hyper's client sends a request again by itself when a pooled connection turns out
+    // to be dead. The stack would neither see nor limit that.
     let client = Client::builder(TokioExecutor::new())
         .retry_canceled_requests(false)
         .build_http::<Full<Bytes>>();
 
     let bulkhead = BulkheadLayer::builder().max_concurrent(16).build()?;
-    let slots = bulkhead.handle();
+    let permits = bulkhead.handle();
     let backoff = Backoff::exponential(Duration::from_millis(20)).build()?;
     let mut client = Stack::standard(ReplaySafe::new())
         .retry(RetryLayer::builder(ReplaySafe::new()).backoff(backoff).build()?)
@@ -53,18 +52,19 @@ async fn main() -> Result<(), BoxError> {
 
     let request = Request::get(format!("http://{address}/orders")).body(Full::default())?;
     let response = client.ready().await?.call(request).await?;
-    println!("answered {}", response.status());
+    println!("a GET: {} after two retries", response.status());
     assert_eq!(response.status(), StatusCode::OK);
 
-    // The call is not over before its body is: until then it has its slot.
-    assert_eq!(slots.in_flight(), 1);
+    // The call ends with its body. Until then it holds its permit.
+    assert_eq!(permits.in_flight(), 1);
     let body = response.into_body().collect().await?.to_bytes();
-    assert_eq!((&body[..], slots.in_flight()), (&b"two orders"[..], 0));
+    assert_eq!((&body[..], permits.in_flight()), (&b"two orders"[..], 0));
 
-    // A POST is sent once, for nobody knows what a second would do.
-    let request = Request::post(format!("http://{address}/ill")).body(Full::from("an order"))?;
+    // A POST is sent once, because the server may already have processed it.
+    let request =
+        Request::post(format!("http://{address}/failing")).body(Full::from("an order"))?;
     let response = client.ready().await?.call(request).await?;
-    println!("a POST is answered {} and not sent again", response.status());
+    println!("a POST: {}, not retried", response.status());
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     Ok(())
 }
@@ -77,8 +77,8 @@ async fn serve() -> Result<std::net::SocketAddr, BoxError> {
         while let Ok((stream, _)) = listener.accept().await {
             let seen = Arc::clone(&seen);
             let service = service_fn(move |request| {
-                let answer = answer(&seen, &request);
-                async { Ok::<_, Infallible>(answer) }
+                let response = respond(&seen, &request);
+                async { Ok::<_, Infallible>(response) }
             });
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
@@ -86,7 +86,7 @@ async fn serve() -> Result<std::net::SocketAddr, BoxError> {
     Ok(address)
 }
 
-fn answer(seen: &AtomicU32, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn respond(seen: &AtomicU32, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     println!(
         "  {} {}: {} ms left, attempt {}",
@@ -95,9 +95,9 @@ fn answer(seen: &AtomicU32, request: &Request<Incoming>) -> Response<Full<Bytes>
         header("x-envoy-expected-rq-timeout-ms").unwrap_or("?"),
         header("x-envoy-attempt-count").unwrap_or("1"),
     );
-    let ill = request.uri().path() == "/ill" || seen.fetch_add(1, Ordering::Relaxed) < 2;
+    let failing = request.uri().path() == "/failing" || seen.fetch_add(1, Ordering::Relaxed) < 2;
     let mut response = Response::new(Full::from("two orders"));
-    if ill {
+    if failing {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         response.headers_mut().insert(RETRY_AFTER, 0.into());
     }

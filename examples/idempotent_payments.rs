@@ -1,15 +1,16 @@
-//! A payment that is asked for twice, because the first answer came too late, is made once.
+//! Makes a payment once although it is requested twice.
 //!
 //! ```sh
 //! cargo run --example idempotent_payments
 //! ```
 //!
-//! A server takes payments. Each is written into its ledger at once, and then the answer dawdles for longer
-//! than the client waits. So the client tries again, as clients do. Without a guard the customer pays twice;
-//! with one, the second request is told that the first is under way, comes back, and is given its answer.
+//! The server writes each payment into its ledger at once. Its first response takes longer than
+//! the client waits, so the client retries. Without a guard the customer pays twice. With a guard
+//! the second request gets a 409 while the first is running, comes back, and gets the recorded
+//! response.
 //!
-//! The records are kept in memory, where they end with the process. The crates `buttress-redb`,
-//! `buttress-redis` and `buttress-postgres` keep them in a database; each has an example of its own.
+//! The records are kept in memory and end with the process. The crates `buttress-redb`,
+//! `buttress-redis` and `buttress-postgres` keep them in a database. Each has its own example.
 
 use std::{
     convert::Infallible,
@@ -49,19 +50,19 @@ async fn main() -> Result<(), BoxError> {
     println!("With a guard:");
     guarded(MemoryStore::new()).await?;
     match without.len() {
-        0 | 1 => Err("the client did not try again, so nothing was shown".into()),
+        0 | 1 => Err("the client did not retry".into()),
         _ => Ok(()),
     }
 }
 
-/// Pays at a server with a guard, and looks at what came of it.
+/// Pays at a server with a guard, and checks the results.
 async fn guarded<St: Store<Payload = Vec<u8>>>(store: St) -> Result<(), BoxError> {
-    // This server has one customer. With more, `.scope_fn(..)` says whose keys they are, from what
-    // authentication found out: without it one customer could read what another was answered.
+    // This server has one customer. With more, `.scope_fn(..)` must return the authenticated
+    // account, or one customer could read the responses of another.
     let guard = IdempotencyLayer::http(store).single_tenant().build()?;
     let operator = guard.handle();
     let payments = Payments::default();
-    // The guard stands outside the limit: a duplicate that is told to come back takes no slot.
+    // The guard is outside the bulkhead, so that a duplicate takes no permit.
     let stack = Stack::new().bulkhead(BulkheadLayer::default());
     let server = HttpServerLayer::builder(stack).outside(guard).build()?;
     let address = serve(server.layer(payments.clone())).await?;
@@ -69,11 +70,11 @@ async fn guarded<St: Store<Payload = Vec<u8>>>(store: St) -> Result<(), BoxError
     pay(address).await?;
     println!("  the ledger: {:?}", payments.made());
 
-    let again = ask(address, Some(KEY), AMOUNT).await?;
+    let again = send(address, Some(KEY), AMOUNT).await?;
     println!("  the same key again:               {} replayed: {}", again.0, again.1);
-    let other = ask(address, Some(KEY), "43 EUR").await?;
+    let other = send(address, Some(KEY), "43 EUR").await?;
     println!("  the same key for another amount:  {}", other.0);
-    let none = ask(address, None, AMOUNT).await?;
+    let none = send(address, None, AMOUNT).await?;
     println!("  no key:                           {}", none.0);
     println!("  {:?}", operator.counts());
 
@@ -86,17 +87,17 @@ async fn guarded<St: Store<Payload = Vec<u8>>>(store: St) -> Result<(), BoxError
     if holds { Ok(()) } else { Err("the layer did not do what this example says".into()) }
 }
 
-/// The id of a payment makes a good key: it is still known after the client has crashed.
+/// The key is the id of the payment, which is still known after the client has crashed.
 const KEY: &str = "payment-7";
 const AMOUNT: &str = "42 EUR";
 
-/// A client that gives up on an attempt after 150 ms, and tries again.
+/// Pays with a client whose attempts time out after 150 ms.
 async fn pay(address: SocketAddr) -> Result<(), BoxError> {
     let client = Client::builder(TokioExecutor::new())
         .retry_canceled_requests(false)
         .build_http::<Full<Bytes>>();
     let stack = Stack::standard_http().attempt_timeout(Duration::from_millis(150)).service(client);
-    // Outside the retry, so that all attempts have one key; that is also what lets a POST be sent again.
+    // Outside the retry, so that all attempts have one key. With a key, a POST may be retried.
     let client = SetIdempotencyKeyLayer::new().layer(stack);
 
     let request = Request::post(format!("http://{address}/payments"))
@@ -105,12 +106,12 @@ async fn pay(address: SocketAddr) -> Result<(), BoxError> {
     let response = client.oneshot(request).await?;
     let status = response.status();
     let body = response.into_body().collect().await.map_err(BoxError::from)?.to_bytes();
-    println!("  the client is answered {status} {}", String::from_utf8_lossy(&body));
+    println!("  the client gets {status} {}", String::from_utf8_lossy(&body));
     Ok(())
 }
 
-/// Asks once, without a stack: the status, and whether the answer was given before.
-async fn ask(
+/// Sends a request without a stack. Returns its status, and `true` if the response was replayed.
+async fn send(
     address: SocketAddr,
     key: Option<&str>,
     amount: &'static str,
@@ -124,7 +125,7 @@ async fn ask(
     Ok((response.status(), response.headers().contains_key("idempotency-replayed")))
 }
 
-/// The handler: it makes a payment at once, and the answer to the first dawdles.
+/// The handler. It makes a payment at once, and delays the response to the first one.
 #[derive(Clone, Default)]
 struct Payments {
     ledger: Arc<Mutex<Vec<String>>>,
@@ -140,7 +141,7 @@ impl Payments {
         B: Body<Data = Bytes, Error: Into<BoxError>>,
     {
         let Ok(body) = request.into_body().collect().await else {
-            return Ok(answer(StatusCode::BAD_REQUEST, "the amount did not arrive".to_owned()));
+            return Ok(respond(StatusCode::BAD_REQUEST, "the amount did not arrive".to_owned()));
         };
         let amount = String::from_utf8_lossy(&body.to_bytes()).into_owned();
         let number = {
@@ -151,11 +152,11 @@ impl Payments {
         if number == 1 {
             sleep(Duration::from_millis(400)).await;
         }
-        Ok(answer(StatusCode::CREATED, format!("payment number {number} of {amount}")))
+        Ok(respond(StatusCode::CREATED, format!("payment number {number} of {amount}")))
     }
 }
 
-fn answer(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+fn respond(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
     response
@@ -183,7 +184,7 @@ where
     }
 }
 
-/// Serves on a free port of this machine.
+/// Starts a server on a free port.
 async fn serve<S, R>(server: S) -> Result<SocketAddr, BoxError>
 where
     S: Service<Request<hyper::body::Incoming>, Response = Response<R>, Error = Infallible>,

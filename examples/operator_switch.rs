@@ -1,6 +1,10 @@
-//! A dependency is drained by hand for maintenance, and put back: a breaker is also a switch.
+//! Opens a circuit breaker by hand for maintenance of a dependency, and closes it again.
 //!
-//! Run it with `cargo run --example operator_switch`. Its clock is paused, so it takes no time.
+//! ```sh
+//! cargo run --example operator_switch
+//! ```
+//!
+//! Its clock is paused, so it takes no time.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -16,17 +20,16 @@ use tower::{ServiceExt, service_fn};
 async fn main() -> Result<(), BoxError> {
     let database = service_fn(|query: &'static str| async move {
         sleep(Duration::from_millis(300)).await;
-        Ok::<_, Infallible>(format!("the answer to {query}"))
+        Ok::<_, Infallible>(format!("the result of {query}"))
     });
 
-    // The layers are what the service is built from, and their handles are what an operator gets:
-    // an admin endpoint, a signal, a flag that is read from somewhere.
+    // The handles are for an operator: an admin endpoint, a signal handler, a feature flag.
     let breaker = CircuitBreakerLayer::builder().name("database").build()?;
     let bulkhead = BulkheadLayer::builder().name("database").max_concurrent(10).build()?;
     let (switch, load) = (breaker.handle(), bulkhead.handle());
     let stack = Stack::new().bulkhead(bulkhead).circuit_breaker(breaker).service(database);
 
-    // Whoever wants to know of the switch being thrown can wait for it.
+    // Any number of tasks can wait for changes of the state.
     let mut watch = switch.watch();
     let dashboard = tokio::spawn(async move {
         let mut seen = Vec::new();
@@ -38,8 +41,8 @@ async fn main() -> Result<(), BoxError> {
         seen
     });
 
-    println!("three queries are under way when the operator throws the switch");
-    let under_way: Vec<_> = ["a", "b", "c"]
+    println!("three queries are in flight when the operator opens the circuit");
+    let in_flight: Vec<_> = ["a", "b", "c"]
         .into_iter()
         .map(|query| tokio::spawn(stack.clone().oneshot(query)))
         .collect();
@@ -50,24 +53,24 @@ async fn main() -> Result<(), BoxError> {
         Err(Error::Rejected(Rejection::CircuitOpen(rejection))) => {
             println!("a new query: {rejection}")
         }
-        other => return Err(format!("a query got through to a drained database: {other:?}").into()),
+        other => return Err(format!("a query reached the drained database: {other:?}").into()),
     }
-    for query in under_way {
-        println!("a query of before: {}", query.await??);
+    for query in in_flight {
+        println!("an earlier query: {}", query.await??);
     }
     if load.in_flight() != 0 {
         return Err("the database is still in use".into());
     }
 
-    println!("nothing is under way: maintenance, for ten minutes");
+    println!("no query is in flight: ten minutes of maintenance");
     sleep(Duration::from_secs(600)).await;
-    // No probe has gone out meanwhile: what a hand opened, only a hand closes.
+    // A circuit that was opened by hand admits no probes. It stays open until it is reset.
     if switch.state() != State::ForcedOpen {
         return Err("the breaker did not wait for the operator".into());
     }
 
     switch.reset();
-    println!("the operator puts the database back: {}", stack.oneshot("e").await?);
+    println!("the operator resets the breaker: {}", stack.oneshot("e").await?);
     let seen = timeout(Duration::from_secs(1), dashboard).await??;
     if seen != [State::ForcedOpen, State::Closed] {
         return Err(format!("the dashboard saw {seen:?}").into());

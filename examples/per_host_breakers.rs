@@ -1,6 +1,10 @@
-//! One client for many hosts, and a breaker for each: only the host that fails is left alone.
+//! Gives each host of one client a circuit breaker, so that only the failing host is rejected.
 //!
-//! Run it with `cargo run --example per_host_breakers`. Its clock is paused, so it takes no time.
+//! ```sh
+//! cargo run --example per_host_breakers
+//! ```
+//!
+//! Its clock is paused, so it takes no time.
 
 use std::{
     io,
@@ -22,14 +26,14 @@ type Request = hyper::Request<()>;
 
 #[tokio::main(flavor = "current_thread", start_paused = true)]
 async fn main() -> Result<(), BoxError> {
-    // Stands for the one HTTP client that a program uses for all hosts.
+    // Stands for the HTTP client that a program uses for all hosts.
     let mail_is_down = Arc::new(AtomicBool::new(true));
     let client = service_fn({
         let mail_is_down = Arc::clone(&mail_is_down);
         move |request: Request| {
             let down = host(&request) == "mail.example" && mail_is_down.load(Ordering::Relaxed);
-            let answer = if down { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) };
-            async { answer }
+            let result = if down { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) };
+            async { result }
         }
     });
 
@@ -38,7 +42,7 @@ async fn main() -> Result<(), BoxError> {
         .minimum_calls(10)
         .open_for(Duration::from_secs(5))
         .keyed_fn(host)
-        // Where hosts come from outside, somebody may well send a million of them.
+        // A limit, because a caller may send any number of host names.
         .max_keys(1_000)
         .idle(Duration::from_secs(600))
         .build()?;
@@ -46,38 +50,38 @@ async fn main() -> Result<(), BoxError> {
         .circuit_breaker(breakers.clone())
         .attempt_timeout(Duration::from_secs(1))
         .service(client);
-    // There is no breaker for a host that was never called.
+    // A host has no breaker before its first call.
     let breaker = |host: &str| breakers.handle(&host.to_owned()).map(|handle| handle.state());
 
-    println!("mail.example is down, and each host gets thirty calls:");
+    println!("mail.example is down; each host gets 30 calls:");
     let mail = thirty_calls(&stack, "mail.example").await?;
     let shop = thirty_calls(&stack, "shop.example").await?;
     ensure(
-        mail == Tally { answered: 0, failed: 10, rejected: 20 },
-        "a host that is down is left alone",
+        mail == Tally { ok: 0, failed: 10, rejected: 20 },
+        "after 10 failures, calls to the host that is down are rejected",
     )?;
     ensure(breaker("mail.example") == Some(State::Open), "its breaker is open")?;
-    ensure(shop == Tally { answered: 30, ..Tally::default() }, "the other host is called as ever")?;
+    ensure(shop == Tally { ok: 30, ..Tally::default() }, "calls to the other host go on")?;
     ensure(breaker("shop.example") == Some(State::Closed), "its breaker is closed")?;
 
-    println!("mail.example is up again, and some time later:");
+    println!("10 s later mail.example is up again:");
     mail_is_down.store(false, Ordering::Relaxed);
     sleep(Duration::from_secs(10)).await;
     let mail = thirty_calls(&stack, "mail.example").await?;
-    ensure(mail == Tally { answered: 30, ..Tally::default() }, "the host is called again")?;
+    ensure(mail == Tally { ok: 30, ..Tally::default() }, "calls to the host succeed again")?;
     ensure(breaker("mail.example") == Some(State::Closed), "its probes have closed the breaker")?;
-    ensure(breakers.keys() == 2, "there is one breaker for each host that was called")
+    ensure(breakers.keys() == 2, "there is one breaker per host")
 }
 
-/// The key: what fails together shares a breaker.
+/// Returns the key. Requests with the same key share a breaker.
 fn host(request: &Request) -> String {
     request.uri().host().unwrap_or_default().to_owned()
 }
 
-/// What became of some calls.
+/// The results of some calls.
 #[derive(Debug, Default, PartialEq)]
 struct Tally {
-    answered: u32,
+    ok: u32,
     failed: u32,
     rejected: u32,
 }
@@ -90,7 +94,7 @@ where
     for _ in 0..30 {
         let request = hyper::Request::get(format!("http://{host}/")).body(())?;
         match stack.clone().oneshot(request).await {
-            Ok(()) => tally.answered += 1,
+            Ok(()) => tally.ok += 1,
             Err(Error::Service(_)) => tally.failed += 1,
             Err(Error::Rejected(_)) => tally.rejected += 1,
         }
@@ -99,10 +103,10 @@ where
     Ok(tally)
 }
 
-/// Says what should be so, and ends the example if it is not.
+/// Prints a claim, or returns an error if it does not hold.
 fn ensure(holds: bool, what: &'static str) -> Result<(), BoxError> {
     if !holds {
-        return Err(format!("not so: {what}").into());
+        return Err(format!("does not hold: {what}").into());
     }
     println!("  {what}");
     Ok(())

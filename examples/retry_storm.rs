@@ -1,5 +1,4 @@
-//! Three services in a row that all retry, and a leaf at the end that is dead: how many calls the leaf
-//! sees for each call of a user.
+//! Counts the calls that a dead service receives through three callers in a row that all retry.
 //!
 //! ```sh
 //! cargo run --example retry_storm
@@ -11,15 +10,15 @@
 //!             retries      retries  retries
 //! ```
 //!
-//! Retrying is decided by each caller alone, and that is how a storm arises. Hop B calls the leaf, fails,
-//! and tries three times more: four calls, and a failure for hop A. To hop A that is one failed attempt,
-//! so it has hop B do all of it again, three times: sixteen calls. The edge does the same to hop A: 64
-//! calls at the leaf for one call of a user, at the very time at which the leaf can do the least.
+//! Retries multiply, because each caller decides alone. Hop B calls the leaf, fails and retries
+//! three times, which makes four calls. Hop A counts that as one failed attempt and retries three
+//! times, which makes 16 calls. The edge does the same to hop A. The leaf gets 64 calls for one
+//! call of a user, at the moment when it is overloaded.
 //!
-//! A leaf that hangs is worse in one way. A caller that stops waiting does not stop the work that it
-//! caused: the hops beneath retry for somebody who has left.
+//! A leaf that hangs is worse in one way. A caller that stops waiting does not stop the work that
+//! it caused. The hops beneath go on retrying for a caller that has left.
 //!
-//! All of it goes over sockets on loopback. The last line is for programs.
+//! All calls go over sockets on loopback. The last line of the output is for programs.
 
 use std::{
     convert::Infallible,
@@ -54,20 +53,20 @@ use hyper_util::{
 use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::sleep};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
-/// A fifth of the defaults of a stack, so that the example ends soon.
+/// A fifth of the default timeouts of a stack, so that the example ends soon.
 const ATTEMPT: Duration = Duration::from_millis(400);
 const TOTAL: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
-/// How much of the load of the users a dead leaf may see with the hop protocol.
+/// The most calls that a dead leaf may get for each call of a user, with the protocol.
 const BOUND: f64 = 1.2;
 
 #[derive(Clone, Copy)]
 struct SetUp {
     name: &'static str,
-    /// Each caller may retry one call in ten, and `floor` calls more.
+    /// Each caller may retry one call in ten, plus `floor` calls.
     budget: bool,
-    /// Callers tell how long they wait, and answers tell where it is vain to retry.
+    /// Requests say how long their caller waits, and responses say when not to retry.
     protocol: bool,
 }
 
@@ -75,10 +74,12 @@ const WITHOUT: SetUp = SetUp { name: "without", budget: false, protocol: false }
 const BUDGET_ONLY: SetUp = SetUp { name: "budget_only", budget: true, protocol: false };
 const WITH: SetUp = SetUp { name: "with", budget: true, protocol: true };
 
-/// How the leaf is dead.
+/// The way in which the leaf is dead.
 #[derive(Clone, Copy)]
 enum Leaf {
-    Refuses,
+    /// It responds with 503 at once.
+    Fails,
+    /// It responds after all callers have left.
     Hangs,
 }
 
@@ -89,51 +90,51 @@ async fn main() -> Result<(), BoxError> {
         "{} calls of users; three callers in a row retry up to 3 times each; floor {}\n",
         options.calls, options.floor
     );
-    println!("                    leaf refuses            leaf hangs");
+    println!("                      leaf fails            leaf hangs");
     println!("set-up          at the leaf  a call     at the leaf  a call");
     let mut summary = String::new();
     let mut storms = Vec::new();
     for set_up in [WITHOUT, BUDGET_ONLY, WITH] {
-        let refuses = run(set_up, Leaf::Refuses, options).await?;
+        let fails = run(set_up, Leaf::Fails, options).await?;
         let hangs = run(set_up, Leaf::Hangs, options).await?;
         println!(
             "{:<12} {:>14} {:>7.2} {:>15} {:>7.2}",
             set_up.name,
-            refuses.leaf_calls,
-            refuses.amplification(),
+            fails.leaf_calls,
+            fails.amplification(),
             hangs.leaf_calls,
             hangs.amplification(),
         );
         let comma = if summary.is_empty() { "" } else { "," };
-        write!(summary, r#"{comma}"{}":{{{refuses},"hang":{{{hangs}}}}}"#, set_up.name)?;
+        write!(summary, r#"{comma}"{}":{{{fails},"hang":{{{hangs}}}}}"#, set_up.name)?;
         if set_up.protocol {
             let bounded = |seen: &Seen| seen.amplification() <= BOUND;
-            storms.extend([refuses, hangs].into_iter().filter(|seen| !bounded(seen)));
+            storms.extend([fails, hangs].into_iter().filter(|seen| !bounded(seen)));
         }
     }
     println!(
         "
-without      each caller retries what failed, whatever that cost beneath it.
-budget_only  each caller retries a tenth of its calls: together more than a tenth.
-with         the caller next to the leaf spends its tenth and says that it was in vain; those above
-             do not retry that, and nobody works on after its caller has left.
+without      Each caller retries every failure, whatever that costs the services beneath it.
+budget_only  Each caller retries a tenth of its calls. Together that is more than a tenth.
+with         The caller next to the leaf spends its budget and reports that retrying was in vain.
+             The callers above do not retry that, and no hop works on after its caller has left.
 
-The price: one hop's budget is spent, and not each hop's. While a leaf is not dead but fails now and
-then, three budgets in a row heal more calls than one: of a leaf that fails 30 % of its calls, about
-94 % of the calls of users are answered with budgets alone, and 78 % with the protocol.
+The price: one budget is spent instead of three. While a leaf is not dead but fails at times, three
+budgets heal more calls than one. If a leaf fails 30 % of its calls, about 94 % of the users' calls
+succeed with budgets alone, and 78 % with the protocol.
 "
     );
     println!("summary {{{summary}}}");
     match storms.first() {
         None => Ok(()),
-        Some(seen) => Err(format!("{:.2} calls for one of a user", seen.amplification()).into()),
+        Some(seen) => Err(format!("{:.2} calls for each of a user", seen.amplification()).into()),
     }
 }
 
 #[derive(Clone, Copy)]
 struct Options {
     calls: u64,
-    /// The retries that each budget begins with.
+    /// The number of retries in each budget before its first call.
     floor: u32,
 }
 
@@ -153,7 +154,7 @@ impl Options {
     }
 }
 
-/// What became of the calls of the users.
+/// The results of the users' calls.
 struct Seen {
     calls: u64,
     leaf_calls: u64,
@@ -175,11 +176,11 @@ impl fmt::Display for Seen {
     }
 }
 
-/// Builds the three services and the leaf anew, with full budgets, and sends the calls of the users.
+/// Builds the services and the leaf anew, with full budgets, and makes the users' calls.
 async fn run(set_up: SetUp, leaf: Leaf, options: Options) -> Result<Seen, BoxError> {
-    // As many call at any time: what a refusal takes is computing, and what silence takes is waiting.
+    // The number of users at a time. A failing leaf costs computing, a hanging leaf costs waiting.
     let users: u32 = match leaf {
-        Leaf::Refuses => 32,
+        Leaf::Fails => 32,
         Leaf::Hangs => 200,
     };
     let mut servers = Servers::new(set_up);
@@ -196,11 +197,11 @@ async fn run(set_up: SetUp, leaf: Leaf, options: Options) -> Result<Seen, BoxErr
     let hop_a = servers.start(move || forward(hop_a.clone(), hop_b)).await?;
     let edge = set_up.client(options.floor)?;
 
-    let answers = stream::iter(0..options.calls)
+    let responses = stream::iter(0..options.calls)
         .map(|call| {
             let edge = edge.clone();
             async move {
-                // All at one instant, over and over again, is not how users come.
+                // Spread out, because users do not all call at the same instant.
                 if call < users.into() {
                     sleep(TOTAL * call as u32 / users).await;
                 }
@@ -208,11 +209,11 @@ async fn run(set_up: SetUp, leaf: Leaf, options: Options) -> Result<Seen, BoxErr
             }
         })
         .buffer_unordered(users as usize)
-        .filter(|answer| std::future::ready(answer.status().is_success()))
+        .filter(|response| std::future::ready(response.status().is_success()))
         .count();
-    let ok = answers.await as u64;
+    let ok = responses.await as u64;
 
-    // The users have their answers, but the hops may still be at work for some who have left.
+    // All users have left, but the hops may still be working for some of them.
     servers.idle().await;
     Ok(Seen { calls: options.calls, leaf_calls: leaf_calls.load(Ordering::Relaxed), ok })
 }
@@ -226,19 +227,19 @@ impl SetUp {
             true => retry.budget(Budget::builder().ratio(0.1).floor(floor).build()?),
             false => retry.without_budget(),
         };
-        // Without the headers no server knows how long its caller waits. What a client reads of answers
-        // need not be switched off: a server without an `HttpServerLayer` says nothing there.
+        // Without the headers no server knows how long its caller waits. The headers of responses
+        // need no switch, because only an `HttpServerLayer` writes them.
         let mut protocol = HttpClientLayer::builder();
         if !self.protocol {
             protocol = protocol.without_hop_headers();
         }
-        // What hyper's client sends again by itself would pass by the budget.
+        // hyper's own retries would bypass the budget.
         let client = Client::builder(TokioExecutor::new())
             .http2_only(true)
             .retry_canceled_requests(false)
             .build_http();
-        // A breaker would end each of these storms after a while. It is left out, since it ends all
-        // other calls to the leaf too.
+        // A breaker would end each of these storms after a while. It is left out here, because it
+        // would end all other calls to the leaf too.
         Ok(Stack::new()
             .total_timeout(TOTAL)
             .retry(retry.build()?)
@@ -275,19 +276,19 @@ impl<S> Caller for S where
 {
 }
 
-type Answer = Response<Full<Bytes>>;
+type FullResponse = Response<Full<Bytes>>;
 
-fn answer(status: StatusCode) -> Answer {
-    let mut answer = Answer::default();
-    *answer.status_mut() = status;
-    answer
+fn respond(status: StatusCode) -> FullResponse {
+    let mut response = FullResponse::default();
+    *response.status_mut() = status;
+    response
 }
 
-/// Calls the service beneath, and answers as that did.
-async fn forward(caller: impl Caller, beneath: SocketAddr) -> Answer {
+/// Calls the service beneath, and responds with its status.
+async fn forward(caller: impl Caller, beneath: SocketAddr) -> FullResponse {
     let uri = format!("http://{beneath}/");
     let request = Request::get(uri).body(Empty::new()).expect("an address is a valid URI");
-    answer(match caller.oneshot(request).await {
+    respond(match caller.oneshot(request).await {
         Ok(response) => {
             let status = response.status();
             match response.into_body().collect().await {
@@ -300,23 +301,23 @@ async fn forward(caller: impl Caller, beneath: SocketAddr) -> Answer {
     })
 }
 
-/// What the leaf does with each call.
-async fn dead(leaf: Leaf) -> Answer {
+/// Handles a call of the leaf.
+async fn dead(leaf: Leaf) -> FullResponse {
     match leaf {
-        Leaf::Refuses => answer(StatusCode::SERVICE_UNAVAILABLE),
+        Leaf::Fails => respond(StatusCode::SERVICE_UNAVAILABLE),
         Leaf::Hangs => {
-            // Longer than anybody waits.
+            // Longer than any caller waits.
             sleep(2 * TOTAL).await;
-            answer(StatusCode::OK)
+            respond(StatusCode::OK)
         }
     }
 }
 
-/// The servers of one run, which end with it.
+/// The servers of one run. They end when this is dropped.
 struct Servers {
     set_up: SetUp,
     listeners: JoinSet<()>,
-    /// How many requests are being served.
+    /// The number of requests in flight.
     serving: Arc<watch::Sender<u64>>,
 }
 
@@ -329,15 +330,15 @@ impl Servers {
     async fn start<H, F>(&mut self, handle: H) -> io::Result<SocketAddr>
     where
         H: Fn() -> F + Clone + Send + 'static,
-        F: Future<Output = Answer> + Send + 'static,
+        F: Future<Output = FullResponse> + Send + 'static,
     {
         let handler = service_fn(move |_: Request<Incoming>| {
-            let answer = handle();
-            async move { Ok::<_, Infallible>(answer.await) }
+            let response = handle();
+            async move { Ok::<_, Infallible>(response.await) }
         });
         if self.set_up.protocol {
-            // Ends the work in time to say so to the caller, and passes on that retrying was in vain.
-            // An empty stack is enough for both.
+            // It ends the work in time to tell the caller, and passes on that retrying was in
+            // vain. An empty stack is enough for both.
             self.listen(HttpServerLayer::new(Stack::new()).layer(handler)).await
         } else {
             self.listen(handler).await
@@ -374,9 +375,11 @@ impl Servers {
     }
 }
 
-/// Serves a request in a task of its own, which goes on when the caller has left. Over HTTP hyper would
-/// notice that, and drop the handler. Many a server does not, and nor does one behind a proxy or a queue;
-/// and it notices only that the caller has left, never that it is about to.
+/// Serves a request in a task of its own, which goes on when the caller has left.
+///
+/// hyper by itself would notice that and drop the handler. Many servers do not, nor does a server
+/// behind a proxy or a queue. And hyper only notices that a caller has left, never that it is about
+/// to leave.
 async fn serve_to_the_end<S>(
     service: S,
     request: Request<Incoming>,
@@ -388,9 +391,9 @@ where
 {
     serving.send_modify(|serving| *serving += 1);
     let served = tokio::spawn(async move {
-        let answer = service.oneshot(request).await;
+        let response = service.oneshot(request).await;
         serving.send_modify(|serving| *serving -= 1);
-        answer
+        response
     });
     served.await.expect("no handler panics")
 }

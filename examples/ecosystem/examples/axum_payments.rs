@@ -1,9 +1,10 @@
-//! An axum server whose payments are made once, with authentication around the guard, and a client that gives
-//! each payment a key.
+//! Guards the payments of an axum server, with authentication outside the guard.
 //!
 //! ```sh
 //! cargo run -p ecosystem --example axum_payments
 //! ```
+//!
+//! The client gives each payment a key.
 
 use std::{
     net::SocketAddr,
@@ -28,7 +29,7 @@ use buttress::{
 use tokio::{net::TcpListener, time::sleep};
 use tower::{Layer, ServiceExt};
 
-/// Who sent a request, as authentication found out.
+/// The authenticated sender of a request.
 #[derive(Clone)]
 struct Account(String);
 
@@ -42,7 +43,7 @@ async fn authenticate(mut request: Request, next: Next) -> Result<Response, Stat
 
 type Ledger = Arc<Mutex<Vec<String>>>;
 
-/// Makes a payment at once; the answer to the first one takes its time.
+/// Makes a payment at once, and delays the response to the first one.
 async fn pay(
     State(ledger): State<Ledger>,
     Extension(Account(account)): Extension<Account>,
@@ -61,7 +62,8 @@ async fn pay(
 }
 
 fn router(ledger: &Ledger) -> Result<Router, BoxError> {
-    // `None`, and a refusal, if authentication were left out or stood inside: never a scope for all.
+    // Without authentication outside the guard this is `None`, and the request is rejected. Never
+    // return a scope that all callers share.
     let guard = IdempotencyLayer::http(MemoryStore::new())
         .scope_fn(|request: &Request| request.extensions().get().map(|Account(name)| name.clone()))
         .build()?;
@@ -82,8 +84,8 @@ async fn main() -> Result<(), BoxError> {
     let address = listener.local_addr()?;
     tokio::spawn(async move { axum::serve(listener, router).await });
 
-    // It gives up on an attempt after 200 ms, is then told that the payment is under way, waits, and is given
-    // the answer.
+    // Its first attempt times out after 200 ms. The second gets a 409 while the payment is
+    // running. The client waits, comes back, and gets the recorded response.
     let client = ReqwestClient::<String>::new(
         reqwest::Client::builder(),
         reqwest::redirect::Policy::none(),
@@ -96,19 +98,19 @@ async fn main() -> Result<(), BoxError> {
             .body("42 EUR".to_owned())?;
         let response = client.clone().oneshot(request).await?;
         let replayed = response.headers().contains_key("idempotency-replayed");
-        println!("{account} is answered {}, replayed: {replayed}", response.status());
+        println!("{account} gets {}, replayed: {replayed}", response.status());
         assert_eq!((response.status(), replayed), (StatusCode::CREATED, account == "alice"));
     }
-    let answered = [
-        ask(address, Some("alice"), Some("k"), "1 EUR").await?,
-        ask(address, Some("alice"), Some("k"), "2 EUR").await?,
-        // The same key of somebody else is another payment.
-        ask(address, Some("bob"), Some("k"), "2 EUR").await?,
-        ask(address, Some("bob"), None, "2 EUR").await?,
-        ask(address, None, Some("k"), "1 EUR").await?,
+    let statuses = [
+        send(address, Some("alice"), Some("k"), "1 EUR").await?,
+        send(address, Some("alice"), Some("k"), "2 EUR").await?,
+        // The same key of another account is another payment.
+        send(address, Some("bob"), Some("k"), "2 EUR").await?,
+        send(address, Some("bob"), None, "2 EUR").await?,
+        send(address, None, Some("k"), "1 EUR").await?,
     ];
-    println!("by hand: {answered:?}");
-    assert_eq!(answered, [201, 422, 201, 400, 401]);
+    println!("sent without a stack: {statuses:?}");
+    assert_eq!(statuses, [201, 422, 201, 400, 401]);
 
     let ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner).clone();
     println!("the ledger: {ledger:#?}");
@@ -116,8 +118,8 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// The status that a request gets without any stack.
-async fn ask(
+/// Sends a request without a stack, and returns the status.
+async fn send(
     address: SocketAddr,
     account: Option<&str>,
     key: Option<&str>,

@@ -1,4 +1,4 @@
-//! An axum server that refuses what it has no room for, and keeps the deadlines of its callers.
+//! Limits the concurrent requests of an axum server, and enforces the deadlines of its callers.
 //!
 //! ```sh
 //! cargo run -p ecosystem --example axum_server
@@ -25,15 +25,19 @@ struct Kitchen {
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let kitchen = Kitchen::default();
-    let (address, slots) = serve(kitchen.clone()).await?;
+    let (address, permits) = serve(kitchen.clone()).await?;
     let client = Client::new();
 
-    // One meal is cooking, which is all there is room for.
+    // One meal is cooking, and the bulkhead admits one request.
     let meal = tokio::spawn(client.get(format!("http://{address}/meal")).send());
     kitchen.cooking.notified().await;
     let rejected = client.get(format!("http://{address}/meal")).send().await?;
     let headers = rejected.headers();
-    println!("no room: {}, come back in {:?} s", rejected.status(), headers[header::RETRY_AFTER]);
+    println!(
+        "while one meal is cooking: {}, retry after {:?} s",
+        rejected.status(),
+        headers[header::RETRY_AFTER]
+    );
     assert_eq!(rejected.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(headers[header::RETRY_AFTER], "1");
     assert_eq!(headers[header::CONTENT_TYPE], "application/problem+json");
@@ -42,31 +46,31 @@ async fn main() -> Result<(), BoxError> {
     kitchen.done.notify_one();
     let served = meal.await??;
     assert_eq!((served.status(), served.text().await?), (StatusCode::OK, "a meal".to_owned()));
-    assert_eq!(slots.in_flight(), 0);
+    assert_eq!(permits.in_flight(), 0);
 
-    // What a caller says of its time can only shorten that which the server allows.
+    // The time that a caller sends can only shorten the limit of the server.
     let left = client
         .get(format!("http://{address}/time"))
         .header("x-envoy-expected-rq-timeout-ms", "1000")
         .send()
         .await?;
     let left: u64 = left.text().await?.parse()?;
-    println!("of a caller's 1000 ms the handler has {left} ms");
-    assert!(left <= 950, "some of it is kept to answer in");
+    println!("of the caller's 1000 ms the handler has {left} ms");
+    assert!(left <= 950, "the server keeps 5 % to respond in");
 
     let late = client
         .get(format!("http://{address}/meal"))
         .header("x-envoy-expected-rq-timeout-ms", "50")
         .send()
         .await?;
-    println!("a meal that takes too long: {}", late.status());
+    println!("a meal that takes longer than its caller waits: {}", late.status());
     assert_eq!(late.status(), StatusCode::GATEWAY_TIMEOUT);
     Ok(())
 }
 
 async fn serve(kitchen: Kitchen) -> Result<(SocketAddr, BulkheadHandle), BoxError> {
     let bulkhead = BulkheadLayer::builder().max_concurrent(1).build()?;
-    let slots = bulkhead.handle();
+    let permits = bulkhead.handle();
     let stack = Stack::new().bulkhead(bulkhead).total_timeout(Duration::from_secs(5));
     let app = Router::new()
         .route("/meal", get(meal))
@@ -77,7 +81,7 @@ async fn serve(kitchen: Kitchen) -> Result<(SocketAddr, BulkheadHandle), BoxErro
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
     tokio::spawn(async { axum::serve(listener, app).await });
-    Ok((address, slots))
+    Ok((address, permits))
 }
 
 async fn meal(State(kitchen): State<Kitchen>) -> &'static str {

@@ -1,10 +1,10 @@
-//! A stack around a tonic channel, for a generated client.
+//! Puts a stack around a tonic channel, beneath a generated client.
 //!
 //! ```sh
 //! cargo run -p ecosystem --example grpc_client
 //! ```
 //!
-//! The server is tonic's own health service, which is told to be out of order for a number of calls.
+//! The server is tonic's health service, which fails as many calls as it is told.
 
 use std::{
     error::Error,
@@ -41,12 +41,13 @@ async fn main() -> Result<(), BoxError> {
     let (address, failures) = serve().await?;
     let channel = Endpoint::try_from(format!("http://{address}"))?.connect_lazy();
 
-    // All gRPC calls are POSTs: which methods may be sent again only you know.
+    // Every gRPC call is a POST. Only you know which methods are safe to repeat.
     let safe = ReplaySafe::new().grpc_methods_fn(|path| path == "/grpc.health.v1.Health/Check");
     let backoff = Backoff::exponential(Duration::from_millis(20)).build()?;
     let breaker = CircuitBreakerLayer::builder().name("health").build()?;
-    let operator = breaker.handle();
-    // Its time-outs bound streams too, to their last message: those that last want a stack without.
+    let handle = breaker.handle();
+    // The timeouts bound streams too, to their last message. Long streams need a stack without
+    // them.
     let stack = Stack::standard(safe.clone())
         .retry(RetryLayer::builder(safe).backoff(backoff).build()?)
         .circuit_breaker(breaker)
@@ -54,29 +55,29 @@ async fn main() -> Result<(), BoxError> {
     let mut client = HealthClient::new(grpc::client(channel, stack));
 
     let request = || Request::new(HealthCheckRequest { service: String::new() });
-    let answer = client.check(request()).await?.into_inner();
-    println!("the server says {:?}", answer.status());
-    assert_eq!(answer.status(), ServingStatus::Serving);
+    let response = client.check(request()).await?.into_inner();
+    println!("no failure: {:?}", response.status());
+    assert_eq!(response.status(), ServingStatus::Serving);
 
     failures.store(2, Ordering::Relaxed);
-    let answer = client.check(request()).await?.into_inner();
-    println!("after two failures it says {:?}", answer.status());
-    assert_eq!(answer.status(), ServingStatus::Serving);
+    let response = client.check(request()).await?.into_inner();
+    println!("two failures, retried: {:?}", response.status());
+    assert_eq!(response.status(), ServingStatus::Serving);
 
     failures.store(1, Ordering::Relaxed);
     let status = client.watch(request()).await.unwrap_err();
-    println!("a method that was not named is not sent again: {:?}", status.code());
+    println!("a method that is not declared safe is not retried: {:?}", status.code());
     assert_eq!((status.code(), status.message()), (Code::Unavailable, "out of order"));
 
-    // The time of a single call bounds its retries too.
+    // The timeout of one request bounds its retries too.
     let mut timed = request();
     timed.set_timeout(Duration::from_secs(1));
     client.check(timed).await?;
 
-    operator.force_open();
+    handle.force_open();
     let status = client.check(request()).await.unwrap_err();
     let rejection = status.source().and_then(|source| source.downcast_ref::<Rejection>());
-    println!("an open circuit: {:?}, because of {rejection:?}", status.code());
+    println!("an open circuit: {:?}, from {rejection:?}", status.code());
     assert_eq!(status.code(), Code::Unavailable);
     assert!(matches!(rejection, Some(Rejection::CircuitOpen(_))));
     Ok(())

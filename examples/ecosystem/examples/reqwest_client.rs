@@ -1,11 +1,10 @@
-//! A stack around reqwest, and a request whose body can be read only once.
+//! Puts a stack around reqwest, and retries a request whose body can be read only once.
 //!
 //! ```sh
 //! cargo run -p ecosystem --example reqwest_client
 //! ```
 //!
-//! The server answers the first two requests for each address with 503; then it is well. It prints how
-//! much of a body it was sent each time.
+//! The first two responses for each path are 503. The server prints each body that it receives.
 
 use std::{
     collections::HashMap,
@@ -30,19 +29,19 @@ use tower::{Layer, ServiceExt};
 async fn main() -> Result<(), BoxError> {
     let address = serve().await?;
 
-    // reqwest's own retries are off, for they would go past the budget. Redirects must be stated: those
-    // that reqwest follows are part of one attempt.
+    // The adapter switches reqwest's own retries off, because they would bypass the budget. The
+    // redirect policy must be stated. Redirects that reqwest follows are part of one attempt.
     let builder = reqwest::Client::builder();
     let client = ReqwestClient::<ReplayBody<Body>>::new(builder, Policy::none())?;
 
-    // A POST is sent again only if the server is known to do it once for each key.
+    // A POST with a key is retried only where the server is known to honour the key.
     let safe =
         ReplaySafe::new().upstream_honours_key_fn(|request| request.uri().path() == "/orders");
     let backoff = Backoff::exponential(Duration::from_millis(20)).build()?;
     let stack = Stack::standard(safe.clone())
         .retry(RetryLayer::builder(safe).backoff(backoff).build()?)
         .http();
-    // The outermost layer keeps what was sent of a body for as long as it may be sent again.
+    // The outermost layer keeps what was sent of a body while it may be sent again.
     let replay = ReplayBodyLayer::new();
     let client = stack.service(client);
     let client = replay.layer(client);
@@ -51,11 +50,11 @@ async fn main() -> Result<(), BoxError> {
     let response = client.clone().oneshot(request).await?;
     println!("GET /menu: {}", response.status());
     assert_eq!(response.status(), StatusCode::OK);
-    // What takes a response of reqwest takes this one.
+    // Code that takes a response of reqwest takes this one.
     let response = reqwest::Response::from(response.map(Body::wrap));
     assert_eq!(response.text().await?, "attempt 3");
 
-    // A stream is no body that could be cloned; it is read once, and sent three times.
+    // A stream cannot be cloned. It is read once and sent three times.
     let order = ["two apples", " and ", "a pear"].map(Ok::<_, Infallible>);
     let body = Body::wrap_stream(tokio_stream::iter(order));
     let request = Request::post(format!("http://{address}/orders"))
@@ -66,12 +65,12 @@ async fn main() -> Result<(), BoxError> {
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(replay.buffered(), 0);
 
-    // Of this address nobody said that it honours a key.
+    // This path is not declared to honour the key.
     let request = Request::post(format!("http://{address}/payments"))
         .header("idempotency-key", "b2f2")
         .body(Body::from("three coins"))?;
     let response = client.clone().oneshot(request).await?;
-    println!("POST /payments: {}, and it is not sent again", response.status());
+    println!("POST /payments: {}, not retried", response.status());
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     Ok(())
 }
@@ -81,12 +80,12 @@ type Seen = Arc<Mutex<HashMap<String, u32>>>;
 async fn serve() -> Result<SocketAddr, BoxError> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
-    let app = Router::new().fallback(answer).with_state(Seen::default());
+    let app = Router::new().fallback(respond).with_state(Seen::default());
     tokio::spawn(async { axum::serve(listener, app).await });
     Ok(address)
 }
 
-async fn answer(
+async fn respond(
     State(seen): State<Seen>,
     method: Method,
     uri: Uri,

@@ -1,10 +1,10 @@
-//! A tonic server that refuses what it has no room for.
+//! Limits the concurrent calls of a tonic server.
 //!
 //! ```sh
 //! cargo run -p ecosystem --example tonic_server
 //! ```
 //!
-//! Once around all services of the server, and once around a single one.
+//! The layer is around all services of the server first, and then around a single one.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -28,66 +28,63 @@ use tower::Layer;
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     println!("around all services:");
-    let (address, slots) = around_all().await?;
-    one_watches_and_one_asks(address, slots).await?;
+    let (address, permits) = around_all().await?;
+    watch_and_check(address, permits).await?;
 
     println!("around one service:");
-    let (address, slots) = around_one().await?;
-    one_watches_and_one_asks(address, slots).await
+    let (address, permits) = around_one().await?;
+    watch_and_check(address, permits).await
 }
 
 async fn around_all() -> Result<(SocketAddr, BulkheadHandle), BoxError> {
     let bulkhead = BulkheadLayer::builder().max_concurrent(1).build()?;
-    let slots = bulkhead.handle();
-    // The time of a gRPC call runs until its last message: a server of long streams has no such limit.
+    let permits = bulkhead.handle();
+    // The timeout of a gRPC call runs until its last message. Long streams need a stack without it.
     let stack = Stack::new().bulkhead(bulkhead).total_timeout(Duration::from_secs(5));
 
     let (_, health) = health_reporter();
     let server = Server::builder().layer(HttpServerLayer::new(stack)).add_service(health);
     let (address, connections) = listen().await?;
     tokio::spawn(server.serve_with_incoming(connections));
-    Ok((address, slots))
+    Ok((address, permits))
 }
 
 async fn around_one() -> Result<(SocketAddr, BulkheadHandle), BoxError> {
     let bulkhead = BulkheadLayer::builder().max_concurrent(1).build()?;
-    let slots = bulkhead.handle();
+    let permits = bulkhead.handle();
 
     let (_, health) = health_reporter();
-    // It still has the name by which the server finds it.
+    // The service keeps the name by which the server routes.
     let health = HttpServerLayer::new(Stack::new().bulkhead(bulkhead)).layer(health);
     let server = Server::builder().add_service(health);
     let (address, connections) = listen().await?;
     tokio::spawn(server.serve_with_incoming(connections));
-    Ok((address, slots))
+    Ok((address, permits))
 }
 
-async fn one_watches_and_one_asks(
-    address: SocketAddr,
-    slots: BulkheadHandle,
-) -> Result<(), BoxError> {
+async fn watch_and_check(address: SocketAddr, permits: BulkheadHandle) -> Result<(), BoxError> {
     let channel = Endpoint::try_from(format!("http://{address}"))?.connect().await?;
     let mut client = HealthClient::new(channel);
     let request = || HealthCheckRequest { service: String::new() };
 
-    // A stream is under way until it ends, and there is room for one call.
+    // A stream holds its permit until it ends, and the bulkhead admits one call.
     let mut watch = client.watch(request()).await?.into_inner();
-    let seen = watch.message().await?.expect("the state is told at once");
-    assert_eq!((seen.status(), slots.in_flight()), (ServingStatus::Serving, 1));
+    let seen = watch.message().await?.expect("the first message is there at once");
+    assert_eq!((seen.status(), permits.in_flight()), (ServingStatus::Serving, 1));
 
     let rejected = client.check(request()).await.unwrap_err();
     let pushback = rejected.metadata().get("grpc-retry-pushback-ms");
-    println!("  no room: {:?}, come back in {pushback:?} ms", rejected.code());
+    println!("  while one stream is open: {:?}, retry in {pushback:?} ms", rejected.code());
     assert_eq!(rejected.code(), Code::ResourceExhausted);
     assert_eq!(pushback.map(|value| value.as_bytes()), Some(&b"1000"[..]));
 
     drop(watch);
-    while slots.in_flight() > 0 {
+    while permits.in_flight() > 0 {
         tokio::task::yield_now().await;
     }
-    let answer = client.check(request()).await?.into_inner();
-    println!("  with nobody watching: {:?}", answer.status());
-    assert_eq!(answer.status(), ServingStatus::Serving);
+    let response = client.check(request()).await?.into_inner();
+    println!("  after it has ended: {:?}", response.status());
+    assert_eq!(response.status(), ServingStatus::Serving);
     Ok(())
 }
 
