@@ -110,8 +110,12 @@ impl Facts {
 
 /// Returns a breaker that opens at half of ten calls, for a short time.
 fn our_breaker() -> CircuitBreakerBuilder {
+    our_breaker_without_window().count_window(10)
+}
+
+/// Returns the same breaker for a window of another kind. A breaker has only one.
+fn our_breaker_without_window() -> CircuitBreakerBuilder {
     CircuitBreakerLayer::builder()
-        .count_window(10)
         .minimum_calls(10)
         .failure_rate(0.5)
         .open_for(SHORT)
@@ -204,7 +208,8 @@ async fn window_of_time(facts: &mut Facts) {
         .sliding_window_duration(window)
         .permitted_calls_in_half_open(2);
     let theirs = answered_after_rare_probes(&peer_side(theirs)).await;
-    let breaker = our_breaker().time_window(window).probes(2).probe_success_ratio(1.0);
+    let breaker =
+        our_breaker_without_window().time_window(window).probes(2).probe_success_ratio(1.0);
     let ours = answered_after_rare_probes(&our_side(breaker)).await;
     facts.state(
         "of 50 calls answered by a dependency that is well again, after two probes that succeeded \
