@@ -44,6 +44,9 @@ def copy(folder, to):
         file.write(manifest)
     shutil.copytree(os.path.join(ROOT, folder, "src"), os.path.join(to, "src"))
     shutil.copy(os.path.join(ROOT, folder, "README.md"), to)
+    # The guides are included in the library.
+    if os.path.isdir(guides := os.path.join(ROOT, folder, "docs")):
+        shutil.copytree(guides, os.path.join(to, "docs"))
 
 
 def cargo(folder, *arguments, **variables):
