@@ -93,7 +93,7 @@
 //! | [HTTP and gRPC](guide::http) | hyper, reqwest, tonic, axum; replay, bodies, deadlines across services |
 //! | [Idempotency](guide::idempotency) | server, client, stores, duplicates, unknown outcomes |
 //! | [Recipes](guide::recipes) | short answers to common tasks |
-//! | [Frameworks](guide::frameworks) | the same with axum, reqwest and tonic |
+//! | [Frameworks](guide::frameworks) | the same with axum, reqwest, tonic and Redis |
 //! | [Troubleshooting](guide::troubleshooting) | compile errors, calls that are not retried, breakers that stay open |
 //! | [Coming from](guide::coming_from) | names for users of tower, tower-resilience, Polly and resilience4j |
 //!
