@@ -16,7 +16,7 @@
 //! `tower` (feature `util`):
 //!
 #![cfg_attr(feature = "http", doc = "```no_run")]
-#![cfg_attr(not(feature = "http"), doc = "```ignore")]
+#![cfg_attr(not(feature = "http"), doc = "```text")]
 //! use buttress::{BoxError, Stack};
 //! use http_body_util::{BodyExt, Full};
 //! use hyper::{Request, body::Bytes};
