@@ -1,8 +1,9 @@
-//! Cancellation and panic, at every point where they can strike.
+//! Harnesses that cancel a future, or make it panic, at every possible point.
 //!
-//! A future may be dropped between any two polls, and what it calls may panic in any of them. Either way the permits,
-//! slots, gauges and budgets that it touched must be back where they began. [`CancelHarness`] and [`PanicHarness`]
-//! bring it about, once for each point; a closure of the test's own then asserts.
+//! A future may be dropped between any two polls, and the code that it calls may panic in any poll.
+//! Afterwards, the permits, slots, gauges and budgets that it used must be back in their initial
+//! state. [`CancelHarness`] causes a drop once for each poll, and [`PanicHarness`] causes a panic
+//! once for each point. After each of them, a closure of your test asserts the state.
 
 use std::any::Any;
 use std::fmt;
@@ -12,10 +13,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::panics::panic_message;
 use super::task::{Spawned, finish_now};
 
-/// How many polls a future gets unless told otherwise.
+/// The default limit of polls of one future.
 const LIMIT: usize = 1_000;
 
-/// Drops a future unpolled, then a fresh one after its first poll, and so on until one completes.
+/// Drops a future unpolled, then a new one after its first poll, and so on until one completes.
 ///
 /// # Example
 ///
@@ -35,7 +36,7 @@ const LIMIT: usize = 1_000;
 /// assert_eq!(handle.dropped() + handle.completed(), handle.calls());
 /// ```
 ///
-/// On a paused clock, with time passing between the polls:
+/// On a paused clock, with time that passes between the polls:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -58,35 +59,43 @@ where
     Make: FnMut() -> F,
     F: Future,
 {
-    /// Takes what makes the future, once for each point at which one is dropped.
+    /// Creates a harness with a closure that makes the future.
+    ///
+    /// The closure runs once for each future that is dropped, and once for the one that completes.
     pub const fn new(make: Make) -> Self {
         Self { make, limit: LIMIT }
     }
 
-    /// Sets how many polls may be needed to complete; 1,000 unless set.
+    /// Sets the maximum number of polls until a future completes.
+    ///
+    /// Default: `1000`. The run panics if no future completes within the limit.
     #[must_use]
     pub const fn limit(mut self, polls: usize) -> Self {
         self.limit = polls;
         self
     }
 
-    /// Drops a future at every poll, in no time at all. Returns the number of polls that completed the last one.
+    /// Drops a future after every poll, and returns the number of polls until one completed.
     ///
-    /// `settled` runs after each drop, with the number of polls before it, and after the completion.
+    /// `settled` runs after each drop and after the completion, with the number of polls before it.
+    /// No time passes between the polls.
     ///
     /// # Panics
     ///
-    /// When `settled` does, saying after which poll. When no future completes within the limit.
+    /// Panics if `settled` panics, and adds the poll to its message. Panics if no future completes
+    /// within the limit.
     pub fn run(self, settled: impl FnMut(usize)) -> usize {
         let no_time: fn() -> Ready<()> = || ready(());
         finish_now(self.run_with(no_time, settled))
     }
 
-    /// The same, where `pass_time` lets time pass, or anything else happen, between two polls.
+    /// Does the same as [`run`](Self::run), and calls `pass_time` between two polls.
+    ///
+    /// `pass_time` lets time pass, or causes any other event. It also runs after each future.
     ///
     /// # Panics
     ///
-    /// As [`run`](Self::run).
+    /// Panics in the same cases as [`run`](Self::run).
     pub async fn run_with<Pass, Passing>(
         mut self,
         mut pass_time: Pass,
@@ -110,12 +119,13 @@ where
             }
             let polled = future.polls();
             drop(future);
-            let ended = if completed { "completed" } else { "dropped" };
+            let ended = if completed { "completed" } else { "was dropped" };
             assert_settled(|| settled(polled), format_args!("{ended} at poll {polled}"));
             if completed {
                 return polled;
             }
-            // Renews the budget that tokio gives a task, so that no poll is put off for the want of it.
+            // Renews the cooperative budget that tokio gives a task. Without it, tokio would
+            // delay a poll.
             pass_time().await;
         }
         panic!("no future completed in {} polls", self.limit);
@@ -128,10 +138,10 @@ impl<Make> fmt::Debug for CancelHarness<Make> {
     }
 }
 
-/// Lets a future panic at one point after another, and asserts that each panic comes out.
+/// Makes a future panic at one point after another, and asserts that each panic is propagated.
 ///
-/// The points are whatever the closure knows to arm: [`PanicPoint::ALL`](super::PanicPoint::ALL) for the inner
-/// service, an enum of the test's own for a classifier, a replay policy or an observer.
+/// The closure decides what a point is. Use [`PanicPoint::ALL`](super::PanicPoint::ALL) for the
+/// inner service, and your own enum for a classifier, a replay policy or an observer.
 ///
 /// # Example
 ///
@@ -160,34 +170,41 @@ where
     Make: FnMut(Points::Item) -> F,
     F: Future,
 {
-    /// Takes the points, and what arms one of them and makes the future.
+    /// Creates a harness with the points, and a closure that arms one point and makes the future.
     pub const fn new(points: Points, make: Make) -> Self {
         Self { points, make, limit: LIMIT }
     }
 
-    /// Sets how many polls may be needed to panic; 1,000 unless set.
+    /// Sets the maximum number of pending polls before the panic.
+    ///
+    /// Default: `1000`. The run panics if a future neither completes nor panics within the limit.
     #[must_use]
     pub const fn limit(mut self, polls: usize) -> Self {
         self.limit = polls;
         self
     }
 
-    /// Lets a future panic at every point, in no time at all. `settled` runs after each, when the future is dropped.
+    /// Makes a future panic at every point.
+    ///
+    /// `settled` runs after each panic, when the future has been dropped. No time passes between
+    /// the polls.
     ///
     /// # Panics
     ///
-    /// When `settled` does, saying after which point. When a future completes without a panic, or does neither
-    /// within the limit.
+    /// Panics if `settled` panics, and adds the point to its message. Panics if a future completes
+    /// without a panic, or neither completes nor panics within the limit.
     pub fn run(self, settled: impl FnMut(Points::Item)) {
         let no_time: fn() -> Ready<()> = || ready(());
         finish_now(self.run_with(no_time, settled));
     }
 
-    /// The same, where `pass_time` lets time pass, or anything else happen, between two polls.
+    /// Does the same as [`run`](Self::run), and calls `pass_time` between two polls.
+    ///
+    /// `pass_time` lets time pass, or causes any other event. It also runs after each future.
     ///
     /// # Panics
     ///
-    /// As [`run`](Self::run).
+    /// Panics in the same cases as [`run`](Self::run).
     pub async fn run_with<Pass, Passing>(
         mut self,
         mut pass_time: Pass,
@@ -197,12 +214,13 @@ where
         Passing: Future<Output = ()>,
     {
         for point in self.points {
-            // The making is caught too: a service called outside an async block panics there.
+            // Panics of `make` are caught too. A service that is called outside an async block
+            // panics there.
             let made = catch_unwind(AssertUnwindSafe(|| Spawned::new((self.make)(point))));
             if let Ok(mut future) = made {
                 let mut left = self.limit;
                 while let Ok(poll) = catch_unwind(AssertUnwindSafe(|| future.poll())) {
-                    assert!(poll.is_pending(), "no panic came out of {point:?}");
+                    assert!(poll.is_pending(), "the future completed without a panic in {point:?}");
                     assert!(left > 0, "{point:?} did not panic within the limit");
                     left -= 1;
                     pass_time().await;
@@ -220,7 +238,7 @@ impl<Points, Make> fmt::Debug for PanicHarness<Points, Make> {
     }
 }
 
-/// Runs the test's own assertions, and says at which point they failed.
+/// Runs the assertions of the test, and adds the point to the message of a failure.
 fn assert_settled(settled: impl FnOnce(), point: fmt::Arguments<'_>) {
     catch_unwind(AssertUnwindSafe(settled)).unwrap_or_else(|payload: Box<dyn Any + Send>| {
         panic!("after it {point}: {}", panic_message(&*payload))

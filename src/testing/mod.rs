@@ -1,16 +1,32 @@
-//! A kit for testing services: their contract, their cancellation, and what a flaky dependency does to them.
+//! Tools for testing your own layers, services and stores.
 //!
-//! Everything here works by polling by hand and counting wakes. It needs no runtime, sleeps for nothing, and runs
-//! on a paused clock where the service under test has timers of its own.
+//! # Where to start
 //!
-//! - [`contract`] checks a service against the rules of [`tower_service::Service`] and of this crate, rule by rule.
-//! - [`cancel`] drops a future at its first poll, its second, and so on, and lets it panic wherever it can.
-//! - [`Flaky`] answers, fails, hangs, panics and refuses to be ready, as its script says, and counts what is done
-//!   to it.
-//! - [`idempotency`] checks a store of the idempotency guard against what its contract says.
-//! - [`Reserving`] puts a fixed number of slots, reserved by `poll_ready`, in front of any service. It shows the
-//!   permits that a layer hoards, which a plain mock cannot.
+//! 1. To test a layer, call [`Contract::new`](contract::Contract::new), then
+//!    [`check`](contract::Contract::check), then [`assert`](Report::assert), as in the example
+//!    below.
+//! 2. If the layer rejects calls, also call
+//!    [`check_rejecting`](contract::Contract::check_rejecting).
+//! 3. Cancel a call at every poll with [`CancelHarness`](cancel::CancelHarness), and make it panic
+//!    at every point with [`PanicHarness`](cancel::PanicHarness).
+//! 4. To test a store of the idempotency layer, call [`idempotency::check`].
+//!
+//! # Contents
+//!
+//! - [`contract`] checks a service against the rules of [`tower_service::Service`] and of this
+//!   crate, rule by rule.
+//! - [`cancel`] drops a future after each of its polls, and makes it panic at every point.
+//! - [`Flaky`] is a scripted service. It responds, fails, hangs, panics or stays unready, and
+//!   counts its calls and polls.
+//! - [`idempotency`] checks a store of the idempotency layer against the contract of
+//!   [`Store`](crate::idempotency::Store).
+//! - [`Reserving`] adds a fixed number of slots, reserved by `poll_ready`, to any service. It shows
+//!   the permits that a layer keeps too long, which a plain mock cannot show.
 //! - [`task`] polls futures and services by hand.
+//!
+//! These tools poll by hand and count wakes. They need no runtime and do not sleep, except
+//! [`idempotency`], which needs a tokio runtime. If the service under test has timers, use a paused
+//! clock.
 //!
 //! # Example
 //!
@@ -32,7 +48,7 @@ mod report;
 mod reserving;
 pub mod task;
 
-/// The futures of the scripted services.
+/// The response futures of [`Flaky`] and [`Reserving`].
 pub mod future {
     pub use super::{flaky::FlakyFuture, reserving::ReservingFuture};
 }
@@ -50,9 +66,10 @@ use std::fmt;
 
 use tower_service::Service;
 
-/// Compiles only for a service that can be shared as tower's servers and clients share theirs.
+/// Checks at compile time that a service is `Send`, `Sync`, `Clone` and `Debug`.
 ///
-/// Write one line per service and a lost auto trait is found by the compiler.
+/// Servers and clients of tower need these traits to share a service. Write one line per service,
+/// and the compiler reports a lost auto trait.
 ///
 /// # Example
 ///
@@ -63,10 +80,12 @@ use tower_service::Service;
 /// ```
 pub const fn assert_service<S: Send + Sync + Clone + fmt::Debug>() {}
 
-/// Compiles only for a future that can move between threads. It asks for no `Sync`, and nor should a layer.
+/// Checks at compile time that a future is `Send`.
+///
+/// It does not require `Sync`. A layer should not require it either.
 pub const fn assert_future<F: Future + Send>() {}
 
-/// Compiles only if `Outer`, a layer's service, fails with the very error type of `Inner`, the service it wraps.
+/// Checks at compile time that `Outer` has the same error type as `Inner`, which it wraps.
 pub const fn assert_same_error<Req, Inner, Outer>()
 where
     Inner: Service<Req>,

@@ -1,8 +1,8 @@
-//! Panics that were caught.
+//! Messages of caught panics.
 
 use std::any::Any;
 
-/// What a caught panic said.
+/// Returns the message of a caught panic.
 pub(super) fn panic_message(payload: &(dyn Any + Send)) -> &str {
     if let Some(message) = payload.downcast_ref::<&str>() {
         message

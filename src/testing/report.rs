@@ -1,4 +1,4 @@
-//! The report of a suite of checks: the contract kit's, and the one for stores.
+//! The report of a set of checks, of a service or of a store.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use super::contract::Rule;
 pub enum CheckOutcome {
     /// The check passed.
     Passed,
-    /// The check failed, and why.
+    /// The check failed, with the reason.
     Failed(String),
-    /// The check does not apply, and why.
+    /// The check does not apply, with the reason.
     NotApplicable(String),
 }
 
@@ -35,33 +35,37 @@ impl Finding {
         Self { rule: None, name, over: "", outcome: outcome.into() }
     }
 
-    /// Returns the name of the check: for a rule of the contract its sentence, for a store's check
-    /// the name to run it [by itself](super::idempotency::check_one).
+    /// Returns the name of the check.
+    ///
+    /// A rule of the contract is named by its [sentence](Rule::sentence), and a check of your own
+    /// by the sentence given to [`also`](super::contract::Contract::also). The name of a store's
+    /// check can be passed to [`check_one`](super::idempotency::check_one).
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Returns the rule of the contract that was checked, `None` for any other check.
+    /// Returns the rule of the contract that was checked, or `None` for any other check.
     #[must_use]
     pub const fn rule(&self) -> Option<Rule> {
         self.rule
     }
 
-    /// Returns the inner service that a rule was checked over: `mock` or `reserving`, and an empty
-    /// string for any other check.
+    /// Returns the name of the inner service that a rule was checked with.
+    ///
+    /// It is `mock` or `reserving`, and an empty string for any other check.
     #[must_use]
     pub const fn over(&self) -> &'static str {
         self.over
     }
 
-    /// Returns the outcome.
+    /// Returns the outcome of the check.
     #[must_use]
     pub const fn outcome(&self) -> &CheckOutcome {
         &self.outcome
     }
 
-    /// Returns the reason of a failure, `None` if the check did not fail.
+    /// Returns the reason of the failure, or `None` if the check did not fail.
     #[must_use]
     pub fn failure(&self) -> Option<&str> {
         match &self.outcome {
@@ -87,7 +91,9 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The findings of a suite of checks, in order. `Display` prints all of them.
+/// The findings of a set of checks, in order.
+///
+/// Call [`assert`](Self::assert) to fail the test if a check failed. `Display` prints all findings.
 #[derive(Clone, Debug)]
 #[must_use = "a report checks nothing until it is asserted"]
 pub struct Report {
@@ -95,17 +101,17 @@ pub struct Report {
 }
 
 impl Report {
-    /// Returns every finding in order.
+    /// Returns all findings, in order.
     pub fn findings(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter()
     }
 
-    /// Returns the findings that failed.
+    /// Returns the findings of the checks that failed, in order.
     pub fn failures(&self) -> impl Iterator<Item = &Finding> {
         self.findings().filter(|finding| finding.failure().is_some())
     }
 
-    /// Returns whether this rule of the contract failed, over either inner service.
+    /// Returns whether this rule of the contract failed with either inner service.
     #[must_use]
     pub fn broke(&self, rule: Rule) -> bool {
         self.failures().any(|finding| finding.rule == Some(rule))
@@ -115,7 +121,7 @@ impl Report {
     ///
     /// # Panics
     ///
-    /// Panics with the whole report if one did.
+    /// Panics with the report if a check failed.
     #[track_caller]
     pub fn assert(&self) {
         let failures = self.failures().count();

@@ -1,4 +1,4 @@
-//! The service that reserves.
+//! A service with slots that `poll_ready` reserves.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,10 +16,10 @@ use crate::call::lock::lock;
 struct State {
     slots: usize,
     taken: usize,
-    /// Of the taken ones, those that a call has moved into its future.
+    /// The taken slots that a call has moved into its future.
     called: usize,
     queue: VecDeque<(u64, Waker)>,
-    /// Waiters that were given a slot and have not been polled since.
+    /// The waiters that were given a slot and have not been polled since.
     granted: Vec<u64>,
     next_waiter: u64,
     unready_calls: usize,
@@ -29,7 +29,7 @@ struct State {
 struct Pool(Mutex<State>);
 
 impl Pool {
-    /// Gives one slot back. The first in the queue gets it, so nobody who comes later can overtake.
+    /// Gives one slot back. The first waiter in the queue gets it, and no later caller overtakes.
     fn give_back(&self) {
         let mut state = lock(&self.0);
         let Some((waiter, waker)) = state.queue.pop_front() else {
@@ -42,7 +42,7 @@ impl Pool {
     }
 }
 
-/// A slot. Dropped, it goes to whoever is next.
+/// A slot. Dropping it gives it to the next waiter.
 #[derive(Debug)]
 struct Slot {
     pool: Arc<Pool>,
@@ -58,7 +58,9 @@ impl Drop for Slot {
     }
 }
 
-/// A place in the queue. Dropped, it is left, and a slot it was given meanwhile goes to whoever is next.
+/// A place in the queue.
+///
+/// Dropping it leaves the queue. A slot that it was given meanwhile goes to the next waiter.
 #[derive(Debug)]
 struct Waiting {
     pool: Arc<Pool>,
@@ -66,7 +68,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Whether a slot came; else the waker to wake when it does is renewed.
+    /// Returns whether a slot was given. If not, replaces the waker.
     fn poll(&self, waker: &Waker) -> bool {
         let mut state = lock(&self.pool.0);
         if let Some(index) = state.granted.iter().position(|id| *id == self.waiter) {
@@ -101,10 +103,11 @@ enum Place {
     Slot(Slot),
 }
 
-/// Puts a fixed number of slots in front of a service, reserved by `poll_ready`.
+/// A service with a fixed number of slots, which `poll_ready` reserves.
 ///
-/// The slot moves into the future at `call`, and is free again when the un-called instance or the future is dropped.
-/// Waiters get their slots in the order they came. A clone starts without one.
+/// `call` moves the slot into the future. The slot is free again when the future is dropped, or
+/// when an instance is dropped before its call. Waiters get slots in the order in which they
+/// came. A clone starts without a slot.
 ///
 /// # Example
 ///
@@ -132,31 +135,34 @@ pub struct Reserving<S> {
 }
 
 impl<S> Reserving<S> {
-    /// Takes the service to call and the number of slots. With `usize::MAX` nobody ever waits, and the counts remain.
+    /// Wraps a service with a number of slots.
+    ///
+    /// With `usize::MAX` slots, no caller waits, and the slots are still counted. With `0`, no
+    /// instance becomes ready.
     pub fn new(inner: S, slots: usize) -> Self {
         let state = State { slots, ..State::default() };
         Self { inner, pool: Arc::new(Pool(Mutex::new(state))), place: Place::None }
     }
 
-    /// Reads the slots that this service shares with its clones.
+    /// Returns a handle to the slots that this service shares with its clones.
     #[must_use]
     pub fn handle(&self) -> ReservingHandle {
         ReservingHandle { pool: Arc::clone(&self.pool) }
     }
 
-    /// The service behind the slots.
+    /// Returns a reference to the inner service.
     #[must_use]
     pub const fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service behind the slots.
+    /// Returns a mutable reference to the inner service.
     #[must_use]
     pub const fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The service behind the slots. The slot or the place in the queue that this instance had is free.
+    /// Returns the inner service, and frees the slot or the place in the queue of this instance.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.inner
@@ -225,7 +231,9 @@ impl<S: Service<Req>, Req> Service<Req> for Reserving<S> {
 }
 
 pin_project! {
-    /// Response future of [`Reserving`]. It has its slot until it is dropped, answered or not.
+    /// The response future of [`Reserving`].
+    ///
+    /// It holds its slot until it is dropped, even after it has completed.
     #[derive(Debug)]
     pub struct ReservingFuture<F> {
         #[pin]
@@ -242,39 +250,43 @@ impl<F: Future> Future for ReservingFuture<F> {
     }
 }
 
-/// Reads the slots of a [`Reserving`] service.
+/// A handle for reading the slots of a [`Reserving`] service.
 #[derive(Clone)]
 pub struct ReservingHandle {
     pool: Arc<Pool>,
 }
 
 impl ReservingHandle {
-    /// How many slots there are.
+    /// Returns the number of slots.
     #[must_use]
     pub fn slots(&self) -> usize {
         lock(&self.pool.0).slots
     }
 
-    /// How many are not free: reserved, or in a future.
+    /// Returns the number of slots that are reserved or held by a future.
     #[must_use]
     pub fn taken(&self) -> usize {
         lock(&self.pool.0).taken
     }
 
-    /// How many are reserved by an instance that has not been called yet.
+    /// Returns the number of slots reserved by instances that have not been called yet.
+    ///
+    /// A slot that was given to a waiter counts, even before the next poll of the waiter.
     #[must_use]
     pub fn reserved(&self) -> usize {
         let state = lock(&self.pool.0);
         state.taken - state.called
     }
 
-    /// How many instances wait for a slot.
+    /// Returns the number of instances that wait for a slot.
     #[must_use]
     pub fn waiting(&self) -> usize {
         lock(&self.pool.0).queue.len()
     }
 
-    /// How often an instance without a slot was called. Such a call goes through, and is counted here.
+    /// Returns how often an instance without a slot was called.
+    ///
+    /// Such a call still reaches the inner service.
     #[must_use]
     pub fn unready_calls(&self) -> usize {
         lock(&self.pool.0).unready_calls

@@ -1,4 +1,4 @@
-//! Polling by hand: futures and services in a task of their own, whose wake-ups are counted.
+//! Futures and services that are polled by hand, with counted wakes.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -22,39 +22,39 @@ impl Wake for Wakes {
     }
 }
 
-/// Makes wakers, counts how often they are woken, and knows how many are still held somewhere.
+/// A source of wakers, which counts their wakes and the wakers that are still held.
 #[derive(Debug, Default)]
 pub struct CountingWaker {
     wakes: Arc<Wakes>,
 }
 
 impl CountingWaker {
-    /// A waker that nobody has woken yet.
+    /// Creates a source of wakers, with no wakes and no holders.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// One more waker that counts here.
+    /// Returns a new waker, whose wakes are counted here.
     #[must_use]
     pub fn waker(&self) -> Waker {
         Arc::clone(&self.wakes).into()
     }
 
-    /// How often its wakers were woken.
+    /// Returns how often its wakers were woken.
     #[must_use]
     pub fn wakes(&self) -> usize {
         self.wakes.0.load(Ordering::SeqCst)
     }
 
-    /// How many of its wakers are alive: what a waiter list still keeps.
+    /// Returns how many of its wakers are alive, for example in a list of waiters.
     #[must_use]
     pub fn holders(&self) -> usize {
         Arc::strong_count(&self.wakes) - 1
     }
 }
 
-/// The waker of one hand-polled thing, and what it knew at its last poll.
+/// The waker of one future or service, and its count at the last poll.
 #[derive(Debug, Default)]
 struct Task {
     waker: CountingWaker,
@@ -63,7 +63,7 @@ struct Task {
 }
 
 impl Task {
-    /// Counts a poll and returns the waker for it.
+    /// Counts a poll, and returns the waker for it.
     fn start_poll(&mut self) -> Waker {
         self.polls += 1;
         self.wakes_at_poll = self.waker.wakes();
@@ -80,16 +80,16 @@ impl Task {
     }
 }
 
-/// A future in a task of its own, polled by hand.
+/// A future in its own task, polled by hand.
 ///
 /// # Example
 ///
 /// ```
 /// use buttress::testing::task::Spawned;
 ///
-/// let mut answer = Spawned::new(async { 42 });
-/// assert!(answer.poll().is_ready());
-/// assert_eq!((answer.polls(), answer.wakes()), (1, 0));
+/// let mut future = Spawned::new(async { 42 });
+/// assert!(future.poll().is_ready());
+/// assert_eq!((future.polls(), future.wakes()), (1, 0));
 /// ```
 pub struct Spawned<F> {
     future: Pin<Box<F>>,
@@ -97,44 +97,47 @@ pub struct Spawned<F> {
 }
 
 impl<F> Spawned<F> {
-    /// Takes a future, polls nothing yet.
+    /// Wraps a future, without polling it.
     #[must_use]
     pub fn new(future: F) -> Self {
         Self { future: Box::pin(future), task: Task::default() }
     }
 
-    /// How often it was polled.
+    /// Returns how often the future was polled.
     #[must_use]
     pub const fn polls(&self) -> usize {
         self.task.polls
     }
 
-    /// How often its present task was woken.
+    /// Returns how often its current task was woken.
     #[must_use]
     pub fn wakes(&self) -> usize {
         self.task.waker.wakes()
     }
 
-    /// Whether it was woken since its last poll.
+    /// Returns whether its task was woken since the last poll.
     #[must_use]
     pub fn is_woken(&self) -> bool {
         self.task.is_woken()
     }
 
-    /// Lets another task take the future over: later polls use a new waker. Returns the old one.
+    /// Moves the future to another task, and returns the old waker.
     ///
-    /// A future must wake the task that polled it last, so what it keeps of the old waker is stale.
+    /// Later polls use a new waker. A future must wake the task that polled it last, and no longer
+    /// the old one.
     pub fn hand_over(&mut self) -> CountingWaker {
         self.task.hand_over()
     }
 
-    /// The future, out of its task, to be awaited.
+    /// Returns the future without its task, for example to await it.
     #[must_use]
     pub fn into_inner(self) -> Pin<Box<F>> {
         self.future
     }
 
-    /// Drops the future and returns its waker, whose [`holders`](CountingWaker::holders) ought to be none.
+    /// Drops the future, and returns its waker.
+    ///
+    /// Its [`holders`](CountingWaker::holders) should be `0`. Otherwise, the future leaked a waker.
     #[must_use = "drop the value itself to cancel without inspecting the waker"]
     pub fn cancel(self) -> CountingWaker {
         drop(self.future);
@@ -143,11 +146,11 @@ impl<F> Spawned<F> {
 }
 
 impl<F: Future> Spawned<F> {
-    /// Polls once.
+    /// Polls the future once.
     ///
     /// # Panics
     ///
-    /// When the future does, as most do if they are polled again after they are done.
+    /// Panics if the future panics. Most futures do when they are polled after they completed.
     pub fn poll(&mut self) -> Poll<F::Output> {
         let waker = self.task.start_poll();
         self.future.as_mut().poll(&mut Context::from_waker(&waker))
@@ -160,7 +163,7 @@ impl<F> fmt::Debug for Spawned<F> {
     }
 }
 
-/// A service in a task of its own, whose readiness is polled by hand.
+/// A service in its own task, whose readiness is polled by hand.
 ///
 /// # Example
 ///
@@ -178,55 +181,60 @@ pub struct SpawnedService<S, Req> {
 }
 
 impl<S, Req> SpawnedService<S, Req> {
-    /// Takes a service, polls nothing yet.
+    /// Wraps a service, without polling it.
     #[must_use]
     pub fn new(service: S) -> Self {
         Self { service, task: Task::default(), request: PhantomData }
     }
 
-    /// How often its readiness was polled.
+    /// Returns how often the readiness of the service was polled.
     #[must_use]
     pub const fn polls(&self) -> usize {
         self.task.polls
     }
 
-    /// How often its present task was woken.
+    /// Returns how often its current task was woken.
     #[must_use]
     pub fn wakes(&self) -> usize {
         self.task.waker.wakes()
     }
 
-    /// Whether it was woken since its last poll.
+    /// Returns whether its task was woken since the last poll.
     #[must_use]
     pub fn is_woken(&self) -> bool {
         self.task.is_woken()
     }
 
-    /// Lets another task take the service over: later polls use a new waker. Returns the old one.
+    /// Moves the service to another task, and returns the old waker.
+    ///
+    /// Later polls use a new waker.
     pub fn hand_over(&mut self) -> CountingWaker {
         self.task.hand_over()
     }
 
-    /// Drops the service and returns its waker, whose [`holders`](CountingWaker::holders) ought to be none.
+    /// Drops the service, and returns its waker.
+    ///
+    /// Its [`holders`](CountingWaker::holders) should be `0`. Otherwise, the service leaked a
+    /// waker.
     #[must_use = "drop the value itself to cancel without inspecting the waker"]
     pub fn cancel(self) -> CountingWaker {
         drop(self.service);
         self.task.waker
     }
 
-    /// The service.
+    /// Returns a reference to the service.
     #[must_use]
     pub const fn get_ref(&self) -> &S {
         &self.service
     }
 
-    /// The service.
+    /// Returns a mutable reference to the service.
     #[must_use]
     pub const fn get_mut(&mut self) -> &mut S {
         &mut self.service
     }
 
-    /// The service, out of its task.
+    /// Returns the service without its task.
     #[must_use]
     pub fn into_inner(self) -> S {
         self.service
@@ -234,17 +242,17 @@ impl<S, Req> SpawnedService<S, Req> {
 }
 
 impl<S: Service<Req>, Req> SpawnedService<S, Req> {
-    /// Polls readiness once.
+    /// Polls the readiness of the service once.
     ///
     /// # Errors
     ///
-    /// The service's own.
+    /// Returns the error of the service.
     pub fn poll_ready(&mut self) -> Poll<Result<(), S::Error>> {
         let waker = self.task.start_poll();
         self.service.poll_ready(&mut Context::from_waker(&waker))
     }
 
-    /// Calls the service and returns its future, unpolled.
+    /// Calls the service, and returns its future unpolled.
     pub fn call(&mut self, request: Req) -> Spawned<S::Future> {
         Spawned::new(self.service.call(request))
     }
@@ -259,7 +267,9 @@ impl<S: fmt::Debug, Req> fmt::Debug for SpawnedService<S, Req> {
     }
 }
 
-/// Finishes a future that waits for nothing: how the synchronous entry points run the asynchronous ones.
+/// Completes a future that never waits.
+///
+/// The synchronous methods run the asynchronous ones through it.
 pub(super) fn finish_now<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,

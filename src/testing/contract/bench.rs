@@ -1,7 +1,7 @@
-//! What the checks are made of: a service under test over an inner one, driven by hand.
+//! The parts of the checks: a service under test over an inner service, driven by hand.
 //!
-//! The service under test may itself limit to one call at a time, so no check has two of its instances busy at once.
-//! Where a sibling is wanted it is a clone of the inner service.
+//! The service under test may admit one call at a time. Therefore, no check keeps two of its
+//! instances busy at once. A sibling is a clone of the inner service.
 
 use std::{fmt, task::Poll};
 
@@ -13,7 +13,7 @@ use crate::testing::{
     task::{Spawned, SpawnedService},
 };
 
-/// How often time may pass before a check gives up.
+/// The number of times that a check lets time pass before it gives up.
 pub(super) const PATIENCE: usize = 256;
 
 pub(super) type Checked<T = ()> = Result<T, String>;
@@ -27,12 +27,12 @@ macro_rules! ensure {
 }
 pub(super) use ensure;
 
-/// A service under test, and what its inner service saw.
+/// A service under test, and the handles of its inner service.
 pub(super) struct Rig<S, Req, Res, E> {
     pub(super) service: SpawnedService<S, Req>,
     pub(super) inner: FlakyHandle<Res, E>,
     pub(super) slots: ReservingHandle,
-    /// Of the inner service.
+    /// A clone of the inner service.
     pub(super) sibling: SpawnedService<Inner<Res, E>, Req>,
 }
 
@@ -52,7 +52,7 @@ impl<S, Req, Res, E> Rig<S, Req, Res, E> {
         Ok(())
     }
 
-    /// Nothing of the inner service is reserved, waited for, or in flight.
+    /// Checks that nothing of the inner service is reserved, waited for or in flight.
     pub(super) fn nothing_held(&self, when: &str) -> Checked {
         let (taken, waiting) = (self.slots.taken(), self.slots.waiting());
         ensure!(taken == 0, "{when}, {taken} inner slots were still held");
@@ -63,7 +63,7 @@ impl<S, Req, Res, E> Rig<S, Req, Res, E> {
     }
 }
 
-/// A rule's check says what it wants; the bench builds, drives and passes the time.
+/// Builds and drives services under test for the checks, and lets time pass.
 pub(super) struct Bench<'a, Req, Res, E, Make, Pass> {
     pub(super) contract: &'a Contract<Req, Res, E>,
     pub(super) make: &'a mut Make,
@@ -123,7 +123,7 @@ where
                 Poll::Pending => self.pass_time().await,
             }
         }
-        Err("it did not become ready over an inner service that is".to_owned())
+        Err("it did not become ready over a ready inner service".to_owned())
     }
 
     pub(super) async fn drive<F: Future>(&mut self, future: &mut Spawned<F>) -> Checked<F::Output> {
@@ -133,10 +133,10 @@ where
                 Poll::Pending => self.pass_time().await,
             }
         }
-        Err(format!("it did not answer in {PATIENCE} polls"))
+        Err(format!("it did not complete in {PATIENCE} polls"))
     }
 
-    /// Readies and calls, without a poll of the future.
+    /// Readies and calls the service, without polling the future.
     pub(super) async fn call(
         &mut self,
         service: &mut SpawnedService<S, Req>,
@@ -145,17 +145,17 @@ where
         Ok(service.call(self.request()))
     }
 
-    /// A call that the inner service answers well must be answered well.
+    /// Checks that a call succeeds when the inner service does.
     pub(super) async fn round_trip(&mut self, service: &mut SpawnedService<S, Req>) -> Checked {
         let mut future = self.call(service).await?;
         succeeded(self.drive(&mut future).await?)
     }
 
-    /// If the service says it is ready, takes it at its word.
+    /// Calls the service if it reports `Ready`.
     pub(super) fn call_if_ready(&self, service: &mut SpawnedService<S, Req>) -> Checked {
         match service.poll_ready() {
             Poll::Ready(Ok(())) => {
-                // Refusing is right here, so the answer does not matter.
+                // The result does not matter, because a rejection is correct too.
                 let _ = service.call(self.request()).poll();
                 Ok(())
             }
@@ -164,13 +164,13 @@ where
         }
     }
 
-    /// The error is the inner one if its `Debug` text holds that one's.
+    /// Checks that the `Debug` text of the error contains the text of the inner error.
     pub(super) fn is_inner_error(&self, error: &S::Error) -> Checked {
         let expected = format!("{:?}", (self.contract.error)());
         let got = format!("{error:?}");
         ensure!(
             got.contains(&expected),
-            "the inner service failed with {expected}, and out came {got}"
+            "the inner service failed with {expected}, but the call failed with {got}"
         );
         Ok(())
     }
@@ -180,21 +180,21 @@ pub(super) fn succeeded<Res, E: fmt::Debug>(answer: Result<Res, E>) -> Checked {
     match answer {
         Ok(_) => Ok(()),
         Err(error) => {
-            Err(format!("it failed, although the inner service answered well: {error:?}"))
+            Err(format!("the call failed although the inner service succeeded: {error:?}"))
         }
     }
 }
 
 pub(super) fn nobody_keeps(holders: usize) -> Checked {
-    ensure!(holders == 0, "{holders} wakers of a dropped waiter were still kept");
+    ensure!(holders == 0, "{holders} wakers of a dropped waiter were still held");
     Ok(())
 }
 
-/// Polls a future that has to wait, in one task and then in another.
+/// Checks that a future stays pending and asleep, in one task and then in another.
 pub(super) fn stays_asleep<F: Future>(future: &mut Spawned<F>) -> Checked {
     for _ in 0..2 {
         future.hand_over();
-        ensure!(future.poll().is_pending(), "it answered before the inner service did");
+        ensure!(future.poll().is_pending(), "it completed before the inner service did");
         ensure!(!future.is_woken(), "it was woken although nothing had changed");
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! How each rule is found out.
+//! The check of each general rule.
 
 use std::{
     fmt,
@@ -59,7 +59,7 @@ where
         self.round_trip(&mut clone).await?;
         rig.no_violations()?;
 
-        // Whether it is tried again is the service's business; if it is, then on a readied instance.
+        // The service may retry or not. If it does, it must use a readied instance.
         rig.inner.push(self.fail_once());
         let mut future = self.call(&mut rig.service).await?;
         let _ = self.drive(&mut future).await?;
@@ -69,7 +69,7 @@ where
     async fn ready_once(&mut self) -> Checked {
         let mut rig = self.rig();
         self.ready(&mut rig.service).await?;
-        for before in ["", ", and the inner service is not ready for others,"] {
+        for before in ["", " (with the inner service set unready)"] {
             ensure!(
                 matches!(rig.service.poll_ready(), Poll::Ready(Ok(()))),
                 "the poll after Ready{before} was not Ready"
@@ -82,7 +82,7 @@ where
 
         rig.inner.push(self.answer_when_released());
         let mut first = rig.service.call(self.request());
-        ensure!(first.poll().is_pending(), "it answered before the inner service did");
+        ensure!(first.poll().is_pending(), "it completed before the inner service did");
         self.call_if_ready(&mut rig.service)?;
         rig.no_violations()?;
         rig.inner.release();
@@ -118,7 +118,7 @@ where
 
         rig.inner.push(self.answer_when_released());
         let mut future = self.call(&mut rig.service).await?;
-        ensure!(future.poll().is_pending(), "it answered before the inner service did");
+        ensure!(future.poll().is_pending(), "it completed before the inner service did");
         let waker = future.cancel();
         rig.nothing_held("after the future was dropped pending")?;
         nobody_keeps(waker.holders())?;
@@ -145,7 +145,7 @@ where
         rig.inner.set_unready();
         ensure!(
             matches!(rig.service.poll_ready(), Poll::Ready(Ok(()))),
-            "over an inner service that is not ready it did not say Ready"
+            "it did not report Ready over an unready inner service"
         );
         rig.nothing_held("after Ready")?;
         let mut future = rig.service.call(self.request());
@@ -157,7 +157,7 @@ where
     async fn holds_nothing_idle(&mut self) -> Checked {
         let mut rig = self.rig();
         self.round_trip(&mut rig.service).await?;
-        rig.nothing_held("after the answer")?;
+        rig.nothing_held("after the response")?;
 
         rig.inner.push(self.fail_once());
         let mut future = self.call(&mut rig.service).await?;
@@ -182,12 +182,12 @@ where
         self.ready(&mut rig.service).await?;
         let before = rig.inner.readiness_polls();
         let mut future = rig.service.call(self.request());
-        ensure!(rig.inner.polls() == 0, "`call` polled the inner future itself");
+        ensure!(rig.inner.polls() == 0, "`call` polled the inner future");
         ensure!(rig.inner.readiness_polls() == before, "`call` polled the inner readiness");
         match future.poll() {
             Poll::Ready(answer) => succeeded(answer),
             Poll::Pending => {
-                Err("the first poll was Pending, although the answer was there".into())
+                Err("the first poll was Pending although the response was ready".into())
             }
         }
     }
@@ -196,18 +196,18 @@ where
         let mut rig = self.rig();
         rig.inner.push(self.answer_when_released());
         let mut future = self.call(&mut rig.service).await?;
-        ensure!(future.poll().is_pending(), "it answered before the inner service did");
+        ensure!(future.poll().is_pending(), "it completed before the inner service did");
         rig.inner.release();
         for _ in 0..PATIENCE {
             self.pass_time().await;
         }
         match future.poll() {
             Poll::Ready(answer) => succeeded(answer),
-            Poll::Pending => Err("the poll after the answer was Pending".into()),
+            Poll::Pending => Err("the poll was Pending although the response was ready".into()),
         }
     }
 
-    /// On a thread of its own, since this one may be inside a runtime.
+    /// Runs on a separate thread, because this one may be inside a runtime.
     fn needs_no_runtime(&mut self) -> Checked {
         let (request, make) = (Arc::clone(&self.contract.request), &mut *self.make);
         let inner = self.contract.inner(self.slots);
@@ -236,7 +236,7 @@ where
         let answer = self.drive(&mut future).await?;
         drop(future);
         match answer {
-            Ok(_) => Err("it answered well, although the inner service failed".into()),
+            Ok(_) => Err("it succeeded although the inner service failed".into()),
             Err(error) => {
                 self.is_inner_error(&error)?;
                 rig.nothing_held("after the error")
@@ -250,7 +250,7 @@ where
         rig.inner.push(Step::FailReadiness((self.contract.error)()));
         let error = match rig.service.poll_ready() {
             Poll::Ready(Err(error)) => Some(error),
-            // Who waits in the future asks there.
+            // An always-ready service polls the inner readiness in its future.
             Poll::Ready(Ok(())) if self.contract.always_ready => {
                 let mut future = rig.service.call(self.request());
                 self.drive(&mut future).await?.err()
@@ -258,7 +258,7 @@ where
             Poll::Ready(Ok(())) | Poll::Pending => None,
         };
         match error {
-            None => return Err("the error of the inner readiness did not come out".into()),
+            None => return Err("it did not return the error of the inner readiness".into()),
             Some(error) => self.is_inner_error(&error)?,
         }
         rig.no_violations()?;
@@ -273,7 +273,7 @@ where
         let inner = rig.inner.clone();
         self.wakes_the_unready(&mut rig, || inner.set_ready()).await?;
 
-        // A mock's slots never run out.
+        // The slots of the mock never run out.
         if self.slots == 1 {
             self.ready(&mut rig.sibling).await?;
             let taken_up = rig.sibling.call(self.request());
@@ -284,11 +284,11 @@ where
         let mut future = self.call(&mut rig.service).await?;
         stays_asleep(&mut future)?;
         rig.inner.release();
-        ensure!(future.is_woken(), "the answer did not wake its future");
+        ensure!(future.is_woken(), "the response did not wake the future");
         succeeded(self.drive(&mut future).await?)
     }
 
-    /// Starts with an inner service that is not ready, which `free` changes.
+    /// Starts with an unready inner service, which `free` makes ready.
     async fn wakes_the_unready(
         &mut self,
         rig: &mut Rig<S, Req, Res, E>,
@@ -298,33 +298,33 @@ where
         if self.contract.always_ready {
             ensure!(
                 matches!(first, Poll::Ready(Ok(()))),
-                "declared always_ready(), it did not say Ready"
+                "it is declared always_ready(), but did not report Ready"
             );
             let mut future = rig.service.call(self.request());
             stays_asleep(&mut future)?;
             free();
             ensure!(
                 future.is_woken(),
-                "the inner readiness did not wake the future that waits for it"
+                "the inner readiness did not wake the future that waited for it"
             );
             return succeeded(self.drive(&mut future).await?);
         }
         ensure!(
             first.is_pending(),
-            "it said Ready over an inner service that is not: \
-             declare always_ready() if that is meant"
+            "it reported Ready over an unready inner service: \
+             declare always_ready() if this is intended"
         );
         ensure!(!rig.service.is_woken(), "it was woken although nothing had changed");
         rig.service.hand_over();
         let again = rig.service.poll_ready();
         ensure!(
             again.is_pending() && !rig.service.is_woken(),
-            "polled again it did not go on waiting"
+            "polled again, it was ready or woken although nothing had changed"
         );
         free();
         ensure!(
             rig.service.is_woken(),
-            "the inner readiness did not wake the service that waits for it"
+            "the inner readiness did not wake the service that waited for it"
         );
         self.round_trip(&mut rig.service).await
     }
@@ -343,7 +343,7 @@ where
                 }
             }))
             .is_err();
-            ensure!(came_out, "the panic in {point:?} did not come out");
+            ensure!(came_out, "the panic in {point:?} was not propagated");
             drop(future);
             rig.service = SpawnedService::new(kept.get_ref().clone());
             rig.nothing_held(&format!("after a panic in {point:?}"))?;

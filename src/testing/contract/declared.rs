@@ -1,17 +1,19 @@
-//! The service under test, as it is declared to the checks.
+//! The declaration of a service under test.
 
 use std::{fmt, sync::Arc};
 
 use super::rule::Rule;
 use crate::testing::{Flaky, Reserving};
 
-/// The inner service of the checks.
+/// The inner service that the checks put under your layer.
 pub type Inner<Res, E> = Reserving<Flaky<Res, E>>;
 
 pub(super) type Maker<T> = Arc<dyn Fn() -> T + Send + Sync>;
 pub(super) type OwnCheck = Box<dyn Fn() -> Result<(), String>>;
 
-/// Checks services against the contract.
+/// Checks a service against the contract of [`tower_service::Service`] and of this crate.
+///
+/// Call [`check`](Self::check) first. The [module](crate::testing::contract) lists other checks.
 ///
 /// # Example
 ///
@@ -26,7 +28,7 @@ pub(super) type OwnCheck = Box<dyn Fn() -> Result<(), String>>;
 /// assert!(!report.broke(Rule::FreesOnDrop));
 /// ```
 ///
-/// With timers, on a paused clock:
+/// A service with timers is checked on a paused clock:
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -56,9 +58,10 @@ pub struct Contract<Req, Res, E> {
 }
 
 impl<Req, Res, E> Contract<Req, Res, E> {
-    /// Takes what makes a request, and the response and the error that the inner service answers it with.
+    /// Creates the checks from closures that make a request, a response and an error.
     ///
-    /// A layer that retries sees the error too, and is given the time that `check_with` passes to retry it.
+    /// The inner service returns the response or the error. A layer that retries also sees the
+    /// error. It can retry during the time that [`check_with`](Self::check_with) lets pass.
     pub fn new(
         request: impl Fn() -> Req + Send + Sync + 'static,
         response: impl Fn() -> Res + Send + Sync + 'static,
@@ -74,21 +77,28 @@ impl<Req, Res, E> Contract<Req, Res, E> {
         }
     }
 
-    /// Declares that the service says `Ready` whatever its inner service says, and waits in its future.
+    /// Declares that the service always reports `Ready`, and waits in its future.
+    ///
+    /// Default: unset. A service must then report `Pending` while its inner service does.
     #[must_use]
     pub const fn always_ready(mut self) -> Self {
         self.always_ready = true;
         self
     }
 
-    /// Declares that the service does not keep a rule, and why that is right.
+    /// Declares that a rule does not apply to the service, with the reason.
+    ///
+    /// The report lists the rule as [`NotApplicable`](crate::testing::CheckOutcome::NotApplicable).
     #[must_use]
     pub fn except(mut self, rule: Rule, why: &'static str) -> Self {
         self.exceptions.push((rule, why));
         self
     }
 
-    /// Adds a check of one's own to the report: a sentence, and what finds out.
+    /// Adds a check of your own, named by a sentence.
+    ///
+    /// The check returns the reason of a failure as its error. A panic also fails it. It runs at
+    /// the end of [`check`](Self::check) and of [`check_with`](Self::check_with).
     #[must_use]
     pub fn also(
         mut self,
@@ -104,13 +114,13 @@ impl<Req, Res, E> Contract<Req, Res, E> {
         match declared {
             Some((_, why)) => Some(why),
             None if rule == Rule::WaitsEmptyHanded && !self.always_ready => {
-                Some("it forwards readiness: it is not declared always_ready()")
+                Some("the service is not declared always_ready()")
             }
             None => None,
         }
     }
 
-    /// A fresh inner service that answers well.
+    /// Creates a new inner service that succeeds.
     pub(super) fn inner(&self, slots: usize) -> Inner<Res, E>
     where
         Res: 'static,

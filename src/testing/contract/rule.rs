@@ -1,42 +1,48 @@
-//! The rules, one sentence each.
+//! The rules of the contract.
 
 use std::fmt;
 
 /// A rule of the contract that can be checked from outside.
 ///
-/// Its `Display` is its sentence.
+/// `Display` writes its [sentence](Self::sentence).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Rule {
-    /// Rule 1.
+    /// Calls only the inner instance that was polled ready, even on later attempts.
     CallsTheReadied,
-    /// Rule 2, for one instance.
+    /// Reserves once for each `Ready`, stays ready until `call`, and admits one call for it.
     ReadyOnce,
-    /// Rule 2, for clones.
+    /// Does not pass its readiness on to a clone.
     ClonesStartUnready,
-    /// Rule 3.
+    /// Frees its reservation when the service or the future that holds it is dropped.
     FreesOnDrop,
-    /// Rule 4, towards the caller. Only [`check_rejecting`](super::Contract::check_rejecting) checks it.
+    /// Reports `Ready` before a rejection, and rejects at the first poll of the call.
+    ///
+    /// Only [`check_rejecting`](super::Contract::check_rejecting) checks this rule.
     RejectsInCall,
-    /// Rule 4, towards the siblings. Only [`check_rejecting`](super::Contract::check_rejecting) checks it.
+    /// Rejects without polling, calling or reserving the inner service.
+    ///
+    /// Only [`check_rejecting`](super::Contract::check_rejecting) checks this rule.
     RejectsBeforeInner,
-    /// Rule 5, for a service declared [`always_ready`](super::Contract::always_ready).
+    /// Reserves nothing before its future is polled.
+    ///
+    /// Applies only to a service declared [`always_ready`](super::Contract::always_ready).
     WaitsEmptyHanded,
-    /// Rule 6.
+    /// Holds nothing between attempts, and nothing after the response.
     HoldsNothingIdle,
-    /// Rule 7, `call`.
+    /// Polls nothing in `call`, and returns a ready response at the first poll.
     CallDoesNotWait,
-    /// Rule 7, the order of polls.
+    /// Returns a ready response however late it is polled, even after a timer has elapsed.
     ResponseBeatsTimer,
-    /// Rule 7, timers.
+    /// Uses no timer and no task unless it must wait.
     NeedsNoRuntime,
-    /// The error type and the error are the inner service's.
+    /// Returns an error of the inner service unchanged.
     ErrorsPassThrough,
-    /// The same for readiness.
+    /// Returns an error of the inner readiness once, unchanged, and stops using that instance.
     ReadinessErrorsPassOnce,
-    /// Wake-ups.
+    /// Wakes the task that polled last, when it can make progress and not before.
     WakesWaiters,
-    /// Panics.
+    /// Propagates a panic of the inner service, frees its reservation, and leaves siblings working.
     SurvivesPanics,
 }
 
@@ -61,49 +67,49 @@ impl Rule {
     /// The rules that [`check_rejecting`](super::Contract::check_rejecting) checks.
     pub const REJECTING: [Self; 2] = [Self::RejectsInCall, Self::RejectsBeforeInner];
 
-    /// The rule, in a sentence.
+    /// Returns the rule as a sentence.
     #[must_use]
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::CallsTheReadied => {
-                "only the inner instance that was polled ready is called, on later attempts too"
+                "only the inner instance that was polled ready is called, even on later attempts"
             }
             Self::ReadyOnce => {
-                "one Ready reserves once, stays Ready until it is spent, and buys one call"
+                "one Ready reserves once, lasts until the next `call`, and admits one call"
             }
             Self::ClonesStartUnready => "a clone of a ready service is not ready",
             Self::FreesOnDrop => {
-                "what is reserved is freed by dropping the readied service, the future unpolled, \
-                 or the future pending"
+                "dropping the readied service, the unpolled future or the pending future \
+                 frees its reservation"
             }
             Self::RejectsInCall => {
-                "a rejection is an error of the call and comes at once; \
-                 until it is spent the service says Ready"
+                "a rejection is an error at the first poll of the call, \
+                 and the service reports Ready until then"
             }
             Self::RejectsBeforeInner => {
                 "a rejection neither polls, calls nor reserves the inner service, \
-                 so siblings can go on"
+                 and does not block siblings"
             }
             Self::WaitsEmptyHanded => {
                 "a service that is always ready reserves nothing before its future is polled"
             }
-            Self::HoldsNothingIdle => "nothing is held between attempts, nor after the answer",
+            Self::HoldsNothingIdle => "nothing is held between attempts or after the response",
             Self::CallDoesNotWait => {
-                "`call` polls nothing, and an answer that is ready comes at the first poll"
+                "`call` polls nothing, and a response that is ready is returned at the first poll"
             }
             Self::ResponseBeatsTimer => {
-                "an answer that is there is returned, however late the poll"
+                "a response that is ready is returned, however late the poll"
             }
-            Self::NeedsNoRuntime => "no timer and no task is needed unless something waits",
-            Self::ErrorsPassThrough => "an error of the inner service comes out as it is",
+            Self::NeedsNoRuntime => "no timer and no task is needed unless the call waits",
+            Self::ErrorsPassThrough => "an error of the inner service is returned unchanged",
             Self::ReadinessErrorsPassOnce => {
-                "an error of the inner readiness comes out once, as it is, and ends that instance"
+                "an error of the inner readiness is returned once, unchanged, and ends the instance"
             }
             Self::WakesWaiters => {
-                "who waits is woken when it can go on, not before, in the task that polled last"
+                "the task that polled last is woken when it can make progress, and not before"
             }
             Self::SurvivesPanics => {
-                "a panic of the inner service comes out, \
+                "a panic of the inner service is propagated, \
                  and leaves nothing reserved and siblings working"
             }
         }

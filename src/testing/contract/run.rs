@@ -1,4 +1,4 @@
-//! The run of all checks on one service.
+//! The methods that run the checks on one service.
 
 use std::{
     fmt,
@@ -23,9 +23,10 @@ use crate::{
 };
 
 impl<Req, Res, E> Contract<Req, Res, E> {
-    /// Checks every general rule, in no time at all.
+    /// Checks every rule of [`Rule::GENERAL`], without a runtime and without letting time pass.
     ///
-    /// `make` builds the service under test. It also runs on a thread of its own, where there is no runtime.
+    /// `make` wraps an inner service in the service under test. It is also called on a separate
+    /// thread that has no runtime.
     pub fn check<S, Make>(&self, make: Make) -> Report
     where
         Make: FnMut(Inner<Res, E>) -> S + Send,
@@ -38,10 +39,14 @@ impl<Req, Res, E> Contract<Req, Res, E> {
         finish_now(self.check_with(make, no_time))
     }
 
-    /// Checks every general rule. `pass_time` lets a little time pass whenever the service waits for some.
+    /// Checks every rule of [`Rule::GENERAL`], and lets time pass while the service waits.
     ///
-    /// Time passes up to 256 times before a check gives up, so ten milliseconds are about right. It passes between the
-    /// rules as well, which renews the budget that tokio gives a task.
+    /// `pass_time` lets a little time pass, for example by advancing a paused clock. A check
+    /// calls it up to 256 times before it gives up. About 10 ms for each call is a good choice.
+    /// It is also called between the rules, which renews the cooperative budget that tokio gives
+    /// a task.
+    ///
+    /// `make` is the same as in [`check`](Self::check).
     pub async fn check_with<S, Make, Pass, Passing>(
         &self,
         mut make: Make,
@@ -75,33 +80,41 @@ impl<Req, Res, E> Contract<Req, Res, E> {
         Report { findings }
     }
 
-    /// Checks the rules of refusing, on a service that refuses every call that `make`'s service is given.
+    /// Checks every rule of [`Rule::REJECTING`], on a service that rejects every call.
     ///
-    /// What makes it refuse (a permit taken elsewhere, a breaker forced open) is the closure's to arrange and to keep.
+    /// `make` must return such a service and must keep it rejecting. For example, it takes the only
+    /// permit of the service, or forces its circuit breaker open.
     ///
     /// # Example
     ///
     /// ```
-    /// use buttress::testing::contract::Contract;
-    /// use tower::BoxError;
+    /// use std::{
+    ///     future::{Ready, ready},
+    ///     io,
+    ///     task::{Context, Poll},
+    /// };
     ///
-    /// # #[derive(Clone)]
-    /// # struct Closed<S>(S);
-    /// # impl<S: tower::Service<Req>, Req> tower::Service<Req> for Closed<S> {
-    /// #     type Response = S::Response;
-    /// #     type Error = BoxError;
-    /// #     type Future = std::future::Ready<Result<S::Response, BoxError>>;
-    /// #     fn poll_ready(
-    /// #         &mut self,
-    /// #         _: &mut std::task::Context<'_>,
-    /// #     ) -> std::task::Poll<Result<(), BoxError>> {
-    /// #         std::task::Poll::Ready(Ok(()))
-    /// #     }
-    /// #     fn call(&mut self, _: Req) -> Self::Future {
-    /// #         std::future::ready(Err("closed".into()))
-    /// #     }
-    /// # }
-    /// Contract::new(|| "request", || "response", || BoxError::from("error"))
+    /// use buttress::testing::contract::Contract;
+    /// use tower::Service;
+    ///
+    /// /// Rejects every call.
+    /// struct Closed<S>(S);
+    ///
+    /// impl<S: Service<Req, Error = io::Error>, Req> Service<Req> for Closed<S> {
+    ///     type Response = S::Response;
+    ///     type Error = io::Error;
+    ///     type Future = Ready<Result<S::Response, io::Error>>;
+    ///
+    ///     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    ///         Poll::Ready(Ok(()))
+    ///     }
+    ///
+    ///     fn call(&mut self, _: Req) -> Self::Future {
+    ///         ready(Err(io::Error::other("closed")))
+    ///     }
+    /// }
+    ///
+    /// Contract::new(|| "request", || "response", || io::Error::other("broken pipe"))
     ///     .check_rejecting(|inner| Closed(inner))
     ///     .assert();
     /// ```
@@ -129,14 +142,14 @@ impl<Req, Res, E> Contract<Req, Res, E> {
     }
 }
 
-/// The inner services, by their number of slots.
+/// The names of the inner services, and their numbers of slots.
 const INNERS: [(&str, usize); 2] = [("mock", usize::MAX), ("reserving", 1)];
 
 fn of_rule(rule: Rule, over: &'static str, outcome: CheckOutcome) -> Finding {
     Finding { rule: Some(rule), name: rule.sentence(), over, outcome }
 }
 
-/// Turns a panic into the failure of the one check that it ends.
+/// Turns a panic of a check into its failure.
 async fn catch_panic(check: impl Future<Output = Result<(), String>>) -> Result<(), String> {
     CatchPanic { future: check }
         .await

@@ -1,4 +1,4 @@
-//! The calls of a scripted service.
+//! The future of a scripted service.
 
 use std::{
     cell::Cell,
@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 use super::{script::Violation, state::Shared};
 use crate::call::lock::lock;
 
-/// One call in flight. Dropped before it answered, it says so.
+/// A call in flight. Dropping it before its completion counts it as dropped.
 pub(super) struct CallInFlight<Res, E> {
     pub(super) id: u64,
     pub(super) shared: Arc<Shared<Res, E>>,
@@ -43,7 +43,7 @@ impl<Res, E> Drop for CallInFlight<Res, E> {
 }
 
 pin_project! {
-    /// Response future of [`Flaky`](super::Flaky).
+    /// The response future of [`Flaky`](super::Flaky).
     pub struct FlakyFuture<Res, E> {
         #[pin]
         pub(super) wait: Wait,
@@ -74,7 +74,7 @@ impl<Res, E> Future for FlakyFuture<Res, E> {
         lock(&shared.0).counts.polls += 1;
         if this.call.answered {
             lock(&shared.0).violations.push(Violation::PolledAfterAnswer);
-            panic!("the scripted future was polled after it had answered");
+            panic!("the scripted future was polled after it had completed");
         }
         match this.wait.project() {
             WaitProj::Nothing => {}
@@ -100,7 +100,7 @@ impl<Res, E> Future for FlakyFuture<Res, E> {
                 this.call.answer();
                 Poll::Ready(answer)
             }
-            None => unreachable!("a call that answers has its answer"),
+            None => unreachable!("a call that completes has its result"),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::call::lock::lock;
 
-/// Steers a [`Flaky`](super::Flaky) service from outside, and reads its counts.
+/// A handle for controlling a [`Flaky`](super::Flaky) service and reading its counts.
 pub struct FlakyHandle<Res, E> {
     pub(super) shared: Arc<Shared<Res, E>>,
 }
@@ -19,7 +19,7 @@ impl<Res, E> FlakyHandle<Res, E> {
         lock(&self.shared.0).script.push_back(step);
     }
 
-    /// Changes what is answered after the end of the script.
+    /// Sets the result of calls after the end of the script.
     pub fn otherwise<Answer>(&self, answer: Answer)
     where
         Answer: Fn() -> Result<Res, E> + Send + Sync + 'static,
@@ -27,12 +27,14 @@ impl<Res, E> FlakyHandle<Res, E> {
         lock(&self.shared.0).otherwise = Arc::new(answer);
     }
 
-    /// Makes instances that are not ready yet wait. One that is ready stays so until it is called.
+    /// Makes every instance that is not ready yet wait.
+    ///
+    /// An instance that is ready stays ready until it is called.
     pub fn set_unready(&self) {
         lock(&self.shared.0).unready = true;
     }
 
-    /// Ends the waiting for readiness, and wakes those who wait.
+    /// Ends the wait for readiness, and wakes the waiting tasks.
     pub fn set_ready(&self) {
         let mut state = lock(&self.shared.0);
         state.unready = false;
@@ -41,7 +43,7 @@ impl<Res, E> FlakyHandle<Res, E> {
         wake_all(waiters);
     }
 
-    /// Lets every call made so far answer that waits with [`Step::RespondWhenReleased`].
+    /// Completes every call so far that waits at [`Step::RespondWhenReleased`].
     pub fn release(&self) {
         let mut state = lock(&self.shared.0);
         state.released_below = state.next_id;
@@ -54,49 +56,49 @@ impl<Res, E> FlakyHandle<Res, E> {
         lock(&self.shared.0).counts
     }
 
-    /// Calls so far, one that panicked included.
+    /// Returns the number of calls so far, including calls that panicked.
     #[must_use]
     pub fn calls(&self) -> usize {
         self.counts().calls
     }
 
-    /// Calls that have neither answered nor been dropped.
+    /// Returns the number of calls that have neither completed nor been dropped.
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.counts().in_flight
     }
 
-    /// The most calls that were in flight at once.
+    /// Returns the largest number of calls that were in flight at once.
     #[must_use]
     pub fn peak_in_flight(&self) -> usize {
         self.counts().peak_in_flight
     }
 
-    /// Calls that answered, well or badly.
+    /// Returns the number of calls that completed, with a response or an error.
     #[must_use]
     pub fn completed(&self) -> usize {
         self.counts().completed
     }
 
-    /// Futures dropped before they answered, after a panic included.
+    /// Returns the number of futures dropped before completion, including futures that panicked.
     #[must_use]
     pub fn dropped(&self) -> usize {
         self.counts().dropped
     }
 
-    /// Polls of all its futures.
+    /// Returns the number of polls of all futures.
     #[must_use]
     pub fn polls(&self) -> usize {
         self.counts().polls
     }
 
-    /// Polls of readiness, of all clones.
+    /// Returns the number of polls of readiness, of all clones.
     #[must_use]
     pub fn readiness_polls(&self) -> usize {
         self.counts().readiness_polls
     }
 
-    /// What callers did that tower forbids, in order.
+    /// Returns the violations of tower's contract, in order.
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
         lock(&self.shared.0).violations.clone()

@@ -1,4 +1,4 @@
-//! The scripted service.
+//! A service that follows a script.
 
 mod future;
 mod handle;

@@ -1,33 +1,35 @@
-//! What a scripted service does next, where it can panic, and what must not be done to it.
+//! The steps of a script, the points where it can panic, and the violations that are recorded.
 
 use std::time::Duration;
 
-/// What a [`Flaky`](super::Flaky) service does next.
+/// A step in the script of a [`Flaky`](super::Flaky) service.
 ///
-/// The readiness steps ([`Unready`](Self::Unready), [`FailReadiness`](Self::FailReadiness) and
-/// [`PanicInReadiness`](Self::PanicInReadiness)) are taken by the next instance that is polled ready. All others are
-/// taken by the next call.
+/// The next instance whose readiness is polled takes a readiness step
+/// ([`Unready`](Self::Unready), [`FailReadiness`](Self::FailReadiness) or
+/// [`PanicInReadiness`](Self::PanicInReadiness)). The next call takes any other step.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Step<Res, E> {
-    /// Answers at the first poll.
+    /// Completes at the first poll.
     Respond(Result<Res, E>),
-    /// Answers once the time has passed, counted from `call`, which must then run inside a tokio runtime.
+    /// Completes when the time has passed since `call`, which must run inside a tokio runtime.
     RespondAfter(Duration, Result<Res, E>),
-    /// Answers after it was pending for so many polls. It wakes its task at each, so it needs no clock.
+    /// Completes after this number of pending polls.
+    ///
+    /// Each pending poll wakes its task. No clock is needed.
     RespondAfterPolls(u32, Result<Res, E>),
-    /// Answers once [`FlakyHandle::release`](super::FlakyHandle::release) is called.
+    /// Completes once [`FlakyHandle::release`](super::FlakyHandle::release) is called.
     RespondWhenReleased(Result<Res, E>),
-    /// Never answers.
+    /// Never completes.
     Hang,
     /// Panics in `call`.
     PanicInCall,
-    /// Returns a future that panics when it is polled.
+    /// Returns a future that panics at its first poll.
     PanicInPoll,
-    /// Makes every instance that is not yet ready wait for
-    /// [`FlakyHandle::set_ready`](super::FlakyHandle::set_ready).
+    /// Makes every instance that is not yet ready wait until
+    /// [`FlakyHandle::set_ready`](super::FlakyHandle::set_ready) is called.
     Unready,
-    /// Fails in `poll_ready`, which is the end of that instance.
+    /// Fails in `poll_ready`. The instance must not be used again.
     FailReadiness(E),
     /// Panics in `poll_ready`.
     PanicInReadiness,
@@ -39,7 +41,7 @@ impl<Res, E> Step<Res, E> {
     }
 }
 
-/// Where an inner service can panic.
+/// A point at which an inner service can panic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PanicPoint {
     /// In `poll_ready`.
@@ -51,10 +53,10 @@ pub enum PanicPoint {
 }
 
 impl PanicPoint {
-    /// All three.
+    /// All points.
     pub const ALL: [Self; 3] = [Self::Readiness, Self::Call, Self::Poll];
 
-    /// The step that panics there.
+    /// Returns the step that panics at this point.
     #[must_use]
     pub const fn step<Res, E>(self) -> Step<Res, E> {
         match self {
@@ -65,14 +67,14 @@ impl PanicPoint {
     }
 }
 
-/// What a caller did to a [`Flaky`](super::Flaky) service that tower forbids.
+/// A use of a [`Flaky`](super::Flaky) service that the contract of tower forbids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Violation {
-    /// Called an instance that had not said it was ready since its last call.
+    /// An instance was called that had not reported `Ready` since its last call.
     CalledUnready,
-    /// Used an instance again whose `poll_ready` had failed.
+    /// The readiness of an instance was polled after its `poll_ready` had failed.
     UsedAfterReadinessError,
-    /// Polled a future again that had answered.
+    /// A future was polled after it had completed. The poll also panics.
     PolledAfterAnswer,
 }

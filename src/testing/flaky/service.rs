@@ -1,4 +1,4 @@
-//! The scripted service itself.
+//! The service that follows a script.
 
 use std::{
     fmt,
@@ -18,12 +18,13 @@ use super::{
 };
 use crate::call::lock::lock;
 
-/// A service that follows a script, and counts what is done to it.
+/// A service that follows a script, and counts its calls and polls.
 ///
-/// It takes any request. Clones share the script and the counts. A clone starts un-ready, and a call of an instance
-/// that was not polled ready is kept as a [`Violation`]; it does not panic, so that a test can say what happened.
+/// It takes any request. Clones share the script and the counts. A clone starts unready. A call of
+/// an instance that was not polled ready is recorded as a [`Violation`]. It does not panic, and the
+/// test can report what happened.
 ///
-/// Its future is neither `Unpin` nor `Sync`, so a layer that asks for either does not compile over it.
+/// Its future is neither `Unpin` nor `Sync`. A layer that requires either does not compile over it.
 ///
 /// # Example
 ///
@@ -51,7 +52,7 @@ pub struct Flaky<Res, E> {
 }
 
 impl<Res, E> Flaky<Res, E> {
-    /// Takes the steps to follow, and the answer to every call after the last.
+    /// Creates a service with its steps, and the result of every call after the last step.
     pub fn new<Steps, Otherwise>(steps: Steps, otherwise: Otherwise) -> Self
     where
         Steps: IntoIterator<Item = Step<Res, E>>,
@@ -71,7 +72,7 @@ impl<Res, E> Flaky<Res, E> {
         Self { shared: Arc::new(Shared(Mutex::new(state))), id: 0, readied: false, failed: false }
     }
 
-    /// The handle of this service and of all its clones.
+    /// Returns a handle to this service and all its clones.
     #[must_use]
     pub fn handle(&self) -> FlakyHandle<Res, E> {
         FlakyHandle { shared: Arc::clone(&self.shared) }
@@ -149,7 +150,7 @@ impl<Req, Res, E> Service<Req> for Flaky<Res, E> {
         if !mem::take(&mut self.readied) {
             state.violations.push(Violation::CalledUnready);
         }
-        // An instance that was readied before a readiness step came up passes it by.
+        // Skips readiness steps. The instance was ready before they became the next step.
         let next = state.script.iter().position(|step| !step.is_readiness());
         let step = next.and_then(|index| state.script.remove(index));
         if matches!(step, Some(Step::PanicInCall)) {
@@ -173,7 +174,7 @@ impl<Req, Res, E> Service<Req> for Flaky<Res, E> {
             Some(Step::RespondAfterPolls(left, answer)) => (Wait::Polls { left }, Some(answer)),
             Some(Step::RespondWhenReleased(answer)) => (Wait::Release, Some(answer)),
             Some(Step::PanicInPoll) => (Wait::Panic, None),
-            // The other steps were taken out above.
+            // This is `Hang`. The other steps were handled above.
             Some(_) => (Wait::Forever, None),
         };
         FlakyFuture { wait, answer, call, not_sync: PhantomData }

@@ -1,4 +1,4 @@
-//! What a scripted service shares with its clones, its calls and its handles.
+//! The state that a scripted service shares with its clones, its calls and its handles.
 
 use std::{
     collections::VecDeque,
@@ -10,7 +10,7 @@ use std::{
 use super::script::{Step, Violation};
 use crate::call::lock::lock;
 
-/// Those who wait, by the id of what waits.
+/// The wakers of waiting instances or calls, by their ids.
 #[derive(Debug, Default)]
 pub(super) struct Waiters(Vec<(u64, Waker)>);
 
@@ -27,7 +27,7 @@ impl Waiters {
     }
 }
 
-/// Wakes outside the lock, since a waker may poll at once.
+/// Wakes all waiters. Call it outside the lock, because a waker may poll at once.
 pub(super) fn wake_all(waiters: Waiters) {
     for (_, waker) in waiters.0 {
         waker.wake();
@@ -51,7 +51,7 @@ pub(super) struct State<Res, E> {
     pub(super) script: VecDeque<Step<Res, E>>,
     pub(super) otherwise: Otherwise<Res, E>,
     pub(super) unready: bool,
-    /// The first call that no `release` has covered yet.
+    /// The id of the first call that no `release` has covered yet.
     pub(super) released_below: u64,
     pub(super) next_id: u64,
     pub(super) readiness_waiters: Waiters,

@@ -1,4 +1,4 @@
-//! What the checks are made of: a store whose payloads are bytes, claims, and what they expect.
+//! The parts of the checks: a store whose payloads are bytes, claims, and expectations.
 
 use std::{fmt, time::Duration};
 
@@ -10,16 +10,16 @@ use crate::idempotency::{
     ScopeId, StepOutcome, StorageKey, Store, StoreError, UnknownOperation,
 };
 
-/// For what is not to end while a check runs.
+/// A time that does not end while a check runs.
 pub(super) const LONG: Duration = Duration::from_secs(3600);
 
 pub(super) type Checked<T = ()> = Result<T, Failure>;
 
-/// Why a check did not pass.
+/// The reason why a check did not pass.
 #[derive(Debug)]
 pub(super) enum Failure {
     Broken(String),
-    /// A lease may have ended before the store was done: nothing can be said.
+    /// A lease may have ended before the store completed a step. The check proves nothing.
     TooSlow,
 }
 
@@ -28,27 +28,27 @@ impl fmt::Display for Failure {
         match self {
             Self::Broken(why) => f.write_str(why),
             Self::TooSlow => {
-                f.write_str("the store took longer to answer than leases last: raise Fixture::unit")
+                f.write_str("a step of the store took longer than its lease: raise Fixture::unit")
             }
         }
     }
 }
 
-/// Fails the check with what went wrong.
+/// Fails the check with a reason, unless the condition holds.
 pub(super) fn ensure(holds: bool, why: impl FnOnce() -> String) -> Checked {
     if holds { Ok(()) } else { Err(Failure::Broken(why())) }
 }
 
 pub(super) fn expect<T: PartialEq + fmt::Debug>(what: &str, actual: T, expected: T) -> Checked {
-    ensure(actual == expected, || format!("{what}: {actual:?}, in place of {expected:?}"))
+    ensure(actual == expected, || format!("{what}: {actual:?}, instead of {expected:?}"))
 }
 
-/// A step that changed what it had to.
+/// Checks that a step changed the record.
 pub(super) fn applied(what: &str, written: StepOutcome) -> Checked {
     expect(what, written, StepOutcome::Applied)
 }
 
-/// A step that must have changed nothing.
+/// Checks that a step changed nothing.
 pub(super) fn stale(what: &str, written: StepOutcome) -> Checked {
     expect(what, written, StepOutcome::Stale)
 }
@@ -57,13 +57,15 @@ fn told<T>(step: &str, result: Result<T, StoreError>) -> Checked<T> {
     result.map_err(|error| Failure::Broken(format!("{step} failed: {error} ({error:?})")))
 }
 
-/// Until when a lease lasts at least, by our clock: it began when the claim was sent.
+/// The earliest end of a lease by the local clock.
+///
+/// It counts from before the claim was sent, and the lease begins later.
 pub(super) struct Race {
     ends: Instant,
 }
 
 impl Race {
-    /// That the lease has not ended: what was answered before this was answered in time.
+    /// Checks that the lease has not ended. All results received so far were then in time.
     pub(super) fn won(&self) -> Checked {
         if Instant::now() < self.ends { Ok(()) } else { Err(Failure::TooSlow) }
     }
@@ -87,7 +89,7 @@ pub(super) fn random_key() -> StorageKey {
     StorageKey::from_bytes(bytes)
 }
 
-/// A claim by a new owner that does not end.
+/// Creates a claim by a new owner, with a lease that does not end.
 pub(super) fn claim_of(key: StorageKey) -> Claim {
     let scope = ScopeId::of(b"conformance");
     let mut claim = Claim::new(key, scope, Owner::random(), fingerprint(1));
@@ -95,7 +97,7 @@ pub(super) fn claim_of(key: StorageKey) -> Claim {
     claim
 }
 
-/// A claim of an operation of its own.
+/// Creates a claim of a new operation.
 pub(super) fn new_claim() -> Claim {
     claim_of(random_key())
 }
@@ -113,7 +115,7 @@ impl<'a, F: Fixture> Bench<'a, F> {
         self.fixture.pass(self.units(units)).await;
     }
 
-    /// What must be over before a time of this length is.
+    /// Starts a time of this length, within which steps must complete.
     pub(super) fn race(&self, units: u32) -> Race {
         Race { ends: Instant::now() + self.units(units) }
     }
@@ -151,20 +153,20 @@ impl<'a, F: Fixture> Bench<'a, F> {
         Ok(self.answer(&told("claim", self.store.claim(claim).await)?))
     }
 
-    /// A claim that must be granted, and not as a take-over.
+    /// Makes a claim that must be granted, and not as a take-over.
     pub(super) async fn granted(&self, claim: &Claim) -> Checked<Hold> {
         match self.claim(claim).await? {
             ClaimOutcome::Claimed { fence, previous: None } => {
                 Ok(Hold::new(claim.key, claim.owner, fence))
             }
             answer => Err(Failure::Broken(format!(
-                "a claim of a key that is free: {answer:?}, \
-                 in place of Claimed and nothing previous"
+                "a claim of a free key: {answer:?}, \
+                 instead of Claimed without a previous run"
             ))),
         }
     }
 
-    /// A claim that must be granted as a take-over of `lost`.
+    /// Makes a claim that must be granted as a take-over of the run with the fence `lost`.
     pub(super) async fn taken_over(
         &self,
         claim: &Claim,
@@ -179,12 +181,12 @@ impl<'a, F: Fixture> Bench<'a, F> {
                 Ok(Hold::new(claim.key, claim.owner, fence))
             }
             answer => Err(Failure::Broken(format!(
-                "a take-over: {answer:?}, in place of Claimed with {previous:?}"
+                "a take-over: {answer:?}, instead of Claimed with {previous:?}"
             ))),
         }
     }
 
-    /// A new operation that is unknown.
+    /// Creates a new operation that is unknown.
     pub(super) async fn unknown_operation(&self) -> Checked<Hold> {
         let hold = self.granted(&new_claim()).await?;
         applied("abandon", self.abandon(&hold, LONG).await?)?;
@@ -203,7 +205,7 @@ impl<'a, F: Fixture> Bench<'a, F> {
         let written = self.renew(&[*hold], lease).await?;
         match written[..] {
             [written] => Ok(written),
-            _ => Err(Failure::Broken(format!("renew answered one hold with {written:?}"))),
+            _ => Err(Failure::Broken(format!("renew of one hold returned {written:?}"))),
         }
     }
 
@@ -258,7 +260,7 @@ impl<'a, F: Fixture> Bench<'a, F> {
         told("sweep", self.store.sweep(limit).await)
     }
 
-    /// What another caller with the same request is told.
+    /// Returns the outcome of a claim by another caller with the same request.
     pub(super) async fn look(&self, key: StorageKey) -> Checked<ClaimOutcome<Vec<u8>>> {
         self.claim(&claim_of(key)).await
     }
@@ -266,7 +268,7 @@ impl<'a, F: Fixture> Bench<'a, F> {
     pub(super) async fn expect_in_flight(&self, when: &str, key: StorageKey) -> Checked {
         match self.look(key).await? {
             ClaimOutcome::InFlight { .. } => Ok(()),
-            answer => Err(Failure::Broken(format!("{when}: {answer:?}, in place of InFlight"))),
+            answer => Err(Failure::Broken(format!("{when}: {answer:?}, instead of InFlight"))),
         }
     }
 
@@ -274,7 +276,7 @@ impl<'a, F: Fixture> Bench<'a, F> {
         match self.look(key).await? {
             ClaimOutcome::Unknown { fence, .. } if fence == lost => Ok(()),
             answer => Err(Failure::Broken(format!(
-                "{when}: {answer:?}, in place of Unknown with fence {lost}"
+                "{when}: {answer:?}, instead of Unknown with fence {lost}"
             ))),
         }
     }
@@ -283,15 +285,17 @@ impl<'a, F: Fixture> Bench<'a, F> {
         match self.look(key).await? {
             ClaimOutcome::Replay(bytes) if bytes == kept => Ok(()),
             ClaimOutcome::Replay(bytes) => Err(Failure::Broken(format!(
-                "{when}: a replay of {} other bytes than the {} that were kept",
+                "{when}: a replay of {} bytes that differ from the {} recorded bytes",
                 bytes.len(),
                 kept.len()
             ))),
-            answer => Err(Failure::Broken(format!("{when}: {answer:?}, in place of Replay"))),
+            answer => Err(Failure::Broken(format!("{when}: {answer:?}, instead of Replay"))),
         }
     }
 
-    /// That the key is free, by claiming it: under a fence larger than `last`, without anything previous.
+    /// Checks that the key is free, by claiming it.
+    ///
+    /// The fence must be larger than `last`, and there must be no previous run.
     pub(super) async fn expect_free(
         &self,
         when: &str,
@@ -305,7 +309,7 @@ impl<'a, F: Fixture> Bench<'a, F> {
             }
             answer => Err(Failure::Broken(format!(
                 "{when}: {answer:?}, \
-                 in place of Claimed with a fence above {last} and nothing previous"
+                 instead of Claimed with a fence above {last} and no previous run"
             ))),
         }
     }

@@ -1,4 +1,4 @@
-//! That what a store is given comes back as it was, whatever bytes it is of.
+//! Checks that a store returns all bytes unchanged, and of long times.
 
 use super::{bench::*, fixture::Fixture};
 use crate::idempotency::{
@@ -27,7 +27,7 @@ pub(super) async fn payloads_come_back_byte_for_byte<F: Fixture>(bench: &Bench<'
             {
                 Hold::new(taking.key, taking.owner, fence)
             }
-            _ => return Err(Failure::Broken(format!("{what} is another as a checkpoint"))),
+            _ => return Err(Failure::Broken(format!("{what} was changed as a checkpoint"))),
         };
         applied("complete", bench.complete(&hold, &bytes, LONG).await?)?;
         bench.expect_replay(&what, hold.key, &bytes).await?;
@@ -66,7 +66,7 @@ pub(super) async fn keys_owners_and_fingerprints_may_be_any_bytes<F: Fixture>(
         applied("abandon", bench.abandon(&hold, LONG).await?)?;
         let told: Vec<_> = bench.unknown(None, 100).await?;
         ensure(told.iter().any(|told| told.key == key && told.fence == hold.fence), || {
-            format!("{key} is unknown, and not listed among {told:?}")
+            format!("{key} is unknown, but not listed in {told:?}")
         })?;
         let again = Claim { owner: other, ..claim };
         let hold = bench.taken_over(&again, hold.fence, Some(b"half")).await?;
@@ -80,7 +80,7 @@ pub(super) async fn keys_owners_and_fingerprints_may_be_any_bytes<F: Fixture>(
     Ok(())
 }
 
-/// A step asks for a time that is longer than any clock counts. It must hold, not wrap around.
+/// Uses times of a century in every step. The times must hold, and must not wrap around.
 pub(super) async fn times_may_be_as_long_as_a_century<F: Fixture>(bench: &Bench<'_, F>) -> Checked {
     let century = LONG * 24 * 36525;
     let claim = Claim { lease: century, unknown_for: century, ..new_claim() };

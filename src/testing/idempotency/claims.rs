@@ -1,4 +1,4 @@
-//! Who is granted a claim, and what all others are told.
+//! Checks of claims: which claim is granted, and the outcome of all others.
 
 use super::{bench::*, fixture::Fixture};
 use crate::idempotency::{Claim, ClaimMode, ClaimOutcome, Hold, OnUnknown};
@@ -22,10 +22,10 @@ pub(super) async fn a_claim_in_flight_keeps_all_others_out<F: Fixture>(
             let other = Claim { on_unknown, ..claim_of(claim.key) };
             let answer = bench.claim(&other).await?;
             ensure(matches!(answer, ClaimOutcome::InFlight { .. }), || {
-                format!("another claim, {on_unknown:?}: {answer:?}, in place of InFlight")
+                format!("another claim, {on_unknown:?}: {answer:?}, instead of InFlight")
             })?;
         }
-        applied("complete, after others asked", bench.complete(&hold, b"done", LONG).await?)?;
+        applied("complete after other claims", bench.complete(&hold, b"done", LONG).await?)?;
     }
     Ok(())
 }
@@ -42,7 +42,7 @@ pub(super) async fn who_waits_is_told_since_when_and_for_how_long<F: Fixture>(
     match bench.look(claim.key).await? {
         ClaimOutcome::InFlight { since, lease_left } => {
             ensure(bench.units(5) <= since && since < LONG / 2, || {
-                format!("in flight since {since:?}, and not since it was first claimed")
+                format!("in flight for {since:?}, instead of since the first claim")
             })?;
             let left = LONG / 4..=LONG / 2 - bench.units(2);
             ensure(left.contains(&lease_left), || {
@@ -52,7 +52,7 @@ pub(super) async fn who_waits_is_told_since_when_and_for_how_long<F: Fixture>(
                 )
             })
         }
-        answer => Err(Failure::Broken(format!("{answer:?}, in place of InFlight"))),
+        answer => Err(Failure::Broken(format!("{answer:?}, instead of InFlight"))),
     }
 }
 
@@ -64,7 +64,7 @@ pub(super) async fn its_owner_is_granted_a_claim_again<F: Fixture>(
         let first = bench.granted(&claim).await?;
         expect("the same claim again", bench.granted(&claim).await?, first)?;
         applied("mark_started", bench.mark_started(&first).await?)?;
-        expect("the same claim again, once started", bench.granted(&claim).await?, first)?;
+        expect("the same claim again, after the start", bench.granted(&claim).await?, first)?;
         applied("complete", bench.complete(&first, b"done", LONG).await?)?;
     }
     Ok(())
@@ -84,8 +84,9 @@ pub(super) async fn a_claim_again_has_a_new_lease<F: Fixture>(bench: &Bench<'_, 
     bench.expect_unknown("claimed again with a shorter lease", shorter.key, hold.fence).await
 }
 
-/// Whether time has been looked at in between is up to the store, and both answers are safe: nobody else
-/// was told anything, and no second fence was given.
+/// Accepts both outcomes, because the store may have brought the record up to date in between.
+///
+/// Both are safe. No other caller has received an outcome, and no second fence was given.
 pub(super) async fn a_claim_again_after_its_lease_has_no_second_fence<F: Fixture>(
     bench: &Bench<'_, F>,
 ) -> Checked {
@@ -95,7 +96,7 @@ pub(super) async fn a_claim_again_after_its_lease_has_no_second_fence<F: Fixture
     let again = Claim { lease: LONG, ..claim };
     match bench.claim(&again).await? {
         ClaimOutcome::Claimed { fence, previous: None } if fence == hold.fence => {
-            bench.expect_in_flight("claimed again after its lease", again.key).await?;
+            bench.expect_in_flight("claimed again after the lease", again.key).await?;
             applied("complete", bench.complete(&hold, b"done", LONG).await?)?;
             bench.expect_replay("completed after that", again.key, b"done").await
         }
@@ -103,7 +104,7 @@ pub(super) async fn a_claim_again_after_its_lease_has_no_second_fence<F: Fixture
             stale("complete", bench.complete(&hold, b"done", LONG).await?)
         }
         answer => Err(Failure::Broken(format!(
-            "{answer:?}, in place of Claimed or Unknown with fence {}",
+            "{answer:?}, instead of Claimed or Unknown with fence {}",
             hold.fence
         ))),
     }
@@ -136,11 +137,11 @@ pub(super) async fn its_owner_is_answered_as_others_once_it_is_done<F: Fixture>(
     applied("abandon", bench.abandon(&hold, LONG).await?)?;
     let answer = bench.claim(&claim).await?;
     ensure(matches!(answer, ClaimOutcome::Unknown { fence, .. } if fence == hold.fence), || {
-        format!("abandoned: {answer:?}, in place of Unknown with fence {}", hold.fence)
+        format!("abandoned: {answer:?}, instead of Unknown with fence {}", hold.fence)
     })
 }
 
-/// In every state. A mismatch changes nothing, and a key whose record is over is free for any request.
+/// Checks every state of a record. A mismatch changes nothing.
 pub(super) async fn another_request_is_told_what_the_key_was_used_for<F: Fixture>(
     bench: &Bench<'_, F>,
 ) -> Checked {
@@ -196,7 +197,7 @@ pub(super) async fn a_key_that_is_free_again_takes_any_request<F: Fixture>(
     let hold = bench.granted(&claim).await?;
     applied("complete", bench.complete(&hold, b"done", bench.units(1)).await?)?;
     bench.pass(2).await;
-    bench.expect_free("completed, and its time to live over", claim.key, hold.fence).await.map(drop)
+    bench.expect_free("completed, after its time to live", claim.key, hold.fence).await.map(drop)
 }
 
 pub(super) async fn fences_grow_also_when_the_record_is_gone<F: Fixture>(
@@ -210,13 +211,13 @@ pub(super) async fn fences_grow_also_when_the_record_is_gone<F: Fixture>(
     applied("release", bench.release(&last, LONG).await?)?;
     last = grown("released", bench, reserved(), last).await?;
     bench.pass(2).await;
-    last = grown("reserved, and its lease over", bench, claim_of(key), last).await?;
+    last = grown("reserved, after its lease", bench, claim_of(key), last).await?;
     applied("complete", bench.complete(&last, b"done", short).await?)?;
     bench.pass(2).await;
-    last = grown("completed, and its time to live over", bench, claim_of(key), last).await?;
+    last = grown("completed, after its time to live", bench, claim_of(key), last).await?;
     applied("abandon", bench.abandon(&last, short).await?)?;
     bench.pass(2).await;
-    last = grown("unknown, and its retention over", bench, claim_of(key), last).await?;
+    last = grown("unknown, after its retention", bench, claim_of(key), last).await?;
     applied("abandon", bench.abandon(&last, LONG).await?)?;
     let never = crate::idempotency::Resolution::Never;
     applied("resolve", bench.resolve(&key, last.fence, never).await?)?;
@@ -247,12 +248,12 @@ pub(super) async fn an_unknown_operation_is_left_alone<F: Fixture>(
         match bench.claim(&Claim { mode, ..claim_of(lost.key) }).await? {
             ClaimOutcome::Unknown { fence, since } if fence == lost.fence => {
                 ensure(bench.units(1) <= since && since < LONG, || {
-                    format!("unknown since {since:?}, and not since it was abandoned")
+                    format!("unknown for {since:?}, instead of since it was abandoned")
                 })?;
             }
             answer => {
                 return Err(Failure::Broken(format!(
-                    "{answer:?}, in place of Unknown with fence {}",
+                    "{answer:?}, instead of Unknown with fence {}",
                     lost.fence
                 )));
             }
@@ -277,7 +278,7 @@ pub(super) async fn a_take_over_has_a_new_fence_and_the_checkpoint<F: Fixture>(
     applied("abandon", bench.abandon(&third, LONG).await?)?;
     let fourth = bench.taken_over(&claim_of(lost.key), third.fence, Some(b"third")).await?;
     applied("complete", bench.complete(&fourth, b"done", LONG).await?)?;
-    bench.expect_replay("completed by who took over", lost.key, b"done").await
+    bench.expect_replay("completed after the take-over", lost.key, b"done").await
 }
 
 pub(super) async fn a_take_over_finds_only_what_is_unknown<F: Fixture>(
@@ -287,14 +288,14 @@ pub(super) async fn a_take_over_finds_only_what_is_unknown<F: Fixture>(
     let hold = bench.granted(&taking(random_key())).await?;
     let answer = bench.claim(&taking(hold.key)).await?;
     ensure(matches!(answer, ClaimOutcome::InFlight { .. }), || {
-        format!("of what is in flight: {answer:?}, in place of InFlight")
+        format!("take-over of a run in flight: {answer:?}, instead of InFlight")
     })?;
     applied("complete", bench.complete(&hold, b"done", LONG).await?)?;
     let replay = ClaimOutcome::Replay(b"done".to_vec());
-    expect("of what is completed", bench.claim(&taking(hold.key)).await?, replay)
+    expect("take-over of a completed operation", bench.claim(&taking(hold.key)).await?, replay)
 }
 
-/// It is started whatever the mode, since the lost run may have begun.
+/// A take-over is started in either mode, because the lost run may have begun.
 pub(super) async fn what_was_taken_over_is_unknown_again_when_it_is_lost_or_released<F: Fixture>(
     bench: &Bench<'_, F>,
 ) -> Checked {
@@ -305,19 +306,19 @@ pub(super) async fn what_was_taken_over_is_unknown_again_when_it_is_lost_or_rele
 
     let second = bench.taken_over(&reserved(), lost.fence, Some(b"half")).await?;
     applied("release of a take-over", bench.release(&second, LONG).await?)?;
-    bench.expect_unknown("released by who took over", lost.key, second.fence).await?;
+    bench.expect_unknown("after the release of a take-over", lost.key, second.fence).await?;
 
     let third = bench.taken_over(&reserved(), second.fence, Some(b"half")).await?;
     applied("mark_started of a take-over", bench.mark_started(&third).await?)?;
     applied("release of a started take-over", bench.release(&third, LONG).await?)?;
-    bench.expect_unknown("released by who took over and started", lost.key, third.fence).await?;
+    bench.expect_unknown("after the release of a started take-over", lost.key, third.fence).await?;
 
     let short = Claim { lease: bench.units(1), ..reserved() };
     let fourth = bench.taken_over(&short, third.fence, Some(b"half")).await?;
     bench.pass(2).await;
-    bench.expect_unknown("lost by who took over", lost.key, fourth.fence).await?;
+    bench.expect_unknown("after the lease of a take-over", lost.key, fourth.fence).await?;
     let fifth = bench.taken_over(&reserved(), fourth.fence, Some(b"half")).await?;
     applied("release", bench.release(&fifth, bench.units(1)).await?)?;
     bench.pass(2).await;
-    bench.expect_free("released, and its retention over", lost.key, fifth.fence).await.map(drop)
+    bench.expect_free("released, after its retention", lost.key, fifth.fence).await.map(drop)
 }

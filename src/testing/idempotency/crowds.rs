@@ -1,4 +1,4 @@
-//! What must hold while many do it at once.
+//! Checks with many concurrent callers.
 
 use std::sync::{
     Arc,
@@ -15,7 +15,7 @@ use crate::idempotency::{
     Claim, ClaimOutcome, Completed, Hold, OnUnknown, StepOutcome, Store, StoreError,
 };
 
-/// What a task came to, or the failure that it is.
+/// Returns the results of all tasks, or the first failure.
 async fn joined<T>(tasks: Vec<JoinHandle<Result<T, StoreError>>>) -> Checked<Vec<T>> {
     let mut all = Vec::with_capacity(tasks.len());
     for task in tasks {
@@ -26,7 +26,7 @@ async fn joined<T>(tasks: Vec<JoinHandle<Result<T, StoreError>>>) -> Checked<Vec
     Ok(all)
 }
 
-/// What `count` tasks do at once, each with a store of its own.
+/// Runs `count` tasks at once, each with its own clone of the store.
 async fn crowd<F: Fixture, T: Send + 'static, Run>(
     bench: &Bench<'_, F>,
     count: u32,
@@ -49,7 +49,7 @@ fn grants<F: Fixture>(
             ClaimOutcome::InFlight { .. } => {}
             answer => {
                 let why =
-                    format!("{answer:?}, in place of Claimed for one and InFlight for others");
+                    format!("{answer:?}, instead of Claimed for one task and InFlight for others");
                 return Err(Failure::Broken(why));
             }
         }
@@ -79,7 +79,7 @@ pub(super) async fn of_many_take_overs_at_once_one_is_granted<F: Fixture>(
     ensure(granted[0] > lost.fence, || format!("fence {} took over {}", granted[0], lost.fence))
 }
 
-/// A claim that is sent twice at once, because the first answer was late.
+/// One owner sends its claim many times at once, as if the first result was slow.
 pub(super) async fn one_owner_at_once_has_one_fence<F: Fixture>(bench: &Bench<'_, F>) -> Checked {
     let claim = new_claim();
     let one = claim.clone();
@@ -93,7 +93,7 @@ pub(super) async fn one_owner_at_once_has_one_fence<F: Fixture>(bench: &Bench<'_
     expect("fences of one owner", granted.len(), 1)
 }
 
-/// Each task claims and releases, so that the key goes from hand to hand.
+/// Each task claims and releases the key, which passes from owner to owner.
 pub(super) async fn no_two_hold_a_key_at_once_and_no_fence_is_given_twice<F: Fixture>(
     bench: &Bench<'_, F>,
 ) -> Checked {
@@ -123,14 +123,14 @@ pub(super) async fn no_two_hold_a_key_at_once_and_no_fence_is_given_twice<F: Fix
         ensure(fences.is_sorted(), || format!("fences that do not grow: {fences:?}"))?;
         all.extend(fences);
     }
-    ensure(!all.is_empty(), || "nobody was granted a key that is free".to_owned())?;
+    ensure(!all.is_empty(), || "no task was granted a free key".to_owned())?;
     let given = all.len();
     all.sort_unstable();
     all.dedup();
     expect("different fences of one key", all.len(), given)
 }
 
-/// Each would charge once if it was granted the key, and then says what its charge was.
+/// Each task that is granted the key makes one charge and records it.
 pub(super) async fn an_effect_happens_once_and_all_are_told_of_it<F: Fixture>(
     bench: &Bench<'_, F>,
 ) -> Checked {
@@ -159,14 +159,14 @@ pub(super) async fn an_effect_happens_once_and_all_are_told_of_it<F: Fixture>(
     let answers = joined(tasks.collect()).await?;
     expect("effects of one key", counted.load(Ordering::SeqCst), 1)?;
     let ClaimOutcome::Replay(recorded) = bench.look(key).await? else {
-        return Err(Failure::Broken("completed, and yet not replayed".to_owned()));
+        return Err(Failure::Broken("completed, but not replayed".to_owned()));
     };
     for answer in answers {
         match answer.map(|answer| bench.answer(&answer)) {
             Some(ClaimOutcome::InFlight { .. }) => {}
             Some(ClaimOutcome::Replay(bytes)) if bytes == recorded => {}
             answer => {
-                let why = format!("{answer:?}, in place of InFlight or a replay of {recorded:?}");
+                let why = format!("{answer:?}, instead of InFlight or a replay of {recorded:?}");
                 return Err(Failure::Broken(why));
             }
         }
@@ -174,7 +174,7 @@ pub(super) async fn an_effect_happens_once_and_all_are_told_of_it<F: Fixture>(
     Ok(())
 }
 
-/// The zombie and who took over from it, both of whom say what came of it.
+/// A worker that lost its lease (`zombie`) and the one that took over (`heir`) both complete.
 pub(super) async fn of_a_zombie_and_its_heir_the_heir_completes<F: Fixture>(
     bench: &Bench<'_, F>,
 ) -> Checked {
@@ -188,8 +188,8 @@ pub(super) async fn of_a_zombie_and_its_heir_the_heir_completes<F: Fixture>(
         let late = run(zombie, bench.completed(b"zombie"));
         let tasks = vec![late, run(heir, bench.completed(b"heir"))];
         let written = joined(tasks).await?;
-        expect("zombie and heir", written, vec![StepOutcome::Stale, StepOutcome::Applied])?;
-        bench.expect_replay("after zombie and heir", zombie.key, b"heir").await?;
+        expect("the old and new run", written, vec![StepOutcome::Stale, StepOutcome::Applied])?;
+        bench.expect_replay("after both completions", zombie.key, b"heir").await?;
     }
     Ok(())
 }

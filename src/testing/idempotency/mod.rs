@@ -1,22 +1,27 @@
-//! What every store of the idempotency guard must do, as checks that run on any
-//! [`Store`](crate::idempotency::Store).
+//! Checks of a [`Store`](crate::idempotency::Store) of the idempotency layer.
 //!
-//! [`check`] makes stores through a [`Fixture`] and runs every check of [`names`] on them: the states of a
-//! record and each way between them, as the docs of [`Store`](crate::idempotency::Store) say, and
-//! what must hold whatever happens:
+//! Start with an implementation of [`Fixture`], which makes your stores. Then call [`check`], and
+//! [`assert`](Report::assert) on the report. To examine a single check, call [`check_one`].
 //!
-//! - an operation runs at most once, unless its caller declared that it may run again;
-//! - no two answers for a key contradict each other;
-//! - a stale fence never changes anything;
-//! - every key leaves its flight within a bounded time.
+//! [`check`] runs every check of [`names`]. The checks cover the states of a record and each
+//! transition between them, as documented at [`Store`](crate::idempotency::Store). They also cover
+//! these invariants:
+//!
+//! - An operation runs at most once, unless its caller declared that it may run again.
+//! - No two results for a key contradict each other.
+//! - A stale fence never changes anything.
+//! - No key stays in flight for an unbounded time.
 //!
 //! # Time
 //!
-//! The checks run at the same time, on keys of their own, and wait for leases to end. They need a tokio
-//! runtime. A store whose time is tokio's is checked on a paused clock, in no time at all; one with time of
-//! its own, such as a server, in real time, in a few seconds. No check relies on two clocks being equal: it
-//! lets leases end with a [unit](Fixture::unit) to spare, and if the store was so slow that a lease may have
-//! ended too early, begins anew with longer ones.
+//! The checks run concurrently, on their own keys, and wait for leases to end. They need a tokio
+//! runtime with a timer. If the store uses tokio's clock, run the checks on a paused clock, where
+//! waiting takes no time. If the store has its own clock, as a server does, run them in real time,
+//! where they take a few seconds.
+//!
+//! No check relies on two equal clocks. A check waits one [unit](Fixture::unit) longer than a
+//! lease. If the store was so slow that a lease may have ended too early, the check starts again
+//! with longer leases.
 //!
 //! # Example
 //!
@@ -74,13 +79,13 @@ use super::{
 };
 use crate::call::catch_panic::CatchPanic;
 
-/// The longest that a check may take. It ends a check whose store never answers.
+/// The maximum time of one attempt of a check. It ends a check whose store never completes a step.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// How often a check begins anew because the store was slow, each time with units twice as long.
+/// The number of attempts of a check with a slow store. Each attempt doubles the unit.
 const ATTEMPTS: u32 = 5;
 
-/// Names the checks, and says which of them share one store: those that look only at keys of their own.
+/// Lists the checks. A shared check uses only its own keys, and shares its store with others.
 macro_rules! checks {
     (
         shared { $($shared:ident::$shared_name:ident,)* }
@@ -159,12 +164,14 @@ checks! {
     }
 }
 
-/// The names of all checks, each of which says what must hold.
+/// Returns the names of all checks, each of which states a property.
 pub fn names() -> impl Iterator<Item = &'static str> {
     SHARED.iter().chain(ALONE).copied()
 }
 
-/// Runs every check. It needs a tokio runtime with a timer.
+/// Runs every check, and returns the report.
+///
+/// It needs a tokio runtime with a timer.
 pub async fn check<F: Fixture>(fixture: &F) -> Report {
     let shared = match caught(async { Ok(fixture.fresh().await) }).await {
         Ok(store) => store,
@@ -179,7 +186,10 @@ pub async fn check<F: Fixture>(fixture: &F) -> Report {
     Report { findings: all(checks).await }
 }
 
-/// Runs the check of this [name](names), on a store of its own: to see what one does.
+/// Runs the check of this [name](names), on its own store.
+///
+/// It needs a tokio runtime with a timer. If there is no check of this name, the report has a
+/// failure.
 pub async fn check_one<F: Fixture>(fixture: &F, name: &str) -> Report {
     let name = names().find(|known| *known == name).unwrap_or("there_is_a_check_of_this_name");
     Report { findings: vec![find(fixture, name, None).await] }
@@ -205,14 +215,14 @@ async fn find<F: Fixture>(fixture: &F, name: &'static str, shared: Option<F::Sto
     Finding::new(name, Err(Failure::TooSlow.to_string()))
 }
 
-/// Turns a panic into the failure of the one check that it ends.
+/// Turns a panic of a check into its failure.
 async fn caught<T>(check: impl Future<Output = Checked<T>>) -> Checked<T> {
     CatchPanic { future: check }.await.unwrap_or_else(|payload| {
         Err(Failure::Broken(format!("it panicked: {}", panic_message(&*payload))))
     })
 }
 
-/// Awaits all of them at once, and gives what they give in their order.
+/// Awaits all futures concurrently, and returns their outputs in order.
 async fn all<T>(futures: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
     enum Slot<U, T> {
         Running(Pin<Box<U>>),

@@ -1,4 +1,4 @@
-//! What an operator sees of unknown operations and says about them, and what a sweep may touch.
+//! Checks of the methods for operators: list, count, resolve and sweep.
 
 use super::{bench::*, fixture::Fixture};
 use crate::idempotency::{Claim, ClaimMode, ClaimOutcome, Completed, Resolution, StorageKey};
@@ -24,7 +24,7 @@ pub(super) async fn an_operation_resolved_as_done_is_replayed<F: Fixture>(
     let done = Resolution::Completed(bench.completed(b"resolved"), bench.units(1));
     applied("resolve", bench.resolve(&hold.key, hold.fence, done).await?)?;
     bench.pass(2).await;
-    bench.expect_free("its time to live over", hold.key, hold.fence).await.map(drop)
+    bench.expect_free("after its time to live", hold.key, hold.fence).await.map(drop)
 }
 
 pub(super) async fn an_operation_resolved_as_never_done_is_free<F: Fixture>(
@@ -68,7 +68,7 @@ pub(super) async fn only_what_is_unknown_under_the_fence_is_resolved<F: Fixture>
     for (state, key, fence) in cases {
         let done = Resolution::Completed(bench.completed(b"stale"), LONG);
         for resolution in [done, Resolution::Never] {
-            let what = format!("resolve of what is {state}");
+            let what = format!("resolve of an operation: {state}");
             stale(&what, bench.resolve(&key, fence, resolution).await?)?;
         }
     }
@@ -79,16 +79,16 @@ pub(super) async fn only_what_is_unknown_under_the_fence_is_resolved<F: Fixture>
     bench.expect_unknown("after stale resolutions", other.key, other.fence).await?;
     applied("abandon", bench.abandon(&heir, LONG).await?)?;
     let late = bench.resolve(&heir.key, unknown.fence, Resolution::Never).await?;
-    stale("resolve by the fence of who was taken over", late)
+    stale("resolve by the fence of the run that was taken over", late)
 }
 
 pub(super) async fn unknown_operations_are_listed_page_by_page<F: Fixture>(
     bench: &Bench<'_, F>,
 ) -> Checked {
     expect("of an empty store", bench.unknown(None, 10).await?, vec![])?;
-    expect("how many in an empty store", bench.count_unknown().await?, 0)?;
+    expect("count of an empty store", bench.count_unknown().await?, 0)?;
 
-    // In the order of the bytes as they are, without a sign and from the first on.
+    // The order is by unsigned bytes, from the first byte on.
     let first_bytes = [0x00, 0x01, 0x7f, 0x80, 0xff];
     let keys = first_bytes.map(|byte| StorageKey::from_bytes([byte; 32]));
     let mut holds = Vec::new();
@@ -121,36 +121,36 @@ pub(super) async fn unknown_operations_are_listed_page_by_page<F: Fixture>(
         loop {
             let page = bench.unknown(after, limit).await?;
             ensure(page.len() <= limit, || {
-                format!("{} operations on a page of {limit}", page.len())
+                format!("{} operations on a page of at most {limit}", page.len())
             })?;
             let Some(last) = page.last() else { break };
             after = Some(last.key);
             listed.extend(page);
-            ensure(listed.len() <= keys.len(), || format!("pages without end: {listed:?}"))?;
+            ensure(listed.len() <= keys.len(), || format!("too many listed: {listed:?}"))?;
         }
         let told: Vec<_> = listed.iter().map(|told| (told.key, told.fence)).collect();
         let expected: Vec<_> = holds.iter().map(|hold| (hold.key, hold.fence)).collect();
         expect(&format!("unknown operations on pages of {limit}"), told, expected)?;
         for told in listed {
             ensure(bench.units(1) <= told.since && told.since < LONG, || {
-                format!("{told:?}, though it has been lost for two to three units")
+                format!("{told:?}, although unknown for two to three units")
             })?;
         }
     }
-    expect("on a page of none", bench.unknown(None, 0).await?, vec![])?;
-    // From behind a key that is not listed itself.
+    expect("a page of at most 0", bench.unknown(None, 0).await?, vec![])?;
+    // Starts after a key that is not in the list.
     let between = StorageKey::from_bytes([0x02; 32]);
     let page = bench.unknown(Some(between), 1).await?;
-    expect("behind another key", page.first().map(|told| told.key), Some(keys[2]))?;
-    expect("how many are unknown", bench.count_unknown().await?, keys.len() as u64)?;
+    expect("after another key", page.first().map(|told| told.key), Some(keys[2]))?;
+    expect("count of unknown operations", bench.count_unknown().await?, keys.len() as u64)?;
 
     applied("resolve", bench.resolve(&keys[0], holds[0].fence, Resolution::Never).await?)?;
     let done = Resolution::Completed(bench.completed(b"done"), LONG);
     applied("resolve", bench.resolve(&keys[1], holds[1].fence, done).await?)?;
     bench.taken_over(&claim_of(keys[2]), holds[2].fence, None).await?;
     let left: Vec<_> = bench.unknown(None, 100).await?.iter().map(|told| told.key).collect();
-    expect("once some are resolved or taken over", left, keys[3..].to_vec())?;
-    expect("how many are left", bench.count_unknown().await?, 2)
+    expect("after some were resolved or taken over", left, keys[3..].to_vec())?;
+    expect("count after some were resolved or taken over", bench.count_unknown().await?, 2)
 }
 
 pub(super) async fn a_sweep_is_bounded_and_touches_only_what_is_over<F: Fixture>(
@@ -182,19 +182,19 @@ pub(super) async fn a_sweep_is_bounded_and_touches_only_what_is_over<F: Fixture>
     }
     bench.pass(4).await;
 
-    // A store may have done some of it by itself before.
+    // The store may have swept some records by itself.
     let over = gone.len() + lost.len();
     let mut swept = 0;
     loop {
         let step = bench.sweep(2).await?;
-        ensure(step <= 2, || format!("a sweep of at most 2 records did {step}"))?;
+        ensure(step <= 2, || format!("a sweep of at most 2 records returned {step}"))?;
         swept += step;
-        ensure(swept <= over, || format!("{swept} records swept, of {over} that were over"))?;
+        ensure(swept <= over, || format!("{swept} records swept, but only {over} had ended"))?;
         if step == 0 {
             break;
         }
     }
-    expect("sweep, after all is swept", bench.sweep(100).await?, 0)?;
+    expect("sweep after all records were swept", bench.sweep(100).await?, 0)?;
 
     for hold in [&renewed, &in_flight, &reserved] {
         bench.expect_in_flight("after a sweep", hold.key).await?;
@@ -203,10 +203,10 @@ pub(super) async fn a_sweep_is_bounded_and_touches_only_what_is_over<F: Fixture>
     bench.expect_replay("after a sweep", completed.key, b"done").await?;
     bench.expect_unknown("after a sweep", unknown.key, unknown.fence).await?;
     for hold in lost {
-        bench.expect_unknown("its lease over, and swept", hold.key, hold.fence).await?;
+        bench.expect_unknown("its lease ended, and swept", hold.key, hold.fence).await?;
     }
     for hold in gone {
-        bench.expect_free("over, and swept", hold.key, hold.fence).await?;
+        bench.expect_free("ended, and swept", hold.key, hold.fence).await?;
     }
     applied("abandon", bench.abandon(&in_flight, LONG).await?)?;
     bench.taken_over(&claim_of(in_flight.key), in_flight.fence, Some(b"half")).await.map(drop)

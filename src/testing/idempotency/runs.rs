@@ -1,4 +1,4 @@
-//! What a run may do with its hold, and what time does to it.
+//! Checks of the steps of a run, and of the times that end it.
 
 use super::{bench::*, fixture::Fixture};
 use crate::idempotency::{Claim, ClaimMode, ClaimOutcome, Owner, StepOutcome};
@@ -15,14 +15,15 @@ pub(super) async fn a_started_run_is_unknown_when_its_lease_ends<F: Fixture>(
     bench.pass(5).await;
     match bench.look(claim.key).await? {
         ClaimOutcome::Unknown { fence, since } if fence == hold.fence => {
-            // From the end of the lease, two units after the claim, and not from the look or the claim.
+            // `since` counts from the end of the lease, two units after the claim. It counts
+            // neither from the claim nor from the time of this step.
             ensure(bench.units(2) <= since && since < LONG, || {
-                format!("unknown since {since:?}, and not since its lease ended")
+                format!("unknown for {since:?}, instead of since the end of its lease")
             })?;
         }
         answer => {
             return Err(Failure::Broken(format!(
-                "{answer:?}, in place of Unknown with fence {}",
+                "{answer:?}, instead of Unknown with fence {}",
                 hold.fence
             )));
         }
@@ -40,8 +41,8 @@ pub(super) async fn a_reserved_run_leaves_no_trace_when_its_lease_ends<F: Fixtur
     race.won()?;
     applied("checkpoint", written)?;
     bench.pass(3).await;
-    let next = bench.expect_free("reserved, and its lease over", claim.key, hold.fence).await?;
-    // The checkpoint of one run must not be found by another that has nothing to do with it.
+    let next = bench.expect_free("reserved, after its lease", claim.key, hold.fence).await?;
+    // An unrelated run must not find the checkpoint.
     applied("abandon", bench.abandon(&next, LONG).await?)?;
     bench.taken_over(&claim_of(claim.key), next.fence, None).await.map(drop)
 }
@@ -58,7 +59,7 @@ pub(super) async fn a_reserved_run_is_started_once_it_is_marked<F: Fixture>(
     applied("mark_started", written)?;
     applied("mark_started again", again)?;
     bench.pass(5).await;
-    bench.expect_unknown("marked, and its lease over", claim.key, hold.fence).await?;
+    bench.expect_unknown("marked, after its lease", claim.key, hold.fence).await?;
     let started = bench.granted(&new_claim()).await?;
     applied("mark_started of a started run", bench.mark_started(&started).await?)
 }
@@ -156,8 +157,8 @@ pub(super) async fn a_result_that_is_not_kept_is_not_replayable<F: Fixture>(
     let hold = bench.granted(&claim).await?;
     applied("checkpoint", bench.checkpoint(&hold, b"half").await?)?;
     applied("complete", bench.complete_bare(&hold, LONG).await?)?;
-    expect("to others", bench.look(claim.key).await?, ClaimOutcome::NotReplayable)?;
-    expect("to its owner", bench.claim(&claim).await?, ClaimOutcome::NotReplayable)?;
+    expect("claim by another owner", bench.look(claim.key).await?, ClaimOutcome::NotReplayable)?;
+    expect("claim by its owner", bench.claim(&claim).await?, ClaimOutcome::NotReplayable)?;
     applied("complete with a result", bench.complete(&hold, b"late", LONG).await?)?;
     expect("after a late result", bench.look(claim.key).await?, ClaimOutcome::NotReplayable)
 }
@@ -173,7 +174,7 @@ pub(super) async fn the_time_to_live_counts_from_completion<F: Fixture>(
     race.won()?;
     expect("completed just now", answer, ClaimOutcome::Replay(b"done".to_vec()))?;
     bench.pass(5).await;
-    bench.expect_free("its time to live over", hold.key, hold.fence).await.map(drop)
+    bench.expect_free("after its time to live", hold.key, hold.fence).await.map(drop)
 }
 
 pub(super) async fn neither_a_replay_nor_a_repetition_prolongs_the_time_to_live<F: Fixture>(
@@ -189,7 +190,7 @@ pub(super) async fn neither_a_replay_nor_a_repetition_prolongs_the_time_to_live<
     expect("completed a while ago", answer, ClaimOutcome::Replay(b"done".to_vec()))?;
     applied("complete again", again)?;
     bench.pass(3).await;
-    bench.expect_free("its time to live over", hold.key, hold.fence).await.map(drop)
+    bench.expect_free("after its time to live", hold.key, hold.fence).await.map(drop)
 }
 
 pub(super) async fn a_lapsed_run_cannot_be_completed<F: Fixture>(bench: &Bench<'_, F>) -> Checked {
@@ -216,7 +217,7 @@ pub(super) async fn what_is_released_is_free<F: Fixture>(bench: &Bench<'_, F>) -
             applied("mark_started", bench.mark_started(&hold).await?)?;
         }
         applied("release", bench.release(&hold, LONG).await?)?;
-        stale("release of what is gone", bench.release(&hold, LONG).await?)?;
+        stale("release of a released run", bench.release(&hold, LONG).await?)?;
         let next = bench.expect_free("released", hold.key, hold.fence).await?;
         applied("abandon", bench.abandon(&next, LONG).await?)?;
         bench.taken_over(&claim_of(hold.key), next.fence, None).await?;
@@ -237,16 +238,16 @@ pub(super) async fn what_is_abandoned_is_unknown_until_its_retention_ends<F: Fix
         race.won()?;
         ensure(
             matches!(answer, ClaimOutcome::Unknown { fence, .. } if fence == hold.fence),
-            || format!("abandoned: {answer:?}, in place of Unknown with fence {}", hold.fence),
+            || format!("abandoned: {answer:?}, instead of Unknown with fence {}", hold.fence),
         )?;
         applied("abandon again", again)?;
         bench.pass(3).await;
-        bench.expect_free("its retention over", hold.key, hold.fence).await?;
+        bench.expect_free("after its retention", hold.key, hold.fence).await?;
     }
     Ok(())
 }
 
-/// Whether or not anybody looked in between, and for as long as the claim said.
+/// The retention is as long as the claim said, whether or not a step read the record in between.
 pub(super) async fn the_retention_counts_from_the_end_of_the_lease<F: Fixture>(
     bench: &Bench<'_, F>,
 ) -> Checked {
@@ -257,14 +258,14 @@ pub(super) async fn the_retention_counts_from_the_end_of_the_lease<F: Fixture>(
     let seen = bench.granted(&looked_at).await?;
     let lost = bench.granted(&unseen).await?;
     bench.pass(4).await;
-    bench.expect_free("its lease and its retention over", unseen.key, lost.fence).await?;
+    bench.expect_free("after its lease and its retention", unseen.key, lost.fence).await?;
     let answer = bench.look(looked_at.key).await?;
     race.won()?;
     ensure(matches!(answer, ClaimOutcome::Unknown { fence, .. } if fence == seen.fence), || {
-        format!("its lease over: {answer:?}, in place of Unknown with fence {}", seen.fence)
+        format!("after its lease: {answer:?}, instead of Unknown with fence {}", seen.fence)
     })?;
     bench.pass(4).await;
-    bench.expect_free("its retention over", looked_at.key, seen.fence).await.map(drop)
+    bench.expect_free("after its retention", looked_at.key, seen.fence).await.map(drop)
 }
 
 pub(super) async fn every_key_leaves_its_flight_when_its_worker_is_gone<F: Fixture>(
@@ -289,7 +290,7 @@ pub(super) async fn every_key_leaves_its_flight_when_its_worker_is_gone<F: Fixtu
     for key in keys {
         let answer = bench.look(key).await?;
         ensure(!matches!(answer, ClaimOutcome::InFlight { .. }), || {
-            format!("the lease is over, and yet: {answer:?}")
+            format!("after the lease: {answer:?}")
         })?;
     }
     Ok(())

@@ -1,9 +1,9 @@
-//! That a hold which is not, or no longer, of the record changes nothing, in any state.
+//! Checks that a stale hold changes nothing, in any state of the record.
 
 use super::{bench::*, fixture::Fixture};
 use crate::idempotency::{Claim, ClaimMode, Hold, Owner, Resolution, StorageKey};
 
-/// A step of a hold that a test leaves out, since there it is the repetition of what was done.
+/// A step that a check leaves out, because there it repeats a step that was taken.
 #[derive(Clone, Copy, PartialEq)]
 enum Repeated {
     Nothing,
@@ -11,14 +11,14 @@ enum Repeated {
     Abandon,
 }
 
-/// Every step of a hold, each of which must find it stale.
+/// Checks that every step with this hold is stale.
 async fn all_are_stale<F: Fixture>(
     state: &str,
     bench: &Bench<'_, F>,
     hold: &Hold,
     repeated: Repeated,
 ) -> Checked {
-    let what = |step: &str| format!("{state}: {step} of a hold that is not its");
+    let what = |step: &str| format!("{state}: {step} with a stale hold");
     stale(&what("mark_started"), bench.mark_started(hold).await?)?;
     stale(&what("renew"), bench.renew_one(hold, LONG).await?)?;
     stale(&what("checkpoint"), bench.checkpoint(hold, b"stale").await?)?;
@@ -32,7 +32,7 @@ async fn all_are_stale<F: Fixture>(
     Ok(())
 }
 
-/// Holds of a record that are wrong in one thing.
+/// Returns holds that differ from the hold of the record in one field.
 fn wrong(hold: &Hold) -> impl Iterator<Item = (&'static str, Hold)> {
     let older = hold.fence.checked_sub(1).map(|fence| ("an older fence", fence));
     let fences = [Some(("a newer fence", hold.fence + 1)), older];
@@ -79,10 +79,10 @@ pub(super) async fn a_stale_mark_does_not_start_a_reserved_run<F: Fixture>(
         stale(what, renewed)?;
     }
     bench.pass(5).await;
-    bench.expect_free("reserved, and its lease over", claim.key, hold.fence).await.map(drop)
+    bench.expect_free("reserved, after its lease", claim.key, hold.fence).await.map(drop)
 }
 
-/// The worker that was stopped beyond its lease, and goes on while another has taken over.
+/// A worker was paused beyond its lease, and goes on after another worker took over.
 pub(super) async fn who_was_taken_over_changes_nothing<F: Fixture>(
     bench: &Bench<'_, F>,
 ) -> Checked {
@@ -92,14 +92,14 @@ pub(super) async fn who_was_taken_over_changes_nothing<F: Fixture>(
     let heir = bench.taken_over(&claim_of(claim.key), zombie.fence, None).await?;
     applied("checkpoint", bench.checkpoint(&heir, b"mine").await?)?;
     all_are_stale("taken over", bench, &zombie, Repeated::Nothing).await?;
-    stale("release of what was taken over", bench.release(&zombie, LONG).await?)?;
+    stale("release of a run that was taken over", bench.release(&zombie, LONG).await?)?;
     bench.expect_in_flight("after stale steps", claim.key).await?;
     applied("abandon", bench.abandon(&heir, LONG).await?)?;
     all_are_stale("taken over, and unknown again", bench, &zombie, Repeated::Nothing).await?;
     let heir = bench.taken_over(&claim_of(claim.key), heir.fence, Some(b"mine")).await?;
     applied("complete", bench.complete(&heir, b"done", LONG).await?)?;
     all_are_stale("taken over, and completed", bench, &zombie, Repeated::Nothing).await?;
-    stale("release of what was taken over", bench.release(&zombie, LONG).await?)?;
+    stale("release of a run that was taken over", bench.release(&zombie, LONG).await?)?;
     bench.expect_replay("after stale steps", claim.key, b"done").await
 }
 
@@ -110,7 +110,7 @@ pub(super) async fn nothing_changes_what_is_completed<F: Fixture>(bench: &Bench<
     for (what, wrong) in wrong(&hold) {
         all_are_stale(&format!("completed, {what}"), bench, &wrong, Repeated::Nothing).await?;
     }
-    stale("release of what is completed", bench.release(&hold, LONG).await?)?;
+    stale("release of a completed operation", bench.release(&hold, LONG).await?)?;
     stale("resolve", bench.resolve(&hold.key, hold.fence, Resolution::Never).await?)?;
     bench.expect_replay("after stale steps", hold.key, b"done").await
 }
@@ -120,16 +120,16 @@ pub(super) async fn a_hold_of_what_is_gone_makes_no_record<F: Fixture>(
 ) -> Checked {
     let never_was = Hold::new(random_key(), Owner::random(), 1);
     all_are_stale("never claimed", bench, &never_was, Repeated::Nothing).await?;
-    stale("release of what never was", bench.release(&never_was, LONG).await?)?;
+    stale("release of a key that was never claimed", bench.release(&never_was, LONG).await?)?;
     bench.expect_free("never claimed", never_was.key, 0).await?;
 
     let released = bench.granted(&new_claim()).await?;
     applied("release", bench.release(&released, LONG).await?)?;
     all_are_stale("released", bench, &released, Repeated::Nothing).await?;
     let next = bench.expect_free("released", released.key, released.fence).await?;
-    all_are_stale("claimed anew", bench, &released, Repeated::Nothing).await?;
-    stale("release by the owner before", bench.release(&released, LONG).await?)?;
-    bench.expect_in_flight("claimed anew", next.key).await?;
+    all_are_stale("claimed again", bench, &released, Repeated::Nothing).await?;
+    stale("release by the previous owner", bench.release(&released, LONG).await?)?;
+    bench.expect_in_flight("claimed again", next.key).await?;
 
     let over = bench.granted(&new_claim()).await?;
     applied("complete", bench.complete(&over, b"done", bench.units(1)).await?)?;
@@ -139,9 +139,9 @@ pub(super) async fn a_hold_of_what_is_gone_makes_no_record<F: Fixture>(
     applied("abandon", bench.abandon(&unknown, bench.units(1)).await?)?;
     bench.pass(2).await;
     let states = [
-        ("its time to live over", over),
-        ("reserved, and its lease over", lapsed),
-        ("its retention over", unknown),
+        ("after its time to live", over),
+        ("reserved, after its lease", lapsed),
+        ("after its retention", unknown),
     ];
     for (state, hold) in states {
         all_are_stale(state, bench, &hold, Repeated::Nothing).await?;
@@ -163,14 +163,14 @@ pub(super) async fn a_hold_of_what_is_unknown_is_over<F: Fixture>(bench: &Bench<
     applied("checkpoint", bench.checkpoint(&abandoned, b"half").await?)?;
     applied("abandon", bench.abandon(&abandoned, LONG).await?)?;
     bench.pass(4).await;
-    for (state, hold) in [("its lease over", lapsed), ("abandoned", abandoned)] {
+    for (state, hold) in [("after its lease", lapsed), ("abandoned", abandoned)] {
         all_are_stale(state, bench, &hold, Repeated::Abandon).await?;
         stale(state, bench.release(&hold, LONG).await?)?;
         for (what, wrong) in wrong(&hold) {
             all_are_stale(&format!("{state}, {what}"), bench, &wrong, Repeated::Nothing).await?;
         }
         bench.expect_unknown(state, hold.key, hold.fence).await?;
-        applied("abandon of what is unknown", bench.abandon(&hold, LONG).await?)?;
+        applied("abandon of an unknown operation", bench.abandon(&hold, LONG).await?)?;
         bench.taken_over(&claim_of(hold.key), hold.fence, Some(b"half")).await?;
     }
     Ok(())
@@ -182,7 +182,8 @@ pub(super) async fn who_comes_back_after_a_resolution_changes_nothing<F: Fixture
     let hold = bench.unknown_operation().await?;
     let done = Resolution::Completed(bench.completed(b"resolved"), LONG);
     applied("resolve", bench.resolve(&hold.key, hold.fence, done).await?)?;
-    // A completion too: who made it would be told that its own result was recorded.
+    // A completion must be stale too. Otherwise, its caller would believe that its own result was
+    // recorded.
     all_are_stale("resolved as done", bench, &hold, Repeated::Nothing).await?;
     stale("release after a resolution", bench.release(&hold, LONG).await?)?;
     bench.expect_replay("resolved as done", hold.key, b"resolved").await?;

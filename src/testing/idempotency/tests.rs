@@ -1,4 +1,4 @@
-//! That the checks find what is wrong with a store: each fault below by the check that is named with it.
+//! Tests that the checks find the faults of a store, each by the check that is named with it.
 
 use std::{
     collections::BTreeMap,
@@ -72,7 +72,7 @@ enum Fault {
 
 use Fault::*;
 
-/// Each with a check that must find it.
+/// The faults, each with a check that must find it.
 const FAULTS: &[(Fault, &str)] = &[
     (Panics, "what_is_completed_is_replayed"),
     (NeverAnswers, "what_is_completed_is_replayed"),
@@ -126,7 +126,7 @@ const FAULTS: &[(Fault, &str)] = &[
 
 type Records = BTreeMap<StorageKey, Option<StoredRecord<Vec<u8>>>>;
 
-/// The plainest store there is, with a fault.
+/// A store that only does what it must, with a fault.
 #[derive(Clone)]
 struct Plain {
     fault: Fault,
@@ -156,7 +156,9 @@ impl Plain {
         Ok(act(records.entry(self.key(*key)).or_default(), fence))
     }
 
-    /// A hold as this store sees it, whose fence or owner is that of the record if they are ignored.
+    /// Returns the hold as this store sees it.
+    ///
+    /// If the fault ignores the owner and the fence, it has the owner and the fence of the record.
     fn seen(&self, slot: &Option<StoredRecord<Vec<u8>>>, hold: &Hold, any_fence: Fault) -> Hold {
         let mut hold = Hold { key: self.key(hold.key), ..*hold };
         if let Some(record) = slot.as_ref().filter(|_| self.fault == any_fence) {
@@ -473,7 +475,7 @@ async fn every_fault_is_found() {
     assert!(missed.is_empty(), "not found: {missed:#?}");
 }
 
-/// A fault in one step shows among all checks as well, and does not end the others.
+/// A fault in one step makes the checks that use it fail, and the other checks still run.
 #[tokio::test(start_paused = true)]
 async fn a_report_has_all_failures_and_all_that_passed() {
     let report = check(&PlainStores(Panics)).await;

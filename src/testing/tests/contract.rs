@@ -1,4 +1,4 @@
-//! The contract: what is right passes, and each fault is caught by the rule it breaks.
+//! Tests of the contract checks: correct services pass, and each fault is found by its rule.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ fn contract() -> Contract<Text, Text, Text> {
     Contract::new(|| "request", || "response", || "inner error")
 }
 
-/// Inside a runtime, since some faults are about its timers.
+/// Runs the checks inside a runtime, because some faults use its timers.
 async fn check(fault: Fault) -> Report {
     contract()
         .check_with(
@@ -84,7 +84,7 @@ async fn each_rule_catches_its_faults() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fault_is_not_blamed_on_other_rules() {
-    // Late polls are what the checks of readiness and of wake-ups make, too.
+    // The checks of readiness and of wakes also poll late.
     let late = [Rule::ResponseBeatsTimer, Rule::ReadyOnce, Rule::WakesWaiters];
     for (fault, rules) in [
         (Fault::TimerFirst, &late[..]),
@@ -130,7 +130,7 @@ fn waiting_and_retrying_services_are_checked() {
 fn the_report_says_what_was_declared_and_what_was_added() {
     let report = contract()
         .except(Rule::ErrorsPassThrough, "it answers from a cache instead")
-        .also("a check of one's own", || Err("it failed".to_owned()))
+        .also("a check of your own", || Err("it failed".to_owned()))
         .check(|inner| inner);
     let declared = report
         .findings()
@@ -141,7 +141,7 @@ fn the_report_says_what_was_declared_and_what_was_added() {
 
     let failures: Vec<_> = report.failures().collect();
     assert_eq!(failures.len(), 1);
-    assert_eq!(failures[0].name(), "a check of one's own");
+    assert_eq!(failures[0].name(), "a check of your own");
     assert!(report.to_string().contains("it failed"), "{report}");
 }
 

@@ -1,4 +1,4 @@
-//! Each check must be able to fail: a service broken on purpose for every rule, and right ones that pass them all.
+//! Tests that each check can fail. Every rule has a broken service, and correct services pass.
 
 mod contract;
 mod parts;

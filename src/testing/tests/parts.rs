@@ -1,4 +1,4 @@
-//! The scripted service, the reserving one, and the harnesses.
+//! Tests of the scripted service, the reserving service and the harnesses.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -112,7 +112,7 @@ fn slots_go_to_waiters_in_the_order_they_came() {
     assert_eq!((slots.reserved(), slots.taken()), (0, 1));
     drop(future);
     assert!(second.is_woken() && !third.is_woken() && !fourth.is_woken());
-    // Nobody overtakes, and a slot given to a waiter that is dropped goes to the next.
+    // No caller overtakes. A slot that was granted to a dropped waiter goes to the next one.
     assert!(first.poll_ready().is_pending());
     drop(second);
     assert!(third.is_woken() && !fourth.is_woken());
@@ -140,7 +140,7 @@ fn a_future_is_dropped_at_every_poll() {
 }
 
 #[test]
-#[should_panic(expected = "after it dropped at poll 1: leaked")]
+#[should_panic(expected = "after it was dropped at poll 1: leaked")]
 fn a_leak_at_one_poll_is_found() {
     let (service, handle) = scripted([]);
     CancelHarness::new(|| {
@@ -171,7 +171,7 @@ fn every_panic_is_brought_about() {
 }
 
 #[test]
-#[should_panic(expected = "no panic came out of \"the observer\"")]
+#[should_panic(expected = "the future completed without a panic in \"the observer\"")]
 fn a_panic_that_does_not_come_out_is_no_success() {
     PanicHarness::new(["the observer"], |_| async {}).run(|_| {});
 }

@@ -1,4 +1,6 @@
-//! A rejecting bulkhead of one, a service that waits in its future, and a retry: right, or wrong as told.
+//! Services under test: a rejecting bulkhead of one, a service that waits, and a retry.
+//!
+//! Each is correct, or has the fault that it is given.
 
 use std::future::poll_fn;
 use std::mem;
@@ -25,7 +27,7 @@ fn poll_inner(inner: &mut TextInner, cx: &mut Context<'_>) -> Poll<Result<(), Te
     Service::<Text>::poll_ready(inner, cx)
 }
 
-/// What is wrong with a service.
+/// The fault of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     None,
@@ -52,14 +54,14 @@ pub(super) enum Fault {
     RejectsInReadiness,
     AsksInnerFirst,
     RejectsLate,
-    // Of the service that waits in its future.
+    // Faults of the service that waits in its future.
     PeeksAtInner,
-    // Of the retry.
+    // Faults of the retry.
     HoldsOverSleep,
     RetriesUnready,
 }
 
-/// What all clones share: the permit, and where the leaky ones hide things.
+/// The state that all clones share: the permit, and the places where faulty services keep things.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     pub(super) taken: AtomicBool,
@@ -285,7 +287,7 @@ impl Drop for Run {
 
 pub(super) type Waits = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
-/// Always ready: drives a clone of the inner service in its future.
+/// A service that is always ready, and drives a clone of the inner service in its future.
 #[derive(Clone, Debug)]
 pub(super) struct Late {
     pub(super) inner: TextInner,
@@ -316,7 +318,7 @@ impl Service<Text> for Late {
     }
 }
 
-/// Tries a second time, after a sleep of one poll.
+/// A service that retries once, after a sleep of one poll.
 #[derive(Clone, Debug)]
 pub(super) struct Again {
     pub(super) inner: TextInner,
