@@ -1,6 +1,6 @@
-//! What a call allocates: nothing, whether it goes through or is refused.
+//! Tests that a call allocates nothing, whether it is admitted or rejected.
 //!
-//! The allocator counts by thread, so the tests of this file do not disturb each other.
+//! The allocator counts by thread. Therefore, the tests of this file do not disturb each other.
 
 #[macro_use]
 mod layers;
@@ -44,7 +44,7 @@ impl<R, E> Service<R> for AtOnce<E> {
     }
 }
 
-/// Polls a future once, which must do.
+/// Polls a future once, which must complete it.
 fn finish<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
@@ -62,7 +62,7 @@ where
     finish(service.call(R::sample()))
 }
 
-/// Allocations of a hundred calls, after a few that may warm something up.
+/// Counts the allocations of a hundred calls, after a few calls that may allocate shared state.
 fn allocations<S, R>(mut service: S, expected: Option<&str>) -> u64
 where
     S: Service<R, Response = u64, Error: CarryRejection + Debug>,
@@ -89,7 +89,7 @@ fn the_count_counts() {
     assert_eq!(measure(|| drop(std::hint::black_box(Box::new(7)))).count_total, 1);
 }
 
-/// A row says why its calls allocate, if they do.
+/// Checks the allocations of a row, which gives a reason if its calls allocate.
 fn assert_as_the_row_says<L>(name: Text, row: &Row<L>, allocations: u64) {
     match row.allocates {
         None => assert_eq!(allocations, 0, "{name}"),

@@ -1,4 +1,4 @@
-//! What is ambient: the deadline, the attempt and the hop.
+//! Tests of ambient values: the deadline, the attempt and the hop.
 
 use std::{
     future::{pending, poll_fn},
@@ -148,13 +148,12 @@ async fn the_hop_is_noted_for_its_own_request_only() {
     assert!(failed.is_err());
     assert!(with.retries_exhausted() && !with.told_to_stop());
     assert_eq!(without, Hop::default());
-    // With nobody to tell, nothing is kept for whoever comes next.
+    // Without an observer, nothing is kept for the next one.
     assert!(failing.oneshot(()).await.is_err());
     assert_eq!(Hop::observe(async {}).await.1, Hop::default());
 }
 
-/// In `call` a service beneath a buffer is run by the buffer's worker, which has no deadline; its
-/// future is polled by the caller, who has.
+/// A buffer's worker makes the call without a deadline. The caller polls the future with one.
 #[tokio::test(start_paused = true)]
 async fn below_a_buffer_the_polls_of_the_future_see_the_deadline() {
     let inner = service_fn(|()| {
@@ -208,7 +207,7 @@ async fn a_future_sees_the_deadline_of_who_polls_it() {
     let mut call = Box::pin(service.oneshot(()));
     let hurried = Deadline::scope(Deadline::after(SECOND), &mut call).await;
     assert!(matches!(hurried, Err(DeadlineElapsed { .. })));
-    // Handed on, it has the time that is left of its own limit.
+    // Polled outside the scope, the call has the time that is left of its own limit.
     let began = Instant::now();
     assert!(call.await.is_err());
     assert_eq!(began.elapsed(), SECOND * 9);

@@ -1,4 +1,4 @@
-//! What every public type can do across threads, checked by the compiler.
+//! Compile-time tests of the auto traits of every public type.
 
 #[macro_use]
 mod layers;
@@ -110,7 +110,7 @@ fn errors_are_errors() {
     carrier::<BoxError>();
 }
 
-/// May be sent to another thread, but not shared with it. So may its clones.
+/// A service that is `Send` but not `Sync`. Its clones are `Send` too.
 #[derive(Clone, Debug)]
 struct NotSync(Cell<u32>);
 
@@ -129,7 +129,7 @@ impl Service<Cell<u32>> for NotSync {
     }
 }
 
-/// `Send + Sync + Clone` around a service that is, whose own futures are `Send` and not `Sync`.
+/// Checks that a layer keeps `Send + Sync + Clone`, with a future that is `Send` and not `Sync`.
 fn around_shared<L>(row: Row<L>)
 where
     L: Layer<Flaky<Cell<()>, Failure>> + Send + Sync + Clone + Debug + 'static,
@@ -138,7 +138,7 @@ where
     let _ = row.layer.layer(Flaky::new([], || Ok(Cell::new(()))));
 }
 
-/// The same, where the error of the service becomes another.
+/// Does the same for a layer that changes the error type of the service.
 fn into_a_stack<L>(row: Row<L>)
 where
     L: Layer<Flaky<Cell<()>, fmt::Error>> + Send + Sync + Clone + Debug + 'static,
@@ -148,7 +148,7 @@ where
     let _ = row.layer.layer(Flaky::new([], || Ok(Cell::new(()))));
 }
 
-/// `Send` around a service that is, whatever its request.
+/// Checks that a layer keeps `Send` of a service, whatever the request.
 fn around_not_sync<L>(row: Row<L>)
 where
     L: Layer<NotSync>,
@@ -248,7 +248,7 @@ mod http {
         body::<GuardedBody<ResponseBody<String>>>();
         const fn sends<T: Send>() {}
         sends::<CallEnd>();
-        // Also of a body that is not `Sync`, as most are that come from a network.
+        // This also holds for a body that is not `Sync`, as most bodies from a network are.
         sends::<ResponseBody<Cell<u32>>>();
         const fn sync<T: Send + Sync>() {}
         sync::<ReplayBody<Cell<u32>>>();

@@ -1,8 +1,10 @@
-//! Every builder: an invalid value is an error whose knob is the name of the setter, and each end
-//! of a range that is valid can be built.
+//! Tests of every builder.
 //!
-//! A table has a row for each setter. The setters are read from the source, so that a new one
-//! without a row fails. So does a knob that is neither a setter nor a parameter of a constructor.
+//! An invalid value is an error whose knob is the name of the setter. Each end of a valid range
+//! can be built.
+//!
+//! A table has a row for each setter. The setters are read from the source. A new setter without
+//! a row fails, and so does a knob that is neither a setter nor a parameter of a constructor.
 
 use std::{
     collections::BTreeSet,
@@ -27,14 +29,14 @@ const NS: Duration = Duration::from_nanos(1);
 const MAX: Duration = Duration::MAX;
 const ZERO: Duration = Duration::ZERO;
 
-/// The errors of one setter, or of one parameter of a constructor.
+/// The results of `build` for one setter, or for one parameter of a constructor.
 struct Row {
     knob: &'static str,
     rejected: Vec<Option<ConfigError>>,
     accepted: Vec<Option<ConfigError>>,
 }
 
-/// What `build` said to invalid values of a knob, and to valid ones.
+/// Creates a row from what `build` returned for invalid values of a knob, and for valid ones.
 fn row(
     knob: &'static str,
     rejected: impl Into<Vec<Option<ConfigError>>>,
@@ -43,12 +45,12 @@ fn row(
     Row { knob, rejected: rejected.into(), accepted: accepted.into() }
 }
 
-/// A setter that takes every value.
+/// Creates the row of a setter that accepts every value.
 fn any(setter: &'static str, built: Option<ConfigError>) -> Row {
     row(setter, [], [built])
 }
 
-/// Checks the rows of a builder, which stands in `source`, and that no setter is without one.
+/// Checks the rows of a builder in `source`, and that every setter has a row.
 #[track_caller]
 fn check(source: &str, builder: &str, parameters: &[&str], rows: &[Row]) {
     for Row { knob, rejected, accepted } in rows {
@@ -68,7 +70,7 @@ fn check(source: &str, builder: &str, parameters: &[&str], rows: &[Row]) {
     assert_eq!(rows.iter().map(|row| row.knob).collect::<BTreeSet<_>>(), named, "{builder}");
 }
 
-/// The methods of a builder that take it, but not `build`.
+/// Returns the names of the methods that take a builder by value, without `build`.
 fn setters<'a>(source: &'a str, builder: &'a str) -> impl Iterator<Item = &'a str> {
     let blocks = source.split("\nimpl").skip(1).filter(move |block| {
         let head = block.lines().next().unwrap_or_default();
@@ -138,7 +140,7 @@ fn a_backoff_rejects_what_cannot_work_by_the_name_of_the_setter() {
     let decorrelated = || exponential(NS).jitter(Jitter::Decorrelated);
     let not_factors = [0.0, 0.99, -1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
     let mut factors: Vec<_> = not_factors.map(|v| exponential(NS).factor(v).build().err()).into();
-    // Without effect there.
+    // The setter has no effect there.
     factors.extend([
         constant(NS).factor(2.0).build().err(),
         linear(NS).factor(2.0).build().err(),
@@ -172,7 +174,7 @@ fn a_backoff_rejects_what_cannot_work_by_the_name_of_the_setter() {
                     exponential(2 * NS).cap(NS).build().err(),
                     linear(2 * NS).cap(ZERO).build().err(),
                     constant(2 * NS).cap(NS).build().err(),
-                    // Without effect there.
+                    // The setter has no effect there.
                     constant(NS).cap(2 * NS).build().err(),
                 ],
                 [
@@ -380,7 +382,8 @@ async fn a_breaker_rejects_what_cannot_work_by_the_name_of_the_setter() {
                     growth(1.0),
                     growth(f64::MAX),
                     builder().max_open_for(30_000 * ms).open_growth(1.0).build().err(),
-                    // The default cap is no longer than this open time, but nobody has set it.
+                    // The default cap is not longer than this open time, but no setter was called
+                    // for it.
                     builder().open_for(300_000 * ms).open_growth(2.0).build().err(),
                 ],
             ),
@@ -577,7 +580,7 @@ fn a_store_in_memory_rejects_what_cannot_work_by_the_name_of_the_setter() {
     );
 }
 
-/// The knobs that the source of a room names, each with its file.
+/// Returns the knobs named in the source of a room, each with its file.
 fn knobs_in(room: &Path) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut open = vec![room.to_owned()];
@@ -606,7 +609,7 @@ const ROOMS: [&str; 7] =
 fn every_builder_has_a_table() {
     let tables = include_str!("builders.rs");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    // Those of the databases connect before they check.
+    // The builders of the databases are left out, because they connect before they check.
     let text: String = ROOMS
         .iter()
         .map(|room| source.join(room))

@@ -1,4 +1,4 @@
-//! Bulkheads, through the public interface.
+//! Tests of the bulkhead layer through its public API.
 
 use std::{
     cell::{Cell, RefCell},
@@ -30,7 +30,7 @@ fn flaky(steps: impl IntoIterator<Item = Step<&'static str, Failure>>) -> Inner 
     Flaky::new(steps, || Ok("answer"))
 }
 
-/// A service whose calls all hang until they are released.
+/// Creates a service whose calls all hang until they are released.
 fn held(calls: usize) -> (Inner, FlakyHandle<&'static str, Failure>) {
     let flaky = flaky((0..calls).map(|_| Step::RespondWhenReleased(Ok("held"))));
     let handle = flaky.handle();
@@ -57,7 +57,7 @@ fn kind<T: std::fmt::Debug>(result: Result<T, Failure>) -> &'static str {
     result.unwrap_err().rejection().map_or("no rejection", Rejection::kind)
 }
 
-/// Calls a clone that is ready, and polls once.
+/// Calls a ready clone of the service, and polls the call once.
 fn start<S>(service: &S) -> Spawned<S::Future>
 where
     S: Service<(), Response = &'static str, Error = Failure> + Clone,
@@ -69,7 +69,7 @@ where
     call
 }
 
-/// Calls this very instance when it is ready.
+/// Calls this instance when it is ready.
 async fn go<S: Service<()>>(service: &mut S) -> Result<S::Response, S::Error> {
     service.ready().await?.call(()).await
 }
@@ -96,7 +96,7 @@ async fn a_rejected_call_reserves_nothing_of_the_service() {
     assert!(ServiceExt::<()>::ready(&mut rejected).await.is_ok());
     assert_eq!((slots.taken(), slots.reserved()), (1, 0));
     drop(first);
-    // A refusal stays one until it is spent.
+    // A rejection lasts until `call` consumes it.
     assert_eq!(kind(go(&mut rejected).await), "bulkhead_full");
     assert!(go(&mut rejected).await.is_ok());
     assert_eq!(slots.unready_calls(), 0);
@@ -179,7 +179,7 @@ async fn nobody_overtakes_the_queue() {
     let first = start(&service);
     let mut waiting = start(&service);
     drop(first);
-    // The slot is the waiter's already, though it has not been polled since.
+    // The waiter already has the slot, although it has not been polled since.
     assert_eq!(counts(&handle), (1, 0));
     let _late = start(&service);
     assert_eq!(counts(&handle), (1, 1));
@@ -195,7 +195,7 @@ async fn a_slot_handed_to_a_dropped_waiter_goes_to_the_next() {
     let waiters: Vec<_> = (0..4).map(|_| start(&service)).collect();
     drop(first);
     let mut waiters = waiters.into_iter();
-    // Each has the slot in hand, and leaves without having looked.
+    // Each waiter was given the slot, and is dropped before it is polled again.
     for _ in 0..3 {
         let waiter = waiters.next().unwrap();
         assert!(waiter.is_woken());
@@ -242,7 +242,7 @@ async fn aborted_waiters_leave_no_waker_behind() {
     let first = start(&service);
     let waiters: Vec<_> = (0..5_000).map(|_| start(&service)).collect();
     assert_eq!(counts(&handle), (1, 5_000));
-    // Out of order, as callers leave.
+    // Callers leave in no particular order.
     let (even, odd): (Vec<_>, Vec<_>) =
         waiters.into_iter().enumerate().partition(|(number, _)| number % 2 == 0);
     for (_, waiter) in even.into_iter().chain(odd.into_iter().rev()) {
@@ -344,7 +344,7 @@ async fn a_queue_cut_by_an_outer_deadline_is_neither_full_nor_late() {
     assert_eq!((late.name(), began.elapsed()), ("total", limit));
     assert_eq!(counts(&handle), (1, 0));
 
-    // One timer, the owner's; and the queue keeps a waker.
+    // The owner has the only timer, and the queue keeps a waker.
     let mut call = start(&service);
     assert_eq!(call.hand_over().holders(), 2);
 }
@@ -370,7 +370,7 @@ async fn backpressure_keeps_the_place_of_who_stops_asking() {
     let mut patient = SpawnedService::<_, ()>::new(service.clone());
     assert!(abandoned.poll_ready().is_pending() && patient.poll_ready().is_pending());
     drop(first);
-    // It has the slot, although nobody polls it, until it calls or is dropped.
+    // The waiter has the slot until it calls or is dropped, although nobody polls it.
     assert!(abandoned.is_woken() && !patient.is_woken());
     assert_eq!(counts(&handle), (1, 1));
     drop(abandoned);
@@ -576,7 +576,7 @@ fn a_free_slot_needs_no_runtime() {
     assert_eq!(Spawned::new(queued.oneshot(())).poll(), Poll::Ready(Ok("answer")));
 }
 
-/// Many threads, cancels and resizes at once: never more than the limit, and nothing is lost.
+/// Many threads cancel and resize at once. The limit is never exceeded, and no slot is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_limit_holds_across_threads() {
     let layer = BulkheadLayer::builder()
@@ -600,7 +600,7 @@ async fn the_limit_holds_across_threads() {
         let service = service.clone();
         tasks.spawn(async move {
             if number % 3 == 0 {
-                // Gives up, queued or not.
+                // The caller gives up, in the queue or in flight.
                 let _ = tokio::select! {
                     biased;
                     answer = service.oneshot(()) => Some(answer),

@@ -1,6 +1,7 @@
-//! Every layer, and the stack of them, dropped at every poll of every wait, and ended by a panic
-//! wherever one can come from. Afterwards nothing is held: no slot, no place in a queue, no probe,
-//! no token of the budget, no waker.
+//! Tests of cancellation and panics, over every layer and the stack.
+//!
+//! A call is dropped at every poll of every wait, and panics at every possible point. Afterwards
+//! nothing is held: no slot, no place in a queue, no probe, no token of the budget, no waker.
 
 #[macro_use]
 mod layers;
@@ -26,10 +27,10 @@ use self::layers::*;
 
 type Script = Vec<Step<Text, Failure>>;
 
-/// What must be back where it began.
+/// The state that must be the same after a call as before it.
 struct Books<'a, L> {
     row: &'a Row<L>,
-    /// What a retry costs is gone once it is sent.
+    /// The number of retries that were sent. Their tokens are spent.
     retries_sent: Cell<u32>,
 }
 
@@ -55,7 +56,7 @@ impl<'a, L> Books<'a, L> {
     }
 }
 
-/// Holds what stands in the way of a call for its first three polls.
+/// A closure that creates an obstacle, which lasts for the first three polls of a call.
 type Hold<'a> = &'a dyn Fn() -> Box<dyn Any>;
 
 fn nothing() -> Box<dyn Any> {
@@ -66,9 +67,9 @@ fn client(script: Script) -> Client {
     Flaky::new(script, || Ok("response"))
 }
 
-/// A call that is polled with a waker of its own, which says how many copies of it are still held.
+/// A call that is polled with its own waker, which counts the copies that are still held.
 struct Watched<'a, F, G> {
-    /// Dropped before the call is: a call may be woken and never polled again.
+    /// It is dropped before the call, because a call may be woken and never polled again.
     #[expect(dead_code)]
     last_words: G,
     future: Pin<Box<F>>,
@@ -88,7 +89,7 @@ fn watched<F: Future, G>(future: F, last_words: G, waker: &CountingWaker) -> Wat
     Watched { last_words, future: Box::pin(future), waker }
 }
 
-/// Runs a function when it is dropped.
+/// A value that runs a function when it is dropped.
 struct OnDrop<F: Fn()>(F);
 
 impl<F: Fn()> Drop for OnDrop<F> {
@@ -97,7 +98,7 @@ impl<F: Fn()> Drop for OnDrop<F> {
     }
 }
 
-/// The waits that an inner service can impose, and how often it is called at least in the end.
+/// Returns the waits that an inner service can cause, each with its script.
 fn waits() -> Vec<(Text, Script)> {
     let down = || Err(Failure::Service("down"));
     vec![
@@ -123,8 +124,9 @@ fn waits() -> Vec<(Text, Script)> {
     ]
 }
 
-/// Drops calls at every poll of every wait, with an obstacle on top. Returns the most polls that a
-/// call took.
+/// Drops calls at every poll of every wait, behind an obstacle.
+///
+/// Returns the largest number of polls that a call took.
 async fn cancelled<L>(name: &str, books: &Books<'_, L>, hold: Hold<'_>) -> usize
 where
     L: Layer<Client, Service: Service<Text, Error = Failure> + Clone>,
@@ -155,7 +157,7 @@ where
         inner.borrow().release();
     };
     let mut polls = 0;
-    // Dropped while it waits, and dropped when its turn has come but before it knows.
+    // The call is dropped while it waits, and when its turn has come but before it is polled.
     for when_called in [false, true] {
         polls = CancelHarness::new(|| {
             let client = client(script());
@@ -174,7 +176,8 @@ where
                 tokio::time::advance(TICK)
             },
             |_| {
-                // Before what stood in the way goes, which would wake and forget who waits.
+                // This is checked while the obstacle is there. Its end would wake and forget the
+                // waiters.
                 assert_eq!(waker.holders(), 0, "wakers kept");
                 let_go();
                 books.assert_settled(&inner.borrow(), &waker);
@@ -221,8 +224,8 @@ async fn an_answered_call_holds_nothing_though_its_future_is_kept<L>(
 ) where
     L: Layer<Client, Service: Service<Text, Response = Text, Error = Failure>>,
 {
-    // By hand: both tower's `oneshot` and the outer layers of a stack drop the future with the
-    // answer.
+    // The call is made by hand. Both tower's `oneshot` and the outer layers of a stack drop the
+    // future together with the response.
     let row = make();
     let client = client(Vec::new());
     let inner = client.handle();
@@ -237,7 +240,7 @@ async fn an_answered_call_holds_nothing_though_its_future_is_kept<L>(
 
 #[tokio::test(flavor = "current_thread", start_paused = true)]
 async fn who_waits_for_the_only_probe_leaves_no_trace() {
-    // The only probe is another's. Nobody gives it a verdict, so the breaker stays half-open.
+    // Another caller has the only probe. Its result is ignored, and the breaker stays half-open.
     let no_verdict = breaker().pend().classify_fn(|result: Result<&Text, &Failure>| match result {
         Ok(_) => Outcome::Ignored,
         Err(_) => Outcome::Failure(Fault::Transient),
@@ -279,7 +282,7 @@ async fn what_a_dropped_waiter_was_given_goes_to_the_next() {
 
 // ===== panics =====
 
-/// Where a call can panic.
+/// A point at which a call can panic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Point {
     First(PanicPoint),
@@ -289,7 +292,7 @@ enum Point {
 }
 
 impl Point {
-    /// Arms the point, and returns what the inner service does.
+    /// Arms the point, and returns the script of the inner service.
     fn arm(self) -> Script {
         let down = || Step::Respond(Err(Failure::Service("down")));
         match self {
@@ -301,7 +304,9 @@ impl Point {
         vec![down(), down()]
     }
 
-    /// Returns the points of a layer: what retries has those of a second attempt too.
+    /// Returns the points of a layer.
+    ///
+    /// A layer that retries also has the points of a second attempt.
     fn of<L>(row: &Row<L>) -> Vec<Self> {
         let mut points: Vec<_> = PanicPoint::ALL.into_iter().map(Self::First).collect();
         points.extend(row.runs.iter().copied().map(Self::User));
@@ -330,7 +335,8 @@ where
         || tokio::time::advance(TICK),
         |point| {
             assert!(!disarm(), "the panic was not that of {point:?}");
-            // An attempt that panicked in `call` was sent; one that was not ready was not.
+            // An attempt that panicked in `call` was sent. An attempt that was not ready was not
+            // sent.
             books.assert_settled(&inner.borrow(), &waker);
             let client = client(Vec::new());
             let inner = client.handle();
@@ -351,7 +357,7 @@ where
 {
     let row = make();
     panicking(&row).await;
-    // The row names all code of a user that its layer runs.
+    // The row names all user code that its layer runs.
     for code in UserCode::ALL {
         let service = row.layer.layer(client(Point::User(code).arm()));
         if row.runs.contains(&code) {
@@ -367,6 +373,6 @@ where
 async fn a_panic_counts_as_a_failure() {
     let layer = breaker().classify(FallibleClassifier).build().unwrap();
     panicking(&Row::new(layer.clone()).runs(&[UserCode::Classifier])).await;
-    // What panicked before the call was never let through.
+    // A call that panicked before it reached the service was never admitted.
     assert_eq!(layer.handle().snapshot().failures(), 3);
 }

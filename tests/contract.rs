@@ -1,4 +1,4 @@
-//! The contract kit, run on every layer and on every way to configure one.
+//! Tests of the contract, over every layer and every way to configure it.
 //!
 //! `cargo test --test contract -- --nocapture` prints what was checked as a table.
 
@@ -60,9 +60,9 @@ async fn every_layer_keeps_every_rule() {
     table.print_and_assert();
 }
 
-// ===== the rules that cannot be found out by the kit =====
+// ===== the rules that the contract checks cannot see =====
 
-/// Rule 8.
+/// Tests when the clock of a timeout starts, which the contract checks cannot see.
 #[tokio::test(flavor = "current_thread", start_paused = true)]
 async fn the_clock_of_a_timeout_starts_at_the_call() {
     async fn ends_at_its_limit<S>(service: S)
@@ -87,7 +87,7 @@ async fn the_clock_of_a_timeout_starts_at_the_call() {
     ends_at_its_limit(standard().total_timeout(LIMIT).layer(unready())).await;
 }
 
-/// Rule 9.
+/// Tests that no lock is held while user code runs.
 #[tokio::test(flavor = "current_thread", start_paused = true)]
 async fn user_code_may_call_back_into_every_handle() {
     let handles: Arc<Mutex<Option<(CircuitBreakerHandle, BulkheadHandle)>>> = Arc::default();
@@ -137,17 +137,19 @@ async fn user_code_may_call_back_into_every_handle() {
     while future.poll().is_pending() {
         tick().await;
     }
-    // The limit once, the policy before three attempts of four, and both classifiers after each.
+    // The limit runs once, the policy before three of the four attempts, and both classifiers
+    // after each attempt.
     assert_eq!(runs.load(Ordering::Relaxed), 1 + 3 + 2 * 4);
 }
 
-/// Rule 11, for the accessors.
+/// Tests that the accessors of every service reach the inner service.
 #[test]
 fn accessors_reach_the_service() {
     fn service<L: Layer<Client, Service: Service<Text>>>(row: Row<L>) -> L::Service {
         row.layer.layer(Flaky::new([], || Ok("response")))
     }
-    // A stack's outermost layer gives the next one, so there the accessors need only exist.
+    // The outermost layer of a stack returns the next layer. The accessors only have to exist
+    // there.
     fn reached<T>(name: Text, inner: &T) {
         let client = type_name::<Client>();
         assert!(name.starts_with("stack") || type_name_of_val(inner) == client, "{name}");
@@ -168,7 +170,7 @@ struct Table {
 }
 
 impl Table {
-    /// Checks a layer, which leaves the type of the error alone.
+    /// Checks a layer that keeps the error type.
     async fn layer<L>(&mut self, name: Text, make: impl Fn() -> Row<L> + Send + Sync)
     where
         L: Layer<Inner<Text, Failure>>,
@@ -181,7 +183,9 @@ impl Table {
         self.wrapped(name, || Error::Service("error"), make).await;
     }
 
-    /// The bounds are rules 10 and 11: the kit's future is not `Sync`.
+    /// Checks a layer through the bounds that its service needs.
+    ///
+    /// The future of the scripted service is not `Sync`.
     async fn wrapped<L, E>(
         &mut self,
         name: Text,

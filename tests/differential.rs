@@ -1,17 +1,18 @@
-//! The same script on tower's own layers and on ours, with the same answers.
+//! Tests that run one script on tower's layers and on ours, and expect the same results.
 //!
-//! Where we differ on purpose, and what shows it:
+//! These differences are on purpose, with the tests that show them:
 //!
-//! - A time-out is a `Rejection` in the service's own error type, not a `BoxError`: compared here by
-//!   kind. tower cannot take a per-request limit.
-//! - tower's `Timeout` keeps the inner future until it is dropped itself; ours drops it before it
-//!   answers (`tests/timeout.rs`).
-//! - tower's `ConcurrencyLimit` keeps a permit until the future is dropped; ours gives the slot back
-//!   with the answer (`slots_come_back_earlier_than_towers`). The scripts here drop what has ended.
-//! - tower's `Retry` makes every attempt through one policy that also clones the last request; ours
-//!   moves it (`tests/retry.rs`). tower waits for readiness between attempts for ever, ours for
-//!   `readiness_wait`.
-//! - tower's `ConcurrencyLimit` panics when it is called without a permit; ours refuses.
+//! - Our timeout is a `Rejection` in the service's own error type, not a `BoxError`. This file
+//!   compares the kind. tower cannot take a limit per request.
+//! - tower's `Timeout` keeps the inner future until it is dropped itself. Ours drops the inner
+//!   future before it returns (`tests/timeout.rs`).
+//! - tower's `ConcurrencyLimit` keeps a permit until the future is dropped. Ours frees the slot
+//!   with the response (`slots_come_back_earlier_than_towers`). These scripts drop completed
+//!   futures.
+//! - tower's `Retry` makes every attempt through one policy that also clones the last request.
+//!   Ours moves it (`tests/retry.rs`). tower waits for readiness between attempts without a
+//!   limit, ours for `readiness_wait`.
+//! - tower's `ConcurrencyLimit` panics when it is called without a permit. Ours rejects the call.
 
 use std::{future::Future, pin::Pin, task::Poll, time::Duration};
 
@@ -59,7 +60,7 @@ fn answer(result: Result<u32, BoxError>) -> Answer {
     }
 }
 
-/// What a caller can tell of a series of calls: each answer, and when it came.
+/// Returns what a caller observes of a series of calls: each result, and its time.
 async fn transcript<L>(
     layer: L,
     script: Vec<Step<u32, BoxError>>,
@@ -82,7 +83,7 @@ where
     (seen, handle.calls())
 }
 
-/// A script from a seed, so that the same can be made twice.
+/// Creates a script from a seed. The same seed creates the same script.
 fn script(seed: u64) -> Vec<Step<u32, BoxError>> {
     let mut rng = SmallRng::seed_from_u64(seed);
     (0..50)
@@ -92,7 +93,7 @@ fn script(seed: u64) -> Vec<Step<u32, BoxError>> {
                 0 => Step::Respond(result),
                 1 => Step::RespondAfterPolls(rng.random_range(0..3), result),
                 2 => Step::Hang,
-                // At the limit, too: the answer wins in both.
+                // This includes the limit itself, where the response wins in both.
                 _ => Step::RespondAfter(MILLI * rng.random_range(1..200), result),
             }
         })
@@ -119,7 +120,7 @@ async fn at_the_limit_the_answer_wins_in_both() {
     assert_eq!(transcript(TimeoutLayer::new(MILLI * 100), at_the_limit()).await, tower);
 }
 
-/// Up to so many retries, a pause before each.
+/// A policy of a number of retries, with a pause before each.
 #[derive(Clone)]
 struct UpTo(u32);
 
@@ -162,7 +163,9 @@ async fn retries_give_the_same_answers_at_the_same_time() {
     }
 }
 
-/// Many instances over one limit, step by step: who is ready, who is woken, who gets through.
+/// Runs many instances over one limit step by step.
+///
+/// The result records which of them are ready, woken and admitted.
 fn crowd<L>(layer: &L, seed: u64) -> Vec<String>
 where
     L: Layer<Reserving<Inner>>,
@@ -218,8 +221,8 @@ where
     seen
 }
 
-// Outside a runtime, for inside one tokio's semaphore has a task pause now and then although a permit
-// is there.
+// This test runs outside a runtime. Inside one, tokio's semaphore sometimes makes a task pause
+// although a permit is there.
 #[test]
 fn backpressure_wakes_and_admits_whom_a_concurrency_limit_does() {
     for seed in 0..200 {

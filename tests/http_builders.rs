@@ -1,5 +1,6 @@
-//! The builders of HTTP: each invalid setting is an error that names its setter, and the nearest
-//! valid setting is taken.
+//! Tests of the builders for HTTP.
+//!
+//! Each invalid setting is an error that names its setter. The nearest valid setting is accepted.
 #![cfg(feature = "http")]
 
 use std::{fmt::Debug, time::Duration};
@@ -18,7 +19,7 @@ use tower::layer::util::Identity;
 
 const TICK: Duration = Duration::from_nanos(1);
 
-/// Checks that an error names the setter that was called, and what it was given.
+/// Checks that an error names the setter and its value.
 #[track_caller]
 fn rejects<T: Debug>(built: Result<T, ConfigError>, knob: &str, value: &str) {
     let error = built.expect_err(knob);
@@ -88,7 +89,7 @@ fn a_client_rejects_a_time_of_zero_and_contradictions() {
     accepts(envoy.build());
 }
 
-/// Headers that cannot have a key.
+/// Header names that cannot carry a key.
 const TAKEN: [&str; 6] =
     ["authorization", "content-type", "cookie", "host", "connection", "transfer-encoding"];
 
@@ -154,7 +155,7 @@ fn kept_bodies_reject_limits_of_zero_and_less_room_for_all_than_for_one() {
     rejects(builder().max_total_bytes(0).build(), "max_total_bytes", "0");
     rejects(builder().max_total_bytes((64 << 10) - 1).build(), "max_total_bytes", "65535");
     let one_more = builder().max_request_bytes((16 << 20) + 1);
-    // The default of all is as much as that of one.
+    // The default total limit is as large as the limit of one body.
     accepts(one_more.clone().build());
 
     accepts(builder().build());

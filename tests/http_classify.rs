@@ -1,4 +1,4 @@
-//! What an answer, or an error, says of the service.
+//! Tests of the outcomes of responses and errors.
 #![cfg(feature = "http")]
 
 mod http_support;
@@ -55,7 +55,7 @@ fn hint<C: Classify<Answer, Failure>>(classifier: &C, answer: &Answer) -> RetryH
     classifier.hint(Ok(answer))
 }
 
-/// An answer that goes on after its head.
+/// Adds a body to a response.
 fn with_body(mut answer: Answer) -> Answer {
     *answer.body_mut() = Body::from("more");
     answer
@@ -92,7 +92,7 @@ fn an_http_answer_is_judged_by_its_status() {
         (599, &[], TRANSIENT),
         (600, &[], GOOD),
         (999, &[], GOOD),
-        // What belongs to gRPC means nothing here.
+        // gRPC headers have no meaning here.
         (200, &[("grpc-status", "14")], GOOD),
     ];
     for (status, headers, expected) in table {
@@ -146,7 +146,7 @@ fn a_grpc_answer_is_judged_by_its_status() {
     assert_eq!(outcome(&GrpcClassifier::new(), &nothing), TRANSIENT, "ended without a status");
     assert_eq!(outcome(&GrpcClassifier::new(), &with_body(nothing)), GOOD, "not ended");
     for (status, expected) in [(429, overloaded(None)), (503, TRANSIENT), (504, TIMED_OUT)] {
-        // A proxy says that, and not the service.
+        // The response comes from a proxy, not from the service.
         let proxied = answer(status, &[("content-type", "application/grpc"), ("grpc-status", "0")]);
         assert_eq!(outcome(&GrpcClassifier::new(), &proxied), expected, "{status}");
     }
@@ -214,7 +214,7 @@ fn hints_are_read_and_none_asks_for_a_retry() {
         (&[("retry-after", "3")], after(3)),
         (&[("retry-after", "3"), ("retry-after", "5")], after(5)),
         (&[("retry-after", "Sun, 06 Nov 1994 08:49:40 GMT"), ("date", DATE)], after(3)),
-        // In the past, or now, is no wish to be asked at once.
+        // A time that is now or in the past does not ask for an immediate retry.
         (&[("retry-after", DATE), ("date", DATE)], RetryHint::Unstated),
         (&[("retry-after", "0")], RetryHint::Unstated),
         (&[("retry-after", "-1")], RetryHint::Unstated),
@@ -281,7 +281,7 @@ impl<E: StdError + 'static> StdError for Wrapped<E> {
     }
 }
 
-/// An error of a user's own.
+/// An error type of a user.
 #[derive(Debug)]
 enum Mine {
     Rejected(Rejection),
@@ -310,8 +310,9 @@ impl Cause for Mine {
     }
 }
 
-/// What is said of an error by each of the three ways in which a service can fail with it, by all three
-/// classifiers, which must agree.
+/// Returns the outcome of an error, wrapped in each of three ways.
+///
+/// All three classifiers must agree on it.
 fn said_of<E: StdError + Send + Sync + 'static>(error: impl Fn() -> E) -> (Outcome, RetryHint) {
     fn by_all<E: Cause>(error: &E) -> Vec<(Outcome, RetryHint)> {
         fn by<E, C: Classify<Answer, E>>(classifier: C, error: &E) -> (Outcome, RetryHint) {
@@ -350,13 +351,13 @@ fn an_error_is_judged_by_its_causes() {
         assert_eq!(said_of(|| io::Error::from(kind)), (TRANSIENT, nothing), "{kind}");
     }
     assert_eq!(said_of(|| fmt::Error), (TRANSIENT, nothing));
-    // Whatever made the body of a request fail, it was not the service that is called.
+    // The body of a request does not fail because of the called service.
     assert_eq!(said_of(source).0, Outcome::Ignored);
     assert_eq!(said_of(|| Wrapped(source())).0, Outcome::Ignored);
     assert_eq!(said_of(|| ReplayBodyError::Stale), (Outcome::Ignored, nothing));
 }
 
-/// `io::Error` hides the error that it is made of from its own `source()`.
+/// `io::Error` does not return the error that it wraps from its `source()`.
 #[test]
 fn what_an_io_error_is_made_of_is_a_cause_too() {
     use io::ErrorKind::{BrokenPipe, ConnectionRefused, TimedOut};
@@ -375,7 +376,7 @@ fn a_rejection_has_no_cause() {
     assert!(Cause::cause(&rejected).is_none());
 }
 
-/// Reads the body of a request, as a client does, and fails as it does.
+/// Reads the body of a request as a client does, and returns the errors that a client returns.
 async fn send<B>(request: Request<B>) -> Result<Answer, Wrapped<B::Error>>
 where
     B: http_body::Body<Data = Bytes>,
@@ -413,7 +414,7 @@ async fn the_failure_of_a_users_own_body_is_returned_and_not_retried() {
     assert_eq!(handle.snapshot().failures(), 0);
 }
 
-/// The classifiers are for the layers of a stack also where it does not speak the hop protocol.
+/// The HTTP classifiers also work in a stack that does not use the hop protocol.
 #[tokio::test(start_paused = true)]
 async fn a_layer_by_itself_can_have_a_classifier_of_http() {
     let upstream = Upstream::saying([answer(503, &[]), answer(200, &[])]);

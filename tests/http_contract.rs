@@ -1,4 +1,4 @@
-//! The contract kit, run on what speaks HTTP.
+//! Tests of the contract, over the layers for HTTP.
 #![cfg(feature = "http")]
 
 #[macro_use]

@@ -1,4 +1,4 @@
-//! The hop protocol as a client speaks it.
+//! Tests of the hop protocol on the client side.
 #![cfg(feature = "http")]
 
 mod http_support;
@@ -30,7 +30,7 @@ type Client = BoxCloneService<Request<Body>, Response<ResponseBody<Body>>, Error
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The client next to `upstream`, and nothing else.
+/// Creates a client around `upstream`, without other layers.
 fn bare(upstream: &Upstream) -> Client {
     BoxCloneService::new(Stack::new().http().service::<_, Request<Body>, _>(upstream.clone()))
 }
@@ -41,7 +41,7 @@ fn retrying(retries: u32, upstream: &Upstream) -> Client {
     BoxCloneService::new(stack.service::<_, Request<Body>, _>(upstream.clone()))
 }
 
-/// An answer that may be retried.
+/// Creates a response that may be retried.
 fn failure(protocol: Protocol, headers: &[(&str, &str)]) -> Answer {
     match protocol {
         Protocol::Http => answer(503, headers),
@@ -49,7 +49,7 @@ fn failure(protocol: Protocol, headers: &[(&str, &str)]) -> Answer {
     }
 }
 
-// The time that is left.
+// The remaining time.
 
 #[tokio::test(start_paused = true)]
 async fn each_attempt_is_told_what_it_has_left_beneath_its_own_timeout() {
@@ -63,7 +63,7 @@ async fn each_attempt_is_told_what_it_has_left_beneath_its_own_timeout() {
             .attempt_timeout(SECOND * 2)
             .http()
             .service::<_, Request<Body>, _>(upstream.clone());
-        // 2 s, a pause of 100 ms, 2 s, the same pause: there are 800 ms left for the third.
+        // Two attempts of 2 s and two pauses of 100 ms leave 800 ms for the third attempt.
         assert!(client.oneshot(protocol.request(&[])).await.is_err());
         let told: Vec<_> = upstream.lines(protocol.time_left(0).0).concat();
         assert_eq!(told, expected, "{protocol:?}");
@@ -75,7 +75,7 @@ async fn each_attempt_is_told_what_it_has_left_beneath_its_own_timeout() {
     }
 }
 
-/// What a server is told when this much time is left; `None` if it is not asked at all.
+/// Returns what a server receives when this much time is left, or `None` if it is not called.
 async fn told(request: Request<Body>, left: Duration, client: Client) -> Result<(), &'static str> {
     match Deadline::scope(Deadline::after(left), client.oneshot(request)).await.unwrap() {
         Ok(_) => Ok(()),
@@ -162,7 +162,7 @@ async fn of_the_callers_own_time_and_what_is_left_the_lesser_is_told() {
         told(protocol.request(&headers), SECOND, bare(&upstream)).await.unwrap();
         assert_eq!(upstream.lines(name).concat(), expected, "{written:?}");
 
-        // Without a deadline there is nothing that it could be cut to.
+        // Without a deadline, the header is not reduced.
         let upstream = Upstream::saying([answer(200, &[])]);
         bare(&upstream).oneshot(protocol.request(&headers)).await.unwrap();
         assert_eq!(upstream.lines(name).concat(), written, "{written:?}");
@@ -177,7 +177,7 @@ async fn a_caller_that_wrote_that_it_has_no_time_left_is_rejected() {
     assert_eq!(upstream.calls(), 0);
 }
 
-// The attempt.
+// The number of the attempt.
 
 #[tokio::test(start_paused = true)]
 async fn each_attempt_says_which_it_is_but_the_first() {
@@ -189,7 +189,7 @@ async fn each_attempt_says_which_it_is_but_the_first() {
         let upstream = Upstream::saying([failure(protocol, &[])]);
         retrying(2, &upstream).oneshot(protocol.request(&[])).await.unwrap();
         assert_eq!(upstream.lines(name), expected);
-        // A number that the request came with is not that of our attempt.
+        // The number of a forwarded request is not the number of our attempt.
         let upstream = Upstream::saying([failure(protocol, &[])]);
         let forwarded = protocol.request(&[(name, "7"), (name, "9")]);
         retrying(2, &upstream).oneshot(forwarded).await.unwrap();
@@ -259,7 +259,7 @@ async fn without_hop_headers_a_request_is_sent_as_it_is() {
     }
 }
 
-// Do not retry.
+// The signal that stops retries.
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_says_so_is_not_retried_and_the_hop_is_told() {
@@ -283,7 +283,7 @@ async fn an_answer_that_says_so_is_not_retried_and_the_hop_is_told() {
         assert_eq!(upstream.calls(), calls, "{answer:?}");
         assert_eq!((hop.told_to_stop(), hop.retries_exhausted()), (stops, !stops), "{answer:?}");
 
-        // The signal also passes through a hop that retries nothing.
+        // The signal also passes through a hop that does not retry.
         let upstream = Upstream::saying([answer.clone()]);
         let (_, hop) = Hop::observe(bare(&upstream).oneshot(Protocol::Http.request(&[]))).await;
         assert_eq!((hop.told_to_stop(), hop.retries_exhausted()), (stops, false), "{answer:?}");
@@ -383,7 +383,7 @@ proptest! {
         let call = async { retrying(retries, &upstream).oneshot(request).await };
         let answered = on_paused_clock(call).unwrap();
 
-        // What comes back is what the service said, whatever it was.
+        // The caller gets the response of the service, whatever it is.
         prop_assert_eq!(answered.status(), said.status());
         prop_assert_eq!(answered.headers(), said.headers());
         let most = if retryable { retries as usize + 1 } else { 1 };
@@ -391,7 +391,7 @@ proptest! {
     }
 }
 
-// When to come back.
+// The time of the retry.
 
 const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 const IN_THREE_SECONDS: &str = "Sun, 06 Nov 1994 08:49:40 GMT";
@@ -405,7 +405,7 @@ async fn a_retry_waits_for_as_long_as_the_server_asks() {
         (answer(500, &[("retry-after", "3")]), SECOND * 3),
         (failure(Protocol::Grpc, &[("grpc-retry-pushback-ms", "3000")]), SECOND * 3),
         (failure(Protocol::Grpc, &[("grpc-retry-pushback-ms", "0")]), Duration::ZERO),
-        // Come back now, or in the past, is what a server says that asks for nothing.
+        // A time that is now or in the past asks for nothing.
         (failure(Protocol::Http, &[("retry-after", "0")]), PAUSE),
         (failure(Protocol::Http, &[("retry-after", DATE), ("date", IN_THREE_SECONDS)]), PAUSE),
         (failure(Protocol::Http, &[("retry-after", DATE)]), PAUSE),

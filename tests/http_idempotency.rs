@@ -1,4 +1,4 @@
-//! The idempotency guard's pieces for HTTP: where the key is, what is kept of a response, and what a server answers.
+//! Tests of the key of an HTTP request, the record of a response, and rejections.
 #![cfg(feature = "http")]
 
 mod http_support;
@@ -97,7 +97,7 @@ fn what_cannot_be_a_key_is_rejected() {
         (&[b"caf\xc3\xa9"], Malformed),
         (&[b"\"\xff\""], Malformed),
         (&[&more], TooLong),
-        // Two, even if they agree.
+        // Two lines are rejected, even if they agree.
         (&[b"a", b"a"], Repeated),
         (&[b"a", b"\xff"], Repeated),
         (&[b"a, a"], Repeated),
@@ -143,7 +143,7 @@ fn what_is_guarded_and_where_the_key_is_can_be_set() {
     assert_eq!(found(&only, &[b"k"]), Ok(RequestKey::Unguarded));
     let all = HeaderKey::builder().only_fn(|_| true).build().unwrap();
     assert_eq!(found(&all, &[]), Ok(RequestKey::Missing));
-    // It says which of those that need guarding, and cannot make a stale answer of a read.
+    // `only_fn` selects among guarded requests, and cannot make a read return a stale response.
     assert_eq!(all.find_key(&asked("GET", &[b"k"])), Ok(RequestKey::Unguarded));
 
     let elsewhere = HeaderKey::builder().header(HeaderName::from_static("x-request-key"));
@@ -176,7 +176,7 @@ fn an_operation_is_a_method_and_a_route() {
     assert_ne!(operation(&by_route, "PUT", "/pay/1"), one);
 }
 
-// What is kept of a response.
+// The record of a response.
 
 type Failure = Error<Infallible>;
 
@@ -195,7 +195,7 @@ fn replay(recorder: &RecordHttp, payload: Vec<u8>) -> Result<Replayed, StoreErro
     Record::<_, Failure>::replay(recorder, payload)
 }
 
-/// What a retry is answered of what was recorded.
+/// Returns the response to a retry, from the recorded result.
 fn again(recorder: &RecordHttp, completed: Option<Completed<Vec<u8>>>) -> Replayed {
     let completed = completed.expect("it was recorded");
     let payload = completed.payload.expect("it can be given again");
@@ -239,7 +239,7 @@ fn response<B>(status: u16, headers: &[(&str, &str)], body: B) -> Response<B> {
     response
 }
 
-/// A body that must not be touched.
+/// A body that must not be read.
 struct Untouchable;
 
 impl http_body::Body for Untouchable {
@@ -421,7 +421,7 @@ async fn what_says_that_it_is_too_long_is_not_read_by_the_guard() {
 async fn what_streams_past_the_cap_is_read_no_further_than_somebody_asks() {
     let given = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&given);
-    // It never ends, and cannot be moved.
+    // The body never ends, and is not `Unpin`.
     let endless = StreamBody::new(stream::unfold((), move |()| {
         let counted = Arc::clone(&counted);
         async move {
@@ -473,7 +473,8 @@ async fn trailers_are_given_again() {
             (first.size_hint().exact(), first.is_end_stream()),
             (again.body().size_hint().exact(), again.body().is_end_stream()),
         ] {
-            // Or HTTP/1 would send its length in the head, and then could not send trailers.
+            // Otherwise HTTP/1 would send the length in the head, and then could not send
+            // trailers.
             assert_eq!((exact, end), (None, false));
         }
         let [first, again] =
@@ -510,7 +511,7 @@ async fn what_ends_at_its_head_is_kept_without_its_body() {
         assert!(!again.headers().contains_key(header::CONTENT_LENGTH));
         assert!(again.body().is_end_stream());
     }
-    // The answer to HEAD has the length of a body that is not there.
+    // The response to HEAD has the length of a body that is not there.
     let kept = kept(&recorder, response(200, &[("content-length", "7")], Body::default())).await;
     assert_eq!(kept.response.headers()["content-length"], "7");
     let again = again(&recorder, kept.completed);
@@ -523,7 +524,7 @@ async fn an_upgrade_is_left_alone_and_not_given_again() {
     let kept = kept(&RecordHttp::new(), response(101, &[("upgrade", "x")], Untouchable)).await;
     assert!(cannot_be_given_again(&kept));
     assert_eq!(kept.response.headers()["upgrade"], "x");
-    // Of the `CONNECT` that opens a tunnel only the request tells, and so it is not guarded at all.
+    // Only the request shows that a `CONNECT` opens a tunnel. Therefore it is not guarded at all.
     let connect = Request::builder().method(Method::CONNECT).uri("a.example:1").body(()).unwrap();
     assert_eq!(HeaderKey::new().find_key(&connect), Ok(RequestKey::Unguarded));
 }
@@ -543,7 +544,7 @@ async fn headers_that_take_more_than_was_set_aside_are_not_kept() {
     }
 }
 
-/// Not a cipher: only something that is not plain.
+/// Masks a payload. This is no cipher, but the result is not plain.
 fn masked(mut payload: Vec<u8>) -> Vec<u8> {
     payload.iter_mut().for_each(|byte| *byte ^= 0x55);
     payload.push(7);
@@ -625,9 +626,9 @@ async fn what_is_passed_on_is_not_read() {
     assert_eq!(passed.into_body().collect().await.unwrap().to_bytes(), "x");
 }
 
-// What a replayed response looks like on the wire.
+// A replayed response on the wire.
 
-/// What a client reads that asks a server which gives this payload again.
+/// Returns the bytes that a client reads from a server that replays this payload.
 async fn on_the_wire(method: &str, payload: Vec<u8>) -> String {
     let (mut client, server) = duplex(4_096);
     let service = hyper::service::service_fn(move |_| {
@@ -680,11 +681,11 @@ async fn the_length_of_a_replayed_response_is_told_as_its_kind_wants_it() {
     assert!(read.ends_with("0\r\nx-sum: 9\r\n\r\n"), "{read}");
 }
 
-// What a server answers.
+// The response of a server to a rejection.
 
 type Served = Response<HttpServerBody<ResponseBody<Body>>>;
 
-/// Answers as if its stack had refused every request.
+/// Responds as if the stack had rejected every request.
 async fn rejected(protocol: Protocol, rejection: Rejection) -> Served {
     let rejecting = layer_fn(move |_| {
         let rejection = rejection.clone();
@@ -700,7 +701,8 @@ async fn rejected(protocol: Protocol, rejection: Rejection) -> Served {
 #[tokio::test(start_paused = true)]
 async fn each_reason_of_the_guard_has_its_status_its_type_and_its_time_to_come_back() {
     use IdempotencyReason::*;
-    // In flight, the guard knows when the other will be done; what it says with others is not passed on.
+    // For a run in flight, the layer knows when to retry. The time given with other reasons is
+    // not passed on.
     let said = Duration::from_millis(2_500);
     let table = [
         (KeyMissing, 400, 3, None),
@@ -805,7 +807,7 @@ async fn a_rejection_after_an_attempt_does_not_say_that_nothing_began() {
     other.abort();
 }
 
-/// As much of a guard as is needed to stand where one stands.
+/// A replacement for the idempotency layer, which only reads the body and counts.
 #[derive(Clone)]
 struct Counted<S>(S, Arc<AtomicUsize>);
 
@@ -857,7 +859,8 @@ async fn a_guard_stands_outside_the_bulkhead_and_inside_the_answers() {
     let asked =
         |path: &str| server.clone().oneshot(Request::post(path).body(Body::default()).unwrap());
 
-    // The guard has read the body, which gives back the slot, before anybody has read the answer.
+    // The layer has read the body of the inner response. Its slot is free before anybody reads
+    // the outer body.
     let held = asked("/").await.unwrap();
     let served = asked("/").await.unwrap();
     assert_eq!((held.status(), served.status()), (StatusCode::OK, StatusCode::OK));

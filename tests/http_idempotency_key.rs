@@ -1,4 +1,4 @@
-//! The idempotency key of a client: who gets one, which, and what it allows.
+//! Tests of the idempotency key of a client: which requests get one, and what it allows.
 #![cfg(feature = "http")]
 
 mod http_support;
@@ -34,7 +34,7 @@ use self::http_support::*;
 const NAME: &str = "idempotency-key";
 const GRPC: &str = "application/grpc";
 
-/// Gives back the head of what it is sent.
+/// A service that returns the head of its request.
 #[derive(Clone)]
 struct Echo;
 
@@ -52,7 +52,7 @@ impl Service<Request<()>> for Echo {
     }
 }
 
-/// What is sent for a request.
+/// Returns the head that is sent for a request.
 fn sent(layer: &SetIdempotencyKeyLayer, request: Request<()>) -> request::Parts {
     sent_by(&mut layer.layer(Echo), request)
 }
@@ -94,7 +94,9 @@ fn may_be_repeated(sent: &request::Parts) -> bool {
     sent.extensions.get::<ClientKey>().is_some()
 }
 
-/// Sends a request through the layer and a retry of three, and says how often it was sent.
+/// Makes a call through the layer and a retry of three.
+///
+/// The upstream has the requests that were sent.
 async fn attempts(layer: Option<&SetIdempotencyKeyLayer>, request: Request<()>) -> Upstream {
     let upstream = Upstream::saying([answer(503, &[]), answer(503, &[]), answer(200, &[])]);
     let retry = RetryLayer::builder(ReplaySafe::new()).retries(3).without_budget();
@@ -188,7 +190,7 @@ fn a_key_is_sent_in_the_header_that_is_set() {
     let layer = SetIdempotencyKeyLayer::builder().header(name.clone()).build().unwrap();
     let parts = sent(&layer, post());
     assert!(parts.headers.contains_key(&name) && keys(&parts).is_empty());
-    // What is in another header is no key.
+    // A value in another header is not a key.
     let parts = sent(&layer, post_with(&[(NAME, "\"theirs\"")]));
     assert!(parts.headers.contains_key(&name) && may_be_repeated(&parts));
     let parts = sent(&layer, post_with(&[("x-request-id", "\"theirs\"")]));
@@ -238,7 +240,7 @@ fn a_given_key_wins_over_the_header_and_over_the_kind_of_request() {
         let parts = sent(&layer, given(request, "ours"));
         assert_eq!(only_key(&parts), "\"ours\"");
         assert!(may_be_repeated(&parts));
-        // Left there it would be the key of whatever is made of this request.
+        // The key must be removed. Otherwise every request made from this one would get it.
         assert!(parts.extensions.get::<GivenKey>().is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! What a client makes of a server that is at work on the same request already.
+//! Tests of a client whose server is already processing the same request.
 #![cfg(feature = "http")]
 
 mod http_support;
@@ -21,7 +21,7 @@ use self::http_support::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A server that is at work on the same request, and says when to ask again.
+/// Creates the response of a server that processes the same request, with the time to retry.
 fn in_progress(protocol: Protocol, seconds: u32) -> Answer {
     match protocol {
         Protocol::Http => answer(409, &[("retry-after", &seconds.to_string())]),
@@ -39,7 +39,7 @@ fn well(protocol: Protocol) -> Answer {
     }
 }
 
-/// A request that the server does only once.
+/// Creates a request that the server processes only once.
 fn keyed(protocol: Protocol) -> Request<Body> {
     let mut request = unkeyed(protocol);
     request.extensions_mut().insert(ClientKey);
@@ -73,7 +73,7 @@ async fn it_is_waited_for_as_long_as_it_says_and_not_shorter() {
             let pauses = upstream.pauses();
             assert_eq!(pauses.len(), 2, "{protocol:?}");
             for (pause, asked) in pauses.iter().zip([SECOND, 2 * SECOND]) {
-                // Upwards only, by a fifth, and the rest that a timer is late by.
+                // Jitter only adds to the pause, up to a fifth. A timer may add a little more.
                 assert!(*pause >= asked && *pause <= asked.mul_f64(1.21), "{pause:?}");
             }
             longest = longest.max(pauses[0]);
@@ -241,7 +241,7 @@ async fn a_throttle_counts_those_that_are_asked_again_and_no_others() {
         for _ in 0..100 {
             send(throttled(), &upstream, keyed(protocol)).await;
         }
-        // Five tokens above the half.
+        // Five tokens are left above the half.
         assert_eq!((upstream.calls(), budget.balance()), (205, 5.0));
     }
 }

@@ -1,4 +1,4 @@
-//! An upload that its caller breaks off moves no breaker that others share, and proves nothing.
+//! Tests of an upload that its caller aborts. It moves no shared breaker, and proves nothing.
 #![cfg(all(feature = "http", feature = "hyper"))]
 
 use std::{

@@ -1,4 +1,4 @@
-//! Bodies that are sent again, through the public interface.
+//! Tests of replayed bodies through the public API.
 #![cfg(feature = "http")]
 
 use std::{
@@ -31,14 +31,14 @@ use proptest::prelude::*;
 use tokio_test::task::{Spawn, spawn};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
-// A body that does as it is told.
+// A scripted body.
 
 enum Step {
     Data(Bytes),
     Trailers(HeaderMap),
     Error,
     Panic,
-    /// Runs while the source is polled, which is when nobody else has it.
+    /// Runs while the source is polled, when nothing else has it.
     During(Box<dyn FnOnce() + Send>),
     End,
 }
@@ -161,7 +161,7 @@ impl Drop for Source {
     }
 }
 
-// What a poll of a body gave.
+// The result of a poll of a body.
 
 #[derive(Debug, PartialEq, Eq)]
 enum Saw {
@@ -213,7 +213,7 @@ fn trailers() -> HeaderMap {
     trailers
 }
 
-/// A body in the account of a layer.
+/// Creates a body whose buffered bytes are counted by a layer.
 fn in_layer(layer: &ReplayBodyLayer, source: Source) -> ReplayBody<Source> {
     let slot = Arc::new(Mutex::new(None));
     let seen = Arc::clone(&slot);
@@ -300,7 +300,7 @@ fn a_copy_that_is_polled_ends_those_before() {
     assert_eq!(poll(&mut second), data("one"));
     assert!(first.is_woken());
     assert_eq!((poll(&mut first), poll(&mut second)), (Saw::Stale, Saw::Pending));
-    // The original comes after its copies, also after one that was not polled.
+    // The original comes after its copies, even after a copy that was not polled.
     let mut third = copy(&kept);
     let mut original = spawn(kept);
     assert_eq!(poll(&mut original), data("one"));
@@ -338,9 +338,9 @@ fn a_body_that_was_polled_is_not_copied() {
     assert_eq!(poll(&mut body), Saw::Pending);
 }
 
-// While the source is out.
+// While an attempt polls the source.
 
-/// Polls `old` until the end of what it has; while its source is polled `new` is polled, too.
+/// Polls `old` until the end of what it has, and polls `new` while the source is polled.
 fn poll_during(
     kept: &ReplayBody<Source>,
     old: &mut Attempt,
@@ -352,7 +352,7 @@ fn poll_during(
     let shared = Arc::clone(&new);
     teller.during(move || {
         let mut new = shared.lock().unwrap();
-        // It is told to wait, and again by another waker.
+        // The body is pending, and is polled again with another waker.
         assert_eq!(poll(&mut new), Saw::Pending);
         assert_eq!(poll(&mut new), Saw::Pending);
         assert!(!new.is_woken());
@@ -472,7 +472,7 @@ fn a_source_that_nobody_can_read_any_more_is_dropped() {
     assert!(kept.end_copies());
     assert_eq!(layer.buffered(), 3);
     drop(kept);
-    // The stale body is still there.
+    // The stale body still exists.
     assert_eq!((layer.buffered(), teller.dropped()), (0, true));
     assert_eq!(poll(&mut old), Saw::Stale);
 }
@@ -492,7 +492,7 @@ fn what_only_a_dropped_attempt_could_send_is_freed() {
     drop(kept);
     assert_eq!((layer.buffered(), teller.dropped()), (3, false));
     drop(new);
-    // The stale body is still there.
+    // The stale body still exists.
     assert_eq!((layer.buffered(), teller.dropped()), (0, true));
     assert_eq!(poll(&mut old), Saw::Stale);
 }
@@ -514,7 +514,7 @@ fn a_source_that_is_out_while_the_last_reader_leaves_is_dropped() {
     assert_eq!((layer.buffered(), teller.dropped()), (0, true));
 }
 
-/// A task that cannot be woken.
+/// A task that panics when it is woken.
 struct Unwakeable;
 
 impl Wake for Unwakeable {
@@ -539,7 +539,7 @@ fn a_waker_that_panics_does_not_cost_the_source() {
     assert_eq!(poll(&mut new), data("one"));
 }
 
-// What is kept.
+// The frames that are kept.
 
 #[test]
 fn nothing_is_kept_of_a_body_that_is_sent_once() {
@@ -601,7 +601,7 @@ fn past_the_cap_of_a_request_it_is_sent_once_and_whole() {
     assert!(kept.copy().is_none() && kept.copy_unstarted().is_none());
     teller.data("9");
     assert_eq!((poll(&mut first), layer.buffered()), (data("9"), 0));
-    // What cannot be sent disturbs nothing.
+    // A body that cannot be sent disturbs nothing.
     assert_eq!(poll(&mut spawn(kept)), Saw::Gone);
     teller.give(Step::End);
     assert_eq!(poll(&mut first), Saw::End);
@@ -629,7 +629,7 @@ fn a_body_known_to_be_too_long_is_not_kept_at_all() {
     teller.hint((64 << 10) + 1);
     let kept = ReplayBody::new(source);
     assert!(kept.copy().is_none());
-    // That nothing has been read yet is worth something all the same.
+    // A copy is still possible while nothing has been read.
     let mut first = spawn(kept.copy_unstarted().unwrap());
     assert_eq!(poll(&mut first), Saw::Pending);
     assert!(kept.end_copies());
@@ -709,7 +709,7 @@ fn the_account_is_settled_whatever_is_dropped_first() {
     }
 }
 
-// What is told of a body.
+// The size and the end of a body.
 
 #[test]
 fn the_size_is_exact_where_that_of_the_source_is() {
@@ -831,7 +831,9 @@ enum Event {
     Give,
     /// The attempt is polled, if it was woken.
     Poll(usize),
-    /// Another attempt is made, and polled or not; maybe while the source is polled by the one before.
+    /// Another attempt is made, and polled if `polled`.
+    ///
+    /// With `during`, this happens while the previous attempt polls the source.
     Again {
         prepared: bool,
         during: bool,
@@ -856,10 +858,10 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     proptest::collection::vec(event, 0..40)
 }
 
-/// An attempt as its transport sees it.
+/// An attempt, as its transport sees it.
 struct Sent {
     body: Option<Attempt>,
-    /// Whether the attempts before were ended first, as a retry does.
+    /// The attempts before were ended first, as a retry does.
     prepared: bool,
     polled: bool,
     bytes: Vec<u8>,
@@ -873,7 +875,7 @@ impl Sent {
         Self { body, prepared, polled: false, bytes: Vec::new(), trailers: None, end: None }
     }
 
-    /// Polls as an executor would: at first, and when woken. Whether it did.
+    /// Polls as an executor does, first and when woken. Returns whether it polled.
     fn poll(&mut self) -> bool {
         let Some(body) = self.body.as_mut().filter(|_| self.end.is_none()) else { return false };
         if self.polled && !body.is_woken() {
@@ -894,7 +896,7 @@ impl Sent {
     }
 }
 
-/// The original, for as long as it is kept, and the attempts, oldest first.
+/// The original while it is kept, and the attempts, oldest first.
 #[derive(Clone)]
 struct Call {
     kept: Arc<Mutex<Option<ReplayBody<Source>>>>,
@@ -913,7 +915,7 @@ impl Call {
             if !original.end_copies() {
                 return;
             }
-            // What cannot be kept any more is sent for the last time.
+            // A body that can no longer be kept is sent for the last time.
             original.copy().or_else(|| kept.take())
         } else {
             original.copy()
@@ -955,7 +957,7 @@ fn check(frames: &[Vec<u8>], trailed: bool, cap: usize, events: Vec<Event>) {
             Event::Again { prepared, during: true, polled } => {
                 let during = call.clone();
                 teller.during(move || during.again(prepared, polled));
-                // What the one before then gets is not its own any more.
+                // The frames that the previous attempt then gets are not its own any more.
                 if let Some(step) = steps.pop_front() {
                     teller.give(step);
                 }
@@ -965,7 +967,7 @@ fn check(frames: &[Vec<u8>], trailed: bool, cap: usize, events: Vec<Event>) {
             }
             Event::Drop(index) => {
                 let attempts = call.attempts();
-                // The last one is the one that the caller waits for.
+                // The caller waits for the last attempt.
                 if index + 1 < attempts.len() {
                     attempts[index].lock().unwrap().body = None;
                 }
@@ -976,7 +978,7 @@ fn check(frames: &[Vec<u8>], trailed: bool, cap: usize, events: Vec<Event>) {
     for step in steps {
         teller.give(step);
     }
-    // Nobody is polled who is not woken.
+    // Only woken attempts are polled.
     while call.attempts().iter().rev().any(|attempt| attempt.lock().unwrap().poll()) {}
 
     let bytes = frames.concat();
@@ -991,7 +993,7 @@ fn check(frames: &[Vec<u8>], trailed: bool, cap: usize, events: Vec<Event>) {
                 assert_eq!(attempt.trailers, trailers);
             }
             Some(Saw::Stale) => assert!(!last, "the last attempt is stale"),
-            // The one before ran on, past the cap.
+            // The previous attempt continued past the cap.
             Some(Saw::Gone) => {
                 assert!(!attempt.prepared && bytes.len() + "checksumabc".len() > cap);
             }
@@ -1025,7 +1027,7 @@ proptest! {
     }
 }
 
-/// Two threads: one polls on, the other takes over.
+/// Uses two threads. One continues to poll, and the other takes over.
 #[test]
 fn a_body_is_whole_when_another_thread_takes_over() {
     for _ in 0..300 {
@@ -1072,9 +1074,9 @@ fn a_body_is_whole_when_another_thread_takes_over() {
     }
 }
 
-// Which requests are replayed.
+// The requests that are replayed.
 
-/// A body that tells how it was copied.
+/// A body that records how it was copied.
 #[derive(Debug, PartialEq, Eq)]
 enum Copied {
     Not { may: bool },
@@ -1236,7 +1238,7 @@ fn backoff() -> Backoff {
     Backoff::constant(Duration::from_millis(1)).jitter(Jitter::None).build().unwrap()
 }
 
-/// Judges a 503 as a failure that passes, and says that nothing was sent.
+/// A classifier by which a 503 is a transient failure, and the request was not sent.
 #[derive(Clone)]
 struct Rejected;
 
@@ -1333,7 +1335,7 @@ async fn nothing_is_kept_once_a_response_was_accepted() {
     let call = client.oneshot(Request::put("/").body(source).unwrap());
     let mut call = spawn(call);
     assert!(call.poll().is_ready());
-    // The server answered before it had read all, and the upload goes on.
+    // The server responded before it had read everything, and the upload continues.
     assert_eq!(layer.buffered(), 0);
     teller.data("two");
     let mut bodies = bodies.lock().unwrap();
@@ -1388,16 +1390,17 @@ mod sockets {
 
     use Protocol::{Http1, Http2};
 
-    /// What a server saw of a request.
+    /// An event of a request at the server.
     #[derive(Debug)]
     enum Event {
         Arrived(u32),
-        /// The body ended: whole, with its trailers, or not.
+        /// The body ended, with its bytes and trailers if it was complete.
         Body(u32, Option<(Bytes, Option<HeaderMap>)>),
     }
 
-    /// Answers the first request with 503 as soon as it has read so many bytes of it, reads on, and
-    /// answers all others when they are read.
+    /// Responds with 503 to the first request after this number of bytes, and reads on.
+    ///
+    /// Responds to all other requests after their end.
     async fn serve(protocol: Protocol, refuse_after: usize) -> (String, UnboundedReceiver<Event>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}/orders", listener.local_addr().unwrap());
@@ -1414,7 +1417,7 @@ mod sockets {
                 let io = TokioIo::new(stream);
                 tokio::spawn(async move {
                     use hyper::server::conn::{http1, http2};
-                    // A connection that was cut off ends with an error.
+                    // A connection that was cut ends with an error.
                     let _ = match protocol {
                         Http1 => http1::Builder::new().serve_connection(io, service).await,
                         Http2 => {
@@ -1488,7 +1491,7 @@ mod sockets {
             .service(http)
     }
 
-    /// Sends what the teller tells, in a task of its own.
+    /// Sends the frames of the teller, in its own task.
     fn send(
         protocol: Protocol,
         layer: &ReplayBodyLayer,
@@ -1561,7 +1564,7 @@ mod sockets {
         let response = call.await.unwrap().unwrap();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(layer.buffered(), 0);
-        // The answer was there before the upload was done, which is not disturbed.
+        // The response came before the end of the upload, which is not disturbed.
         teller.data(vec![3; CHUNK]);
         teller.give(Step::End);
         assert!(matches!(next(&mut seen).await, Event::Arrived(1)));
@@ -1601,7 +1604,8 @@ mod sockets {
             found |= matches!(body, Some(ReplayBodyError::Source(_)));
             chain = error.source();
         }
-        // hyper tells of an error of the body over HTTP/1, and only that it reset the stream over HTTP/2.
+        // Over HTTP/1, hyper returns the error of the body. Over HTTP/2, it only reports that it
+        // reset the stream.
         assert_eq!(found, matches!(protocol, Http1), "{protocol:?}: {error:?}");
         let event = next(&mut seen).await;
         assert!(matches!(event, Event::Body(1, None)), "{protocol:?}: {event:?}");

@@ -1,4 +1,4 @@
-//! What stands around the handlers of a server.
+//! Tests of the layers around the handlers of a server.
 #![cfg(feature = "http")]
 
 mod http_support;
@@ -39,7 +39,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 type Headers = &'static [(&'static str, &'static str)];
 
-/// A status, and when to come back.
+/// A status, and the time to retry.
 type Shown = (u16, Option<&'static str>);
 
 fn millis(millis: u64) -> Duration {
@@ -54,10 +54,10 @@ fn bare_builder() -> HttpServerBuilder<Identity> {
     HttpServerLayer::builder_around(Identity::new())
 }
 
-/// How much time a handler has, and which attempt it serves.
+/// The time that a handler has, and the attempt that it serves.
 type Ambient = (Option<Duration>, Option<u32>);
 
-/// What the handler of a request sees beneath a server; `None` if it is not asked.
+/// Returns what a handler beneath a server observes, or `None` if it is not called.
 async fn seen_beneath(
     server: &HttpServerLayer<Identity>,
     request: Request<Body>,
@@ -75,7 +75,7 @@ async fn seen_beneath(
     seen.take()
 }
 
-/// How much time the handler has of what the headers say; zero if it is not asked.
+/// Returns the time that a handler has with these headers, or zero if it is not called.
 async fn time_left(
     server: &HttpServerLayer<Identity>,
     protocol: Protocol,
@@ -87,7 +87,7 @@ async fn time_left(
     }
 }
 
-// The time that is left.
+// The remaining time.
 
 #[tokio::test(start_paused = true)]
 async fn of_the_callers_time_enough_is_kept_to_answer_in() {
@@ -106,7 +106,7 @@ async fn of_the_callers_time_enough_is_kept_to_answer_in() {
         for protocol in BOTH {
             let (name, value) = protocol.time_left(asked);
             let left = match (protocol, asked) {
-                // On HTTP that is malformed: to Envoy it means no limit.
+                // Over HTTP this is malformed. Envoy treats it as no limit.
                 (Protocol::Http, 0) => None,
                 _ => Some(millis(left)),
             };
@@ -137,7 +137,7 @@ async fn a_callers_time_narrows_the_servers_own_limit_and_never_lengthens_it() {
             time_left(&bare(), Protocol::Http, &headers).await.is_none_or(|left| left > SECOND)
         );
     }
-    // Nor is a deadline lengthened that is there already.
+    // An existing deadline is not extended.
     let (name, value) = Protocol::Http.time_left(5_000);
     let request = Protocol::Http.request(&[(name, &value)]);
     let within =
@@ -179,7 +179,7 @@ async fn malformed_lines_are_ignored_and_counted() {
         (Protocol::Http, &[("x-envoy-attempt-count", "first")], 1, None),
         (Protocol::Grpc, &[("grpc-timeout", "100000000S"), ("grpc-timeout", "1S")], 1, Some(950)),
         (Protocol::Grpc, &[("grpc-timeout", "5"), ("grpc-previous-rpc-attempts", "0")], 2, None),
-        // Of the other protocol nothing is read.
+        // Headers of the other protocol are not read.
         (Protocol::Grpc, &[("x-envoy-expected-rq-timeout-ms", "soon")], 0, None),
     ];
     let mut counted = 0;
@@ -248,11 +248,11 @@ async fn without_trust_nothing_is_read() {
     }
 }
 
-// What a caller is answered.
+// The response to a caller.
 
 type Served = Response<HttpServerBody<ResponseBody<Body>>>;
 
-/// Whether this is what a caller reads of a refusal: of its protocol, and well-formed.
+/// Checks that a rejection is well-formed in its protocol, and returns what a caller reads.
 async fn read(protocol: Protocol, response: Served) -> (u16, Option<String>, Option<String>) {
     let header = |name: &str| lines(response.headers(), name).pop();
     let status = response.status();
@@ -281,7 +281,7 @@ async fn read(protocol: Protocol, response: Served) -> (u16, Option<String>, Opt
     }
 }
 
-/// Whether this is a JSON object of strings and numbers: all that a problem document is.
+/// Returns whether the text is a JSON object of strings and numbers, as a problem document is.
 fn is_flat_json(text: &str) -> bool {
     let Some(members) = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')) else {
         return false;
@@ -297,7 +297,7 @@ fn is_flat_json(text: &str) -> bool {
     })
 }
 
-/// Answers as if its stack had refused every request.
+/// Responds as if the stack had rejected every request.
 async fn rejected(
     protocol: Protocol,
     rejection: impl Into<Rejection>,
@@ -367,7 +367,7 @@ async fn a_longer_wait_than_a_caller_can_read_does_not_tell_it_to_stop() {
     assert_eq!(again.as_deref(), Some("2147483647"));
 }
 
-/// Says when it is dropped.
+/// A value that records when it is dropped.
 struct OnDrop(Arc<Mutex<Vec<Instant>>>);
 
 impl Drop for OnDrop {
@@ -432,10 +432,11 @@ async fn what_the_handler_answers_passes_as_it_is() {
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "a pot");
 }
 
-// Do not retry above.
+// The signal that stops retries of callers.
 
-/// A server whose handler calls something that answers `said`, retrying once, and then answers for
-/// itself.
+/// Calls a server whose handler calls a service that returns `said`, and retries once.
+///
+/// The handler then returns its own response.
 async fn relayed(server: &HttpServerLayer<Identity>, said: Answer, answers: Answer) -> Served {
     let upstream = Upstream::saying([said]);
     let stack = Stack::new().retry(retry(1).build().unwrap()).http();
@@ -477,13 +478,13 @@ async fn the_signal_to_stop_is_on_failures_after_retries_in_vain_and_nowhere_els
         (&exhausted, pushed, grpc),
         (&told, answer(500, &[]), http),
         (&told, trailers_only(14, &[]), grpc),
-        // It went well in the end, or the caller is to blame.
+        // The call succeeded, or the failure is the caller's fault.
         (&exhausted, answer(200, &[]), none),
         (&exhausted, answer(404, &[]), none),
         (&exhausted, trailers_only(0, &[]), none),
         (&exhausted, not_over, none),
         (&told, answer(200, &[]), none),
-        // Nothing was retried in vain.
+        // No retries were exhausted.
         (&fine, answer(500, &[]), none),
         (&fine, trailers_only(14, &[]), none),
         (&own_fault, answer(500, &[]), none),
@@ -503,7 +504,7 @@ async fn the_signal_to_stop_is_on_failures_after_retries_in_vain_and_nowhere_els
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_that_ran_out_of_time_stops_those_above() {
-    // The pause would outlast the deadline.
+    // The pause would end after the deadline.
     let upstream = Upstream::saying([answer(503, &[("retry-after", "3")])]);
     let stack = Stack::new().retry(retry(5).build().unwrap()).http();
     let client = stack.service::<_, Request<Body>, _>(upstream.clone());
@@ -579,7 +580,7 @@ async fn two_requests_on_one_thread_do_not_see_each_others_hop() {
 
 // The stack.
 
-/// A server with room for one request, whose handler answers at once.
+/// Creates a server that admits one request, whose handler responds at once.
 fn with_room_for_one(
     answers: Answer,
 ) -> (buttress::bulkhead::BulkheadHandle, impl Clone + Fn(Request<Body>) -> Spawned<Serving>) {
@@ -589,7 +590,7 @@ fn with_room_for_one(
     let serve = move |request| {
         let upstream = Upstream::saying([answers.clone()]);
         let handler = upstream.map_err(|error| -> Infallible { panic!("{error}") });
-        // A service of its own for each request, as a server makes one for each connection.
+        // Each request has its own service, as a server makes one for each connection.
         let server = ServiceBuilder::new().layer(layer.clone()).service(handler);
         Spawned::new(Box::pin(server.oneshot(request)) as Serving)
     };

@@ -1,6 +1,6 @@
-//! What the client of HTTP adds to the span of an attempt.
+//! Tests of the fields that the HTTP client adds to the span of an attempt.
 //!
-//! In a file of its own: tests beside it that listen to nothing could make the spans disappear.
+//! This is a separate file, because other tests without a subscriber could disable the spans.
 #![cfg(feature = "http")]
 
 mod http_support;
@@ -22,7 +22,7 @@ use tracing_subscriber::{
 
 use self::http_support::*;
 
-/// The resends that were recorded, each with the name of its span.
+/// The recorded resends, each with the name of its span.
 #[derive(Clone, Default)]
 struct Resends(Arc<Mutex<Vec<(String, u64)>>>);
 

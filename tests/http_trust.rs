@@ -1,4 +1,4 @@
-//! What a caller can bring about by what it sends: less time for itself, and nothing else.
+//! Tests that the headers of a caller reduce only its own time, and affect nothing else.
 #![cfg(feature = "http")]
 
 mod http_support;
@@ -30,7 +30,7 @@ use self::http_support::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// What all callers of a server share.
+/// The state that all callers of a server share.
 struct Shared {
     breaker: CircuitBreakerHandle,
     budget: Budget,
@@ -46,7 +46,7 @@ impl Shared {
 
 type Front = BoxCloneService<Request<Body>, Response<()>, Infallible>;
 
-/// A server whose handler sends each request on to `upstream`, and answers with what it says.
+/// Creates a server whose handler forwards each request to `upstream`, and returns its response.
 fn front<U, B>(upstream: U) -> (Front, Shared)
 where
     U: Service<Request<Body>, Response = Response<B>, Error = io::Error>
@@ -57,7 +57,7 @@ where
     U::Future: Send,
     B: http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
 {
-    // One failure would open it.
+    // A single failure would open the breaker.
     let breaker = CircuitBreakerLayer::builder().consecutive_failures(1).build().unwrap();
     let budget = Budget::default();
     let shared = Shared { breaker: breaker.handle(), budget: budget.clone() };
@@ -84,7 +84,7 @@ where
     (BoxCloneService::new(server.map_response(|response| response.map(drop))), shared)
 }
 
-/// For a minute, a caller that leaves little time, and beside it one that leaves enough.
+/// Runs for a minute a caller that leaves little time, beside one that leaves enough.
 async fn a_minute_of<U, B>(protocol: Protocol, millis: u64, upstream: U)
 where
     U: Service<Request<Body>, Response = Response<B>, Error = io::Error>
@@ -126,7 +126,7 @@ where
     assert!(shared.is_untouched());
 }
 
-/// How long the service takes which the handlers call: longer than the callers in a hurry wait.
+/// The response time of the called service, which is longer than hurried callers wait.
 const SLOW: Duration = Duration::from_millis(200);
 
 fn good(protocol: Protocol) -> Answer {
@@ -152,7 +152,7 @@ async fn callers_in_a_hurry_do_not_open_a_breaker_that_all_share() {
     }
 }
 
-/// Gives up when the caller's time is over, as whoever heeds the hop protocol does.
+/// The service gives up at the caller's deadline, as every user of the hop protocol does.
 #[tokio::test(start_paused = true)]
 async fn nor_do_they_where_the_service_keeps_to_their_deadline() {
     for protocol in BOTH {
@@ -172,7 +172,7 @@ async fn nor_do_they_where_the_service_keeps_to_their_deadline() {
 
 type Slowly = UnsyncBoxBody<Bytes, Infallible>;
 
-/// Sends its head at once, and the rest when `SLOW` is over.
+/// Creates a response that sends its head at once, and the rest after `SLOW`.
 fn slow_body(protocol: Protocol) -> Response<Slowly> {
     let last = async move {
         sleep(SLOW).await;
@@ -197,7 +197,7 @@ async fn nor_do_they_where_only_the_body_is_slow() {
     }
 }
 
-/// tonic's channel, for one, has a timer of its own for what `grpc-timeout` says.
+/// tonic's channel is an example. It has its own timer for `grpc-timeout`.
 #[tokio::test(start_paused = true)]
 async fn nor_do_they_where_the_client_itself_keeps_to_their_deadline() {
     for protocol in BOTH {
@@ -219,7 +219,7 @@ async fn nor_do_they_where_the_client_itself_keeps_to_their_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn a_service_that_gives_up_on_patient_callers_opens_the_breaker() {
-    // The same answer, but nobody made it hurry.
+    // The response is the same, but the caller left enough time.
     for protocol in BOTH {
         let late = match protocol {
             Protocol::Http => answer(504, &[]),
@@ -234,7 +234,7 @@ async fn a_service_that_gives_up_on_patient_callers_opens_the_breaker() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_of_a_caller_excuses_a_service_only_for_so_long() {
-    // It was given two seconds and more, which is time enough for a failure to count.
+    // It had more than two seconds, which is enough time for a failure to count.
     let handler = service_fn(|_: Request<Body>| pending::<Result<Answer, Infallible>>());
     let service = HttpServerLayer::new(Stack::new()).layer(handler);
     let service = service.map_err(|never| match never {});
@@ -301,8 +301,9 @@ fn hostile_header() -> impl Strategy<Value = (&'static str, Vec<u8>)> {
 const LIMIT: Duration = Duration::from_secs(3);
 const ATTEMPT: Duration = Duration::from_secs(1);
 
-/// Passes a request on, headers and all, by a stack that retries what is safe to repeat. Returns the
-/// answer, and how much time the handler had.
+/// Forwards a request with its headers through a stack that retries safe requests.
+///
+/// Returns the status, and the time that the handler had.
 async fn forwarded(request: Request<Body>, upstream: Upstream) -> (StatusCode, Option<Duration>) {
     let breaker = CircuitBreakerLayer::builder().consecutive_failures(100).build().unwrap();
     let backoff = Backoff::constant(PAUSE).jitter(Jitter::None).build().unwrap();
@@ -349,11 +350,11 @@ proptest! {
         let (_, had) = on_paused_clock(forwarded(request, upstream.clone()));
 
         let most = if post || grpc { 1 } else { 3 };
-        // A deadline is only ever narrowed.
+        // A deadline is only ever shortened.
         prop_assert!(had.is_none_or(|had| had <= LIMIT));
         if !hurried {
             prop_assert_eq!(had, Some(LIMIT));
-            // What is safe to repeat is retried whatever the headers say, and nothing else is.
+            // A safe request is retried whatever the headers say. No other request is.
             prop_assert_eq!(upstream.calls(), most);
         }
         prop_assert!(upstream.calls() <= most);

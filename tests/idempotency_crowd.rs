@@ -1,4 +1,4 @@
-//! A crowd of duplicates, with the records in memory.
+//! Tests of many concurrent duplicates, with the records in memory.
 #![cfg(feature = "http")]
 
 #[path = "support/crowd.rs"]

@@ -1,5 +1,6 @@
-//! The guard and the client's keys, over sockets: what a client sees of a server that loses answers, dawdles and
-//! panics.
+//! Tests of the idempotency layer and the client's keys over sockets.
+//!
+//! The server loses responses, is slow, or panics.
 #![cfg(feature = "http")]
 
 use std::{
@@ -47,7 +48,7 @@ type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 type Body = BoxBody<Bytes, Infallible>;
 type Hyper = Client<HttpConnector, Full<Bytes>>;
 
-/// A server with a guard, and what it has seen.
+/// A server with the idempotency layer, and its counts.
 struct Server {
     address: SocketAddr,
     runs: Arc<AtomicU32>,
@@ -58,11 +59,11 @@ struct Server {
 #[derive(Default)]
 struct Seen {
     keys: Mutex<Vec<String>>,
-    /// Of the answers that were made while somebody still waited for them.
+    /// The statuses of responses that were made while a caller still waited.
     statuses: Mutex<Vec<u16>>,
 }
 
-/// Which answers do not reach the client: the connection is closed in their place.
+/// The responses that do not reach the client, because the connection is closed instead.
 #[derive(Clone, Copy, PartialEq)]
 enum Lost {
     None,
@@ -70,7 +71,7 @@ enum Lost {
 }
 
 impl Server {
-    /// `handler` is told how many runs there were before.
+    /// Starts a server. `handler` gets the number of earlier runs.
     async fn start<F>(
         lost: Lost,
         handler: impl Fn(u32) -> F + Clone + Send + Sync + 'static,
@@ -127,7 +128,7 @@ impl Server {
         self.seen.statuses.lock().unwrap().clone()
     }
 
-    /// How often it was asked, always with one key.
+    /// Returns the number of requests, which all had one key.
     fn asked(&self) -> usize {
         let keys = self.seen.keys.lock().unwrap();
         assert!(keys.windows(2).all(|pair| pair[0] == pair[1]), "{keys:?}");
@@ -138,7 +139,7 @@ impl Server {
         Request::post(format!("http://{}/payments", self.address))
     }
 
-    /// Pays through a whole client.
+    /// Makes a payment through a full client stack.
     async fn pay(&self, request: http::request::Builder) -> Outcome<Answered> {
         let stack = Stack::standard(ReplaySafe::new())
             .attempt_timeout(Duration::from_millis(300))
@@ -148,7 +149,7 @@ impl Server {
         answered(client.oneshot(request.body(Full::from("42 EUR"))?).await?).await
     }
 
-    /// Asks once, without a stack.
+    /// Sends one request, without a stack.
     async fn ask(&self, client: &Hyper, request: http::request::Builder) -> Outcome<Answered> {
         let request = request.header("idempotency-key", "\"k\"").body(Full::from("42 EUR"))?;
         answered(client.request(request).await?).await
@@ -222,7 +223,7 @@ async fn who_is_impatient_comes_back_for_the_answer_when_told_to() -> Outcome {
     let answer = server.pay(server.request()).await?;
     assert_eq!((answer.status, answer.replayed()), (201, true));
     assert_eq!(answer.body, "payment 0");
-    // The first was told that its time was over, if it was still there.
+    // The first caller got a timeout, if it was still there.
     assert!(server.statuses().ends_with(&[409, 201]), "{:?}", server.statuses());
     assert_eq!((server.runs(), server.asked()), (1, 3));
     assert!(began.elapsed() >= Duration::from_secs(1), "it came back too early");
@@ -234,7 +235,7 @@ async fn who_learns_that_nobody_knows_stops_at_once() -> Outcome {
     let server =
         Server::start(Lost::None, |_| async { panic!("in the handler, on purpose") }).await?;
     let given = || server.request().extension(GivenKey::new(Key::new("k").expect("a key")));
-    // The panic breaks off the first connection; what comes of the second is final.
+    // The panic closes the first connection. The response on the second is final.
     let answer = server.pay(given()).await?;
     assert_eq!((answer.status, answer.header("retry-after")), (409, None));
     assert!(String::from_utf8_lossy(&answer.body).contains("#variant.Unknown"));

@@ -1,4 +1,4 @@
-//! The store in memory: what every store does, and what is its own.
+//! Tests of the store in memory: the checks of every store, and its own properties.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ async fn it_does_what_every_store_does() {
     check(&Memory).await.assert();
 }
 
-/// The same, on threads that really meet.
+/// Runs the checks of concurrency on real threads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_crowd_of_threads_is_no_different() {
     let is_crowd = |name: &&str| ["at_once", "effect", "heir"].iter().any(|of| name.contains(of));
@@ -162,14 +162,14 @@ async fn what_a_claim_reserves_is_set_aside_until_the_result_is_there() {
     let third = granted(&store, &reserving(3, 60)).await;
     assert_eq!(store.release(&third.key, &third.owner, LONG).await.unwrap(), StepOutcome::Applied);
     assert_eq!(store.bytes(), 40);
-    // A result that is there is recorded, even if it is larger than was said.
+    // An existing result is recorded, even if it is larger than was reserved.
     let fourth = granted(&store, &reserving(4, 60)).await;
     complete(&store, &fourth, 90, LONG).await;
     assert_eq!(store.bytes(), 130);
     assert!(is_full(&store, &reserving(5, usize::MAX)).await);
 }
 
-/// By a key of another shard too, and more than one claim may retire.
+/// A claim of a key in another shard also makes room. More than one record may be removed.
 #[tokio::test(start_paused = true)]
 async fn room_is_made_from_what_is_over() {
     let store: MemoryStore =
@@ -193,7 +193,7 @@ async fn room_is_made_from_what_is_over() {
     assert_eq!((store.len(), store.bytes()), (500, 0));
 }
 
-/// A renewal moves a record in the order of ends, and leaves nothing there.
+/// A renewal moves a record in the order of ends, and leaves no entry behind.
 #[tokio::test(start_paused = true)]
 async fn what_is_renewed_is_not_over() {
     let store = MemoryStore::new();
@@ -217,8 +217,9 @@ async fn what_is_renewed_is_not_over() {
     assert_eq!(store.count_unknown().await.unwrap(), 100);
 }
 
-/// The result's own place, which outlives the lock under which it is recorded. A record has its place in
-/// tables that were there before.
+/// The only allocation is for the result, which outlives the lock.
+///
+/// The tables already have room for the record.
 #[test]
 fn a_claim_and_its_completion_allocate_once() {
     let store: MemoryStore = MemoryStore::builder().max_share(1.0).build().unwrap();
@@ -235,7 +236,7 @@ fn a_claim_and_its_completion_allocate_once() {
     while store.sweep(10_000).now_or_never().unwrap().unwrap() > 0 {}
     assert!(store.is_empty());
     assert_eq!(measure(|| claims.iter().for_each(finish)).count_total, 2_000);
-    // And none for a replay, but what its payload is made of.
+    // A replay allocates nothing, except for its payload.
     let done = claim("a", 3_000);
     let hold = Hold::new(done.key, done.owner, {
         match store.claim(&done).now_or_never().unwrap().unwrap() {

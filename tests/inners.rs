@@ -1,6 +1,7 @@
-//! Every layer over inner services that show what a plain mock hides: tower's `ConcurrencyLimit`,
-//! which panics when it is called un-ready, its `Buffer`, whose readiness is a reservation, and a
-//! service whose clones are never ready.
+//! Tests of every layer over inner services that show what a plain mock hides.
+//!
+//! The inner services are tower's `ConcurrencyLimit`, which panics when it is called unready, its
+//! `Buffer`, whose readiness is a reservation, and a service whose clones are never ready.
 
 #[macro_use]
 mod layers;
@@ -20,7 +21,7 @@ use self::layers::{Row, Text};
 
 type Inner = Flaky<Text, BoxError>;
 
-/// Fails every third call, so that what retries does.
+/// Creates a service that fails every third call, which makes retries happen.
 fn flaky() -> (Inner, FlakyHandle<Text, BoxError>) {
     let calls = AtomicU32::new(0);
     let flaky = Flaky::new([], move || match calls.fetch_add(1, Ordering::Relaxed) % 3 {
@@ -31,9 +32,9 @@ fn flaky() -> (Inner, FlakyHandle<Text, BoxError>) {
     (flaky, handle)
 }
 
-/// Calls one instance again and again, clones of a ready one, and many at once.
+/// Calls one instance repeatedly, then clones of a ready one, and then many at once.
 async fn drive<S: Driven>(service: S) {
-    // A slot that leaks would be waited for without end.
+    // A leaked slot would be waited for without end.
     let driven = tokio::time::timeout(Duration::from_secs(60), driven(service));
     driven.await.expect("a call never ended");
 }
@@ -51,12 +52,12 @@ async fn driven<S: Driven>(mut service: S) {
     }
     let answers = futures::future::join_all((0..20).map(|_| service.clone().oneshot(1))).await;
     assert!(answers.iter().any(Result::is_ok));
-    // And one that is readied, and then forgotten.
+    // One instance becomes ready and is then dropped.
     let _ = service.ready().await.unwrap();
     drop(service);
 }
 
-/// What [`drive`] takes.
+/// A service that [`drive`] can call.
 trait Driven: Service<u64, Response = Text, Error = BoxError> + Clone {}
 
 impl<S: Service<u64, Response = Text, Error = BoxError> + Clone> Driven for S {}

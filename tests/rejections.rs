@@ -1,4 +1,4 @@
-//! What each rejection says of itself, and what a server answers with it.
+//! Tests of each rejection, and of the response that a server makes of it.
 #![cfg(feature = "http")]
 
 mod http_support;
@@ -21,7 +21,7 @@ use self::http_support::*;
 
 const TIME: Duration = Duration::from_millis(2_500);
 
-/// A rejection, and what it says.
+/// A rejection, and its properties.
 struct Row {
     rejection: Rejection,
     kind: &'static str,
@@ -30,11 +30,11 @@ struct Row {
     status: u16,
     code: u16,
     retry_after: Option<Duration>,
-    /// `Retry-After` and the pushback of gRPC.
+    /// The values of `Retry-After` and of the gRPC pushback.
     come_back: Option<(&'static str, &'static str)>,
 }
 
-/// Written out by hand, from what each rejection said before there was a table in the crate.
+/// Returns the expected rows. They are written by hand, from before the crate had a table.
 fn rows() -> Vec<Row> {
     use IdempotencyReason::*;
     let due = Some(TIME);
@@ -81,7 +81,7 @@ fn rows() -> Vec<Row> {
     rows.map(row).into()
 }
 
-/// Answers as if its stack had rejected every request.
+/// Responds as if the stack had rejected every request.
 async fn served(
     protocol: Protocol,
     rejection: Rejection,

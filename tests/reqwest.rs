@@ -1,4 +1,4 @@
-//! A POST that was processed, and answered with a redirect to a host that is down, is not sent again.
+//! Tests that a processed POST that is redirected to an unreachable host is not sent again.
 #![cfg(all(feature = "reqwest", feature = "hyper"))]
 
 use std::sync::{

@@ -1,4 +1,4 @@
-//! Retries, through the public interface.
+//! Tests of the retry layer through its public API.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -43,7 +43,7 @@ fn failing() -> Inner {
     Flaky::new([], || Err(BROKEN))
 }
 
-/// Pauses of exactly [`PAUSE`], and no budget.
+/// Returns a retry with pauses of exactly [`PAUSE`], and without a budget.
 fn plain<P>(replay: P) -> RetryBuilder<P> {
     let backoff = Backoff::constant(PAUSE).jitter(Jitter::None).build().unwrap();
     RetryLayer::builder(replay).backoff(backoff).without_budget()
@@ -57,7 +57,7 @@ fn kind<T: std::fmt::Debug>(result: Result<T, Failure>) -> &'static str {
     result.unwrap_err().rejection().map_or("no rejection", Rejection::kind)
 }
 
-/// Judges like the default, and hints the same whatever happens.
+/// A classifier that classifies like the default, and always gives the same hint.
 #[derive(Clone, Copy)]
 struct Hints(RetryHint);
 
@@ -71,7 +71,7 @@ impl<Res, E> Classify<Res, E> for Hints {
     }
 }
 
-/// Takes every answer for a failure.
+/// Returns a classifier by which every result is a failure.
 fn nothing_is_right<Res, E>() -> impl Fn(Result<&Res, &E>) -> Outcome + Clone {
     |_| Outcome::Failure(Fault::Transient)
 }
@@ -97,7 +97,7 @@ impl Clone for Counted {
     }
 }
 
-// What is retried.
+// The calls that are retried.
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_that_passes_is_retried_until_it_has() {
@@ -133,7 +133,7 @@ async fn retry_skips_own_rejections() {
     for rejection in rejections {
         let inner = flaky([Step::Respond(Err(Error::rejected(rejection.clone())))]);
         let handle = inner.handle();
-        // However naive the classifier is.
+        // This holds however naive the classifier is.
         let layer =
             plain(ReplayClones).classify_fn(nothing_is_right::<&str, Failure>()).build().unwrap();
         assert_eq!(layer.layer(inner).oneshot(()).await, Err(Error::Rejected(rejection)));
@@ -146,7 +146,7 @@ async fn a_timeout_of_an_attempt_is_retried() {
     let rejection = Error::rejected(TimedOut::new("attempt", PAUSE));
     let inner = flaky([Step::Respond(Err(rejection))]);
     let handle = inner.handle();
-    // Whatever a classifier would say.
+    // This holds whatever a classifier returns.
     let layer = plain(ReplayClones).classify_fn(|_: Result<&&str, &Failure>| Outcome::Ignored);
     assert_eq!(layer.build().unwrap().layer(inner).oneshot(()).await, Ok("answer"));
     assert_eq!(handle.calls(), 2);
@@ -250,7 +250,7 @@ async fn the_policy_may_change_its_mind() {
 
 // Pauses.
 
-/// The pauses of clients that all fail at one instant, by retry.
+/// Returns the pauses of clients that all fail at one instant, by retry.
 async fn pauses(layer: RetryLayer<ReplayClones>, clients: usize) -> Vec<Vec<Duration>> {
     let seen = Arc::new(Mutex::new(vec![Vec::new(); clients]));
     let log = Arc::clone(&seen);
@@ -272,8 +272,9 @@ fn distinct(pauses: &[Duration]) -> usize {
     pauses.iter().collect::<std::collections::BTreeSet<_>>().len()
 }
 
-/// tokio's timers go by the millisecond, so the pauses are long enough for two hundred to differ in
-/// it. The unit tests of the backoff look at the nanoseconds.
+/// The pauses are long enough for two hundred to differ in tokio's timers.
+///
+/// These have a resolution of a millisecond. The unit tests of the backoff check nanoseconds.
 #[tokio::test(start_paused = true)]
 async fn clients_that_fail_at_one_instant_do_not_come_back_at_one_instant() {
     for jitter in [Jitter::Full, Jitter::Equal, Jitter::Decorrelated] {
@@ -286,7 +287,7 @@ async fn clients_that_fail_at_one_instant_do_not_come_back_at_one_instant() {
         let pauses = pauses(layer.build().unwrap(), 200).await;
         assert_eq!(pauses.len(), 6);
         for (retry, pauses) in pauses.iter().enumerate() {
-            // The last retries are at the cap.
+            // The last pauses are at the cap.
             assert!(distinct(pauses) >= 150, "{jitter:?} {retry}: {}", distinct(pauses));
         }
     }
@@ -311,7 +312,8 @@ async fn default_backoff_is_jittered_capped_and_deadline_bounded() {
     for _ in 0..50 {
         let began = Instant::now();
         assert_eq!(service.clone().oneshot(()).await, Err(BROKEN));
-        // At the deadline, where tokio's timer rounds a pause up to it; never by way of a time-out.
+        // It may end at the deadline, to which tokio's timer rounds a pause up. It never ends by
+        // a timeout.
         assert!(began.elapsed() <= total);
     }
 }
@@ -348,8 +350,8 @@ async fn retry_honours_retry_after() {
         });
         futures::future::join_all(calls).await;
         let seen = std::mem::take(&mut *seen.lock().unwrap());
-        // Upwards only, and not all at once.
-        // By a fifth, or by the first pause of the backoff if that is longer.
+        // Jitter only adds to the pause. It adds up to a fifth, or the first pause of the backoff
+        // if that is longer.
         let spread = (asked / 5).max(Backoff::default().cap().min(Duration::from_millis(50)));
         let most = asked + spread + Duration::from_millis(1);
         assert!(seen.iter().all(|pause| (asked..=most).contains(pause)), "{seen:?}");
@@ -399,12 +401,12 @@ async fn hints_of_a_server_do_not_bring_clients_into_step() {
         .classify_fn(move |_: Result<&(), &Failure>| Outcome::Failure(overloaded));
     let service = layer.build().unwrap().layer(inner);
     futures::future::join_all((0..200).map(|_| service.clone().oneshot(()))).await;
-    // "Come back now" is no reason for all to come back in one instant.
+    // A hint to retry now must not make all clients retry at one instant.
     let retried: Vec<_> = seen.lock().unwrap()[200..].iter().map(|at| at.elapsed()).collect();
     assert!(distinct(&retried) >= 25, "{} instants for 200 clients", distinct(&retried));
 }
 
-// What ends the retrying.
+// The ends of retrying.
 
 #[tokio::test(start_paused = true)]
 async fn a_hint_to_stop_ends_the_retrying() {
@@ -433,7 +435,7 @@ async fn the_hop_learns_what_was_spent() {
         .build()
         .unwrap();
     assert_eq!(exhausted(broke, hour).await, (true, false));
-    // One that does not retry has not retried in vain.
+    // A layer without retries has not exhausted them.
     let never = plain(ReplayClones).retries(0).build().unwrap();
     assert_eq!(exhausted(never, hour).await, (false, false));
 
@@ -465,7 +467,7 @@ async fn budget_ratio_bounds_amplification() {
         let first = Attempt::current().unwrap().number() == 1;
         async move { if first { Err(BROKEN) } else { Ok(()) } }
     });
-    // The budget as it comes: one in ten, and ten.
+    // The default budget has a ratio of one in ten, and a floor of ten.
     let service = RetryLayer::new(ReplayClones).layer(inner);
     let mut ok = 0;
     for _ in 0..1_000 {
@@ -513,11 +515,11 @@ async fn a_retry_that_is_never_sent_is_paid_back() {
     let mut call = Spawned::new(layer.layer(inner).oneshot(()));
     assert!(call.poll().is_pending());
     assert!((budget.balance() - 4.0).abs() < 1e-9);
-    // In the pause.
+    // The call is dropped in the pause.
     assert_eq!(call.cancel().holders(), 0);
     assert!((budget.balance() - 5.0).abs() < 1e-9);
 
-    // Waiting for the service to become ready.
+    // The call is dropped while it waits for readiness.
     let inner = flaky([Step::Respond(Err(BROKEN)), Step::Unready]);
     let mut call = Spawned::new(layer.layer(inner).oneshot(()));
     assert!(call.poll().is_pending());
@@ -527,7 +529,7 @@ async fn a_retry_that_is_never_sent_is_paid_back() {
     drop(call);
     assert!((budget.balance() - 5.0).abs() < 1e-9);
 
-    // But once it is sent it is spent.
+    // A token is spent once the retry is sent.
     let inner = flaky([Step::Respond(Err(BROKEN)), Step::Hang]);
     let mut call = Spawned::new(layer.layer(inner).oneshot(()));
     assert!(call.poll().is_pending());
@@ -537,9 +539,9 @@ async fn a_retry_that_is_never_sent_is_paid_back() {
     assert!((budget.balance() - 4.0).abs() < 1e-9);
 }
 
-// What is returned.
+// The returned results.
 
-/// A response that says whether it is still held.
+/// A response that shows whether it is still held.
 type Held = Arc<()>;
 
 #[tokio::test(start_paused = true)]
@@ -556,7 +558,7 @@ async fn a_response_is_dropped_over_the_pause() {
         advance(PAUSE).await;
         assert!(call.is_woken());
     }
-    // That of the last attempt is returned as it is.
+    // The response of the last attempt is returned unchanged.
     assert!(matches!(call.poll(), Poll::Ready(Ok(_))));
 }
 
@@ -693,7 +695,7 @@ async fn every_attempt_sees_the_deadline() {
     }
 }
 
-// What it costs, and what is left behind.
+// The costs, and what is left behind.
 
 #[test]
 fn an_answer_that_is_there_needs_no_runtime() {
@@ -781,7 +783,7 @@ async fn a_panic_anywhere_leaves_the_counts_right() {
         PanicHarness::new([at], |_| service.clone().oneshot(()))
             .run_with(|| advance(PAUSE), |_| assert_eq!(handle.in_flight(), 0, "{at:?}"))
             .await;
-        // Only what was sent is spent.
+        // Only a sent retry is paid for.
         let sent = matches!(at, At::SecondInner(PanicPoint::Call | PanicPoint::Poll));
         let left = if sent { 4.0 } else { 5.0 };
         assert!((budget.balance() - left).abs() < 1e-9, "{at:?}: {budget:?}");
@@ -795,7 +797,7 @@ async fn a_service_survives_a_panic_in_its_clone() {
     struct PanicsOnce(Arc<AtomicU32>);
     impl Clone for PanicsOnce {
         fn clone(&self) -> Self {
-            // The layer clones once when it is put around, `oneshot` below never.
+            // The layer clones once when it wraps the service. `oneshot` below never clones.
             assert_ne!(self.0.fetch_add(1, Ordering::Relaxed), 1, "in the clone");
             Self(Arc::clone(&self.0))
         }
@@ -822,7 +824,7 @@ async fn a_service_survives_a_panic_in_its_clone() {
     assert_eq!(service.call(()).into_inner().await, Err(BROKEN));
 }
 
-// The budget's bound, whatever happens.
+// The bound of the budget.
 
 #[tokio::test(start_paused = true)]
 async fn retries_never_exceed_the_ratio_and_the_floor() {

@@ -1,4 +1,4 @@
-//! The stack, through the public interface.
+//! Tests of the stack through its public API.
 
 use std::{
     convert::Infallible,
@@ -72,7 +72,7 @@ async fn setters_in_any_order_nest_alike() {
         let stack = Stack::new().attempt_timeout(ATTEMPT).circuit_breaker(breaker(100));
         stack.bulkhead(BulkheadLayer::default()).retry(retry()).total_timeout(TOTAL)
     };
-    // The type says how the layers nest.
+    // The type shows how the layers nest.
     same(&one(), &other());
     same(
         &one().layer(Flaky::<(), Failure>::new([], || Ok(()))),
@@ -83,7 +83,7 @@ async fn setters_in_any_order_nest_alike() {
         let inner = Flaky::new((0..10).map(|_| Step::Hang), || Ok::<_, io::Error>(()));
         let handle = inner.handle();
         let began = Instant::now();
-        // 30 + 10 + 30 + 10, and the third is cut by the total.
+        // Two attempts of 30 and two pauses of 10 pass. The total timeout cuts the third attempt.
         let error = stack.service::<_, (), _>(inner).oneshot(()).await.unwrap_err();
         let Some(Rejection::TimedOut(late)) = error.rejection() else { panic!("{error:?}") };
         assert_eq!((late.limit(), began.elapsed(), handle.calls()), (TOTAL, TOTAL, 3));
@@ -212,7 +212,7 @@ async fn every_attempt_sees_the_deadline() {
     let millis =
         |left: &[u64]| left.iter().map(|ms| Duration::from_millis(*ms)).collect::<Vec<_>>();
     assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), millis(&[100, 90, 80, 70]));
-    // The nearest, where an attempt has one too.
+    // The nearest deadline counts, if an attempt has one too.
     let stack = stack.attempt_timeout(Duration::from_millis(85));
     assert!(stack.service::<_, (), _>(inner).oneshot(()).await.is_err());
     assert_eq!(*seen.lock().unwrap(), millis(&[85, 85, 80, 70]));
@@ -277,7 +277,7 @@ async fn a_verdict_of_a_layer_wins_over_that_of_the_stack() {
             let stack = Stack::new().retry(retry()).circuit_breaker(breaker).classify_fn(success);
             assert!(stack.service::<_, (), _>(inner).oneshot(()).await.is_ok());
         }
-        // The retry goes by the stack, the breaker by its own.
+        // The retry uses the stack's classifier, and the breaker its own.
         assert_eq!((script.calls(), handle.state()), (1, State::Open));
     }
     let own =
@@ -296,7 +296,7 @@ async fn a_verdict_of_a_layer_wins_over_that_of_the_stack() {
     assert_eq!(script.calls(), 4);
 }
 
-// What it goes around.
+// The services that it wraps.
 
 #[tokio::test(start_paused = true)]
 async fn it_goes_around_a_function_without_a_type_annotation() {
@@ -336,7 +336,7 @@ async fn it_goes_around_boxed_errors_and_between_towers_own_layers() {
         .timeout(ATTEMPT)
         .concurrency_limit(10)
         .service(inner.clone());
-    // tower's timeout is an error like any other, and is retried.
+    // tower's timeout is an ordinary error, and is retried.
     assert_eq!(service.oneshot(()).await.unwrap(), "answer");
     let boxed = Stack::standard(ReplayClones).boxed::<_, ()>(inner);
     assert_eq!(boxed.oneshot(()).await.unwrap(), "answer");
@@ -491,7 +491,7 @@ async fn the_cause_is_reached_through_six_layers_and_towers_own_between_them() {
     assert_eq!(texts, ["wrapped", "the order was not placed", "broken"]);
     assert!(error.rejection().is_none());
 
-    // And a rejection is found again, with all it says.
+    // A rejection is found again, with all its properties.
     let error = service.ready().await.unwrap().call(()).await.unwrap_err();
     let texts: Vec<_> = chain(error.as_ref()).iter().map(ToString::to_string).collect();
     let [wrapped, rejected, open] = &texts[..] else { panic!("{texts:?}") };
@@ -501,7 +501,7 @@ async fn the_cause_is_reached_through_six_layers_and_towers_own_between_them() {
     assert!(open.retry_after().is_some());
 }
 
-// What it says of itself.
+// The explanation.
 
 #[test]
 fn the_standard_stack_has_nothing_to_warn_of() {
@@ -516,7 +516,7 @@ fn the_standard_stack_has_nothing_to_warn_of() {
     assert!(!text.contains("warning"));
 }
 
-/// The rules that a stack breaks.
+/// Lists the rules that a stack breaks.
 macro_rules! rules {
     ($stack:expr) => {
         $stack.explain().warnings().iter().map(|warning| warning.rule()).collect::<Vec<_>>()
@@ -596,9 +596,9 @@ fn the_longest_call_adds_up() {
     let retry = RetryLayer::builder(ReplayClones).retries(2).backoff(backoff).build().unwrap();
     let queue = BulkheadLayer::builder().queue(8, second * 10).build().unwrap();
     let stack = Stack::new().retry(retry).attempt_timeout(second * 100);
-    // Three attempts; two pauses as long as a server may ask for, jitter included; two waits for
-    // readiness.
+    // There are three attempts, two pauses of the maximum that a server may request with jitter,
+    // and two waits for readiness.
     assert_eq!(stack.explain().worst_time(), Some(second * (3 * 100 + 2 * 3 + 2)));
-    // In a queue a call waits, once it has a slot, until the service is ready, however long that is.
+    // A call that has got its slot from a queue waits for readiness without a limit.
     assert_eq!(stack.bulkhead(queue).explain().worst_time(), None);
 }

@@ -1,4 +1,4 @@
-//! The slots of a stack: open ones, those that may be empty, and the types that they make.
+//! Tests of the slots of a stack: open slots, optional slots, and the resulting types.
 
 use std::{
     future::{Future, Ready},
@@ -55,7 +55,7 @@ fn kind<T: std::fmt::Debug, E: CarryRejection + std::fmt::Debug>(
 
 // Open slots.
 
-/// A layer that counts the calls of the service that it makes, and the errors that it lets through.
+/// A layer that counts the calls of its service, and the errors that pass through it.
 #[derive(Clone, Debug, Default)]
 struct Count {
     calls: Arc<AtomicU32>,
@@ -111,7 +111,8 @@ async fn around_call_sees_what_the_caller_sees_and_around_attempt_each_attempt()
     assert_eq!(kind(service.oneshot(()).await), "timed_out");
     assert_eq!(call.calls.load(Ordering::Relaxed), 1);
     assert_eq!(*call.rejected.lock().unwrap(), ["timed_out"]);
-    // Within the timeout of the attempt, which drops it: no rejection ever comes by.
+    // The slot is inside the attempt timeout, which drops the call. No rejection passes through
+    // it.
     assert_eq!(attempt.calls.load(Ordering::Relaxed), 3);
     assert_eq!(*attempt.rejected.lock().unwrap(), [""; 0]);
 }
@@ -137,9 +138,9 @@ async fn the_request_is_inferred_from_a_layer_where_the_service_takes_any() {
     assert_eq!(service.oneshot("/").await.unwrap(), "answer");
 }
 
-// Slots that may be empty.
+// Optional slots.
 
-/// What a program reads from its configuration.
+/// The settings that a program reads from its configuration.
 #[derive(Default)]
 struct Settings {
     total: Option<Duration>,
@@ -200,7 +201,7 @@ async fn an_open_slot_takes_towers_optional_layer() {
     }
 }
 
-// Types that can be written.
+// Types that can be named.
 
 #[derive(Clone)]
 struct Length;
@@ -249,7 +250,7 @@ async fn a_stack_goes_around_a_stack_as_a_layer() {
 }
 
 #[cfg(feature = "http")]
-/// The rules that a stack breaks.
+/// Lists the rules that a stack breaks.
 macro_rules! rules {
     ($stack:expr) => {
         $stack.explain().warnings().iter().map(|warning| warning.rule()).collect::<Vec<_>>()
@@ -340,7 +341,7 @@ fn an_explanation_says_where_layers_of_the_user_stand() {
     let stack = stack.around_attempt(Identity::new());
     assert_eq!(stack.explain().worst_time(), Some(Duration::from_secs(5)));
     let explanation = stack.around_call(Identity::new()).explain();
-    // It may wait outside the total timeout.
+    // The layer may wait outside the total timeout.
     assert_eq!(explanation.worst_time(), None);
     let text = explanation.to_string();
     let at = |name: &str| text.find(name).unwrap_or_else(|| panic!("no {name} in {text}"));

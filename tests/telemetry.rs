@@ -1,4 +1,4 @@
-//! Spans and events, as a subscriber sees them.
+//! Tests of spans and events, as a subscriber sees them.
 
 #[macro_use]
 mod layers;
@@ -41,7 +41,7 @@ use self::layers::{Effect, Failure, Row, Text};
 const PAUSE: Duration = Duration::from_millis(100);
 const BROKEN: Failure = Failure::Service("broken");
 
-/// A span or an event: what it is called, its level, the span it is in, and its fields.
+/// A span or an event: its name, its level, its parent span and its fields.
 #[derive(Clone, Debug)]
 struct Seen {
     name: String,
@@ -87,7 +87,7 @@ impl Capture {
         self.spans.lock().unwrap().iter().map(|(_, span)| span.clone()).collect()
     }
 
-    /// The text, level and surrounding span of each event, and its fields.
+    /// Returns the text, level, parent span and fields of each event.
     fn events(&self) -> Vec<Seen> {
         self.events.lock().unwrap().clone()
     }
@@ -316,7 +316,7 @@ async fn the_states_of_a_breaker_have_fixed_levels() {
     assert_eq!(events[2].get(field::PROBES), Some("1"));
 }
 
-/// Listens to nothing, and counts what reaches it all the same.
+/// A subscriber that is interested in nothing, and counts what still reaches it.
 #[derive(Clone, Default)]
 struct Deaf(Arc<AtomicUsize>);
 

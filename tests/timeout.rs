@@ -1,4 +1,4 @@
-//! Timeouts, through the public interface.
+//! Tests of the timeout layer through its public API.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -28,7 +28,7 @@ fn named(name: &'static str, limit: Duration) -> TimeoutLayer {
     TimeoutLayer::builder(limit).name(name).build().unwrap()
 }
 
-/// The kind of the rejection, and the name of the layer that made it.
+/// Returns the kind of the rejection, and the name of the layer that made it.
 fn rejection<T>(result: Result<T, Failure>) -> Option<(&'static str, String)> {
     let error = result.err()?;
     let rejection = error.rejection()?;
@@ -39,10 +39,10 @@ fn timed_out(name: &str) -> Option<(&'static str, String)> {
     Some(("timed_out", name.to_owned()))
 }
 
-/// How much time each had left that was dropped.
+/// The remaining time of each dropped future.
 type Seen = Arc<Mutex<Vec<Option<Duration>>>>;
 
-/// Notes, when it is dropped, which deadline it sees.
+/// A value that records the deadline that it sees when it is dropped.
 struct SeenOnDrop(Seen);
 
 impl Drop for SeenOnDrop {
@@ -52,12 +52,14 @@ impl Drop for SeenOnDrop {
     }
 }
 
-/// What was seen so far. Copied, for what is dropped when an assertion fails locks it again.
+/// Returns a copy of the records so far.
+///
+/// A copy is needed, because values that are dropped when an assertion fails lock it again.
 fn seen_in(seen: &Seen) -> Vec<Option<Duration>> {
     seen.lock().unwrap().clone()
 }
 
-/// A service that hangs, and what its futures saw when they were dropped.
+/// Creates a service that hangs, and the records of its dropped futures.
 fn hangs_and_tells()
 -> (impl Service<(), Response = (), Error = Failure, Future: Send> + Clone, Seen) {
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -130,7 +132,7 @@ async fn inner_future_is_dropped_before_the_rejection_is_returned() {
     assert!(call.poll().is_pending());
     advance(LIMIT).await;
     assert!(matches!(call.poll(), Poll::Ready(Err(Error::Rejected(Rejection::TimedOut(_))))));
-    // The outer future is still there: it is the inner one that is gone.
+    // The outer future still exists. The inner one was dropped.
     assert_eq!(seen_in(&seen), [Some(Duration::ZERO)]);
     drop(call);
     assert_eq!(seen_in(&seen).len(), 1);
@@ -185,7 +187,7 @@ async fn a_limit_that_is_not_nearer_arms_no_timer() {
         assert!(service.poll_ready().is_ready());
         let mut call = service.call(());
         assert!(call.poll().is_pending());
-        // Only timers keep the waker: the service hangs and keeps nothing.
+        // Only timers keep the waker. The service hangs and keeps nothing.
         call.hand_over().holders()
     };
     assert_eq!(nested(50, 100), 1);
@@ -207,7 +209,7 @@ async fn a_deadline_that_has_passed_keeps_the_call_from_the_service() {
     assert_eq!(rejection(call.await.unwrap()), late);
     assert_eq!(handle.calls(), 0);
 
-    // And the instance is as good as before.
+    // The instance still works.
     assert_eq!(fixed.oneshot(()).await, Ok("answer"));
     assert_eq!(handle.violations(), []);
 }
@@ -324,7 +326,7 @@ async fn an_idle_total_keeps_no_place_in_a_queue_of_the_service() {
     assert!(idle.poll_ready().is_ready() && idle.poll_ready().is_ready());
     assert_eq!(slots.waiting(), 0);
 
-    // Its call takes one, and keeps it.
+    // The call takes a slot, and keeps it.
     let mut call = idle.call(());
     assert!(call.poll().is_pending());
     let mut later = SpawnedService::<_, ()>::new(reserving);
@@ -387,7 +389,7 @@ fn a_panic_of_the_service_leaves_no_deadline_behind() {
 
 #[tokio::test]
 async fn a_call_that_uses_up_the_budget_of_its_task_is_still_ended() {
-    // On the real clock: a paused one stands still while the task never waits.
+    // This test uses the real clock. A paused clock stands still while the task never waits.
     let busy = service_fn(|(): ()| async {
         loop {
             tokio::task::consume_budget().await;

@@ -1,4 +1,4 @@
-//! Settings that cannot work are refused by name; all others work, however odd.
+//! Tests of the configuration. Invalid settings are rejected by name, and all others work.
 
 use std::{fmt, time::Duration};
 
@@ -52,7 +52,7 @@ async fn bad_config_names_knob_value_and_rule() {
     for bad in [1 << 23, u32::MAX] {
         rejected(defaults().count_window(bad), "count_window", bad);
     }
-    // In the wrong order, or at odds.
+    // These settings are in the wrong order, or contradict each other.
     rejected(
         defaults().open_for(SECOND * 301).max_open_for(SECOND * 300),
         "max_open_for",
@@ -69,13 +69,13 @@ async fn bad_config_names_knob_value_and_rule() {
 
 #[test]
 fn a_default_gives_way_to_the_knob_that_was_set() {
-    // Nobody who sets one knob is told of another.
+    // Setting one knob never causes an error about another.
     assert!(defaults().count_window(1).build().is_ok());
     assert!(defaults().open_for(SECOND * 301).build().is_ok());
     assert!(defaults().open_for(Duration::MAX).build().is_ok());
 }
 
-/// The life of a breaker, with everything in it that does arithmetic.
+/// Runs a breaker through all states that compute times or counts.
 async fn live(builder: CircuitBreakerBuilder) {
     let rig = Rig::new(builder.clone());
     for round in 0..4 {
@@ -99,8 +99,8 @@ async fn live(builder: CircuitBreakerBuilder) {
     rig.breaker.force_open();
     rig.breaker.reset();
     assert_eq!(rig.state(), State::Closed);
-    // `Duration::MAX` and the like are settings like any other: it goes on.
-    // Steps of calls that were refused are still in the script, the one that hangs among them.
+    // `Duration::MAX` is a valid setting, and the breaker continues to work. The script still has
+    // the steps of rejected calls, including the one that hangs.
     let mut answered = false;
     for _ in 0..150 {
         rig.breaker.reset();
@@ -180,7 +180,8 @@ async fn a_lease_without_end_never_expires() {
 
 #[tokio::test(start_paused = true)]
 async fn a_short_window_counts_again_after_any_idle_time() {
-    // Ten milliseconds is the shortest window, and a weekend is not long.
+    // Ten milliseconds is the shortest window. Even after a weekend of idle time it must count
+    // again.
     let rig = Rig::new(defaults().time_window(MS * 10).minimum_calls(10));
     for hours in [1, 12, 24, 36, 46, 48, 72] {
         rig.answers(5, WELL).await;

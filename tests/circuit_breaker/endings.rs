@@ -1,4 +1,4 @@
-//! Calls that end otherwise than by an answer: dropped, cut by a deadline, panicked.
+//! Tests of calls that end without a result: dropped, cut by a deadline, or panicked.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -74,7 +74,7 @@ async fn fifty_callers_with_5_ms_left_do_not_open_the_breaker_of_a_healthy_20_ms
         assert!(results.iter().all(Result::is_err));
         assert_eq!(rig.inner.dropped(), 100);
         assert_eq!((rig.state(), rig.window()), (State::Closed, (0, 0, 0)));
-        // Those with time go on as if nothing had been.
+        // Calls with enough time are not affected.
         rig.answer_after(MS * 20, WELL).await;
         assert_eq!(rig.window(), (1, 0, 0));
     }
@@ -94,7 +94,7 @@ async fn a_timeout_of_the_caller_is_the_callers_impatience() {
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_in_a_hurry_does_not_make_an_attempt_timeout_count() {
-    // The attempt's timeout is the longer one, so it is not what ends the call.
+    // The attempt timeout is longer than the deadline, and does not end the call.
     let layer = ten_calls().build().unwrap();
     let attempt = TimeoutLayer::new(SECOND);
     let rig = Rig::of(layer.handle(), |inner| layer.layer(attempt.layer(inner)));
@@ -130,13 +130,13 @@ async fn panicking_call_is_failure() {
         assert!(ended.is_err());
     }
     assert_eq!((rig.state(), rig.inner.in_flight()), (State::Open, 0));
-    // The breaker itself is none the worse for it.
+    // The breaker itself still works.
     rig.rejected().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_counts_whoever_drops_the_future_and_whenever() {
-    // A runtime catches the panic first and drops the future later, when no thread panics any more.
+    // A runtime catches the panic first. It drops the future later, when no thread is panicking.
     let rig = Rig::new(ten_calls());
     for count in 1..10 {
         rig.inner.push(Step::PanicInPoll);
@@ -175,7 +175,7 @@ async fn a_panic_elsewhere_on_the_thread_is_not_the_calls() {
     rig.inner.push(Step::Hang);
     let mut call = rig.ready().call(());
     assert!(call.poll().is_pending());
-    // The caller panics and takes the call with it, after no time.
+    // The caller panics immediately, which drops the call.
     let unwound = catch_unwind(AssertUnwindSafe(move || {
         let _call = call;
         panic!("of the caller");

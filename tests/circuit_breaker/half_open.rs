@@ -1,4 +1,4 @@
-//! Probes: how many, for how long, and what comes of them.
+//! Tests of probes: their number, their lease and their results.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -36,7 +36,7 @@ async fn half_open_sparse_probes_close() {
 
 #[tokio::test(start_paused = true)]
 async fn enough_successful_probes_close_and_the_verdict_is_not_put_off() {
-    // Of so many probes, this share: how many must succeed.
+    // The number of probes, the success ratio, and the number that must succeed.
     let cases = [(3, 0.5, 2), (1, 0.1, 1), (5, 0.1, 1), (5, 1.0, 5), (10, 0.3, 3), (4, 0.5, 2)];
     for (probes, ratio, needed) in cases {
         let rig = Rig::new(ten_calls().probes(probes).probe_success_ratio(ratio));
@@ -58,7 +58,7 @@ async fn enough_successful_probes_close_and_the_verdict_is_not_put_off() {
 
 #[tokio::test(start_paused = true)]
 async fn a_ratio_of_probes_is_met_exactly() {
-    // In floating point 0.55 of 100 is a little more than 55.
+    // In floating point, 0.55 times 100 is a little more than 55.
     for (probes, ratio, needed) in [(100, 0.55, 55), (100, 0.07, 7), (50, 0.14, 7), (25, 0.28, 7)] {
         let rig = Rig::new(ten_calls().probes(probes).probe_success_ratio(ratio));
         rig.trip_and_wait().await;
@@ -84,7 +84,8 @@ async fn half_open_admits_no_more_probes_than_configured_of_500_concurrent_calle
 
 #[test]
 fn half_open_admits_no_more_probes_than_configured_across_threads() {
-    // Real threads on a real clock: an open time of a nanosecond is over at once.
+    // This test uses real threads and a real clock, where an open time of a nanosecond ends at
+    // once.
     let open_for = Duration::from_nanos(1);
     let rig =
         Rig::new(ten_calls().open_for(open_for).max_open_for(open_for).consecutive_failures(1));
@@ -138,7 +139,7 @@ async fn half_open_hung_probe_expires() {
     rig.rejected().await;
     assert_eq!(rig.state(), State::HalfOpen);
     advance(MS).await;
-    // Whoever asks next finds it, and is refused for the whole of the next open time.
+    // The next caller finds the failed probe, and is rejected for the whole next open time.
     rig.rejected().await;
     assert_eq!((rig.state(), rig.seen().retry_after()), (State::Open, Some(OPEN_FOR * 2)));
     assert!(!hung.is_woken());
@@ -155,7 +156,7 @@ async fn late_results_of_an_expired_lease_are_ignored() {
         advance(LEASE).await;
         rig.inner.release();
         assert_eq!(late.poll(), Poll::Ready(answer));
-        // It has failed by being late, once, and that is all. Of two probes one must succeed.
+        // The late probe has failed once, and no more. One of two probes must succeed.
         assert_eq!((rig.state(), rig.seen().probes()), (State::HalfOpen, 0));
         rig.answer(WELL).await;
         assert_eq!(rig.state(), State::Closed);
@@ -201,7 +202,7 @@ async fn stale_epoch_results_are_ignored() {
             assert_eq!(call.into_inner().await, answer);
         }
         assert_eq!((rig.state(), rig.seen().probes()), (State::HalfOpen, 1));
-        // Nor do they count once it has closed again, nor when they are dropped.
+        // Late probes do not count after the breaker has closed, nor when they are dropped.
         assert_eq!(probe.into_inner().await, WELL);
         rig.answer(WELL).await;
         assert_eq!(rig.state(), State::Closed);
@@ -237,12 +238,12 @@ async fn a_lease_that_ended_although_the_service_was_ready_gives_no_verdict() {
     let mut late = rig.ready();
     rig.rejected().await;
     advance(LEASE).await;
-    // The slot is free again, and a caller who comes back takes a new one.
+    // The slot is free again. A caller that returns takes a new one.
     rig.inner.push(Step::RespondWhenReleased(WELL));
     let mut call = late.call(());
     assert!(call.poll().is_pending());
     assert_eq!((rig.state(), rig.seen().probes(), rig.seen().opened()), (State::HalfOpen, 1, 1));
-    // It is a whole new lease.
+    // The new slot has a full lease.
     advance(LEASE - MS).await;
     rig.inner.release();
     assert_eq!(call.poll(), Poll::Ready(WELL));
@@ -264,7 +265,7 @@ async fn a_late_caller_whose_slot_another_has_taken_is_rejected() {
     rig.inner.release();
     assert_eq!(other.poll(), Poll::Ready(WELL));
     assert_eq!(rig.state(), State::Closed);
-    // What was ready is so still, and goes with the next call.
+    // The ready instance is still ready, and uses it for the next call.
     assert!(late.poll_ready().is_ready());
     assert_eq!(late.call(()).into_inner().await, WELL);
     assert_eq!(rig.inner.violations(), []);
@@ -297,7 +298,7 @@ async fn half_open_over_a_service_that_is_never_ready_reaches_a_verdict() {
     advance(LEASE).await;
     rig.rejected().await;
     assert_eq!((rig.state(), rig.seen().opened()), (State::Open, 2));
-    // Those who waited are refused as soon as they ask, and ask nothing of the service.
+    // The waiting probes are rejected when they are polled, without polling the service.
     let polls = rig.inner.readiness_polls();
     for probe in &mut probes {
         assert!(probe.poll_ready().is_ready());
@@ -314,7 +315,7 @@ async fn a_service_that_is_ready_only_after_the_lease_has_failed_whoever_looks()
     let mut probe = rig.spawned();
     assert!(probe.poll_ready().is_pending());
     advance(LEASE * 2).await;
-    // Nobody else has asked in between.
+    // No other caller has polled in between.
     rig.inner.set_ready();
     assert!(probe.is_woken() && probe.poll_ready().is_ready());
     assert_rejected(&probe.call(()).into_inner().await);
@@ -331,7 +332,7 @@ async fn callers_of_little_patience_bring_a_service_that_is_never_ready_to_a_ver
         assert!(timeout(MS * 5, rig.call()).await.is_err());
         asked += 1;
     }
-    // Two leases' worth of their time fail two probes of three.
+    // Two leases of probe time fail two of three probes.
     assert_eq!((rig.state(), asked), (State::Open, 4_000));
     rig.rejected().await;
 }
@@ -378,7 +379,7 @@ async fn the_time_of_a_probe_that_has_failed_does_not_count_a_second_time() {
     rig.trip_and_wait().await;
     rig.inner.push(Step::Hang);
     assert!(timeout(LEASE - MS, rig.call()).await.is_err());
-    // One probe of three has failed, and may. The next caller is only in a hurry.
+    // One of three probes may fail, and has failed. The next caller only has little time.
     rig.inner.push(Step::Hang);
     assert!(timeout(MS * 5, rig.call()).await.is_err());
     assert_eq!((rig.state(), rig.seen().probes()), (State::HalfOpen, 0));

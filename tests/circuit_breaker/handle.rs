@@ -1,4 +1,4 @@
-//! What an operator sees and does, and who is told of it.
+//! Tests of the handle: its methods, its snapshots and its notifications.
 
 use std::{
     sync::{
@@ -22,7 +22,7 @@ use tracing::{Event, Metadata, Subscriber, span};
 
 use super::{DOWN, OPEN_FOR, Rig, SECOND, WELL, ten_calls};
 
-/// What an operator may do.
+/// A method of the handle.
 type Turn = fn(&CircuitBreakerHandle);
 
 #[tokio::test(start_paused = true)]
@@ -51,7 +51,7 @@ async fn forced_closed_goes_on_by_itself_with_an_empty_window() {
     rig.answers(9, DOWN).await;
     assert_eq!(rig.state(), State::Closed);
     rig.answer(DOWN).await;
-    // It knows of the trip before, so this is the second.
+    // The breaker remembers the previous trip, and this is the second.
     assert_eq!((rig.state(), rig.seen().retry_after()), (State::Open, Some(OPEN_FOR * 2)));
 }
 
@@ -62,7 +62,7 @@ async fn reset_is_as_good_as_new() {
     rig.breaker.reset();
     assert_eq!((rig.state(), rig.window()), (State::Closed, (0, 0, 0)));
     rig.answers(9, DOWN).await;
-    // Also of a closed one.
+    // A reset also clears the window of a closed breaker.
     rig.breaker.reset();
     assert_eq!(rig.window(), (0, 0, 0));
     rig.trip().await;
@@ -170,7 +170,7 @@ async fn a_watch_sees_every_transition_that_it_waits_for() {
     }
     advance(OPEN_FOR).await;
     rig.answer(DOWN).await;
-    // Half-open and open again while nobody asked: the last is what counts.
+    // The breaker became half-open and opened again without a call. Only the last state counts.
     step(watch.changed().await, false);
     advance(OPEN_FOR * 2).await;
     let probe = rig.ready();
@@ -267,8 +267,9 @@ async fn a_classifier_may_turn_the_handle() {
     }
 }
 
-/// A waker of an executor that polls at once: whoever wakes it calls into the handle, and so does
-/// whoever drops it.
+/// The waker of an executor that polls immediately.
+///
+/// Waking it calls a method of the handle, and so does dropping it.
 struct Reentrant {
     handle: CircuitBreakerHandle,
     entered: Arc<AtomicUsize>,
@@ -299,7 +300,7 @@ impl Drop for Reentrant {
     }
 }
 
-/// Runs what would hang if it were wrong. The wait is one of failure only.
+/// Runs a closure that would hang if the test failed. The wait is long only in that case.
 fn without_deadlock(run: impl FnOnce() + Send + 'static) {
     let (done, ended) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
@@ -347,7 +348,7 @@ fn a_replaced_waker_is_not_dropped_under_a_lock() {
             let waker = Reentrant::waker(&rig.breaker, &entered);
             assert!(changed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         }
-        // The tasks of before are gone.
+        // The earlier tasks are gone.
         assert_eq!(entered.load(Ordering::SeqCst), 2);
         drop(changed);
         drop((waiter, watch));
@@ -355,7 +356,7 @@ fn a_replaced_waker_is_not_dropped_under_a_lock() {
     });
 }
 
-/// Turns the handle whenever something is said of the breaker.
+/// A subscriber that calls a method of the handle at every event of the breaker.
 struct Observer {
     handle: CircuitBreakerHandle,
     events: Arc<AtomicUsize>,
@@ -393,7 +394,7 @@ fn whoever_listens_to_events_may_turn_the_handle() {
         let rig = Rig::new(ten_calls().consecutive_failures(1));
         let events = Arc::new(AtomicUsize::new(0));
         let observer = || Observer { handle: rig.breaker.clone(), events: Arc::clone(&events) };
-        // With one subscriber only, tracing has other threads decide that nobody listens.
+        // With a single subscriber, other threads may decide for tracing that nobody listens.
         let _other = tracing::Dispatch::new(observer());
         tracing::subscriber::with_default(observer(), || {
             rig.inner.push(Step::Respond(DOWN));

@@ -1,4 +1,4 @@
-//! A breaker for each key.
+//! Tests of a breaker for each key.
 
 use std::{
     future::ready,
@@ -20,7 +20,7 @@ use super::{
     Answer, DOWN, Inner, LEASE, MS, OPEN_FOR, SECOND, WELL, assert_rejected, is_rejected, ten_calls,
 };
 
-/// A request: for which key, and what the dependency answers.
+/// A request: its key, and the result of the dependency.
 type Request = (u64, Answer);
 
 fn dependency()
@@ -139,7 +139,7 @@ async fn a_million_one_shot_keys_are_bounded_and_forgotten_with_any_traffic() {
         }
     }
     assert!(layer.keys() >= 2_500, "{} keys", layer.keys());
-    // One key is all the traffic there is.
+    // All calls use one key.
     for _ in 0..25 {
         let _ = service.ready().await.unwrap().call((0, WELL)).await;
         advance(SECOND * 60).await;
@@ -153,7 +153,7 @@ async fn the_number_of_keys_is_bounded_whatever_the_bound() {
         let layer = ten_calls().keyed_fn(key).max_keys(most).build().unwrap();
         let mut service = layer.layer(dependency());
         for key in 0..most as u64 * 5 {
-            // Some come back.
+            // Some keys are used again.
             for key in [key, key / 2, key % 7] {
                 let _ = service.ready().await.unwrap().call((key, WELL)).await;
                 assert!(layer.keys() <= most, "{} keys of {most}", layer.keys());
@@ -186,7 +186,7 @@ async fn a_key_is_kept_for_the_idle_time_and_less_than_twice_as_long() {
         let mut service = layer.layer(dependency());
         advance(SECOND * first).await;
         let _ = service.ready().await.unwrap().call((1, WELL)).await;
-        // Other traffic, the same key over and over.
+        // Other calls use the same key again and again.
         for second in 1..=idle.as_secs() * 2 {
             advance(SECOND).await;
             let _ = service.ready().await.unwrap().call((2, WELL)).await;
@@ -219,7 +219,8 @@ async fn results_that_come_in_after_their_key_was_forgotten_are_harmless() {
     inner.release();
     assert_eq!(late.poll(), Poll::Ready(DOWN));
     drop(dropped);
-    // It counted for the breaker that let it through, and for no other of that key.
+    // The drop counted for the breaker that had admitted the call, and for no other breaker of
+    // the key.
     assert_eq!(watched.state(), State::Open);
     assert_eq!(service.call(0).into_inner().await, WELL);
     assert_eq!(layer.handle(&0).unwrap().snapshot().failures(), 0);
@@ -262,7 +263,7 @@ async fn a_classifier_of_its_own_serves_all_keys_and_wins_over_the_stacks() {
         let _ = service.clone().oneshot((1, WELL)).await;
     }
     assert_eq!(inherits.handle(&1).unwrap().state(), State::Open);
-    // The breakers are the same without the stack, which then know only `Ok` and `Err`.
+    // The breakers are the same without the stack. They then classify only `Ok` and `Err`.
     assert_rejected(&inherits.layer(dependency()).oneshot((1, WELL)).await);
 }
 

@@ -1,4 +1,4 @@
-//! What a circuit breaker promises, property by property, on a paused clock.
+//! Tests of the circuit breaker, property by property, on a paused clock.
 
 mod config;
 mod endings;
@@ -34,12 +34,12 @@ const LEASE: Duration = Duration::from_secs(10);
 const WELL: Answer = Ok("well");
 const DOWN: Answer = Err(Error::Service("down"));
 
-/// The defaults, but over the last ten calls and without jitter.
+/// Returns the default settings, with a window of ten calls and without jitter.
 fn ten_calls() -> CircuitBreakerBuilder {
     CircuitBreakerLayer::builder().count_window(10).minimum_calls(10).open_jitter(0.0)
 }
 
-/// A breaker, the dependency beneath it, and a handle of each.
+/// A breaker, the dependency beneath it, and a handle to each.
 struct Rig<S = Breaker> {
     service: S,
     inner: FlakyHandle<&'static str, Error<&'static str>>,
@@ -67,7 +67,7 @@ impl<S> Rig<S> {
         self.breaker.snapshot()
     }
 
-    /// Calls, failures and slow calls in the window.
+    /// Returns the number of calls, failures and slow calls in the window.
     fn window(&self) -> (u64, u64, u64) {
         let seen = self.seen();
         (seen.calls(), seen.failures(), seen.slow_calls())
@@ -78,12 +78,12 @@ impl<S> Rig<S>
 where
     S: Service<(), Response = &'static str, Error = Error<&'static str>> + Clone,
 {
-    /// One call by a clone of its own.
+    /// Makes one call with its own clone.
     async fn call(&self) -> Answer {
         self.service.clone().oneshot(()).await
     }
 
-    /// One call with this answer, which it must get.
+    /// Makes one call with this result, which the caller must get.
     async fn answer(&self, answer: Answer) {
         self.inner.push(Step::Respond(answer.clone()));
         assert_eq!(self.call().await, answer);
@@ -95,13 +95,13 @@ where
         }
     }
 
-    /// One call that is answered after so long.
+    /// Makes one call that takes this long.
     async fn answer_after(&self, time: Duration, answer: Answer) {
         self.inner.push(Step::RespondAfter(time, answer.clone()));
         assert_eq!(self.call().await, answer);
     }
 
-    /// Fails until the breaker opens.
+    /// Makes calls fail until the breaker opens.
     async fn trip(&self) {
         for _ in 0..100 {
             if self.state() == State::Open {
@@ -112,7 +112,7 @@ where
         panic!("a hundred failures do not open it");
     }
 
-    /// Trips, and lets the open time go by: whoever asks next is a probe.
+    /// Trips the breaker and lets the open time pass. The next call is a probe.
     async fn trip_and_wait(&self) {
         self.trip().await;
         advance(self.seen().retry_after().unwrap()).await;
@@ -124,12 +124,12 @@ where
         assert_eq!(self.inner.calls(), calls, "a refused call was sent");
     }
 
-    /// A clone, polled by hand.
+    /// Returns a clone, polled by hand.
     fn spawned(&self) -> SpawnedService<S, ()> {
         SpawnedService::new(self.service.clone())
     }
 
-    /// A clone that is ready.
+    /// Returns a clone that is ready.
     fn ready(&self) -> SpawnedService<S, ()> {
         let mut service = self.spawned();
         assert!(service.poll_ready().is_ready());

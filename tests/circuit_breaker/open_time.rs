@@ -1,4 +1,4 @@
-//! How long a breaker stays open.
+//! Tests of the open time.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ impl Rig {
         self.seen().retry_after().unwrap()
     }
 
-    /// Lets the open time go by, and a probe fail.
+    /// Lets the open time pass, and makes a probe fail.
     async fn reopen(&self) {
         advance(self.left()).await;
         self.answer(DOWN).await;
         assert_eq!(self.state(), State::Open);
     }
 
-    /// Lets the open time go by, and a probe succeed.
+    /// Lets the open time pass, and makes a probe succeed.
     async fn close(&self) {
         advance(self.left()).await;
         self.answer(WELL).await;
@@ -124,7 +124,7 @@ async fn the_jitter_of_a_probe_is_never_early() {
     }
 }
 
-/// What the service says of when to come back.
+/// The way in which the service says when to retry.
 #[derive(Clone, Copy, Debug)]
 enum Asks {
     InTheFault(Duration),
@@ -169,7 +169,7 @@ async fn a_hint_of_a_failed_probe_lengthens_the_open_time_too() {
     rig.trip_and_wait().await;
     rig.answer(DOWN).await;
     assert_eq!(rig.seen().retry_after(), Some(SECOND * 200));
-    // It is no trip more for it: the next is the third.
+    // This does not count as another trip. The next trip is the third.
     advance(SECOND * 200).await;
     rig.inner.push(Step::PanicInPoll);
     assert!(tokio::spawn(tower::ServiceExt::oneshot(rig.service.clone(), ())).await.is_err());

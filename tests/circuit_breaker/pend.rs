@@ -1,4 +1,4 @@
-//! Not ready in place of refusing: who waits, who is woken, and how often.
+//! Tests of a breaker that reports `Pending` instead of rejecting, and of its waiting callers.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn pending() -> CircuitBreakerBuilder {
 }
 
 impl Rig {
-    /// Clones that wait.
+    /// Returns clones that wait.
     fn waiters(&self, number: usize) -> Vec<SpawnedService<Breaker, ()>> {
         (0..number)
             .map(|_| {
@@ -32,7 +32,7 @@ fn woken(waiters: &[SpawnedService<Breaker, ()>]) -> usize {
     waiters.iter().filter(|waiter| waiter.is_woken()).count()
 }
 
-/// Fires the timers that are due, without any time going by.
+/// Fires the timers that are due, without letting time pass.
 async fn timers() {
     advance(Duration::ZERO).await;
     tokio::task::yield_now().await;
@@ -133,7 +133,7 @@ async fn aborted_waiters_leave_no_waker_behind() {
         assert!(waiter.poll_ready().is_pending());
         assert_eq!(waiter.cancel().holders(), 0);
     }
-    // Also when they leave all at once, or from the middle.
+    // This also holds when all waiters leave at once, or from the middle of the queue.
     let mut waiters = rig.waiters(5_000);
     let wakers: Vec<_> = waiters
         .drain(..)
@@ -142,7 +142,7 @@ async fn aborted_waiters_leave_no_waker_behind() {
         .map(|(_, waiter)| waiter.cancel())
         .collect();
     assert!(wakers.iter().all(|waker| waker.holders() == 0 && waker.wakes() == 0));
-    // As well as by tasks that are aborted.
+    // It also holds for tasks that are aborted.
     let tasks: Vec<_> = (0..5_000)
         .map(|_| {
             let service = rig.service.clone();
@@ -211,7 +211,7 @@ async fn a_waiter_wakes_the_task_that_polled_it_last() {
     rig.breaker.close();
     assert_eq!((former.wakes(), waiter.wakes()), (0, 1));
 
-    // The same for the timer.
+    // The same holds for the timer.
     let rig = Rig::new(pending());
     rig.trip().await;
     let mut waiter = rig.waiters(1).remove(0);
@@ -239,7 +239,7 @@ async fn a_hung_probe_does_not_keep_waiters_longer_than_its_lease() {
     assert_eq!(woken(&waiters), 10);
     assert!(waiters.iter_mut().all(|waiter| waiter.poll_ready().is_pending()));
     assert_eq!((rig.state(), rig.seen().opened()), (State::Open, 2));
-    // They wait for the end of that open time now.
+    // The waiters now wait for the end of the new open time.
     advance(OPEN_FOR * 2).await;
     timers().await;
     assert_eq!(woken(&waiters), 10);
@@ -266,7 +266,7 @@ async fn a_lease_that_ends_uncalled_lets_a_waiter_go_on() {
 
 #[tokio::test(start_paused = true)]
 async fn waiters_of_a_half_open_breaker_go_on_when_the_next_open_time_is_over() {
-    // The open time is shorter than a lease, so it is over before the lease that they waited for.
+    // The open time is shorter than a lease. It ends before the lease that they waited for.
     let builder = || pending().probes(2).open_for(SECOND).max_open_for(SECOND);
     for lease in [LEASE, Duration::MAX] {
         let rig = Rig::new(builder().probe_success_ratio(1.0).probe_lease(lease));
@@ -281,7 +281,7 @@ async fn waiters_of_a_half_open_breaker_go_on_when_the_next_open_time_is_over() 
         assert!(hung.poll().is_pending());
         assert!(failed.poll().is_ready());
         assert_eq!(rig.state(), State::Open);
-        // A task is polled when it is woken.
+        // Only woken tasks are polled.
         for waiter in &mut waiters {
             if waiter.is_woken() {
                 assert!(waiter.poll_ready().is_pending());
@@ -303,7 +303,7 @@ async fn waiters_of_a_half_open_breaker_go_on_when_the_next_open_time_is_over() 
 
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_while_a_slot_is_free() {
-    // Every probe says nothing and gives its slot back: each that waits is let through in turn.
+    // Every probe is ignored and frees its slot. Each waiter is admitted in turn.
     let rig = Rig::new(pending().probes(2));
     rig.trip().await;
     let tasks: Vec<_> = (0..200)
@@ -319,7 +319,7 @@ async fn nobody_waits_while_a_slot_is_free() {
     for _ in 0..1_000 {
         tokio::task::yield_now().await;
     }
-    // All of them in no time at all: nobody had to wait for a timer.
+    // All of them completed without letting time pass. No task had to wait for a timer.
     assert!(tasks.iter().all(|task| task.is_finished()));
     assert_eq!((rig.inner.calls(), rig.state(), rig.seen().probes()), (210, State::HalfOpen, 0));
     assert!(rig.inner.peak_in_flight() <= 2);
@@ -354,6 +354,6 @@ async fn a_breaker_that_pends_takes_readiness_back_when_asked_again() {
     rig.breaker.close();
     assert!(readied.is_woken() && readied.poll_ready().is_ready());
     assert_eq!(readied.call(()).into_inner().await, WELL);
-    // The service was ready all the time, and has not been called otherwise.
+    // The service was ready all the time, and was called only when ready.
     assert_eq!((rig.inner.readiness_polls(), rig.inner.violations()), (polls + 1, vec![]));
 }

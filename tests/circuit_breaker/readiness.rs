@@ -1,4 +1,4 @@
-//! The contract with tower: what is decided when, and by whom.
+//! Tests of the contract with tower: when a call is decided, and by which method.
 
 use std::task::Poll;
 
@@ -68,7 +68,7 @@ async fn a_rejected_call_leaves_the_readied_service_ready_for_the_next() {
     rig.trip().await;
     assert_rejected(&readied.call(()).into_inner().await);
     rig.breaker.close();
-    // Were it asked anew it would not be ready.
+    // A new poll of the inner service would not be ready.
     rig.inner.set_unready();
     assert!(readied.poll_ready().is_ready());
     assert_eq!(readied.call(()).into_inner().await, WELL);
@@ -84,7 +84,7 @@ async fn a_rejection_stays_until_it_is_spent_and_rejects_once() {
     for _ in 0..5 {
         assert!(rejected.poll_ready().is_ready());
     }
-    // One call is refused on stale news, with what was known then.
+    // One call is rejected by an old decision, with the state known at that time.
     let calls = rig.inner.calls();
     assert_rejected(&rejected.call(()).into_inner().await);
     assert_eq!(rig.inner.calls(), calls);
@@ -142,7 +142,7 @@ async fn one_ready_buys_one_call_and_readiness_is_kept_until_it_is_spent() {
     rig.inner.set_ready();
     assert!(service.is_woken() && service.poll_ready().is_ready());
 
-    // A clone of a ready service is not, and has no probe.
+    // A clone of a ready service is not ready, and has no probe.
     rig.trip_and_wait().await;
     let probe = rig.ready();
     let clone = probe.get_ref().clone();
@@ -186,10 +186,10 @@ async fn one_layer_is_one_breaker_for_all_services_that_it_makes() {
     assert_rejected(&second.call().await);
     assert_eq!((sent.calls(), second.state()), (0, State::Open));
 
-    // And one more, made after it has opened.
+    // The third service is made after the breaker has opened.
     let late = Rig::of(layer.handle(), |inner| layer.layer(inner));
     late.rejected().await;
-    // Another layer is another breaker.
+    // Another layer has another breaker.
     let other = Rig::new(ten_calls());
     other.answer(WELL).await;
 }

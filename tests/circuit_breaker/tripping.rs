@@ -1,4 +1,4 @@
-//! What opens a closed breaker, and what does not.
+//! Tests of the conditions that open a closed breaker.
 
 use std::{
     future::ready,
@@ -22,7 +22,7 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 
 use super::{Answer, DOWN, MS, OPEN_FOR, Rig, SECOND, WELL, ten_calls};
 
-/// How many failures a breaker lets through after so many successes.
+/// Returns the number of failures that a breaker admits after this number of successes.
 async fn failures_admitted_after(successes: u64, builder: CircuitBreakerBuilder) -> u64 {
     let layer = builder.build().unwrap();
     let calls = Arc::new(AtomicU64::new(0));
@@ -66,7 +66,7 @@ async fn failures_admitted_before_opening_do_not_grow_with_the_successes_before(
 #[tokio::test(start_paused = true)]
 async fn old_successes_leave_the_window_one_by_one() {
     let rig = Rig::new(ten_calls());
-    // Nine failures never make it, if there are always six of ten that are well.
+    // The breaker never opens while six of ten calls succeed.
     for _ in 0..100 {
         rig.answers(4, DOWN).await;
         rig.answers(6, WELL).await;
@@ -111,7 +111,7 @@ async fn the_defaults_open_at_half_of_twenty_calls_in_ten_seconds() {
 #[tokio::test(start_paused = true)]
 async fn time_window_slides_in_buckets() {
     let rig = Rig::new(CircuitBreakerLayer::builder().minimum_calls(1_000));
-    // One call in each second of thirty; those of the last ten seconds are counted.
+    // There is one call in each of thirty seconds. Calls of the last ten seconds are counted.
     for second in 0..30 {
         rig.answer(if second % 2 == 0 { DOWN } else { WELL }).await;
         let calls = (second + 1).min(10);
@@ -139,7 +139,7 @@ async fn a_snapshot_is_computed_when_it_is_read() {
     rig.answers(5, WELL).await;
     rig.answer_after(SECOND, DOWN).await;
     assert_eq!(rig.window(), (6, 1, 1));
-    // Nobody calls: the window empties all the same.
+    // The window empties even without calls.
     advance(SECOND * 10).await;
     assert_eq!(rig.window(), (0, 0, 0));
 
@@ -163,7 +163,7 @@ async fn consecutive_failures_trip_whatever_the_minimum() {
         assert_eq!(rig.state(), State::Closed);
         rig.answers(3, DOWN).await;
         assert_eq!(rig.state(), State::Open);
-        // The count begins anew with the next closing.
+        // The count starts again after the next closing.
         rig.breaker.reset();
         rig.answers(2, DOWN).await;
         assert_eq!(rig.state(), State::Closed);
@@ -210,7 +210,7 @@ async fn an_attempts_own_timeout_counts() {
     assert_eq!(rig.inner.dropped(), 10);
 }
 
-/// Every rejection but an attempt's own timeout.
+/// Returns every rejection except the timeout of an attempt.
 fn rejections_beneath() -> Vec<Error<&'static str>> {
     vec![
         Error::rejected(BulkheadFull::new("beneath", 1)),
@@ -232,7 +232,7 @@ async fn rejections_beneath_neither_trip_nor_heal() {
         }
     }
     assert_eq!((rig.state(), rig.window()), (State::Closed, (5, 5, 0)));
-    // Nor did they end the row of failures.
+    // They also did not end the streak of failures.
     rig.answer(DOWN).await;
     assert_eq!(rig.state(), State::Open);
 }
@@ -304,7 +304,7 @@ async fn permanent_and_ignored_neither_trip_nor_heal() {
     rig.answer(DOWN).await;
     assert_eq!(rig.state(), State::Open);
 
-    // As probes they give their slot back.
+    // Such probes free their slot.
     advance(OPEN_FOR).await;
     for answer in says_nothing.iter().cycle().take(90) {
         rig.answer(answer.clone()).await;
@@ -361,7 +361,7 @@ async fn pause_and_advance_move_the_breaker() {
     advance(MS).await;
     rig.answers(2, WELL).await;
     assert_eq!(rig.state(), State::Closed);
-    // And by sleeping, of which the paused clock makes nothing.
+    // The same holds for sleeping, which takes no real time on the paused clock.
     rig.trip().await;
     sleep(Duration::from_secs(3_600)).await;
     rig.answer(WELL).await;

@@ -28,53 +28,55 @@ use super::{INITIAL, ms};
 
 pub(crate) const METHOD: &str = "/orders.Orders/Place";
 
-/// What the server does with one request. Answers have lines of `grpc-retry-pushback-ms`.
+/// The action of the server for one request.
+///
+/// A response has lines of `grpc-retry-pushback-ms`.
 #[derive(Clone, Copy)]
 pub(crate) enum Answer {
-    /// Answers with trailers only.
+    /// Responds with trailers only.
     Status(GrpcCode, &'static [&'static str]),
-    /// Answers with headers, and after them with trailers.
+    /// Responds with headers, and after them with trailers.
     Committed(GrpcCode, &'static [&'static str]),
-    /// Answers with headers, a message and trailers.
+    /// Responds with headers, a message and trailers.
     Message(GrpcCode),
-    /// Does not answer.
+    /// Does not respond.
     Hangs,
-    /// The client cannot reach it.
+    /// Fails in the client, which cannot reach the server.
     Fails(ErrorKind),
 }
 
-/// A request body of so many bytes.
+/// A request body, with its number of bytes.
 #[derive(Clone, Copy)]
 pub(crate) enum Upload {
     Known(usize),
-    /// Of which nobody knows the length beforehand.
+    /// A body whose length is not known in advance.
     Streamed(usize),
 }
 
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) answers: &'static [Answer],
-    /// As A6 counts: with the first.
+    /// The maximum number of attempts, which includes the first, as A6 counts.
     pub(crate) max_attempts: u32,
-    /// Whether the method is declared safe to repeat.
+    /// The method is declared safe to replay.
     pub(crate) safe: bool,
-    /// Where it is asked for that headers do not commit: the method for which.
+    /// The method for which headers do not commit the call.
     pub(crate) first_frame: Option<&'static str>,
     pub(crate) upload: Upload,
     /// The deadline of the call, in milliseconds.
     pub(crate) total: Option<u64>,
-    /// When the request is sent, in milliseconds, and its `grpc-previous-rpc-attempts`.
+    /// The time of each request in milliseconds, and its `grpc-previous-rpc-attempts`.
     pub(crate) sent: &'static [(u64, &'static str)],
-    /// The `grpc-timeout` of each.
+    /// The `grpc-timeout` of each request.
     pub(crate) time_left: &'static [&'static str],
-    /// When the call ends, in milliseconds, unless that is when the last request is sent.
+    /// The time at which the call ends, in milliseconds. Default: the time of the last request.
     pub(crate) ended: Option<u64>,
     pub(crate) end: End,
-    /// Header lines that the client could not understand.
+    /// The number of header lines that the client could not parse.
     pub(crate) malformed: u64,
 }
 
-/// How a call ends for who made it.
+/// The end of a call for its caller.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum End {
     Code(GrpcCode),
@@ -82,17 +84,17 @@ pub(crate) enum End {
     Failed(ErrorKind),
 }
 
-/// One request as the server saw it.
+/// One request, as the server saw it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Sent {
     pub(crate) at: Instant,
     pub(crate) previous: String,
     pub(crate) time_left: String,
-    /// How much of the body came; `None` if the server did not look.
+    /// The number of received bytes of the body; `None` if the server did not read it.
     pub(crate) body: Option<usize>,
 }
 
-/// What became of a call.
+/// The observed result of a call.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Seen {
     sent: Vec<(Duration, String)>,
@@ -100,7 +102,7 @@ pub(crate) struct Seen {
     ended: Duration,
     end: End,
     malformed: u64,
-    /// Sizes of bodies that the server read.
+    /// The sizes of the bodies that the server read.
     bodies: Vec<usize>,
 }
 
@@ -144,7 +146,7 @@ impl Upload {
     }
 }
 
-/// A server that answers by a script, and with `OK` when that has ended.
+/// A server that responds by a script, and with `OK` after the end of the script.
 #[derive(Clone)]
 pub(crate) struct Scripted {
     answers: Arc<[Answer]>,
@@ -231,7 +233,7 @@ fn trailers(code: GrpcCode, pushback: &[&str]) -> HeaderMap {
     trailers
 }
 
-/// The retry of a row, without a budget.
+/// Returns the retry of a row, without a budget.
 pub(crate) fn retry(row: &Row) -> RetryBuilder<ReplaySafe> {
     let backoff = Backoff::exponential(INITIAL).jitter(Jitter::None).build().unwrap();
     let replay = if row.safe {
@@ -242,7 +244,7 @@ pub(crate) fn retry(row: &Row) -> RetryBuilder<ReplaySafe> {
     RetryLayer::builder(replay).retries(row.max_attempts - 1).backoff(backoff).without_budget()
 }
 
-/// Sends the call of a row to its end.
+/// Makes the call of a row, and returns when it ends.
 pub(crate) async fn send(
     row: &Row,
     scripted: &Scripted,
@@ -287,7 +289,7 @@ async fn code(response: Response<ResponseBody<BoxBody<Bytes, Infallible>>>) -> G
     wire::grpc_status(&head.headers).or(in_trailers).unwrap()
 }
 
-/// Sends the call of a row, and says what became of it.
+/// Makes the call of a row, and returns what was observed.
 pub(crate) async fn run(row: &Row) -> Seen {
     let began = Instant::now();
     let scripted = Scripted::new(row.answers);

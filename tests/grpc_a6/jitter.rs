@@ -1,4 +1,4 @@
-//! What chance adds to the pauses.
+//! Tests of the jitter of the pauses.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use super::{
     ms,
 };
 
-/// Timers go off at whole milliseconds, the next one.
+/// The resolution of timers, which fire at the next whole millisecond.
 const TICK: Duration = ms(1);
 
-/// The pauses before the second and the third attempt of many calls, of which the first fails as told.
+/// Returns the pauses before the second and the third attempt of many calls.
 async fn pauses(jitter: Jitter, pushback: &'static [&'static str]) -> Vec<(Duration, Duration)> {
     let backoff = Backoff::exponential(INITIAL).jitter(jitter).build().unwrap();
     let mut pauses = Vec::new();
@@ -33,7 +33,7 @@ async fn pauses(jitter: Jitter, pushback: &'static [&'static str]) -> Vec<(Durat
 #[tokio::test(start_paused = true)]
 async fn jitter_makes_pushback_longer_and_never_shorter() {
     for jitter in [Jitter::Full, Jitter::Equal, Jitter::Decorrelated] {
-        // A fifth of what was asked for, or the initial backoff, whichever is more.
+        // The spread is a fifth of the requested time, or the initial backoff if that is more.
         for (line, asked, spread) in [(&["250"], ms(250), INITIAL), (&["1000"], ms(1_000), ms(200))]
         {
             let (mut least, mut most) = (Duration::MAX, Duration::ZERO);
@@ -45,7 +45,7 @@ async fn jitter_makes_pushback_longer_and_never_shorter() {
                 asked <= least && most < asked + spread + TICK,
                 "{jitter:?}: {least:?} {most:?}"
             );
-            // 200 draws do not all fall into the same half.
+            // The 200 values do not all fall into one half.
             assert!(least < asked + spread / 2, "{jitter:?}: {least:?}");
             assert!(most > asked + spread / 2, "{jitter:?}: {most:?}");
         }

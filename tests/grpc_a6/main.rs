@@ -1,4 +1,4 @@
-//! How gRPC calls are retried, by proposal A6 ("gRPC Retry Design"), row by row.
+//! Tests of gRPC retries, row by row of proposal A6 ("gRPC Retry Design").
 
 #![cfg(feature = "http")]
 
@@ -27,14 +27,14 @@ const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// The pauses of the table, without jitter: 100 ms, 200, 400, 800.
+/// The first pause of the table. The pauses have no jitter: 100, 200, 400 and 800 ms.
 const INITIAL: Duration = ms(100);
 
-/// As much as a replayed body may have.
+/// The maximum size of a replayed body.
 const CAP: usize = 64 << 10;
 
 const TABLE: &[Row] = &[
-    // Which failures.
+    // The failures that are retried.
     Row { name: "OK is not retried", answers: &[Status(Fine, &[])], ..Row::SENT_ONCE },
     Row {
         name: "UNAVAILABLE is retried",
@@ -62,7 +62,7 @@ const TABLE: &[Row] = &[
         end: End::Code(Unavailable),
         ..Row::SENT_ONCE
     },
-    // How many attempts.
+    // The number of attempts.
     Row {
         name: "maxAttempts 2 counts the first",
         answers: &[Status(Unavailable, &[]); 9],
@@ -188,7 +188,7 @@ const TABLE: &[Row] = &[
         end: End::Code(InvalidArgument),
         ..Row::MALFORMED
     },
-    // What commits a call.
+    // The events that commit a call.
     Row {
         name: "headers commit",
         answers: &[Committed(Unavailable, &[])],
@@ -269,7 +269,7 @@ const TABLE: &[Row] = &[
         end: End::Code(Unavailable),
         ..Row::SENT_ONCE
     },
-    // Errors in place of answers.
+    // Errors instead of responses.
     Row {
         name: "a connection that breaks is retried where the method is safe",
         answers: &[Fails(ErrorKind::BrokenPipe)],
@@ -363,8 +363,9 @@ const TABLE: &[Row] = &[
 ];
 
 impl Row {
-    /// A call of a safe method, of up to four attempts, with a short body and without a deadline. What
-    /// the script does not say is answered with `OK`.
+    /// A call of a safe method, of up to four attempts, with a short body and without a deadline.
+    ///
+    /// Requests after the end of the script get `OK`.
     const SENT_ONCE: Self = Self {
         name: "",
         answers: &[],
@@ -380,10 +381,10 @@ impl Row {
         malformed: 0,
     };
 
-    /// The server asked not to be sent the call again.
+    /// A call that the server asked not to retry.
     const STOPPED: Self = Self { end: End::Code(Unavailable), ..Self::SENT_ONCE };
 
-    /// It probably did.
+    /// A call that the server probably asked not to retry, with a malformed header.
     const MALFORMED: Self = Self { malformed: 1, ..Self::STOPPED };
 }
 

@@ -1,4 +1,4 @@
-//! An HTTP/2 server made of bare frames, which refuses, leaves and breaks off as it is told.
+//! An HTTP/2 server of plain frames, which refuses streams and closes connections by a script.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -13,24 +13,24 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// What the server does with one stream, in the order in which they come.
+/// The action of the server for one stream, in the order of the streams.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Deed {
-    /// Answers with trailers only.
+    /// Responds with trailers only.
     Answer(GrpcCode),
-    /// Resets the stream when the request is there, with this code.
+    /// Resets the stream with this code, when the request is complete.
     Reset(Reason),
-    /// Resets the stream as `REFUSED_STREAM` when the first bytes of the body are there.
+    /// Resets the stream as `REFUSED_STREAM`, when the first bytes of the body have arrived.
     RefuseMidway,
-    /// Says that it goes, and that this stream was not looked at; then closes the connection.
+    /// Sends a GOAWAY that excludes this stream, and then closes the connection.
     LeaveBefore,
-    /// Says that it goes, and that this stream is the last one; then closes the connection.
+    /// Sends a GOAWAY that includes this stream as the last one, and then closes the connection.
     LeaveAfter,
     /// Closes the connection.
     Break,
 }
 
-/// Reasons of a reset, by their numbers.
+/// The error code of a reset.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Reason {
     Internal = 2,
@@ -40,10 +40,10 @@ pub(crate) enum Reason {
 }
 
 type Script = Arc<Mutex<VecDeque<Deed>>>;
-/// The sizes of the request bodies that came to their end.
+/// The sizes of the request bodies that were received completely.
 type Bodies = Arc<Mutex<Vec<usize>>>;
 
-/// Serves on a port of its own, whatever the connection, until the test ends.
+/// Serves every connection on its own port until the test ends.
 pub(crate) async fn serve(script: &[Deed]) -> (SocketAddr, Bodies) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -70,12 +70,12 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 async fn connection(mut stream: TcpStream, script: Script, bodies: Bodies) -> io::Result<()> {
-    // Else each of these small writes waits until the one before is acknowledged.
+    // Without this, each small write waits until the previous one is acknowledged.
     stream.set_nodelay(true)?;
     let mut preface = [0; 24];
     stream.read_exact(&mut preface).await?;
     write(&mut stream, SETTINGS, 0, 0, &[]).await?;
-    // Room for what a refused stream has sent, and for the next.
+    // This window has room for the body of a refused stream, and for the next body.
     write(&mut stream, WINDOW_UPDATE, 0, 0, &(1_u32 << 20).to_be_bytes()).await?;
     let mut received: HashMap<u32, usize> = HashMap::new();
     loop {
@@ -118,7 +118,7 @@ async fn connection(mut stream: TcpStream, script: Script, bodies: Bodies) -> io
     }
 }
 
-/// What to do now; `None` as long as the request is not far enough.
+/// Returns the next action, or `None` while the request has not got far enough.
 fn next(script: &Script, whole: bool, data: bool) -> Option<Deed> {
     let mut script = script.lock().unwrap();
     match script.front() {
@@ -145,7 +145,7 @@ async fn write(
     stream.write_all(&frame).await
 }
 
-/// The headers of an answer, written out in full.
+/// Returns the headers of a response, without compression.
 fn head_of(code: GrpcCode) -> Vec<u8> {
     const STATUS_200: u8 = 0x88;
     let code = code.number().to_string();

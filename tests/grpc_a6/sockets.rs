@@ -1,4 +1,4 @@
-//! Calls through hyper's client, and what its errors prove.
+//! Tests of calls through hyper's client, and of what its errors prove.
 
 use std::{
     error::Error as StdError,
@@ -35,7 +35,7 @@ use super::ms;
 type Hyper = Client<HttpConnector, ReplayBody<Full<Bytes>>>;
 pub(crate) type Failure = Error<legacy::Error>;
 
-/// A client that sends nothing again by itself.
+/// Creates a client that retries nothing by itself.
 pub(crate) fn hyper(http2: bool) -> Hyper {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
@@ -45,7 +45,7 @@ pub(crate) fn hyper(http2: bool) -> Hyper {
         .build(connector)
 }
 
-/// A retry of the pauses that a test over sockets can afford.
+/// Returns a retry with short pauses, for tests over sockets.
 pub(crate) fn retry(safe: bool, max_attempts: u32) -> RetryBuilder<ReplaySafe> {
     let backoff = Backoff::constant(ms(1)).jitter(Jitter::None).build().unwrap();
     RetryLayer::builder(ReplaySafe::new().grpc_methods_fn(move |_| safe))
@@ -54,7 +54,7 @@ pub(crate) fn retry(safe: bool, max_attempts: u32) -> RetryBuilder<ReplaySafe> {
         .without_budget()
 }
 
-/// Sends a call; how it ended, and the `grpc-previous-rpc-attempts` of every request.
+/// Makes a call, and returns its result and the `grpc-previous-rpc-attempts` of every request.
 pub(crate) async fn send(
     client: &Hyper,
     address: SocketAddr,
@@ -83,7 +83,7 @@ pub(crate) async fn send(
     (code, sent)
 }
 
-/// A port on which nobody listens.
+/// Returns a port on which nobody listens.
 async fn nobody() -> SocketAddr {
     TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap()
 }
@@ -93,14 +93,14 @@ async fn a_connection_that_is_refused_proves_a_call_unsent() {
     let address = nobody().await;
     let budget = Budget::builder().ratio(0.0).floor(10).build().unwrap();
     let retry = |max_attempts| retry(false, max_attempts).budget(budget.clone());
-    // A body that would be too long to be kept was not touched.
+    // The second body would be too long to keep, but it was not read.
     for body in [5, 1 << 20] {
         let before = budget.balance();
         let (result, sent) = send(&hyper(true), address, body, retry(3)).await;
         let error = result.unwrap_err();
         let Error::Service(error) = error else { panic!("{error}") };
         assert!(error.is_connect(), "{error:?}");
-        // It follows the ordinary rules: as an attempt, and at the budget's expense.
+        // The ordinary rules apply. It counts as an attempt, and the budget pays for it.
         assert_eq!(
             (sent, budget.balance()),
             (vec!["".into(), "1".into(), "2".into()], before - 2.0)
@@ -110,7 +110,7 @@ async fn a_connection_that_is_refused_proves_a_call_unsent() {
     assert_eq!(sent, [""]);
 }
 
-/// Answers one call over HTTP/1 and closes the connection when it is told to.
+/// Responds to one call over HTTP/1, and closes the connection when it is told to.
 async fn answers_once(listener: TcpListener, close: oneshot::Receiver<oneshot::Sender<()>>) {
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut request = Vec::new();
@@ -123,7 +123,7 @@ async fn answers_once(listener: TcpListener, close: oneshot::Receiver<oneshot::S
     let closed = close.await.unwrap();
     drop(stream);
     closed.send(()).unwrap();
-    // Whoever comes now is not answered, and could tell that there was another call.
+    // A connection at this time proves that there was another call.
     let _ = listener.accept().await.unwrap();
     panic!("the call was sent again");
 }
@@ -141,7 +141,7 @@ async fn a_call_that_is_cancelled_on_its_way_into_a_dead_connection_proves_nothi
     let (closed, is_closed) = oneshot::channel();
     close.send(closed).unwrap();
     is_closed.await.unwrap();
-    // The connection's own task is to hear of the end no sooner than of the call.
+    // The task of the connection must not notice its end before the call is made.
     yield_now().await;
     let (result, sent) = send(&client, address, 5, retry(false, 4)).await;
     let error = result.unwrap_err();

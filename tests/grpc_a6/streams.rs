@@ -1,4 +1,4 @@
-//! What becomes of single HTTP/2 streams, and whether it proves that they were not looked at.
+//! Tests of single HTTP/2 streams, and whether their end proves that they were not processed.
 
 use buttress::{
     Error,
@@ -19,20 +19,20 @@ struct Row {
     name: &'static str,
     deeds: &'static [Deed],
     max_attempts: u32,
-    /// Whether the method is declared safe to repeat.
+    /// The method is declared safe to replay.
     safe: bool,
     body: usize,
     /// The `grpc-previous-rpc-attempts` of each request.
     sent: &'static [&'static str],
-    /// `None` if the call fails without a status.
+    /// The status of the call, or `None` if it fails without one.
     end: Option<GrpcCode>,
-    /// Retries that are taken out of a budget.
+    /// The number of retries that a budget pays for.
     retries: u32,
-    /// Failures that are counted against a throttle.
+    /// The number of failures that a throttle counts.
     failures: u32,
 }
 
-/// A method that is not safe to repeat, sent once in vain.
+/// A call of a method that is not safe to replay, sent once and failed.
 const NOT_RESENT: Row = Row {
     name: "",
     deeds: &[],
@@ -45,7 +45,7 @@ const NOT_RESENT: Row = Row {
     failures: 1,
 };
 
-/// The same, sent again as if it had not been sent, and then answered.
+/// The same call, sent again as if it had not been sent, and then successful.
 const RESENT: Row = Row { sent: &["", ""], end: Some(Fine), failures: 0, ..NOT_RESENT };
 
 const TABLE: &[Row] = &[
@@ -136,7 +136,7 @@ async fn only_what_was_proven_not_looked_at_is_sent_again() {
     let mut wrong = String::new();
     for row in TABLE {
         let budget = Budget::builder().ratio(0.0).floor(10).build().unwrap();
-        // What a success pays in is too little to hide a failure.
+        // The deposit of a success is too small to hide a failure.
         let throttle = Budget::throttle().max_tokens(20).token_ratio(0.01).build().unwrap();
         for spent in [&budget, &throttle] {
             let (address, bodies) = serve(row.deeds).await;

@@ -1,4 +1,4 @@
-//! Retry throttling, with one bucket for many calls.
+//! Tests of retry throttling, with one bucket for many calls.
 
 use std::io::ErrorKind;
 
@@ -12,7 +12,7 @@ use super::call::{
     Row, Scripted, retry, send,
 };
 
-/// One call of up to four attempts: what it is answered, how often it is sent, and the tokens after it.
+/// A call of up to four attempts: its responses, the number of requests, and the tokens after it.
 type Call = (&'static [Answer], usize, f64);
 
 async fn run(max_tokens: u32, ratio: f64, calls: &[Call]) {
@@ -34,18 +34,19 @@ async fn it_stops_at_half_the_tokens_and_recovers() {
         (FAILING, 1, 2.0),
         (FAILING, 1, 1.0),
         (FAILING, 1, 0.0),
-        // Never below nothing.
+        // The balance is never below zero.
         (FAILING, 1, 0.0),
         (&[], 1, 1.5),
         (&[], 1, 3.0),
         (FAILING, 1, 2.0),
         (&[], 1, 3.5),
         (&[], 1, 5.0),
-        // Never more than there were.
+        // The balance is never above the maximum.
         (&[], 1, 6.0),
         (FAILING, 3, 3.0),
         (&[], 1, 4.5),
-        // After the first failure more than half are left, and after the second not.
+        // More than half of the tokens are left after the first failure, and not after the
+        // second.
         (FAILING, 2, 2.5),
     ];
     run(6, 1.5, &calls).await;
@@ -63,7 +64,7 @@ async fn to_be_told_to_stop_is_a_failure_whatever_the_status() {
         (&[Status(InvalidArgument, &["250"])], 1, 10.0),
         (&[Status(InvalidArgument, &["-1"])], 1, 9.0),
         (&[Status(NotFound, &["abc"])], 1, 8.0),
-        // Once, and not once for the status and once more for the pushback.
+        // It counts once, and not a second time for the pushback.
         (&[Status(Unavailable, &["-1"])], 1, 7.0),
         (&[Status(Unavailable, &["1", "1"])], 1, 6.0),
         (&[Status(Fine, &["-1"])], 1, 6.5),

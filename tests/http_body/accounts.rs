@@ -1,4 +1,4 @@
-//! What a response holds for the layers above it.
+//! Tests of the accounts that a response holds for the layers above it.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -32,7 +32,7 @@ async fn what_layers_between_two_accounts_take_is_time_of_the_outer_call() {
         }
     });
     let response = UntilEnd::new(outer.clone()).layer(held_back).oneshot(Ask::default()).await;
-    // The reader takes its time, which is nobody else's.
+    // The reader is slow. Only the reader waits for it.
     tokio::time::sleep(3 * SECOND).await;
     assert!(response.unwrap().into_body().collect().await.is_ok());
     let seen = |breaker: &CircuitBreakerLayer| {

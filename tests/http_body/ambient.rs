@@ -60,7 +60,7 @@ async fn on_a_server_a_body_sees_the_time_of_its_request() {
     let feed = Feed::new([Step::Data("a")]);
     let response = rig.ask(request, Response::new(feed.body())).await.unwrap();
     let mut reader = task::spawn(response.into_body());
-    // A twentieth is kept for the answer.
+    // A twentieth of the time is kept for the response.
     let deadline = Deadline::after(MS * 950);
     assert_eq!(next(&mut reader), data("a"));
     assert_eq!(feed.ambient(), Some((Some(deadline), Some(3))));

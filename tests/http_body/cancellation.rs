@@ -5,8 +5,10 @@ use tokio::time::advance;
 
 use super::*;
 
-/// Calls, reads to the end, and is dropped before each poll that this takes; in between time passes
-/// and, as long as there are any, a step is fed. Returns the most polls that it took.
+/// Calls and reads to the end, and is dropped before each poll that this takes.
+///
+/// Between the polls time passes, and a step is fed while there are any. Returns the largest
+/// number of polls that it took.
 async fn dropped_at_every_poll(
     rig: &Rig,
     steps: &[&[Step]],
@@ -48,7 +50,7 @@ async fn a_call_dropped_at_any_point_of_its_body_leaves_nothing_behind() {
         for streams in [false, true] {
             let rig = make();
             assert_eq!(dropped_at_every_poll(&rig, &steps, MS, streams).await, 4);
-            // One for each that came to its end, and none for those that were dropped.
+            // Each completed body counts as one call. The dropped ones do not count.
             assert_eq!(rig.verdict(), (1, 0));
         }
     }
@@ -60,7 +62,7 @@ async fn a_call_dropped_on_its_way_to_a_limit_leaves_nothing_behind() {
         let rig = make();
         let polls = dropped_at_every_poll(&rig, &[&[Step::Data("a")]], IDLE / 4, false).await;
         assert_eq!((polls, rig.in_flight()), (6, 0));
-        // Those who had waited for 7.5 s and more, and the one who was cut.
+        // These are the readers that had waited for at least 7.5 s, and the one that was cut.
         assert_eq!(rig.verdict(), (4, 4));
     }
 }

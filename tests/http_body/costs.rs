@@ -8,7 +8,7 @@ use tower::Service;
 
 use super::*;
 
-/// Polls a future once, which must do.
+/// Polls a future once, which must complete it.
 fn finish<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
@@ -20,7 +20,7 @@ fn frames() -> [Step; 4] {
     [Step::Data("a"), Step::Data("b"), Step::Trailers(HeaderMap::new()), Step::End]
 }
 
-/// Allocations of a call that is read until it has to wait, or has ended.
+/// Counts the allocations of a call that is read until it has to wait, or has ended.
 fn allocations(feed: &Feed) -> u64 {
     let (slots, breaker) = (BulkheadLayer::default(), window().build().unwrap());
     let handle = slots.handle();
@@ -45,7 +45,7 @@ fn allocations(feed: &Feed) -> u64 {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_never_waits_allocates_nothing_and_arms_no_timer() {
-    // A timer is allocated when it is armed, so nothing allocated is nothing armed.
+    // An armed timer is allocated. Without an allocation, no timer was armed.
     for steps in [&frames()[..], &[Step::Closed], &[Step::Data("a"), Step::Closed]] {
         allocations(&Feed::new(steps.iter().cloned()));
         assert_eq!(allocations(&Feed::new(steps.iter().cloned())), 0, "{steps:?}");

@@ -5,7 +5,7 @@ use super::{
     *,
 };
 
-/// How a body ends after its first frame, and what that says.
+/// One way in which a body ends after its first frame, and the expected outcome.
 struct Ending {
     name: &'static str,
     how: How,
@@ -14,11 +14,11 @@ struct Ending {
 }
 
 enum How {
-    /// By doing this, of which the reader gets the last.
+    /// A series of steps, of which the reader gets the last.
     Doing(fn() -> Vec<Step>, fn() -> Got),
-    /// By not doing anything.
+    /// No step, while the reader waits.
     Stalling,
-    /// By being dropped.
+    /// A drop of the body.
     Dropping,
 }
 
@@ -50,7 +50,7 @@ fn endings() -> Vec<Ending> {
     ]
 }
 
-/// What is told of the spans of one stack whose response ended so.
+/// Returns the expected spans of one stack whose response has this outcome.
 fn spans_of(attempts: bool, outcome: &'static str) -> Vec<Told> {
     let (attempt, call) = match outcome {
         "success" => (told("attempt", outcome, None), told("call", "answered", None)),
@@ -60,7 +60,7 @@ fn spans_of(attempts: bool, outcome: &'static str) -> Vec<Told> {
     if attempts { vec![attempt, call] } else { vec![call] }
 }
 
-/// Brings one ending about, and looks at every step of the way at what is held.
+/// Causes one ending, and checks at every step what is held.
 async fn ends(rig: &Rig, ending: &Ending) {
     let feed = Feed::new([Step::Data("first")]);
     let mut reader = rig.read(&feed).await;
@@ -91,7 +91,7 @@ async fn ends(rig: &Rig, ending: &Ending) {
         }
         How::Dropping => return drop(reader),
     }
-    // Not when the reader gets round to dropping it.
+    // The call ended before the reader drops the body.
     rig.assert_ended(ending.verdict);
 }
 
@@ -113,7 +113,7 @@ async fn all_that_stacks_in_stacks_hold_ends_with_the_body() {
         let rig = Rig::nested();
         ends(&rig, &ending).await;
         rig.assert_ended(ending.verdict);
-        // To the outer stack the limit of the inner one is an error like any other.
+        // For the outer stack, the limit of the inner stack is an ordinary error.
         let outer = if ending.outcome == "timed_out" { "transient" } else { ending.outcome };
         let mut expected = spans_of(true, outer);
         expected.extend(spans_of(true, ending.outcome));
@@ -176,7 +176,7 @@ async fn a_panic_of_the_body_is_a_failure_and_gives_its_permit_back() {
         let mut reader = rig.read(&feed).await;
         let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| next(&mut reader)));
         assert!(panic.is_err());
-        // Before the reader is dropped, which may be never.
+        // This is checked before the reader is dropped, which may never happen.
         let told: Vec<_> =
             rig.breakers.iter().map(|breaker| breaker.snapshot().failures()).collect();
         assert_eq!((rig.in_flight(), told), (0, vec![1; rig.breakers.len()]));
@@ -192,7 +192,7 @@ async fn a_healthy_stream_that_is_dropped_is_no_failure() {
         let rig = make();
         let feed = Feed::new([]);
         let mut reader = rig.read(&feed).await;
-        // For how long it was read does not matter, nor for how long nobody read.
+        // The duration of the read does not matter, nor the time without a reader.
         for _ in 0..5 {
             assert!(next(&mut reader).is_pending());
             advance(SECOND).await;

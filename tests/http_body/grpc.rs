@@ -6,17 +6,17 @@ use tokio::time::advance;
 
 use super::{spans::told, *};
 
-/// How a stream ends after its first message; what that says, and what is told of it.
+/// Returns the ends of a stream after its first message, with the outcome and the counts of each.
 fn endings() -> Vec<(Vec<Step>, &'static str, (u64, u64))> {
     vec![
         (vec![grpc_status("0")], "success", (1, 0)),
         (vec![grpc_status("14")], "transient", (1, 1)),
         (vec![grpc_status("4")], "timed_out", (1, 1)),
         (vec![grpc_status("8")], "overloaded", (1, 1)),
-        // The caller's own fault: it neither trips nor heals.
+        // The failure is the caller's fault. The breaker does not count it.
         (vec![grpc_status("3")], "permanent", (0, 0)),
         (vec![grpc_status("nonsense")], "transient", (1, 1)),
-        // Without a status nobody knows what became of the call.
+        // Without a status, the outcome of the call is not known.
         (vec![Step::Trailers(HeaderMap::new())], "transient", (1, 1)),
         (vec![Step::End], "transient", (1, 1)),
         (vec![Step::Data("last"), Step::Closed], "transient", (1, 1)),
@@ -60,7 +60,7 @@ async fn a_stream_that_its_caller_dropped_is_a_cancellation() {
     }
 }
 
-/// An answer with a status in its headers, and no trailers to come.
+/// Makes a call whose response has a status in its headers, and no trailers.
 async fn trailers_only(rig: &Rig, status: &'static str, feed: &Feed) -> Spawn<Reader> {
     let (request, mut answer) = grpc(Response::new(feed.body()));
     answer.headers_mut().insert("grpc-status", HeaderValue::from_static(status));
@@ -75,7 +75,7 @@ async fn a_status_in_the_headers_is_the_verdict() {
             let _unread = trailers_only(&rig, status, &Feed::new([Step::Closed])).await;
             assert_eq!((rig.in_flight(), rig.verdict()), (0, verdict), "{status}");
 
-            // Not every peer puts the end into the same frame.
+            // Some peers do not mark the end in the same frame.
             let rig = make();
             let mut reader = trailers_only(&rig, status, &Feed::new([Step::End])).await;
             assert_eq!(rig.in_flight(), 1);
@@ -110,7 +110,7 @@ async fn the_deadline_holds_to_the_last_frame_even_if_a_frame_is_always_ready() 
     feed.push([Step::Data("message")]);
     assert_eq!(next(&mut reader), timed_out("response body", SECOND * 5));
     assert!(feed.is_dropped());
-    // It kept nobody waiting.
+    // No read was pending.
     rig.assert_ended((0, 0));
     assert_eq!(rig.spans.closed()[0], told("attempt", "timed_out", Some("timed_out")));
     assert_eq!(next(&mut reader), Poll::Ready(Got::End));
@@ -136,7 +136,8 @@ async fn a_stalled_stream_is_cut_at_its_deadline() {
         let settings = ServerSettings { limit: Some(SECOND * 5), ..Default::default() };
         Rig::server_with(window(), settings)
     };
-    // A server says it in the trailers: reset, the stream would look like an error of the handler.
+    // A server reports it in the trailers. A reset stream would look like an error of the
+    // handler.
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("4"));
     trailers.insert("grpc-message", HeaderValue::from_static("timed_out"));
@@ -166,7 +167,7 @@ async fn a_limit_that_has_passed_while_a_task_had_no_budget_left_is_seen() {
     let mut reader = rig.stream(&feed).await;
     assert!(next(&mut reader).is_pending());
     advance(IDLE).await;
-    // Uses up what tokio gives a task before it has to yield.
+    // Uses up the cooperative budget that tokio gives a task.
     poll_fn(|cx| {
         while tokio::task::coop::poll_proceed(cx).map(|left| left.made_progress()).is_ready() {}
         Poll::Ready(())

@@ -54,7 +54,8 @@ async fn data_that_is_there_beats_the_limit() {
 #[tokio::test(start_paused = true)]
 async fn without_an_idle_limit_a_reader_waits_for_ever() {
     let client = Rig::client_with(window(), HttpClientLayer::builder().without_body_idle());
-    // A stream of events may be silent for long, so a server has no limit until it is set.
+    // A stream of events may be silent for a long time. Therefore, a server has no idle limit by
+    // default.
     for rig in [client, Rig::server_with(window(), ServerSettings::default())] {
         let mut reader = rig.read(&Feed::new([])).await;
         for _ in 0..3 {
@@ -79,7 +80,7 @@ async fn a_download_may_take_longer_than_its_head() {
 
 #[tokio::test(start_paused = true)]
 async fn on_request_the_deadline_holds_to_the_last_frame() {
-    // Long enough that it is not the caller's impatience which ends it.
+    // The deadline is long enough that the call does not end because of an impatient caller.
     const LONG: Duration = Duration::from_secs(3);
     let rig = deadlined();
     let feed = Feed::new([Step::Data("a")]);
@@ -98,7 +99,7 @@ async fn on_request_the_deadline_holds_to_the_last_frame() {
     let mut reader = rig.read(&Feed::new([Step::Data("a")])).await;
     advance(LONG).await;
     assert_eq!(next(&mut reader), timed_out("response body", LONG));
-    // The reader was late, and not the handler.
+    // The reader was slow, and not the handler.
     rig.assert_ended((0, 0));
 }
 
@@ -112,7 +113,7 @@ async fn of_two_limits_the_nearer_one_counts() {
     advance(IDLE - MS).await;
     feed.push([Step::Data("a")]);
     assert_eq!(next(&mut reader), data("a"));
-    // Until here it was the idle limit; now the deadline is nearer.
+    // The idle limit came first until now. The deadline is nearer from here.
     assert!(next(&mut reader).is_pending());
     advance(SECOND).await;
     assert!(!reader.is_woken());

@@ -1,4 +1,4 @@
-//! The end of a call with the end of the body of its response, on a paused clock.
+//! Tests of calls that end with the body of their response, on a paused clock.
 
 #![cfg(feature = "http")]
 
@@ -45,7 +45,7 @@ use self::{
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
-/// What a client allows by default.
+/// The default idle limit of a client.
 const IDLE: Duration = Duration::from_secs(30);
 
 type Ask = Request<Empty<Bytes>>;
@@ -53,7 +53,7 @@ type Rejected = Error<Infallible>;
 type Reader = UnsyncBoxBody<Bytes, BodyError<Broken>>;
 type Called = BoxCloneService<Ask, Response<Reader>, Rejected>;
 
-/// Calls that end as they go, and what they leave behind.
+/// A service with the handles that show what its calls hold.
 struct Rig {
     service: Called,
     slots: Vec<BulkheadHandle>,
@@ -63,7 +63,7 @@ struct Rig {
     spans: Spans,
 }
 
-/// Where the service takes its answers from.
+/// The source of the service's responses.
 #[derive(Clone, Default)]
 struct Answers(Arc<Mutex<Option<Response<Scripted>>>>);
 
@@ -77,7 +77,7 @@ fn window() -> CircuitBreakerBuilder {
     CircuitBreakerLayer::builder().count_window(10).minimum_calls(10).open_jitter(0.0)
 }
 
-/// One layer of each kind that holds something to the end.
+/// One layer of each kind that holds something until the end of the body.
 #[derive(Clone)]
 struct Layers {
     slots: BulkheadLayer,
@@ -99,7 +99,7 @@ impl Layers {
     }
 }
 
-/// A stack with all that holds something, as a layer: its type has no name.
+/// Makes a stack of all these layers, as a layer. It is a macro because the type has no name.
 macro_rules! stack {
     ($layers:expr) => {{
         let layers = $layers;
@@ -128,7 +128,7 @@ impl Rig {
         }
     }
 
-    /// A client with its defaults.
+    /// Creates a client with its default settings.
     fn client() -> Self {
         Self::client_with(window(), HttpClientLayer::builder())
     }
@@ -142,7 +142,7 @@ impl Rig {
         Self::assemble(&[&layers], answers, BoxCloneService::new(service))
     }
 
-    /// A stack in a stack: twice as much is held.
+    /// Creates a stack in a stack, which holds twice as much.
     fn nested() -> Self {
         let (outer, inner) = (Layers::new(window()), Layers::new(window()));
         let answers = Answers::default();
@@ -154,7 +154,7 @@ impl Rig {
         Self::assemble(&[&outer, &inner], answers, BoxCloneService::new(service))
     }
 
-    /// A server that allows what a client does.
+    /// Creates a server with the idle limit of a client.
     fn server() -> Self {
         Self::server_with(window(), ServerSettings { idle: Some(IDLE), ..Default::default() })
     }
@@ -179,7 +179,7 @@ impl Rig {
         Self { budgets: Vec::new(), ..Self::assemble(&[&layers], answers, service) }
     }
 
-    /// One call, and the answer to it.
+    /// Makes one call, and returns its response.
     async fn ask(
         &self,
         request: Ask,
@@ -189,7 +189,7 @@ impl Rig {
         self.service.clone().oneshot(request).await
     }
 
-    /// A response with the body of this feed.
+    /// Returns a response with the body of this feed.
     async fn get(&self, feed: &Feed) -> Response<Reader> {
         self.ask(Request::default(), Response::new(feed.body())).await.unwrap()
     }
@@ -198,7 +198,7 @@ impl Rig {
         task::spawn(self.get(feed).await.into_body())
     }
 
-    /// The same for gRPC.
+    /// Does the same for gRPC, and returns the body.
     async fn stream(&self, feed: &Feed) -> Spawn<Reader> {
         let (request, answer) = grpc(Response::new(feed.body()));
         task::spawn(self.ask(request, answer).await.unwrap().into_body())
@@ -208,13 +208,13 @@ impl Rig {
         self.slots.iter().map(BulkheadHandle::in_flight).max().unwrap()
     }
 
-    /// Calls and failures that the breaker has counted.
+    /// Returns the calls and failures that the breaker has counted.
     fn verdict(&self) -> (u64, u64) {
         let seen = self.breakers[0].snapshot();
         (seen.calls(), seen.failures())
     }
 
-    /// All that is held is held, and nothing was said yet.
+    /// Checks that everything is held, and that nothing was counted yet.
     #[track_caller]
     fn assert_under_way(&self) {
         for slots in &self.slots {
@@ -230,7 +230,7 @@ impl Rig {
         assert_eq!(self.spans.closed(), []);
     }
 
-    /// Nothing is held, and all was said.
+    /// Checks that nothing is held, and that everything was counted.
     #[track_caller]
     fn assert_ended(&self, verdict: (u64, u64)) {
         for slots in &self.slots {
@@ -254,14 +254,14 @@ struct ServerSettings {
     body_deadline: bool,
 }
 
-/// Trailers with a gRPC status.
+/// Returns trailers with a gRPC status.
 fn grpc_status(code: &'static str) -> Step {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static(code));
     Step::Trailers(trailers)
 }
 
-/// A request for gRPC, and the answer as one of gRPC.
+/// Returns a gRPC request, and the response as a gRPC response.
 fn grpc(mut answer: Response<Scripted>) -> (Ask, Response<Scripted>) {
     let kind = HeaderValue::from_static("application/grpc");
     let mut request = Ask::default();
@@ -277,13 +277,13 @@ fn flatten(error: BodyError<BodyError<Broken>>) -> BodyError<Broken> {
     }
 }
 
-/// What a reader gets of a body.
+/// The result of a read from a body.
 #[derive(Debug, PartialEq)]
 enum Got {
     Data(Bytes),
     Trailers(HeaderMap),
     Broken,
-    /// Cut by a limit of this name and length.
+    /// Cut by the limit of this name and length.
     TimedOut(String, Duration),
     End,
 }
@@ -296,7 +296,7 @@ fn timed_out(name: &str, limit: Duration) -> Poll<Got> {
     Poll::Ready(Got::TimedOut(name.to_owned(), limit))
 }
 
-/// The next frame.
+/// Polls the next frame.
 fn next(reader: &mut Spawn<Reader>) -> Poll<Got> {
     reader.enter(|cx, body| body.poll_frame(cx)).map(|frame| match frame {
         None => Got::End,

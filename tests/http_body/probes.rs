@@ -3,7 +3,7 @@ use tokio::time::advance;
 
 use super::*;
 
-/// A client whose breaker opens at the first failure, and is half-open: the next call is its only probe.
+/// Creates a client whose breaker is half-open, with the next call as its only probe.
 async fn half_open() -> Rig {
     let breaker = window().consecutive_failures(1).probes(1);
     let rig = Rig::client_with(breaker, HttpClientLayer::builder());
@@ -49,7 +49,7 @@ async fn a_probe_whose_caller_is_at_fault_says_nothing() {
     let mut reader = rig.stream(&Feed::new([grpc_status("3")])).await;
     assert!(next(&mut reader).is_ready());
     assert_eq!((state(&rig), rig.in_flight()), (State::HalfOpen, 0));
-    // Its slot is free again.
+    // The slot of the probe is free again.
     assert!(!is_rejected(&rig).await);
     assert_eq!(state(&rig), State::Closed);
 }

@@ -18,7 +18,7 @@ async fn a_client_that_reads_no_bodies_opens_a_breaker_at_five_percent() {
         if call % 20 == 19 {
             *answer.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
         }
-        // POST: no retries in the way.
+        // A POST is not retried.
         let mut ask = Ask::default();
         *ask.method_mut() = http::Method::POST;
         drop(rig.ask(ask, answer).await.unwrap());

@@ -1,4 +1,4 @@
-//! A body that does what a test tells it to.
+//! A scripted body.
 
 use std::{
     collections::VecDeque,
@@ -13,20 +13,20 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Bytes;
 
-/// What a [`Scripted`] body does next. When nothing is left it waits to be fed.
+/// The next step of a [`Scripted`] body, which waits for more steps when none are left.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Data(&'static str),
     Trailers(HeaderMap),
     Fail,
     Panic,
-    /// It ends, and does not say so before it is asked.
+    /// Ends, and does not report the end before it is polled.
     End,
-    /// It has ended, and says so.
+    /// Has ended, and reports it.
     Closed,
 }
 
-/// The body itself failed.
+/// The error of the body itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the source broke")]
 pub(super) struct Broken;
@@ -40,7 +40,7 @@ struct State {
     ambient: Option<(Option<Deadline>, Option<u32>)>,
 }
 
-/// Tells a [`Scripted`] body what to do, and what became of it.
+/// A handle that controls a [`Scripted`] body, and shows its state.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Feed(Arc<Mutex<State>>);
 
@@ -82,7 +82,7 @@ impl Feed {
         self.state().dropped
     }
 
-    /// The deadline and the number of the attempt that it saw when it was last polled, or dropped.
+    /// Returns the deadline and the attempt that the body saw at its last poll, or when dropped.
     pub(super) fn ambient(&self) -> Option<(Option<Deadline>, Option<u32>)> {
         self.state().ambient
     }

@@ -15,7 +15,7 @@ use http_body::{Frame, SizeHint};
 
 use super::*;
 
-/// Bodies that a server never reads, or whose connection lives on without them.
+/// Returns responses whose body a server never reads, or whose connection continues without it.
 fn unread() -> [(Method, StatusCode); 6] {
     [
         (Method::HEAD, StatusCode::OK),
@@ -43,7 +43,7 @@ async fn a_body_that_nobody_will_read_is_no_cancellation() {
         let response = answered(&rig, method, status, &feed).await;
         rig.assert_ended((1, 0));
         assert_eq!(rig.spans.closed(), [spans::told("call", "answered", None)]);
-        // `Content-Length` comes from here.
+        // The server takes `Content-Length` from this size.
         assert_eq!(response.body().size_hint().exact(), Some(10));
         drop(response);
         rig.assert_ended((1, 0));
@@ -65,7 +65,7 @@ async fn a_tunnel_that_was_rejected_has_a_body() {
 struct Working(Option<BoxFuture<'static, ()>>);
 
 impl Working {
-    /// Retries in vain, as a client beneath a handler does.
+    /// Creates a body whose retries are exhausted, as of a client beneath a handler.
     fn in_vain() -> Self {
         let broken = || Err::<(), _>(io::Error::other("broken"));
         let backoff = Backoff::constant(MS).build().unwrap();
@@ -99,7 +99,7 @@ impl Body for Working {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_retry_in_a_body_reports_reaches_no_other_request() {
-    // Polled by itself it is reported to whoever observes.
+    // Polled alone, it reports to the observer.
     let (_, hop) = Hop::observe(Working::in_vain().collect()).await;
     assert!(hop.retries_exhausted());
 

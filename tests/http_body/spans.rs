@@ -40,7 +40,7 @@ impl Visit for Seen {
     }
 }
 
-/// Captures the spans of this thread until it is dropped.
+/// A capture of the spans of this thread, until it is dropped.
 pub(super) struct Spans {
     seen: Capture,
     _guard: DefaultGuard,
@@ -49,10 +49,10 @@ pub(super) struct Spans {
 #[derive(Clone, Default)]
 struct Capture(Arc<Mutex<Vec<(span::Id, Seen)>>>);
 
-/// What is told of a span: its name, its outcome and, for a failure, the type of that.
+/// The name and the outcome of a span and, for a failure, its error type.
 pub(super) type Told = (&'static str, Option<String>, Option<String>);
 
-/// The same, written down.
+/// Creates an expected span.
 pub(super) fn told(name: &'static str, outcome: &str, error: Option<&str>) -> Told {
     (name, Some(outcome.to_owned()), error.map(str::to_owned))
 }
@@ -64,7 +64,7 @@ impl Spans {
         Self { seen, _guard: guard }
     }
 
-    /// What is told of the spans that are closed, by name and with those of one name in their order.
+    /// Returns the closed spans, sorted by name, and by order within one name.
     pub(super) fn closed(&self) -> Vec<Told> {
         let seen = self.seen.0.lock().unwrap();
         let closed = seen.iter().map(|(_, span)| span.clone()).filter(|span| span.closed);
@@ -73,7 +73,7 @@ impl Spans {
         told
     }
 
-    /// How many spans are open, and whether nothing was told of any of them yet.
+    /// Returns the number of open spans, and whether none of them has an outcome yet.
     pub(super) fn open(&self) -> (usize, bool) {
         let seen = self.seen.0.lock().unwrap();
         let open: Vec<_> = seen.iter().filter(|(_, span)| !span.closed).collect();
@@ -84,7 +84,7 @@ impl Spans {
 impl Capture {
     fn with(&self, id: &span::Id, change: impl FnOnce(&mut Seen)) {
         let mut seen = self.0.lock().unwrap();
-        // An id is used again once its span is closed.
+        // An id is reused after its span is closed.
         if let Some((_, span)) = seen.iter_mut().rev().find(|(seen, _)| seen == id) {
             change(span);
         }

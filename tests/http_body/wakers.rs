@@ -1,4 +1,4 @@
-//! A waker that panics, in the middle of what ends with a response.
+//! Tests of a waker that panics while a response ends.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -16,8 +16,10 @@ impl Wake for Panicking {
     }
 }
 
-/// Ends a response that holds a slot of two bulkheads, when the waker of a call that waits for the
-/// inner one panics. Returns how many slots of each are taken then, and once that call is gone.
+/// Ends a response that holds a slot of two bulkheads, with a waiting call whose waker panics.
+///
+/// The call waits for the inner bulkhead. Returns the number of taken slots of each bulkhead
+/// then, and after that call is dropped.
 async fn slots_after(end: impl FnOnce(&Feed, Spawn<Reader>)) -> [(u32, u32); 2] {
     let inner = BulkheadLayer::builder().max_concurrent(1).queue(1, SECOND).build().unwrap();
     let outer = BulkheadLayer::default();
@@ -44,7 +46,7 @@ async fn slots_after(end: impl FnOnce(&Feed, Spawn<Reader>)) -> [(u32, u32); 2] 
 
 #[tokio::test(start_paused = true)]
 async fn a_waker_that_panics_costs_no_slot() {
-    // The slot of the inner bulkhead is the waiting call's, until that is dropped.
+    // The waiting call has the slot of the inner bulkhead until it is dropped.
     let expected = [(0, 1), (0, 0)];
     let read_to_the_end = |feed: &Feed, mut reader: Spawn<Reader>| {
         feed.push([Step::End]);

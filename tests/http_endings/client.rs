@@ -24,7 +24,7 @@ type Ask = Request<Empty<Bytes>>;
 type Answer = Response<ResponseBody<Incoming>>;
 type Called = BoxCloneService<Ask, Answer, Error<legacy::Error>>;
 
-/// A stack around hyper's client.
+/// Creates a stack around hyper's client.
 fn client(version: Version) -> (Called, Handles) {
     let books = Books::new();
     let handles = books.handles();
@@ -32,7 +32,7 @@ fn client(version: Version) -> (Called, Handles) {
     (BoxCloneService::new(stack.service(version.client())), handles)
 }
 
-/// A server that answers with this, whatever it is asked.
+/// Starts a server that gives this response to every request.
 async fn server(
     version: Version,
     answer: impl Fn() -> Response<Scripted> + Clone + Send + 'static,
@@ -41,7 +41,7 @@ async fn server(
     version.serve(service).await
 }
 
-/// The body of the answer after its first frame, when all is still held.
+/// Returns the body of a response after its first frame, while everything is held.
 async fn begun(version: Version, feed: &Feed) -> (ResponseBody<Incoming>, Handles) {
     let (client, handles) = client(version);
     let answers = feed.clone();
@@ -77,7 +77,7 @@ async fn an_end_without_trailers_ends_the_call() {
         let feed = Feed::default();
         let (mut body, handles) = begun(version, &feed).await;
         feed.push([Step::End]);
-        // Over HTTP/2 hyper's server sends an empty frame, which says that it is the last.
+        // Over HTTP/2, hyper's server sends an empty last frame.
         while let Some(frame) = body.frame().await {
             assert_eq!(frame.unwrap().into_data().unwrap(), "");
         }
@@ -93,7 +93,7 @@ async fn a_last_frame_that_is_known_to_be_the_last_ends_the_call() {
         feed.push([Step::Data("last"), Step::Closed]);
         assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "last");
         if version == Version::Http2 && !body.is_end_stream() {
-            // The peer may put the end into a frame of its own.
+            // The peer may send the end in its own frame.
             assert!(body.frame().await.is_none());
         }
         assert_eq!(handles.seen(), SUCCESS, "{version:?}");
@@ -150,7 +150,7 @@ async fn a_stalled_body_gives_its_permit_back() {
         assert_eq!(began.elapsed().as_secs(), Duration::from_secs(30).as_secs());
         assert!(body.frame().await.is_none());
         tokio::time::resume();
-        // The peer is told: nobody goes on sending into the void.
+        // The peer notices, and stops sending.
         dropped(&feed).await;
     }
 }
@@ -193,7 +193,7 @@ async fn a_peer_that_promised_more_than_it_sent_has_failed() {
     assert!(body.frame().await.unwrap().is_err());
     assert_eq!(handles.seen(), FAILURE);
 
-    // hyper's server sends over HTTP/2 what the handler claims.
+    // Over HTTP/2, hyper's server sends the length that the handler claims.
     for promised in [HeaderValue::from_static("10"), HeaderValue::from_static("2")] {
         let (client, handles) = client(Version::Http2);
         let address = server(Version::Http2, move || {

@@ -1,7 +1,7 @@
-//! The end of a call with the end of the body of its response, over sockets of hyper's.
+//! Tests of calls that end with the body of their response, over sockets of hyper.
 //!
-//! The sockets are real and the clock is too, until a test needs the time of a limit to pass: then it
-//! pauses the clock, which runs on by itself as soon as nobody has anything else to do.
+//! The sockets and the clock are real. A test that needs the time of a limit to pass pauses the
+//! clock, which then advances by itself when no task can run.
 
 #![cfg(feature = "http")]
 
@@ -42,20 +42,20 @@ struct Handles {
 }
 
 impl Handles {
-    /// Slots that are taken, and the calls and failures that the breaker has counted.
+    /// Returns the taken slots, and the calls and failures that the breaker has counted.
     fn seen(&self) -> (u32, u64, u64) {
         let breaker = self.breaker.snapshot();
         (self.slots.in_flight(), breaker.calls(), breaker.failures())
     }
 
-    /// Waits until this is seen: what comes over a socket comes when it will.
+    /// Waits until these values are seen, because data over a socket may arrive late.
     async fn until(&self, expected: (u32, u64, u64)) {
         soon(|| self.seen() == expected).await;
         assert_eq!(self.seen(), expected);
     }
 }
 
-/// Waits until something is so, but not for ever.
+/// Waits until the condition holds, but not without end.
 async fn soon(is_so: impl Fn() -> bool) {
     for _ in 0..100_000 {
         if is_so() {
@@ -65,7 +65,7 @@ async fn soon(is_so: impl Fn() -> bool) {
     }
 }
 
-/// Waits until the server has let go of its body.
+/// Waits until the server has dropped its body.
 async fn dropped(feed: &Feed) {
     soon(|| feed.is_dropped()).await;
     assert!(feed.is_dropped());

@@ -15,7 +15,7 @@ use super::{
 
 const IDLE: Duration = Duration::from_secs(30);
 
-/// A server with a stack, which answers with this and echoes what it hears after an upgrade.
+/// Starts a server with a stack, which gives this response and echoes data after an upgrade.
 async fn server(
     version: Version,
     answer: impl Fn() -> Response<Scripted> + Clone + Send + 'static,
@@ -31,7 +31,7 @@ async fn server(
     (version.serve(TowerToHyperService::new(service)).await, handles)
 }
 
-/// The body of the answer after its first frame, when all is still held.
+/// Returns the body of a response after its first frame, while everything is held.
 async fn begun(version: Version, feed: &Feed) -> (Incoming, Handles) {
     let answers = feed.clone();
     let (address, handles) = server(version, move || respond(answers.body())).await;
@@ -101,7 +101,7 @@ async fn a_body_that_is_never_sent_ends_at_its_head() {
             *request.method_mut() = method.clone();
             let response = version.client().request(request).await.unwrap();
             assert_eq!(response.status(), status);
-            // The head is there, and with it the verdict.
+            // The outcome is known with the head.
             assert_eq!(handles.seen(), SUCCESS, "{version:?} {method} {status}");
             dropped(&feed).await;
             assert_eq!(handles.seen(), SUCCESS, "{version:?} {method} {status}");
@@ -141,7 +141,7 @@ async fn a_caller_that_hangs_up_is_a_cancellation() {
         let feed = Feed::default();
         let (body, handles) = begun(version, &feed).await;
         drop(body);
-        // The server notices when it goes on sending, if not before.
+        // The server notices at the latest when it continues to send.
         feed.push([Step::Data("into the void")]);
         handles.until(CANCELLED).await;
         assert!(feed.is_dropped());

@@ -1,4 +1,4 @@
-//! hyper at both ends.
+//! Servers and clients of hyper.
 
 use std::{convert::Infallible, error::Error as StdError, net::SocketAddr};
 
@@ -36,7 +36,7 @@ impl Version {
             .build_http()
     }
 
-    /// Serves every connection with this, until the runtime of the test ends.
+    /// Serves every connection with this service, until the runtime of the test ends.
     pub(super) async fn serve<S, B>(self, service: S) -> SocketAddr
     where
         S: HttpService<Incoming, ResBody = B, Error = Infallible> + Clone + Send + 'static,
@@ -65,7 +65,7 @@ impl Version {
     }
 }
 
-/// Answers the first request of one connection with these bytes, and lets the test have the socket.
+/// Responds with these bytes to the first request, and gives the socket to the test.
 pub(super) async fn answer_raw(bytes: &'static [u8]) -> (SocketAddr, oneshot::Receiver<TcpStream>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -86,12 +86,12 @@ pub(super) fn get(address: SocketAddr) -> Request<Empty<Bytes>> {
     Request::get(format!("http://{address}/")).body(Empty::new()).unwrap()
 }
 
-/// A response, with trailers allowed on HTTP/1.
+/// Creates a response, with trailers allowed over HTTP/1.
 pub(super) fn respond<B>(body: B) -> Response<B> {
     Response::builder().header("trailer", "x-checksum").body(body).unwrap()
 }
 
-/// Sends back whatever comes through what the request is upgraded to, if it is.
+/// Echoes the data of the upgraded connection, if the request is upgraded.
 pub(super) fn echo_upgraded(request: Request<Incoming>) {
     tokio::spawn(async {
         if let Ok(upgraded) = hyper::upgrade::on(request).await {
@@ -100,13 +100,13 @@ pub(super) fn echo_upgraded(request: Request<Incoming>) {
     });
 }
 
-/// Sends back whatever comes, until nothing does.
+/// Echoes all data until the end.
 pub(super) async fn echo(io: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let mut heard = [0; 4];
     while io.read_exact(&mut heard).await.is_ok() && io.write_all(&heard).await.is_ok() {}
 }
 
-/// Whether what is sent through the upgraded connection comes back.
+/// Returns whether the upgraded connection echoes data.
 pub(super) async fn echoes<B>(response: Response<B>) -> bool {
     let mut io = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
     io.write_all(b"ping").await.unwrap();

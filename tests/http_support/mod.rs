@@ -1,4 +1,4 @@
-//! An HTTP service in this process, and what the tests of HTTP need around it.
+//! An in-process HTTP service, and helpers of the HTTP tests.
 #![allow(dead_code, reason = "no test file needs all of it")]
 
 use std::{
@@ -22,7 +22,7 @@ pub(crate) type Answer = Response<Body>;
 
 type Answering = Pin<Box<dyn Future<Output = Result<Answer, io::Error>> + Send>>;
 
-/// A service that notes what it is sent, and when.
+/// A service that records its requests and their times.
 #[derive(Clone)]
 pub(crate) struct Upstream {
     answer: Arc<dyn Fn(usize) -> Answering + Send + Sync>,
@@ -36,7 +36,7 @@ pub(crate) struct Sent {
 }
 
 impl Upstream {
-    /// Answers as `answer` says, which is told how many requests there were before.
+    /// Creates a service with this response. `answer` gets the number of earlier requests.
     pub(crate) fn new<F, A>(answer: F) -> Self
     where
         F: Fn(usize) -> A + Send + Sync + 'static,
@@ -46,7 +46,7 @@ impl Upstream {
         Self { answer: Arc::new(answer), seen: Arc::default() }
     }
 
-    /// Gives these answers in turn, and the last of them from then on.
+    /// Creates a service that gives these responses in turn, and then repeats the last one.
     pub(crate) fn saying(answers: impl IntoIterator<Item = Answer>) -> Self {
         let answers: Vec<_> = answers.into_iter().collect();
         Self::new(move |before| {
@@ -55,7 +55,7 @@ impl Upstream {
         })
     }
 
-    /// Takes that long for each answer.
+    /// Creates a service that takes this long for each response.
     pub(crate) fn slow(time: Duration) -> Self {
         Self::new(move |_| async move {
             sleep(time).await;
@@ -75,12 +75,12 @@ impl Upstream {
         self.seen.lock().unwrap().clone()
     }
 
-    /// The lines of a header in each request.
+    /// Returns the lines of a header in each request.
     pub(crate) fn lines(&self, name: &str) -> Vec<Vec<String>> {
         self.seen().iter().map(|sent| lines(&sent.headers, name)).collect()
     }
 
-    /// How long there was between each request and the next.
+    /// Returns the time between each request and the next.
     pub(crate) fn pauses(&self) -> Vec<Duration> {
         self.seen().windows(2).map(|pair| pair[1].at - pair[0].at).collect()
     }
@@ -107,7 +107,7 @@ pub(crate) fn lines(headers: &HeaderMap, name: &str) -> Vec<String> {
     headers.get_all(name).iter().map(|line| line.to_str().unwrap().to_owned()).collect()
 }
 
-/// The protocol that a request and its answer speak.
+/// The protocol of a request and its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
     Http,
@@ -128,7 +128,7 @@ impl Protocol {
         request
     }
 
-    /// The header that tells how much time is left, and a number of milliseconds in it.
+    /// Returns the header with the remaining time, for a number of milliseconds.
     pub(crate) fn time_left(self, millis: u64) -> (&'static str, String) {
         match self {
             Self::Http => ("x-envoy-expected-rq-timeout-ms", millis.to_string()),
@@ -151,7 +151,7 @@ pub(crate) fn answer(status: u16, headers: &[(&str, &str)]) -> Answer {
     answer
 }
 
-/// A gRPC answer that is trailers only.
+/// Creates a gRPC response that consists of trailers only.
 pub(crate) fn trailers_only(code: u8, headers: &[(&str, &str)]) -> Answer {
     let mut answer = answer(200, headers);
     put(answer.headers_mut(), "content-type", "application/grpc");
@@ -161,17 +161,17 @@ pub(crate) fn trailers_only(code: u8, headers: &[(&str, &str)]) -> Answer {
 
 pub(crate) const PAUSE: Duration = Duration::from_millis(100);
 
-/// Replays every request, a POST too.
+/// A policy that replays every request, even a POST.
 pub(crate) type ReplayAll = ReplayFn<fn(&Request<Body>) -> Option<Request<Body>>>;
 
-/// Retries after the same pause each time, without a budget.
+/// Returns a retry with a constant pause, without a budget.
 pub(crate) fn retry(retries: u32) -> RetryBuilder<ReplayAll> {
     let backoff = Backoff::constant(PAUSE).jitter(Jitter::None).build().unwrap();
     let all: fn(&Request<Body>) -> Option<Request<Body>> = |request| Some(request.clone());
     RetryLayer::builder(replay_fn(all)).retries(retries).backoff(backoff).without_budget()
 }
 
-/// Runs on a clock of its own, for tests that are no async function.
+/// Runs a future on its own paused clock, for tests that are not async.
 pub(crate) fn on_paused_clock<F: Future>(future: F) -> F::Output {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_time().start_paused(true).build().unwrap().block_on(future)

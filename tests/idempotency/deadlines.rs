@@ -1,4 +1,4 @@
-//! What of the caller's ambient deadline, attempt and hop holds for a run.
+//! Tests of the caller's deadline, attempt and hop during a run.
 
 use std::sync::{Arc, Mutex};
 
@@ -80,7 +80,7 @@ async fn what_retries_beneath_find_out_reaches_the_hop_of_the_caller() {
     let (answer, hop) = Hop::observe(service.clone().oneshot(ask("k"))).await;
     assert_eq!(answer, Err(Failure::Service("reset")));
     assert!(worker.runs() > 1 && hop.retries_exhausted());
-    // A result that is given again has found out nothing.
+    // A replayed result reports no exhausted retries.
     let (_, hop) = Hop::observe(service.oneshot(ask("k"))).await;
     assert!(!hop.retries_exhausted());
 }

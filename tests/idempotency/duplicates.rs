@@ -1,4 +1,4 @@
-//! Requests that come again while the first is under way, and after.
+//! Tests of duplicates of a request, during the first run and after it.
 
 use std::collections::HashSet;
 
@@ -22,7 +22,7 @@ async fn of_a_thousand_at_once_one_runs_and_the_rest_are_told_to_come_back() {
     assert_eq!(call(&guard, &worker, ask("k")).await, Ok(1));
     let counts = guard.handle().counts();
     assert_eq!((counts.claims, counts.conflicts, counts.replays), (1, 999, 1));
-    // What runs here needs no asking.
+    // For a run of this layer, the store is not asked.
     assert_eq!((worker.runs(), store.taken(Step::Claim)), (1, 2));
 }
 
@@ -68,7 +68,7 @@ async fn of_those_who_wait_for_another_process_one_asks_for_all() {
     let began = Instant::now();
     let mut calls: Vec<_> = (0..50).map(|_| spawn(&here, &worker, ask("k"))).collect();
     sleep(10 * SECOND).await;
-    // Who asks leaves, and another takes its place.
+    // The caller that polls the store leaves, and another caller takes its place.
     calls.remove(0).abort();
     sleep(9 * SECOND + 900 * MS).await;
     let asked = store.taken_at(Step::Claim).split_off(51);
@@ -126,7 +126,7 @@ async fn who_waits_gets_the_result_however_full_the_guard_is() {
         calls.push(spawn(&guard, &worker, ask("k")));
         settle().await;
     }
-    // Long enough that all of them ask at the same time.
+    // The delay is long enough that all of them ask at the same time.
     store.always(Step::Claim, Fault::AnswerLate(10 * MS));
     for answer in join_all(calls).await {
         assert_eq!(answer.unwrap(), Ok(1));
@@ -138,7 +138,7 @@ async fn who_waits_gets_the_result_however_full_the_guard_is() {
 async fn a_crowd_takes_the_place_of_one_run() {
     let store = Scripted::new();
     let guard = over(&store).max_runs(1).build().unwrap();
-    // Long enough that all of them ask before one is granted.
+    // The delay is long enough that all of them ask before one claim is granted.
     store.always(Step::Claim, Fault::AnswerLate(10 * MS));
     let worker = Worker::taking(SECOND);
     let calls: Vec<_> = (0..100).map(|_| spawn(&guard, &worker, ask("k"))).collect();
@@ -166,6 +166,6 @@ async fn no_more_runs_are_under_way_than_may_be() {
     for answer in full {
         assert_eq!(retry_after(answer), Some(SECOND));
     }
-    // What was refused left nothing behind.
+    // The rejected calls left no record.
     assert_eq!((worker.runs(), store.taken(Step::Claim), store.memory().len()), (3, 3, 3));
 }

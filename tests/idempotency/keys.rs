@@ -1,4 +1,4 @@
-//! Which requests are guarded, and which are the same.
+//! Tests of the guarded requests, and of which requests are the same.
 
 use buttress::error::IdempotencyReason as Reason;
 
@@ -68,7 +68,7 @@ async fn tenants_and_routes_have_keys_of_their_own() {
         assert_eq!(call(&guard, &worker, ask.clone()).await, Ok(run));
         assert_eq!(call(&guard, &worker, ask).await, Ok(run));
     }
-    // A body that is another for one tenant is none of the other's business.
+    // A different body with the key of one tenant does not affect the other tenant.
     let answer = call(&guard, &worker, Ask { tenant: "c", body: "43", ..ask("k") }).await;
     assert_eq!(answer, Ok(5));
 }
@@ -91,7 +91,7 @@ async fn requests_that_were_recorded_before_a_secret_changed_are_still_known() {
         let another = call(&second, &worker, Ask { body: "43", ..ask(key) }).await;
         assert_eq!(rejected(&another), Some(Reason::Mismatch), "{key}");
     }
-    // A secret that nobody told it of: the request cannot be known again.
+    // The layer does not have the secret. It cannot recognise the request again.
     for key in ["first", "second"] {
         assert_eq!(rejected(&call(&other, &worker, ask(key)).await), Some(Reason::Mismatch));
     }
@@ -115,7 +115,7 @@ async fn the_same_request_is_never_a_mismatch_while_a_secret_is_rolled_out() {
     let waiting = |builder: Builder| builder.wait_for_duplicates(60 * SECOND).build().unwrap();
     let plain = waiting(over(&store));
     let keyed = waiting(over(&store).fingerprint_secret("1"));
-    // Released after 2 s, and then run anew by a process that has the secret.
+    // The operation is released after 2 s. A process that has the secret then runs it again.
     let rejecting = Worker::new(|_, _| async {
         tokio::time::sleep(2 * SECOND).await;
         Err(Failure::rejected(buttress::error::CircuitOpen::new("c", None)))

@@ -1,4 +1,4 @@
-//! Leases: held while a run goes on, renewed for all by one task, and lost.
+//! Tests of leases: held during a run, renewed for all runs by one task, and lost.
 
 use buttress::{
     error::IdempotencyReason as Reason,
@@ -49,7 +49,7 @@ async fn however_many_runs_come_and_go_one_task_renews() {
     for answer in join_all(calls).await {
         assert!(answer.unwrap().is_ok());
     }
-    // 75 s, in which a trip takes along all that is due in the next 2.5 s.
+    // The runs take 75 s. One step renews every lease that is due in the next 2.5 s.
     assert!(store.taken(Step::Renew) <= 75 * 2 / 5 + 1, "{}", store.taken(Step::Renew));
     assert_eq!(store.renewed().iter().sum::<usize>(), 300);
     nothing_is_left(guard, &store, 11 * SECOND).await;
@@ -142,7 +142,7 @@ async fn a_lease_that_was_lost_does_not_keep_others_from_being_renewed() {
 async fn a_lease_is_renewed_in_time_though_its_claim_took_long() {
     let store = Scripted::new();
     let guard = over(&store).lease(3 * SECOND).store_timeout(2_900 * MS).build().unwrap();
-    // Sent first, granted last, due first.
+    // This claim is sent first, granted last, and due first.
     store.next(Step::Claim, [Fault::AnswerLate(2_500 * MS)]);
     let slow = spawn(&guard, &Worker::taking(20 * SECOND), ask("slow"));
     sleep(2_400 * MS).await;
@@ -153,7 +153,7 @@ async fn a_lease_is_renewed_in_time_though_its_claim_took_long() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_begins_under_a_lease_that_is_over() {
-    // The lease ends while its claim, or the note that it begins, is under way; or the service gets ready.
+    // The lease ends during its claim, during `mark_started`, or while the service becomes ready.
     for step in [Step::Claim, Step::MarkStarted] {
         let store = Scripted::new();
         let guard = over(&store).lease(SECOND / 2).store_timeout(490 * MS);

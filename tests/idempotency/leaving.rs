@@ -1,4 +1,4 @@
-//! Callers that do not wait for their answer.
+//! Tests of callers that do not wait for their response.
 
 use buttress::error::IdempotencyReason as Reason;
 use buttress::testing::task::Spawned;

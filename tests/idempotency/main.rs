@@ -1,5 +1,6 @@
-//! What the idempotency guard promises, property by property, on a paused clock and with a store that does
-//! what it is told, wrong things too.
+//! Tests of the idempotency layer, property by property, on a paused clock.
+//!
+//! The store is scripted, and can also return wrong results.
 
 mod deadlines;
 mod duplicates;

@@ -1,4 +1,4 @@
-//! What an operator sees and does.
+//! Tests of the handle for operators.
 
 use buttress::{
     error::IdempotencyReason as Reason,
@@ -48,7 +48,7 @@ async fn what_an_operator_says_became_of_it_holds() {
         assert_eq!(operator.resolve(&unknown, resolution).await.unwrap(), StepOutcome::Applied);
         assert_eq!(operator.count_unknown().await.unwrap(), 0);
         assert_eq!(call(&guard, &worker, ask(key)).await, Ok(answer));
-        // It says so again, after it holds already.
+        // The operator resolves the operation again, although it is already resolved.
         assert_eq!(
             operator.resolve(&unknown, Resolution::Never).await.unwrap(),
             StepOutcome::Stale

@@ -1,4 +1,4 @@
-//! Panics of what the guard calls.
+//! Tests of panics in the code that the layer calls.
 
 use buttress::{
     CarryRejection,
@@ -10,7 +10,7 @@ use tower::{Layer, Service};
 
 use super::support::*;
 
-/// Keeps numbers, and panics at one place.
+/// A recorder of numbers that panics at one point.
 #[derive(Clone, Copy, Debug)]
 struct Panics(&'static str);
 
@@ -66,7 +66,7 @@ fn recorded_by(
     IdempotencyLayer::builder(store.clone(), Asks, Asks, record).single_tenant().build().unwrap()
 }
 
-/// That a call panics, with this message.
+/// Checks that a call panics with this message.
 async fn panics<L, S>(layer: &L, service: &S, ask: Ask, message: &str)
 where
     S: Clone,
@@ -179,7 +179,7 @@ async fn a_panic_of_the_store_is_that_of_the_caller_or_of_nobody() {
     panics(&guard, &worker, ask("k"), "the store panics").await;
     settle().await;
     assert_eq!((worker.runs(), guard.handle().in_flight()), (0, 0));
-    // Renewal is done for all: they must not pay for it.
+    // One task renews all leases. A panic must not affect the other runs.
     store.next(Step::Renew, [Fault::Panic]);
     assert_eq!(call(&guard, &Worker::taking(29 * SECOND), ask("k")).await, Ok(1));
     store.next(Step::Complete, [Fault::Panic]);

@@ -1,4 +1,4 @@
-//! What becomes of a result.
+//! Tests of the results of runs.
 
 use buttress::{
     Fault as Failing, Outcome, Rejection,
@@ -24,7 +24,7 @@ async fn a_response_is_given_again_until_its_time_is_over() {
     let (guard, _) = guard();
     let worker = Worker::taking(5 * SECOND);
     assert_eq!(call(&guard, &worker, ask("k")).await, Ok(1));
-    // Counted from its completion.
+    // The time to live counts from the completion.
     sleep(24 * HOUR - MS).await;
     assert_eq!(call(&guard, &worker, ask("k")).await, Ok(1));
     sleep(MS).await;

@@ -1,4 +1,4 @@
-//! What a guarded service is as a service.
+//! Tests of a guarded service as a tower service.
 
 use std::sync::{
     Arc,
@@ -32,7 +32,7 @@ fn it_moves_and_is_shared_between_threads() {
     assert_future::<ResponseFuture<u64, Failure>>();
 }
 
-/// What needs no key goes through in the caller's own task, where the kit can see all of it.
+/// A request without a key runs in the caller's own task, where the checks observe everything.
 #[tokio::test(start_paused = true)]
 async fn it_keeps_every_rule_of_a_service() {
     let guard: InMemory<Quarantine> =

@@ -1,4 +1,4 @@
-//! Shutting down: no further run begins, and what runs is waited for.
+//! Tests of the shutdown: no further run begins, and it waits for current runs.
 
 use buttress::error::IdempotencyReason as Reason;
 use tokio::time::{Instant, sleep};
@@ -24,7 +24,7 @@ async fn a_closed_guard_begins_nothing_and_is_drained_when_all_is_recorded() {
     assert_eq!(began.elapsed(), 4 * SECOND);
     assert_eq!((operator.in_flight(), store.taken(Step::Complete)), (0, 2));
     assert!(staying.await.unwrap().is_ok());
-    // What was recorded is there for the process that comes next.
+    // The next process finds the recorded results.
     let next = over(&store).build().unwrap();
     assert_eq!(call(&next, &worker, ask("k")).await, Ok(1));
     assert_eq!(worker.runs(), 2);

@@ -1,4 +1,4 @@
-//! A store that fails, hangs, answers late, twice, or with garbage.
+//! Tests with a store that fails, hangs, or responds late, twice or with garbage.
 
 use buttress::{
     error::{CircuitOpen, IdempotencyReason as Reason},
@@ -97,13 +97,13 @@ async fn a_result_that_cannot_be_recorded_is_given_and_unknown_when_the_lease_ha
     for fault in [Fault::Fail, Fault::Hang, Fault::Garbled, Fault::Full] {
         let (guard, store) = guard();
         let worker = Worker::quick();
-        // A store that takes the step and says that it did not has recorded it.
+        // A store that takes the step and reports a failure has recorded the result.
         let recorded = fault == Fault::Garbled;
         store.always(Step::Complete, fault);
         let began = Instant::now();
         assert_eq!(call(&guard, &worker, ask("k")).await, Ok(1), "{fault:?}");
         assert!(began.elapsed() <= 30 * SECOND, "{fault:?}: {:?}", began.elapsed());
-        // What has been recorded after all is seen when the lease cannot be renewed.
+        // A result that was recorded anyway is noticed when the lease cannot be renewed.
         assert!(recorded || began.elapsed() >= 20 * SECOND, "{fault:?}: given up too soon");
         store.always(Step::Complete, Fault::None);
         sleep(60 * SECOND).await;
@@ -207,14 +207,14 @@ async fn a_store_that_hangs_for_ever_wedges_nobody() {
             nothing_is_left(guard, &store, 2 * LEASE).await;
         }
     }
-    // It hangs from the middle of a run on.
+    // The store hangs from the middle of a run.
     let (guard, store) = guard();
     let worker = Worker::taking(20 * SECOND);
     let run = spawn(&guard, &worker, ask("k"));
     sleep(SECOND).await;
     store.everything(Fault::Hang);
     let began = Instant::now();
-    // A duplicate of what runs here needs no store.
+    // A duplicate of a run of this layer needs no store.
     assert_eq!(rejected(&call(&guard, &worker, ask("k")).await), Some(Reason::InFlight));
     assert_eq!(began.elapsed(), std::time::Duration::ZERO);
     assert_eq!(

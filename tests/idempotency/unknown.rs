@@ -1,4 +1,4 @@
-//! Operations of which nobody knows what became, and what is done about them.
+//! Tests of unknown operations, and of the ways to settle them.
 
 use std::{
     collections::BTreeSet,
@@ -236,7 +236,7 @@ async fn a_transaction_that_was_lost_is_not_unknown_and_runs_anew() {
     assert_eq!(guard.handle().count_unknown().await.unwrap(), 0);
 }
 
-/// Where money is moved: by whoever asks, or only under a key or a fence.
+/// A ledger that moves money for every caller, or only under a key or a fence.
 #[derive(Default)]
 struct Ledger {
     charges: Vec<u64>,
@@ -244,7 +244,7 @@ struct Ledger {
     fence: u64,
 }
 
-/// How the ledger tells a charge that must not be made.
+/// The way in which the ledger recognises a charge that must not be made.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum By {
     Nothing,
@@ -267,8 +267,10 @@ impl Ledger {
     }
 }
 
-/// A worker is paused just before it charges, beyond the end of its lease. Meanwhile somebody looks, sees no charge
-/// and says that there never will be one. Then the worker wakes up.
+/// Counts the charges when a paused worker wakes up after its operation was resolved.
+///
+/// A worker is paused just before it charges, beyond the end of its lease. Meanwhile, somebody
+/// sees no charge and resolves the operation as never done. Then the worker wakes up.
 async fn charges_with_a_zombie(by: By) -> usize {
     let store = Scripted::new();
     let ledger: Arc<Mutex<Ledger>> = Arc::default();
@@ -277,7 +279,7 @@ async fn charges_with_a_zombie(by: By) -> usize {
         .reconcile_fn(move |run: Run| {
             let mut ledger = seen.lock().unwrap();
             let found = ledger.charges.first().copied();
-            // Made impossible before it is called never.
+            // A later charge is made impossible before the operation is resolved as never done.
             match by {
                 By::Nothing => {}
                 By::ChildKey => drop(ledger.keys.insert(run.child_key("charge").to_string())),
@@ -291,13 +293,14 @@ async fn charges_with_a_zombie(by: By) -> usize {
     let worker = Worker::new(move |ask, run| {
         let (told, ledger) = (ask.run.unwrap(), Arc::clone(&charging));
         async move {
-            // A thread of its own is not dropped with the run, as a process is not that was stopped.
+            // A separate task is not dropped with the run. It stands for a process that was
+            // paused.
             let charge = tokio::spawn(async move {
                 if run == 1 {
                     sleep(60 * SECOND).await;
                 }
                 let mut ledger = ledger.lock().unwrap();
-                // Whoever reconciled took the key for the run that comes now.
+                // The reconciliation has used the key of the run that comes now.
                 let by = if by == By::ChildKey && run > 1 { By::Nothing } else { by };
                 ledger.charge(by, &told)
             });

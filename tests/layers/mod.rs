@@ -1,8 +1,8 @@
-//! The layers that the suites run over: each way to configure one, named once.
+//! The layers that the test suites run over, each way to configure one with its own name.
 //!
-//! A suite runs over a list with `test_every!` or `for_every!`, so it cannot leave out a row. A row
-//! says what a suite must know of its layer. What a layer does not do is said there too, with the
-//! reason. Scenarios of a single layer are in the suite that plays them.
+//! A suite runs over a list with `test_every!` or `for_every!`, and cannot leave out a row. A row
+//! states what a suite must know of its layer. It also states what a layer does not do, with the
+//! reason. Scenarios of a single layer are in its own suite.
 //!
 //! To add a layer, add a row to `layers!` for each way to configure it.
 #![allow(dead_code, unused_imports, unused_macros, reason = "no suite needs all of it")]
@@ -41,18 +41,18 @@ pub(crate) use self::{
     },
 };
 
-/// How much time passes between two polls of a suite that lets time pass.
+/// The time between two polls, in a suite that lets time pass.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
-/// Runs out within the ticks that a suite waits for.
+/// A limit that ends within the ticks that a suite waits for.
 pub(crate) const LIMIT: Duration = Duration::from_millis(200);
-/// So short that a call of [`LIMIT`] has time for more than one attempt.
+/// A limit so short that a call of [`LIMIT`] has time for more than one attempt.
 pub(crate) const ATTEMPT: Duration = Duration::from_millis(80);
-/// How many retries the budget of a row affords.
+/// The number of retries that the budget of a row pays for.
 pub(crate) const FLOOR: u32 = 1_000;
-/// More calls than a suite makes.
+/// A number larger than the calls of a suite.
 const MANY: u32 = 1_000_000;
 
-/// Earns nothing, so that its balance tells how many retries were sent.
+/// Creates a budget without deposits. Its balance shows how many retries were sent.
 pub(crate) fn budget() -> Budget {
     Budget::builder().ratio(0.0).floor(FLOOR).build().unwrap()
 }
@@ -62,12 +62,12 @@ pub(crate) fn retry<P>(replay: P) -> RetryBuilder<P> {
     RetryLayer::builder(replay).backoff(backoff).budget(budget())
 }
 
-/// One call at once: what leaks then shows.
+/// Returns a bulkhead of one call, which shows every leak.
 pub(crate) fn one_at_once() -> BulkheadBuilder {
     BulkheadLayer::builder().max_concurrent(1)
 }
 
-/// Does not trip on what the suites do, and counts every call that takes a tick as slow.
+/// Returns a breaker that the suites do not trip, and that counts a call of one tick as slow.
 pub(crate) fn breaker() -> CircuitBreakerBuilder {
     CircuitBreakerLayer::builder().count_window(10_000).minimum_calls(10_000).slow_calls(TICK, 1.0)
 }
@@ -79,18 +79,18 @@ pub(crate) fn breaker_by_time() -> CircuitBreakerBuilder {
         .slow_calls(TICK, 1.0)
 }
 
-/// Trips on a streak that no suite reaches by chance, and has one probe.
+/// Returns a breaker that trips on a streak that no suite reaches by chance, with one probe.
 pub(crate) fn breaker_by_streak() -> CircuitBreakerBuilder {
     let builder = CircuitBreakerLayer::builder().without_failure_rate().consecutive_failures(100);
     builder.open_for(Duration::from_secs(1)).open_growth(1.0).probes(1)
 }
 
-/// Half-open, with more probes than a suite makes calls, so that it stays so.
+/// Creates a half-open breaker, which stays half-open because it has more probes than calls.
 pub(crate) fn half_open_breaker(builder: CircuitBreakerBuilder) -> CircuitBreakerLayer {
     half_open(builder.probes(MANY))
 }
 
-/// A row of a stack with all its layers. The bulkhead has one slot.
+/// Makes a row of a stack with all its layers. The bulkhead has one slot.
 macro_rules! whole_stack {
     ($bulkhead:expr, $when_full:expr, $breaker:expr) => {{
         let (bulkhead, breaker) = ($bulkhead, $breaker);
@@ -115,7 +115,7 @@ macro_rules! whole_stack {
     }};
 }
 
-/// The layers, which leave the type of the error alone.
+/// Lists the layers, which keep the error type.
 macro_rules! layers {
     ($run:ident $($with:tt)*) => { $run! { ($($with)*)
         timeout: Row::new(TimeoutLayer::new(LIMIT)).ends_a_hang_after(20),
@@ -242,8 +242,8 @@ macro_rules! layers {
 
         call_span: Row::new(CallSpanLayer::new()),
 
-        // What is guarded runs in a task of its own, which outlives a dropped call. The scenarios of
-        // that are in `tests/idempotency`.
+        // A guarded request runs in its own task, which outlives a dropped call. Its scenarios
+        // are in `tests/idempotency`.
         idempotency_unguarded: {
             let (store, none) = (MemoryStore::new(), Unguarded);
             let guard = IdempotencyLayer::builder(store, none, none, none).single_tenant();
@@ -359,10 +359,10 @@ macro_rules! layers {
     } };
 }
 
-/// The ways into a stack that change the type of the error.
+/// Lists the ways into a stack that change the error type.
 ///
-/// They are a list of their own because their inner service fails with an error that carries no
-/// rejection. They add one layer to those of the stack, which maps the error and nothing else.
+/// They are a separate list, because their inner service fails with an error that carries no
+/// rejection. They add one layer to the layers of the stack. It maps the error and nothing else.
 macro_rules! ways_into_a_stack {
     ($run:ident $($with:tt)*) => { $run! { ($($with)*)
         stack_service: Row::new(layer_fn(|inner| {
@@ -381,7 +381,7 @@ macro_rules! ways_into_a_stack {
 /// Runs an expression for every row of a list:
 /// `for_every!(layers, |name, make| check(name, make))`.
 ///
-/// `make` makes the row anew at each call, half-open breakers included.
+/// `make` creates a new row at each call, half-open breakers included.
 macro_rules! for_every {
     ($list:ident, |$name:ident, $make:ident| $check:expr) => {
         $list! { for_each_row |$name, $make| $check }
@@ -399,8 +399,10 @@ macro_rules! for_each_row {
     })*};
 }
 
-/// Makes a test of every row of a list: with `test_every!(layers, check)` each one runs
-/// `check(name, make).await` on a paused clock, in a module with the name of the function.
+/// Makes a test of every row of a list.
+///
+/// With `test_every!(layers, check)`, each test runs `check(name, make).await` on a paused clock,
+/// in a module with the name of the function.
 macro_rules! test_every {
     ($list:ident, $check:ident) => {
         $list! { test_each_row $check }

@@ -1,6 +1,6 @@
-//! The layers that speak HTTP.
+//! The layers for HTTP.
 //!
-//! They are a list of their own because their requests and responses must be HTTP's.
+//! They are a separate list, because they need HTTP requests and responses.
 
 pub(crate) use buttress::http::{
     HttpClientLayer, ReplayBody, ReplayBodyLayer, ReplaySafe, SetIdempotencyKeyLayer, UntilEnd,
@@ -9,11 +9,11 @@ pub(crate) use buttress::http::{
 use http::Request;
 pub(crate) use tower::ServiceBuilder;
 
-/// Makes the body of a request what it was above [`ReplayBodyLayer`].
+/// Converts the request back to the body that it had above [`ReplayBodyLayer`].
 pub(crate) const PLAIN: fn(Request<ReplayBody<String>>) -> Request<String> =
     |_| Request::new(String::new());
 
-/// The layers that speak HTTP, which leave the type of the error alone.
+/// Lists the layers for HTTP, which keep the error type.
 macro_rules! http_layers {
     ($run:ident $($with:tt)*) => { $run! { ($($with)*)
         client: Row::new(HttpClientLayer::new()),

@@ -1,4 +1,4 @@
-//! One row: a layer, and what a suite must know of it.
+//! A row of the list of layers.
 
 use std::{any::Any, task::Poll, time::Duration};
 
@@ -30,16 +30,16 @@ pub(crate) type Client = Flaky<Text, Failure>;
 /// A layer, and what a suite must know of it.
 pub(crate) struct Row<L> {
     pub(crate) layer: L,
-    /// It says `Ready` whatever its inner service says, and waits in its future.
+    /// The layer always reports `Ready`, and waits in its future.
     pub(crate) always_ready: bool,
-    /// The code of a user that it runs.
+    /// The user code that the layer runs.
     pub(crate) runs: &'static [UserCode],
-    /// It ends a call that hangs, after more than so many polls, a [`TICK`] apart.
+    /// The layer ends a hanging call after more than this number of polls, a [`TICK`] apart.
     pub(crate) ends_a_hang_after: Option<usize>,
     pub(crate) retries: Option<Retries>,
-    /// What can stand in the way of its calls.
+    /// The obstacles of its calls.
     pub(crate) obstacles: Vec<Obstacle>,
-    /// Why its calls allocate.
+    /// The reason why its calls allocate, if they do.
     pub(crate) allocates: Option<&'static str>,
     idle: Vec<Check>,
 }
@@ -49,22 +49,22 @@ type Check = Box<dyn Fn() + Send>;
 /// The budget that pays for retries.
 pub(crate) struct Retries {
     pub(crate) budget: Budget,
-    /// Counts the attempts, where not each one reaches the inner service.
+    /// Counts the attempts, if some do not reach the inner service.
     pub(crate) replay: Option<CountedReplay>,
 }
 
-/// Something that stands in the way of calls until what `hold` returns is dropped.
+/// An obstacle of calls, which lasts until the value returned by `hold` is dropped.
 pub(crate) struct Obstacle {
     pub(crate) name: Text,
     pub(crate) effect: Effect,
     pub(crate) hold: Box<dyn Fn() -> Box<dyn Any>>,
 }
 
-/// What an obstacle does to a call.
+/// The effect of an obstacle on a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     Waits,
-    /// It is rejected at once, with a rejection of this kind.
+    /// The call is rejected at once, with a rejection of this kind.
     Rejects(Text),
 }
 
@@ -107,7 +107,7 @@ impl<L> Row<L> {
         self
     }
 
-    /// Adds what must hold whenever no call is under way.
+    /// Adds a check that must hold whenever no call is in flight.
     pub(crate) fn when_idle(mut self, check: impl Fn() + Send + 'static) -> Self {
         self.idle.push(Box::new(check));
         self
@@ -138,7 +138,7 @@ impl<L> Row<L> {
         self.obstacle("full", effect, move || taken(&bulkhead))
     }
 
-    /// A breaker that is half-open stays so. One that is closed can be forced open.
+    /// Adds a breaker, which stays half-open if it is. If it is closed, it can be forced open.
     pub(crate) fn breaker(self, breaker: CircuitBreakerHandle, forced_open: Effect) -> Self {
         let (watched, state) = (breaker.clone(), breaker.state());
         let row = self.when_idle(move || {
@@ -196,7 +196,7 @@ impl Drop for ResetOnDrop {
     }
 }
 
-/// Readies a service of the layer, which has the slot or the probe until it is dropped.
+/// Readies a service of the layer. It holds the slot or the probe until it is dropped.
 pub(crate) fn taken<L>(layer: &L) -> SpawnedService<L::Service, Text>
 where
     L: Layer<Client, Service: Service<Text>>,
@@ -207,7 +207,7 @@ where
     service
 }
 
-/// Makes a call that has to wait.
+/// Makes a call that must wait.
 pub(crate) fn waiting<L>(layer: &L) -> Spawned<Oneshot<L::Service, Text>>
 where
     L: Layer<Client, Service: Service<Text>>,
@@ -232,7 +232,7 @@ where
     panic!("the breaker does not trip");
 }
 
-/// Trips the breaker, which is reset in the end.
+/// Trips the breaker, and resets it when the returned value is dropped.
 pub(crate) fn opened<C>(layer: &CircuitBreakerLayer<C>) -> impl Sized + use<C>
 where
     C: Classify<Text, Failure> + 'static,
@@ -259,7 +259,7 @@ pub(crate) fn half_open<C>(builder: CircuitBreakerBuilder<C>) -> CircuitBreakerL
 where
     C: Classify<Text, Failure> + 'static,
 {
-    // A row is also made outside a runtime, where the clock cannot be moved.
+    // A row may also be made outside a runtime, where the clock cannot be moved.
     let runtime = Handle::try_current().is_err().then(paused_runtime);
     let _entered = runtime.as_ref().map(Runtime::enter);
     let layer = builder.consecutive_failures(1).open_for(TICK).build().unwrap();
@@ -276,6 +276,6 @@ fn paused_runtime() -> Runtime {
 
 /// Lets time pass on the paused clock of the test.
 fn pass(time: Duration) {
-    // Its first poll moves the clock. The second is only for the other tasks.
+    // The first poll moves the clock. The second is only for other tasks.
     assert!(Spawned::new(tokio::time::advance(time)).poll().is_pending());
 }

@@ -1,4 +1,4 @@
-//! The contract kit, run on a row.
+//! The contract checks of a row.
 
 use std::{
     fmt,
@@ -16,7 +16,7 @@ use super::{
     row::{Effect, Row, Text},
 };
 
-/// Checks every general rule, each on a layer made anew. None of them holds anything afterwards.
+/// Checks every general rule, each with a new layer, which holds nothing afterwards.
 pub(crate) async fn keeps_rules<L, Req, Res, E>(
     name: &str,
     contract: Contract<Req, Res, E>,
@@ -35,14 +35,14 @@ where
         idle.append(&mut row.take_checks());
         service
     };
-    // Within 256 ticks every limit of a layer runs out.
+    // Every limit of a layer ends within 256 ticks.
     let report = contract.check_with(subject, || tokio::time::advance(TICK)).await;
     let idle = catch_unwind(AssertUnwindSafe(|| idle.iter().for_each(|check| check())));
     assert!(idle.is_ok(), "{name} is not idle after its checks");
     report
 }
 
-/// Checks the rules of rejecting, behind each obstacle that makes the layer reject.
+/// Checks the rules about rejections, behind each obstacle that makes the layer reject.
 pub(crate) fn rejects_by_rules<L, Req, Res, E>(
     contract: &Contract<Req, Res, E>,
     row: &Row<L>,

@@ -1,4 +1,4 @@
-//! The code that a user gives to a layer. It panics when it is told to.
+//! User code for the layers, which panics when it is told to.
 
 use std::{
     cell::Cell,
@@ -23,7 +23,7 @@ use tower::{Layer, Service};
 
 use super::LIMIT;
 
-/// A kind of code that a user gives to a layer.
+/// A kind of code that a user passes to a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UserCode {
     Classifier,
@@ -53,12 +53,12 @@ pub(crate) fn arm(code: UserCode, run: u32) {
     ARMED.set(Some((code, run)));
 }
 
-/// Returns whether what was armed has not panicked.
+/// Returns whether the armed code has not panicked.
 pub(crate) fn disarm() -> bool {
     ARMED.take().is_some()
 }
 
-/// The requests of the suites.
+/// A request type of the suites.
 pub(crate) trait Request: Sized + 'static {
     fn sample() -> Self;
 
@@ -122,13 +122,14 @@ impl<Res, E> Classify<Res, E> for FallibleClassifier {
     }
 }
 
-/// Replays every request, and counts how often it was asked.
+/// A policy that replays every request, and counts how often it is called.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CountedReplay(Arc<AtomicU32>);
 
 impl CountedReplay {
-    /// Returns how often it was asked since the last time. It is asked before each attempt but the
-    /// last of four.
+    /// Returns how often it was called since the last time.
+    ///
+    /// It is called before each attempt but the last of four.
     pub(crate) fn take(&self) -> u32 {
         self.0.swap(0, Ordering::Relaxed)
     }
@@ -151,7 +152,7 @@ impl<R> Replay<R> for NoReplay {
     }
 }
 
-/// Requests that need no key: they go through the guard in the caller's own task.
+/// A policy by which no request needs a key. Requests then run in the caller's own task.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unguarded;
 
@@ -202,7 +203,7 @@ impl<Res: Send, E> Record<Res, E> for Unguarded {
     }
 }
 
-/// A layer for the open slots of a stack. It does nothing.
+/// A layer for the open slots of a stack, which does nothing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PassOn;
 

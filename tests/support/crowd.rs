@@ -1,4 +1,4 @@
-//! A crowd of duplicates of one request: one execution, and no answer that contradicts it.
+//! Tests of many concurrent duplicates: one execution, and no response that contradicts it.
 //!
 //! The crates of stores include this file too.
 
@@ -38,7 +38,7 @@ struct Answered {
     body: Bytes,
 }
 
-/// What became of a crowd.
+/// The results of a crowd of duplicates.
 struct Crowd<St> {
     executions: u32,
     answers: Vec<Answered>,
@@ -46,7 +46,7 @@ struct Crowd<St> {
 }
 
 impl<St: Store<Payload = Vec<u8>>> Crowd<St> {
-    /// Sends the same request many times at once, to a handler that makes another answer each time.
+    /// Sends the same request many times at once, to a handler whose responses all differ.
     async fn gather(store: St, set: impl FnOnce(Builder<St>) -> Builder<St>) -> Outcome<Self> {
         let layer = set(IdempotencyLayer::http(store).single_tenant()).build()?;
         let guard = layer.handle();
@@ -64,7 +64,7 @@ impl<St: Store<Payload = Vec<u8>>> Crowd<St> {
                 }
             }
         });
-        // Duplicates take none of it.
+        // Duplicates take no slot of the bulkhead.
         let one = BulkheadLayer::builder().max_concurrent(1).build()?;
         let server = HttpServerLayer::builder(Stack::new().bulkhead(one)).outside(layer);
         let server = server.build()?.layer(handler);
@@ -85,8 +85,10 @@ impl<St: Store<Payload = Vec<u8>>> Crowd<St> {
         Ok(Self { executions: executions.load(Ordering::Relaxed), answers, guard })
     }
 
-    /// One execution, and nobody was told anything but its answer or when to come back. How many were
-    /// told the answer.
+    /// Checks that there was one execution, and that every caller got its response or a time to
+    /// retry.
+    ///
+    /// Returns the number of callers that got the response.
     fn holds(&self) -> usize {
         let mut recorded = 0;
         for Answered { status, headers, body } in &self.answers {
@@ -105,7 +107,7 @@ impl<St: Store<Payload = Vec<u8>>> Crowd<St> {
     }
 }
 
-/// For a store on any machine: both ways to treat duplicates, and too few runs for all of them.
+/// Tests a store, with both ways to treat duplicates, and with too few runs for all of them.
 pub(crate) async fn no_crowd_gets_more_than_one_execution<St>(first: St, second: St) -> Outcome
 where
     St: Store<Payload = Vec<u8>>,

@@ -88,7 +88,8 @@ impl<Req, Res, E> Contract<Req, Res, E> {
 
     /// Declares that a rule does not apply to the service, with the reason.
     ///
-    /// The report lists the rule as [`NotApplicable`](crate::testing::CheckOutcome::NotApplicable).
+    /// Default: none. The report lists the rule as
+    /// [`NotApplicable`](crate::testing::CheckOutcome::NotApplicable).
     #[must_use]
     pub fn except(mut self, rule: Rule, why: &'static str) -> Self {
         self.exceptions.push((rule, why));
@@ -97,8 +98,8 @@ impl<Req, Res, E> Contract<Req, Res, E> {
 
     /// Adds a check of your own, named by a sentence.
     ///
-    /// The check returns the reason of a failure as its error. A panic also fails it. It runs at
-    /// the end of [`check`](Self::check) and of [`check_with`](Self::check_with).
+    /// Default: none. The check returns the reason of a failure as its error. A panic also fails
+    /// it. It runs at the end of [`check`](Self::check) and of [`check_with`](Self::check_with).
     #[must_use]
     pub fn also(
         mut self,

@@ -1,4 +1,4 @@
-//! reqwest's client is a service of requests of its own.
+//! A client of reqwest, which takes requests of its own type.
 
 use buttress::{Stack, http::ReplaySafe};
 

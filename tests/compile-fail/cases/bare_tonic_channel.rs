@@ -1,4 +1,4 @@
-//! A channel takes a body that can be sent only once, and has errors that are no `Status`.
+//! A tonic channel, whose body can be sent only once and whose error is not a `Status`.
 
 use buttress::{Stack, http::ReplaySafe};
 use tonic::transport::Endpoint;

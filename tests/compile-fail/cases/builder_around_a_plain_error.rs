@@ -1,4 +1,4 @@
-//! The same with several layers, by tower's `ServiceBuilder`.
+//! Several layers in tower's `ServiceBuilder`, around an error that cannot carry a rejection.
 
 use buttress::{
     bulkhead::BulkheadLayer, circuit_breaker::CircuitBreakerLayer, timeout::TimeoutLayer,

@@ -1,7 +1,7 @@
-//! Recorded, not wished for: rustc shows none of our texts where a method is missing. The wished
-//! text is that of `returned_builder_with_a_stack_around_a_plain_error`.
+//! The text is recorded but not wanted. rustc shows none of our texts where a method is missing.
+//! The wanted text is in `returned_builder_with_a_stack_around_a_plain_error`.
 //!
-//! A stack by tower's `ServiceBuilder`, around a client whose error knows nothing of rejections.
+//! A stack in tower's `ServiceBuilder`, around a client whose error cannot carry a rejection.
 
 use buttress::{Stack, http::ReplaySafe};
 use http::{Request, Response};

@@ -1,4 +1,4 @@
-//! A client without `Clone`: retries go to clones of it.
+//! A client without `Clone`, which retries need because they call clones.
 
 use buttress::{Stack, http::ReplaySafe};
 use http::{Request, Response};

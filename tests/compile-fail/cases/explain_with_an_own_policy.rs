@@ -1,4 +1,4 @@
-//! A policy of one's own that does not describe itself.
+//! A policy of the user's own that does not describe itself.
 
 use buttress::{Stack, retry::Replay};
 

@@ -1,4 +1,4 @@
-//! Whose keys they are has no default: one customer could read what another was answered.
+//! A layer without a scope. A default could show one customer the responses of another.
 
 use buttress::idempotency::{IdempotencyLayer, store::MemoryStore};
 

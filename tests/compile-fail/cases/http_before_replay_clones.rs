@@ -1,4 +1,4 @@
-//! The same in the other order of the setters, and with a retry that may be absent.
+//! `http` before `ReplayClones`, and a retry that may be absent.
 
 use buttress::{
     Stack,

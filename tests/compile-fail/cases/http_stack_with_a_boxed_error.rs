@@ -1,4 +1,4 @@
-//! tower's own layers box their errors, around an HTTP client too.
+//! An HTTP client with a boxed error, as tower's own layers return it.
 
 use buttress::{Stack, http::ReplaySafe};
 use http::{Request, Response};

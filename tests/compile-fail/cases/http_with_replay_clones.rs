@@ -1,4 +1,4 @@
-//! A replay policy that would send a POST again.
+//! A replay policy that would replay a POST.
 
 use buttress::{Stack, retry::ReplayClones};
 

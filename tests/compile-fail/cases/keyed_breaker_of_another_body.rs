@@ -1,7 +1,7 @@
-//! The key is found in a request with another body than the client's.
+//! A keyed breaker whose key function takes a request with another body than the client's.
 //!
-//! The text is rustc's own. It points at the closure and names the type to write, as the expected
-//! signature. Recorded, not wished for, is its last suggestion.
+//! The text is rustc's own. It points at the closure, and names the type to write as the expected
+//! signature. Its last suggestion is recorded but not wanted.
 
 use buttress::{Stack, circuit_breaker::CircuitBreakerLayer};
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! A layer without a stack, around a client whose error knows nothing of rejections.
+//! A layer without a stack, around a client whose error cannot carry a rejection.
 
 use buttress::timeout::TimeoutLayer;
 use std::{io, time::Duration};

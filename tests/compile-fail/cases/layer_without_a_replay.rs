@@ -1,4 +1,4 @@
-//! The same without a stack.
+//! A retry layer without a stack, for a request that cannot be cloned.
 
 use buttress::{
     Error,

@@ -1,4 +1,4 @@
-//! A layer in an open slot that fails with another error than the stack.
+//! A layer in an open slot that returns another error than the stack.
 
 use buttress::{BoxError, Error, Stack};
 use std::io;

@@ -1,5 +1,5 @@
-//! A layer in an open slot that takes another request than the client. The error points at the closure
-//! of the layer.
+//! A layer in an open slot that takes another request than the client.
+//! The error points at the closure of the layer.
 
 use buttress::Stack;
 use std::io;

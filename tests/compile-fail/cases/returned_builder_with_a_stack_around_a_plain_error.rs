@@ -1,4 +1,4 @@
-//! A stack by tower's `ServiceBuilder`, around a client whose error knows nothing of rejections.
+//! A stack in tower's `ServiceBuilder`, around a client whose error cannot carry a rejection.
 
 use buttress::{
     Stack,

@@ -1,4 +1,4 @@
-//! The same in a function that returns the service.
+//! A function that returns a stack, for a request that cannot be cloned.
 
 use buttress::{Error, Stack, retry::ReplayClones};
 use std::io;

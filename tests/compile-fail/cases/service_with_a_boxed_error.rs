@@ -1,4 +1,4 @@
-//! tower's own layers box their errors.
+//! A service with a boxed error, as tower's own layers return it.
 
 use buttress::{Stack, retry::ReplayClones};
 use tower::{BoxError, service_fn};

@@ -1,4 +1,4 @@
-//! A service that is in a stack already.
+//! A stack around a service that is already in a stack.
 
 use buttress::{Stack, retry::ReplayClones};
 use std::io;

@@ -1,4 +1,4 @@
-//! A classifier for the client's own error, where the stack's has become `Error<E>`.
+//! A classifier for the client's own error, although the error of the stack is `Error<E>`.
 
 use buttress::{Outcome, Stack, retry::ReplayClones};
 use std::io;

@@ -1,4 +1,4 @@
-//! A client without `Clone`: the future of a total timeout waits for a clone of it.
+//! A client without `Clone`, which the future of a total timeout clones to wait for it.
 
 use buttress::Stack;
 use http::{Request, Response};

@@ -1,6 +1,7 @@
-//! What a newcomer reads when a stack does not compile. It must say what to do.
+//! Tests of the compiler's messages for a wrong stack, which must say what to do.
 //!
-//! The texts are rustc's and change with it: after an update, run this with `TRYBUILD=overwrite` and read them.
+//! The texts are rustc's and change with it.
+//! After an update, run this with `TRYBUILD=overwrite` and read the changes.
 
 #[test]
 fn what_does_not_compile_says_what_to_do() {

@@ -1,4 +1,4 @@
-//! A request, a service that counts what it is asked for, and a guard over a scripted store.
+//! A request, a service that counts its calls, and a layer over a scripted store.
 
 mod store;
 
@@ -29,10 +29,10 @@ pub(crate) const MS: Duration = Duration::from_millis(1);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 pub(crate) type Failure = Error<&'static str>;
-/// The number of the run that gave it.
+/// The result of a call: the number of its run.
 pub(crate) type Answer = Result<u64, Failure>;
 
-/// A request, and the run that it was handed over to.
+/// A request, and the run that handles it.
 #[derive(Clone, Debug)]
 pub(crate) struct Ask {
     pub(crate) key: Option<String>,
@@ -46,7 +46,7 @@ pub(crate) fn ask(key: &str) -> Ask {
     Ask { key: Some(key.to_owned()), tenant: "a", route: "/", body: "42", run: None }
 }
 
-/// Finds the key of an [`Ask`], and reads it.
+/// The policy that finds the key of an [`Ask`] and reads the request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asks;
 
@@ -99,24 +99,24 @@ pub(crate) type Builder =
     IdempotencyBuilder<Scripted<u64>, Asks, Scoped<SingleTenant>, Asks, RecordClones>;
 pub(crate) type Guarded = IdempotencyLayer<Scripted<u64>, Asks, SingleTenant, Asks, RecordClones>;
 
-/// A guard over a store, with the defaults.
+/// Returns a builder of a layer over this store, with the defaults.
 pub(crate) fn over(store: &Scripted<u64>) -> Builder {
     IdempotencyLayer::builder(store.clone(), Asks, Asks, RecordClones).single_tenant()
 }
 
 type ByTenant = FindScopeFn<fn(&Ask) -> Option<&'static str>>;
 
-/// The same, where each tenant has keys of its own.
+/// Does the same, with separate keys for each tenant.
 pub(crate) fn scoped(
     store: &Scripted<u64>,
 ) -> IdempotencyBuilder<Scripted<u64>, Asks, Scoped<ByTenant>, Asks, RecordClones> {
-    // Who was not authenticated.
+    // The tenant `nobody` stands for a caller that was not authenticated.
     let tenant: fn(&Ask) -> Option<&'static str> =
         |ask| Some(ask.tenant).filter(|tenant| *tenant != "nobody");
     IdempotencyLayer::builder(store.clone(), Asks, Asks, RecordClones).scope_fn(tenant)
 }
 
-/// A guard with the defaults, and its store.
+/// Creates a layer with the defaults, and its store.
 pub(crate) fn guard() -> (Guarded, Scripted<u64>) {
     let store = Scripted::new();
     (over(&store).build().unwrap(), store)
@@ -124,7 +124,7 @@ pub(crate) fn guard() -> (Guarded, Scripted<u64>) {
 
 type Act = dyn Fn(Ask, u64) -> BoxFuture<'static, Answer> + Send + Sync;
 
-/// Does what it is told, and counts: a run answers with its number, from 1.
+/// A scripted service that counts its runs. A run returns its number, from 1.
 #[derive(Clone)]
 pub(crate) struct Worker {
     act: Arc<Act>,
@@ -141,12 +141,12 @@ impl Worker {
         Self { act, runs: Arc::default(), under_way: Arc::default() }
     }
 
-    /// Answers at once.
+    /// Creates a worker that responds at once.
     pub(crate) fn quick() -> Self {
         Self::new(|_, run| async move { Ok(run) })
     }
 
-    /// Answers after this long.
+    /// Creates a worker that responds after this time.
     pub(crate) fn taking(long: Duration) -> Self {
         Self::new(move |_, run| async move {
             sleep(long).await;
@@ -154,7 +154,7 @@ impl Worker {
         })
     }
 
-    /// Fails at once.
+    /// Creates a worker that fails at once.
     pub(crate) fn failing(error: Failure) -> Self {
         Self::new(move |_, _| {
             let error = error.clone();
@@ -162,18 +162,18 @@ impl Worker {
         })
     }
 
-    /// How often it was called.
+    /// Returns the number of runs.
     pub(crate) fn runs(&self) -> u64 {
         self.runs.load(Ordering::SeqCst)
     }
 
-    /// How many calls are neither answered nor dropped.
+    /// Returns the number of calls that have neither completed nor been dropped.
     pub(crate) fn under_way(&self) -> usize {
         self.under_way.load(Ordering::SeqCst)
     }
 }
 
-/// Counts down when it is dropped.
+/// A value that counts down when it is dropped.
 struct UnderWay(Arc<AtomicUsize>);
 
 impl Drop for UnderWay {
@@ -204,7 +204,7 @@ impl Service<Ask> for Worker {
     }
 }
 
-/// One call of a service behind a layer.
+/// Makes one call of a service behind a layer.
 pub(crate) async fn call<L, S>(layer: &L, service: &S, ask: Ask) -> Answer
 where
     S: Clone,
@@ -213,7 +213,7 @@ where
     layer.layer(service.clone()).oneshot(ask).await
 }
 
-/// The same, in a task of its own.
+/// Does the same in its own task.
 pub(crate) fn spawn<L, S>(layer: &L, service: &S, ask: Ask) -> tokio::task::JoinHandle<Answer>
 where
     S: Clone,
@@ -223,7 +223,7 @@ where
     tokio::spawn(layer.layer(service.clone()).oneshot(ask))
 }
 
-/// Why the guard refused; `None` if it did not.
+/// Returns the reason of a rejection by the layer, or `None`.
 pub(crate) fn rejected(answer: &Answer) -> Option<IdempotencyReason> {
     match answer {
         Err(Error::Rejected(Rejection::Idempotency(rejected))) => Some(rejected.reason()),
@@ -231,7 +231,7 @@ pub(crate) fn rejected(answer: &Answer) -> Option<IdempotencyReason> {
     }
 }
 
-/// When the guard said to come back.
+/// Returns the time after which the layer asks to retry.
 pub(crate) fn retry_after(answer: &Answer) -> Option<Duration> {
     match answer {
         Err(Error::Rejected(rejection)) => rejection.retry_after(),
@@ -239,14 +239,14 @@ pub(crate) fn retry_after(answer: &Answer) -> Option<Duration> {
     }
 }
 
-/// Lets everything happen that needs no time.
+/// Lets all tasks run that do not need time to pass.
 pub(crate) async fn settle() {
     for _ in 0..50 {
         tokio::task::yield_now().await;
     }
 }
 
-/// That nothing is left of any run once the lease of the default length is over, or a lease that was said.
+/// Checks that no run leaves anything behind after this time, in which its lease ends.
 pub(crate) async fn nothing_is_left(guard: Guarded, store: &Scripted<u64>, after: Duration) {
     assert_eq!(guard.handle().in_flight(), 0, "a run is counted that is over");
     drop(guard);

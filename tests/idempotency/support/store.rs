@@ -1,4 +1,4 @@
-//! A store in memory that fails, hangs, repeats and babbles as it is told.
+//! A scripted store in memory that fails, hangs, repeats steps and returns garbage.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -28,40 +28,40 @@ pub(crate) enum Step {
     Sweep,
 }
 
-/// What becomes of one step.
+/// The fault of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Nothing unusual.
+    /// No fault.
     None,
-    /// Not taken, and it says so.
+    /// The step is not taken, and fails.
     Fail,
-    /// Taken, and it says that it failed.
+    /// The step is taken, and returns an error.
     FailAfter,
     Full,
     Newer,
-    /// Taken, and the answer makes no sense.
+    /// The step is taken, and its result makes no sense.
     Garbled,
-    /// Not taken, and never answered.
+    /// The step is not taken, and never completes.
     Hang,
-    /// Taken, and never answered.
+    /// The step is taken, and never completes.
     LoseAnswer,
-    /// Taken that much later, and then answered.
+    /// The step is taken this much later, and then completes.
     TakeLate(Duration),
-    /// Taken at once, and answered that much later.
+    /// The step is taken at once, and completes this much later.
     AnswerLate(Duration),
-    /// Never answered, and taken that much later although nobody waits any more.
+    /// The step never completes. It is taken this much later, although nobody waits any more.
     ArriveLate(Duration),
-    /// Taken twice; the second answer is given.
+    /// The step is taken twice, and returns the second result.
     Twice,
-    /// Answers one too few.
+    /// Returns one result too few.
     TooFew,
-    /// Answers one too many.
+    /// Returns one result too many.
     TooMany,
-    /// Not taken, and said to be stale.
+    /// The step is not taken, and returns stale.
     Stale,
-    /// Says that there was as much as it may say.
+    /// Reports that it found as much as the limit allows.
     Endless,
-    /// Says that it is another request with the same fingerprint.
+    /// Reports another request with the same fingerprint.
     Echo,
     Panic,
 }
@@ -71,11 +71,11 @@ struct Told {
     next: HashMap<Step, VecDeque<Fault>>,
     always: HashMap<Step, Fault>,
     taken: Vec<(Step, Instant)>,
-    /// How many holds each renewal had.
+    /// The number of holds of each renewal.
     renewed: Vec<usize>,
 }
 
-/// What a store under test is told, and says that it did.
+/// A store under test that follows a script.
 pub(crate) struct Scripted<P> {
     memory: MemoryStore<P>,
     told: Arc<Mutex<Told>>,
@@ -96,17 +96,17 @@ impl<P: Clone + Send + Sync + 'static> Scripted<P> {
         Self { memory, told: Arc::default() }
     }
 
-    /// What the next steps of this kind do; those behind them do nothing unusual.
+    /// Sets the faults of the next steps of this kind. Later steps have no fault.
     pub(crate) fn next(&self, step: Step, faults: impl IntoIterator<Item = Fault>) {
         self.told.lock().unwrap().next.entry(step).or_default().extend(faults);
     }
 
-    /// What all steps of this kind do from here on.
+    /// Sets the fault of all steps of this kind from now on.
     pub(crate) fn always(&self, step: Step, fault: Fault) {
         self.told.lock().unwrap().always.insert(step, fault);
     }
 
-    /// What all steps do from here on.
+    /// Sets the fault of all steps from now on.
     pub(crate) fn everything(&self, fault: Fault) {
         use Step::*;
         for step in [
@@ -126,12 +126,12 @@ impl<P: Clone + Send + Sync + 'static> Scripted<P> {
         }
     }
 
-    /// How often a step was asked for.
+    /// Returns how often a step was requested.
     pub(crate) fn taken(&self, step: Step) -> usize {
         self.taken_at(step).len()
     }
 
-    /// When a step was asked for.
+    /// Returns when a step was requested.
     pub(crate) fn taken_at(&self, step: Step) -> Vec<Instant> {
         let told = self.told.lock().unwrap();
         told.taken.iter().filter(|taken| taken.0 == step).map(|taken| taken.1).collect()
@@ -141,7 +141,9 @@ impl<P: Clone + Send + Sync + 'static> Scripted<P> {
         self.told.lock().unwrap().renewed.clone()
     }
 
-    /// How many handles there are of this store: of the test, of layers, and of what runs in the background.
+    /// Returns the number of handles of this store.
+    ///
+    /// Tests, layers and background tasks hold them.
     pub(crate) fn handles(&self) -> usize {
         Arc::strong_count(&self.told)
     }
@@ -215,7 +217,7 @@ impl<P: Clone + Send + Sync + 'static> Scripted<P> {
         }
     }
 
-    /// Whether the next step of this kind is to answer so; if it is, that is used up.
+    /// Returns whether the next step of this kind has this fault, and uses it up if so.
     fn is_next(&self, step: Step, fault: Fault) -> bool {
         let mut told = self.told.lock().unwrap();
         let next = told.next.get(&step).and_then(VecDeque::front).copied();
