@@ -5,7 +5,8 @@
     python3 .ci/columns.py --comments     # comments and Markdown too
     python3 .ci/columns.py --self-test
 
-A URL cannot be broken and is not counted, nor are rows of tables in comments and Markdown.
+URLs are not counted, because they cannot be broken. Rows of tables in comments and Markdown are
+not checked.
 """
 
 import argparse
@@ -26,7 +27,7 @@ def too_long(line):
 
 
 def code_faults(text):
-    """Yields the lines whose code is too long, counted without the comment after it."""
+    """Yields the lines whose code is too long, without the comment after the code."""
     code = blanked(text, COMMENTS).splitlines()
     for number, (line, whole) in enumerate(zip(code, text.splitlines()), 1):
         line = line.rstrip()
@@ -35,7 +36,7 @@ def code_faults(text):
 
 
 def all_faults(text, is_rust):
-    """Yields the lines that are too long, but not rows of tables in comments and Markdown."""
+    """Yields the lines that are too long, except rows of tables in comments and Markdown."""
     code = (blanked(text, COMMENTS) if is_rust else spaces(text)).split("\n")
     for number, (line, in_code) in enumerate(zip(text.split("\n"), code), 1):
         is_row = ROW.match(line) and not in_code.strip()
@@ -44,7 +45,7 @@ def all_faults(text, is_rust):
 
 
 def check(root, comments):
-    """Returns the faults of a tree as lines."""
+    """Returns the faults of a tree, one line each."""
     faults = []
     patterns = ["*.rs", "*.md"] if comments else ["*.rs"]
     for path in tracked(root, *patterns):
@@ -72,11 +73,12 @@ def main():
 
 
 def filled(start, end=";", length=MOST + 1):
-    """Returns a line of that length, which is filled up in the middle."""
+    """Returns a line of this length, filled in the middle."""
     return start + "x" * (length - len(start) - len(end)) + end
 
 
-# What is planted, the file and its text, and the faults without and with comments.
+# Planted examples: the name, the file and its text, and the number of faults without and with
+# comments.
 PLANTED = [
     ("a line of 100 columns", "a.rs", filled("let a = ", length=100), 0, 0),
     ("a line of 101 columns", "a.rs", filled("let a = "), 1, 1),

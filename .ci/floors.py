@@ -3,10 +3,10 @@
 
     python3 .ci/floors.py
 
-For each published crate it copies the sources and the manifest without dev-dependencies, resolves
-each direct dependency to the lowest version that the manifest allows, and checks the copy with all
-features. Resolving alone proves nothing. The option that resolves is a nightly one, which the
-stable compiler takes with `RUSTC_BOOTSTRAP`; the check is without it.
+For each published crate, this copies the sources and the manifest without dev-dependencies. It
+resolves each direct dependency to the lowest version that the manifest allows, and checks the copy
+with all features, because resolving alone proves nothing. The option that resolves is a nightly
+option. The stable compiler accepts it with `RUSTC_BOOTSTRAP`, which the check does not use.
 """
 
 import os
@@ -19,8 +19,8 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MAIN = "."
 STORES = ["crates/buttress-redb", "crates/buttress-redis", "crates/buttress-postgres"]
-# Tables that need what is not copied: targets, members, lints of the workspace, and what only
-# tests depend on.
+# Tables that need files or settings that are not copied: targets, members, lints of the workspace,
+# and dev-dependencies.
 LEFT_OUT = re.compile(
     r"dev-dependencies|\[?(bench|example|test)\b|profile|workspace|lints|package\.metadata"
 )
@@ -28,7 +28,7 @@ TABLE = re.compile(r"^\[(.+)\]$", re.MULTILINE)
 
 
 def reduced(manifest):
-    """Returns a manifest with only the tables that the library needs."""
+    """Returns the manifest with only the tables that the library needs."""
     starts = [found.start() for found in TABLE.finditer(manifest)]
     tables = (manifest[i:j] for i, j in zip(starts, [*starts[1:], len(manifest)]))
     kept = [table for table in tables if not LEFT_OUT.match(TABLE.match(table)[1])]
@@ -36,7 +36,7 @@ def reduced(manifest):
 
 
 def copy(folder, to):
-    """Copies what the library of a crate is built from."""
+    """Copies the files that the library of a crate is built from."""
     with open(os.path.join(ROOT, folder, "Cargo.toml"), encoding="utf-8") as file:
         manifest = reduced(file.read())
     os.makedirs(to, exist_ok=True)
@@ -58,8 +58,8 @@ def cargo(folder, *arguments, **variables):
 def check(folder):
     print(f"-- {folder}", flush=True)
     with tempfile.TemporaryDirectory() as root:
-        # A store finds buttress two folders above it, as here; it is no member, so that only what
-        # the store itself depends on is at its lowest.
+        # A store finds buttress two folders above it, as in this tree. Buttress is not a member of
+        # the workspace, because only the store's own dependencies must be at their lowest.
         for part in {MAIN, folder}:
             copy(part, os.path.normpath(os.path.join(root, "main", part)))
         crate = os.path.normpath(os.path.join(root, "main", folder))

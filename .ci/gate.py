@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Holds the instructions, allocations and sizes of a call to checked-in figures.
+"""Compares the instructions, allocations and sizes of a call with checked-in figures.
 
     python3 .ci/gate.py                   # builds, measures and compares
     python3 .ci/gate.py --bless           # builds, measures and writes the figures
@@ -7,14 +7,18 @@
     python3 .ci/gate.py --self-test
 
 The program `benches/gate` makes the same calls with the same instructions each time. Callgrind
-counts them for n calls and for 2n; the difference divided by n is the figure of one call. Only
-instructions of the program's own code are counted: which `memcpy` libc takes depends on the CPU,
-so calls of it are a figure of their own. The figures belong to a version of the compiler.
+counts them for n calls and for 2n calls. The difference divided by n is the figure of one call.
+Only instructions of the program's own code are counted. Calls of `memcpy` are a separate figure,
+because the implementation that libc chooses depends on the CPU. The figures belong to a version of
+the compiler.
 
-What fails: instructions that are more than 10 % up for a lone layer, or 3 % for layers in
-combination, and by more than 2; calls of `memcpy` likewise, by more than 1; any more allocations,
-clock reads, or bytes of a future or a response. Whatever has become less is printed and passes:
-bless it, so that it stays so.
+The check fails if one of these figures grows:
+
+- instructions, by more than 10 % for a lone layer or 3 % for combined layers, and by more than 2
+- calls of `memcpy`, by the same percentages, and by more than 1
+- allocations, clock reads, or the bytes of a future or a response, by any amount
+
+A smaller figure is printed and passes. Write it with `--bless`, and later growth will fail.
 """
 
 import argparse
@@ -30,17 +34,17 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FIGURES = os.path.join(ROOT, "benches", "gate", "figures.json")
 CALLS = 2_000
 TOLERANCE = {"lone": 0.10, "composite": 0.03}
-# What tiny figures may grow by, whatever that is in per cent.
+# The growth that is always allowed, because it can be a large percentage of a small figure.
 SLACK = {"instructions": 2, "memcpy": 1}
 EXACT = ("allocations", "clock_reads", "future", "response")
 HEADER = ("case", "instructions", "figure", "%", "memcpy", *EXACT)
 
 
-# Callgrind's output.
+# The output of Callgrind.
 
 
 def names(pattern):
-    """Returns a function that reads `key=(id) name`, where a name is given only once."""
+    """Returns a function that reads `key=(id) name`, where each name is printed only once."""
     known = {}
 
     def read(line):
@@ -74,7 +78,7 @@ def counts(lines, binary):
         elif line.startswith("calls="):
             if within == binary and re.match(r"_*mem(cpy|move)", called):
                 copies += int(line[len("calls="):].split()[0])
-            # The next line is what the function called took.
+            # The next line has the cost of the called function.
             inclusive = True
         elif re.match(r"[+*\-\d]", line):
             if within == binary and not inclusive:
@@ -126,7 +130,7 @@ def measure(binary, case):
     return {
         "instructions": round((many - few) / CALLS, 1),
         "memcpy": round((many_copies - few_copies) / CALLS, 2),
-        # Of 1,000 calls: that a map grows now and then is seen too.
+        # Counted over 1,000 calls, which includes the occasional growth of a map.
         "allocations": int(facts["allocations"]) / 1_000,
         "clock_reads": int(facts["clock_reads"]) / 1_000,
         "future": int(facts["future"]),
@@ -147,7 +151,7 @@ def measure_all(binary):
 
 
 def compare(kind, was, now):
-    """Returns what is worse than it was, and what is better, as sentences."""
+    """Returns the figures that got worse, and those that got better, as sentences."""
     worse, better = [], []
     for key in now:
         step = f"{key}: {was[key]:g} before, {now[key]:g} now"
@@ -163,7 +167,7 @@ def allowance(kind, key, was):
 
 
 def faults(kinds, before, now):
-    """Returns what is worse in any case, and what is better, as lines."""
+    """Returns the figures of all cases that got worse, and those that got better, as lines."""
     worse = [f"{case}: it has no checked-in figure" for case in kinds if case not in before]
     worse += [f"{case}: its figure has no case" for case in before if case not in kinds]
     better = []
@@ -221,7 +225,7 @@ def bless(path, checked_in, version, now):
 
 
 def check(version, checked_in, kinds, now):
-    """Prints what changed and returns the exit status."""
+    """Prints the changes, and returns the exit status."""
     if version not in checked_in:
         print(f"\nThere are no figures for {version}.")
         print("Write them with `python3 .ci/gate.py --bless`, on a tree that passed with another.")

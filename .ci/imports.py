@@ -5,17 +5,22 @@
     python3 .ci/imports.py --arrows       # prints the arrows between rooms as they are
     python3 .ci/imports.py --self-test
 
-A room is a top-level module of `src`. What fails: rooms or files that import each other in a
-circle, and an arrow between rooms that is not in the list of `ARCHITECTURE.md`: a block that is
-fenced as `rooms`, with a line `room -> rooms it may import` each. The list must name every room,
-and no arrow that no import makes. In `crates/*/src` only the files are checked for circles. The
-root of the crate imports what it likes.
+A room is a top-level module of `src`. An arrow is an import of one room by another. The list of
+arrows is in `ARCHITECTURE.md`, in a block that is fenced as `rooms`, with a line
+`room -> rooms it may import` for each room. The check fails
 
-An import is a `use`, a path within code, or an invocation of a macro. It leads to the file that
-defines the item, past re-exports: a `mod.rs` that only declares and re-exports is imported by
-nobody. A `pub use` from beneath is an import only if the file uses the name itself. Tests,
-comments and literals are left out; code under any other `cfg` and in macros is not. A crate must
-not name itself with `extern crate self`: imports by that name would not be seen.
+- if rooms or files import each other in a circle,
+- if an arrow is not in the list,
+- if a room is missing in the list, or the list has a room or an arrow that does not exist.
+
+In `crates/*/src`, only the files are checked for circles. The root of the crate may import
+anything.
+
+An import is a `use`, a path in code, or an invocation of a macro. It leads to the file that defines
+the item, past re-exports. A `mod.rs` that only declares and re-exports is therefore not imported.
+A `pub use` of a child is an import only if the file uses the name itself. Tests, comments and
+literals are ignored. Code under any other `cfg` and in macros is checked. A crate must not name
+itself with `extern crate self`, because imports by that name would not be found.
 """
 
 import argparse
@@ -33,13 +38,13 @@ DEFINITION = re.compile(
     r"(?<![\w#])(?:fn|struct|enum|union|trait|type|static(?:\s+mut)?|const|macro_rules\s*!)\s+"
     r"(?!(?:fn|unsafe|async|extern)\b)(\w+)"
 )
-# Not a field or a method, though after `..` it may be; not the rest of a longer path.
+# A path is not a field or a method, except after `..`. It is not the rest of a longer path.
 PATH = re.compile(r"(?<![\w:$#])(?<!(?<!\.)\.)(?:\$crate|\w+)(?:\s*::\s*\w+)+")
 EXTERN_SELF = re.compile(r"(?<![\w#])extern\s+crate\s+self\b")
 MACRO = re.compile(r"(?<![\w:$#])(\w+)\s*!\s*(?=[(\[{])")
 
 Leaf = namedtuple("Leaf", "path name offset")
-# An import: the modules that are files, the place in the first, and what it says.
+# An import: the importing and the imported file, the place in the first, and its text.
 Import = namedtuple("Import", "importer imported source offset text")
 
 
@@ -63,7 +68,7 @@ def leaves(tree, offset, prefix=()):
 
 
 def branches(text):
-    """Yields the parts of a list in braces, and where they start."""
+    """Yields the parts of a list in braces, and their offsets."""
     start = depth = 0
     for mark in re.finditer(r"[{},]", text + ","):
         depth += {"{": 1, "}": -1, ",": 0}[mark[0]]
@@ -74,7 +79,7 @@ def branches(text):
 
 
 def outermost(code):
-    """Returns the code with spaces in place of what is in braces, but not in those of a macro."""
+    """Returns the code with spaces instead of the content of braces, except those of a macro."""
     position = 0
     while (opening := code.find("{", position)) >= 0:
         if re.search(r"!\s*$", code[:opening]):
@@ -91,16 +96,16 @@ class Module:
     def __init__(self, name, file, source):
         self.name, self.file, self.source = name, file, source
         self.items = set()
-        # Paths by the name that a `use` binds.
+        # Paths, by the name that a `use` binds.
         self.bindings = defaultdict(list)
         self.globs = []
         self.uses = []
-        # Paths and macros in code, and where they stand.
+        # Paths and macros in code, with their offsets.
         self.paths = []
         self.macros = []
 
     def read(self, code):
-        """Reads the code of the module, in which inline modules are blanked."""
+        """Reads the code of the module, without its inline modules."""
         for use in USE.finditer(code):
             for leaf in leaves(use["tree"], use.start("tree")):
                 self.uses.append((leaf, bool(use["public"])))
@@ -133,7 +138,7 @@ def inline(name, file, source, code):
     position = 0
     while found := INLINE_MODULE.search(code, position):
         position = end_of_group(code, found.end())
-        # Blanked on both sides, so that offsets stay those of the file.
+        # Blanked on both sides. The offsets are then the offsets in the file.
         body = spaces(code[: found.end() + 1]) + code[found.end() + 1 : position - 1]
         yield from inline((*name, found[1]), file, source, body + spaces(code[position - 1 :]))
         code = code[: found.start()] + spaces(code[found.start() : position]) + code[position:]
@@ -161,7 +166,7 @@ class Crate:
         return any(other[:-1] == name for other in self.modules if other)
 
     def resolve(self, path, at, seen=frozenset()):
-        """Returns the files that define what a path names in a module; none outside the crate."""
+        """Returns the files that define the item of a path, or none outside the crate."""
         first, *rest = path
         if first in ("crate", "$crate"):
             return self.walk((), rest, seen)
@@ -182,7 +187,7 @@ class Crate:
         if child not in self.modules:
             return self.item(self.modules[name], rest, seen)
         found = self.walk(child, rest[1:], seen)
-        # A function or a macro may have the name of a module.
+        # A function or a macro may have the same name as a module.
         return found if len(rest) > 1 else found | self.named(self.modules[name], rest, seen)
 
     def item(self, module, rest, seen):
@@ -196,12 +201,12 @@ class Crate:
             return set().union(*own, *globs)
         if rest[0] in module.items or rest[0] in module.bindings:
             return self.named(module, rest, seen)
-        # From a glob or a macro.
+        # The item comes from a glob or a macro.
         globs = (self.resolve(path, module.name, seen) for path in module.globs)
         return {module.file}.union(*globs)
 
     def named(self, module, rest, seen):
-        """Returns the files that define what a module itself defines or imports by a name."""
+        """Returns the files that define the items that a module defines or imports by a name."""
         first = rest[0]
         found = {module.file} if first in module.items else set()
         if first in module.bindings and (module.name, first) not in seen:
@@ -211,7 +216,7 @@ class Crate:
         return found
 
     def whole(self, name):
-        """Returns the file of a module that a path ends with, unless it only holds others."""
+        """Returns the file of the module that a path ends with, unless it only has child modules."""
         if name not in self.modules or self.has_children(name):
             return set()
         return {self.modules[name].file}
@@ -233,7 +238,7 @@ class Crate:
             yield path, offset, "::".join(path)
 
     def is_facade(self, module, leaf):
-        """Returns whether a re-export only passes on what a module beneath defines."""
+        """Returns whether a re-export only passes on the items of a child module."""
         files = self.resolve(leaf.path, module.name)
         beneath = all(file[: len(module.name)] == module.name for file in files)
         return beneath and (leaf.name == "*" or not module.mentions(leaf.name))
@@ -260,7 +265,7 @@ def arrows(imports, node):
 
 
 def circles(pairs):
-    """Returns each knot of nodes that reach each other, and a shortest circle within it."""
+    """Returns each group of nodes that reach each other, and a shortest circle in it."""
     onward = defaultdict(set)
     for importer, imported in sorted(pairs):
         onward[importer].add(imported)
@@ -294,7 +299,7 @@ def reach(onward, start):
 
 
 def way(onward, start):
-    """Returns the nodes of a shortest way from a node back to it; the node comes first and last."""
+    """Returns the nodes of a shortest way from a node back to it, with the node first and last."""
     ways = deque([(start,)])
     seen = set()
     while ways:
@@ -316,7 +321,7 @@ def room(name):
 
 
 def listed_rooms(text):
-    """Returns the rooms that each room may import; `None` without a list."""
+    """Returns the rooms that each room may import, or `None` without a list."""
     block = re.search(r"^```rooms\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     if block is None:
         return None
@@ -330,7 +335,7 @@ def listed_rooms(text):
 
 
 def rule_faults(listed, rooms, found):
-    """Yields what the arrows between rooms and their list do not agree on."""
+    """Yields the differences between the arrows and their list."""
     for name in sorted(rooms - set(listed)):
         yield f"{ARCHITECTURE}: the list does not name the room `{name}`"
     for name in sorted(set(listed) - rooms):
@@ -364,12 +369,12 @@ def file_name(module):
 
 
 def without_root(found):
-    """Returns the arrows but those of the root, which re-exports what it likes."""
+    """Returns the arrows, without those of the root, which may re-export anything."""
     return {pair: one for pair, one in found.items() if pair[0] != "lib"}
 
 
 def check(root):
-    """Returns the faults of a tree as lines."""
+    """Returns the faults of a tree, one line each."""
     faults = []
     for folder in crates(root):
         crate = Crate(root, folder)
@@ -384,7 +389,7 @@ def check(root):
 
 
 def self_faults(crate):
-    """Yields the places where the crate gives itself a name, which `resolve` does not know."""
+    """Yields the places where the crate gives itself a name, which `resolve` does not find."""
     for module in crate.modules.values():
         for found in EXTERN_SELF.finditer(module.code):
             line = module.source.line(found.start())

@@ -8,11 +8,11 @@ LEGAL = {
     "src/low.rs": "pub(crate) struct Ground;",
     "src/high/mod.rs": "mod one; mod two; pub use self::{one::Thing, two::Other};",
     "src/high/one.rs": "use crate::low::Ground; pub struct Thing(Ground);",
-    # The sibling, not the parent that re-exports it.
+    # This imports the sibling, not the parent that re-exports it.
     "src/high/two.rs": "use super::Thing; pub struct Other(Thing);",
 }
 FILES, MODULES = "a circle of 2 files", "a circle of 2 modules"
-# What is planted, in which files, and how the faults begin that must be found.
+# Planted examples: the name, the files, and the first words of the faults that must be found.
 PLANTED = [
     ("a legal tree", {}, []),
     (
@@ -205,7 +205,7 @@ PLANTED = [
     ),
 ]
 
-# Code that is compiled for tests only where it names `Other`; where it names `Thing`, always.
+# Code that names `Other` is compiled for tests only. Code that names `Thing` is always compiled.
 MIXED = [
     "mod own { #![cfg(test)] type A = Other; }\ntype B = Thing;",
     "mod own { fn f() {} mod deep { #![cfg(test)] type A = Other; } }\ntype B = Thing;",

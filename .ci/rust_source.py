@@ -1,6 +1,6 @@
-"""Reads Rust source for the checks: what is code, what is a comment, what is a test.
+"""Reads Rust source for the checks, and separates code, comments and tests.
 
-Whatever is left out is replaced by spaces, so that offsets and lines stay where they were.
+Removed parts are replaced by spaces. Offsets and lines do not change.
 """
 
 import functools
@@ -10,7 +10,7 @@ import subprocess
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-# The order matters: a prefix of a literal is not an identifier, and a lifetime not a character.
+# The order matters. A prefix of a literal is not an identifier, and a lifetime is not a character.
 TOKEN = re.compile(
     r"""
       (?P<line_comment> //[^\n]* )
@@ -57,7 +57,7 @@ def spaces(text):
 
 
 def blanked(text, kinds=frozenset(COMMENTS | LITERALS)):
-    """Returns the text with spaces in place of tokens of these kinds."""
+    """Returns the text with spaces instead of tokens of these kinds."""
     parts = []
     for kind, start, end in tokens(text):
         token = text[start:end]
@@ -69,7 +69,7 @@ def line_of(text, offset):
     return text.count("\n", 0, offset) + 1
 
 
-# Brackets, in text whose comments and literals are blanked.
+# Brackets, in text without comments and literals.
 
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 
@@ -98,18 +98,18 @@ AFTER_CONST = {"fn", "unsafe", "async", "extern", None}
 INLINE_MODULE = re.compile(r"(?<![\w#])(?:pub\b\s*(?:\([^)]*\)\s*)?)?mod\s+(\w+)\s*(?=\{)")
 # Inner attributes at the head of a file or of an inline module.
 TEST_HEAD = re.compile(r"(?:\s*#\s*!\s*\[[^\]]*\])*?\s*#\s*!\s*\[\s*cfg\s*\(\s*test\s*\)")
-# What ends with its braces where a statement or the body of an arm may stand.
+# Expressions that end with their braces, as a statement or as the body of an arm.
 BLOCK = re.compile(
     r"\s*(?:(?:'\w+\s*:\s*)?(?:(?:if|match|while|for|loop|unsafe)\b|\{)"
     r"|\w+(?:\s*::\s*\w+)*\s*!\s*\{)"
 )
-# What may follow braces without an end of what they are in; `=` and `in` follow a pattern.
+# Tokens after braces that continue the statement. `=` and `in` follow a pattern.
 BLOCK_GOES_ON = re.compile(r"\s*(?:[.,;?=]|(?:else|in)\b)")
 GOES_ON = re.compile(r"\s*(?:[.,;?=<>|&+*/%^-]|(?:as|else|if)\b)")
 
 
 def means_test(predicate):
-    """Returns whether a predicate of `cfg` holds in tests only."""
+    """Returns whether a predicate of `cfg` is true in tests only."""
     predicate = re.sub(r"\s", "", predicate)
     if within_all := re.fullmatch(r"all\((.*)\)", predicate):
         return any(map(means_test, parts(within_all[1])))
@@ -117,7 +117,7 @@ def means_test(predicate):
 
 
 def parts(text):
-    """Returns what stands between the commas that are in no brackets."""
+    """Returns the parts between the commas that are outside brackets."""
     found, depth = [""], 0
     for letter in text:
         depth += {"(": 1, ")": -1}.get(letter, 0)
@@ -129,7 +129,7 @@ def parts(text):
 
 
 def test_items(code):
-    """Yields the start and the end of each item that is compiled for tests only, and its match."""
+    """Yields the start, the end and the match of each item that is compiled for tests only."""
     if TEST_HEAD.match(code):
         yield 0, len(code), None
         return
@@ -148,11 +148,11 @@ def test_items(code):
 
 
 def end_of_item(code, start):
-    """Returns where the item after an attribute ends, and its first words as a match."""
+    """Returns the end of the item after an attribute, and the match of its first words."""
     while attribute := ATTRIBUTE.match(code, start):
         start = end_of_group(code, attribute.end())
     item = ITEM.match(code, start)
-    # Anything else is a field, a variant, an arm or an expression.
+    # Without a match, it is a field, a variant, an arm or an expression.
     mark = re.compile(r"[(\[{)\]};]" if item else r"[(\[{)\]};,]|=>")
     goes_on = what_goes_on(code, start)
     while found := mark.search(code, start):
@@ -171,7 +171,7 @@ def end_of_item(code, start):
 
 
 def what_goes_on(code, start):
-    """Returns the pattern of what may follow the braces of a statement, a field or an arm."""
+    """Returns the pattern of tokens that continue a statement, a field or an arm after braces."""
     return BLOCK_GOES_ON if BLOCK.match(code, start) else GOES_ON
 
 
@@ -182,7 +182,7 @@ def ends_with_braces(item):
 
 
 def without_tests(code):
-    """Returns the code with spaces in place of items that are compiled for tests only."""
+    """Returns the code with spaces instead of items that are compiled for tests only."""
     for start, end, _ in list(test_items(code)):
         code = code[:start] + spaces(code[start:end]) + code[end:]
     return code
@@ -218,7 +218,7 @@ class Source:
 
 
 def module_of(path, folder):
-    """Returns the module that a file is, as a tuple of names; the root of the crate is empty."""
+    """Returns the module of a file as a tuple of names, empty for the root of the crate."""
     names = os.path.relpath(path, folder)[: -len(".rs")].split(os.sep)
     if names[-1] in ("mod", "lib", "main") and (len(names) == 1 or names[-1] == "mod"):
         names = names[:-1]
@@ -226,7 +226,7 @@ def module_of(path, folder):
 
 
 def library(root, folder):
-    """Returns the sources of the crate whose root is in `folder`, tests left out, by module."""
+    """Returns the sources by module of the crate whose root is in `folder`, without tests."""
     sources = {}
     for directory, _, names in os.walk(os.path.join(root, folder)):
         for name in names:
@@ -239,7 +239,7 @@ def library(root, folder):
 
 
 def test_modules(sources):
-    """Returns the modules in files of their own that are declared for tests only."""
+    """Returns the modules in separate files that are declared for tests only."""
     return [
         (*module, *inline_modules_at(source.code_and_tests, start), item["name"])
         for module, source in sources.items()
@@ -249,13 +249,13 @@ def test_modules(sources):
 
 
 def inline_modules_at(code, offset):
-    """Returns the names of the inline modules that an offset is in."""
+    """Returns the names of the inline modules around an offset."""
     modules = INLINE_MODULE.finditer(code, 0, offset)
     return [found[1] for found in modules if end_of_group(code, found.end()) > offset]
 
 
 def crates(root):
-    """Returns the folders of sources: `src`, and that of each of `crates`."""
+    """Returns the folders of sources: `src`, and the `src` of each crate in `crates`."""
     members = os.path.join(root, "crates")
     names = sorted(os.listdir(members)) if os.path.isdir(members) else []
     folders = ["src", *(os.path.join("crates", name, "src") for name in names)]
@@ -263,7 +263,7 @@ def crates(root):
 
 
 def tracked(root, *patterns):
-    """Returns the paths of tracked and of new files that match a pattern of git's."""
+    """Returns the paths of tracked and new files that match a pattern of git."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     paths = sorted(set(done.stdout.splitlines()))

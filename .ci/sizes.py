@@ -4,9 +4,9 @@
     python3 .ci/sizes.py
     python3 .ci/sizes.py --self-test
 
-In `src` and `crates/*/src`, tests left out, a file has at most 450 lines and a function at most
-80, from its `fn` to its closing brace. A longer one gives its reason: a comment
-`// long: <reason>` within the first five lines of the file, or of the function's body.
+In `src` and `crates/*/src`, a file has at most 450 lines without its tests. A function has at most
+80 lines, from its `fn` to its closing brace. A longer one must give its reason in a comment
+`// long: <reason>`, within the first five lines of the file or of the function's body.
 """
 
 import argparse
@@ -24,7 +24,7 @@ FUNCTION = re.compile(r"(?<![\w#])fn\s+(\w+)")
 
 
 def functions(code):
-    """Yields the name of each function with a body, and where the two start."""
+    """Yields the name of each function with a body, and the offsets of both."""
     for function in FUNCTION.finditer(code):
         position = function.end()
         while mark := re.compile(r"[(\[{;)\]}]").search(code, position):
@@ -44,7 +44,7 @@ def too_long(kind, count, first_lines):
 
 
 def lines_without_tests(source):
-    """Returns how many lines a file has, those of its tests left out."""
+    """Returns the number of lines of a file, without its tests."""
     tests = set()
     for start, end, _ in test_items(source.code_and_tests):
         tests.update(range(source.line(start), source.line(end - 1) + 1))
@@ -52,7 +52,7 @@ def lines_without_tests(source):
 
 
 def faults(source):
-    """Yields the faults of a file as lines."""
+    """Yields the faults of a file, one line each."""
     lines = source.text.splitlines()
     count = lines_without_tests(source)
     if too_long("file", count, lines):
@@ -66,7 +66,7 @@ def faults(source):
 
 
 def check(root):
-    """Returns the faults of a tree as lines."""
+    """Returns the faults of a tree, one line each."""
     sources = (source for folder in crates(root) for source in library(root, folder).values())
     return [fault for source in sources for fault in faults(source)]
 
@@ -87,13 +87,13 @@ def main():
 
 
 def function(lines, body="    work();\n", start="fn long() {\n"):
-    """Returns a function of that many lines."""
+    """Returns a function of this number of lines."""
     fixed = start.count("\n") + body.count("\n") + 1
     return start + body + "    work();\n" * (lines - fixed) + "}\n"
 
 
 def file(lines, start="", end=""):
-    """Returns a file of that many lines."""
+    """Returns a file of this number of lines."""
     return start + "use a::b;\n" * (lines - (start + end).count("\n")) + end
 
 
