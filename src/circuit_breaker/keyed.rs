@@ -120,8 +120,7 @@ impl<K, F, C> KeyedCircuitBreakerBuilder<K, F, C> {
         }
         let config = Arc::new(self.settings.check()?);
         if self.idle < config.max_open_for {
-            let rule =
-                "it must not be shorter than `max_open_for`, or an open breaker is evicted";
+            let rule = "it must not be shorter than `max_open_for`, or an open breaker is evicted";
             return Err(ConfigError::new("idle", self.idle, rule));
         }
         Ok(KeyedCircuitBreakerLayer {

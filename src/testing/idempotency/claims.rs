@@ -30,7 +30,7 @@ pub(super) async fn a_claim_in_flight_keeps_all_others_out<F: Fixture>(
     Ok(())
 }
 
-pub(super) async fn who_waits_is_told_since_when_and_for_how_long<F: Fixture>(
+pub(super) async fn in_flight_reports_its_age_and_the_rest_of_its_lease<F: Fixture>(
     bench: &Bench<'_, F>,
 ) -> Checked {
     let claim = new_claim();
@@ -110,7 +110,7 @@ pub(super) async fn a_claim_again_after_its_lease_has_no_second_fence<F: Fixture
     }
 }
 
-pub(super) async fn its_owner_is_told_of_whom_it_took_over_again<F: Fixture>(
+pub(super) async fn a_repeated_take_over_reports_the_same_earlier_run<F: Fixture>(
     bench: &Bench<'_, F>,
 ) -> Checked {
     let lost = bench.granted(&new_claim()).await?;
@@ -200,7 +200,7 @@ pub(super) async fn a_key_that_is_free_again_takes_any_request<F: Fixture>(
     bench.expect_free("completed, after its time to live", claim.key, hold.fence).await.map(drop)
 }
 
-pub(super) async fn fences_grow_also_when_the_record_is_gone<F: Fixture>(
+pub(super) async fn fences_grow_even_after_the_record_is_gone<F: Fixture>(
     bench: &Bench<'_, F>,
 ) -> Checked {
     let key = random_key();

@@ -175,7 +175,7 @@ pub(super) async fn an_effect_happens_once_and_all_are_told_of_it<F: Fixture>(
 }
 
 /// A worker that lost its lease (`zombie`) and the one that took over (`heir`) both complete.
-pub(super) async fn of_a_zombie_and_its_heir_the_heir_completes<F: Fixture>(
+pub(super) async fn only_the_heir_of_a_stale_run_completes<F: Fixture>(
     bench: &Bench<'_, F>,
 ) -> Checked {
     for _ in 0..8 {

@@ -268,7 +268,7 @@ pub(super) async fn the_retention_counts_from_the_end_of_the_lease<F: Fixture>(
     bench.expect_free("after its retention", looked_at.key, seen.fence).await.map(drop)
 }
 
-pub(super) async fn every_key_leaves_its_flight_when_its_worker_is_gone<F: Fixture>(
+pub(super) async fn no_key_stays_in_flight_without_its_worker<F: Fixture>(
     bench: &Bench<'_, F>,
 ) -> Checked {
     let mut keys = Vec::new();

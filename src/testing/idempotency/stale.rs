@@ -83,7 +83,7 @@ pub(super) async fn a_stale_mark_does_not_start_a_reserved_run<F: Fixture>(
 }
 
 /// A worker was paused beyond its lease, and goes on after another worker took over.
-pub(super) async fn who_was_taken_over_changes_nothing<F: Fixture>(
+pub(super) async fn a_run_that_was_taken_over_changes_nothing<F: Fixture>(
     bench: &Bench<'_, F>,
 ) -> Checked {
     let claim = Claim { lease: bench.units(1), ..new_claim() };
@@ -176,7 +176,7 @@ pub(super) async fn a_hold_of_what_is_unknown_is_over<F: Fixture>(bench: &Bench<
     Ok(())
 }
 
-pub(super) async fn who_comes_back_after_a_resolution_changes_nothing<F: Fixture>(
+pub(super) async fn a_stale_run_changes_nothing_after_a_resolution<F: Fixture>(
     bench: &Bench<'_, F>,
 ) -> Checked {
     let hold = bench.unknown_operation().await?;
