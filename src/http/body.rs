@@ -1,4 +1,4 @@
-//! The body of a response, with which the call ends.
+//! The body of a response, whose end is the end of the call.
 
 use std::{
     fmt,
@@ -38,7 +38,7 @@ pub enum BodyError<E> {
 }
 
 impl<E> BodyError<E> {
-    /// Returns the rejection; `None` if the body itself failed.
+    /// Returns the rejection, or `None` if the body itself failed.
     pub fn rejection(&self) -> Option<&Rejection> {
         match self {
             Self::Rejected(rejection) => Some(rejection),
@@ -78,9 +78,10 @@ struct BodyLimits {
 }
 
 pin_project! {
-    /// The body of a response, with which the call ends.
+    /// The body of a response, whose end is the end of the call.
     ///
     /// It holds permits, admissions and spans until it ends, fails, reaches a limit or is dropped.
+    /// Read it to its end, or drop it.
     ///
     /// Frames, trailers and size hints pass through unchanged. It is `Unpin` when the inner body
     /// is.
@@ -133,7 +134,8 @@ impl PendingBody {
 
     /// Wraps the body of a response, so that the call ends with it.
     ///
-    /// The deadline covers the last frame for gRPC. For HTTP it does only if `to_the_last` is set.
+    /// For gRPC the deadline covers the body up to its last frame. For HTTP it does so only if
+    /// `to_the_last` is set.
     pub(super) fn into_response<B: Body>(
         self,
         response: Response<B>,
@@ -162,8 +164,8 @@ impl PendingBody {
 
 /// Returns whether the outcome is known only at the end of the response.
 ///
-/// That is a gRPC response without a status in its head. A response of a proxy never has a gRPC
-/// status, and is classified by its HTTP status.
+/// This is the case for a gRPC response without a status in its head. The response of a proxy never
+/// has a gRPC status, and is classified by its HTTP status.
 fn awaits_status<B>(response: &Response<B>, grpc: bool) -> bool {
     grpc && response.status() == StatusCode::OK && wire::grpc_status(response.headers()).is_none()
 }
@@ -246,7 +248,7 @@ fn finish(end: &mut Option<CallEnd>, outcome: Outcome, waited: Duration) {
     }
 }
 
-/// Returns the outcome of a response that had a successful head and ran to its end.
+/// Returns the outcome of a response whose head was successful and whose body has ended.
 fn at_end(
     awaits_status: bool,
     classifier: &Option<Arc<AutoClassifier>>,
@@ -259,7 +261,7 @@ fn at_end(
     }
 }
 
-/// Returns the limit that a waiting reader has reached; `None` if it may wait longer.
+/// Returns the limit that a waiting reader has reached, or `None` if it may wait longer.
 fn poll_limits(
     limits: &BodyLimits,
     waiting_since: &mut Option<Instant>,
@@ -282,7 +284,8 @@ fn poll_limits(
     if pending && now < end {
         return None;
     }
-    // The reader was woken at the end of its wait and did not poll: nobody was waiting.
+    // The timer woke the reader, but the reader did not poll promptly. It was not waiting, and its
+    // wait begins again.
     let awake = end.checked_add(PROMPTLY).is_none_or(|end| now <= end);
     if !awake && limits.deadline.is_none_or(|deadline| now < deadline) {
         *waiting_since = None;
@@ -316,7 +319,7 @@ impl BodyLimits {
     }
 }
 
-/// Runs a step that produces the response, and reports a panic to the call.
+/// Runs a part of the response, and reports a panic to the call.
 fn run<T>(end: &mut Option<CallEnd>, piece: impl FnOnce() -> T) -> T {
     let mut unwinding = Unwinding::noting(|| {
         if let Some(mut end) = end.take() {

@@ -32,7 +32,7 @@ use crate::{BoxError, Error, stack::slots::PlainError};
     note = "or implement `buttress::http::Cause` for an error of your own"
 )]
 pub trait Cause {
-    /// Returns the outermost error to inspect; `None` if the error is a rejection.
+    /// Returns the outermost error to inspect, or `None` if the error is a rejection.
     fn cause(&self) -> Option<&(dyn StdError + 'static)>;
 }
 

@@ -72,7 +72,7 @@ impl<T> Once<T> {
         self.value.is_some()
     }
 
-    /// Returns the value, if it was set; setting it twice is an error.
+    /// Returns the value, or `None` if it was not set. Rejects a value that was set twice.
     pub(super) fn get(self, knob: &'static str) -> Result<Option<T>, ConfigError> {
         if self.again {
             let rule = "a second value would silently replace the first";

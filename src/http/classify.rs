@@ -20,10 +20,12 @@ use crate::{Classify, Fault, Outcome, RetryHint};
 /// | 429, and 503 with a `Retry-After` | overloaded |
 /// | 409 with a `Retry-After` | in progress: a server with an idempotency layer is running the same request |
 /// | any other 5xx | transient failure |
-/// | everything else | success: the service did its work |
+/// | everything else, such as a 404 | success: the service did its work |
 /// | an error | transient failure; timed out if a timeout is among its causes |
 ///
 /// An error of the caller's own body is ignored, because it says nothing about the service.
+/// Without the feature `hyper`, it is recognised only if the body is a
+/// [`ReplayBody`](super::ReplayBody).
 ///
 /// Use [`status`](Self::status) to change the outcome of one status, and
 /// [`adjust_fn`](Self::adjust_fn) to change the outcome of any response.
@@ -32,15 +34,15 @@ pub struct HttpClassifier {
     adjust: Option<Arc<Adjust<StatusCode>>>,
 }
 
-/// A classifier that reads the gRPC status, from the headers or else from the trailers.
+/// A classifier that reads the gRPC status in the headers or in the trailers.
 ///
 /// | status | outcome |
 /// |---|---|
 /// | `OK` | success |
 /// | `UNAVAILABLE`, `UNKNOWN`, `INTERNAL`, `DATA_LOSS`, no status at the end | transient failure |
-/// | `DEADLINE_EXCEEDED`, and the `CANCELLED` with which tonic's own timer responds | timed out |
+/// | `DEADLINE_EXCEEDED`, and the `CANCELLED` of tonic's own timer | timed out |
 /// | `RESOURCE_EXHAUSTED` | overloaded |
-/// | `ABORTED` with a `grpc-retry-pushback-ms` that names a time | in progress |
+/// | `ABORTED` with a `grpc-retry-pushback-ms` of 0 or more | in progress |
 /// | everything else | permanent failure: the caller's own mistake |
 ///
 /// A response whose HTTP status is not 200 comes from a proxy. It is classified by the table of
@@ -59,7 +61,7 @@ pub struct AutoClassifier {
     grpc: GrpcClassifier,
 }
 
-/// A function that may override the outcome of a status; `None` keeps it.
+/// A function that overrides the outcome of a status, or returns `None` to keep it.
 type Adjust<T> = dyn Fn(T, &HeaderMap) -> Option<Outcome> + Send + Sync;
 
 /// Returns a function that tries `newer` first, and then `older`.
@@ -79,14 +81,19 @@ impl HttpClassifier {
     }
 
     /// Sets the outcome of one status.
+    ///
+    /// Default: the outcome in the table. For the same status, the last call wins.
     pub fn status(self, status: StatusCode, outcome: Outcome) -> Self {
         self.adjust_fn(move |answered, _| (answered == status).then_some(outcome))
     }
 
-    /// Sets the outcome of each response for which the function returns one.
+    /// Adds a function that can change the outcome of a response.
     ///
-    /// The function receives the status and the headers. Functions add up: the last one that
-    /// returns an outcome wins. An outcome set by [`status`](Self::status) counts as one of them.
+    /// Default: none.
+    ///
+    /// The function receives the status and the headers. It returns `None` to keep the outcome. If
+    /// several functions return an outcome, the function that was added last wins. A call of
+    /// [`status`](Self::status) adds such a function too.
     pub fn adjust_fn<F>(self, f: F) -> Self
     where
         F: Fn(StatusCode, &HeaderMap) -> Option<Outcome> + Send + Sync + 'static,
@@ -99,8 +106,8 @@ impl HttpClassifier {
             return outcome;
         }
         let asked = || wire::retry_after(headers).value;
-        // A `Retry-After` of zero asks for no pause. The retry keeps its own pause, or else all
-        // callers would come back at once.
+        // A `Retry-After` of zero asks for no pause. The retry layer keeps its own pause.
+        // Otherwise all callers would retry at once.
         let wish = |asked: Duration| (!asked.is_zero()).then_some(asked);
         let overloaded =
             |asked: Option<Duration>| Fault::Overloaded { retry_after: asked.and_then(wish) };
@@ -140,15 +147,19 @@ impl GrpcClassifier {
     }
 
     /// Sets the outcome of one status.
+    ///
+    /// Default: the outcome in the table. For the same status, the last call wins.
     pub fn code(self, code: GrpcCode, outcome: Outcome) -> Self {
         self.adjust_fn(move |answered, _| (answered == code).then_some(outcome))
     }
 
-    /// Sets the outcome of each response for which the function returns one.
+    /// Adds a function that can change the outcome of a response.
     ///
-    /// The function receives the status, and the headers or trailers that contain it. Functions
-    /// add up: the last one that returns an outcome wins. An outcome set by [`code`](Self::code)
-    /// counts as one of them.
+    /// Default: none.
+    ///
+    /// The function receives the status, and the headers or trailers that contain it. It returns
+    /// `None` to keep the outcome. If several functions return an outcome, the function that was
+    /// added last wins. A call of [`code`](Self::code) adds such a function too.
     pub fn adjust_fn<F>(self, f: F) -> Self
     where
         F: Fn(GrpcCode, &HeaderMap) -> Option<Outcome> + Send + Sync + 'static,
@@ -156,7 +167,7 @@ impl GrpcClassifier {
         Self { adjust: adjusted(self.adjust, f) }
     }
 
-    /// Classifies trailers, or the headers of a trailers-only response; `None` without a status.
+    /// Classifies trailers or headers, or returns `None` if they contain no gRPC status.
     fn judge(&self, fields: &HeaderMap) -> Option<Outcome> {
         let code = wire::grpc_status(fields)?;
         if let Some(outcome) = self.adjust.as_ref().and_then(|adjust| adjust(code, fields)) {
@@ -242,7 +253,7 @@ impl<B: Body, E: Cause> Classify<Response<B>, E> for GrpcClassifier {
             Ok(response) => match self.judge(response.headers()) {
                 Some(outcome) => outcome,
                 None if response.body().is_end_stream() => NO_STATUS,
-                // The trailers decide later.
+                // The trailers decide the outcome later.
                 None => Outcome::Success,
             },
             Err(error) => failure::outcome(error),

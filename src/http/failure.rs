@@ -5,7 +5,7 @@ use std::{error::Error as StdError, io, iter::successors};
 use super::{cause::Cause, replay::ReplayBodyError};
 use crate::{Fault, Outcome, RetryHint};
 
-/// Returns an error and its causes, from the outside in.
+/// Returns an error and its causes, the outermost first.
 fn causes(error: &impl Cause) -> impl Iterator<Item = &(dyn StdError + 'static)> {
     successors(error.cause(), |&error| {
         // The `source` of an `io::Error` skips the error that it wraps.
@@ -29,16 +29,16 @@ fn known(error: &(dyn StdError + 'static)) -> Option<Outcome> {
     if let Some(io) = error.downcast_ref::<io::Error>() {
         return (io.kind() == io::ErrorKind::TimedOut).then_some(TIMED_OUT);
     }
-    // The caller's own body failed, over HTTP/1. Whatever error it had is not the service's, even
-    // a refused connection.
+    // Over HTTP/1, the caller's own body failed. Its error says nothing about the service, even if
+    // it is a refused connection.
     #[cfg(feature = "hyper")]
     if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_user) {
         return Some(Outcome::Ignored);
     }
     #[cfg(feature = "hyper")]
     if let Some(stream) = error.downcast_ref::<h2::Error>() {
-        // Over HTTP/2, an error of the caller's own body shows up only as a reset that comes from
-        // neither peer.
+        // Over HTTP/2, an error of the caller's own body is visible only as a reset that neither
+        // the server nor the library sent.
         let own = stream.is_reset() && !stream.is_remote() && !stream.is_library();
         return own.then_some(Outcome::Ignored);
     }
@@ -69,8 +69,8 @@ pub(super) fn hint(error: &impl Cause) -> RetryHint {
 
 /// Returns the hint if an error proves that the request was not processed.
 ///
-/// A broken connection proves nothing, and neither does a request that was cancelled on its way
-/// into a pool.
+/// A broken connection proves nothing. A request that was cancelled in the connection pool proves
+/// nothing either.
 fn proof(error: &(dyn StdError + 'static)) -> Option<RetryHint> {
     #[cfg(feature = "reqwest")]
     if let Some(reqwest) = error.downcast_ref::<super::reqwest::ReqwestError>() {

@@ -2,12 +2,12 @@
 
 use http::{Method, StatusCode};
 
-/// Returns whether an HTTP status says that the service could not do its work.
+/// Returns whether an HTTP status says that the service could not do its work: 5xx or 429.
 pub(super) fn has_failed(status: StatusCode) -> bool {
     status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
 }
 
-/// The parts that a response can have, by the method of its request.
+/// The shape of a response, which depends on the method of its request.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ResponseShape {
     Whole,
@@ -24,9 +24,9 @@ impl ResponseShape {
         }
     }
 
-    /// Returns whether the response ends with its head, whatever body it has.
+    /// Returns whether the call ends at the head of the response, even if there is a body.
     ///
-    /// Nobody reads that body, and an upgraded connection continues without it.
+    /// Nobody reads such a body, and an upgraded connection continues without it.
     pub(super) fn ends_at_head(self, status: StatusCode) -> bool {
         let bodiless =
             [StatusCode::SWITCHING_PROTOCOLS, StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];

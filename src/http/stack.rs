@@ -83,12 +83,16 @@ impl Stack {
 impl<Slots, C> Stack<Slots, C> {
     /// Adds an [`HttpClientLayer`] with its defaults, for an HTTP or gRPC client.
     ///
-    /// Responses are then classified by their status, and hints of the server are followed.
-    /// Deadlines and attempts are written into the headers, and a call ends with the body of its
-    /// response. See [`http`](crate::http).
+    /// The stack then
     ///
-    /// The response becomes a `Response<ResponseBody<B>>`. A classifier that you have set stays in
-    /// use. When it gives no hint, the hint is read from the response. An error type of your own
+    /// - classifies responses by their status, and follows the retry hints of the server;
+    /// - writes the remaining time and the number of the attempt into the request headers;
+    /// - ends a call with the body of its response.
+    ///
+    /// See [`http`](crate::http).
+    ///
+    /// The response becomes a `Response<ResponseBody<B>>`. If you set a classifier, it stays in
+    /// use. If it gives no retry hint, the hint is read from the response. Your own error type
     /// must implement [`Cause`](crate::http::Cause) too.
     ///
     /// ```
@@ -118,7 +122,7 @@ impl<Slots, C> Stack<Slots, C> {
 
     /// Adds an [`HttpClientLayer`] with your own settings.
     ///
-    /// Otherwise it is the same as [`http`](Self::http).
+    /// Everything else is as in [`http`](Self::http).
     pub fn http_client(
         self,
         client: HttpClientLayer,

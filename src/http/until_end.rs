@@ -5,10 +5,11 @@ use tower_layer::Layer;
 use super::AutoClassifier;
 use crate::{call::completion::AtEnd, stack::slots::Slot};
 
-/// A layer that extends the calls of another layer to the end of the response body.
+/// A wrapper that makes the calls of a layer end with the body of the response.
 ///
-/// Use it for layers that you combine yourself. In a [`Stack`](crate::Stack) that is `http()`, the
-/// layers do this already.
+/// Use it for layers that you combine yourself. Without it, a bulkhead frees the permit at the head
+/// of the response. In a [`Stack`](crate::Stack) with [`http()`](crate::Stack::http), the layers
+/// wait for the end of the body already.
 ///
 /// It needs an [`HttpClientLayer`](super::HttpClientLayer) beneath it, or an
 /// [`HttpServerLayer::around`](super::HttpServerLayer::around) around it.
@@ -48,7 +49,9 @@ pub struct UntilEnd<L> {
 }
 
 impl<L> UntilEnd<L> {
-    /// Wraps a layer. It uses an [`AutoClassifier`] unless it has its own classifier.
+    /// Wraps a layer.
+    ///
+    /// The layer uses an [`AutoClassifier`] unless it has its own classifier.
     pub fn new(layer: L) -> Self {
         Self { layer, classifier: Arc::default() }
     }

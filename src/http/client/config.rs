@@ -7,8 +7,8 @@ use crate::http::AutoClassifier;
 
 pub(super) struct Config {
     pub(super) classifier: Arc<AutoClassifier>,
-    /// The same classifier, if it was set. The default one need not be carried to the end of a
-    /// body.
+    /// The same classifier, if it was set. The default classifier is not carried to the end of a
+    /// body, because a new one costs nothing.
     pub(super) at_end: Option<Arc<AutoClassifier>>,
     pub(super) idle: Option<Duration>,
     pub(super) body_deadline: bool,
@@ -20,6 +20,6 @@ pub(super) struct Config {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Write {
     Hop,
-    /// Also the header from which a sidecar derives the first one.
+    /// The same headers, and the header from which an Envoy sidecar derives the timeout.
     HopAndEnvoy,
 }

@@ -22,7 +22,7 @@ use crate::{
 const UPSTREAM_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-upstream-rq-timeout-ms");
 
 impl Write {
-    /// Writes the time that is left and the number of the attempt; `false` if no time is left.
+    /// Writes the remaining time and the number of the attempt. Returns `false` if no time is left.
     pub(super) fn headers(self, headers: &mut HeaderMap, grpc: bool, now: Instant) -> bool {
         let Some(left) = time_left(headers, grpc, now) else {
             write_attempt(headers, grpc);
@@ -43,7 +43,7 @@ impl Write {
     }
 }
 
-/// Returns the time until the ambient deadline; `None` without one.
+/// Returns the time until the ambient deadline, or `None` if there is no deadline.
 ///
 /// A shorter time that the caller wrote into the request wins.
 fn time_left(headers: &HeaderMap, grpc: bool, now: Instant) -> Option<Duration> {
@@ -68,7 +68,7 @@ fn write_attempt(headers: &mut HeaderMap, grpc: bool) {
 impl Config {
     /// Records whether a response forbids a retry, for the response to the request being served.
     ///
-    /// It does so even if there is no retry layer between the two.
+    /// This works even if there is no retry layer between the client and the server.
     pub(super) fn read<R>(&self, response: &Response<R>, grpc: bool) {
         let headers = response.headers();
         let mut malformed = 0;

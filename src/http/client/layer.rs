@@ -19,15 +19,15 @@ use crate::{ConfigError, http::AutoClassifier};
 ///
 /// See the [module docs](crate::http) for an example.
 ///
-/// It is the innermost layer. It writes the [headers of the hop](crate::http::wire) into each
-/// attempt, reads those of the response, and makes the call end with the body of its response.
-/// [`Stack::http`](crate::Stack::http) adds one in the right place.
+/// It must be the innermost layer. It writes the [headers of the hop](crate::http::wire) into each
+/// attempt, reads the headers of the response, and makes the call end with the body of the
+/// response. [`Stack::http`](crate::Stack::http) adds it in the right place.
 #[derive(Clone)]
 pub struct HttpClientLayer {
     config: Arc<Config>,
 }
 
-/// The default of `body_idle`. A peer that has sent nothing for 30 s has died or lost the call.
+/// The default of `body_idle`. A peer that has sent nothing for 30 s is probably dead.
 const IDLE: Duration = Duration::from_secs(30);
 
 impl Default for HttpClientLayer {
@@ -42,15 +42,15 @@ impl HttpClientLayer {
         Self::builder().finish()
     }
 
-    /// Returns a builder.
+    /// Returns a builder, to change the defaults.
     pub fn builder() -> HttpClientBuilder {
         HttpClientBuilder::default()
     }
 
     /// Returns the number of malformed header lines in responses.
     ///
-    /// They were ignored, except for a malformed `grpc-retry-pushback-ms`. It is counted too, and
-    /// forbids a retry.
+    /// Such lines are ignored, with one exception. A malformed `grpc-retry-pushback-ms` forbids a
+    /// retry. It is counted too.
     pub fn malformed_headers(&self) -> u64 {
         self.config.malformed.load(Ordering::Relaxed)
     }
@@ -80,22 +80,24 @@ pub struct HttpClientBuilder {
 }
 
 impl HttpClientBuilder {
-    /// Sets the classifier of responses: an [`AutoClassifier`], or one for HTTP or for gRPC.
+    /// Sets the classifier of responses.
     ///
     /// Default: `AutoClassifier::new()`.
     ///
-    /// Every layer of the stack without its own classifier uses it, and so does the end of each
-    /// response.
+    /// It may be an [`AutoClassifier`], an [`HttpClassifier`](crate::http::HttpClassifier) or a
+    /// [`GrpcClassifier`](crate::http::GrpcClassifier). Every layer of the stack without its own
+    /// classifier uses it. It also classifies the trailers of gRPC responses.
     pub fn classify(mut self, classifier: impl Into<AutoClassifier>) -> Self {
         self.classifier = Some(classifier.into());
         self
     }
 
-    /// Sets how long a read waits for the next frame of a body.
+    /// Sets the maximum time that a read waits for the next frame of a response body.
     ///
     /// Default: `30 s`.
     ///
-    /// A peer that has sent nothing for 30 s has died or lost the call. Time in which nobody reads
+    /// A peer that has sent nothing for 30 s is probably dead, or has lost the call. After this
+    /// time the body ends with a [`BodyError`](crate::http::BodyError). The time between two reads
     /// does not count.
     ///
     /// [`build`](Self::build) rejects zero, and any time together with
@@ -120,7 +122,7 @@ impl HttpClientBuilder {
     /// Without it, the deadline covers only the head, because a download may take longer. For gRPC
     /// it always covers the last frame, because the server was told the deadline.
     ///
-    /// The deadline is the one that the request was sent under: the attempt's, if there is one.
+    /// With an attempt timeout, this is the deadline of the attempt, not of the call.
     pub fn body_deadline(mut self) -> Self {
         self.body_deadline = true;
         self
@@ -130,17 +132,21 @@ impl HttpClientBuilder {
     ///
     /// Default: off.
     ///
-    /// An Envoy sidecar derives from it the `x-envoy-expected-rq-timeout-ms` that the server
-    /// receives. [`build`](Self::build) rejects it together with
+    /// Use it only if an Envoy sidecar sends the requests. The sidecar derives from this header the
+    /// `x-envoy-expected-rq-timeout-ms` that the server receives.
+    ///
+    /// [`build`](Self::build) rejects it together with
     /// [`without_hop_headers`](Self::without_hop_headers).
     pub fn for_envoy(mut self) -> Self {
         self.for_envoy = true;
         self
     }
 
-    /// Writes no headers of the hop, for servers that must not receive them.
+    /// Omits the [headers of the hop](crate::http::wire), for servers that must not receive them.
     ///
     /// Default: off.
+    ///
+    /// The headers of responses are still read.
     pub fn without_hop_headers(mut self) -> Self {
         self.without_hop_headers = true;
         self

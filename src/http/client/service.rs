@@ -17,7 +17,7 @@ use crate::{
 
 /// A client service that writes and reads the headers of the hop.
 ///
-/// Made by [`HttpClientLayer`](super::HttpClientLayer).
+/// Created by [`HttpClientLayer`](super::HttpClientLayer).
 #[derive(Clone)]
 pub struct HttpClient<S> {
     inner: S,

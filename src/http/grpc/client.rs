@@ -26,9 +26,9 @@ use crate::{
     timeout::{Limit, Timeout},
 };
 
-/// Puts a stack around a tonic channel, for a generated client.
+/// Wraps a tonic channel in a stack, for a generated client.
 ///
-/// The generated client takes the result instead of the channel. The stack must be one that is
+/// Give the result to the generated client instead of the channel. The stack must have
 /// [`http()`](crate::Stack::http).
 ///
 /// ```ignore
@@ -41,15 +41,15 @@ use crate::{
 ///   a `Status` with the code of the [table](crate::http::server) and the
 ///   [`Rejection`](crate::Rejection) as its `source()`. tonic alone would report every rejection
 ///   as `UNKNOWN`.
-/// - The timeout of a single request, `tonic::Request::set_timeout`, covers the whole call, retries
-///   included.
-/// - The body of a request is kept in a [`ReplayBody`] as long as it may have to be sent again.
+/// - The timeout of a single request, `tonic::Request::set_timeout`, covers the call with all of
+///   its retries.
+/// - The body of a request is kept in a [`ReplayBody`] while a retry may need it, up to 64 KiB.
 ///
-/// Use the `code()` of a `Status` to detect a timeout. The rejection is there only if this side
-/// ended the call first.
+/// To detect a timeout, use the `code()` of the `Status`. The rejection is present only if the
+/// client ended the call before the server did.
 ///
-/// A stream ends at its deadline, as every gRPC call does, because the server was told the
-/// deadline. Give a stack for streams timeouts that are as long as the streams.
+/// The deadline also covers streams, because the server was told the deadline. Use a separate
+/// stack for streams, with timeouts that are as long as the streams.
 ///
 /// The stack's [`ReplaySafe`](crate::http::ReplaySafe) decides which calls are retried. By default
 /// it replays a gRPC call only if the server is proven not to have processed it. Add the methods
@@ -130,7 +130,7 @@ impl<F> fmt::Debug for GrpcChannelFuture<F> {
     }
 }
 
-/// The timeout of a single request, set by `tonic::Request::set_timeout`; no limit without one.
+/// The timeout of a single request, set by `tonic::Request::set_timeout`.
 #[derive(Clone, Copy, Debug)]
 pub struct GrpcTimeout(());
 
@@ -142,7 +142,7 @@ impl<B> Limit<Request<B>> for GrpcTimeout {
     }
 }
 
-/// A tonic channel with a stack around it. Made by [`client`].
+/// A tonic channel with a stack around it. Created by [`client`].
 #[derive(Clone, Debug)]
 pub struct GrpcClient<S> {
     inner: Timeout<MakeReplayable<S>, GrpcTimeout>,

@@ -22,14 +22,14 @@ use crate::{
 
 /// A layer that makes unary gRPC calls retryable when they fail after their response headers.
 ///
-/// A server may send headers, and then nothing but trailers with a failure. gRPC proposal A6
-/// regards a call as committed once headers have arrived. This layer departs from it. For the
-/// selected methods it holds the headers back until the first frame has arrived. If that frame ends
-/// a failed call, the layer makes one trailers-only response of both. A [retry](crate::retry) above
-/// can then classify it.
+/// Some servers send headers first, and then only trailers with a failure. gRPC proposal A6 does
+/// not retry such a call, because its headers have arrived. This layer departs from the proposal.
+/// For the selected methods, it returns the headers only when the first frame has arrived. If that
+/// frame is the trailers of a failed call, the layer merges headers and trailers into a
+/// trailers-only response. A [retry](crate::retry) above can then retry the call.
 ///
-/// Never select a streaming method. Its server may wait for a message of the client, while the
-/// client waits for the headers that this layer holds back.
+/// Never select a streaming method. The server may wait for a message of the client, while the
+/// client waits for the headers. The call then hangs until its deadline.
 ///
 /// Put it directly around the channel, beneath the stack.
 ///
@@ -55,10 +55,10 @@ impl<F> FirstFrameLayer<F>
 where
     F: Fn(&str) -> bool,
 {
-    /// Creates a layer for the methods for which the function returns `true`.
+    /// Creates a layer for the methods that `unary` selects by returning `true`.
     ///
-    /// The function receives the path, such as `/package.Service/Method`. It is called for gRPC
-    /// requests only.
+    /// `unary` receives the path, such as `/package.Service/Method`. It is called for gRPC requests
+    /// only.
     pub fn new(unary: F) -> Self {
         Self { unary: Arc::new(unary) }
     }
@@ -84,7 +84,7 @@ impl<S, F> Layer<S> for FirstFrameLayer<F> {
     }
 }
 
-/// A channel that reads the first frame of a response. Made by [`FirstFrameLayer`].
+/// A channel that reads the first frame of a response. Created by [`FirstFrameLayer`].
 pub struct FirstFrame<S, F> {
     inner: S,
     unary: Arc<F>,
@@ -209,7 +209,7 @@ impl<F, R> fmt::Debug for FirstFrameFuture<F, R> {
 }
 
 pin_project! {
-    /// The body of a response, with its first frame if that was read already.
+    /// The body of a response. If its first frame was read already, the reader still receives it.
     pub struct FirstFrameBody<B: Body> {
         #[pin]
         inner: B,
@@ -219,7 +219,7 @@ pin_project! {
 
 /// The next frame for the reader.
 enum Next<D, E> {
-    /// The frame that was read already; `None` if it was the end.
+    /// The frame that was read already, or `None` if the body has ended.
     Seen(Option<Result<Frame<D>, E>>),
     /// The next frame of the inner body.
     Rest,

@@ -4,7 +4,8 @@
 //! The `Status` of a generated client then has the right code, and the
 //! [`Rejection`](crate::Rejection) as its `source()`.
 //!
-//! [`FirstFrameLayer`] makes unary calls retryable that fail after their response headers.
+//! [`FirstFrameLayer`] makes unary calls retryable when they fail after their response headers. It
+//! works with any client.
 
 #[cfg(feature = "tonic")]
 mod client;

@@ -48,7 +48,7 @@ impl Cause for Status {
     }
 }
 
-/// Returns the outcome of a status without a cause: one from the network or from a handler.
+/// Returns the outcome of a status that was not created from another error.
 pub(in crate::http) fn outcome_of_status(status: &Status) -> Outcome {
     if timed_out(status) {
         return Outcome::Failure(Fault::TimedOut);

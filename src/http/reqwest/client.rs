@@ -18,8 +18,7 @@ use tower_service::Service;
 use crate::{BoxError, call::ended::polled_after_end};
 
 thread_local! {
-    /// Set when the request being polled received a redirect, because reqwest then calls the
-    /// redirect policy.
+    /// Set by the redirect policy, which reqwest calls when the polled request receives a redirect.
     static ANSWERED: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -38,7 +37,7 @@ impl ReqwestError {
 
     /// Returns whether a server may have responded already, with a redirect.
     ///
-    /// An error of the last address then proves nothing about the first.
+    /// An error at the last address then proves nothing about the first address.
     pub(in crate::http) fn was_answered(&self) -> bool {
         self.answered
     }
@@ -56,9 +55,9 @@ impl StdError for ReqwestError {
     }
 }
 
-/// A `reqwest::Client` as a service of `http` requests, with body `B`.
+/// A service that sends `http` requests with body `B` through a `reqwest::Client`.
 ///
-/// reqwest can retry a request on its own, past every budget, and it follows redirects.
+/// reqwest retries some requests on its own, outside every budget, and it follows redirects.
 /// [`new`](Self::new) switches the retries off and takes the redirect policy.
 ///
 /// ```no_run
@@ -73,8 +72,8 @@ pub struct ReqwestClient<B> {
     client: Client,
     /// Set if this adapter sees the client's redirects.
     watched: bool,
-    // The type fixes the body. A client for every body would leave the types of the stack around
-    // it undetermined.
+    // The body is part of the type. Otherwise the compiler could not infer the types of the stack
+    // around the client.
     body: PhantomData<fn(B)>,
 }
 
@@ -93,6 +92,8 @@ impl<B> fmt::Debug for ReqwestClient<B> {
 impl<B> ReqwestClient<B> {
     /// Builds a client that sends each request once and follows redirects as `redirects` allows.
     ///
+    /// The retry and redirect settings of `builder` are replaced.
+    ///
     /// # Errors
     ///
     /// The errors of `reqwest::ClientBuilder::build`.
@@ -110,9 +111,10 @@ impl<B> ReqwestClient<B> {
 
     /// Wraps an existing client.
     ///
-    /// Build the client with `.retry(reqwest::retry::never())`. Otherwise reqwest retries requests
-    /// that the layers do not see. None of its errors proves that a request was not sent, because
-    /// the client may follow redirects.
+    /// Build the client with `.retry(reqwest::retry::never())`. Otherwise the layers do not see
+    /// reqwest's own retries. Because the client may follow redirects, none of its errors proves
+    /// that a request was not sent. A request that is not safe to repeat is therefore never
+    /// retried. Prefer [`new`](Self::new).
     pub fn from_client(client: Client) -> Self {
         Self { client, watched: false, body: PhantomData }
     }
@@ -167,7 +169,7 @@ pin_project! {
 type Executing = dyn Future<Output = Result<reqwest::Response, reqwest::Error>> + Send;
 
 enum Call {
-    // A box, because reqwest's future has no name.
+    // Boxed, because the type of reqwest's future cannot be named.
     Sent { call: Pin<Box<Executing>> },
     Invalid { error: Option<reqwest::Error> },
 }

@@ -41,7 +41,7 @@ pub(super) fn answer<R>(
         Err(rejection) => {
             let late = matches!(rejection, Rejection::TimedOut(_) | Rejection::DeadlineExceeded(_));
             let mut response = response(config, grpc, &rejection);
-            // A retry that was rejected itself may have called the handler before.
+            // If a retry was rejected, an earlier attempt may have called the handler.
             if rejection.nothing_began() && !spent {
                 response.extensions_mut().insert(NotStarted);
             }
@@ -104,8 +104,8 @@ fn response<R>(config: &Config, grpc: bool, rejection: &Rejection) -> Response<H
 /// caller.
 fn problem(status: StatusCode, rejection: &Rejection) -> Bytes {
     let kind = rejection.kind();
-    // Two problems with one status may need different reactions. A 409 also marks requests that
-    // must not be retried.
+    // Problems with the same status may need different reactions. One kind of 409 may be retried,
+    // and the other must not be.
     let about = match rejection {
         Rejection::Idempotency(rejected) => format!("{REASONS}{:?}", rejected.reason()),
         _ => "about:blank".to_owned(),
@@ -115,13 +115,13 @@ fn problem(status: StatusCode, rejection: &Rejection) -> Bytes {
     format!(r#"{{"type":"{about}","title":"{title}","status":{code},"reason":"{kind}"}}"#).into()
 }
 
-/// Returns the time in seconds, rounded up, and at least 1: no caller comes back too early.
+/// Returns the time in seconds, rounded up and at least 1, because no caller must retry too early.
 fn whole_seconds(time: Duration) -> u64 {
     time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0)).max(1)
 }
 
 fn pushback_value(time: Duration) -> HeaderValue {
     let rounded_up = time.saturating_add(Duration::from_nanos(999_999)).as_millis();
-    // A longer value would not parse, and would tell the caller not to retry at all.
+    // The caller could not parse a larger value, and would not retry at all.
     i32::try_from(rounded_up).unwrap_or(i32::MAX).into()
 }

@@ -15,8 +15,8 @@ use crate::{call::hop::Hop, http::BodyError};
 pin_project! {
     /// The body of a server's response.
     ///
-    /// It is the body `B` of the stack around the handler, or a problem document in its place when
-    /// the call was rejected.
+    /// It is the body `B` that the stack around the handler returned, or a problem document if the
+    /// call was rejected.
     pub struct HttpServerBody<B> {
         #[pin]
         kind: Kind<B>,
@@ -26,8 +26,8 @@ pin_project! {
 pin_project! {
     #[project = KindProj]
     enum Kind<B> {
-        // The body is produced after the head, too late to change the head. Its hop is still kept,
-        // to separate it from other requests on the same thread.
+        // The findings of the body come too late for the head. The hop is still kept, because its
+        // findings must not reach another request on the same thread.
         Handler { #[pin] body: B, hop: Hop, grpc: bool },
         Problem { document: Option<Bytes> },
     }
@@ -59,7 +59,8 @@ where
             KindProj::Handler { body, hop, grpc } => {
                 let frame = ready!(hop.run(|| body.poll_frame(cx)));
                 Poll::Ready(match frame {
-                    // A reset would look like an error of the handler to a gRPC client.
+                    // An error would reset the stream. To a gRPC client, a reset looks like a
+                    // failure of the handler.
                     Some(Err(BodyError::Rejected(rejection))) if *grpc => {
                         let mut trailers = HeaderMap::new();
                         write_status(&mut trailers, &rejection);
@@ -91,7 +92,7 @@ where
     }
 }
 
-/// The empty body. tower-http's layers need it to respond instead of the service.
+/// Creates an empty body, which tower-http's layers need to respond instead of the service.
 impl<B> Default for HttpServerBody<B> {
     fn default() -> Self {
         Self::problem(Bytes::new())

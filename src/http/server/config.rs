@@ -4,17 +4,17 @@ use http::StatusCode;
 
 use crate::ConfigError;
 
-/// The headers of a caller that a server uses.
+/// The choice of the caller's headers that a server uses.
 ///
-/// A caller can only shorten its own time. Nothing in a request lengthens a limit, forces or
+/// A caller can only shorten its own time. No header of a request lengthens a limit, forces or
 /// forbids a retry, or makes a request replayable. No header changes state that callers share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Trust {
-    /// The server uses the caller's time left and its attempt.
+    /// The server uses the time that the caller has left, and the number of its attempt.
     ///
-    /// The time narrows the server's own limit, and the number of the attempt is recorded. This is
-    /// the default.
+    /// This is the default. The time can shorten the server's own limit. The attempt is available
+    /// as [`Attempt::current`](crate::context::Attempt::current).
     #[default]
     Inbound,
     /// The server reads none of these headers.
@@ -26,7 +26,7 @@ pub enum Trust {
 pub(super) struct Config {
     pub(super) trust: Trust,
     pub(super) limit: Option<Duration>,
-    /// The status of a rejection by the bulkhead, if it is not the rejection's own.
+    /// The status of a rejection by the bulkhead, or `None` for the status in the table.
     pub(super) full: Option<StatusCode>,
     pub(super) for_envoy: bool,
     pub(super) body_deadline: bool,

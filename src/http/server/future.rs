@@ -51,7 +51,7 @@ pin_project! {
 }
 
 impl Inbound {
-    /// Runs a step of the request with its deadline, its attempt and its hop ambient.
+    /// Runs a part of the request with its deadline, its attempt and its hop ambient.
     fn enter<T>(&self, hop: &mut Hop, piece: impl FnOnce() -> T) -> T {
         let _deadline = narrow(self.end);
         let _attempt = enter_received(self.attempt);
@@ -97,8 +97,8 @@ where
                 }
             },
         };
-        // Dropped before the response is made, because the dropped call may still report something
-        // to the hop.
+        // The call is dropped before the response is created, because the drop may still report
+        // something to the hop.
         inbound.enter(this.hop, || this.call.end());
         Poll::Ready(Ok(answer::answer(&this.shared.config, inbound.grpc, *this.hop, result)))
     }

@@ -19,10 +19,10 @@ use crate::{
     http::{ResponseBody, body::PendingBody, wire},
 };
 
-/// The innermost service of a server's stack. Made by
-/// [`HttpServerLayer`](crate::http::HttpServerLayer).
+/// The innermost service of a server's stack, which calls the handler.
 ///
-/// The handler in it cannot fail. Its call ends with the body of its response.
+/// Created by [`HttpServerLayer`](crate::http::HttpServerLayer). The error of the handler must be
+/// [`Infallible`]. The call ends with the body of the response.
 #[derive(Clone)]
 pub struct Handler<S> {
     inner: S,

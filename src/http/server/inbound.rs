@@ -13,7 +13,7 @@ use crate::{call::attempt::Attempt, http::wire};
 pub(super) struct Inbound {
     pub(super) grpc: bool,
     pub(super) began: Instant,
-    /// The deadline of the response; `None` without a limit.
+    /// The deadline of the response, or `None` without a limit.
     pub(super) end: Option<Instant>,
     pub(super) attempt: Option<Attempt>,
 }
@@ -55,7 +55,7 @@ impl Shared {
     }
 }
 
-/// Returns the caller's time less a margin for the response to travel.
+/// Returns the caller's time minus a margin, in which the response reaches the caller.
 fn without_margin(time: Duration) -> Duration {
     let margin = (time / 20).clamp(Duration::from_millis(1), Duration::from_millis(100));
     time.saturating_sub(margin)

@@ -25,9 +25,9 @@ use crate::{
 ///
 /// See the [module docs](super) for an example.
 ///
-/// The same type fits `axum::Router::layer`, `tonic::transport::Server::layer`, and a single
-/// service. The layer has the state of its stack. Its clones, and all services that it makes, share
-/// that state.
+/// It works in `axum::Router::layer`, in `tonic::transport::Server::layer`, and around a single
+/// service. The clones of the layer, and all services that it creates, share the state of its
+/// stack, such as the permits of a bulkhead.
 #[derive(Clone)]
 pub struct HttpServerLayer<L> {
     stack: L,
@@ -38,12 +38,14 @@ pub struct HttpServerLayer<L> {
 type ServerStack<Slots, C> = Stack<Filled<Slots, position::TransportPosition, ServerTransport>, C>;
 
 impl HttpServerLayer<()> {
-    /// Creates a layer with a stack around each handler, and the defaults of
-    /// [`builder`](Self::builder).
+    /// Creates a layer with a stack around each handler.
     ///
-    /// The stack usually has a bulkhead and a total timeout. Its layers hold their permits until
-    /// the body of the response has ended. With an empty stack the layer still enforces the
-    /// caller's deadline, and still advises the caller when to stop retrying.
+    /// It has the defaults of [`builder`](Self::builder).
+    ///
+    /// The stack usually has a bulkhead and a total timeout. It must not be one with `http()`,
+    /// which is for clients. Its layers hold their permits until the body of the response has
+    /// ended. Even with an empty stack, the layer enforces the caller's deadline and advises the
+    /// caller when to stop retrying.
     pub fn new<Slots, C>(stack: Stack<Slots, C>) -> HttpServerLayer<ServerStack<Slots, C>>
     where
         Slots: SlotAt<position::TransportPosition, Layer = Empty>
@@ -67,10 +69,10 @@ impl<L> HttpServerLayer<L> {
     ///
     /// It has the defaults of [`builder_around`](Self::builder_around).
     ///
-    /// The services of that layer must respond with a `Response<B>` whose body has
-    /// [`Bytes`](bytes::Bytes) as data and a [`BodyError`](crate::http::BodyError) as error, as a
-    /// [`ResponseBody`](crate::http::ResponseBody) has. Their error must be
-    /// [`Error<Infallible>`](crate::Error).
+    /// The services of that layer must respond with a `Response<B>`. The data of the body `B` must
+    /// be [`Bytes`](bytes::Bytes), and its error a [`BodyError`](crate::http::BodyError). A
+    /// [`ResponseBody`](crate::http::ResponseBody) is such a body. The error of the services must
+    /// be [`Error<Infallible>`](crate::Error).
     pub fn around(layer: L) -> Self {
         Self::builder_around(layer).finish()
     }
@@ -82,7 +84,7 @@ impl<L> HttpServerLayer<L> {
         HttpServerBuilder { stack: layer, config: Config::default() }
     }
 
-    /// Returns the number of malformed header lines in requests. They were ignored.
+    /// Returns the number of malformed header lines in requests. Such lines are ignored.
     pub fn malformed_headers(&self) -> u64 {
         self.shared.malformed.load(Ordering::Relaxed)
     }
@@ -118,32 +120,34 @@ pub struct HttpServerBuilder<L> {
 }
 
 impl<L> HttpServerBuilder<L> {
-    /// Adds a layer between the server and its stack, such as an
-    /// [idempotency layer](crate::idempotency).
+    /// Adds a layer between the server and its stack.
     ///
-    /// The request's deadline is ambient in that layer, and its rejections become responses. It is
-    /// outside the bulkhead. A duplicate that an idempotency layer rejects therefore takes no
-    /// permit. The layer added last is the outermost.
+    /// Use it for an [idempotency layer](crate::idempotency). That layer is then outside the
+    /// bulkhead, and a duplicate that it rejects takes no permit.
+    ///
+    /// The request's deadline is ambient in the added layer, and its rejections become responses.
+    /// The layer added last is the outermost.
     ///
     /// Its services must meet the requirements of [`around`](HttpServerLayer::around).
     pub fn outside<G>(self, layer: G) -> HttpServerBuilder<Layers<L, G>> {
         HttpServerBuilder { stack: Layers::new(self.stack, layer), config: self.config }
     }
 
-    /// Sets which headers of a request are used.
+    /// Sets which of the caller's headers the server uses.
     ///
-    /// Default: `Trust::Inbound`.
+    /// Default: `Trust::Inbound`. These headers can only shorten the time of their own request.
     pub fn trust(mut self, trust: Trust) -> Self {
         self.config.trust = trust;
         self
     }
 
-    /// Sets the server's own limit for a request.
+    /// Sets the maximum time for a request.
     ///
     /// Default: none.
     ///
     /// The limit covers the time up to the head of the response, and for gRPC up to its last frame.
-    /// The caller's deadline may shorten it.
+    /// [`body_deadline`](Self::body_deadline) extends it to the last frame for HTTP. The caller's
+    /// deadline may shorten it. After this time the caller receives a 504, or `DEADLINE_EXCEEDED`.
     ///
     /// [`build`](Self::build) rejects zero, because every request would time out. `Duration::MAX`
     /// is no limit.
@@ -156,8 +160,8 @@ impl<L> HttpServerBuilder<L> {
     ///
     /// Default: `503`.
     ///
-    /// A 429 would say that this caller has sent too much. The status is for a full bulkhead and
-    /// for a request that waited too long in its queue.
+    /// A 429 would say that this caller has sent too many requests. The status applies to
+    /// `BulkheadFull` and `QueueTimedOut`. It does not change the gRPC status.
     ///
     /// It must be 4xx or 5xx. [`build`](Self::build) rejects any other status.
     pub fn full_status(mut self, status: StatusCode) -> Self {
@@ -169,7 +173,7 @@ impl<L> HttpServerBuilder<L> {
     ///
     /// Default: off.
     ///
-    /// An Envoy above then does not retry either.
+    /// An Envoy in front of the server then does not retry either. Only Envoy reads this header.
     pub fn for_envoy(mut self) -> Self {
         self.config.for_envoy = true;
         self
@@ -185,11 +189,11 @@ impl<L> HttpServerBuilder<L> {
         self
     }
 
-    /// Sets how long the connection waits for the next frame of a response.
+    /// Sets the maximum time that the connection waits for the next frame of a response.
     ///
     /// Default: none.
     ///
-    /// There is no limit because a stream of events may be silent for long.
+    /// There is no limit, because a stream of events may be silent for a long time.
     ///
     /// [`build`](Self::build) rejects zero. `Duration::MAX` is no limit.
     pub fn body_idle(mut self, idle: Duration) -> Self {

@@ -46,38 +46,39 @@
 //!
 //! # Rejections as responses
 //!
-//! A gRPC request, by its `content-type`, receives a trailers-only response whose HTTP status is
-//! 200. Any other request receives a problem document (RFC 9457).
+//! A gRPC request, recognised by its `content-type`, receives a trailers-only response with the
+//! HTTP status 200. Any other request receives a problem document (RFC 9457). The last column is
+//! the time in `Retry-After` or `grpc-retry-pushback-ms`.
 //!
-//! | rejection | HTTP | gRPC | come back |
+//! | rejection | HTTP | gRPC | retry after |
 //! |---|---|---|---|
-//! | `CircuitOpen` | 503 | 14 | when the circuit becomes half-open |
-//! | `BulkheadFull`, `QueueTimedOut` | 503, or [as set](super::HttpServerBuilder::full_status) | 8 | after 1 s |
-//! | `RateLimited` | 429 | 8 | with the next token |
+//! | `CircuitOpen` | 503 | 14 | the time until the circuit becomes half-open |
+//! | `BulkheadFull`, `QueueTimedOut` | 503, or [as set](super::HttpServerBuilder::full_status) | 8 | 1 s |
+//! | `RateLimited` | 429 | 8 | the time until the next token |
 //! | `NotReady` | 503 | 14 | |
 //! | `TimedOut`, `DeadlineExceeded` | 504 | 4 | |
 //! | `Idempotency`: `KeyMissing`, `KeyMalformed` | 400 | 3 | |
 //! | `Idempotency`: `BodyTooLarge` | 413 | 8 | |
 //! | `Idempotency`: `BodyIncomplete` | 408 | 4 | |
-//! | `Idempotency`: `ScopeMissing`: the idempotency layer is outside authentication | 500 | 13 | |
+//! | `Idempotency`: `ScopeMissing` (the idempotency layer may be outside authentication) | 500 | 13 | |
 //! | `Idempotency`: `Mismatch` | 422 | 3 | |
-//! | `Idempotency`: `InFlight` | 409 | 10 | as the idempotency layer says |
+//! | `Idempotency`: `InFlight` | 409 | 10 | the time set on the idempotency layer |
 //! | `Idempotency`: `NotReplayable`, `Unknown` | 409 | 9 | |
-//! | `Idempotency`: `StoreUnavailable`, `Full` | 503 | 14 | after 1 s |
+//! | `Idempotency`: `StoreUnavailable`, `Full` | 503 | 14 | 1 s |
 //!
 //! The `type` of a problem document is `about:blank`. Each reason of the
 //! [idempotency layer](crate::idempotency) has its own URL instead, for example
-//! `https://docs.rs/buttress/latest/buttress/enum.IdempotencyReason.html#variant.Unknown`. There
-//! are two kinds of 409, and a client may retry only the one with a `Retry-After`.
+//! `https://docs.rs/buttress/latest/buttress/error/enum.IdempotencyReason.html#variant.Unknown`.
+//! There are two kinds of 409, and a client may retry only the one with a `Retry-After`.
 //!
-//! A rejection that proves that the handler was not called has the extension
-//! [`NotStarted`](super::idempotency::NotStarted). An idempotency layer around such a server then
+//! If a rejection proves that the handler was not called, its response has the extension
+//! [`NotStarted`](super::idempotency::NotStarted). An idempotency layer around the server then
 //! frees the key.
 //!
 //! # Reading the caller's headers
 //!
-//! The server reads the time that the caller has left, and keeps back 5 % (1 ms to 100 ms) for the
-//! response to travel. See [`Trust`] for the setting.
+//! The server reads the time that the caller has left. It subtracts 5 % (1 ms to 100 ms), because
+//! the response must arrive in time. Set [`Trust::None`] to ignore the caller's headers.
 //!
 //! This layer enforces that deadline. A client that the handler calls sees it as
 //! [`Deadline::current`](crate::Deadline::current).
@@ -89,25 +90,27 @@
 //!
 //! The server advises the caller not to retry in two cases:
 //!
-//! - a [retry](crate::retry) gave up on a retryable failure while it handled this request;
-//! - a retry or an HTTP client was itself told not to retry.
+//! - while handling this request, a [retry](crate::retry) layer gave up on a retryable failure;
+//! - while handling this request, a retry layer or an HTTP client was itself told not to retry.
 //!
-//! It does so by `x-should-retry: false` or `grpc-retry-pushback-ms: -1`, and only on failures
-//! (5xx, 429, or a gRPC status in the head). A rejection of its own stack is no reason, unless
-//! the call timed out, because another instance may have room.
+//! The advice is `x-should-retry: false`, or `grpc-retry-pushback-ms: -1` for gRPC. The server
+//! sends it only with failures (5xx, 429, or a gRPC status in the head). A rejection by the
+//! server's own stack does not carry it, because another instance may have room. A timeout
+//! of the server does carry it.
 //!
 //! # Readiness
 //!
-//! The layer is ready when its stack is.
+//! The service is ready when its stack is.
 //!
 //! # Clone
 //!
-//! The state is the stack's. It belongs to the layer, even when a framework makes a service for
-//! each connection.
+//! All clones share the state of the stack. The state belongs to the layer. It is therefore shared
+//! even if a framework creates a service for each connection.
 //!
 //! # Cancellation
 //!
-//! When the time is over, the handler's future is dropped before the response is made.
+//! When the deadline passes, the handler's future is dropped before the response is created.
+//! Dropping the server's future drops the handler's future.
 //!
 //! # Errors
 //!
@@ -115,18 +118,18 @@
 //!
 //! # Order
 //!
-//! Put it around the routes, and outside authentication if that may take long. With an
-//! [idempotency layer](super::HttpServerBuilder::outside) put it inside authentication, because
-//! that layer must know who owns a key.
+//! Put the layer around the routes, and outside authentication if authentication may take long. If
+//! it contains an [idempotency layer](super::HttpServerBuilder::outside), put it inside
+//! authentication, because the idempotency layer must know who owns a key.
 //!
 //! # Permits and the response body
 //!
-//! The stack holds its permits until the body of the response has ended. A body can end only while
-//! somebody polls it. A caller that does not read its response makes the server stop polling, and
-//! then no limit of the body can act. To prevent that, limit the time that a connection may take to
+//! The stack holds its permits until the body of the response has ended. A body can end only when
+//! it is polled. If a caller does not read its response, the server stops polling the body, and no
+//! limit of the body takes effect. To prevent that, limit the time that a connection may take to
 //! accept a write.
 //!
-//! Some responses end at their head, whatever body they have, because the server drops that body
+//! Some responses end at their head, even if they have a body, because the server drops that body
 //! unread: a response to `HEAD`, a 204, a 304, and an upgrade (101, or a successful `CONNECT`). The
 //! stack releases its permits at the head, although an upgraded connection lives on.
 //!
@@ -135,11 +138,11 @@
 //!
 //! # Telemetry
 //!
-//! The events and spans of the stack, and a `WARN` event for a request whose time is over: "call
-//! timed out", or "call rejected" if the handler was not called.
+//! The stack emits its events and spans. A request whose deadline passes emits a `WARN` event:
+//! "call timed out", or "call rejected" if the handler was not called.
 //!
 //! [`HttpServerLayer`]: super::HttpServerLayer
-//! [`Trust`]: super::Trust
+//! [`Trust::None`]: super::Trust::None
 
 mod answer;
 mod body;

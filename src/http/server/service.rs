@@ -16,7 +16,7 @@ use crate::{Error, http::BodyError};
 
 /// A service that responds to every request, even when the call is rejected.
 ///
-/// Made by [`HttpServerLayer`](crate::http::HttpServerLayer).
+/// Created by [`HttpServerLayer`](crate::http::HttpServerLayer).
 pub struct HttpServer<S, H> {
     inner: S,
     shared: Arc<Shared>,
@@ -61,8 +61,8 @@ where
     type Future = HttpServerFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // The error is ignored: a layer rejects in `call`, where the caller receives a response,
-        // and a handler cannot fail.
+        // The error can be ignored. A handler cannot fail, and a layer rejects in `call`, where the
+        // caller receives a response.
         self.inner.poll_ready(cx).map(|_| Ok(()))
     }
 

@@ -4,7 +4,9 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::{Rejection, http::wire};
 
-/// Returns the HTTP status of a rejection; `full` overrides it for the bulkhead.
+/// Returns the HTTP status of a rejection.
+///
+/// `full` overrides the status of a rejection by the bulkhead.
 pub(super) fn status_of(full: Option<StatusCode>, rejection: &Rejection) -> StatusCode {
     let own = StatusCode::from_u16(rejection.http_status()).expect("every row has a status");
     match rejection {

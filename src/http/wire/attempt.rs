@@ -5,22 +5,22 @@ use super::line::{Parsed, U32_DIGITS, number, read};
 /// `grpc-previous-rpc-attempts`: the number of attempts before this one.
 pub const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
-/// `x-envoy-attempt-count`: the number of this attempt; the first is 1.
+/// `x-envoy-attempt-count`: the number of this attempt, starting with 1.
 pub const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 
 /// Reads the number of attempts before this one, from `grpc-previous-rpc-attempts`.
 ///
-/// Of several lines the largest number counts. A hop that adds its own line, instead of replacing
-/// the one that it received, must not hide the retries of the hop above. Zero is malformed, because
-/// the first attempt has no such header.
+/// If there are several lines, the largest number counts. A hop that adds its own line, instead of
+/// replacing the line that it received, must not hide the retries of its caller. Zero is malformed,
+/// because the first attempt has no such header.
 pub fn previous_attempts(headers: &HeaderMap) -> Parsed<u32> {
     read(headers, PREVIOUS_ATTEMPTS, parse_count, u32::max)
 }
 
-/// Reads the number of this attempt, from `x-envoy-attempt-count`; the first is 1.
+/// Reads the number of this attempt, starting with 1, from `x-envoy-attempt-count`.
 ///
-/// Envoy writes the header for the first attempt too, and this crate does not. Of several lines the
-/// largest number counts, as in [`previous_attempts`]. Zero is malformed.
+/// Envoy writes the header for the first attempt too, and this crate does not. If there are several
+/// lines, the largest number counts, as in [`previous_attempts`]. Zero is malformed.
 pub fn attempt_count(headers: &HeaderMap) -> Parsed<u32> {
     read(headers, ATTEMPT_COUNT, parse_count, u32::max)
 }

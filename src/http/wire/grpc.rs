@@ -10,8 +10,8 @@ pub const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// Returns whether the content type of a request or a response is gRPC.
 ///
-/// That is `application/grpc`, with or without a format such as `+proto`. `application/grpc-web`
-/// is another protocol, and is not gRPC here.
+/// The content type of gRPC is `application/grpc`, with or without a format such as `+proto`.
+/// `application/grpc-web` is another protocol, and is not gRPC here.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     const GRPC: &[u8] = b"application/grpc";
 
@@ -86,7 +86,7 @@ impl GrpcCode {
         Self::Unauthenticated,
     ];
 
-    /// Returns the code with this number; `None` if gRPC has no such code.
+    /// Returns the code with this number, or `None` if gRPC has no such code.
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).copied()
     }
@@ -120,10 +120,10 @@ impl GrpcCode {
     }
 }
 
-/// Reads the status of a gRPC call from `grpc-status`; `None` without such a header.
+/// Reads the status of a gRPC call from `grpc-status`, or returns `None` without that header.
 ///
-/// The header may be in headers or in trailers. A malformed value is [`GrpcCode::Unknown`], and so
-/// are several lines that disagree.
+/// The map may be the headers or the trailers of a response. A malformed value is
+/// [`GrpcCode::Unknown`]. If several lines disagree, the status is `Unknown` too.
 pub fn grpc_status(headers: &HeaderMap) -> Option<GrpcCode> {
     let parse = |line: &HeaderValue| {
         let number = number(trim(line.as_bytes()), 2).and_then(|number| u8::try_from(number).ok());
@@ -136,8 +136,8 @@ pub fn grpc_status(headers: &HeaderMap) -> Option<GrpcCode> {
 
 /// Returns whether the response comes from tonic's own timer.
 ///
-/// tonic responds with `CANCELLED` there. That code otherwise means that the caller gave up, and
-/// says nothing about the service. Only the message distinguishes the two.
+/// tonic's timer responds with `CANCELLED`. Otherwise that code means that the caller gave up, and
+/// says nothing about the service. Only the message distinguishes the two cases.
 pub(in crate::http) fn is_tonic_timeout(headers: &HeaderMap) -> bool {
     let mut messages = headers.get_all(GRPC_MESSAGE).iter().map(|line| trim(line.as_bytes()));
     grpc_status(headers) == Some(GrpcCode::Cancelled)

@@ -12,7 +12,7 @@ pub(super) const U32_DIGITS: usize = 10;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Parsed<T> {
-    /// The value that counts; `None` if there is no well-formed line.
+    /// The value that counts, or `None` if there is no well-formed line.
     pub value: Option<T>,
     /// The number of lines that were ignored because they are malformed.
     pub malformed: u32,
@@ -39,7 +39,7 @@ pub(super) fn read<T>(
     read
 }
 
-/// Removes the whitespace that HTTP allows around a value, which is less than `trim_ascii` does.
+/// Removes the spaces and tabs around a value. `trim_ascii` removes more than HTTP allows.
 pub(super) fn trim(mut line: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = line {
         line = rest;

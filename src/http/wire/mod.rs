@@ -1,8 +1,10 @@
 //! The headers that carry the time left, the attempt and retry advice from one hop to the next.
 //!
 //! The functions here read and write a [`HeaderMap`](http::HeaderMap) and have no other effect. The
-//! layers of [`http`](crate::http) are made of them. Use them to build such a layer yourself. No
-//! header is an invention of this crate: gRPC, Connect or Envoy already use each one.
+//! layers of [`http`](crate::http) use them. You need them only to write such a layer yourself.
+//!
+//! This crate invents no header. HTTP, gRPC, Connect or Envoy define each of them, except
+//! `x-should-retry`, which the client libraries of several web APIs read.
 //!
 //! ```
 //! use buttress::http::wire;
@@ -28,15 +30,15 @@
 //!
 //! The [content type](is_grpc) tells whether a call is gRPC.
 //!
-//! The header is written beneath the attempt timeout, anew for each attempt. It therefore states
-//! the time that this attempt has left, not the time that the call had at first. The time is
-//! rounded down: the server must not believe that the caller waits longer than it does. A call with
-//! less time than the smallest unit is rejected instead of sent, because a timeout of zero means no
-//! timeout to Envoy.
+//! The header is written for each attempt, beneath the attempt timeout. It states the time that
+//! this attempt has left, not the time of the call at its start. The time is rounded down, because
+//! the server must not believe that the caller waits longer than it does. A call with less time
+//! than the smallest unit is rejected instead of sent, because a timeout of zero means no timeout
+//! to Envoy.
 //!
-//! A header that is read can only shorten a deadline. Of several lines the shortest time counts. An
-//! additional line therefore never extends the time. A server keeps back 5 % of the time that it
-//! reads, at least 1 ms and at most 100 ms, for its response to travel.
+//! A header that is read can only shorten a deadline. If there are several lines, the shortest time
+//! counts, and an additional line never extends the time. A server subtracts 5 % of the time that
+//! it reads, at least 1 ms and at most 100 ms, because its response must arrive in time.
 //!
 //! `x-envoy-upstream-rq-timeout-ms`, `x-envoy-max-retries` and `x-envoy-retry-on` are commands to a
 //! router. They do not describe the caller, and are never read.
@@ -57,12 +59,13 @@
 //! |---|---|---|
 //! | `grpc-retry-pushback-ms` | gRPC, trailers-only responses | `-1` |
 //! | `x-should-retry` | HTTP | `false` |
-//! | `x-envoy-ratelimited` | HTTP, only with `for_envoy` | any |
+//! | `x-envoy-ratelimited` | HTTP, only with `for_envoy` | `true` |
 //!
-//! A hop that has exhausted its retries says so. Otherwise the hops above would retry its retries.
-//! Envoy does not know `x-should-retry`. Only `x-envoy-ratelimited` keeps it from retrying.
+//! A server that has exhausted its retries says so. Otherwise its callers would multiply the
+//! retries. Envoy does not know `x-should-retry`. Only `x-envoy-ratelimited` keeps it from
+//! retrying.
 //!
-//! # Responses: when to come back
+//! # Responses: when to retry
 //!
 //! | header | value | means |
 //! |---|---|---|
@@ -71,15 +74,15 @@
 //! | `grpc-retry-pushback-ms` | negative, or malformed | [do not retry](Pushback::stops) |
 //! | `x-should-retry` | `false` | [do not retry](should_not_retry) |
 //!
-//! A hint can forbid or delay a retry. No hint can cause a retry that the caller would not make:
+//! A hint can forbid or delay a retry. No hint can cause a retry that the caller would not make.
 //! `x-should-retry: true` is ignored.
 //!
 //! # Malformed headers
 //!
 //! Headers come from untrusted peers. A line that breaks the rules of its header is ignored and
-//! [counted](Parsed::malformed). The other lines of the header still count. Only a malformed
-//! pushback is not ignored: see [`Pushback::Malformed`]. No value makes a reader panic, overflow or
-//! allocate.
+//! [counted](Parsed::malformed). The other lines of the header are still used. The exception is a
+//! malformed pushback, which [forbids a retry](Pushback::Malformed). No value makes a reader panic,
+//! overflow or allocate.
 
 mod attempt;
 mod grpc;

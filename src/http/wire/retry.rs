@@ -18,8 +18,8 @@ pub const RATELIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited
 
 /// The longest wait that [`retry_after`] returns: 365 days.
 ///
-/// A server that asks for more means never. Waiting a year is as good as that, and can still be
-/// added to any clock.
+/// A server that asks for a longer wait means never. A year has the same effect, and adding it to
+/// the time of a clock does not overflow.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// The value of `grpc-retry-pushback-ms`.
@@ -33,8 +33,8 @@ pub enum Pushback {
     Stop,
     /// The value is malformed. Do not retry.
     ///
-    /// gRPC proposal A6 requires this. The server meant something, and to leave a server in trouble
-    /// alone is the safe guess.
+    /// gRPC proposal A6 requires this. The server asked for something, and not to retry is the safe
+    /// guess.
     Malformed,
 }
 
@@ -45,7 +45,7 @@ impl Pushback {
     }
 }
 
-/// Reads `grpc-retry-pushback-ms`, a whole number of 32 bits with a sign, on one line.
+/// Reads `grpc-retry-pushback-ms`, a signed 32-bit integer on one line.
 ///
 /// Two lines are malformed even if they agree. A number that does not fit is malformed too.
 pub fn pushback(headers: &HeaderMap) -> Pushback {
@@ -68,14 +68,14 @@ fn parse_pushback(text: &[u8]) -> Option<Pushback> {
 
 /// Reads the time to wait from `Retry-After`.
 ///
-/// Of several lines the longest wait counts, because the server asked callers not to come back
-/// early.
+/// If there are several lines, the longest wait counts, because the server asked callers not to
+/// retry early.
 ///
 /// A date is measured against the `Date` of the same response. Both come from one clock, and an
 /// error of that clock or of the local clock does not matter. The time that the response spent on
-/// its way is not subtracted, which at worst lengthens the wait. Only a response without a readable
-/// `Date` is measured against the system clock. A date in the past is a wait of zero. No wait is
-/// longer than [`LONGEST_RETRY_AFTER`].
+/// its way is not subtracted, which at worst lengthens the wait. If the response has no readable
+/// `Date`, the date is measured against the system clock. A date in the past is a wait of zero. No
+/// wait is longer than [`LONGEST_RETRY_AFTER`].
 ///
 /// All three date formats of HTTP are accepted.
 pub fn retry_after(headers: &HeaderMap) -> Parsed<Duration> {
@@ -100,7 +100,7 @@ pub(super) fn retry_after_by(
     read(headers, RETRY_AFTER, parse, Duration::max)
 }
 
-/// Parses seconds of any number of digits, because HTTP treats a number that is too large as large.
+/// Parses seconds with any number of digits. A number that is too large becomes the largest one.
 fn seconds(text: &[u8]) -> Option<Duration> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
@@ -114,8 +114,8 @@ fn date(text: &[u8]) -> Option<SystemTime> {
 
 /// Returns whether `x-should-retry` asks not to retry.
 ///
-/// That is when one of its lines is `false`, in upper or lower case. Every other value is ignored,
-/// even `true`: no server can force a retry.
+/// It does if one of its lines is `false`, in upper or lower case. Every other value is ignored,
+/// even `true`, because no server can force a retry.
 pub fn should_not_retry(headers: &HeaderMap) -> bool {
     let mut lines = headers.get_all(SHOULD_RETRY).iter();
     lines.any(|line| trim(line.as_bytes()).eq_ignore_ascii_case(b"false"))

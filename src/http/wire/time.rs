@@ -7,7 +7,7 @@ use super::line::{Parsed, U64_DIGITS, number, read, written};
 /// `grpc-timeout`: the time left, in gRPC.
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// `x-envoy-expected-rq-timeout-ms`: the time left, as Envoy tells it to its upstream.
+/// `x-envoy-expected-rq-timeout-ms`: the time left, which Envoy sends to its upstream.
 pub const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
 /// `connect-timeout-ms`: the time left, in the Connect protocol.
@@ -24,10 +24,13 @@ const CONNECT_TIMEOUT_DIGITS: usize = 10;
 /// 64-bit integer, where a larger number could become negative.
 const MILLIS_MAX: u64 = 9_999_999_999;
 
-/// Reads the time left from `grpc-timeout`. Of several lines the shortest time counts.
+/// Reads the time left from `grpc-timeout`.
+///
+/// If there are several lines, the shortest time counts.
 ///
 /// Zero is read as no time left, although gRPC's grammar requires a positive number. Some clients
-/// write zero once their deadline has passed. To ignore it would give the call unlimited time.
+/// write zero once their deadline has passed. If zero were ignored, the call would have unlimited
+/// time.
 pub fn grpc_timeout(headers: &HeaderMap) -> Parsed<Duration> {
     read(headers, GRPC_TIMEOUT, parse_grpc_timeout, Duration::min)
 }
@@ -49,8 +52,8 @@ fn parse_grpc_timeout(text: &[u8]) -> Option<Duration> {
 
 /// Reads the time left from `x-envoy-expected-rq-timeout-ms`.
 ///
-/// Of several lines the shortest time counts. Zero is malformed. Envoy never writes it, and treats
-/// it as no limit elsewhere, which is the opposite of no time.
+/// If there are several lines, the shortest time counts. Zero is malformed, because Envoy never
+/// writes it. Elsewhere, zero means no limit to Envoy, which is the opposite of no time.
 pub fn expected_timeout(headers: &HeaderMap) -> Parsed<Duration> {
     let parse = |text: &[u8]| match number(text, U64_DIGITS)? {
         0 => None,
@@ -59,7 +62,9 @@ pub fn expected_timeout(headers: &HeaderMap) -> Parsed<Duration> {
     read(headers, EXPECTED_TIMEOUT, parse, Duration::min)
 }
 
-/// Reads the time left from `connect-timeout-ms`. Of several lines the shortest time counts.
+/// Reads the time left from `connect-timeout-ms`.
+///
+/// If there are several lines, the shortest time counts.
 ///
 /// Zero is read as no time left, as in [`grpc_timeout`].
 pub fn connect_timeout(headers: &HeaderMap) -> Parsed<Duration> {
@@ -67,7 +72,7 @@ pub fn connect_timeout(headers: &HeaderMap) -> Parsed<Duration> {
     read(headers, CONNECT_TIMEOUT, parse, Duration::min)
 }
 
-/// Returns the value of a `grpc-timeout` header; `None` if no time is left.
+/// Returns the value of a `grpc-timeout` header, or `None` if no time is left.
 ///
 /// It has the finest unit that fits in eight digits, rounded down. A time that needs more than
 /// eight digits of hours becomes `99999999H`.
