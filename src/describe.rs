@@ -108,6 +108,18 @@ impl Facts {
     }
 }
 
+/// A limit of time, in words. `Duration::MAX` is no limit.
+pub(crate) struct UpTo(pub(crate) Duration);
+
+impl fmt::Display for UpTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Duration::MAX => f.write_str("without limit"),
+            limit => write!(f, "up to {limit:?}"),
+        }
+    }
+}
+
 /// A warning about settings that contradict each other, or about a missing setting.
 ///
 /// Its text is printed with `Display`.

@@ -602,3 +602,18 @@ fn the_longest_call_adds_up() {
     // A call that has got its slot from a queue waits for readiness without a limit.
     assert_eq!(stack.bulkhead(queue).explain().worst_time(), None);
 }
+
+#[test]
+fn a_time_without_limit_is_not_a_number() {
+    let unlimited = RetryLayer::builder(ReplayClones).readiness_wait(Duration::MAX);
+    let queue = BulkheadLayer::builder().queue(8, Duration::MAX).build().unwrap();
+    for explanation in [
+        Stack::new().retry(unlimited.build().unwrap()).attempt_timeout(TOTAL).explain(),
+        Stack::new().total_timeout(Duration::MAX).explain(),
+        Stack::new().bulkhead(queue).attempt_timeout(TOTAL).explain(),
+    ] {
+        assert_eq!(explanation.worst_time(), None);
+        let text = explanation.to_string();
+        assert!(text.contains("no bound is known") && !text.contains("18446744073709551615"));
+    }
+}

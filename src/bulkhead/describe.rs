@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::layer::{BulkheadLayer, QueuedBulkheadLayer};
 use crate::{
-    describe::{Describe, Fact, Facts, fact},
+    describe::{Describe, Fact, Facts, UpTo, fact},
     sealed::Sealed,
 };
 
@@ -30,8 +30,7 @@ impl Describe for BulkheadLayer {
 impl Describe for QueuedBulkheadLayer {
     fn describe(&self, facts: &mut Facts) {
         let (limit, capacity, wait) = (self.handle().limit(), self.capacity(), self.max_wait());
-        let text =
-            format_args!("{limit} concurrent calls, {capacity} more queued for up to {wait:?}");
+        let text = format_args!("{limit} concurrent calls, {capacity} more queued {}", UpTo(wait));
         facts.line("bulkhead", text);
         facts.put(QUEUE_WAIT, wait);
         facts.note(fact::WAITS_FOR_READINESS);

@@ -52,12 +52,16 @@ impl Config {
             }
         };
         let mut trips = Vec::new();
+        let least = self.minimum_calls;
         if let Some(rate) = self.failure_rate {
-            trips.push(format!("{:.0} % of {of} failed", rate * 100.0));
+            trips.push(format!("{:.0} % of {of} failed (at least {least} calls)", rate * 100.0));
         }
         if let Some(SlowCalls { longer_than, rate }) = self.slow_calls {
             facts.put(SLOW_AFTER, longer_than);
-            trips.push(format!("{:.0} % of {of} took {longer_than:?}", rate * 100.0));
+            let share = rate * 100.0;
+            trips.push(format!(
+                "{share:.0} % of {of} took {longer_than:?} (at least {least} calls)"
+            ));
         }
         if let Some(most) = self.consecutive_failures {
             trips.push(format!("{most} calls in a row failed"));
@@ -72,12 +76,8 @@ impl Config {
             facts.note(REJECTS);
             "rejects"
         };
-        let text = format_args!(
-            "opens when {} (at least {} calls); then {then} for {:?}",
-            trips.join(", or "),
-            self.minimum_calls,
-            self.open_for,
-        );
+        let trips = trips.join(", or ");
+        let text = format_args!("opens when {trips}; then {then} for {:?}", self.open_for);
         facts.line("circuit breaker", text);
     }
 }

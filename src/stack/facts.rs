@@ -31,7 +31,13 @@ impl Known {
         self.facts.get(ATTEMPT_LIMIT)
     }
 
+    /// Returns the longest time of a call, or `None` if no bound is known.
     pub(super) fn worst_time(&self) -> Option<Duration> {
+        // The sum of a time without a limit saturates.
+        self.longest_sum().filter(|time| *time < Duration::MAX)
+    }
+
+    fn longest_sum(&self) -> Option<Duration> {
         let facts = &self.facts;
         if facts.has(fact::OUTSIDE_THE_TOTAL) {
             return None;

@@ -7,7 +7,7 @@ use super::{
     layer::{TimeoutLayer, TotalTimeoutLayer},
 };
 use crate::{
-    describe::{Describe, Fact, Facts},
+    describe::{Describe, Fact, Facts, UpTo},
     sealed::Sealed,
 };
 
@@ -36,7 +36,7 @@ fn describe(layer: &str, fact: Fact<Duration>, limit: Option<Duration>, facts: &
         facts.line(layer, "per request");
         return facts.note(fact);
     };
-    facts.line(layer, format_args!("{limit:?}"));
+    facts.line(layer, UpTo(limit));
     if limit.is_zero() {
         facts.warn("zero_timeout", "a timeout of zero admits only calls that complete at once");
     }

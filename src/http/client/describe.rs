@@ -1,8 +1,10 @@
 //! The description of the client layer for [`Stack::explain`](crate::Stack::explain).
 
+use std::time::Duration;
+
 use super::layer::HttpClientLayer;
 use crate::{
-    describe::{Describe, Facts, fact},
+    describe::{Describe, Facts, UpTo, fact},
     sealed::Sealed,
 };
 
@@ -10,10 +12,7 @@ impl Sealed for HttpClientLayer {}
 
 impl Describe for HttpClientLayer {
     fn describe(&self, facts: &mut Facts) {
-        let wait = match self.config().idle {
-            Some(idle) => format!("up to {idle:?}"),
-            None => "without limit".to_owned(),
-        };
+        let wait = UpTo(self.config().idle.unwrap_or(Duration::MAX));
         let text = format_args!("writes the hop headers; waits {wait} for a frame of the body");
         facts.line("http", text);
         facts.note(fact::HTTP);
