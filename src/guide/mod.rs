@@ -1,12 +1,12 @@
-//! Guides: pages on tasks that involve several items of this crate.
+//! Guides to tasks that involve several items of this crate.
 //!
 //! | page | content |
 //! |---|---|
 //! | [`http`] | Stacks around HTTP and gRPC clients, and in front of servers. |
 //! | [`idempotency`] | The idempotency layer: requests that must not take effect twice. |
 //! | [`recipes`] | Short answers to common tasks, each with code that compiles. |
-//! | [`frameworks`] | Short answers to common tasks with axum, reqwest, tonic and Redis. |
-//! | [`troubleshooting`] | Answers to "why was it not retried?", "why is it open?" and compile errors. |
+//! | [`frameworks`] | The same for tasks with axum, reqwest, tonic and Redis. |
+//! | [`troubleshooting`] | Why a call is not retried, is rejected or hangs, why a circuit is open, and what compile errors mean. |
 //! | [`coming_from`] | Tables of names for users of tower, tower-resilience, Polly and resilience4j. |
 
 // The examples use axum, reqwest and tonic, which are not dependencies of this package. The member
