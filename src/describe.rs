@@ -40,6 +40,8 @@ pub(crate) mod fact {
     pub(crate) const NEEDS_HTTP: Fact<()> = Fact::new("needs HTTP");
     /// The transport speaks HTTP.
     pub(crate) const HTTP: Fact<()> = Fact::new("HTTP");
+    /// The limits end with the head of an HTTP response.
+    pub(crate) const BODY_WITHOUT_LIMIT: Fact<()> = Fact::new("body without limit");
 }
 
 /// The name of a fact with a number of type `T`, or of a fact without a number if `T` is `()`.

@@ -495,7 +495,8 @@ async fn the_cause_is_reached_through_six_layers_and_towers_own_between_them() {
     let error = service.ready().await.unwrap().call(()).await.unwrap_err();
     let texts: Vec<_> = chain(error.as_ref()).iter().map(ToString::to_string).collect();
     let [wrapped, rejected, open] = &texts[..] else { panic!("{texts:?}") };
-    assert_eq!([wrapped, rejected], ["wrapped", "rejected"]);
+    assert_eq!(wrapped, "wrapped");
+    assert_eq!(rejected, open);
     assert!(open.starts_with("circuit_breaker: the circuit is open, retry in 3"), "{open}");
     let Some(Rejection::CircuitOpen(open)) = error.rejection() else { panic!("{error:?}") };
     assert!(open.retry_after().is_some());

@@ -111,7 +111,8 @@ impl<E> CarryRejection for Error<E> {
 impl<E: fmt::Display> fmt::Display for Error<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rejected(_) => f.write_str("rejected"),
+            // Also the text of the source, because most programs print only the outer error.
+            Self::Rejected(rejection) => fmt::Display::fmt(rejection, f),
             Self::Service(error) => fmt::Display::fmt(error, f),
         }
     }

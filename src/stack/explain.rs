@@ -2,7 +2,7 @@ use std::{fmt, time::Duration};
 
 use super::{builder::Stack, facts::Known};
 use crate::{
-    describe::{Describe, Facts, Warning},
+    describe::{Describe, Facts, Warning, fact},
     retry::describe::BUDGET,
 };
 
@@ -29,6 +29,10 @@ impl Explanation {
     ///
     /// It is `None` if a call can take forever, if the limit depends on the request, or if there is
     /// a layer of your own in `around_call`, which is outside the total timeout.
+    ///
+    /// With `http()` it is the time to the head of a response, except for gRPC. With
+    /// [`body_deadline`](crate::http::HttpClientBuilder::body_deadline), or without `http()`, it is
+    /// the time of the whole call.
     pub fn worst_time(&self) -> Option<Duration> {
         self.worst_time
     }
@@ -91,7 +95,11 @@ impl Known {
     fn totals(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let worst = self.worst_time().map_or("no bound is known".to_owned(), |t| format!("{t:?}"));
-        lines.push(format!("longest call: {worst}"));
+        let to = match self.facts.has(fact::BODY_WITHOUT_LIMIT) && self.worst_time().is_some() {
+            true => ", to the head of the response (to the end of the body for gRPC)",
+            false => "",
+        };
+        lines.push(format!("longest call: {worst}{to}"));
         if let Some(fit) = self.full_attempts() {
             lines.push(format!("full-length attempts within the total timeout: {fit}"));
         }

@@ -16,5 +16,8 @@ impl Describe for HttpClientLayer {
         let text = format_args!("writes the hop headers; waits {wait} for a frame of the body");
         facts.line("http", text);
         facts.note(fact::HTTP);
+        if !self.config().body_deadline {
+            facts.note(fact::BODY_WITHOUT_LIMIT);
+        }
     }
 }

@@ -45,7 +45,7 @@ impl ReqwestError {
 
 impl fmt::Display for ReqwestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("reqwest failed")
+        fmt::Display::fmt(&self.error, f)
     }
 }
 
