@@ -4,14 +4,14 @@
 //! The layers wrap any [`tower::Service`], most often an HTTP or gRPC client. [`Stack`] nests
 //! [timeout], [retry] with a [budget](retry::Budget), [bulkhead] and
 //! [circuit breaker](circuit_breaker) in the right order. [`http`] has what clients and servers of
-//! HTTP and gRPC need. In front of a handler, an [idempotency] guard makes a repeated request have
-//! the effect of one.
+//! HTTP and gRPC need. In front of a handler, the [idempotency] layer runs an operation once,
+//! however often it is requested.
 //!
 //! [`tower::Service`]: tower_service::Service
 //!
 //! # Example
 //!
-//! A stack around hyper's client. Beside buttress it needs `http-body-util`, `hyper`, `hyper-util`
+//! A stack around hyper's client. It also needs the crates `http-body-util`, `hyper`, `hyper-util`
 //! (features `client-legacy`, `http1`, `tokio`), `tokio` (features `macros`, `rt-multi-thread`) and
 //! `tower` (feature `util`):
 //!
@@ -41,8 +41,8 @@
 //! }
 //! ```
 //!
-//! Around a service that is not HTTP. The replay policy says which requests may be sent again, here
-//! all of them:
+//! A stack around a service that is not HTTP. The replay policy says which requests may be sent
+//! again. Here these are all requests:
 //!
 //! ```
 //! use buttress::{Error, Stack, retry::ReplayClones};
@@ -61,11 +61,11 @@
 //! }
 //! ```
 //!
-//! # The main items
+//! # Main items
 //!
 //! | item | use |
 //! |---|---|
-//! | [`Stack`] | Puts the layers around a client, in the right order. Start here. |
+//! | [`Stack`] | Puts the layers around a client in the right order. Start here. |
 //! | [`TimeoutLayer`] | Limits the time of a call, or of each attempt. |
 //! | [`RetryLayer`] | Retries with backoff, jitter and a budget. |
 //! | [`BulkheadLayer`] | Limits concurrent calls, with or without a queue. |
@@ -108,26 +108,26 @@
 //!
 //! # Rules of every layer
 //!
-//! - The error type does not change. It only must be able to carry a [`Rejection`], see
+//! - A layer does not change the error type. The type must be able to carry a [`Rejection`], see
 //!   [`CarryRejection`].
 //! - State lives in the layer. Its clones, and all services made from it, share it.
-//! - Each admitted call is accounted for once, however it ends: finished, dropped or panicked.
-//! - A rejection is returned by `call`, never by `poll_ready`.
-//! - A call that succeeds allocates nothing, and arms no timer until it must wait. One exception:
-//!   each run of the [`idempotency`] guard is a task of its own.
-//! - There is one clock, tokio's. In tests, a paused clock moves everything.
+//! - Each admitted call is counted exactly once, whether it finishes, is dropped or panics.
+//! - `call` returns rejections, never `poll_ready`.
+//! - A call that succeeds allocates nothing, and arms no timer until it must wait. The exception is
+//!   the [`idempotency`] layer, which runs each operation in a task of its own.
+//! - All times are measured by tokio's clock. In tests, a paused clock controls all layers.
 //!
 //! # Features
 //!
 //! | feature | content |
 //! |---|---|
-//! | `http` (default) | [`http`]: classifiers, hints of the server, replayed bodies, calls that end with their body, deadlines and attempts in headers, servers |
-//! | `hyper` | Recognises requests that hyper's client is proven not to have had processed. |
+//! | `http` (default) | [`http`]: classifiers, `Retry-After`, replayed bodies, calls that end with their body, deadlines and attempts in headers, and a layer for servers |
+//! | `hyper` | For hyper's client: recognises requests that were provably not processed, which are then retried whatever their method. |
 //! | `tonic` | [`http::grpc`]: a stack around a channel, and a `tonic::Status` for a rejection |
 //! | `reqwest` | `http::reqwest`: the adapter for `reqwest::Client` |
 //! | `test-util` | [`testing`](https://docs.rs/buttress/latest/buttress/testing/): contract checks, a cancellation harness, a scripted service |
 //!
-//! Records of the idempotency guard that outlive the process are kept by crates of their own:
+//! For idempotency records that outlive the process, there are the crates
 //! [`buttress-redb`](https://docs.rs/buttress-redb),
 //! [`buttress-redis`](https://docs.rs/buttress-redis) and
 //! [`buttress-postgres`](https://docs.rs/buttress-postgres).
@@ -171,7 +171,7 @@ pub use self::{
     stack::Stack,
 };
 
-/// The examples of the README, as tests.
+/// Tests the examples of the README.
 #[cfg(all(doctest, feature = "http"))]
 #[doc = include_str!("../README.md")]
 mod readme {}
