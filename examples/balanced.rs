@@ -5,7 +5,9 @@
 //! ```
 //!
 //! With `pend`, an open breaker takes its endpoint out of the rotation. With `reject`, the default,
-//! the failing endpoint looks like the fastest of all. The clock is paused, so it takes no time.
+//! the failing endpoint looks like the fastest of all.
+//!
+//! Tokio's clock is paused, so the example ends at once.
 
 use std::{
     io,
@@ -57,9 +59,9 @@ fn balanced(
     }
     let balancer = Balance::new(ServiceList::new::<u32>(services));
 
-    // Above the balancer are the total timeout and the retry, so that a second attempt may go to
-    // another endpoint. A stack with a total timeout is always ready. Beneath the balancer it would
-    // hide that a breaker is not.
+    // The total timeout and the retry are above the balancer, so that a second attempt may go to
+    // another endpoint. A stack with a total timeout is always ready. Beneath the balancer, it
+    // would hide that a breaker is not ready.
     Ok(Stack::new()
         .total_timeout(Duration::from_secs(1))
         .retry(RetryLayer::new(ReplayClones))
@@ -77,7 +79,8 @@ async fn main() -> Result<(), BoxError> {
     let pend = run("pend", breaker.clone().pend()).await?;
     let reject = run("reject", breaker).await?;
 
-    // A few calls meet only the failing endpoint, before its breaker has seen enough failures.
+    // A few calls fail, because all their attempts reach the failing endpoint before its breaker
+    // opens.
     if pend.ok < CALLS - CALLS / 100 {
         return Err("with `pend`, at least 99 % of the calls should succeed".into());
     }
@@ -111,7 +114,7 @@ async fn run(mode: &str, breaker: CircuitBreakerBuilder) -> Result<Tally, BoxErr
     while let Some(result) = calls.join_next().await {
         match result? {
             Ok(()) => tally.ok += 1,
-            // Buffer and balancer box errors. The rejection is found in the chain of sources.
+            // Buffer and balancer box their errors. The rejection is in the chain of sources.
             Err(error) if error.rejection().is_some() => tally.rejected += 1,
             Err(_) => tally.failed += 1,
         }

@@ -4,7 +4,7 @@
 //! cargo run --example custom_error
 //! ```
 //!
-//! Its clock is paused, so it takes no time.
+//! Tokio's clock is paused, so the example ends at once.
 
 use std::{
     sync::{
@@ -114,7 +114,7 @@ struct Receipt(u32);
 /// A bank behind an unreliable connection.
 #[derive(Clone, Default)]
 struct Bank {
-    /// The number of next connections that break.
+    /// The number of further attempts whose connection breaks.
     breaks: Arc<AtomicU32>,
     asked: Arc<AtomicU32>,
 }

@@ -32,7 +32,7 @@ fn main() -> Result<(), BoxError> {
                 .without_budget()
                 .build()?,
         )
-        // When an attempt times out, the calls it should be compared with have left the window.
+        // An attempt may take 2 s. When it times out, the calls before it have left this window.
         .circuit_breaker(
             CircuitBreakerLayer::builder().time_window(Duration::from_secs(1)).build()?,
         )

@@ -55,7 +55,7 @@ async fn main() -> Result<(), BoxError> {
     println!("a GET: {} after two retries", response.status());
     assert_eq!(response.status(), StatusCode::OK);
 
-    // The call ends with its body. Until then it holds its permit.
+    // The call ends with the body of its response. Until then it holds its permit.
     assert_eq!(permits.in_flight(), 1);
     let body = response.into_body().collect().await?.to_bytes();
     assert_eq!((&body[..], permits.in_flight()), (&b"two orders"[..], 0));

@@ -5,9 +5,9 @@
 //! ```
 //!
 //! The server writes each payment into its ledger at once. Its first response takes longer than
-//! the client waits, so the client retries. Without a guard the customer pays twice. With a guard
-//! the second request gets a 409 while the first is running, comes back, and gets the recorded
-//! response.
+//! the client waits, so the client retries. Without the idempotency layer, the customer pays twice.
+//! With the layer, the second request gets a 409 while the first is running. The client then
+//! retries again, and gets the recorded response.
 //!
 //! The records are kept in memory and end with the process. The crates `buttress-redb`,
 //! `buttress-redis` and `buttress-postgres` keep them in a database. Each has its own example.
@@ -55,14 +55,14 @@ async fn main() -> Result<(), BoxError> {
     }
 }
 
-/// Pays at a server with a guard, and checks the results.
+/// Pays at a server with the idempotency layer, and checks the results.
 async fn guarded<St: Store<Payload = Vec<u8>>>(store: St) -> Result<(), BoxError> {
     // This server has one customer. With more, `.scope_fn(..)` must return the authenticated
     // account, or one customer could read the responses of another.
     let guard = IdempotencyLayer::http(store).single_tenant().build()?;
     let operator = guard.handle();
     let payments = Payments::default();
-    // The guard is outside the bulkhead, so that a duplicate takes no permit.
+    // The layer is outside the bulkhead, so that a duplicate takes no permit.
     let stack = Stack::new().bulkhead(BulkheadLayer::default());
     let server = HttpServerLayer::builder(stack).outside(guard).build()?;
     let address = serve(server.layer(payments.clone())).await?;
@@ -97,7 +97,7 @@ async fn pay(address: SocketAddr) -> Result<(), BoxError> {
         .retry_canceled_requests(false)
         .build_http::<Full<Bytes>>();
     let stack = Stack::standard_http().attempt_timeout(Duration::from_millis(150)).service(client);
-    // Outside the retry, so that all attempts have one key. With a key, a POST may be retried.
+    // Outside the retry, so that all attempts have the same key. With a key, a POST is retried.
     let client = SetIdempotencyKeyLayer::new().layer(stack);
 
     let request = Request::post(format!("http://{address}/payments"))
@@ -125,7 +125,7 @@ async fn send(
     Ok((response.status(), response.headers().contains_key("idempotency-replayed")))
 }
 
-/// The handler. It makes a payment at once, and delays the response to the first one.
+/// The handler. It makes each payment at once, but delays its first response.
 #[derive(Clone, Default)]
 struct Payments {
     ledger: Arc<Mutex<Vec<String>>>,

@@ -4,7 +4,7 @@
 //! cargo run --example operator_switch
 //! ```
 //!
-//! Its clock is paused, so it takes no time.
+//! Tokio's clock is paused, so the example ends at once.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -23,13 +23,13 @@ async fn main() -> Result<(), BoxError> {
         Ok::<_, Infallible>(format!("the result of {query}"))
     });
 
-    // The handles are for an operator: an admin endpoint, a signal handler, a feature flag.
+    // An operator uses the handles, for example through an admin endpoint or a signal handler.
     let breaker = CircuitBreakerLayer::builder().name("database").build()?;
     let bulkhead = BulkheadLayer::builder().name("database").max_concurrent(10).build()?;
     let (switch, load) = (breaker.handle(), bulkhead.handle());
     let stack = Stack::new().bulkhead(bulkhead).circuit_breaker(breaker).service(database);
 
-    // Any number of tasks can wait for changes of the state.
+    // Any number of tasks can watch the state.
     let mut watch = switch.watch();
     let dashboard = tokio::spawn(async move {
         let mut seen = Vec::new();

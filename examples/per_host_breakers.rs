@@ -1,10 +1,10 @@
-//! Gives each host of one client a circuit breaker, so that only the failing host is rejected.
+//! Gives each host a circuit breaker, so that only calls to the failing host are rejected.
 //!
 //! ```sh
 //! cargo run --example per_host_breakers
 //! ```
 //!
-//! Its clock is paused, so it takes no time.
+//! Tokio's clock is paused, so the example ends at once.
 
 use std::{
     io,
@@ -42,7 +42,7 @@ async fn main() -> Result<(), BoxError> {
         .minimum_calls(10)
         .open_for(Duration::from_secs(5))
         .keyed_fn(host)
-        // A limit, because a caller may send any number of host names.
+        // The breakers need a limit, because a caller may send any number of host names.
         .max_keys(1_000)
         .idle(Duration::from_secs(600))
         .build()?;

@@ -1,4 +1,4 @@
-//! Counts the calls that a dead service receives through three callers in a row that all retry.
+//! Counts the calls that reach a dead service when three callers in a row all retry.
 //!
 //! ```sh
 //! cargo run --example retry_storm
@@ -16,7 +16,7 @@
 //! call of a user, at the moment when it is overloaded.
 //!
 //! A leaf that hangs is worse in one way. A caller that stops waiting does not stop the work that
-//! it caused. The hops beneath go on retrying for a caller that has left.
+//! it caused. The hops beneath keep retrying for a caller that has left.
 //!
 //! All calls go over sockets on loopback. The last line of the output is for programs.
 
@@ -58,7 +58,7 @@ const ATTEMPT: Duration = Duration::from_millis(400);
 const TOTAL: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
-/// The most calls that a dead leaf may get for each call of a user, with the protocol.
+/// The maximum number of calls of a dead leaf for each call of a user, with the protocol.
 const BOUND: f64 = 1.2;
 
 #[derive(Clone, Copy)]
@@ -178,7 +178,8 @@ impl fmt::Display for Seen {
 
 /// Builds the services and the leaf anew, with full budgets, and makes the users' calls.
 async fn run(set_up: SetUp, leaf: Leaf, options: Options) -> Result<Seen, BoxError> {
-    // The number of users at a time. A failing leaf costs computing, a hanging leaf costs waiting.
+    // The number of concurrent users. Calls to a failing leaf need CPU time. Calls to a hanging
+    // leaf only wait.
     let users: u32 = match leaf {
         Leaf::Fails => 32,
         Leaf::Hangs => 200,
@@ -201,7 +202,7 @@ async fn run(set_up: SetUp, leaf: Leaf, options: Options) -> Result<Seen, BoxErr
         .map(|call| {
             let edge = edge.clone();
             async move {
-                // Spread out, because users do not all call at the same instant.
+                // The first calls are spread out, because users do not all call at once.
                 if call < users.into() {
                     sleep(TOTAL * call as u32 / users).await;
                 }
@@ -219,7 +220,7 @@ async fn run(set_up: SetUp, leaf: Leaf, options: Options) -> Result<Seen, BoxErr
 }
 
 impl SetUp {
-    /// A client that retries. Each caller has its own: services do not share a budget.
+    /// Creates a client that retries. Each caller has its own client, and its own budget.
     fn client(self, floor: u32) -> Result<impl Caller, BoxError> {
         let backoff = Backoff::exponential(FIRST_PAUSE).build()?;
         let mut retry = RetryLayer::builder(ReplaySafe::new()).backoff(backoff);
@@ -238,8 +239,8 @@ impl SetUp {
             .http2_only(true)
             .retry_canceled_requests(false)
             .build_http();
-        // A breaker would end each of these storms after a while. It is left out here, because it
-        // would end all other calls to the leaf too.
+        // A breaker would stop each of these storms after a while, but it would also stop all other
+        // calls to the leaf. It is left out here.
         Ok(Stack::new()
             .total_timeout(TOTAL)
             .retry(retry.build()?)
@@ -337,8 +338,8 @@ impl Servers {
             async move { Ok::<_, Infallible>(response.await) }
         });
         if self.set_up.protocol {
-            // It ends the work in time to tell the caller, and passes on that retrying was in
-            // vain. An empty stack is enough for both.
+            // The layer stops the work in time to respond, and passes on the advice not to retry.
+            // An empty stack is enough for both.
             self.listen(HttpServerLayer::new(Stack::new()).layer(handler)).await
         } else {
             self.listen(handler).await
@@ -375,11 +376,11 @@ impl Servers {
     }
 }
 
-/// Serves a request in a task of its own, which goes on when the caller has left.
+/// Serves a request in a task of its own, which continues after the caller has left.
 ///
-/// hyper by itself would notice that and drop the handler. Many servers do not, nor does a server
-/// behind a proxy or a queue. And hyper only notices that a caller has left, never that it is about
-/// to leave.
+/// By itself, hyper would notice that the caller has left, and drop the handler. Many servers do
+/// not notice it, and neither does a server behind a proxy or a queue. Even hyper does not know in
+/// advance when a caller will leave.
 async fn serve_to_the_end<S>(
     service: S,
     request: Request<Incoming>,

@@ -1,11 +1,11 @@
-//! Runs the same traffic against a server in trouble, with a bare client and through a stack.
+//! Sends the same traffic to a failing server twice: from a bare client, and through a stack.
 //!
 //! ```sh
 //! cargo run --example quickstart
 //! cargo run --example quickstart -- --svg docs/quickstart.svg
 //! ```
 //!
-//! It takes 25 s and needs nothing else to run. With `--svg` it also draws both runs.
+//! The example takes 25 s and runs its own server. With `--svg` it also draws both runs.
 
 mod chart;
 
@@ -48,8 +48,8 @@ type CallError = Error<legacy::Error>;
 
 /// Puts a standard stack around an HTTP client. This is the part to copy, with [`breaker`].
 ///
-/// The times are short because the whole run takes seconds. A real service can leave out all lines
-/// that set one.
+/// The times are short because the whole run takes only seconds. In a real service, leave out all
+/// lines that set a time.
 fn protect(
     client: HttpClient,
     breaker: CircuitBreakerLayer,
@@ -64,7 +64,7 @@ fn protect(
         .service(client)
 }
 
-/// Builds the breaker outside the stack, because its handle shows its state and can switch it.
+/// Builds the breaker outside the stack, to get its handle, which shows and changes its state.
 fn breaker() -> Result<CircuitBreakerLayer, ConfigError> {
     CircuitBreakerLayer::builder()
         .name("orders")
@@ -74,7 +74,7 @@ fn breaker() -> Result<CircuitBreakerLayer, ConfigError> {
         .build()
 }
 
-/// The calls per second, made whether or not earlier ones have ended.
+/// The number of calls per second. Calls are made even if earlier calls have not ended.
 const RATE: u32 = 40;
 
 /// The length of the traffic in seconds.
@@ -91,7 +91,8 @@ async fn main() -> Result<(), BoxError> {
     let svg = svg_path()?;
     let client: HttpClient = Client::builder(TokioExecutor::new())
         // By default this client sends a request again when a pooled connection turns out to be
-        // dead. Only the stack should retry: it knows which requests are safe, and counts retries.
+        // dead. Only the stack should retry, because it knows which requests are safe, and limits
+        // the retries.
         .retry_canceled_requests(false)
         .build_http();
 
@@ -211,7 +212,7 @@ async fn measure<B>(
     run_end: Instant,
 ) -> (u64, Tally) {
     let started = Instant::now();
-    // This is no timeout of the call. It only ends the run.
+    // This timeout does not belong to the call. It only ends the run.
     let result = timeout_at(run_end, call).await;
     let waited = started.elapsed();
     let mut tally = Tally { waits: vec![waited], ..Tally::default() };
@@ -259,7 +260,7 @@ impl Phase {
     }
 }
 
-/// The number of requests that the server handles at once, such as a pool of threads. Others queue.
+/// The number of requests that the server handles at once, like a pool of threads. Others queue.
 const WORKERS: usize = 24;
 
 /// Starts a server and its clock.
@@ -399,7 +400,7 @@ impl Display for Tally {
     }
 }
 
-/// The counts that the callers and the server write to.
+/// The counts, which the callers and the server update.
 #[derive(Clone, Default)]
 struct Meter(Arc<Mutex<Counts>>);
 

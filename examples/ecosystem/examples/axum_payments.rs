@@ -1,4 +1,4 @@
-//! Guards the payments of an axum server, with authentication outside the guard.
+//! Puts the idempotency layer in front of an axum handler, inside authentication.
 //!
 //! ```sh
 //! cargo run -p ecosystem --example axum_payments
@@ -43,7 +43,7 @@ async fn authenticate(mut request: Request, next: Next) -> Result<Response, Stat
 
 type Ledger = Arc<Mutex<Vec<String>>>;
 
-/// Makes a payment at once, and delays the response to the first one.
+/// Makes each payment at once, but delays the first response.
 async fn pay(
     State(ledger): State<Ledger>,
     Extension(Account(account)): Extension<Account>,
@@ -62,8 +62,8 @@ async fn pay(
 }
 
 fn router(ledger: &Ledger) -> Result<Router, BoxError> {
-    // Without authentication outside the guard this is `None`, and the request is rejected. Never
-    // return a scope that all callers share.
+    // The scope is `None` if authentication did not run first, and the request is then rejected.
+    // Never return a scope that all callers share.
     let guard = IdempotencyLayer::http(MemoryStore::new())
         .scope_fn(|request: &Request| request.extensions().get().map(|Account(name)| name.clone()))
         .build()?;
@@ -71,7 +71,7 @@ fn router(ledger: &Ledger) -> Result<Router, BoxError> {
     let server = HttpServerLayer::builder(stack).outside(guard).build()?;
     Ok(Router::new()
         .route("/payments", post(pay).layer(server))
-        // The last layer is the outermost.
+        // In axum, the layer that is added last is the outermost.
         .layer(middleware::from_fn(authenticate))
         .with_state(Arc::clone(ledger)))
 }
@@ -84,8 +84,8 @@ async fn main() -> Result<(), BoxError> {
     let address = listener.local_addr()?;
     tokio::spawn(async move { axum::serve(listener, router).await });
 
-    // Its first attempt times out after 200 ms. The second gets a 409 while the payment is
-    // running. The client waits, comes back, and gets the recorded response.
+    // The first attempt times out after 200 ms. The second gets a 409 while the payment is
+    // running. The client waits, retries, and gets the recorded response.
     let client = ReqwestClient::<String>::new(
         reqwest::Client::builder(),
         reqwest::redirect::Policy::none(),

@@ -28,7 +28,7 @@ async fn main() -> Result<(), BoxError> {
     let (address, permits) = serve(kitchen.clone()).await?;
     let client = Client::new();
 
-    // One meal is cooking, and the bulkhead admits one request.
+    // One meal is cooking, and the bulkhead admits only one request.
     let meal = tokio::spawn(client.get(format!("http://{address}/meal")).send());
     kitchen.cooking.notified().await;
     let rejected = client.get(format!("http://{address}/meal")).send().await?;

@@ -4,7 +4,7 @@
 //! cargo run -p ecosystem --example grpc_client
 //! ```
 //!
-//! The server is tonic's health service, which fails as many calls as it is told.
+//! The server is tonic's health service. An interceptor makes a given number of calls fail.
 
 use std::{
     error::Error,
@@ -46,8 +46,8 @@ async fn main() -> Result<(), BoxError> {
     let backoff = Backoff::exponential(Duration::from_millis(20)).build()?;
     let breaker = CircuitBreakerLayer::builder().name("health").build()?;
     let handle = breaker.handle();
-    // The timeouts bound streams too, to their last message. Long streams need a stack without
-    // them.
+    // The timeouts also bound streams, up to their last message. Long streams need a stack
+    // without timeouts.
     let stack = Stack::standard(safe.clone())
         .retry(RetryLayer::builder(safe).backoff(backoff).build()?)
         .circuit_breaker(breaker)

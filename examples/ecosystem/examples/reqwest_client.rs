@@ -29,8 +29,8 @@ use tower::{Layer, ServiceExt};
 async fn main() -> Result<(), BoxError> {
     let address = serve().await?;
 
-    // The adapter switches reqwest's own retries off, because they would bypass the budget. The
-    // redirect policy must be stated. Redirects that reqwest follows are part of one attempt.
+    // The adapter switches reqwest's own retries off, because they would bypass the budget. It
+    // takes the redirect policy. All redirects that reqwest follows belong to one attempt.
     let builder = reqwest::Client::builder();
     let client = ReqwestClient::<ReplayBody<Body>>::new(builder, Policy::none())?;
 
@@ -41,7 +41,7 @@ async fn main() -> Result<(), BoxError> {
     let stack = Stack::standard(safe.clone())
         .retry(RetryLayer::builder(safe).backoff(backoff).build()?)
         .http();
-    // The outermost layer keeps what was sent of a body while it may be sent again.
+    // The outermost layer keeps the sent data of a body while a retry is possible.
     let replay = ReplayBodyLayer::new();
     let client = stack.service(client);
     let client = replay.layer(client);
@@ -50,7 +50,7 @@ async fn main() -> Result<(), BoxError> {
     let response = client.clone().oneshot(request).await?;
     println!("GET /menu: {}", response.status());
     assert_eq!(response.status(), StatusCode::OK);
-    // Code that takes a response of reqwest takes this one.
+    // Converts it for code that expects reqwest's own type.
     let response = reqwest::Response::from(response.map(Body::wrap));
     assert_eq!(response.text().await?, "attempt 3");
 

@@ -4,7 +4,7 @@
 //! cargo run -p ecosystem --example tonic_server
 //! ```
 //!
-//! The layer is around all services of the server first, and then around a single one.
+//! The layer is first around all services of the server, then around one service.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -39,7 +39,7 @@ async fn main() -> Result<(), BoxError> {
 async fn around_all() -> Result<(SocketAddr, BulkheadHandle), BoxError> {
     let bulkhead = BulkheadLayer::builder().max_concurrent(1).build()?;
     let permits = bulkhead.handle();
-    // The timeout of a gRPC call runs until its last message. Long streams need a stack without it.
+    // The timeout of a gRPC call covers its last message. Long streams need a stack without one.
     let stack = Stack::new().bulkhead(bulkhead).total_timeout(Duration::from_secs(5));
 
     let (_, health) = health_reporter();
@@ -67,7 +67,7 @@ async fn watch_and_check(address: SocketAddr, permits: BulkheadHandle) -> Result
     let mut client = HealthClient::new(channel);
     let request = || HealthCheckRequest { service: String::new() };
 
-    // A stream holds its permit until it ends, and the bulkhead admits one call.
+    // A stream holds its permit until it ends, and the bulkhead admits only one call.
     let mut watch = client.watch(request()).await?.into_inner();
     let seen = watch.message().await?.expect("the first message is there at once");
     assert_eq!((seen.status(), permits.in_flight()), (ServingStatus::Serving, 1));

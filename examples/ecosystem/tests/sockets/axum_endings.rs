@@ -1,4 +1,4 @@
-//! With what the responses of an axum server end.
+//! Tests of the end of a response of an axum server.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -35,11 +35,11 @@ struct Served {
     address: SocketAddr,
     slots: BulkheadHandle,
     breaker: CircuitBreakerHandle,
-    /// The other end of each body that is streamed.
+    /// The sender of each streamed body.
     feeds: mpsc::UnboundedReceiver<Feed>,
 }
 
-/// A server whose breaker counts every response that is dropped as a failure.
+/// Starts a server whose breaker counts a failure when a body is dropped during a read.
 async fn serve() -> Served {
     let bulkhead = BulkheadLayer::builder().max_concurrent(8).build().unwrap();
     let breaker = CircuitBreakerLayer::builder().abandoned_after(Duration::from_nanos(1));
@@ -56,7 +56,9 @@ async fn serve() -> Served {
     Served { address: serve_axum(app).await, slots, breaker: operator, feeds }
 }
 
-/// A body that nobody could read to its end. (Over HTTP/2 hyper tries to, for a 204 or a 304.)
+/// Returns a body that never ends.
+///
+/// Over HTTP/2, hyper tries to read the body of a 204 or a 304.
 fn endless() -> Channel<Bytes, axum::Error> {
     let (sender, body) = Channel::new(1);
     tokio::spawn(async move {
@@ -126,7 +128,7 @@ async fn a_client_that_hangs_up_in_mid_body_gives_the_slot_back() {
         drop(body);
         until_free(&served.slots).await;
         assert_eq!(outcomes.take(), ["cancelled"]);
-        // It was dropped while it was waited for, and the breaker here has no patience.
+        // The body was dropped during a read, and `abandoned_after` is 1 ns here.
         until("the breaker has counted", || counted(&served.breaker) == (1, 1)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! An axum server with more callers than it has room for.
+//! A test of an axum server with more callers than its bulkhead admits.
 
 use axum::{Router, extract::State, routing::get};
 use buttress::{Stack, bulkhead::BulkheadLayer, http::HttpServerLayer};

@@ -1,4 +1,4 @@
-//! With what a gRPC call ends, and what a breaker makes of it.
+//! Tests of the end of a gRPC call, and of its outcome for a breaker.
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
@@ -31,14 +31,14 @@ struct Ends {
 }
 
 impl Ends {
-    /// Calls and failures, once no slot is held any more.
+    /// Waits until all slots are free. Returns the calls and failures that the breaker counted.
     async fn counted(&self) -> (u64, u64) {
         until_free(&self.slots).await;
         counted(&self.breaker)
     }
 }
 
-/// A client, and what its stack holds.
+/// Creates a client, and the handles of its stack.
 macro_rules! client {
     ($address:expr $(, $setter:ident($value:expr))*) => {{
         let bulkhead = BulkheadLayer::builder().max_concurrent(8).build().unwrap();
@@ -52,7 +52,7 @@ macro_rules! client {
     }};
 }
 
-/// A server that has sent a message and waits to be told how to go on.
+/// Starts a server that sends one message. The test then sends the rest of each body.
 async fn beginning() -> (SocketAddr, mpsc::UnboundedReceiver<Sender<Bytes, Infallible>>) {
     let (bodies, feeds) = mpsc::unbounded_channel();
     let address = serve_raw(move || {
@@ -80,7 +80,7 @@ async fn an_answer_of_trailers_only_ends_at_its_head() {
     assert_eq!(client.check(asked("ill")).await.unwrap_err().code(), Code::Unavailable);
     assert_eq!(ends.slots.in_flight(), 0);
     assert_eq!(ends.counted().await, (1, 1));
-    // The caller's own fault says nothing of the service.
+    // A mistake of the caller says nothing about the service.
     assert_eq!(client.check(asked("wrong")).await.unwrap_err().code(), Code::InvalidArgument);
     assert_eq!(ends.slots.in_flight(), 0);
     assert_eq!(ends.counted().await, (1, 1));
@@ -161,7 +161,7 @@ async fn a_stream_that_stalls_for_too_long_is_ended_as_a_time_out() {
         assert_eq!(status.code(), Code::DeadlineExceeded);
         let Some(Rejection::TimedOut(late)) = rejection(&status) else { panic!("{status:?}") };
         assert_eq!(late.name(), name);
-        // The caller still has the stream, and nothing is held by it.
+        // The caller still has the stream, but it holds no slot.
         assert_eq!(ends.slots.in_flight(), 0);
         assert_eq!(ends.counted().await, (1, 1));
         assert_eq!(outcomes.take(), ["error", "timed_out"]);

@@ -1,4 +1,4 @@
-//! What a generated client is told when the stack around its channel refuses or ends a call.
+//! Tests of the status that a generated client gets when its stack rejects or ends a call.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn told(status: &Status) -> (Code, &'static str) {
     (status.code(), rejection(status).map_or("no rejection", Rejection::kind))
 }
 
-/// tonic keeps the time that it is told of, too, and might be the first.
+/// Returns a layer that sends no time, because tonic would also enforce it, perhaps earlier.
 fn untold() -> HttpClientLayer {
     HttpClientLayer::builder().without_hop_headers().build().unwrap()
 }

@@ -1,4 +1,4 @@
-//! The time of a gRPC call, which tonic's own timers keep too.
+//! Tests of the timeouts of a gRPC call, which tonic's own timers enforce too.
 
 use std::{
     sync::{Arc, Mutex},
@@ -24,7 +24,7 @@ use super::support::{CHECK, Scripted, asked, counted, elapse, endpoint, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Judges as the stack would, and notes it.
+/// A classifier that notes the outcomes of the stack's own classifier.
 #[derive(Clone, Default)]
 struct Noting {
     judge: AutoClassifier,
@@ -46,8 +46,9 @@ where
     }
 }
 
-/// Makes a call that hangs, lets the time go by, and tells how it ended, for the caller and for the
-/// breaker.
+/// Makes a call that hangs until a timeout ends it.
+///
+/// Returns its status, the handle of the breaker, and the noted outcomes.
 async fn hang(
     health: &Scripted,
     channel: Channel,
@@ -80,7 +81,7 @@ async fn the_time_out_of_a_tonic_server_is_a_time_out_of_the_dependency() {
     let channel = endpoint(address).connect_lazy();
     let (status, breaker, noted) =
         hang(&health, channel, 60 * SECOND, HttpClientLayer::new()).await;
-    // This came over the wire.
+    // This status came from the server.
     assert_eq!((status.code(), status.message()), (Code::Cancelled, "Timeout expired"));
     assert_eq!((counted(&breaker), &noted[..]), ((1, 1), &TIMED_OUT[..]));
 }
@@ -98,7 +99,7 @@ async fn the_time_out_of_a_tonic_channel_is_a_time_out_of_the_dependency() {
 
 #[tokio::test]
 async fn the_status_that_tonic_made_of_a_time_out_is_a_time_out_of_the_dependency() {
-    // A layer between the stack and the channel has made one of it, and its cause is lost.
+    // A layer between stack and channel made a status of the error, and its cause is lost.
     let channel = service_fn(async |_: http::Request<Body>| {
         Err::<http::Response<Body>, _>(Status::cancelled("Timeout expired"))
     });
@@ -117,7 +118,7 @@ async fn our_own_time_out_is_a_time_out_of_the_dependency() {
     let channel = endpoint(address).connect_lazy();
     let (status, breaker, noted) = hang(&health, channel, SECOND, untold).await;
     assert_eq!(status.code(), Code::DeadlineExceeded);
-    // A rejection is settled without a classifier.
+    // No classifier sees a rejection.
     assert_eq!((counted(&breaker), &noted[..]), ((1, 1), &[][..]));
 }
 
@@ -127,7 +128,7 @@ async fn a_call_that_three_timers_end_at_once_is_counted_once_as_a_time_out() {
     let address = health.serve().await;
     let channel = endpoint(address).connect_lazy();
     let (status, breaker, noted) = hang(&health, channel, SECOND, HttpClientLayer::new()).await;
-    // Whichever was the first.
+    // Any of the three timers may be the first.
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
     assert_eq!(counted(&breaker), (1, 1));
     assert!(noted.is_empty() || noted == TIMED_OUT, "{noted:?}");
@@ -156,7 +157,8 @@ async fn the_time_of_a_single_request_bounds_all_its_attempts_and_is_told_afresh
         let result = client.check(request).await;
         (result, Instant::now())
     });
-    // Each attempt has four seconds and is followed by a pause of one; the third has but two left.
+    // Each attempt has four seconds, and a pause of one second follows. The third attempt has only
+    // two seconds left.
     for attempt in 1..=2 {
         health.gate.arrived(1).await;
         elapse(4 * SECOND).await;

@@ -1,4 +1,4 @@
-//! The layers around real clients and in real servers, over sockets of this machine.
+//! Tests of the layers around real clients and in real servers, over sockets on loopback.
 
 mod axum_endings;
 mod axum_overload;

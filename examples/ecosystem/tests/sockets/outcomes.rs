@@ -1,4 +1,4 @@
-//! How calls ended, as their spans tell.
+//! The outcomes of calls, read from their spans.
 
 use std::{
     fmt,
@@ -18,21 +18,21 @@ use tracing_subscriber::{
     registry::{LookupSpan, Registry},
 };
 
-/// The outcome of each call and what it is called, in the order in which they were found out.
+/// The outcomes and error types of the calls, in the order in which they were recorded.
 #[derive(Clone, Default)]
 pub(crate) struct Outcomes {
     recorded: Arc<Mutex<Vec<String>>>,
 }
 
 impl Outcomes {
-    /// Watches the calls of this thread, until the guard is dropped.
+    /// Watches the calls of this thread until the returned guard is dropped.
     pub(crate) fn watch() -> (Self, DefaultGuard) {
         let outcomes = Self::default();
         let guard = set_default(Registry::default().with(outcomes.clone()));
         (outcomes, guard)
     }
 
-    /// What was found out since this was asked the last time.
+    /// Returns the values recorded since the last call.
     pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.recorded.lock().unwrap())
     }

@@ -1,4 +1,4 @@
-//! Servers that are held, clients that show the wire, and waits without sleeping.
+//! Servers with a gate, clients that show the raw response, and waits without sleeping.
 
 use std::{
     convert::Infallible,
@@ -38,7 +38,7 @@ use tonic_health::pb::{
 
 pub(crate) const CHECK: &str = "/grpc.health.v1.Health/Check";
 
-/// Where handlers wait until a test lets them go on.
+/// A gate at which handlers wait until a test releases them.
 #[derive(Clone)]
 pub(crate) struct Gate {
     arrived: Arc<Semaphore>,
@@ -50,13 +50,13 @@ impl Gate {
         Self { arrived: Arc::new(Semaphore::new(0)), released: Arc::new(Semaphore::new(0)) }
     }
 
-    /// Waits to be released.
+    /// Waits until the test releases this handler.
     pub(crate) async fn pass(&self) {
         self.arrived.add_permits(1);
         self.released.acquire().await.unwrap().forget();
     }
 
-    /// Waits until this many more have arrived.
+    /// Waits until `count` more handlers have arrived.
     pub(crate) async fn arrived(&self, count: u32) {
         self.arrived.acquire_many(count).await.unwrap().forget();
     }
@@ -66,8 +66,10 @@ impl Gate {
     }
 }
 
-/// Runs the other tasks until the condition holds. All of them are on this thread, and what one writes
-/// into a socket the other can read at once, so a great many turns are as good as for ever.
+/// Runs the other tasks until the condition holds.
+///
+/// All tasks are on this thread, and data written to a socket can be read at once. If the condition
+/// does not hold after very many turns, it never will.
 pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     for _ in 0..200_000 {
         if condition() {
@@ -82,21 +84,23 @@ pub(crate) async fn until_free(slots: &BulkheadHandle) {
     until("all slots are free", || slots.in_flight() == 0).await;
 }
 
-/// Lets time go by at once, for timers only. The clock does not stand still before and after, or it
-/// would run on by itself whenever all wait for a socket.
+/// Advances the clock at once, for timers only.
+///
+/// The clock is paused only here. A paused clock would advance by itself whenever all tasks wait
+/// for a socket.
 pub(crate) async fn elapse(time: Duration) {
     time::pause();
     time::advance(time).await;
     time::resume();
 }
 
-/// Calls and failures that a breaker has counted.
+/// Returns the calls and failures that a breaker has counted.
 pub(crate) fn counted(breaker: &CircuitBreakerHandle) -> (u64, u64) {
     let seen = breaker.snapshot();
     (seen.calls(), seen.failures())
 }
 
-/// Why a generated client's call was refused, if it was.
+/// Returns the rejection of a call of a generated client, if there is one.
 pub(crate) fn rejection(status: &Status) -> Option<&Rejection> {
     std::error::Error::source(status).and_then(|source| source.downcast_ref())
 }
@@ -112,7 +116,7 @@ pub(crate) async fn serve_axum(app: Router) -> SocketAddr {
     address
 }
 
-/// Serves HTTP/2 without tonic, which would not break the rules of gRPC.
+/// Serves HTTP/2 without tonic, because tonic never breaks the rules of gRPC.
 pub(crate) async fn serve_raw<B>(
     answer: impl Fn() -> Response<B> + Clone + Send + 'static,
 ) -> SocketAddr
@@ -134,7 +138,7 @@ where
     address
 }
 
-/// Sends one request over a connection of its own, which is gone when the response is.
+/// Sends one request over a connection of its own. The connection ends with the response.
 pub(crate) async fn exchange<B>(address: SocketAddr, request: Request<B>) -> Response<Incoming>
 where
     B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
@@ -152,14 +156,14 @@ where
     }
 }
 
-/// A request for a page.
+/// Returns a request for a page.
 pub(crate) fn page(
     version: Version,
     method: Method,
     address: SocketAddr,
     path: &str,
 ) -> Request<Empty<Bytes>> {
-    // HTTP/2 wants the whole address, and HTTP/1 the path and a header.
+    // HTTP/2 needs the complete URI, HTTP/1 only the path and a `Host` header.
     let uri = match version {
         Version::HTTP_2 => format!("http://{address}{path}"),
         _ => path.to_owned(),
@@ -168,7 +172,7 @@ pub(crate) fn page(
     request.header(header::HOST, address.to_string()).body(Empty::new()).unwrap()
 }
 
-/// A call of the health service, as it is on the wire.
+/// Returns a call of the health service as an HTTP request.
 pub(crate) fn raw_check(address: SocketAddr) -> Request<Full<Bytes>> {
     let request = Request::post(format!("http://{address}{CHECK}")).version(Version::HTTP_2);
     let request =
@@ -176,10 +180,10 @@ pub(crate) fn raw_check(address: SocketAddr) -> Request<Full<Bytes>> {
     request.body(Full::from(&[0u8; 5][..])).unwrap()
 }
 
-/// The message of an answer that all is well, as it is on the wire.
+/// The encoded message of a response with the status `SERVING`.
 pub(crate) const SERVING: &[u8] = &[0, 0, 0, 0, 2, 8, 1];
 
-/// A health service that does what it is asked for by name.
+/// A health service whose response depends on the name of the requested service.
 #[derive(Clone)]
 pub(crate) struct Scripted {
     pub(crate) gate: Gate,
@@ -192,7 +196,7 @@ impl Scripted {
         Self { gate: Gate::new(), seen: Arc::default() }
     }
 
-    /// Alone on a server.
+    /// Starts a server with this service alone.
     pub(crate) async fn serve(&self) -> SocketAddr {
         self.serve_by(Server::builder()).await
     }
@@ -231,7 +235,7 @@ impl Health for Scripted {
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
-    /// One message, and then silence.
+    /// Sends one message, and then nothing more.
     async fn watch(
         &self,
         request: tonic::Request<HealthCheckRequest>,
@@ -242,7 +246,7 @@ impl Health for Scripted {
     }
 }
 
-/// Asks for a service by this name.
+/// Returns a request for the service with this name.
 pub(crate) fn asked(service: &str) -> HealthCheckRequest {
     HealthCheckRequest { service: service.to_owned() }
 }

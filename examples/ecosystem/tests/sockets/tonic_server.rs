@@ -1,4 +1,4 @@
-//! What a tonic server answers in place of its handlers, and with what its calls end.
+//! Tests of the responses to rejected calls of a tonic server, and of the end of its calls.
 
 use std::{
     convert::Infallible,
@@ -25,7 +25,7 @@ use super::support::{Scripted, asked, elapse, endpoint, exchange, listen, raw_ch
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Serves with a layer around all that is on the server.
+/// Starts a server with a layer around all its services.
 macro_rules! serve_around {
     ($layer:expr, $health:expr) => {{
         let (address, listener) = listen().await;
@@ -35,7 +35,7 @@ macro_rules! serve_around {
     }};
 }
 
-/// The headers of an answer that consists of nothing else.
+/// Makes a call, and returns the headers of its trailers-only response.
 async fn trailers_only(address: SocketAddr) -> HeaderMap {
     let (head, body) = exchange(address, raw_check(address)).await.into_parts();
     assert_eq!(head.status, StatusCode::OK);
@@ -75,7 +75,7 @@ async fn each_rejection_has_its_code_and_its_pushback_in_an_answer_of_trailers_o
         let headers = trailers_only(address).await;
         assert_eq!(text(&headers, "grpc-status"), Some(code), "{rejection:?}");
         assert_eq!(text(&headers, "grpc-retry-pushback-ms"), pushback, "{rejection:?}");
-        // What the layers are called is nobody else's business.
+        // The caller must not see the names of the layers.
         assert_eq!(text(&headers, "grpc-message"), Some(rejection.kind()));
     }
 }
