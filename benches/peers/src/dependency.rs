@@ -56,7 +56,7 @@ impl<E> Dependency<E> {
         self.record.millis.store(millis, SeqCst);
     }
 
-    /// Makes calls take an hour, which is longer than any fact lasts.
+    /// Makes calls take an hour, which is longer than any fact takes.
     pub fn hangs(&self) {
         self.answers_after(Duration::from_secs(3_600));
     }

@@ -15,8 +15,8 @@
 //!   up.
 //! - The rows again as a table.
 //!
-//! The `contended` cases are wall time divided by the calls of both threads. A peer that waits on
-//! an asynchronous lock parks its thread there, as two busy current-thread runtimes do.
+//! The `contended` cases report wall time divided by the calls of both threads. A peer that waits
+//! for an asynchronous lock parks its thread, as in two busy current-thread runtimes.
 //! `breaker_time_window` and `stack4_time_window` hold 100 to 200 calls in the window, like a
 //! quiet service. This favours a peer that scans its window. `breaker_time_window_1k` and `_100k`
 //! hold as many calls as their name says. Tower has no breaker, so its row for the breaker is its

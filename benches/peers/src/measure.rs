@@ -120,7 +120,7 @@ impl Harness {
         Box::new(Looped { runtime: Rc::clone(&self.runtime), service, calls, expect })
     }
 
-    /// Creates such a side with about `calls` calls in the breaker's window all the time.
+    /// Creates a looped side whose breaker always has about `calls` calls in its window.
     ///
     /// The service is rebuilt and refilled, without being measured, before the measured calls
     /// make the window grow by more than a tenth (at least 100 calls).

@@ -1,8 +1,8 @@
-//! The other side of each row, one file for each peer, configured as its documentation says.
+//! The peers of each row, one file for each, configured as their documentation says.
 //!
 //! A setting that two crates share has the same value: a timeout of 5 s, 256 concurrent calls, a
-//! failure rate of 50 % of at least 20 calls, a window of 100 calls or 10 s, and a slow call of 1
-//! s.
+//! failure rate of 50 % of at least 20 calls, a window of 100 calls or 10 s, and 1 s for a slow
+//! call.
 
 use std::time::Duration;
 
