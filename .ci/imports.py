@@ -326,7 +326,8 @@ def listed_rooms(text):
     if block is None:
         return None
     rooms = {}
-    for line in block[1].splitlines():
+    # A line that begins with a space continues the one before.
+    for line in re.sub(r"\n +", " ", block[1]).splitlines():
         importer, arrow, imported = line.partition("->")
         if arrow:
             names = (name.strip() for name in imported.split(","))

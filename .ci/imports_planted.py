@@ -3,7 +3,7 @@
 import re
 
 LEGAL = {
-    "ARCHITECTURE.md": "```rooms\nlow ->\nhigh -> low\n```\n",
+    "ARCHITECTURE.md": "```rooms\nlow ->\nhigh ->\n    low\n```\n",
     "src/lib.rs": "mod low; pub mod high; pub use self::high::Thing;",
     "src/low.rs": "pub(crate) struct Ground;",
     "src/high/mod.rs": "mod one; mod two; pub use self::{one::Thing, two::Other};",

@@ -66,10 +66,10 @@ pub enum RetryHint {
     /// The service says that it has not processed the request, for example by HTTP/2's
     /// `REFUSED_STREAM`.
     ///
-    /// The request is sent again once, without a pause, if [retry](crate::retry) has kept a copy of
-    /// it. There is none for the last allowed attempt. This counts neither as an attempt nor against
-    /// the budget. The gRPC proposal A6 calls it a transparent retry. After that, the hint means the
-    /// same as [`Unsent`](Self::Unsent).
+    /// The request is sent again once, without a pause, if [retry](crate::retry) has kept a copy
+    /// of it. There is none for the last allowed attempt. This counts neither as an attempt nor
+    /// against the budget. The gRPC proposal A6 calls it a transparent retry. After that, the hint
+    /// means the same as [`Unsent`](Self::Unsent).
     Unprocessed,
 }
 
