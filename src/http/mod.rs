@@ -129,7 +129,7 @@
 //! The price is that only one hop spends its budget, instead of every hop. Fewer calls recover if
 //! the last service fails only now and then. For example, take three hops, each with a budget of
 //! 10 %, and a service that fails 30 % of the time. One budget brings the successes from 70 % to
-//! 77 %. Three budgets, one after the other, would bring them to 93 %.
+//! 77 %. Three budgets, one after the other, would bring them to 94 %. The example prints both.
 //!
 //! # Readiness
 //!
