@@ -3,10 +3,10 @@
 //! It covers calls that succeed, calls that are rejected, calls of two threads that share the
 //! layer, and the effect of the size of a breaker's window.
 //!
-//! `cargo bench --bench overhead` takes about a minute. It compares a change with the last run.
-//! The absolute times are those of a test build: the tests of this package enable tokio's
-//! `test-util`, which puts a lock around the clock. `cargo run --release -p peers` compares the
-//! same layers with other crates, without that lock.
+//! `cargo bench -p micro --bench overhead` takes about a minute. It compares a change with the last
+//! run. The absolute times are too high, because this package enables tokio's `test-util`, which
+//! puts a lock around the clock. `cargo run --release -p peers` compares the same layers with other
+//! crates, without that lock.
 //!
 //! Every number includes the bare service and the loop that drives it. See `happy/bare`.
 

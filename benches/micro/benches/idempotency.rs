@@ -1,8 +1,8 @@
 //! Measures the idempotency layer in memory: a claim with its completion, and a million keys.
 //!
 //! ```sh
-//! cargo bench --bench idempotency
-//! cargo bench --bench idempotency -- --test
+//! cargo bench -p micro --bench idempotency
+//! cargo bench -p micro --bench idempotency -- --test
 //! ```
 //!
 //! Times are medians of rounds in which the sides take turns. They are also given as ratios to an

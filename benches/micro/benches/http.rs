@@ -4,16 +4,16 @@
 //! with the end of its body.
 //!
 //! ```sh
-//! cargo bench --bench http
-//! cargo bench --bench http -- --test
+//! cargo bench -p micro --bench http
+//! cargo bench -p micro --bench http -- --test
 //! ```
 //!
 //! A server on loopback responds with five bytes, in its own thread. One connection carries all
 //! calls, one after the other. There are three sides: hyper's client alone, the same again, and
 //! the client in its stack. The two equal sides differ only by the noise of the machine.
 //!
-//! The tests of this package enable tokio's `test-util`, which puts a lock around the clock. The
-//! stack pays for it a little, which it would not do in a program.
+//! This package enables tokio's `test-util`, which puts a lock around the clock. The stack pays for
+//! it a little, which it would not do in a program.
 
 use std::{
     convert::Infallible,
