@@ -34,7 +34,7 @@
 //!     let request = Request::get("http://127.0.0.1:8080/").body(Full::default())?;
 //!     let response = client.clone().oneshot(request).await?;
 //!     println!("{}", response.status());
-//!     // The call ends with its body.
+//!     // The timeouts cover the head. The call ends with its body, so read it, or drop it.
 //!     let body = response.into_body().collect().await?.to_bytes();
 //!     println!("{} bytes", body.len());
 //!     Ok(())
@@ -123,8 +123,8 @@
 //! |---|---|
 //! | `http` (default) | [`http`]: classifiers, `Retry-After`, replayed bodies, calls that end with their body, deadlines and attempts in headers, and a layer for servers |
 //! | `hyper` | For hyper's client: recognises requests that were provably not processed, which are then retried whatever their method. |
-//! | `tonic` | [`http::grpc`]: a stack around a channel, and a `tonic::Status` for a rejection |
-//! | `reqwest` | `http::reqwest`: the adapter for `reqwest::Client` |
+//! | `tonic` | [`http::grpc`]: a stack around a channel, and a `tonic::Status` for a rejection. Enables `hyper`. |
+//! | `reqwest` | `http::reqwest`: the adapter for `reqwest::Client`. Enables `hyper`. |
 //! | `test-util` | [`testing`](https://docs.rs/buttress/latest/buttress/testing/): contract checks, a cancellation harness, a scripted service |
 //!
 //! For idempotency records that outlive the process, there are the crates

@@ -25,8 +25,8 @@ const TOKEN: u64 = 1_000_000;
 /// A limit on the retries of one call does not limit the load of a client. When every call fails,
 /// three retries per call multiply the load by four. A budget limits the load of all calls
 /// together. Each call pays in a share of a token, and each retry takes out a whole token. The
-/// balance never exceeds the floor, or one token plus one deposit if that is more. Therefore, from
-/// the start and after any idle time:
+/// balance never exceeds the floor, or one token plus one deposit if that is more. Therefore, for
+/// any number of calls in a row, from the start or later:
 ///
 /// > retries <= ratio * calls + floor
 ///
@@ -99,7 +99,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Creates a budget of one retry in ten calls, with ten retries at the start.
+    /// Creates a budget of ten retries at the start, and one more for every ten calls.
     pub fn new() -> Self {
         Self::from_units(units(RATIO), FLOOR)
     }

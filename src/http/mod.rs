@@ -73,7 +73,7 @@
 //! with its trailers, or with its last data if there are no trailers. It also ends with an error,
 //! at a limit, or when it is dropped. Until then the [`ResponseBody`] holds the permit of the
 //! bulkhead, the admission of the breaker, and the spans. Always read a body to its end, or drop
-//! it.
+//! it. The timeouts of an HTTP call end earlier, with the head.
 //!
 //! By default, a read waits at most 30 s for the next frame ([`HttpClientBuilder::body_idle`]). A
 //! stream that may be silent for longer needs
@@ -106,7 +106,8 @@
 //! was sent, up to 64 KiB by default.
 //!
 //! The feature `hyper` recognises the proofs that a request was not processed: a failure to
-//! connect, `REFUSED_STREAM` and `GOAWAY`. Without it, only a refused connection is recognised.
+//! connect, `REFUSED_STREAM` and `GOAWAY`. The features `reqwest` and `tonic` enable it. Without
+//! it, only a refused connection is recognised.
 //!
 //! Check two properties of your client:
 //!
@@ -149,7 +150,10 @@
 //!
 //! The client layer rejects a call with [`DeadlineExceeded`](crate::error::DeadlineExceeded) if
 //! less time is left than its header can express: 1 ms for HTTP, 1 ns for gRPC. The request is not
-//! sent. The error of a body is a [`BodyError`].
+//! sent. The error of a body is a [`BodyError`], which `?` turns into a
+//! [`BoxError`](crate::BoxError). [`BodyError::rejection`] returns the rejection if a limit ended
+//! the body, and so does [`CarryRejection::rejection`](crate::CarryRejection::rejection) of the
+//! `BoxError`.
 //!
 //! # Order
 //!
@@ -160,7 +164,8 @@
 //!
 //! The span of a retried attempt has the field `http.request.resend_count`, unless the client layer
 //! is [`without_hop_headers`](HttpClientBuilder::without_hop_headers). A body that reaches a limit
-//! emits a `WARN` event, "call timed out". [`HttpClientLayer::malformed_headers`] and
+//! emits a `WARN` event, "call timed out", in the span of the task that reads the body. Its layer
+//! is "idle response body" or "response body". [`HttpClientLayer::malformed_headers`] and
 //! [`HttpServerLayer::malformed_headers`] count malformed headers.
 //!
 //! [`abandoned_after`]: crate::circuit_breaker::CircuitBreakerBuilder::abandoned_after

@@ -158,8 +158,8 @@ impl<P, C> RetryBuilder<P, C> {
 
     /// Sets the budget, which limits retries to a share of the calls.
     ///
-    /// Default: `Budget::default()`. It allows one retry in ten calls, with ten retries at the
-    /// start.
+    /// Default: `Budget::default()`. It allows ten retries at the start, and one more for every ten
+    /// calls.
     ///
     /// It replaces an earlier [`without_budget`](Self::without_budget).
     pub fn budget(mut self, budget: Budget) -> Self {

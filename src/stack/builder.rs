@@ -89,7 +89,7 @@ impl Stack {
     /// | layer | value |
     /// |---|---|
     /// | total timeout | 5 s |
-    /// | retry | up to 3 retries of the requests that `replay` copies, with a budget of 10 % |
+    /// | retry | up to 3 retries of the requests that `replay` copies, with a budget of 10 retries at the start and one more for every 10 calls |
     /// | bulkhead | 256 concurrent calls |
     /// | circuit breaker | opens at a 50 % failure rate (10 s window, at least 20 calls) for 30 s, doubling up to 5 min; half-open admits 3 probes |
     /// | attempt timeout | 2 s |
@@ -147,7 +147,11 @@ impl<Slots, C> Stack<Slots, C> {
 
     /// Sets the limit for the whole call.
     ///
-    /// Default: none.
+    /// Default: none. In a standard stack: `5 s`.
+    ///
+    /// In a stack with [`http`](Self::http), the limit of an HTTP call covers only the head of the
+    /// response. It also covers the body for gRPC, and with
+    /// [`body_deadline`](crate::http::HttpClientBuilder::body_deadline).
     ///
     /// Pass a `Duration`, a [`TimeoutLayer`](crate::timeout::TimeoutLayer) with a name or a limit
     /// per request, or an `Option` of either. The limit includes the wait for readiness, the
@@ -166,7 +170,7 @@ impl<Slots, C> Stack<Slots, C> {
 
     /// Sets the retry.
     ///
-    /// Default: none.
+    /// Default: none. In a standard stack: up to 3 retries.
     ///
     /// Pass a [`RetryLayer`] or an `Option` of one. It is inside the total timeout, and outside
     /// the bulkhead, the breaker and the attempt timeout.
@@ -180,7 +184,7 @@ impl<Slots, C> Stack<Slots, C> {
 
     /// Sets the limit of concurrent calls.
     ///
-    /// Default: none.
+    /// Default: none. In a standard stack: `256`, and further calls are rejected.
     ///
     /// Pass a [`BulkheadLayer`], a [`QueuedBulkheadLayer`](crate::bulkhead::QueuedBulkheadLayer),
     /// or an `Option` of either.
@@ -194,7 +198,7 @@ impl<Slots, C> Stack<Slots, C> {
 
     /// Sets the circuit breaker.
     ///
-    /// Default: none.
+    /// Default: none. In a standard stack: [`CircuitBreakerLayer::new`].
     ///
     /// Pass a [`CircuitBreakerLayer`], a
     /// [`KeyedCircuitBreakerLayer`](crate::circuit_breaker::KeyedCircuitBreakerLayer), or an
@@ -212,7 +216,9 @@ impl<Slots, C> Stack<Slots, C> {
 
     /// Sets the limit for each attempt.
     ///
-    /// Default: none.
+    /// Default: none. In a standard stack: `2 s`.
+    ///
+    /// It covers the body of a response as [`total_timeout`](Self::total_timeout) does.
     ///
     /// Pass a `Duration`, a [`TimeoutLayer`](crate::timeout::TimeoutLayer) with a name or a limit
     /// per request, or an `Option` of either. With a limit of zero, only an attempt that completes

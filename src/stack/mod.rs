@@ -52,7 +52,9 @@
 //!
 //! To store the service in a struct, wrap it in tower's `BoxCloneSyncService`, which has a short
 //! type. Without a box, name the type with [`ServiceOf`] or
-//! [`http::HttpStackService`](crate::http::HttpStackService).
+//! [`http::HttpStackService`](crate::http::HttpStackService). For a gRPC client, both name another
+//! type than the one that you need. See
+//! [the recipe](crate::guide::frameworks#how-do-i-use-a-stack-with-a-tonic-client).
 //!
 //! A stack with its own breaker and bulkhead, and one classifier for all layers:
 //!
@@ -95,7 +97,8 @@
 //! ```text
 //! call span         one span for each call of the stack
 //! around_call       a layer of your own around all layers beneath
-//! total timeout     bounds everything beneath, with the pauses and the wait in a queue
+//! total timeout     bounds everything beneath, with the pauses and the wait in a queue, but an
+//!                   HTTP call only to the head of its response
 //! retry             each attempt passes all layers beneath, and a pause occupies no slot
 //! bulkhead          above the breaker, because time in the queue is not time of the dependency
 //! circuit breaker   beneath the queue, because a breaker that opens then empties the queue at once
@@ -150,12 +153,16 @@
 //!
 //! # Telemetry
 //!
-//! The stack opens a span for each call. The spans and events of all layers are inside it.
+//! The stack opens a span for each call. The spans and events of all layers are inside it. One
+//! event is outside, because the reader of a body emits it: "call timed out" with the layer "idle
+//! response body" or "response body".
 //!
 //! # End of a call
 //!
 //! A call ends with its response. With [`http`](Stack::http) it ends at the end of the response
-//! body. Until then the call occupies its slot in the bulkhead, and its span stays open.
+//! body. Until then the call occupies its slot in the bulkhead, and its span stays open. The
+//! timeouts of an HTTP call end earlier, with the head of the response, unless the stack has an
+//! HTTP layer with `body_deadline`. For gRPC they cover the body.
 
 mod builder;
 mod convert_error;

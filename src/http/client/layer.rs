@@ -122,7 +122,8 @@ impl HttpClientBuilder {
     /// Without it, the deadline covers only the head, because a download may take longer. For gRPC
     /// it always covers the last frame, because the server was told the deadline.
     ///
-    /// With an attempt timeout, this is the deadline of the attempt, not of the call.
+    /// With an attempt timeout, this is the deadline of the attempt, not of the call. Set it for
+    /// responses that are read at once, such as JSON.
     pub fn body_deadline(mut self) -> Self {
         self.body_deadline = true;
         self
@@ -143,6 +144,8 @@ impl HttpClientBuilder {
     }
 
     /// Omits the [headers of the hop](crate::http::wire), for servers that must not receive them.
+    ///
+    /// These are often servers of third parties.
     ///
     /// Default: off.
     ///
