@@ -39,14 +39,18 @@ use crate::{
 ///
 /// - Beneath the stack, the channel's error becomes a `Status`. Above the stack, each rejection is
 ///   a `Status` with the code of the [table](crate::http::server) and the
-///   [`Rejection`](crate::Rejection) as its `source()`. tonic alone would report every rejection
-///   as `UNKNOWN`.
+///   [`Rejection`](crate::Rejection) as its `source()`. `status.rejection()` of
+///   [`CarryRejection`](crate::CarryRejection) returns it. tonic alone would report every
+///   rejection as `UNKNOWN`.
 /// - The timeout of a single request, `tonic::Request::set_timeout`, covers the call with all of
 ///   its retries.
 /// - The body of a request is kept in a [`ReplayBody`] while a retry may need it, up to 64 KiB.
 ///
-/// To detect a timeout, use the `code()` of the `Status`. The rejection is present only if the
-/// client ended the call before the server did.
+/// To detect a timeout, use the `code()` of the `Status`, which is always `DeadlineExceeded`. It is
+/// not always a rejection, because three parties know the deadline. The server may respond with
+/// this code. tonic's channel reads the same `grpc-timeout`, and may end the call a moment before
+/// the stack does. The status then has the message `Timeout expired` and no rejection, and there is
+/// no event "call timed out".
 ///
 /// The deadline also covers streams, because the server was told the deadline. Use a separate
 /// stack for streams, with timeouts that are as long as the streams.
@@ -54,6 +58,11 @@ use crate::{
 /// The stack's [`ReplaySafe`](crate::http::ReplaySafe) decides which calls are retried. By default
 /// it replays a gRPC call only if the server is proven not to have processed it. Add the methods
 /// that are safe to replay.
+///
+/// The type of the result is `GrpcClient<<St as Layer<GrpcChannel<S>>>::Service>`, where `St` is
+/// the type of the stack, such as [`HttpStack`](crate::http::HttpStack), and `S` is the channel.
+/// For another stack, box the result.
+/// [The recipes](crate::guide::frameworks#how-do-i-use-a-stack-with-a-tonic-client) have both.
 pub fn client<S, L>(channel: S, stack: L) -> GrpcClient<L::Service>
 where
     L: Layer<GrpcChannel<S>>,

@@ -2,7 +2,8 @@
 //!
 //! With the feature `tonic`, the function `client` puts a [`Stack`](crate::Stack) around a channel.
 //! The `Status` of a generated client then has the right code, and the
-//! [`Rejection`](crate::Rejection) as its `source()`.
+//! [`Rejection`](crate::Rejection) as its `source()`. `status.rejection()` of
+//! [`CarryRejection`](crate::CarryRejection) returns it.
 //!
 //! [`FirstFrameLayer`] makes unary calls retryable when they fail after their response headers. It
 //! works with any client.
