@@ -296,10 +296,13 @@ impl<C> CircuitBreakerBuilder<C> {
     ///
     /// Default: off.
     ///
-    /// Use it directly beneath a balancer, which then picks another endpoint. Never use it
-    /// beneath a router or a server, which would wait. A breaker [by key](Self::keyed_fn) cannot
-    /// report `Pending`, and its [`build`](KeyedCircuitBreakerBuilder::build) returns a
-    /// [`ConfigError`].
+    /// Use it directly beneath a balancer, which then picks another endpoint, or where the caller
+    /// can wait, such as a worker that awaits `ready()`. Never use it beneath a router or a server,
+    /// which would wait. [`Stack::explain`](crate::Stack::explain) warns of it, unless
+    /// [`under_balancer`](crate::Stack::under_balancer) is set.
+    ///
+    /// A breaker [by key](Self::keyed_fn) cannot report `Pending`, and its
+    /// [`build`](KeyedCircuitBreakerBuilder::build) returns a [`ConfigError`].
     pub fn pend(mut self) -> Self {
         self.settings.pend = true;
         self

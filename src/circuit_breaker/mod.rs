@@ -103,7 +103,7 @@
 //! the waiting callers when a call may be admitted. If it opens after it has reported `Ready`, the
 //! next poll reports `Pending`. A balancer polls a ready endpoint once more before it calls, and
 //! then picks another endpoint. The inner service stays ready in that instance, with everything
-//! that it reserved.
+//! that it reserved. A worker that awaits `ready()` waits until the dependency is tried again.
 //!
 //! A breaker [by key](CircuitBreakerBuilder::keyed_fn) is always ready.
 //!
