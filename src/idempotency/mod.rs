@@ -224,7 +224,7 @@
 //! |---|---|---|
 //! | `WARN` | `call rejected` | a rejection |
 //! | `WARN` | `lease lost` | a lease that ended before its run |
-//! | `WARN` | `idempotency store failed` | a step that failed or timed out |
+//! | `WARN` | `idempotency store failed` | a step that failed or timed out, with the kind of the error and the time of the step, but not the cause |
 //! | `ERROR` | `idempotent operation has unknown outcome` | a run that became unknown, with its storage key and fence |
 //!
 //! A process that dies emits nothing. [`IdempotencyHandle::count_unknown`] includes its runs.

@@ -71,6 +71,11 @@
 //! `https://docs.rs/buttress/latest/buttress/error/enum.IdempotencyReason.html#variant.Unknown`.
 //! There are two kinds of 409, and a client may retry only the one with a `Retry-After`.
 //!
+//! The layer responds to its own rejections and those of its stack. A rejection of a client that
+//! the handler calls is a result like any other, and no function turns it into a response. Write
+//! one of your own with this table, such as
+//! [the `AppError` of the recipe](crate::guide::frameworks#how-do-i-keep-a-client-in-axums-state).
+//!
 //! If a rejection proves that the handler was not called, its response has the extension
 //! [`NotStarted`](super::idempotency::NotStarted). An idempotency layer around the server then
 //! frees the key.
