@@ -3,32 +3,43 @@
 //! Any number of processes can share the records. If the effect of an operation is in the same
 //! database, it can be committed in one transaction with its record. It then happens exactly once.
 //!
-//! ```no_run
-//! use buttress_postgres::{PostgresStore, buttress::idempotency::IdempotencyLayer};
-//! # use buttress_postgres::buttress::idempotency::{Key, RequestKey};
+//! ```toml
+//! [dependencies]
+//! buttress = "0.1"
+//! buttress-postgres = "0.1"
+//! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
+//! ```
 //!
-//! # async fn connect() -> Result<(), Box<dyn std::error::Error>> {
-//! let store = PostgresStore::builder("postgres://app@localhost/app".parse()?).build().await?;
+//! ```no_run
+//! use buttress::idempotency::{IdempotencyLayer, Key, RequestKey};
+//! use buttress_postgres::PostgresStore;
 //!
 //! type Payment = (&'static str, u64);
-//! let layer = IdempotencyLayer::builder_fn(
-//!     store,
-//!     |payment: &Payment| Ok(RequestKey::Key(Key::new(payment.0)?)),
-//!     |payment: &Payment, request| request.part(payment.1.to_be_bytes()),
-//! )
-//! .single_tenant()
-//! .build()?;
-//! # drop(layer);
-//! # Ok(())
-//! # }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let store = PostgresStore::builder("postgres://app@localhost/app".parse()?).build().await?;
+//!     let layer = IdempotencyLayer::builder_fn(
+//!         store,
+//!         |payment: &Payment| Ok(RequestKey::Key(Key::new(payment.0)?)),
+//!         |payment: &Payment, request| request.part(payment.1.to_be_bytes()),
+//!     )
+//!     .single_tenant()
+//!     .build()?;
+//!     println!("{layer:?}");
+//!     Ok(())
+//! }
 //! ```
+//!
+//! For the records of HTTP requests, use `IdempotencyLayer::http(store)`, as the README does.
 //!
 //! See [`PostgresStore`] for its durability, its requirements and its schema.
 //!
 //! # Versions
 //!
 //! Version 0.1 works with buttress 0.1, which it re-exports as [`buttress`](mod@buttress), and
-//! with [`tokio_postgres`] 0.7. It needs Rust 1.85.
+//! with [`tokio_postgres`] 0.7. It needs Rust 1.85. The re-export has the feature `http` only if
+//! your own dependency on buttress enables it, which it does by default.
 
 mod builder;
 mod wire;

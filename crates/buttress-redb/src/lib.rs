@@ -2,36 +2,44 @@
 //!
 //! The file is a database of the embedded engine [redb](mod@::redb).
 //!
+//! ```toml
+//! [dependencies]
+//! buttress = "0.1"
+//! buttress-redb = "0.1"
+//! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
 //! ```
-//! use buttress_redb::{RedbStore, buttress::idempotency::IdempotencyLayer};
-//! # use buttress_redb::buttress::idempotency::{Key, RequestKey};
 //!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let file = std::env::temp_dir().join(format!("buttress-docs-{}.redb", std::process::id()));
-//! let store = RedbStore::builder(&file).max_records(1_000_000).build()?;
+//! ```no_run
+//! use buttress::idempotency::{IdempotencyLayer, Key, RequestKey};
+//! use buttress_redb::RedbStore;
 //!
 //! type Payment = (&'static str, u64);
-//! let layer = IdempotencyLayer::builder_fn(
-//!     store.clone(),
-//!     |payment: &Payment| Ok(RequestKey::Key(Key::new(payment.0)?)),
-//!     |payment: &Payment, request| request.part(payment.1.to_be_bytes()),
-//! )
-//! .single_tenant()
-//! .build()?;
-//! # drop(layer);
 //!
-//! // When the process shuts down:
-//! store.close().await;
-//! # std::fs::remove_file(file)?;
-//! # Ok(())
-//! # }
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let store = RedbStore::builder("payments.redb").max_records(1_000_000).build()?;
+//!     let layer = IdempotencyLayer::builder_fn(
+//!         store.clone(),
+//!         |payment: &Payment| Ok(RequestKey::Key(Key::new(payment.0)?)),
+//!         |payment: &Payment, request| request.part(payment.1.to_be_bytes()),
+//!     )
+//!     .single_tenant()
+//!     .build()?;
+//!     println!("{layer:?}");
+//!
+//!     // When the process shuts down:
+//!     store.close().await;
+//!     Ok(())
+//! }
 //! ```
+//!
+//! For the records of HTTP requests, use `IdempotencyLayer::http(store)`, as the README does.
 //!
 //! # Versions
 //!
 //! Version 0.1 works with buttress 0.1, which it re-exports as [`buttress`](mod@buttress). It
-//! needs Rust 1.90, because redb does.
+//! needs Rust 1.90, because redb does. The re-export has the feature `http`
+//! only if your own dependency on buttress enables it, which it does by default.
 //!
 //! # Durability
 //!

@@ -2,30 +2,41 @@
 //!
 //! Many processes can share the records. Each step of the [`Store`] runs as one Lua script.
 //!
-//! ```no_run
-//! use buttress_redis::{RedisStore, buttress::idempotency::IdempotencyLayer};
-//! # use buttress_redis::buttress::idempotency::{Key, RequestKey};
+//! ```toml
+//! [dependencies]
+//! buttress = "0.1"
+//! buttress-redis = "0.1"
+//! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
+//! ```
 //!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let store = RedisStore::builder("redis://127.0.0.1/").prefix("payments:").build().await?;
+//! ```no_run
+//! use buttress::idempotency::{IdempotencyLayer, Key, RequestKey};
+//! use buttress_redis::RedisStore;
 //!
 //! type Payment = (&'static str, u64);
-//! let layer = IdempotencyLayer::builder_fn(
-//!     store,
-//!     |payment: &Payment| Ok(RequestKey::Key(Key::new(payment.0)?)),
-//!     |payment: &Payment, request| request.part(payment.1.to_be_bytes()),
-//! )
-//! .single_tenant()
-//! .build()?;
-//! # drop(layer);
-//! # Ok(())
-//! # }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let store = RedisStore::builder("redis://127.0.0.1/").prefix("payments:").build().await?;
+//!     let layer = IdempotencyLayer::builder_fn(
+//!         store,
+//!         |payment: &Payment| Ok(RequestKey::Key(Key::new(payment.0)?)),
+//!         |payment: &Payment, request| request.part(payment.1.to_be_bytes()),
+//!     )
+//!     .single_tenant()
+//!     .build()?;
+//!     println!("{layer:?}");
+//!     Ok(())
+//! }
 //! ```
+//!
+//! For the records of HTTP requests, use `IdempotencyLayer::http(store)`, as the README does.
 //!
 //! # Versions
 //!
 //! Version 0.1 works with buttress 0.1, which it re-exports as [`buttress`](mod@buttress). It
-//! needs Rust 1.88, because the Redis client does.
+//! needs Rust 1.88, because the Redis client does. The re-export has the feature `http`
+//! only if your own dependency on buttress enables it, which it does by default.
 //!
 //! # Durability
 //!
