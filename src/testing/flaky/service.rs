@@ -20,9 +20,12 @@ use crate::call::lock::lock;
 
 /// A service that follows a script, and counts its calls and polls.
 ///
-/// It takes any request. Clones share the script and the counts. A clone starts unready. A call of
-/// an instance that was not polled ready is recorded as a [`Violation`]. It does not panic, and the
-/// test can report what happened.
+/// Clones share the script and the counts. A clone starts unready. A call of an instance that was
+/// not polled ready is recorded as a [`Violation`]. It does not panic, and the test can report what
+/// happened.
+///
+/// It takes any request. If the compiler cannot infer the type of the request (E0283), name it:
+/// `stack.service::<_, Job, _>(flaky)`, and `ServiceExt::<Job>::ready(&mut client)`.
 ///
 /// Its future is neither `Unpin` nor `Sync`. A layer that requires either does not compile over it.
 ///
