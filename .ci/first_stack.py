@@ -6,7 +6,8 @@
 
 A program is a Rust block with a `fn main`, in a section that begins with a TOML block of
 `[dependencies]`. Each is written into a fresh crate with these dependencies, outside the workspace,
-where `buttress` is this tree, and is checked there. The versions are the ones in `Cargo.lock`.
+where `buttress` and its stores are of this tree, and is checked there. The versions are the ones in
+`Cargo.lock`.
 """
 
 import argparse
@@ -38,7 +39,11 @@ def programs(text):
 
 
 def crate(root, dependencies, code, folder):
-    """Writes a crate that depends on the buttress of a tree."""
+    """Writes a crate that depends on the crates of a tree."""
+    stores = "".join(
+        f'{store} = {{ path = "{root}/crates/{store}" }}\n'
+        for store in re.findall(r"^(buttress-\w+)", dependencies, re.MULTILINE)
+    )
     manifest = f"""[package]
 name = "fresh"
 version = "0.0.0"
@@ -47,7 +52,7 @@ edition = "2024"
 {dependencies}
 [patch.crates-io]
 buttress = {{ path = "{root}" }}
-
+{stores}
 [workspace]
 """
     plant(folder, {"Cargo.toml": manifest, "src/main.rs": code})
