@@ -112,9 +112,10 @@
 //!   [`CarryRejection`].
 //! - State lives in the layer. Its clones, and all services made from it, share it.
 //! - Each admitted call is counted exactly once, whether it finishes, is dropped or panics.
-//! - `call` returns rejections, never `poll_ready`.
-//! - A call that succeeds allocates nothing, and arms no timer until it must wait. The exception is
-//!   the [`idempotency`] layer, which runs each operation in a task of its own.
+//! - Rejections come from `call`, never from `poll_ready`.
+//! - A call that succeeds allocates nothing, and arms no timer until it must wait. There are two
+//!   exceptions. A stack with [`http()`](Stack::http) adds headers and copies requests that it may
+//!   replay. The [`idempotency`] layer runs each operation in a task of its own.
 //! - All times are measured by tokio's clock. In tests, a paused clock controls all layers.
 //!
 //! # Features

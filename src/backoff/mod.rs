@@ -10,8 +10,8 @@ use crate::{ConfigError, call::random::between};
 ///
 /// Without jitter, all clients that failed at the same moment retry at the same moment, and
 /// overload the service again. The names and formulas are from Marc Brooker, "Exponential Backoff
-/// And Jitter" (AWS Architecture Blog, 2015). Every delay is drawn independently, for each call
-/// and each attempt, and is never longer than the cap.
+/// And Jitter" (AWS Architecture Blog, 2015). Each attempt of each call draws its own delay, which
+/// is never longer than the cap.
 ///
 /// Default: `Jitter::Full`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -25,10 +25,13 @@ const TOKEN: u64 = 1_000_000;
 /// A limit on the retries of one call does not limit the load of a client. When every call fails,
 /// three retries per call multiply the load by four. A budget limits the load of all calls
 /// together. Each call pays in a share of a token, and each retry takes out a whole token. The
-/// balance never exceeds the floor, or one token plus one deposit if that is more. Therefore, for
-/// any number of calls in a row, from the start or later:
+/// balance never exceeds the floor. Therefore, from the start and after any idle time:
 ///
 /// > retries <= ratio * calls + floor
+///
+/// If the floor is less than one token plus one deposit, the balance can grow to that amount, and
+/// it replaces the floor in the bound after an idle time. A request that the service says it has
+/// [not processed](crate::RetryHint::Unprocessed) is resent once, which is not a retry.
 ///
 /// The idea is from Finagle's `RetryBudget`. As in gRPC's retry throttling (proposal A6) and in the
 /// AWS SDKs, the token bucket needs no clock.

@@ -89,7 +89,7 @@
 //! |---|---|
 //! | "call rejected", for each rejection | `WARN` |
 //! | "call queued", for each queued call | `DEBUG` |
-//! | "bulkhead resized", when the limit changes | `DEBUG` |
+//! | "bulkhead resized", for each call of [`resize`](BulkheadHandle::resize) | `DEBUG` |
 
 mod config;
 pub(crate) mod describe;

@@ -48,7 +48,7 @@ impl CircuitBreakerHandle {
 
     /// Opens the breaker by hand, for example to drain a dependency.
     ///
-    /// Every call is rejected until [`close`](Self::close), [`reset`](Self::reset) or
+    /// No call is admitted until [`close`](Self::close), [`reset`](Self::reset) or
     /// [`disable`](Self::disable) is called.
     pub fn force_open(&self) {
         self.breaker.force(State::ForcedOpen, false);

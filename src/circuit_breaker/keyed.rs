@@ -79,8 +79,8 @@ impl<K, F, C> KeyedCircuitBreakerBuilder<K, F, C> {
     /// 10,000 breakers take about 2 MB. Set the number to at least twice the number of keys in
     /// regular use. With more keys in use, breakers are evicted, in general those that were not
     /// used for the longest time. A key whose breaker was evicted starts with a closed one. A
-    /// breaker that is forced open or disabled by hand is never evicted. The number must be at
-    /// least 2.
+    /// breaker that is forced open or disabled by hand is never evicted. Many of these can exceed
+    /// the number, which must be at least 2.
     pub fn max_keys(mut self, keys: usize) -> Self {
         self.max_keys = keys;
         self

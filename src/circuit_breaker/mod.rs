@@ -75,9 +75,10 @@
 //!   too large a share of them failed or was slow, or when too many consecutive calls failed.
 //! - *Open*: calls are rejected until the open time has elapsed. Then the breaker is half-open.
 //!   The open time grows with repeated trips.
-//! - *Half-open*: a few calls are admitted as probes, never more than configured, regardless of
-//!   the number of clones. If enough of them succeed, the breaker closes with an empty window.
-//!   Otherwise it opens again.
+//! - *Half-open*: a few calls are admitted as probes, never more at a time than configured,
+//!   regardless of the number of clones. If enough of them succeed, the breaker closes with an
+//!   empty window. If too many fail, it opens again. A probe without a result, such as one that its
+//!   caller soon drops, makes room for another.
 //!
 //! A probe has a lease, which ends after a fixed time. At the end of the lease
 //!
@@ -101,9 +102,11 @@
 //!
 //! With [`pend`](CircuitBreakerBuilder::pend) an open breaker reports `Pending` instead, and wakes
 //! the waiting callers when a call may be admitted. If it opens after it has reported `Ready`, the
-//! next poll reports `Pending`. A balancer polls a ready endpoint once more before it calls, and
-//! then picks another endpoint. The inner service stays ready in that instance, with everything
-//! that it reserved. A worker that awaits `ready()` waits until the dependency is tried again.
+//! next poll reports `Pending`. In tower, a caller may rely on readiness until it calls, and this
+//! takes readiness back. The reason is a balancer, which keeps ready endpoints. It polls one once
+//! more before it calls, and then picks another endpoint. Otherwise it would be rejected by the
+//! endpoint that it should avoid. The inner service stays ready in that instance, with everything
+//! that it reserved.
 //!
 //! A breaker [by key](CircuitBreakerBuilder::keyed_fn) is always ready.
 //!
@@ -120,7 +123,7 @@
 //! - A timeout that the service itself reports close to the caller's deadline is treated the same
 //!   way. A service that knows the deadline responds a little before it. Close means within the
 //!   last quarter of the caller's time, but at least 5 ms and at most 500 ms.
-//! - A panic always counts as a failure.
+//! - A panic counts as a failure, however short the run was.
 //! - A probe that is dropped releases its slot. It has failed if it had run for at least
 //!   `abandoned_after`. Shorter runs without a response add up. When their sum reaches the length
 //!   of a probe lease, it counts as one failed probe.

@@ -70,7 +70,8 @@
 //!
 //! During the pause the layer keeps an error, but drops a response, because the response may hold
 //! a connection or a permit. If an inner layer rejects a later attempt, the call returns the kept
-//! error. This error says why the call failed, instead of why it could not be retried.
+//! error. This error says why the call failed, instead of why it could not be retried. An attempt
+//! that timed out was not rejected. It failed, and its error is returned.
 //!
 //! [budget]: crate::budget::Budget
 //!

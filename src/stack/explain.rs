@@ -37,9 +37,11 @@ impl Explanation {
         self.worst_time
     }
 
-    /// Returns the maximum number of calls that the service can get for one call of the stack.
+    /// Returns the maximum number of attempts, which are calls of the service for one call of the
+    /// stack.
     ///
-    /// Further calls by a layer of your own are not included.
+    /// It does not include further calls by a layer of your own, and the one resend of a request
+    /// that the service says it has [not processed](crate::RetryHint::Unprocessed).
     pub fn most_calls(&self) -> u64 {
         self.most_calls
     }

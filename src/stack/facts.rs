@@ -14,7 +14,7 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Returns the maximum number of calls of the service for one call of the stack.
+    /// Returns the maximum number of attempts for one call of the stack.
     pub(super) fn most_calls(&self) -> u64 {
         1 + self.retries()
     }
