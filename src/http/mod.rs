@@ -124,7 +124,8 @@
 //! headers.
 //!
 //! With a [budget](crate::retry::Budget) in each hop, the last service receives at most
-//! `(1 + ratio) * calls + floor` calls, even if it rejects every call or hangs. To measure this,
+//! `(1 + ratio) * calls + floor` calls, even if it fails every call or hangs. In addition, a call
+//! that it says it has not processed (`REFUSED_STREAM`, `GOAWAY`) is resent once. To measure this,
 //! run `cargo run --example retry_storm`.
 //!
 //! The price is that only one hop spends its budget, instead of every hop. Fewer calls recover if

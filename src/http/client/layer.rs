@@ -49,8 +49,9 @@ impl HttpClientLayer {
 
     /// Returns the number of malformed header lines in responses.
     ///
-    /// Such lines are ignored, with one exception. A malformed `grpc-retry-pushback-ms` forbids a
-    /// retry. It is counted too.
+    /// They are the `Retry-After` lines of a 409, a 429 or a 5xx, and the `grpc-retry-pushback-ms`
+    /// of a gRPC response that is not `OK`. A malformed `Retry-After` is ignored. A malformed
+    /// `grpc-retry-pushback-ms` forbids a retry.
     pub fn malformed_headers(&self) -> u64 {
         self.config.malformed.load(Ordering::Relaxed)
     }

@@ -86,10 +86,10 @@ type OfPath = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 ///
 /// All other requests are replayed only if it is proven that the service has not processed them
 /// ([`RetryHint::Unsent`](crate::RetryHint::Unsent) or
-/// [`RetryHint::Unprocessed`](crate::RetryHint::Unprocessed)). Their bodies are not kept, so they
-/// can be replayed only while nothing of the body was read. The bodies of gRPC calls are kept,
-/// because a gRPC client sends its first message at once, and a server may still reject the call
-/// after it.
+/// [`RetryHint::Unprocessed`](crate::RetryHint::Unprocessed)). A body that is `Clone` is cloned for
+/// that. A [`ReplayBody`](crate::http::ReplayBody) is not kept, so the request can be replayed only
+/// while nothing of its body was read. The bodies of gRPC calls are kept, because a gRPC client
+/// sends its first message at once, and a server may still reject the call after it.
 ///
 /// A replayed request has the same method, URI, version, headers and extensions.
 ///

@@ -80,9 +80,10 @@
 //! # Malformed headers
 //!
 //! Headers come from untrusted peers. A line that breaks the rules of its header is ignored and
-//! [counted](Parsed::malformed). The other lines of the header are still used. The exception is a
-//! malformed pushback, which [forbids a retry](Pushback::Malformed). No value makes a reader panic,
-//! overflow or allocate.
+//! [counted](Parsed::malformed). The other lines of the header are still used. There are three
+//! exceptions. A malformed pushback [forbids a retry](Pushback::Malformed). A malformed
+//! `grpc-status` is read as [`GrpcCode::Unknown`]. An unknown value of `x-should-retry` is ignored
+//! and not counted. No value makes a reader panic, overflow or allocate.
 
 mod attempt;
 mod grpc;
