@@ -102,12 +102,13 @@ idempotency_reasons! {
         /// The request may have been run. Its outcome is unknown.
         Unknown ["idempotency_unknown", false, false, 409, 9, Unstated]
             "the outcome of the request is unknown",
-        /// The store cannot be reached, or the lease of the run was lost. Sending the same request
-        /// again is safe.
+        /// The store cannot be reached or returned invalid data, or the lease of the run was lost
+        /// before the effect could begin. In a transactional layer, it may be lost later. Sending
+        /// the same request again is safe.
         StoreUnavailable ["idempotency_store_unavailable", false, true, 503, 14, InASecond]
             "the idempotency store is unavailable",
-        /// There is no room for another record or another run, or the service did not become ready
-        /// within the maximum time of a run.
+        /// There is no room for another record or another run, the layer was closed for a shutdown,
+        /// or the service did not become ready within the maximum time of a run.
         Full ["idempotency_full", false, true, 503, 14, InASecond]
             "there is no capacity for another record or run",
     }

@@ -88,7 +88,8 @@
 //! An operation is identified by its key and its scope, and over HTTP also by its method and
 //! route. While its record is kept, its effect happens at most once, unless you choose to
 //! [run unknown operations again](#unknown-operations). If the layer cannot tell whether the
-//! effect happened, the outcome is *unknown*, and the layer always tells the caller.
+//! effect happened, the outcome is *unknown*. The caller of a service that failed gets its error.
+//! Every later request with the key is told that the outcome is unknown.
 //!
 //! Exactly once is impossible for an effect in another system, because a process can die between
 //! the effect and its record. It is possible only where the service commits the effect and the
@@ -96,7 +97,7 @@
 //!
 //! | the request | the caller gets |
 //! |---|---|
-//! | is new | the response of the service, once it is recorded |
+//! | is new | the response of the service, once it is recorded; or unrecorded if the store fails until the lease ends, and the outcome is then unknown |
 //! | repeats a completed request | the recorded response |
 //! | repeats a request in flight | [`InFlight`](crate::error::IdempotencyReason::InFlight), with a [`retry_after`](IdempotencyBuilder::retry_after); or it [waits](IdempotencyBuilder::wait_for_duplicates) for the result |
 //! | repeats a completed request whose response could not be kept | [`NotReplayable`](crate::error::IdempotencyReason::NotReplayable) |

@@ -43,8 +43,8 @@ pub trait Record<Res, E> {
 
     /// Takes from a response the part to record.
     ///
-    /// The future completes when it has read that part. The caller gets the response only after
-    /// the part is recorded.
+    /// The future completes when it has read that part. The caller gets the response after the
+    /// part is recorded, or if the store fails to record it until the lease ends.
     fn record(
         &self,
         response: Res,
