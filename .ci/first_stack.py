@@ -20,20 +20,25 @@ import tempfile
 
 from rust_source import ROOT, plant, tracked
 
-FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$|^#+ ([^\n]*)$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$|^(#+) ([^\n]*)$", re.MULTILINE | re.DOTALL)
 HIDDEN = re.compile(r"^\s*#(?: |$)", re.MULTILINE)
+DEV = "[dev-dependencies]"
 MAIN = re.compile(r"\bfn main\(")
 
 
 def programs(text):
     """Yields the heading, the dependencies and the code of each program of a page."""
-    heading = dependencies = None
+    heading = level = dependencies = of_page = None
     for part in FENCE.finditer(text):
-        info, block, title = part.groups()
+        info, block, mark, title = part.groups()
         if title is not None:
-            heading, dependencies = title, None
+            level, heading, dependencies = len(mark), title, of_page
         elif info == "toml" and block.startswith("[dependencies]"):
             dependencies = block
+            if level == 1 and re.search(r"^buttress\b", block, re.MULTILINE):
+                of_page = block
+        elif info == "toml" and block.startswith(DEV) and dependencies:
+            dependencies = f"{dependencies}\n{block}"
         elif info.split(",")[0] == "rust" and MAIN.search(block) and dependencies:
             yield heading, dependencies, block
 
@@ -67,7 +72,7 @@ def compiles(root, dependencies, code):
     environment = {**os.environ, "CARGO_TARGET_DIR": os.path.abspath(target)}
     with tempfile.TemporaryDirectory() as folder:
         crate(root, dependencies, code, folder)
-        command = ["cargo", "check", "--quiet"]
+        command = ["cargo", "check", "--quiet"] + (["--tests"] if DEV in dependencies else [])
         checked = subprocess.run(
             command, cwd=folder, env=environment, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, check=False,
@@ -123,7 +128,11 @@ PLANTED = [
     ("a hidden line", page(HTTP, "# use http;\n" + USES_HTTP), 1, 1),
     ("an attribute, which is not hidden", page(HTTP, "#[rustfmt::skip]\n" + USES_HTTP), 1, 0),
     ("code without `main`", page(HTTP, "use nothing;\n"), 0, 1),
-    ("dependencies of another section", page(HTTP, USES_HTTP, between="\n## b\n"), 0, 1),
+    ("dependencies of another section", "#" + page(HTTP, USES_HTTP, between="\n## b\n"), 0, 1),
+    ("dependencies of the page", page(HTTP, USES_HTTP, between="\n## b\n"), 1, 0),
+    ("a crate that is missing on the page", page(BUTTRESS, USES_HTTP, between="\n## b\n"), 1, 1),
+    ("a page without buttress", page('http = "1"', USES_HTTP, between="\n## b\n"), 0, 1),
+    ("a crate for tests", page(BUTTRESS, USES_HTTP, between=f'\n```toml\n{DEV}\nhttp = "1"\n```\n'), 1, 0),
     ("no block at all", "# a\n", 0, 1),
 ]
 

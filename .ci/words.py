@@ -21,17 +21,20 @@ import tempfile
 
 from rust_source import COMMENTS, ROOT, blanked, end_of_group, line_of, plant, tokens, tracked
 
-FIRST = re.compile(r"(?:What|Who|Whoever|How|Whether|For|By|When|Where|Why)\b")
-DOC = re.compile(r"\s*(//[/!])(?!/)[ \t]?(.*)$")
-DEFAULT = re.compile(r"Default: (?:`[^`]+`|\[`[^`]+`\]|none|off|[a-z0-9])")
+FIRST = re.compile(r"[*_\s]*(?:What|Who|Whoever|How|Whether|For|By|When|Where|Why)\b", re.IGNORECASE)
+# A line of a doc comment, or a `doc` attribute with a text.
+DOC = re.compile(r"""\s*(?:(///)(?!/)|(//!))[ \t]?(.*)$|\s*#(!?)\[doc\s*=\s*"[ \t]?((?:\\.|[^"\\])*)"\]\s*$""")
+STRING = re.compile(r'"(?:\\.|[^"\\])*"')
+DOC_BLOCK = re.compile(r"/\*(?:\*(?![*/])|!)[\s*]*")
+DEFAULT = re.compile(r"Default: (?:`[^`]+`|(?:none|off|unset|the)\b)")
 SAYS_DEFAULT = re.compile(r"(?:Default\b(?! (?:value|implementation|classifier)s?\b)|Defaults to\b|The default is\b)")
-SETTER = re.compile(r"\bpub fn (\w+)\s*(?=[<(])")
+SETTER = re.compile(r"\bpub (?:const |unsafe |async )*fn (\$?\w+)\s*(?=[<(])")
 # A word to avoid, and the one that this project uses.
 INSTEAD = [
     (r"in place of", "instead of"),
     (r"refus(?:e|es|ed|al|als|ing)\b", "reject, rejection"),
     (r"also after", "even after"),
-    (r"one's own", "your own"),
+    (r"one['\u2019]s own", "your own"),
     (r"time-outs?\b", "timeout"),
     (r"verdicts?\b", "outcome"),
     (r"nobody knows", "unknown"),
@@ -45,15 +48,39 @@ ALLOWED = re.compile(
 )
 
 
+def doc_line(line):
+    """Returns the kind and the text of a line of a doc comment, or two times `None`."""
+    doc = DOC.match(line)
+    if not doc:
+        return None, None
+    if doc[5] is not None:
+        return ("//!" if doc[4] else "///"), doc[5]
+    return doc[1] or doc[2], doc[3]
+
+
 def blocks(text):
     """Yields the line number and the text of the first line of each doc comment."""
     before = None
+    attribute = 0
     for number, line in enumerate(text.split("\n"), 1):
-        doc = DOC.match(line)
-        kind = doc[1] if doc else None
-        if doc and kind != before:
-            yield number, doc[2]
+        kind, words = doc_line(line)
+        code = STRING.sub("", line).strip()
+        if kind is None and (attribute or before == "///" and code.startswith("#[")):
+            attribute += code.count("[") - code.count("]")
+            if attribute == 0 and not code.endswith("]"):
+                # The item follows on the line. An attribute alone does not end the comment.
+                before = None
+            continue
+        if kind is not None and kind != before:
+            yield number, words
         before = kind
+    number = 1
+    for token_kind, start, end in tokens(text):
+        token = text[start:end]
+        if token_kind == "block_comment" and (mark := DOC_BLOCK.match(token)):
+            first = token[mark.end() :].split("\n")[0]
+            yield number + token.count("\n", 0, mark.end()), first
+        number += token.count("\n")
 
 
 def comments(text):
@@ -80,7 +107,8 @@ def after_generics(code, start):
 def setters(text):
     """Yields the line number, the name and the doc comment of each public setter.
 
-    A setter takes `self` by value and a parameter, and returns `Self`.
+    A setter takes `self` by value and a parameter, and returns `Self`, or another state of the
+    builder.
     """
     code = blanked(text)
     lines = text.split("\n")
@@ -88,13 +116,18 @@ def setters(text):
         start = after_generics(code, found.end())
         end = end_of_group(code, start)
         parameters = code[start + 1 : end - 1]
-        takes = re.match(r"\s*(?:mut )?self\s*,\s*\w", parameters)
-        if not takes or not re.match(r"\s*->\s*Self\b(?!::)", code[end:]):
+        takes = re.match(r"\s*(?:mut )?self\s*(?::\s*Self\s*)?,\s*\w", parameters)
+        if not takes or not re.match(r"\s*->\s*(?:Self\b(?!::)|\w+Builder\b)", code[end:]):
             continue
         number = line_of(text, found.start())
         doc, above = [], number - 2
-        while above >= 0 and re.match(r"\s*(?:///|#\[)", lines[above]):
-            doc.append(lines[above].strip())
+        while above >= 0 and (line := lines[above].strip()):
+            words = doc_line(line)[1]
+            if words is not None:
+                doc.append(words)
+            elif re.search(r"[;{}]$", line) or line.startswith("// "):
+                # The end of the item before. Other lines belong to attributes.
+                break
             above -= 1
         yield number, found[1], doc
 
@@ -117,7 +150,7 @@ def faults(path, text):
             yield number, f"begins with {line.split()[0]}: {line}"
     if path.startswith(("src/", "crates/")) and "/tests" not in path:
         for number, name, doc in setters(text):
-            if not any(line.startswith("/// Default: ") for line in doc):
+            if not any(DEFAULT.match(line) for line in doc):
                 yield number, f"`{name}` does not state its default"
 
 
@@ -166,6 +199,22 @@ PLANTED = [
     ("a setter without a default", "src/a.rs", "/// Sets it.\n" + SET, 1),
     ("a setter without docs", "crates/a/src/a.rs", SET, 1),
     ("a setter of a test", "crates/a/tests/a.rs", SET, 0),
+    ("a setter after a long attribute", "src/a.rs", "/// Default: none.\n#[x(\n    y,\n)]\n" + SET, 0),
+    ("a setter after an item", "src/a.rs", "/// Default: none.\nconst A: u8 = 1;\n" + SET, 1),
+    ("a constant setter", "src/a.rs", SET.replace("pub fn", "pub const fn"), 1),
+    ("a setter of another state", "src/a.rs", "pub fn f(self, a: u8) -> ABuilder<u8> {}", 1),
+    ("docs in attributes", "src/a.rs", '#[doc = "What it is."]\n#[doc = "For it."]\nfn a() {}', 1),
+    ("a default in an attribute", "src/a.rs", '#[doc = "Default: `1`."]\n' + SET, 0),
+    ("a block of docs", "src/a.rs", "/**\n * What it is.\n */\nfn a() {}", 1),
+    ("a block that is no docs", "src/a.rs", "/* What it is. */\nfn a() {}", 0),
+    ("an attribute inside docs", "src/a.rs", "/// A.\n#[a]\n/// For all.\nfn a() {}", 0),
+    ("an attribute before the next docs", "src/a.rs", "#[a]\nfn a() {}\n/// How.\nfn b() {}", 1),
+    ("an attribute before an item", "src/a.rs", "/// A.\n#[a] A,\n/// How.\nB,", 1),
+    ("a bracket in an attribute", "src/a.rs", '/// A.\n#[a("[")]\nA,\n/// How.\nB,', 1),
+    ("a setter in a macro", "src/a.rs", SET.replace("limit(", "$name("), 1),
+    ("a lower letter", "src/a.rs", "/// what it is.\nfn a() {}", 1),
+    ("a first line in bold", "src/a.rs", "/// **How** it is.\nfn a() {}", 1),
+    ("a default that is bare", "src/a.rs", "/// Sets it.\n/// Default: 5.", 1),
     ("a generic setter", "src/a.rs", "pub fn f<F: Fn(u8)>(self, f: F) -> Self {}", 1),
     ("a getter", "src/a.rs", "pub fn limit(&self) -> u32 {}", 0),
     ("a switch", "src/a.rs", "pub fn without(mut self) -> Self {}", 0),

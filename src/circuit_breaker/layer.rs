@@ -328,6 +328,8 @@ impl<C> CircuitBreakerBuilder<C> {
 
     /// Creates a separate breaker for each key that a closure returns.
     ///
+    /// Default: none. All calls share one breaker.
+    ///
     /// A key is, for example, a host, a tenant or a route. This method returns another builder,
     /// because the services have another type. Call it after the other setters. Their settings
     /// apply to each breaker, and the returned builder does not have these setters.

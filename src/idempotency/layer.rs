@@ -376,10 +376,10 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
 
     /// Asks a closure for the outcome of an unknown operation when it is requested again.
     ///
-    /// The closure is `Fn(Run) -> impl Future<Output = Settled<Res>>`, where `Res` is the response
-    /// of the wrapped service. See [`Reconcile`] for the rules that it must follow. Around the
-    /// stack of an `HttpServerLayer`, `Res` is a type that you cannot create. Convert it first, as
-    /// [the guide](crate::guide::idempotency#unknown-outcomes) shows.
+    /// Default: none. Unknown operations are left to an operator.
+    ///
+    /// The closure is `Fn(Run) -> impl Future<Output = Settled<Res>>`. See [`Reconcile`] for the
+    /// rules that it must follow.
     pub fn reconcile_fn<F>(self, f: F) -> IdempotencyBuilder<St, K, C, Q, R, Reconcile<F>> {
         self.on_unknown(Reconcile(f))
     }

@@ -122,6 +122,8 @@ pub struct HttpServerBuilder<L> {
 impl<L> HttpServerBuilder<L> {
     /// Adds a layer between the server and its stack.
     ///
+    /// Default: none.
+    ///
     /// Use it for an [idempotency layer](crate::idempotency). That layer is then outside the
     /// bulkhead, and a duplicate that it rejects takes no permit.
     ///
