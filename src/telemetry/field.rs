@@ -5,6 +5,16 @@ pub const LAYER: &str = "layer";
 /// The number of the attempt, starting with 1.
 pub const ATTEMPT: &str = "attempt";
 /// The outcome of a call or of an attempt.
+///
+/// | value | where | meaning |
+/// |---|---|---|
+/// | `success`, `ignored`, `transient`, `timed_out`, `overloaded`, `in_progress`, `permanent` | span `attempt`, events of retry | the classified [`Outcome`](crate::Outcome) |
+/// | `answered` | span `call` | a response arrived, whatever its status |
+/// | `error` | span `call` | the service failed, or the body of its response did |
+/// | `rejected` | span `call` | a layer rejected the call |
+/// | `cancelled` | both spans | the body of the response was dropped before its end, for example by code that reads only the status |
+///
+/// A span without an outcome belongs to a future that was dropped or that panicked.
 pub const OUTCOME: &str = "outcome";
 /// The kind of the rejection or failure, if the call or the attempt ended with one.
 pub const ERROR_TYPE: &str = "error.type";

@@ -13,7 +13,15 @@ impl Sealed for HttpClientLayer {}
 impl Describe for HttpClientLayer {
     fn describe(&self, facts: &mut Facts) {
         let wait = UpTo(self.config().idle.unwrap_or(Duration::MAX));
-        let text = format_args!("writes the hop headers; waits {wait} for a frame of the body");
+        let headers = match self.config().write {
+            Some(_) => "writes the hop headers",
+            None => "writes no headers",
+        };
+        let covered = match self.config().body_deadline {
+            true => "; the timeouts cover the body",
+            false => "",
+        };
+        let text = format_args!("{headers}; waits {wait} for a frame of the body{covered}");
         facts.line("http", text);
         facts.note(fact::HTTP);
         if !self.config().body_deadline {
