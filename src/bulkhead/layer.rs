@@ -96,7 +96,7 @@ impl BulkheadBuilder {
     ///
     /// Default: off.
     ///
-    /// Use it where a caller can do something else while the bulkhead is full, such as beneath a
+    /// Use it where a caller can wait or do something else, such as a worker, or beneath a
     /// balancer. It cannot be combined with a [`queue`](Self::queue).
     pub fn backpressure(mut self) -> Self {
         self.config.when_full = WhenFull::Wait;

@@ -150,7 +150,8 @@ impl Known {
             warn(
                 "pend_without_balancer",
                 "a breaker that pends makes callers wait while it is open, unless a balancer \
-                 stands above it: let it reject, or call `under_balancer`"
+                 stands above it: let it reject, call `under_balancer`, or ignore this if \
+                 the callers can wait"
                     .into(),
             );
         }

@@ -31,7 +31,8 @@
 //! }
 //! ```
 //!
-//! For the records of HTTP requests, use `IdempotencyLayer::http(store)`, as the README does.
+//! For the records of HTTP requests, use `IdempotencyLayer::http(store)`, as the idempotency guide
+//! of buttress does.
 //!
 //! See [`PostgresStore`] for its durability, its requirements and its schema.
 //!

@@ -30,7 +30,8 @@
 //! }
 //! ```
 //!
-//! For the records of HTTP requests, use `IdempotencyLayer::http(store)`, as the README does.
+//! For the records of HTTP requests, use `IdempotencyLayer::http(store)`, as the idempotency guide
+//! of buttress does.
 //!
 //! # Versions
 //!
