@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -21,6 +22,7 @@ use super::{
     config::{Config, Settings},
     future::KeyedResponseFuture,
     shared::Shared,
+    state::State,
 };
 use crate::{
     CarryRejection, Classify, ConfigError,
@@ -28,14 +30,22 @@ use crate::{
         completion::{AtHead, Completion},
         oneshot::Oneshot,
     },
-    keyed::{Kept, Keys},
+    keyed::{Kept, Keys, Rank},
     outcome::choice::{ChooseClassifier, Inherited},
 };
 
-/// A breaker that is forced open or disabled by hand is never evicted.
 impl Kept for Breaker {
-    fn is_pinned(&self) -> bool {
-        self.is_held()
+    fn rank(&self) -> Rank {
+        match self.phase().state() {
+            State::Closed => Rank::Ordinary,
+            State::Open | State::HalfOpen => Rank::Preferred,
+            State::ForcedOpen | State::Disabled => Rank::Pinned,
+        }
+    }
+
+    /// Returns `true` until the open time has elapsed.
+    fn outlasts(&self, now: Instant) -> bool {
+        self.phase().state() == State::Open && self.still_open(now).is_some()
     }
 }
 
@@ -76,24 +86,36 @@ impl<K, F, C> KeyedCircuitBreakerBuilder<K, F, C> {
     ///
     /// Default: `10,000`.
     ///
-    /// 10,000 breakers take about 2 MB. Set the number to at least twice the number of keys in
-    /// regular use. With more keys in use, breakers are evicted, in general those that were not
-    /// used for the longest time. A key whose breaker was evicted starts with a closed one. A
-    /// breaker that is forced open or disabled by hand is never evicted. Many of these can exceed
-    /// the number, which must be at least 2.
+    /// 10,000 breakers take about 2 MB. While there are no more keys than this, a breaker is
+    /// evicted only after the [`idle`](Self::idle) time. Each further key evicts a breaker, with
+    /// these guarantees:
+    ///
+    /// - The breakers of the most recently used keys, half as many as `max_keys`, are kept.
+    /// - Open and half-open breakers outlive closed ones, even if their keys are not used, as long
+    ///   as they are at most half of `max_keys`.
+    /// - A breaker that is forced open or disabled by hand is never evicted. It does not count
+    ///   towards `max_keys`.
+    ///
+    /// Among the breakers that may be evicted, the one that was unused for the longest time is. Its
+    /// key then starts with a closed breaker. Therefore set the number to at least twice the number
+    /// of keys in regular use. The number must be at least 2.
+    ///
+    /// No call pays for the eviction of more than a few breakers.
     pub fn max_keys(mut self, keys: usize) -> Self {
         self.max_keys = keys;
         self
     }
 
-    /// Sets the minimum time for which an unused breaker is kept.
+    /// Sets the time for which an unused breaker is kept.
     ///
     /// Default: `10 min`.
     ///
     /// This is twice the default of [`max_open_for`](super::CircuitBreakerBuilder::max_open_for).
-    /// An unused breaker is evicted before twice this time has elapsed, if other keys are in use.
-    /// The time must not be zero, and not shorter than `max_open_for`. Otherwise a breaker could be
-    /// evicted while it is open.
+    /// A breaker that was unused for this time is evicted, and its key starts with a closed one. It
+    /// is not evicted before its open time has elapsed. Each call releases the memory of a few
+    /// unused breakers, whatever its key is.
+    ///
+    /// The time must not be zero, and not shorter than `max_open_for`.
     pub fn idle(mut self, time: Duration) -> Self {
         self.idle = time;
         self

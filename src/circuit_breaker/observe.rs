@@ -42,11 +42,6 @@ impl Breaker {
         }
     }
 
-    /// Returns `true` if the breaker is forced open or disabled by hand.
-    pub(super) fn is_held(&self) -> bool {
-        matches!(self.phase().state(), State::ForcedOpen | State::Disabled)
-    }
-
     /// Returns the reason why the breaker last opened.
     pub(super) fn last_trip(&self) -> Option<TripReason> {
         self.cold.get().and_then(|cold| lock(&cold.machine).last_trip)

@@ -2,6 +2,7 @@
 
 mod config;
 mod endings;
+mod eviction;
 mod half_open;
 mod handle;
 mod keyed;

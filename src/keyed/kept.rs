@@ -1,0 +1,31 @@
+//! How long a value is kept.
+
+use tokio::time::Instant;
+
+/// A value that is kept by key.
+pub(crate) trait Kept {
+    /// Returns how much the value is worth keeping. Must be cheap.
+    fn rank(&self) -> Rank;
+
+    /// Returns `true` if the value must not be evicted now, even if it is unused.
+    fn outlasts(&self, now: Instant) -> bool;
+}
+
+/// How much a value is worth keeping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rank {
+    Ordinary,
+    /// Outlives ordinary values, up to half of all values.
+    ///
+    /// Otherwise a caller that sends enough other keys could reset it.
+    Preferred,
+    /// Is never evicted.
+    Pinned,
+}
+
+/// A time, also in nanoseconds from the origin.
+#[derive(Clone, Copy)]
+pub(super) struct Now {
+    pub(super) at: Instant,
+    pub(super) nanos: u64,
+}
