@@ -867,6 +867,28 @@ async fn a_budget_pays_for_the_share_that_it_names() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_budget_comes_back_for_a_rare_caller() {
+    let inner = failing();
+    let handle = inner.handle();
+    let service = RetryLayer::new(ReplayClones).layer(inner);
+    // One call an hour, which may be retried three times. One call in ten pays for one retry.
+    for hour in 0..48 {
+        let before = handle.calls();
+        assert_eq!(service.clone().oneshot(()).await, Err(BROKEN));
+        assert!(handle.calls() > before + 1, "no retry in hour {hour}");
+        advance(Duration::from_secs(3_600)).await;
+    }
+    let before = handle.calls();
+    assert!(before >= 48 * 3, "{before} attempts");
+    // In a burst there are still no more than the floor.
+    for _ in 0..100 {
+        let _ = service.clone().oneshot(()).await;
+    }
+    let burst = handle.calls() - before - 100;
+    assert!((10..=20).contains(&burst), "{burst} retries");
+}
+
+#[tokio::test(start_paused = true)]
 async fn idle_time_saves_nothing_up() {
     let inner = failing();
     let handle = inner.handle();

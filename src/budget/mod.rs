@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use self::refill::{Refill, TOKEN};
 use crate::{
     ConfigError, Fault, Outcome,
     call::{
@@ -17,24 +18,31 @@ use crate::{
     },
 };
 
-/// One token, in the units of the balance. The units allow a ratio as small as one in a million.
-const TOKEN: u64 = 1_000_000;
+mod refill;
 
 /// A budget of retries, shared by its clones.
 ///
 /// A limit on the retries of one call does not limit the load of a client. When every call fails,
 /// three retries per call multiply the load by four. A budget limits the load of all calls
 /// together. Each call pays in a share of a token, and each retry takes out a whole token. The
-/// balance never exceeds the floor. Therefore, from the start and after any idle time:
+/// balance never exceeds the floor, or one token plus one deposit if that is more.
 ///
-/// > retries <= ratio * calls + floor
+/// A client with few calls would never pay in enough for the retries that it has used. Therefore a
+/// budget with less than one token left also regains one token a minute, up to the floor. From the
+/// start, and after any idle time:
+///
+/// > retries <= ratio * calls + floor + minutes
+///
+/// Time with at least one token left pays in nothing, and the budget reads no clock meanwhile.
 ///
 /// If the floor is less than one token plus one deposit, the balance can grow to that amount, and
-/// it replaces the floor in the bound after an idle time. A request that the service says it has
-/// [not processed](crate::RetryHint::Unprocessed) is resent once, which is not a retry.
+/// it replaces the floor in the bound after an idle time.
 ///
-/// The idea is from Finagle's `RetryBudget`. As in gRPC's retry throttling (proposal A6) and in the
-/// AWS SDKs, the token bucket needs no clock.
+/// A request that the service has provably not processed is resent once, at once. This resend is
+/// outside the budget. It neither needs a token nor takes one out, because the service did no work
+/// for the request before. See [unprocessed requests](crate::retry#unprocessed-requests).
+///
+/// The idea is from Finagle's `RetryBudget`.
 ///
 /// ```
 /// use buttress::retry::Budget;
@@ -54,6 +62,8 @@ pub(crate) struct Bucket {
     balance: AtomicU64,
     most: u64,
     rule: Rule,
+    /// `None` for a throttle, and for a budget without a floor.
+    refill: Option<Refill>,
 }
 
 /// The amounts that change the balance, in units.
@@ -118,7 +128,8 @@ impl Budget {
         let most = if deposit == 0 { floor_units } else { floor_units.max(TOKEN + deposit) };
         let balance = AtomicU64::new(floor_units);
         let rule = Rule { deposit, price: TOKEN, above: 0, reward: 0, penalty: 0 };
-        Self { bucket: Arc::new(Bucket { balance, most, rule }) }
+        let refill = (floor > 0).then(|| Refill::up_to(floor_units));
+        Self { bucket: Arc::new(Bucket { balance, most, rule, refill }) }
     }
 
     /// Returns a builder for retry throttling as gRPC defines it (proposal A6).
@@ -149,13 +160,15 @@ impl Budget {
     fn from_rule(max_tokens: u32, reward: u64) -> Self {
         let most = u64::from(max_tokens) * TOKEN;
         let rule = Rule { deposit: 0, price: 0, above: most / 2, reward, penalty: TOKEN };
-        Self { bucket: Arc::new(Bucket { balance: AtomicU64::new(most), most, rule }) }
+        let balance = AtomicU64::new(most);
+        Self { bucket: Arc::new(Bucket { balance, most, rule, refill: None }) }
     }
 
     /// Returns the number of tokens left.
     ///
     /// Each token pays for one retry. A [throttle](Self::throttle) instead allows every retry
-    /// while more than half of its tokens are left.
+    /// while more than half of its tokens are left. What a budget regains with time is added when a
+    /// retry finds less than one token.
     pub fn balance(&self) -> f64 {
         self.bucket.balance.load(Ordering::Relaxed) as f64 / TOKEN as f64
     }
@@ -199,15 +212,9 @@ impl Budget {
     ///
     /// The token is paid back if the retry is never sent.
     pub(crate) fn withdraw(&self) -> Option<Withdrawal> {
-        let rule = self.bucket.rule;
-        let taken = |balance: u64| {
-            if balance > rule.above { balance.checked_sub(rule.price) } else { None }
-        };
-        self.bucket
-            .balance
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken)
-            .ok()
-            .map(|_| Admission::new(Arc::clone(&self.bucket), ()))
+        let bucket = &self.bucket;
+        let taken = bucket.take_out() || (bucket.refill() && bucket.take_out());
+        taken.then(|| Admission::new(Arc::clone(bucket), ()))
     }
 }
 
@@ -227,7 +234,7 @@ impl BudgetBuilder {
     /// Default: `0.1`, which is one retry in ten calls. Google's SRE book recommends this share.
     ///
     /// The ratio must be 0, or between 0.000001 and 10. It is rounded down to a millionth. With
-    /// zero, calls pay in nothing, and the floor is the total number of retries.
+    /// zero, calls pay in nothing, and only the floor and what it regains with time are left.
     pub fn ratio(mut self, ratio: f64) -> Self {
         self.ratio = ratio;
         self
@@ -237,8 +244,9 @@ impl BudgetBuilder {
     ///
     /// Default: `10`.
     ///
-    /// A client with few calls pays in too little to retry without it. With zero, calls must pay
-    /// in before the first retry. Any value is valid.
+    /// A client with few calls pays in too little to retry without it. For such a client, a budget
+    /// with no retry left regains one a minute, up to this number. With zero, calls must pay in
+    /// before the first retry, and time pays in nothing. Any value is valid.
     ///
     /// If calls pay in anything, the maximum balance is at least one token plus one deposit. A
     /// smaller maximum would prevent every retry.
@@ -329,6 +337,30 @@ impl Bucket {
         }
     }
 
+    /// Takes out the price of a retry. Returns `false` if the balance is too low.
+    fn take_out(&self) -> bool {
+        let Rule { above, price, .. } = self.rule;
+        let taken = |balance: u64| if balance > above { balance.checked_sub(price) } else { None };
+        match self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken) {
+            Ok(before) => {
+                if let Some(refill) = self.refill.as_ref().filter(|_| before - price < TOKEN) {
+                    refill.begin();
+                }
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Pays in for the time that the balance was empty. Returns `true` if it has done so.
+    #[cold]
+    fn refill(&self) -> bool {
+        let Some(refill) = &self.refill else { return false };
+        let amount = refill.due();
+        self.pay_in_up_to(refill.most(), amount);
+        amount > 0
+    }
+
     fn failed(&self) {
         let taken = |balance: u64| Some(balance.saturating_sub(self.rule.penalty));
         let _ = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
@@ -337,11 +369,19 @@ impl Bucket {
     #[inline]
     fn pay_in(&self, amount: u64) {
         // The bucket of a healthy service is full. This case costs one load.
-        if self.balance.load(Ordering::Relaxed) >= self.most {
-            return;
+        if self.balance.load(Ordering::Relaxed) < self.most {
+            self.pay_in_up_to(self.most, amount);
         }
-        let paid = |balance: u64| Some(balance.saturating_add(amount).min(self.most));
-        let _ = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paid);
+    }
+
+    fn pay_in_up_to(&self, most: u64, amount: u64) {
+        let paid =
+            |balance: u64| (balance < most).then(|| balance.saturating_add(amount).min(most));
+        let before = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paid);
+        let is_whole = |before: u64| before < TOKEN && before.saturating_add(amount) >= TOKEN;
+        if let Some(refill) = self.refill.as_ref().filter(|_| before.is_ok_and(is_whole)) {
+            refill.end();
+        }
     }
 }
 

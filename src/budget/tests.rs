@@ -1,8 +1,12 @@
-use std::{sync::atomic::AtomicU32, thread};
+use std::{sync::atomic::AtomicU32, thread, time::Duration};
 
 use proptest::prelude::*;
+use tokio::time::Instant;
 
 use super::*;
+use crate::call::clock;
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// Pays in for a call and takes out up to `wanted` retries. Returns the number taken out.
 fn call(budget: &Budget, wanted: u32) -> u32 {
@@ -52,6 +56,78 @@ proptest! {
             }
             prop_assert!(f64::from(retries) <= ratio * f64::from(calls) + f64::from(floor) + 1e-6);
         }
+    }
+}
+
+proptest! {
+    #[test]
+    fn retries_never_exceed_the_ratio_the_floor_and_a_minute_each(
+        ratio in prop_oneof![Just(0.0), 0.01..2.0_f64],
+        floor in 0..20_u32,
+        steps in prop::collection::vec((0..6_u32, any::<bool>(), 0..200_u64), 1..200),
+    ) {
+        let origin = Instant::now();
+        let frozen = clock::share_now(origin);
+        let budget = Budget::builder().ratio(ratio).floor(floor).build().unwrap();
+        drop(frozen);
+        let (mut now, mut taken) = (origin, vec![]);
+        for (wanted, sent, pause) in steps {
+            now += Duration::from_secs(pause);
+            let _frozen = clock::share_now(now);
+            if sent {
+                taken.push((now, call(&budget, wanted)));
+            } else {
+                budget.deposit();
+                drop((0..wanted).map(|_| budget.withdraw()).collect::<Vec<_>>());
+                taken.push((now, 0));
+            }
+        }
+        // In every period, not only in one from the start.
+        for begin in 0..taken.len() {
+            let mut retries = 0;
+            for (calls, (end, more)) in taken[begin..].iter().enumerate() {
+                retries += more;
+                let minutes = (*end - taken[begin].0).as_secs_f64() / 60.0;
+                let time = if floor > 0 { minutes } else { 0.0 };
+                // Without a floor, calls save up what one retry needs.
+                let saved = f64::from(floor).max(if ratio > 0.0 { 1.0 + ratio } else { 0.0 });
+                let saved = if begin == 0 { f64::from(floor) } else { saved };
+                let most = ratio * (calls + 1) as f64 + saved + time;
+                prop_assert!(f64::from(retries) <= most + 1e-6, "{} of {}", retries, most);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_empty_budget_regains_a_retry_a_minute_up_to_the_floor() {
+    let origin = Instant::now();
+    let frozen = clock::share_now(origin);
+    let budget = Budget::builder().ratio(0.0).floor(3).build().unwrap();
+    drop(frozen);
+    let after = |time: Duration| {
+        let _frozen = clock::share_now(origin + time);
+        call(&budget, 100)
+    };
+    // Time with a balance pays in nothing.
+    let year = MINUTE * 60 * 24 * 365;
+    assert_eq!(after(year), 3);
+    assert_eq!(after(year + MINUTE - Duration::from_nanos(1)), 0);
+    assert_eq!(after(year + MINUTE), 1);
+    assert_eq!(after(year + MINUTE * 3), 2);
+    assert_eq!(after(year * 2), 3);
+    assert_eq!(after(year * 2), 0);
+}
+
+#[test]
+fn neither_a_throttle_nor_a_budget_without_a_floor_regains_anything_with_time() {
+    let throttle = Budget::throttle().max_tokens(2).build().unwrap();
+    throttle.failed();
+    let nothing = Budget::builder().floor(0).build().unwrap();
+    for budget in [throttle, nothing] {
+        assert!(budget.withdraw().is_none());
+        let _later = clock::share_now(Instant::now() + MINUTE * 1_000);
+        assert!(budget.withdraw().is_none() && budget.withdraw().is_none());
     }
 }
 
