@@ -17,9 +17,13 @@ use buttress::{
     error::{
         BulkheadFull, CircuitOpen, DeadlineExceeded, NotReady, QueueTimedOut, RateLimited, TimedOut,
     },
-    http::{HttpServerBuilder, HttpServerLayer, ResponseBody, Trust, server::HttpServerBody},
+    http::{
+        HttpServerBuilder, HttpServerLayer, ResponseBody, Trust, idempotency::NotStarted,
+        server::HttpServerBody,
+    },
     testing::task::Spawned,
 };
+use futures::future::{FutureExt, join_all};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use http_body_util::BodyExt;
@@ -28,7 +32,7 @@ use tokio::{
     time::{Instant, advance},
 };
 use tower::{
-    Layer, ServiceBuilder, ServiceExt,
+    Layer, Service, ServiceBuilder, ServiceExt,
     layer::{layer_fn, util::Identity},
     service_fn,
 };
@@ -398,6 +402,84 @@ async fn a_server_answers_by_itself_when_the_time_is_over() {
         assert_eq!(*dropped.lock().unwrap(), [began + millis(950)]);
         assert_eq!(began.elapsed(), millis(950));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_of_a_server_runs_from_arrival_readiness_included() {
+    for (protocol, told) in
+        BOTH.into_iter().flat_map(|protocol| [(protocol, false), (protocol, true)])
+    {
+        let upstream = Upstream::hanging();
+        let bulkhead = BulkheadLayer::builder().max_concurrent(1).backpressure().build().unwrap();
+        let slots = bulkhead.handle();
+        let mut server = HttpServerLayer::builder(Stack::new().bulkhead(bulkhead));
+        let mut headers = Vec::new();
+        let (name, value) = protocol.time_left(1_000);
+        let limit = if told {
+            headers.push((name, value.as_str()));
+            millis(950)
+        } else {
+            server = server.limit(SECOND);
+            SECOND
+        };
+        let handler = upstream.clone().map_err(|error| -> Infallible { panic!("{error}") });
+        let server = server.build().unwrap().layer(handler);
+        let began = Instant::now();
+        let requests = (0..4).map(|_| {
+            let server = server.clone();
+            let request = protocol.request(&headers);
+            async move { (server.oneshot(request).await.unwrap(), began.elapsed()) }
+        });
+        let late = if protocol == Protocol::Http { 504 } else { 4 };
+        for (nth, (response, took)) in join_all(requests).await.into_iter().enumerate() {
+            assert_eq!(took, limit, "{protocol:?}, request {nth}");
+            // The others have not reached the handler.
+            let not_started = response.extensions().get::<NotStarted>().is_some();
+            assert_eq!(not_started, nth > 0, "{protocol:?}, request {nth}");
+            assert_eq!(read(protocol, response).await, (late, None, None));
+        }
+        assert_eq!((upstream.calls(), slots.in_flight()), (1, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_becomes_ready_in_time_has_the_rest_of_the_limit() {
+    let held = Upstream::slow(millis(600));
+    let limited = ServiceBuilder::new()
+        .layer(bare_builder().limit(SECOND).build().unwrap())
+        .concurrency_limit(1)
+        .service(held.clone().map_err(|error| -> Infallible { panic!("{error}") }));
+    let began = Instant::now();
+    let requests = (0..2).map(|_| {
+        let request = Protocol::Http.request(&[]);
+        let server = limited.clone();
+        async move { (server.oneshot(request).await.unwrap().status().as_u16(), began.elapsed()) }
+    });
+    // The second request waits 600 ms for the handler, which has 400 ms left for it.
+    assert_eq!(join_all(requests).await, [(200, millis(600)), (504, SECOND)]);
+    assert_eq!(held.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_ready_and_not_called_waits_in_no_queue() {
+    let bulkhead = BulkheadLayer::builder().max_concurrent(1).backpressure().build().unwrap();
+    let slots = bulkhead.handle();
+    let server = HttpServerLayer::new(Stack::new().bulkhead(bulkhead));
+    let handler = Upstream::hanging().map_err(|error| -> Infallible { panic!("{error}") });
+    let server = server.layer(handler);
+    let mut holder = Spawned::new(server.clone().oneshot(Protocol::Http.request(&[])));
+    assert!(holder.poll().is_pending());
+    let (mut idle, mut waits) = (server.clone(), server.clone());
+    assert!(idle.ready().now_or_never().is_some() && idle.ready().now_or_never().is_some());
+    assert!(waits.ready().now_or_never().is_some());
+    let mut second = Spawned::new(waits.call(Protocol::Http.request(&[])));
+    assert!(second.poll().is_pending());
+    drop(holder);
+    // The slot goes to the request, and not to the service without one.
+    assert!(second.is_woken() && second.poll().is_pending());
+    assert_eq!(slots.in_flight(), 1);
+    drop(second);
+    assert_eq!(slots.in_flight(), 0);
 }
 
 #[tokio::test(start_paused = true)]

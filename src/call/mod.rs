@@ -18,6 +18,7 @@ pub(crate) mod oneshot;
 pub(crate) mod patience;
 pub(crate) mod race;
 pub(crate) mod random;
+pub(crate) mod readiness;
 pub(crate) mod rejectable;
 mod restore;
 pub(crate) mod timer;

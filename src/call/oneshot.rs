@@ -41,6 +41,12 @@ impl<S: Service<Req>, Req> Oneshot<S, Req> {
     pub(crate) fn called(future: S::Future) -> Self {
         Self { state: State::Called { future } }
     }
+
+    /// Returns `true` if the service has not been called yet.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting { .. })
+    }
 }
 
 impl<S: Service<Req>, Req> Future for Oneshot<S, Req> {

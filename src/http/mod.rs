@@ -135,8 +135,8 @@
 //!
 //! # Readiness
 //!
-//! [`HttpClient`] and [`HttpServer`](server::HttpServer) forward the readiness of their inner
-//! service.
+//! [`HttpClient`] forwards the readiness of its inner service. [`HttpServer`](server::HttpServer)
+//! is always ready, and its requests wait [within their limit](server#readiness).
 //!
 //! # Clone
 //!

@@ -1,5 +1,4 @@
 use std::{
-    mem,
     task::{Context, Poll},
     time::Duration,
 };
@@ -14,6 +13,7 @@ use crate::{
         clock::{self, share_now},
         deadline::{self, narrow},
         oneshot::Oneshot,
+        readiness::Readiness,
     },
     error::Name,
 };
@@ -103,17 +103,6 @@ pub struct TotalTimeout<S, L> {
     readiness: Readiness,
 }
 
-/// The result of polling the inner service once, kept until `call` takes it.
-#[derive(Clone, Copy, Debug, Default)]
-enum Readiness {
-    #[default]
-    NotAsked,
-    /// This instance of the service is ready, and `call` uses it.
-    Ready,
-    /// The future waits until a clone of the service is ready.
-    InFuture,
-}
-
 impl<S, L> TotalTimeout<S, L> {
     pub(super) fn new(inner: S, limit: L, name: Option<Name>) -> Self {
         Self { inner, limit, name, readiness: Readiness::NotAsked }
@@ -146,17 +135,7 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        if let Readiness::NotAsked = self.readiness {
-            // If the service is ready now, the call does not have to clone the stack beneath.
-            self.readiness = if self.inner.poll_ready(cx)?.is_ready() {
-                Readiness::Ready
-            } else {
-                // Replaces the instance that waits. If `call` never follows, that instance would
-                // keep its place in a queue, and a slot could be handed to it.
-                self.inner = self.inner.clone();
-                Readiness::InFuture
-            };
-        }
+        self.readiness.ask(&mut self.inner, cx)?;
         Poll::Ready(Ok(()))
     }
 
@@ -165,12 +144,9 @@ where
         let Some(clock) = Clock::start(&self.limit, &request) else {
             return ResponseFuture::rejected(self.name.clone());
         };
-        let call = match mem::take(&mut self.readiness) {
-            Readiness::Ready => Oneshot::called(clock.run(|| self.inner.call(request))),
-            Readiness::NotAsked | Readiness::InFuture => {
-                Oneshot::waiting(self.inner.clone(), request)
-            }
-        };
+        let call = self
+            .readiness
+            .call(&mut self.inner, request, |inner, request| clock.run(|| inner.call(request)));
         ResponseFuture::called(call, clock.end, clock.limit, self.name.clone())
     }
 }

@@ -5,11 +5,13 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use http::Response;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
+use tower_service::Service;
 
 use super::{answer, body::HttpServerBody, inbound::Inbound, shared::Shared};
 use crate::{
@@ -18,6 +20,7 @@ use crate::{
         attempt::enter_received,
         deadline::{self, narrow},
         hop::Hop,
+        oneshot::Oneshot,
         rejectable::Rejectable,
         timer::poll_timer,
     },
@@ -52,7 +55,7 @@ pin_project! {
 
 impl Inbound {
     /// Runs a part of the request with its deadline, its attempt and its hop ambient.
-    fn enter<T>(&self, hop: &mut Hop, piece: impl FnOnce() -> T) -> T {
+    pub(super) fn enter<T>(&self, hop: &mut Hop, piece: impl FnOnce() -> T) -> T {
         let _deadline = narrow(self.end);
         let _attempt = enter_received(self.attempt);
         hop.run(piece)
@@ -60,20 +63,24 @@ impl Inbound {
 }
 
 impl<F> HttpServerFuture<F> {
-    pub(super) fn begin(shared: Arc<Shared>, inbound: Inbound, call: impl FnOnce() -> F) -> Self {
+    pub(super) fn begin(
+        shared: Arc<Shared>,
+        inbound: Inbound,
+        call: impl FnOnce(&mut Hop) -> F,
+    ) -> Self {
         let mut hop = Hop::default();
         let call = if inbound.end.is_some_and(|end| end <= inbound.began) {
             Rejectable::rejected(())
         } else {
-            Rejectable::running(inbound.enter(&mut hop, call), ())
+            Rejectable::running(call(&mut hop), ())
         };
         Self { call, timer: None, shared, inbound, hop }
     }
 }
 
-impl<F, R> Future for HttpServerFuture<F>
+impl<S, Req, R> Future for HttpServerFuture<Oneshot<S, Req>>
 where
-    F: Future<Output = Result<Response<R>, Error<Infallible>>>,
+    S: Service<Req, Response = Response<R>, Error = Error<Infallible>>,
 {
     type Output = Result<Response<HttpServerBody<R>>, Infallible>;
 
@@ -81,9 +88,12 @@ where
         let mut this = self.project();
         let inbound = *this.inbound;
         let outer = deadline::deadline();
+        // A request that waits does not begin at its deadline. Others free their slots then.
+        let over = this.timer.as_ref().as_pin_ref().is_some_and(|timer| timer.is_elapsed());
         let result = match this.call.as_mut().as_running() {
             None => Err(this.call.as_mut().reject(too_late)),
-            Some((future, ())) => match inbound.enter(this.hop, || future.poll(cx)) {
+            Some((future, ())) if over && future.is_waiting() => Err(too_late(())),
+            Some((mut future, ())) => match inbound.enter(this.hop, || future.as_mut().poll(cx)) {
                 Poll::Ready(Ok(response)) => Ok(response),
                 Poll::Ready(Err(Error::Rejected(rejection))) => Err(rejection),
                 Poll::Ready(Err(Error::Service(never))) => match never {},
@@ -92,8 +102,7 @@ where
                     let Some(end) = ours else { return Poll::Pending };
                     ready!(poll_timer(this.timer, end, cx));
                     let limit = end.saturating_duration_since(inbound.began);
-                    telemetry::timed_out("server", limit);
-                    Err(TimedOut::new("server", limit).into())
+                    Err(if future.is_waiting() { too_late(()) } else { timed_out(limit) })
                 }
             },
         };
@@ -104,6 +113,12 @@ where
     }
 }
 
+fn timed_out(limit: Duration) -> Rejection {
+    telemetry::timed_out("server", limit);
+    TimedOut::new("server", limit).into()
+}
+
+/// Rejects a request whose time was over before the stack was called.
 fn too_late((): ()) -> Rejection {
     let rejection = Rejection::from(DeadlineExceeded::new("server"));
     telemetry::rejected(&rejection);

@@ -22,7 +22,8 @@ use crate::{
 /// The innermost service of a server's stack, which calls the handler.
 ///
 /// Created by [`HttpServerLayer`](crate::http::HttpServerLayer). The error of the handler must be
-/// [`Infallible`]. The call ends with the body of the response.
+/// [`Infallible`]. It must be `Clone`, because a request may wait until it is ready. The call ends
+/// with the body of the response.
 #[derive(Clone)]
 pub struct Handler<S> {
     inner: S,

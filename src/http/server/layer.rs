@@ -147,7 +147,8 @@ impl<L> HttpServerBuilder<L> {
     ///
     /// Default: none.
     ///
-    /// The limit covers the time up to the head of the response, and for gRPC up to its last frame.
+    /// The limit runs from the arrival of the request, which may have to wait until the handler is
+    /// ready. It covers the time up to the head of the response, and for gRPC up to its last frame.
     /// [`body_deadline`](Self::body_deadline) extends it to the last frame for HTTP. The caller's
     /// deadline may shorten it. After this time the caller receives a 504, or `DEADLINE_EXCEEDED`.
     ///

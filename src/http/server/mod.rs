@@ -105,12 +105,18 @@
 //!
 //! # Readiness
 //!
-//! The service is ready when its stack is.
+//! The service is always ready. Its limits run from `call`, and therefore include the time in which
+//! a request waits for the stack and the handler to become ready. The request waits in its future,
+//! for a clone of the stack and the handler. The handler must therefore be `Clone`.
+//!
+//! A service outside this layer cannot see that the stack is not ready, for example because of a
+//! bulkhead with [`backpressure`](crate::bulkhead::BulkheadBuilder::backpressure). Let the bulkhead
+//! reject or queue instead. Without a limit, requests wait for the stack as long as it takes.
 //!
 //! # Clone
 //!
 //! All clones share the state of the stack. The state belongs to the layer. It is therefore shared
-//! even if a framework creates a service for each connection.
+//! even if a framework creates a service for each connection. A clone starts without readiness.
 //!
 //! # Cancellation
 //!
@@ -144,7 +150,7 @@
 //! # Telemetry
 //!
 //! The stack emits its events and spans. A request whose deadline passes emits a `WARN` event:
-//! "call timed out", or "call rejected" if the handler was not called.
+//! "call timed out", or "call rejected" if the stack and its handler were not called.
 //!
 //! [`HttpServerLayer`]: super::HttpServerLayer
 //! [`Trust::None`]: super::Trust::None

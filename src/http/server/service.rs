@@ -12,7 +12,11 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{body::HttpServerBody, future::HttpServerFuture, shared::Shared};
-use crate::{Error, http::BodyError};
+use crate::{
+    Error,
+    call::{oneshot::Oneshot, readiness::Readiness},
+    http::BodyError,
+};
 
 /// A service that responds to every request, even when the call is rejected.
 ///
@@ -20,6 +24,7 @@ use crate::{Error, http::BodyError};
 pub struct HttpServer<S, H> {
     inner: S,
     shared: Arc<Shared>,
+    readiness: Readiness,
     handler: PhantomData<fn() -> H>,
 }
 
@@ -27,12 +32,13 @@ accessors!(HttpServer<S, H>);
 
 impl<S, H> HttpServer<S, H> {
     pub(super) fn new(inner: S, shared: Arc<Shared>) -> Self {
-        Self { inner, shared, handler: PhantomData }
+        Self { inner, shared, readiness: Readiness::NotAsked, handler: PhantomData }
     }
 }
 
 impl<S: Clone, H> Clone for HttpServer<S, H> {
     fn clone(&self) -> Self {
+        // The clone starts without readiness, which belongs to the instance that was polled.
         Self::new(self.inner.clone(), Arc::clone(&self.shared))
     }
 }
@@ -53,22 +59,26 @@ impl<S, H: tonic::server::NamedService> tonic::server::NamedService for HttpServ
 
 impl<S, H, B, R, E> Service<Request<B>> for HttpServer<S, H>
 where
-    S: Service<Request<B>, Response = Response<R>, Error = Error<Infallible>>,
+    S: Service<Request<B>, Response = Response<R>, Error = Error<Infallible>> + Clone,
     R: Body<Data = Bytes, Error = BodyError<E>>,
 {
     type Response = Response<HttpServerBody<R>>;
     type Error = Infallible;
-    type Future = HttpServerFuture<S::Future>;
+    type Future = HttpServerFuture<Oneshot<S, Request<B>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         // The error can be ignored. A handler cannot fail, and a layer rejects in `call`, where the
         // caller receives a response.
-        self.inner.poll_ready(cx).map(|_| Ok(()))
+        let _ = self.readiness.ask(&mut self.inner, cx);
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let inbound = self.shared.read(request.headers());
-        let inner = &mut self.inner;
-        HttpServerFuture::begin(Arc::clone(&self.shared), inbound, || inner.call(request))
+        let (inner, readiness) = (&mut self.inner, &mut self.readiness);
+        HttpServerFuture::begin(Arc::clone(&self.shared), inbound, |hop| {
+            readiness
+                .call(inner, request, |inner, request| inbound.enter(hop, || inner.call(request)))
+        })
     }
 }
