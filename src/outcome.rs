@@ -24,7 +24,7 @@ pub enum Outcome {
 /// |---|---|---|
 /// | `Transient`, `TimedOut`, `Overloaded` | yes | as a failure |
 /// | `InProgress` | yes | not at all |
-/// | `Permanent` | no | not at all |
+/// | `Permanent` | no; once after [`RetryHint::Unprocessed`] | not at all |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -70,6 +70,10 @@ pub enum RetryHint {
     /// of it. There is none for the last allowed attempt. This counts neither as an attempt nor
     /// against the budget. The gRPC proposal A6 calls it a transparent retry. After that, the hint
     /// means the same as [`Unsent`](Self::Unsent).
+    ///
+    /// After a [`Fault::Permanent`], such as a 421, the request is also sent again once, but as an
+    /// ordinary retry. It has a pause, and counts as an attempt and against the budget. The next
+    /// `Fault::Permanent` is final.
     Unprocessed,
 }
 

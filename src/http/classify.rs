@@ -19,9 +19,16 @@ use crate::{Classify, Fault, Outcome, RetryHint};
 /// | 408, 504 | timed out |
 /// | 429, and 503 with a `Retry-After` | overloaded |
 /// | 409 with a `Retry-After` | in progress: a server with an idempotency layer is running the same request |
+/// | 501, 505 to 508, 510, 511 | permanent failure: a retry gets the same response |
+/// | 421, 425 | permanent failure, but the request is sent again once |
 /// | any other 5xx | transient failure |
 /// | everything else, such as a 404 | success: the service did its work |
 /// | an error | transient failure; timed out if a timeout is among its causes |
+///
+/// A 421 or a 425 says that the server has not processed the request. It is therefore sent again
+/// once, whatever its method, unless the response has a `Retry-After`
+/// ([`RetryHint::Unprocessed`]). A second response of this kind is final. A status that
+/// [`status`](Self::status) or [`adjust_fn`](Self::adjust_fn) changes follows only its new outcome.
 ///
 /// An error of the caller's own body is ignored, because it says nothing about the service.
 /// Without the feature `hyper`, it is recognised only if the body is a
@@ -101,8 +108,13 @@ impl HttpClassifier {
         Self { adjust: adjusted(self.adjust, f) }
     }
 
+    /// Returns the outcome that the user has set for a response.
+    fn adjusted(&self, status: StatusCode, headers: &HeaderMap) -> Option<Outcome> {
+        self.adjust.as_ref().and_then(|adjust| adjust(status, headers))
+    }
+
     fn judge(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
-        if let Some(outcome) = self.adjust.as_ref().and_then(|adjust| adjust(status, headers)) {
+        if let Some(outcome) = self.adjusted(status, headers) {
             return outcome;
         }
         let asked = || wire::retry_after(headers).value;
@@ -122,22 +134,42 @@ impl HttpClassifier {
                 None => Fault::Transient,
                 asked => overloaded(asked),
             },
+            _ if is_final(status) || is_unprocessed(status) => Fault::Permanent,
             _ if status.is_server_error() => Fault::Transient,
             _ => return Outcome::Success,
         })
     }
 
-    fn hint(headers: &HeaderMap) -> RetryHint {
+    fn hint(&self, status: StatusCode, headers: &HeaderMap) -> RetryHint {
         if wire::should_not_retry(headers) {
             return RetryHint::Stop;
         }
         match wire::retry_after(headers).value {
-            None => RetryHint::Unstated,
             // Zero asks for no pause, as in `judge`.
-            Some(asked) if asked.is_zero() => RetryHint::Unstated,
-            Some(asked) => RetryHint::After(asked),
+            Some(asked) if !asked.is_zero() => RetryHint::After(asked),
+            _ if is_unprocessed(status) && self.adjusted(status, headers).is_none() => {
+                RetryHint::Unprocessed
+            }
+            _ => RetryHint::Unstated,
         }
     }
+}
+
+/// Returns whether a 5xx is about the request or the setup, so that every retry would get it again.
+///
+/// The statuses are not implemented, version not supported, variant also negotiates, insufficient
+/// storage, loop detected, not extended, and network authentication required. RFC 4918 forbids the
+/// retry of a 507 by a program.
+fn is_final(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 501 | 505..=508 | 510 | 511)
+}
+
+/// Returns whether a status says that the server has not processed the request.
+///
+/// A 421 came over a connection to the wrong server, and a 425 too early in a TLS handshake. Both
+/// invite a retry of any method (RFC 9110, RFC 8470).
+fn is_unprocessed(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 421 | 425)
 }
 
 impl GrpcClassifier {
@@ -238,7 +270,7 @@ impl<B, E: Cause> Classify<Response<B>, E> for HttpClassifier {
 
     fn hint(&self, result: Result<&Response<B>, &E>) -> RetryHint {
         match result {
-            Ok(response) => Self::hint(response.headers()),
+            Ok(response) => self.hint(response.status(), response.headers()),
             Err(error) => failure::hint(error),
         }
     }
@@ -263,7 +295,7 @@ impl<B: Body, E: Cause> Classify<Response<B>, E> for GrpcClassifier {
     fn hint(&self, result: Result<&Response<B>, &E>) -> RetryHint {
         match result {
             Ok(response) if response.status() != StatusCode::OK => {
-                HttpClassifier::hint(response.headers())
+                HttpClassifier::new().hint(response.status(), response.headers())
             }
             Ok(response) => grpc_hint(response.headers()),
             Err(error) => failure::hint(error),

@@ -2,9 +2,9 @@
 
 use http::{Method, StatusCode};
 
-/// Returns whether an HTTP status says that the service could not do its work: 5xx or 429.
+/// Returns whether an HTTP status says that the service did not do its work: 5xx, 421, 425 or 429.
 pub(super) fn has_failed(status: StatusCode) -> bool {
-    status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS
+    status.is_server_error() || matches!(status.as_u16(), 421 | 425 | 429)
 }
 
 /// The shape of a response, which depends on the method of its request.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::config::Config;
 use crate::{Fault, RetryHint, backoff::Jitter};
 
-/// A failure that may be retried.
+/// A failure that may be retried. A permanent one may be retried only once.
 #[derive(Clone, Copy)]
 pub(super) struct Failed {
     pub(super) fault: Fault,

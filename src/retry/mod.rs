@@ -83,6 +83,9 @@
 //! The layer keeps no copy for the last allowed attempt. It therefore does not resend after that
 //! attempt, and never with [`retries(0)`](RetryBuilder::retries).
 //!
+//! A permanent failure with this hint, such as a 421 or a 425, is retried once per call. This retry
+//! is an ordinary one. Otherwise a server that always responds so would double its load.
+//!
 //! # Readiness
 //!
 //! For the first attempt, the layer forwards the readiness of the service. After its pause, each

@@ -36,6 +36,8 @@ pub(super) struct Session<Req, E> {
     pause: Duration,
     /// `true` if the request was already resent without counting as an attempt.
     resent: bool,
+    /// `true` if a permanent failure was already retried.
+    retried_permanent: bool,
     /// The token for the next retry. It is paid back if dropped before the retry is sent.
     withdrawal: Option<Withdrawal>,
 }
@@ -49,6 +51,7 @@ impl<Req, E> Session<Req, E> {
             drawn: 0,
             pause: Duration::ZERO,
             resent: false,
+            retried_permanent: false,
             withdrawal: None,
         }
     }
@@ -82,10 +85,14 @@ impl<Req, E> Session<Req, E> {
         let outcome = Outcome::Failure(failed.fault);
         let hint = hint(shared.classifier(), result.as_ref());
         let attempt = self.attempt;
-        let decided = if hint == RetryHint::Unprocessed && self.resend(shared.replay()) {
+        let permanent = failed.fault == Fault::Permanent;
+        let unprocessed = hint == RetryHint::Unprocessed && !permanent;
+        let decided = if permanent && std::mem::replace(&mut self.retried_permanent, true) {
+            Err(Stop::Spent("retries"))
+        } else if unprocessed && self.resend(shared.replay()) {
             Ok(Duration::ZERO)
         } else {
-            if let Some(budget) = shared.throttle().filter(|_| hint == RetryHint::Unprocessed) {
+            if let Some(budget) = shared.throttle().filter(|_| unprocessed) {
                 budget.failed();
             }
             self.attempt = attempt.next(outcome);
@@ -158,7 +165,8 @@ impl<Req, E> Session<Req, E> {
             self.withdrawal = None;
             return Err(Stop::NotReplayable);
         }
-        if let (Fault::InProgress { .. }, Some(budget)) = (failed.fault, &config.budget) {
+        let uncounted = matches!(failed.fault, Fault::InProgress { .. } | Fault::Permanent);
+        if let Some(budget) = config.budget.as_ref().filter(|_| uncounted) {
             // No failure was counted so far. A throttle charges nothing for a retry, so without
             // this it would not limit these retries.
             budget.failed();

@@ -109,6 +109,11 @@ impl<S, P, C> Shared<S, P, C> {
                 | Fault::Overloaded { .. }
                 | Fault::InProgress { .. }),
             ) => Some(fault),
+            Outcome::Failure(fault @ Fault::Permanent)
+                if hint(self.classifier(), result.as_ref()) == RetryHint::Unprocessed =>
+            {
+                Some(fault)
+            }
             _ => None,
         };
         let cut_short =
@@ -118,7 +123,8 @@ impl<S, P, C> Shared<S, P, C> {
         let hurried = cut_short && began.is_none_or(|began| began.elapsed() < PATIENCE);
         if let Some(budget) = self.throttle().filter(|_| !hurried) {
             match hint(self.classifier(), result.as_ref()) {
-                // It counts only if the request is not resent at once, which is decided later.
+                // It counts only if the request is not resent at once, or if it is resent after a
+                // permanent failure. Both are decided later.
                 RetryHint::Unprocessed if fault.is_some() => {}
                 RetryHint::Stop if outcome == Outcome::Failure(Fault::Permanent) => budget.failed(),
                 _ => budget.observe(outcome),

@@ -99,9 +99,9 @@
 //! - while handling this request, a retry layer or an HTTP client was itself told not to retry.
 //!
 //! The advice is `x-should-retry: false`, or `grpc-retry-pushback-ms: -1` for gRPC. The server
-//! sends it only with failures (5xx, 429, or a gRPC status in the head). A rejection by the
-//! server's own stack does not carry it, because another instance may have room. A timeout
-//! of the server does carry it.
+//! sends it only with failures (5xx, 421, 425, 429, or a gRPC status in the head). A rejection by
+//! the server's own stack does not carry it, because another instance may have room. A timeout of
+//! the server does carry it.
 //!
 //! # Readiness
 //!
