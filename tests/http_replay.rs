@@ -16,7 +16,7 @@ use std::{
 };
 
 use buttress::{
-    Error, Fault, Outcome, RetryHint,
+    Error, Fault, Outcome, RetryHint, Stack,
     http::{
         ClientKey, ReplayBody, ReplayBodyLayer, ReplaySafe, RequestHead,
         replay::{MakeReplayable, ReplayBodyError, ReplayableBody},
@@ -1192,6 +1192,72 @@ fn functions_of_a_policy_add_up_in_any_order() {
     let policy = ReplaySafe::new().also_fn(at("/a")).also_fn(at("/b"));
     assert!(policy.replay(&post("/a")).is_some() && policy.replay(&post("/b")).is_some());
     assert!(policy.replay(&post("/c")).is_none());
+
+    let get = |path| request("GET", path, &[]);
+    let policy = ReplaySafe::new().except_fn(at("/a")).except_fn(at("/b"));
+    assert!(policy.replay(&get("/a")).is_none() && policy.replay(&get("/b")).is_none());
+    assert!(policy.replay(&get("/c")).is_some());
+}
+
+#[test]
+fn a_conditional_write_is_not_replayed_unless_it_was_not_processed() {
+    const TAG: &str = "\"7\"";
+    let policy = ReplaySafe::new();
+    for name in [
+        "if-match",
+        "if-none-match",
+        "if-unmodified-since",
+        "if",
+        "if-schedule-tag-match",
+        "x-goog-if-generation-match",
+        "x-amz-if-match-size",
+    ] {
+        for method in ["PUT", "DELETE"] {
+            let write = || request(method, "/", &[(name, TAG)]);
+            assert!(policy.replay(&write()).is_none(), "{method} with {name}");
+            assert_eq!(Copied::of(&policy, write()), Some(Copied::Unstarted));
+        }
+        for method in ["GET", "HEAD", "OPTIONS"] {
+            assert!(policy.replay(&request(method, "/", &[(name, TAG)])).is_some(), "{method}");
+        }
+    }
+    // These are conditions of reads, or none.
+    for name in ["if-modified-since", "if-range", "x-notify-if", "what-if-not"] {
+        assert!(policy.replay(&request("PUT", "/", &[(name, TAG)])).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn a_conditional_write_is_replayed_with_a_key_or_on_request() {
+    const TAG: (&str, &str) = ("if-match", "\"7\"");
+    let write = || request("PUT", "/", &[TAG, KEY]);
+    let honoured = ReplaySafe::new().upstream_honours_key_fn(|_| true);
+    assert!(honoured.replay(&write()).is_some());
+    assert!(honoured.replay(&request("PUT", "/", &[TAG])).is_none());
+    let mut ours = request("PUT", "/", &[TAG]);
+    ours.extensions_mut().insert(ClientKey);
+    assert!(ReplaySafe::new().replay(&ours).is_some());
+    let also = ReplaySafe::new().also_fn(|head| head.headers().contains_key("if-match"));
+    assert!(also.replay(&write()).is_some());
+}
+
+#[test]
+fn an_exception_outweighs_every_other_rule() {
+    let policy = ReplaySafe::new()
+        .upstream_honours_key_fn(|_| true)
+        .grpc_methods_fn(|_| true)
+        .also_fn(|_| true)
+        .except_fn(|head| head.uri().path() == "/once");
+    let mut ours = request("GET", "/once", &[]);
+    ours.extensions_mut().insert(ClientKey);
+    for once in [ours, request("PUT", "/once", &[KEY])] {
+        assert!(policy.replay(&once).is_none());
+        assert_eq!(Copied::of(&policy, once), Some(Copied::Unstarted));
+    }
+    let call = request("POST", "/once", &[GRPC]);
+    assert!(policy.replay(&call).is_none());
+    assert_eq!(Copied::of(&policy, call), Some(Copied::Kept), "its first message is kept");
+    assert!(policy.replay(&request("POST", "/twice", &[])).is_some());
 }
 
 #[test]
@@ -1228,7 +1294,8 @@ fn a_request_is_sent_again_as_it_was() {
 #[test]
 fn a_policy_is_told_without_its_closures() {
     let policy = ReplaySafe::new().grpc_methods_fn(|_| true);
-    let told = "ReplaySafe { upstream_honours_key_fn: 0, grpc_methods_fn: 1, also_fn: 0 }";
+    let told = "ReplaySafe { upstream_honours_key_fn: 0, grpc_methods_fn: 1, also_fn: 0, \
+                except_fn: 0 }";
     assert_eq!(format!("{policy:?}"), told);
 }
 
@@ -1292,6 +1359,44 @@ async fn a_plain_post_is_sent_again_only_if_it_was_not_read() {
         let status = client.oneshot(request).await.unwrap().status();
         assert_eq!((calls.load(Ordering::Relaxed), status == StatusCode::OK), (expected, !read));
     }
+}
+
+/// The caller would take the 412 of the second attempt for a change by somebody else.
+#[tokio::test(start_paused = true)]
+async fn the_success_of_a_conditional_write_is_not_taken_for_a_lost_race() {
+    let version = Arc::new(AtomicU32::new(1));
+    let refused = Arc::new(AtomicBool::new(false));
+    let (written, refusing) = (Arc::clone(&version), Arc::clone(&refused));
+    let server = service_fn(move |request: Request<Full<Bytes>>| {
+        let refuse = refusing.swap(false, Ordering::Relaxed);
+        let matches = request.headers()["if-match"] == written.load(Ordering::Relaxed).to_string();
+        if matches && !refuse {
+            written.fetch_add(1, Ordering::Relaxed);
+        }
+        async move {
+            let mut response = Response::new(String::new());
+            // The write succeeds, but the proxy in between loses the response.
+            *response.status_mut() =
+                if matches { StatusCode::BAD_GATEWAY } else { StatusCode::PRECONDITION_FAILED };
+            if refuse {
+                Err(io::Error::from(io::ErrorKind::ConnectionRefused))
+            } else {
+                Ok(response)
+            }
+        }
+    });
+    let client = Stack::standard_http().service(server);
+    let write = |seen: u32| {
+        let request = Request::put("/page").header("if-match", seen);
+        client.clone().oneshot(request.body(Full::from("text")).unwrap())
+    };
+    assert_eq!(write(1).await.unwrap().status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(version.load(Ordering::Relaxed), 2);
+
+    refused.store(true, Ordering::Relaxed);
+    assert_eq!(write(2).await.unwrap().status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(version.load(Ordering::Relaxed), 3, "it was not sent, and so it is sent again");
+    assert_eq!(write(2).await.unwrap().status(), StatusCode::PRECONDITION_FAILED);
 }
 
 #[tokio::test(start_paused = true)]

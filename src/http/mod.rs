@@ -97,9 +97,9 @@
 //!
 //! # Replay
 //!
-//! [`ReplaySafe`] selects the requests that may be sent again: those with an idempotent method,
-//! those that received a key from a [`SetIdempotencyKeyLayer`], and those that are proven not to
-//! have been processed.
+//! [`ReplaySafe`] selects the requests that may be sent again: those with an idempotent method
+//! unless they are conditional writes, those that received a key from a
+//! [`SetIdempotencyKeyLayer`], and those that are proven not to have been processed.
 //!
 //! A body that is `Clone` is cloned. For any other body `B`, put a [`ReplayBodyLayer`] around the
 //! finished stack, and let the client send `ReplayBody<B>`. A [`ReplayBody`] keeps the data that

@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc};
 
-use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
+use http::{Extensions, HeaderMap, HeaderName, Method, Request, Uri, Version};
 
 use super::body::ReplayableBody;
 use crate::{
@@ -75,14 +75,22 @@ type OfPath = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 ///
 /// It replays:
 ///
-/// - requests with an idempotent method: GET, HEAD, OPTIONS, TRACE, PUT or DELETE;
+/// - requests with an idempotent method: GET, HEAD, OPTIONS, TRACE, PUT or DELETE. A conditional
+///   PUT or DELETE is not replayed;
 /// - requests with the extension [`ClientKey`];
 /// - requests with the header `Idempotency-Key`, if
 ///   [`upstream_honours_key_fn`](Self::upstream_honours_key_fn) returns `true`;
 /// - gRPC calls for which [`grpc_methods_fn`](Self::grpc_methods_fn) returns `true`;
 /// - requests for which [`also_fn`](Self::also_fn) returns `true`.
 ///
-/// The first and the third rule do not apply to gRPC calls, whose method is always POST.
+/// The first and the third rule do not apply to gRPC calls, whose method is always POST. None of
+/// the rules applies to requests for which [`except_fn`](Self::except_fn) returns `true`.
+///
+/// A conditional write has the header `If-Match`, `If-None-Match`, `If-Unmodified-Since`, `If`
+/// (WebDAV), `If-Schedule-Tag-Match` (CalDAV), or one like `x-goog-if-generation-match`. If its
+/// first attempt succeeded but the response was lost, a replay gets a 412. The caller would believe
+/// that somebody else had changed the resource. A key avoids this, because the server then repeats
+/// its first response. If you can tell the two cases apart, add the request with `also_fn`.
 ///
 /// All other requests are replayed only if it is proven that the service has not processed them
 /// ([`RetryHint::Unsent`](crate::RetryHint::Unsent) or
@@ -106,6 +114,7 @@ pub struct ReplaySafe {
     upstream_honours: Vec<OfHead>,
     grpc_methods: Vec<OfPath>,
     also: Vec<OfHead>,
+    except: Vec<OfHead>,
 }
 
 impl ReplaySafe {
@@ -157,13 +166,41 @@ impl ReplaySafe {
         self
     }
 
+    /// Excludes requests that are not safe to repeat, whatever the other rules say.
+    ///
+    /// Such a request is replayed only if it is proven that the service has not processed it. A
+    /// request is excluded if any of these functions returns `true`. This method may be called
+    /// several times.
+    ///
+    /// Default: none.
+    ///
+    /// ```
+    /// use buttress::http::ReplaySafe;
+    ///
+    /// // This service runs a job on each GET, and its conditions are in the query.
+    /// let policy = ReplaySafe::new()
+    ///     .except_fn(|head| head.uri().path() == "/jobs/run")
+    ///     .except_fn(|head| head.uri().query().is_some_and(|query| query.contains("ifVersion=")));
+    /// # let _ = policy;
+    /// ```
+    pub fn except_fn<F>(mut self, unsafe_to_repeat: F) -> Self
+    where
+        F: Fn(RequestHead<'_>) -> bool + Send + Sync + 'static,
+    {
+        self.except.push(Arc::new(unsafe_to_repeat));
+        self
+    }
+
     fn is_safe(&self, head: RequestHead<'_>) -> bool {
+        if self.except.iter().any(|except| except(head)) {
+            return false;
+        }
         let by_itself = if head.extensions.get::<ClientKey>().is_some() {
             true
         } else if wire::is_grpc(head.headers) {
             self.grpc_methods.iter().any(|safe| safe(head.uri.path()))
         } else {
-            is_idempotent(head.method)
+            is_repeatable(head)
                 || head.headers.contains_key("idempotency-key")
                     && self.upstream_honours.iter().any(|honours| honours(head))
         };
@@ -171,11 +208,25 @@ impl ReplaySafe {
     }
 }
 
-fn is_idempotent(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    )
+/// Returns whether any server gives a repeated request the same response.
+fn is_repeatable(head: RequestHead<'_>) -> bool {
+    match *head.method {
+        Method::PUT | Method::DELETE => !head.headers.keys().any(is_condition),
+        _ => head.method.is_safe(),
+    }
+}
+
+/// Returns whether a header makes a write conditional on the state that the write changes.
+///
+/// `If-Modified-Since` and `If-Range` apply only to reads.
+fn is_condition(name: &HeaderName) -> bool {
+    match name.as_str() {
+        "if" | "if-match" | "if-none-match" | "if-unmodified-since" | "if-schedule-tag-match" => {
+            true
+        }
+        // The headers of the large object stores.
+        name => name.starts_with("x-") && name.contains("-if-"),
+    }
 }
 
 /// Returns the same request with another body.
@@ -222,6 +273,7 @@ impl fmt::Debug for ReplaySafe {
             .field("upstream_honours_key_fn", &self.upstream_honours.len())
             .field("grpc_methods_fn", &self.grpc_methods.len())
             .field("also_fn", &self.also.len())
+            .field("except_fn", &self.except.len())
             .finish()
     }
 }
