@@ -81,7 +81,8 @@ pub enum RetryHint {
 ///
 /// A classifier sees only results of the service. The layers classify the rejections of this crate
 /// themselves. A timeout is a failure. Every other rejection is ignored, because it says nothing
-/// about the dependency. Therefore a classifier cannot retry an open circuit by mistake.
+/// about the dependency. Therefore a classifier cannot retry an open circuit by mistake. The errors
+/// of tower's `LoadShed` and `Timeout` in a [`BoxError`](crate::BoxError) are rejections too.
 ///
 /// [`classify_fn`] creates a classifier from a closure.
 #[diagnostic::on_unimplemented(
@@ -180,6 +181,11 @@ where
         Some(Rejection::TimedOut(_)) => Outcome::Failure(Fault::TimedOut),
         Some(_) => Outcome::Ignored,
     }
+}
+
+/// Returns `true` if a limit of another crate ended the call.
+pub(crate) fn was_ended<Res, E: CarryRejection>(result: Result<&Res, &E>) -> bool {
+    matches!(result.err().and_then(CarryRejection::rejection), Some(Rejection::Elapsed(_)))
 }
 
 /// Returns `true` if the service itself reported a timeout, instead of a layer of this crate.

@@ -8,8 +8,8 @@ use std::{convert::Infallible, time::Duration};
 use buttress::{
     Error, Rejection,
     error::{
-        BulkheadFull, CircuitOpen, DeadlineExceeded, IdempotencyReason, IdempotencyRejected,
-        NotReady, QueueTimedOut, RateLimited, TimedOut,
+        BulkheadFull, CircuitOpen, DeadlineExceeded, Elapsed, IdempotencyReason,
+        IdempotencyRejected, LoadShed, NotReady, QueueTimedOut, RateLimited, TimedOut,
     },
     http::{HttpServerLayer, ResponseBody, idempotency::NotStarted, server::HttpServerBody},
     idempotency::RunOutcome,
@@ -42,7 +42,7 @@ fn rows() -> Vec<Row> {
     let bare = |reason| Rejection::from(IdempotencyRejected::new("a", reason, None));
     let told = Some(("3", "2500"));
     let one = Some(("1", "1000"));
-    let rows: [(Rejection, &'static str, bool, bool, u16, u16, _, _); 21] = [
+    let rows: [(Rejection, &'static str, bool, bool, u16, u16, _, _); 23] = [
         (TimedOut::new("a", TIME).into(), "timed_out", false, true, 504, 4, None, None),
         (DeadlineExceeded::new("a").into(), "deadline_exceeded", true, true, 504, 4, None, None),
         (CircuitOpen::new("a", due).into(), "circuit_open", true, true, 503, 14, due, told),
@@ -52,6 +52,8 @@ fn rows() -> Vec<Row> {
         (NotReady::new("a", TIME).into(), "not_ready", false, true, 503, 14, None, None),
         (RateLimited::new("a", due).into(), "rate_limited", true, true, 429, 8, due, told),
         (RateLimited::new("a", None).into(), "rate_limited", true, true, 429, 8, None, None),
+        (LoadShed::new("a").into(), "load_shed", true, true, 503, 8, None, one),
+        (Elapsed::new("a").into(), "elapsed", false, true, 504, 4, None, None),
         (of(KeyMissing), "idempotency_key_missing", false, false, 400, 3, due, None),
         (of(KeyMalformed), "idempotency_key_malformed", false, false, 400, 3, due, None),
         (of(ScopeMissing), "idempotency_scope_missing", false, false, 500, 13, due, None),

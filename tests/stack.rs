@@ -336,8 +336,9 @@ async fn it_goes_around_boxed_errors_and_between_towers_own_layers() {
         .timeout(ATTEMPT)
         .concurrency_limit(10)
         .service(inner.clone());
-    // tower's timeout is an ordinary error, and is retried.
-    assert_eq!(service.oneshot(()).await.unwrap(), "answer");
+    // The inner timeout of tower is a rejection, and is not retried.
+    assert!(service.oneshot(()).await.unwrap_err().is::<tower::timeout::error::Elapsed>());
+    assert_eq!(inner.handle().calls(), 1);
     let boxed = Stack::standard(ReplayClones).boxed::<_, ()>(inner);
     assert_eq!(boxed.oneshot(()).await.unwrap(), "answer");
     let from_plain = service_fn(|()| async { Err::<(), _>(broken()) });

@@ -19,7 +19,7 @@ use crate::{
         completion::{CallEnd, Completion, end_of},
         deadline, patience,
     },
-    outcome::{hint, judge, service_is_late},
+    outcome::{hint, judge, service_is_late, was_ended},
 };
 
 /// The identity of an admitted call.
@@ -45,11 +45,13 @@ struct Evidence {
     ///
     /// The service may have ended the call early to respect this deadline.
     late_for: Option<Instant>,
+    /// A limit of another crate ended the call, as if the caller had dropped it.
+    ended: bool,
 }
 
 impl Evidence {
     fn new(outcome: Outcome) -> Self {
-        Self { outcome, asked_for: None, late_for: None }
+        Self { outcome, asked_for: None, late_for: None, ended: false }
     }
 
     #[inline]
@@ -60,14 +62,15 @@ impl Evidence {
     {
         let outcome = judge(classifier, result);
         match outcome {
-            Outcome::Success
-            | Outcome::Ignored
-            | Outcome::Failure(Fault::Permanent | Fault::InProgress { .. }) => Self::new(outcome),
+            Outcome::Success | Outcome::Failure(Fault::Permanent | Fault::InProgress { .. }) => {
+                Self::new(outcome)
+            }
+            Outcome::Ignored => Self { ended: was_ended(result), ..Self::new(outcome) },
             Outcome::Failure(fault) => {
                 let late = service_is_late(outcome, result);
                 let late_for = if late { deadline::deadline() } else { None };
                 let asked_for = asked_for(fault, hint(classifier, result));
-                Self { outcome, asked_for, late_for }
+                Self { asked_for, late_for, ..Self::new(outcome) }
             }
         }
     }
@@ -124,7 +127,8 @@ impl Breaker {
     /// Counts a call that ran to its end.
     #[inline]
     fn count(&self, stamp: CallStamp, evidence: Evidence) {
-        if evidence.late_for.is_some() && patience::was_cut_short(stamp.began, evidence.late_for) {
+        let cut_short = |end: Option<_>| end.is_some() && patience::was_cut_short(stamp.began, end);
+        if evidence.ended || cut_short(evidence.late_for) {
             return self.abandoned(stamp, false);
         }
         let slow_calls = self.config().slow_calls;

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, error::Error as StdError, fmt, iter::successors};
 
-use super::rejection::Rejection;
+use super::{rejection::Rejection, tower::rejection_of_tower};
 
 /// The boxed error type that tower's own layers use.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -127,6 +127,8 @@ impl<E: StdError> StdError for Error<E> {
     }
 }
 
+/// A boxed error of tower's `LoadShed` or `Timeout` carries a [`Rejection`] too. This holds only
+/// for the boxed error itself, not for its causes.
 impl CarryRejection for BoxError {
     fn from_rejection(rejection: Rejection) -> Self {
         // Boxed inside `Error`, so that the chain of sources is the same for both error types.
@@ -134,7 +136,7 @@ impl CarryRejection for BoxError {
     }
 
     fn rejection(&self) -> Option<&Rejection> {
-        find_rejection(self.as_ref())
+        find_rejection(self.as_ref()).or_else(|| rejection_of_tower(self.as_ref()))
     }
 }
 

@@ -7,15 +7,17 @@ mod nanos;
 mod reasons;
 mod rejection;
 mod row;
+mod tower;
 
 #[cfg(feature = "tonic")]
-pub(crate) use self::carrier::find_rejection;
+pub(crate) use self::{carrier::find_rejection, tower::rejection_of_tower};
 pub use self::{
     carrier::{BoxError, CarryRejection, Error},
     config_error::ConfigError,
     name::Name,
     reasons::{
-        BulkheadFull, CircuitOpen, DeadlineExceeded, NotReady, QueueTimedOut, RateLimited, TimedOut,
+        BulkheadFull, CircuitOpen, DeadlineExceeded, Elapsed, LoadShed, NotReady, QueueTimedOut,
+        RateLimited, TimedOut,
     },
     rejection::{IdempotencyReason, IdempotencyRejected, Rejection},
 };

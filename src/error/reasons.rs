@@ -241,3 +241,58 @@ impl Data for RateLimited {
         self.retry_after()
     }
 }
+
+/// The rejection by tower's `LoadShed`, whose service was not ready. The call was not made.
+///
+/// It stands for tower's own `Overloaded` in a [`BoxError`](super::BoxError). It is also for your
+/// own layer that sheds load.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: the service was not ready", self.name())]
+pub struct LoadShed {
+    name: Option<Name>,
+}
+
+impl LoadShed {
+    /// Creates a rejection by the layer `name`.
+    pub fn new(name: impl Into<Name>) -> Self {
+        Self { name: Some(name.into()) }
+    }
+
+    pub(super) const fn unnamed() -> Self {
+        Self { name: None }
+    }
+}
+
+impl Data for LoadShed {
+    fn given_name(&self) -> &Option<Name> {
+        &self.name
+    }
+}
+
+/// The rejection of a call that tower's `Timeout` ended.
+///
+/// It stands for tower's own `Elapsed` in a [`BoxError`](super::BoxError). It is also for your own
+/// layer with a limit that says nothing about the dependency. A [`TimedOut`] is a failure of the
+/// dependency instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: the time of the call was over", self.name())]
+pub struct Elapsed {
+    name: Option<Name>,
+}
+
+impl Elapsed {
+    /// Creates the rejection of a call that the layer `name` ended.
+    pub fn new(name: impl Into<Name>) -> Self {
+        Self { name: Some(name.into()) }
+    }
+
+    pub(super) const fn unnamed() -> Self {
+        Self { name: None }
+    }
+}
+
+impl Data for Elapsed {
+    fn given_name(&self) -> &Option<Name> {
+        &self.name
+    }
+}

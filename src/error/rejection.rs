@@ -6,8 +6,8 @@ use super::{
     name::{Name, name_or},
     nanos::Nanos,
     reasons::{
-        BulkheadFull, CircuitOpen, Data, DeadlineExceeded, NotReady, QueueTimedOut, RateLimited,
-        TimedOut,
+        BulkheadFull, CircuitOpen, Data, DeadlineExceeded, Elapsed, LoadShed, NotReady,
+        QueueTimedOut, RateLimited, TimedOut,
     },
     row::{
         ComeBack::{AsTold, InASecond, Unstated},
@@ -28,7 +28,7 @@ use super::{
 // a timeout, which ends a call that has begun, and for a retry that waits for readiness, which has
 // already made an attempt.
 rejections! {
-    /// The reason why a layer of this crate rejected or ended a call.
+    /// The reason why a layer rejected or ended a call.
     ///
     /// It describes the *call*, not the dependency. Only a [`TimedOut`] says that the dependency
     /// was slow.
@@ -57,6 +57,14 @@ rejections! {
         /// rate limiters. All layers treat it like a rejection of this crate.
         RateLimited(RateLimited) "rate_limit"
             ["rate_limited", true, true, 429, 8, AsTold],
+        /// tower's `LoadShed` rejected the call. All layers treat it like a rejection of this
+        /// crate.
+        LoadShed(LoadShed) "load_shed"
+            ["load_shed", true, true, 503, 8, InASecond],
+        /// tower's `Timeout` ended the call. It is not retried. A breaker treats it like a call
+        /// that its caller dropped.
+        Elapsed(Elapsed) "tower_timeout"
+            ["elapsed", false, true, 504, 4, Unstated],
         /// The idempotency layer rejected the call.
         Idempotency(IdempotencyRejected) "idempotency"
             [of its reason],

@@ -247,9 +247,9 @@ where
     }
 }
 
-/// Returns whether an inner layer rejected an attempt.
+/// Returns whether an inner layer rejected an attempt. A timeout ends an attempt instead.
 fn is_rejection<E: CarryRejection>(error: &E) -> bool {
-    !matches!(error.rejection(), None | Some(Rejection::TimedOut(_)))
+    !matches!(error.rejection(), None | Some(Rejection::TimedOut(_) | Rejection::Elapsed(_)))
 }
 
 /// Sends the next attempt.

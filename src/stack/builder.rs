@@ -336,6 +336,10 @@ impl<Slots, C> Stack<Slots, C> {
     /// in [`around_call`](Self::around_call) or [`around_attempt`](Self::around_attempt) that box
     /// their errors. It boxes the error, not the service. To get a short type, wrap the result in
     /// `tower::util::BoxCloneSyncService`.
+    ///
+    /// Rejections by tower's `LoadShed` and `Timeout` beneath the stack are not retried, and are
+    /// not failures of the dependency. A breaker counts a call that `Timeout` ended like one that
+    /// its caller dropped.
     pub fn boxed<S, Req>(self, service: S) -> <Self as Layer<ConvertError<S, BoxError>>>::Service
     where
         S: Service<Req>,

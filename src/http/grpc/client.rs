@@ -20,7 +20,7 @@ use tower_service::Service;
 use super::timed_out;
 use crate::{
     BoxError,
-    error::Name,
+    error::{Name, rejection_of_tower},
     http::{BodyError, ReplayBody, ReplayBodyLayer, replay::MakeReplayable, wire},
     sealed::Sealed,
     timeout::{Limit, Timeout},
@@ -98,12 +98,17 @@ where
     }
 }
 
-/// Converts an error to a `Status`, as tonic does, except for tonic's own timer.
+/// Converts an error to a `Status`, as tonic does, except for rejections by tower's own layers and
+/// for tonic's own timer.
 ///
 /// tonic's timer reads the `grpc-timeout` that this crate writes. If it fires first, the caller
 /// would see `CANCELLED` for its own deadline.
 fn status_of(error: impl Into<BoxError>) -> Status {
-    let status = Status::from_error(error.into());
+    let error = error.into();
+    if let Some(rejection) = rejection_of_tower(error.as_ref()) {
+        return rejection.clone().into();
+    }
+    let status = Status::from_error(error);
     if !timed_out(&status) {
         return status;
     }

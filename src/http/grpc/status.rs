@@ -7,7 +7,7 @@ use tonic::{Code as TonicCode, Status};
 use super::outcome::outcome_of_code;
 use crate::{
     CarryRejection, Error, Fault, Outcome, Rejection,
-    error::find_rejection,
+    error::{find_rejection, rejection_of_tower},
     http::{Cause, wire::GrpcCode},
 };
 
@@ -38,7 +38,7 @@ impl CarryRejection for Status {
     }
 
     fn rejection(&self) -> Option<&Rejection> {
-        find_rejection(self)
+        find_rejection(self).or_else(|| rejection_of_tower(self.source()?))
     }
 }
 

@@ -39,7 +39,10 @@ pub(super) fn answer<R>(
             (response.map(|body| HttpServerBody::handler(body, hop, grpc)), grpc, true)
         }
         Err(rejection) => {
-            let late = matches!(rejection, Rejection::TimedOut(_) | Rejection::DeadlineExceeded(_));
+            let late = matches!(
+                rejection,
+                Rejection::TimedOut(_) | Rejection::DeadlineExceeded(_) | Rejection::Elapsed(_)
+            );
             let mut response = response(config, grpc, &rejection);
             // If a retry was rejected, an earlier attempt may have called the handler.
             if rejection.nothing_began() && !spent {

@@ -53,10 +53,11 @@
 //! | rejection | HTTP | gRPC | retry after |
 //! |---|---|---|---|
 //! | `CircuitOpen` | 503 | 14 | the time until the circuit becomes half-open |
+//! | `LoadShed` | 503 | 8 | 1 s |
 //! | `BulkheadFull`, `QueueTimedOut` | 503, or [as set](super::HttpServerBuilder::full_status) | 8 | 1 s |
 //! | `RateLimited` | 429 | 8 | the time until the next token |
 //! | `NotReady` | 503 | 14 | |
-//! | `TimedOut`, `DeadlineExceeded` | 504 | 4 | |
+//! | `TimedOut`, `DeadlineExceeded`, `Elapsed` | 504 | 4 | |
 //! | `Idempotency`: `KeyMissing`, `KeyMalformed` | 400 | 3 | |
 //! | `Idempotency`: `BodyTooLarge` | 413 | 8 | |
 //! | `Idempotency`: `BodyIncomplete` | 408 | 4 | |
