@@ -143,6 +143,28 @@ async fn what_was_not_processed_is_final_at_once_if_the_server_or_the_user_says_
     }
 }
 
+/// A server with an idempotency layer would only replay it again.
+#[tokio::test(start_paused = true)]
+async fn a_recorded_failure_that_is_replayed_is_final() {
+    const REPLAYED: (&str, &str) = ("idempotency-replayed", "true");
+    for status in [408, 409, 421, 425, 429, 500, 503, 504] {
+        for headers in [&[REPLAYED][..], &[REPLAYED, ("retry-after", "1")]] {
+            let upstream = Upstream::saying([answer(status, headers), answer(200, &[])]);
+            assert_eq!(send(retry(), &upstream, &Method::GET).await, status, "{headers:?}");
+        }
+    }
+    let said = [trailers_only(14, &[REPLAYED]), trailers_only(0, &[])];
+    let upstream = Upstream::saying(said);
+    let safe = ReplaySafe::new().grpc_methods_fn(|_| true);
+    let stack = Stack::new().retry(RetryLayer::new(safe)).http();
+    stack.service(upstream.clone()).oneshot(Protocol::Grpc.request(&[])).await.unwrap();
+    assert_eq!(upstream.calls(), 1);
+
+    let lie = answer(503, &[("idempotency-replayed", "false")]);
+    let upstream = Upstream::saying([lie, answer(200, &[])]);
+    assert_eq!(send(retry(), &upstream, &Method::GET).await, 200);
+}
+
 /// Otherwise each hop above would send it again once.
 #[tokio::test(start_paused = true)]
 async fn the_hop_above_learns_that_it_was_sent_again() {

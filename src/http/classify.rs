@@ -8,6 +8,7 @@ use http_body::Body;
 use super::{
     Cause, failure,
     grpc::outcome_of_code,
+    idempotency::IDEMPOTENCY_REPLAYED,
     wire::{self, GrpcCode, Pushback},
 };
 use crate::{Classify, Fault, Outcome, RetryHint};
@@ -22,6 +23,7 @@ use crate::{Classify, Fault, Outcome, RetryHint};
 /// | 501, 505 to 508, 510, 511 | permanent failure: a retry gets the same response |
 /// | 421, 425 | permanent failure, but the request is sent again once |
 /// | any other 5xx | transient failure |
+/// | any of these with `idempotency-replayed: true` | permanent failure: it is a recorded response |
 /// | everything else, such as a 404 | success: the service did its work |
 /// | an error | transient failure; timed out if a timeout is among its causes |
 ///
@@ -50,6 +52,7 @@ pub struct HttpClassifier {
 /// | `DEADLINE_EXCEEDED`, and the `CANCELLED` of tonic's own timer | timed out |
 /// | `RESOURCE_EXHAUSTED` | overloaded |
 /// | `ABORTED` with a `grpc-retry-pushback-ms` of 0 or more | in progress |
+/// | any failure with `idempotency-replayed: true` beside the status | permanent failure |
 /// | everything else | permanent failure: the caller's own mistake |
 ///
 /// A response whose HTTP status is not 200 comes from a proxy. It is classified by the table of
@@ -117,6 +120,10 @@ impl HttpClassifier {
         if let Some(outcome) = self.adjusted(status, headers) {
             return outcome;
         }
+        unless_replayed(Self::of_status(status, headers), headers)
+    }
+
+    fn of_status(status: StatusCode, headers: &HeaderMap) -> Outcome {
         let asked = || wire::retry_after(headers).value;
         // A `Retry-After` of zero asks for no pause. The retry layer keeps its own pause.
         // Otherwise all callers would retry at once.
@@ -147,6 +154,7 @@ impl HttpClassifier {
         match wire::retry_after(headers).value {
             // Zero asks for no pause, as in `judge`.
             Some(asked) if !asked.is_zero() => RetryHint::After(asked),
+            _ if is_replayed(headers) => RetryHint::Unstated,
             _ if is_unprocessed(status) && self.adjusted(status, headers).is_none() => {
                 RetryHint::Unprocessed
             }
@@ -162,6 +170,19 @@ impl HttpClassifier {
 /// retry of a 507 by a program.
 fn is_final(status: StatusCode) -> bool {
     matches!(status.as_u16(), 501 | 505..=508 | 510 | 511)
+}
+
+/// Returns whether a server has recorded this response earlier, for the same idempotency key.
+fn is_replayed(headers: &HeaderMap) -> bool {
+    headers.get(IDEMPOTENCY_REPLAYED).is_some_and(|value| value == "true")
+}
+
+/// Returns the outcome, or a permanent failure if a server would only replay the failure again.
+fn unless_replayed(outcome: Outcome, headers: &HeaderMap) -> Outcome {
+    match outcome {
+        Outcome::Failure(_) if is_replayed(headers) => Outcome::Failure(Fault::Permanent),
+        outcome => outcome,
+    }
 }
 
 /// Returns whether a status says that the server has not processed the request.
@@ -205,7 +226,7 @@ impl GrpcClassifier {
         if let Some(outcome) = self.adjust.as_ref().and_then(|adjust| adjust(code, fields)) {
             return Some(outcome);
         }
-        Some(outcome_of_code(code, fields))
+        Some(unless_replayed(outcome_of_code(code, fields), fields))
     }
 }
 
