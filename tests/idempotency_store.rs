@@ -115,20 +115,92 @@ async fn what_lives_is_never_given_up_however_many_ask() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn no_scope_shuts_out_another() {
-    let store: MemoryStore = MemoryStore::builder().max_records(100).build().unwrap();
-    let mut greedy = 0;
-    while !is_full(&store, &claim("greedy", greedy)).await {
-        greedy += 1;
+/// Lets tenants claim in turns, until none is granted another record. Returns what each has.
+async fn fill(store: &MemoryStore, tenants: u32, reserve: usize) -> Vec<u32> {
+    let mut had = vec![0; tenants as usize];
+    loop {
+        let mut granted = false;
+        for (tenant, had) in had.iter_mut().enumerate() {
+            let mut claim = claim(&format!("greedy {tenant}"), *had);
+            claim.reserve = reserve;
+            if !is_full(store, &claim).await {
+                (*had, granted) = (*had + 1, true);
+            }
+        }
+        if !granted {
+            return had;
+        }
     }
-    assert_eq!(greedy, 25);
-    for number in 0..25 {
-        granted(&store, &claim("modest", number)).await;
-    }
-    assert!(is_full(&store, &claim("modest", 25)).await);
+}
 
+#[tokio::test(start_paused = true)]
+async fn no_tenant_fills_the_store() {
+    for tenants in 1..=20 {
+        let store: MemoryStore = MemoryStore::builder().max_records(1_000).build().unwrap();
+        let had = fill(&store, tenants, 0).await;
+        let left = 1_000 - store.len();
+        assert!(left >= 1_000 / (tenants as usize + 1), "{tenants} tenants leave {left}");
+        assert!(had.iter().all(|had| had.abs_diff(had_by_each(tenants)) <= 1), "{had:?}");
+        assert!(!is_full(&store, &claim("newcomer", 0)).await);
+
+        let store: MemoryStore = MemoryStore::builder().max_bytes(100_000).build().unwrap();
+        fill(&store, tenants, 100).await;
+        let left = 100_000 - store.bytes();
+        assert!(left >= 100_000 / (u64::from(tenants) + 1), "{tenants} tenants leave {left}");
+        let mut newcomer = claim("newcomer", 0);
+        newcomer.reserve = 100;
+        assert!(!is_full(&store, &newcomer).await);
+    }
+    fn had_by_each(tenants: u32) -> u32 {
+        1_000 / (tenants + 1)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tenant_may_hold_as_much_as_it_leaves_free() {
+    let store: MemoryStore = MemoryStore::builder().max_records(1_000).build().unwrap();
+    let mut last = None;
+    for (tenant, expected) in [("first", 500), ("second", 250), ("third", 125)] {
+        let mut had = 0;
+        loop {
+            let mut claim = claim(tenant, had);
+            (claim.mode, claim.lease) = (ClaimMode::Reserved, Duration::from_secs(10));
+            if is_full(&store, &claim).await {
+                break;
+            }
+            had += 1;
+        }
+        assert_eq!(had, expected, "{tenant}");
+        last = Some(claim(tenant, had));
+    }
+    // What is over counts for nobody, and no other tenant lost a record.
+    assert_eq!(store.len(), 875);
+    tokio::time::advance(Duration::from_secs(10)).await;
+    granted(&store, &last.unwrap()).await;
+
+    // One claim cannot reserve more than half.
     let store: MemoryStore = MemoryStore::builder().max_bytes(1_000).build().unwrap();
+    let mut large = claim("a", 1);
+    large.reserve = 501;
+    assert!(is_full(&store, &large).await);
+    large.reserve = 500;
+    granted(&store, &large).await;
+
+    // A small store is used up by tenants that have nothing else.
+    let store: MemoryStore = MemoryStore::builder().max_records(2).build().unwrap();
+    granted(&store, &claim("a", 1)).await;
+    assert!(is_full(&store, &claim("a", 2)).await);
+    granted(&store, &claim("b", 1)).await;
+    assert!(is_full(&store, &claim("c", 1)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fixed_share_bounds_each_scope() {
+    let builder = || MemoryStore::builder().max_share(0.25);
+    let store: MemoryStore = builder().max_records(100).build().unwrap();
+    assert_eq!(fill(&store, 2, 0).await, [25, 25]);
+
+    let store: MemoryStore = builder().max_bytes(1_000).build().unwrap();
     let mut large = claim("greedy", 1);
     large.reserve = 251;
     assert!(is_full(&store, &large).await);

@@ -6,10 +6,12 @@ mod layers;
 use std::{
     collections::BTreeMap,
     fmt,
+    future::{Ready, ready},
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{self, Poll},
     time::Duration,
 };
 
@@ -17,6 +19,7 @@ use buttress::{
     CarryRejection, Stack,
     bulkhead::BulkheadLayer,
     circuit_breaker::CircuitBreakerLayer,
+    idempotency::{Digests, IdempotencyLayer, Key, RequestKey, store::MemoryStore},
     retry::{Backoff, Jitter, ReplayClones, RetryBuilder, RetryLayer},
     telemetry::field,
     testing::{Flaky, Step, task::Spawned},
@@ -413,6 +416,65 @@ where
         let events = capture.events();
         assert_eq!(events[0].get(field::ERROR_TYPE), Some(kind));
         assert!(events[0].get(field::LAYER).is_some());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_is_reported_before_it_is_full() {
+    // A single tenant may use all ten records, and one of many may use five.
+    let ten = || MemoryStore::builder().max_records(10).build().unwrap();
+    let find_key = |key: &u32| Ok(RequestKey::Key(Key::new(key.to_string())?));
+    let read = |key: &u32, request: &mut Digests| request.part(key.to_be_bytes());
+    let builder = || IdempotencyLayer::builder_fn(ten(), find_key, read);
+
+    let layer = builder().single_tenant().build().unwrap();
+    reports_once_before_it_is_full(&layer, 8, 10, "store").await;
+    let layer = builder().scope_fn(|_: &u32| Some("orders")).build().unwrap();
+    reports_once_before_it_is_full(&layer, 4, 5, "share of a scope").await;
+}
+
+/// Claims new keys, and asserts that the claim number `first` is reported, and the next are not.
+async fn reports_once_before_it_is_full<L>(layer: &L, first: u32, full: u32, of: &str)
+where
+    L: Layer<Number, Service: Service<u32, Response = u32, Error = Failure>>,
+{
+    let (capture, _guard) = Capture::start();
+    let call = |key| layer.layer(Number).oneshot(key);
+    for key in 1..first {
+        assert_eq!(call(key).await, Ok(key));
+    }
+    assert_eq!(capture.texts(), []);
+    for key in first..=full {
+        assert_eq!(call(key).await, Ok(key));
+    }
+    let almost_full = || (Level::WARN, "idempotency store almost full".to_owned());
+    assert_eq!(capture.texts(), [almost_full()]);
+    let seen = capture.events().remove(0);
+    assert_eq!(seen.get(field::LAYER), Some("idempotency"));
+    assert_eq!((seen.get(field::REASON), seen.get(field::STORE_PERCENT)), (Some(of), Some("80")));
+
+    assert!(call(full + 1).await.is_err());
+    let rejected = (Level::WARN, "call rejected".to_owned());
+    let texts = capture.texts();
+    assert!(texts.contains(&rejected), "{texts:?}");
+    assert_eq!(texts.iter().filter(|text| **text == almost_full()).count(), 1);
+}
+
+/// A service that returns its request.
+#[derive(Clone)]
+struct Number;
+
+impl Service<u32> for Number {
+    type Response = u32;
+    type Error = Failure;
+    type Future = Ready<Result<u32, Failure>>;
+
+    fn poll_ready(&mut self, _: &mut task::Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, number: u32) -> Self::Future {
+        ready(Ok(number))
     }
 }
 

@@ -192,6 +192,7 @@ impl<St: Store> Claimant<St> {
         let claim = Claim {
             key: self.operation.key,
             scope: self.operation.scope,
+            single_tenant: self.operation.single_tenant,
             owner: Owner::random(),
             fingerprint: self.fingerprint(),
             mode: config.effect().mode(),
@@ -212,6 +213,7 @@ impl<St: Store> Claimant<St> {
         }
         match answered {
             Ok(ClaimOutcome::Claimed { fence, previous }) => {
+                self.shared.warn_if_almost_full(&claim, sent);
                 let hold = Hold::new(claim.key, claim.owner, fence);
                 Ok(Claimed::Granted(Granted::new(&self.shared, hold, previous, sent, pending)))
             }

@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use super::StoreUsage;
+
 macro_rules! counts {
     ($($(#[$doc:meta])* $name:ident,)+) => {
         /// The counts of an idempotency layer since it was built.
@@ -14,6 +16,10 @@ macro_rules! counts {
             $($(#[$doc])* pub $name: u64,)+
             /// The total time of the steps of the store.
             pub store_time: Duration,
+            /// The current use of the store, or `None` if it is not bounded or does not know.
+            ///
+            /// [`StoreUsage::percent`] is its fill level.
+            pub store: Option<StoreUsage>,
         }
 
         /// The live counters behind [`Counts`].
@@ -31,10 +37,11 @@ macro_rules! counts {
                 self.store_nanos.fetch_add(nanos, Ordering::Relaxed);
             }
 
-            pub(super) fn read(&self) -> Counts {
+            pub(super) fn read(&self, store: Option<StoreUsage>) -> Counts {
                 Counts {
                     $($name: self.$name.load(Ordering::Relaxed),)+
                     store_time: Duration::from_nanos(self.store_nanos.load(Ordering::Relaxed)),
+                    store,
                 }
             }
         }

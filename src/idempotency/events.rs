@@ -19,6 +19,19 @@ pub(super) fn store_failed(name: &str, error: &StoreError, took: Duration) {
     );
 }
 
+/// `of` names what is almost full.
+pub(super) fn store_almost_full(name: &str, of: &str, percent: u64) {
+    warn!(
+        target: TARGET,
+        {
+            { field::LAYER } = name,
+            { field::REASON } = of,
+            { field::STORE_PERCENT } = percent,
+        },
+        "idempotency store almost full"
+    );
+}
+
 pub(super) fn lease_lost(name: &str, key: StorageKey) {
     warn!(
         target: TARGET,

@@ -27,11 +27,6 @@ impl<St> IdempotencyHandle<St> {
         self.shared.runs.count()
     }
 
-    /// Returns the counts of the layer since it was built.
-    pub fn counts(&self) -> Counts {
-        self.shared.counts.read()
-    }
-
     /// Stops new runs, for a shutdown. It cannot be undone.
     ///
     /// Later requests are rejected with [`Full`](crate::error::IdempotencyReason::Full), even if
@@ -66,6 +61,11 @@ impl<St> IdempotencyHandle<St> {
 }
 
 impl<St: Store> IdempotencyHandle<St> {
+    /// Returns the counts of the layer since it was built, and the current use of its store.
+    pub fn counts(&self) -> Counts {
+        self.shared.counts.read(self.shared.store.usage())
+    }
+
     /// Returns up to `limit` unknown operations, in the order of their storage keys.
     ///
     /// The list begins after the key `after`, or at the beginning if it is `None`. For the next
@@ -120,7 +120,7 @@ impl<St> fmt::Debug for IdempotencyHandle<St> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IdempotencyHandle")
             .field("in_flight", &self.in_flight())
-            .field("counts", &self.counts())
+            .field("counts", &self.shared.counts.read(None))
             .finish_non_exhaustive()
     }
 }

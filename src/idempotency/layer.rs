@@ -165,7 +165,8 @@ impl<St, K, Q, R, U> IdempotencyBuilder<St, K, NoScope, Q, R, U> {
     ///
     /// Default: none. [`build`](IdempotencyBuilder::build) exists only after a scope was set.
     ///
-    /// Use it only if there is one caller, or if callers may read each other's responses.
+    /// Use it only if there is one caller, or if callers may read each other's responses. The scope
+    /// has no share in a bounded store, and may use all of it.
     pub fn single_tenant(self) -> IdempotencyBuilder<St, K, Scoped<SingleTenant>, Q, R, U> {
         self.scope(SingleTenant)
     }

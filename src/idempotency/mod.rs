@@ -219,13 +219,14 @@
 //!
 //! [`IdempotencyHandle::counts`] counts claims, replays, conflicts, mismatches, unknown outcomes,
 //! lost leases, and the steps of the store with their time. A step is one call of a [`Store`]
-//! method.
+//! method. They also contain the use of a bounded store.
 //!
 //! | level | event | emitted for |
 //! |---|---|---|
 //! | `WARN` | `call rejected` | a rejection |
 //! | `WARN` | `lease lost` | a lease that ended before its run |
-//! | `WARN` | `idempotency store failed` | a step that failed or timed out, with the kind of the error and the time of the step, but not the cause |
+//! | `WARN` | `idempotency store failed` | a step that failed or timed out |
+//! | `WARN` | `idempotency store almost full` | a claim after which the store, or the share of its scope, is at 80 % or more; at most once a minute for each |
 //! | `ERROR` | `idempotent operation has unknown outcome` | a run that became unknown, with its storage key and fence |
 //!
 //! A process that dies emits nothing. [`IdempotencyHandle::count_unknown`] includes its runs.
@@ -300,7 +301,7 @@ pub use self::{
     service::Idempotency,
     store::{
         Claim, ClaimMode, ClaimOutcome, Completed, Hold, OnUnknown, Previous, Resolution,
-        StepOutcome, Store, StoreError, UnknownOperation,
+        StepOutcome, Store, StoreError, StoreUsage, UnknownOperation,
     },
     unknown::{Quarantine, Reconcile, Rerun, Resume, SettleUnknown, Settled},
 };

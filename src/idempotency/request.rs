@@ -48,6 +48,14 @@ pub trait FindScope<Req> {
     ///
     /// A guarded request without a scope is rejected before the store is asked.
     fn find_scope(&self, request: &Req) -> Option<Self::Scope>;
+
+    /// Returns whether all requests have the same scope.
+    ///
+    /// The default implementation returns `false`. If it is `true`, a bounded store sets no share
+    /// for the scope, which may then use the whole store.
+    fn is_single_tenant(&self) -> bool {
+        false
+    }
 }
 
 /// A [`FindScope`] with one scope, in which all callers share their keys.
@@ -59,6 +67,10 @@ impl<Req> FindScope<Req> for SingleTenant {
 
     fn find_scope(&self, _: &Req) -> Option<[u8; 0]> {
         Some([])
+    }
+
+    fn is_single_tenant(&self) -> bool {
+        true
     }
 }
 

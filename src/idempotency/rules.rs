@@ -23,6 +23,8 @@ pub(super) struct Operation {
     pub(super) key: StorageKey,
     /// The scope that it belongs to.
     pub(super) scope: ScopeId,
+    /// `true` if the scope is the only one.
+    pub(super) single_tenant: bool,
 }
 
 impl<K, C, Q, R, U> Rules<K, C, Q, R, U> {
@@ -46,6 +48,10 @@ impl<K, C, Q, R, U> Rules<K, C, Q, R, U> {
         let mut parts: Vec<Vec<u8>> = Vec::new();
         self.find_key.operation(request, &mut |part| parts.push(part.to_vec()));
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        Ok(Some(Operation { key: StorageKey::of(scope, &parts, &key), scope: ScopeId::of(scope) }))
+        Ok(Some(Operation {
+            key: StorageKey::of(scope, &parts, &key),
+            scope: ScopeId::of(scope),
+            single_tenant: self.find_scope.is_single_tenant(),
+        }))
     }
 }

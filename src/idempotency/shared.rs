@@ -10,7 +10,7 @@ use std::{
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Hold, StepOutcome, Store, StoreError,
+    Claim, Hold, StepOutcome, Store, StoreError, StoreUsage,
     active_keys::ActiveKeys,
     config::Config,
     counts::{Counters, count},
@@ -40,6 +40,8 @@ pub(super) struct Shared<St> {
     pub(super) counts: Counters,
     /// The time of the last sweep of the store.
     swept: Mutex<Option<Instant>>,
+    /// The times of the last warnings about the store and about a share.
+    warned: Mutex<[Option<Instant>; 2]>,
 }
 
 impl<St> Shared<St> {
@@ -52,6 +54,7 @@ impl<St> Shared<St> {
             keys: ActiveKeys::default(),
             counts: Counters::default(),
             swept: Mutex::default(),
+            warned: Mutex::default(),
             config,
         })
     }
@@ -115,7 +118,31 @@ const SWEEPS: usize = 1_000;
 /// The minimum time between two sweeps.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
+/// The fill level, in percent, from which the layer warns.
+const ALMOST_FULL: u64 = 80;
+
+/// The minimum time between two warnings of the same kind.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
 impl<St: Store> Shared<St> {
+    /// Emits an event if the store, or the share of the scope of a claim, is almost full.
+    pub(super) fn warn_if_almost_full(&self, claim: &Claim, now: Instant) {
+        let found = [(self.store.usage(), "store"), (self.store.share(claim), "share of a scope")];
+        for (kind, (usage, of)) in found.into_iter().enumerate() {
+            let percent = usage.as_ref().map_or(0, StoreUsage::percent);
+            if percent < ALMOST_FULL {
+                continue;
+            }
+            let mut warned = lock(&self.warned);
+            if warned[kind].is_some_and(|at| now.saturating_duration_since(at) < WARN_EVERY) {
+                continue;
+            }
+            warned[kind] = Some(now);
+            drop(warned);
+            events::store_almost_full(self.name(), of, percent);
+        }
+    }
+
     /// Starts a sweep of the store if the last one was long enough ago.
     ///
     /// The end of a run triggers it. A permanent task would keep running without requests.

@@ -44,3 +44,5 @@ pub const KEY: &str = "idempotency.key";
 pub const FENCE: &str = "idempotency.fence";
 /// The duration of a step of the store, in milliseconds.
 pub const STORE_MS: &str = "store_ms";
+/// The fill level of a bounded store, or of the share of one scope, in percent.
+pub const STORE_PERCENT: &str = "store_percent";

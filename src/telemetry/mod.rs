@@ -5,7 +5,7 @@
 //! | span `call`, one per logical call of a [`Stack`](crate::Stack) | `INFO` |
 //! | span `attempt`, one per attempt of a [retry](crate::retry) | `INFO` |
 //! | "circuit opened", "idempotent operation has unknown outcome" | `ERROR` |
-//! | "call rejected", "call timed out", "retrying call", "retries exhausted", "circuit half-open", "idempotency store failed", "lease lost" | `WARN` |
+//! | "call rejected", "call timed out", "retrying call", "retries exhausted", "circuit half-open", "idempotency store failed", "idempotency store almost full", "lease lost" | `WARN` |
 //! | "circuit closed" | `INFO` |
 //! | "call queued", "bulkhead resized", "circuit disabled" | `DEBUG` |
 //!

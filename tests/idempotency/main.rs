@@ -11,6 +11,7 @@ mod operator;
 mod panics;
 mod results;
 mod shape;
+mod shares;
 mod shutdown;
 mod store_faults;
 mod support;

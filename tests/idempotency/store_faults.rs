@@ -80,8 +80,7 @@ async fn a_store_that_is_full_or_newer_is_not_asked_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_store_still_gives_results_again() {
-    let store =
-        Scripted::over(MemoryStore::builder().max_records(2).max_share(1.0).build().unwrap());
+    let store = Scripted::over(MemoryStore::builder().max_records(2).build().unwrap());
     let guard = over(&store).build().unwrap();
     let worker = Worker::quick();
     for (run, key) in [(1, "a"), (2, "b")] {

@@ -20,8 +20,12 @@ use crate::BoxError;
 
 pub mod machine;
 mod memory;
+mod usage;
 
-pub use self::memory::{MemoryStore, MemoryStoreBuilder};
+pub use self::{
+    memory::{MemoryStore, MemoryStoreBuilder},
+    usage::StoreUsage,
+};
 
 /// The default lease. Most runs end before its first renewal, after a third of it.
 pub(super) const LEASE: Duration = Duration::from_secs(30);
@@ -161,6 +165,25 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// layer calls it after a run, at most once a minute, and again at once if the result is
     /// `limit`.
     fn sweep(&self, limit: usize) -> impl Future<Output = Result<usize, StoreError>> + Send;
+
+    /// Returns what a bounded store uses, and its limits.
+    ///
+    /// The default implementation returns `None`, for a store that is not bounded or does not know.
+    ///
+    /// The layer calls it after each claim that was granted, to warn before the store is full. It
+    /// must return at once.
+    fn usage(&self) -> Option<StoreUsage> {
+        None
+    }
+
+    /// Returns what the scope of a claim uses, and its share of a bounded store.
+    ///
+    /// The default implementation returns `None`, for a store without shares. The layer calls it
+    /// like [`usage`](Self::usage).
+    fn share(&self, claim: &Claim) -> Option<StoreUsage> {
+        let _ = claim;
+        None
+    }
 }
 
 /// A claim of the right to run an operation.
@@ -171,6 +194,10 @@ pub struct Claim {
     pub key: StorageKey,
     /// The scope of the operation. A bounded store can limit the share of each scope.
     pub scope: ScopeId,
+    /// `true` if the scope is the only one. A bounded store then sets no share.
+    ///
+    /// Default: `false`.
+    pub single_tenant: bool,
     /// The owner of the claim.
     pub owner: Owner,
     /// The fingerprint of the request.
@@ -205,6 +232,7 @@ impl Claim {
         Self {
             key,
             scope,
+            single_tenant: false,
             owner,
             fingerprint,
             mode: ClaimMode::Started,

@@ -8,7 +8,7 @@ use std::{
 
 use buttress::idempotency::{
     Claim, ClaimOutcome, Completed, Hold, Owner, Resolution, StepOutcome, StorageKey, Store,
-    StoreError, UnknownOperation, store::MemoryStore,
+    StoreError, StoreUsage, UnknownOperation, store::MemoryStore,
 };
 use tokio::time::{Instant, sleep};
 
@@ -234,6 +234,14 @@ impl<P: Clone + Send + Sync + 'static> Scripted<P> {
 
 impl<P: Clone + Send + Sync + 'static> Store for Scripted<P> {
     type Payload = P;
+
+    fn usage(&self) -> Option<StoreUsage> {
+        self.memory.usage()
+    }
+
+    fn share(&self, claim: &Claim) -> Option<StoreUsage> {
+        self.memory.share(claim)
+    }
 
     async fn claim(&self, claim: &Claim) -> Result<ClaimOutcome<P>, StoreError> {
         if self.is_next(Step::Claim, Fault::Echo) {

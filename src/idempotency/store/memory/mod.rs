@@ -1,5 +1,6 @@
 //! The store that keeps records in the memory of one process.
 
+mod inner;
 mod map;
 mod shard;
 #[cfg(test)]
@@ -9,34 +10,23 @@ mod usage;
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use tokio::time::Instant;
-
 use self::{
+    inner::Inner,
     shard::{Entry, Shard},
-    usage::{Limits, Usage},
+    usage::Limits,
 };
 use super::{
-    Claim, ClaimOutcome, Completed, Hold, Resolution, StepOutcome, Store, StoreError,
+    Claim, ClaimOutcome, Completed, Hold, Resolution, StepOutcome, Store, StoreError, StoreUsage,
     UnknownOperation, machine,
 };
 use crate::{ConfigError, call::lock::lock, idempotency::StorageKey};
 
 const MAX_RECORDS: u32 = 1_000_000;
 const MAX_BYTES: u64 = 256 * 1024 * 1024;
-const MAX_SHARE: f64 = 0.25;
-
-/// The number of shards. Calls rarely contend for one, and a visit to all of them is quick.
-const SHARDS: usize = 64;
-
-/// The maximum number of ended records that a claim retires in each shard if the store is full.
-const ROOM: usize = 16;
 
 /// A store that keeps records in the memory of this process.
 ///
@@ -46,18 +36,46 @@ const ROOM: usize = 16;
 ///
 /// Clones are the same store. It reads tokio's clock, which tests can pause and advance.
 ///
-/// The store is bounded, by default to 1,000,000 records and 256 MiB of payloads. Each scope may
-/// use up to a quarter of both. With a single scope, set
-/// [`max_share`](MemoryStoreBuilder::max_share) to `1.0` to use all of the store.
+/// The store is bounded, by default to 1,000,000 records and 256 MiB of payloads. It never removes
+/// a record before its time is over. When the store or the share of a scope is full, claims of keys
+/// that have a record still work. A claim of a new key first removes records whose time is over. If
+/// that is not enough, it fails with [`StoreError::Full`].
 ///
-/// It never removes a record before its time is over. When the store or the share of a scope is
-/// full, claims of keys that have a record still work. A claim of a new key first removes records
-/// whose time is over. If that is not enough, it fails with [`StoreError::Full`].
+/// # Shares
+///
+/// No scope can fill the store. A scope may use only as many records and bytes as it leaves free.
+/// One scope alone can therefore use half of the store. If `n` scopes fill it at the same pace,
+/// `1 / (n + 1)` stays free. A scope that comes later may use half of what is free then. A scope
+/// without records may use the last free record.
+///
+/// A layer with [`single_tenant`](crate::idempotency::IdempotencyBuilder::single_tenant) has no
+/// share, and may use the whole store. [`max_share`](MemoryStoreBuilder::max_share) sets a fixed
+/// share instead.
+///
+/// # Size
+///
+/// The store must hold the records of one [`ttl`](crate::idempotency::IdempotencyBuilder::ttl). It
+/// needs as many records as new keys arrive per second, times the `ttl` in seconds. For each, it
+/// needs the bytes of one response. Double both if there is more than one scope, or the busiest
+/// scope may reach its share. Unknown operations are kept longer, but are few.
+///
+/// For example, 10 new keys a second and a `ttl` of 24 h make 864,000 records. With responses of
+/// 1 KiB, they need 844 MiB, which is more than the default.
+///
+/// Over HTTP, a claim reserves 72 KiB by default. `max_bytes` must have room for that, times the
+/// number of concurrent runs. It must be at least twice as much as one claim reserves.
+///
+/// At 80 % of the store or of a share, the layer emits a `WARN` event. [`Counts::store`] has the
+/// current use.
+///
+/// # Reserved bytes
 ///
 /// The bytes that a claim [reserves](Claim::reserve) stay reserved until the result is recorded.
 /// From then on, only the size of the result counts. If the operation becomes unknown, its bytes
 /// are freed, unless it has a checkpoint. A result that is larger than its reservation is recorded
 /// all the same.
+///
+/// [`Counts::store`]: crate::idempotency::Counts::store
 ///
 /// # Example
 ///
@@ -65,7 +83,7 @@ const ROOM: usize = 16;
 /// use buttress::idempotency::store::MemoryStore;
 ///
 /// # fn main() -> Result<(), buttress::ConfigError> {
-/// let store: MemoryStore = MemoryStore::builder().max_records(10_000).max_share(1.0).build()?;
+/// let store: MemoryStore = MemoryStore::builder().max_records(2_000_000).build()?;
 /// assert!(store.is_empty());
 /// # Ok(())
 /// # }
@@ -74,31 +92,21 @@ pub struct MemoryStore<P = Vec<u8>> {
     inner: Arc<Inner<P>>,
 }
 
-struct Inner<P> {
-    began: Instant,
-    /// The last fence, of any key.
-    fence: AtomicU64,
-    usage: Usage,
-    shards: Box<[Mutex<Shard<P>>]>,
-}
-
 impl MemoryStore {
     /// Returns a builder for a store with other limits.
     pub fn builder() -> MemoryStoreBuilder {
-        MemoryStoreBuilder { max_records: MAX_RECORDS, max_bytes: MAX_BYTES, max_share: MAX_SHARE }
+        MemoryStoreBuilder { max_records: MAX_RECORDS, max_bytes: MAX_BYTES, max_share: None }
     }
 }
 
 impl<P> MemoryStore<P> {
     /// Creates a store with the default limits of [`builder`](MemoryStore::builder).
     pub fn new() -> Self {
-        Self::within(Limits::new(MAX_RECORDS, MAX_BYTES, MAX_SHARE))
+        Self::within(Limits::new(MAX_RECORDS, MAX_BYTES, None))
     }
 
     fn within(limits: Limits) -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        let (began, fence) = (Instant::now(), AtomicU64::new(0));
-        Self { inner: Arc::new(Inner { began, fence, usage: Usage::new(limits), shards }) }
+        Self { inner: Arc::new(Inner::new(limits)) }
     }
 
     /// Returns the number of records.
@@ -149,7 +157,7 @@ impl<P> fmt::Debug for MemoryStore<P> {
 pub struct MemoryStoreBuilder {
     max_records: u32,
     max_bytes: u64,
-    max_share: f64,
+    max_share: Option<f64>,
 }
 
 impl MemoryStoreBuilder {
@@ -157,7 +165,8 @@ impl MemoryStoreBuilder {
     ///
     /// Default: `1,000,000`.
     ///
-    /// A record takes about 300 bytes besides its payload. The maximum must be at least 1.
+    /// A record takes about 300 bytes besides its payload. The maximum must be at least 1. See
+    /// [how to choose it](MemoryStore#size).
     pub fn max_records(mut self, records: u32) -> Self {
         self.max_records = records;
         self
@@ -167,20 +176,23 @@ impl MemoryStoreBuilder {
     ///
     /// Default: `256 MiB`.
     ///
-    /// It must be at least 1.
+    /// It must be at least 1. See [how to choose it](MemoryStore#size).
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// Sets the maximum share of records and bytes that one scope may use.
+    /// Sets a fixed share of records and bytes that one scope may use.
     ///
-    /// Default: `0.25`, so that no tenant can use up the store.
+    /// Default: none. A scope may use [as much as it leaves free](MemoryStore#shares), so that no
+    /// tenant can use up the store.
     ///
-    /// The share is a ratio, above 0 and at most 1. The limits of a scope are rounded up, so that
-    /// it can have at least one record.
+    /// Some scopes with a fixed share can together use up the store. For example, four scopes can
+    /// with a share of `0.25`. The share is a ratio, above 0 and at most 1. The limits of a scope
+    /// are rounded up, so that it can have at least one record. A layer with
+    /// [`single_tenant`](crate::idempotency::IdempotencyBuilder::single_tenant) ignores it.
     pub fn max_share(mut self, share: f64) -> Self {
-        self.max_share = share;
+        self.max_share = Some(share);
         self
     }
 
@@ -193,108 +205,13 @@ impl MemoryStoreBuilder {
     pub fn build<P>(self) -> Result<MemoryStore<P>, ConfigError> {
         let records = ConfigError::require_nonzero("max_records", self.max_records)?;
         let bytes = ConfigError::require_nonzero("max_bytes", self.max_bytes)?;
-        let share = ConfigError::require_ratio("max_share", self.max_share)?;
-        if share == 0.0 {
-            return Err(ConfigError::new(
-                "max_share",
-                share,
-                "it must be above 0, or no scope could have a record",
-            ));
-        }
-        Ok(MemoryStore::within(Limits::new(records, bytes, share)))
-    }
-}
-
-impl<P> Inner<P> {
-    fn shard(&self, key: &StorageKey) -> MutexGuard<'_, Shard<P>> {
-        // Selects by the last byte, because the map in a shard hashes by the first ones.
-        lock(&self.shards[usize::from(key.as_bytes()[31]) % SHARDS])
-    }
-
-    /// Returns the time of the store.
-    ///
-    /// It is read while the shard is locked, so that no step is earlier than the one before it.
-    fn now(&self) -> Duration {
-        Instant::now().saturating_duration_since(self.began)
-    }
-
-    fn next_fence(&self) -> u64 {
-        self.fence.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// Takes a step on the record of a key, if there is one. Only a claim creates a record.
-    fn step<T>(
-        &self,
-        key: &StorageKey,
-        act: impl FnOnce(&mut Entry<P>, Duration) -> T,
-    ) -> Option<T> {
-        let mut shard = self.shard(key);
-        let now = self.now();
-        let at = shard.find(key)?;
-        // Dropped after the lock, because dropping a payload runs the user's code.
-        let _payload = shard.payload(at);
-        let done = shard.change(at, &self.usage, |entry| act(entry, now));
-        drop(shard);
-        Some(done)
-    }
-
-    fn claim(&self, claim: &Claim) -> Result<ClaimOutcome<Arc<P>>, StoreError> {
-        match self.try_claim(claim) {
-            Err(StoreError::Full) if self.make_room() => self.try_claim(claim),
-            answer => answer,
-        }
-    }
-
-    fn try_claim(&self, claim: &Claim) -> Result<ClaimOutcome<Arc<P>>, StoreError> {
-        // Dropped after the lock, because dropping a payload runs the user's code.
-        let _payload;
-        let mut shard = self.shard(&claim.key);
-        let now = self.now();
-        let kept = self.usage.capped(claim.reserve);
-        if let Some(at) = shard.find(&claim.key) {
-            _payload = shard.payload(at);
-            // A record whose time is over is removed, and its key counts as new.
-            if shard.is_claimed_by(at, claim) || shard.bring_up_to_date(at, now, &self.usage) {
-                let answer = shard.change(at, &self.usage, |entry| {
-                    let before = entry.fence();
-                    let answer = machine::claim(&mut entry.slot, claim, now, || self.next_fence());
-                    if entry.fence() != before {
-                        entry.kept = kept;
-                    }
-                    answer
-                });
-                return Ok(answer);
+        if let Some(share) = self.max_share {
+            if ConfigError::require_ratio("max_share", share)? == 0.0 {
+                let rule = "it must be above 0, or no scope could have a record";
+                return Err(ConfigError::new("max_share", share, rule));
             }
         }
-        self.usage.admit(&claim.scope, claim.reserve)?;
-        let mut entry = Entry::new(claim.key, claim.scope, kept);
-        let answer = machine::claim(&mut entry.slot, claim, now, || self.next_fence());
-        shard.insert(entry);
-        // Retires up to two records for the one that was added, so that ended records become
-        // fewer with use.
-        let _retired = [shard.retire(now, &self.usage), shard.retire(now, &self.usage)];
-        drop(shard);
-        Ok(answer)
-    }
-
-    /// Retires a bounded number of records whose time is over. Returns whether there was any.
-    fn make_room(&self) -> bool {
-        let retired = |shard| self.retire(shard, ROOM);
-        self.shards.iter().map(retired).sum::<usize>() > 0
-    }
-
-    fn retire(&self, shard: &Mutex<Shard<P>>, limit: usize) -> usize {
-        let mut payloads = Vec::new();
-        let mut shard = lock(shard);
-        let now = self.now();
-        while payloads.len() < limit {
-            match shard.retire(now, &self.usage) {
-                Some(payload) => payloads.push(payload),
-                None => break,
-            }
-        }
-        drop(shard);
-        payloads.len()
+        Ok(MemoryStore::within(Limits::new(records, bytes, self.max_share)))
     }
 }
 
@@ -448,5 +365,13 @@ impl<P: Clone + Send + Sync + 'static> Store for MemoryStore<P> {
             swept += self.inner.retire(shard, limit - swept);
         }
         Ok(swept)
+    }
+
+    fn usage(&self) -> Option<StoreUsage> {
+        Some(self.inner.usage.of_all())
+    }
+
+    fn share(&self, claim: &Claim) -> Option<StoreUsage> {
+        self.inner.usage.of_scope(claim)
     }
 }

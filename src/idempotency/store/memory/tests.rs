@@ -10,7 +10,8 @@ use super::{
         StoreError,
         machine::{self, RecordState, StoredRecord},
     },
-    MemoryStore, SHARDS,
+    MemoryStore, MemoryStoreBuilder,
+    inner::SHARDS,
     usage::{Amount, Limits},
 };
 use crate::{
@@ -23,11 +24,13 @@ type Slot = Option<StoredRecord<Vec<u8>>>;
 
 const RECORDS: u32 = 6;
 const BYTES: u64 = 100;
-const SHARE: f64 = 0.5;
+
+/// The fixed shares of a scope that are tried. Without one, a scope may use as much as it leaves.
+const SHARES: [Option<f64>; 3] = [None, Some(0.5), Some(1.0)];
 
 #[derive(Clone, Debug)]
 enum Op {
-    Claim { key: u8, owner: u8, reserve: usize, lease: u64, reserved: bool, take_over: bool },
+    Claim { key: u8, owner: u8, reserve: usize, lease: u64, flags: [bool; 3] },
     Hold { step: Step, key: u8, of: u8, size: usize, lasting: u64 },
     Resolve { key: u8, of: u8, done: Option<usize>, ttl: u64 },
     Sweep { limit: usize },
@@ -48,15 +51,9 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     use Step::*;
     let (key, lasting, size) = (0u8..12, 0u64..12, 0usize..60);
     let step = prop::sample::select(vec![Mark, Renew, Checkpoint, Complete, Release, Abandon]);
-    let claim = (key.clone(), 0u8..3, size.clone(), lasting.clone(), any::<bool>(), any::<bool>())
-        .prop_map(|(key, owner, reserve, lease, reserved, take_over)| Op::Claim {
-            key,
-            owner,
-            reserve,
-            lease,
-            reserved,
-            take_over,
-        });
+    let claim = (key.clone(), 0u8..3, size.clone(), lasting.clone(), any::<[bool; 3]>()).prop_map(
+        |(key, owner, reserve, lease, flags)| Op::Claim { key, owner, reserve, lease, flags },
+    );
     let hold = (step, key.clone(), 0u8..4, size.clone(), lasting.clone())
         .prop_map(|(step, key, of, size, lasting)| Op::Hold { step, key, of, size, lasting });
     let resolve = (key, 0u8..3, prop::option::of(size), lasting.clone())
@@ -93,6 +90,7 @@ struct Kept {
 
 #[derive(Default)]
 struct Naive {
+    share: Option<f64>,
     now: Duration,
     last: u64,
     records: BTreeMap<u8, Kept>,
@@ -130,15 +128,9 @@ impl Naive {
         if let Some(kept) = self.records.get_mut(&number).filter(|_| !still_theirs) {
             machine::update(&mut kept.slot, now);
         }
-        if self.records.get(&number).is_none_or(|kept| kept.slot.is_none()) {
-            let limits = Limits::new(RECORDS, BYTES, SHARE);
-            let fits = |used: Amount, limit: Amount| {
-                used.records < limit.records && used.bytes + claim.reserve as u64 <= limit.bytes
-            };
-            let scope = self.used(|kept| kept.scope == claim.scope);
-            if !fits(self.used(|_| true), limits.all) || !fits(scope, limits.scope) {
-                return None;
-            }
+        let is_new = self.records.get(&number).is_none_or(|kept| kept.slot.is_none());
+        if is_new && !self.has_room_for(claim) {
+            return None;
         }
         let empty = Kept { scope: claim.scope, bytes: 0, slot: None };
         let kept = self.records.entry(number).or_insert(empty);
@@ -152,6 +144,28 @@ impl Naive {
             kept.bytes = claim.reserve as u64;
         }
         Some(answer)
+    }
+
+    fn has_room_for(&self, claim: &Claim) -> bool {
+        let limits = Limits::new(RECORDS, BYTES, self.share);
+        let with_claim = |used: Amount| Amount {
+            records: used.records + 1,
+            bytes: used.bytes + claim.reserve as u64,
+        };
+        let fits =
+            |sum: Amount, limit: Amount| sum.records <= limit.records && sum.bytes <= limit.bytes;
+        let all = with_claim(self.used(|_| true));
+        let scope = with_claim(self.used(|kept| kept.scope == claim.scope));
+        fits(all, limits.all)
+            && match limits.scope {
+                _ if claim.single_tenant => true,
+                Some(share) => fits(scope, share),
+                None => {
+                    let records = limits.all.records - all.records;
+                    (scope.records == 1 || scope.records <= records)
+                        && scope.bytes <= limits.all.bytes - all.bytes
+                }
+            }
     }
 
     fn hold(&self, number: u8, of: u8) -> Hold {
@@ -217,18 +231,16 @@ fn recount(store: &MemoryStore, now: Duration) -> BTreeMap<StorageKey, (Slot, u6
     found
 }
 
-async fn run(ops: Vec<Op>) {
-    let store: MemoryStore = MemoryStore::builder()
-        .max_records(RECORDS)
-        .max_bytes(BYTES)
-        .max_share(SHARE)
-        .build()
-        .unwrap();
-    let mut naive = Naive::default();
+async fn run(share: Option<f64>, ops: Vec<Op>) {
+    let builder = MemoryStore::builder().max_records(RECORDS).max_bytes(BYTES);
+    let builder = share.into_iter().fold(builder, MemoryStoreBuilder::max_share);
+    let store: MemoryStore = builder.build().unwrap();
+    let mut naive = Naive { share, ..Naive::default() };
     let unknown_for = Duration::from_secs(7);
     for op in ops {
         match op.clone() {
-            Op::Claim { key: number, owner, reserve, lease, reserved, take_over } => {
+            Op::Claim { key: number, owner, reserve, lease, flags } => {
+                let [reserved, take_over, single_tenant] = flags;
                 let mut claim = Claim::new(
                     key(number),
                     scope(number),
@@ -236,6 +248,7 @@ async fn run(ops: Vec<Op>) {
                     Fingerprint::from_bytes([1; 33]),
                 );
                 (claim.reserve, claim.unknown_for) = (reserve, unknown_for);
+                claim.single_tenant = single_tenant;
                 claim.lease = Duration::from_secs(lease);
                 claim.mode = if reserved { ClaimMode::Reserved } else { ClaimMode::Started };
                 claim.on_unknown = if take_over { OnUnknown::TakeOver } else { OnUnknown::Keep };
@@ -349,13 +362,16 @@ proptest! {
     })]
 
     #[test]
-    fn it_does_and_counts_what_a_naive_store_does(ops in ops()) {
+    fn it_does_and_counts_what_a_naive_store_does(
+        share in prop::sample::select(&SHARES),
+        ops in ops(),
+    ) {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
             .build()
             .unwrap();
-        runtime.block_on(run(ops));
+        runtime.block_on(run(share, ops));
     }
 }
 
@@ -367,9 +383,9 @@ fn a_record_is_small() {
 
 #[test]
 fn a_whole_share_is_the_whole_and_a_small_one_is_not_nothing() {
-    let whole = Limits::new(u32::MAX, u64::MAX, 1.0);
-    assert_eq!(whole.scope, whole.all);
-    let small = Limits::new(2, 3, 0.01);
-    assert_eq!(small.scope, Amount { records: 1, bytes: 1 });
+    let whole = Limits::new(u32::MAX, u64::MAX, Some(1.0));
+    assert_eq!(whole.scope, Some(whole.all));
+    let small = Limits::new(2, 3, Some(0.01));
+    assert_eq!(small.scope, Some(Amount { records: 1, bytes: 1 }));
     assert_eq!(SHARDS.count_ones(), 1);
 }

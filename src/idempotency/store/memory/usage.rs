@@ -5,7 +5,10 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use super::{super::StoreError, map::HashedMap};
+use super::{
+    super::{Claim, StoreError, StoreUsage},
+    map::HashedMap,
+};
 use crate::{call::lock::lock, idempotency::ScopeId};
 
 /// The number of shards. Few scopes are used at a time, and each is locked only for a moment.
@@ -21,17 +24,41 @@ pub(super) struct Amount {
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
     pub(super) all: Amount,
-    pub(super) scope: Amount,
+    /// The fixed limits of a scope; `None` if it may use as much as it leaves free.
+    pub(super) scope: Option<Amount>,
+}
+
+/// The part of the store that a claim may use.
+#[derive(Clone, Copy, Debug)]
+enum Share {
+    Whole,
+    Fixed(Amount),
+    /// As much as the claim leaves free.
+    Free,
 }
 
 impl Limits {
-    pub(super) fn new(max_records: u32, max_bytes: u64, max_share: f64) -> Self {
+    pub(super) fn new(max_records: u32, max_bytes: u64, max_share: Option<f64>) -> Self {
         let all = Amount { records: max_records.into(), bytes: max_bytes };
         // Rounded up, so that a small share is at least one record. A share of 1 is not
         // multiplied, because a large number would lose precision as a float.
-        let share =
-            |of: u64| if max_share < 1.0 { (of as f64 * max_share).ceil() as u64 } else { of };
-        Self { all, scope: Amount { records: share(all.records), bytes: share(all.bytes) } }
+        let part = |of: u64, share: f64| match share {
+            share if share < 1.0 => (of as f64 * share).ceil() as u64,
+            _ => of,
+        };
+        let scope = max_share.map(|share| Amount {
+            records: part(all.records, share),
+            bytes: part(all.bytes, share),
+        });
+        Self { all, scope }
+    }
+
+    fn share(&self, claim: &Claim) -> Share {
+        match self.scope {
+            _ if claim.single_tenant => Share::Whole,
+            Some(limit) => Share::Fixed(limit),
+            None => Share::Free,
+        }
     }
 }
 
@@ -75,28 +102,71 @@ impl Usage {
         &self.scopes[usize::from(scope.as_bytes()[15]) % SHARDS]
     }
 
-    /// Accounts for a new record, if there is room for it.
-    pub(super) fn admit(&self, scope: &ScopeId, reserve: usize) -> Result<(), StoreError> {
-        let reserve = reserve as u64;
-        let mut scopes = lock(self.scope(scope));
-        let used = scopes.get(scope).copied().unwrap_or_default();
-        let fits = |used: u64, more: u64, limit: u64| {
-            used.checked_add(more).filter(|&sum| sum <= limit).ok_or(StoreError::Full)
+    /// Accounts for a new record, if there is room for it in the store and in the share of its
+    /// scope.
+    pub(super) fn admit(&self, claim: &Claim) -> Result<(), StoreError> {
+        let reserve = claim.reserve as u64;
+        let mut scopes = lock(self.scope(&claim.scope));
+        let used = scopes.get(&claim.scope).copied().unwrap_or_default();
+        let records = used.records + 1;
+        let bytes = used.bytes.checked_add(reserve).ok_or(StoreError::Full)?;
+        // The limits of the scope, and whether it must leave as much free as it then uses.
+        let (limit, free) = match self.limits.share(claim) {
+            Share::Whole => (self.limits.all, false),
+            Share::Fixed(limit) => (limit, false),
+            Share::Free => (self.limits.all, true),
         };
-        let records = fits(used.records, 1, self.limits.scope.records)?;
-        let bytes = fits(used.bytes, reserve, self.limits.scope.bytes)?;
-        let take = |of: &AtomicU64, more, limit| {
-            let take = |used| fits(used, more, limit).ok();
+        if records > limit.records || bytes > limit.bytes {
+            return Err(StoreError::Full);
+        }
+        let take = |of: &AtomicU64, more: u64, limit: u64, leave: u64| {
+            let take = |used: u64| {
+                let sum = used.checked_add(more)?;
+                (leave <= limit.checked_sub(sum)?).then_some(sum)
+            };
             of.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
                 .map_err(|_| StoreError::Full)
         };
-        take(&self.records, 1, self.limits.all.records)?;
-        if let Err(full) = take(&self.bytes, reserve, self.limits.all.bytes) {
+        // The last record is for a scope that has none. Otherwise, nobody could ever use it.
+        let leave = if free && used.records > 0 { records } else { 0 };
+        take(&self.records, 1, self.limits.all.records, leave)?;
+        let leave = if free { bytes } else { 0 };
+        if let Err(full) = take(&self.bytes, reserve, self.limits.all.bytes, leave) {
             self.records.fetch_sub(1, Ordering::Relaxed);
             return Err(full);
         }
-        scopes.insert(*scope, Amount { records, bytes });
+        scopes.insert(claim.scope, Amount { records, bytes });
         Ok(())
+    }
+
+    /// Returns what all scopes use, and the limits of the store.
+    pub(super) fn of_all(&self) -> StoreUsage {
+        let records = self.records.load(Ordering::Relaxed);
+        StoreUsage::new(records, self.limits.all.records, self.bytes(), self.limits.all.bytes)
+    }
+
+    /// Returns what the scope of a claim uses, and its share; `None` if it has none.
+    pub(super) fn of_scope(&self, claim: &Claim) -> Option<StoreUsage> {
+        let share = self.limits.share(claim);
+        if matches!(share, Share::Whole) {
+            return None;
+        }
+        let used = lock(self.scope(&claim.scope)).get(&claim.scope).copied().unwrap_or_default();
+        let limit = match share {
+            Share::Fixed(limit) => limit,
+            _ => {
+                let all = self.of_all();
+                // The scope may use half of what the others leave, or what it already uses.
+                let half = |max: u64, all: u64, own: u64| {
+                    (max.saturating_sub(all.saturating_sub(own)) / 2).max(own)
+                };
+                Amount {
+                    records: half(all.max_records, all.records, used.records),
+                    bytes: half(all.max_bytes, all.bytes, used.bytes),
+                }
+            }
+        };
+        Some(StoreUsage::new(used.records, limit.records, used.bytes, limit.bytes))
     }
 
     /// Accounts for a record that changes its size.
