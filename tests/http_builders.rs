@@ -116,14 +116,25 @@ fn a_finder_of_keys_rejects_a_header_of_another_meaning_and_a_second_function() 
 fn a_reader_of_requests_rejects_limits_of_zero_and_limits_of_what_it_does_not_read() {
     rejects(ReadHttp::builder().max_body_bytes(0).build(), "max_body_bytes", "0");
     rejects(ReadHttp::builder().body_timeout(Duration::ZERO).build(), "body_timeout", "0ns");
+    rejects(ReadHttp::builder().max_total_bytes(0).build(), "max_total_bytes", "0");
+    rejects(
+        ReadHttp::builder().max_total_bytes((1 << 20) - 1).build(),
+        "max_total_bytes",
+        "1048575",
+    );
     let unread = ReadHttp::builder().without_body();
     rejects(unread.clone().max_body_bytes(1).build(), "max_body_bytes", "1");
+    rejects(unread.clone().max_total_bytes(1).build(), "max_total_bytes", "1");
     rejects(unread.clone().body_timeout(TICK).build(), "body_timeout", "1ns");
 
     accepts(ReadHttp::builder().build());
     for bytes in [1, usize::MAX] {
         accepts(ReadHttp::builder().max_body_bytes(bytes).build());
     }
+    for bytes in [1 << 20, usize::MAX] {
+        accepts(ReadHttp::builder().max_total_bytes(bytes).build());
+    }
+    accepts(ReadHttp::builder().max_body_bytes(1).max_total_bytes(1).build());
     for time in [TICK, Duration::MAX] {
         accepts(ReadHttp::builder().body_timeout(time).build());
     }

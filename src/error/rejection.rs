@@ -95,7 +95,8 @@ idempotency_reasons! {
         /// The body of the request is longer than the idempotency layer's maximum.
         BodyTooLarge ["idempotency_body_too_large", false, false, 413, 8, Unstated]
             "the request body is too large for the idempotency layer",
-        /// The body of the request did not arrive in time, or its stream failed.
+        /// The body of the request did not arrive in time, its stream failed, or it stalled while
+        /// other requests needed its memory.
         BodyIncomplete ["idempotency_body_incomplete", false, false, 408, 4, Unstated]
             "the request body was not received completely and in time",
         /// The key was used for a different request.
@@ -115,8 +116,8 @@ idempotency_reasons! {
         /// the same request again is safe.
         StoreUnavailable ["idempotency_store_unavailable", false, true, 503, 14, InASecond]
             "the idempotency store is unavailable",
-        /// There is no room for another record or another run, the layer was closed for a shutdown,
-        /// or the service did not become ready within the maximum time of a run.
+        /// There is no room for another record, another run or the body, or the service did not
+        /// become ready within the maximum time of a run.
         Full ["idempotency_full", false, true, 503, 14, InASecond]
             "there is no capacity for another record or run",
     }

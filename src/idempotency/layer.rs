@@ -321,7 +321,8 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
     /// and not longer than a year.
     ///
     /// This layer does not bound the number of waiting duplicates. Each keeps its request in
-    /// memory, with the part of the body that was read. It takes no slot of a run while it waits.
+    /// memory, with the part of the body that was read. Over HTTP, the bodies of all requests
+    /// together are bounded. A duplicate takes no slot of a run while it waits.
     pub fn wait_for_duplicates(mut self, limit: Duration) -> Self {
         self.config.wait = Some(limit);
         self

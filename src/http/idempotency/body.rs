@@ -11,6 +11,8 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::memory::HeldMemory;
+
 pin_project! {
     /// The body of a request or a response that passed the idempotency layer.
     ///
@@ -20,12 +22,36 @@ pin_project! {
     where
         B: Body,
     {
-        // The data that was read. It is in two pieces, so the frame that exceeded the limit is
-        // not copied.
+        // The data that was read.
         first: Bytes,
-        second: Bytes,
+        second: Second,
         #[pin]
         rest: Rest<B>,
+    }
+}
+
+/// The second part of a body, besides the first data that was read.
+///
+/// Both are in one field, because a body never has both.
+enum Second {
+    /// The frame that exceeded the limit, which is therefore not copied; or nothing.
+    Data(Bytes),
+    /// The memory of the first data, until the data is taken.
+    Held { _memory: HeldMemory },
+}
+
+impl Second {
+    fn len(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Held { .. } => 0,
+        }
+    }
+}
+
+impl Default for Second {
+    fn default() -> Self {
+        Self::Data(Bytes::new())
     }
 }
 
@@ -50,24 +76,32 @@ pin_project! {
 impl<B: Body> GuardedBody<B> {
     /// Creates a body from one that was not read yet.
     pub fn new(body: B) -> Self {
-        Self::made(Bytes::new(), Bytes::new(), Rest::Untouched { body })
+        Self::made(Bytes::new(), Second::default(), Rest::Untouched { body })
     }
 
     pub(super) fn whole(data: Bytes, trailers: Option<HeaderMap>) -> Self {
         let trailers = trailers.map(Box::new);
-        Self::made(data, Bytes::new(), Rest::Ended { trailers })
+        Self::made(data, Second::default(), Rest::Ended { trailers })
+    }
+
+    /// Gives the body the memory of its data, which it holds until the data is taken.
+    pub(super) fn holding(mut self, memory: Option<HeldMemory>) -> Self {
+        if let Some(memory) = memory {
+            self.second = Second::Held { _memory: memory };
+        }
+        self
     }
 
     /// Creates a body of the data that was read, the frame that exceeded the limit, and the rest.
     pub(super) fn begun(data: Bytes, over: Bytes, body: Pin<Box<B>>) -> Self {
-        Self::made(data, over, Rest::Begun { body })
+        Self::made(data, Second::Data(over), Rest::Begun { body })
     }
 
     pub(super) fn broken(data: Bytes, error: B::Error) -> Self {
-        Self::made(data, Bytes::new(), Rest::Broken { error: Some(error) })
+        Self::made(data, Second::default(), Rest::Broken { error: Some(error) })
     }
 
-    fn made(first: Bytes, second: Bytes, rest: Rest<B>) -> Self {
+    fn made(first: Bytes, second: Second, rest: Rest<B>) -> Self {
         Self { first, second, rest }
     }
 }
@@ -81,9 +115,15 @@ impl<B: Body<Data = Bytes>> Body for GuardedBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.project();
-        for read in [this.first, this.second] {
-            if !read.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(std::mem::take(read)))));
+        if !this.first.is_empty() {
+            if matches!(this.second, Second::Held { .. }) {
+                *this.second = Second::default();
+            }
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(this.first)))));
+        }
+        if this.second.len() > 0 {
+            if let Second::Data(data) = std::mem::take(this.second) {
+                return Poll::Ready(Some(Ok(Frame::data(data))));
             }
         }
         match this.rest.project() {
@@ -97,7 +137,7 @@ impl<B: Body<Data = Bytes>> Body for GuardedBody<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        let read = self.first.is_empty() && self.second.is_empty();
+        let read = self.first.is_empty() && self.second.len() == 0;
         read && match &self.rest {
             Rest::Untouched { body } => body.is_end_stream(),
             Rest::Begun { body } => body.is_end_stream(),

@@ -22,6 +22,7 @@ mod body;
 mod envelope;
 mod key;
 mod layer;
+mod memory;
 mod read;
 mod request;
 mod response;

@@ -1,8 +1,14 @@
 //! Reads a body into memory, up to a limit.
 
-use std::{future::poll_fn, mem::take, pin::Pin};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    mem::take,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body;
 use tokio::task::coop::consume_budget;
@@ -24,25 +30,62 @@ pub(super) enum Read<E> {
     },
 }
 
+/// The account of the memory of a body that is being read.
+pub(super) trait Keep {
+    /// The reason why the body may hold no more memory.
+    type Error;
+
+    /// Accounts for a body that has `length` bytes of data now, in a buffer of `memory` bytes.
+    fn grow(&mut self, length: usize, memory: usize) -> Result<(), Self::Error>;
+
+    /// Is called when the body waits for more data. The task is woken if the body is ended.
+    fn park(&mut self, cx: &mut Context<'_>) -> Result<(), Self::Error>;
+}
+
+/// The account of a body whose memory is bounded elsewhere.
+impl Keep for () {
+    type Error = Infallible;
+
+    fn grow(&mut self, _: usize, _: usize) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn park(&mut self, _: &mut Context<'_>) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
 /// Reads a body to its end, or until it has more than `most` bytes of data.
-pub(super) async fn read<B: Body<Data = Bytes>>(
+pub(super) async fn read<B: Body<Data = Bytes>, K: Keep>(
     mut body: Pin<&mut B>,
     most: usize,
-) -> Read<B::Error> {
+    memory: &mut K,
+) -> Result<Read<B::Error>, K::Error> {
     let mut data = Gathered::default();
-    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+    while let Some(frame) = poll_fn(|cx| match body.as_mut().poll_frame(cx) {
+        Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+        Poll::Pending => match memory.park(cx) {
+            Ok(()) => Poll::Pending,
+            Err(ended) => Poll::Ready(Err(ended)),
+        },
+    })
+    .await?
+    {
         let frame = match frame {
             Ok(frame) => frame,
-            Err(error) => return Read::Broken { data: data.finish(), error },
+            Err(error) => return Ok(Read::Broken { data: data.finish(), error }),
         };
         match frame.into_data() {
             Ok(piece) if piece.len() > most.saturating_sub(data.len()) => {
-                return Read::TooLong { data: data.finish(), over: piece };
+                return Ok(Read::TooLong { data: data.finish(), over: piece });
             }
-            Ok(piece) => data.push(piece),
+            Ok(piece) => {
+                data.push(piece, most);
+                memory.grow(data.len(), data.memory())?;
+            }
             Err(frame) => {
                 if let Ok(trailers) = frame.into_trailers() {
-                    return Read::Whole { data: data.finish(), trailers: Some(trailers) };
+                    return Ok(Read::Whole { data: data.finish(), trailers: Some(trailers) });
                 }
             }
         }
@@ -50,7 +93,7 @@ pub(super) async fn read<B: Body<Data = Bytes>>(
         // timeout could act.
         consume_budget().await;
     }
-    Read::Whole { data: data.finish(), trailers: None }
+    Ok(Read::Whole { data: data.finish(), trailers: None })
 }
 
 /// Collects pieces into one buffer.
@@ -59,7 +102,7 @@ pub(super) async fn read<B: Body<Data = Bytes>>(
 #[derive(Default)]
 struct Gathered {
     one: Bytes,
-    many: BytesMut,
+    many: Vec<u8>,
 }
 
 impl Gathered {
@@ -67,20 +110,28 @@ impl Gathered {
         self.one.len() + self.many.len()
     }
 
-    fn push(&mut self, piece: Bytes) {
+    /// Returns the number of bytes of the buffer.
+    fn memory(&self) -> usize {
+        self.one.len() + self.many.capacity()
+    }
+
+    /// Adds a piece. All pieces together have at most `most` bytes.
+    fn push(&mut self, piece: Bytes, most: usize) {
         if self.len() == 0 {
             self.one = piece;
             return;
         }
-        if !self.one.is_empty() {
-            let one = take(&mut self.one);
-            self.many.reserve(one.len() + piece.len());
-            self.many.extend_from_slice(&one);
+        let len = self.len() + piece.len();
+        if len > self.many.capacity() {
+            // Doubled, so that tiny pieces are not copied each time, but not beyond the limit.
+            let room = self.many.capacity().saturating_mul(2).min(most).max(len);
+            self.many.reserve_exact(room - self.many.len());
         }
+        self.many.extend_from_slice(&take(&mut self.one));
         self.many.extend_from_slice(&piece);
     }
 
     fn finish(self) -> Bytes {
-        if self.many.is_empty() { self.one } else { self.many.freeze() }
+        if self.many.is_empty() { self.one } else { self.many.into() }
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     pin::pin,
+    sync::Arc,
     task::{Poll, ready},
     time::Duration,
 };
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     GuardedBody,
+    memory::{BodyMemory, NoMemory, ReadMemory},
     read::{Read, read},
 };
 use crate::{
@@ -40,24 +42,46 @@ const VERSION: &[u8] = b"http 1";
 /// [`BodyTooLarge`](IdempotencyReason::BodyTooLarge) (413). A request whose body does not arrive
 /// in time, or breaks off, is rejected with [`BodyIncomplete`](IdempotencyReason::BodyIncomplete)
 /// (408).
+///
+/// # Memory
+///
+/// The bodies of all requests may hold 64 MiB together by default. A body holds memory while it is
+/// read, while its request waits, and until the service takes its data. If there is no memory for
+/// another frame, one of the bodies that wait for data is ended: the one that progressed least.
+/// Its request is rejected with [`BodyIncomplete`](IdempotencyReason::BodyIncomplete). A caller
+/// that sends its body is therefore served, even if many others stall.
+///
+/// The least progress is the most memory for the longest time, measured by the progress of others.
+/// A body progresses when it grows by more than 1/64. Complete bodies are never ended. If they hold
+/// all memory, a request is rejected with [`Full`](IdempotencyReason::Full) (503).
+///
+/// Clones share this memory, and so do all services of a layer.
 #[derive(Clone, Debug)]
 pub struct ReadHttp {
     max_body_bytes: usize,
+    memory: Arc<BodyMemory>,
     body_timeout: Duration,
     without_body: bool,
 }
 
 impl ReadHttp {
     const MAX_BODY_BYTES: usize = 1 << 20;
+    const MAX_TOTAL_BYTES: usize = 64 << 20;
     const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
     /// Creates a `ReadHttp` with the defaults of [`builder`](Self::builder).
     pub fn new() -> Self {
         Self {
             max_body_bytes: Self::MAX_BODY_BYTES,
+            memory: BodyMemory::new(Self::MAX_TOTAL_BYTES),
             body_timeout: Self::BODY_TIMEOUT,
             without_body: false,
         }
+    }
+
+    /// Returns the number of bytes that the bodies of all requests hold now.
+    pub fn buffered(&self) -> usize {
+        self.memory.held()
     }
 
     /// Returns a builder, to change the defaults.
@@ -79,6 +103,7 @@ impl Default for ReadHttp {
 #[must_use = "a builder does nothing until it is built"]
 pub struct ReadHttpBuilder {
     max_body_bytes: Option<usize>,
+    max_total_bytes: Option<usize>,
     body_timeout: Option<Duration>,
     without_body: bool,
 }
@@ -88,10 +113,21 @@ impl ReadHttpBuilder {
     ///
     /// Default: `1 MiB` (1,048,576 bytes).
     ///
-    /// It must be at least 1. Each request that is being read may use this much memory. A longer
-    /// body is rejected with [`BodyTooLarge`](IdempotencyReason::BodyTooLarge).
+    /// It must be at least 1. A longer body is rejected with
+    /// [`BodyTooLarge`](IdempotencyReason::BodyTooLarge).
     pub fn max_body_bytes(mut self, bytes: usize) -> Self {
         self.max_body_bytes = Some(bytes);
+        self
+    }
+
+    /// Sets the maximum number of bytes that the bodies of all guarded requests hold together.
+    ///
+    /// Default: `64 MiB` (67,108,864 bytes), or `max_body_bytes` if that is more.
+    ///
+    /// At the maximum, the body that progressed least is [ended](ReadHttp#memory). The maximum must
+    /// be at least [`max_body_bytes`](Self::max_body_bytes).
+    pub fn max_total_bytes(mut self, bytes: usize) -> Self {
+        self.max_total_bytes = Some(bytes);
         self
     }
 
@@ -113,7 +149,8 @@ impl ReadHttpBuilder {
     ///
     /// Two requests that differ only in their bodies then count as the same request.
     /// [`build`](Self::build) rejects this setting together with
-    /// [`max_body_bytes`](Self::max_body_bytes) or [`body_timeout`](Self::body_timeout).
+    /// [`max_body_bytes`](Self::max_body_bytes), [`max_total_bytes`](Self::max_total_bytes) or
+    /// [`body_timeout`](Self::body_timeout).
     pub fn without_body(mut self) -> Self {
         self.without_body = true;
         self
@@ -123,8 +160,9 @@ impl ReadHttpBuilder {
     ///
     /// # Errors
     ///
-    /// Returns a [`ConfigError`] if a limit is zero, or if it is set together with
-    /// [`without_body`](Self::without_body).
+    /// Returns a [`ConfigError`] if a limit is zero, if it is set together with
+    /// [`without_body`](Self::without_body), or if `max_total_bytes` is less than
+    /// `max_body_bytes`.
     pub fn build(self) -> Result<ReadHttp, ConfigError> {
         let unread = "`without_body` does not read bodies";
         if let Some(bytes) = self.max_body_bytes {
@@ -133,14 +171,27 @@ impl ReadHttpBuilder {
                 return Err(ConfigError::new("max_body_bytes", bytes, unread));
             }
         }
+        if let Some(bytes) = self.max_total_bytes {
+            unless_room("max_total_bytes", bytes)?;
+            if self.without_body {
+                return Err(ConfigError::new("max_total_bytes", bytes, unread));
+            }
+        }
         if let Some(timeout) = self.body_timeout {
             ConfigError::require_positive("body_timeout", timeout)?;
             if self.without_body {
                 return Err(ConfigError::new("body_timeout", timeout, unread));
             }
         }
+        let max_body_bytes = self.max_body_bytes.unwrap_or(ReadHttp::MAX_BODY_BYTES);
+        let total = self.max_total_bytes.unwrap_or(max_body_bytes.max(ReadHttp::MAX_TOTAL_BYTES));
+        if total < max_body_bytes {
+            let rule = "it must be at least `max_body_bytes`";
+            return Err(ConfigError::new("max_total_bytes", total, rule));
+        }
         Ok(ReadHttp {
-            max_body_bytes: self.max_body_bytes.unwrap_or(ReadHttp::MAX_BODY_BYTES),
+            max_body_bytes,
+            memory: BodyMemory::new(total),
             body_timeout: self.body_timeout.unwrap_or(ReadHttp::BODY_TIMEOUT),
             without_body: self.without_body,
         })
@@ -172,17 +223,21 @@ where
         if body.size_hint().lower() > self.max_body_bytes as u64 {
             return Err(IdempotencyReason::BodyTooLarge);
         }
-        let reading = async { read(pin!(body), self.max_body_bytes).await };
-        let (data, trailers) = match within(self.body_timeout, reading).await {
+        let mut memory = ReadMemory::of(&self.memory);
+        let reading = async { read(pin!(body), self.max_body_bytes, &mut memory).await };
+        let read = within(self.body_timeout, reading).await;
+        let (data, trailers) = match read.transpose().map_err(NoMemory::reason)? {
             Some(Read::Whole { data, trailers }) => (data, trailers),
             Some(Read::TooLong { .. }) => return Err(IdempotencyReason::BodyTooLarge),
             Some(Read::Broken { .. }) | None => return Err(IdempotencyReason::BodyIncomplete),
         };
+        let held = memory.finish().map_err(NoMemory::reason)?;
         either(&mut digests, Some(&data));
         if let Some(trailers) = &trailers {
             all_lines(&mut digests, trailers);
         }
-        Ok((Request::from_parts(head, GuardedBody::whole(data, trailers)), digests))
+        let body = GuardedBody::whole(data, trailers).holding(held);
+        Ok((Request::from_parts(head, body), digests))
     }
 
     fn pass(&self, request: Request<B>) -> Self::Request {

@@ -280,7 +280,9 @@ where
         let (head, body) = response.into_parts();
         // The body is boxed because it may be streamed to the caller later.
         let mut body = Box::pin(body);
-        match read(body.as_mut(), most).await {
+        // The number of runs bounds the memory of responses.
+        let Ok(read) = read(body.as_mut(), most, &mut ()).await;
+        match read {
             Read::Whole { data, trailers } => {
                 let completed =
                     self.completed(head.status, &head.headers, &data, trailers.as_ref());

@@ -349,3 +349,140 @@ async fn the_service_finds_its_run_in_the_request() {
     assert_eq!(request.extensions().get::<Run>().map(Run::fence), Some(42));
     assert_eq!(request.into_body().collect().await.unwrap().to_bytes(), "x");
 }
+
+const KIB: usize = 1 << 10;
+
+/// Returns a reader with room for `total` KiB, of which one body may have half.
+fn reader_of(total: usize) -> ReadHttp {
+    let builder = ReadHttp::builder().max_body_bytes(total / 2 * KIB);
+    builder.max_total_bytes(total * KIB).build().unwrap()
+}
+
+/// A request whose body arrives piece by piece.
+struct Upload {
+    pieces: Option<futures::channel::mpsc::UnboundedSender<Pieces>>,
+    read: tokio::task::JoinHandle<Result<usize, IdempotencyReason>>,
+}
+
+impl Upload {
+    /// Starts to read a request. The service takes the data of its body at once.
+    fn begin(reader: &ReadHttp) -> Self {
+        let (pieces, incoming) = futures::channel::mpsc::unbounded();
+        let (reader, request) = (reader.clone(), Request::new(StreamBody::new(incoming)));
+        let read = tokio::spawn(async move {
+            let (request, _) = read_by(&reader, request).await?;
+            Ok(request.into_body().collect().await.unwrap().to_bytes().len())
+        });
+        Self { pieces: Some(pieces), read }
+    }
+
+    async fn send(&self, bytes: usize) {
+        let pieces = self.pieces.as_ref().unwrap();
+        let _ = pieces.unbounded_send(data(vec![7; bytes]));
+        tokio::task::yield_now().await;
+    }
+
+    async fn stalled(reader: &ReadHttp, bytes: usize) -> Self {
+        let upload = Self::begin(reader);
+        upload.send(bytes).await;
+        upload
+    }
+
+    async fn is_ended(&self) -> bool {
+        tokio::task::yield_now().await;
+        self.read.is_finished()
+    }
+
+    async fn end(mut self) -> Result<usize, IdempotencyReason> {
+        drop(self.pieces.take());
+        self.read.await.unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_memory_the_body_that_progressed_least_is_ended() {
+    let reader = reader_of(64);
+    let (first, second, third) = (
+        Upload::stalled(&reader, 20 * KIB).await,
+        Upload::stalled(&reader, 20 * KIB).await,
+        Upload::stalled(&reader, 20 * KIB).await,
+    );
+    first.send(KIB).await;
+    assert!(reader.buffered() > 60 * KIB && reader.buffered() <= 64 * KIB);
+    // A small body that has paused for longest is spared.
+    let newcomer = Upload::begin(&reader);
+    newcomer.send(20 * KIB).await;
+    assert!(second.is_ended().await);
+    assert_eq!(second.end().await, Err(IdempotencyReason::BodyIncomplete));
+    for upload in [first, third, newcomer] {
+        assert!(!upload.is_ended().await);
+        assert!(upload.end().await.is_ok());
+    }
+    assert_eq!(reader.buffered(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_body_that_pauses_outlives_large_ones_that_stall() {
+    let reader = reader_of(1_024);
+    let small = Upload::stalled(&reader, KIB).await;
+    let mut stalled = Vec::new();
+    for _ in 0..100 {
+        let upload = Upload::stalled(&reader, 256 * KIB).await;
+        assert!(!upload.is_ended().await, "a newcomer was ended");
+        assert!(reader.buffered() <= 1_024 * KIB);
+        stalled.push(upload);
+    }
+    assert_eq!(stalled.iter().filter(|upload| upload.read.is_finished()).count(), 97);
+    small.send(KIB).await;
+    assert_eq!(small.end().await, Ok(2 * KIB));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tiny_frames_are_no_progress_of_a_large_body() {
+    let reader = reader_of(64);
+    let trickling = Upload::stalled(&reader, 20 * KIB).await;
+    let honest = Upload::stalled(&reader, 16 * KIB).await;
+    for _ in 0..10 {
+        honest.send(KIB).await;
+        trickling.send(1).await;
+    }
+    let _newcomer = Upload::stalled(&reader, 16 * KIB).await;
+    assert!(trickling.is_ended().await && !honest.is_ended().await);
+    assert_eq!(honest.end().await, Ok(26 * KIB));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_holds_memory_until_the_service_has_taken_its_data() {
+    let reader = reader_of(64);
+    let body = || body(vec![data(vec![7; 16 * KIB]), data(vec![7; 16 * KIB])]);
+    let (one, _) = read_by(&reader, Request::new(body())).await.unwrap();
+    let (two, _) = read_by(&reader, Request::new(body())).await.unwrap();
+    assert_eq!(reader.buffered(), 64 * KIB);
+    // Complete bodies are not ended.
+    let rejected = read_by(&reader, Request::new(body())).await.map(|_| ());
+    assert_eq!(rejected, Err(IdempotencyReason::Full));
+    drop(one);
+    assert_eq!(reader.buffered(), 32 * KIB);
+    let mut two = two.into_body();
+    assert_eq!(two.frame().await.unwrap().unwrap().into_data().unwrap().len(), 32 * KIB);
+    assert_eq!(reader.buffered(), 0);
+
+    // A caller that leaves gives its memory back, too.
+    let upload = Upload::stalled(&reader, 16 * KIB).await;
+    assert_eq!(reader.buffered(), 16 * KIB);
+    upload.read.abort();
+    assert!(upload.is_ended().await);
+    assert_eq!(reader.buffered(), 0);
+}
+
+/// The buffer grows by doubling, but not beyond the limit of one body.
+#[tokio::test(start_paused = true)]
+async fn no_body_holds_more_than_its_limit() {
+    let reader = reader_of(64);
+    let upload = Upload::begin(&reader);
+    for sent in 1..=32 {
+        upload.send(KIB).await;
+        assert!((sent * KIB..=32 * KIB).contains(&reader.buffered()));
+    }
+    assert_eq!(upload.end().await, Ok(32 * KIB));
+}
