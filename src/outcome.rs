@@ -13,8 +13,8 @@ pub enum Outcome {
     Success,
     /// The service failed.
     Failure(Fault),
-    /// The call says nothing about the service. It does not count for a breaker, and it is not
-    /// retried.
+    /// The call says nothing about the service. It does not count for a breaker, neither as a
+    /// failure nor as a response, and it is not retried.
     Ignored,
 }
 
@@ -39,12 +39,15 @@ pub enum Fault {
     },
     /// The same request is already being run, and its response is not there yet.
     ///
-    /// This says nothing about the health of the service. A later call gets the response.
+    /// The service that says so is healthy. A later call gets the response.
     InProgress {
         /// The time after which to send the request again, or `None` if the service does not say.
         retry_after: Option<Duration>,
     },
     /// The same request would fail again with the same response.
+    ///
+    /// The service that responds so is healthy. A result that is no response of the service, such
+    /// as a mistake of the caller, is [`Outcome::Ignored`].
     Permanent,
 }
 
@@ -210,6 +213,14 @@ where
 }
 
 impl Outcome {
+    /// Returns `true` if the service responded, which is evidence of its health.
+    ///
+    /// A service that rejects a wrong request, or still runs an earlier one, is well.
+    #[inline]
+    pub(crate) fn is_response(self) -> bool {
+        matches!(self, Self::Success | Self::Failure(Fault::Permanent | Fault::InProgress { .. }))
+    }
+
     /// Returns a short name for spans and events.
     pub(crate) fn as_str(self) -> &'static str {
         match self {

@@ -136,9 +136,14 @@ impl Budget {
     ///
     /// Each failed attempt takes out a token, and each success pays in a share of a token. A call
     /// is retried only while more than half of the tokens are left. A failure counts even if it
-    /// could not be retried, and even if the server forbids a retry. A permanent failure counts
-    /// only if the server forbids a retry. A request that is [in progress](Fault::InProgress)
-    /// takes out a token only when it is retried.
+    /// could not be retried, and even if the server forbids a retry.
+    ///
+    /// A response that says that the request is wrong ([`Permanent`](Fault::Permanent)) or in
+    /// progress ([`InProgress`](Fault::InProgress)) comes from a healthy server, and pays in like a
+    /// success. Proposal A6 names only calls with the status `OK`. The retries of a client whose
+    /// lookups mostly find nothing would then stop after a few failures and never begin again. A
+    /// permanent failure takes out a token if the server forbids a retry. A request in progress
+    /// takes one out when it is retried.
     ///
     /// A throttle reacts to failures, not to calls. While few calls fail, it does not limit
     /// retries at all. When many calls fail, it stops all retries until enough calls have
@@ -327,11 +332,10 @@ impl Bucket {
     fn observe(&self, outcome: Outcome) {
         if self.rule.is_throttle() {
             match outcome {
-                Outcome::Success => self.pay_in(self.rule.reward),
                 // A request in progress pays when it is retried. Otherwise a client that sends a
                 // request twice would stop the retries of all others.
-                Outcome::Failure(Fault::Permanent | Fault::InProgress { .. })
-                | Outcome::Ignored => {}
+                outcome if outcome.is_response() => self.pay_in(self.rule.reward),
+                Outcome::Success | Outcome::Ignored => {}
                 Outcome::Failure(_) => self.failed(),
             }
         }

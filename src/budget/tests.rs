@@ -134,7 +134,8 @@ fn neither_a_throttle_nor_a_budget_without_a_floor_regains_anything_with_time() 
 /// An event that can change the balance of a throttle.
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    Success,
+    /// An outcome that shows that the service responds.
+    Response(Outcome),
     Failure,
     /// An outcome that does not change the balance.
     Neither(Outcome),
@@ -145,11 +146,11 @@ enum Event {
 
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        3 => Just(Event::Success),
+        3 => Just(Event::Response(Outcome::Success)),
         3 => Just(Event::Failure),
         1 => Just(Event::Neither(Outcome::Ignored)),
-        1 => Just(Event::Neither(Outcome::Failure(Fault::Permanent))),
-        1 => Just(Event::Neither(Outcome::Failure(Fault::InProgress { retry_after: None }))),
+        1 => Just(Event::Response(Outcome::Failure(Fault::Permanent))),
+        1 => Just(Event::Response(Outcome::Failure(Fault::InProgress { retry_after: None }))),
         2 => any::<bool>().prop_map(Event::Retry),
         1 => Just(Event::Call),
     ]
@@ -167,8 +168,8 @@ proptest! {
         let mut tokens = most;
         for event in events {
             match event {
-                Event::Success => {
-                    budget.observe(Outcome::Success);
+                Event::Response(outcome) => {
+                    budget.observe(outcome);
                     tokens = most.min(tokens + budget.ratio());
                 }
                 Event::Failure => {

@@ -77,15 +77,12 @@ impl Evidence {
 
     /// Returns `true` if the dependency failed, and `None` if the result says nothing about it.
     ///
-    /// A result that says nothing, or a request that would fail anywhere, neither opens nor
-    /// closes a breaker.
+    /// A response is evidence of health, even if it says that the request is wrong or still runs.
+    /// Only an ignored result neither opens nor closes a breaker.
     fn failed(self) -> Option<bool> {
         match self.outcome {
-            Outcome::Success => Some(false),
-            Outcome::Failure(Fault::Permanent | Fault::InProgress { .. }) | Outcome::Ignored => {
-                None
-            }
-            Outcome::Failure(_) => Some(true),
+            Outcome::Ignored => None,
+            outcome => Some(!outcome.is_response()),
         }
     }
 }

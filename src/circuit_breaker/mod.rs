@@ -132,8 +132,10 @@
 //!
 //! A rejected call fails with [`CircuitOpen`](crate::error::CircuitOpen), which has the time until
 //! the next probe if it is known. Errors of the service, including errors of its readiness, are
-//! counted and passed through. The classifier decides which results are failures. A timeout of a
-//! layer beneath is a failure. Other rejections of layers beneath are not counted.
+//! counted and passed through. The classifier decides which results are failures. A response that
+//! says that the request is wrong, or still in progress, counts like a success, because the
+//! dependency responds. A timeout of a layer beneath is a failure. Other rejections of layers
+//! beneath, and results that are ignored, are not counted.
 //!
 //! # Order
 //!

@@ -17,10 +17,11 @@ use buttress::{
     testing::Step,
     timeout::TimeoutLayer,
 };
+use futures::future::join_all;
 use tokio::time::{advance, sleep};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
-use super::{Answer, DOWN, MS, OPEN_FOR, Rig, SECOND, WELL, ten_calls};
+use super::{Answer, DOWN, MS, OPEN_FOR, Rig, SECOND, WELL, is_rejected, ten_calls};
 
 /// Returns the number of failures that a breaker admits after this number of successes.
 async fn failures_admitted_after(successes: u64, builder: CircuitBreakerBuilder) -> u64 {
@@ -280,21 +281,24 @@ async fn an_open_breaker_beneath_does_not_trip_the_one_above() {
     assert_eq!((rig.state(), rig.window()), (State::Closed, (0, 0, 0)));
 }
 
+/// Classifies results by their text.
+fn by_text(result: Result<&&str, &Error<&str>>) -> Outcome {
+    match result {
+        Ok(&"odd") | Err(Error::Service("odd")) => Outcome::Ignored,
+        Ok(&"wrong") | Err(Error::Service("wrong")) => Outcome::Failure(Fault::Permanent),
+        Ok(&"busy") | Err(Error::Service("busy")) => {
+            Outcome::Failure(Fault::InProgress { retry_after: Some(SECOND) })
+        }
+        Ok(_) => Outcome::Success,
+        Err(_) => Outcome::Failure(Fault::Transient),
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn permanent_and_ignored_neither_trip_nor_heal() {
-    let layer = ten_calls()
-        .consecutive_failures(6)
-        .classify_fn(|result: Result<&&str, &Error<&str>>| match result {
-            Ok(&"odd") | Err(Error::Service("odd")) => Outcome::Ignored,
-            Err(Error::Service("wrong")) => Outcome::Failure(Fault::Permanent),
-            Ok(_) => Outcome::Success,
-            Err(_) => Outcome::Failure(Fault::Transient),
-        })
-        .build()
-        .unwrap();
+async fn ignored_results_neither_trip_nor_heal() {
+    let layer = ten_calls().consecutive_failures(6).classify_fn(by_text).build().unwrap();
     let rig = Rig::of(layer.handle(), |inner| layer.layer(inner));
-    let says_nothing =
-        [Ok("odd"), Err(Error::Service("odd")), Err(Error::Service("wrong"))].map(Answer::from);
+    let says_nothing = [Ok("odd"), Err(Error::Service("odd"))].map(Answer::from);
 
     rig.answers(5, DOWN).await;
     for answer in says_nothing.iter().cycle().take(90) {
@@ -312,6 +316,66 @@ async fn permanent_and_ignored_neither_trip_nor_heal() {
     }
     rig.answers(2, WELL).await;
     assert_eq!(rig.state(), State::Closed);
+}
+
+/// The responses of a service that is well, though they are no successes.
+fn responses() -> [Answer; 4] {
+    ["wrong", "busy"].map(|text| [Ok(text), Err(Error::Service(text))]).concat().try_into().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_is_evidence_of_health() {
+    for builder in [ten_calls, || CircuitBreakerLayer::builder().minimum_calls(10)] {
+        for response in responses() {
+            let layer = builder()
+                .consecutive_failures(5)
+                .slow_calls(SECOND, 0.5)
+                .classify_fn(by_text)
+                .build()
+                .unwrap();
+            let rig = Rig::of(layer.handle(), |inner| layer.layer(inner));
+            // It ends a row of failures.
+            rig.answers(4, DOWN).await;
+            rig.answer(response.clone()).await;
+            rig.answer(DOWN).await;
+            assert_eq!((rig.state(), rig.window()), (State::Closed, (6, 5, 0)), "{response:?}");
+            // It is in the denominator of the failure rate.
+            rig.breaker.reset();
+            for _ in 0..50 {
+                rig.answers(9, response.clone()).await;
+                rig.answer(DOWN).await;
+            }
+            assert_eq!(rig.state(), State::Closed, "{response:?}");
+            // It counts as a slow call.
+            rig.breaker.reset();
+            for _ in 0..4 {
+                rig.answer_after(SECOND, response.clone()).await;
+            }
+            assert_eq!(rig.window(), (4, 0, 4), "{response:?}");
+            // It passes a probe, unless it is slow.
+            rig.trip_and_wait().await;
+            rig.answer_after(SECOND, response.clone()).await;
+            rig.answers(2, response.clone()).await;
+            assert_eq!(rig.state(), State::Closed, "{response:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_half_open_breaker_of_a_service_that_only_finds_nothing_closes_for_fifty_callers() {
+    let layer = ten_calls().classify_fn(by_text).build().unwrap();
+    let rig = Rig::of(layer.handle(), |inner| layer.layer(inner));
+    rig.trip_and_wait().await;
+    let wrong = || Err(Error::Service("wrong"));
+    rig.inner.otherwise(wrong);
+    for _ in 0..3 {
+        rig.inner.push(Step::RespondAfter(MS * 20, wrong()));
+    }
+    let results = join_all((0..50).map(|_| rig.call())).await;
+    assert_eq!(results.iter().filter(|result| is_rejected(result)).count(), 47);
+    assert_eq!(rig.state(), State::Closed);
+    let results = join_all((0..50).map(|_| rig.call())).await;
+    assert!(results.iter().all(|result| *result == wrong()));
 }
 
 #[tokio::test(start_paused = true)]

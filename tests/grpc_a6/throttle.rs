@@ -77,7 +77,22 @@ async fn a_committed_call_counts_by_its_trailers() {
     let calls: [Call; 3] = [
         (&[Committed(Unavailable, &[])], 1, 9.0),
         (&[Committed(Fine, &[])], 1, 9.5),
-        (&[Committed(InvalidArgument, &[])], 1, 9.5),
+        // A server that responds is well. A6 pays in only for `OK`.
+        (&[Committed(InvalidArgument, &[])], 1, 10.0),
+    ];
+    run(10, 0.5, &calls).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_about_the_request_pays_in_like_a_success() {
+    let calls: [Call; 6] = [
+        (FAILING, 4, 6.0),
+        (&[Status(NotFound, &[])], 1, 6.5),
+        (&[Committed(NotFound, &[])], 1, 7.0),
+        (&[Status(InvalidArgument, &["250"])], 1, 7.5),
+        // Unless it forbids the retry, which A6 counts as a failure.
+        (&[Status(NotFound, &["-1"])], 1, 6.5),
+        (FAILING, 2, 4.5),
     ];
     run(10, 0.5, &calls).await;
 }

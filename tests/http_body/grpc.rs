@@ -13,8 +13,8 @@ fn endings() -> Vec<(Vec<Step>, &'static str, (u64, u64))> {
         (vec![grpc_status("14")], "transient", (1, 1)),
         (vec![grpc_status("4")], "timed_out", (1, 1)),
         (vec![grpc_status("8")], "overloaded", (1, 1)),
-        // The failure is the caller's fault. The breaker does not count it.
-        (vec![grpc_status("3")], "permanent", (0, 0)),
+        // The caller's own fault: the service is well.
+        (vec![grpc_status("3")], "permanent", (1, 0)),
         (vec![grpc_status("nonsense")], "transient", (1, 1)),
         // Without a status, the outcome of the call is not known.
         (vec![Step::Trailers(HeaderMap::new())], "transient", (1, 1)),
@@ -69,7 +69,7 @@ async fn trailers_only(rig: &Rig, status: &'static str, feed: &Feed) -> Spawn<Re
 
 #[tokio::test(start_paused = true)]
 async fn a_status_in_the_headers_is_the_verdict() {
-    for (status, verdict) in [("0", (1, 0)), ("3", (0, 0)), ("14", (1, 1))] {
+    for (status, verdict) in [("0", (1, 0)), ("3", (1, 0)), ("14", (1, 1))] {
         for make in [Rig::client, Rig::server] {
             let rig = make();
             let _unread = trailers_only(&rig, status, &Feed::new([Step::Closed])).await;

@@ -76,7 +76,7 @@
 //!
 //! | response | meaning | effect |
 //! |---|---|---|
-//! | 409 with `Retry-After`, or `ABORTED` with a pushback | the same request is in progress | the call pauses and is retried ([`Fault::InProgress`](crate::Fault::InProgress)), and no circuit breaker counts it |
+//! | 409 with `Retry-After`, or `ABORTED` with a pushback | the same request is in progress | the call pauses and is retried ([`Fault::InProgress`](crate::Fault::InProgress)), and a circuit breaker counts a response of a healthy server |
 //! | 409 without `Retry-After`, 422 or `FAILED_PRECONDITION` | the outcome of the request is unknown, its response was not kept, or the key was used for another request | the response is returned unchanged |
 //!
 //! The number of [`retries`](crate::retry::RetryBuilder::retries) limits how often the client asks

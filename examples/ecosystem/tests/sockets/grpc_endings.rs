@@ -80,10 +80,10 @@ async fn an_answer_of_trailers_only_ends_at_its_head() {
     assert_eq!(client.check(asked("ill")).await.unwrap_err().code(), Code::Unavailable);
     assert_eq!(ends.slots.in_flight(), 0);
     assert_eq!(ends.counted().await, (1, 1));
-    // A mistake of the caller says nothing about the service.
+    // A mistake of the caller is a response, and shows that the service works.
     assert_eq!(client.check(asked("wrong")).await.unwrap_err().code(), Code::InvalidArgument);
     assert_eq!(ends.slots.in_flight(), 0);
-    assert_eq!(ends.counted().await, (1, 1));
+    assert_eq!(ends.counted().await, (2, 1));
 }
 
 #[tokio::test]
@@ -96,7 +96,7 @@ async fn a_status_in_the_trailers_is_the_verdict() {
         ("14", &["error", "transient"][..], (2, 1)),
         ("4", &["error", "timed_out"][..], (3, 2)),
         ("8", &["error", "overloaded"][..], (4, 3)),
-        ("5", &["error", "permanent"][..], (4, 3)),
+        ("5", &["error", "permanent"][..], (5, 3)),
     ] {
         let mut stream = client.watch(asked("")).await.unwrap().into_inner();
         stream.message().await.unwrap().unwrap();
