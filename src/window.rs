@@ -13,10 +13,13 @@ use crate::call::clock::nanos;
 /// The number of buckets in a window. A window is exact to a tenth of its length.
 pub(crate) const BUCKETS: usize = 10;
 
+/// The part of a tag that is the lap.
+const LAP: u32 = 0xFF_FFFF;
+
 /// A count for each of the last [`BUCKETS`] time spans.
 ///
-/// Each bucket stores which time span it counts. Nothing has to be cleared as time passes, even
-/// after a long idle time.
+/// Each bucket stores which time span it counts. Therefore nothing has to be cleared as time
+/// passes, unless a bucket was last written a whole number of 2^24 laps ago.
 #[derive(Debug)]
 pub(crate) struct Buckets {
     /// The generation whose calls are counted.
@@ -60,8 +63,13 @@ impl Tick {
 
     #[inline]
     fn tag(self, generation: u64) -> u32 {
-        let lap = (self.0 / BUCKETS as u64) as u32 & 0xFF_FFFF;
-        (generation as u32) << 24 | lap
+        (generation as u32) << 24 | self.lap()
+    }
+
+    /// Returns how often the buckets were gone through before, which begins again after 2^24 laps.
+    #[inline]
+    fn lap(self) -> u32 {
+        (self.0 / BUCKETS as u64) as u32 & LAP
     }
 }
 
@@ -87,7 +95,7 @@ impl Buckets {
         // Stored before the cell is written. A thread that finds the cell written can then tell
         // whether its own tick is too old.
         if self.newest.load(Ordering::Acquire) < tick.0 {
-            self.newest.fetch_max(tick.0, Ordering::AcqRel);
+            self.advance(tick);
         }
         let tag = tick.tag(generation);
         let one_more = |cell: u64| {
@@ -105,10 +113,48 @@ impl Buckets {
         let _ = cell.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more);
     }
 
+    /// Makes `tick` the latest tick that was counted.
+    ///
+    /// No cell counts a tick after the latest one yet. A cell that has the lap of such a tick is
+    /// 2^24 laps old, or a multiple of that, and is emptied. Otherwise it would count again.
+    #[cold]
+    fn advance(&self, tick: Tick) {
+        loop {
+            let first = (tick.0 + 1).saturating_sub(BUCKETS as u64);
+            let newest = self.newest.load(Ordering::Acquire);
+            if newest >= tick.0 {
+                return;
+            }
+            let ahead = (first.max(newest + 1)..=tick.0).map(Tick);
+            let mut outdated = [None; BUCKETS];
+            for (tick, outdated) in ahead.zip(&mut outdated) {
+                let cell = &self.cells[tick.index()];
+                let count = cell.load(Ordering::Acquire);
+                if count as u32 != 0 && (count >> 32) as u32 & LAP == tick.lap() {
+                    *outdated = Some((cell, count));
+                }
+            }
+            // Still true after the cells were read, so that none of them is a new one.
+            if self.newest.load(Ordering::Acquire) != newest {
+                continue;
+            }
+            for (cell, count) in outdated.into_iter().flatten() {
+                let _ = cell.compare_exchange(count, 0, Ordering::AcqRel, Ordering::Relaxed);
+            }
+            let (relaxed, tick) = (Ordering::Relaxed, tick.0);
+            if self.newest.compare_exchange(newest, tick, Ordering::AcqRel, relaxed).is_ok() {
+                return;
+            }
+        }
+    }
+
     /// Returns the count of the window that ends with `now`.
     pub(crate) fn total(&self, generation: u64, now: Tick) -> u64 {
+        // Nothing was counted after the latest tick. A cell that seems to has an old lap.
+        let newest = self.newest.load(Ordering::Acquire);
         (0..BUCKETS as u64)
             .filter_map(|age| now.0.checked_sub(age).map(Tick))
+            .filter(|tick| tick.0 <= newest)
             .map(|tick| {
                 let cell = self.cells[tick.index()].load(Ordering::Acquire);
                 let ours = (cell >> 32) as u32 == tick.tag(generation);

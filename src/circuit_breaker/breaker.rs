@@ -329,7 +329,7 @@ impl Breaker {
     /// Opens the breaker if the counts of its window are a reason.
     #[cold]
     fn weigh(&self, phase: Phase, sample: Sample, hint: Option<Duration>, totals: Totals) {
-        let consecutive = self.cold().count_consecutive(sample.failed);
+        let consecutive = self.cold().count_consecutive(phase.generation(), sample.failed);
         if let Some(reason) = self.config.trip_reason(totals, consecutive) {
             self.trip(phase, reason, hint);
         }

@@ -88,11 +88,6 @@ impl Breaker {
             self.clear_window(phase.generation());
         }
         self.phase.store(phase.word(), Ordering::Release);
-        if state == State::Closed {
-            // Reset after the phase is stored. Otherwise a stale failure of the last phase could
-            // count as the first failure of this one.
-            self.cold().consecutive_failures.store(0, Ordering::Release);
-        }
         // Wakes all waiting callers. A caller that waits for a half-open breaker has no timer for
         // the open time that follows.
         if state != State::HalfOpen {
@@ -111,6 +106,7 @@ impl Breaker {
             Window::Time(calls) => calls.reset(generation),
         }
         let cold = self.cold();
+        cold.reset_consecutive(generation);
         cold.failures.reset(generation);
         cold.slow.reset(generation);
     }

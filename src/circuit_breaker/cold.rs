@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Mutex,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -22,7 +22,11 @@ use crate::{
 
 /// The state that a breaker needs only after a failure, or after a change by hand.
 pub(super) struct Cold {
-    pub(super) consecutive_failures: AtomicU32,
+    /// Generation (32 bits), and its failures in a row (32).
+    ///
+    /// With the generation in the word, a result from before a change of state neither counts in
+    /// the new phase nor ends a row of it.
+    consecutive_failures: AtomicU64,
     /// The last tick with a failure or a slow call.
     ///
     /// If it is not in the window, there is nothing to add up.
@@ -56,7 +60,7 @@ pub(super) struct Machine {
 impl Cold {
     pub(super) fn new() -> Self {
         Self {
-            consecutive_failures: AtomicU32::new(0),
+            consecutive_failures: AtomicU64::new(0),
             last_bad: AtomicU64::new(0),
             failures: Buckets::new(),
             slow: Buckets::new(),
@@ -98,15 +102,41 @@ impl Cold {
         }
     }
 
-    #[inline]
-    pub(super) fn count_consecutive(&self, failed: bool) -> u32 {
-        if failed {
-            return self.consecutive_failures.fetch_add(1, Ordering::AcqRel).saturating_add(1);
-        }
-        // Written only if there is something to reset, because all callers share this word.
-        if self.consecutive_failures.load(Ordering::Acquire) != 0 {
-            self.consecutive_failures.store(0, Ordering::Release);
-        }
-        0
+    /// Begins a row of failures for a new generation, before its phase is visible.
+    pub(super) fn reset_consecutive(&self, generation: u64) {
+        self.consecutive_failures.store(row_of(generation), Ordering::Release);
     }
+
+    /// Counts a result of `generation`, and returns its number of failures in a row.
+    ///
+    /// Returns zero for a result of an earlier generation.
+    #[inline]
+    pub(super) fn count_consecutive(&self, generation: u64, failed: bool) -> u32 {
+        let empty = row_of(generation);
+        let counted = |row: u64| {
+            if row & !COUNT != empty {
+                return None;
+            }
+            let longer = u64::from((row as u32).saturating_add(1));
+            Some(empty | if failed { longer } else { 0 })
+        };
+        // Written only if there is something to reset, because all callers share this word.
+        if !failed && self.consecutive_failures.load(Ordering::Acquire) & COUNT == 0 {
+            return 0;
+        }
+        let row = &self.consecutive_failures;
+        match row.fetch_update(Ordering::AcqRel, Ordering::Acquire, counted) {
+            Ok(before) if failed => (before as u32).saturating_add(1),
+            _ => 0,
+        }
+    }
+}
+
+/// The part of a word that is a number of failures.
+const COUNT: u64 = 0xFFFF_FFFF;
+
+/// An empty row of failures of a generation.
+#[inline]
+fn row_of(generation: u64) -> u64 {
+    generation << 32
 }

@@ -17,6 +17,7 @@ use tokio::time::{Instant, advance};
 use super::{
     State,
     breaker::{Breaker, Decision, Phase},
+    cold::Cold,
     config::{Config, Settings},
     half_open::LeaseId,
     window::{CallWindow, Recorded, Sample, Span, Totals},
@@ -162,6 +163,10 @@ fn time_step() -> impl Strategy<Value = TimeStep> {
         10 => (0..4_u64).prop_map(TimeStep::Pass),
         3 => (8..13_u64).prop_map(TimeStep::Pass),
         1 => (0..1_u64 << 22).prop_map(TimeStep::Pass),
+        // The numbers of the laps start again.
+        3 => (0..12_u64, 1..3_u64).prop_map(|(ticks, times)| {
+            TimeStep::Pass((times << 24) * BUCKETS as u64 - ticks)
+        }),
         1 => (1..300_u64).prop_map(TimeStep::Reset),
     ]
 }
@@ -213,17 +218,49 @@ proptest! {
 #[test]
 fn a_bucket_counts_again_after_any_idle_time() {
     let bits = (1..40).map(|bit| 1_u64 << bit);
-    for laps in bits.flat_map(|laps| [laps - 1, laps + 1, laps + laps / 2, laps + 12_345]) {
-        if laps % (1 << 24) == 0 {
-            // The numbers of the laps start again.
-            continue;
-        }
+    for laps in bits.flat_map(|laps| [laps - 1, laps, laps + 1, laps + laps / 2, laps + 12_345]) {
         let buckets = Buckets::new();
         buckets.add(0, Tick::from_u64(7));
         let now = Tick::from_u64(7 + laps * BUCKETS as u64);
         buckets.add(0, now);
         assert_eq!(buckets.total(0, now), 1, "after {laps} laps");
     }
+}
+
+#[test]
+fn a_bucket_counts_nothing_that_is_2_to_the_24_laps_old() {
+    const LAPS: u64 = (1 << 24) * BUCKETS as u64;
+    for written in 0..BUCKETS as u64 {
+        for next in 0..BUCKETS as u64 {
+            let buckets = Buckets::new();
+            buckets.add(0, Tick::from_u64(100 + written));
+            // Nobody wrote since, so nothing is there.
+            let (at, end) = (Tick::from_u64(100 + LAPS + next), Tick::from_u64(109 + LAPS));
+            assert_eq!((buckets.total(0, at), buckets.total(0, end)), (0, 0), "{written}");
+            // A result in one bucket does not bring back the others.
+            buckets.add(0, at);
+            assert_eq!(buckets.total(0, end), 1, "{written} and then {next}");
+            // Nor does one that comes late, into a bucket that was passed over.
+            buckets.add(0, Tick::from_u64(100 + LAPS));
+            assert_eq!(buckets.total(0, end), 2, "{written} and then {next}");
+        }
+    }
+}
+
+#[test]
+fn a_result_from_before_a_change_of_state_is_in_no_row_of_failures_of_the_new_phase() {
+    let cold = Cold::new();
+    assert_eq!([(); 3].map(|()| cold.count_consecutive(0, true)), [1, 2, 3]);
+    cold.reset_consecutive(3);
+    // It passed the check of its phase, and the breaker closed anew in between.
+    assert_eq!(cold.count_consecutive(0, true), 0);
+    assert_eq!(cold.count_consecutive(3, true), 1);
+    assert_eq!(cold.count_consecutive(0, true), 0);
+    // Nor does a success end a row that it does not belong to.
+    assert_eq!(cold.count_consecutive(0, false), 0);
+    assert_eq!(cold.count_consecutive(3, true), 2);
+    assert_eq!(cold.count_consecutive(3, false), 0);
+    assert_eq!(cold.count_consecutive(3, true), 1);
 }
 
 #[test]

@@ -135,6 +135,21 @@ async fn a_time_window_is_exact_to_a_tenth() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_short_window_does_not_count_again_what_is_long_gone() {
+    // A window of 10 ms has gone through 2^24 times after 47 hours.
+    let rig = Rig::new(CircuitBreakerLayer::builder().time_window(MS * 10));
+    for laps in [1_u32 << 24, 1 << 25, 3 << 24] {
+        rig.answers(19, DOWN).await;
+        assert_eq!(rig.window(), (19, 19, 0));
+        advance(MS * 10 * laps).await;
+        assert_eq!(rig.window(), (0, 0, 0), "after {laps} laps");
+        rig.answer(DOWN).await;
+        assert_eq!((rig.state(), rig.window()), (State::Closed, (1, 1, 0)), "after {laps} laps");
+        advance(SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_snapshot_is_computed_when_it_is_read() {
     let rig = Rig::new(CircuitBreakerLayer::builder().slow_calls(SECOND, 1.0));
     rig.answers(5, WELL).await;
