@@ -123,8 +123,10 @@ impl HttpClientBuilder {
     /// Without it, the deadline covers only the head, because a download may take longer. For gRPC
     /// it always covers the last frame, because the server was told the deadline.
     ///
-    /// With an attempt timeout, this is the deadline of the attempt, not of the call. Set it for
-    /// responses that are read at once, such as JSON.
+    /// With an attempt timeout and a total timeout, the earlier deadline counts. In most
+    /// calls it is that of the attempt.
+    ///
+    /// Set it for responses that are read at once, such as JSON.
     pub fn body_deadline(mut self) -> Self {
         self.body_deadline = true;
         self
