@@ -1,4 +1,4 @@
-//! What a budget that is empty regains with time.
+//! The tokens that an empty budget regains with time.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},

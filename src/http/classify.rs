@@ -29,8 +29,9 @@ use crate::{Classify, Fault, Outcome, RetryHint};
 ///
 /// A 421 or a 425 says that the server has not processed the request. It is therefore sent again
 /// once, whatever its method, unless the response has a `Retry-After`
-/// ([`RetryHint::Unprocessed`]). A second response of this kind is final. A status that
-/// [`status`](Self::status) or [`adjust_fn`](Self::adjust_fn) changes follows only its new outcome.
+/// ([`RetryHint::Unprocessed`]). A body that was read and not kept cannot be sent again. A second
+/// response of this kind is final. A status that [`status`](Self::status) or
+/// [`adjust_fn`](Self::adjust_fn) changes follows only its new outcome.
 ///
 /// An error of the caller's own body is ignored, because it says nothing about the service.
 /// Without the feature `hyper`, it is recognised only if the body is a

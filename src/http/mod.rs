@@ -64,7 +64,8 @@
 //! - A server can forbid a retry with `x-should-retry: false` or a negative or malformed
 //!   `grpc-retry-pushback-ms`. The retry layer then gives up.
 //! - A 409 with `Retry-After`, or an `ABORTED` with `grpc-retry-pushback-ms`, means that the server
-//!   is still processing the same request. The retry layer may retry it. No breaker counts it.
+//!   is still processing the same request. The retry layer may retry it. For a breaker
+//!   it is a response.
 //! - No response can force a retry.
 //!
 //! # The end of a call

@@ -1,4 +1,4 @@
-//! How long a value is kept.
+//! The rank of a value, which decides how long it is kept.
 
 use tokio::time::Instant;
 
@@ -11,7 +11,7 @@ pub(crate) trait Kept {
     fn outlasts(&self, now: Instant) -> bool;
 }
 
-/// How much a value is worth keeping.
+/// The worth of keeping a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rank {
     Ordinary,

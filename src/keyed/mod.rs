@@ -119,8 +119,7 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
 
     /// Adds the value of a new key, and returns it. Evicts another value if the map is full.
     ///
-    /// If none can be evicted now, the new value is not kept. This is so only while the oldest
-    /// values have just become preferred, and are to be filed as such.
+    /// If there is no value to evict, the new value is not kept.
     #[cold]
     fn add(&self, key: K, value: Arc<V>, now: Now) -> Arc<V> {
         let (shard, hash) = self.shard(&key);
@@ -175,6 +174,13 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
             (preferred, Rank::Preferred)
         } else {
             (ordinary, Rank::Ordinary)
+        };
+        // While many values have become preferred, and are not filed as such yet, none may be
+        // ordinary at the old end. A preferred value then makes room, or a new key that is called
+        // often would get a new value for each call.
+        let (oldest, rank) = match oldest {
+            None => (preferred, Rank::Preferred),
+            found => (found, rank),
         };
         let Some((_, shard)) = oldest else { return false };
         let evicted = lock(shard).remove_oldest(rank);

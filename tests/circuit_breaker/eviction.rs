@@ -64,6 +64,23 @@ async fn an_open_breaker_is_not_flooded_away() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_key_keeps_its_breaker_even_after_all_others_have_opened() {
+    for most in SIZES {
+        let layer = ten_calls().consecutive_failures(1).keyed_fn(key).max_keys(most);
+        let layer = layer.build().unwrap();
+        let mut service = layer.layer(dependency());
+        send(&mut service, 0..most as u64, WELL).await;
+        send(&mut service, 0..most as u64, DOWN).await;
+        let mut sent = 0;
+        for _ in 0..200 {
+            let result = service.ready().await.unwrap().call((u64::MAX, DOWN)).await;
+            sent += u32::from(!is_rejected(&result));
+        }
+        assert_eq!(sent, 1, "with {most} keys");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_half_open_breaker_is_not_flooded_away() {
     let layer = ten_calls().consecutive_failures(1).probes(1).keyed_fn(|key: &u64| *key);
     let layer = layer.max_keys(100).build().unwrap();
@@ -193,7 +210,7 @@ async fn an_open_breaker_is_kept_until_its_open_time_has_elapsed() {
 }
 
 thread_local! {
-    /// How often keys were hashed, compared or dropped, and how many there are.
+    /// The numbers of hashes, comparisons and drops of keys, and of keys that exist.
     static VISITS: Cell<u64> = const { Cell::new(0) };
     static ALIVE: Cell<u64> = const { Cell::new(0) };
 }
