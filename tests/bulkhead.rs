@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    convert::Infallible,
     future::ready,
     sync::{Arc, Mutex},
     task::Poll,
@@ -9,7 +10,7 @@ use std::{
 };
 
 use buttress::{
-    CarryRejection, Error, Rejection,
+    CarryRejection, Deadline, Error, Rejection, Stack,
     bulkhead::{BulkheadHandle, BulkheadLayer, QueuedBulkheadLayer},
     testing::{
         Flaky, FlakyHandle, PanicPoint, Reserving, Step,
@@ -18,7 +19,10 @@ use buttress::{
     },
     timeout::TimeoutLayer,
 };
-use tokio::time::{Instant, advance};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, advance, sleep},
+};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 type Failure = Error<&'static str>;
@@ -67,6 +71,14 @@ where
     let mut call = service.call(());
     assert!(call.poll().is_pending());
     call
+}
+
+/// Starts a call that has a deadline, which does not end it here.
+async fn start_within<S>(limit: Duration, service: &S) -> Spawned<S::Future>
+where
+    S: Service<(), Response = &'static str, Error = Failure> + Clone,
+{
+    Deadline::scope(Deadline::after(limit), async { start(service) }).await.unwrap()
 }
 
 /// Calls this instance when it is ready.
@@ -169,6 +181,168 @@ async fn the_queue_is_first_come_first_served() {
     }
     assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3, 4, 5]);
     assert_eq!(counts(&handle), (0, 0));
+}
+
+/// The slots, the time of a call and the limit of each caller, in the tests of lasting load.
+const SLOTS: u32 = 50;
+const CALL: Duration = Duration::from_millis(50);
+const LIMIT: Duration = Duration::from_millis(500);
+
+/// The numbers of calls that were made, had a response in time, and began.
+#[derive(Clone, Copy, Debug, Default)]
+struct Became {
+    calls: u32,
+    answered: u32,
+    begun: u32,
+}
+
+/// Sends calls for five seconds, and waits half a second more for the last ones.
+///
+/// `rate` returns the calls per millisecond, for each millisecond. The bulkhead can serve 1,000
+/// calls a second.
+async fn under_load(max_wait: Duration, rate: impl Fn(u32) -> f64) -> Became {
+    let bulkhead = BulkheadLayer::builder().max_concurrent(SLOTS).queue(10_000, max_wait);
+    let became = Arc::new(Mutex::new(Became::default()));
+    let log = Arc::clone(&became);
+    let inner = service_fn(move |()| {
+        log.lock().unwrap().begun += 1;
+        async {
+            tokio::time::sleep(CALL).await;
+            Ok::<_, Infallible>(())
+        }
+    });
+    let service =
+        Stack::new().total_timeout(LIMIT).bulkhead(bulkhead.build().unwrap()).service(inner);
+    let mut due = 0.0;
+    for millisecond in 0..5_000 {
+        due += rate(millisecond);
+        while due >= 1.0 {
+            due -= 1.0;
+            let (service, log) = (service.clone(), Arc::clone(&became));
+            log.lock().unwrap().calls += 1;
+            tokio::spawn(async move {
+                let result = service.oneshot(()).await;
+                log.lock().unwrap().answered += u32::from(result.is_ok());
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(LIMIT).await;
+    *became.lock().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_under_lasting_overload_answers_in_time_or_does_not_begin() {
+    // The callers' deadline is as long as the wait, shorter by far, or all there is.
+    for max_wait in [LIMIT, LIMIT * 60, Duration::MAX] {
+        for load in [1.3, 2.0, 5.0] {
+            let became = under_load(max_wait, |_| load).await;
+            assert!(became.answered >= 5 * 950, "{load} for {max_wait:?}: {became:?}");
+            assert!(became.begun <= 5 * 1_050 + 500, "{load} for {max_wait:?}: {became:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_keeps_up_answers_everybody() {
+    let busy = under_load(LIMIT, |_| 0.9).await;
+    // Five times as much as it can serve, for a tenth of each second.
+    let bursts = under_load(LIMIT, |ms| if ms % 1_000 < 100 { 5.0 } else { 0.2 / 0.9 }).await;
+    for became in [busy, bursts] {
+        assert_eq!((became.answered, became.begun), (became.calls, became.calls));
+    }
+}
+
+/// A queue before a worker pool is never empty, but each worker gets its turn.
+#[tokio::test(start_paused = true)]
+async fn a_pool_of_workers_over_fewer_slots_is_never_rejected() {
+    let call = Duration::from_millis(50);
+    let layer =
+        BulkheadLayer::builder().max_concurrent(50).queue(1_000, call * 10).build().unwrap();
+    let service = layer.layer(service_fn(move |(): ()| async move {
+        sleep(call).await;
+        Ok::<_, Failure>(())
+    }));
+    let end = Instant::now() + Duration::from_secs(30);
+    let mut workers = JoinSet::new();
+    for _ in 0..100 {
+        let mut service = service.clone();
+        workers.spawn(async move {
+            while Instant::now() < end {
+                let began = Instant::now();
+                go(&mut service).await.unwrap();
+                assert!(began.elapsed() <= call * 2 + Duration::from_millis(1));
+            }
+        });
+    }
+    while let Some(worker) = workers.join_next().await {
+        worker.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_is_newest_first_from_when_it_has_stood_for_its_wait_until_it_is_empty() {
+    for stands in [MAX_WAIT - Duration::from_millis(1), MAX_WAIT, MAX_WAIT * 2] {
+        let newest_first = stands >= MAX_WAIT;
+        let layer = queueing(1, 8);
+        let service = layer.layer(held(1).0);
+        let running = start(&service);
+        let mut waiters = vec![start(&service)];
+        // The queue is never empty, though nobody waits for as long as it stands.
+        for _ in 0..4 {
+            advance(stands / 5).await;
+            waiters.push(start(&service));
+        }
+        advance(stands - stands / 5 * 4).await;
+        let mut order = vec![0, 1, 2, 3, 4];
+        if newest_first {
+            order.reverse();
+        }
+        drop(running);
+        for waiter in order {
+            let waiter = &mut waiters[waiter];
+            assert!(waiter.is_woken(), "the queue stood for {stands:?}");
+            assert_eq!(waiter.poll(), Poll::Ready(Ok("answer")), "it stood for {stands:?}");
+        }
+        assert_eq!(counts(&layer.handle()), (0, 0));
+
+        // An empty queue starts over.
+        let (inner, flaky) = held(1);
+        let service = layer.layer(inner);
+        let running = start(&service);
+        let mut waiters = [start(&service), start(&service)];
+        flaky.release();
+        drop(running);
+        assert_eq!(waiters.each_ref().map(Spawned::is_woken), [true, false]);
+        assert!(waiters.iter_mut().all(|waiter| waiter.poll().is_ready()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_in_a_hurry_does_not_change_the_order_for_others() {
+    let layer = queueing(1, 8);
+    let service = layer.layer(held(1).0);
+    let running = start(&service);
+    let ms = Duration::from_millis(1);
+    let mut waiters = Vec::new();
+    for limit in [ms, ms, MAX_WAIT, ms] {
+        waiters.push(start_within(limit, &service).await);
+    }
+    advance(ms * 20).await;
+    assert_eq!(counts(&layer.handle()), (1, 4));
+    drop(running);
+    assert_eq!(waiters.iter().map(Spawned::wakes).collect::<Vec<_>>(), [1, 0, 0, 0]);
+
+    // If all callers are in a hurry, their time counts.
+    let service = queueing(1, 8).layer(held(1).0);
+    let running = start(&service);
+    let mut waiters = Vec::new();
+    for limit in [ms * 10, ms * 20, ms * 10] {
+        waiters.push(start_within(limit, &service).await);
+    }
+    advance(ms * 20).await;
+    drop(running);
+    assert_eq!(waiters.iter().map(Spawned::wakes).collect::<Vec<_>>(), [0, 0, 1]);
 }
 
 #[tokio::test(start_paused = true)]

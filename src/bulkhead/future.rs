@@ -23,7 +23,6 @@ use crate::{
     CarryRejection,
     call::{
         account::Stamp,
-        clock,
         completion::{AtHead, Completion, end_of},
         deadline,
         ended::polled_after_end,
@@ -144,17 +143,17 @@ impl<S: Service<Req>, Req, M> QueuedResponseFuture<S, Req, M> {
     }
 
     pub(super) fn enter(service: S, request: Req, slots: &Arc<Slots>, queue: Queue) -> Self {
-        let state = match slots.enter(queue.capacity, Waker::noop().clone()) {
+        let longest = queue.max_wait;
+        let state = match slots.enter(queue.capacity, Some(longest), Waker::noop().clone()) {
             Entry::Granted(permit) => {
                 QueuedState::Called { future: Oneshot::waiting(service, request), permit }
             }
-            Entry::Queued(place) => {
+            Entry::Queued { place, end } => {
                 events::call_queued(slots.name(), slots.queued());
-                let longest = queue.max_wait;
                 QueuedState::Queued {
                     waiting: Some((service, request)),
                     place,
-                    wait: Wait { longest, end: clock::now().checked_add(longest) },
+                    wait: Wait { longest, end },
                     timer: None,
                 }
             }

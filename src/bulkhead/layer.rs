@@ -107,6 +107,9 @@ impl BulkheadBuilder {
     ///
     /// Default: none. A call that finds no free slot is rejected.
     ///
+    /// The queue is first in, first out. Under lasting overload it is newest first. See the
+    /// [order](super#the-order-of-the-queue).
+    ///
     /// `capacity` must be at least 1, and `max_wait` must be longer than zero. `Duration::MAX`
     /// means no limit on the wait.
     ///

@@ -50,12 +50,29 @@
 //!
 //! - By default the bulkhead is ready, and the call is rejected.
 //! - With a [`queue`](BulkheadBuilder::queue) the bulkhead is ready. The call waits in its
-//!   future, first come, first served, up to a maximum time. It reserves nothing in the service
-//!   while it waits.
+//!   future up to a maximum time, in the [order](#the-order-of-the-queue) below. It reserves
+//!   nothing in the service while it waits.
 //! - With [`backpressure`](BulkheadBuilder::backpressure) the bulkhead is not ready until a slot
 //!   is free, like tower's `ConcurrencyLimit`. A caller that stops polling but keeps the service
 //!   keeps its place in the queue. If a slot is handed to this place, it stays reserved until the
 //!   caller calls or drops the service.
+//!
+//! # The order of the queue
+//!
+//! The queue is first in, first out until it has stood for `max_wait`, which means that it was not
+//! empty for that time, and its oldest call has waited for half of `max_wait`. While both are so,
+//! the newest call is served first.
+//!
+//! Such a queue receives more calls than the bulkhead can serve. First in, first out, each call
+//! would get its slot just before its caller gives up. The dependency would be busy, and nobody
+//! would get a response in time. Newest first, the calls that begin have most of their time left.
+//! The others end with [`QueueTimedOut`](crate::error::QueueTimedOut) and never begin. A burst
+//! does not change the order if the queue is empty again in time. A queue that is never empty but
+//! moves, such as in front of a pool of workers, stays first in, first out.
+//!
+//! If the deadlines of all queued callers are nearer than `max_wait`, the order changes after the
+//! longest time that one of them had. A caller in a hurry does not change it for the others. With
+//! backpressure there is no maximum wait, and the queue is always first in, first out.
 //!
 //! # Clone
 //!
@@ -96,6 +113,7 @@ pub(crate) mod describe;
 mod events;
 pub mod future;
 mod layer;
+mod line;
 mod queue;
 mod service;
 

@@ -10,12 +10,15 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
+use super::line::Line;
 use crate::{
     call::{
         account::{Account, End, Stamp},
         admission::{Admission, Ledger},
         lock::lock,
-        waiters::{Key, Waiters},
+        waiters::Key,
     },
     error::{BulkheadFull, Name, QueueTimedOut, name_or},
 };
@@ -33,7 +36,7 @@ pub(crate) struct Slots {
     name: Option<Name>,
     limit: AtomicU32,
     word: AtomicU64,
-    waiters: Mutex<Waiters>,
+    line: Mutex<Line>,
 }
 
 const ONE_TAKEN: u64 = 1;
@@ -52,7 +55,12 @@ fn queued(word: u64) -> u32 {
 /// The result of an attempt to enter the queue.
 pub(super) enum Entry {
     Granted(Permit),
-    Queued(Place),
+    /// `end` is the end of the longest wait. It is `None` if the wait has no limit, or one beyond
+    /// what the clock can express.
+    Queued {
+        place: Place,
+        end: Option<Instant>,
+    },
     Full,
 }
 
@@ -62,7 +70,7 @@ impl Slots {
             name,
             limit: AtomicU32::new(limit),
             word: AtomicU64::new(0),
-            waiters: Mutex::default(),
+            line: Mutex::default(),
         })
     }
 
@@ -103,17 +111,22 @@ impl Slots {
         self.step(take).then(|| Admission::new(Arc::clone(self), ()))
     }
 
-    /// Takes a slot, or a place in a queue of at most `capacity`.
+    /// Takes a slot, or a place in a queue of at most `capacity` for at most `max_wait`.
     ///
     /// A no-op waker is allowed if the caller polls the place before it waits.
-    pub(super) fn enter(self: &Arc<Self>, capacity: u32, waker: Waker) -> Entry {
-        let mut waiters = lock(&self.waiters);
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        capacity: u32,
+        max_wait: Option<Duration>,
+        waker: Waker,
+    ) -> Entry {
+        let mut line = lock(&self.line);
         loop {
             let limit = self.limit();
             let word = self.word.load(Ordering::Acquire);
             let free = queued(word) == 0 && taken(word) < limit;
             if !free && queued(word) >= capacity {
-                drop(waiters);
+                drop(line);
                 return Entry::Full;
             }
             let next = word + if free { ONE_TAKEN } else { ONE_QUEUED };
@@ -121,11 +134,12 @@ impl Slots {
                 continue;
             }
             if free {
-                drop(waiters);
+                drop(line);
                 return Entry::Granted(Admission::new(Arc::clone(self), ()));
             }
-            let key = waiters.push(waker);
-            return Entry::Queued(Place { slots: Arc::clone(self), key: Some(key) });
+            let (key, end) = line.join(max_wait, waker);
+            let place = Place { slots: Arc::clone(self), key: Some(key) };
+            return Entry::Queued { place, end };
         }
     }
 
@@ -133,7 +147,7 @@ impl Slots {
     pub(super) fn resize(&self, limit: u32) {
         {
             // Changed under the lock, so that no caller joins the queue because of the old limit.
-            let _waiters = lock(&self.waiters);
+            let _line = lock(&self.line);
             self.limit.store(limit, Ordering::Release);
         }
         while self.serve_one() {}
@@ -149,12 +163,12 @@ impl Slots {
         self.serve_one();
     }
 
-    /// Hands a free slot to the first queued caller.
+    /// Hands a free slot to the queued caller whose turn it is.
     ///
     /// Returns `false` if no slot is free or no caller is queued.
     fn serve_one(&self) -> bool {
         let waker = {
-            let mut waiters = lock(&self.waiters);
+            let mut line = lock(&self.line);
             let limit = self.limit();
             let hand_over = |word| {
                 let possible = queued(word) > 0 && taken(word) < limit;
@@ -163,7 +177,7 @@ impl Slots {
             if !self.step(hand_over) {
                 return false;
             }
-            waiters.call_first()
+            line.call_next()
         };
         // The waker runs foreign code. It is called after the lock is released.
         if let Some(waker) = waker {
@@ -229,15 +243,16 @@ impl Place {
     pub(super) fn poll(&mut self, cx: &Context<'_>) -> Poll<Permit> {
         let Some(key) = self.key else { return Poll::Pending };
         let waker = cx.waker().clone();
-        let mut waiters = lock(&self.slots.waiters);
+        let mut line = lock(&self.slots.line);
+        let waiters = line.waiters();
         if !waiters.is_called(key) {
             let outdated = waiters.set_waker(key, waker);
-            drop(waiters);
+            drop(line);
             drop(outdated);
             return Poll::Pending;
         }
         let _ = waiters.remove(key);
-        drop(waiters);
+        drop(line);
         self.key = None;
         Poll::Ready(Admission::new(Arc::clone(&self.slots), ()))
     }
@@ -247,8 +262,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         let Some(key) = self.key.take() else { return };
         let removed = {
-            let mut waiters = lock(&self.slots.waiters);
-            let removed = waiters.remove(key);
+            let mut line = lock(&self.slots.line);
+            let removed = line.waiters().remove(key);
             if removed.is_err() {
                 self.slots.step(|word| Some(word - ONE_QUEUED));
             }

@@ -21,6 +21,13 @@ pub(crate) struct Waiters {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Key(usize);
 
+impl Key {
+    /// Returns the index of the place, which a later waiter may reuse.
+    pub(crate) fn index(self) -> usize {
+        self.0
+    }
+}
+
 #[derive(Debug)]
 enum Node {
     Waiting {
@@ -74,11 +81,34 @@ impl Waiters {
 
     /// Calls the first waiter, which then no longer waits. The owner must wake the returned waker.
     pub(crate) fn call_first(&mut self) -> Option<Waker> {
-        let index = self.head?;
+        self.call(self.head?)
+    }
+
+    /// Calls the last waiter, which then no longer waits. The owner must wake the returned waker.
+    pub(crate) fn call_last(&mut self) -> Option<Waker> {
+        self.call(self.tail?)
+    }
+
+    fn call(&mut self, index: usize) -> Option<Waker> {
         match self.unlink(index, Node::Called) {
             Node::Waiting { waker, .. } => Some(waker),
             Node::Called | Node::Free { .. } => None,
         }
+    }
+
+    /// Returns the place of the first waiter.
+    pub(crate) fn first(&self) -> Option<Key> {
+        self.head.map(Key)
+    }
+
+    /// Returns `true` if no task waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head.is_none()
+    }
+
+    /// Returns `true` if at least two tasks wait.
+    pub(crate) fn are_several(&self) -> bool {
+        self.head != self.tail
     }
 
     /// Returns `true` if the waiter has been called.
@@ -160,6 +190,21 @@ mod tests {
         assert!(waiters.call_first().is_none());
         assert!(waiters.remove(keys[1]).is_ok());
         assert!(waiters.remove(keys[3]).is_ok());
+    }
+
+    #[test]
+    fn the_last_waiter_can_be_called_before_the_others() {
+        let mut waiters = Waiters::default();
+        assert!(waiters.is_empty() && !waiters.are_several());
+        let keys: Vec<Key> = (0..3).map(|_| waiters.push(waker())).collect();
+        for last in [2, 1] {
+            assert!(waiters.are_several());
+            assert!(waiters.call_last().is_some());
+            assert!(waiters.is_called(keys[last]) && !waiters.is_called(keys[last - 1]));
+        }
+        assert!(!waiters.are_several() && !waiters.is_empty());
+        assert!(waiters.remove(keys[0]).is_err());
+        assert!(waiters.is_empty() && waiters.call_last().is_none());
     }
 
     #[test]
