@@ -9,6 +9,8 @@ mod rejection;
 mod row;
 mod tower;
 
+#[cfg(feature = "http")]
+pub(crate) use self::nanos::whole_seconds;
 #[cfg(feature = "tonic")]
 pub(crate) use self::{carrier::find_rejection, tower::rejection_of_tower};
 pub use self::{

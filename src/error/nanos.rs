@@ -25,3 +25,8 @@ impl From<Nanos> for Duration {
         Self::from_nanos(nanos.0.get() - 1)
     }
 }
+
+/// Returns a time in whole seconds, rounded up, because no caller must retry too early.
+pub(crate) fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
+}

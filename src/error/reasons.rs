@@ -2,7 +2,10 @@
 
 use std::{error::Error as StdError, fmt, time::Duration};
 
-use super::{name::Name, nanos::Nanos};
+use super::{
+    name::Name,
+    nanos::{Nanos, whole_seconds},
+};
 
 /// The part of a rejection's data that its [row](super::row) reads.
 pub(super) trait Data: StdError {
@@ -21,8 +24,7 @@ struct RetryIn(Option<Duration>);
 impl fmt::Display for RetryIn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(delay) = self.0 else { return Ok(()) };
-        let rounded_up = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
-        write!(f, ", retry in {rounded_up} s")
+        write!(f, ", retry in {} s", whole_seconds(delay))
     }
 }
 

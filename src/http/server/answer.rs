@@ -13,6 +13,7 @@ use super::{
 use crate::{
     Rejection,
     call::hop::Hop,
+    error::whole_seconds,
     http::{
         head,
         idempotency::NotStarted,
@@ -95,7 +96,7 @@ fn response<R>(config: &Config, grpc: bool, rejection: &Rejection) -> Response<H
         let kind = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, kind);
         if let Some(again) = again {
-            headers.insert(header::RETRY_AFTER, whole_seconds(again).into());
+            headers.insert(header::RETRY_AFTER, whole_seconds(again).max(1).into());
         }
     }
     response
@@ -113,14 +114,9 @@ fn problem(status: StatusCode, rejection: &Rejection) -> Bytes {
         Rejection::Idempotency(rejected) => format!("{REASONS}{:?}", rejected.reason()),
         _ => "about:blank".to_owned(),
     };
-    let title = status.canonical_reason().unwrap_or("Refused");
+    let title = status.canonical_reason().unwrap_or("Rejected");
     let code = status.as_u16();
     format!(r#"{{"type":"{about}","title":"{title}","status":{code},"reason":"{kind}"}}"#).into()
-}
-
-/// Returns the time in seconds, rounded up and at least 1, because no caller must retry too early.
-fn whole_seconds(time: Duration) -> u64 {
-    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0)).max(1)
 }
 
 fn pushback_value(time: Duration) -> HeaderValue {
