@@ -6,7 +6,13 @@
 //! `buttress::http` do this for HTTP and gRPC. A response of another kind takes part by
 //! implementing [`StreamingResponse`].
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 use tracing::Span;
@@ -16,8 +22,17 @@ use crate::{Outcome, sealed::Sealed};
 
 /// The end of a call. This trait is sealed and implemented by [`AtHead`] and [`AtEnd`].
 pub trait Completion<Res>: Sealed {
+    /// A response that is drained before its request is retried.
+    type Unread;
+
     /// Returns the [`CallEnd`] that the response holds, or `None` if the call has ended.
     fn end(response: &mut Res) -> Option<&mut CallEnd>;
+
+    /// Returns the response if it may have to be drained, and drops it otherwise.
+    fn unread(response: Res) -> Option<Self::Unread>;
+
+    /// Drains a response, as [`StreamingResponse::poll_drain`] does.
+    fn poll_drain(unread: &mut Self::Unread, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 /// Ends a call when its response arrives. Every layer outside `buttress::http` does so by default.
@@ -79,22 +94,61 @@ pub struct AtEnd;
 pub trait StreamingResponse {
     /// Returns the [`CallEnd`] that the response holds, or `None` if the call has ended.
     fn call_end(&mut self) -> Option<&mut CallEnd>;
+
+    /// Reads and discards the rest of a response whose request will be retried.
+    ///
+    /// Over some protocols, a connection can be reused only after the response was read to its end.
+    /// The retry layer therefore calls this method during its pause. It drops the response when the
+    /// method is ready, or when the pause ends.
+    ///
+    /// Without an implementation it is ready at once. An implementation must end the call before it
+    /// waits, and limit the amount that it reads. A [`CallEnd`] that is still open while the method
+    /// waits is dropped, because nothing may be held during a pause.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let _ = cx;
+        Poll::Ready(())
+    }
 }
 
 impl Sealed for AtHead {}
 impl Sealed for AtEnd {}
 
 impl<Res> Completion<Res> for AtHead {
+    type Unread = Infallible;
+
     #[inline]
     fn end(_: &mut Res) -> Option<&mut CallEnd> {
         None
     }
+
+    fn unread(_: Res) -> Option<Infallible> {
+        None
+    }
+
+    fn poll_drain(unread: &mut Infallible, _: &mut Context<'_>) -> Poll<()> {
+        match *unread {}
+    }
 }
 
 impl<Res: StreamingResponse> Completion<Res> for AtEnd {
+    type Unread = Res;
+
     #[inline]
     fn end(response: &mut Res) -> Option<&mut CallEnd> {
         response.call_end()
+    }
+
+    fn unread(response: Res) -> Option<Res> {
+        Some(response)
+    }
+
+    fn poll_drain(unread: &mut Res, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = unread.poll_drain(cx);
+        if polled.is_pending() {
+            // Nothing may be held during the pause.
+            unread.call_end().map(std::mem::take);
+        }
+        polled
     }
 }
 

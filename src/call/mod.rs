@@ -20,6 +20,6 @@ pub(crate) mod race;
 pub(crate) mod random;
 pub(crate) mod readiness;
 pub(crate) mod rejectable;
-mod restore;
+pub(crate) mod restore;
 pub(crate) mod timer;
 pub(crate) mod waiters;

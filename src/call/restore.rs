@@ -11,7 +11,7 @@ pub(crate) struct Restore<T: Copy + 'static> {
 
 impl<T: Copy> Restore<T> {
     #[inline]
-    pub(super) fn after_setting(cell: &'static LocalKey<Cell<T>>, value: T) -> Self {
+    pub(crate) fn after_setting(cell: &'static LocalKey<Cell<T>>, value: T) -> Self {
         Self { cell, previous: cell.replace(value) }
     }
 }

@@ -13,7 +13,12 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{AutoClassifier, head::ResponseShape, wire};
+use super::{
+    AutoClassifier,
+    drain::{self, Drain},
+    head::ResponseShape,
+    wire,
+};
 use crate::{
     BoxError, CarryRejection, Fault, Outcome, Rejection,
     call::{
@@ -71,8 +76,9 @@ impl<E: Into<BoxError>> From<BodyError<E>> for BoxError {
 struct BodyLimits {
     /// The longest time that a read waits for a frame.
     idle: Option<Duration>,
-    /// The deadline of the last frame.
-    deadline: Option<Instant>,
+    ambient: Ambient,
+    /// `true` if the ambient deadline is the deadline of the last frame.
+    to_the_last: bool,
     /// The instant at which the call began, for the message of the error.
     began: Instant,
 }
@@ -92,13 +98,14 @@ pin_project! {
         inner: Option<B>,
         // `None` after the response has ended.
         end: Option<CallEnd>,
-        ambient: Ambient,
         limits: BodyLimits,
         // The instant since which a read has been waiting for a frame.
         waiting_since: Option<Instant>,
         // The total time that earlier reads have waited.
         waited: Duration,
         timer: Option<Pin<Box<Sleep>>>,
+        // The inner body, while it is drained. It is boxed because it need not be `Unpin`.
+        drain: Option<Pin<Box<Drain<B>>>>,
         awaits_status: bool,
         classifier: Option<Arc<AutoClassifier>>,
     }
@@ -106,13 +113,15 @@ pin_project! {
     impl<B> PinnedDrop for ResponseBody<B> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            let Some(mut end) = this.end.take() else { return };
-            let _ambient = this.ambient.enter();
+            let end = this.end.take();
+            if end.is_none() && this.drain.is_none() {
+                return;
+            }
+            let _ambient = this.limits.ambient.enter();
+            *this.drain = None;
             this.inner.set(None);
-            match this.waiting_since.map(|since| since.elapsed()) {
-                // No read is pending, and the head has decided the outcome.
-                None if !*this.awaits_status => end.dropped_between_reads(),
-                waited => end.dropped_while_reading(waited.unwrap_or_default()),
+            if let Some(mut end) = end {
+                give_up(&mut end, *this.waiting_since, *this.awaits_status);
             }
         }
     }
@@ -145,17 +154,16 @@ impl PendingBody {
         classifier: Option<Arc<AutoClassifier>>,
     ) -> Response<ResponseBody<B>> {
         let Self { ambient, began, shape } = self;
-        let deadline = ambient.deadline().filter(|_| grpc || to_the_last);
         let ended = shape.ends_at_head(response.status());
         let awaits_status = awaits_status(&response, grpc);
         response.map(|inner| ResponseBody {
             end: if ended || inner.is_end_stream() { None } else { Some(CallEnd::new()) },
             inner: Some(inner),
-            ambient,
-            limits: BodyLimits { idle, deadline, began },
+            limits: BodyLimits { idle, ambient, to_the_last: grpc || to_the_last, began },
             waiting_since: None,
             waited: Duration::ZERO,
             timer: None,
+            drain: None,
             awaits_status,
             classifier,
         })
@@ -170,10 +178,36 @@ fn awaits_status<B>(response: &Response<B>, grpc: bool) -> bool {
     grpc && response.status() == StatusCode::OK && wire::grpc_status(response.headers()).is_none()
 }
 
-impl<B> StreamingResponse for Response<ResponseBody<B>> {
+impl<B: Body> StreamingResponse for Response<ResponseBody<B>> {
     #[inline]
     fn call_end(&mut self) -> Option<&mut CallEnd> {
         self.body_mut().end.as_mut()
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match drain::must_be_read(self) {
+            true => self.body_mut().poll_drain(cx),
+            false => Poll::Ready(()),
+        }
+    }
+}
+
+impl<B: Body> ResponseBody<B> {
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let _ambient = self.limits.ambient.enter();
+        if self.inner.as_ref().is_some_and(drain::is_worth_reading) {
+            if let Some(mut end) = self.end.take() {
+                give_up(&mut end, self.waiting_since, self.awaits_status);
+            }
+            self.drain = self.inner.take().map(|inner| Box::pin(Drain::new(inner)));
+        }
+        // Taken out, so that a body that panics is not polled again.
+        let Some(mut drain) = self.drain.take() else { return Poll::Ready(()) };
+        let polled = drain.as_mut().poll(cx);
+        if polled.is_pending() {
+            self.drain = Some(drain);
+        }
+        polled
     }
 }
 
@@ -187,8 +221,14 @@ impl<B: Body> Body for ResponseBody<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, Self::Error>>> {
         let mut this = self.project();
         let Some(mut inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
-        let _ambient = this.ambient.enter();
+        let _ambient = this.limits.ambient.enter();
         let polled = run(this.end, || inner.as_mut().poll_frame(cx));
+        if polled.is_pending() && drain::is_draining() {
+            // The call of a stack within another one must not hold a permit over a pause either.
+            if let Some(mut end) = this.end.take() {
+                give_up(&mut end, *this.waiting_since, *this.awaits_status);
+            }
+        }
         let reached = match &polled {
             Poll::Pending => match poll_limits(this.limits, this.waiting_since, this.timer, cx) {
                 None => return Poll::Pending,
@@ -241,6 +281,15 @@ const PROMPTLY: Duration = Duration::from_secs(1);
 
 const TIMED_OUT: Outcome = Outcome::Failure(Fault::TimedOut);
 
+/// Ends the call of a body that its reader gives up.
+fn give_up(end: &mut CallEnd, waiting_since: Option<Instant>, awaits_status: bool) {
+    match waiting_since.map(|since| since.elapsed()) {
+        // No read is pending, and the head has decided the outcome.
+        None if !awaits_status => end.dropped_between_reads(),
+        waited => end.dropped_while_reading(waited.unwrap_or_default()),
+    }
+}
+
 /// Completes the call, the first time that it is called.
 fn finish(end: &mut Option<CallEnd>, outcome: Outcome, waited: Duration) {
     if let Some(mut end) = end.take() {
@@ -270,7 +319,8 @@ fn poll_limits(
 ) -> Option<BodyTimeout> {
     let since = *waiting_since.get_or_insert_with(Instant::now);
     let idle_end = limits.idle.and_then(|idle| since.checked_add(idle));
-    let end = match (idle_end, limits.deadline) {
+    let deadline = limits.deadline();
+    let end = match (idle_end, deadline) {
         (Some(idle), Some(deadline)) => idle.min(deadline),
         (idle, deadline) => idle.or(deadline)?,
     };
@@ -287,7 +337,7 @@ fn poll_limits(
     // The timer woke the reader, but the reader did not poll promptly. It was not waiting, and its
     // wait begins again.
     let awake = end.checked_add(PROMPTLY).is_none_or(|end| now <= end);
-    if !awake && limits.deadline.is_none_or(|deadline| now < deadline) {
+    if !awake && deadline.is_none_or(|deadline| now < deadline) {
         *waiting_since = None;
         return poll_limits(limits, waiting_since, pinned, cx);
     }
@@ -302,8 +352,13 @@ enum BodyTimeout {
 }
 
 impl BodyLimits {
+    /// Returns the deadline of the last frame.
+    fn deadline(&self) -> Option<Instant> {
+        self.ambient.deadline().filter(|_| self.to_the_last)
+    }
+
     fn late(&self, reached: BodyTimeout) -> Rejection {
-        let (name, limit) = match (reached, self.deadline) {
+        let (name, limit) = match (reached, self.deadline()) {
             (BodyTimeout::Deadline, Some(deadline)) => {
                 ("response body", deadline.saturating_duration_since(self.began))
             }
@@ -315,7 +370,7 @@ impl BodyLimits {
 
     /// Returns whether the deadline of the last frame has passed.
     fn are_over(&self) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+        self.deadline().is_some_and(|deadline| deadline <= Instant::now())
     }
 }
 

@@ -177,6 +177,7 @@ mod cause;
 mod checks;
 mod classify;
 mod client;
+mod drain;
 mod failure;
 pub mod future;
 pub mod grpc;

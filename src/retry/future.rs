@@ -37,14 +37,18 @@ pin_project! {
     /// The first attempt is stored in the future itself. The state of the retries is boxed once,
     /// when the first attempt has failed.
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<S: Service<Req>, Req, P, C, M = AtHead> {
+    pub struct ResponseFuture<S: Service<Req>, Req, P, C, M: Completion<S::Response> = AtHead> {
         #[pin]
-        state: State<S, S::Future, Req, S::Error>,
+        state: State<S, S::Future, Req, S::Error, M::Unread>,
         shared: Arc<Shared<S, P, C>>,
         completion: PhantomData<fn() -> M>,
     }
 
-    impl<S: Service<Req>, Req, P, C, M> PinnedDrop for ResponseFuture<S, Req, P, C, M> {
+    impl<S, Req, P, C, M> PinnedDrop for ResponseFuture<S, Req, P, C, M>
+    where
+        S: Service<Req>,
+        M: Completion<S::Response>,
+    {
         fn drop(this: Pin<&mut Self>) {
             // The caller's deadline may have dropped this call. The hop above must then learn that
             // the deadline is exhausted, as if the attempt had failed at this instant.
@@ -62,9 +66,9 @@ pin_project! {
 
 pin_project! {
     #[project = StateProj]
-    enum State<S, F, Req, E> {
+    enum State<S, F, Req, E, U> {
         First { #[pin] future: F, replay: Replayable<Req>, span: Span, began: Option<Instant> },
-        Retrying { retrying: Pin<Box<Retrying<S, F, Req, E>>> },
+        Retrying { retrying: Pin<Box<Retrying<S, F, Req, E, U>>> },
         Done,
     }
 }
@@ -73,6 +77,7 @@ impl<S, Req, P, C, M> ResponseFuture<S, Req, P, C, M>
 where
     S: Service<Req>,
     P: Replay<Req>,
+    M: Completion<S::Response>,
 {
     #[inline]
     pub(super) fn begin(service: &mut S, request: Req, shared: &Arc<Shared<S, P, C>>) -> Self {
@@ -122,7 +127,10 @@ where
                     let replay = std::mem::replace(replay, Replayable::No);
                     let mut session = Session::new(replay);
                     match session.next(this.shared, failed, result) {
-                        Ok(pause) => Retrying::pause(session, pause),
+                        Ok((pause, response)) => {
+                            let step = Step::pause(pause, response.and_then(M::unread));
+                            Box::pin(Retrying { step, session })
+                        }
                         Err(result) => {
                             this.state.set(State::Done);
                             return Poll::Ready(result);
@@ -151,29 +159,31 @@ fn began() -> Option<Instant> {
 
 pin_project! {
     /// A call whose first attempt has failed.
-    struct Retrying<S, F, Req, E> {
+    struct Retrying<S, F, Req, E, U> {
         #[pin]
-        step: Step<S, F>,
+        step: Step<S, F, U>,
         session: Session<Req, E>,
     }
 }
 
 pin_project! {
     #[project = StepProj]
-    enum Step<S, F> {
-        Pausing { #[pin] timer: Sleep },
+    enum Step<S, F, U> {
+        // The response of the failed attempt is only drained. Its call has ended, so it holds no
+        // permit.
+        Pausing { unread: Option<U>, #[pin] timer: Sleep },
         Readying { service: S, end: Option<Instant>, #[pin] timer: Option<Sleep> },
         Calling { #[pin] future: F, span: Span, began: Option<Instant> },
     }
 }
 
-impl<S, F, Req, E> Retrying<S, F, Req, E> {
-    fn pause(session: Session<Req, E>, pause: Duration) -> Pin<Box<Self>> {
-        Box::pin(Self { step: Step::Pausing { timer: sleep(pause) }, session })
+impl<S, F, U> Step<S, F, U> {
+    fn pause(pause: Duration, unread: Option<U>) -> Self {
+        Self::Pausing { unread, timer: sleep(pause) }
     }
 }
 
-impl<S, F, Req, E> Retrying<S, F, Req, E>
+impl<S, F, Req, E, U> Retrying<S, F, Req, E, U>
 where
     S: Service<Req, Future = F, Error = E> + Clone,
     F: Future<Output = Result<S::Response, E>>,
@@ -185,7 +195,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Result<S::Response, E>>
     where
-        M: Completion<S::Response>,
+        M: Completion<S::Response, Unread = U>,
         P: Replay<Req>,
         C: Classify<S::Response, E>,
     {
@@ -194,7 +204,10 @@ where
         let config = shared.config();
         loop {
             let next = match this.step.as_mut().project() {
-                StepProj::Pausing { timer } => {
+                StepProj::Pausing { unread, timer } => {
+                    if unread.as_mut().is_some_and(|it| M::poll_drain(it, cx).is_ready()) {
+                        *unread = None;
+                    }
                     ready!(timer.poll(cx));
                     let end = Instant::now().checked_add(config.readiness_wait);
                     Step::Readying { service: shared.service(), end, timer: None }
@@ -237,7 +250,7 @@ where
                         });
                     };
                     match session.next(shared, failed, result) {
-                        Ok(pause) => Step::Pausing { timer: sleep(pause) },
+                        Ok((pause, response)) => Step::pause(pause, response.and_then(M::unread)),
                         Err(result) => return Poll::Ready(result),
                     }
                 }
@@ -253,11 +266,11 @@ fn is_rejection<E: CarryRejection>(error: &E) -> bool {
 }
 
 /// Sends the next attempt.
-fn send<S, Req, P, C>(
+fn send<S, Req, P, C, U>(
     session: &mut Session<Req, S::Error>,
     service: &mut S,
     shared: &Shared<S, P, C>,
-) -> Step<S, S::Future>
+) -> Step<S, S::Future, U>
 where
     S: Service<Req>,
     P: Replay<Req>,
@@ -270,7 +283,11 @@ where
     Step::Calling { future, span, began: began() }
 }
 
-impl<S: Service<Req>, Req, P, C, M> fmt::Debug for ResponseFuture<S, Req, P, C, M> {
+impl<S, Req, P, C, M> fmt::Debug for ResponseFuture<S, Req, P, C, M>
+where
+    S: Service<Req>,
+    M: Completion<S::Response>,
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("retry::ResponseFuture").finish_non_exhaustive()
     }

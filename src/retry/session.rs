@@ -68,14 +68,14 @@ impl<Req, E> Session<Req, E> {
 
     /// Prepares the attempt after a failed one.
     ///
-    /// Returns the pause before it. If there is no further attempt, returns the result of the
-    /// call.
+    /// Returns the pause before it, and the response of the failed attempt. If there is no further
+    /// attempt, returns the result of the call.
     pub(super) fn next<S, P, C, T>(
         &mut self,
         shared: &Shared<S, P, C>,
         failed: Failed,
         result: Result<T, E>,
-    ) -> Result<Duration, Result<T, E>>
+    ) -> Result<(Duration, Option<T>), Result<T, E>>
     where
         E: CarryRejection,
         P: Replay<Req>,
@@ -103,10 +103,12 @@ impl<Req, E> Session<Req, E> {
                 events::retrying(config.name(), attempt.number(), outcome, pause);
                 Hop::report_resent();
                 self.pause = pause;
-                // Drops a response before the pause, because it may hold a connection or a
-                // permit.
-                self.kept = result.err();
-                Ok(pause)
+                let (response, error) = match result {
+                    Ok(response) => (Some(response), None),
+                    Err(error) => (None, Some(error)),
+                };
+                self.kept = error;
+                Ok((pause, response))
             }
             Err(stop) => {
                 let reason = match stop {

@@ -6,6 +6,7 @@ mod accounts;
 mod ambient;
 mod cancellation;
 mod costs;
+mod drained;
 mod endings;
 mod grpc;
 mod limits;

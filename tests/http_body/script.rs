@@ -78,6 +78,11 @@ impl Feed {
         }
     }
 
+    /// Returns whether every step so far was taken.
+    pub(super) fn is_drained(&self) -> bool {
+        self.state().steps.is_empty()
+    }
+
     pub(super) fn is_dropped(&self) -> bool {
         self.state().dropped
     }

@@ -6,6 +6,8 @@
 #![cfg(feature = "http")]
 
 mod client;
+mod drained;
+#[allow(dead_code, reason = "the tests on a paused clock need more of it")]
 #[path = "../http_body/script.rs"]
 mod script;
 mod server;

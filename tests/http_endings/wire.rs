@@ -1,6 +1,14 @@
 //! Servers and clients of hyper.
 
-use std::{convert::Infallible, error::Error as StdError, net::SocketAddr};
+use std::{
+    convert::Infallible,
+    error::Error as StdError,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
 use http::{Request, Response};
 use http_body::Body;
@@ -44,10 +52,28 @@ impl Version {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn StdError + Send + Sync>>,
     {
+        self.serve_counted(service, Arc::default()).await
+    }
+
+    /// Does the same, and counts the connections.
+    pub(super) async fn serve_counted<S, B>(
+        self,
+        service: S,
+        connections: Arc<AtomicUsize>,
+    ) -> SocketAddr
+    where
+        S: HttpService<Incoming, ResBody = B, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn StdError + Send + Sync>>,
+    {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                connections.fetch_add(1, Relaxed);
+                // A paused clock does not wait for the acknowledgement of a small packet.
+                stream.set_nodelay(true).unwrap();
                 let (io, service) = (TokioIo::new(stream), service.clone());
                 match self {
                     Self::Http1 => {
