@@ -20,6 +20,7 @@ use self::{
     shard::{Oldest, Shard},
 };
 use crate::call::{
+    catch_panic::Unwinding,
     clock::{self, nanos},
     lock::lock,
 };
@@ -134,11 +135,14 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
                 return value;
             }
         }
+        let mut reserved = Unwinding::noting(|| self.release());
         let mut shard = lock(shard);
-        if let Some(id) = shard.find(hash, &key) {
+        let known = shard.find(hash, &key);
+        reserved.disarm();
+        if let Some(id) = known {
             // Another caller was quicker.
             let value = Arc::clone(shard.value(id));
-            self.evictable.fetch_sub(1, Ordering::AcqRel);
+            self.release();
             return value;
         }
         // Corrects the lists while there is room, so that an eviction finds them in order.
@@ -151,6 +155,11 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
     fn reserve(&self) -> bool {
         let more = |values: usize| (values < self.max_keys).then(|| values + 1);
         self.evictable.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
+    }
+
+    /// Takes back the count of a value that is not added.
+    fn release(&self) {
+        self.evictable.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Evicts a value, unless there is room now. Returns `false` if there is none to evict.

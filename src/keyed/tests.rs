@@ -1,5 +1,8 @@
 use std::{
+    cell::Cell,
     collections::HashMap,
+    hash::Hasher,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicBool, AtomicU8},
 };
 
@@ -43,6 +46,44 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..40_u8, rank).prop_map(|(key, rank)| Step::Rank(key, rank)),
         1 => (0..30_u64).prop_map(Step::Wait),
     ]
+}
+
+thread_local! {
+    /// The number of comparisons of fragile keys until one panics.
+    static UNTIL_PANIC: Cell<u32> = const { Cell::new(u32::MAX) };
+}
+
+/// A key that has the hash of all others, and may panic when it is compared.
+#[derive(Debug, Eq)]
+struct Fragile(u8);
+
+impl PartialEq for Fragile {
+    fn eq(&self, other: &Self) -> bool {
+        let left = UNTIL_PANIC.get().checked_sub(1).expect("a comparison panics");
+        UNTIL_PANIC.set(left);
+        self.0 == other.0
+    }
+}
+
+impl Hash for Fragile {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+#[test]
+fn a_key_that_panics_when_it_is_compared_takes_no_room() {
+    let keys = Keys::<Fragile, Value>::new(4, Duration::MAX, Instant::now());
+    keys.entry(Fragile(0), Value::default);
+    for comparisons in 0..=4 {
+        for _ in 0..4 {
+            UNTIL_PANIC.set(comparisons);
+            let add = AssertUnwindSafe(|| keys.entry(Fragile(1), Value::default));
+            let added = catch_unwind(add).is_ok();
+            UNTIL_PANIC.set(u32::MAX);
+            assert_eq!(keys.evictable.load(Ordering::Relaxed), keys.len());
+            assert!(!added || comparisons > 2, "each search compares");
+        }
+    }
+    assert_eq!(keys.len(), 2);
 }
 
 const IDLE: u64 = 100;
