@@ -42,11 +42,15 @@ impl Refill {
         self.most
     }
 
-    /// Begins to count time, because the balance is empty. Does nothing if it was empty before.
+    /// Begins to count time, because the balance has just become empty.
+    ///
+    /// An earlier beginning is replaced. The balance was not empty since, and another thread may
+    /// have been too slow to write so.
     #[cold]
     pub(super) fn begin(&self) {
         let now = self.now();
-        let _ = self.since.compare_exchange(NOT_EMPTY, now, Ordering::Relaxed, Ordering::Relaxed);
+        let later = |since| (since == NOT_EMPTY || since < now).then_some(now);
+        let _ = self.since.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
     }
 
     /// Stops counting time, because the balance is no longer empty.

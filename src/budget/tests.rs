@@ -272,6 +272,24 @@ fn the_bound_holds_across_threads() {
 }
 
 #[test]
+fn time_before_the_balance_was_emptied_again_pays_in_nothing() {
+    let origin = Instant::now();
+    let _now = clock::share_now(origin);
+    let refill = Refill::up_to(10 * TOKEN);
+    // A thread empties the balance, and another one pays in and writes so first.
+    refill.end();
+    refill.begin();
+    let _later = clock::share_now(origin + 5 * MINUTE);
+    refill.begin();
+    assert_eq!(refill.due(), 0);
+    // A thread that empties the balance may read the clock long before it writes.
+    let _before = clock::share_now(origin + 3 * MINUTE);
+    refill.begin();
+    let _after = clock::share_now(origin + 6 * MINUTE);
+    assert_eq!(refill.due(), TOKEN);
+}
+
+#[test]
 fn a_refund_is_what_was_taken() {
     let budget = Budget::builder().ratio(0.0).floor(5).build().unwrap();
     let mut sent = budget.withdraw().unwrap();
