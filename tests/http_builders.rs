@@ -41,6 +41,7 @@ fn server() -> HttpServerBuilder<Identity> {
 fn a_server_rejects_times_of_zero_and_a_status_of_success() {
     rejects(server().limit(Duration::ZERO).build(), "limit", "0ns");
     rejects(server().body_idle(Duration::ZERO).build(), "body_idle", "0ns");
+    rejects(server().body_unread(Duration::ZERO).build(), "body_unread", "0ns");
     for status in [100, 200, 302, 399, 600, 999] {
         let full = StatusCode::from_u16(status).unwrap();
         rejects(server().full_status(full).build(), "full_status", &status.to_string());
@@ -52,6 +53,7 @@ fn a_server_rejects_times_of_zero_and_a_status_of_success() {
     for time in [TICK, Duration::MAX] {
         accepts(server().limit(time).build());
         accepts(server().body_idle(time).build());
+        accepts(server().body_unread(time).build());
     }
     for status in [400, 429, 503, 599] {
         accepts(server().full_status(StatusCode::from_u16(status).unwrap()).build());

@@ -8,8 +8,8 @@
 
 use std::{
     convert::Infallible,
-    fmt,
-    sync::Arc,
+    fmt, mem,
+    sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
 };
@@ -17,7 +17,10 @@ use std::{
 use tokio::time::Instant;
 use tracing::Span;
 
-use super::account::{Account, End, Entry, How, Stamp};
+use super::{
+    account::{Account, End, Entry, How, Stamp},
+    lock::lock,
+};
 use crate::{Outcome, sealed::Sealed};
 
 /// The end of a call. This trait is sealed and implemented by [`AtHead`] and [`AtEnd`].
@@ -146,7 +149,7 @@ impl<Res: StreamingResponse> Completion<Res> for AtEnd {
         let polled = unread.poll_drain(cx);
         if polled.is_pending() {
             // Nothing may be held during the pause.
-            unread.call_end().map(std::mem::take);
+            unread.call_end().map(mem::take);
         }
         polled
     }
@@ -158,6 +161,19 @@ impl<Res: StreamingResponse> Completion<Res> for AtEnd {
 /// method that ends the call has an effect. Dropping the value before the end is the same as
 /// [`dropped_while_reading`](Self::dropped_while_reading) with a time of zero.
 pub struct CallEnd {
+    place: Place,
+}
+
+/// The place of the values that a call holds.
+#[expect(clippy::large_enum_variant, reason = "most ends are not shared, and a box allocates")]
+enum Place {
+    Own(Held),
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP shares an end"))]
+    Shared(SharedEnd),
+}
+
+/// The values that a call holds until its end.
+struct Held {
     // A stack has three accounts and two spans. A stack around a stack needs more.
     entries: [Entry; 3],
     more: Vec<Entry>,
@@ -165,6 +181,10 @@ pub struct CallEnd {
     /// The instant at which the head arrived, read once for all accounts that ask.
     head: Option<Instant>,
 }
+
+/// The end of a call with two owners, either of which can end the call.
+#[derive(Clone)]
+pub(crate) struct SharedEnd(Arc<Mutex<Option<Held>>>);
 
 /// A span that stays open until the response has ended.
 struct HeldSpan {
@@ -183,45 +203,60 @@ pub(crate) type RecordEnd = fn(&Span, How);
 
 impl CallEnd {
     /// Creates the end of a response that has just arrived.
+    #[inline]
     pub fn new() -> Self {
-        Self {
-            entries: [const { Entry::EMPTY }; 3],
-            more: Vec::new(),
-            spans: [const { SpanEntry(None) }; 2],
-            head: None,
-        }
+        Self { place: Place::Own(Held::EMPTY) }
     }
 
     /// Holds an admission until the end of the response.
     #[inline]
     pub(crate) fn hold(&mut self, account: Arc<dyn Account>, stamp: Stamp) {
         let entry = Entry::new(account, stamp);
-        match self.entries.iter_mut().find(|place| place.is_empty()) {
-            Some(place) => *place = entry,
-            None => self.more.push(entry),
+        match &mut self.place {
+            Place::Own(held) => held.hold(entry),
+            Place::Shared(shared) => shared.add(entry, Held::hold),
         }
     }
 
     /// Holds a span until the end of the response, which `record` then records in the span.
     pub(crate) fn hold_span(&mut self, span: Span, record: RecordEnd) {
-        let held = HeldSpan { span, record };
-        match self.spans.iter_mut().find(|place| place.0.is_none()) {
-            Some(place) => place.0 = Some(held),
-            None => self.hold(Arc::new(held), Stamp::default()),
+        let entry = SpanEntry(Some(HeldSpan { span, record }));
+        match &mut self.place {
+            Place::Own(held) => held.hold_span(entry),
+            Place::Shared(shared) => shared.add(entry, Held::hold_span),
+        }
+    }
+
+    /// Returns the result of `piece`, or `None` if another owner has ended the call.
+    #[inline]
+    fn with<T>(&mut self, piece: impl FnOnce(&mut Held) -> T) -> Option<T> {
+        match &mut self.place {
+            Place::Own(held) => Some(piece(held)),
+            Place::Shared(SharedEnd(held)) => lock(held).as_mut().map(piece),
         }
     }
 
     /// Returns the instant at which the head arrived.
     pub(crate) fn head(&mut self) -> Instant {
-        *self.head.get_or_insert_with(Instant::now)
+        self.with(Held::head).unwrap_or_else(Instant::now)
     }
 
     /// Returns the same instant and its age, which is zero for the first account that asks.
     pub(crate) fn head_and_age(&mut self) -> (Instant, Duration) {
-        match self.head {
-            Some(head) => (head, head.elapsed()),
-            None => (self.head(), Duration::ZERO),
-        }
+        self.with(Held::head_and_age).unwrap_or_else(|| (Instant::now(), Duration::ZERO))
+    }
+
+    /// Shares the end with a second owner.
+    #[cfg(feature = "http")]
+    pub(crate) fn share(&mut self) -> SharedEnd {
+        let shared = match &mut self.place {
+            Place::Own(held) => {
+                SharedEnd(Arc::new(Mutex::new(Some(mem::replace(held, Held::EMPTY)))))
+            }
+            Place::Shared(shared) => shared.clone(),
+        };
+        self.place = Place::Shared(shared.clone());
+        shared
     }
 
     /// Completes the call. The response ran to its end with `outcome`.
@@ -237,9 +272,7 @@ impl CallEnd {
     /// Call it before [`complete`](Self::complete) for a response that exceeded a limit of its own.
     /// A breaker then counts the timeout as a failure, even if the caller had little time left.
     pub fn ignore_deadline(&mut self) {
-        for entry in self.entries.iter_mut().chain(&mut self.more) {
-            entry.stamp_mut().forget_deadline();
-        }
+        self.with(Held::ignore_deadline);
     }
 
     /// Ends the call of a body that was dropped while no read was pending, after a successful head.
@@ -260,6 +293,72 @@ impl CallEnd {
     /// Ends the call as a panic, because the body panicked.
     pub fn panicked(&mut self) {
         self.settle(How::Panicked, Duration::ZERO);
+    }
+
+    fn settle(&mut self, how: How, waited: Duration) {
+        match &mut self.place {
+            Place::Own(held) => held.settle(how, waited),
+            Place::Shared(shared) => shared.take().settle(how, waited),
+        }
+    }
+}
+
+impl SharedEnd {
+    fn add<T>(&self, value: T, hold: impl FnOnce(&mut Held, T)) {
+        // If the call has ended, the value is dropped after the lock, which settles it.
+        if let Some(held) = lock(&self.0).as_mut() {
+            hold(held, value);
+        }
+    }
+
+    /// Takes the values that the call still holds. The other owner then has nothing to settle.
+    pub(crate) fn take(&self) -> CallEnd {
+        CallEnd { place: Place::Own(lock(&self.0).take().unwrap_or(Held::EMPTY)) }
+    }
+}
+
+impl Held {
+    const EMPTY: Self = Self {
+        entries: [const { Entry::EMPTY }; 3],
+        more: Vec::new(),
+        spans: [const { SpanEntry(None) }; 2],
+        head: None,
+    };
+
+    #[inline]
+    fn hold(&mut self, entry: Entry) {
+        match self.entries.iter_mut().find(|place| place.is_empty()) {
+            Some(place) => *place = entry,
+            None => self.more.push(entry),
+        }
+    }
+
+    fn hold_span(&mut self, mut entry: SpanEntry) {
+        match self.spans.iter_mut().find(|place| place.0.is_none()) {
+            Some(place) => *place = entry,
+            None => {
+                if let Some(held) = entry.0.take() {
+                    self.hold(Entry::new(Arc::new(held), Stamp::default()));
+                }
+            }
+        }
+    }
+
+    fn head(&mut self) -> Instant {
+        *self.head.get_or_insert_with(Instant::now)
+    }
+
+    fn head_and_age(&mut self) -> (Instant, Duration) {
+        match self.head {
+            Some(head) => (head, head.elapsed()),
+            None => (self.head(), Duration::ZERO),
+        }
+    }
+
+    fn ignore_deadline(&mut self) {
+        for entry in self.entries.iter_mut().chain(&mut self.more) {
+            entry.stamp_mut().forget_deadline();
+        }
     }
 
     fn settle(&mut self, how: How, waited: Duration) {
@@ -306,9 +405,14 @@ impl Account for HeldSpan {
 
 impl fmt::Debug for CallEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let entries = self.entries.iter().filter(|entry| !entry.is_empty()).count();
-        let spans = self.spans.iter().filter(|span| span.0.is_some()).count();
-        let held = entries + self.more.len() + spans;
+        let count = |held: &Held| {
+            let entries = held.entries.iter().filter(|entry| !entry.is_empty()).count();
+            entries + held.more.len() + held.spans.iter().filter(|span| span.0.is_some()).count()
+        };
+        let held = match &self.place {
+            Place::Own(held) => count(held),
+            Place::Shared(SharedEnd(held)) => lock(held).as_ref().map_or(0, count),
+        };
         f.debug_struct("CallEnd").field("held", &held).finish()
     }
 }
@@ -324,13 +428,9 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        panic::{AssertUnwindSafe, catch_unwind},
-        sync::Mutex,
-    };
+    use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use super::*;
-    use crate::call::lock::lock;
 
     /// An account that stores the end of each admission, or panics.
     struct Noting {
@@ -385,6 +485,29 @@ mod tests {
         assert_eq!(*lock(&noting.seen), expected);
     }
 
+    #[cfg(feature = "http")]
+    #[test]
+    fn a_shared_end_is_settled_once_by_either_owner() {
+        for first in [true, false] {
+            let (mut end, noting) = holding_five(u64::MAX);
+            let shared = end.share();
+            end.hold(Arc::clone(&noting) as _, Stamp::new(5, None));
+            let (mut left, mut right) = (end, shared.take());
+            if first {
+                right.dropped_between_reads();
+            } else {
+                drop(right);
+            }
+            left.complete(Outcome::Success, Duration::ZERO);
+            // A layer that comes too late is settled at once.
+            left.hold(Arc::clone(&noting) as _, Stamp::new(6, None));
+            let how = if first { How::DroppedBetweenReads } else { How::DroppedWhileReading };
+            let mut expected: Vec<_> = (0..6).map(|word| (word, how)).collect();
+            expected.push((6, How::DroppedWhileReading));
+            assert_eq!(*lock(&noting.seen), expected);
+        }
+    }
+
     #[cfg(target_pointer_width = "64")]
     #[test]
     fn an_entry_takes_six_words() {
@@ -399,7 +522,7 @@ mod tests {
         let mut end = CallEnd::new();
         let deadline = end.head() + Duration::from_nanos(7);
         let stamp = Stamp::default().timed(end.head(), Some(began), Some(deadline));
-        let at = End { how: How::Panicked, waited: Duration::ZERO, head: end.head };
+        let at = End { how: How::Panicked, waited: Duration::ZERO, head: Some(end.head()) };
         assert_eq!((stamp.began(&at), stamp.deadline(&at)), (Some(began), Some(deadline)));
     }
 }

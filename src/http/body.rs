@@ -1,7 +1,7 @@
 //! The body of a response, whose end is the end of the call.
 
 use std::{
-    fmt,
+    fmt, mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -11,12 +11,15 @@ use std::{
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep};
 
 use super::{
     AutoClassifier,
+    body_limits::{BodyLimits, BodyTimeout, TIMED_OUT},
     drain::{self, Drain},
     head::ResponseShape,
+    kept::Inner,
+    unread::{Unread, Watched},
     wire,
 };
 use crate::{
@@ -26,8 +29,6 @@ use crate::{
         catch_panic::Unwinding,
         completion::{CallEnd, StreamingResponse},
     },
-    error::TimedOut,
-    telemetry,
 };
 
 /// The error of a response body that ended early.
@@ -71,19 +72,8 @@ impl<E: Into<BoxError>> From<BodyError<E>> for BoxError {
     }
 }
 
-/// The limits of the body of a response.
-#[derive(Clone, Copy, Debug)]
-struct BodyLimits {
-    /// The longest time that a read waits for a frame.
-    idle: Option<Duration>,
-    ambient: Ambient,
-    /// `true` if the ambient deadline is the deadline of the last frame.
-    to_the_last: bool,
-    /// The instant at which the call began, for the message of the error.
-    began: Instant,
-}
-
 pin_project! {
+    #[project = ResponseBodyProj]
     /// The body of a response, whose end is the end of the call.
     ///
     /// It holds permits, admissions and spans until it ends, fails, reaches a limit or is dropped.
@@ -92,34 +82,40 @@ pin_project! {
     /// Frames, trailers and size hints pass through unchanged. It is `Unpin` when the inner body
     /// is.
     pub struct ResponseBody<B> {
-        // `None` after a limit has ended it. This field comes before `end`, because the call must
-        // still be open while the inner body is dropped.
+        // This field comes before `end`, because the call must still be open while the inner body
+        // is dropped.
         #[pin]
-        inner: Option<B>,
+        inner: Inner<B>,
         // `None` after the response has ended.
         end: Option<CallEnd>,
-        limits: BodyLimits,
+        ambient: Ambient,
+        idle: Option<Duration>,
+        began: Instant,
         // The instant since which a read has been waiting for a frame.
         waiting_since: Option<Instant>,
         // The total time that earlier reads have waited.
         waited: Duration,
         timer: Option<Pin<Box<Sleep>>>,
+        unread: Unread,
         // The inner body, while it is drained. It is boxed because it need not be `Unpin`.
         drain: Option<Pin<Box<Drain<B>>>>,
         awaits_status: bool,
+        // Whether the ambient deadline covers the body.
+        bounded: bool,
         classifier: Option<Arc<AutoClassifier>>,
     }
 
     impl<B> PinnedDrop for ResponseBody<B> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
+            this.unread.close();
             let end = this.end.take();
             if end.is_none() && this.drain.is_none() {
                 return;
             }
-            let _ambient = this.limits.ambient.enter();
+            let _ambient = this.ambient.enter();
             *this.drain = None;
-            this.inner.set(None);
+            this.inner.as_mut().end();
             if let Some(mut end) = end {
                 give_up(&mut end, *this.waiting_since, *this.awaits_status);
             }
@@ -153,21 +149,100 @@ impl PendingBody {
         to_the_last: bool,
         classifier: Option<Arc<AutoClassifier>>,
     ) -> Response<ResponseBody<B>> {
+        let bounded = grpc || to_the_last;
+        self.wrap(response, grpc, idle, bounded, classifier, |body, _| Inner::Own { body })
+    }
+
+    /// Does the same at a server, whose caller may never read the response.
+    pub(super) fn into_served<B: Body + Send + 'static>(
+        self,
+        response: Response<B>,
+        grpc: bool,
+        limits: &ServedLimits,
+    ) -> Response<ResponseBody<B>> {
+        let bounded = grpc || limits.to_the_last;
+        let limited = limits.idle.is_some() || (bounded && self.ambient.deadline().is_some());
+        let keep = |body, ended: bool| match limited && !ended {
+            true => Inner::keep(body),
+            false => Inner::Own { body },
+        };
+        let mut response = self.wrap(response, grpc, limits.idle, bounded, None, keep);
+        let body = response.body_mut();
+        if body.end.is_some() && (limited || self.began.checked_add(limits.unread).is_some()) {
+            body.unread = Unread::After(limits.unread);
+            if let (Some(end), true) = (&mut body.end, limits.from_head) {
+                let head = end.head();
+                let watched = Watched {
+                    limits: body.limits(),
+                    ambient: body.ambient,
+                    awaits_status: body.awaits_status,
+                    body: body.inner.cut(),
+                };
+                body.unread.left(head, &mut body.end, || watched);
+            }
+        }
+        response
+    }
+
+    #[inline(always)]
+    fn wrap<B: Body>(
+        self,
+        response: Response<B>,
+        grpc: bool,
+        idle: Option<Duration>,
+        bounded: bool,
+        classifier: Option<Arc<AutoClassifier>>,
+        keep: impl FnOnce(B, bool) -> Inner<B>,
+    ) -> Response<ResponseBody<B>> {
         let Self { ambient, began, shape } = self;
-        let ended = shape.ends_at_head(response.status());
+        let at_head = shape.ends_at_head(response.status());
         let awaits_status = awaits_status(&response, grpc);
+        let ended = at_head || response.body().is_end_stream();
         response.map(|inner| ResponseBody {
-            end: if ended || inner.is_end_stream() { None } else { Some(CallEnd::new()) },
-            inner: Some(inner),
-            limits: BodyLimits { idle, ambient, to_the_last: grpc || to_the_last, began },
+            end: if ended { None } else { Some(CallEnd::new()) },
+            inner: keep(inner, ended),
+            ambient,
+            idle,
+            began,
             waiting_since: None,
             waited: Duration::ZERO,
             timer: None,
+            unread: Unread::Off,
             drain: None,
             awaits_status,
+            bounded,
             classifier,
         })
     }
+}
+
+impl<B> ResponseBody<B> {
+    fn limits(&self) -> BodyLimits {
+        limits(&self.ambient, self.idle, self.began, self.bounded)
+    }
+}
+
+impl<B> ResponseBodyProj<'_, B> {
+    fn limits(&self) -> BodyLimits {
+        limits(self.ambient, *self.idle, *self.began, *self.bounded)
+    }
+}
+
+fn limits(ambient: &Ambient, idle: Option<Duration>, began: Instant, bounded: bool) -> BodyLimits {
+    BodyLimits { idle, deadline: ambient.deadline().filter(|_| bounded), began }
+}
+
+/// The limits of a response that a server sends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ServedLimits {
+    /// The longest time that a read waits for a frame.
+    pub(super) idle: Option<Duration>,
+    /// The deadline covers the body too.
+    pub(super) to_the_last: bool,
+    /// The longest time without a read, if no other limit applies.
+    pub(super) unread: Duration,
+    /// The body may never be polled, and its reader is watched from the head on.
+    pub(super) from_head: bool,
 }
 
 /// Returns whether the outcome is known only at the end of the response.
@@ -194,12 +269,14 @@ impl<B: Body> StreamingResponse for Response<ResponseBody<B>> {
 
 impl<B: Body> ResponseBody<B> {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let _ambient = self.limits.ambient.enter();
-        if self.inner.as_ref().is_some_and(drain::is_worth_reading) {
+        let _ambient = self.ambient.enter();
+        if drain::is_worth_reading(&self.inner) {
+            self.unread.close();
             if let Some(mut end) = self.end.take() {
                 give_up(&mut end, self.waiting_since, self.awaits_status);
             }
-            self.drain = self.inner.take().map(|inner| Box::pin(Drain::new(inner)));
+            let inner = mem::replace(&mut self.inner, Inner::Gone);
+            self.drain = Some(Box::pin(Drain::new(inner)));
         }
         // Taken out, so that a body that panics is not polled again.
         let Some(mut drain) = self.drain.take() else { return Poll::Ready(()) };
@@ -220,41 +297,63 @@ impl<B: Body> Body for ResponseBody<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, Self::Error>>> {
         let mut this = self.project();
-        let Some(mut inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
-        let _ambient = this.limits.ambient.enter();
-        let polled = run(this.end, || inner.as_mut().poll_frame(cx));
+        if let Some(late) = this.unread.begin_read() {
+            this.inner.as_mut().end();
+            *this.end = None;
+            return Poll::Ready(Some(Err(BodyError::Rejected(late))));
+        }
+        let _ambient = this.ambient.enter();
+        let polled = run(this.end, || this.inner.as_mut().poll_frame(cx));
         if polled.is_pending() && drain::is_draining() {
             // The call of a stack within another one must not hold a permit over a pause either.
+            this.unread.close();
             if let Some(mut end) = this.end.take() {
                 give_up(&mut end, *this.waiting_since, *this.awaits_status);
             }
         }
         let reached = match &polled {
-            Poll::Pending => match poll_limits(this.limits, this.waiting_since, this.timer, cx) {
-                None => return Poll::Pending,
+            Poll::Pending => match this.limits().poll(this.waiting_since, this.timer, cx) {
+                None => {
+                    this.unread.waits(*this.waiting_since, *this.waited);
+                    return Poll::Pending;
+                }
                 reached => reached,
             },
             // A peer may send every frame within the idle limit and still never end.
             Poll::Ready(Some(Ok(frame))) if this.end.is_some() && !frame.is_trailers() => {
-                let late = !inner.is_end_stream() && this.limits.are_over();
+                let late = !this.inner.is_end_stream() && this.limits().are_over();
                 late.then_some(BodyTimeout::Deadline)
             }
             Poll::Ready(_) => None,
         };
-        *this.waited += this.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        let read = this.waiting_since.take().map(|since| (since, Instant::now()));
+        *this.waited += read.map_or(Duration::ZERO, |(since, now)| now - since);
         if let Some(reached) = reached {
             if let (BodyTimeout::Idle, Some(end)) = (reached, &mut this.end) {
                 end.ignore_deadline();
             }
-            let late = this.limits.late(reached);
-            this.inner.set(None);
+            let late = this.limits().late(reached);
+            this.unread.close();
+            this.inner.as_mut().end();
             finish(this.end, TIMED_OUT, *this.waited);
             return Poll::Ready(Some(Err(BodyError::Rejected(late))));
         }
         let Poll::Ready(ready) = polled else { return Poll::Pending };
         let outcome = match &ready {
             _ if this.end.is_none() => None,
-            Some(Ok(frame)) if !frame.is_trailers() && !inner.is_end_stream() => None,
+            Some(Ok(frame)) if !frame.is_trailers() && !this.inner.is_end_stream() => {
+                if this.unread.is_on() {
+                    let now = read.map_or_else(Instant::now, |(_, now)| now);
+                    let limits = this.limits();
+                    this.unread.left(now, this.end, || Watched {
+                        limits,
+                        ambient: *this.ambient,
+                        awaits_status: *this.awaits_status,
+                        body: this.inner.cut(),
+                    });
+                }
+                None
+            }
             Some(Err(_)) => Some(Outcome::Failure(Fault::Transient)),
             last => {
                 let trailers = last.as_ref().and_then(|frame| frame.as_ref().ok()?.trailers_ref());
@@ -262,24 +361,20 @@ impl<B: Body> Body for ResponseBody<B> {
             }
         };
         if let Some(outcome) = outcome {
+            this.unread.close();
             finish(this.end, outcome, *this.waited);
         }
         Poll::Ready(ready.map(|frame| frame.map_err(BodyError::Service)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint)
+        self.inner.size_hint()
     }
 }
-
-/// The longest time between the wake-up of a reader and its next poll.
-const PROMPTLY: Duration = Duration::from_secs(1);
-
-const TIMED_OUT: Outcome = Outcome::Failure(Fault::TimedOut);
 
 /// Ends the call of a body that its reader gives up.
 fn give_up(end: &mut CallEnd, waiting_since: Option<Instant>, awaits_status: bool) {
@@ -292,9 +387,11 @@ fn give_up(end: &mut CallEnd, waiting_since: Option<Instant>, awaits_status: boo
 
 /// Completes the call, the first time that it is called.
 fn finish(end: &mut Option<CallEnd>, outcome: Outcome, waited: Duration) {
-    if let Some(mut end) = end.take() {
+    // Taking the end out would move it.
+    if let Some(end) = end {
         end.complete(outcome, waited);
     }
+    *end = None;
 }
 
 /// Returns the outcome of a response whose head was successful and whose body has ended.
@@ -307,70 +404,6 @@ fn at_end(
         _ if !awaits_status => Outcome::Success,
         Some(classifier) => classifier.grpc_end(trailers),
         None => AutoClassifier::new().grpc_end(trailers),
-    }
-}
-
-/// Returns the limit that a waiting reader has reached, or `None` if it may wait longer.
-fn poll_limits(
-    limits: &BodyLimits,
-    waiting_since: &mut Option<Instant>,
-    pinned: &mut Option<Pin<Box<Sleep>>>,
-    cx: &mut Context<'_>,
-) -> Option<BodyTimeout> {
-    let since = *waiting_since.get_or_insert_with(Instant::now);
-    let idle_end = limits.idle.and_then(|idle| since.checked_add(idle));
-    let deadline = limits.deadline();
-    let end = match (idle_end, deadline) {
-        (Some(idle), Some(deadline)) => idle.min(deadline),
-        (idle, deadline) => idle.or(deadline)?,
-    };
-    let timer = pinned.get_or_insert_with(|| Box::pin(sleep_until(end)));
-    if timer.deadline() != end {
-        timer.as_mut().reset(end);
-    }
-    // A timer is also pending if an earlier poll has used up the task's coop budget.
-    let pending = timer.as_mut().poll(cx).is_pending();
-    let now = Instant::now();
-    if pending && now < end {
-        return None;
-    }
-    // The timer woke the reader, but the reader did not poll promptly. It was not waiting, and its
-    // wait begins again.
-    let awake = end.checked_add(PROMPTLY).is_none_or(|end| now <= end);
-    if !awake && deadline.is_none_or(|deadline| now < deadline) {
-        *waiting_since = None;
-        return poll_limits(limits, waiting_since, pinned, cx);
-    }
-    Some(if idle_end == Some(end) { BodyTimeout::Idle } else { BodyTimeout::Deadline })
-}
-
-/// The limit that a body has reached.
-#[derive(Clone, Copy)]
-enum BodyTimeout {
-    Idle,
-    Deadline,
-}
-
-impl BodyLimits {
-    /// Returns the deadline of the last frame.
-    fn deadline(&self) -> Option<Instant> {
-        self.ambient.deadline().filter(|_| self.to_the_last)
-    }
-
-    fn late(&self, reached: BodyTimeout) -> Rejection {
-        let (name, limit) = match (reached, self.deadline()) {
-            (BodyTimeout::Deadline, Some(deadline)) => {
-                ("response body", deadline.saturating_duration_since(self.began))
-            }
-            _ => ("idle response body", self.idle.unwrap_or_default()),
-        };
-        telemetry::timed_out(name, limit);
-        TimedOut::new(name, limit).into()
-    }
-
-    /// Returns whether the deadline of the last frame has passed.
-    fn are_over(&self) -> bool {
-        self.deadline().is_some_and(|deadline| deadline <= Instant::now())
     }
 }
 
@@ -390,7 +423,7 @@ impl<B> fmt::Debug for ResponseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseBody")
             .field("end", &self.end)
-            .field("limits", &self.limits)
+            .field("limits", &self.limits())
             .finish_non_exhaustive()
     }
 }

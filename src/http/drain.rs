@@ -11,6 +11,7 @@ use http::{Response, StatusCode, Version};
 use http_body::Body;
 use pin_project_lite::pin_project;
 
+use super::kept::Inner;
 use crate::call::restore::Restore;
 
 /// The most bytes that are read. Reading more would cost more than a new connection.
@@ -34,7 +35,7 @@ pub(super) fn must_be_read<B>(response: &Response<B>) -> bool {
 }
 
 /// Returns whether there is more of a body, and not certainly too much.
-pub(super) fn is_worth_reading(body: &impl Body) -> bool {
+pub(super) fn is_worth_reading<B: Body>(body: &Inner<B>) -> bool {
     !body.is_end_stream() && body.size_hint().lower() <= MOST as u64
 }
 
@@ -42,13 +43,13 @@ pin_project! {
     /// A body that is read and discarded.
     pub(super) struct Drain<B> {
         #[pin]
-        body: B,
+        body: Inner<B>,
         left: usize,
     }
 }
 
 impl<B: Body> Drain<B> {
-    pub(super) fn new(body: B) -> Self {
+    pub(super) fn new(body: Inner<B>) -> Self {
         Self { body, left: MOST }
     }
 

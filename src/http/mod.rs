@@ -173,6 +173,7 @@
 //! [`abandoned_after`]: crate::circuit_breaker::CircuitBreakerBuilder::abandoned_after
 
 mod body;
+mod body_limits;
 mod cause;
 mod checks;
 mod classify;
@@ -184,11 +185,13 @@ pub mod grpc;
 mod head;
 pub mod idempotency;
 pub mod idempotency_key;
+mod kept;
 pub mod replay;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
 pub mod server;
 mod stack;
+mod unread;
 mod until_end;
 pub mod wire;
 

@@ -43,6 +43,36 @@ fn allocations(feed: &Feed) -> u64 {
     info.count_total
 }
 
+/// Counts the allocations of a call at a server, and how many of them are left in the end.
+fn served(feed: &Feed) -> (u64, i64) {
+    let answers = Answers::default();
+    let layer = HttpServerLayer::new(Stack::new().bulkhead(BulkheadLayer::default()));
+    let mut service = layer.layer(handler!(answers, Infallible));
+    *answers.0.lock().unwrap() = Some(Response::new(feed.body()));
+    let mut request = Some(Ask::default());
+    let info = measure(|| {
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(Service::<Ask>::poll_ready(&mut service, &mut cx).is_ready());
+        let response = finish(service.call(request.take().unwrap())).unwrap();
+        let mut body = pin!(response.into_body());
+        while let Poll::Ready(Some(frame)) = body.as_mut().poll_frame(&mut cx) {
+            assert!(frame.is_ok());
+        }
+    });
+    (info.count_total, info.count_current)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_watches_the_reader_of_a_second_frame_and_not_of_a_first() {
+    for steps in [&[Step::Closed][..], &[Step::Data("a"), Step::Closed]] {
+        served(&Feed::new(steps.iter().cloned()));
+        assert_eq!(served(&Feed::new(steps.iter().cloned())), (0, 0), "{steps:?}");
+    }
+    // The end of the call, the watch and its timer. The timer does not keep the watch alive.
+    let (total, left) = served(&Feed::new(frames()));
+    assert_eq!((total, left), (3, 0));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_body_that_never_waits_allocates_nothing_and_arms_no_timer() {
     // An armed timer is allocated. Without an allocation, no timer was armed.

@@ -15,6 +15,7 @@ mod readers;
 mod script;
 mod server;
 mod spans;
+mod unread;
 mod wakers;
 
 use std::{
@@ -171,6 +172,9 @@ impl Rig {
         if let Some(limit) = settings.limit {
             layer = layer.limit(limit);
         }
+        if let Some(unread) = settings.unread {
+            layer = layer.body_unread(unread);
+        }
         if settings.body_deadline {
             layer = layer.body_deadline();
         }
@@ -253,6 +257,7 @@ struct ServerSettings {
     idle: Option<Duration>,
     limit: Option<Duration>,
     body_deadline: bool,
+    unread: Option<Duration>,
 }
 
 /// Returns trailers with a gRPC status.

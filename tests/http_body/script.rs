@@ -20,6 +20,9 @@ pub(super) enum Step {
     Trailers(HeaderMap),
     Fail,
     Panic,
+    /// Panics if the body is dropped here.
+    #[allow(dead_code, reason = "not every test that includes this file uses it")]
+    PanicOnDrop,
     /// Ends, and does not report the end before it is polled.
     End,
     /// Has ended, and reports it.
@@ -117,7 +120,7 @@ impl Body for Scripted {
             Step::Data(data) => Some(Ok(Frame::data(Bytes::from_static(data.as_bytes())))),
             Step::Trailers(trailers) => Some(Ok(Frame::trailers(trailers))),
             Step::Fail => Some(Err(Broken)),
-            Step::Panic => panic!("as the script says"),
+            Step::Panic | Step::PanicOnDrop => panic!("as the script says"),
             Step::End | Step::Closed => None,
         })
     }
@@ -134,7 +137,12 @@ impl Body for Scripted {
 impl Drop for Scripted {
     fn drop(&mut self) {
         self.0.look_around();
-        self.0.state().dropped = true;
+        let mut state = self.0.state();
+        state.dropped = true;
+        if matches!(state.steps.front(), Some(Step::PanicOnDrop)) {
+            drop(state);
+            panic!("as the script says");
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod drained;
 #[path = "../http_body/script.rs"]
 mod script;
 mod server;
+mod unread;
 mod wire;
 
 use buttress::{

@@ -22,7 +22,7 @@ pub enum Trust {
 }
 
 /// The settings of a server.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Config {
     pub(super) trust: Trust,
     pub(super) limit: Option<Duration>,
@@ -31,11 +31,28 @@ pub(super) struct Config {
     pub(super) for_envoy: bool,
     pub(super) body_deadline: bool,
     pub(super) body_idle: Option<Duration>,
+    pub(super) body_unread: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            trust: Trust::default(),
+            limit: None,
+            full: None,
+            for_envoy: false,
+            body_deadline: false,
+            body_idle: None,
+            body_unread: Duration::from_secs(30),
+        }
+    }
 }
 
 impl Config {
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        for (knob, time) in [("limit", self.limit), ("body_idle", self.body_idle)] {
+        let unread = Some(self.body_unread);
+        let times = [("limit", self.limit), ("body_idle", self.body_idle), ("body_unread", unread)];
+        for (knob, time) in times {
             if let Some(time) = time {
                 ConfigError::require_positive(knob, time)?;
             }

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -16,14 +16,19 @@ use super::shared::Shared;
 use crate::{
     Error,
     call::clock,
-    http::{ResponseBody, body::PendingBody, wire},
+    http::{
+        ResponseBody,
+        body::{PendingBody, ServedLimits},
+        wire,
+    },
 };
 
 /// The innermost service of a server's stack, which calls the handler.
 ///
 /// Created by [`HttpServerLayer`](crate::http::HttpServerLayer). The error of the handler must be
 /// [`Infallible`]. It must be `Clone`, because a request may wait until it is ready. The call ends
-/// with the body of the response.
+/// with the body of the response. The body must be `Send` and `'static`, because a limit can drop
+/// it on the thread that drives the timers.
 #[derive(Clone)]
 pub struct Handler<S> {
     inner: S,
@@ -47,7 +52,7 @@ impl<S: fmt::Debug> fmt::Debug for Handler<S> {
 impl<S, B, R> Service<Request<B>> for Handler<S>
 where
     S: Service<Request<B>, Response = Response<R>, Error = Infallible>,
-    R: Body,
+    R: Body + Send + 'static,
 {
     type Response = Response<ResponseBody<R>>;
     type Error = Error<Infallible>;
@@ -59,7 +64,10 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let call = PendingBody::new(request.method(), clock::now());
-        HandlerFuture { future: self.inner.call(request), shared: Arc::clone(&self.shared), call }
+        // Over HTTP/2, a body is not polled at all until its caller grants a window.
+        let from_head = request.version() >= Version::HTTP_2;
+        let shared = Arc::clone(&self.shared);
+        HandlerFuture { future: self.inner.call(request), shared, call, from_head }
     }
 }
 
@@ -71,13 +79,14 @@ pin_project! {
         future: F,
         shared: Arc<Shared>,
         call: PendingBody,
+        from_head: bool,
     }
 }
 
 impl<F, R> Future for HandlerFuture<F>
 where
     F: Future<Output = Result<Response<R>, Infallible>>,
-    R: Body,
+    R: Body + Send + 'static,
 {
     type Output = Result<Response<ResponseBody<R>>, Error<Infallible>>;
 
@@ -89,8 +98,13 @@ where
         };
         let grpc = wire::is_grpc(response.headers());
         let config = &this.shared.config;
-        let (idle, deadline) = (config.body_idle, config.body_deadline);
-        Poll::Ready(Ok(this.call.into_response(response, grpc, idle, deadline, None)))
+        let limits = ServedLimits {
+            idle: config.body_idle,
+            to_the_last: config.body_deadline,
+            unread: config.body_unread,
+            from_head: *this.from_head,
+        };
+        Poll::Ready(Ok(this.call.into_served(response, grpc, &limits)))
     }
 }
 

@@ -186,17 +186,21 @@ impl<L> HttpServerBuilder<L> {
     ///
     /// Default: off.
     ///
-    /// Without it, the deadline covers only the head. For gRPC it always covers the last frame.
+    /// Without it, the deadline covers only the head. For gRPC it always covers the last frame. The
+    /// deadline ends the body even if the caller does not read it.
     pub fn body_deadline(mut self) -> Self {
         self.config.body_deadline = true;
         self
     }
 
-    /// Sets the maximum time that the connection waits for the next frame of a response.
+    /// Sets the maximum time between two frames of a response.
     ///
     /// Default: none.
     ///
-    /// There is no limit, because a stream of events may be silent for a long time.
+    /// There is no limit, because a stream of events may be silent for a long time. The limit ends
+    /// the body if the handler sends no frame in time, and also if the caller does not read.
+    /// A caller that needs longer than this for one frame does not read in time, even if it accepts
+    /// data all the while. See [the module docs](super#permits-and-the-response-body).
     ///
     /// [`build`](Self::build) rejects zero. `Duration::MAX` is no limit.
     pub fn body_idle(mut self, idle: Duration) -> Self {
@@ -204,12 +208,29 @@ impl<L> HttpServerBuilder<L> {
         self
     }
 
+    /// Sets the time after which a response that is not read releases its permits.
+    ///
+    /// Default: `30 s`.
+    ///
+    /// A caller that accepts no data stops the connection from reading the body. The response stays
+    /// as it is, and the caller may still read it, but it no longer counts in the stack. A caller
+    /// that waits for the handler is not affected. If the body has a deadline, or has
+    /// [`body_idle`](Self::body_idle), that limit applies instead of this one, and also ends the
+    /// body.
+    ///
+    /// [`build`](Self::build) rejects zero. `Duration::MAX` is no limit.
+    pub fn body_unread(mut self, unread: Duration) -> Self {
+        self.config.body_unread = unread;
+        self
+    }
+
     /// Builds the layer.
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] if [`limit`](Self::limit) or [`body_idle`](Self::body_idle) is zero, or if
-    /// [`full_status`](Self::full_status) is not 4xx or 5xx.
+    /// A [`ConfigError`] if [`limit`](Self::limit), [`body_idle`](Self::body_idle) or
+    /// [`body_unread`](Self::body_unread) is zero, or if [`full_status`](Self::full_status) is not
+    /// 4xx or 5xx.
     pub fn build(self) -> Result<HttpServerLayer<L>, ConfigError> {
         self.config.check()?;
         Ok(self.finish())

@@ -136,10 +136,30 @@
 //!
 //! # Permits and the response body
 //!
-//! The stack holds its permits until the body of the response has ended. A body can end only when
-//! it is polled. If a caller does not read its response, the server stops polling the body, and no
-//! limit of the body takes effect. To prevent that, limit the time that a connection may take to
-//! accept a write.
+//! The stack holds its permits until the body of the response has ended. If a caller does not read
+//! its response, the connection stops polling the body. The layer then ends the call by itself, on
+//! the timer of the tokio runtime and without a task:
+//!
+//! | limit of the body | after | effect |
+//! |---|---|---|
+//! | none | 30 s without a read ([`body_unread`](super::HttpServerBuilder::body_unread)) | releases the permits; the caller may still read |
+//! | a deadline: gRPC, or [`body_deadline`](super::HttpServerBuilder::body_deadline) | the deadline | releases the permits and drops the body |
+//! | [`body_idle`](super::HttpServerBuilder::body_idle) | that time without a read | the same |
+//!
+//! The handler is not to blame. Its call counts as a success, or not at all if its gRPC status is
+//! not known yet. A caller that waits for the handler is no slow reader.
+//!
+//! The time runs from the last frame that the connection took, and over HTTP/2 from the head. A
+//! read is a frame that the connection takes, not a byte that the caller accepts. A large frame
+//! over a slow link may take longer than the limit, although the caller reads on. With `body_idle`,
+//! let the handler send frames that the slowest caller can accept in that time.
+//!
+//! A caller that reads very slowly takes a frame now and then, and keeps its permits. Only a
+//! deadline bounds it.
+//!
+//! The timer needs a tokio runtime with timers (`enable_time`). Without a runtime, nothing watches
+//! the caller. In a runtime without timers nothing does either, and each such response reports a
+//! panic, which is caught. `body_unread(Duration::MAX)` prevents that.
 //!
 //! Some responses end at their head, even if they have a body, because the server drops that body
 //! unread: a response to `HEAD`, a 204, a 304, and an upgrade (101, or a successful `CONNECT`). The
@@ -151,7 +171,9 @@
 //! # Telemetry
 //!
 //! The stack emits its events and spans. A request whose deadline passes emits a `WARN` event:
-//! "call timed out", or "call rejected" if the stack and its handler were not called.
+//! "call timed out", or "call rejected" if the stack and its handler were not called. A response
+//! that is not read emits "call timed out" too, with the layer "unread response body" or the limit
+//! of the body.
 //!
 //! [`HttpServerLayer`]: super::HttpServerLayer
 //! [`Trust::None`]: super::Trust::None
