@@ -66,10 +66,14 @@ impl fmt::Debug for BodyMemory {
 /// The number of classes of sizes, one for each number of bits.
 const CLASSES: usize = usize::BITS as usize + 1;
 
+/// The part of its length, as a divisor, by which a body must grow to progress.
+const PROGRESS: usize = 8;
+
 /// The bodies that wait for more data and hold memory.
 ///
-/// Time is counted in steps of progress of all bodies. Reading a clock for each frame would cost
-/// more, and would not show who progresses less than others.
+/// Time is counted in bytes that all bodies have received, so that a caller that sends tiny frames
+/// cannot make others look old. Reading a clock for each frame would cost more, and would not show
+/// who progresses less than others.
 struct Parked {
     now: u64,
     /// The bodies of each class of sizes, in the order of their last progress.
@@ -95,15 +99,15 @@ impl Default for Parked {
 }
 
 impl Parked {
-    /// Removes the body with the most bytes times steps since its last progress.
+    /// Removes the body with the most memory times bytes received since its last progress.
     ///
     /// A small body that pauses is therefore not ended for a large one that has stalled. Only the
     /// first body of each class is compared.
     fn remove_least(&mut self) -> Option<ParkedBody> {
         let first = |(class, bodies): (usize, &BTreeMap<u64, ParkedBody>)| {
             let (&at, body) = bodies.first_key_value()?;
-            let steps = self.now - at + 1;
-            Some((u128::from(steps) * body.bytes as u128, class))
+            let age = self.now - at + 1;
+            Some((u128::from(age) * body.bytes as u128, class))
         };
         let (_, class) = self.classes.iter().enumerate().filter_map(first).max()?;
         self.classes[class].pop_first().map(|(_, body)| body)
@@ -130,8 +134,9 @@ pub(super) struct ReadMemory {
     held: HeldMemory,
     /// Its place while it is parked.
     place: Option<Place>,
-    /// The length of its data.
+    /// The length of its data, and the part of it that the time of all bodies has counted.
     length: usize,
+    counted: usize,
     /// The time of its last progress, and the length then.
     progress: (u64, usize),
 }
@@ -157,7 +162,7 @@ impl NoMemory {
 impl ReadMemory {
     pub(super) fn of(memory: &Arc<BodyMemory>) -> Self {
         let held = HeldMemory { memory: Arc::clone(memory), bytes: 0 };
-        Self { held, place: None, length: 0, progress: (0, 0) }
+        Self { held, place: None, length: 0, counted: 0, progress: (0, 0) }
     }
 
     /// Returns the memory of a body that was read to its end.
@@ -216,10 +221,11 @@ impl Keep for ReadMemory {
             _old = replace(&mut body.waker, waker);
             return Ok(());
         }
+        parked.now += (self.length - replace(&mut self.counted, self.length)) as u64;
         // Tiny frames are no progress of a large body. Otherwise, holding much memory would cost a
-        // caller only one byte now and then.
-        if self.length - self.progress.1 > self.progress.1 / 64 {
-            parked.now += 1;
+        // caller only a few bytes now and then. At an eighth, to outlast an upload that pauses for
+        // 3 s costs as much as to send all data anew for each `body_timeout`.
+        if self.length - self.progress.1 > self.progress.1 / PROGRESS {
             self.progress = (parked.now, self.length);
         }
         let place =

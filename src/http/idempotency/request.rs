@@ -51,9 +51,9 @@ const VERSION: &[u8] = b"http 1";
 /// Its request is rejected with [`BodyIncomplete`](IdempotencyReason::BodyIncomplete). A caller
 /// that sends its body is therefore served, even if many others stall.
 ///
-/// The least progress is the most memory for the longest time, measured by the progress of others.
-/// A body progresses when it grows by more than 1/64. Complete bodies are never ended. If they hold
-/// all memory, a request is rejected with [`Full`](IdempotencyReason::Full) (503).
+/// The least progress is the most memory for the longest time, measured by the bytes that others
+/// receive. A body progresses when it grows by more than 1/8. Complete bodies are never ended. If
+/// they hold all memory, a request is rejected with [`Full`](IdempotencyReason::Full) (503).
 ///
 /// Clones share this memory, and so do all services of a layer.
 #[derive(Clone, Debug)]

@@ -407,7 +407,7 @@ async fn without_memory_the_body_that_progressed_least_is_ended() {
         Upload::stalled(&reader, 20 * KIB).await,
         Upload::stalled(&reader, 20 * KIB).await,
     );
-    first.send(KIB).await;
+    first.send(3 * KIB).await;
     assert!(reader.buffered() > 60 * KIB && reader.buffered() <= 64 * KIB);
     // A small body that has paused for longest is spared.
     let newcomer = Upload::begin(&reader);
@@ -449,6 +449,50 @@ async fn tiny_frames_are_no_progress_of_a_large_body() {
     let _newcomer = Upload::stalled(&reader, 16 * KIB).await;
     assert!(trickling.is_ended().await && !honest.is_ended().await);
     assert_eq!(honest.end().await, Ok(26 * KIB));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_tricklers_do_not_outlast_an_upload_that_pauses() {
+    let reader = reader_of(784);
+    let mut tricklers = Vec::new();
+    for _ in 0..20 {
+        tricklers.push(Upload::stalled(&reader, 16 * KIB).await);
+    }
+    let honest = Upload::begin(&reader);
+    for _ in 0..6 {
+        honest.send(16 * KIB).await;
+    }
+    // Each grows by more than 1/64 in each round, and the upload does not grow at all.
+    for _ in 0..5 {
+        for trickler in &tricklers {
+            trickler.send(300).await;
+        }
+    }
+    let _newcomers =
+        [Upload::stalled(&reader, 16 * KIB).await, Upload::stalled(&reader, 16 * KIB).await];
+    assert!(!honest.is_ended().await);
+    assert_eq!(tricklers.iter().filter(|trickler| trickler.read.is_finished()).count(), 1);
+    assert_eq!(honest.end().await, Ok(96 * KIB));
+}
+
+#[tokio::test(start_paused = true)]
+async fn tiny_bodies_do_not_make_others_look_old() {
+    let reader = reader_of(64);
+    let honest = Upload::stalled(&reader, 8 * KIB).await;
+    for _ in 0..10 {
+        let tiny = Upload::begin(&reader);
+        for _ in 0..100 {
+            tiny.send(1).await;
+        }
+    }
+    // A large body that stalls has held more memory, and almost as long.
+    let large = Upload::stalled(&reader, 32 * KIB).await;
+    let one = Upload::stalled(&reader, 16 * KIB).await;
+    let two = Upload::stalled(&reader, 16 * KIB).await;
+    assert!(large.is_ended().await && !honest.is_ended().await);
+    for upload in [honest, one, two] {
+        assert!(upload.end().await.is_ok());
+    }
 }
 
 #[tokio::test(start_paused = true)]
