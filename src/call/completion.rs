@@ -106,7 +106,8 @@ pub trait StreamingResponse {
     ///
     /// Without an implementation it is ready at once. An implementation must end the call before it
     /// waits, and limit the amount that it reads. A [`CallEnd`] that is still open while the method
-    /// waits is dropped, because nothing may be held during a pause.
+    /// waits is dropped, because nothing may be held during a pause. Without a pause, the method is
+    /// called once. It is not called again after it was ready.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let _ = cx;
         Poll::Ready(())
@@ -149,7 +150,9 @@ impl<Res: StreamingResponse> Completion<Res> for AtEnd {
         let polled = unread.poll_drain(cx);
         if polled.is_pending() {
             // Nothing may be held during the pause.
-            unread.call_end().map(mem::take);
+            if let Some(end) = unread.call_end() {
+                drop(mem::take(end));
+            }
         }
         polled
     }

@@ -1,7 +1,7 @@
 //! The body of a response, whose end is the end of the call.
 
 use std::{
-    fmt, mem,
+    fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep};
 use super::{
     AutoClassifier,
     body_limits::{BodyLimits, BodyTimeout, TIMED_OUT},
-    drain::{self, Drain},
+    drain,
     head::ResponseShape,
     kept::Inner,
     unread::{Unread, Watched},
@@ -97,8 +97,6 @@ pin_project! {
         waited: Duration,
         timer: Option<Pin<Box<Sleep>>>,
         unread: Unread,
-        // The inner body, while it is drained. It is boxed because it need not be `Unpin`.
-        drain: Option<Pin<Box<Drain<B>>>>,
         awaits_status: bool,
         // Whether the ambient deadline covers the body.
         bounded: bool,
@@ -110,11 +108,10 @@ pin_project! {
             let mut this = this.project();
             this.unread.close();
             let end = this.end.take();
-            if end.is_none() && this.drain.is_none() {
+            if end.is_none() && !drain::has_begun(&this.inner) {
                 return;
             }
             let _ambient = this.ambient.enter();
-            *this.drain = None;
             this.inner.as_mut().end();
             if let Some(mut end) = end {
                 give_up(&mut end, *this.waiting_since, *this.awaits_status);
@@ -208,7 +205,6 @@ impl PendingBody {
             waited: Duration::ZERO,
             timer: None,
             unread: Unread::Off,
-            drain: None,
             awaits_status,
             bounded,
             classifier,
@@ -275,16 +271,9 @@ impl<B: Body> ResponseBody<B> {
             if let Some(mut end) = self.end.take() {
                 give_up(&mut end, self.waiting_since, self.awaits_status);
             }
-            let inner = mem::replace(&mut self.inner, Inner::Gone);
-            self.drain = Some(Box::pin(Drain::new(inner)));
+            drain::begin(&mut self.inner);
         }
-        // Taken out, so that a body that panics is not polled again.
-        let Some(mut drain) = self.drain.take() else { return Poll::Ready(()) };
-        let polled = drain.as_mut().poll(cx);
-        if polled.is_pending() {
-            self.drain = Some(drain);
-        }
-        polled
+        drain::poll(&mut self.inner, cx)
     }
 }
 
@@ -310,6 +299,7 @@ impl<B: Body> Body for ResponseBody<B> {
             if let Some(mut end) = this.end.take() {
                 give_up(&mut end, *this.waiting_since, *this.awaits_status);
             }
+            return Poll::Pending;
         }
         let reached = match &polled {
             Poll::Pending => match this.limits().poll(this.waiting_since, this.timer, cx) {

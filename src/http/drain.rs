@@ -2,14 +2,13 @@
 
 use std::{
     cell::Cell,
-    pin::Pin,
-    task::{Context, Poll, ready},
+    mem,
+    task::{Context, Poll},
 };
 
 use bytes::Buf;
-use http::{Response, StatusCode, Version};
+use http::{HeaderMap, Response, StatusCode, Version, header};
 use http_body::Body;
-use pin_project_lite::pin_project;
 
 use super::kept::Inner;
 use crate::call::restore::Restore;
@@ -22,6 +21,8 @@ thread_local! {
 }
 
 /// Returns whether the body that is being polled is drained by a stack around it.
+///
+/// The call of a body that several readers share ends when the stack of one of them drains it.
 pub(super) fn is_draining() -> bool {
     DRAINING.get()
 }
@@ -29,9 +30,17 @@ pub(super) fn is_draining() -> bool {
 /// Returns whether the connection of a response can be reused only after its body was read.
 ///
 /// Over HTTP/2, dropping the body resets only its own stream. After a 421, the retry needs another
-/// connection.
+/// connection. A server under load often closes the connection with its 503.
 pub(super) fn must_be_read<B>(response: &Response<B>) -> bool {
-    response.version() < Version::HTTP_2 && response.status() != StatusCode::MISDIRECTED_REQUEST
+    response.version() == Version::HTTP_11
+        && response.status() != StatusCode::MISDIRECTED_REQUEST
+        && !will_close(response.headers())
+}
+
+fn will_close(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::CONNECTION).into_iter().filter_map(|it| it.to_str().ok());
+    let mut options = values.flat_map(|value| value.split(','));
+    options.any(|option| option.trim().eq_ignore_ascii_case("close"))
 }
 
 /// Returns whether there is more of a body, and not certainly too much.
@@ -39,33 +48,39 @@ pub(super) fn is_worth_reading<B: Body>(body: &Inner<B>) -> bool {
     !body.is_end_stream() && body.size_hint().lower() <= MOST as u64
 }
 
-pin_project! {
-    /// A body that is read and discarded.
-    pub(super) struct Drain<B> {
-        #[pin]
-        body: Inner<B>,
-        left: usize,
-    }
+/// Returns whether a body is being read and discarded.
+pub(super) fn has_begun<B>(body: &Inner<B>) -> bool {
+    matches!(body, Inner::Drained { .. })
 }
 
-impl<B: Body> Drain<B> {
-    pub(super) fn new(body: Inner<B>) -> Self {
-        Self { body, left: MOST }
-    }
+/// Begins to read and discard a body.
+pub(super) fn begin<B>(body: &mut Inner<B>) {
+    let unread = mem::replace(body, Inner::Gone);
+    *body = Inner::Drained { body: Box::pin(unread), left: MOST };
+}
 
-    /// Reads until the body has ended, or is too long.
-    pub(super) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let mut this = self.project();
-        let _draining = Restore::after_setting(&DRAINING, true);
-        while !this.body.is_end_stream() {
-            let Some(Ok(frame)) = ready!(this.body.as_mut().poll_frame(cx)) else { break };
-            // An empty frame counts too, because a body may consist of them without end.
-            let read = frame.data_ref().map_or(0, Buf::remaining).max(1);
-            match this.left.checked_sub(read) {
-                Some(left) => *this.left = left,
-                None => break,
+/// Reads until the body has ended, or is too long.
+pub(super) fn poll<B: Body>(body: &mut Inner<B>, cx: &mut Context<'_>) -> Poll<()> {
+    // Taken out, so that a body that panics is not polled again.
+    let mut taken = mem::replace(body, Inner::Gone);
+    let Inner::Drained { body: unread, left } = &mut taken else { return Poll::Ready(()) };
+    let _draining = Restore::after_setting(&DRAINING, true);
+    while !unread.is_end_stream() {
+        match unread.as_mut().poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                // An empty frame counts too, because a body may consist of them without end.
+                let read = frame.data_ref().map_or(0, Buf::remaining).max(1);
+                match left.checked_sub(read) {
+                    Some(rest) => *left = rest,
+                    None => break,
+                }
+            }
+            Poll::Ready(_) => break,
+            Poll::Pending => {
+                *body = taken;
+                return Poll::Pending;
             }
         }
-        Poll::Ready(())
     }
+    Poll::Ready(())
 }

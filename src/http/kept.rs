@@ -22,6 +22,8 @@ pin_project! {
         Own { #[pin] body: B },
         // A limit can drop it while nobody polls it.
         Kept { body: Arc<Kept<B>>, cut: Arc<dyn Cut> },
+        // It is read and discarded, up to `left` bytes. The box makes it `Unpin`.
+        Drained { body: Pin<Box<Inner<B>>>, left: usize },
         // A limit has ended it, and its reader knows.
         Gone,
     }
@@ -95,7 +97,7 @@ impl<B> Inner<B> {
     pub(super) fn cut(&self) -> Option<Arc<dyn Cut>> {
         match self {
             Self::Kept { cut, .. } => Some(Arc::clone(cut)),
-            Self::Own { .. } | Self::Gone => None,
+            Self::Own { .. } | Self::Drained { .. } | Self::Gone => None,
         }
     }
 }
@@ -119,7 +121,7 @@ impl<B: Body> Inner<B> {
         match self.project() {
             InnerProj::Own { body } => body.poll_frame(cx),
             InnerProj::Kept { body, .. } => body.poll_frame(cx),
-            InnerProj::Gone => Poll::Ready(None),
+            InnerProj::Drained { .. } | InnerProj::Gone => Poll::Ready(None),
         }
     }
 
@@ -129,7 +131,7 @@ impl<B: Body> Inner<B> {
         match self {
             Self::Own { body } => body.is_end_stream(),
             Self::Kept { body, .. } => lock(&body.0).is_end_stream,
-            Self::Gone => true,
+            Self::Drained { .. } | Self::Gone => true,
         }
     }
 
@@ -137,7 +139,7 @@ impl<B: Body> Inner<B> {
         match self {
             Self::Own { body } => body.size_hint(),
             Self::Kept { body, .. } => SizeHint::clone(&lock(&body.0).size_hint),
-            Self::Gone => SizeHint::with_exact(0),
+            Self::Drained { .. } | Self::Gone => SizeHint::with_exact(0),
         }
     }
 }

@@ -204,11 +204,15 @@ where
         let config = shared.config();
         loop {
             let next = match this.step.as_mut().project() {
-                StepProj::Pausing { unread, timer } => {
+                StepProj::Pausing { unread, mut timer } => {
                     if unread.as_mut().is_some_and(|it| M::poll_drain(it, cx).is_ready()) {
                         *unread = None;
                     }
-                    ready!(timer.poll(cx));
+                    // A timer is pending even after its end if the response has used up the budget
+                    // of the task.
+                    if timer.as_mut().poll(cx).is_pending() && Instant::now() < timer.deadline() {
+                        return Poll::Pending;
+                    }
                     let end = Instant::now().checked_add(config.readiness_wait);
                     Step::Readying { service: shared.service(), end, timer: None }
                 }

@@ -68,13 +68,14 @@
 //! The layer checks these conditions before the pause, so no caller waits for a retry that cannot
 //! happen. The call returns the last result unchanged.
 //!
-//! During the pause the layer keeps an error, but not a response, because the response may hold
-//! a connection or a permit. If an inner layer rejects a later attempt, the call returns the kept
-//! error. This error says why the call failed, instead of why it could not be retried. An attempt
-//! that timed out was not rejected. It failed, and its error is returned.
+//! During the pause the layer keeps an error, but drops a response. If an inner layer rejects a
+//! later attempt, the call returns the kept error. This error says why the call failed, instead of
+//! why it could not be retried. An attempt that timed out was not rejected. It failed, and its
+//! error is returned.
 //!
-//! A response whose connection cannot be reused before it was read to its end, such as one of
-//! HTTP/1, is first ended for all layers and then read during the pause. See
+//! A connection of HTTP/1.1 can be reused only after its response was read to the end. Such a
+//! response first returns its permits. It is then read during the pause, up to 64 KiB, and dropped
+//! at the end of the pause. See
 //! [`StreamingResponse::poll_drain`](crate::completion::StreamingResponse::poll_drain).
 //!
 //! [budget]: crate::budget::Budget

@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
+    future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
     task::Context,
 };
 
@@ -14,7 +17,8 @@ use buttress::{
     retry::{Backoff, Jitter, ReplayClones},
     stack::slots::Slot,
 };
-use http::{StatusCode, Version};
+use http::{StatusCode, Version, header};
+use http_body::Frame;
 use tokio::time::{Instant, advance};
 
 use super::*;
@@ -151,6 +155,68 @@ async fn a_stack_within_the_retrying_one_holds_nothing_while_the_body_is_drained
 }
 
 #[tokio::test(start_paused = true)]
+async fn limits_of_a_stack_within_the_retrying_one_do_not_end_a_body_that_is_drained() {
+    let feed = Feed::new([]);
+    let answer = feed.clone();
+    let service = service_fn(move |_: Ask| ready(Ok::<_, Infallible>(unavailable(&answer))));
+    let client = HttpClientLayer::builder().body_idle(PAUSE / 5).build().unwrap();
+    let service = Stack::new().http_client(client).service(service);
+    let budget = Budget::new();
+    let service = Stack::new().retry(retry(PAUSE, &budget)).http().layer(service);
+    let mut call = task::spawn(service.oneshot(Ask::default()));
+    assert!(call.poll().is_pending());
+    advance(PAUSE / 2).await;
+    assert!(!call.is_woken());
+    assert!(call.poll().is_pending());
+    assert!(!feed.is_dropped());
+}
+
+/// A body that always has more, and uses up the budget of the task.
+struct Greedy;
+
+impl Body for Greedy {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        loop {
+            let mut budget = pin!(tokio::task::consume_budget());
+            if budget.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_uses_up_the_budget_of_the_task_does_not_prolong_the_pause() {
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&attempts);
+    let service = service_fn(move |_: Ask| {
+        let mut response = Response::new(Greedy);
+        if counted.fetch_add(1, Relaxed) == 0 {
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
+        ready(Ok::<_, Infallible>(response))
+    });
+    let budget = Budget::new();
+    let service = Stack::new().retry(retry(PAUSE, &budget)).http().service(service);
+    let call = tokio::spawn(service.oneshot(Ask::default()));
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    advance(PAUSE + MS).await;
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(attempts.load(Relaxed), 2);
+    assert!(call.is_finished());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_response_that_only_the_retry_finds_wrong_is_a_success_of_the_service() {
     let feed = Feed::new([]);
     let answer = feed.clone();
@@ -192,12 +258,18 @@ async fn no_more_than_64_kib_are_read() {
 async fn a_response_that_need_not_be_read_is_dropped_unread() {
     let page = || Feed::new([bytes(12 << 10)]);
     let too_long = page().with_size(MOST as u64 + 1);
-    let (http2, misdirected) = (page(), page());
+    let (http2, http10, misdirected, closing) = (page(), page(), page(), page());
     let mut multiplexed = unavailable(&http2);
     *multiplexed.version_mut() = Version::HTTP_2;
+    let mut old = unavailable(&http10);
+    *old.version_mut() = Version::HTTP_10;
+    let mut closes = unavailable(&closing);
+    closes.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("x, Close"));
     for (feed, response) in [
         (&too_long, unavailable(&too_long)),
         (&http2, multiplexed),
+        (&http10, old),
+        (&closing, closes),
         (&misdirected, respond(StatusCode::MISDIRECTED_REQUEST, &misdirected)),
     ] {
         let client = Retrying::new();
