@@ -13,8 +13,10 @@ pub enum Outcome {
     Success,
     /// The service failed.
     Failure(Fault),
-    /// The call says nothing about the service. It does not count for a breaker, neither as a
-    /// failure nor as a response, and it is not retried.
+    /// The call says nothing about the service.
+    ///
+    /// It does not count for a breaker, neither as a failure nor as a response. It is retried only
+    /// with the hint [`RetryHint::Unsent`] or [`RetryHint::Unprocessed`].
     Ignored,
 }
 
@@ -65,14 +67,18 @@ pub enum RetryHint {
     /// The request is proven not to have reached the service.
     ///
     /// It may be sent again even if it is not safe to repeat.
+    ///
+    /// After [`Outcome::Ignored`], the request was given back by the client, for example because
+    /// its connection ended before any of it was written. It is then sent again once, without a
+    /// pause. This counts neither as an attempt nor against the budget. After a failure, such as a
+    /// connection that cannot be made, the retry is an ordinary one.
     Unsent,
     /// The service says that it has not processed the request, for example by HTTP/2's
     /// `REFUSED_STREAM`.
     ///
     /// The request is sent again once, without a pause, if [retry](crate::retry) has kept a copy
-    /// of it. There is none for the last allowed attempt. This counts neither as an attempt nor
-    /// against the budget. The gRPC proposal A6 calls it a transparent retry. After that, the hint
-    /// means the same as [`Unsent`](Self::Unsent).
+    /// of it. This counts neither as an attempt nor against the budget. The gRPC proposal A6 calls
+    /// it a transparent retry. After that, the request is retried in the ordinary way.
     ///
     /// After a [`Fault::Permanent`], such as a 421, the request is also sent again once, but as an
     /// ordinary retry. It has a pause, and counts as an attempt and against the budget. The next

@@ -24,7 +24,7 @@ use buttress::{
     retry::RetryLayer,
 };
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, uri};
 use http_body_util::{BodyExt, StreamBody};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
@@ -357,6 +357,19 @@ fn an_error_is_judged_by_its_causes() {
     assert_eq!(said_of(source).0, Outcome::Ignored);
     assert_eq!(said_of(|| Wrapped(source())).0, Outcome::Ignored);
     assert_eq!(said_of(|| ReplayBodyError::Stale), (Outcome::Ignored, nothing));
+    // A request that cannot be built is not sent.
+    let own = (Outcome::Ignored, nothing);
+    assert_eq!(said_of(|| Request::get("no uri").body(()).unwrap_err()), own);
+    assert_eq!(said_of(|| Uri::try_from("no uri").unwrap_err()), own);
+    assert_eq!(said_of(|| Uri::from_parts(half_of_a_uri()).unwrap_err()), own);
+    assert_eq!(said_of(|| HeaderName::from_bytes(b"no name").unwrap_err()), own);
+    assert_eq!(said_of(|| Wrapped(HeaderValue::from_bytes(b"\n").unwrap_err())), own);
+}
+
+fn half_of_a_uri() -> uri::Parts {
+    let mut parts = uri::Parts::default();
+    parts.scheme = Some(uri::Scheme::HTTP);
+    parts
 }
 
 /// `io::Error` does not return the error that it wraps from its `source()`.

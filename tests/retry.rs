@@ -184,24 +184,122 @@ async fn what_cannot_be_replayed_is_sent_once_and_its_answer_returned() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_replayed_only_if_unsent_is_retried_only_then() {
-    struct IfUnsent;
-    impl Replay<&'static str> for IfUnsent {
-        fn replay(&self, _: &&'static str) -> Option<&'static str> {
-            None
-        }
-        fn replay_unsent(&self, request: &&'static str) -> Option<&'static str> {
-            Some(request)
-        }
-    }
     for (hint, calls) in
         [(RetryHint::Unsent, 4), (RetryHint::Unstated, 1), (RetryHint::After(PAUSE), 1)]
     {
         let inner = failing();
         let handle = inner.handle();
-        let layer = plain(IfUnsent).classify(Hints(hint)).build().unwrap();
+        let layer = plain(IfUnprocessed).classify(Hints(hint)).build().unwrap();
         assert_eq!(layer.layer(inner).oneshot("POST").await, Err(BROKEN));
         assert_eq!(handle.calls(), calls, "{hint:?}");
     }
+}
+
+/// A policy that replays only what was not processed.
+#[derive(Clone, Copy)]
+struct IfUnprocessed;
+
+impl<Req: Clone> Replay<Req> for IfUnprocessed {
+    fn replay(&self, _: &Req) -> Option<Req> {
+        None
+    }
+
+    fn replay_unsent(&self, request: &Req) -> Option<Req> {
+        Some(request.clone())
+    }
+}
+
+/// A classifier by which these errors are nobody's failure.
+#[derive(Clone, Copy)]
+struct GivesBack;
+
+impl<Res> Classify<Res, Failure> for GivesBack {
+    fn classify(&self, result: Result<&Res, &Failure>) -> Outcome {
+        match result {
+            Ok(_) => Outcome::Success,
+            Err(Error::Service("unsent" | "refused")) => Outcome::Ignored,
+            Err(_) => Outcome::Failure(Fault::Transient),
+        }
+    }
+
+    fn hint(&self, result: Result<&Res, &Failure>) -> RetryHint {
+        match result {
+            Err(Error::Service("unsent")) => RetryHint::Unsent,
+            Err(Error::Service("refused")) => RetryHint::Unprocessed,
+            _ => RetryHint::Unstated,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_back_is_sent_again_at_once_and_free_the_first_time() {
+    /// The errors of the first attempts, the pauses, the retries that a budget pays for, and the
+    /// result.
+    type Row = (&'static [&'static str], Duration, u32, Result<&'static str, Failure>);
+    const ANSWERED: Result<&str, Failure> = Ok("answer");
+    const UNSENT: Result<&str, Failure> = Err(Error::Service("unsent"));
+    let rows: [Row; 9] = [
+        (&["unsent"], Duration::ZERO, 0, ANSWERED),
+        (&["refused"], Duration::ZERO, 0, ANSWERED),
+        // One proof does not use up the resend of the other.
+        (&["refused", "unsent"], Duration::ZERO, 0, ANSWERED),
+        (&["unsent", "refused"], Duration::ZERO, 0, ANSWERED),
+        // Then the ordinary rules apply.
+        (&["unsent", "unsent"], PAUSE, 1, ANSWERED),
+        (&["unsent", "refused", "unsent"], PAUSE, 1, ANSWERED),
+        (&["unsent", "unsent", "refused", "unsent"], PAUSE.saturating_mul(2), 2, ANSWERED),
+        (&["unsent"; 9], PAUSE.saturating_mul(2), 2, UNSENT),
+        // The service may have processed it.
+        (&["unsent", "broken"], Duration::ZERO, 0, Err(BROKEN)),
+    ];
+    for (errors, pauses, retries, expected) in rows {
+        let inner = flaky(errors.iter().map(|error| Step::Respond(Err(Error::Service(*error)))));
+        let budget = Budget::builder().ratio(0.0).floor(10).build().unwrap();
+        let layer = plain(IfUnprocessed).retries(2).budget(budget.clone()).classify(GivesBack);
+        let began = Instant::now();
+        let result = layer.build().unwrap().layer(inner).oneshot("POST").await;
+        // The timer of a pause of zero may round up.
+        let paused = began.elapsed().saturating_sub(Duration::from_millis(5));
+        let paid = 10.0 - budget.balance();
+        assert_eq!((result, paid), (expected, f64::from(retries)), "{errors:?}");
+        assert!(paused <= pauses && began.elapsed() >= pauses, "{errors:?}: {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_back_is_sent_again_after_the_last_attempt_too() {
+    for (retries, errors, calls) in
+        [(1, &["broken", "unsent"][..], 3), (1, &["broken", "refused"], 3), (0, &["unsent"], 1)]
+    {
+        let inner = flaky(errors.iter().map(|error| Step::Respond(Err(Error::Service(*error)))));
+        let handle = inner.handle();
+        // Any request may be replayed, and before the last attempt only what was not processed.
+        struct All;
+        impl Replay<&'static str> for All {
+            fn replay(&self, request: &&'static str) -> Option<&'static str> {
+                Some(request)
+            }
+            fn replay_unsent(&self, request: &&'static str) -> Option<&'static str> {
+                Some(request)
+            }
+        }
+        let layer = plain(All).retries(retries).classify(GivesBack).build().unwrap();
+        let result = layer.layer(inner).oneshot("GET").await;
+        // With no retries at all, no copy is kept.
+        assert_eq!((result.is_ok(), handle.calls()), (retries > 0, calls), "{errors:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_back_is_no_failure_for_a_breaker() {
+    let inner = flaky([Step::Respond(Err(Error::Service("unsent")))]);
+    let breaker = CircuitBreakerLayer::builder().consecutive_failures(1).classify(GivesBack);
+    let breaker = breaker.build().unwrap();
+    let handle = breaker.handle();
+    let layer = plain(IfUnprocessed).classify(GivesBack).build().unwrap();
+    assert_eq!(layer.layer(breaker.layer(inner)).oneshot("POST").await, Ok("answer"));
+    let snapshot = handle.snapshot();
+    assert_eq!((snapshot.calls(), snapshot.failures()), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -38,9 +38,9 @@ mod refill;
 /// If the floor is less than one token plus one deposit, the balance can grow to that amount, and
 /// it replaces the floor in the bound after an idle time.
 ///
-/// A request that the service has provably not processed is resent once, at once. This resend is
-/// outside the budget. It neither needs a token nor takes one out, because the service did no work
-/// for the request before. See [unprocessed requests](crate::retry#unprocessed-requests).
+/// A request that the service has provably not processed is resent at once. This resend is outside
+/// the budget. It neither needs a token nor takes one out, because the service did no work for the
+/// request before. See [unprocessed requests](crate::retry#unprocessed-requests).
 ///
 /// The idea is from Finagle's `RetryBudget`.
 ///

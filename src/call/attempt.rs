@@ -32,15 +32,17 @@ pub struct Attempt {
     number: u32,
     previous: Option<Outcome>,
     received: bool,
+    after_unsent: bool,
 }
 
 impl Attempt {
-    pub(crate) const FIRST: Self = Self { number: 1, previous: None, received: false };
+    pub(crate) const FIRST: Self =
+        Self { number: 1, previous: None, received: false, after_unsent: false };
 
     /// Creates the attempt that a remote caller reported.
     #[cfg(feature = "http")]
     pub(crate) fn received(number: u32) -> Self {
-        Self { number, previous: None, received: true }
+        Self { number, received: true, ..Self::FIRST }
     }
 
     /// Returns `true` if a retry layer of this process makes the attempt.
@@ -51,7 +53,18 @@ impl Attempt {
 
     pub(crate) fn next(self, outcome: Outcome) -> Self {
         let number = self.number.saturating_add(1);
-        Self { number, previous: Some(outcome), received: false }
+        Self { number, previous: Some(outcome), ..Self::FIRST }
+    }
+
+    /// Sets whether the attempt before this one did not reach the service.
+    pub(crate) fn after_unsent(self, after_unsent: bool) -> Self {
+        Self { after_unsent, ..self }
+    }
+
+    /// Returns `true` if the attempt before this one did not reach the service.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_after_unsent(&self) -> bool {
+        self.after_unsent
     }
 
     /// Returns the attempt that is being called or polled, or `None` outside an attempt.

@@ -1,6 +1,6 @@
 //! Classifiers for HTTP and gRPC responses.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
@@ -9,6 +9,7 @@ use super::{
     Cause, failure,
     grpc::outcome_of_code,
     idempotency::IDEMPOTENCY_REPLAYED,
+    status::{is_unprocessed, outcome_of_status},
     wire::{self, GrpcCode, Pushback},
 };
 use crate::{Classify, Fault, Outcome, RetryHint};
@@ -25,7 +26,7 @@ use crate::{Classify, Fault, Outcome, RetryHint};
 /// | any other 5xx | transient failure |
 /// | any of these with `idempotency-replayed: true` | permanent failure: it is a recorded response |
 /// | everything else, such as a 404 | success: the service did its work |
-/// | an error | transient failure; timed out if a timeout is among its causes |
+/// | an error | by its causes, see below |
 ///
 /// A 421 or a 425 says that the server has not processed the request. It is therefore sent again
 /// once, whatever its method, unless the response has a `Retry-After`
@@ -33,9 +34,22 @@ use crate::{Classify, Fault, Outcome, RetryHint};
 /// response of this kind is final. A status that [`status`](Self::status) or
 /// [`adjust_fn`](Self::adjust_fn) changes follows only its new outcome.
 ///
-/// An error of the caller's own body is ignored, because it says nothing about the service.
-/// Without the feature `hyper`, it is recognised only if the body is a
-/// [`ReplayBody`](super::ReplayBody).
+/// An error is classified by its causes. [The
+/// guide](crate::guide::http#whose-fault-an-error-is) has each kind of error of hyper, h2, reqwest
+/// and tonic:
+///
+/// - A connection that cannot be made or that breaks is a transient failure, and a timeout is timed
+///   out.
+/// - A request that was given back unwritten, or that the server has not processed
+///   (`REFUSED_STREAM`, `GOAWAY`), is ignored, because it is nobody's failure. It is
+///   [sent again at once](crate::retry#unprocessed-requests). If the client gives back the resent
+///   request too, it is a transient failure for the layers beneath the retry. A server that closes
+///   each connection at once is dead.
+/// - A mistake of the caller, such as a relative URI or a failed body, is ignored and not retried.
+/// - Any other error is a transient failure.
+///
+/// Without the feature `hyper`, only timeouts, refused connections, invalid `http` types and errors
+/// of a [`ReplayBody`](super::ReplayBody) are recognised.
 ///
 /// Use [`status`](Self::status) to change the outcome of one status, and
 /// [`adjust_fn`](Self::adjust_fn) to change the outcome of any response.
@@ -121,31 +135,7 @@ impl HttpClassifier {
         if let Some(outcome) = self.adjusted(status, headers) {
             return outcome;
         }
-        unless_replayed(Self::of_status(status, headers), headers)
-    }
-
-    fn of_status(status: StatusCode, headers: &HeaderMap) -> Outcome {
-        let asked = || wire::retry_after(headers).value;
-        // A `Retry-After` of zero asks for no pause. The retry layer keeps its own pause.
-        // Otherwise all callers would retry at once.
-        let wish = |asked: Duration| (!asked.is_zero()).then_some(asked);
-        let overloaded =
-            |asked: Option<Duration>| Fault::Overloaded { retry_after: asked.and_then(wish) };
-        Outcome::Failure(match status {
-            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Fault::TimedOut,
-            StatusCode::TOO_MANY_REQUESTS => overloaded(asked()),
-            StatusCode::CONFLICT => match asked() {
-                None => return Outcome::Success,
-                Some(asked) => Fault::InProgress { retry_after: wish(asked) },
-            },
-            StatusCode::SERVICE_UNAVAILABLE => match asked() {
-                None => Fault::Transient,
-                asked => overloaded(asked),
-            },
-            _ if is_final(status) || is_unprocessed(status) => Fault::Permanent,
-            _ if status.is_server_error() => Fault::Transient,
-            _ => return Outcome::Success,
-        })
+        unless_replayed(outcome_of_status(status, headers), headers)
     }
 
     fn hint(&self, status: StatusCode, headers: &HeaderMap) -> RetryHint {
@@ -164,15 +154,6 @@ impl HttpClassifier {
     }
 }
 
-/// Returns whether a 5xx is about the request or the setup, so that every retry would get it again.
-///
-/// The statuses are not implemented, version not supported, variant also negotiates, insufficient
-/// storage, loop detected, not extended, and network authentication required. RFC 4918 forbids the
-/// retry of a 507 by a program.
-fn is_final(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 501 | 505..=508 | 510 | 511)
-}
-
 /// Returns whether a server has recorded this response earlier, for the same idempotency key.
 fn is_replayed(headers: &HeaderMap) -> bool {
     headers.get(IDEMPOTENCY_REPLAYED).is_some_and(|value| value == "true")
@@ -184,14 +165,6 @@ fn unless_replayed(outcome: Outcome, headers: &HeaderMap) -> Outcome {
         Outcome::Failure(_) if is_replayed(headers) => Outcome::Failure(Fault::Permanent),
         outcome => outcome,
     }
-}
-
-/// Returns whether a status says that the server has not processed the request.
-///
-/// A 421 came over a connection to the wrong server, and a 425 too early in a TLS handshake. Both
-/// invite a retry of any method (RFC 9110, RFC 8470).
-fn is_unprocessed(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 421 | 425)
 }
 
 impl GrpcClassifier {
@@ -286,14 +259,14 @@ impl<B, E: Cause> Classify<Response<B>, E> for HttpClassifier {
     fn classify(&self, result: Result<&Response<B>, &E>) -> Outcome {
         match result {
             Ok(response) => self.judge(response.status(), response.headers()),
-            Err(error) => failure::outcome(error),
+            Err(error) => failure::judge(error).0,
         }
     }
 
     fn hint(&self, result: Result<&Response<B>, &E>) -> RetryHint {
         match result {
             Ok(response) => self.hint(response.status(), response.headers()),
-            Err(error) => failure::hint(error),
+            Err(error) => failure::judge(error).1,
         }
     }
 }
@@ -310,7 +283,7 @@ impl<B: Body, E: Cause> Classify<Response<B>, E> for GrpcClassifier {
                 // The trailers decide the outcome later.
                 None => Outcome::Success,
             },
-            Err(error) => failure::outcome(error),
+            Err(error) => failure::judge(error).0,
         }
     }
 
@@ -320,7 +293,7 @@ impl<B: Body, E: Cause> Classify<Response<B>, E> for GrpcClassifier {
                 HttpClassifier::new().hint(response.status(), response.headers())
             }
             Ok(response) => grpc_hint(response.headers()),
-            Err(error) => failure::hint(error),
+            Err(error) => failure::judge(error).1,
         }
     }
 }

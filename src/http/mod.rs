@@ -107,8 +107,8 @@
 //! was sent, up to 64 KiB by default.
 //!
 //! The feature `hyper` recognises the proofs that a request was not processed: a failure to
-//! connect, `REFUSED_STREAM` and `GOAWAY`. The features `reqwest` and `tonic` enable it. Without
-//! it, only a refused connection is recognised.
+//! connect, a request that the client gave back unwritten, `REFUSED_STREAM` and `GOAWAY`. The
+//! features `reqwest` and `tonic` enable it. Without it, only a refused connection is recognised.
 //!
 //! Check two properties of your client:
 //!
@@ -191,6 +191,7 @@ pub mod replay;
 pub mod reqwest;
 pub mod server;
 mod stack;
+mod status;
 mod unread;
 mod until_end;
 pub mod wire;

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use super::config::Config;
-use crate::{Fault, RetryHint, backoff::Jitter};
+use crate::{Fault, Outcome, RetryHint, backoff::Jitter};
 
-/// A failure that may be retried. A permanent one may be retried only once.
+/// An attempt that may be retried. A permanent failure may be retried only once.
 #[derive(Clone, Copy)]
 pub(super) struct Failed {
-    pub(super) fault: Fault,
+    /// A failure, or ignored if the service did not get the request.
+    pub(super) outcome: Outcome,
     /// The attempt timed out only because the caller's deadline ended.
     pub(super) cut_short: bool,
 }
@@ -41,7 +42,7 @@ pub(super) enum Pause {
 pub(super) fn decide(
     number: u32,
     config: &Config,
-    Failed { fault, cut_short }: Failed,
+    Failed { outcome, cut_short }: Failed,
     hint: RetryHint,
     replayable: bool,
 ) -> Result<Pause, Stop> {
@@ -60,9 +61,12 @@ pub(super) fn decide(
     if cut_short {
         return Err(Stop::Spent("deadline"));
     }
-    let asked = match (hint, fault) {
+    let asked = match (hint, outcome) {
         (RetryHint::After(pause), _) => Some(pause),
-        (_, Fault::Overloaded { retry_after } | Fault::InProgress { retry_after }) => retry_after,
+        (
+            _,
+            Outcome::Failure(Fault::Overloaded { retry_after } | Fault::InProgress { retry_after }),
+        ) => retry_after,
         _ => None,
     };
     let Some(least) = asked else { return Ok(Pause::Backoff) };

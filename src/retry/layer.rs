@@ -140,8 +140,8 @@ impl<P, C> RetryBuilder<P, C> {
     /// Default: `3`.
     ///
     /// Zero disables retries, so a deployment can switch them off by configuration. The layer then
-    /// keeps no requests. It cannot even resend a request that the service has not processed
-    /// ([`RetryHint::Unprocessed`](crate::RetryHint::Unprocessed)).
+    /// keeps no requests, and does not even resend a request that was [not
+    /// processed](crate::retry#unprocessed-requests).
     pub fn retries(mut self, retries: u32) -> Self {
         self.config.retries = retries;
         self

@@ -59,7 +59,8 @@
 //!
 //! The layer stops retrying a call when:
 //!
-//! - an attempt succeeds or fails permanently, or its result says nothing about the service;
+//! - an attempt succeeds or fails permanently;
+//! - its result says nothing about the service, and does not prove that the request is unprocessed;
 //! - the request cannot be replayed;
 //! - the server says that the request must not be retried;
 //! - the number of retries, the [budget] or the [deadline](crate::Deadline) is exhausted;
@@ -82,14 +83,24 @@
 //!
 //! # Unprocessed requests
 //!
-//! If the service says that it has not processed a request
-//! ([`RetryHint::Unprocessed`](crate::RetryHint::Unprocessed)), the layer resends the request at
-//! once. It does so once per call. The resend counts neither as an attempt nor against the budget.
-//! The layer keeps no copy for the last allowed attempt. It therefore does not resend after that
-//! attempt, and never with [`retries(0)`](RetryBuilder::retries).
+//! The layer resends a request at once, and outside the budget, if nothing can have happened to it:
 //!
-//! A permanent failure with this hint, such as a 421 or a 425, is retried once per call. This retry
-//! is an ordinary one. Otherwise a server that always responds so would double its load.
+//! - once per call, if the service says that it has not processed the request
+//!   ([`RetryHint::Unprocessed`](crate::RetryHint::Unprocessed));
+//! - once per call, if the client gave the request back
+//!   ([`RetryHint::Unsent`](crate::RetryHint::Unsent) with
+//!   [`Outcome::Ignored`](crate::Outcome::Ignored)).
+//!
+//! These are two resends, because the connection on which the service has said so may give back the
+//! next request too. A resend does not count as an attempt, and may follow the last attempt.
+//! Further results of this kind are retried in the ordinary way.
+//!
+//! With [`retries(0)`](RetryBuilder::retries), nothing is resent, because the layer then keeps no
+//! copies.
+//!
+//! A permanent failure with the hint `Unprocessed`, such as a 421 or a 425, is retried once per
+//! call. This retry is an ordinary one. Otherwise a server that always responds so would double its
+//! load.
 //!
 //! # Readiness
 //!

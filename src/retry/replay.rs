@@ -14,14 +14,14 @@ pub trait Replay<Req> {
     /// Returns a copy of a request that may be replayed even after the service has processed it.
     ///
     /// Returns `None` if the request must be sent only once. The layer calls this method before
-    /// each attempt except the last, which sends the original.
+    /// each attempt except the last.
     fn replay(&self, request: &Req) -> Option<Req>;
 
     /// Returns a copy of a request that may be replayed only if the service has not processed it.
     ///
     /// The failure must prove this ([`RetryHint::Unsent`](crate::RetryHint::Unsent) or
     /// [`RetryHint::Unprocessed`](crate::RetryHint::Unprocessed)). The layer calls this method
-    /// when [`replay`](Self::replay) returns `None`.
+    /// when [`replay`](Self::replay) returns `None`, and before the last attempt.
     ///
     /// Default: `None`.
     fn replay_unsent(&self, request: &Req) -> Option<Req> {

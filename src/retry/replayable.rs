@@ -19,11 +19,13 @@ impl<Req> Replayable<Req> {
     where
         P: Replay<Req>,
     {
-        if attempt > config.retries {
+        if config.retries == 0 {
             return (original, Self::No);
         }
-        if let Some(copy) = replay.replay(&original) {
-            return (copy, Self::Yes(original));
+        if attempt <= config.retries {
+            if let Some(copy) = replay.replay(&original) {
+                return (copy, Self::Yes(original));
+            }
         }
         match replay.replay_unsent(&original) {
             Some(copy) => (copy, Self::IfUnsent(original)),

@@ -34,8 +34,11 @@ pub(super) struct Session<Req, E> {
     /// The number of delays drawn from the backoff since it last started over.
     drawn: u32,
     pause: Duration,
-    /// `true` if the request was already resent without counting as an attempt.
-    resent: bool,
+    /// `true` if the request was already resent, without counting as an attempt, because it was
+    /// not sent.
+    resent_unsent: bool,
+    /// The same, because the service had not processed it.
+    resent_unprocessed: bool,
     /// `true` if a permanent failure was already retried.
     retried_permanent: bool,
     /// The token for the next retry. It is paid back if dropped before the retry is sent.
@@ -50,7 +53,8 @@ impl<Req, E> Session<Req, E> {
             kept: None,
             drawn: 0,
             pause: Duration::ZERO,
-            resent: false,
+            resent_unsent: false,
+            resent_unprocessed: false,
             retried_permanent: false,
             withdrawal: None,
         }
@@ -82,17 +86,22 @@ impl<Req, E> Session<Req, E> {
         C: Classify<T, E>,
     {
         let config = shared.config();
-        let outcome = Outcome::Failure(failed.fault);
+        let outcome = failed.outcome;
         let hint = hint(shared.classifier(), result.as_ref());
         let attempt = self.attempt;
-        let permanent = failed.fault == Fault::Permanent;
-        let unprocessed = hint == RetryHint::Unprocessed && !permanent;
+        let permanent = outcome == Outcome::Failure(Fault::Permanent);
+        let transparent = match hint {
+            RetryHint::Unprocessed => !permanent,
+            // A failed connection is an ordinary failure.
+            RetryHint::Unsent => outcome == Outcome::Ignored,
+            _ => false,
+        };
         let decided = if permanent && std::mem::replace(&mut self.retried_permanent, true) {
             Err(Stop::Spent("retries"))
-        } else if unprocessed && self.resend(shared.replay()) {
+        } else if transparent && self.resend(shared.replay(), hint) {
             Ok(Duration::ZERO)
         } else {
-            if let Some(budget) = shared.throttle().filter(|_| unprocessed) {
+            if let Some(budget) = shared.throttle().filter(|_| transparent) {
                 budget.failed();
             }
             self.attempt = attempt.next(outcome);
@@ -102,6 +111,7 @@ impl<Req, E> Session<Req, E> {
             Ok(pause) => {
                 events::retrying(config.name(), attempt.number(), outcome, pause);
                 Hop::report_resent();
+                self.attempt = self.attempt.after_unsent(hint == RetryHint::Unsent);
                 self.pause = pause;
                 let (response, error) = match result {
                     Ok(response) => (Some(response), None),
@@ -130,9 +140,15 @@ impl<Req, E> Session<Req, E> {
 
     /// Returns whether the request is resent without counting as an attempt.
     ///
-    /// This happens once per call, and only if the request was kept.
-    fn resend<P: Replay<Req>>(&mut self, replay: &P) -> bool {
-        !std::mem::replace(&mut self.resent, true) && self.replay.prepare(replay)
+    /// This happens once per call for each of the two hints, and only if the request was kept. A
+    /// connection that the server is closing may reject a request, and then be the one that gives
+    /// back the resent request.
+    fn resend<P: Replay<Req>>(&mut self, replay: &P, hint: RetryHint) -> bool {
+        let resent = match hint {
+            RetryHint::Unsent => &mut self.resent_unsent,
+            _ => &mut self.resent_unprocessed,
+        };
+        !std::mem::replace(resent, true) && self.replay.prepare(replay)
     }
 
     /// Prepares the retry after attempt `number` and returns the pause before it.
@@ -167,7 +183,8 @@ impl<Req, E> Session<Req, E> {
             self.withdrawal = None;
             return Err(Stop::NotReplayable);
         }
-        let uncounted = matches!(failed.fault, Fault::InProgress { .. } | Fault::Permanent);
+        let uncounted =
+            matches!(failed.outcome, Outcome::Failure(Fault::InProgress { .. } | Fault::Permanent));
         if let Some(budget) = config.budget.as_ref().filter(|_| uncounted) {
             // No failure was counted so far. A throttle charges nothing for a retry, so without
             // this it would not limit these retries.

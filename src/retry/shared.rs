@@ -68,7 +68,7 @@ impl<S, P, C> Shared<S, P, C> {
         lock(&self.spare).clone()
     }
 
-    /// Records the outcome of an attempt. Returns its failure if the failure may be retried.
+    /// Records the outcome of an attempt. Returns it if the attempt may be retried.
     ///
     /// For a streaming response with a successful head, the outcome is recorded at its end.
     #[inline]
@@ -102,19 +102,16 @@ impl<S, P, C> Shared<S, P, C> {
                 return None;
             }
         }
-        let fault = match outcome {
-            Outcome::Failure(
-                fault @ (Fault::Transient
-                | Fault::TimedOut
-                | Fault::Overloaded { .. }
-                | Fault::InProgress { .. }),
-            ) => Some(fault),
-            Outcome::Failure(fault @ Fault::Permanent)
-                if hint(self.classifier(), result.as_ref()) == RetryHint::Unprocessed =>
-            {
-                Some(fault)
+        let retryable = match outcome {
+            Outcome::Success => false,
+            Outcome::Failure(Fault::Permanent) => {
+                hint(self.classifier(), result.as_ref()) == RetryHint::Unprocessed
             }
-            _ => None,
+            Outcome::Failure(_) => true,
+            Outcome::Ignored => matches!(
+                hint(self.classifier(), result.as_ref()),
+                RetryHint::Unsent | RetryHint::Unprocessed
+            ),
         };
         let cut_short =
             service_is_late(outcome, result.as_ref()) && was_cut_short(began, deadline::deadline());
@@ -125,7 +122,7 @@ impl<S, P, C> Shared<S, P, C> {
             match hint(self.classifier(), result.as_ref()) {
                 // It counts only if the request is not resent at once, or if it is resent after a
                 // permanent failure. Both are decided later.
-                RetryHint::Unprocessed if fault.is_some() => {}
+                RetryHint::Unprocessed if retryable => {}
                 RetryHint::Stop if outcome == Outcome::Failure(Fault::Permanent) => budget.failed(),
                 _ => budget.observe(outcome),
             }
@@ -133,7 +130,7 @@ impl<S, P, C> Shared<S, P, C> {
         telemetry::record_outcome(span, outcome, || {
             result.as_ref().err().and_then(CarryRejection::rejection)
         });
-        fault.map(|fault| Failed { fault, cut_short })
+        retryable.then_some(Failed { outcome, cut_short })
     }
 
     /// Returns the budget if the outcome of attempts changes its balance.

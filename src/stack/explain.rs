@@ -40,8 +40,8 @@ impl Explanation {
     /// Returns the maximum number of attempts, which are calls of the service for one call of the
     /// stack.
     ///
-    /// It does not include further calls by a layer of your own, and the one resend of a request
-    /// that the service says it has [not processed](crate::RetryHint::Unprocessed).
+    /// It does not include further calls by a layer of your own, and the resends of a request that
+    /// was [not processed](crate::retry#unprocessed-requests).
     pub fn most_calls(&self) -> u64 {
         self.most_calls
     }

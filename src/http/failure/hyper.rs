@@ -1,0 +1,95 @@
+//! The errors of hyper, hyper-util and h2.
+//!
+//! Some kinds are private, and are recognised by their text. The tests make each of these errors,
+//! so that they fail if a new version has another text.
+
+use std::{error::Error as StdError, io};
+
+use hyper_util::client::legacy;
+
+use super::known::{Known, OWN, TIMED_OUT, TRANSIENT, UNREACHABLE, causes, of_io};
+use crate::{Outcome, RetryHint};
+
+/// The client gave the request back before it wrote any of it.
+const GIVEN_BACK: Known = (Outcome::Ignored, RetryHint::Unsent);
+/// The server did not process the request.
+const UNPROCESSED: Known = (Outcome::Ignored, RetryHint::Unprocessed);
+
+pub(super) fn meaning(error: &(dyn StdError + 'static)) -> Option<Known> {
+    if let Some(error) = error.downcast_ref::<legacy::Error>() {
+        of_client(error)
+    } else if let Some(error) = error.downcast_ref::<hyper::Error>() {
+        of_hyper(error)
+    } else {
+        error.downcast_ref::<h2::Error>().map(of_h2)
+    }
+}
+
+fn of_client(error: &legacy::Error) -> Option<Known> {
+    if error.is_connect() {
+        return Some(unreachable(error));
+    }
+    let text = error.to_string();
+    if text == "client error (Canceled)" {
+        Some(GIVEN_BACK)
+    } else {
+        // The URI is relative, or the method or the version is not supported.
+        text.starts_with("client error (User").then_some(OWN)
+    }
+}
+
+/// Returns the meaning of a failure to connect.
+pub(super) fn unreachable(error: &(dyn StdError + 'static)) -> Known {
+    causes(Some(error))
+        .find_map(|cause| match cause.downcast_ref::<io::Error>() {
+            Some(io) => {
+                (io.kind() == io::ErrorKind::TimedOut).then_some((TIMED_OUT.0, RetryHint::Unsent))
+            }
+            None => match cause.to_string() {
+                // A pooled connection was closed before the request was written to it.
+                text if text == "checked out connection was closed" => Some(GIVEN_BACK),
+                text => text.starts_with("invalid URL").then_some(OWN),
+            },
+        })
+        .unwrap_or(UNREACHABLE)
+}
+
+fn of_hyper(error: &hyper::Error) -> Option<Known> {
+    if error.is_canceled() {
+        Some(GIVEN_BACK)
+    } else if error.is_user() {
+        // Over HTTP/1, the caller's own body failed. Its error says nothing about the service, even
+        // if it is a refused connection.
+        Some(if is_gone(error) { TRANSIENT } else { OWN })
+    } else if error.is_closed() {
+        // The connection ended before it could take the request.
+        Some(UNREACHABLE)
+    } else {
+        // The server did not respond to a PING.
+        error.is_timeout().then_some(TIMED_OUT)
+    }
+}
+
+/// Returns whether the task of the connection was dropped, for example with its runtime.
+fn is_gone(error: &hyper::Error) -> bool {
+    // The task also ends if the caller's own body panics.
+    let panicked = |cause: &dyn StdError| cause.to_string() == "user code panicked";
+    error.to_string() == "dispatch task is gone" && !error.source().is_some_and(panicked)
+}
+
+fn of_h2(error: &h2::Error) -> Known {
+    let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    if let Some(io) = error.get_io() {
+        of_io(io).unwrap_or(TRANSIENT)
+    } else if error.is_remote() && (refused || error.is_go_away()) {
+        UNPROCESSED
+    } else if error.is_remote() || error.is_library() {
+        TRANSIENT
+    } else if error.is_reset() || error.reason().is_none() {
+        // Over HTTP/2, an error of the caller's own body is visible only as a reset that neither
+        // the server nor the library sent. Or the library rejected the request.
+        OWN
+    } else {
+        TRANSIENT
+    }
+}

@@ -1,0 +1,29 @@
+//! The errors of tonic.
+
+use std::error::Error as StdError;
+
+use super::{
+    hyper,
+    known::{Known, OWN, TIMED_OUT},
+};
+use crate::{
+    RetryHint,
+    http::grpc::{outcome_of_status, timed_out},
+};
+
+pub(super) fn meaning(error: &(dyn StdError + 'static)) -> Option<Known> {
+    if error.is::<tonic::TimeoutExpired>() {
+        return Some(TIMED_OUT);
+    }
+    if error.is::<tonic::ConnectError>() {
+        return Some(hyper::unreachable(error));
+    }
+    if let Some(status) = error.downcast_ref::<tonic::Status>() {
+        // A status made from another error is classified by that error, not by its code.
+        let alone = status.source().is_none() || timed_out(status);
+        return alone.then(|| (outcome_of_status(status), RetryHint::Unstated));
+    }
+    // The endpoint has no scheme. The type of this error is in a feature of tonic that this crate
+    // does not need.
+    (error.to_string() == "invalid URI").then_some(OWN)
+}
