@@ -35,11 +35,9 @@ use tower::{Service, ServiceExt};
 async fn main() -> Result<(), BoxError> {
     let address = serve().await?;
 
-    // By default, hyper's client sends a request again by itself when a pooled connection turns out
-    // to be dead. The stack would neither see nor limit that.
-    let client = Client::builder(TokioExecutor::new())
-        .retry_canceled_requests(false)
-        .build_http::<Full<Bytes>>();
+    // hyper's client resends a request by itself if a pooled connection turns out to be dead before
+    // any of the request was written.
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
 
     let bulkhead = BulkheadLayer::builder().max_concurrent(16).build()?;
     let permits = bulkhead.handle();

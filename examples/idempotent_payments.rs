@@ -93,9 +93,7 @@ const AMOUNT: &str = "42 EUR";
 
 /// Pays with a client whose attempts time out after 150 ms.
 async fn pay(address: SocketAddr) -> Result<(), BoxError> {
-    let client = Client::builder(TokioExecutor::new())
-        .retry_canceled_requests(false)
-        .build_http::<Full<Bytes>>();
+    let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let stack = Stack::standard_http().attempt_timeout(Duration::from_millis(150)).service(client);
     // Outside the retry, so that all attempts have the same key. With a key, a POST is retried.
     let client = SetIdempotencyKeyLayer::new().layer(stack);

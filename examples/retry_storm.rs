@@ -242,11 +242,7 @@ impl SetUp {
         if !self.protocol {
             protocol = protocol.without_hop_headers();
         }
-        // hyper's own retries would bypass the budget.
-        let client = Client::builder(TokioExecutor::new())
-            .http2_only(true)
-            .retry_canceled_requests(false)
-            .build_http();
+        let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
         // A breaker would stop each of these storms after a while, but it would also stop all other
         // calls to the leaf. It is left out here.
         Ok(Stack::new()

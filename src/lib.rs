@@ -25,10 +25,7 @@
 //!
 //! #[tokio::main]
 //! async fn main() -> Result<(), BoxError> {
-//!     let client = Client::builder(TokioExecutor::new())
-//!         // hyper's own retries would bypass the budget of the stack.
-//!         .retry_canceled_requests(false)
-//!         .build_http::<Full<Bytes>>();
+//!     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
 //!     let client = Stack::standard_http().service(client);
 //!
 //!     let request = Request::get("http://127.0.0.1:8080/").body(Full::default())?;

@@ -157,10 +157,7 @@ impl Server {
 }
 
 fn hyper(http2: bool) -> Hyper {
-    Client::builder(TokioExecutor::new())
-        .retry_canceled_requests(false)
-        .http2_only(http2)
-        .build_http()
+    Client::builder(TokioExecutor::new()).http2_only(http2).build_http()
 }
 
 #[derive(Debug)]

@@ -89,12 +89,7 @@ const LAST_CALLS: Duration = Duration::from_secs(2);
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let svg = svg_path()?;
-    let client: HttpClient = Client::builder(TokioExecutor::new())
-        // By default this client sends a request again when a pooled connection turns out to be
-        // dead. Only the stack should retry, because it knows which requests are safe, and limits
-        // the retries.
-        .retry_canceled_requests(false)
-        .build_http();
+    let client: HttpClient = Client::builder(TokioExecutor::new()).build_http();
 
     println!("A bare client, without any timeout:");
     let bare = run(client.clone().map_err(Error::Service), None).await?;

@@ -114,8 +114,9 @@
 //!
 //! - Redirects. A refused connection proves nothing if the client follows redirects, because an
 //!   earlier server may have processed the request. The adapter for reqwest detects this case.
-//! - Its own retries, which bypass the budget. Build hyper's client with
-//!   `retry_canceled_requests(false)`. The adapter for reqwest switches reqwest's retries off.
+//! - Its own retries, which bypass the budget. hyper's client resends only what was never written,
+//!   so keep its `retry_canceled_requests` at the default. The adapter for reqwest switches
+//!   reqwest's retries off.
 //!
 //! # Between hops
 //!

@@ -38,10 +38,7 @@ impl Version {
     pub(super) const BOTH: [Self; 2] = [Self::Http1, Self::Http2];
 
     pub(super) fn client(self) -> Client<HttpConnector, Empty<Bytes>> {
-        Client::builder(TokioExecutor::new())
-            .retry_canceled_requests(false)
-            .http2_only(self == Self::Http2)
-            .build_http()
+        Client::builder(TokioExecutor::new()).http2_only(self == Self::Http2).build_http()
     }
 
     /// Serves every connection with this service, until the runtime of the test ends.

@@ -58,9 +58,7 @@ fn main() -> Result<(), BoxError> {
     let runtime = runtime()?;
     let _entered = runtime.enter();
 
-    let client = Client::builder(TokioExecutor::new())
-        .retry_canceled_requests(false)
-        .build_http::<Empty<Bytes>>();
+    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
     let mut stacked = Stack::new()
         .total_timeout(Duration::from_secs(5))
         .circuit_breaker(CircuitBreakerLayer::new())
