@@ -157,16 +157,44 @@ async fn time_in_the_queue_is_not_held_against_the_dependency() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_times_out_counts_and_a_total_does_not() {
+async fn a_call_that_runs_for_the_attempt_or_the_total_timeout_of_its_stack_counts() {
+    let hangs = || service_fn(|()| std::future::pending::<Result<(), io::Error>>());
+    macro_rules! opens {
+        ($stack:expr) => {{
+            let breaker = breaker(1);
+            let handle = breaker.handle();
+            let service = $stack.circuit_breaker(breaker).service(hangs());
+            assert_eq!(kind(service.oneshot(()).await), "timed_out");
+            assert_eq!(handle.state(), State::Open);
+        }};
+    }
+    opens!(Stack::new().total_timeout(TOTAL));
+    opens!(Stack::new().total_timeout(Some(TOTAL)));
+    opens!(Stack::new().attempt_timeout(ATTEMPT));
+    // Either way around.
+    opens!(Stack::new().total_timeout(TOTAL).attempt_timeout(ATTEMPT));
+    opens!(Stack::new().total_timeout(ATTEMPT).attempt_timeout(TOTAL));
+    opens!(Stack::new().total_timeout(TOTAL).attempt_timeout(Duration::MAX));
+
+    let (first, keyed) = (breaker(1), CircuitBreakerLayer::builder().consecutive_failures(1));
+    let keyed = keyed.keyed_fn(|(): &()| ()).build().unwrap();
+    let stack = Stack::new().total_timeout(TOTAL);
+    for _ in 0..2 {
+        let one = stack.clone().circuit_breaker(Some(first.clone()));
+        let _ = one.service(hangs()).oneshot(()).await;
+        let one = stack.clone().circuit_breaker(keyed.clone());
+        let _ = one.service(hangs()).oneshot(()).await;
+    }
+    let states = (first.handle().state(), keyed.handle(&()).unwrap().state());
+    assert_eq!(states, (State::Open, State::Open));
+
+    // A total timeout around the stack is a deadline of its caller.
     let breaker = breaker(1);
     let handle = breaker.handle();
-    let hangs = || service_fn(|()| std::future::pending::<Result<(), io::Error>>());
-    let impatient = Stack::new().total_timeout(TOTAL).circuit_breaker(breaker.clone());
-    assert_eq!(kind(impatient.service(hangs()).oneshot(()).await), "timed_out");
+    let service = Stack::new().circuit_breaker(breaker).service(hangs());
+    let outer = TimeoutLayer::new(TOTAL).layer(service);
+    assert_eq!(kind(outer.oneshot(()).await), "timed_out");
     assert_eq!(handle.state(), State::Closed);
-    let stack = Stack::new().circuit_breaker(breaker).attempt_timeout(ATTEMPT);
-    assert_eq!(kind(stack.service(hangs()).oneshot(()).await), "timed_out");
-    assert_eq!(handle.state(), State::Open);
 }
 
 #[tokio::test(start_paused = true)]
@@ -506,6 +534,26 @@ async fn the_cause_is_reached_through_six_layers_and_towers_own_between_them() {
 // The explanation.
 
 #[test]
+fn explain_names_what_the_breaker_does_not_see() {
+    let lines = Stack::standard(ReplayClones).explain().to_string();
+    for line in [
+        "nobody had a response for 10s and it ran longer than responses take (2s before the first)",
+        "a hang of some calls, if only callers in a hurry meet it",
+        "a hang after the head of a response, if readers leave before a limit of the body",
+        "a hang whose callers all leave sooner than responses take",
+        "a hang from the start whose callers all leave within 2s",
+        "a hang with fewer than 20 calls in its window, or pauses of 10s between them",
+        "takes for a hang: a slow route that only callers in a hurry call for 10s",
+    ] {
+        assert!(lines.contains(line), "{line}\n{lines}");
+    }
+    let ignores = CircuitBreakerLayer::builder().abandoned_after(Duration::MAX).build().unwrap();
+    let lines = Stack::new().circuit_breaker(ignores).explain().to_string();
+    assert!(lines.contains("the breaker counts no call that its caller cuts"), "{lines}");
+    assert!(!Stack::new().attempt_timeout(TOTAL).explain().to_string().contains("breaker"));
+}
+
+#[test]
 fn the_standard_stack_has_nothing_to_warn_of() {
     let explanation = Stack::standard(ReplayClones).explain();
     assert_eq!(explanation.warnings(), []);
@@ -564,6 +612,11 @@ fn each_rule_warns_of_what_it_is_for() {
     );
     assert_eq!(
         rules!(Stack::new().total_timeout(second).circuit_breaker(CircuitBreakerLayer::new())),
+        [""; 0]
+    );
+    let ignores = breaker().abandoned_after(Duration::MAX).build().unwrap();
+    assert_eq!(
+        rules!(Stack::new().total_timeout(second).circuit_breaker(ignores)),
         ["hangs_are_not_counted"]
     );
     assert_eq!(rules!(standard().bulkhead(queue)), ["queue_longer_than_total"]);

@@ -6,18 +6,26 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
-use self::refill::{Refill, TOKEN};
+use tokio::time::Instant;
+
+pub(crate) use self::bucket::{Bucket, Withdrawal};
+use self::{
+    bucket::{Rule, units},
+    refill::{Refill, TOKEN},
+};
 use crate::{
-    ConfigError, Fault, Outcome,
+    ConfigError, Outcome,
     call::{
-        account::{Account, End, How, Stamp},
-        admission::{Admission, Ledger},
-        patience::{PATIENCE, was_cut_short},
+        account::Account,
+        admission::Admission,
+        patience::{self, Cut, Patience},
     },
 };
 
+mod bucket;
 mod refill;
 
 /// A budget of retries, shared by its clones.
@@ -58,46 +66,9 @@ pub struct Budget {
     bucket: Arc<Bucket>,
 }
 
-pub(crate) struct Bucket {
-    balance: AtomicU64,
-    most: u64,
-    rule: Rule,
-    /// `None` for a throttle, and for a budget without a floor.
-    refill: Option<Refill>,
-}
-
-/// The amounts that change the balance, in units.
-#[derive(Clone, Copy)]
-struct Rule {
-    /// The amount that each call pays in.
-    deposit: u64,
-    /// The amount that each retry takes out.
-    price: u64,
-    /// A retry needs a balance of more than this amount.
-    above: u64,
-    /// The amount that each success pays in.
-    reward: u64,
-    /// The amount that each failure takes out.
-    penalty: u64,
-}
-
-impl Rule {
-    #[inline]
-    fn is_throttle(self) -> bool {
-        self.penalty > 0
-    }
-}
-
 /// The values of the example in proposal A6, which defines no defaults.
 const MAX_TOKENS: u32 = 10;
 const TOKEN_RATIO: f64 = 0.1;
-
-/// Converts a share of a token to units.
-///
-/// It rounds down, because retries must never exceed the share that was given.
-fn units(ratio: f64) -> u64 {
-    (ratio * TOKEN as f64) as u64
-}
 
 /// One retry in ten calls, the share that Google's SRE book recommends.
 const RATIO: f64 = 0.1;
@@ -126,10 +97,9 @@ impl Budget {
         let floor_units = u64::from(floor) * TOKEN;
         // Without room for one token and one deposit, a small floor would prevent every retry.
         let most = if deposit == 0 { floor_units } else { floor_units.max(TOKEN + deposit) };
-        let balance = AtomicU64::new(floor_units);
         let rule = Rule { deposit, price: TOKEN, above: 0, reward: 0, penalty: 0 };
         let refill = (floor > 0).then(|| Refill::up_to(floor_units));
-        Self { bucket: Arc::new(Bucket { balance, most, rule, refill }) }
+        Self::from_bucket(floor_units, most, rule, refill)
     }
 
     /// Returns a builder for retry throttling as gRPC defines it (proposal A6).
@@ -138,12 +108,16 @@ impl Budget {
     /// is retried only while more than half of the tokens are left. A failure counts even if it
     /// could not be retried, and even if the server forbids a retry.
     ///
-    /// A response that says that the request is wrong ([`Permanent`](Fault::Permanent)) or in
-    /// progress ([`InProgress`](Fault::InProgress)) comes from a healthy server, and pays in like a
-    /// success. Proposal A6 names only calls with the status `OK`. The retries of a client whose
-    /// lookups mostly find nothing would then stop after a few failures and never begin again. A
-    /// permanent failure takes out a token if the server forbids a retry. A request in progress
-    /// takes one out when it is retried.
+    /// A response that says that the request is wrong ([`Permanent`](crate::Fault::Permanent)) or
+    /// in progress ([`InProgress`](crate::Fault::InProgress)) comes from a healthy server, and pays
+    /// in like a success. Proposal A6 names only calls with the status `OK`. The retries of a
+    /// client whose lookups mostly find nothing would then stop after a few failures and never
+    /// begin again. A permanent failure takes out a token if the server forbids a retry. A request
+    /// in progress takes one out when it is retried.
+    ///
+    /// A timeout that the server reports close to a deadline of the caller takes out a token under
+    /// the same conditions as a circuit breaker counts [a call that is
+    /// cut](crate::circuit_breaker#calls-that-are-cut). The silence is 10 s.
     ///
     /// A throttle reacts to failures, not to calls. While few calls fail, it does not limit
     /// retries at all. When many calls fail, it stops all retries until enough calls have
@@ -165,8 +139,13 @@ impl Budget {
     fn from_rule(max_tokens: u32, reward: u64) -> Self {
         let most = u64::from(max_tokens) * TOKEN;
         let rule = Rule { deposit: 0, price: 0, above: most / 2, reward, penalty: TOKEN };
-        let balance = AtomicU64::new(most);
-        Self { bucket: Arc::new(Bucket { balance, most, rule, refill: None }) }
+        Self::from_bucket(most, most, rule, None)
+    }
+
+    fn from_bucket(balance: u64, most: u64, rule: Rule, refill: Option<Refill>) -> Self {
+        let (balance, patience) = (AtomicU64::new(balance), Patience::default());
+        let origin = Instant::now();
+        Self { bucket: Arc::new(Bucket { balance, most, rule, refill, patience, origin }) }
     }
 
     /// Returns the number of tokens left.
@@ -206,6 +185,28 @@ impl Budget {
     #[inline]
     pub(crate) fn observe(&self, outcome: Outcome) {
         self.bucket.observe(outcome);
+    }
+
+    /// Notes a response, and how long it took to its head if that is known.
+    pub(crate) fn heard(&self, took: Option<Duration>) {
+        self.bucket.patience.heard();
+        if let Some(took) = took {
+            self.bucket.patience.learn(took);
+        }
+    }
+
+    /// Notes an attempt that ended because its caller's time was over. Returns `true` if that
+    /// counts as a failure.
+    pub(crate) fn counts_cut(
+        &self,
+        ran: Duration,
+        now: Instant,
+        own_limit: Option<Duration>,
+    ) -> bool {
+        let cut = Cut { ran, now: now.saturating_duration_since(self.bucket.origin) };
+        let floor = own_limit.unwrap_or(patience::FLOOR);
+        let in_silence = self.bucket.patience.cut(cut, patience::SILENCE, floor);
+        in_silence || own_limit.is_some_and(|limit| ran >= patience::whole(limit))
     }
 
     /// Counts a failure.
@@ -324,92 +325,6 @@ impl ThrottleBuilder {
             return Err(ConfigError::new("token_ratio", token_ratio, rule));
         }
         Ok(Budget::from_rule(max_tokens, units(token_ratio)))
-    }
-}
-
-impl Bucket {
-    #[inline]
-    fn observe(&self, outcome: Outcome) {
-        if self.rule.is_throttle() {
-            match outcome {
-                // A request in progress pays when it is retried. Otherwise a client that sends a
-                // request twice would stop the retries of all others.
-                outcome if outcome.is_response() => self.pay_in(self.rule.reward),
-                Outcome::Success | Outcome::Ignored => {}
-                Outcome::Failure(_) => self.failed(),
-            }
-        }
-    }
-
-    /// Takes out the price of a retry. Returns `false` if the balance is too low.
-    fn take_out(&self) -> bool {
-        let Rule { above, price, .. } = self.rule;
-        let taken = |balance: u64| if balance > above { balance.checked_sub(price) } else { None };
-        match self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken) {
-            Ok(before) => {
-                if let Some(refill) = self.refill.as_ref().filter(|_| before - price < TOKEN) {
-                    refill.begin();
-                }
-                true
-            }
-            Err(_) => false,
-        }
-    }
-
-    /// Pays in for the time that the balance was empty. Returns `true` if it has done so.
-    #[cold]
-    fn refill(&self) -> bool {
-        let Some(refill) = &self.refill else { return false };
-        let amount = refill.due();
-        self.pay_in_up_to(refill.most(), amount);
-        amount > 0
-    }
-
-    fn failed(&self) {
-        let taken = |balance: u64| Some(balance.saturating_sub(self.rule.penalty));
-        let _ = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken);
-    }
-
-    #[inline]
-    fn pay_in(&self, amount: u64) {
-        // The bucket of a healthy service is full. This case costs one load.
-        if self.balance.load(Ordering::Relaxed) < self.most {
-            self.pay_in_up_to(self.most, amount);
-        }
-    }
-
-    fn pay_in_up_to(&self, most: u64, amount: u64) {
-        let paid =
-            |balance: u64| (balance < most).then(|| balance.saturating_add(amount).min(most));
-        let before = self.balance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paid);
-        let is_whole = |before: u64| before < TOKEN && before.saturating_add(amount) >= TOKEN;
-        if let Some(refill) = self.refill.as_ref().filter(|_| before.is_ok_and(is_whole)) {
-            refill.end();
-        }
-    }
-}
-
-/// Counts an attempt when its response ends, unless the caller's deadline cut it short.
-impl Account for Bucket {
-    fn settle(&self, stamp: Stamp, end: &End) {
-        let How::Complete(outcome) = end.how else { return };
-        let hurried = outcome == Outcome::Failure(Fault::TimedOut)
-            && end.waited < PATIENCE
-            && was_cut_short(stamp.began(end), stamp.deadline(end));
-        if !hurried {
-            self.observe(outcome);
-        }
-    }
-}
-
-/// The token taken out for one retry.
-pub(crate) type Withdrawal = Admission<Arc<Bucket>>;
-
-impl Ledger for Arc<Bucket> {
-    type Stamp = ();
-
-    fn abandoned(&self, (): (), _panicked: bool) {
-        self.pay_in(self.rule.price);
     }
 }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::*;
-use crate::call::clock;
+use crate::{Fault, call::clock};
 
 const MINUTE: Duration = Duration::from_secs(60);
 

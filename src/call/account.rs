@@ -4,6 +4,7 @@ use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
+use super::patience::was_cut_short;
 use crate::{Outcome, error::Nanos};
 
 /// A layer's record of its calls, settled at the end of each response that streams.
@@ -30,6 +31,11 @@ impl End {
     pub(crate) fn since_head(&self) -> Duration {
         self.head.map_or(Duration::ZERO, |head| head.elapsed())
     }
+
+    /// Returns the time since the head in which the caller did not read.
+    fn unread(&self) -> Duration {
+        self.since_head().saturating_sub(self.waited)
+    }
 }
 
 /// The way in which a response ended.
@@ -51,29 +57,32 @@ pub(crate) enum How {
 /// every response.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stamp {
-    pub(crate) word: u64,
+    word: u64,
     pub(crate) lease: Option<NonZeroU64>,
     ran: Option<Nanos>,
     left: Option<Nanos>,
 }
 
+/// The bit of the word that says that the deadline is the limit of the stack itself.
+const OWN: u64 = 1 << 63;
+
 impl Stamp {
+    /// Creates a stamp. `word` has 63 bits.
     pub(crate) const fn new(word: u64, lease: Option<NonZeroU64>) -> Self {
         Self { word, lease, ran: None, left: None }
     }
 
-    /// Adds the instant at which the call began, and the caller's deadline.
-    pub(crate) fn timed(
-        self,
-        head: Instant,
-        began: Option<Instant>,
-        deadline: Option<Instant>,
-    ) -> Self {
-        Self {
-            ran: began.map(|began| head.saturating_duration_since(began).into()),
-            left: deadline.map(|at| at.saturating_duration_since(head).into()),
-            ..self
-        }
+    /// Returns the word.
+    pub(crate) fn word(&self) -> u64 {
+        self.word & !OWN
+    }
+
+    /// Adds the time that the call ran until the head, and the time then left until its deadline.
+    ///
+    /// `own` says that the deadline is the limit of the stack itself.
+    pub(crate) fn timed(self, ran: Duration, left: Option<Duration>, own: bool) -> Self {
+        let word = self.word | if own { OWN } else { 0 };
+        Self { word, ran: Some(ran.into()), left: left.map(Nanos::from), ..self }
     }
 
     /// Returns the instant at which the call began.
@@ -81,9 +90,30 @@ impl Stamp {
         end.head?.checked_sub(self.ran?.into())
     }
 
-    /// Returns the caller's deadline.
+    /// Returns the instant at which the call would have begun if its caller had always been
+    /// reading.
+    ///
+    /// Time in which the caller did not read is not time of the service.
+    pub(crate) fn began_reading(&self, end: &End) -> Option<Instant> {
+        self.began(end).and_then(|began| began.checked_add(end.unread()))
+    }
+
+    /// Returns the deadline.
     pub(crate) fn deadline(&self, end: &End) -> Option<Instant> {
         end.head?.checked_add(self.left?.into())
+    }
+
+    /// Returns `true` if a timeout at this end says nothing about the service.
+    ///
+    /// The deadline is the caller's, or the caller did not read for half of the stack's own limit.
+    pub(crate) fn was_cut_by_caller(&self, end: &End) -> bool {
+        let deadline = self.deadline(end);
+        if !was_cut_short(self.began_reading(end), deadline) {
+            return false;
+        }
+        let (Some(began), Some(deadline)) = (self.began(end), deadline) else { return true };
+        let whole = deadline.saturating_duration_since(began);
+        self.word & OWN == 0 || end.unread() > whole / 2
     }
 
     pub(super) fn forget_deadline(&mut self) {

@@ -443,8 +443,8 @@ mod tests {
 
     impl Account for Noting {
         fn settle(&self, stamp: Stamp, end: &End) {
-            assert!(stamp.word != self.panics_at, "a waker panics");
-            lock(&self.seen).push((stamp.word, end.how));
+            assert!(stamp.word() != self.panics_at, "a waker panics");
+            lock(&self.seen).push((stamp.word(), end.how));
         }
     }
 
@@ -524,8 +524,10 @@ mod tests {
         tokio::time::advance(Duration::from_nanos(1_234_567_891)).await;
         let mut end = CallEnd::new();
         let deadline = end.head() + Duration::from_nanos(7);
-        let stamp = Stamp::default().timed(end.head(), Some(began), Some(deadline));
+        let (ran, left) = (end.head() - began, deadline - end.head());
+        let stamp = Stamp::default().timed(ran, Some(left), true);
         let at = End { how: How::Panicked, waited: Duration::ZERO, head: Some(end.head()) };
         assert_eq!((stamp.began(&at), stamp.deadline(&at)), (Some(began), Some(deadline)));
+        assert_eq!(stamp.word(), 0);
     }
 }

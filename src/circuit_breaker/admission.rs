@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     breaker::{Breaker, Phase},
-    half_open::LeaseId,
+    half_open::{Dropped, LeaseId},
     shared::Handle,
     window::Sample,
 };
@@ -17,7 +17,8 @@ use crate::{
         admission::{Admission, Ledger},
         clock,
         completion::{CallEnd, Completion, end_of},
-        deadline, patience,
+        deadline,
+        patience::{self, Cut},
     },
     outcome::{hint, judge, service_is_late, was_ended},
 };
@@ -25,7 +26,10 @@ use crate::{
 /// The identity of an admitted call.
 #[derive(Debug)]
 pub(crate) struct CallStamp {
-    phase: Phase,
+    /// The phase, and in the first bit whether the call had to wait.
+    ///
+    /// The duration of a call that had to wait says how long responses take.
+    word: u64,
     /// The lease, if the call is a probe.
     lease: Option<LeaseId>,
     /// The instant at which the call began.
@@ -35,8 +39,29 @@ pub(crate) struct CallStamp {
     began: Option<Instant>,
 }
 
+const PENDED: u64 = 1 << 63;
+
+impl CallStamp {
+    #[inline]
+    fn new(phase: Phase, lease: Option<LeaseId>, began: Option<Instant>) -> Self {
+        Self { word: phase.word(), lease, began }
+    }
+
+    #[inline]
+    fn phase(&self) -> Phase {
+        Phase::from_word(self.word & !PENDED)
+    }
+
+    /// Returns `true` if the duration of the call is included in the estimate.
+    ///
+    /// That of a probe is not, because it would cost one more reading of the clock.
+    #[inline]
+    fn is_measured(&self) -> bool {
+        self.word & PENDED != 0 && self.lease.is_none()
+    }
+}
+
 /// The evidence that a result gives about the dependency.
-#[derive(Clone, Copy)]
 struct Evidence {
     outcome: Outcome,
     /// The time for which the dependency asks not to be called.
@@ -47,11 +72,13 @@ struct Evidence {
     late_for: Option<Instant>,
     /// A limit of another crate ended the call, as if the caller had dropped it.
     ended: bool,
+    /// The result is a response, which ends the silence although it is ignored otherwise.
+    ignored_response: bool,
 }
 
 impl Evidence {
     fn new(outcome: Outcome) -> Self {
-        Self { outcome, asked_for: None, late_for: None, ended: false }
+        Self { outcome, asked_for: None, late_for: None, ended: false, ignored_response: false }
     }
 
     #[inline]
@@ -65,7 +92,10 @@ impl Evidence {
             Outcome::Success | Outcome::Failure(Fault::Permanent | Fault::InProgress { .. }) => {
                 Self::new(outcome)
             }
-            Outcome::Ignored => Self { ended: was_ended(result), ..Self::new(outcome) },
+            Outcome::Ignored => {
+                let (ended, ignored_response) = (was_ended(result), result.is_ok());
+                Self { ended, ignored_response, ..Self::new(outcome) }
+            }
             Outcome::Failure(fault) => {
                 let late = service_is_late(outcome, result);
                 let late_for = if late { deadline::deadline() } else { None };
@@ -79,7 +109,7 @@ impl Evidence {
     ///
     /// A response is evidence of health, even if it says that the request is wrong or still runs.
     /// Only an ignored result neither opens nor closes a breaker.
-    fn failed(self) -> Option<bool> {
+    fn failed(&self) -> Option<bool> {
         match self.outcome {
             Outcome::Ignored => None,
             outcome => Some(!outcome.is_response()),
@@ -90,47 +120,78 @@ impl Evidence {
 /// Settles a call whose response continued after its head.
 impl Account for Breaker {
     fn settle(&self, held: account::Stamp, end: &End) {
-        let phase = Phase::from_word(held.word);
-        let stamp = CallStamp { phase, lease: held.lease, began: held.began(end) };
+        let stamp = |began| CallStamp::new(Phase::from_word(held.word()), held.lease, began);
         match end.how {
-            How::Complete(outcome) => self.complete(stamp, outcome, held.deadline(end), end),
-            How::DroppedBetweenReads => self.complete(stamp, Outcome::Success, None, end),
-            How::DroppedWhileReading => {
-                // Time in which the caller did not read is not time of the service.
-                let waited_since = Instant::now().checked_sub(end.waited);
-                match held.lease {
-                    Some(lease) => self.abandon_probe(phase, lease, waited_since, false),
-                    None => self.abandoned(CallStamp { began: waited_since, ..stamp }, false),
+            How::Complete(outcome) => {
+                let stamp = stamp(held.began_reading(end));
+                let late = outcome == Outcome::Failure(Fault::TimedOut);
+                if late && held.was_cut_by_caller(end) {
+                    self.left(stamp);
+                } else {
+                    self.complete(stamp, outcome);
                 }
             }
-            How::Panicked => self.abandoned(stamp, true),
+            How::DroppedBetweenReads => {
+                self.complete(stamp(held.began_reading(end)), Outcome::Success);
+            }
+            // Time in which the caller did not read is not time of the service.
+            How::DroppedWhileReading => self.left(stamp(Instant::now().checked_sub(end.waited))),
+            How::Panicked => self.panicked(stamp(held.began(end))),
         }
     }
 }
 
 impl Breaker {
     /// Counts a call whose response ran to its end, or was dropped between two reads.
-    fn complete(&self, stamp: CallStamp, outcome: Outcome, deadline: Option<Instant>, end: &End) {
-        let began = stamp.began.and_then(|began| {
-            // Time in which the caller did not read is not time of the service.
-            let unread = end.since_head().saturating_sub(end.waited);
-            began.checked_add(unread)
+    fn complete(&self, stamp: CallStamp, outcome: Outcome) {
+        let ended = self.config().slow_calls.map(|_| Instant::now());
+        self.count(stamp, &Evidence::new(outcome), ended);
+    }
+
+    /// Counts a call that ended with its result.
+    #[inline]
+    fn finished(&self, stamp: CallStamp, evidence: &Evidence) {
+        let responded = evidence.outcome.is_response();
+        if responded || evidence.ignored_response {
+            self.patience.heard();
+        }
+        let ended = if responded && stamp.is_measured() {
+            Some(self.measure(stamp.began))
+        } else {
+            self.config().slow_calls.map(|_| Instant::now())
+        };
+        self.count(stamp, evidence, ended);
+    }
+
+    /// Counts a call whose service reported a timeout, which is the caller's if its time was almost
+    /// over.
+    #[cold]
+    fn timed_out(&self, stamp: CallStamp, evidence: &Evidence, own_limit: Option<Duration>) {
+        let began = stamp.began.unwrap_or_else(Instant::now);
+        let own = evidence.late_for.is_some_and(|deadline| {
+            patience::is_own(deadline.saturating_duration_since(began), own_limit)
         });
-        let late = outcome == Outcome::Failure(Fault::TimedOut);
-        let late_for = deadline.filter(|_| late);
-        self.count(CallStamp { began, ..stamp }, Evidence { late_for, ..Evidence::new(outcome) });
+        if !own && patience::was_cut_short(stamp.began, evidence.late_for) {
+            self.cut(stamp, own_limit);
+        } else {
+            self.finished(stamp, evidence);
+        }
+    }
+
+    /// Includes a call that had to wait in the estimate, and returns when it ended.
+    #[inline(never)]
+    fn measure(&self, began: Option<Instant>) -> Instant {
+        let ended = Instant::now();
+        if let Some(began) = began {
+            self.patience.learn(ended.saturating_duration_since(began));
+        }
+        ended
     }
 
     /// Counts a call that ran to its end.
     #[inline]
-    fn count(&self, stamp: CallStamp, evidence: Evidence) {
-        let cut_short = |end: Option<_>| end.is_some() && patience::was_cut_short(stamp.began, end);
-        if evidence.ended || cut_short(evidence.late_for) {
-            return self.abandoned(stamp, false);
-        }
-        let slow_calls = self.config().slow_calls;
-        let ended = slow_calls.map(|_| Instant::now());
-        let slow = match (slow_calls, stamp.began, ended) {
+    fn count(&self, stamp: CallStamp, evidence: &Evidence, ended: Option<Instant>) {
+        let slow = match (self.config().slow_calls, stamp.began, ended) {
             (Some(slow), Some(began), Some(ended)) => {
                 ended.saturating_duration_since(began) >= slow.longer_than
             }
@@ -139,28 +200,75 @@ impl Breaker {
         match (stamp.lease, evidence.failed()) {
             (None, None) => {}
             (None, Some(failed)) => {
-                self.record(stamp.phase, Sample { failed, slow }, evidence.asked_for, ended);
+                self.record(stamp.phase(), Sample { failed, slow }, evidence.asked_for, ended);
             }
             (Some(lease), failed) => {
                 let passed = failed.map(|failed| !failed && !slow);
-                self.settle_probe(stamp.phase, lease, passed, evidence.asked_for);
+                self.settle_probe(stamp.phase(), lease, passed, evidence.asked_for);
             }
         }
     }
 
-    /// Accounts for a call that was dropped before its end.
-    fn abandoned(&self, stamp: CallStamp, panicked: bool) {
+    /// Counts a call that panicked.
+    fn panicked(&self, stamp: CallStamp) {
+        match stamp.lease {
+            Some(lease) => self.abandon_probe(stamp.phase(), lease, Dropped::Panicked),
+            None => self.failed_after(stamp, Instant::now()),
+        }
+    }
+
+    /// Accounts for a call that was cut before its response, by its caller or by a deadline that
+    /// its caller set.
+    ///
+    /// It has failed at once if it ran for the whole limit of its stack, or for the time that was
+    /// set by `abandoned_after`. Otherwise it has failed only if nobody had a response for a while,
+    /// and if it ran longer than responses take.
+    fn cut(&self, stamp: CallStamp, own_limit: Option<Duration>) {
+        let config = self.config();
+        let floor = own_limit.unwrap_or(patience::FLOOR);
+        let at_once = config.fails_after(own_limit);
         if let Some(lease) = stamp.lease {
-            self.abandon_probe(stamp.phase, lease, None, panicked);
+            let long = self.patience.long(floor).max(floor);
+            let fails_after = at_once.min(if config.ignores_cuts() { at_once } else { long });
+            let dropped = Dropped::Cut { waited_since: None, fails_after };
+            return self.abandon_probe(stamp.phase(), lease, dropped);
+        }
+        let phase = stamp.phase();
+        if config.ignores_cuts() || self.phase() != phase || !phase.is_closed() {
             return;
         }
-        let config = self.config();
         let now = Instant::now();
         let ran = stamp.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
-        if panicked || ran >= config.abandoned_after {
-            let slow = config.slow_calls.is_some_and(|slow| ran >= slow.longer_than);
-            self.record(stamp.phase, Sample { failed: true, slow }, None, Some(now));
+        let cut = Cut { ran, now: now.saturating_duration_since(config.origin) };
+        let in_silence = self.patience.cut(cut, config.silence, floor);
+        if in_silence || ran >= at_once {
+            self.failed_after(stamp, now);
         }
+    }
+
+    /// Accounts for a call whose response began, and whose reader left before its end.
+    ///
+    /// The response was heard at its head. The reader says nothing about the service, unless
+    /// `abandoned_after` sets how long it may be kept waiting. A probe has passed otherwise.
+    fn left(&self, stamp: CallStamp) {
+        let fails_after = self.config().fails_after(None);
+        let now = Instant::now();
+        let ran = stamp.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+        match stamp.lease {
+            Some(lease) => {
+                let dropped = Dropped::Cut { waited_since: stamp.began, fails_after };
+                self.abandon_probe(stamp.phase(), lease, dropped);
+            }
+            None if ran >= fails_after => self.failed_after(stamp, now),
+            None => {}
+        }
+    }
+
+    /// Counts a failure of a call without a result.
+    fn failed_after(&self, stamp: CallStamp, now: Instant) {
+        let ran = stamp.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+        let slow = self.config().slow_calls.is_some_and(|slow| ran >= slow.longer_than);
+        self.record(stamp.phase(), Sample { failed: true, slow }, None, Some(now));
     }
 }
 
@@ -169,7 +277,7 @@ impl Breaker {
 pub(super) fn admitted<H: Handle>(handle: H, phase: Phase, lease: Option<LeaseId>) -> Admission<H> {
     let slow_calls = handle.breaker().config().slow_calls;
     let began = clock::shared_now().or_else(|| slow_calls.map(|_| Instant::now()));
-    Admission::new(handle, CallStamp { phase, lease, began })
+    Admission::new(handle, CallStamp::new(phase, lease, began))
 }
 
 impl<H: Handle> Admission<H> {
@@ -209,26 +317,43 @@ impl<H: Handle> Admission<H> {
     #[inline]
     fn count(&mut self, evidence: Evidence) {
         if let Some(stamp) = self.take() {
-            self.ledger().breaker().count(stamp, evidence);
+            let handle = self.ledger();
+            match evidence.late_for {
+                None if evidence.ended => handle.breaker().cut(stamp, handle.own_limit()),
+                None => handle.breaker().finished(stamp, &evidence),
+                Some(_) => handle.breaker().timed_out(stamp, &evidence, handle.own_limit()),
+            }
         }
     }
 
     /// Hands the admission to the body of the response.
     fn hold(&mut self, end: &mut CallEnd) {
-        let Some(CallStamp { phase, lease, began }) = self.take() else { return };
-        let breaker = self.ledger().breaker();
+        let Some(call) = self.take() else { return };
+        let CallStamp { lease, began, .. } = call;
+        let (breaker, phase) = (self.ledger().breaker(), call.phase());
         if let Some(lease) = lease {
             breaker.probe_is_answering(phase, lease);
         }
         let mut stamp = account::Stamp::new(phase.word(), lease);
         let deadline = deadline::deadline();
-        if deadline.is_some() || breaker.config().slow_calls.is_some() {
-            // The duration of the response is computed when it ends.
+        let times_matter = deadline.is_some() || breaker.config().slow_calls.is_some();
+        breaker.patience.heard();
+        if times_matter || call.is_measured() {
             let (head, age) = end.head_and_age();
             // An inner account may have read the head earlier. The layers in between took time
             // since then, which is time of the call.
-            let began = began.map_or(Some(head), |began| began.checked_sub(age));
-            stamp = stamp.timed(head, began, deadline);
+            let to_head = began.map_or(age, |began| head.saturating_duration_since(began) + age);
+            if call.is_measured() {
+                breaker.patience.learn(to_head);
+            }
+            if times_matter {
+                // The duration of the response is computed when it ends.
+                let left = deadline.map(|deadline| deadline.saturating_duration_since(head));
+                let own = left.is_some_and(|left| {
+                    patience::is_own(left.saturating_add(to_head), self.ledger().own_limit())
+                });
+                stamp = stamp.timed(to_head, left, own);
+            }
         }
         end.hold(self.ledger().account(), stamp);
     }
@@ -237,13 +362,14 @@ impl<H: Handle> Admission<H> {
     pub(super) fn has_to_wait(&mut self) {
         if let Some(stamp) = self.stamp() {
             stamp.began.get_or_insert_with(Instant::now);
+            stamp.word |= PENDED;
         }
     }
 
     /// Returns the lease, if the call is a probe.
     pub(super) fn probe(&mut self) -> Option<(Phase, LeaseId)> {
         let stamp = self.stamp()?;
-        stamp.lease.map(|lease| (stamp.phase, lease))
+        stamp.lease.map(|lease| (stamp.phase(), lease))
     }
 }
 
@@ -260,6 +386,9 @@ impl<H: Handle> Ledger for H {
     type Stamp = CallStamp;
 
     fn abandoned(&self, stamp: CallStamp, panicked: bool) {
-        self.breaker().abandoned(stamp, panicked);
+        match panicked {
+            true => self.breaker().panicked(stamp),
+            false => self.breaker().cut(stamp, self.own_limit()),
+        }
     }
 }

@@ -20,7 +20,7 @@ use super::{
     window::{CallWindow, Recorded, Sample, Span, Totals},
 };
 use crate::{
-    call::lock::lock,
+    call::{lock::lock, patience::Patience},
     window::{Buckets, Tick},
 };
 
@@ -93,6 +93,7 @@ pub(crate) struct Breaker {
     pub(super) config: Arc<Config>,
     pub(super) phase: AtomicU64,
     pub(super) window: Window,
+    pub(super) patience: Patience,
     pub(super) cold: OnceLock<Box<Cold>>,
 }
 
@@ -135,7 +136,8 @@ impl Breaker {
             Span::Calls(capacity) => Window::Calls(CallWindow::new(capacity)),
             Span::Time(_) => Window::Time(Buckets::new()),
         };
-        Self { config, phase: AtomicU64::new(0), window, cold: OnceLock::new() }
+        let patience = Patience::default();
+        Self { config, phase: AtomicU64::new(0), window, patience, cold: OnceLock::new() }
     }
 
     #[inline]

@@ -10,7 +10,7 @@ use super::{
     config::Config,
     effects::{Effects, Event},
     events,
-    half_open::{LeaseId, Progress, Round},
+    half_open::{Dropped, LeaseId, Progress, Round},
     state::{State, TripReason},
 };
 use crate::call::clock::nanos;
@@ -86,6 +86,8 @@ impl Breaker {
         }
         if state == State::Closed {
             self.clear_window(phase.generation());
+            // A silence of the last phase says nothing about this one.
+            self.patience.heard();
         }
         self.phase.store(phase.word(), Ordering::Release);
         // Wakes all waiting callers. A caller that waits for a half-open breaker has no timer for
@@ -139,15 +141,9 @@ impl Breaker {
     }
 
     /// Accounts for a probe that was dropped.
-    pub(super) fn abandon_probe(
-        &self,
-        phase: Phase,
-        lease: LeaseId,
-        waited_since: Option<Instant>,
-        panicked: bool,
-    ) {
+    pub(super) fn abandon_probe(&self, phase: Phase, lease: LeaseId, dropped: Dropped) {
         self.end_probe(phase, None, |round, now, config| {
-            round.abandon(lease, waited_since, panicked, now, config)
+            round.abandon(lease, dropped, now, config)
         });
     }
 

@@ -12,7 +12,7 @@ use crate::{
     ConfigError,
     call::{
         clock::nanos,
-        patience::PATIENCE,
+        patience::{self, SILENCE},
         random::{between, draw},
     },
     error::{Name, name_or},
@@ -39,7 +39,10 @@ pub(super) struct Config {
     pub(super) probes: u32,
     pub(super) probes_to_pass: u32,
     pub(super) probe_lease: Duration,
-    pub(super) abandoned_after: Duration,
+    /// The time that was set, or `None` by default.
+    pub(super) abandoned_after: Option<Duration>,
+    /// The time without a response after which calls that are cut count.
+    pub(super) silence: Duration,
     pub(super) pend: bool,
 }
 
@@ -53,6 +56,20 @@ pub(super) struct SlowCalls {
 impl Config {
     pub(super) fn name(&self) -> &str {
         name_or(&self.name, "circuit_breaker")
+    }
+
+    /// Returns the run time from which a call that is cut has failed at once.
+    ///
+    /// Returns `Duration::MAX` if there is none. `own_limit` is the limit of the call's stack.
+    pub(super) fn fails_after(&self, own_limit: Option<Duration>) -> Duration {
+        let whole = own_limit.filter(|_| !self.ignores_cuts()).map(patience::whole);
+        let set = self.abandoned_after.unwrap_or(Duration::MAX);
+        whole.map_or(set, |whole| set.min(whole))
+    }
+
+    /// Returns `true` if no call that is cut counts.
+    pub(super) fn ignores_cuts(&self) -> bool {
+        self.abandoned_after == Some(Duration::MAX)
     }
 
     /// Returns the reason to open, if the counts of the window are one.
@@ -103,7 +120,7 @@ pub(super) struct Settings {
     pub(super) probes: u32,
     pub(super) probe_success_ratio: f64,
     pub(super) probe_lease: Duration,
-    pub(super) abandoned_after: Duration,
+    pub(super) abandoned_after: Option<Duration>,
     pub(super) pend: bool,
 }
 
@@ -129,7 +146,7 @@ impl Default for Settings {
             probes: 3,
             probe_success_ratio: 0.5,
             probe_lease: Duration::from_secs(10),
-            abandoned_after: PATIENCE,
+            abandoned_after: None,
             pend: false,
         }
     }
@@ -254,9 +271,9 @@ impl Settings {
     /// Completes settings that have been checked.
     pub(super) fn checked(self) -> Config {
         let span = self.span();
-        let bucket_width = match span {
-            Span::Calls(_) => 1,
-            Span::Time(time) => nanos(time) / BUCKETS as u64,
+        let (bucket_width, silence) = match span {
+            Span::Calls(_) => (1, SILENCE),
+            Span::Time(time) => (nanos(time) / BUCKETS as u64, patience::silence(time)),
         };
         let (minimum_calls, max_open_for) = (self.minimum_calls(), self.max_open_for());
         let share = |passed: u32| f64::from(passed) / f64::from(self.probes);
@@ -282,6 +299,7 @@ impl Settings {
             probes_to_pass: needed.clamp(1, self.probes),
             probe_lease: self.probe_lease,
             abandoned_after: self.abandoned_after,
+            silence,
             pend: self.pend,
         }
     }

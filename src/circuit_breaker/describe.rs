@@ -19,8 +19,12 @@ pub(crate) const WINDOW: Fact<Duration> = Fact::new("window of the breaker");
 pub(crate) const SLOW_AFTER: Fact<Duration> = Fact::new("slow after");
 /// The time after which a probe has failed.
 pub(crate) const PROBE_LEASE: Fact<Duration> = Fact::new("lease of a probe");
-/// The time after which a call that its caller dropped counts as a failure.
+/// The time without a response after which calls that are cut count.
+pub(crate) const SILENCE: Fact<Duration> = Fact::new("silence");
+/// The run time from which a call that its caller dropped is a failure at once, if it is set.
 pub(crate) const ABANDONED_AFTER: Fact<Duration> = Fact::new("abandoned after");
+/// The number of calls that can open the breaker.
+pub(crate) const NEEDED_CALLS: Fact<u64> = Fact::new("calls that the breaker needs");
 /// The circuit breaker reports `Pending` while it is open.
 pub(crate) const PENDS: Fact<()> = Fact::new("the breaker pends");
 /// The circuit breaker rejects calls while it is open.
@@ -67,7 +71,15 @@ impl Config {
             trips.push(format!("{most} calls in a row failed"));
         }
         facts.put(PROBE_LEASE, self.probe_lease);
-        facts.put(ABANDONED_AFTER, self.abandoned_after);
+        facts.put(SILENCE, self.silence);
+        if let Some(after) = self.abandoned_after {
+            facts.put(ABANDONED_AFTER, after);
+        }
+        let rates = self.failure_rate.is_some() || self.slow_calls.is_some();
+        let needed = [rates.then_some(self.minimum_calls), self.consecutive_failures];
+        if let Some(calls) = needed.into_iter().flatten().min() {
+            facts.put(NEEDED_CALLS, calls.into());
+        }
         let then = if self.pend {
             facts.note(PENDS);
             facts.note(fact::PUSHES_BACK);

@@ -15,7 +15,7 @@ use tower_service::Service;
 
 use super::{
     breaker::Rejected,
-    shared::{Handle, Shared},
+    shared::{Handle, OfKey, Shared},
 };
 use crate::{
     CarryRejection, Classify,
@@ -76,16 +76,16 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct KeyedResponseFuture<S: Service<Req>, Req, C, M = AtHead> {
         #[pin]
-        call: Call<Oneshot<S, Req>, Shared<C>, M>,
+        call: Call<Oneshot<S, Req>, OfKey<C>, M>,
     }
 }
 
 impl<S: Service<Req>, Req, C, M> KeyedResponseFuture<S, Req, C, M> {
-    pub(super) fn called(future: Oneshot<S, Req>, admission: Admission<Shared<C>>) -> Self {
+    pub(super) fn called(future: Oneshot<S, Req>, admission: Admission<OfKey<C>>) -> Self {
         Self { call: Call::called(future, admission) }
     }
 
-    pub(super) fn rejected(shared: Shared<C>, rejected: Rejected) -> Self {
+    pub(super) fn rejected(shared: OfKey<C>, rejected: Rejected) -> Self {
         Self { call: Call::rejected(shared, rejected) }
     }
 }

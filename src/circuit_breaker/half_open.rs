@@ -17,8 +17,6 @@ pub(super) struct Round {
     leases: Vec<Lease>,
     /// Counts up through all rounds, so that no lease has the id of an earlier one.
     last_lease: u64,
-    /// The total time of dropped probes for which no response came.
-    unanswered: Duration,
 }
 
 /// The right to send one probe, for a limited time.
@@ -32,6 +30,20 @@ struct Lease {
     since: Instant,
     /// `None` if the end is beyond what the clock can express.
     end: Option<Instant>,
+}
+
+/// The end of a probe without a result.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Dropped {
+    Panicked,
+    /// The probe was cut from outside.
+    Cut {
+        /// The instant since which the dependency kept its caller waiting, if that is not the
+        /// beginning of the lease.
+        waited_since: Option<Instant>,
+        /// The run time from which the probe has failed.
+        fails_after: Duration,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,49 +143,52 @@ impl Round {
         self.progress(config)
     }
 
-    /// Settles a probe that has a result. Its slot is free again if `passed` is `None`.
+    /// Settles a probe that has a result.
+    ///
+    /// If the result says nothing, `passed` is `None`. The slot is then free again, unless the head
+    /// of the response has said enough.
     pub(super) fn settle(
         &mut self,
         id: LeaseId,
         passed: Option<bool>,
         config: &Config,
     ) -> Progress {
-        if self.take(id).is_some() {
+        if let Some(lease) = self.take(id) {
             match passed {
                 Some(true) => self.passed += 1,
                 Some(false) => self.failed += 1,
-                None => {}
+                None => self.passed += u32::from(lease.stage == Stage::Answering),
             }
         }
         self.progress(config)
     }
 
-    /// Settles a probe that was dropped. It has failed if it panicked or had enough time.
+    /// Settles a probe that was dropped. It has failed if it panicked or ran long enough.
     ///
-    /// Shorter times add up. Otherwise a series of impatient callers would keep the breaker
-    /// half-open forever while its dependency hangs.
+    /// Otherwise it has passed if its response began well. A dependency whose readers all leave
+    /// could else never close the breaker. Without a response, its slot is free again, and nothing
+    /// adds up. Callers in a hurry could else open the breaker of a slow dependency again and
+    /// again.
     pub(super) fn abandon(
         &mut self,
         id: LeaseId,
-        waited_since: Option<Instant>,
-        panicked: bool,
+        dropped: Dropped,
         now: Instant,
         config: &Config,
     ) -> Progress {
         if let Some(lease) = self.take(id) {
-            let ran = now.saturating_duration_since(waited_since.unwrap_or(lease.since));
-            if lease.stage == Stage::Ready && !panicked {
+            match (dropped, lease.stage) {
+                (Dropped::Panicked, _) => self.failed += 1,
                 // The dependency was not called.
-                return self.progress(config);
-            }
-            if panicked || ran >= config.abandoned_after {
-                self.failed += 1;
-                return self.progress(config);
-            }
-            self.unanswered = self.unanswered.saturating_add(ran);
-            if self.unanswered >= config.probe_lease {
-                self.unanswered = Duration::ZERO;
-                self.failed += 1;
+                (Dropped::Cut { .. }, Stage::Ready) => {}
+                (Dropped::Cut { waited_since, fails_after }, stage) => {
+                    let since = waited_since.unwrap_or(lease.since);
+                    if now.saturating_duration_since(since) >= fails_after {
+                        self.failed += 1;
+                    } else if stage == Stage::Answering {
+                        self.passed += 1;
+                    }
+                }
             }
         }
         self.progress(config)

@@ -21,7 +21,7 @@ use super::{
     breaker::Breaker,
     config::{Config, Settings},
     future::KeyedResponseFuture,
-    shared::Shared,
+    shared::{OfKey, Rules},
     state::State,
 };
 use crate::{
@@ -151,7 +151,7 @@ impl<K, F, C> KeyedCircuitBreakerBuilder<K, F, C> {
                 config,
             }),
             key: Arc::new(self.key),
-            classifier: Arc::new(self.classifier),
+            rules: Arc::new(Rules { classifier: Arc::new(self.classifier), own_limit: None }),
         })
     }
 }
@@ -174,7 +174,7 @@ impl<K, F, C> fmt::Debug for KeyedCircuitBreakerBuilder<K, F, C> {
 pub struct KeyedCircuitBreakerLayer<K, F, C = Inherited> {
     breakers: Arc<Breakers<K>>,
     key: Arc<F>,
-    classifier: Arc<C>,
+    rules: Arc<Rules<C>>,
 }
 
 impl<K: Hash + Eq, F, C> KeyedCircuitBreakerLayer<K, F, C> {
@@ -207,17 +207,21 @@ impl<K, F, C> KeyedCircuitBreakerLayer<K, F, C> {
     }
 
     /// Returns the same breakers with the stack's classifier, unless they have their own.
+    ///
+    /// `own_limit` is the limit of the stack for each call or attempt.
     pub(crate) fn in_stack<Stacked>(
         &self,
         stacked: &Arc<Stacked>,
+        own_limit: Option<Duration>,
     ) -> KeyedCircuitBreakerLayer<K, F, C::Chosen>
     where
         C: ChooseClassifier<Stacked>,
     {
+        let classifier = C::choose(&self.rules.classifier, stacked);
         KeyedCircuitBreakerLayer {
             breakers: Arc::clone(&self.breakers),
             key: Arc::clone(&self.key),
-            classifier: C::choose(&self.classifier, stacked),
+            rules: Arc::new(Rules { classifier, own_limit }),
         }
     }
 }
@@ -227,7 +231,7 @@ impl<K, F, C> Clone for KeyedCircuitBreakerLayer<K, F, C> {
         Self {
             breakers: Arc::clone(&self.breakers),
             key: Arc::clone(&self.key),
-            classifier: Arc::clone(&self.classifier),
+            rules: Arc::clone(&self.rules),
         }
     }
 }
@@ -290,7 +294,7 @@ where
         let Breakers { config, keys } = &*self.layer.breakers;
         let breaker = keys.entry(key, || Breaker::new(Arc::clone(config)));
         let decision = breaker.begin(breaker.admit());
-        let shared = Shared { breaker, classifier: Arc::clone(&self.layer.classifier) };
+        let shared = OfKey { breaker, rules: Arc::clone(&self.layer.rules) };
         match decision.admission() {
             Ok((phase, lease)) => {
                 let admission = admitted(shared, phase, lease);

@@ -51,7 +51,7 @@ impl Default for CircuitBreakerLayer {
 impl<C> CircuitBreakerLayer<C> {
     fn from_config(config: Config, classifier: Arc<C>) -> Self {
         let breaker = Arc::new(Breaker::new(Arc::new(config)));
-        Self { shared: Shared::new(breaker, classifier) }
+        Self { shared: Shared::new(breaker, classifier, None) }
     }
 
     /// Returns a handle for inspecting and controlling the breaker at run time.
@@ -69,12 +69,19 @@ impl<C> CircuitBreakerLayer<C> {
     }
 
     /// Returns the same breaker with the stack's classifier, unless it has its own.
-    pub(crate) fn in_stack<Stacked>(&self, stacked: &Arc<Stacked>) -> CircuitBreakerLayer<C::Chosen>
+    ///
+    /// `own_limit` is the limit of the stack for each call or attempt.
+    pub(crate) fn in_stack<Stacked>(
+        &self,
+        stacked: &Arc<Stacked>,
+        own_limit: Option<Duration>,
+    ) -> CircuitBreakerLayer<C::Chosen>
     where
         C: ChooseClassifier<Stacked>,
     {
         let classifier = C::choose(&self.shared.classifier, stacked);
-        CircuitBreakerLayer { shared: Shared::new(Arc::clone(&self.shared.breaker), classifier) }
+        let breaker = Arc::clone(&self.shared.breaker);
+        CircuitBreakerLayer { shared: Shared::new(breaker, classifier, own_limit) }
     }
 }
 
@@ -278,17 +285,19 @@ impl<C> CircuitBreakerBuilder<C> {
         self
     }
 
-    /// Sets the minimum run time after which a call that its caller abandons counts as a failure.
+    /// Sets the run time from which a call that its caller abandons is a failure at once.
     ///
-    /// Default: `2 s`.
+    /// Default: none. Within a [`Stack`](crate::Stack), a call that ran for the attempt timeout or
+    /// the total timeout of the stack is a failure at once.
     ///
     /// A caller abandons a call when it drops the call, or when its deadline ends the call. A
-    /// service that respects the deadline may also report the timeout itself. A shorter run shows
-    /// only that the caller is impatient, and must not open a breaker that all callers share. With
-    /// zero, every abandoned call counts. With `Duration::MAX`, none does. The run times of
-    /// abandoned probes add up. See [Cancellation](super#cancellation).
+    /// service that respects the deadline may also report the timeout itself. A shorter run counts
+    /// only in [silence](super#calls-that-are-cut), because impatient callers must not open a
+    /// breaker that all callers share. Set a time if every caller waits for longer than a healthy
+    /// dependency takes. The time then also applies to each read of a response body. With zero,
+    /// every abandoned call counts. With `Duration::MAX`, none does.
     pub fn abandoned_after(mut self, time: Duration) -> Self {
-        self.settings.abandoned_after = time;
+        self.settings.abandoned_after = Some(time);
         self
     }
 

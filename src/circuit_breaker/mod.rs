@@ -77,14 +77,23 @@
 //!   The open time grows with repeated trips.
 //! - *Half-open*: a few calls are admitted as probes, never more at a time than configured,
 //!   regardless of the number of clones. If enough of them succeed, the breaker closes with an
-//!   empty window. If too many fail, it opens again. A probe without a result, such as one that its
-//!   caller soon drops, makes room for another.
+//!   empty window. If too many fail, it opens again.
 //!
-//! A probe has a lease, which ends after a fixed time. At the end of the lease
+//! A probe has a lease, which ends after a fixed time. A probe ends as follows:
 //!
-//! - the probe has failed if its response has not arrived, or if the service is not ready yet;
-//! - the probe has passed if its response began well and still continues;
-//! - the slot of the probe is free again if the service is ready but the caller did not call.
+//! | the probe | outcome |
+//! |---|---|
+//! | has a result | as the classifier says; if it is ignored, the slot is free again |
+//! | had a successful head, and its reader leaves, or the lease ends first | passed, for gRPC too |
+//! | had a successful head, and its body fails, or exceeds a limit of its own or the stack | failed |
+//! | has no response when the lease ends, or the service is not ready by then | failed |
+//! | is cut before a response | failed if it ran [long](#calls-that-are-cut), else a free slot |
+//! | is not called, although the service is ready | the slot is free again |
+//! | panics | failed |
+//!
+//! A response is heard at its head. A breaker in front of streams whose readers all leave could
+//! otherwise never close. A breaker stays half-open only while all callers leave before a response
+//! could arrive. Callers that wait for a response, or run [long](#calls-that-are-cut), end this.
 //!
 //! A result that arrives after the end of its lease is ignored. A result from before a change of
 //! state is ignored too. A breaker needs no background task, because the next call that asks to
@@ -117,16 +126,55 @@
 //!
 //! # Cancellation
 //!
-//! - A call that is dropped counts as a failure if it had run for at least
-//!   [`abandoned_after`](CircuitBreakerBuilder::abandoned_after). Otherwise it does not count,
-//!   because impatient callers must not open a breaker that others share.
+//! - A call that is dropped, or that a deadline of its caller ends, [is cut](#calls-that-are-cut).
 //! - A timeout that the service itself reports close to the caller's deadline is treated the same
 //!   way. A service that knows the deadline responds a little before it. Close means within the
 //!   last quarter of the caller's time, but at least 5 ms and at most 500 ms.
+//! - A call that is ended by a timeout of another crate beneath, such as tower's, is cut as well.
 //! - A panic counts as a failure, however short the run was.
-//! - A probe that is dropped releases its slot. It has failed if it had run for at least
-//!   `abandoned_after`. Shorter runs without a response add up. When their sum reaches the length
-//!   of a probe lease, it counts as one failed probe.
+//! - A reader that drops the body of a response says nothing. The response was heard at its head.
+//! - A probe that is cut releases its slot, and short runs do not add up.
+//!
+//! # Calls that are cut
+//!
+//! A dependency of which nobody has a response must open the breaker, even if no caller waits for
+//! long. Callers in a hurry must not open the breaker of a healthy dependency. Therefore a call
+//! that was cut from outside is a failure only if both are true:
+//!
+//! - The call ran *long*: at least four mean deviations longer than responses take on average to
+//!   their head, and at least a quarter longer. Both averages follow the latest responses, each
+//!   with a weight of a sixteenth. Only responses that had to be waited for are measured, and one
+//!   that took very long counts for less. Before the first response, long is the *floor*: the
+//!   smaller of the attempt timeout and the total timeout of the [`Stack`](crate::Stack), or 2 s
+//!   without either.
+//! - There is *silence*: for the length of the window, calls that ran long were cut, and nobody had
+//!   a response. The silence begins with the first of these cuts after the last response. If no
+//!   call runs for the length of the window, it begins anew, because a time without calls says
+//!   nothing. For this rule, a window of calls has a length of 10 s, and a window of time has one
+//!   of 1 s to 10 s. With a longer silence, a breaker over minutes would not see a hang for
+//!   minutes. A shorter one is normal for a service with few calls.
+//!
+//! A call that ran for the attempt timeout or the total timeout of its own stack is a failure at
+//! once, and so is one that ran for [`abandoned_after`](CircuitBreakerBuilder::abandoned_after).
+//! The limit of a server's layer counts as a timeout of its stack. The breaker does not know a
+//! limit that depends on the request. A probe that is cut has failed if it ran long and at least
+//! for the floor, or if it counts at once.
+//!
+//! The breaker does not see
+//!
+//! - a dependency that hangs for some calls, if only callers in a hurry meet it, because others
+//!   still have responses;
+//! - a dependency that sends the head of a response and then hangs, as far as its readers leave. A
+//!   body that exceeds `body_idle`, or with `body_deadline` or gRPC the timeouts of the stack, is a
+//!   failure;
+//! - a hang whose callers all leave sooner than responses lately took;
+//! - a hang since the start whose callers all leave sooner than the floor;
+//! - a hang with fewer calls than [`minimum_calls`](CircuitBreakerBuilder::minimum_calls) in the
+//!   window, or with pauses between the calls that are as long as the silence.
+//!
+//! It takes one thing for a hang that is none: callers in a hurry are the only ones for the length
+//! of the window, they call a slow route, and fast responses came before. An attempt timeout that
+//! is shorter than the time of the callers makes the breaker independent of them.
 //!
 //! # Errors
 //!

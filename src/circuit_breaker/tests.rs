@@ -19,7 +19,7 @@ use super::{
     breaker::{Breaker, Decision, Phase},
     cold::Cold,
     config::{Config, Settings},
-    half_open::LeaseId,
+    half_open::{Dropped, LeaseId},
     window::{CallWindow, Recorded, Sample, Span, Totals},
 };
 use crate::window::{BUCKETS, Buckets, Tick};
@@ -305,7 +305,6 @@ fn config(probes: u32, probes_to_pass: u32, consecutive_failures: Option<u32>) -
         probes,
         probes_to_pass,
         probe_lease: Duration::from_millis(LEASE),
-        abandoned_after: Duration::from_millis(ABANDONED_AFTER),
         ..config
     })
 }
@@ -342,7 +341,6 @@ struct Model {
     passed: usize,
     failed: usize,
     leases: Vec<ModelLease>,
-    unanswered: u64,
     opened: u64,
     closed: u64,
 }
@@ -365,7 +363,7 @@ impl Model {
         }
         self.state = state;
         self.generation += 1;
-        (self.passed, self.failed, self.unanswered) = (0, 0, 0);
+        (self.passed, self.failed) = (0, 0);
         self.leases.clear();
         if state == State::Closed {
             self.window.clear();
@@ -459,12 +457,6 @@ impl Model {
                 let ran = if lease.stage == Stage::Ready { 0 } else { now - lease.since };
                 if panicked || ran >= ABANDONED_AFTER {
                     self.failed += 1;
-                } else {
-                    self.unanswered += ran;
-                    if self.unanswered >= LEASE {
-                        self.unanswered = 0;
-                        self.failed += 1;
-                    }
                 }
             }
         }
@@ -565,6 +557,11 @@ struct Call {
     since: u64,
 }
 
+fn dropped(panicked: bool) -> Dropped {
+    let fails_after = Duration::from_millis(ABANDONED_AFTER);
+    if panicked { Dropped::Panicked } else { Dropped::Cut { waited_since: None, fails_after } }
+}
+
 /// The breaker and its model, side by side.
 struct Both {
     core: Breaker,
@@ -591,7 +588,6 @@ impl Both {
             passed: 0,
             failed: 0,
             leases: Vec::new(),
-            unanswered: 0,
             opened: 0,
             closed: 0,
         };
@@ -651,7 +647,7 @@ impl Both {
                 let decision = self.core.begin_probe(phase, lease);
                 // The service drops the call's previous lease, as this does.
                 if decision != (Decision::Probe { phase, lease }) {
-                    self.core.abandon_probe(phase, lease, None, false);
+                    self.core.abandon_probe(phase, lease, dropped(false));
                 }
                 let expected = self.model.begin(id, self.now());
                 self.take(id, true, decision, expected)
@@ -670,7 +666,7 @@ impl Both {
                 self.model.end_probe(id, generation, now, ending);
             }
             (Some(lease), Ending::Dropped { panicked }) => {
-                self.core.abandon_probe(phase, lease, None, panicked);
+                self.core.abandon_probe(phase, lease, dropped(panicked));
                 self.model.end_probe(id, generation, now, ending);
             }
             (None, Ending::Answered(Some(well))) => self.record(phase, generation, !well),

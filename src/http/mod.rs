@@ -92,7 +92,10 @@
 //! |---|---|
 //! | while no read is pending, after a successful head | a success |
 //! | while no read is pending, before the gRPC status has arrived | nothing |
-//! | while a read is pending | a failure if the read has waited for [`abandoned_after`], otherwise nothing |
+//! | while a read is pending | nothing, or a failure if [`abandoned_after`] is set and the read has waited for so long |
+//!
+//! A probe of a half-open breaker has passed if it is dropped after a successful head, except in a
+//! case that is a failure. Otherwise streams whose readers leave would keep the breaker half-open.
 //!
 //! The time between two reads does not count against the service.
 //!

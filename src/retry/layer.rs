@@ -23,6 +23,7 @@ pub struct RetryLayer<P, C = Inherited> {
     config: Arc<Config>,
     replay: Arc<P>,
     classifier: Arc<C>,
+    own_limit: Option<Duration>,
 }
 
 impl<P> RetryLayer<P> {
@@ -42,8 +43,8 @@ impl<P> RetryLayer<P> {
 impl<P, C> RetryLayer<P, C> {
     /// Creates the service. `M` decides when a call is complete.
     pub(crate) fn completing<S: Clone, M>(&self, inner: S) -> Retry<S, P, C, M> {
-        let classifier = Arc::clone(&self.classifier);
-        Retry::new(inner, Arc::clone(&self.config), Arc::clone(&self.replay), classifier)
+        let (config, replay) = (Arc::clone(&self.config), Arc::clone(&self.replay));
+        Retry::new(inner, config, replay, Arc::clone(&self.classifier), self.own_limit)
     }
 
     pub(super) fn replay(&self) -> &P {
@@ -75,7 +76,13 @@ impl<P, C> RetryLayer<P, C> {
     }
 
     /// Returns the same layer, with the stack's classifier unless it has its own.
-    pub(crate) fn in_stack<Stacked>(&self, stacked: &Arc<Stacked>) -> RetryLayer<P, C::Chosen>
+    ///
+    /// `own_limit` is the limit of the stack for each call or attempt.
+    pub(crate) fn in_stack<Stacked>(
+        &self,
+        stacked: &Arc<Stacked>,
+        own_limit: Option<Duration>,
+    ) -> RetryLayer<P, C::Chosen>
     where
         C: ChooseClassifier<Stacked>,
     {
@@ -83,6 +90,7 @@ impl<P, C> RetryLayer<P, C> {
             config: Arc::clone(&self.config),
             replay: Arc::clone(&self.replay),
             classifier: C::choose(&self.classifier, stacked),
+            own_limit,
         }
     }
 }
@@ -93,6 +101,7 @@ impl<P, C> Clone for RetryLayer<P, C> {
             config: Arc::clone(&self.config),
             replay: Arc::clone(&self.replay),
             classifier: Arc::clone(&self.classifier),
+            own_limit: self.own_limit,
         }
     }
 }
@@ -233,6 +242,7 @@ impl<P, C> RetryBuilder<P, C> {
             config: Arc::new(self.config),
             replay: Arc::new(self.replay),
             classifier: Arc::new(self.classifier),
+            own_limit: None,
         }
     }
 }

@@ -3,6 +3,7 @@ use std::{
     marker::PhantomData,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tower_service::Service;
@@ -25,8 +26,14 @@ pub struct Retry<S, P, C, M = AtHead> {
 }
 
 impl<S: Clone, P, C, M> Retry<S, P, C, M> {
-    pub(super) fn new(inner: S, config: Arc<Config>, replay: Arc<P>, classifier: Arc<C>) -> Self {
-        let shared = Shared::new(config, replay, classifier, inner.clone());
+    pub(super) fn new(
+        inner: S,
+        config: Arc<Config>,
+        replay: Arc<P>,
+        classifier: Arc<C>,
+        own_limit: Option<Duration>,
+    ) -> Self {
+        let shared = Shared::new(config, replay, classifier, inner.clone(), own_limit);
         Self { inner, shared, completion: PhantomData }
     }
 }

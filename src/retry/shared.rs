@@ -4,6 +4,7 @@ use std::{
     any::type_name,
     fmt,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -18,7 +19,7 @@ use crate::{
         completion::{Completion, end_of},
         deadline,
         lock::lock,
-        patience::{PATIENCE, was_cut_short},
+        patience::{is_own, was_cut_short},
     },
     outcome::{hint, judge, service_is_late},
     telemetry,
@@ -32,6 +33,8 @@ pub(super) struct Shared<S, P, C> {
     config: Arc<Config>,
     replay: Arc<P>,
     classifier: Arc<C>,
+    /// The limit of the stack for each call or attempt.
+    own_limit: Option<Duration>,
     /// The service that is cloned for each retry, in a lock because it need not be `Sync`.
     spare: Mutex<S>,
 }
@@ -42,8 +45,9 @@ impl<S, P, C> Shared<S, P, C> {
         replay: Arc<P>,
         classifier: Arc<C>,
         service: S,
+        own_limit: Option<Duration>,
     ) -> Arc<Self> {
-        Arc::new(Self { config, replay, classifier, spare: Mutex::new(service) })
+        Arc::new(Self { config, replay, classifier, own_limit, spare: Mutex::new(service) })
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -93,10 +97,16 @@ impl<S, P, C> Shared<S, P, C> {
                 }
                 if let Some(budget) = self.throttle() {
                     // Without a deadline, no attempt can be cut short.
-                    let stamp = match deadline::deadline() {
-                        None => Stamp::default(),
-                        deadline => Stamp::default().timed(end.head(), began, deadline),
+                    let (stamp, took) = match (deadline::deadline(), began) {
+                        (Some(deadline), Some(began)) => {
+                            let took = end.head().saturating_duration_since(began);
+                            let left = deadline.saturating_duration_since(end.head());
+                            let own = is_own(left.saturating_add(took), self.own_limit);
+                            (Stamp::default().timed(took, Some(left), own), Some(took))
+                        }
+                        _ => (Stamp::default(), None),
                     };
+                    budget.heard(took);
                     end.hold(budget.account(), stamp);
                 }
                 return None;
@@ -115,10 +125,13 @@ impl<S, P, C> Shared<S, P, C> {
         };
         let cut_short =
             service_is_late(outcome, result.as_ref()) && was_cut_short(began, deadline::deadline());
-        // Such a timeout is not counted. Callers with short deadlines would otherwise use up the
-        // budget that all callers share.
-        let hurried = cut_short && began.is_none_or(|began| began.elapsed() < PATIENCE);
-        if let Some(budget) = self.throttle().filter(|_| !hurried) {
+        let throttle = self.throttle().filter(|budget| {
+            if outcome.is_response() || (outcome == Outcome::Ignored && result.is_ok()) {
+                budget.heard(None);
+            }
+            !(cut_short && self.is_hurried(budget, began))
+        });
+        if let Some(budget) = throttle {
             match hint(self.classifier(), result.as_ref()) {
                 // It counts only if the request is not resent at once, or if it is resent after a
                 // permanent failure. Both are decided later.
@@ -131,6 +144,19 @@ impl<S, P, C> Shared<S, P, C> {
             result.as_ref().err().and_then(CarryRejection::rejection)
         });
         retryable.then_some(Failed { outcome, cut_short })
+    }
+
+    /// Returns `true` if an attempt that was cut short says nothing about the service.
+    ///
+    /// Callers with short deadlines would otherwise use up the budget that all callers share.
+    #[cold]
+    fn is_hurried(&self, budget: &Budget, began: Option<Instant>) -> bool {
+        let now = Instant::now();
+        let began = began.unwrap_or(now);
+        let time = deadline::deadline().map(|deadline| deadline.saturating_duration_since(began));
+        let ran = now.saturating_duration_since(began);
+        time.is_some_and(|time| !is_own(time, self.own_limit))
+            && !budget.counts_cut(ran, now, self.own_limit)
     }
 
     /// Returns the budget if the outcome of attempts changes its balance.

@@ -110,6 +110,7 @@ impl Known {
             None => String::new(),
         };
         lines.push(format!("most attempts for one call: {}{sustained}", self.most_calls()));
+        lines.extend(self.blind_spots());
         lines
     }
 }

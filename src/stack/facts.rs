@@ -1,6 +1,8 @@
 use std::time::Duration;
 
 use crate::{
+    call::patience::FLOOR,
+    circuit_breaker::describe as breaker,
     describe::{Facts, fact},
     retry::describe as retry,
     timeout::describe::{ATTEMPT_LIMIT, TOTAL_LIMIT},
@@ -29,6 +31,44 @@ impl Known {
 
     pub(super) fn attempt_limit(&self) -> Option<Duration> {
         self.facts.get(ATTEMPT_LIMIT)
+    }
+
+    /// Returns `true` if the breaker counts no call that is cut.
+    pub(super) fn ignores_cuts(&self) -> bool {
+        self.facts.get(breaker::ABANDONED_AFTER) == Some(Duration::MAX)
+    }
+
+    /// Returns the lines about what a breaker does not see.
+    pub(super) fn blind_spots(&self) -> Vec<String> {
+        let Some(silence) = self.facts.get(breaker::SILENCE) else { return Vec::new() };
+        if self.ignores_cuts() {
+            return vec!["the breaker counts no call that its caller cuts".to_owned()];
+        }
+        let limits = [self.attempt_limit(), self.total_limit()].into_iter().flatten();
+        let floor = limits.filter(|limit| *limit < Duration::MAX).min().unwrap_or(FLOOR);
+        let mut lines = vec![
+            format!(
+                "a call that its caller cuts fails if nobody had a response for {silence:?} and it \
+                 ran longer than responses take ({floor:?} before the first)"
+            ),
+            "the breaker does not see:".to_owned(),
+            "  a hang of some calls, if only callers in a hurry meet it".to_owned(),
+            "  a hang after the head of a response, if readers leave before a limit of the body"
+                .to_owned(),
+            "  a hang whose callers all leave sooner than responses take".to_owned(),
+            format!("  a hang from the start whose callers all leave within {floor:?}"),
+        ];
+        if let Some(calls) = self.facts.get(breaker::NEEDED_CALLS) {
+            lines.push(format!(
+                "  a hang with fewer than {calls} calls in its window, or pauses of {silence:?} \
+                 between them"
+            ));
+        }
+        lines.push(format!(
+            "the breaker takes for a hang: a slow route that only callers in a hurry call for \
+             {silence:?}"
+        ));
+        lines
     }
 
     /// Returns the longest time of a call, or `None` if no bound is known.

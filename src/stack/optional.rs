@@ -13,6 +13,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use pin_project_lite::pin_project;
@@ -41,6 +42,22 @@ where
             Some(layer) => Optional::Present(layer.wrap(inner, classifier)),
             None => Optional::Absent(inner),
         }
+    }
+
+    fn wrap_in_stack(
+        &self,
+        inner: S,
+        classifier: &Arc<C>,
+        own_limit: Option<Duration>,
+    ) -> Self::Service {
+        match self {
+            Some(layer) => Optional::Present(layer.wrap_in_stack(inner, classifier, own_limit)),
+            None => Optional::Absent(inner),
+        }
+    }
+
+    fn limit(&self) -> Option<Duration> {
+        self.as_ref().and_then(L::limit)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     outcome::choice::ChooseClassifier,
     retry::{Retry, RetryLayer},
     sealed::Sealed,
-    timeout::{Timeout, TimeoutLayer, TotalTimeout, TotalTimeoutLayer},
+    timeout::{KnownLimit, Timeout, TimeoutLayer, TotalTimeout, TotalTimeoutLayer},
 };
 
 /// A layer in a slot of a stack. This trait is sealed.
@@ -24,6 +24,25 @@ pub trait Slot<S, C, M = AtHead>: Sealed {
 
     /// Puts the layer around a service.
     fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service;
+
+    /// Puts the layer around a service, in a stack with a limit for each call or attempt.
+    ///
+    /// `own_limit` is the smaller of the stack's two limits, if they are known. A call that is cut
+    /// sooner was cut by its caller.
+    fn wrap_in_stack(
+        &self,
+        inner: S,
+        classifier: &Arc<C>,
+        own_limit: Option<Duration>,
+    ) -> Self::Service {
+        let _ = own_limit;
+        self.wrap(inner, classifier)
+    }
+
+    /// Returns the limit of a timeout, if it is known and not endless.
+    fn limit(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// A layer for the slot of the retry, where `T` is the transport. This trait is sealed.
@@ -139,19 +158,27 @@ impl<S, C, M> Slot<S, C, M> for Empty {
     }
 }
 
-impl<S, C, M, L: Clone> Slot<S, C, M> for TotalTimeoutLayer<L> {
+impl<S, C, M, L: KnownLimit + Clone> Slot<S, C, M> for TotalTimeoutLayer<L> {
     type Service = TotalTimeout<S, L>;
 
     fn wrap(&self, inner: S, _: &Arc<C>) -> Self::Service {
         self.layer(inner)
     }
+
+    fn limit(&self) -> Option<Duration> {
+        self.known_limit().filter(|limit| *limit < Duration::MAX)
+    }
 }
 
-impl<S, C, M, L: Clone> Slot<S, C, M> for TimeoutLayer<L> {
+impl<S, C, M, L: KnownLimit + Clone> Slot<S, C, M> for TimeoutLayer<L> {
     type Service = Timeout<S, L>;
 
     fn wrap(&self, inner: S, _: &Arc<C>) -> Self::Service {
         self.layer(inner)
+    }
+
+    fn limit(&self) -> Option<Duration> {
+        self.known_limit().filter(|limit| *limit < Duration::MAX)
     }
 }
 
@@ -159,7 +186,16 @@ impl<S: Clone, C, M, P, D: ChooseClassifier<C>> Slot<S, C, M> for RetryLayer<P, 
     type Service = Retry<S, P, D::Chosen, M>;
 
     fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service {
-        self.in_stack(classifier).completing(inner)
+        self.in_stack(classifier, None).completing(inner)
+    }
+
+    fn wrap_in_stack(
+        &self,
+        inner: S,
+        classifier: &Arc<C>,
+        own_limit: Option<Duration>,
+    ) -> Self::Service {
+        self.in_stack(classifier, own_limit).completing(inner)
     }
 }
 
@@ -183,7 +219,16 @@ impl<S, C, M, D: ChooseClassifier<C>> Slot<S, C, M> for CircuitBreakerLayer<D> {
     type Service = CircuitBreaker<S, D::Chosen, M>;
 
     fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service {
-        self.in_stack(classifier).completing(inner)
+        self.in_stack(classifier, None).completing(inner)
+    }
+
+    fn wrap_in_stack(
+        &self,
+        inner: S,
+        classifier: &Arc<C>,
+        own_limit: Option<Duration>,
+    ) -> Self::Service {
+        self.in_stack(classifier, own_limit).completing(inner)
     }
 }
 
@@ -191,6 +236,15 @@ impl<S, C, M, K, F, D: ChooseClassifier<C>> Slot<S, C, M> for KeyedCircuitBreake
     type Service = KeyedCircuitBreaker<S, K, F, D::Chosen, M>;
 
     fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service {
-        self.in_stack(classifier).completing(inner)
+        self.in_stack(classifier, None).completing(inner)
+    }
+
+    fn wrap_in_stack(
+        &self,
+        inner: S,
+        classifier: &Arc<C>,
+        own_limit: Option<Duration>,
+    ) -> Self::Service {
+        self.in_stack(classifier, own_limit).completing(inner)
     }
 }

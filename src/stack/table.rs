@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::slot::{Empty, Slot};
 use crate::{
     bulkhead::BulkheadLayer,
+    call::patience::limit_around,
     circuit_breaker::CircuitBreakerLayer,
     describe::{Describe, Facts},
     retry::RetryLayer,
@@ -143,7 +144,9 @@ macro_rules! slots {
             type Service = $outermost;
 
             fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service {
-                $(let inner = self.$field.wrap(inner, classifier);)+
+                let limits = [$(self.$field.limit()),+];
+                let own_limit = limits.into_iter().flatten().chain(limit_around()).min();
+                $(let inner = self.$field.wrap_in_stack(inner, classifier, own_limit);)+
                 inner
             }
         }

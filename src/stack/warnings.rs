@@ -107,13 +107,12 @@ impl Known {
                 ),
             );
         }
-        let abandoned = self.facts.get(breaker::ABANDONED_AFTER).filter(|after| limit < *after);
-        if let Some(after) = abandoned.filter(|_| !self.facts.has(ATTEMPT_LIMIT)) {
+        if self.ignores_cuts() && !self.facts.has(ATTEMPT_LIMIT) {
             warn(
                 "hangs_are_not_counted",
                 format!(
-                    "the total timeout ends calls that hang after {limit:?}, but the breaker \
-                     counts them only after {after:?}: set an attempt timeout"
+                    "the total timeout ends calls that hang after {limit:?}, and the breaker \
+                     counts no call that is cut (`abandoned_after`): set an attempt timeout"
                 ),
             );
         }

@@ -1,6 +1,9 @@
 //! Tests of calls that end without a result: dropped, cut by a deadline, or panicked.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use buttress::{
     Deadline, Error, Outcome,
@@ -15,14 +18,17 @@ use tower::{Layer, ServiceExt};
 use super::{MS, Rig, SECOND, WELL, ten_calls};
 
 #[tokio::test(start_paused = true)]
-async fn dropped_call_is_recorded_only_after_abandoned_after() {
+async fn a_dropped_call_is_recorded_only_in_silence_and_if_it_ran_long() {
     for slow in [false, true] {
         let mut builder = ten_calls();
         if slow {
             builder = builder.slow_calls(SECOND, 1.0);
         }
         let rig = Rig::new(builder);
-        for (ran, failures) in [(0, 0), (1, 0), (1_999, 0), (2_000, 1), (60_000, 2)] {
+        // The silence begins with the first of them, and lasts for ten seconds. Nobody had a
+        // response, so that it is long to run for two.
+        let steps = [(2_000, 0), (2_000, 0), (2_000, 0), (5_999, 0), (1, 0), (1_999, 0)];
+        for (ran, failures) in steps.into_iter().chain([(2_000, 1), (60_000, 2)]) {
             rig.inner.push(Step::Hang);
             let mut call = rig.ready().call(());
             assert!(call.poll().is_pending());
@@ -31,7 +37,7 @@ async fn dropped_call_is_recorded_only_after_abandoned_after() {
             let expected = (failures, failures, if slow { failures } else { 0 });
             assert_eq!(rig.window(), expected, "dropped after {ran} ms");
         }
-        assert_eq!((rig.inner.in_flight(), rig.inner.dropped()), (0, 5));
+        assert_eq!((rig.inner.in_flight(), rig.inner.dropped()), (0, 8));
     }
 }
 
@@ -45,6 +51,22 @@ async fn abandoned_after_is_configurable() {
         advance(MS * ran).await;
         drop(call);
         assert_eq!(rig.window(), (failures, failures, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_time_without_end_no_abandoned_call_counts() {
+    let rig = Rig::new(ten_calls().abandoned_after(Duration::MAX));
+    for _ in 0..100 {
+        rig.inner.push(Step::Hang);
+        assert!(timeout(SECOND * 60, rig.call()).await.is_err());
+    }
+    assert_eq!((rig.state(), rig.window()), (State::Closed, (0, 0, 0)));
+    rig.trip_and_wait().await;
+    for _ in 0..100 {
+        rig.inner.push(Step::Hang);
+        assert!(timeout(SECOND * 9, rig.call()).await.is_err());
+        assert_eq!((rig.state(), rig.seen().probes()), (State::HalfOpen, 0));
     }
 }
 
@@ -109,7 +131,8 @@ async fn a_caller_in_a_hurry_does_not_make_an_attempt_timeout_count() {
 #[tokio::test(start_paused = true)]
 async fn patient_callers_of_a_hung_dependency_open_the_breaker() {
     let rig = Rig::new(ten_calls());
-    for _ in 0..10 {
+    // The first two begin the silence of ten seconds.
+    for _ in 0..12 {
         assert_eq!(rig.state(), State::Closed);
         rig.inner.push(Step::Hang);
         assert!(timeout(SECOND * 5, rig.call()).await.is_err());

@@ -209,16 +209,38 @@ async fn a_healthy_stream_that_is_dropped_is_no_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_kept_its_reader_waiting_too_long_has_failed() {
-    for make in [Rig::client, Rig::server] {
-        let rig = make();
-        let mut reader = rig.read(&Feed::new([Step::Data("a")])).await;
-        assert_eq!(next(&mut reader), data("a"));
-        assert!(next(&mut reader).is_pending());
-        advance(SECOND * 2).await;
-        drop(reader);
-        assert_eq!((rig.in_flight(), rig.verdict()), (0, (1, 1)));
+async fn a_reader_who_leaves_says_nothing_unless_a_time_is_set() {
+    for make in [Rig::client_with_breaker, Rig::server_with_breaker] {
+        let set = window().abandoned_after(SECOND * 2);
+        for (breaker, waited, verdict) in [
+            (window(), 2_000, (0, 0)),
+            (window(), 29_000, (0, 0)),
+            (set.clone(), 1_999, (0, 0)),
+            (set, 2_000, (1, 1)),
+        ] {
+            let rig = make(breaker);
+            let mut reader = rig.read(&Feed::new([Step::Data("a")])).await;
+            assert_eq!(next(&mut reader), data("a"));
+            assert!(next(&mut reader).is_pending());
+            advance(MS * waited).await;
+            drop(reader);
+            assert_eq!((rig.in_flight(), rig.verdict()), (0, verdict), "{waited} ms");
+        }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn readers_who_leave_an_event_stream_say_nothing() {
+    let rig = Rig::client_with(CircuitBreakerLayer::builder(), HttpClientLayer::builder());
+    for _ in 0..25 {
+        let mut reader = rig.read(&Feed::new([Step::Data("an event")])).await;
+        assert_eq!(next(&mut reader), data("an event"));
+        assert!(next(&mut reader).is_pending());
+        advance(MS * 2_100).await;
+        drop(reader);
+    }
+    assert_eq!((rig.in_flight(), rig.verdict()), (0, (0, 0)));
+    assert_eq!(rig.breakers[0].state(), buttress::circuit_breaker::State::Closed);
 }
 
 #[tokio::test(start_paused = true)]

@@ -143,7 +143,14 @@ async fn a_stalled_stream_is_cut_at_its_deadline() {
     trailers.insert("grpc-message", HeaderValue::from_static("timed_out"));
     let on_server = Poll::Ready(Got::Trailers(trailers));
     let on_client = timed_out("response body", SECOND * 5);
-    for (make, cut) in [(Rig::client as fn() -> Rig, on_client), (server, on_server)] {
+    let within = || Rig::client_within(Some(SECOND * 5), window(), HttpClientLayer::builder());
+    for (make, cut, verdict) in [
+        // A deadline of its caller says nothing of the service.
+        (Rig::client as fn() -> Rig, on_client.clone(), (0, 0)),
+        // The limit of its own stack does.
+        (within, on_client, (1, 1)),
+        (server, on_server, (1, 1)),
+    ] {
         let rig = make();
         let feed = Feed::new([]);
         let deadline = Deadline::after(SECOND * 5);
@@ -156,7 +163,7 @@ async fn a_stalled_stream_is_cut_at_its_deadline() {
         assert_eq!(next(&mut reader), cut);
         assert_eq!(next(&mut reader), Poll::Ready(Got::End));
         assert!(feed.is_dropped());
-        rig.assert_ended((1, 1));
+        rig.assert_ended(verdict);
     }
 }
 

@@ -92,7 +92,8 @@ async fn on_request_the_deadline_holds_to_the_last_frame() {
     advance(MS).await;
     assert!(reader.is_woken());
     assert_eq!(next(&mut reader), timed_out("response body", LONG));
-    rig.assert_ended((1, 1));
+    // The deadline is the caller's.
+    rig.assert_ended((0, 0));
 
     let limit = ServerSettings { limit: Some(LONG), body_deadline: true, ..Default::default() };
     let rig = Rig::server_with(window(), limit);
@@ -101,6 +102,16 @@ async fn on_request_the_deadline_holds_to_the_last_frame() {
     assert_eq!(next(&mut reader), timed_out("response body", LONG));
     // The reader was slow, and not the handler.
     rig.assert_ended((0, 0));
+
+    let rig = Rig::server_with(window(), limit);
+    let mut reader = rig.read(&Feed::new([Step::Data("a")])).await;
+    assert_eq!(next(&mut reader), data("a"));
+    advance(LONG / 10).await;
+    assert!(next(&mut reader).is_pending());
+    advance(LONG - LONG / 10).await;
+    assert_eq!(next(&mut reader), timed_out("response body", LONG));
+    // The handler kept it waiting for most of the server's limit.
+    rig.assert_ended((1, 1));
 }
 
 #[tokio::test(start_paused = true)]

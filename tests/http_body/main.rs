@@ -135,10 +135,23 @@ impl Rig {
         Self::client_with(window(), HttpClientLayer::builder())
     }
 
+    fn client_with_breaker(breaker: CircuitBreakerBuilder) -> Self {
+        Self::client_with(breaker, HttpClientLayer::builder())
+    }
+
     fn client_with(breaker: CircuitBreakerBuilder, client: HttpClientBuilder) -> Self {
+        Self::client_within(None, breaker, client)
+    }
+
+    /// The same within a total timeout.
+    fn client_within(
+        total: Option<Duration>,
+        breaker: CircuitBreakerBuilder,
+        client: HttpClientBuilder,
+    ) -> Self {
         let layers = Layers::new(breaker);
         let answers = Answers::default();
-        let stack = stack!(&layers).http_client(client.build().unwrap());
+        let stack = stack!(&layers).total_timeout(total).http_client(client.build().unwrap());
         let service = stack.service(handler!(answers, Infallible));
         let service = service.map_response(|response| response.map(BodyExt::boxed_unsync));
         Self::assemble(&[&layers], answers, BoxCloneService::new(service))
@@ -158,7 +171,11 @@ impl Rig {
 
     /// Creates a server with the idle limit of a client.
     fn server() -> Self {
-        Self::server_with(window(), ServerSettings { idle: Some(IDLE), ..Default::default() })
+        Self::server_with_breaker(window())
+    }
+
+    fn server_with_breaker(breaker: CircuitBreakerBuilder) -> Self {
+        Self::server_with(breaker, ServerSettings { idle: Some(IDLE), ..Default::default() })
     }
 
     fn server_with(breaker: CircuitBreakerBuilder, settings: ServerSettings) -> Self {
@@ -284,7 +301,7 @@ fn flatten(error: BodyError<BodyError<Broken>>) -> BodyError<Broken> {
 }
 
 /// The result of a read from a body.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 enum Got {
     Data(Bytes),
     Trailers(HeaderMap),

@@ -1,4 +1,8 @@
-use buttress::circuit_breaker::State;
+use buttress::{
+    Outcome,
+    circuit_breaker::State,
+    http::{GrpcClassifier, wire::GrpcCode},
+};
 use tokio::time::advance;
 
 use super::*;
@@ -75,13 +79,74 @@ async fn a_healthy_probe_that_is_dropped_has_passed() {
     assert_eq!(state(&rig), State::Closed);
 }
 
+/// Creates a client whose breaker is half-open, and closes with the second of two probes.
+async fn half_open_for_two(breaker: CircuitBreakerBuilder) -> Rig {
+    let breaker = breaker.consecutive_failures(1).probes(2).probe_success_ratio(1.0);
+    let rig = Rig::client_with(breaker, HttpClientLayer::builder());
+    trip_and_wait(&rig).await;
+    rig
+}
+
+async fn trip_and_wait(rig: &Rig) {
+    let mut reader = rig.stream(&Feed::new([Step::Fail])).await;
+    assert!(next(&mut reader).is_ready());
+    advance(rig.breakers[0].snapshot().retry_after().unwrap()).await;
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_kept_its_reader_waiting_too_long_has_failed() {
-    let rig = half_open().await;
+async fn streams_whose_readers_all_leave_close_the_breaker() {
+    for grpc in [false, true] {
+        for has_read in [false, true] {
+            let rig = half_open_for_two(window()).await;
+            for then in [State::HalfOpen, State::Closed] {
+                let feed = Feed::new([Step::Data("a")]);
+                let mut reader = if grpc { rig.stream(&feed).await } else { rig.read(&feed).await };
+                assert_eq!(next(&mut reader), data("a"));
+                if has_read {
+                    assert!(next(&mut reader).is_pending());
+                    advance(MS * 2_100).await;
+                }
+                drop(reader);
+                assert_eq!((state(&rig), rig.in_flight()), (then, 0), "grpc: {grpc}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_ends_with_a_status_that_says_nothing_closes_the_breaker_too() {
+    let classifier = GrpcClassifier::new()
+        .adjust_fn(|code: GrpcCode, _| (code == GrpcCode::Cancelled).then_some(Outcome::Ignored));
+    let breaker = window().consecutive_failures(1).probes(2).probe_success_ratio(1.0);
+    let rig = Rig::client_with(breaker, HttpClientLayer::builder().classify(classifier));
+    trip_and_wait(&rig).await;
+    for then in [State::HalfOpen, State::Closed] {
+        let mut reader = rig.stream(&Feed::new([Step::Data("a"), grpc_status("1")])).await;
+        assert_eq!(next(&mut reader), data("a"));
+        assert!(next(&mut reader).is_ready());
+        assert_eq!((state(&rig), rig.in_flight()), (then, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_waited_for_abandoned_after_fails_its_probe() {
+    let rig = half_open_for_two(window().abandoned_after(SECOND)).await;
     let mut reader = rig.read(&Feed::new([Step::Data("a")])).await;
     assert_eq!(next(&mut reader), data("a"));
     assert!(next(&mut reader).is_pending());
-    advance(SECOND * 2).await;
+    advance(SECOND).await;
     drop(reader);
+    assert_eq!(state(&rig), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_whose_body_is_silent_for_too_long_has_failed() {
+    let client = HttpClientLayer::builder().body_idle(SECOND);
+    let rig = Rig::client_with(window().consecutive_failures(1).probes(1), client);
+    trip_and_wait(&rig).await;
+    let mut reader = rig.read(&Feed::new([])).await;
+    assert!(next(&mut reader).is_pending());
+    advance(SECOND).await;
+    assert_eq!(next(&mut reader), timed_out("idle response body", SECOND));
     assert_eq!(state(&rig), State::Open);
 }

@@ -64,11 +64,10 @@ async fn a_reader_that_comes_too_late_is_no_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_drips_past_its_deadline_has_failed() {
-    let rig = Rig::client();
+async fn a_service_that_drips_past_the_limit_of_its_stack_has_failed() {
+    let rig = Rig::client_within(Some(SECOND * 5), window(), HttpClientLayer::builder());
     let feed = Feed::new([]);
-    let call = rig.stream(&feed);
-    let mut reader = Deadline::scope(Deadline::after(SECOND * 5), call).await.unwrap();
+    let mut reader = rig.stream(&feed).await;
     for _ in 0..4 {
         assert!(next(&mut reader).is_pending());
         advance(SECOND).await;
@@ -80,6 +79,21 @@ async fn a_service_that_drips_past_its_deadline_has_failed() {
     feed.push([Step::Data("a")]);
     assert_eq!(next(&mut reader), timed_out("response body", SECOND * 5));
     assert_eq!(rig.verdict(), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_drips_past_a_deadline_of_its_caller_says_nothing() {
+    let rig = Rig::client();
+    let feed = Feed::new([]);
+    let call = rig.stream(&feed);
+    let mut reader = Deadline::scope(Deadline::after(SECOND * 5), call).await.unwrap();
+    for _ in 0..5 {
+        assert!(next(&mut reader).is_pending());
+        advance(SECOND).await;
+        feed.push([Step::Data("a")]);
+        let _ = next(&mut reader);
+    }
+    rig.assert_ended((0, 0));
 }
 
 #[tokio::test(start_paused = true)]

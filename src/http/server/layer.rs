@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     ConfigError, Stack,
+    call::patience::limiting,
     stack::slots::{Empty, Fill, Filled, ServerTransport, SlotAt, position},
 };
 
@@ -107,6 +108,8 @@ where
 
     fn layer(&self, handler: S) -> Self::Service {
         let handler = Handler::new(handler, Arc::clone(&self.shared));
+        // The stack knows then that the limit is the server's and not a caller's.
+        let _limit = limiting(self.shared.config.limit);
         HttpServer::new(self.stack.layer(handler), Arc::clone(&self.shared))
     }
 }

@@ -1,0 +1,709 @@
+//! A dependency of which nobody is answered is seen, and callers in a hurry move nothing.
+//!
+//! Each scene is a dependency and its callers, on a paused clock. The letters are those of the
+//! scenes in the issue that asks for the rule.
+
+use std::{
+    f64::consts::TAU,
+    future::pending,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use buttress::{
+    Deadline, Fault, Outcome, Stack,
+    circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerHandle, CircuitBreakerLayer, State},
+    retry::{Budget, ReplayClones, RetryLayer},
+};
+use tokio::time::{Instant, sleep, timeout};
+use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_secs(10);
+const NEVER: Duration = Duration::MAX;
+const DEFAULT: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
+/// The attempt timeout and the total timeout in front of a slow dependency.
+const PATIENT: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(30));
+
+/// The way in which a caller leaves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Leaves {
+    /// It has a deadline, at which the call ends.
+    AtDeadline,
+    /// It drops the call.
+    ByDropping,
+}
+use Leaves::{AtDeadline, ByDropping};
+
+/// Callers of one kind, one after another at a fixed rate.
+#[derive(Clone, Copy)]
+struct Callers {
+    per_second: u32,
+    patience: Duration,
+    leaves: Leaves,
+    /// The route that they call, for dependencies that have more than one.
+    route: usize,
+    from: Duration,
+    to: Duration,
+}
+
+fn callers(per_second: u32, patience: Duration) -> Callers {
+    let (from, to) = (Duration::ZERO, NEVER);
+    Callers { per_second, patience, leaves: AtDeadline, route: 0, from, to }
+}
+
+impl Callers {
+    fn dropping(self) -> Self {
+        Self { leaves: ByDropping, ..self }
+    }
+
+    fn of_route(self, route: usize) -> Self {
+        Self { route, ..self }
+    }
+
+    fn from(self, from: Duration) -> Self {
+        Self { from, ..self }
+    }
+
+    fn until(self, to: Duration) -> Self {
+        Self { to, ..self }
+    }
+}
+
+/// Those who wait for as long as it takes.
+fn honest(per_second: u32) -> Callers {
+    callers(per_second, PATIENT.1 - SECOND)
+}
+
+type Client = BoxCloneSyncService<usize, (), buttress::Error<io::Error>>;
+
+/// A dependency under a stack with a breaker.
+struct Scene {
+    client: Client,
+    breaker: CircuitBreakerHandle,
+    began: Instant,
+}
+
+impl Scene {
+    /// `takes` returns how long a call of a route takes that begins at this time.
+    fn new(
+        (attempt, total): (Duration, Duration),
+        breaker: CircuitBreakerBuilder,
+        takes: impl Fn(usize, Duration) -> Duration + Clone + Send + Sync + 'static,
+    ) -> Self {
+        let began = Instant::now();
+        let breaker = breaker.build().unwrap();
+        let handle = breaker.handle();
+        let dependency = service_fn(move |route| {
+            let takes = takes(route, began.elapsed());
+            async move {
+                if takes == NEVER {
+                    pending::<()>().await;
+                }
+                sleep(takes).await;
+                Ok::<_, io::Error>(())
+            }
+        });
+        let stack = Stack::standard(ReplayClones).circuit_breaker(breaker);
+        let stack = stack.attempt_timeout(attempt).total_timeout(total);
+        let client = BoxCloneSyncService::new(stack.service(dependency));
+        Self { client, breaker: handle, began }
+    }
+
+    /// Lets the callers call. Returns when the breaker opened, if it did before `end`.
+    async fn opens(&self, all: &[Callers], end: Duration) -> Option<Duration> {
+        let mut tasks = Vec::new();
+        for (number, &callers) in all.iter().enumerate() {
+            let client = self.client.clone();
+            tasks.push(tokio::spawn(async move {
+                // Those of two kinds do not call at the same instant.
+                sleep(callers.from + MS * number as u32).await;
+                let began = Instant::now();
+                while began.elapsed() < callers.to.saturating_sub(callers.from) {
+                    tokio::spawn(call(client.clone(), callers));
+                    sleep(SECOND / callers.per_second).await;
+                }
+            }));
+        }
+        let mut watch = self.breaker.watch();
+        let left = end.saturating_sub(self.began.elapsed());
+        let opened = timeout(left, watch.changed()).await.is_ok().then(|| self.began.elapsed());
+        tasks.iter().for_each(tokio::task::JoinHandle::abort);
+        opened
+    }
+}
+
+async fn call(client: Client, callers: Callers) {
+    let call = client.oneshot(callers.route);
+    let within = callers.patience;
+    match callers.leaves {
+        AtDeadline => drop(Deadline::scope(Deadline::after(within), call).await),
+        ByDropping => drop(timeout(within, call).await),
+    }
+}
+
+/// A dependency with the breaker's defaults that takes so long until it hangs.
+fn hangs_at(limits: (Duration, Duration), takes: Duration, hangs: Duration) -> Scene {
+    hangs_with(limits, CircuitBreakerLayer::builder(), takes, hangs)
+}
+
+fn hangs_with(
+    limits: (Duration, Duration),
+    breaker: CircuitBreakerBuilder,
+    takes: Duration,
+    hangs: Duration,
+) -> Scene {
+    Scene::new(limits, breaker, move |_, at| if at < hangs { takes } else { NEVER })
+}
+
+const HANGS: Duration = Duration::from_secs(30);
+
+async fn assert_opens(scene: Scene, hangs: Duration, all: &[Callers], what: &str) {
+    let opened = scene.opens(all, hangs + MINUTE * 2).await;
+    let opened = opened.unwrap_or_else(|| panic!("{what}: it never opens"));
+    assert!(opened > hangs && opened <= hangs + 2 * WINDOW, "{what}: it opens at {opened:?}");
+}
+
+async fn assert_stays_closed(scene: Scene, all: &[Callers], end: Duration, what: &str) {
+    assert_eq!(scene.opens(all, end).await, None, "{what}");
+    assert_eq!(scene.breaker.state(), State::Closed, "{what}");
+    assert_eq!(scene.breaker.snapshot().failures(), 0, "{what}");
+}
+
+/// Breakers over windows of both kinds, and with the conditions that open the soonest.
+fn sensitive() -> [(&'static str, CircuitBreakerBuilder); 4] {
+    let any = CircuitBreakerLayer::builder;
+    [
+        ("the default", any()),
+        ("20 calls", any().count_window(20)),
+        ("a row of five", any().consecutive_failures(5)),
+        ("slow calls", any().slow_calls(4 * SECOND, 0.5)),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_a_dependency_that_hangs_is_seen_whoever_its_callers_are() {
+    for (name, breaker) in sensitive() {
+        for per_second in [3, 50] {
+            let all = [300 * MS, SECOND, 1_500 * MS, 5 * SECOND].map(|p| callers(per_second, p));
+            let leaving = [300 * MS, SECOND].map(|p| callers(per_second, p).dropping());
+            for one in all.into_iter().chain(leaving) {
+                let scene = hangs_with(DEFAULT, breaker.clone(), 20 * MS, HANGS);
+                let Callers { patience, leaves, .. } = one;
+                let what = format!("{name}, {per_second}/s, {patience:?}, {leaves:?}");
+                assert_opens(scene, HANGS, &[one], &what).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn b_callers_in_a_hurry_move_nothing_however_long_a_healthy_dependency_takes() {
+    for takes in [20 * MS, 200 * MS, 3 * SECOND] {
+        for (name, breaker) in sensitive() {
+            let hurried = [
+                callers(20, MS),
+                callers(20, 5 * MS),
+                callers(20, 50 * MS),
+                callers(20, 5 * MS).dropping(),
+            ];
+            let hurried = hurried.map(|callers| callers.from(5 * SECOND));
+            // Alone, beside honest ones, and after those have gone.
+            for others in [None, Some(honest(5)), Some(honest(5).until(10 * SECOND))] {
+                let all: Vec<_> = hurried.into_iter().chain(others).collect();
+                let what = format!("{takes:?}, {name}, others: {}", others.is_some());
+                let scene = hangs_with(PATIENT, breaker.clone(), takes, NEVER);
+                assert_stays_closed(scene, &all, 70 * SECOND, &what).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn c_callers_who_leave_a_slow_route_beside_one_honest_call_a_second_move_nothing() {
+    for leaves in [AtDeadline, ByDropping] {
+        for (name, breaker) in sensitive() {
+            let scene = hangs_with(PATIENT, breaker, 3 * SECOND, NEVER);
+            let hurried = Callers { leaves, ..callers(20, 2_200 * MS) };
+            let all = [honest(1), hurried.from(5 * SECOND)];
+            assert_stays_closed(scene, &all, MINUTE, name).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn d_a_dependency_that_never_answered_is_seen_by_callers_with_five_seconds() {
+    for (name, breaker) in sensitive() {
+        let scene = hangs_with(DEFAULT, breaker, NEVER, Duration::ZERO);
+        assert_opens(scene, Duration::ZERO, &[callers(20, 5 * SECOND)], name).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn e_a_hang_is_seen_through_callers_who_are_in_a_greater_hurry() {
+    for (name, breaker) in sensitive() {
+        let scene = hangs_with(DEFAULT, breaker, 20 * MS, HANGS);
+        let all = [callers(20, 300 * MS), callers(50, 5 * MS), callers(50, 50 * MS)];
+        assert_opens(scene, HANGS, &all, name).await;
+    }
+}
+
+/// A dependency with a fast route and a slow one.
+fn two_routes(breaker: CircuitBreakerBuilder) -> Scene {
+    Scene::new(PATIENT, breaker, |route, _| [20 * MS, 3 * SECOND][route])
+}
+
+#[tokio::test(start_paused = true)]
+async fn f_callers_in_a_hurry_on_a_slow_route_beside_honest_ones_on_a_fast_one_move_nothing() {
+    for (name, breaker) in sensitive() {
+        let all = [honest(10), callers(100, 100 * MS).of_route(1).from(5 * SECOND)];
+        assert_stays_closed(two_routes(breaker), &all, MINUTE, name).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn g_nor_do_they_in_ten_minutes_beside_two_calls_a_second() {
+    let scene = two_routes(CircuitBreakerLayer::builder());
+    let all = [honest(2), callers(100, 100 * MS).of_route(1).from(5 * SECOND)];
+    assert_stays_closed(scene, &all, 10 * MINUTE, "ten minutes").await;
+}
+
+/// Durations with a log-normal distribution: this median, and a sigma of one.
+fn log_normal(median: Duration, seed: u64) -> impl Fn() -> Duration {
+    let state = AtomicU64::new(seed);
+    let uniform = move || {
+        let step = |state: u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+        let state = state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).unwrap();
+        ((state >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
+    };
+    move || {
+        let normal = (-2.0 * uniform().ln()).sqrt() * (TAU * uniform()).cos();
+        median.mul_f64(normal.exp())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn h_a_hang_is_seen_after_responses_of_very_different_durations() {
+    for seed in [1, 2, 3, 5, 8] {
+        let takes = Arc::new(log_normal(20 * MS, seed));
+        let scene = Scene::new(DEFAULT, CircuitBreakerLayer::builder(), move |_, at| {
+            if at < HANGS { takes() } else { NEVER }
+        });
+        let what = format!("seed {seed}");
+        assert_opens(scene, HANGS, &[callers(50, 300 * MS)], &what).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn i_a_half_open_breaker_over_a_slow_dependency_is_not_opened_by_callers_in_a_hurry() {
+    for patience in [5 * MS, 100 * MS, 1_900 * MS] {
+        for leaves in [AtDeadline, ByDropping] {
+            let is_down = Arc::new(AtomicBool::new(true));
+            let down = Arc::clone(&is_down);
+            let breaker = CircuitBreakerLayer::new();
+            let handle = breaker.handle();
+            let dependency = service_fn(move |_: usize| {
+                let is_down = down.load(Ordering::Relaxed);
+                async move {
+                    if is_down {
+                        return Err(io::Error::other("down"));
+                    }
+                    sleep(3 * SECOND).await;
+                    Ok(())
+                }
+            });
+            let stack = Stack::new().circuit_breaker(breaker).attempt_timeout(PATIENT.0);
+            let client = BoxCloneSyncService::new(stack.service(dependency));
+            while handle.state() == State::Closed {
+                let _ = client.clone().oneshot(0).await;
+            }
+            is_down.store(false, Ordering::Relaxed);
+            sleep(handle.snapshot().retry_after().unwrap()).await;
+            let end = Instant::now() + 5 * MINUTE;
+            while Instant::now() < end {
+                let hurried = Callers { leaves, ..callers(1, patience) };
+                call(client.clone(), hurried).await;
+                assert_eq!((handle.state(), handle.snapshot().probes()), (State::HalfOpen, 0));
+                sleep(20 * MS).await;
+            }
+            assert_eq!(handle.snapshot().opened(), 1);
+            // Callers who wait close it.
+            for _ in 0..2 {
+                client.clone().oneshot(0).await.unwrap();
+            }
+            assert_eq!(handle.state(), State::Closed);
+        }
+    }
+}
+
+#[cfg(feature = "http")]
+#[tokio::test(start_paused = true)]
+async fn j_readers_who_leave_an_event_stream_count_for_nothing() {
+    use bytes::Bytes;
+    use futures::{StreamExt, stream};
+    use http_body::Frame;
+    use http_body_util::{BodyExt, StreamBody};
+
+    let breaker = CircuitBreakerLayer::new();
+    let handle = breaker.handle();
+    let events = service_fn(|_: http::Request<()>| async {
+        let first = async { Ok::<_, io::Error>(Frame::data(Bytes::from("an event"))) };
+        let events = Box::pin(stream::once(first).chain(stream::pending()));
+        Ok::<_, io::Error>(http::Response::new(StreamBody::new(events)))
+    });
+    let client = Stack::new().circuit_breaker(breaker).attempt_timeout(2 * SECOND).http();
+    let client = client.service(events);
+    for _ in 0..25 {
+        let response = client.clone().oneshot(http::Request::new(())).await.unwrap();
+        let mut body = response.into_body();
+        assert!(body.frame().await.unwrap().is_ok());
+        assert!(timeout(2_100 * MS, body.frame()).await.is_err());
+    }
+    let seen = handle.snapshot();
+    assert_eq!((seen.state(), seen.calls(), seen.failures()), (State::Closed, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn k_a_pause_of_eight_seconds_is_no_hang() {
+    for (name, breaker) in sensitive() {
+        let paused = HANGS..HANGS + 8 * SECOND;
+        let scene = Scene::new(DEFAULT, breaker, move |_, at| {
+            let rest = if paused.contains(&at) { paused.end - at } else { Duration::ZERO };
+            rest + 20 * MS
+        });
+        let all = [callers(50, 300 * MS)];
+        assert_stays_closed(scene, &all, HANGS + MINUTE, name).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn l_a_total_timeout_below_the_attempt_timeout_does_not_blind_the_breaker() {
+    for (attempt, total) in [(2 * SECOND, SECOND), (2 * SECOND, 2 * SECOND), (SECOND, 5 * SECOND)] {
+        for (name, breaker) in sensitive() {
+            let scene = hangs_with((attempt, total), breaker, NEVER, Duration::ZERO);
+            let what = format!("{attempt:?} within {total:?}, {name}");
+            assert_opens(scene, Duration::ZERO, &[honest(20)], &what).await;
+        }
+    }
+}
+
+// Siblings.
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_time_is_no_silence() {
+    let scene = hangs_at(PATIENT, 3 * SECOND, NEVER);
+    // The honest callers have gone for an hour. Then a crowd leaves too soon, and one does not.
+    let (hour, rush) = (60 * MINUTE, 61 * MINUTE);
+    let all = [
+        honest(5).until(20 * SECOND),
+        callers(100, 3_900 * MS).from(hour).until(hour + 4 * SECOND),
+        callers(100, 100 * MS).from(rush).until(rush + 8 * SECOND),
+    ];
+    assert_stays_closed(scene, &all, rush + MINUTE, "idle").await;
+}
+
+/// A breaker that a single failure opens.
+fn touchy() -> CircuitBreakerBuilder {
+    CircuitBreakerLayer::builder().consecutive_failures(1)
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_are_cut_with_idle_time_between_them_are_no_silence() {
+    // Fast responses came before. Then only callers in a hurry call a slow route, one or many at a
+    // time, and with pauses of a window or more.
+    for pause in [10 * SECOND, 11 * SECOND, 60 * MINUTE] {
+        for crowd in [1, 50] {
+            for leaves in [AtDeadline, ByDropping] {
+                let scene = two_routes(touchy());
+                for _ in 0..3 {
+                    call(scene.client.clone(), honest(1)).await;
+                }
+                for _ in 0..20 {
+                    let hurried = Callers { leaves, ..callers(1, 100 * MS).of_route(1) };
+                    let calls = (0..crowd).map(|_| call(scene.client.clone(), hurried));
+                    futures::future::join_all(calls).await;
+                    sleep(pause).await;
+                }
+                let what = format!("{crowd} calls every {pause:?}, {leaves:?}");
+                assert_eq!(scene.breaker.state(), State::Closed, "{what}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_were_too_short_for_a_response_are_no_silence() {
+    // Nobody waits for the fast route, for a minute. Then some leave the slow one.
+    let scene = two_routes(touchy());
+    let (minute, then) = (5 * SECOND + MINUTE, 6 * SECOND + MINUTE);
+    let all = [
+        honest(10).until(5 * SECOND),
+        callers(50, 5 * MS).from(5 * SECOND).until(then),
+        callers(50, 100 * MS).of_route(1).from(minute).until(then),
+    ];
+    assert_stays_closed(scene, &all, 2 * MINUTE, "too short").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_caller_a_second_sees_a_hang_and_moves_nothing_while_there_are_responses() {
+    for leaves in [AtDeadline, ByDropping] {
+        let one = Callers { leaves, ..callers(1, 300 * MS) };
+        let row = CircuitBreakerLayer::builder().consecutive_failures(5);
+        let scene = hangs_with(DEFAULT, row.clone(), 20 * MS, HANGS);
+        assert_opens(scene, HANGS, &[one], "one caller a second").await;
+        let all = [one.of_route(1).from(3 * SECOND), honest(1)];
+        assert_stays_closed(two_routes(touchy()), &all, 10 * MINUTE, "beside one").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_caller_who_waits_longer_than_the_window_sees_a_hang() {
+    // The next call begins when the last one is cut, so that there is no idle time.
+    let row = CircuitBreakerLayer::builder().consecutive_failures(5);
+    let limits = (90 * SECOND, 90 * SECOND);
+    let scene = hangs_with(limits, row, 20 * MS, HANGS);
+    for _ in 0..3 {
+        call(scene.client.clone(), honest(1)).await;
+    }
+    sleep(HANGS).await;
+    for _ in 0..6 {
+        assert_eq!(scene.breaker.state(), State::Closed);
+        call(scene.client.clone(), callers(1, MINUTE)).await;
+    }
+    assert_eq!(scene.breaker.state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_of_minutes_does_not_lengthen_the_silence() {
+    let window = CircuitBreakerLayer::builder().time_window(10 * MINUTE).consecutive_failures(5);
+    let scene = hangs_with(DEFAULT, window, 20 * MS, HANGS);
+    assert_opens(scene, HANGS, &[callers(20, 300 * MS)], "ten minutes").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_of_milliseconds_does_not_shorten_the_silence_below_a_second() {
+    let window = touchy().time_window(100 * MS);
+    let all = [honest(2), callers(100, 100 * MS).of_route(1).from(3 * SECOND)];
+    assert_stays_closed(two_routes(window), &all, MINUTE, "100 ms").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_of_one_key_sees_its_hang_and_the_others_stay_closed() {
+    let began = Instant::now();
+    let dependency = service_fn(move |route: usize| async move {
+        if route == 1 && began.elapsed() >= HANGS {
+            pending::<()>().await;
+        }
+        sleep(20 * MS).await;
+        Ok::<_, io::Error>(())
+    });
+    let breakers = CircuitBreakerLayer::builder().keyed_fn(|route: &usize| *route).build().unwrap();
+    let stack = Stack::standard(ReplayClones).circuit_breaker(breakers.clone());
+    let client = BoxCloneSyncService::new(stack.service(dependency));
+    for number in 0..150 {
+        for route in [0, 1] {
+            for _ in 0..5 {
+                tokio::spawn(call(client.clone(), callers(1, 300 * MS).of_route(route)));
+            }
+        }
+        sleep(SECOND / 3).await;
+        let state = |route| breakers.handle(&route).unwrap().state();
+        assert_eq!(state(0), State::Closed);
+        let hung = began.elapsed().saturating_sub(HANGS);
+        assert!(hung < 2 * WINDOW || state(1) != State::Closed, "{number}");
+        assert!(hung > WINDOW || state(1) == State::Closed, "{number}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_says_nothing_ends_the_silence_too() {
+    let breaker = touchy().build().unwrap();
+    let handle = breaker.handle();
+    let dependency = service_fn(|route: usize| async move {
+        sleep([20 * MS, 3 * SECOND][route]).await;
+        Ok::<_, io::Error>(())
+    });
+    let began = Instant::now();
+    // The fast responses count only at the start, so that something is known of their time.
+    let stack = Stack::new().circuit_breaker(breaker).attempt_timeout(PATIENT.0).classify_fn(
+        move |result: Result<&(), &buttress::Error<io::Error>>| match result {
+            Ok(()) if began.elapsed() < SECOND => Outcome::Success,
+            Ok(()) => Outcome::Ignored,
+            Err(_) => Outcome::Failure(Fault::Transient),
+        },
+    );
+    let client = BoxCloneSyncService::new(stack.service(dependency));
+    let scene = Scene { client, breaker: handle, began };
+    let all = [honest(1), callers(20, 100 * MS).of_route(1).from(2 * SECOND)];
+    assert_stays_closed(scene, &all, MINUTE, "ignored").await;
+}
+
+/// A limit of another crate beneath the breaker is like a caller who leaves.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_a_timeout_of_tower_ends_is_cut() {
+    for (hangs, opens) in [(HANGS, true), (NEVER, false)] {
+        let began = Instant::now();
+        let breaker = CircuitBreakerLayer::new();
+        let handle = breaker.handle();
+        let dependency = service_fn(move |route: usize| async move {
+            let takes = if began.elapsed() < hangs { [20 * MS, 3 * SECOND][route] } else { NEVER };
+            sleep(takes).await;
+            Ok::<_, io::Error>(())
+        });
+        let dependency = tower::timeout::Timeout::new(dependency, 300 * MS);
+        let stack = Stack::standard(ReplayClones).circuit_breaker(breaker);
+        let client = stack
+            .boxed(dependency)
+            .map_err(|error| buttress::Error::Service(io::Error::other(error.to_string())));
+        let scene = Scene { client: BoxCloneSyncService::new(client), breaker: handle, began };
+        let all = [honest(3), honest(20).of_route(1).from(3 * SECOND)];
+        if opens {
+            assert_opens(scene, HANGS, &all, "tower").await;
+        } else {
+            assert_stays_closed(scene, &all, 3 * MINUTE, "tower").await;
+        }
+    }
+}
+
+/// A dependency that knows the deadline of its callers, and reports the timeout itself.
+#[tokio::test(start_paused = true)]
+async fn a_dependency_that_gives_up_just_before_the_deadline_of_each_caller_is_seen_too() {
+    for patience in [300 * MS, SECOND] {
+        let began = Instant::now();
+        let breaker = CircuitBreakerLayer::new();
+        let handle = breaker.handle();
+        let dependency = service_fn(move |_: usize| async move {
+            if began.elapsed() < HANGS {
+                sleep(20 * MS).await;
+                return Ok(());
+            }
+            let left = Deadline::current().unwrap().remaining();
+            sleep(left.mul_f64(0.95)).await;
+            Err(io::Error::from(io::ErrorKind::TimedOut))
+        });
+        let stack = Stack::standard(ReplayClones).circuit_breaker(breaker).classify_fn(
+            |result: Result<&(), &buttress::Error<io::Error>>| match result {
+                Ok(()) => Outcome::Success,
+                Err(_) => Outcome::Failure(Fault::TimedOut),
+            },
+        );
+        let client = BoxCloneSyncService::new(stack.service(dependency));
+        let scene = Scene { client, breaker: handle, began };
+        assert_opens(scene, HANGS, &[callers(20, patience)], "it gives up").await;
+    }
+}
+
+/// A service that hangs from some time on, and reports a timeout a little before each deadline.
+#[tokio::test(start_paused = true)]
+async fn a_throttle_follows_the_same_rule() {
+    // In silence, among responses, sooner than is long, and for the stack's own limit.
+    for (patience, total, answered, expected) in [
+        (3 * SECOND, None, false, 0.0),
+        (3 * SECOND, None, true, 10.0),
+        (SECOND, None, false, 10.0),
+        (5 * SECOND, Some(SECOND), true, 0.0),
+    ] {
+        let began = Instant::now();
+        let budget = Budget::throttle().max_tokens(10).token_ratio(0.001).build().unwrap();
+        let retry = RetryLayer::builder(ReplayClones).budget(budget.clone()).retries(1);
+        let retry =
+            retry.classify_fn(|result: Result<&(), &buttress::Error<io::Error>>| match result {
+                Ok(()) => Outcome::Success,
+                Err(_) => Outcome::Failure(Fault::TimedOut),
+            });
+        let dependency = service_fn(move |route: usize| async move {
+            if route == 0 {
+                sleep(20 * MS).await;
+                return Ok(());
+            }
+            sleep(Deadline::current().unwrap().remaining().mul_f64(0.95)).await;
+            Err(io::Error::from(io::ErrorKind::TimedOut))
+        });
+        let stack = Stack::new().total_timeout(total).retry(retry.build().unwrap());
+        let client = BoxCloneSyncService::new(stack.service(dependency));
+        while began.elapsed() < MINUTE {
+            call(client.clone(), callers(1, patience).of_route(1)).await;
+            if answered {
+                call(client.clone(), callers(1, patience)).await;
+            }
+        }
+        let what = format!("{patience:?} within {total:?}, answered: {answered}");
+        assert!((budget.balance() - expected).abs() < 0.5, "{what}: {}", budget.balance());
+    }
+}
+
+#[cfg(feature = "http")]
+#[tokio::test(start_paused = true)]
+async fn the_limit_of_a_server_is_its_own() {
+    use std::convert::Infallible;
+
+    use buttress::http::HttpServerLayer;
+    use tower::Layer;
+
+    for (limit, left, opens) in [(SECOND, None, true), (5 * SECOND, Some("1000"), false)] {
+        let breaker = CircuitBreakerLayer::new();
+        let handle = breaker.handle();
+        let server = HttpServerLayer::builder(Stack::new().circuit_breaker(breaker)).limit(limit);
+        let server = server.build().unwrap().layer(service_fn(|_: http::Request<()>| {
+            pending::<Result<http::Response<http_body_util::Empty<bytes::Bytes>>, Infallible>>()
+        }));
+        let began = Instant::now();
+        while handle.state() == State::Closed && began.elapsed() < MINUTE {
+            for _ in 0..3 {
+                let mut request = http::Request::new(());
+                if let Some(left) = left {
+                    let left = http::HeaderValue::from_static(left);
+                    request.headers_mut().insert("x-envoy-expected-rq-timeout-ms", left);
+                }
+                tokio::spawn(server.clone().oneshot(request));
+            }
+            sleep(SECOND).await;
+        }
+        assert_eq!(handle.state() == State::Open, opens, "{limit:?}");
+    }
+}
+
+#[cfg(feature = "http")]
+#[tokio::test(start_paused = true)]
+async fn a_throttle_over_http_learns_how_long_responses_take() {
+    use buttress::http::{HttpClientLayer, ReplaySafe};
+    use bytes::Bytes;
+    use http::{Request, Response, StatusCode};
+    use http_body_util::{BodyExt, Full};
+
+    // With the second patience they leave sooner than responses take.
+    for (patience, expected) in [(300 * MS, 0.0), (20 * MS, 10.0)] {
+        let began = Instant::now();
+        let dependency = service_fn(move |_: Request<Full<Bytes>>| async move {
+            let mut response = Response::new(Full::new(Bytes::from("well")));
+            if began.elapsed() < HANGS {
+                sleep(20 * MS).await;
+            } else {
+                sleep(Deadline::current().unwrap().remaining().mul_f64(0.95)).await;
+                *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+            }
+            Ok::<_, io::Error>(response)
+        });
+        let budget = Budget::throttle().max_tokens(10).token_ratio(0.001).build().unwrap();
+        let retry = RetryLayer::builder(ReplaySafe::new()).budget(budget.clone()).build().unwrap();
+        let stack = Stack::new().total_timeout(5 * SECOND).retry(retry);
+        let client = stack.http_client(HttpClientLayer::new()).service(dependency);
+        while began.elapsed() < HANGS + 3 * WINDOW {
+            let patience = if began.elapsed() < HANGS { SECOND } else { patience };
+            let call = async {
+                let request = Request::new(Full::default());
+                client.clone().oneshot(request).await.unwrap().collect().await.unwrap()
+            };
+            let _ = Deadline::scope(Deadline::after(patience), call).await;
+            sleep(100 * MS).await;
+        }
+        let left = budget.balance();
+        assert!((left - expected).abs() < 0.5, "{patience:?}: {left}");
+    }
+}
