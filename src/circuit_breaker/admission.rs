@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     breaker::{Breaker, Phase},
+    effects::Hint,
     half_open::{Dropped, LeaseId},
     shared::Handle,
     window::Sample,
@@ -65,7 +66,7 @@ impl CallStamp {
 struct Evidence {
     outcome: Outcome,
     /// The time for which the dependency asks not to be called.
-    asked_for: Option<Duration>,
+    asked_for: Option<Hint>,
     /// The caller's deadline, if the service reports a timeout.
     ///
     /// The service may have ended the call early to respect this deadline.
@@ -374,12 +375,14 @@ impl<H: Handle> Admission<H> {
 }
 
 /// Returns the time for which the dependency asks not to be called.
-fn asked_for(fault: Fault, hint: RetryHint) -> Option<Duration> {
-    match (hint, fault) {
+fn asked_for(fault: Fault, hint: RetryHint) -> Option<Hint> {
+    let time = match (hint, fault) {
         (RetryHint::After(time), _) => Some(time),
         (_, Fault::Overloaded { retry_after }) => retry_after,
         _ => None,
-    }
+    };
+    let overload = matches!(fault, Fault::Overloaded { .. });
+    time.map(|time| Hint { time, overload })
 }
 
 impl<H: Handle> Ledger for H {

@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use super::{
     cold::{Cold, Machine},
     config::Config,
-    effects::{Effects, Event},
+    effects::{Effects, Event, Hint},
     half_open::LeaseId,
-    state::State,
+    state::{State, TripReason},
     window::{CallWindow, Recorded, Sample, Span, Totals},
 };
 use crate::{
@@ -302,7 +302,7 @@ impl Breaker {
         &self,
         phase: Phase,
         sample: Sample,
-        hint: Option<Duration>,
+        hint: Option<Hint>,
         now: Option<Instant>,
     ) {
         if self.phase() != phase || !phase.is_closed() {
@@ -330,11 +330,20 @@ impl Breaker {
 
     /// Opens the breaker if the counts of its window are a reason.
     #[cold]
-    fn weigh(&self, phase: Phase, sample: Sample, hint: Option<Duration>, totals: Totals) {
-        let consecutive = self.cold().count_consecutive(phase.generation(), sample.failed);
-        if let Some(reason) = self.config.trip_reason(totals, consecutive) {
-            self.trip(phase, reason, hint);
+    fn weigh(&self, phase: Phase, sample: Sample, hint: Option<Hint>, totals: Totals) {
+        let cold = self.cold();
+        let consecutive = cold.count_consecutive(phase.generation(), sample.failed);
+        if sample.failed {
+            cold.overloads.note(hint);
         }
+        let Some(reason) = self.config.trip_reason(totals, consecutive) else { return };
+        let failures = match reason {
+            TripReason::FailureRate => totals.failures,
+            TripReason::ConsecutiveFailures => consecutive.into(),
+            TripReason::SlowCallRate | TripReason::Probes | TripReason::Forced => 0,
+        };
+        let other = hint.map(|hint| Hint { overload: false, ..hint });
+        self.trip(phase, reason, cold.overloads.most_of(failures).or(other));
     }
 
     pub(super) fn tick(&self, now: Instant) -> Tick {

@@ -1,6 +1,6 @@
 //! The changes of state: by counts, by probes and by hand.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{mem, sync::atomic::Ordering};
 
 use tokio::time::Instant;
 
@@ -8,7 +8,7 @@ use super::{
     breaker::{Breaker, Phase, Window},
     cold::Machine,
     config::Config,
-    effects::{Effects, Event},
+    effects::{Effects, Event, Hint},
     events,
     half_open::{Dropped, LeaseId, Progress, Round},
     state::{State, TripReason},
@@ -16,7 +16,7 @@ use super::{
 use crate::call::clock::nanos;
 
 impl Breaker {
-    pub(super) fn trip(&self, phase: Phase, reason: TripReason, hint: Option<Duration>) {
+    pub(super) fn trip(&self, phase: Phase, reason: TripReason, hint: Option<Hint>) {
         let now = Instant::now();
         let mut machine = self.machine();
         let mut effects = Effects::default();
@@ -32,17 +32,25 @@ impl Breaker {
         &self,
         machine: &mut Machine,
         reason: TripReason,
-        hint: Option<Duration>,
+        hint: Option<Hint>,
         now: Instant,
         effects: &mut Effects,
     ) {
-        let was_well = reason != TripReason::Probes
-            && machine.closed_at.is_none_or(|closed_at| {
-                now.saturating_duration_since(closed_at) >= machine.last_open
-            });
-        machine.trips = if was_well { 1 } else { machine.trips.saturating_add(1) };
-        let open_for = self.config.open_time(machine.trips, hint);
-        machine.last_open = open_for;
+        if reason != TripReason::Probes {
+            // The dependency kept its word, because a round of probes has passed.
+            machine.overloads = 0;
+            let well = machine.closed_at.map(|closed| now.saturating_duration_since(closed));
+            if well.is_none_or(|well| well >= machine.last_outage) {
+                machine.outages = 0;
+            }
+        }
+        let overload = hint.is_some_and(|hint| hint.overload);
+        let row = if overload { &mut machine.overloads } else { &mut machine.outages };
+        *row = row.saturating_add(1);
+        let open_for = self.config.open_time(*row, hint);
+        if !overload {
+            (machine.last_outage, machine.is_down) = (open_for, true);
+        }
         machine.last_trip = Some(reason);
         let until = now.saturating_duration_since(self.config.origin).saturating_add(open_for);
         self.cold().open_until.store(nanos(until), Ordering::Release);
@@ -55,18 +63,24 @@ impl Breaker {
         &self,
         machine: &mut Machine,
         progress: Progress,
-        hint: Option<Duration>,
+        hint: Option<Hint>,
         now: Instant,
         effects: &mut Effects,
     ) {
         match progress {
             Progress::Undecided => {}
             Progress::Passed => {
-                machine.closed_at = Some(now);
+                if mem::take(&mut machine.is_down) {
+                    machine.closed_at = Some(now);
+                }
                 self.change(machine, State::Closed, effects);
                 effects.event = Some(Event::Closed);
             }
-            Progress::Failed => self.open(machine, TripReason::Probes, hint, now, effects),
+            Progress::Failed => {
+                let other = hint.map(|hint| Hint { overload: false, ..hint });
+                let hint = machine.round.overloaded().or(other);
+                self.open(machine, TripReason::Probes, hint, now, effects);
+            }
         }
     }
 
@@ -135,9 +149,9 @@ impl Breaker {
         phase: Phase,
         lease: LeaseId,
         passed: Option<bool>,
-        hint: Option<Duration>,
+        hint: Option<Hint>,
     ) {
-        self.end_probe(phase, hint, |round, _, config| round.settle(lease, passed, config));
+        self.end_probe(phase, hint, |round, _, config| round.settle(lease, passed, hint, config));
     }
 
     /// Accounts for a probe that was dropped.
@@ -150,7 +164,7 @@ impl Breaker {
     fn end_probe(
         &self,
         phase: Phase,
-        hint: Option<Duration>,
+        hint: Option<Hint>,
         end: impl FnOnce(&mut Round, Instant, &Config) -> Progress,
     ) {
         let now = Instant::now();
@@ -183,8 +197,7 @@ impl Breaker {
         let mut machine = self.machine();
         let mut effects = Effects::default();
         if forget {
-            machine.trips = 0;
-            machine.last_open = Duration::ZERO;
+            (machine.outages, machine.overloads, machine.is_down) = (0, 0, false);
         }
         let current = self.phase().state();
         if current != state || forget {
@@ -192,7 +205,7 @@ impl Breaker {
                 machine.last_trip = Some(TripReason::Forced);
             }
             if state == State::Closed {
-                machine.closed_at = Some(now);
+                (machine.closed_at, machine.is_down) = (Some(now), false);
             }
             self.change(&mut machine, state, &mut effects);
             effects.event = match state {

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     half_open::Round,
+    overloads::Overloads,
     state::TripReason,
     window::{Sample, Totals},
 };
@@ -27,6 +28,8 @@ pub(super) struct Cold {
     /// With the generation in the word, a result from before a change of state neither counts in
     /// the new phase nor ends a row of it.
     consecutive_failures: AtomicU64,
+    /// The kinds of the latest failures.
+    pub(super) overloads: Overloads,
     /// The last tick with a failure or a slow call.
     ///
     /// If it is not in the window, there is nothing to add up.
@@ -42,12 +45,19 @@ pub(super) struct Cold {
 #[derive(Debug, Default)]
 pub(super) struct Machine {
     pub(super) round: Round,
-    /// The number of trips in a row.
+    /// The trips in a row of a dependency that failed, and the last open time of such a trip.
     ///
-    /// The row ends when the breaker has stayed closed for as long as it was last open.
-    pub(super) trips: u32,
-    pub(super) last_open: Duration,
+    /// The row ends when the breaker has stayed closed for as long, apart from overloads.
+    pub(super) outages: u32,
+    pub(super) last_outage: Duration,
+    /// An outage opened the breaker, and no round of probes has passed since.
+    pub(super) is_down: bool,
+    /// The end of the last outage.
     pub(super) closed_at: Option<Instant>,
+    /// The trips of an overloaded dependency in a row, without a round of probes that passed.
+    ///
+    /// They are separate. Otherwise a short overload would lengthen or end a row of outages.
+    pub(super) overloads: u32,
     pub(super) opened: u64,
     pub(super) closed: u64,
     pub(super) last_trip: Option<TripReason>,
@@ -61,6 +71,7 @@ impl Cold {
     pub(super) fn new() -> Self {
         Self {
             consecutive_failures: AtomicU64::new(0),
+            overloads: Overloads::default(),
             last_bad: AtomicU64::new(0),
             failures: Buckets::new(),
             slow: Buckets::new(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
+    effects::Hint,
     state::TripReason,
     window::{MOST_CALLS, Span, Totals},
 };
@@ -91,17 +92,35 @@ impl Config {
     }
 
     /// Returns the time to stay open after this number of trips in a row.
-    pub(super) fn open_time(&self, trips: u32, hint: Option<Duration>) -> Duration {
-        let exponent = i32::try_from(trips.saturating_sub(1)).unwrap_or(i32::MAX);
-        let grown = self.open_for.as_secs_f64() * self.open_growth.powi(exponent);
-        let grown = Duration::try_from_secs_f64(grown).unwrap_or(self.max_open_for);
-        let asked = grown.max(hint.unwrap_or_default()).min(self.max_open_for);
+    ///
+    /// A dependency that is only overloaded says itself when to come back. If that was too soon a
+    /// few times, the time grows up to `open_for`, even if that of outages does not. Any other
+    /// dependency may ask for a longer time.
+    pub(super) fn open_time(&self, trips: u32, hint: Option<Hint>) -> Duration {
+        let (first, most, growth, grows_after) = match hint {
+            Some(Hint { overload: true, .. }) => {
+                let first = SHORTEST_OVERLOAD.min(self.open_for);
+                (first, self.open_for, self.open_growth.max(OPEN_GROWTH), TRUSTED_OVERLOADS)
+            }
+            _ => (self.open_for, self.max_open_for, self.open_growth, 1),
+        };
+        let exponent = i32::try_from(trips.saturating_sub(grows_after)).unwrap_or(i32::MAX);
+        let grown = first.as_secs_f64() * growth.powi(exponent);
+        let grown = Duration::try_from_secs_f64(grown).unwrap_or(most).min(most);
+        let asked = hint.map_or(Duration::ZERO, |hint| hint.time);
+        let asked = grown.max(asked).min(self.max_open_for);
         // Jitter only lengthens the time. The dependency is never called sooner than promised.
         let longest = asked.as_secs_f64() * (1.0 + self.open_jitter);
         let longest = Duration::try_from_secs_f64(longest).unwrap_or(Duration::MAX);
         draw(|rng| between(asked, longest.max(asked), rng))
     }
 }
+
+/// The open time after an overload, if the dependency names a shorter one.
+const SHORTEST_OVERLOAD: Duration = Duration::from_secs(1);
+
+/// The number of overloads in a row after which the shortest time grows.
+const TRUSTED_OVERLOADS: u32 = 5;
 
 /// The settings before they are checked.
 #[derive(Clone, Debug)]

@@ -4,6 +4,14 @@ use std::{task::Waker, time::Duration};
 
 use super::state::TripReason;
 
+/// The time for which a failing dependency asks not to be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Hint {
+    pub(super) time: Duration,
+    /// The failure is an overload. Of a trip: most of its failures are overloads that name a time.
+    pub(super) overload: bool,
+}
+
 /// The wakers and the event of a change of state.
 ///
 /// They are used after the lock is released, because wakers and subscribers of events run foreign

@@ -4,7 +4,7 @@ use std::{num::NonZeroU64, time::Duration};
 
 use tokio::time::Instant;
 
-use super::config::Config;
+use super::{config::Config, effects::Hint};
 
 /// The identity of a lease, unique within a breaker.
 pub(super) type LeaseId = NonZeroU64;
@@ -14,6 +14,9 @@ pub(super) type LeaseId = NonZeroU64;
 pub(super) struct Round {
     passed: u32,
     failed: u32,
+    /// The failed probes that were overloads which named a time, and the last of these times.
+    overloads: u32,
+    named: Duration,
     leases: Vec<Lease>,
     /// Counts up through all rounds, so that no lease has the id of an earlier one.
     last_lease: u64,
@@ -91,6 +94,11 @@ impl Round {
         Some(id)
     }
 
+    /// Returns the time that was named last, if most of the failed probes are overloads.
+    pub(super) fn overloaded(&self) -> Option<Hint> {
+        (self.overloads * 2 > self.failed).then_some(Hint { time: self.named, overload: true })
+    }
+
     pub(super) fn holds(&self, id: LeaseId) -> bool {
         self.leases.iter().any(|lease| lease.id == id)
     }
@@ -151,12 +159,19 @@ impl Round {
         &mut self,
         id: LeaseId,
         passed: Option<bool>,
+        hint: Option<Hint>,
         config: &Config,
     ) -> Progress {
         if let Some(lease) = self.take(id) {
             match passed {
                 Some(true) => self.passed += 1,
-                Some(false) => self.failed += 1,
+                Some(false) => {
+                    self.failed += 1;
+                    if let Some(hint) = hint.filter(|hint| hint.overload) {
+                        self.overloads += 1;
+                        self.named = hint.time;
+                    }
+                }
                 None => self.passed += u32::from(lease.stage == Stage::Answering),
             }
         }

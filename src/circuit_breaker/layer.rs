@@ -213,7 +213,17 @@ impl<C> CircuitBreakerBuilder<C> {
     /// Envoy ejects a host for the same time. The failure that opens the breaker may ask for a
     /// longer time ([`RetryHint::After`](crate::RetryHint) or
     /// [`Fault::Overloaded`](crate::Fault)). The breaker then stays open for that time, up to
-    /// [`max_open_for`](Self::max_open_for). The time must be longer than zero.
+    /// [`max_open_for`](Self::max_open_for).
+    ///
+    /// If most of the failures of a trip are a [`Fault::Overloaded`](crate::Fault) that names a
+    /// time, such as a 429 or a 503 with `Retry-After`, the breaker stays open for the time that
+    /// the last one named, even if that is shorter. The dependency works, and speaks of the rate of
+    /// this caller. The shortest such time is 1 s. If the time was too short, the next probes fail.
+    /// After five of these trips in a row, without a round of probes that passed, the shortest time
+    /// at least doubles with each, up to `open_for`. They do not lengthen the open time after other
+    /// failures.
+    ///
+    /// The time must be longer than zero.
     pub fn open_for(mut self, time: Duration) -> Self {
         self.settings.open_for = time;
         self

@@ -223,6 +223,7 @@ mod handle;
 mod keyed;
 mod layer;
 mod observe;
+mod overloads;
 mod service;
 mod shared;
 mod state;

@@ -60,7 +60,9 @@
 //!   waits at least that long. It gives up if the pause is longer than its
 //!   [`hint_cap`](crate::retry::RetryBuilder::hint_cap). A breaker that opens stays open for at
 //!   least that long, up to its
-//!   [`max_open_for`](crate::circuit_breaker::CircuitBreakerBuilder::max_open_for).
+//!   [`max_open_for`](crate::circuit_breaker::CircuitBreakerBuilder::max_open_for). If most of the
+//!   failures are such overloads (429, 503, `RESOURCE_EXHAUSTED`), it stays open [only that
+//!   long](crate::circuit_breaker::CircuitBreakerBuilder::open_for).
 //! - A server can forbid a retry with `x-should-retry: false` or a negative or malformed
 //!   `grpc-retry-pushback-ms`. The retry layer then gives up.
 //! - A 409 with `Retry-After`, or an `ABORTED` with `grpc-retry-pushback-ms`, means that the server
