@@ -185,14 +185,14 @@ where
     B: http_body::Body<Data = Bytes> + Send,
     B::Error: Send,
 {
-    Record::<_, Failure>::record(recorder, response).await
+    Record::<Request<()>, _, Failure>::record(recorder, response).await
 }
 
 type Keeping<B> = Recorded<Vec<u8>, Response<GuardedBody<B>>>;
 type Replayed = Response<GuardedBody<Empty<Bytes>>>;
 
 fn replay(recorder: &RecordHttp, payload: Vec<u8>) -> Result<Replayed, StoreError> {
-    Record::<_, Failure>::replay(recorder, payload)
+    Record::<Request<()>, _, Failure>::replay(recorder, payload)
 }
 
 /// Returns the response to a retry, from the recorded result.
@@ -205,7 +205,7 @@ fn again(recorder: &RecordHttp, completed: Option<Completed<Vec<u8>>>) -> Replay
 }
 
 fn max_bytes(recorder: &RecordHttp) -> usize {
-    Record::<Response<Body>, Failure>::max_bytes(recorder)
+    Record::<Request<()>, Response<Body>, Failure>::max_bytes(recorder)
 }
 
 fn cannot_be_given_again<B>(kept: &Keeping<B>) -> bool
@@ -262,7 +262,9 @@ impl http_body::Body for Untouchable {
 
 #[test]
 fn every_response_is_completed_but_one_that_says_that_nothing_began() {
-    let judge = |result: Result<&Answer, &Failure>| RecordHttp::new().classify(result);
+    let judge = |result: Result<&Answer, &Failure>| {
+        Record::<Request<()>, _, _>::classify(&RecordHttp::new(), result)
+    };
     for status in [200, 201, 302, 400, 401, 403, 404, 409, 422, 429, 500, 503, 504] {
         let mut answer = answer(status, &[]);
         assert_eq!(judge(Ok(&answer)), RunOutcome::Completed, "{status}");
@@ -620,9 +622,11 @@ async fn what_a_handler_writes_itself_is_what_the_guard_would_have_written() {
 #[tokio::test(start_paused = true)]
 async fn what_is_passed_on_is_not_read() {
     let recorder = RecordHttp::new();
-    let passed = Record::<_, Failure>::pass(&recorder, response(200, &[], Untouchable));
+    let passed =
+        Record::<Request<()>, _, Failure>::pass(&recorder, response(200, &[], Untouchable));
     assert_eq!(passed.body().size_hint().lower(), 65_537);
-    let passed = Record::<_, Failure>::pass(&recorder, response(200, &[], body([data("x")])));
+    let passed =
+        Record::<Request<()>, _, Failure>::pass(&recorder, response(200, &[], body([data("x")])));
     assert_eq!(passed.into_body().collect().await.unwrap().to_bytes(), "x");
 }
 
@@ -830,7 +834,8 @@ where
         Box::pin(async move {
             let result = future.await;
             let recorder = RecordHttp::new();
-            if recorder.classify(result.as_ref()) == RunOutcome::NotStarted {
+            let outcome = Record::<Request<()>, _, _>::classify(&recorder, result.as_ref());
+            if outcome == RunOutcome::NotStarted {
                 freed.fetch_add(1, Ordering::Relaxed);
             }
             Ok(kept(&recorder, result?).await.response)

@@ -12,7 +12,7 @@ use buttress::{
     idempotency::Record,
 };
 use buttress_fuzz::{first_number, lines};
-use http::{Response, StatusCode, header};
+use http::{Request, Response, StatusCode, header};
 use http_body::Body;
 use libfuzzer_sys::fuzz_target;
 
@@ -54,7 +54,8 @@ fuzz_target!(|input: &[u8]| {
 /// Replays a payload, and returns the response with its whole body, if it can be replayed.
 fn replay(recorder: &RecordHttp, payload: Vec<u8>) -> Option<(Response<()>, Vec<u8>)> {
     let most = payload.len();
-    let replayed = Record::<Response<String>, Error<Infallible>>::replay(recorder, payload);
+    let replayed =
+        Record::<Request<()>, Response<String>, Error<Infallible>>::replay(recorder, payload);
     let (head, body) = replayed.ok()?.into_parts();
     assert_eq!(head.headers[IDEMPOTENCY_REPLAYED], "true");
     let (mut body, mut whole) = (pin!(body), Vec::new());

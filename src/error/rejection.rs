@@ -105,9 +105,10 @@ idempotency_reasons! {
         /// The same request is in flight.
         InFlight ["idempotency_in_flight", false, false, 409, 10, AsTold]
             "a request with this idempotency key is in progress",
-        /// The request was run, but its response could not be recorded.
+        /// The request was run, but its response cannot be replayed. It could not be recorded, or
+        /// it has an encoding that this request did not ask for.
         NotReplayable ["idempotency_not_replayable", false, false, 409, 9, Unstated]
-            "the request completed, but its response was not recorded",
+            "the request completed, but its response cannot be replayed",
         /// The request may have been run. Its outcome is unknown.
         Unknown ["idempotency_unknown", false, false, 409, 9, Unstated]
             "the outcome of the request is unknown",

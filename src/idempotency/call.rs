@@ -32,7 +32,7 @@ where
     K: FindKey<Req> + Send + Sync + 'static,
     C: FindScope<Req> + Send + Sync + 'static,
     Q: ReadRequest<Req, Request: Send + 'static> + Send + Sync + 'static,
-    R: Record<S::Response, S::Error, Payload = St::Payload, Response: Send + 'static>
+    R: Record<Q::Request, S::Response, S::Error, Payload = St::Payload, Response: Send + 'static>
         + Send
         + Sync
         + 'static,
@@ -71,10 +71,14 @@ where
                     let run = |answer| task::run(rules, service, request, granted, permit, answer);
                     task::detached(&shared, run).await
                 }
-                Ok(Decision::Replay(payload)) => rules.record.replay(payload).map_err(|error| {
-                    events::store_failed(shared.name(), &error, Duration::ZERO);
-                    shared.reject(IdempotencyReason::StoreUnavailable)
-                }),
+                Ok(Decision::Replay(payload)) => match rules.record.replay(payload) {
+                    Ok(replayed) if rules.record.can_read(&request, &replayed) => Ok(replayed),
+                    Ok(_) => Err(shared.reject(IdempotencyReason::NotReplayable)),
+                    Err(error) => {
+                        events::store_failed(shared.name(), &error, Duration::ZERO);
+                        Err(shared.reject(IdempotencyReason::StoreUnavailable))
+                    }
+                },
                 Err(reason) => Err(shared.reject(reason)),
             }
         })

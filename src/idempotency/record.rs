@@ -32,7 +32,9 @@ impl RunOutcome {
 }
 
 /// Classifies results, records responses and replays them.
-pub trait Record<Res, E> {
+///
+/// `Req` is the request that the service is called with, and `Res` and `E` are its result.
+pub trait Record<Req, Res, E> {
     /// The recorded part of a response.
     type Payload;
     /// The response that the layer returns.
@@ -61,6 +63,16 @@ pub trait Record<Res, E> {
     /// call is then rejected with
     /// [`StoreUnavailable`](crate::error::IdempotencyReason::StoreUnavailable).
     fn replay(&self, payload: Self::Payload) -> Result<Self::Response, StoreError>;
+
+    /// Returns whether the caller of this request can read a replayed response.
+    ///
+    /// If it cannot, the call is rejected with
+    /// [`NotReplayable`](crate::error::IdempotencyReason::NotReplayable). The default
+    /// implementation returns `true`.
+    fn can_read(&self, request: &Req, replayed: &Self::Response) -> bool {
+        let _ = (request, replayed);
+        true
+    }
 
     /// Returns the maximum size of a payload, in bytes.
     ///
@@ -103,7 +115,7 @@ impl<P, R> Recorded<P, R> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RecordClones;
 
-impl<Res, E> Record<Res, E> for RecordClones
+impl<Req, Res, E> Record<Req, Res, E> for RecordClones
 where
     Res: Clone + Send,
     E: CarryRejection,

@@ -85,7 +85,7 @@ pub(super) async fn run<S, Req, St, K, C, Q, R, U>(
 ) where
     S: Service<Req, Error: CarryRejection>,
     St: Store,
-    R: Record<S::Response, S::Error, Payload = St::Payload>,
+    R: Record<Req, S::Response, S::Error, Payload = St::Payload>,
     U: SettleUnknown<S::Response>,
 {
     let Granted { shared, hold, run, sent, pending } = granted;
@@ -139,7 +139,7 @@ async fn work<S, Req, St, K, C, Q, R, U>(
 where
     S: Service<Req, Error: CarryRejection>,
     St: Store,
-    R: Record<S::Response, S::Error>,
+    R: Record<Req, S::Response, S::Error>,
     U: SettleUnknown<S::Response>,
 {
     let shared = claim.shared();

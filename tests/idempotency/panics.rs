@@ -20,7 +20,7 @@ impl Panics {
     }
 }
 
-impl<E: CarryRejection> Record<u64, E> for Panics {
+impl<Req, E: CarryRejection> Record<Req, u64, E> for Panics {
     type Payload = u64;
     type Response = u64;
 

@@ -178,7 +178,7 @@ impl<R: Send> ReadRequest<R> for Unguarded {
     }
 }
 
-impl<Res: Send, E> Record<Res, E> for Unguarded {
+impl<Req, Res: Send, E> Record<Req, Res, E> for Unguarded {
     type Payload = Vec<u8>;
     type Response = Res;
 

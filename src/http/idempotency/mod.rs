@@ -20,6 +20,7 @@
 
 mod body;
 mod envelope;
+mod headers;
 mod key;
 mod layer;
 mod memory;
@@ -29,9 +30,10 @@ mod response;
 
 pub use self::{
     body::GuardedBody,
+    headers::IDEMPOTENCY_REPLAYED,
     key::{HeaderKey, HeaderKeyBuilder, IDEMPOTENCY_KEY},
     request::{ReadHttp, ReadHttpBuilder},
-    response::{IDEMPOTENCY_REPLAYED, NotStarted, RecordHttp, RecordHttpBuilder},
+    response::{NotStarted, RecordHttp, RecordHttpBuilder},
 };
 
 #[cfg(test)]

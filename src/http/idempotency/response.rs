@@ -3,12 +3,13 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
 
 use super::{
     GuardedBody,
     envelope::{self, Envelope},
+    headers::{IDEMPOTENCY_REPLAYED, asks_for_encoding, is_kept, is_never_kept, is_of_connection},
     read::{Read, read},
 };
 use crate::{
@@ -16,53 +17,9 @@ use crate::{
     http::{
         checks::{Once, unless_room},
         head::ResponseShape,
-        wire,
     },
     idempotency::{Completed, Record, Recorded, RunOutcome, StoreError},
 };
-
-/// The header `idempotency-replayed`, which marks a replayed response.
-pub const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-
-const GRPC_STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
-const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
-
-/// The headers that are kept of every response.
-///
-/// Without the encodings, the body could not be read.
-const KEPT: [HeaderName; 10] = [
-    header::CONTENT_TYPE,
-    header::CONTENT_LANGUAGE,
-    header::CONTENT_ENCODING,
-    header::LOCATION,
-    header::ETAG,
-    header::RETRY_AFTER,
-    wire::GRPC_STATUS,
-    wire::GRPC_MESSAGE,
-    GRPC_STATUS_DETAILS,
-    GRPC_ENCODING,
-];
-
-/// The headers that are never kept.
-///
-/// They belong to one connection or one moment, or are secret. `set-cookie` may be allowed, and
-/// `trailer` is kept with the trailers that it names.
-const NEVER_KEPT: [HeaderName; 14] = [
-    header::SET_COOKIE,
-    header::AUTHORIZATION,
-    header::PROXY_AUTHORIZATION,
-    header::PROXY_AUTHENTICATE,
-    header::DATE,
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::CONTENT_LENGTH,
-    IDEMPOTENCY_REPLAYED,
-];
 
 /// The maximum size of a payload in addition to the body, before it is sealed.
 const HEAD_ROOM: usize = 8 << 10;
@@ -102,11 +59,22 @@ type Open = Arc<dyn Fn(Vec<u8>) -> Option<Vec<u8>> + Send + Sync>;
 /// The record contains:
 ///
 /// - the status;
-/// - the headers `content-type`, `content-language`, `content-encoding`, `location`, `etag` and
-///   `retry-after`, gRPC's `grpc-status`, `grpc-message`, `grpc-status-details-bin` and
-///   `grpc-encoding`, and those added by [`keep_header`](RecordHttpBuilder::keep_header);
+/// - the headers listed below, and those added by
+///   [`keep_header`](RecordHttpBuilder::keep_header);
 /// - the body, up to 64 KiB;
 /// - the trailers.
+///
+/// The recorded headers are needed by
+///
+/// - the status: `accept`, `accept-patch`, `accept-post`, `allow`, `location`, `retry-after` and
+///   `www-authenticate`;
+/// - the body: `accept-ranges`, `cache-control`, `content-disposition`, `content-digest`,
+///   `content-encoding`, `content-language`, `content-location`, `content-range`, `content-type`,
+///   `etag`, `last-modified`, `link`, `preference-applied`, `repr-digest`, `vary` and
+///   `x-content-type-options`;
+/// - browsers: `access-control-allow-credentials`, `access-control-allow-origin`,
+///   `access-control-expose-headers`, `cross-origin-resource-policy` and `timing-allow-origin`;
+/// - gRPC: `grpc-encoding`, `grpc-message`, `grpc-status` and `grpc-status-details-bin`.
 ///
 /// Some responses are recorded as done, but cannot be replayed:
 ///
@@ -120,6 +88,11 @@ type Open = Arc<dyn Fn(Vec<u8>) -> Option<Vec<u8>> + Send + Sync>;
 /// to its end, or to the limit, before the caller receives the head. The time to read it counts
 /// towards the [`run_limit`](crate::idempotency::IdempotencyBuilder::run_limit). Do not guard a
 /// response that may be silent for longer than this limit, such as a stream of events.
+///
+/// A response with a `content-encoding` or a `grpc-encoding` is replayed only to a request that
+/// names each encoding in its `accept-encoding` or `grpc-accept-encoding`. Any other request is
+/// rejected with [`NotReplayable`](crate::error::IdempotencyReason::NotReplayable). Put compression
+/// and CORS outside the idempotency layer. They then fit each replayed response to its request.
 ///
 /// A replayed response has the header `idempotency-replayed: true`. The server sets its
 /// `content-length` from the body. Over HTTP/1, a response with trailers is sent in chunks, with
@@ -196,7 +169,7 @@ impl RecordHttp {
             })
             .collect();
         let trailers: Vec<_> =
-            trailers.into_iter().flatten().filter(|(name, _)| !NEVER_KEPT.contains(name)).collect();
+            trailers.into_iter().flatten().filter(|(name, _)| !is_never_kept(name)).collect();
         let most = self.config.max_body_bytes.saturating_add(HEAD_ROOM);
         let payload = envelope::encode(status, &kept, body, &trailers, most)?;
         let Some((seal, _)) = &self.config.sealed else { return Some(payload) };
@@ -213,14 +186,6 @@ impl RecordHttp {
     }
 }
 
-/// Returns whether the `connection` header limits this header to one connection.
-fn is_of_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
-    headers.get_all(header::CONNECTION).iter().any(|line| {
-        let mut options = line.as_bytes().split(|byte| *byte == b',');
-        options.any(|option| option.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
-    })
-}
-
 impl Default for RecordHttp {
     fn default() -> Self {
         Self::new()
@@ -235,7 +200,7 @@ impl Default for Config {
 
 impl Config {
     fn keeps(&self, name: &HeaderName) -> bool {
-        KEPT.contains(name)
+        is_kept(name)
             || self.more_headers.contains(name)
             || self.set_cookie && *name == header::SET_COOKIE
     }
@@ -246,7 +211,7 @@ impl Config {
     }
 }
 
-impl<B, E> Record<Response<B>, E> for RecordHttp
+impl<Q, B, E> Record<Request<Q>, Response<B>, E> for RecordHttp
 where
     B: Body<Data = Bytes> + Send,
     B::Error: Send,
@@ -312,6 +277,10 @@ where
         let replayed = HeaderValue::from_static("true");
         response.headers_mut().insert(IDEMPOTENCY_REPLAYED, replayed);
         Ok(response)
+    }
+
+    fn can_read(&self, request: &Request<Q>, replayed: &Self::Response) -> bool {
+        asks_for_encoding(request.headers(), replayed.headers())
     }
 
     fn max_bytes(&self) -> usize {
@@ -421,7 +390,7 @@ impl RecordHttpBuilder {
                 let rule = "cookies are recorded by `allow_set_cookie`";
                 return Err(ConfigError::new("keep_header", name.as_str(), rule));
             }
-            if NEVER_KEPT.contains(name) {
+            if is_never_kept(name) {
                 let rule = "it belongs to one connection or one moment, or is a secret";
                 return Err(ConfigError::new("keep_header", name.as_str(), rule));
             }

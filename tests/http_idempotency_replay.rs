@@ -1,0 +1,182 @@
+//! Tests of what a caller gets for a recorded response, and of what is recorded at all.
+#![cfg(feature = "http")]
+
+mod http_support;
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use buttress::{
+    BoxError, Stack,
+    http::{HttpServerLayer, idempotency::GuardedBody},
+    idempotency::{IdempotencyLayer, store::MemoryStore},
+};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+use tower::{
+    Layer, ServiceExt, service_fn,
+    util::{BoxCloneService, MapResponseLayer},
+};
+
+use self::http_support::*;
+
+type Boxed = UnsyncBoxBody<Bytes, BoxError>;
+type Guarded = Request<GuardedBody<Body>>;
+type Fields = &'static [(&'static str, &'static str)];
+type Server = BoxCloneService<Request<Body>, Response<Boxed>, Infallible>;
+
+/// A server with an idempotency layer, and the number of runs of its handler.
+#[derive(Clone)]
+struct Guard {
+    server: Server,
+    runs: Arc<AtomicUsize>,
+}
+
+impl Guard {
+    fn of(handler: impl Fn(&Guarded) -> Answer + Clone + Send + Sync + 'static) -> Self {
+        let layer = IdempotencyLayer::http(MemoryStore::new()).single_tenant().build().unwrap();
+        let runs = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&runs);
+        let handler = service_fn(move |request: Guarded| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let answer = handler(&request);
+            async { Ok::<_, Infallible>(answer) }
+        });
+        let server = HttpServerLayer::builder(Stack::new()).outside(layer).build().unwrap();
+        let boxed = MapResponseLayer::new(|response: Response<_>| {
+            response.map(|body| UnsyncBoxBody::new(BodyExt::map_err(body, Into::into)))
+        });
+        Self { server: BoxCloneService::new(boxed.layer(server.layer(handler))), runs }
+    }
+
+    async fn send(&self, headers: &[(&str, &str)]) -> Response<Boxed> {
+        let mut request = Request::post("/pay").body(Body::from("42 EUR")).unwrap();
+        put(request.headers_mut(), "idempotency-key", "k");
+        headers.iter().for_each(|(name, value)| put(request.headers_mut(), name, value));
+        self.server.clone().oneshot(request).await.unwrap()
+    }
+
+    fn runs(&self) -> usize {
+        self.runs.load(Ordering::Relaxed)
+    }
+}
+
+fn is_replayed<B>(response: &Response<B>) -> bool {
+    response.headers().contains_key("idempotency-replayed")
+}
+
+// The headers of a replayed response.
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_keeps_the_headers_that_its_status_and_body_need() {
+    let table: [(u16, Fields); 10] = [
+        (401, &[("www-authenticate", "Bearer realm=\"a\""), ("www-authenticate", "Basic")]),
+        (405, &[("allow", "GET, PUT")]),
+        (415, &[("accept", "text/csv"), ("accept-post", "text/csv"), ("accept-patch", "a/b")]),
+        (206, &[("content-range", "bytes 0-1/9"), ("accept-ranges", "bytes")]),
+        (416, &[("content-range", "bytes */9")]),
+        (201, &[("location", "/pay/1"), ("content-location", "/pay/1"), ("link", "</a>; rel=b")]),
+        (200, &[("vary", "accept-language"), ("vary", "origin"), ("content-language", "de")]),
+        (
+            200,
+            &[
+                ("content-disposition", "attachment"),
+                ("content-digest", "sha-256=:AA==:"),
+                ("repr-digest", "sha-256=:AA==:"),
+                ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
+                ("cache-control", "no-store"),
+                ("preference-applied", "return=minimal"),
+                ("x-content-type-options", "nosniff"),
+            ],
+        ),
+        (
+            200,
+            &[
+                ("access-control-allow-origin", "https://shop.example"),
+                ("access-control-allow-credentials", "true"),
+                ("access-control-expose-headers", "etag"),
+                ("cross-origin-resource-policy", "same-site"),
+                ("timing-allow-origin", "*"),
+            ],
+        ),
+        (503, &[("retry-after", "7")]),
+    ];
+    for (status, headers) in table {
+        let secret = [("set-cookie2", "a=1"), ("connection", "close"), ("server", "me")];
+        let guard = Guard::of(move |_| answer(status, &[headers, &secret].concat()));
+        let first = guard.send(&[]).await;
+        let again = guard.send(&[]).await;
+        assert!(is_replayed(&again) && !is_replayed(&first) && guard.runs() == 1);
+        for (name, _) in headers {
+            let expected = lines(first.headers(), name);
+            assert_eq!(lines(again.headers(), name), expected, "{status} {name}");
+        }
+        for (name, _) in secret {
+            assert!(!again.headers().contains_key(name), "{status} {name}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_encoded_record_is_replayed_only_to_a_caller_that_asked_for_the_encoding() {
+    const HTTP: &str = "accept-encoding";
+    const GRPC: &str = "grpc-accept-encoding";
+    let table: [(Fields, &[Fields], &[Fields]); 4] = [
+        (
+            &[("content-encoding", "GZip"), ("vary", "accept-encoding")],
+            &[
+                &[(HTTP, "gzip")],
+                &[(HTTP, "br;q=1, GZIP ; q=0.1")],
+                &[(HTTP, "br"), (HTTP, "x-gzip")],
+                &[(HTTP, "*")],
+                &[(HTTP, "identity;q=0, *;q=0.001")],
+            ],
+            &[
+                &[],
+                &[(HTTP, "")],
+                &[(HTTP, "br, identity")],
+                &[(HTTP, "gzip;q=0")],
+                &[(HTTP, "gzip; Q=0.000, *")],
+                &[(HTTP, "*;q=0.0")],
+                &[(HTTP, "gzipped")],
+                &[(GRPC, "gzip")],
+            ],
+        ),
+        (
+            &[("content-encoding", "gzip, br"), ("content-encoding", "identity")],
+            &[&[(HTTP, "br, gzip")], &[(HTTP, "*;q=0, gzip, br")]],
+            &[&[(HTTP, "br")], &[(HTTP, "gzip")], &[(HTTP, "br, *;q=0")]],
+        ),
+        (
+            &[("grpc-encoding", "zstd")],
+            &[&[(GRPC, "identity,zstd")]],
+            &[&[], &[(GRPC, "gzip")], &[(HTTP, "zstd")]],
+        ),
+        (&[("content-encoding", "identity"), ("grpc-encoding", "identity")], &[&[]], &[]),
+    ];
+    for (encoded, accepting, others) in table {
+        let guard = Guard::of(move |_| answer(200, encoded));
+        guard.send(accepting[0]).await;
+        for asked in others {
+            let rejected = guard.send(asked).await;
+            assert_eq!((rejected.status().as_u16(), is_replayed(&rejected)), (409, false));
+            assert!(!rejected.headers().contains_key("content-encoding"), "{asked:?}");
+            let problem = rejected.into_body().collect().await.unwrap().to_bytes();
+            assert!(problem.windows(14).any(|part| part == b"not_replayable"), "{problem:?}");
+        }
+        for asked in accepting {
+            let replayed = guard.send(asked).await;
+            assert!(is_replayed(&replayed), "{asked:?}");
+            for (name, _) in encoded {
+                assert!(replayed.headers().contains_key(*name), "{asked:?} {name}");
+            }
+        }
+        assert_eq!(guard.runs(), 1);
+    }
+}
