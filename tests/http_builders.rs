@@ -12,7 +12,7 @@ use buttress::{
         SetIdempotencyKeyLayer,
         idempotency::{HeaderKey, ReadHttp, RecordHttp},
     },
-    idempotency::Key,
+    idempotency::{IdempotencyLayer, Key, store::MemoryStore},
 };
 use http::{HeaderName, StatusCode};
 use tower::layer::util::Identity;
@@ -112,6 +112,21 @@ fn a_finder_of_keys_rejects_a_header_of_another_meaning_and_a_second_function() 
     }
     accepts(only.build());
     accepts(route.optional().build());
+}
+
+#[test]
+fn a_layer_rejects_a_second_function() {
+    let builder = IdempotencyLayer::http(MemoryStore::new()).single_tenant();
+    let route = builder.clone().route_fn(|_| String::new());
+    rejects(route.clone().route_fn(|_| String::new()).build(), "route_fn", "set twice");
+    let keys = HeaderKey::builder().route_fn(|_| String::new()).build().unwrap();
+    let (read, record) = (ReadHttp::new(), RecordHttp::new());
+    let both = IdempotencyLayer::builder(MemoryStore::<Vec<u8>>::new(), keys, read, record)
+        .single_tenant();
+    rejects(both.route_fn(|_| String::new()).build(), "route_fn", "set twice");
+
+    accepts(builder.build());
+    accepts(route.build());
 }
 
 #[test]

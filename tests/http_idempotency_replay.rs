@@ -13,8 +13,13 @@ use std::{
 
 use buttress::{
     BoxError, Stack,
-    http::{HttpServerLayer, idempotency::GuardedBody},
-    idempotency::{IdempotencyLayer, store::MemoryStore},
+    http::{
+        HttpServerLayer,
+        idempotency::{GuardedBody, HeaderKey, ReadHttp, RecordHttp},
+    },
+    idempotency::{
+        self, IdempotencyBuilder, IdempotencyLayer, NoScope, SingleTenant, store::MemoryStore,
+    },
 };
 use bytes::Bytes;
 use http::{Request, Response};
@@ -27,6 +32,9 @@ use tower::{
 use self::http_support::*;
 
 type Boxed = UnsyncBoxBody<Bytes, BoxError>;
+type Builder<C = NoScope> =
+    IdempotencyBuilder<MemoryStore<Vec<u8>>, HeaderKey, C, ReadHttp, RecordHttp>;
+type Scoped = Builder<idempotency::Scoped<SingleTenant>>;
 type Guarded = Request<GuardedBody<Body>>;
 type Fields = &'static [(&'static str, &'static str)];
 type Server = BoxCloneService<Request<Body>, Response<Boxed>, Infallible>;
@@ -40,7 +48,14 @@ struct Guard {
 
 impl Guard {
     fn of(handler: impl Fn(&Guarded) -> Answer + Clone + Send + Sync + 'static) -> Self {
-        let layer = IdempotencyLayer::http(MemoryStore::new()).single_tenant().build().unwrap();
+        Self::with(Builder::single_tenant, handler)
+    }
+
+    fn with(
+        build: impl FnOnce(Builder) -> Scoped,
+        handler: impl Fn(&Guarded) -> Answer + Clone + Send + Sync + 'static,
+    ) -> Self {
+        let layer = build(IdempotencyLayer::http(MemoryStore::new())).build().unwrap();
         let runs = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&runs);
         let handler = service_fn(move |request: Guarded| {
@@ -69,6 +84,50 @@ impl Guard {
 
 fn is_replayed<B>(response: &Response<B>) -> bool {
     response.headers().contains_key("idempotency-replayed")
+}
+
+// The operation that a key stands for.
+
+/// The path before a prefix was stripped.
+#[derive(Clone)]
+struct WholePath(String);
+
+impl Guard {
+    /// Sends a request through a router that strips the first segment of the path.
+    async fn send_nested(&self, path: &str) -> Response<Boxed> {
+        let (_, rest) = path[1..].split_once('/').unwrap();
+        let mut request = Request::post(format!("/{rest}")).body(Body::from("42 EUR")).unwrap();
+        put(request.headers_mut(), "idempotency-key", "k");
+        request.extensions_mut().insert(WholePath(path.to_owned()));
+        self.server.clone().oneshot(request).await.unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_nested_routes_do_not_answer_for_each_other() {
+    let guard = Guard::with(
+        |builder| {
+            let builder = builder.route_fn(|head| match head.extensions().get() {
+                Some(WholePath(path)) => path.clone(),
+                None => head.uri().path().to_owned(),
+            });
+            builder.single_tenant()
+        },
+        |request| {
+            let WholePath(path) = request.extensions().get().unwrap();
+            answer(201, &[("location", path)])
+        },
+    );
+    for replayed in [false, true] {
+        for path in ["/us/payments", "/eu/payments"] {
+            let served = guard.send_nested(path).await;
+            assert_eq!(
+                (lines(served.headers(), "location"), is_replayed(&served)),
+                (vec![path.to_owned()], replayed)
+            );
+        }
+    }
+    assert_eq!(guard.runs(), 2);
 }
 
 // The headers of a replayed response.

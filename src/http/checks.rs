@@ -54,6 +54,20 @@ pub(super) fn unless_free(knob: &'static str, name: HeaderName) -> Result<Header
     Ok(name)
 }
 
+const SET_TWICE: &str = "a second value would silently replace the first";
+
+/// Sets a setting, and rejects a second value.
+pub(super) fn set_once<T>(
+    knob: &'static str,
+    setting: &mut Option<T>,
+    value: T,
+) -> Result<(), ConfigError> {
+    match setting.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(ConfigError::new(knob, format_args!("set twice"), SET_TWICE)),
+    }
+}
+
 /// A setting that may be set only once, because a second value would silently replace the first.
 #[derive(Clone)]
 pub(super) struct Once<T> {
@@ -75,8 +89,7 @@ impl<T> Once<T> {
     /// Returns the value, or `None` if it was not set. Rejects a value that was set twice.
     pub(super) fn get(self, knob: &'static str) -> Result<Option<T>, ConfigError> {
         if self.again {
-            let rule = "a second value would silently replace the first";
-            return Err(ConfigError::new(knob, format_args!("set twice"), rule));
+            return Err(ConfigError::new(knob, format_args!("set twice"), SET_TWICE));
         }
         Ok(self.value)
     }

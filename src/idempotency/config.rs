@@ -39,6 +39,8 @@ pub(super) struct Config {
     pub(super) secrets: Secrets,
     /// The time that clients keep retrying, if it is known.
     pub(super) retry_horizon: Option<Duration>,
+    /// The first invalid setting of a part that the builder was given.
+    pub(super) invalid: Option<ConfigError>,
 }
 
 /// The moment from which the effect of a run may have begun.
@@ -80,6 +82,7 @@ impl Config {
         max_runs: 1_024,
         secrets: Secrets(Vec::new()),
         retry_horizon: None,
+        invalid: None,
     };
 
     /// Returns how long the owner trusts its lease.
@@ -99,6 +102,9 @@ impl Config {
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if let Some(invalid) = &self.invalid {
+            return Err(invalid.clone());
+        }
         self.check_ranges()?;
         self.check_order()?;
         if self.transactional && self.reserve_first {

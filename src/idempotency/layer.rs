@@ -394,6 +394,17 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
         IdempotencyBuilder { store, find_key, scope, read, record, on_unknown, config }
     }
 
+    /// Changes the key finder and the recorder. `build` returns the first error.
+    #[cfg(feature = "http")]
+    pub(crate) fn change(
+        mut self,
+        change: impl FnOnce(&mut K, &mut R) -> Result<(), ConfigError>,
+    ) -> Self {
+        let changed = change(&mut self.find_key, &mut self.record);
+        self.config.invalid = self.config.invalid.or(changed.err());
+        self
+    }
+
     /// Checks the settings and builds the layer.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use crate::{
     ConfigError,
     http::{
         RequestHead,
-        checks::{Once, unless_free},
+        checks::{Once, set_once, unless_free},
     },
     idempotency::{FindKey, InvalidKey, Key, RequestKey},
 };
@@ -29,6 +29,10 @@ type Route = Arc<dyn Fn(RequestHead<'_>) -> String + Send + Sync>;
 ///
 /// The key may be quoted or bare. It must be on one header line. Two lines, or a list of keys, are
 /// rejected even if their keys are equal.
+///
+/// The same key on another path is another operation. Beneath a router that strips a prefix of the
+/// path, such as axum's `nest`, set [`route_fn`](HeaderKeyBuilder::route_fn). Otherwise, one route
+/// may get the response of another.
 ///
 /// ```
 /// use buttress::http::idempotency::HeaderKey;
@@ -62,6 +66,15 @@ impl HeaderKey {
             only: Once::UNSET,
             route: Once::UNSET,
         }
+    }
+
+    /// Sets the function that returns the route of a request.
+    pub(super) fn set_route<F>(&mut self, route: F) -> Result<(), ConfigError>
+    where
+        F: Fn(RequestHead<'_>) -> String + Send + Sync + 'static,
+    {
+        let route: Route = Arc::new(route);
+        set_once("route_fn", &mut self.route, route)
     }
 
     fn guards(&self, head: RequestHead<'_>) -> bool {
@@ -150,6 +163,7 @@ impl HeaderKeyBuilder {
     ///
     /// Default: none. All requests whose method is not safe are guarded.
     ///
+    /// Beneath a router that strips a prefix of the path, the function sees the rest of the path.
     /// [`build`](Self::build) rejects a second function.
     pub fn only_fn<F>(mut self, guards: F) -> Self
     where
@@ -167,6 +181,8 @@ impl HeaderKeyBuilder {
     /// function if the path does not identify the operation:
     ///
     /// - Beneath a router that strips a prefix of the path, two operations may have the same path.
+    ///   One of axum's `nest` keeps the whole path in its extension `OriginalUri`, as
+    ///   [the guide](crate::guide::idempotency#nested-routers) shows.
     /// - A server for several hosts may have the same path on each host.
     ///
     /// The function must return the same route for a request and its duplicates. It must not return
