@@ -125,8 +125,12 @@ fn a_layer_rejects_a_second_function() {
         .single_tenant();
     rejects(both.route_fn(|_| String::new()).build(), "route_fn", "set twice");
 
+    let started = builder.clone().not_started(|_, _| false);
+    rejects(started.clone().not_started(|_, _| false).build(), "not_started", "set twice");
+
     accepts(builder.build());
     accepts(route.build());
+    accepts(started.route_fn(|_| String::new()).build());
 }
 
 #[test]
@@ -167,7 +171,10 @@ fn a_recorder_rejects_a_cap_of_zero_a_header_that_is_never_kept_and_a_second_sea
     }
     let sealed = RecordHttp::builder().seal_fn(|payload| payload, Some);
     rejects(sealed.clone().seal_fn(|payload| payload, Some).build(), "seal_fn", "set twice");
+    let started = RecordHttp::builder().not_started(|_, _| false);
+    rejects(started.clone().not_started(|_, _| false).build(), "not_started", "set twice");
 
+    accepts(started.build());
     accepts(RecordHttp::builder().build());
     for bytes in [1, usize::MAX] {
         accepts(RecordHttp::builder().max_body_bytes(bytes).build());

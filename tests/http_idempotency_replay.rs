@@ -5,6 +5,7 @@ mod http_support;
 
 use std::{
     convert::Infallible,
+    io,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -12,7 +13,7 @@ use std::{
 };
 
 use buttress::{
-    BoxError, Stack,
+    BoxError, Error, Fault, Outcome, Stack,
     http::{
         HttpServerLayer,
         idempotency::{GuardedBody, HeaderKey, ReadHttp, RecordHttp},
@@ -22,7 +23,7 @@ use buttress::{
     },
 };
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use tower::{
     Layer, ServiceExt, service_fn,
@@ -37,6 +38,7 @@ type Builder<C = NoScope> =
 type Scoped = Builder<idempotency::Scoped<SingleTenant>>;
 type Guarded = Request<GuardedBody<Body>>;
 type Fields = &'static [(&'static str, &'static str)];
+type Failure = Error<io::Error>;
 type Server = BoxCloneService<Request<Body>, Response<Boxed>, Infallible>;
 
 /// A server with an idempotency layer, and the number of runs of its handler.
@@ -128,6 +130,62 @@ async fn two_nested_routes_do_not_answer_for_each_other() {
         }
     }
     assert_eq!(guard.runs(), 2);
+}
+
+// Responses that are not recorded.
+
+fn is_limited(status: StatusCode, headers: &HeaderMap) -> bool {
+    status == 429 && headers.contains_key("x-limit")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_not_started_selects_frees_the_key() {
+    let table: [(u16, Fields, bool); 4] = [
+        (429, &[("x-limit", "9")], true),
+        (429, &[], false),
+        (400, &[("x-limit", "9")], false),
+        (200, &[], false),
+    ];
+    for (status, headers, free) in table {
+        let runs = Arc::new(AtomicUsize::new(0));
+        let guard = Guard::with(
+            |builder| builder.not_started(is_limited).single_tenant(),
+            move |_| match runs.fetch_add(1, Ordering::Relaxed) {
+                0 => answer(status, headers),
+                _ => answer(201, &[]),
+            },
+        );
+        let first = guard.send(&[]).await;
+        assert_eq!(first.status(), status);
+        let then = if free { 201 } else { status };
+        for replayed in [!free, true] {
+            let again = guard.send(&[]).await;
+            assert_eq!((again.status().as_u16(), is_replayed(&again)), (then, replayed));
+        }
+        assert_eq!(guard.runs(), if free { 2 } else { 1 });
+    }
+}
+
+/// The first attempt may have had an effect before the second one was limited.
+#[tokio::test(start_paused = true)]
+async fn a_selected_response_of_a_second_attempt_is_recorded() {
+    let upstream = Upstream::saying([answer(503, &[]), answer(429, &[("x-limit", "9")])]);
+    let unavailable = |result: Result<&Answer, &Failure>| match result {
+        Ok(answer) if answer.status() == 503 => Outcome::Failure(Fault::Transient),
+        _ => Outcome::Success,
+    };
+    let stack = Stack::new().retry(retry(1).classify_fn(unavailable).build().unwrap());
+    let client = stack.service(upstream.clone());
+    let forward = service_fn(move |_: Guarded| client.clone().oneshot(Request::default()));
+    let layer = IdempotencyLayer::http(MemoryStore::new()).not_started(is_limited);
+    let service = layer.single_tenant().build().unwrap().layer(forward);
+    for replayed in [false, true] {
+        let mut request = Request::post("/pay").body(Body::default()).unwrap();
+        put(request.headers_mut(), "idempotency-key", "k");
+        let served = service.clone().oneshot(request).await.unwrap();
+        assert_eq!((served.status().as_u16(), is_replayed(&served)), (429, replayed));
+    }
+    assert_eq!(upstream.calls(), 2);
 }
 
 // The headers of a replayed response.

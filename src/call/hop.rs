@@ -60,6 +60,12 @@ impl Hop {
         self.resent
     }
 
+    /// Returns `true` if a retry layer has begun a second attempt of the current request.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_resent() -> bool {
+        HOP.get().is_some_and(|hop| hop.resent)
+    }
+
     pub(crate) fn report_resent() {
         Self::report(|hop| hop.resent = true);
     }

@@ -114,7 +114,7 @@
 //! | the service | the record |
 //! |---|---|
 //! | returns any response, even an error response | completed: the response is replayed |
-//! | returns a response marked `NotStarted` (HTTP) | released: the key is free |
+//! | returns a response marked `NotStarted`, or selected by `not_started` (HTTP) | released: the key is free |
 //! | is not called, because it is not ready or a layer beneath rejects the call (circuit open, bulkhead full, rate limited, deadline exceeded) | released, unless a retry beneath had already sent the request |
 //! | fails, panics, is dropped, or exceeds a limit | unknown; with [`transactional`](IdempotencyBuilder::transactional), released |
 //!

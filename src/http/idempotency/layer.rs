@@ -1,5 +1,7 @@
 //! The idempotency layer with the defaults of HTTP.
 
+use http::{HeaderMap, StatusCode};
+
 use super::{HeaderKey, ReadHttp, RecordHttp};
 use crate::{
     http::RequestHead,
@@ -52,5 +54,22 @@ impl<St, C, Q, R, U> IdempotencyBuilder<St, HeaderKey, C, Q, R, U> {
         F: Fn(RequestHead<'_>) -> String + Send + Sync + 'static,
     {
         self.change(|find_key, _| find_key.set_route(route))
+    }
+}
+
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+impl<St, K, C, Q, U> IdempotencyBuilder<St, K, C, Q, RecordHttp, U> {
+    /// Sets the function that selects the responses of operations that did not start.
+    ///
+    /// Default: none. Only responses with the extension [`NotStarted`](super::NotStarted) are not
+    /// recorded.
+    ///
+    /// See [`RecordHttpBuilder::not_started`](super::RecordHttpBuilder::not_started), which is the
+    /// same setting. [`build`](Self::build) rejects a second function.
+    pub fn not_started<F>(self, not_started: F) -> Self
+    where
+        F: Fn(StatusCode, &HeaderMap) -> bool + Send + Sync + 'static,
+    {
+        self.change(|_, record| record.set_not_started(not_started))
     }
 }

@@ -15,8 +15,9 @@
 //! # Writing a handler
 //!
 //! A guarded request has the [`Run`](crate::idempotency::Run) among its extensions. A response
-//! with the extension [`NotStarted`] frees the key. Any other response is recorded and replayed
-//! from then on, even if it reports a failure.
+//! with the extension [`NotStarted`] frees the key. So does one that
+//! [`not_started`](RecordHttpBuilder::not_started) selects. Any other response is recorded and
+//! replayed from then on, even if it reports a failure.
 
 mod body;
 mod envelope;
@@ -25,6 +26,7 @@ mod key;
 mod layer;
 mod memory;
 mod read;
+mod record_builder;
 mod request;
 mod response;
 
@@ -32,8 +34,9 @@ pub use self::{
     body::GuardedBody,
     headers::IDEMPOTENCY_REPLAYED,
     key::{HeaderKey, HeaderKeyBuilder, IDEMPOTENCY_KEY},
+    record_builder::RecordHttpBuilder,
     request::{ReadHttp, ReadHttpBuilder},
-    response::{NotStarted, RecordHttp, RecordHttpBuilder},
+    response::{NotStarted, RecordHttp},
 };
 
 #[cfg(test)]

@@ -14,10 +14,8 @@ use super::{
 };
 use crate::{
     CarryRejection, ConfigError,
-    http::{
-        checks::{Once, unless_room},
-        head::ResponseShape,
-    },
+    call::hop::Hop,
+    http::{checks::set_once, head::ResponseShape},
     idempotency::{Completed, Record, Recorded, RunOutcome, StoreError},
 };
 
@@ -37,7 +35,8 @@ const SEAL_ROOM: usize = 1 << 10;
 ///
 /// A response that a framework sends before the handler runs does not have the extension, and is
 /// recorded like any other. Examples are the responses to a body that is not valid JSON and to a
-/// path without a route.
+/// path without a route, and the 429 of a rate limiter. With
+/// [`not_started`](super::RecordHttpBuilder::not_started), the layer recognizes them.
 ///
 /// ```
 /// use buttress::http::idempotency::NotStarted;
@@ -50,17 +49,18 @@ const SEAL_ROOM: usize = 1 << 10;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NotStarted;
 
-type Seal = Arc<dyn Fn(Vec<u8>) -> Vec<u8> + Send + Sync>;
-type Open = Arc<dyn Fn(Vec<u8>) -> Option<Vec<u8>> + Send + Sync>;
+pub(super) type Seal = Arc<dyn Fn(Vec<u8>) -> Vec<u8> + Send + Sync>;
+pub(super) type Open = Arc<dyn Fn(Vec<u8>) -> Option<Vec<u8>> + Send + Sync>;
+pub(super) type BeforeStart = Arc<dyn Fn(StatusCode, &HeaderMap) -> bool + Send + Sync>;
 
 /// Records HTTP responses as bytes, and replays them.
 ///
-/// Every response is recorded, whatever its status, unless it has the extension [`NotStarted`].
-/// The record contains:
+/// Every response is recorded, whatever its status, unless it has the extension [`NotStarted`] or
+/// [`not_started`](super::RecordHttpBuilder::not_started) selects it. The record contains:
 ///
 /// - the status;
 /// - the headers listed below, and those added by
-///   [`keep_header`](RecordHttpBuilder::keep_header);
+///   [`keep_header`](super::RecordHttpBuilder::keep_header);
 /// - the body, up to 64 KiB;
 /// - the trailers.
 ///
@@ -81,7 +81,7 @@ type Open = Arc<dyn Fn(Vec<u8>) -> Option<Vec<u8>> + Send + Sync>;
 /// - responses with a longer body;
 /// - upgrades;
 /// - responses with `set-cookie`, unless [cookies are
-///   allowed](RecordHttpBuilder::allow_set_cookie);
+///   allowed](super::RecordHttpBuilder::allow_set_cookie);
 /// - responses whose record would need more than 8 KiB in addition to the maximum body size.
 ///
 /// If the head already shows one of the first three, the body is streamed. Any other body is read
@@ -99,26 +99,22 @@ type Open = Arc<dyn Fn(Vec<u8>) -> Option<Vec<u8>> + Send + Sync>;
 /// the trailers that its `trailer` header names.
 #[derive(Clone)]
 pub struct RecordHttp {
-    config: Arc<Config>,
+    pub(super) config: Arc<Config>,
 }
 
 #[derive(Clone)]
-struct Config {
-    max_body_bytes: usize,
-    more_headers: Vec<HeaderName>,
-    set_cookie: bool,
-    sealed: Option<(Seal, Open)>,
+pub(super) struct Config {
+    pub(super) max_body_bytes: usize,
+    pub(super) more_headers: Vec<HeaderName>,
+    pub(super) set_cookie: bool,
+    pub(super) not_started: Option<BeforeStart>,
+    pub(super) sealed: Option<(Seal, Open)>,
 }
 
 impl RecordHttp {
     /// Creates a `RecordHttp` with the defaults of [`builder`](Self::builder).
     pub fn new() -> Self {
         Self { config: Arc::new(Config::default()) }
-    }
-
-    /// Returns a builder, to change the defaults.
-    pub fn builder() -> RecordHttpBuilder {
-        RecordHttpBuilder { config: Config::default(), sealed: Once::UNSET }
     }
 
     /// Encodes the record of a response whose body is in memory.
@@ -133,6 +129,25 @@ impl RecordHttp {
         let ends_at_head = ResponseShape::Whole.ends_at_head(response.status());
         let body = if ends_at_head { &[] } else { body };
         self.completed(response.status(), response.headers(), body, None)
+    }
+
+    /// Sets the function that selects the responses of operations that did not start.
+    pub(super) fn set_not_started<F>(&mut self, not_started: F) -> Result<(), ConfigError>
+    where
+        F: Fn(StatusCode, &HeaderMap) -> bool + Send + Sync + 'static,
+    {
+        let not_started: BeforeStart = Arc::new(not_started);
+        set_once("not_started", &mut Arc::make_mut(&mut self.config).not_started, not_started)
+    }
+
+    /// Returns whether nothing was done before this response.
+    fn is_not_started<B>(&self, response: &Response<B>) -> bool {
+        if response.extensions().get::<NotStarted>().is_some() {
+            return true;
+        }
+        let Some(not_started) = &self.config.not_started else { return false };
+        // An earlier attempt of a retry beneath may have done something.
+        !Hop::is_resent() && not_started(response.status(), response.headers())
     }
 
     fn may_keep<B>(&self, response: &Response<B>) -> bool {
@@ -194,7 +209,13 @@ impl Default for RecordHttp {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_body_bytes: 64 << 10, more_headers: Vec::new(), set_cookie: false, sealed: None }
+        Self {
+            max_body_bytes: 64 << 10,
+            more_headers: Vec::new(),
+            set_cookie: false,
+            not_started: None,
+            sealed: None,
+        }
     }
 }
 
@@ -222,9 +243,7 @@ where
 
     fn classify(&self, result: Result<&Response<B>, &E>) -> RunOutcome {
         match result {
-            Ok(response) if response.extensions().get::<NotStarted>().is_some() => {
-                RunOutcome::NotStarted
-            }
+            Ok(response) if self.is_not_started(response) => RunOutcome::NotStarted,
             Ok(_) => RunOutcome::Completed,
             Err(error) => RunOutcome::of_error(error),
         }
@@ -300,113 +319,8 @@ impl fmt::Debug for Config {
             .field("max_body_bytes", &self.max_body_bytes)
             .field("more_headers", &self.more_headers)
             .field("set_cookie", &self.set_cookie)
+            .field("not_started", &self.not_started.is_some())
             .field("sealed", &self.sealed.is_some())
-            .finish()
-    }
-}
-
-/// A builder for a [`RecordHttp`].
-///
-/// [`build`](Self::build) returns a [`ConfigError`] for an invalid setting.
-#[derive(Clone)]
-#[must_use = "a builder does nothing until it is built"]
-pub struct RecordHttpBuilder {
-    config: Config,
-    sealed: Once<(Seal, Open)>,
-}
-
-impl RecordHttpBuilder {
-    /// Sets the maximum number of bytes kept of a response body.
-    ///
-    /// Default: `64 KiB` (65,536 bytes).
-    ///
-    /// It must be at least 1. This size plus 8 KiB (9 KiB with [`seal_fn`](Self::seal_fn)) is
-    /// reserved in the store before the service is called. A response with a longer body is
-    /// recorded as done, but cannot be replayed.
-    pub fn max_body_bytes(mut self, bytes: usize) -> Self {
-        self.config.max_body_bytes = bytes;
-        self
-    }
-
-    /// Adds a response header to the record.
-    ///
-    /// Default: none. Only the headers that [`RecordHttp`] lists are recorded.
-    ///
-    /// This method may be called several times. [`build`](Self::build) rejects a header that is
-    /// never recorded.
-    pub fn keep_header(mut self, name: HeaderName) -> Self {
-        self.config.more_headers.push(name);
-        self
-    }
-
-    /// Records responses with `set-cookie`, and replays them with their cookies.
-    ///
-    /// Default: off. Responses with `set-cookie` cannot be replayed, because every caller with
-    /// the key would get the session, and the store would contain it.
-    pub fn allow_set_cookie(mut self) -> Self {
-        self.config.set_cookie = true;
-        self
-    }
-
-    /// Sets the functions that encrypt and decrypt the records.
-    ///
-    /// Default: none. Records are not encrypted.
-    ///
-    /// `seal` encrypts a record before it is stored, and may add up to 1 KiB. A response that
-    /// needs more cannot be replayed.
-    ///
-    /// `open` decrypts a record, and returns `None` for bytes that it cannot decrypt. It must also
-    /// open older records, which were stored before this setting or sealed with another secret,
-    /// until their time to live is over. Otherwise a replay of such a record fails, and the caller
-    /// receives a 503.
-    ///
-    /// [`build`](Self::build) rejects a second pair of functions.
-    pub fn seal_fn<S, O>(mut self, seal: S, open: O) -> Self
-    where
-        S: Fn(Vec<u8>) -> Vec<u8> + Send + Sync + 'static,
-        O: Fn(Vec<u8>) -> Option<Vec<u8>> + Send + Sync + 'static,
-    {
-        self.sealed.set((Arc::new(seal), Arc::new(open)));
-        self
-    }
-
-    /// Validates the settings and returns the `RecordHttp`.
-    ///
-    /// # Errors
-    ///
-    /// Returns a [`ConfigError`] if:
-    ///
-    /// - [`max_body_bytes`](Self::max_body_bytes) is zero;
-    /// - [`keep_header`](Self::keep_header) names a header that is never recorded, because it
-    ///   belongs to one connection or one moment (such as `connection`, `transfer-encoding`, `date`
-    ///   and `content-length`) or is a secret (such as `authorization`);
-    /// - [`keep_header`](Self::keep_header) names `set-cookie`, which needs
-    ///   [`allow_set_cookie`](Self::allow_set_cookie) instead;
-    /// - [`seal_fn`](Self::seal_fn) was set twice.
-    pub fn build(mut self) -> Result<RecordHttp, ConfigError> {
-        unless_room("max_body_bytes", self.config.max_body_bytes)?;
-        for name in &self.config.more_headers {
-            if *name == header::SET_COOKIE {
-                let rule = "cookies are recorded by `allow_set_cookie`";
-                return Err(ConfigError::new("keep_header", name.as_str(), rule));
-            }
-            if is_never_kept(name) {
-                let rule = "it belongs to one connection or one moment, or is a secret";
-                return Err(ConfigError::new("keep_header", name.as_str(), rule));
-            }
-        }
-        self.config.sealed = self.sealed.get("seal_fn")?;
-        Ok(RecordHttp { config: Arc::new(self.config) })
-    }
-}
-
-impl fmt::Debug for RecordHttpBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RecordHttpBuilder")
-            .field("max_body_bytes", &self.config.max_body_bytes)
-            .field("more_headers", &self.config.more_headers)
-            .field("set_cookie", &self.config.set_cookie)
-            .field("seal_fn", &self.sealed.is_set())
             .finish()
     }
 }
