@@ -148,6 +148,10 @@ fn a_reader_of_requests_rejects_limits_of_zero_and_limits_of_what_it_does_not_re
     rejects(unread.clone().max_total_bytes(1).build(), "max_total_bytes", "1");
     rejects(unread.clone().body_timeout(TICK).build(), "body_timeout", "1ns");
 
+    let parts = ReadHttp::builder().fingerprint_fn(|_, _, _| ());
+    rejects(parts.clone().fingerprint_fn(|_, _, _| ()).build(), "fingerprint_fn", "set twice");
+
+    accepts(parts.without_body().build());
     accepts(ReadHttp::builder().build());
     for bytes in [1, usize::MAX] {
         accepts(ReadHttp::builder().max_body_bytes(bytes).build());

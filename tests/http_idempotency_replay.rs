@@ -132,6 +132,47 @@ async fn two_nested_routes_do_not_answer_for_each_other() {
     assert_eq!(guard.runs(), 2);
 }
 
+// Two requests with the same key.
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_is_sent_again_with_a_new_boundary_gets_its_response() {
+    let guard = Guard::of(|_| answer(201, &[]));
+    for (boundary, content, expected) in
+        [("x1", "cat", (201, false)), ("y22", "cat", (201, true)), ("y22", "dog", (422, false))]
+    {
+        let body = format!("--{boundary}\r\n\r\n{content}\r\n--{boundary}--\r\n");
+        let mut request = Request::post("/pay").body(Body::from(body)).unwrap();
+        put(request.headers_mut(), "idempotency-key", "k");
+        let kind = format!("multipart/form-data; boundary={boundary}");
+        put(request.headers_mut(), "content-type", kind);
+        let served = guard.server.clone().oneshot(request).await.unwrap();
+        assert_eq!((served.status().as_u16(), is_replayed(&served)), expected, "{boundary}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fingerprint_fn_decides_what_makes_two_requests_the_same() {
+    let read = ReadHttp::builder().fingerprint_fn(|head, body, parts| {
+        parts.part(head.uri().path());
+        parts.part(body.to_ascii_lowercase());
+    });
+    let (keys, read, record) = (HeaderKey::new(), read.build().unwrap(), RecordHttp::new());
+    let layer = IdempotencyLayer::builder(MemoryStore::new(), keys, read, record);
+    let guard = Guard::with(|_| layer.single_tenant(), |_| answer(201, &[]));
+    for (query, body, expected) in [
+        ("sig=1", "42 EUR", (201, false)),
+        ("sig=2", "42 eur", (201, true)),
+        ("sig=2", "43 eur", (422, false)),
+    ] {
+        let uri = format!("/pay?{query}");
+        let mut request = Request::post(uri).body(Body::from(body)).unwrap();
+        put(request.headers_mut(), "idempotency-key", "k");
+        put(request.headers_mut(), "content-type", format!("text/{query}"));
+        let served = guard.server.clone().oneshot(request).await.unwrap();
+        assert_eq!((served.status().as_u16(), is_replayed(&served)), expected, "{query} {body}");
+    }
+}
+
 // Responses that are not recorded.
 
 fn is_limited(status: StatusCode, headers: &HeaderMap) -> bool {

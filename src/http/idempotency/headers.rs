@@ -96,8 +96,11 @@ pub(super) fn is_of_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
 
 /// Returns whether a request asked for every encoding of a response.
 pub(super) fn asks_for_encoding(request: &HeaderMap, response: &HeaderMap) -> bool {
-    ENCODINGS.iter().all(|(encoding, accept)| {
-        response.get_all(encoding).iter().flat_map(items).all(|encoding| {
+    response.iter().all(|(name, line)| {
+        let Some((_, accept)) = ENCODINGS.iter().find(|(encoding, _)| encoding == name) else {
+            return true;
+        };
+        items(line).all(|encoding| {
             encoding.eq_ignore_ascii_case(b"identity") || accepts(request, accept, encoding)
         })
     })

@@ -24,6 +24,7 @@ mod envelope;
 mod headers;
 mod key;
 mod layer;
+mod media_type;
 mod memory;
 mod read;
 mod record_builder;

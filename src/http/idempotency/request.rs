@@ -1,6 +1,7 @@
 //! Reads a request and computes its fingerprint.
 
 use std::{
+    fmt,
     future::{Future, poll_fn},
     pin::pin,
     sync::Arc,
@@ -9,12 +10,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, header::CONTENT_TYPE};
+use http::{HeaderMap, Request, header::CONTENT_TYPE, request::Parts};
 use http_body::Body;
 use tokio::time::Instant;
 
 use super::{
     GuardedBody,
+    media_type::{MediaType, pieces},
     memory::{BodyMemory, NoMemory, ReadMemory},
     read::{Read, read},
 };
@@ -22,17 +24,26 @@ use crate::{
     ConfigError,
     call::timer::poll_timer,
     error::IdempotencyReason,
-    http::checks::unless_room,
+    http::{
+        RequestHead,
+        checks::{Once, unless_room},
+    },
     idempotency::{Digests, ReadRequest, Run},
 };
 
 /// The version of the fingerprint. Fingerprints of another kind must not begin with it.
 const VERSION: &[u8] = b"http 1";
+const CUSTOM: &[u8] = b"http by function";
+
+type AddContent = Arc<dyn Fn(RequestHead<'_>, &[u8], &mut Digests) + Send + Sync>;
 
 /// Reads HTTP requests and computes their fingerprints.
 ///
 /// Two requests are the same if they have the same method, path, query, content type, body and
-/// trailers.
+/// trailers. Of the parameters of the content type, only `charset` counts. The boundary of a
+/// multipart body does not count, neither in the content type nor in the body, because a client may
+/// choose a new one for each attempt. With [`fingerprint_fn`](ReadHttpBuilder::fingerprint_fn), you
+/// decide what counts.
 ///
 /// The body is read before the key is claimed. By default it may have up to 1 MiB, and must arrive
 /// within 30 s. The service receives the complete body, and finds the [`Run`] among the extensions
@@ -56,12 +67,13 @@ const VERSION: &[u8] = b"http 1";
 /// they hold all memory, a request is rejected with [`Full`](IdempotencyReason::Full) (503).
 ///
 /// Clones share this memory, and so do all services of a layer.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ReadHttp {
     max_body_bytes: usize,
     memory: Arc<BodyMemory>,
     body_timeout: Duration,
     without_body: bool,
+    add_content: Option<AddContent>,
 }
 
 impl ReadHttp {
@@ -76,6 +88,7 @@ impl ReadHttp {
             memory: BodyMemory::new(Self::MAX_TOTAL_BYTES),
             body_timeout: Self::BODY_TIMEOUT,
             without_body: false,
+            add_content: None,
         }
     }
 
@@ -86,7 +99,13 @@ impl ReadHttp {
 
     /// Returns a builder, to change the defaults.
     pub fn builder() -> ReadHttpBuilder {
-        ReadHttpBuilder::default()
+        ReadHttpBuilder {
+            max_body_bytes: None,
+            max_total_bytes: None,
+            body_timeout: None,
+            without_body: false,
+            add_content: Once::UNSET,
+        }
     }
 }
 
@@ -96,16 +115,29 @@ impl Default for ReadHttp {
     }
 }
 
+impl fmt::Debug for ReadHttp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadHttp")
+            .field("max_body_bytes", &self.max_body_bytes)
+            .field("memory", &self.memory)
+            .field("body_timeout", &self.body_timeout)
+            .field("without_body", &self.without_body)
+            .field("fingerprint_fn", &self.add_content.as_ref().map(|_| format_args!("..")))
+            .finish()
+    }
+}
+
 /// A builder for a [`ReadHttp`].
 ///
 /// [`build`](Self::build) returns a [`ConfigError`] for an invalid setting.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct ReadHttpBuilder {
     max_body_bytes: Option<usize>,
     max_total_bytes: Option<usize>,
     body_timeout: Option<Duration>,
     without_body: bool,
+    add_content: Once<AddContent>,
 }
 
 impl ReadHttpBuilder {
@@ -156,13 +188,49 @@ impl ReadHttpBuilder {
         self
     }
 
+    /// Sets the function that decides what makes two requests the same.
+    ///
+    /// Default: none. The content that [`ReadHttp`] lists is compared.
+    ///
+    /// The function gets the head and the body of a request, and adds everything that a duplicate
+    /// must share with it. Nothing else is compared. Use it if clients send the same request in
+    /// different bytes, such as JSON with its keys in another order, or with a new signature in the
+    /// query. A request that differs in what the function leaves out gets the recorded response of
+    /// the first one.
+    ///
+    /// The body is empty if it is [not read](Self::without_body). After a change of the function, a
+    /// retry of an earlier request may be rejected with a
+    /// [`Mismatch`](IdempotencyReason::Mismatch). [`build`](Self::build) rejects a second function.
+    ///
+    /// ```
+    /// use buttress::http::idempotency::ReadHttp;
+    ///
+    /// let read = ReadHttp::builder()
+    ///     .fingerprint_fn(|head, body, parts| {
+    ///         parts.part(head.method().as_str());
+    ///         // The query has a signature, which is new each time.
+    ///         parts.part(head.uri().path());
+    ///         parts.part(body);
+    ///     })
+    ///     .build()?;
+    /// # let _ = read;
+    /// # Ok::<(), buttress::ConfigError>(())
+    /// ```
+    pub fn fingerprint_fn<F>(mut self, add_content: F) -> Self
+    where
+        F: Fn(RequestHead<'_>, &[u8], &mut Digests) + Send + Sync + 'static,
+    {
+        self.add_content.set(Arc::new(add_content));
+        self
+    }
+
     /// Validates the settings and returns the `ReadHttp`.
     ///
     /// # Errors
     ///
     /// Returns a [`ConfigError`] if a limit is zero, if it is set together with
-    /// [`without_body`](Self::without_body), or if `max_total_bytes` is less than
-    /// `max_body_bytes`.
+    /// [`without_body`](Self::without_body), if `max_total_bytes` is less than `max_body_bytes`, or
+    /// if a function was set twice.
     pub fn build(self) -> Result<ReadHttp, ConfigError> {
         let unread = "`without_body` does not read bodies";
         if let Some(bytes) = self.max_body_bytes {
@@ -194,7 +262,54 @@ impl ReadHttpBuilder {
             memory: BodyMemory::new(total),
             body_timeout: self.body_timeout.unwrap_or(ReadHttp::BODY_TIMEOUT),
             without_body: self.without_body,
+            add_content: self.add_content.get("fingerprint_fn")?,
         })
+    }
+}
+
+impl Default for ReadHttpBuilder {
+    fn default() -> Self {
+        ReadHttp::builder()
+    }
+}
+
+impl fmt::Debug for ReadHttpBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadHttpBuilder")
+            .field("max_body_bytes", &self.max_body_bytes)
+            .field("max_total_bytes", &self.max_total_bytes)
+            .field("body_timeout", &self.body_timeout)
+            .field("without_body", &self.without_body)
+            .field("fingerprint_fn", &self.add_content.is_set())
+            .finish()
+    }
+}
+
+impl ReadHttp {
+    /// Adds the content that a duplicate must share with a request. An unread body is `None`.
+    fn add_to(
+        &self,
+        digests: &mut Digests,
+        head: &Parts,
+        body: Option<&[u8]>,
+        trailers: Option<&HeaderMap>,
+    ) {
+        if let Some(add_content) = &self.add_content {
+            digests.part(CUSTOM);
+            return add_content(head.into(), body.unwrap_or_default(), digests);
+        }
+        digests.part(VERSION);
+        digests.part(head.method.as_str());
+        digests.part(head.uri.path());
+        either(digests, head.uri.query().map(str::as_bytes));
+        let boundary = content_type(digests, &head.headers);
+        match (body, boundary) {
+            (Some(body), Some(boundary)) => multipart(digests, body, boundary),
+            _ => either(digests, body),
+        }
+        if let Some(trailers) = trailers {
+            all_lines(digests, trailers);
+        }
     }
 }
 
@@ -211,13 +326,8 @@ where
         mut digests: Digests,
     ) -> Result<(Self::Request, Digests), IdempotencyReason> {
         let (head, body) = request.into_parts();
-        digests.part(VERSION);
-        digests.part(head.method.as_str());
-        digests.part(head.uri.path());
-        either(&mut digests, head.uri.query().map(str::as_bytes));
-        lines(&mut digests, &head.headers, CONTENT_TYPE.as_str());
         if self.without_body {
-            either(&mut digests, None);
+            self.add_to(&mut digests, &head, None, None);
             return Ok((Request::from_parts(head, GuardedBody::new(body)), digests));
         }
         if body.size_hint().lower() > self.max_body_bytes as u64 {
@@ -232,10 +342,7 @@ where
             Some(Read::Broken { .. }) | None => return Err(IdempotencyReason::BodyIncomplete),
         };
         let held = memory.finish().map_err(NoMemory::reason)?;
-        either(&mut digests, Some(&data));
-        if let Some(trailers) = &trailers {
-            all_lines(&mut digests, trailers);
-        }
+        self.add_to(&mut digests, &head, Some(&data), trailers.as_ref());
         let body = GuardedBody::whole(data, trailers).holding(held);
         Ok((Request::from_parts(head, body), digests))
     }
@@ -265,6 +372,32 @@ async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
         Poll::Ready(None)
     })
     .await
+}
+
+/// Adds the content type, and returns the boundary of the body.
+///
+/// More than one line is malformed. Such lines are added as they are.
+fn content_type<'a>(digests: &mut Digests, headers: &'a HeaderMap) -> Option<&'a [u8]> {
+    let mut all = headers.get_all(CONTENT_TYPE).iter();
+    let (Some(line), None) = (all.next(), all.next()) else {
+        lines(digests, headers, CONTENT_TYPE.as_str());
+        return None;
+    };
+    let kind = MediaType::parse(line.as_bytes());
+    digests.part(1u64.to_be_bytes());
+    digests.part(kind.essence);
+    if let Some(charset) = kind.charset {
+        digests.part("charset");
+        digests.part(charset);
+    }
+    kind.boundary
+}
+
+/// Adds the pieces of a multipart body, without the delimiters between them.
+fn multipart(digests: &mut Digests, body: &[u8], boundary: &[u8]) {
+    digests.part([2]);
+    pieces(body, boundary, |piece| either(digests, Some(piece)));
+    either(digests, None);
 }
 
 /// Adds an optional part. An empty part differs from a missing one.

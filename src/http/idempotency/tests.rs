@@ -164,12 +164,106 @@ async fn two_requests_that_differ_in_anything_have_different_fingerprints() {
     }
 }
 
+/// A form whose client writes `boundary` like this.
+fn form(boundary: &str, written: &str, parts: &[&str]) -> Parts {
+    let mut body = String::new();
+    for part in parts {
+        let head = "content-disposition: form-data; name=\"a\"";
+        body += &format!("--{boundary}\r\n{head}\r\n\r\n{part}\r\n");
+    }
+    body += &format!("--{boundary}--\r\n");
+    Parts::with(|parts| {
+        parts.kinds = vec![format!("multipart/form-data; {written}")];
+        parts.body = body.into_bytes();
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_with_another_boundary_is_the_same_request() {
+    let parts = ["one", "", "--\r\n-- b\r\n--abc\r\n--a-", "two\r\n"];
+    let first = form("a", "boundary=a", &parts).fingerprint().await;
+    for (boundary, written) in [
+        ("----WebKitFormBoundary7MA4YWxk", "boundary=----WebKitFormBoundary7MA4YWxk"),
+        ("x;=y z", "Boundary = \"x;=y z\""),
+        ("q", "; flag; hint=\"a\\\";boundary=no\"; boundary=q ; boundary=r"),
+    ] {
+        let form = form(boundary, written, &parts);
+        assert_eq!(form.fingerprint().await, first, "{written}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_uploads_that_differ_are_not_the_same_request() {
+    let upload = form("bound", "boundary=bound", &["one", "two"]);
+    let mut fingerprints = HashSet::from([upload.fingerprint().await]);
+    let text = String::from_utf8(upload.body.clone()).unwrap();
+    let delimiters: Vec<_> = text.match_indices("--bound").map(|(at, _)| at).collect();
+    for at in 0..upload.body.len() {
+        if delimiters.iter().any(|start| (*start..start + 7).contains(&at)) {
+            continue;
+        }
+        let mut other = upload.clone();
+        other.body[at] = if other.body[at] == b'x' { b'y' } else { b'x' };
+        assert!(fingerprints.insert(other.fingerprint().await), "{at}");
+    }
+    for parts in [&["one"][..], &["onetwo"], &["one", "two", ""], &["", "one", "two"], &[]] {
+        let other = form("bound", "boundary=bound", parts);
+        assert!(fingerprints.insert(other.fingerprint().await), "{parts:?}");
+    }
+    // These bodies have no delimiters, because the boundary is another one.
+    for written in ["boundary=other", "boundary=boun", "boundary=", "a=b"] {
+        let other = form("bound", written, &["one", "two"]);
+        fingerprints.insert(other.fingerprint().await);
+    }
+    // The first two have one piece, and the others have no boundary.
+    assert_eq!(fingerprints.len(), upload.body.len() - 3 * 7 + 1 + 5 + 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_the_parameters_of_a_content_type_only_the_charset_counts() {
+    let kind = |kind: &str| {
+        let kinds = vec![kind.to_owned()];
+        async { Parts::with(|parts| parts.kinds = kinds).fingerprint().await }
+    };
+    let plain = kind("application/json").await;
+    for same in [
+        "application/json;boundary=x1",
+        "application/json; request=\"a;b\" ; v=2",
+        "application/json;",
+    ] {
+        assert_eq!(kind(same).await, plain, "{same}");
+    }
+    let utf_8 = kind("application/json; charset=utf-8").await;
+    for same in ["application/json; n=7;charset=\"utf-8\"", "application/json ;CHARSET=utf-8 ;n=8"]
+    {
+        assert_eq!(kind(same).await, utf_8, "{same}");
+    }
+    let different = [kind("application/json; charset=latin1").await, kind("text/plain; n=1").await];
+    assert_eq!(HashSet::from([plain, utf_8, different[0], different[1]]).len(), 4);
+}
+
 /// Runs a future in a runtime where creating a timer panics.
 fn without_timers<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
 proptest! {
+    /// Two bodies with the same pieces are therefore the same, but for their boundaries.
+    #[test]
+    fn the_pieces_of_a_multipart_body_make_up_the_body(
+        body in vec(prop::sample::select(b"-a\r\n ".to_vec()), 0..40),
+        boundary in "-{0,2}a{1,2}",
+    ) {
+        let mut all = Vec::new();
+        media_type::pieces(&body, boundary.as_bytes(), |piece| all.push(piece.to_vec()));
+        prop_assert_eq!(all.join(format!("--{boundary}").as_bytes()), body);
+    }
+
+    #[test]
+    fn no_content_type_makes_it_panic(value in "[m;=\"\\\\ a\t/]{0,20}") {
+        let _ = media_type::MediaType::parse(value.as_bytes());
+    }
+
     #[test]
     fn chunk_boundaries_do_not_change_the_fingerprint(
         chunks in vec(vec(any::<u8>(), 0..8), 0..8),

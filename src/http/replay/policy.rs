@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc};
 
-use http::{Extensions, HeaderMap, HeaderName, Method, Request, Uri, Version};
+use http::{Extensions, HeaderMap, HeaderName, Method, Request, Uri, Version, request::Parts};
 
 use super::body::ReplayableBody;
 use crate::{
@@ -53,6 +53,18 @@ impl<'a, B> From<&'a Request<B>> for RequestHead<'a> {
             version: request.version(),
             headers: request.headers(),
             extensions: request.extensions(),
+        }
+    }
+}
+
+impl<'a> From<&'a Parts> for RequestHead<'a> {
+    fn from(head: &'a Parts) -> Self {
+        Self {
+            method: &head.method,
+            uri: &head.uri,
+            version: head.version,
+            headers: &head.headers,
+            extensions: &head.extensions,
         }
     }
 }
