@@ -186,7 +186,7 @@ impl<St: Store> Claimant<St> {
     /// Sends the claim, and sends it once more with the same owner if the result is not known.
     ///
     /// If the second result is not known either, or if the caller leaves, the claim is released
-    /// in the background.
+    /// in the background. So is a first claim that arrives after the run of the second has ended.
     async fn claim(&self) -> Result<Claimed<St>, StoreError> {
         let config = &self.shared.config;
         let claim = Claim {
@@ -201,13 +201,14 @@ impl<St: Store> Claimant<St> {
             unknown_for: config.unknown_for,
             reserve: self.reserve,
         };
-        let pending = PendingClaim::new(Arc::clone(&self.shared), claim.key, claim.owner);
+        let mut pending = PendingClaim::new(Arc::clone(&self.shared), claim.key, claim.owner);
         let mut sent = Instant::now();
         let mut answered = self.shared.step(self.shared.store.claim(&claim)).await;
         // The first claim may still be on its way. It must be released even if the store rejects
         // the second one.
         let unsure = matches!(answered, Err(StoreError::Unavailable(_) | StoreError::Garbled(_)));
         if unsure {
+            pending.sent_twice = true;
             sent = Instant::now();
             answered = self.shared.step(self.shared.store.claim(&claim)).await;
         }

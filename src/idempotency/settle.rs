@@ -23,13 +23,15 @@ pub(super) struct PendingClaim<St: Store> {
     shared: Arc<Shared<St>>,
     key: StorageKey,
     owner: Owner,
+    /// `true` if the claim was sent twice, and the first one may still arrive.
+    pub(super) sent_twice: bool,
     /// `true` if `Drop` releases the claim.
     release_on_drop: bool,
 }
 
 impl<St: Store> PendingClaim<St> {
     pub(super) fn new(shared: Arc<Shared<St>>, key: StorageKey, owner: Owner) -> Self {
-        Self { shared, key, owner, release_on_drop: true }
+        Self { shared, key, owner, sent_twice: false, release_on_drop: true }
     }
 
     /// Prevents the release, because a run has taken the claim over or the claim was not granted.
@@ -67,6 +69,8 @@ pub(super) enum Settlement {
 pub(super) struct ActiveClaim<St: Store> {
     shared: Arc<Shared<St>>,
     hold: Hold,
+    /// `true` if another claim of the same owner may still arrive.
+    sent_twice: bool,
     settlement: AtomicU8,
 }
 
@@ -74,9 +78,11 @@ impl<St: Store> ActiveClaim<St> {
     /// Creates a claim under which nothing has begun yet.
     ///
     /// `takes_over` is `true` if its operation was unknown.
-    pub(super) fn new(shared: Arc<Shared<St>>, hold: Hold, takes_over: bool) -> Self {
+    pub(super) fn new(pending: PendingClaim<St>, hold: Hold, takes_over: bool) -> Self {
         let settlement = if takes_over { Settlement::TakenOver } else { Settlement::Release };
-        Self { shared, hold, settlement: AtomicU8::new(settlement as u8) }
+        let (shared, sent_twice) = (Arc::clone(&pending.shared), pending.sent_twice);
+        pending.keep();
+        Self { shared, hold, sent_twice, settlement: AtomicU8::new(settlement as u8) }
     }
 
     pub(super) fn shared(&self) -> &Shared<St> {
@@ -112,14 +118,21 @@ impl<St: Store> ActiveClaim<St> {
     pub(super) async fn settle(&self) {
         let settlement = self.settlement();
         if step(&self.shared, self.hold, settlement).await.is_ok() {
-            self.set_settlement(Settlement::Nothing);
+            // Now that the run is settled, the first claim would be granted if it arrived.
+            let late = self.sent_twice && settlement != Settlement::Nothing;
+            self.set_settlement(if late { Settlement::Release } else { Settlement::Nothing });
         }
     }
 }
 
 impl<St: Store> Drop for ActiveClaim<St> {
     fn drop(&mut self) {
-        in_background(&self.shared, self.hold, self.settlement());
+        match self.settlement() {
+            Settlement::TakenOver | Settlement::Release if self.sent_twice => {
+                release_until_it_arrives(&self.shared, self.hold);
+            }
+            settlement => in_background(&self.shared, self.hold, settlement),
+        }
     }
 }
 
@@ -144,28 +157,35 @@ async fn step<St: Store>(
     }
 }
 
-/// The pauses between the releases of a claim that may still be on its way.
+/// The time after which a claim that may still be on its way is taken for lost.
 ///
-/// The claim may arrive after the first release. Without the later releases, it would then block
-/// an operation that has no run.
-const RELEASES: [Duration; 5] = [
-    Duration::from_millis(50),
-    Duration::from_millis(200),
-    Duration::from_millis(800),
-    Duration::from_millis(3_200),
-    Duration::from_millis(12_800),
-];
+/// It starts again with each release that fails, because a store that stalls also delays claims.
+const ON_ITS_WAY: Duration = Duration::from_secs(30);
 
-/// Releases a claim whose result is not known, without blocking the caller.
+/// The first pause between two releases of a claim that may still be on its way.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Releases a claim that may still be on its way, without blocking the caller.
+///
+/// A claim that is granted after the last release blocks an operation that has no run.
 fn release_until_it_arrives<St: Store>(shared: &Arc<Shared<St>>, hold: Hold) {
     spawn(shared, |shared| async move {
-        let mut released = step(&shared, hold, Settlement::Release).await.is_ok();
-        for pause in RELEASES {
-            sleep(pause).await;
-            released = step(&shared, hold, Settlement::Release).await.is_ok();
-        }
-        if !released {
-            in_background(&shared, hold, Settlement::Release);
+        let began = Instant::now();
+        let limit = began + shared.config.lease_limit.max(ON_ITS_WAY);
+        // A claim that arrives in a pause must be released before its lease ends.
+        let longest_pause = (shared.config.lease / 3).max(FIRST_PAUSE);
+        let (mut end, mut pause) = (began + ON_ITS_WAY, FIRST_PAUSE);
+        loop {
+            let released = step(&shared, hold, Settlement::Release).await;
+            let now = Instant::now();
+            if released.is_err() {
+                end = limit.min(now + ON_ITS_WAY);
+            }
+            if end <= now {
+                return;
+            }
+            sleep(pause.min(end - now)).await;
+            pause = (pause * 4).min(longest_pause);
         }
     });
 }

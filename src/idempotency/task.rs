@@ -90,8 +90,7 @@ pub(super) async fn run<S, Req, St, K, C, Q, R, U>(
 {
     let Granted { shared, hold, run, sent, pending } = granted;
     let renewed = RenewedLease::new(Arc::clone(&shared), hold, sent);
-    let claim = ActiveClaim::new(Arc::clone(&shared), hold, run.previous_fence().is_some());
-    pending.keep();
+    let claim = ActiveClaim::new(pending, hold, run.previous_fence().is_some());
     if answer.is_closed() {
         claim.settle().await;
         return;
