@@ -5,6 +5,7 @@ mod http_support;
 
 use std::{
     convert::Infallible,
+    future::ready,
     io,
     sync::{
         Arc,
@@ -14,13 +15,16 @@ use std::{
 
 use buttress::{
     BoxError, Error, Fault, Outcome, Stack,
+    circuit_breaker::CircuitBreakerLayer,
     http::{
-        HttpServerLayer,
-        idempotency::{GuardedBody, HeaderKey, ReadHttp, RecordHttp},
+        GivenKey, HttpServerLayer, ReplaySafe, SetIdempotencyKeyLayer,
+        idempotency::{GuardedBody, HeaderKey, NotStarted, ReadHttp, RecordHttp},
+        wire,
     },
     idempotency::{
-        self, IdempotencyBuilder, IdempotencyLayer, NoScope, SingleTenant, store::MemoryStore,
+        self, IdempotencyBuilder, IdempotencyLayer, Key, NoScope, SingleTenant, store::MemoryStore,
     },
+    retry::RetryLayer,
 };
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -40,6 +44,10 @@ type Guarded = Request<GuardedBody<Body>>;
 type Fields = &'static [(&'static str, &'static str)];
 type Failure = Error<io::Error>;
 type Server = BoxCloneService<Request<Body>, Response<Boxed>, Infallible>;
+
+/// The trailers of a response of a handler.
+#[derive(Clone)]
+struct Trailers(HeaderMap);
 
 /// A server with an idempotency layer, and the number of runs of its handler.
 #[derive(Clone)]
@@ -62,8 +70,15 @@ impl Guard {
         let counted = Arc::clone(&runs);
         let handler = service_fn(move |request: Guarded| {
             counted.fetch_add(1, Ordering::Relaxed);
-            let answer = handler(&request);
-            async { Ok::<_, Infallible>(answer) }
+            let (head, body) = handler(&request).into_parts();
+            let body = match head.extensions.get() {
+                Some(Trailers(trailers)) => {
+                    let trailers = ready(Some(Ok(trailers.clone())));
+                    UnsyncBoxBody::new(body.with_trailers(trailers))
+                }
+                None => UnsyncBoxBody::new(body),
+            };
+            async { Ok::<_, Infallible>(Response::from_parts(head, body)) }
         });
         let server = HttpServerLayer::builder(Stack::new()).outside(layer).build().unwrap();
         let boxed = MapResponseLayer::new(|response: Response<_>| {
@@ -336,5 +351,100 @@ async fn an_encoded_record_is_replayed_only_to_a_caller_that_asked_for_the_encod
             }
         }
         assert_eq!(guard.runs(), 1);
+    }
+}
+
+// Our client in front of the layer.
+
+/// A gRPC response with headers, and with its status in trailers.
+fn with_trailers(code: u8) -> Answer {
+    let mut answer = answer(200, &[("content-type", "application/grpc")]);
+    *answer.body_mut() = Body::from("message");
+    let trailers = trailers_only(code, &[]).headers().clone();
+    answer.extensions_mut().insert(Trailers(trailers));
+    answer
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_client_sends_one_request_for_a_recorded_failure_and_counts_no_replay() {
+    let after = [("retry-after", "1")];
+    let table = [
+        (answer(200, &[]), 0),
+        (answer(404, &[]), 0),
+        (answer(408, &[]), 1),
+        (answer(409, &after), 0),
+        (answer(425, &[]), 0),
+        (answer(429, &after), 1),
+        (answer(500, &[]), 1),
+        (answer(502, &[]), 1),
+        (answer(503, &after), 1),
+        (trailers_only(0, &[]), 0),
+        (trailers_only(5, &[]), 0),
+        (trailers_only(10, &[("grpc-retry-pushback-ms", "5")]), 0),
+        (trailers_only(14, &[]), 1),
+        (with_trailers(0), 0),
+        (with_trailers(14), 1),
+    ];
+    for (answer, failures) in table {
+        let sent = answer.clone();
+        let guard = Guard::of(move |_| sent.clone());
+        let requests = Arc::new(AtomicUsize::new(0));
+        let (server, counted) = (guard.server.clone(), Arc::clone(&requests));
+        let transport = service_fn(move |request: Request<Body>| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            server.clone().oneshot(request)
+        });
+        let retry = RetryLayer::new(ReplaySafe::new());
+        let (budget, breaker) = (retry.budget().unwrap().clone(), CircuitBreakerLayer::new());
+        let (balance, health) = (budget.balance(), breaker.handle());
+        let stack = Stack::new().retry(retry).circuit_breaker(breaker).http().service(transport);
+        let client = SetIdempotencyKeyLayer::new().layer(stack);
+        for calls in 1..=3 {
+            let mut request =
+                Request::post("/pay").extension(GivenKey::new(Key::new("k").unwrap()));
+            if wire::is_grpc(answer.headers()) {
+                request = request.header("content-type", "application/grpc");
+            }
+            let served = client.clone().oneshot(request.body(Body::default()).unwrap()).await;
+            let served = served.unwrap();
+            assert_eq!((served.status(), is_replayed(&served)), (answer.status(), calls > 1));
+            served.into_body().collect().await.unwrap();
+            assert_eq!(requests.load(Ordering::Relaxed), calls, "{answer:?}");
+            assert!(budget.balance() >= balance, "{answer:?}");
+            let seen = health.snapshot();
+            assert_eq!((seen.calls(), seen.failures()), (calls as u64, failures), "{answer:?}");
+        }
+        assert_eq!(guard.runs(), 1);
+    }
+}
+
+/// A response that was not recorded may be another one the next time.
+#[tokio::test(start_paused = true)]
+async fn only_a_recorded_failure_forbids_a_retry() {
+    let advice = |response: &Response<Boxed>| {
+        ["x-should-retry", "grpc-retry-pushback-ms"].map(|name| lines(response.headers(), name))
+    };
+    let not_started = Guard::of(|_| {
+        let mut busy = answer(503, &[]);
+        busy.extensions_mut().insert(NotStarted);
+        busy
+    });
+    assert_eq!(advice(&not_started.send(&[]).await), [vec![], vec![] as Vec<String>]);
+    let stop = [vec!["false".to_owned()], vec![]];
+    let long = Body::from(vec![b'x'; 65_537]);
+    let failed = Guard::of(move |_| answer(502, &[]).map(|_| long.clone()));
+    assert_eq!(advice(&failed.send(&[]).await), stop, "each retry gets a 409");
+}
+
+#[tokio::test(start_paused = true)]
+async fn envoy_is_told_of_a_recorded_failure_too() {
+    for (status, told) in [(502, vec!["true"]), (200, vec![])] {
+        let handler = service_fn(move |_: Request<Body>| async move {
+            Ok::<_, Infallible>(answer(status, &[("x-should-retry", "false")]))
+        });
+        let server = HttpServerLayer::builder(Stack::new()).for_envoy().build().unwrap();
+        let served = server.layer(handler).oneshot(Request::default()).await.unwrap();
+        assert_eq!(lines(served.headers(), "x-envoy-ratelimited"), told);
+        assert_eq!(lines(served.headers(), "x-should-retry"), ["false"]);
     }
 }

@@ -1,8 +1,8 @@
 //! The headers of a record, and the callers that can read it.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use crate::http::wire;
+use crate::http::wire::{self, GrpcCode};
 
 /// The header `idempotency-replayed`, which marks a replayed response.
 pub const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -92,6 +92,33 @@ pub(super) fn is_never_kept(name: &HeaderName) -> bool {
 pub(super) fn is_of_connection(name: &HeaderName, headers: &HeaderMap) -> bool {
     let mut options = headers.get_all(header::CONNECTION).iter().flat_map(items);
     options.any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
+}
+
+/// Adds the advice not to retry to a recorded failure, because a retry would get it again.
+pub(super) fn forbid_retry(status: StatusCode, headers: &mut HeaderMap) {
+    let failed = status.is_client_error() || status.is_server_error();
+    if failed {
+        headers.insert(wire::SHOULD_RETRY, HeaderValue::from_static("false"));
+    }
+    if wire::is_grpc(headers) && (failed || has_failed_call(headers)) {
+        headers.insert(wire::PUSHBACK, HeaderValue::from_static("-1"));
+    }
+}
+
+/// Adds the advice not to retry to the trailers of a recorded gRPC call that failed.
+///
+/// The trailers of a replay also say that they are replayed, because some clients see only them.
+pub(super) fn forbid_retry_in_trailers(trailers: &mut HeaderMap, replayed: bool) {
+    if has_failed_call(trailers) {
+        trailers.insert(wire::PUSHBACK, HeaderValue::from_static("-1"));
+        if replayed {
+            trailers.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+        }
+    }
+}
+
+fn has_failed_call(fields: &HeaderMap) -> bool {
+    wire::grpc_status(fields).is_some_and(|code| code != GrpcCode::Ok)
 }
 
 /// Returns whether a request asked for every encoding of a response.

@@ -9,7 +9,10 @@ use http_body::Body;
 use super::{
     GuardedBody,
     envelope::{self, Envelope},
-    headers::{IDEMPOTENCY_REPLAYED, asks_for_encoding, is_kept, is_never_kept, is_of_connection},
+    headers::{
+        IDEMPOTENCY_REPLAYED, asks_for_encoding, forbid_retry, forbid_retry_in_trailers, is_kept,
+        is_never_kept, is_of_connection,
+    },
     read::{Read, read},
 };
 use crate::{
@@ -93,6 +96,11 @@ pub(super) type BeforeStart = Arc<dyn Fn(StatusCode, &HeaderMap) -> bool + Send 
 /// names each encoding in its `accept-encoding` or `grpc-accept-encoding`. Any other request is
 /// rejected with [`NotReplayable`](crate::error::IdempotencyReason::NotReplayable). Put compression
 /// and CORS outside the idempotency layer. They then fit each replayed response to its request.
+///
+/// A recorded failure is final, because every retry gets it again. Its first response and each
+/// replay therefore say so: a 4xx or 5xx by `x-should-retry: false`, and a gRPC call by
+/// `grpc-retry-pushback-ms: -1`, with its status. A stack with `http()` then does not retry. Its
+/// breaker counts the first response as a failure, if it is one, and no replay.
 ///
 /// A replayed response has the header `idempotency-replayed: true`. The server sets its
 /// `content-length` from the body. Over HTTP/1, a response with trailers is sent in chunks, with
@@ -249,31 +257,38 @@ where
         }
     }
 
-    async fn record(&self, response: Response<B>) -> Recorded<Vec<u8>, Self::Response> {
+    async fn record(&self, mut response: Response<B>) -> Recorded<Vec<u8>, Self::Response> {
         let most = self.config.max_body_bytes;
         let too_long = response.body().size_hint().lower() > most as u64;
         let ended =
             ResponseShape::Whole.ends_at_head(response.status()) || response.body().is_end_stream();
         if !self.may_keep(&response) || too_long && !ended {
+            forbid_retry(response.status(), response.headers_mut());
             return Recorded::new(response.map(GuardedBody::new), Completed::not_replayable());
         }
         if ended {
             let completed = self.completed(response.status(), response.headers(), &[], None);
+            forbid_retry(response.status(), response.headers_mut());
             return Recorded::new(response.map(GuardedBody::new), completed);
         }
-        let (head, body) = response.into_parts();
+        let (mut head, body) = response.into_parts();
         // The body is boxed because it may be streamed to the caller later.
         let mut body = Box::pin(body);
         // The number of runs bounds the memory of responses.
         let Ok(read) = read(body.as_mut(), most, &mut ()).await;
         match read {
-            Read::Whole { data, trailers } => {
+            Read::Whole { data, mut trailers } => {
                 let completed =
                     self.completed(head.status, &head.headers, &data, trailers.as_ref());
+                forbid_retry(head.status, &mut head.headers);
+                if let Some(trailers) = &mut trailers {
+                    forbid_retry_in_trailers(trailers, false);
+                }
                 let body = GuardedBody::whole(data, trailers);
                 Recorded::new(Response::from_parts(head, body), completed)
             }
             Read::TooLong { data, over } => {
+                forbid_retry(head.status, &mut head.headers);
                 let body = GuardedBody::begun(data, over, body);
                 Recorded::new(Response::from_parts(head, body), Completed::not_replayable())
             }
@@ -288,13 +303,15 @@ where
     }
 
     fn replay(&self, payload: Vec<u8>) -> Result<Self::Response, StoreError> {
-        let Envelope { status, headers, body, trailers } = self.open(payload)?;
+        let Envelope { status, headers, body, mut trailers } = self.open(payload)?;
+        forbid_retry_in_trailers(&mut trailers, true);
         let trailers = Some(trailers).filter(|trailers| !trailers.is_empty());
         let mut response = Response::new(GuardedBody::whole(body, trailers));
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         let replayed = HeaderValue::from_static("true");
         response.headers_mut().insert(IDEMPOTENCY_REPLAYED, replayed);
+        forbid_retry(status, response.headers_mut());
         Ok(response)
     }
 

@@ -52,7 +52,9 @@ pub(super) fn answer<R>(
             (response, grpc, late)
         }
     };
-    if signal && spent && has_failed(grpc, &response) {
+    // Something beneath the server may also say so, such as an idempotency layer.
+    let stop = spent || !grpc && wire::should_not_retry(response.headers());
+    if signal && stop && has_failed(grpc, &response) {
         let headers = response.headers_mut();
         if grpc {
             headers.insert(wire::PUSHBACK, HeaderValue::from_static("-1"));

@@ -97,7 +97,9 @@
 //! The server advises the caller not to retry in two cases:
 //!
 //! - while handling this request, a [retry](crate::retry) layer gave up on a retryable failure;
-//! - while handling this request, a retry layer or an HTTP client was itself told not to retry.
+//! - while handling this request, a retry layer or an HTTP client was itself told not to retry;
+//! - the response already carries the advice, as a recorded failure of an
+//!   [idempotency layer](crate::idempotency) does.
 //!
 //! The advice is `x-should-retry: false`, or `grpc-retry-pushback-ms: -1` for gRPC. The server
 //! sends it only with failures (5xx, 421, 425, 429, or a gRPC status in the head). A rejection by

@@ -57,13 +57,13 @@
 //!
 //! | header | on | value |
 //! |---|---|---|
-//! | `grpc-retry-pushback-ms` | gRPC, trailers-only responses | `-1` |
+//! | `grpc-retry-pushback-ms` | gRPC, with the status | `-1` |
 //! | `x-should-retry` | HTTP | `false` |
 //! | `x-envoy-ratelimited` | HTTP, only with `for_envoy` | `true` |
 //!
 //! A server that has exhausted its retries says so. Otherwise its callers would multiply the
-//! retries. Envoy does not know `x-should-retry`. Only `x-envoy-ratelimited` keeps it from
-//! retrying.
+//! retries. So does a server that has recorded the failure, and would only replay it. Envoy does
+//! not know `x-should-retry`. Only `x-envoy-ratelimited` keeps it from retrying.
 //!
 //! # Responses: when to retry
 //!
