@@ -2,26 +2,21 @@
 
 use std::{fmt, time::Duration};
 
-use buttress::{BoxError, ConfigError};
-use deadpool_postgres::{Client, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use buttress::ConfigError;
+use deadpool_postgres::{Manager, ManagerConfig, QueueMode, RecyclingMethod, Runtime};
+use tokio::time::timeout;
 use tokio_postgres::{
     Config, NoTls, Socket,
     tls::{MakeTlsConnect, TlsConnect},
 };
 
-use crate::PostgresStore;
-
-/// The lock held while creating the schema, so that two stores do not create it at once.
-const MIGRATION_LOCK: i64 = 0x6275_7474_7265_7373;
-
-/// The options of every session, sent when a connection starts, which costs no round trip.
-///
-/// Every statement of the store can find its rows by an index. `enable_seqscan=off` prevents a
-/// plan that was made for a small table from scanning the grown table.
-const SESSION: &str = "-c synchronous_commit=on \
-                       -c default_transaction_isolation=read\\ committed \
-                       -c lock_timeout=2s \
-                       -c enable_seqscan=off";
+use crate::{
+    PostgresStore,
+    error::PostgresSetupError,
+    pool::{NoConnection, Pool},
+    schema,
+    session::Session,
+};
 
 /// The largest value that PostgreSQL accepts as `max_connections`.
 const MOST_CONNECTIONS: u32 = 262_143;
@@ -36,6 +31,7 @@ impl PostgresStore {
             config,
             connections: 16,
             connect_timeout: Duration::from_secs(5),
+            step_timeout: Duration::from_millis(900),
             accept_loss: false,
             tls: NoTls,
         }
@@ -51,39 +47,9 @@ pub struct PostgresStoreBuilder<T = NoTls> {
     config: Config,
     connections: u32,
     connect_timeout: Duration,
+    step_timeout: Duration,
     accept_loss: bool,
     tls: T,
-}
-
-/// The error returned when a [`PostgresStore`] cannot be built.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PostgresSetupError {
-    /// A setting of the builder is invalid.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// A setting of the server, or of the store's session, may lose acknowledged records.
-    #[error(
-        "the server has `{setting} = {found}`, but acknowledged records are only kept \
-         with `{needed}`: change it, or call `accept_loss()`"
-    )]
-    Forgetful {
-        /// The name of the setting.
-        setting: &'static str,
-        /// The value that it has.
-        found: String,
-        /// The value that it must have.
-        needed: &'static str,
-    },
-    /// The server cannot be reached, or the schema cannot be created.
-    #[error("the store could not be set up")]
-    Server(#[source] BoxError),
-}
-
-impl PostgresSetupError {
-    fn server(error: impl Into<BoxError>) -> Self {
-        Self::Server(error.into())
-    }
 }
 
 impl<T> PostgresStoreBuilder<T> {
@@ -100,12 +66,27 @@ impl<T> PostgresStoreBuilder<T> {
 
     /// Sets the time limit for waiting for a free connection, and for opening a new one.
     ///
-    /// Default: `5 s`. The limit applies to each of the two.
+    /// Default: `5 s`. The limit applies to each of the two. After it has connected,
+    /// [`build`](Self::build) has twice as long to check the settings and to prepare the schema.
     ///
     /// It must be longer than zero. After the limit, the step fails with
     /// [`StoreError::Unavailable`](buttress::idempotency::StoreError::Unavailable).
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
+        self
+    }
+
+    /// Sets the time limit of a step on the server, including its waits for locks.
+    ///
+    /// Default: `900 ms`, just below the default `store_timeout` of the idempotency layer. The
+    /// server then ends a step that its caller no longer waits for.
+    ///
+    /// Set it just below that timeout if you change it. It must be between 1 ms and 24 days, the
+    /// limit of the server, which counts whole milliseconds. It becomes the `statement_timeout` of
+    /// the store's sessions, and nine tenths of it become their `lock_timeout`. It also limits a
+    /// [`sweep`](buttress::idempotency::Store::sweep), whose limit must be small enough for it.
+    pub fn step_timeout(mut self, timeout: Duration) -> Self {
+        self.step_timeout = timeout;
         self
     }
 
@@ -125,8 +106,15 @@ impl<T> PostgresStoreBuilder<T> {
     ///
     /// The `sslmode` of the configuration decides whether TLS is used.
     pub fn tls<U>(self, tls: U) -> PostgresStoreBuilder<U> {
-        let Self { config, connections, connect_timeout, accept_loss, tls: _ } = self;
-        PostgresStoreBuilder { config, connections, connect_timeout, accept_loss, tls }
+        let Self { config, connections, connect_timeout, step_timeout, accept_loss, tls: _ } = self;
+        PostgresStoreBuilder {
+            config,
+            connections,
+            connect_timeout,
+            step_timeout,
+            accept_loss,
+            tls,
+        }
     }
 
     /// Connects to the server, checks its settings, and creates the schema if it does not exist.
@@ -139,6 +127,7 @@ impl<T> PostgresStoreBuilder<T> {
     /// - the server cannot be reached,
     /// - a setting of the server or the session does not keep acknowledged records, unless
     ///   [`accept_loss`](Self::accept_loss) is set,
+    /// - a pooler drops or rejects the options of the sessions,
     /// - the schema cannot be created.
     ///
     /// # Panics
@@ -157,10 +146,11 @@ impl<T> PostgresStoreBuilder<T> {
             return Err(ConfigError::new("connections", connections, rule).into());
         }
         let patience = ConfigError::require_positive("connect_timeout", self.connect_timeout)?;
+        let session = Session::new(self.step_timeout)?;
         // Appended to the user's options, because the last value of an option wins.
         let options = match self.config.get_options() {
-            Some(options) => format!("{options} {SESSION}"),
-            None => SESSION.to_owned(),
+            Some(options) => format!("{options} {}", session.options()),
+            None => session.options(),
         };
         self.config.options(options);
         if self.config.get_application_name().is_none() {
@@ -171,22 +161,27 @@ impl<T> PostgresStoreBuilder<T> {
             self.config.tcp_user_timeout(Duration::from_secs(30));
         }
 
-        // Checking each connection before use would cost a round trip for each step.
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let pool = Pool::builder(Manager::from_config(self.config, self.tls, recycling))
+        let manager = Manager::from_config(self.config, self.tls.clone(), recycling);
+        let pool = deadpool_postgres::Pool::builder(manager)
             .max_size(connections as usize)
+            // The connection of the last step has its statements prepared.
+            .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
-            .wait_timeout(Some(patience))
             .create_timeout(Some(patience))
             .build()
-            .map_err(PostgresSetupError::server)?;
-        let mut client = pool.get().await.map_err(PostgresSetupError::server)?;
-        if !self.accept_loss {
-            check(&client).await?;
-        }
-        migrate(&mut client).await.map_err(PostgresSetupError::server)?;
-        drop(client);
-        Ok(PostgresStore { pool })
+            .map_err(|error| PostgresSetupError::Server(error.into()))?;
+        let mut first = pool.get().await.map_err(NoConnection::Failed)?;
+        let preparing = async {
+            session.check(&first, self.accept_loss).await?;
+            schema::prepare(&mut first, patience).await?;
+            Ok::<_, PostgresSetupError>(())
+        };
+        // The server ends a statement after half of it, with an error that says more.
+        let limit = patience.saturating_mul(2);
+        timeout(limit, preparing).await.map_err(|_| NoConnection::Late)??;
+        drop(first);
+        Ok(PostgresStore { pool: Pool::new(pool, self.tls, patience) })
     }
 }
 
@@ -196,41 +191,8 @@ impl<T> fmt::Debug for PostgresStoreBuilder<T> {
             .field("config", &self.config)
             .field("connections", &self.connections)
             .field("connect_timeout", &self.connect_timeout)
+            .field("step_timeout", &self.step_timeout)
             .field("accept_loss", &self.accept_loss)
             .finish_non_exhaustive()
     }
-}
-
-/// Checks that the settings keep acknowledged records. A pooler may have dropped the options.
-async fn check(client: &Client) -> Result<(), PostgresSetupError> {
-    for (setting, needed) in [
-        ("fsync", "on"),
-        ("synchronous_commit", "on"),
-        ("default_transaction_isolation", "read committed"),
-    ] {
-        let found = client
-            .query_one("SELECT current_setting($1)", &[&setting])
-            .await
-            .and_then(|row| row.try_get::<_, String>(0))
-            .map_err(PostgresSetupError::server)?;
-        if found != needed {
-            return Err(PostgresSetupError::Forgetful { setting, found, needed });
-        }
-    }
-    Ok(())
-}
-
-/// Creates the schema if it does not exist.
-async fn migrate(client: &mut Client) -> Result<(), tokio_postgres::Error> {
-    let transaction = client.transaction().await?;
-    transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&MIGRATION_LOCK]).await?;
-    // A separate statement, because it must see the commit of the previous holder of the lock.
-    let there: bool = transaction
-        .query_one("SELECT to_regclass('buttress_idempotency') IS NOT NULL", &[])
-        .await?
-        .try_get(0)?;
-    if !there {
-        transaction.batch_execute(PostgresStore::MIGRATION).await?;
-    }
-    transaction.commit().await
 }

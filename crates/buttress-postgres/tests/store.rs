@@ -287,6 +287,8 @@ async fn a_store_that_cannot_work_is_not_built() -> Outcome {
         ("connections", builder().connections(0)),
         ("connections", builder().connections(262_144)),
         ("connect_timeout", builder().connect_timeout(Duration::ZERO)),
+        ("step_timeout", builder().step_timeout(Duration::from_micros(999))),
+        ("step_timeout", builder().step_timeout(Duration::from_secs(25 * 24 * 60 * 60))),
     ] {
         match builder.build().await {
             Err(PostgresSetupError::Config(error)) => assert_eq!(error.knob(), knob),

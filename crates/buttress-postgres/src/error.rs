@@ -1,0 +1,76 @@
+//! The error of a set-up.
+
+use buttress::{BoxError, ConfigError};
+use deadpool_postgres::PoolError;
+use tokio_postgres::error::SqlState;
+
+use crate::pool::NoConnection;
+
+/// The error returned when a [`PostgresStore`](crate::PostgresStore) cannot be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PostgresSetupError {
+    /// A setting of the builder is invalid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A setting of the server, or of the store's session, may lose acknowledged records.
+    #[error(
+        "the server has `{setting} = {found}`, but acknowledged records are only kept \
+         with `{needed}`: change it, or call `accept_loss()`"
+    )]
+    Forgetful {
+        /// The name of the setting.
+        setting: &'static str,
+        /// The value that it has.
+        found: String,
+        /// The value that it must have.
+        needed: &'static str,
+    },
+    /// A session does not have an option that the store has set.
+    #[error(
+        "a session has `{setting} = {found}` instead of `{needed}`: a pooler has dropped the \
+         options of the session, so set them for the role"
+    )]
+    OptionDropped {
+        /// The name of the option.
+        setting: &'static str,
+        /// The value that it has.
+        found: String,
+        /// The value that it must have. Timeouts are in milliseconds.
+        needed: String,
+    },
+    /// A pooler does not accept the options that the store sets for its sessions.
+    #[error(
+        "a pooler rejects the options of the store's sessions: let it ignore the startup \
+         parameter `options`, and set the options for the role"
+    )]
+    OptionsRejected(#[source] BoxError),
+    /// The server cannot be reached, or the schema cannot be created.
+    #[error("the store could not be set up")]
+    Server(#[source] BoxError),
+}
+
+impl From<tokio_postgres::Error> for PostgresSetupError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Server(error.into())
+    }
+}
+
+impl From<NoConnection> for PostgresSetupError {
+    fn from(error: NoConnection) -> Self {
+        match error {
+            NoConnection::Failed(PoolError::Backend(error)) if rejects_options(&error) => {
+                Self::OptionsRejected(error.into())
+            }
+            error => Self::Server(error.into()),
+        }
+    }
+}
+
+/// Returns whether a pooler, such as PgBouncer, has rejected the startup parameter `options`.
+fn rejects_options(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|error| {
+        *error.code() == SqlState::PROTOCOL_VIOLATION
+            && error.message().contains("startup parameter")
+    })
+}
