@@ -94,6 +94,8 @@ impl<T> PostgresStoreBuilder<T> {
     ///
     /// Default: off. [`build`](Self::build) checks the settings.
     ///
+    /// It also accepts an unlogged table and sequence, whose records are gone after a crash.
+    ///
     /// Without the check, an operation whose record is lost can run twice.
     pub fn accept_loss(mut self) -> Self {
         self.accept_loss = true;
@@ -117,7 +119,7 @@ impl<T> PostgresStoreBuilder<T> {
         }
     }
 
-    /// Connects to the server, checks its settings, and creates the schema if it does not exist.
+    /// Connects to the server, checks its settings, and creates or checks the schema.
     ///
     /// # Errors
     ///
@@ -128,7 +130,9 @@ impl<T> PostgresStoreBuilder<T> {
     /// - a setting of the server or the session does not keep acknowledged records, unless
     ///   [`accept_loss`](Self::accept_loss) is set,
     /// - a pooler drops or rejects the options of the sessions,
-    /// - the schema cannot be created.
+    /// - the schema cannot be created,
+    /// - the schema exists, but is not the one that the migration creates. Additional indexes and
+    ///   nullable columns of your own are accepted.
     ///
     /// # Panics
     ///
@@ -174,13 +178,15 @@ impl<T> PostgresStoreBuilder<T> {
         let mut first = pool.get().await.map_err(NoConnection::Failed)?;
         let preparing = async {
             session.check(&first, self.accept_loss).await?;
-            schema::prepare(&mut first, patience).await?;
-            Ok::<_, PostgresSetupError>(())
+            Ok::<_, PostgresSetupError>(schema::prepare(&mut first, patience).await?)
         };
         // The server ends a statement after half of it, with an error that says more.
         let limit = patience.saturating_mul(2);
-        timeout(limit, preparing).await.map_err(|_| NoConnection::Late)??;
+        let found = timeout(limit, preparing).await.map_err(|_| NoConnection::Late)??;
         drop(first);
+        if let Some(difference) = schema::difference(&found, self.accept_loss) {
+            return Err(PostgresSetupError::Schema(difference));
+        }
         Ok(PostgresStore { pool: Pool::new(pool, self.tls, patience) })
     }
 }

@@ -45,6 +45,10 @@ pub enum PostgresSetupError {
          parameter `options`, and set the options for the role"
     )]
     OptionsRejected(#[source] BoxError),
+    /// The schema in the database is not the one that the
+    /// [migration](crate::PostgresStore::MIGRATION) creates.
+    #[error("the schema is not the one that the migration creates: {0}")]
+    Schema(String),
     /// The server cannot be reached, or the schema cannot be created.
     #[error("the store could not be set up")]
     Server(#[source] BoxError),

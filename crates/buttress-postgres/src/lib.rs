@@ -132,7 +132,14 @@ pub use buttress;
 ///
 /// If the table is not in the `search_path` of the session,
 /// [`build`](PostgresStoreBuilder::build) creates these objects under an advisory lock, in the
-/// first schema of the `search_path`.
+/// first schema of the `search_path`. Otherwise, it compares them with what the migration creates,
+/// and its error names the difference, such as an unlogged table or a missing index. Indexes and
+/// columns of your own are accepted, except for unique indexes and for columns that must be set.
+/// The functions are compared without their comments and white space.
+///
+/// A later version of this crate may bring a further migration. After it, the
+/// [`build`](PostgresStoreBuilder::build) of an older version fails and names the functions that
+/// differ. Stores that were built before are not checked again.
 ///
 /// You can also create them beforehand with [`MIGRATION`](Self::MIGRATION), as a user with the
 /// rights to do so. The store's own user then needs only SELECT, INSERT, UPDATE and DELETE on the
