@@ -3,6 +3,7 @@
 //! ```sh
 //! cargo run --release -p crash_campaign
 //! cargo run --release -p crash_campaign -- --rounds 2 --store redb
+//! cargo run --release -p crash_campaign -- stall
 //! ```
 //!
 //! - `--rounds N`: the number of times that each fault happens. Default: `18`, the number needed
@@ -14,6 +15,10 @@
 //!   failure.
 //! - `--seed N`: repeats the same waits and choices. The scheduling of the processes still
 //!   differs. Default: `1`.
+//!
+//! With `stall`, nothing is killed. For 8 s each, the table of PostgreSQL and then one record are
+//! locked, while 64 callers send requests. The server must not get more than two backends for each
+//! connection of the pool. Another key must be claimed within the timeout of a step.
 //!
 //! The campaign needs `kill`, and `redis-server` and PostgreSQL, which it starts itself on
 //! loopback. The machine must not be overloaded. If a process waits longer than a lease of 300 ms
@@ -67,6 +72,7 @@ mod ledger;
 mod process;
 mod protocol;
 mod report;
+mod stall;
 mod stores;
 mod worker;
 
@@ -94,7 +100,8 @@ fn main() -> ExitCode {
             Some(place) => worker::run(place).map(|()| true),
             None => Err("a worker is started by the driver only".into()),
         },
-        _ => Options::parse(&args).and_then(|options| drive(&options)),
+        Some((first, [])) if first == "stall" => on_runtime(stall::run()),
+        _ => Options::parse(&args).and_then(|options| on_runtime(campaign(&options))),
     };
     match ended {
         Ok(true) => ExitCode::SUCCESS,
@@ -139,11 +146,11 @@ impl Options {
     }
 }
 
-/// Runs the campaign, and returns whether all checks passed.
-fn drive(options: &Options) -> Outcome<bool> {
+/// Runs a campaign, which returns whether all checks passed.
+fn on_runtime(campaign: impl Future<Output = Outcome<bool>>) -> Outcome<bool> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(campaign(options))
+    runtime.block_on(campaign)
 }
 
 async fn campaign(options: &Options) -> Outcome<bool> {
