@@ -59,7 +59,7 @@ pub enum RedbSetupError {
         version: u16,
     },
     /// The file cannot be read or written, or is not a file of records.
-    #[error("{} cannot be opened", .path.display())]
+    #[error("{} cannot be opened: {source}", .path.display())]
     Failed {
         /// The path of the file.
         path: PathBuf,

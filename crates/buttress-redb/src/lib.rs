@@ -58,6 +58,11 @@
 //! unknown. After a crash, redb first repairs the file. The time for the repair grows with the size
 //! of the file.
 //!
+//! # Damage
+//!
+//! Each record has a checksum, which covers its key. A record that is altered while the file is
+//! open is [`StoreError::Garbled`], and is left as it is.
+//!
 //! # Time
 //!
 //! The store reads the wall clock once, when it opens the file. From then on it adds the time of a
@@ -69,16 +74,18 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `buttress_idempotency_meta` | `version`, `fence`, `time` | the version of the layout (2 bytes); the last fence that was granted (8); the latest time (12) |
-//! | `buttress_idempotency_records` | storage key (32) | a record, which begins with its version |
+//! | `buttress_idempotency_meta` | `version`, `fence`, `time` | the version of the layout (2 bytes); the last fence that was granted (8); the latest time (12); each with a checksum (4) |
+//! | `buttress_idempotency_records` | storage key (32) | a record, which begins with its version and its checksum |
 //! | `buttress_idempotency_until` | end of the record's state (12), storage key (32) | - |
 //! | `buttress_idempotency_in_flight` | storage key (32) | - |
 //! | `buttress_idempotency_unknown` | storage key (32) | - |
 //!
 //! Numbers are big-endian. Times are seconds (8) and nanoseconds (4) since 1970. Space of removed
-//! records is reused, but the file does not shrink.
+//! records is reused, but the file does not shrink. Files and records of the first version, which
+//! have no checksums, are still read.
 
 mod builder;
+mod checksum;
 mod clock;
 mod record;
 mod tables;

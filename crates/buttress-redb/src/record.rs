@@ -2,7 +2,8 @@
 //!
 //! | bytes | content |
 //! |---|---|
-//! | 1 | version, 1 |
+//! | 1 | version, 2 |
+//! | 4 | the checksum of the key and of all other bytes, which version 1 does not have |
 //! | 1 | state: 0 reserved, 1 started, 2 taken over, 3 completed, 4 unknown |
 //! | 16 | owner |
 //! | 8 | fence |
@@ -19,9 +20,14 @@
 use std::time::Duration;
 
 use buttress::idempotency::store::machine::{RecordState, RunStage, StoredRecord};
-use buttress::idempotency::{Fingerprint, Owner, StoreError};
+use buttress::idempotency::{Fingerprint, Owner, StorageKey, StoreError};
 
-const VERSION: u8 = 1;
+use crate::checksum::checksum;
+
+const VERSION: u8 = 2;
+
+/// The version without a checksum, which is still read.
+const UNCHECKED: u8 = 1;
 
 const RESERVED: u8 = 0;
 const STARTED: u8 = 1;
@@ -29,7 +35,7 @@ const TAKEN_OVER: u8 = 2;
 const COMPLETED: u8 = 3;
 const UNKNOWN: u8 = 4;
 
-pub(crate) fn encode(record: &StoredRecord<Vec<u8>>) -> Vec<u8> {
+pub(crate) fn encode(key: &StorageKey, record: &StoredRecord<Vec<u8>>) -> Vec<u8> {
     let (state, kept) = match &record.state {
         RecordState::InFlight { stage, checkpoint, .. } => {
             let stage = match stage {
@@ -42,8 +48,8 @@ pub(crate) fn encode(record: &StoredRecord<Vec<u8>>) -> Vec<u8> {
         RecordState::Completed { payload } => (COMPLETED, payload),
         RecordState::Unknown { checkpoint } => (UNKNOWN, checkpoint),
     };
-    let mut bytes = Vec::with_capacity(104 + kept.as_ref().map_or(0, Vec::len));
-    bytes.extend([VERSION, state]);
+    let mut bytes = Vec::with_capacity(108 + kept.as_ref().map_or(0, Vec::len));
+    bytes.extend([VERSION, 0, 0, 0, 0, state]);
     bytes.extend(record.owner.as_bytes());
     bytes.extend(record.fence.to_be_bytes());
     bytes.extend(record.fingerprint.to_bytes());
@@ -57,17 +63,22 @@ pub(crate) fn encode(record: &StoredRecord<Vec<u8>>) -> Vec<u8> {
     }
     bytes.push(kept.is_some().into());
     bytes.extend(kept.iter().flatten());
+    let sum = checksum(&[key.as_bytes(), &bytes[5..]]);
+    bytes[1..5].copy_from_slice(&sum);
     bytes
 }
 
-pub(crate) fn decode(bytes: &[u8]) -> Result<StoredRecord<Vec<u8>>, StoreError> {
+pub(crate) fn decode(key: &StorageKey, bytes: &[u8]) -> Result<StoredRecord<Vec<u8>>, StoreError> {
     let mut bytes = Bytes(bytes);
-    let [version] = bytes.take()?;
-    if version > VERSION {
-        return Err(StoreError::Newer(version.into()));
-    }
-    if version < VERSION {
-        return Err(StoreError::Garbled("the version of a record"));
+    match bytes.take()? {
+        [VERSION] => {
+            if bytes.take()? != checksum(&[key.as_bytes(), bytes.0]) {
+                return Err(StoreError::Garbled("the checksum of a record"));
+            }
+        }
+        [UNCHECKED] => {}
+        [0] => return Err(StoreError::Garbled("the version of a record")),
+        [version] => return Err(StoreError::Newer(version.into())),
     }
     let [state] = bytes.take()?;
     let owner = Owner::from_bytes(bytes.take()?);
@@ -134,6 +145,10 @@ mod tests {
 
     use super::*;
 
+    fn key() -> StorageKey {
+        StorageKey::from_bytes([7; 32])
+    }
+
     fn time() -> impl Strategy<Value = Duration> {
         prop_oneof![
             (any::<u64>(), 0..1_000_000_000_u32).prop_map(|(s, n)| Duration::new(s, n)),
@@ -183,7 +198,28 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read(record in record()) {
-            prop_assert_eq!(decode(&encode(&record)).unwrap(), record);
+            prop_assert_eq!(decode(&key(), &encode(&key(), &record)).unwrap(), record);
+        }
+
+        #[test]
+        fn a_record_of_the_first_version_is_read(record in record()) {
+            let bytes = [&[UNCHECKED], &encode(&key(), &record)[5..]].concat();
+            prop_assert_eq!(decode(&key(), &bytes).unwrap(), record);
+        }
+
+        #[test]
+        fn an_altered_record_is_noticed(record in record(), at in any::<u64>(), bit in 0..8_u8) {
+            let mut bytes = encode(&key(), &record);
+            let at = (at % bytes.len() as u64) as usize;
+            bytes[at] ^= 1 << bit;
+            prop_assert!(decode(&key(), &bytes).is_err());
+        }
+
+        #[test]
+        fn a_record_under_another_key_is_noticed(record in record(), other in any::<[u8; 32]>()) {
+            let other = StorageKey::from_bytes(other);
+            prop_assume!(other != key());
+            prop_assert!(decode(&other, &encode(&key(), &record)).is_err());
         }
 
         #[test]
@@ -191,7 +227,7 @@ mod tests {
             record in record(),
             damage in proptest::collection::vec((any::<u16>(), any::<u8>(), 0..3_u8), 0..4),
         ) {
-            let mut bytes = encode(&record);
+            let mut bytes = encode(&key(), &record);
             for (at, byte, how) in damage {
                 let at = usize::from(at) % (bytes.len() + 1);
                 match how {
@@ -200,14 +236,18 @@ mod tests {
                     _ => bytes[at..].iter_mut().take(1).for_each(|damaged| *damaged = byte),
                 }
             }
-            if let Ok(record) = decode(&bytes) {
-                prop_assert_eq!(encode(&record), bytes);
+            if let Ok(record) = decode(&key(), &bytes) {
+                let read = match bytes[0] {
+                    UNCHECKED => &bytes[1..],
+                    _ => &bytes[5..],
+                };
+                prop_assert_eq!(&encode(&key(), &record)[5..], read);
             }
         }
 
         #[test]
         fn any_bytes_are_refused_or_read(bytes in proptest::collection::vec(any::<u8>(), 0..160)) {
-            let _ = decode(&bytes);
+            let _ = decode(&key(), &bytes);
         }
 
         #[test]
@@ -215,7 +255,7 @@ mod tests {
             record in record(),
             cut in any::<u64>(),
         ) {
-            let bytes = encode(&record);
+            let bytes = encode(&key(), &record);
             let kept = match &record.state {
                 RecordState::InFlight { checkpoint: kept, .. }
                 | RecordState::Completed { payload: kept }
@@ -223,17 +263,17 @@ mod tests {
             };
             let cut = (cut % (bytes.len() - kept) as u64) as usize;
 
-            prop_assert!(matches!(decode(&bytes[..cut]), Err(StoreError::Garbled(_))));
+            prop_assert!(matches!(decode(&key(), &bytes[..cut]), Err(StoreError::Garbled(_))));
         }
 
         #[test]
         fn a_newer_version_is_named_whatever_follows(
-            version in 2..=u8::MAX,
+            version in VERSION + 1..=u8::MAX,
             rest in proptest::collection::vec(any::<u8>(), 0..160),
         ) {
             let bytes = [&[version][..], &rest].concat();
 
-            let decoded = decode(&bytes);
+            let decoded = decode(&key(), &bytes);
             let newer = u16::from(version);
             prop_assert!(matches!(decoded, Err(StoreError::Newer(found)) if found == newer));
         }

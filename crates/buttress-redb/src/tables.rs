@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use redb::{ReadableTable, ReadableTableMetadata, Table, TableDefinition, WriteTransaction};
 
-use crate::record::{decode, decode_time, encode, encode_time};
+use crate::{
+    checksum::checksum,
+    record::{decode, decode_time, encode, encode_time},
+};
 
 use buttress::idempotency::{
     Claim, ClaimOutcome, Completed, Hold, Resolution, StepOutcome, StorageKey, StoreError,
@@ -25,7 +28,12 @@ const UNKNOWN: TableDefinition<'_, &[u8; 32], ()> =
     TableDefinition::new("buttress_idempotency_unknown");
 
 /// The version of the file's layout, not of a record's.
-const LAYOUT: u16 = 1;
+const LAYOUT: u16 = 2;
+
+/// The layout whose entries in the meta table have no checksum. It is still read.
+const UNCHECKED: u16 = 1;
+
+const GARBLED: StoreError = StoreError::Garbled("an entry of the meta table");
 
 /// The maximum number of ended records that a claim removes when the store is full.
 const MAKE_ROOM: usize = 64;
@@ -105,19 +113,44 @@ impl<'t> Tables<'t> {
             now: Duration::ZERO,
             changed: false,
         };
-        let version = tables.meta("version")?.map_or(LAYOUT, u16::from_be_bytes);
-        if version > LAYOUT {
-            return Err(StoreError::Newer(version).into());
-        }
-        tables.fence = tables.meta("fence")?.map_or(0, u64::from_be_bytes);
-        tables.now = tables.meta("time")?.map(decode_time).transpose()?.unwrap_or_default();
+        tables.read_meta()?;
         Ok(tables)
     }
 
-    fn meta<const N: usize>(&self, name: &str) -> Step<Option<[u8; N]>> {
-        let Some(found) = self.meta.get(name)? else { return Ok(None) };
-        let garbled = |_| StoreError::Garbled("an entry of the meta table");
-        Ok(Some(found.value().try_into().map_err(garbled)?))
+    /// Reads the entries for the whole file. A new file has none, and no records.
+    fn read_meta(&mut self) -> Step<()> {
+        let Some(found) = self.meta.get("version")? else {
+            let new = self.meta.is_empty()? && self.records.is_empty()?;
+            return if new { Ok(()) } else { Err(GARBLED.into()) };
+        };
+        let version = found.value().first_chunk().ok_or(GARBLED)?;
+        let version = u16::from_be_bytes(*version);
+        drop(found);
+        if version > LAYOUT {
+            return Err(StoreError::Newer(version).into());
+        }
+        self.meta::<2>("version", version)?;
+        self.fence = u64::from_be_bytes(self.meta("fence", version)?);
+        self.now = decode_time(self.meta("time", version)?)?;
+        Ok(())
+    }
+
+    /// Returns an entry, after checking its checksum if the layout has one.
+    fn meta<const N: usize>(&self, name: &str, layout: u16) -> Step<[u8; N]> {
+        let found = self.meta.get(name)?.ok_or(GARBLED)?;
+        let (value, sum) = found.value().split_first_chunk().ok_or(GARBLED)?;
+        match (layout, sum) {
+            (UNCHECKED, []) => {}
+            (LAYOUT, sum) if sum == checksum(&[name.as_bytes(), value]) => {}
+            _ => return Err(GARBLED.into()),
+        }
+        Ok(*value)
+    }
+
+    fn set_meta(&mut self, name: &str, value: &[u8]) -> Step<()> {
+        let sum = checksum(&[name.as_bytes(), value]);
+        self.meta.insert(name, [value, &sum].concat().as_slice())?;
+        Ok(())
     }
 
     /// Returns the latest time at which anything was written.
@@ -132,9 +165,9 @@ impl<'t> Tables<'t> {
     /// Writes the entries for the whole file, and returns whether there is anything to commit.
     pub(crate) fn finish(mut self) -> Step<bool> {
         if self.changed {
-            self.meta.insert("version", &LAYOUT.to_be_bytes()[..])?;
-            self.meta.insert("fence", &self.fence.to_be_bytes()[..])?;
-            self.meta.insert("time", &encode_time(self.now)[..])?;
+            self.set_meta("version", &LAYOUT.to_be_bytes())?;
+            self.set_meta("fence", &self.fence.to_be_bytes())?;
+            self.set_meta("time", &encode_time(self.now))?;
         }
         Ok(self.changed)
     }
@@ -312,7 +345,7 @@ impl<'t> Tables<'t> {
     fn read(&self, key: &StorageKey) -> Step<(Slot, Option<Stored>)> {
         let Some(found) = self.records.get(key.as_bytes())? else { return Ok((None, None)) };
         let bytes = found.value();
-        let record = decode(bytes)?;
+        let record = decode(key, bytes)?;
         let stored = Stored { listed: listed(&record), until: record.until, bytes: bytes.to_vec() };
         Ok((Some(record), Some(stored)))
     }
@@ -321,7 +354,7 @@ impl<'t> Tables<'t> {
         let after = after.map(|record| Stored {
             listed: listed(&record),
             until: record.until,
-            bytes: encode(&record),
+            bytes: encode(key, &record),
         });
         if before == after {
             return Ok(());

@@ -463,6 +463,60 @@ async fn a_record_that_cannot_be_read_is_refused_and_left_alone() {
     }
 }
 
+#[tokio::test]
+async fn an_altered_response_is_not_replayed() {
+    let folder = Folder::new();
+    completed(&folder.open(), "a", b"paid 42 EUR").await;
+    let at = stored(&folder, "a").len() - 6;
+    tamper(&folder, "a", at, b'9');
+
+    let answer = folder.open().claim(&claim_of("a")).await;
+
+    assert!(matches!(answer, Err(StoreError::Garbled(_))), "{answer:?}");
+}
+
+/// Changes or removes an entry for the whole file, with the file closed.
+fn tamper_meta(folder: &Folder, name: &str, change: impl Fn(&mut Vec<u8>)) {
+    let database = Database::open(folder.file()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut meta = transaction.open_table(META).unwrap();
+        let mut value = meta.remove(name).unwrap().unwrap().value().to_vec();
+        change(&mut value);
+        if !value.is_empty() {
+            meta.insert(name, value.as_slice()).unwrap();
+        }
+    }
+    transaction.commit().unwrap();
+}
+
+#[tokio::test]
+async fn an_altered_counter_or_time_is_noticed() {
+    for name in ["fence", "time", "version"] {
+        let changes: [fn(&mut Vec<u8>); 5] = [
+            Vec::clear,
+            |value| value[0] ^= 0x80,
+            |value| value[1] ^= 1,
+            |value| value.truncate(1),
+            |value| value.push(0),
+        ];
+        for change in changes {
+            let folder = Folder::new();
+            let _ = claimed(&folder.open(), &claim_of("a")).await;
+            tamper_meta(&folder, name, change);
+
+            let error = RedbStore::open(folder.file()).unwrap_err();
+
+            let text = error.to_string();
+            assert!(text.contains("records.redb"), "{name}: {text}");
+            match error {
+                RedbSetupError::Newer { .. } => assert_eq!(name, "version"),
+                _ => assert!(text.contains("meta table"), "{name}: {text}"),
+            }
+        }
+    }
+}
+
 #[test]
 fn a_file_of_a_newer_layout_is_refused_and_left_alone() {
     let folder = Folder::new();
@@ -505,10 +559,14 @@ async fn a_wall_clock_that_was_set_back_brings_nothing_back() {
     let transaction = database.begin_write().unwrap();
     {
         let mut meta = transaction.open_table(META).unwrap();
-        let mut time = meta.get("time").unwrap().unwrap().value().to_vec();
+        let entry = |name| meta.get(name).unwrap().unwrap().value().to_vec();
+        let (fence, mut time) = (entry("fence"), entry("time"));
         let (seconds, _) = time.split_first_chunk_mut::<8>().unwrap();
         *seconds = (u64::from_be_bytes(*seconds) + 2 * 60 * 60).to_be_bytes();
-        meta.insert("time", time.as_slice()).unwrap();
+        // The first layout has no checksums.
+        meta.insert("version", &1_u16.to_be_bytes()[..]).unwrap();
+        meta.insert("fence", &fence[..8]).unwrap();
+        meta.insert("time", &time[..12]).unwrap();
     }
     transaction.commit().unwrap();
     drop(database);
