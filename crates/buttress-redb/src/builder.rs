@@ -1,21 +1,26 @@
 //! The builder of a store, which checks the settings and opens the file.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
     thread,
 };
 
 use buttress::{BoxError, ConfigError, idempotency::StoreError};
-use redb::{Database, Durability};
+use redb::{Database, Durability, backends::FileBackend};
 use tokio::sync::mpsc;
 
 use crate::{
     JoinOnDrop, RedbStore,
+    backend::Flushed,
     clock::Clock,
+    panic::caught,
     tables::{Failure, Limits, Tables},
-    writer::Writer,
+    writer::{Disk, Writer},
 };
 
 /// The maximum number of waiting steps. Further claims are rejected, and other steps wait.
@@ -37,7 +42,7 @@ pub struct RedbStoreBuilder {
     limits: Limits,
 }
 
-/// The error returned when a file cannot be opened. The records in it are unchanged.
+/// The error returned when a file cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RedbSetupError {
@@ -58,7 +63,7 @@ pub enum RedbSetupError {
         /// The version of its layout.
         version: u16,
     },
-    /// The file cannot be read or written, or is not a file of records.
+    /// The file cannot be read or written, is damaged, or is not a file of records.
     #[error("{} cannot be opened: {source}", .path.display())]
     Failed {
         /// The path of the file.
@@ -72,8 +77,8 @@ pub enum RedbSetupError {
 impl RedbStore {
     /// Opens a file, or creates it, with the defaults of the [builder](Self::builder).
     ///
-    /// Blocks the thread until the file is open. After a crash, this includes the time to repair
-    /// the file.
+    /// Blocks the thread until the whole file is checked. After a crash, this includes the time to
+    /// repair it.
     ///
     /// # Errors
     ///
@@ -81,7 +86,7 @@ impl RedbStore {
     ///
     /// - the file is open already, in this process or another,
     /// - a newer version of this crate has written the file,
-    /// - the file cannot be read or written, or is not a file of records.
+    /// - the file cannot be read or written, is damaged or empty, or is not a file of records.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, RedbSetupError> {
         Self::builder(path).build()
     }
@@ -92,10 +97,16 @@ impl RedbStore {
         RedbStoreBuilder { path: path.as_ref().to_owned(), limits }
     }
 
-    pub(crate) fn start(database: Database, limits: Limits) -> Result<Self, NotOpened> {
+    /// Starts the thread, which uses the database on its disk.
+    pub(crate) fn start(
+        database: Database,
+        mut disk: Disk,
+        limits: Limits,
+    ) -> Result<Self, NotOpened> {
         let clock = recover(&database, limits)?;
         let commits = Arc::<AtomicU64>::default();
-        let writer = Writer { database, clock, limits, commits: Arc::clone(&commits) };
+        disk.database = Some(database);
+        let writer = Writer { disk, clock, limits, commits: Arc::clone(&commits) };
         let (queue, steps) = mpsc::channel(QUEUE);
         let thread = thread::Builder::new()
             .name("buttress-redb".into())
@@ -131,8 +142,8 @@ impl RedbStoreBuilder {
 
     /// Checks the settings, and opens the file or creates it.
     ///
-    /// Blocks the thread until the file is open. After a crash, this includes the time to repair
-    /// the file.
+    /// Blocks the thread until the whole file is checked. After a crash, this includes the time to
+    /// repair it.
     ///
     /// # Errors
     ///
@@ -141,15 +152,20 @@ impl RedbStoreBuilder {
     /// - a setting is invalid,
     /// - the file is open already, in this process or another,
     /// - a newer version of this crate has written the file,
-    /// - the file cannot be read or written, or is not a file of records.
+    /// - the file cannot be read or written, is damaged or empty, or is not a file of records.
     pub fn build(self) -> Result<RedbStore, RedbSetupError> {
         let Self { path, limits } = self;
         check(limits)?;
-        let opened = (|| {
-            let database = Database::builder().set_cache_size(CACHE).create(&path)?;
-            sync_folder(&path).map_err(|error| NotOpened::Failed(error.into()))?;
-            RedbStore::start(database, limits)
-        })();
+        let opened = caught(|| {
+            let flush_failed = Arc::default();
+            let mut database = open(&path, true, &flush_failed)?;
+            verify(&mut database)?;
+            sync_folder(&path)?;
+            let (again, failed) = (path.clone(), Arc::clone(&flush_failed));
+            let again = Box::new(move || open(&again, false, &failed));
+            RedbStore::start(database, Disk::new(again, flush_failed), limits)
+        });
+        let opened = opened.unwrap_or_else(|panicked| Err(panicked.into()));
         opened.map_err(|cause| match cause {
             NotOpened::InUse => RedbSetupError::InUse(path),
             NotOpened::Newer(version) => RedbSetupError::Newer { path, version },
@@ -165,6 +181,42 @@ fn check(limits: Limits) -> Result<(), ConfigError> {
         return Err(ConfigError::new("max_payload", payload, "it must be at most 1 GiB"));
     }
     Ok(())
+}
+
+/// Opens the file, and creates it if it does not exist and `create` is set.
+fn open(path: &Path, create: bool, failed: &Arc<AtomicBool>) -> Result<Database, redb::Error> {
+    refuse_empty(path)?;
+    let mut options = fs::OpenOptions::new();
+    let file = options.read(true).write(true).create(create).truncate(false).open(path)?;
+    let backend = Flushed { backend: FileBackend::new(file)?, failed: Arc::clone(failed) };
+    Ok(Database::builder().set_cache_size(CACHE).create_with_backend(backend)?)
+}
+
+/// Rejects an empty file. redb would begin a new database in it.
+///
+/// It was probably truncated, and all operations in it would run again.
+fn refuse_empty(path: &Path) -> Result<(), io::Error> {
+    match fs::metadata(path) {
+        Ok(file) if file.is_file() && file.len() == 0 => Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the file is empty: its records are lost. Remove it to begin without records",
+        )),
+        // If there is no file, it is created.
+        _ => Ok(()),
+    }
+}
+
+/// Checks the checksums of all pages. A damaged page may hide records, whose operations would run
+/// again.
+fn verify(database: &mut Database) -> Result<(), redb::Error> {
+    match database.check_integrity()? {
+        true => Ok(()),
+        false => Err(redb::Error::Corrupted(
+            "the last state failed its checksums, and the one before it was restored. The latest \
+             records may be lost"
+                .into(),
+        )),
+    }
 }
 
 /// Flushes the folder's entry of a new file. Without it, a power loss may remove the whole file.

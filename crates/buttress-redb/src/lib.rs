@@ -55,10 +55,25 @@
 //!
 //! Opening a file ends every run that was in flight when the file was last closed, because no
 //! process can still hold its lease. A reserved record is removed. A started record becomes
-//! unknown. After a crash, redb first repairs the file. The time for the repair grows with the size
-//! of the file.
+//! unknown. After a crash, redb first repairs the file. The checksums of the whole file are checked
+//! each time it is opened. The time for both grows with the size of the file.
+//!
+//! The repair removes a latest commit that is not whole, and opens the file without an error. A
+//! commit that the crash interrupted has not returned its result. A commit that was whole when the
+//! process ended, and was damaged before the file is opened again, looks the same. Its steps are
+//! lost although they have returned their results.
 //!
 //! # Damage
+//!
+//! A file that was damaged after it was closed is an error that names the file and the cause, and
+//! never an empty store. An empty file is one, too. redb panics on some damaged files, which this
+//! crate catches. The panic hook still reports it, and a program that is built with
+//! `panic = "abort"` still ends.
+//!
+//! Keep a copy of a damaged file before you open it again. If only the latest commit is damaged,
+//! redb restores the one before it. The first attempt to open the file is then an error, and a
+//! second one continues without the latest records. After a crash, already the first attempt
+//! continues, see [Opening](#opening).
 //!
 //! Each record has a checksum, which covers its key. A record that is altered while the file is
 //! open is [`StoreError::Garbled`], and is left as it is.
@@ -84,9 +99,11 @@
 //! records is reused, but the file does not shrink. Files and records of the first version, which
 //! have no checksums, are still read.
 
+mod backend;
 mod builder;
 mod checksum;
 mod clock;
+mod panic;
 mod record;
 mod tables;
 #[cfg(test)]
@@ -131,8 +148,13 @@ pub use buttress;
 /// - 1,024 steps are waiting,
 /// - the claim reserves more than [`max_payload`](RedbStoreBuilder::max_payload) bytes.
 ///
-/// After a disk error every step fails with [`StoreError::Unavailable`] until the file is opened
-/// again, because redb's memory may differ from the disk.
+/// After an error of the disk, such as a full one, the steps that share the commit fail with
+/// [`StoreError::Unavailable`]. The next step opens the file again, because redb's memory may
+/// differ from the disk. If that fails, the following steps fail with the same error, and the file
+/// is tried again after a second. The process need not be restarted, and runs in flight go on.
+///
+/// After a failed flush, all steps fail until you close the store and open the file again. The
+/// operating system may then return data that the disk has lost, so first find out why it failed.
 ///
 /// ```no_run
 /// use buttress_redb::{RedbSetupError, RedbStore};

@@ -1,8 +1,12 @@
 //! The only thread that reads and writes the file.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use redb::{Database, Durability};
@@ -10,12 +14,18 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     clock::Clock,
+    panic::caught,
     tables::{Failure, Limits, Step, Tables},
 };
 use buttress::idempotency::StoreError;
 
 /// The maximum number of steps in a commit, which bounds the memory held until then.
 const BATCH: usize = 256;
+
+/// The minimum time between two attempts to open the file again.
+///
+/// Each attempt may read the whole file.
+const AGAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// A message to the thread.
 pub(crate) enum Message {
@@ -82,8 +92,77 @@ where
     }
 }
 
+/// Opens the file again. It must exist.
+pub(crate) type Open = Box<dyn Fn() -> Result<Database, redb::Error> + Send>;
+
+/// The database, which is opened again after an error.
+///
+/// After an error, redb's memory may differ from the disk, and redb rejects everything.
+pub(crate) struct Disk {
+    pub(crate) database: Option<Database>,
+    again: Open,
+    flush_failed: Arc<AtomicBool>,
+    /// The time and the error of the last attempt to open it again.
+    failed: Option<(Instant, Arc<redb::Error>)>,
+}
+
+impl Disk {
+    pub(crate) fn new(again: Open, flush_failed: Arc<AtomicBool>) -> Self {
+        Self { database: None, again, flush_failed, failed: None }
+    }
+
+    /// Uses the database. After a panic or an error of the disk, it is closed.
+    fn with<T>(
+        &mut self,
+        run: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, Arc<redb::Error>> {
+        let database = self.opened()?;
+        let done = caught(|| run(database));
+        if done.as_ref().map_or(true, |done| done.as_ref().is_err_and(is_final)) {
+            self.close();
+        }
+        done.and_then(|done| done).map_err(Arc::new)
+    }
+
+    fn opened(&mut self) -> Result<&Database, Arc<redb::Error>> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => self.open_again()?,
+        };
+        Ok(self.database.insert(database))
+    }
+
+    fn open_again(&mut self) -> Result<Database, Arc<redb::Error>> {
+        if self.flush_failed.load(Ordering::Relaxed) {
+            let error = "a flush has failed, so the content of the disk is not known";
+            return Err(Arc::new(io::Error::other(error).into()));
+        }
+        if let Some((at, error)) = &self.failed
+            && at.elapsed() < AGAIN_EVERY
+        {
+            return Err(Arc::clone(error));
+        }
+        let opened = caught(&self.again).and_then(|opened| opened).map_err(Arc::new);
+        self.failed = opened.as_ref().err().map(|error| (Instant::now(), Arc::clone(error)));
+        opened
+    }
+
+    /// Closes the file and releases its lock.
+    fn close(&mut self) {
+        let database = self.database.take();
+        // The error that closed it has been reported.
+        let _ = caught(|| drop(database));
+    }
+}
+
+/// Returns whether redb rejects everything after an error. Damage in one place is no such error.
+fn is_final(error: &redb::Error) -> bool {
+    use redb::Error::{DatabaseClosed, Io, LockPoisoned, PreviousIo};
+    matches!(error, DatabaseClosed | Io(_) | LockPoisoned(_) | PreviousIo)
+}
+
 pub(crate) struct Writer {
-    pub(crate) database: Database,
+    pub(crate) disk: Disk,
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
     pub(crate) commits: Arc<AtomicU64>,
@@ -91,7 +170,7 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Runs steps until the last sender is dropped or a message to close arrives.
-    pub(crate) fn run(self, mut queue: mpsc::Receiver<Message>) {
+    pub(crate) fn run(mut self, mut queue: mpsc::Receiver<Message>) {
         let mut batch = Vec::with_capacity(BATCH);
         while let Some(first) = queue.blocking_recv() {
             let mut next = Some(first);
@@ -114,38 +193,42 @@ impl Writer {
                 // Dropping the queue fails the steps that are still in it, so that their callers
                 // do not wait.
                 drop(queue);
-                drop(self);
+                self.disk.close();
                 let _ = done.send(());
                 return;
             }
         }
+        self.disk.close();
     }
 
-    fn work_off(&self, batch: &mut Vec<Box<dyn Job>>) {
-        let committed = self.commit(batch).map_err(Arc::new);
+    fn work_off(&mut self, batch: &mut Vec<Box<dyn Job>>) {
+        let committed = self.commit(batch);
         for job in batch.drain(..) {
             job.answer(committed.as_ref().map(|&()| ()));
         }
     }
 
     /// Runs all steps in one transaction. After an error it is dropped, and no step has an effect.
-    fn commit(&self, batch: &mut [Box<dyn Job>]) -> Result<(), redb::Error> {
+    fn commit(&mut self, batch: &mut [Box<dyn Job>]) -> Result<(), Arc<redb::Error>> {
         if batch.is_empty() {
             return Ok(());
         }
-        let mut transaction = self.database.begin_write()?;
-        transaction.set_durability(Durability::Immediate)?;
-        let mut tables = Tables::open(&transaction, self.limits).map_err(Failure::into_broken)?;
-        tables.set_now(self.clock.now());
-        for job in batch {
-            job.run(&mut tables)?;
-        }
-        let changed = tables.finish().map_err(Failure::into_broken)?;
-        // A batch that only read has nothing to make durable, and a commit would cost a flush.
-        if changed {
-            transaction.commit()?;
-            self.commits.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(())
+        let Self { disk, clock, limits, commits } = self;
+        disk.with(|database| {
+            let mut transaction = database.begin_write()?;
+            transaction.set_durability(Durability::Immediate)?;
+            let mut tables = Tables::open(&transaction, *limits).map_err(Failure::into_broken)?;
+            tables.set_now(clock.now());
+            for job in batch {
+                job.run(&mut tables)?;
+            }
+            let changed = tables.finish().map_err(Failure::into_broken)?;
+            // A batch that only read has nothing to make durable, and a commit would cost a flush.
+            if changed {
+                transaction.commit()?;
+                commits.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        })
     }
 }

@@ -518,6 +518,17 @@ async fn an_altered_counter_or_time_is_noticed() {
 }
 
 #[test]
+fn an_empty_file_is_not_taken_for_a_new_one() {
+    let folder = Folder::new();
+    fs::write(folder.file(), b"").unwrap();
+
+    let error = RedbStore::open(folder.file()).unwrap_err();
+
+    assert!(error.to_string().contains("the file is empty"), "{error}");
+    assert_eq!(fs::read(folder.file()).unwrap(), b"");
+}
+
+#[test]
 fn a_file_of_a_newer_layout_is_refused_and_left_alone() {
     let folder = Folder::new();
     drop(folder.open());
