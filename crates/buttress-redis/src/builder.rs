@@ -107,7 +107,8 @@ impl RedisStoreBuilder {
     ///
     /// It must be longer than zero. A round trip may take at most this limit plus
     /// [`connect_timeout`](Self::connect_timeout). After that, the step fails with
-    /// [`StoreError::Unavailable`].
+    /// [`StoreError::Unavailable`]. A connection is replaced after its steps have waited for this
+    /// time without a response, even if each of them was dropped earlier.
     pub fn response_timeout(mut self, timeout: Duration) -> Self {
         self.response_timeout = timeout;
         self

@@ -21,6 +21,8 @@ use redis::{
     io::tcp::TcpSettings,
 };
 
+use tokio::time::Instant;
+
 use crate::step::Call;
 
 #[derive(Clone)]
@@ -33,6 +35,41 @@ struct Live {
 struct State {
     live: Option<Live>,
     made: u64,
+    /// The time that requests have waited on the live connection since its last response.
+    ///
+    /// The time between requests does not count.
+    waited: Duration,
+    /// The end of the time that is counted. Requests that wait at the same time count once.
+    counted: Option<Instant>,
+}
+
+/// A request on a connection. If it ends without a response, the time that it waited counts.
+struct Request<'a> {
+    connection: &'a Connection,
+    number: u64,
+    sent: Instant,
+    answered: bool,
+}
+
+impl Drop for Request<'_> {
+    fn drop(&mut self) {
+        let silent = self.connection.state(|state| {
+            if state.live.as_ref().is_none_or(|live| live.number != self.number) {
+                return None;
+            }
+            let from = state.counted.map_or(self.sent, |counted| counted.max(self.sent));
+            if self.answered {
+                (state.waited, state.counted) = (Duration::ZERO, Some(from));
+                return None;
+            }
+            let now = Instant::now();
+            state.waited += now.saturating_duration_since(from);
+            state.counted = Some(now);
+            state.live.take_if(|_| state.waited > self.connection.response_timeout)
+        });
+        // Dropped outside the lock.
+        drop(silent);
+    }
 }
 
 pub(crate) struct Connection {
@@ -40,6 +77,10 @@ pub(crate) struct Connection {
     config: AsyncConnectionConfig,
     /// The time limit of a round trip, including a wait for another caller to connect.
     limit: Duration,
+    /// The time that requests may wait on a connection without a response. Then it is replaced.
+    ///
+    /// The caller of a step may drop it earlier. Then nobody would notice that the server is gone.
+    response_timeout: Duration,
     state: Mutex<State>,
     /// Held while connecting, so that concurrent callers do not open a connection each.
     connecting: tokio::sync::Mutex<()>,
@@ -58,7 +99,8 @@ impl Connection {
             .set_connection_timeout(Some(connection_timeout))
             .set_response_timeout(Some(response_timeout));
         let limit = connection_timeout.saturating_add(response_timeout);
-        Ok(Self { client, config, limit, state: Mutex::default(), connecting: Default::default() })
+        let (state, connecting) = Default::default();
+        Ok(Self { client, config, limit, response_timeout, state, connecting })
     }
 
     fn state<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
@@ -79,6 +121,7 @@ impl Connection {
             state.made += 1;
             let live = Live { number: state.made, connection };
             state.live = Some(live.clone());
+            state.waited = Duration::ZERO;
             live
         }))
     }
@@ -97,9 +140,12 @@ impl Connection {
         let sending = async {
             let mut live = self.live().await?;
             let count = commands.len();
+            let (number, sent) = (live.number, Instant::now());
+            let mut request = Request { connection: self, number, sent, answered: false };
             let answers = live.connection.req_packed_commands(commands, 0, count).await;
+            request.answered = answers.is_ok();
             if answers.as_ref().map_or(true, |answers| answers.iter().any(is_demoted)) {
-                self.discard(live.number);
+                self.discard(number);
             }
             answers
         };

@@ -14,6 +14,7 @@ use buttress::{
     testing::idempotency::{Fixture, check},
 };
 use buttress_redis::{RedisSetupError, RedisStore};
+use futures::FutureExt;
 use redis::FromRedisValue;
 use test_servers::RedisServer;
 use tokio::{
@@ -670,6 +671,62 @@ async fn a_connection_that_does_not_answer_is_not_asked_again() {
         assert!(matches!(silent, Err(StoreError::Unavailable(_))), "{silent:?}");
     }
     assert_eq!(granted(&store, &claim_of(new_key())).await.fence, 7);
+}
+
+#[tokio::test]
+async fn a_connection_that_does_not_answer_is_replaced_even_if_each_step_is_dropped() {
+    let store = store_on_babbler(1, b"*2\r\n$7\r\nclaimed\r\n$1\r\n7\r\n").await;
+    let begun = Instant::now();
+    // Less than the time limit for a response.
+    let patience = Duration::from_millis(50);
+    loop {
+        let claim = claim_of(new_key());
+        match tokio::time::timeout(patience, store.claim(&claim)).await {
+            Ok(claimed) => {
+                assert!(matches!(claimed, Ok(ClaimOutcome::Claimed { fence: 7, .. })));
+                return;
+            }
+            Err(_) => assert!(begun.elapsed() < Duration::from_secs(5), "never replaced"),
+        }
+    }
+}
+
+/// Lets time pass at once.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn a_connection_that_answers_is_kept_whenever_its_steps_are_dropped() {
+    let server = server();
+    let store = store_on(&server).await;
+    let mut raw = Raw::of(&server);
+    let mut made = || {
+        let stats: String = raw.ask(["INFO", "stats"]);
+        let made = stats.lines().find(|line| line.starts_with("total_connections_received:"));
+        made.expect("a count").to_owned()
+    };
+    granted(&store, &claim_of(new_key())).await;
+    let before = made();
+    // Steps that are dropped at once, and pauses without a step.
+    for dropped in [1, 1, 2, 2] {
+        for _ in 0..dropped {
+            assert!(store.claim(&claim_of(new_key())).now_or_never().is_none());
+            pass(Duration::from_secs(3)).await;
+        }
+        granted(&store, &claim_of(new_key())).await;
+        assert_eq!(made(), before);
+    }
+    // Steps that wait at the same time, for less than the limit.
+    let claims: Vec<Claim> = (0..64).map(|_| claim_of(new_key())).collect();
+    let mut steps: Vec<_> = claims.iter().map(|claim| Box::pin(store.claim(claim))).collect();
+    assert!(steps.iter_mut().all(|step| step.now_or_never().is_none()));
+    pass(Duration::from_secs(1)).await;
+    drop(steps);
+    granted(&store, &claim_of(new_key())).await;
+    assert_eq!(made(), before);
 }
 
 #[tokio::test]
