@@ -9,7 +9,7 @@
 use std::{
     convert::Infallible,
     fmt, mem,
-    sync::{Arc, Mutex},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use super::{
-    account::{Account, End, Entry, How, Stamp},
-    lock::lock,
+    account::{Account, Entry, How, Stamp},
+    held::{Held, RecordEnd, SharedEnd, SpanEntry},
 };
 use crate::{Outcome, sealed::Sealed};
 
@@ -175,35 +175,6 @@ enum Place {
     Shared(SharedEnd),
 }
 
-/// The values that a call holds until its end.
-struct Held {
-    // A stack has three accounts and two spans. A stack around a stack needs more.
-    entries: [Entry; 3],
-    more: Vec<Entry>,
-    spans: [SpanEntry; 2],
-    /// The instant at which the head arrived, read once for all accounts that ask.
-    head: Option<Instant>,
-}
-
-/// The end of a call with two owners, either of which can end the call.
-#[derive(Clone)]
-pub(crate) struct SharedEnd(Arc<Mutex<Option<Held>>>);
-
-/// A span that stays open until the response has ended.
-struct HeldSpan {
-    span: Span,
-    record: RecordEnd,
-}
-
-/// A place for a span.
-///
-/// It is separate from the entries, because a span in an entry would need an allocation. Like an
-/// entry it is settled when it is dropped.
-struct SpanEntry(Option<HeldSpan>);
-
-/// Records the end of a response in its span.
-pub(crate) type RecordEnd = fn(&Span, How);
-
 impl CallEnd {
     /// Creates the end of a response that has just arrived.
     #[inline]
@@ -217,45 +188,46 @@ impl CallEnd {
         let entry = Entry::new(account, stamp);
         match &mut self.place {
             Place::Own(held) => held.hold(entry),
-            Place::Shared(shared) => shared.add(entry, Held::hold),
+            Place::Shared(shared) => shared.hold(entry),
         }
     }
 
     /// Holds a span until the end of the response, which `record` then records in the span.
     pub(crate) fn hold_span(&mut self, span: Span, record: RecordEnd) {
-        let entry = SpanEntry(Some(HeldSpan { span, record }));
+        let entry = SpanEntry::new(span, record);
         match &mut self.place {
             Place::Own(held) => held.hold_span(entry),
-            Place::Shared(shared) => shared.add(entry, Held::hold_span),
+            Place::Shared(shared) => shared.hold_span(entry),
         }
     }
 
-    /// Returns the result of `piece`, or `None` if another owner has ended the call.
+    /// Reads or sets the instant at which the head arrived.
     #[inline]
-    fn with<T>(&mut self, piece: impl FnOnce(&mut Held) -> T) -> Option<T> {
+    fn with_head<T>(&mut self, piece: impl FnOnce(&mut Option<Instant>) -> T) -> T {
         match &mut self.place {
-            Place::Own(held) => Some(piece(held)),
-            Place::Shared(SharedEnd(held)) => lock(held).as_mut().map(piece),
+            Place::Own(held) => piece(&mut held.head),
+            Place::Shared(shared) => shared.with_head(piece),
         }
     }
 
     /// Returns the instant at which the head arrived.
     pub(crate) fn head(&mut self) -> Instant {
-        self.with(Held::head).unwrap_or_else(Instant::now)
+        self.with_head(|head| *head.get_or_insert_with(Instant::now))
     }
 
     /// Returns the same instant and its age, which is zero for the first account that asks.
     pub(crate) fn head_and_age(&mut self) -> (Instant, Duration) {
-        self.with(Held::head_and_age).unwrap_or_else(|| (Instant::now(), Duration::ZERO))
+        self.with_head(|head| match *head {
+            Some(head) => (head, head.elapsed()),
+            None => (*head.insert(Instant::now()), Duration::ZERO),
+        })
     }
 
     /// Shares the end with a second owner.
     #[cfg(feature = "http")]
     pub(crate) fn share(&mut self) -> SharedEnd {
         let shared = match &mut self.place {
-            Place::Own(held) => {
-                SharedEnd(Arc::new(Mutex::new(Some(mem::replace(held, Held::EMPTY)))))
-            }
+            Place::Own(held) => SharedEnd::new(mem::replace(held, Held::EMPTY)),
             Place::Shared(shared) => shared.clone(),
         };
         self.place = Place::Shared(shared.clone());
@@ -275,7 +247,10 @@ impl CallEnd {
     /// Call it before [`complete`](Self::complete) for a response that exceeded a limit of its own.
     /// A breaker then counts the timeout as a failure, even if the caller had little time left.
     pub fn ignore_deadline(&mut self) {
-        self.with(Held::ignore_deadline);
+        match &mut self.place {
+            Place::Own(held) => held.ignore_deadline(),
+            Place::Shared(shared) => shared.ignore_deadline(),
+        }
     }
 
     /// Ends the call of a body that was dropped while no read was pending, after a successful head.
@@ -301,79 +276,11 @@ impl CallEnd {
     fn settle(&mut self, how: How, waited: Duration) {
         match &mut self.place {
             Place::Own(held) => held.settle(how, waited),
-            Place::Shared(shared) => shared.take().settle(how, waited),
-        }
-    }
-}
-
-impl SharedEnd {
-    fn add<T>(&self, value: T, hold: impl FnOnce(&mut Held, T)) {
-        // If the call has ended, the value is dropped after the lock, which settles it.
-        if let Some(held) = lock(&self.0).as_mut() {
-            hold(held, value);
-        }
-    }
-
-    /// Takes the values that the call still holds. The other owner then has nothing to settle.
-    pub(crate) fn take(&self) -> CallEnd {
-        CallEnd { place: Place::Own(lock(&self.0).take().unwrap_or(Held::EMPTY)) }
-    }
-}
-
-impl Held {
-    const EMPTY: Self = Self {
-        entries: [const { Entry::EMPTY }; 3],
-        more: Vec::new(),
-        spans: [const { SpanEntry(None) }; 2],
-        head: None,
-    };
-
-    #[inline]
-    fn hold(&mut self, entry: Entry) {
-        match self.entries.iter_mut().find(|place| place.is_empty()) {
-            Some(place) => *place = entry,
-            None => self.more.push(entry),
-        }
-    }
-
-    fn hold_span(&mut self, mut entry: SpanEntry) {
-        match self.spans.iter_mut().find(|place| place.0.is_none()) {
-            Some(place) => *place = entry,
-            None => {
-                if let Some(held) = entry.0.take() {
-                    self.hold(Entry::new(Arc::new(held), Stamp::default()));
+            Place::Shared(shared) => {
+                if let Some(ending) = shared.end(how, waited) {
+                    ending.settle();
                 }
             }
-        }
-    }
-
-    fn head(&mut self) -> Instant {
-        *self.head.get_or_insert_with(Instant::now)
-    }
-
-    fn head_and_age(&mut self) -> (Instant, Duration) {
-        match self.head {
-            Some(head) => (head, head.elapsed()),
-            None => (self.head(), Duration::ZERO),
-        }
-    }
-
-    fn ignore_deadline(&mut self) {
-        for entry in self.entries.iter_mut().chain(&mut self.more) {
-            entry.stamp_mut().forget_deadline();
-        }
-    }
-
-    fn settle(&mut self, how: How, waited: Duration) {
-        let end = End { how, waited, head: self.head };
-        for entry in &mut self.entries {
-            entry.settle(&end);
-        }
-        if !self.more.is_empty() {
-            self.more.drain(..).for_each(|mut entry| entry.settle(&end));
-        }
-        for span in &mut self.spans {
-            span.settle(how);
         }
     }
 }
@@ -384,37 +291,11 @@ impl Default for CallEnd {
     }
 }
 
-impl SpanEntry {
-    #[inline]
-    fn settle(&mut self, how: How) {
-        if let Some(HeldSpan { span, record }) = self.0.take() {
-            record(&span, how);
-        }
-    }
-}
-
-impl Drop for SpanEntry {
-    #[inline]
-    fn drop(&mut self) {
-        self.settle(How::DroppedWhileReading);
-    }
-}
-
-impl Account for HeldSpan {
-    fn settle(&self, _: Stamp, end: &End) {
-        (self.record)(&self.span, end.how);
-    }
-}
-
 impl fmt::Debug for CallEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = |held: &Held| {
-            let entries = held.entries.iter().filter(|entry| !entry.is_empty()).count();
-            entries + held.more.len() + held.spans.iter().filter(|span| span.0.is_some()).count()
-        };
         let held = match &self.place {
-            Place::Own(held) => count(held),
-            Place::Shared(SharedEnd(held)) => lock(held).as_ref().map_or(0, count),
+            Place::Own(held) => held.len(),
+            Place::Shared(shared) => shared.len(),
         };
         f.debug_struct("CallEnd").field("held", &held).finish()
     }
@@ -431,9 +312,13 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::{
+        panic::{AssertUnwindSafe, catch_unwind},
+        sync::Mutex,
+    };
 
     use super::*;
+    use crate::call::{account::End, lock::lock};
 
     /// An account that stores the end of each admission, or panics.
     struct Noting {
@@ -495,19 +380,30 @@ mod tests {
             let (mut end, noting) = holding_five(u64::MAX);
             let shared = end.share();
             end.hold(Arc::clone(&noting) as _, Stamp::new(5, None));
-            let (mut left, mut right) = (end, shared.take());
+            let ending = shared.end(How::DroppedBetweenReads, Duration::ZERO).unwrap();
+            end.complete(Outcome::Success, Duration::ZERO);
             if first {
-                right.dropped_between_reads();
+                ending.settle();
             } else {
-                drop(right);
+                drop(ending);
             }
-            left.complete(Outcome::Success, Duration::ZERO);
-            // A layer that comes too late is settled at once.
-            left.hold(Arc::clone(&noting) as _, Stamp::new(6, None));
             let how = if first { How::DroppedBetweenReads } else { How::DroppedWhileReading };
-            let mut expected: Vec<_> = (0..6).map(|word| (word, how)).collect();
-            expected.push((6, How::DroppedWhileReading));
+            let expected: Vec<_> = (0..6).map(|word| (word, how)).collect();
             assert_eq!(*lock(&noting.seen), expected);
+            assert!(shared.end(How::Panicked, Duration::ZERO).is_none());
+        }
+    }
+
+    #[cfg(feature = "http")]
+    #[test]
+    fn a_layer_that_comes_after_the_end_is_settled_in_the_same_way() {
+        for how in [How::DroppedBetweenReads, How::Complete(Outcome::Success), How::Panicked] {
+            let (mut end, noting) = holding_five(u64::MAX);
+            let head = end.head();
+            let _ending = end.share().end(how, Duration::ZERO);
+            end.hold(Arc::clone(&noting) as _, Stamp::new(6, None));
+            assert_eq!(*lock(&noting.seen), [(6, how)]);
+            assert_eq!(end.head(), head);
         }
     }
 

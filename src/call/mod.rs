@@ -12,6 +12,7 @@ pub(crate) mod clock;
 pub mod completion;
 pub(crate) mod deadline;
 pub(crate) mod ended;
+pub(crate) mod held;
 pub(crate) mod hop;
 pub(crate) mod lock;
 pub(crate) mod oneshot;

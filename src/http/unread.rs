@@ -26,11 +26,7 @@ use super::{
 };
 use crate::{
     Rejection,
-    call::{
-        ambient::Ambient,
-        completion::{CallEnd, SharedEnd},
-        lock::lock,
-    },
+    call::{account::How, ambient::Ambient, completion::CallEnd, held::SharedEnd, lock::lock},
     telemetry,
 };
 
@@ -264,7 +260,19 @@ impl Watch {
 
     fn end_call(&self, reader: Reader, limit: Option<BodyTimeout>) {
         let Watched { limits, ambient, awaits_status, body } = &self.watched;
-        let mut end = self.end.take();
+        let (how, waited) = match reader {
+            Reader::Left { since, waited: Some(before) } => {
+                if limit == Some(BodyTimeout::Idle) {
+                    self.end.ignore_deadline();
+                }
+                (How::Complete(TIMED_OUT), before + since.elapsed())
+            }
+            // The reader is slow, and not the handler.
+            _ if *awaits_status => (How::DroppedWhileReading, Duration::ZERO),
+            _ => (How::DroppedBetweenReads, Duration::ZERO),
+        };
+        // The reader can no longer end the call, which is still open while its body is dropped.
+        let ending = self.end.end(how, waited);
         if let (Some(body), Some(_)) = (body, limit) {
             let _ambient = ambient.enter();
             body.cut();
@@ -273,16 +281,8 @@ impl Watch {
             Some(limit) => limits.report(limit),
             None => telemetry::timed_out("unread response body", self.unread),
         }
-        match reader {
-            Reader::Left { since, waited: Some(before) } => {
-                if limit == Some(BodyTimeout::Idle) {
-                    end.ignore_deadline();
-                }
-                end.complete(TIMED_OUT, before + since.elapsed());
-            }
-            // The reader is slow, and not the handler.
-            _ if *awaits_status => end.dropped_while_reading(Duration::ZERO),
-            _ => end.dropped_between_reads(),
+        if let Some(ending) = ending {
+            ending.settle();
         }
     }
 }

@@ -230,6 +230,27 @@ async fn a_body_that_panics_in_a_read_has_not_ended() {
     rig.assert_ended((1, 1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_call_that_ends_before_the_outer_layers_have_joined_it_ends_in_the_same_way() {
+    let layers = Layers::new(window());
+    let stack = Stack::new().bulkhead(layers.slots.clone()).circuit_breaker(layers.breaker.clone());
+    let layer = HttpServerLayer::builder(stack).limit(SECOND).body_deadline().build().unwrap();
+    let feed = frames(2);
+    let body = feed.clone();
+    let service = layer.layer(service_fn(move |_: Ask| {
+        // The time passes, and no timer can fire before the handler returns.
+        assert!(task::spawn(advance(SECOND)).poll().is_pending());
+        ready(Ok::<_, Infallible>(Response::new(body.body())))
+    }));
+    let response = service.oneshot(over_http2()).await.unwrap();
+    let breaker = layers.breaker.handle().snapshot();
+    assert_eq!((breaker.calls(), breaker.failures()), (1, 0));
+    assert_eq!(layers.slots.handle().in_flight(), 0);
+    assert!(feed.is_dropped());
+    drop(response);
+    assert_eq!(layers.breaker.handle().snapshot().calls(), 1);
+}
+
 /// Returns a reader that has read one frame, of a server with these settings.
 async fn reading(settings: ServerSettings) -> (Feed, Spawn<Reader>) {
     let feed = frames(9);
