@@ -7,6 +7,7 @@
 use std::{
     fmt,
     future::Future,
+    mem::replace,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard},
@@ -69,16 +70,7 @@ impl Unread {
             if Handle::try_current().is_err() {
                 return;
             }
-            let state = State {
-                reader: Reader::Reads,
-                extended: None,
-                timer: None,
-                armed: false,
-                over: None,
-            };
-            let (watched, end) = (watched(), end.share());
-            let watch = Watch { unread, watched, end, state: Mutex::new(state) };
-            *self = Self::Watching(Arc::new(watch));
+            *self = Self::Watching(Watch::new(unread, watched(), end.share()));
         }
         if let Self::Watching(watch) = self {
             watch.end_read(Reader::Left { since, waited: None }, since);
@@ -111,6 +103,8 @@ impl Unread {
     }
 }
 
+type Timer = Pin<Box<Sleep>>;
+
 /// The last known activity of a reader.
 #[derive(Clone, Copy)]
 enum Reader {
@@ -129,9 +123,12 @@ struct State {
     reader: Reader,
     /// The end of the time of a reader that gets a second chance.
     extended: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
-    /// The timer will fire. Otherwise, no waker is registered with it.
-    armed: bool,
+    /// It is not here while a thread arms it.
+    timer: Option<Timer>,
+    /// The instant at which the timer will fire, or for which a thread arms it.
+    armed: Option<Instant>,
+    /// The timer has fired while a thread was arming it.
+    fired: bool,
     /// The rejection for the next read.
     over: Option<Rejection>,
 }
@@ -153,16 +150,32 @@ impl Wake for Watch {
     fn wake_by_ref(self: &Arc<Self>) {
         let mut state = lock(&self.state);
         let now = Instant::now();
-        // A runtime that shuts down wakes all timers early.
-        if state.timer.as_ref().is_some_and(|timer| now >= timer.deadline()) {
-            state.armed = false;
-            self.extend(&mut state, now);
-            self.check(state, now);
+        match &state.timer {
+            None => state.fired = true,
+            // A runtime that shuts down wakes all timers early.
+            Some(timer) if now < timer.deadline() => {}
+            Some(_) => {
+                state.armed = None;
+                self.extend(&mut state, now);
+                self.check(state, now);
+            }
         }
     }
 }
 
 impl Watch {
+    fn new(unread: Duration, watched: Watched, end: SharedEnd) -> Arc<Self> {
+        let state = State {
+            reader: Reader::Reads,
+            extended: None,
+            timer: None,
+            armed: None,
+            fired: false,
+            over: None,
+        };
+        Arc::new(Self { watched, unread, end, state: Mutex::new(state) })
+    }
+
     fn begin_read(&self) -> Option<Rejection> {
         let mut state = lock(&self.state);
         if !matches!(state.reader, Reader::Gone) {
@@ -218,44 +231,81 @@ impl Watch {
     }
 
     /// Arms the timer unless it is armed, and ends the call if its time is over.
-    ///
-    /// A timer that is armed already is left alone. When it fires too early, it is armed again.
-    fn check(self: &Arc<Self>, mut state: MutexGuard<'_, State>, now: Instant) {
-        if state.armed {
-            return;
+    fn check<'a>(self: &'a Arc<Self>, state: MutexGuard<'a, State>, now: Instant) {
+        self.check_by(state, now, |timer, at| self.arm(timer, at));
+    }
+
+    /// Does the same. `arm` runs without the lock, because a timer may wake its waker while it is
+    /// armed, on this thread or on another one.
+    fn check_by<'a>(
+        self: &'a Arc<Self>,
+        mut state: MutexGuard<'a, State>,
+        mut now: Instant,
+        mut arm: impl FnMut(Option<Timer>, Instant) -> Option<(Timer, bool)>,
+    ) {
+        loop {
+            let Some((at, limit)) = self.due(&state) else { return };
+            // A timer that fires too early is armed again. If a thread is arming it, that thread
+            // looks at the reader again.
+            if state.armed.is_some_and(|armed| armed <= at || state.timer.is_none()) {
+                return;
+            }
+            if now >= at {
+                return self.end_reader(state, limit);
+            }
+            state.armed = Some(at);
+            state.fired = false;
+            let timer = state.timer.take();
+            drop(state);
+            let armed = arm(timer, at);
+            state = lock(&self.state);
+            let (timer, pending) = match armed {
+                Some(armed) if !matches!(state.reader, Reader::Gone) => armed,
+                // The watch has been closed. Or there is no timer, and the body works without one.
+                armed => {
+                    state.reader = Reader::Gone;
+                    drop(state);
+                    return drop(armed);
+                }
+            };
+            state.timer = Some(timer);
+            if !pending || state.fired {
+                state.armed = None;
+                now = Instant::now();
+                if !pending {
+                    // The runtime of the reader and that of the timer may not have the same clock.
+                    now = now.max(at);
+                }
+                self.extend(&mut state, now);
+            }
         }
-        let Some((at, limit)) = self.due(&state) else { return };
-        if now < at && !self.fires_at_once(&mut state, at) {
-            return;
-        }
-        let reader = std::mem::replace(&mut state.reader, Reader::Gone);
+    }
+
+    /// Arms the timer. Returns it, and `true` if it will fire, or `None` if there is no timer.
+    fn arm(self: &Arc<Self>, timer: Option<Timer>, at: Instant) -> Option<(Timer, bool)> {
+        let waker = Waker::from(Arc::clone(self));
+        // A runtime that has no timers, or that shuts down, panics here.
+        catch_unwind(AssertUnwindSafe(|| {
+            let mut timer = timer.unwrap_or_else(|| Box::pin(sleep_until(at)));
+            if timer.deadline() != at {
+                timer.as_mut().reset(at);
+            }
+            // The budget of the task that reads does not concern this timer.
+            let polled = pin!(unconstrained(timer.as_mut())).poll(&mut Context::from_waker(&waker));
+            (timer, polled.is_pending())
+        }))
+        .ok()
+    }
+
+    /// Ends the call of a reader whose time is over.
+    fn end_reader(&self, mut state: MutexGuard<'_, State>, limit: Option<BodyTimeout>) {
+        let reader = replace(&mut state.reader, Reader::Gone);
         let timer = state.timer.take();
         state.over = limit.map(|limit| self.watched.limits.rejection(limit));
         drop(state);
         drop(timer);
         // A panic of the body or of a waker must not end the thread that drives the timers.
         let _ = catch_unwind(AssertUnwindSafe(|| self.end_call(reader, limit)));
-    }
-
-    /// Arms the timer, and returns `true` if its time has passed.
-    fn fires_at_once(self: &Arc<Self>, state: &mut State, at: Instant) -> bool {
-        let waker = Waker::from(Arc::clone(self));
-        // A runtime that has no timers, or that shuts down, panics here.
-        let pending = catch_unwind(AssertUnwindSafe(|| {
-            let timer = state.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
-            if timer.deadline() != at {
-                timer.as_mut().reset(at);
-            }
-            // The budget of the task that reads does not concern this timer.
-            let timer = pin!(unconstrained(timer.as_mut()));
-            timer.poll(&mut Context::from_waker(&waker)).is_pending()
-        }));
-        // Without a timer, the body works without a watch.
-        state.armed = pending.unwrap_or_else(|_| {
-            state.reader = Reader::Gone;
-            true
-        });
-        !state.armed
     }
 
     fn end_call(&self, reader: Reader, limit: Option<BodyTimeout>) {
@@ -294,5 +344,133 @@ impl fmt::Debug for Unread {
             Self::After(_) => "After",
             Self::Watching(_) => "Watching",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+    use tokio_test::task;
+
+    use super::*;
+    use crate::call::completion::CallEnd;
+
+    const IDLE: Duration = Duration::from_secs(1);
+    const PASSED: Duration = Duration::from_millis(1_001);
+
+    /// Lets the time pass, but no timer fire.
+    fn pass(time: Duration) {
+        assert!(task::spawn(advance(time)).poll().is_pending());
+    }
+
+    /// Creates a watch over a reader that leaves now.
+    fn left() -> (Arc<Watch>, Instant) {
+        let now = Instant::now();
+        let limits = BodyLimits { idle: Some(IDLE), deadline: None, began: now };
+        let ambient = Ambient::capture();
+        let watched = Watched { limits, ambient, awaits_status: false, body: None };
+        let watch = Watch::new(IDLE, watched, CallEnd::new().share());
+        lock(&watch.state).reader = Reader::Left { since: now, waited: None };
+        (watch, now)
+    }
+
+    /// Arms the timer of a watch, and does something each time before and after.
+    fn arm(watch: &Arc<Watch>, now: Instant, mut before: impl FnMut(), mut after: impl FnMut()) {
+        watch.check_by(lock(&watch.state), now, |timer, at| {
+            before();
+            let armed = watch.arm(timer, at);
+            after();
+            armed
+        });
+    }
+
+    fn has_ended(watch: &Watch) -> bool {
+        watch.end.end(How::Panicked, Duration::ZERO).is_none()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_fires_while_it_is_armed_ends_the_call() {
+        let wake = |watch: &Arc<Watch>| {
+            pass(PASSED);
+            watch.wake_by_ref();
+        };
+        for during in [true, false] {
+            let (watch, now) = left();
+            match during {
+                true => arm(&watch, now, || wake(&watch), || ()),
+                false => arm(&watch, now, || (), || wake(&watch)),
+            }
+            assert!(has_ended(&watch) && watch.begin_read().is_some());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wake_up_that_comes_too_early_ends_no_call() {
+        let (watch, now) = left();
+        let mut early = 3;
+        arm(
+            &watch,
+            now,
+            || (),
+            || {
+                if early > 0 {
+                    early -= 1;
+                    watch.wake_by_ref();
+                }
+            },
+        );
+        assert_eq!(early, 0);
+        advance(IDLE - Duration::from_millis(1)).await;
+        assert!(lock(&watch.state).armed.is_some());
+        advance(Duration::from_millis(1)).await;
+        assert!(has_ended(&watch));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_acts_while_the_timer_is_armed_is_not_forgotten() {
+        // It reads on and leaves again, and the old timer has fired.
+        let (watch, now) = left();
+        let mut first = true;
+        arm(
+            &watch,
+            now,
+            || (),
+            || {
+                if std::mem::take(&mut first) {
+                    pass(PASSED);
+                    watch.wake_by_ref();
+                    assert!(watch.begin_read().is_none());
+                    let now = Instant::now();
+                    watch.end_read(Reader::Left { since: now, waited: None }, now);
+                }
+            },
+        );
+        advance(IDLE - Duration::from_millis(1)).await;
+        assert!(lock(&watch.state).armed.is_some());
+        advance(Duration::from_millis(1)).await;
+        assert!(has_ended(&watch));
+
+        // It has a second chance that lasts longer than its next wait.
+        let (watch, now) = left();
+        lock(&watch.state).extended = Some(now + IDLE * 10);
+        arm(
+            &watch,
+            now,
+            || (),
+            || {
+                watch.begin_read();
+                watch.end_read(Reader::Left { since: now, waited: None }, now);
+            },
+        );
+        advance(IDLE).await;
+        assert!(has_ended(&watch));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_closed_while_its_timer_is_armed_leaves_nothing() {
+        let (watch, now) = left();
+        arm(&watch, now, || (), || watch.close());
+        assert_eq!(Arc::strong_count(&watch), 1);
+        assert!(!has_ended(&watch));
     }
 }

@@ -2,8 +2,8 @@ use std::{
     convert::Infallible,
     future::ready,
     net::SocketAddr,
-    sync::{Arc, Mutex, OnceLock},
-    time::Duration,
+    sync::{Arc, Mutex, OnceLock, mpsc},
+    time::{Duration, Instant},
 };
 
 use buttress::{Stack, bulkhead::BulkheadLayer, http::HttpServerLayer};
@@ -14,9 +14,11 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor, service::TowerToHype
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    runtime::Builder,
+    task::yield_now,
     time::sleep,
 };
-use tower::{Layer, service_fn};
+use tower::{Layer, Service, service_fn};
 
 use super::{
     script::{Feed, Step},
@@ -165,4 +167,37 @@ async fn a_reader_that_never_reads_keeps_no_other_caller_out() {
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "a");
         drop(unread);
     }
+}
+
+/// Reads one frame of each response, and then leaves it.
+///
+/// The test is a race that the broken code loses in most runs. The correct code never fails.
+#[test]
+fn a_reader_on_another_thread_than_the_timers_never_stops() {
+    const READERS: usize = 4;
+    let runtime = Builder::new_multi_thread().worker_threads(3).enable_time().build().unwrap();
+    let layer = HttpServerLayer::builder(Stack::new());
+    let layer = layer.body_idle(Duration::from_micros(500)).build().unwrap();
+    let (done, readers) = mpsc::channel();
+    for _ in 0..READERS {
+        let handler = service_fn(|_: Request<()>| async {
+            Ok::<_, Infallible>(Response::new(Feed::new([Step::Data("a"), Step::End]).body()))
+        });
+        let (mut service, done) = (layer.layer(handler), done.clone());
+        runtime.spawn(async move {
+            let began = Instant::now();
+            while began.elapsed() < SECOND * 2 {
+                for _ in 0..100 {
+                    let response = service.call(Request::new(())).await.unwrap();
+                    let _ = response.into_body().frame().await;
+                }
+                yield_now().await;
+            }
+            done.send(()).unwrap();
+        });
+    }
+    let stopped = (0..READERS).filter(|_| readers.recv_timeout(SECOND * 30).is_err()).count();
+    // A thread that waits for itself would keep the runtime from ending.
+    runtime.shutdown_background();
+    assert_eq!(stopped, 0);
 }
