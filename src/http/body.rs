@@ -108,7 +108,7 @@ pin_project! {
             let mut this = this.project();
             this.unread.close();
             let end = this.end.take();
-            if end.is_none() && !drain::has_begun(&this.inner) {
+            if end.is_none() && !this.inner.needs_end() {
                 return;
             }
             let _ambient = this.ambient.enter();
@@ -415,5 +415,53 @@ impl<B> fmt::Debug for ResponseBody<B> {
             .field("end", &self.end)
             .field("limits", &self.limits())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
+    use tokio_test::task;
+
+    use super::*;
+    use crate::http::unread::Watch;
+
+    type TestBody = UnsyncBoxBody<Bytes, BoxError>;
+
+    /// Returns a response of one frame that was read, its watch, and an owner of its body's data.
+    fn watched(idle: Option<Duration>) -> (ResponseBody<TestBody>, Arc<Watch>, Arc<()>) {
+        let owned = Arc::new(());
+        let owner = Arc::clone(&owned);
+        let mut frames = vec![Frame::data(Bytes::from_static(b"a"))];
+        let body = StreamBody::new(futures::stream::iter(std::iter::from_fn(move || {
+            let _owner = &owner;
+            frames.pop().map(Ok)
+        })));
+        let call = PendingBody::new(&Method::GET, Instant::now());
+        let unread = Duration::from_secs(30);
+        let limits = ServedLimits { idle, to_the_last: false, unread, from_head: true };
+        let response = call.into_served(Response::new(body.boxed_unsync()), false, &limits);
+        let body = response.into_body();
+        let Unread::Watching(watch) = &body.unread else { panic!("from the head") };
+        let watch = Arc::clone(watch);
+        (body, watch, owned)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_dropped_with_its_response_and_not_by_the_last_owner_of_its_watch() {
+        for idle in [None, Some(Duration::from_secs(10))] {
+            for reads in 0..3 {
+                let (body, watch, owned) = watched(idle);
+                let mut reader = task::spawn(body);
+                for _ in 0..reads {
+                    assert!(reader.enter(|cx, body| body.poll_frame(cx)).is_ready());
+                }
+                assert_eq!(reader.end.is_some(), reads < 2);
+                drop(reader);
+                assert_eq!(Arc::strong_count(&owned), 1, "{idle:?}, {reads}");
+                drop(watch);
+            }
+        }
     }
 }

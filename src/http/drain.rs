@@ -48,11 +48,6 @@ pub(super) fn is_worth_reading<B: Body>(body: &Inner<B>) -> bool {
     !body.is_end_stream() && body.size_hint().lower() <= MOST as u64
 }
 
-/// Returns whether a body is being read and discarded.
-pub(super) fn has_begun<B>(body: &Inner<B>) -> bool {
-    matches!(body, Inner::Drained { .. })
-}
-
 /// Begins to read and discard a body.
 pub(super) fn begin<B>(body: &mut Inner<B>) {
     let unread = mem::replace(body, Inner::Gone);

@@ -85,6 +85,12 @@ impl<B: Send> Cut for Kept<B> {
 }
 
 impl<B> Inner<B> {
+    /// Returns `true` for a body that is drained, or that a watch owns too.
+    #[inline]
+    pub(super) fn needs_end(&self) -> bool {
+        matches!(self, Self::Kept { .. } | Self::Drained { .. })
+    }
+
     /// Drops the body, whose reader learns of it now.
     pub(super) fn end(mut self: Pin<&mut Self>) {
         if let InnerProj::Kept { body, .. } = self.as_mut().project() {
