@@ -18,7 +18,7 @@ fn frames(count: usize) -> Feed {
     Feed::new((0..count).map(|_| Step::Data("a")))
 }
 
-/// A request of HTTP/2, whose response is not polled until its caller grants a window.
+/// A request of HTTP/2, whose response may not be polled until its caller grants a window.
 fn over_http2() -> Ask {
     let mut request = Ask::default();
     *request.version_mut() = http::Version::HTTP_2;

@@ -71,9 +71,12 @@ const PROGRESS: usize = 8;
 
 /// The bodies that wait for more data and hold memory.
 ///
-/// Time is counted in bytes that all bodies have received, so that a caller that sends tiny frames
-/// cannot make others look old. Reading a clock for each frame would cost more, and would not show
-/// who progresses less than others.
+/// Time is counted in the bytes that bodies had received when they were parked, so that the number
+/// of frames does not make others look old. Reading a clock for each frame would cost more, and
+/// would not show who progresses less than others.
+///
+/// Age is weighed by memory, so a large body that pauses has less time than a small one. An upload
+/// of 10 MiB can be ended after others have received about 86 KiB, if these are many small bodies.
 struct Parked {
     now: u64,
     /// The bodies of each class of sizes, in the order of their last progress.
@@ -223,8 +226,7 @@ impl Keep for ReadMemory {
         }
         parked.now += (self.length - replace(&mut self.counted, self.length)) as u64;
         // Tiny frames are no progress of a large body. Otherwise, holding much memory would cost a
-        // caller only a few bytes now and then. At an eighth, to outlast an upload that pauses for
-        // 3 s costs as much as to send all data anew for each `body_timeout`.
+        // caller only a few bytes now and then.
         if self.length - self.progress.1 > self.progress.1 / PROGRESS {
             self.progress = (parked.now, self.length);
         }

@@ -64,7 +64,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let call = PendingBody::new(request.method(), clock::now());
-        // Over HTTP/2, a body is not polled at all until its caller grants a window.
+        // Over HTTP/2, hyper 1.6 does not poll a body until its caller grants a window. Newer
+        // versions poll its first frame before.
         let from_head = request.version() >= Version::HTTP_2;
         let shared = Arc::clone(&self.shared);
         HandlerFuture { future: self.inner.call(request), shared, call, from_head }

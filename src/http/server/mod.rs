@@ -151,17 +151,26 @@
 //! The handler is not to blame. Its call counts as a success, or not at all if its gRPC status is
 //! not known yet. A caller that waits for the handler is no slow reader.
 //!
-//! The time runs from the last frame that the connection took, and over HTTP/2 from the head. A
-//! read is a frame that the connection takes, not a byte that the caller accepts. A large frame
-//! over a slow link may take longer than the limit, although the caller reads on. With `body_idle`,
-//! let the handler send frames that the slowest caller can accept in that time.
+//! The time runs from the last frame that the connection took, and over HTTP/2 from the head,
+//! because hyper 1.6 does not poll a body there before the caller grants a window. A read is a
+//! frame that the connection takes, not a byte that the caller accepts. A large frame over a slow
+//! link may take longer than the limit, although the caller reads on. With `body_idle`, let the
+//! handler send frames that the slowest caller can accept in that time.
 //!
 //! A caller that reads very slowly takes a frame now and then, and keeps its permits. Only a
 //! deadline bounds it.
 //!
+//! A limit drops the body on the thread that drives the timers. If its `Drop` blocks, the timers of
+//! the runtime are late.
+//!
+//! Without a limit the body stays. If it is the response of another stack, as in a proxy, it keeps
+//! the permits of that stack until it has ended or is dropped.
+//!
 //! The timer needs a tokio runtime with timers (`enable_time`). Without a runtime, nothing watches
 //! the caller. In a runtime without timers nothing does either, and each such response reports a
-//! panic, which is caught. `body_unread(Duration::MAX)` prevents that.
+//! panic, which is caught. A response that outlives its runtime may do so too. With
+//! `panic = "abort"`, such a panic ends the process. In a runtime without timers, set
+//! `body_unread(Duration::MAX)` and no limit of the body.
 //!
 //! Some responses end at their head, even if they have a body, because the server drops that body
 //! unread: a response to `HEAD`, a 204, a 304, and an upgrade (101, or a successful `CONNECT`). The
