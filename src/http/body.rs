@@ -107,10 +107,10 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             this.unread.close();
-            let end = this.end.take();
-            if end.is_none() && !this.inner.needs_end() {
+            if this.end.is_none() && !this.inner.needs_end() {
                 return;
             }
+            let end = this.end.take();
             let _ambient = this.ambient.enter();
             this.inner.as_mut().end();
             if let Some(mut end) = end {

@@ -119,7 +119,7 @@ impl<B: Body + Send + 'static> Inner<B> {
 }
 
 impl<B: Body> Inner<B> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
