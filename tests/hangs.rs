@@ -644,19 +644,21 @@ async fn the_limit_of_a_server_is_its_own() {
     use std::convert::Infallible;
 
     use buttress::http::HttpServerLayer;
+    use bytes::Bytes;
+    use http_body_util::Empty;
     use tower::Layer;
 
     for (limit, left, opens) in [(SECOND, None, true), (5 * SECOND, Some("1000"), false)] {
         let breaker = CircuitBreakerLayer::new();
         let handle = breaker.handle();
         let server = HttpServerLayer::builder(Stack::new().circuit_breaker(breaker)).limit(limit);
-        let server = server.build().unwrap().layer(service_fn(|_: http::Request<()>| {
-            pending::<Result<http::Response<http_body_util::Empty<bytes::Bytes>>, Infallible>>()
+        let server = server.build().unwrap().layer(service_fn(|_: http::Request<Empty<Bytes>>| {
+            pending::<Result<http::Response<Empty<Bytes>>, Infallible>>()
         }));
         let began = Instant::now();
         while handle.state() == State::Closed && began.elapsed() < MINUTE {
             for _ in 0..3 {
-                let mut request = http::Request::new(());
+                let mut request = http::Request::new(Empty::new());
                 if let Some(left) = left {
                     let left = http::HeaderValue::from_static(left);
                     request.headers_mut().insert("x-envoy-expected-rq-timeout-ms", left);

@@ -49,6 +49,7 @@ fn a_server_rejects_times_of_zero_and_a_status_of_success() {
     rejects(HttpServerLayer::builder(Stack::new()).limit(Duration::ZERO).build(), "limit", "0ns");
 
     accepts(server().build());
+    accepts(server().without_drain().build());
     accepts(HttpServerLayer::builder(Stack::new()).build());
     for time in [TICK, Duration::MAX] {
         accepts(server().limit(time).build());

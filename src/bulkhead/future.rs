@@ -23,7 +23,7 @@ use crate::{
     CarryRejection,
     call::{
         account::Stamp,
-        completion::{AtHead, Completion, end_of},
+        completion::{AtHead, Completion, Discard, end_of},
         deadline,
         ended::polled_after_end,
         oneshot::Oneshot,
@@ -120,12 +120,27 @@ pin_project! {
 pin_project! {
     #[project = QueuedStateProj]
     enum QueuedState<S: Service<Req>, Req> {
-        Queued { waiting: Option<(S, Req)>, place: Place, wait: Wait, #[pin] timer: Option<Sleep> },
+        Queued { waiting: Waiting<S, Req>, place: Place, wait: Wait, #[pin] timer: Option<Sleep> },
         // Fields are dropped in order. The future is first, because the call must hold its slot
         // while it is dropped.
         Called { #[pin] future: Oneshot<S, Req>, permit: Permit },
         Rejected { rejection: BulkheadFull },
         Done,
+    }
+}
+
+/// A call that waits in the queue. Its request is discarded if it leaves the queue without a slot.
+struct Waiting<S, Req> {
+    /// `None` after the call has got its slot.
+    call: Option<(S, Req)>,
+    discard: fn(Req),
+}
+
+impl<S, Req> Drop for Waiting<S, Req> {
+    fn drop(&mut self) {
+        if let Some((_, request)) = self.call.take() {
+            (self.discard)(request);
+        }
     }
 }
 
@@ -142,7 +157,10 @@ impl<S: Service<Req>, Req, M> QueuedResponseFuture<S, Req, M> {
         Self { state: QueuedState::Called { future, permit }, completion: PhantomData }
     }
 
-    pub(super) fn enter(service: S, request: Req, slots: &Arc<Slots>, queue: Queue) -> Self {
+    pub(super) fn enter(service: S, request: Req, slots: &Arc<Slots>, queue: Queue) -> Self
+    where
+        M: Discard<Req>,
+    {
         let longest = queue.max_wait;
         let state = match slots.enter(queue.capacity, Some(longest), Waker::noop().clone()) {
             Entry::Granted(permit) => {
@@ -151,13 +169,16 @@ impl<S: Service<Req>, Req, M> QueuedResponseFuture<S, Req, M> {
             Entry::Queued { place, end } => {
                 events::call_queued(slots.name(), slots.queued());
                 QueuedState::Queued {
-                    waiting: Some((service, request)),
+                    waiting: Waiting { call: Some((service, request)), discard: M::discard },
                     place,
                     wait: Wait { longest, end },
                     timer: None,
                 }
             }
-            Entry::Full => QueuedState::Rejected { rejection: slots.rejection() },
+            Entry::Full => {
+                M::discard(request);
+                QueuedState::Rejected { rejection: slots.rejection() }
+            }
         };
         Self { state, completion: PhantomData }
     }
@@ -188,7 +209,7 @@ where
                     // Polls the slot before the timer, because a call that has a slot has not
                     // timed out.
                     Poll::Ready(permit) => {
-                        let waiting = waiting.take();
+                        let waiting = waiting.call.take();
                         let (service, request) = waiting.expect("a place is left only once");
                         QueuedState::Called { future: Oneshot::waiting(service, request), permit }
                     }

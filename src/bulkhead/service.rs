@@ -16,7 +16,7 @@ use super::{
 use crate::{
     CarryRejection,
     call::{
-        completion::{AtHead, Completion},
+        completion::{AtHead, Completion, Discard},
         oneshot::Oneshot,
     },
 };
@@ -84,7 +84,7 @@ impl<S, M, Req> Service<Req> for Bulkhead<S, M>
 where
     S: Service<Req>,
     S::Error: CarryRejection,
-    M: Completion<S::Response>,
+    M: Completion<S::Response> + Discard<Req>,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -119,7 +119,10 @@ where
         };
         match permit {
             Some(permit) => ResponseFuture::called(self.inner.call(request), permit),
-            None => ResponseFuture::rejected(Arc::clone(&self.slots)),
+            None => {
+                M::discard(request);
+                ResponseFuture::rejected(Arc::clone(&self.slots))
+            }
         }
     }
 }
@@ -172,7 +175,7 @@ impl<S, M, Req> Service<Req> for QueuedBulkhead<S, M>
 where
     S: Service<Req> + Clone,
     S::Error: CarryRejection,
-    M: Completion<S::Response>,
+    M: Completion<S::Response> + Discard<Req>,
 {
     type Response = S::Response;
     type Error = S::Error;

@@ -38,6 +38,17 @@ pub trait Completion<Res>: Sealed {
     fn poll_drain(unread: &mut Self::Unread, cx: &mut Context<'_>) -> Poll<()>;
 }
 
+/// The end of a request that a layer rejects. This trait is sealed.
+///
+/// [`AtHead`] and [`AtEnd`] drop the request. The stack of an HTTP server reads the rest of it, so
+/// that a client that is still sending receives the response.
+pub trait Discard<Req>: Sealed {
+    /// Takes the request.
+    fn discard(request: Req) {
+        drop(request);
+    }
+}
+
 /// Ends a call when its response arrives. Every layer outside `buttress::http` does so by default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AtHead;
@@ -116,6 +127,9 @@ pub trait StreamingResponse {
 
 impl Sealed for AtHead {}
 impl Sealed for AtEnd {}
+
+impl<Req> Discard<Req> for AtHead {}
+impl<Req> Discard<Req> for AtEnd {}
 
 impl<Res> Completion<Res> for AtHead {
     type Unread = Infallible;

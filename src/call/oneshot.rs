@@ -47,6 +47,15 @@ impl<S: Service<Req>, Req> Oneshot<S, Req> {
     pub(crate) fn is_waiting(&self) -> bool {
         matches!(self.state, State::Waiting { .. })
     }
+
+    /// Returns the request of a service that has not been called. The call then has ended.
+    #[cfg(feature = "http")]
+    pub(crate) fn take_waiting(self: Pin<&mut Self>) -> Option<Req> {
+        match self.project().state.project() {
+            StateProj::Waiting { request, .. } => request.take(),
+            StateProj::Called { .. } => None,
+        }
+    }
 }
 
 impl<S: Service<Req>, Req> Future for Oneshot<S, Req> {

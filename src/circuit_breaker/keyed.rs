@@ -27,7 +27,7 @@ use super::{
 use crate::{
     CarryRejection, Classify, ConfigError,
     call::{
-        completion::{AtHead, Completion},
+        completion::{AtHead, Completion, Discard},
         oneshot::Oneshot,
     },
     keyed::{Kept, Keys, Rank},
@@ -279,7 +279,7 @@ where
     K: Hash + Eq,
     F: Fn(&Req) -> K,
     C: Classify<S::Response, S::Error>,
-    M: Completion<S::Response>,
+    M: Completion<S::Response> + Discard<Req>,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -301,7 +301,10 @@ where
                 let call = Oneshot::waiting(self.inner.clone(), request);
                 KeyedResponseFuture::called(call, admission)
             }
-            Err(rejected) => KeyedResponseFuture::rejected(shared, rejected),
+            Err(rejected) => {
+                M::discard(request);
+                KeyedResponseFuture::rejected(shared, rejected)
+            }
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     CarryRejection, Classify,
     call::{
         admission::Admission,
-        completion::{AtHead, Completion},
+        completion::{AtHead, Completion, Discard},
     },
 };
 
@@ -79,7 +79,7 @@ where
     S: Service<Req>,
     S::Error: CarryRejection,
     C: Classify<S::Response, S::Error>,
-    M: Completion<S::Response>,
+    M: Completion<S::Response> + Discard<Req>,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -113,7 +113,10 @@ where
                 let future = admission.run(|_| self.inner.call(request));
                 ResponseFuture::called(future, admission)
             }
-            Err(rejected) => ResponseFuture::rejected(Arc::clone(&self.shared), rejected),
+            Err(rejected) => {
+                M::discard(request);
+                ResponseFuture::rejected(Arc::clone(&self.shared), rejected)
+            }
         }
     }
 }

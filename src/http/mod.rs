@@ -200,6 +200,7 @@ mod stack;
 mod status;
 mod unread;
 mod until_end;
+mod uploads;
 pub mod wire;
 
 pub use self::{

@@ -1,15 +1,19 @@
 //! The HTTP stacks, for clients and for the handlers of a server.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use http::Request;
+use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{AutoClassifier, HttpClient, HttpClientLayer, ReplaySafe};
+use super::{AutoClassifier, HttpClient, HttpClientLayer, ReplaySafe, uploads};
 use crate::{
     Stack,
-    call::completion::AtEnd,
+    call::completion::{AtEnd, CallEnd, Completion, Discard, StreamingResponse},
     retry::{HttpReplay, RetryLayer},
     sealed::Sealed,
     stack::{
@@ -169,8 +173,31 @@ impl<S, C, M> Slot<S, C, M> for ServerTransport {
     }
 }
 
+impl<Res: StreamingResponse> Completion<Res> for ServerTransport {
+    type Unread = Res;
+
+    #[inline]
+    fn end(response: &mut Res) -> Option<&mut CallEnd> {
+        AtEnd::end(response)
+    }
+
+    fn unread(response: Res) -> Option<Res> {
+        AtEnd::unread(response)
+    }
+
+    fn poll_drain(unread: &mut Res, cx: &mut Context<'_>) -> Poll<()> {
+        AtEnd::poll_drain(unread, cx)
+    }
+}
+
+impl<B: Body + Send + 'static> Discard<Request<B>> for ServerTransport {
+    fn discard(request: Request<B>) {
+        uploads::discard(request);
+    }
+}
+
 impl Transport for ServerTransport {
-    type Completion = AtEnd;
+    type Completion = Self;
     type Classifier = AutoClassifier;
 
     fn classifier(&self) -> Arc<Self::Classifier> {

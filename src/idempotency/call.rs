@@ -58,7 +58,10 @@ where
                     let response = Oneshot::waiting(service, rules.read.pass(request)).await?;
                     return Ok(rules.record.pass(response));
                 }
-                Err(reason) => return Err(shared.reject(reason)),
+                Err(reason) => {
+                    rules.read.discard(rules.read.pass(request));
+                    return Err(shared.reject(reason));
+                }
             };
             let digests = Digests::new(&shared.config.secrets.0);
             let read = rules.read.read(request, digests).await;
@@ -71,15 +74,22 @@ where
                     let run = |answer| task::run(rules, service, request, granted, permit, answer);
                     task::detached(&shared, run).await
                 }
-                Ok(Decision::Replay(payload)) => match rules.record.replay(payload) {
-                    Ok(replayed) if rules.record.can_read(&request, &replayed) => Ok(replayed),
-                    Ok(_) => Err(shared.reject(IdempotencyReason::NotReplayable)),
-                    Err(error) => {
-                        events::store_failed(shared.name(), &error, Duration::ZERO);
-                        Err(shared.reject(IdempotencyReason::StoreUnavailable))
-                    }
-                },
-                Err(reason) => Err(shared.reject(reason)),
+                Ok(Decision::Replay(payload)) => {
+                    let replayed = match rules.record.replay(payload) {
+                        Ok(replayed) if rules.record.can_read(&request, &replayed) => Ok(replayed),
+                        Ok(_) => Err(shared.reject(IdempotencyReason::NotReplayable)),
+                        Err(error) => {
+                            events::store_failed(shared.name(), &error, Duration::ZERO);
+                            Err(shared.reject(IdempotencyReason::StoreUnavailable))
+                        }
+                    };
+                    rules.read.discard(request);
+                    replayed
+                }
+                Err(reason) => {
+                    rules.read.discard(request);
+                    Err(shared.reject(reason))
+                }
             }
         })
     }

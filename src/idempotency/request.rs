@@ -99,6 +99,13 @@ pub trait ReadRequest<Req> {
     fn hand_over(&self, request: &mut Self::Request, run: &Run) {
         let _ = (request, run);
     }
+
+    /// Takes a request that the service will not be called with.
+    ///
+    /// The default implementation drops it.
+    fn discard(&self, request: Self::Request) {
+        drop(request);
+    }
 }
 
 /// A [`FindKey`] made from a closure by [`find_key_fn`].

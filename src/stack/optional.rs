@@ -23,7 +23,7 @@ use super::slot::Slot;
 use crate::{
     CarryRejection, Classify,
     bulkhead::{Bulkhead, QueuedBulkhead},
-    call::completion::Completion,
+    call::completion::{Completion, Discard},
     circuit_breaker::{CircuitBreaker, KeyedCircuitBreaker},
     retry::{Replay, Retry},
     sealed::Sealed,
@@ -103,10 +103,10 @@ around! {
     [L] TotalTimeout<S, L>, S: Clone, L: Limit<Req>;
     [P, C, M] Retry<S, P, C, M>,
         S: Clone, P: Replay<Req>, C: Classify<S::Response, S::Error>, M: Completion<S::Response>;
-    [M] Bulkhead<S, M>, M: Completion<S::Response>;
-    [M] QueuedBulkhead<S, M>, S: Clone, M: Completion<S::Response>;
+    [M] Bulkhead<S, M>, M: Completion<S::Response>, M: Discard<Req>;
+    [M] QueuedBulkhead<S, M>, S: Clone, M: Completion<S::Response>, M: Discard<Req>;
     [C, M] CircuitBreaker<S, C, M>,
-        C: Classify<S::Response, S::Error>, M: Completion<S::Response>;
+        C: Classify<S::Response, S::Error>, M: Completion<S::Response>, M: Discard<Req>;
 }
 
 impl<S, K, F, C, M> Sealed for KeyedCircuitBreaker<S, K, F, C, M> {}
@@ -121,7 +121,7 @@ where
     K: Hash + Eq,
     F: Fn(&Req) -> K,
     C: Classify<S::Response, S::Error>,
-    M: Completion<S::Response>,
+    M: Completion<S::Response> + Discard<Req>,
 {
 }
 

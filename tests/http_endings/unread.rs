@@ -180,7 +180,7 @@ fn a_reader_on_another_thread_than_the_timers_never_stops() {
     let layer = layer.body_idle(Duration::from_micros(500)).build().unwrap();
     let (done, readers) = mpsc::channel();
     for _ in 0..READERS {
-        let handler = service_fn(|_: Request<()>| async {
+        let handler = service_fn(|_: Request<Empty<Bytes>>| async {
             Ok::<_, Infallible>(Response::new(Feed::new([Step::Data("a"), Step::End]).body()))
         });
         let (mut service, done) = (layer.layer(handler), done.clone());
@@ -188,7 +188,7 @@ fn a_reader_on_another_thread_than_the_timers_never_stops() {
             let began = Instant::now();
             while began.elapsed() < SECOND * 2 {
                 for _ in 0..100 {
-                    let response = service.call(Request::new(())).await.unwrap();
+                    let response = service.call(Request::new(Empty::new())).await.unwrap();
                     let _ = response.into_body().frame().await;
                 }
                 yield_now().await;

@@ -79,6 +79,11 @@ impl<B: Body> GuardedBody<B> {
         Self::made(Bytes::new(), Second::default(), Rest::Untouched { body })
     }
 
+    /// Returns whether nothing of the body was read.
+    pub(super) fn is_untouched(&self) -> bool {
+        matches!(self.rest, Rest::Untouched { .. })
+    }
+
     pub(super) fn whole(data: Bytes, trailers: Option<HeaderMap>) -> Self {
         let trailers = trailers.map(Box::new);
         Self::made(data, Second::default(), Rest::Ended { trailers })

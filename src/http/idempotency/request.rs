@@ -27,6 +27,7 @@ use crate::{
     http::{
         RequestHead,
         checks::{Once, unless_room},
+        uploads::{self, Reading, Uploads},
     },
     idempotency::{Digests, ReadRequest, Run},
 };
@@ -315,7 +316,7 @@ impl ReadHttp {
 
 impl<B> ReadRequest<Request<B>> for ReadHttp
 where
-    B: Body<Data = Bytes> + Send,
+    B: Body<Data = Bytes> + Send + 'static,
     B::Error: Send,
 {
     type Request = Request<GuardedBody<B>>;
@@ -331,10 +332,12 @@ where
             return Ok((Request::from_parts(head, GuardedBody::new(body)), digests));
         }
         if body.size_hint().lower() > self.max_body_bytes as u64 {
+            uploads::discard(Request::from_parts(head, body));
             return Err(IdempotencyReason::BodyTooLarge);
         }
         let mut memory = ReadMemory::of(&self.memory);
-        let reading = async { read(pin!(body), self.max_body_bytes, &mut memory).await };
+        let mut body = pin!(Reading::new(body));
+        let reading = read(body.as_mut(), self.max_body_bytes, &mut memory);
         let read = within(self.body_timeout, reading).await;
         let (data, trailers) = match read.transpose().map_err(NoMemory::reason)? {
             Some(Read::Whole { data, trailers }) => (data, trailers),
@@ -353,6 +356,18 @@ where
 
     fn hand_over(&self, request: &mut Self::Request, run: &Run) {
         request.extensions_mut().insert(run.clone());
+        if request.body().is_untouched() {
+            // The run is a task of its own, in which a layer may reject the request.
+            if let Some(uploads) = Uploads::current() {
+                request.extensions_mut().insert(uploads);
+            }
+        }
+    }
+
+    fn discard(&self, request: Self::Request) {
+        if request.body().is_untouched() {
+            uploads::discard(request);
+        }
     }
 }
 

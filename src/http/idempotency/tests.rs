@@ -52,7 +52,7 @@ async fn read_by<B>(
     request: Request<B>,
 ) -> Result<(Request<GuardedBody<B>>, Fingerprint), IdempotencyReason>
 where
-    B: Body<Data = Bytes> + Send,
+    B: Body<Data = Bytes> + Send + 'static,
     B::Error: Send,
 {
     let (request, digests) = reader.read(request, Digests::new(&[])).await?;
@@ -61,7 +61,7 @@ where
 
 async fn fingerprint<B>(request: Request<B>) -> Fingerprint
 where
-    B: Body<Data = Bytes> + Send,
+    B: Body<Data = Bytes> + Send + 'static,
     B::Error: Send,
 {
     read_by(&ReadHttp::new(), request).await.map(|(_, fingerprint)| fingerprint).unwrap()

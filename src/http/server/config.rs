@@ -32,6 +32,7 @@ pub(super) struct Config {
     pub(super) body_deadline: bool,
     pub(super) body_idle: Option<Duration>,
     pub(super) body_unread: Duration,
+    pub(super) without_drain: bool,
 }
 
 impl Default for Config {
@@ -44,6 +45,7 @@ impl Default for Config {
             body_deadline: false,
             body_idle: None,
             body_unread: Duration::from_secs(30),
+            without_drain: false,
         }
     }
 }

@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use http::Response;
+use http::{Request, Response};
+use http_body::Body;
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
 use tower_service::Service;
@@ -25,6 +26,7 @@ use crate::{
         timer::poll_timer,
     },
     error::{DeadlineExceeded, TimedOut},
+    http::uploads::{self, Uploads},
     telemetry,
 };
 
@@ -40,6 +42,8 @@ pin_project! {
         shared: Arc<Shared>,
         inbound: Inbound,
         hop: Hop,
+        // `None` if the rest of the request is dropped when it is rejected.
+        uploads: Option<Uploads>,
     }
 
     impl<F> PinnedDrop for HttpServerFuture<F> {
@@ -63,24 +67,30 @@ impl Inbound {
 }
 
 impl<F> HttpServerFuture<F> {
-    pub(super) fn begin(
+    pub(super) fn begin<B: Body + Send + 'static>(
         shared: Arc<Shared>,
         inbound: Inbound,
-        call: impl FnOnce(&mut Hop) -> F,
+        mut uploads: Option<Uploads>,
+        request: Request<B>,
+        call: impl FnOnce(&mut Hop, Request<B>) -> F,
     ) -> Self {
         let mut hop = Hop::default();
-        let call = if inbound.end.is_some_and(|end| end <= inbound.began) {
-            Rejectable::rejected(())
-        } else {
-            Rejectable::running(call(&mut hop), ())
-        };
-        Self { call, timer: None, shared, inbound, hop }
+        let call = Uploads::enter(&mut uploads, || {
+            if inbound.end.is_some_and(|end| end <= inbound.began) {
+                uploads::discard(request);
+                Rejectable::rejected(())
+            } else {
+                Rejectable::running(call(&mut hop, request), ())
+            }
+        });
+        Self { call, timer: None, shared, inbound, hop, uploads }
     }
 }
 
-impl<S, Req, R> Future for HttpServerFuture<Oneshot<S, Req>>
+impl<S, B, R> Future for HttpServerFuture<Oneshot<S, Request<B>>>
 where
-    S: Service<Req, Response = Response<R>, Error = Error<Infallible>>,
+    S: Service<Request<B>, Response = Response<R>, Error = Error<Infallible>>,
+    B: Body + Send + 'static,
 {
     type Output = Result<Response<HttpServerBody<R>>, Infallible>;
 
@@ -93,7 +103,9 @@ where
         let result = match this.call.as_mut().as_running() {
             None => Err(this.call.as_mut().reject(too_late)),
             Some((future, ())) if over && future.is_waiting() => Err(too_late(())),
-            Some((mut future, ())) => match inbound.enter(this.hop, || future.as_mut().poll(cx)) {
+            Some((mut future, ())) => match Uploads::enter(this.uploads, || {
+                inbound.enter(this.hop, || future.as_mut().poll(cx))
+            }) {
                 Poll::Ready(Ok(response)) => Ok(response),
                 Poll::Ready(Err(Error::Rejected(rejection))) => Err(rejection),
                 Poll::Ready(Err(Error::Service(never))) => match never {},
@@ -108,7 +120,14 @@ where
         };
         // The call is dropped before the response is created, because the drop may still report
         // something to the hop.
-        inbound.enter(this.hop, || this.call.end());
+        Uploads::enter(this.uploads, || {
+            if let Some((future, ())) = this.call.as_mut().as_running() {
+                if let Some(request) = future.take_waiting() {
+                    uploads::discard(request);
+                }
+            }
+            inbound.enter(this.hop, || this.call.end());
+        });
         Poll::Ready(Ok(answer::answer(&this.shared.config, inbound.grpc, *this.hop, result)))
     }
 }

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     ConfigError, Stack,
     call::patience::limiting,
+    http::uploads::Uploads,
     stack::slots::{Empty, Fill, Filled, ServerTransport, SlotAt, position},
 };
 
@@ -227,6 +228,17 @@ impl<L> HttpServerBuilder<L> {
         self
     }
 
+    /// Drops the rest of a rejected request instead of [draining](super#draining) it.
+    ///
+    /// Default: off. Requests are drained.
+    ///
+    /// Without draining, an HTTP/1 server closes the connection with the response. A client that is
+    /// still sending may then see the closed connection, and not the response.
+    pub fn without_drain(mut self) -> Self {
+        self.config.without_drain = true;
+        self
+    }
+
     /// Builds the layer.
     ///
     /// # Errors
@@ -240,7 +252,8 @@ impl<L> HttpServerBuilder<L> {
     }
 
     fn finish(self) -> HttpServerLayer<L> {
-        let shared = Shared { config: self.config, malformed: AtomicU64::new(0) };
+        let uploads = (!self.config.without_drain).then(Uploads::default);
+        let shared = Shared { config: self.config, malformed: AtomicU64::new(0), uploads };
         HttpServerLayer { stack: self.stack, shared: Arc::new(shared) }
     }
 }

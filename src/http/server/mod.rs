@@ -81,6 +81,45 @@
 //! [`NotStarted`](super::idempotency::NotStarted). An idempotency layer around the server then
 //! frees the key.
 //!
+//! # Draining
+//!
+//! A rejection may meet a request whose body was not read. If an HTTP/1 server dropped that body,
+//! it would close the connection. A client that is still sending would then see a broken connection
+//! instead of the response. The layer therefore reads the rest of the request and discards it, in a
+//! task of the tokio runtime. The response does not wait for that task. The connection can be used
+//! again after the task has ended.
+//!
+//! The layer reads at most 16 MiB of a request, for at most 5 s, and at most 64 requests at a time.
+//! For the 65th, it ends the oldest task. A request with a known length above 16 MiB is not read.
+//! The connection is closed when its request is not read to the end. No permit is held meanwhile.
+//! [`without_drain`](super::HttpServerBuilder::without_drain) switches this off.
+//!
+//! A client that stops sending keeps its connection for up to 5 s, and a graceful shutdown of the
+//! server waits for it. The client sees the end of the response at once by its length, but the end
+//! of the connection only then.
+//!
+//! The layer drains requests that were rejected
+//!
+//! - by this layer itself, before it called the handler;
+//! - by a bulkhead or a circuit breaker of its [`Stack`](crate::Stack), and by a limit that ended
+//!   in the queue of the bulkhead;
+//! - by an [idempotency layer](crate::idempotency). It also drains if that layer replays a response
+//!   without having read the request.
+//!
+//! The layer does not drain
+//!
+//! - requests with `Expect: 100-continue` whose body has not been polled, because their clients
+//!   wait;
+//! - requests over HTTP/2, where a rejected stream leaves the connection open;
+//! - requests that a handler or a layer of your own has, because the body is dropped with them. A
+//!   handler that responds without reading its request, or runs until its limit, is an example;
+//! - requests that wait beneath a total timeout until the stack is ready;
+//! - requests outside a tokio runtime. In a runtime without timers nothing is drained either, and
+//!   each task reports a panic, which the runtime catches. `without_drain` prevents that.
+//!
+//! Requests must therefore have a [`Body`](http_body::Body) that is `Send` and `'static`. In tests,
+//! use a `Request<String>` instead of a `Request<()>`.
+//!
 //! # Reading the caller's headers
 //!
 //! The server reads the time that the caller has left. It subtracts 5 % (1 ms to 100 ms), because

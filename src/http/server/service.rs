@@ -14,7 +14,7 @@ use tower_service::Service;
 use super::{body::HttpServerBody, future::HttpServerFuture, shared::Shared};
 use crate::{
     Error,
-    call::{oneshot::Oneshot, readiness::Readiness},
+    call::{hop::Hop, oneshot::Oneshot, readiness::Readiness},
     http::BodyError,
 };
 
@@ -60,6 +60,7 @@ impl<S, H: tonic::server::NamedService> tonic::server::NamedService for HttpServ
 impl<S, H, B, R, E> Service<Request<B>> for HttpServer<S, H>
 where
     S: Service<Request<B>, Response = Response<R>, Error = Error<Infallible>> + Clone,
+    B: Body + Send + 'static,
     R: Body<Data = Bytes, Error = BodyError<E>>,
 {
     type Response = Response<HttpServerBody<R>>;
@@ -75,10 +76,12 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let inbound = self.shared.read(request.headers());
+        let uploads = self.shared.uploads.as_ref().and_then(|uploads| uploads.of(&request));
         let (inner, readiness) = (&mut self.inner, &mut self.readiness);
-        HttpServerFuture::begin(Arc::clone(&self.shared), inbound, |hop| {
+        let call = |hop: &mut Hop, request| {
             readiness
                 .call(inner, request, |inner, request| inbound.enter(hop, || inner.call(request)))
-        })
+        };
+        HttpServerFuture::begin(Arc::clone(&self.shared), inbound, uploads, request, call)
     }
 }

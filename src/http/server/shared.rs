@@ -1,6 +1,7 @@
 use std::sync::atomic::AtomicU64;
 
 use super::config::Config;
+use crate::http::uploads::Uploads;
 
 /// The state that all services of one layer share.
 #[derive(Debug)]
@@ -8,4 +9,6 @@ pub(super) struct Shared {
     pub(super) config: Config,
     /// The number of malformed header lines.
     pub(super) malformed: AtomicU64,
+    /// `None` if the rest of rejected requests is dropped.
+    pub(super) uploads: Option<Uploads>,
 }
