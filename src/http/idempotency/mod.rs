@@ -20,6 +20,7 @@
 //! replayed from then on, even if it reports a failure.
 
 mod body;
+mod digest;
 mod envelope;
 mod headers;
 mod key;

@@ -10,13 +10,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, header::CONTENT_TYPE, request::Parts};
+use http::{HeaderMap, Request, request::Parts};
 use http_body::Body;
 use tokio::time::Instant;
 
 use super::{
     GuardedBody,
-    media_type::{MediaType, pieces},
+    digest::{all_lines, content, either},
     memory::{BodyMemory, NoMemory, ReadMemory},
     read::{Read, read},
 };
@@ -41,10 +41,14 @@ type AddContent = Arc<dyn Fn(RequestHead<'_>, &[u8], &mut Digests) + Send + Sync
 /// Reads HTTP requests and computes their fingerprints.
 ///
 /// Two requests are the same if they have the same method, path, query, content type, body and
-/// trailers. Of the parameters of the content type, only `charset` counts. The boundary of a
-/// multipart body does not count, neither in the content type nor in the body, because a client may
-/// choose a new one for each attempt. With [`fingerprint_fn`](ReadHttpBuilder::fingerprint_fn), you
-/// decide what counts.
+/// trailers. The order of the parameters of the content type does not count, and neither do quotes
+/// around their values. With [`fingerprint_fn`](ReadHttpBuilder::fingerprint_fn), you decide what
+/// counts.
+///
+/// The boundary of a multipart body does not count, neither in the content type nor in the body,
+/// because a client may choose a new one for each attempt. The exceptions are bodies with more than
+/// 1,000 delimiters, and those in which the boundary stands anywhere but in a delimiter of RFC
+/// 2046. A multipart body within another is content, and its boundary counts.
 ///
 /// The body is read before the key is claimed. By default it may have up to 1 MiB, and must arrive
 /// within 30 s. The service receives the complete body, and finds the [`Run`] among the extensions
@@ -303,11 +307,7 @@ impl ReadHttp {
         digests.part(head.method.as_str());
         digests.part(head.uri.path());
         either(digests, head.uri.query().map(str::as_bytes));
-        let boundary = content_type(digests, &head.headers);
-        match (body, boundary) {
-            (Some(body), Some(boundary)) => multipart(digests, body, boundary),
-            _ => either(digests, body),
-        }
+        content(digests, &head.headers, body);
         if let Some(trailers) = trailers {
             all_lines(digests, trailers);
         }
@@ -387,55 +387,4 @@ async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
         Poll::Ready(None)
     })
     .await
-}
-
-/// Adds the content type, and returns the boundary of the body.
-///
-/// More than one line is malformed. Such lines are added as they are.
-fn content_type<'a>(digests: &mut Digests, headers: &'a HeaderMap) -> Option<&'a [u8]> {
-    let mut all = headers.get_all(CONTENT_TYPE).iter();
-    let (Some(line), None) = (all.next(), all.next()) else {
-        lines(digests, headers, CONTENT_TYPE.as_str());
-        return None;
-    };
-    let kind = MediaType::parse(line.as_bytes());
-    digests.part(1u64.to_be_bytes());
-    digests.part(kind.essence);
-    if let Some(charset) = kind.charset {
-        digests.part("charset");
-        digests.part(charset);
-    }
-    kind.boundary
-}
-
-/// Adds the pieces of a multipart body, without the delimiters between them.
-fn multipart(digests: &mut Digests, body: &[u8], boundary: &[u8]) {
-    digests.part([2]);
-    pieces(body, boundary, |piece| either(digests, Some(piece)));
-    either(digests, None);
-}
-
-/// Adds an optional part. An empty part differs from a missing one.
-fn either(digests: &mut Digests, part: Option<&[u8]>) {
-    digests.part([u8::from(part.is_some())]);
-    if let Some(part) = part {
-        digests.part(part);
-    }
-}
-
-/// Adds the lines of a header, preceded by their number to separate them from the next part.
-fn lines(digests: &mut Digests, headers: &HeaderMap, name: &str) {
-    let lines = headers.get_all(name);
-    digests.part((lines.iter().count() as u64).to_be_bytes());
-    lines.iter().for_each(|line| digests.part(line));
-}
-
-/// Adds all lines, sorted by name, because the order of the names has no meaning.
-fn all_lines(digests: &mut Digests, fields: &HeaderMap) {
-    let mut names: Vec<_> = fields.keys().collect();
-    names.sort_unstable_by_key(|name| name.as_str());
-    for name in names {
-        digests.part(name.as_str());
-        lines(digests, fields, name.as_str());
-    }
 }
