@@ -248,7 +248,7 @@ async fn a_selected_response_of_a_second_attempt_is_recorded() {
 
 #[tokio::test(start_paused = true)]
 async fn a_replay_keeps_the_headers_that_its_status_and_body_need() {
-    let table: [(u16, Fields); 10] = [
+    let table: [(u16, Fields); 11] = [
         (401, &[("www-authenticate", "Bearer realm=\"a\""), ("www-authenticate", "Basic")]),
         (405, &[("allow", "GET, PUT")]),
         (415, &[("accept", "text/csv"), ("accept-post", "text/csv"), ("accept-patch", "a/b")]),
@@ -278,6 +278,18 @@ async fn a_replay_keeps_the_headers_that_its_status_and_body_need() {
                 ("timing-allow-origin", "*"),
             ],
         ),
+        (
+            200,
+            &[
+                ("content-security-policy", "default-src 'self'"),
+                ("content-security-policy", "sandbox"),
+                ("cross-origin-embedder-policy", "require-corp"),
+                ("cross-origin-opener-policy", "same-origin"),
+                ("permissions-policy", "camera=()"),
+                ("referrer-policy", "no-referrer"),
+                ("x-frame-options", "DENY"),
+            ],
+        ),
         (503, &[("retry-after", "7")]),
     ];
     for (status, headers) in table {
@@ -297,7 +309,7 @@ async fn a_replay_keeps_the_headers_that_its_status_and_body_need() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_encoded_record_is_replayed_only_to_a_caller_that_asked_for_the_encoding() {
+async fn an_encoded_record_is_replayed_unless_the_caller_asked_for_another_encoding() {
     const HTTP: &str = "accept-encoding";
     const GRPC: &str = "grpc-accept-encoding";
     let table: [(Fields, &[Fields], &[Fields]); 4] = [
@@ -309,16 +321,16 @@ async fn an_encoded_record_is_replayed_only_to_a_caller_that_asked_for_the_encod
                 &[(HTTP, "br"), (HTTP, "x-gzip")],
                 &[(HTTP, "*")],
                 &[(HTTP, "identity;q=0, *;q=0.001")],
+                &[],
+                &[(GRPC, "identity")],
             ],
             &[
-                &[],
                 &[(HTTP, "")],
                 &[(HTTP, "br, identity")],
                 &[(HTTP, "gzip;q=0")],
                 &[(HTTP, "gzip; Q=0.000, *")],
                 &[(HTTP, "*;q=0.0")],
                 &[(HTTP, "gzipped")],
-                &[(GRPC, "gzip")],
             ],
         ),
         (
@@ -328,8 +340,8 @@ async fn an_encoded_record_is_replayed_only_to_a_caller_that_asked_for_the_encod
         ),
         (
             &[("grpc-encoding", "zstd")],
-            &[&[(GRPC, "identity,zstd")]],
-            &[&[], &[(GRPC, "gzip")], &[(HTTP, "zstd")]],
+            &[&[(GRPC, "identity,zstd")], &[], &[(HTTP, "identity")]],
+            &[&[(GRPC, "gzip")], &[(GRPC, "identity")]],
         ),
         (&[("content-encoding", "identity"), ("grpc-encoding", "identity")], &[&[]], &[]),
     ];

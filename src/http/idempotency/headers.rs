@@ -18,7 +18,7 @@ static ENCODINGS: [(HeaderName, HeaderName); 2] = [
 /// The headers that are kept of every response.
 ///
 /// A status or a body has no meaning without them, or means something else.
-static KEPT: [HeaderName; 32] = [
+static KEPT: [HeaderName; 38] = [
     // The status.
     header::ACCEPT,
     HeaderName::from_static("accept-patch"),
@@ -50,6 +50,13 @@ static KEPT: [HeaderName; 32] = [
     header::ACCESS_CONTROL_EXPOSE_HEADERS,
     HeaderName::from_static("cross-origin-resource-policy"),
     HeaderName::from_static("timing-allow-origin"),
+    // Without them, a browser lets a page do more than the first response did.
+    header::CONTENT_SECURITY_POLICY,
+    HeaderName::from_static("cross-origin-embedder-policy"),
+    HeaderName::from_static("cross-origin-opener-policy"),
+    HeaderName::from_static("permissions-policy"),
+    header::REFERRER_POLICY,
+    header::X_FRAME_OPTIONS,
     // gRPC.
     wire::GRPC_STATUS,
     wire::GRPC_MESSAGE,
@@ -121,10 +128,13 @@ fn has_failed_call(fields: &HeaderMap) -> bool {
     wire::grpc_status(fields).is_some_and(|code| code != GrpcCode::Ok)
 }
 
-/// Returns whether a request asked for every encoding of a response.
-pub(super) fn asks_for_encoding(request: &HeaderMap, response: &HeaderMap) -> bool {
+/// Returns whether a request accepts every encoding of a response.
+///
+/// A request without the header accepts every encoding (RFC 9110).
+pub(super) fn accepts_encoding(request: &HeaderMap, response: &HeaderMap) -> bool {
     response.iter().all(|(name, line)| {
-        let Some((_, accept)) = ENCODINGS.iter().find(|(encoding, _)| encoding == name) else {
+        let mut limits = ENCODINGS.iter().filter(|(_, accept)| request.contains_key(accept));
+        let Some((_, accept)) = limits.find(|(encoding, _)| encoding == name) else {
             return true;
         };
         items(line).all(|encoding| {

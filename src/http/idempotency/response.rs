@@ -10,7 +10,7 @@ use super::{
     GuardedBody,
     envelope::{self, Envelope},
     headers::{
-        IDEMPOTENCY_REPLAYED, asks_for_encoding, forbid_retry, forbid_retry_in_trailers, is_kept,
+        IDEMPOTENCY_REPLAYED, accepts_encoding, forbid_retry, forbid_retry_in_trailers, is_kept,
         is_never_kept, is_of_connection,
     },
     read::{Read, read},
@@ -76,7 +76,9 @@ pub(super) type BeforeStart = Arc<dyn Fn(StatusCode, &HeaderMap) -> bool + Send 
 ///   `etag`, `last-modified`, `link`, `preference-applied`, `repr-digest`, `vary` and
 ///   `x-content-type-options`;
 /// - browsers: `access-control-allow-credentials`, `access-control-allow-origin`,
-///   `access-control-expose-headers`, `cross-origin-resource-policy` and `timing-allow-origin`;
+///   `access-control-expose-headers`, `content-security-policy`, `cross-origin-embedder-policy`,
+///   `cross-origin-opener-policy`, `cross-origin-resource-policy`, `permissions-policy`,
+///   `referrer-policy`, `timing-allow-origin` and `x-frame-options`;
 /// - gRPC: `grpc-encoding`, `grpc-message`, `grpc-status` and `grpc-status-details-bin`.
 ///
 /// Some responses are recorded as done, but cannot be replayed:
@@ -92,10 +94,11 @@ pub(super) type BeforeStart = Arc<dyn Fn(StatusCode, &HeaderMap) -> bool + Send 
 /// towards the [`run_limit`](crate::idempotency::IdempotencyBuilder::run_limit). Do not guard a
 /// response that may be silent for longer than this limit, such as a stream of events.
 ///
-/// A response with a `content-encoding` or a `grpc-encoding` is replayed only to a request that
-/// names each encoding in its `accept-encoding` or `grpc-accept-encoding`. Any other request is
-/// rejected with [`NotReplayable`](crate::error::IdempotencyReason::NotReplayable). Put compression
-/// and CORS outside the idempotency layer. They then fit each replayed response to its request.
+/// A response with a `content-encoding` or a `grpc-encoding` is not replayed to a request whose
+/// `accept-encoding` or `grpc-accept-encoding` leaves an encoding out. The request is rejected with
+/// [`NotReplayable`](crate::error::IdempotencyReason::NotReplayable). A request without the header
+/// accepts every encoding. Put compression and CORS outside the idempotency layer. They then fit
+/// each replayed response to its request.
 ///
 /// A recorded failure is final, because every retry gets it again. Its first response and each
 /// replay therefore say so: a 4xx or 5xx by `x-should-retry: false`, and a gRPC call by
@@ -316,7 +319,7 @@ where
     }
 
     fn can_read(&self, request: &Request<Q>, replayed: &Self::Response) -> bool {
-        asks_for_encoding(request.headers(), replayed.headers())
+        accepts_encoding(request.headers(), replayed.headers())
     }
 
     fn max_bytes(&self) -> usize {
