@@ -449,6 +449,24 @@ async fn only_a_recorded_failure_forbids_a_retry() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_trailers_of_every_recorded_grpc_failure_forbid_a_retry() {
+    let too_long = vec![b'x'; 65_537];
+    let cookie: Fields = &[("set-cookie", "a=b")];
+    for (body, headers) in [(&b"x"[..], &[] as Fields), (&too_long, &[]), (b"x", cookie)] {
+        for (code, advice) in [(0, &[] as &[&str]), (14, &["-1"])] {
+            let mut answer = with_trailers(code);
+            *answer.body_mut() = Body::from(body.to_vec());
+            headers.iter().for_each(|(name, value)| put(answer.headers_mut(), name, value));
+            let served = Guard::of(move |_| answer.clone()).send(&[]).await;
+            let served = served.into_body().collect().await.unwrap();
+            let trailers = served.trailers().unwrap();
+            assert_eq!(lines(trailers, "grpc-retry-pushback-ms"), advice, "{headers:?} {code}");
+            assert_eq!(served.to_bytes(), body);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn envoy_is_told_of_a_recorded_failure_too() {
     for (status, told) in [(502, vec!["true"]), (200, vec![])] {
         let handler = service_fn(move |_: Request<Body>| async move {

@@ -11,7 +11,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::memory::HeldMemory;
+use super::{headers::forbid_retry_in_trailers, memory::HeldMemory};
 
 pin_project! {
     /// The body of a request or a response that passed the idempotency layer.
@@ -27,6 +27,8 @@ pin_project! {
         second: Second,
         #[pin]
         rest: Rest<B>,
+        // `true` if the trailers of a gRPC call that failed get the advice not to retry.
+        is_final: bool,
     }
 }
 
@@ -97,6 +99,12 @@ impl<B: Body> GuardedBody<B> {
         self
     }
 
+    /// Marks the body of a recorded response, whose failure is final.
+    pub(super) fn marked_final(mut self) -> Self {
+        self.is_final = true;
+        self
+    }
+
     /// Creates a body of the data that was read, the frame that exceeded the limit, and the rest.
     pub(super) fn begun(data: Bytes, over: Bytes, body: Pin<Box<B>>) -> Self {
         Self::made(data, Second::Data(over), Rest::Begun { body })
@@ -107,7 +115,7 @@ impl<B: Body> GuardedBody<B> {
     }
 
     fn made(first: Bytes, second: Second, rest: Rest<B>) -> Self {
-        Self { first, second, rest }
+        Self { first, second, rest, is_final: false }
     }
 }
 
@@ -131,14 +139,18 @@ impl<B: Body<Data = Bytes>> Body for GuardedBody<B> {
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
         }
-        match this.rest.project() {
+        let mut polled = match this.rest.project() {
             RestProj::Untouched { body } => body.poll_frame(cx),
             RestProj::Begun { body } => body.as_mut().poll_frame(cx),
             RestProj::Broken { error } => Poll::Ready(error.take().map(Err)),
             RestProj::Ended { trailers } => {
                 Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))))
             }
+        };
+        if let (true, Poll::Ready(Some(Ok(frame)))) = (*this.is_final, &mut polled) {
+            frame.trailers_mut().map(forbid_retry_in_trailers);
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

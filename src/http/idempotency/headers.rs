@@ -113,14 +113,16 @@ pub(super) fn forbid_retry(status: StatusCode, headers: &mut HeaderMap) {
 }
 
 /// Adds the advice not to retry to the trailers of a recorded gRPC call that failed.
-///
-/// The trailers of a replay also say that they are replayed, because some clients see only them.
-pub(super) fn forbid_retry_in_trailers(trailers: &mut HeaderMap, replayed: bool) {
+pub(super) fn forbid_retry_in_trailers(trailers: &mut HeaderMap) {
     if has_failed_call(trailers) {
         trailers.insert(wire::PUSHBACK, HeaderValue::from_static("-1"));
-        if replayed {
-            trailers.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
-        }
+    }
+}
+
+/// Marks the trailers of a replayed gRPC call that failed, because some clients see only them.
+pub(super) fn mark_replayed_trailers(trailers: &mut HeaderMap) {
+    if has_failed_call(trailers) {
+        trailers.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
     }
 }
 

@@ -10,8 +10,8 @@ use super::{
     GuardedBody,
     envelope::{self, Envelope},
     headers::{
-        IDEMPOTENCY_REPLAYED, accepts_encoding, forbid_retry, forbid_retry_in_trailers, is_kept,
-        is_never_kept, is_of_connection,
+        IDEMPOTENCY_REPLAYED, accepts_encoding, forbid_retry, is_kept, is_never_kept,
+        is_of_connection, mark_replayed_trailers,
     },
     read::{Read, read},
 };
@@ -267,7 +267,8 @@ where
             ResponseShape::Whole.ends_at_head(response.status()) || response.body().is_end_stream();
         if !self.may_keep(&response) || too_long && !ended {
             forbid_retry(response.status(), response.headers_mut());
-            return Recorded::new(response.map(GuardedBody::new), Completed::not_replayable());
+            let response = response.map(|body| GuardedBody::new(body).marked_final());
+            return Recorded::new(response, Completed::not_replayable());
         }
         if ended {
             let completed = self.completed(response.status(), response.headers(), &[], None);
@@ -280,19 +281,16 @@ where
         // The number of runs bounds the memory of responses.
         let Ok(read) = read(body.as_mut(), most, &mut ()).await;
         match read {
-            Read::Whole { data, mut trailers } => {
+            Read::Whole { data, trailers } => {
                 let completed =
                     self.completed(head.status, &head.headers, &data, trailers.as_ref());
                 forbid_retry(head.status, &mut head.headers);
-                if let Some(trailers) = &mut trailers {
-                    forbid_retry_in_trailers(trailers, false);
-                }
-                let body = GuardedBody::whole(data, trailers);
+                let body = GuardedBody::whole(data, trailers).marked_final();
                 Recorded::new(Response::from_parts(head, body), completed)
             }
             Read::TooLong { data, over } => {
                 forbid_retry(head.status, &mut head.headers);
-                let body = GuardedBody::begun(data, over, body);
+                let body = GuardedBody::begun(data, over, body).marked_final();
                 Recorded::new(Response::from_parts(head, body), Completed::not_replayable())
             }
             Read::Broken { data, error } => {
@@ -307,9 +305,9 @@ where
 
     fn replay(&self, payload: Vec<u8>) -> Result<Self::Response, StoreError> {
         let Envelope { status, headers, body, mut trailers } = self.open(payload)?;
-        forbid_retry_in_trailers(&mut trailers, true);
+        mark_replayed_trailers(&mut trailers);
         let trailers = Some(trailers).filter(|trailers| !trailers.is_empty());
-        let mut response = Response::new(GuardedBody::whole(body, trailers));
+        let mut response = Response::new(GuardedBody::whole(body, trailers).marked_final());
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         let replayed = HeaderValue::from_static("true");
