@@ -14,7 +14,9 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Hold, Owner, StepOutcome, StorageKey, Store, StoreError, shared::Shared};
+use super::{
+    Hold, Owner, StepOutcome, StorageKey, Store, StoreError, runs::RunSlot, shared::Shared,
+};
 
 /// A claim that may have been granted and whose effect has not begun.
 ///
@@ -167,9 +169,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// Releases a claim that may still be on its way, without blocking the caller.
 ///
-/// A claim that is granted after the last release blocks an operation that has no run.
+/// A claim that is granted after the last release blocks an operation that has no run. If too many
+/// claims are on their way already, it is only released now.
 fn release_until_it_arrives<St: Store>(shared: &Arc<Shared<St>>, hold: Hold) {
-    spawn(shared, |shared| async move {
+    let Some(slot) = shared.arriving.enter() else {
+        return in_background(shared, hold, Settlement::Release);
+    };
+    spawn(shared, slot, |shared| async move {
         let began = Instant::now();
         let limit = began + shared.config.lease_limit.max(ON_ITS_WAY);
         // A claim that arrives in a pause must be released before its lease ends.
@@ -197,7 +203,9 @@ fn in_background<St: Store>(shared: &Arc<Shared<St>>, hold: Hold, settlement: Se
     if settlement == Settlement::Nothing {
         return;
     }
-    spawn(shared, |shared| async move {
+    // Claims must not pile up while a store is down. This one ends with its lease.
+    let Some(slot) = shared.settling.enter() else { return };
+    spawn(shared, slot, |shared| async move {
         let end = Instant::now() + shared.config.lease;
         let mut pause = Duration::from_millis(50);
         while step(&shared, hold, settlement).await.is_err() && Instant::now() + pause < end {
@@ -207,17 +215,15 @@ fn in_background<St: Store>(shared: &Arc<Shared<St>>, hold: Hold, settlement: Se
     });
 }
 
-/// Spawns the future that settles a claim.
+/// Spawns the future that settles a claim and holds this slot.
 ///
-/// It spawns nothing if too many claims are being settled already, because they must not pile up
-/// while a store is down. It also spawns nothing without a runtime, because the process is then
-/// about to end. In both cases, the claim ends with its lease.
-fn spawn<St, F>(shared: &Arc<Shared<St>>, settle: impl FnOnce(Arc<Shared<St>>) -> F)
+/// It spawns nothing without a runtime, because the process is then about to end. The claim ends
+/// with its lease.
+fn spawn<St, F>(shared: &Arc<Shared<St>>, slot: RunSlot, settle: impl FnOnce(Arc<Shared<St>>) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let Ok(runtime) = Handle::try_current() else { return };
-    let Some(slot) = shared.settling.enter() else { return };
     let settling = settle(Arc::clone(shared));
     runtime.spawn(async move {
         let _slot = slot;

@@ -35,6 +35,8 @@ pub(super) struct Shared<St> {
     pub(super) runs: Arc<Runs>,
     /// The claims that are settled in the background.
     pub(super) settling: Arc<Runs>,
+    /// The claims that may still be on their way, and are released until they arrive.
+    pub(super) arriving: Arc<Runs>,
     pub(super) leases: Leases,
     pub(super) keys: ActiveKeys,
     pub(super) counts: Counters,
@@ -50,6 +52,8 @@ impl<St> Shared<St> {
             store,
             runs: Runs::new(config.max_runs),
             settling: Runs::new(config.max_runs),
+            // Apart, because each of them takes 30 s or more.
+            arriving: Runs::new(config.max_runs.div_ceil(4)),
             leases: Leases::default(),
             keys: ActiveKeys::default(),
             counts: Counters::default(),

@@ -109,6 +109,32 @@ async fn a_first_claim_that_arrives_after_the_run_of_the_second_is_let_go() {
     }
 }
 
+/// The claims that may still arrive do not keep others from being settled.
+#[tokio::test(start_paused = true)]
+async fn many_claims_that_were_given_up_leave_room_to_settle_others() {
+    for max_runs in [1, 8] {
+        let store = Scripted::new();
+        let guard = over(&store).max_runs(max_runs).build().unwrap();
+        // Each of them is released for 30 s, or once if too many are released already.
+        for key in 0..3 * max_runs {
+            store.next(Step::Claim, [Fault::FailAfter; 2]);
+            let answer = call(&guard, &Worker::quick(), ask(&key.to_string())).await;
+            assert_eq!(rejected(&answer), Some(Reason::StoreUnavailable));
+            settle().await;
+        }
+        // A release follows after 1,050 ms, and the next after 4,250 ms.
+        sleep(2 * SECOND).await;
+        let open = Failure::rejected(CircuitOpen::new("c", None));
+        store.next(Step::Release, [Fault::Fail]);
+        assert_eq!(call(&guard, &Worker::failing(open.clone()), ask("k")).await, Err(open));
+        sleep(SECOND).await;
+        for key in (0..3 * max_runs).map(|key| key.to_string()).chain(["k".to_owned()]) {
+            assert_eq!(call(&guard, &Worker::quick(), ask(&key)).await, Ok(1), "{key}");
+        }
+        nothing_is_left(guard, &store, 60 * SECOND).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_full_or_newer_is_not_asked_again() {
     for (fault, reason) in [(Fault::Full, Reason::Full), (Fault::Newer, Reason::StoreUnavailable)] {
