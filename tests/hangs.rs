@@ -5,22 +5,26 @@
 
 use std::{
     f64::consts::TAU,
-    future::pending,
+    future::{Future, pending},
     io,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use buttress::{
     Deadline, Fault, Outcome, Stack,
+    bulkhead::BulkheadLayer,
     circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerHandle, CircuitBreakerLayer, State},
     retry::{Budget, ReplayClones, RetryLayer},
+    timeout::TimeoutLayer,
 };
-use tokio::time::{Instant, sleep, timeout};
-use tower::{ServiceExt, service_fn, util::BoxCloneSyncService};
+use tokio::time::{Instant, Sleep, sleep, timeout};
+use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -240,17 +244,21 @@ async fn c_callers_who_leave_a_slow_route_beside_one_honest_call_a_second_move_n
 #[tokio::test(start_paused = true)]
 async fn d_a_dependency_that_never_answered_is_seen_by_callers_with_five_seconds() {
     for (name, breaker) in sensitive() {
-        let scene = hangs_with(DEFAULT, breaker, NEVER, Duration::ZERO);
-        assert_opens(scene, Duration::ZERO, &[callers(20, 5 * SECOND)], name).await;
+        for per_second in [3, 20] {
+            let scene = hangs_with(DEFAULT, breaker.clone(), NEVER, Duration::ZERO);
+            assert_opens(scene, Duration::ZERO, &[callers(per_second, 5 * SECOND)], name).await;
+        }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn e_a_hang_is_seen_through_callers_who_are_in_a_greater_hurry() {
     for (name, breaker) in sensitive() {
-        let scene = hangs_with(DEFAULT, breaker, 20 * MS, HANGS);
-        let all = [callers(20, 300 * MS), callers(50, 5 * MS), callers(50, 50 * MS)];
-        assert_opens(scene, HANGS, &all, name).await;
+        for [some, hurried] in [[20, 50], [3, 3], [3, 50]] {
+            let scene = hangs_with(DEFAULT, breaker.clone(), 20 * MS, HANGS);
+            let all = [(some, 300 * MS), (hurried, 5 * MS), (hurried, 50 * MS)];
+            assert_opens(scene, HANGS, &all.map(|(n, p)| callers(n, p)), name).await;
+        }
     }
 }
 
@@ -290,13 +298,15 @@ fn log_normal(median: Duration, seed: u64) -> impl Fn() -> Duration {
 
 #[tokio::test(start_paused = true)]
 async fn h_a_hang_is_seen_after_responses_of_very_different_durations() {
-    for seed in [1, 2, 3, 5, 8] {
-        let takes = Arc::new(log_normal(20 * MS, seed));
-        let scene = Scene::new(DEFAULT, CircuitBreakerLayer::builder(), move |_, at| {
-            if at < HANGS { takes() } else { NEVER }
-        });
-        let what = format!("seed {seed}");
-        assert_opens(scene, HANGS, &[callers(50, 300 * MS)], &what).await;
+    for per_second in [3, 10, 50] {
+        for seed in [1, 2, 3, 5, 8] {
+            let takes = Arc::new(log_normal(20 * MS, seed));
+            let scene = Scene::new(DEFAULT, CircuitBreakerLayer::builder(), move |_, at| {
+                if at < HANGS { takes() } else { NEVER }
+            });
+            let what = format!("{per_second}/s, seed {seed}");
+            assert_opens(scene, HANGS, &[callers(per_second, 300 * MS)], &what).await;
+        }
     }
 }
 
@@ -372,13 +382,15 @@ async fn j_readers_who_leave_an_event_stream_count_for_nothing() {
 #[tokio::test(start_paused = true)]
 async fn k_a_pause_of_eight_seconds_is_no_hang() {
     for (name, breaker) in sensitive() {
-        let paused = HANGS..HANGS + 8 * SECOND;
-        let scene = Scene::new(DEFAULT, breaker, move |_, at| {
-            let rest = if paused.contains(&at) { paused.end - at } else { Duration::ZERO };
-            rest + 20 * MS
-        });
-        let all = [callers(50, 300 * MS)];
-        assert_stays_closed(scene, &all, HANGS + MINUTE, name).await;
+        for per_second in [3, 50] {
+            let paused = HANGS..HANGS + 8 * SECOND;
+            let scene = Scene::new(DEFAULT, breaker.clone(), move |_, at| {
+                let rest = if paused.contains(&at) { paused.end - at } else { Duration::ZERO };
+                rest + 20 * MS
+            });
+            let all = [callers(per_second, 300 * MS)];
+            assert_stays_closed(scene, &all, HANGS + MINUTE, name).await;
+        }
     }
 }
 
@@ -386,10 +398,125 @@ async fn k_a_pause_of_eight_seconds_is_no_hang() {
 async fn l_a_total_timeout_below_the_attempt_timeout_does_not_blind_the_breaker() {
     for (attempt, total) in [(2 * SECOND, SECOND), (2 * SECOND, 2 * SECOND), (SECOND, 5 * SECOND)] {
         for (name, breaker) in sensitive() {
-            let scene = hangs_with((attempt, total), breaker, NEVER, Duration::ZERO);
-            let what = format!("{attempt:?} within {total:?}, {name}");
-            assert_opens(scene, Duration::ZERO, &[honest(20)], &what).await;
+            for per_second in [3, 20] {
+                let scene = hangs_with((attempt, total), breaker.clone(), NEVER, Duration::ZERO);
+                let what = format!("{attempt:?} within {total:?}, {name}, {per_second}/s");
+                assert_opens(scene, Duration::ZERO, &[honest(per_second)], &what).await;
+            }
         }
+    }
+}
+
+/// A service that takes this time to become ready.
+struct ReadyAfter<S> {
+    inner: S,
+    wait: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    is_ready: bool,
+}
+
+impl<S> ReadyAfter<S> {
+    fn new(inner: S, wait: Duration) -> Self {
+        Self { inner, wait, timer: None, is_ready: false }
+    }
+}
+
+impl<S: Clone> Clone for ReadyAfter<S> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), self.wait)
+    }
+}
+
+impl<S: Service<Req>, Req> Service<Req> for ReadyAfter<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        if !self.is_ready {
+            let wait = self.wait;
+            ready!(self.timer.get_or_insert_with(|| Box::pin(sleep(wait))).as_mut().poll(cx));
+            self.is_ready = true;
+        }
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Req) -> S::Future {
+        (self.timer, self.is_ready) = (None, false);
+        self.inner.call(request)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn l_nor_does_it_if_a_part_of_it_passes_before_the_attempt() {
+    for (wait, queue) in [(1, None), (5, None), (400, None), (0, Some(200)), (5, Some(200))] {
+        for per_second in [3, 20] {
+            for (name, breaker) in sensitive() {
+                let began = Instant::now();
+                let breaker = breaker.build().unwrap();
+                let handle = breaker.handle();
+                let hangs = service_fn(|_: usize| pending::<Result<(), io::Error>>());
+                let stack = Stack::standard(ReplayClones).circuit_breaker(breaker);
+                let stack = stack.total_timeout(SECOND);
+                let bulkhead = match queue {
+                    Some(most) => BulkheadLayer::builder().max_concurrent(2).queue(50, MS * most),
+                    None => BulkheadLayer::builder().max_concurrent(100).queue(50, SECOND),
+                };
+                let stack = stack.bulkhead(bulkhead.build().unwrap());
+                let client =
+                    BoxCloneSyncService::new(stack.service(ReadyAfter::new(hangs, MS * wait)));
+                let scene = Scene { client, breaker: handle, began };
+                let what =
+                    format!("ready after {wait} ms, queue {queue:?}, {per_second}/s, {name}");
+                assert_opens(scene, Duration::ZERO, &[honest(per_second)], &what).await;
+            }
+        }
+    }
+}
+
+/// A call that has only the rest of the total timeout says nothing, and neither does the total
+/// timeout of another stack.
+#[tokio::test(start_paused = true)]
+async fn l_a_total_timeout_counts_only_in_its_own_stack_and_for_calls_that_ran_for_half_of_it() {
+    for (wait, outer, opens) in [
+        (Duration::ZERO, None, true),
+        (600 * MS, None, false),
+        (Duration::ZERO, Some(900 * MS), false),
+    ] {
+        let began = Instant::now();
+        let breaker = touchy().build().unwrap();
+        let handle = breaker.handle();
+        let hangs = service_fn(|_: usize| pending::<Result<(), io::Error>>());
+        let stack = Stack::new().circuit_breaker(breaker).total_timeout(SECOND);
+        let inner = stack.service(ReadyAfter::new(hangs, wait));
+        let client = match outer {
+            Some(limit) => BoxCloneSyncService::new(TimeoutLayer::new(limit).layer(inner)),
+            None => BoxCloneSyncService::new(inner),
+        };
+        let scene = Scene { client, breaker: handle, began };
+        let opened = scene.opens(&[honest(3)], 5 * SECOND).await.is_some();
+        assert_eq!(opened, opens, "ready after {wait:?}, within {outer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn l_half_open_a_probe_that_the_total_timeout_ends_has_failed() {
+    for wait in [0, 5, 400] {
+        let breaker = CircuitBreakerLayer::new();
+        let handle = breaker.handle();
+        let stack = Stack::standard(ReplayClones).circuit_breaker(breaker.clone());
+        let hangs = service_fn(|_: usize| pending::<Result<(), io::Error>>());
+        let client = stack.total_timeout(SECOND).service(ReadyAfter::new(hangs, MS * wait));
+        let down = service_fn(|_: usize| async { Err::<(), _>(io::Error::other("down")) });
+        let down = Stack::new().circuit_breaker(breaker).service(down);
+        while handle.state() == State::Closed {
+            let _ = down.clone().oneshot(0).await;
+        }
+        sleep(handle.snapshot().retry_after().unwrap()).await;
+        for _ in 0..2 {
+            let _ = client.clone().oneshot(0).await;
+        }
+        assert_eq!(handle.state(), State::Open, "ready after {wait} ms");
     }
 }
 
@@ -646,15 +773,20 @@ async fn the_limit_of_a_server_is_its_own() {
     use buttress::http::HttpServerLayer;
     use bytes::Bytes;
     use http_body_util::Empty;
-    use tower::Layer;
 
-    for (limit, left, opens) in [(SECOND, None, true), (5 * SECOND, Some("1000"), false)] {
+    for (limit, wait, left, opens) in [
+        (SECOND, 0, None, true),
+        (SECOND, 2, None, true),
+        (SECOND, 2, Some("900"), false),
+        (5 * SECOND, 0, Some("1000"), false),
+    ] {
         let breaker = CircuitBreakerLayer::new();
         let handle = breaker.handle();
         let server = HttpServerLayer::builder(Stack::new().circuit_breaker(breaker)).limit(limit);
-        let server = server.build().unwrap().layer(service_fn(|_: http::Request<Empty<Bytes>>| {
+        let handler = service_fn(|_: http::Request<Empty<Bytes>>| {
             pending::<Result<http::Response<Empty<Bytes>>, Infallible>>()
-        }));
+        });
+        let server = server.build().unwrap().layer(ReadyAfter::new(handler, MS * wait));
         let began = Instant::now();
         while handle.state() == State::Closed && began.elapsed() < MINUTE {
             for _ in 0..3 {
@@ -667,7 +799,63 @@ async fn the_limit_of_a_server_is_its_own() {
             }
             sleep(SECOND).await;
         }
-        assert_eq!(handle.state() == State::Open, opens, "{limit:?}");
+        assert_eq!(handle.state() == State::Open, opens, "{limit:?}, {wait} ms, {left:?}");
+    }
+}
+
+#[cfg(feature = "http")]
+#[tokio::test(start_paused = true)]
+async fn a_server_without_a_limit_sees_a_hang_even_if_its_limit_is_set_to_the_maximum() {
+    use std::convert::Infallible;
+
+    use buttress::http::HttpServerLayer;
+    use bytes::Bytes;
+    use http_body_util::Empty;
+
+    for limit in [None, Some(Duration::MAX)] {
+        let breaker = CircuitBreakerLayer::new();
+        let handle = breaker.handle();
+        let server = HttpServerLayer::builder(Stack::new().circuit_breaker(breaker));
+        let server = limit.into_iter().fold(server, |server, limit| server.limit(limit));
+        let server = server.build().unwrap().layer(service_fn(|_: http::Request<Empty<Bytes>>| {
+            pending::<Result<http::Response<Empty<Bytes>>, Infallible>>()
+        }));
+        let began = Instant::now();
+        while handle.state() == State::Closed && began.elapsed() < MINUTE {
+            for _ in 0..5 {
+                let call = server.clone().oneshot(http::Request::new(Empty::new()));
+                tokio::spawn(timeout(5 * SECOND, call));
+            }
+            sleep(SECOND).await;
+        }
+        assert_eq!(handle.state(), State::Open, "{limit:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_response_within_microseconds_does_not_fix_the_estimate() {
+    for micros in [0, 1, 2, 3, 10] {
+        let began = Instant::now();
+        let breaker = CircuitBreakerLayer::new();
+        let handle = breaker.handle();
+        let dependency = service_fn(|route: usize| async move {
+            match route {
+                0 => sleep(3 * SECOND).await,
+                // The paused clock has no timer for less than a millisecond.
+                _ => tokio::task::yield_now().await,
+            }
+            Ok::<_, io::Error>(())
+        });
+        let stack = Stack::standard(ReplayClones).circuit_breaker(breaker);
+        let stack = stack.attempt_timeout(PATIENT.0).total_timeout(PATIENT.1);
+        let client = BoxCloneSyncService::new(stack.service(dependency));
+        let mut first = Box::pin(client.clone().oneshot(1));
+        assert!(futures::poll!(&mut first).is_pending());
+        tokio::time::advance(Duration::from_micros(micros)).await;
+        first.await.unwrap();
+        let scene = Scene { client, breaker: handle, began };
+        let all = [honest(5).until(20 * SECOND), callers(20, 100 * MS).from(30 * SECOND)];
+        assert_stays_closed(scene, &all, 2 * MINUTE, &format!("{micros} us")).await;
     }
 }
 

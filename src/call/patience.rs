@@ -8,7 +8,6 @@ use std::{
 
 use tokio::time::Instant;
 
-#[cfg(feature = "http")]
 use super::restore::Restore;
 
 /// Returns `true` if a service reported a timeout only because the caller's time was almost over.
@@ -50,6 +49,24 @@ pub(crate) fn whole(own_limit: Duration) -> Duration {
     own_limit - if own_limit >= 4 * SLACK { SLACK } else { own_limit / 4 }
 }
 
+thread_local! {
+    static ENDED_BY: Cell<Option<Duration>> = const { Cell::new(None) };
+}
+
+/// Notes the limit of a stack or a server, which ends the calls that are dropped meanwhile.
+pub(crate) fn ending(limit: Option<Duration>) -> Restore<Option<Duration>> {
+    Restore::after_setting(&ENDED_BY, limit)
+}
+
+/// Returns the run time from which a call that is dropped has failed for the limit of its stack.
+///
+/// If that limit ends the call now, it is half of the limit. The limit also covers the wait for
+/// readiness, the time in a queue and earlier attempts. A call that ran for a small part of it says
+/// nothing.
+pub(crate) fn whole_at_drop(own_limit: Duration) -> Duration {
+    if ENDED_BY.get() == Some(own_limit) { own_limit / 2 } else { own_limit }
+}
+
 /// Returns `true` if the limit of the stack itself ends a call, and not a deadline of its caller.
 ///
 /// `time` is the time from the beginning of the call to its deadline.
@@ -70,8 +87,10 @@ pub(crate) fn limiting(limit: Option<Duration>) -> Restore<Option<Duration>> {
 }
 
 /// Returns the limit of what surrounds the stack that is put around a service.
+///
+/// `Duration::MAX` is no limit.
 pub(crate) fn limit_around() -> Option<Duration> {
-    LIMIT.get()
+    LIMIT.get().filter(|limit| *limit < Duration::MAX)
 }
 
 /// The time that responses lately took, and the time since when calls are cut instead.
@@ -110,15 +129,16 @@ impl Patience {
     /// Includes the time that a response took to its head.
     ///
     /// A new value has a weight of a sixteenth. It counts at most as four times the run time that
-    /// was [`long`](Self::long) before. One response that takes an hour thus does not hide a hang,
-    /// and a dependency that becomes slow is still known after a few responses.
+    /// was [`long`](Self::long) before, or as a millisecond if that is more. One response that
+    /// takes an hour thus does not hide a hang, and a dependency that becomes slow is still known
+    /// after a few responses.
     pub(crate) fn learn(&self, took: Duration) {
-        let took = micros(took);
+        let took = micros(took).max(1);
         let (mean, deviation) = match self.estimate.load(Ordering::Relaxed) {
             0 => (took, took / 2),
             known => {
                 let (mean, deviation) = (known >> 32, known & MOST);
-                let took = took.min(4 * long(known));
+                let took = took.min((4 * long(known)).max(1_000));
                 (moved(mean, took), moved(deviation, took.abs_diff(mean)))
             }
         };

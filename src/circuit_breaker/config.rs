@@ -59,11 +59,11 @@ impl Config {
         name_or(&self.name, "circuit_breaker")
     }
 
-    /// Returns the run time from which a call that is cut has failed at once.
+    /// Returns the run time from which a call that is cut now has failed at once.
     ///
     /// Returns `Duration::MAX` if there is none. `own_limit` is the limit of the call's stack.
     pub(super) fn fails_after(&self, own_limit: Option<Duration>) -> Duration {
-        let whole = own_limit.filter(|_| !self.ignores_cuts()).map(patience::whole);
+        let whole = own_limit.filter(|_| !self.ignores_cuts()).map(patience::whole_at_drop);
         let set = self.abandoned_after.unwrap_or(Duration::MAX);
         whole.map_or(set, |whole| set.min(whole))
     }

@@ -87,13 +87,14 @@
 //! | had a successful head, and its reader leaves, or the lease ends first | passed, for gRPC too |
 //! | had a successful head, and its body fails, or exceeds a limit of its own or the stack | failed |
 //! | has no response when the lease ends, or the service is not ready by then | failed |
-//! | is cut before a response | failed if it ran [long](#calls-that-are-cut), else a free slot |
+//! | is cut before a response | failed if it [counts](#calls-that-are-cut), else a free slot |
 //! | is not called, although the service is ready | the slot is free again |
 //! | panics | failed |
 //!
 //! A response is heard at its head. A breaker in front of streams whose readers all leave could
-//! otherwise never close. A breaker stays half-open only while all callers leave before a response
-//! could arrive. Callers that wait for a response, or run [long](#calls-that-are-cut), end this.
+//! otherwise never close. Callers in a hurry take probe slots too. A breaker stays half-open while
+//! all callers leave before a response could arrive. A few that wait for their response end this,
+//! but if callers in a hurry far outnumber them, they are mostly rejected, and it can take minutes.
 //!
 //! A result that arrives after the end of its lease is ignored. A result from before a change of
 //! state is ignored too. A breaker needs no background task, because the next call that asks to
@@ -155,10 +156,12 @@
 //!   minutes. A shorter one is normal for a service with few calls.
 //!
 //! A call that ran for the attempt timeout or the total timeout of its own stack is a failure at
-//! once, and so is one that ran for [`abandoned_after`](CircuitBreakerBuilder::abandoned_after).
-//! The limit of a server's layer counts as a timeout of its stack. The breaker does not know a
-//! limit that depends on the request. A probe that is cut has failed if it ran long and at least
-//! for the floor, or if it counts at once.
+//! once, and so is one that ran for [`abandoned_after`](CircuitBreakerBuilder::abandoned_after). If
+//! the total timeout itself ends the call, and is not longer than the attempt timeout, half of it
+//! is enough, because it also covers the wait for readiness, the time in a queue and earlier
+//! attempts. The limit of a server's layer counts as a timeout of its stack. The breaker does not
+//! know a limit that depends on the request. A probe that is cut has failed if it ran long and at
+//! least for the floor, or if it counts at once.
 //!
 //! The breaker does not see
 //!
@@ -167,10 +170,17 @@
 //! - a dependency that sends the head of a response and then hangs, as far as its readers leave. A
 //!   body that exceeds `body_idle`, or with `body_deadline` or gRPC the timeouts of the stack, is a
 //!   failure;
-//! - a hang whose callers all leave sooner than responses lately took;
+//! - a hang whose callers all leave before a call is long. If responses take very different times,
+//!   that is well above the slowest of them;
 //! - a hang since the start whose callers all leave sooner than the floor;
+//! - a dependency that never becomes ready, because it is not called. A breaker by key and a probe
+//!   wait for readiness within the call, and see it;
 //! - a hang with fewer calls than [`minimum_calls`](CircuitBreakerBuilder::minimum_calls) in the
-//!   window, or with pauses between the calls that are as long as the silence.
+//!   window and in a row than [`consecutive_failures`](CircuitBreakerBuilder::consecutive_failures)
+//!   if that is set, or with pauses between the calls that are as long as the silence.
+//!
+//! The time to the head of a response includes the upload of the request's body. After long
+//! uploads, a hang of short calls is seen only through callers who wait as long.
 //!
 //! It takes one thing for a hang that is none: callers in a hurry are the only ones for the length
 //! of the window, they call a slow route, and fast responses came before. An attempt timeout that

@@ -13,13 +13,16 @@ use crate::sealed::Sealed;
     message = "`{Self}` is not a time limit for a request of type `{Req}`",
     note = "`TimeoutLayer::per_request_fn` takes a closure `|request: &{Req}| -> Duration`"
 )]
-pub trait Limit<Req>: Sealed {
+pub trait Limit<Req>: KnownLimit {
     /// Returns the limit for this request.
     fn limit(&self, request: &Req) -> Duration;
 }
 
 /// A limit that can be known before there is a request. This trait is sealed.
 pub trait KnownLimit: Sealed {
+    /// `true` if the limit is the same for all requests.
+    const IS_FIXED: bool = false;
+
     /// Returns the limit if it is the same for all requests.
     fn known_limit(&self) -> Option<Duration>;
 }
@@ -28,6 +31,8 @@ impl Sealed for Fixed {}
 impl<F> Sealed for PerRequest<F> {}
 
 impl KnownLimit for Fixed {
+    const IS_FIXED: bool = true;
+
     fn known_limit(&self) -> Option<Duration> {
         Some(self.0)
     }

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::Future,
+    marker::PhantomData,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -11,10 +12,12 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
+use super::config::{Fixed, KnownLimit};
 use crate::{
     CarryRejection,
     call::{
         deadline::{self, narrow},
+        patience::ending,
         rejectable::Rejectable,
         timer::poll_timer,
     },
@@ -25,7 +28,7 @@ use crate::{
 pin_project! {
     /// The future of a [`Timeout`](super::Timeout) and of a [`TotalTimeout`](super::TotalTimeout).
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<F> {
+    pub struct ResponseFuture<F, L = Fixed> {
         #[pin]
         call: Rejectable<F>,
         // `None` if the limit is beyond what the clock can express.
@@ -34,9 +37,10 @@ pin_project! {
         name: Option<Name>,
         #[pin]
         timer: Option<Sleep>,
+        kind: PhantomData<fn() -> L>,
     }
 
-    impl<F> PinnedDrop for ResponseFuture<F> {
+    impl<F, L> PinnedDrop for ResponseFuture<F, L> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if this.call.is_running() {
@@ -48,7 +52,7 @@ pin_project! {
     }
 }
 
-impl<F> ResponseFuture<F> {
+impl<F, L> ResponseFuture<F, L> {
     #[inline]
     pub(super) fn called(
         future: F,
@@ -56,19 +60,21 @@ impl<F> ResponseFuture<F> {
         limit: Duration,
         name: Option<Name>,
     ) -> Self {
-        Self { call: Rejectable::running(future, ()), end, limit, name, timer: None }
+        let call = Rejectable::running(future, ());
+        Self { call, end, limit, name, timer: None, kind: PhantomData }
     }
 
     #[inline]
     pub(super) fn rejected(name: Option<Name>) -> Self {
-        let limit = Duration::ZERO;
-        Self { call: Rejectable::rejected(()), end: None, limit, name, timer: None }
+        let (call, limit) = (Rejectable::rejected(()), Duration::ZERO);
+        Self { call, end: None, limit, name, timer: None, kind: PhantomData }
     }
 }
 
-impl<F, T, E> Future for ResponseFuture<F>
+impl<F, L, T, E> Future for ResponseFuture<F, L>
 where
     F: Future<Output = Result<T, E>>,
+    L: KnownLimit,
     E: CarryRejection,
 {
     type Output = Result<T, E>;
@@ -96,8 +102,10 @@ where
             return Poll::Pending;
         }
         ready!(poll_timer(this.timer, end, cx));
+        // A limit that depends on the request may be the caller's.
+        let ended_by = ending(L::IS_FIXED.then_some(*this.limit));
         this.call.end();
-        drop(narrowed);
+        drop((ended_by, narrowed));
         Poll::Ready(Err(time_out(this.name, *this.limit)))
     }
 }
@@ -114,7 +122,7 @@ fn time_out<E: CarryRejection>(name: &Option<Name>, limit: Duration) -> E {
     E::from_rejection(timed_out.into())
 }
 
-impl<F> fmt::Debug for ResponseFuture<F> {
+impl<F, L> fmt::Debug for ResponseFuture<F, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("timeout::ResponseFuture").field("end", &self.end).finish_non_exhaustive()
     }

@@ -23,7 +23,7 @@ use crate::{
     error::{Name, rejection_of_tower},
     http::{BodyError, ReplayBody, ReplayBodyLayer, replay::MakeReplayable, wire},
     sealed::Sealed,
-    timeout::{Limit, Timeout},
+    timeout::{KnownLimit, Limit, Timeout},
 };
 
 /// Wraps a tonic channel in a stack, for a generated client.
@@ -149,6 +149,12 @@ impl<F> fmt::Debug for GrpcChannelFuture<F> {
 pub struct GrpcTimeout(());
 
 impl Sealed for GrpcTimeout {}
+
+impl KnownLimit for GrpcTimeout {
+    fn known_limit(&self) -> Option<Duration> {
+        None
+    }
+}
 
 impl<B> Limit<Request<B>> for GrpcTimeout {
     fn limit(&self, request: &Request<B>) -> Duration {

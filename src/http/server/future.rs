@@ -22,6 +22,7 @@ use crate::{
         deadline::{self, narrow},
         hop::Hop,
         oneshot::Oneshot,
+        patience::ending,
         rejectable::Rejectable,
         timer::poll_timer,
     },
@@ -100,6 +101,7 @@ where
         let outer = deadline::deadline();
         // A request that waits does not begin at its deadline. Others free their slots then.
         let over = this.timer.as_ref().as_pin_ref().is_some_and(|timer| timer.is_elapsed());
+        let mut own_limit = None;
         let result = match this.call.as_mut().as_running() {
             None => Err(this.call.as_mut().reject(too_late)),
             Some((future, ())) if over && future.is_waiting() => Err(too_late(())),
@@ -114,12 +116,15 @@ where
                     let Some(end) = ours else { return Poll::Pending };
                     ready!(poll_timer(this.timer, end, cx));
                     let limit = end.saturating_duration_since(inbound.began);
+                    // Not if it is the caller's deadline.
+                    own_limit = this.shared.config.limit.filter(|own| *own == limit);
                     Err(if future.is_waiting() { too_late(()) } else { timed_out(limit) })
                 }
             },
         };
         // The call is dropped before the response is created, because the drop may still report
         // something to the hop.
+        let _ended_by = own_limit.map(|limit| ending(Some(limit)));
         Uploads::enter(this.uploads, || {
             if let Some((future, ())) = this.call.as_mut().as_running() {
                 if let Some(request) = future.take_waiting() {
