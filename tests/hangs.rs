@@ -7,6 +7,7 @@ use std::{
     f64::consts::TAU,
     future::{Future, pending},
     io,
+    ops::Range,
     pin::Pin,
     sync::{
         Arc,
@@ -729,12 +730,17 @@ async fn a_dependency_that_gives_up_just_before_the_deadline_of_each_caller_is_s
 /// A service that hangs from some time on, and reports a timeout a little before each deadline.
 #[tokio::test(start_paused = true)]
 async fn a_throttle_follows_the_same_rule() {
-    // In silence, among responses, sooner than is long, and for the stack's own limit.
+    const NONE: Range<Duration> = Duration::ZERO..Duration::ZERO;
+    const AT_FIRST: Range<Duration> = Duration::ZERO..SECOND;
+    const ALWAYS: Range<Duration> = Duration::ZERO..NEVER;
+    // In silence, among responses, sooner than is long, in silence after responses, and for the
+    // stack's own limit.
     for (patience, total, answered, expected) in [
-        (3 * SECOND, None, false, 0.0),
-        (3 * SECOND, None, true, 10.0),
-        (SECOND, None, false, 10.0),
-        (5 * SECOND, Some(SECOND), true, 0.0),
+        (3 * SECOND, None, NONE, 0.0),
+        (3 * SECOND, None, ALWAYS, 10.0),
+        (SECOND, None, NONE, 10.0),
+        (SECOND, None, AT_FIRST, 0.0),
+        (5 * SECOND, Some(SECOND), ALWAYS, 0.0),
     ] {
         let began = Instant::now();
         let budget = Budget::throttle().max_tokens(10).token_ratio(0.001).build().unwrap();
@@ -756,11 +762,11 @@ async fn a_throttle_follows_the_same_rule() {
         let client = BoxCloneSyncService::new(stack.service(dependency));
         while began.elapsed() < MINUTE {
             call(client.clone(), callers(1, patience).of_route(1)).await;
-            if answered {
+            if answered.contains(&began.elapsed()) {
                 call(client.clone(), callers(1, patience)).await;
             }
         }
-        let what = format!("{patience:?} within {total:?}, answered: {answered}");
+        let what = format!("{patience:?} within {total:?}, answered: {answered:?}");
         assert!((budget.balance() - expected).abs() < 0.5, "{what}: {}", budget.balance());
     }
 }
@@ -857,6 +863,40 @@ async fn a_first_response_within_microseconds_does_not_fix_the_estimate() {
         let all = [honest(5).until(20 * SECOND), callers(20, 100 * MS).from(30 * SECOND)];
         assert_stays_closed(scene, &all, 2 * MINUTE, &format!("{micros} us")).await;
     }
+}
+
+#[cfg(feature = "http")]
+#[tokio::test(start_paused = true)]
+async fn readers_who_leave_do_not_raise_the_share_of_failures() {
+    use bytes::Bytes;
+    use futures::{StreamExt, stream};
+    use http_body::Frame;
+    use http_body_util::{BodyExt, StreamBody};
+
+    let breaker = CircuitBreakerLayer::new();
+    let handle = breaker.handle();
+    let number = Arc::new(AtomicU64::new(0));
+    let events = service_fn(move |_: http::Request<()>| {
+        let fails = number.fetch_add(1, Ordering::Relaxed) % 50 == 0;
+        async move {
+            let first = async { Ok::<_, io::Error>(Frame::data(Bytes::from("an event"))) };
+            let events = Box::pin(stream::once(first).chain(stream::pending()));
+            let mut response = http::Response::new(StreamBody::new(events));
+            if fails {
+                *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+            }
+            Ok::<_, io::Error>(response)
+        }
+    });
+    let client = Stack::new().circuit_breaker(breaker).http().service(events);
+    for _ in 0..2_000 {
+        let response = client.clone().oneshot(http::Request::new(())).await.unwrap();
+        let mut body = response.into_body();
+        assert!(body.frame().await.unwrap().is_ok());
+        let _ = timeout(MS, body.frame()).await;
+    }
+    let seen = handle.snapshot();
+    assert_eq!((seen.state(), seen.calls(), seen.failures()), (State::Closed, 2_000, 40));
 }
 
 #[cfg(feature = "http")]

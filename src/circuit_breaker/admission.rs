@@ -250,7 +250,9 @@ impl Breaker {
     /// Accounts for a call whose response began, and whose reader left before its end.
     ///
     /// The response was heard at its head. The reader says nothing about the service, unless
-    /// `abandoned_after` sets how long it may be kept waiting. A probe has passed otherwise.
+    /// `abandoned_after` sets how long it may be kept waiting. A probe has passed otherwise. Once
+    /// there was a failure, the response counts as a success, because a share of failures needs the
+    /// number of all responses.
     fn left(&self, stamp: CallStamp) {
         let fails_after = self.config().fails_after(None);
         let now = Instant::now();
@@ -261,6 +263,10 @@ impl Breaker {
                 self.abandon_probe(stamp.phase(), lease, dropped);
             }
             None if ran >= fails_after => self.failed_after(stamp, now),
+            None if self.cold.get().is_some() => {
+                let sample = Sample { failed: false, slow: false };
+                self.record(stamp.phase(), sample, None, Some(now));
+            }
             None => {}
         }
     }

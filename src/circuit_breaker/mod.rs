@@ -134,6 +134,8 @@
 //! - A call that is ended by a timeout of another crate beneath, such as tower's, is cut as well.
 //! - A panic counts as a failure, however short the run was.
 //! - A reader that drops the body of a response says nothing. The response was heard at its head.
+//!   Once the breaker has seen a failure, it counts as a success, as a body that ends does. A few
+//!   failures would otherwise be a large share where most readers leave.
 //! - A probe that is cut releases its slot, and short runs do not add up.
 //!
 //! # Calls that are cut

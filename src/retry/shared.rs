@@ -126,7 +126,10 @@ impl<S, P, C> Shared<S, P, C> {
         let cut_short =
             service_is_late(outcome, result.as_ref()) && was_cut_short(began, deadline::deadline());
         let throttle = self.throttle().filter(|budget| {
-            if outcome.is_response() || (outcome == Outcome::Ignored && result.is_ok()) {
+            if outcome.is_response() {
+                // Without a deadline, no attempt can be cut short.
+                budget.heard(began.map(|began| began.elapsed()));
+            } else if outcome == Outcome::Ignored && result.is_ok() {
                 budget.heard(None);
             }
             !(cut_short && self.is_hurried(budget, began))
