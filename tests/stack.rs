@@ -537,17 +537,32 @@ async fn the_cause_is_reached_through_six_layers_and_towers_own_between_them() {
 fn explain_names_what_the_breaker_does_not_see() {
     let lines = Stack::standard(ReplayClones).explain().to_string();
     for line in [
-        "nobody had a response for 10s and it ran longer than responses take (2s before the first)",
+        "fails if nobody had a response for 10s and it ran longer than responses take (2s, or a \
+         server's limit, before the first)",
         "a hang of some calls, if only callers in a hurry meet it",
         "a hang after the head of a response, if readers leave before a limit of the body",
-        "a hang whose callers all leave sooner than responses take",
-        "a hang from the start whose callers all leave within 2s",
-        "a hang with fewer than 20 calls in its window, or pauses of 10s between them",
+        "a hang whose callers all leave before a call runs long",
+        "a hang from the start whose callers all leave within 2s, or a server's limit",
+        "a dependency that never becomes ready",
+        "a hang with fewer than 20 calls in its window, or pauses of 10s between calls",
         "takes for a hang: a slow route that only callers in a hurry call for 10s",
     ] {
         assert!(lines.contains(line), "{line}\n{lines}");
     }
-    let ignores = CircuitBreakerLayer::builder().abandoned_after(Duration::MAX).build().unwrap();
+    let breaker = CircuitBreakerLayer::builder;
+    let after = breaker().abandoned_after(Duration::from_millis(100)).build().unwrap();
+    let lines = Stack::new().circuit_breaker(after).explain().to_string();
+    let at_once = "fails at once after 100ms, and sooner if nobody had a response";
+    assert!(lines.contains(at_once), "{lines}");
+    let in_a_row = breaker().consecutive_failures(5);
+    let lines = Stack::new().circuit_breaker(in_a_row.clone().build().unwrap()).explain();
+    let few = "fewer than 20 calls in its window and fewer than 5 in a row, or pauses";
+    assert!(lines.to_string().contains(few), "{lines}");
+    let in_a_row = in_a_row.without_failure_rate().keyed_fn(|_: &()| ()).build().unwrap();
+    let lines = Stack::new().circuit_breaker(in_a_row).explain().to_string();
+    assert!(lines.contains("a hang with fewer than 5 in a row, or pauses"), "{lines}");
+    assert!(!lines.contains("never becomes ready"), "{lines}");
+    let ignores = breaker().abandoned_after(Duration::MAX).build().unwrap();
     let lines = Stack::new().circuit_breaker(ignores).explain().to_string();
     assert!(lines.contains("the breaker counts no call that its caller cuts"), "{lines}");
     assert!(!Stack::new().attempt_timeout(TOTAL).explain().to_string().contains("breaker"));

@@ -23,8 +23,12 @@ pub(crate) const PROBE_LEASE: Fact<Duration> = Fact::new("lease of a probe");
 pub(crate) const SILENCE: Fact<Duration> = Fact::new("silence");
 /// The run time from which a call that its caller dropped is a failure at once, if it is set.
 pub(crate) const ABANDONED_AFTER: Fact<Duration> = Fact::new("abandoned after");
-/// The number of calls that can open the breaker.
-pub(crate) const NEEDED_CALLS: Fact<u64> = Fact::new("calls that the breaker needs");
+/// The number of failures in a row that opens the breaker.
+pub(crate) const NEEDED_IN_A_ROW: Fact<u64> = Fact::new("failures in a row");
+/// The number of calls in its window that the breaker needs for a rate.
+pub(crate) const NEEDED_IN_WINDOW: Fact<u64> = Fact::new("calls that the breaker needs");
+/// The breaker waits for readiness within the call.
+pub(crate) const WAITS_FOR_READINESS: Fact<()> = Fact::new("the breaker waits for readiness");
 /// The circuit breaker reports `Pending` while it is open.
 pub(crate) const PENDS: Fact<()> = Fact::new("the breaker pends");
 /// The circuit breaker rejects calls while it is open.
@@ -43,6 +47,7 @@ impl<K, F, C> Describe for KeyedCircuitBreakerLayer<K, F, C> {
     fn describe(&self, facts: &mut Facts) {
         self.config().describe(facts);
         facts.note(fact::WAITS_FOR_READINESS);
+        facts.note(WAITS_FOR_READINESS);
     }
 }
 
@@ -75,10 +80,11 @@ impl Config {
         if let Some(after) = self.abandoned_after {
             facts.put(ABANDONED_AFTER, after);
         }
-        let rates = self.failure_rate.is_some() || self.slow_calls.is_some();
-        let needed = [rates.then_some(self.minimum_calls), self.consecutive_failures];
-        if let Some(calls) = needed.into_iter().flatten().min() {
-            facts.put(NEEDED_CALLS, calls.into());
+        if let Some(most) = self.consecutive_failures {
+            facts.put(NEEDED_IN_A_ROW, most.into());
+        }
+        if self.failure_rate.is_some() || self.slow_calls.is_some() {
+            facts.put(NEEDED_IN_WINDOW, self.minimum_calls.into());
         }
         let then = if self.pend {
             facts.note(PENDS);

@@ -46,24 +46,36 @@ impl Known {
         }
         let limits = [self.attempt_limit(), self.total_limit()].into_iter().flatten();
         let floor = limits.filter(|limit| *limit < Duration::MAX).min().unwrap_or(FLOOR);
+        // The limit of a server is not known here. It may be shorter, and it replaces `FLOOR`.
+        let floor = format!("{floor:?}, or a server's limit");
+        let at_once = match self.facts.get(breaker::ABANDONED_AFTER) {
+            Some(after) => format!("at once after {after:?}, and sooner "),
+            None => String::new(),
+        };
         let mut lines = vec![
             format!(
-                "a call that its caller cuts fails if nobody had a response for {silence:?} and it \
-                 ran longer than responses take ({floor:?} before the first)"
+                "a call that its caller cuts fails {at_once}if nobody had a response for \
+                 {silence:?} and it ran longer than responses take ({floor}, before the first)"
             ),
             "the breaker does not see:".to_owned(),
             "  a hang of some calls, if only callers in a hurry meet it".to_owned(),
             "  a hang after the head of a response, if readers leave before a limit of the body"
                 .to_owned(),
-            "  a hang whose callers all leave sooner than responses take".to_owned(),
-            format!("  a hang from the start whose callers all leave within {floor:?}"),
+            "  a hang whose callers all leave before a call runs long (4 mean deviations above the \
+             mean time of a response)"
+                .to_owned(),
+            format!("  a hang from the start whose callers all leave within {floor}"),
         ];
-        if let Some(calls) = self.facts.get(breaker::NEEDED_CALLS) {
-            lines.push(format!(
-                "  a hang with fewer than {calls} calls in its window, or pauses of {silence:?} \
-                 between them"
-            ));
+        if !self.facts.has(breaker::WAITS_FOR_READINESS) {
+            lines.push("  a dependency that never becomes ready".to_owned());
         }
+        let in_window = self.facts.get(breaker::NEEDED_IN_WINDOW);
+        let in_window = in_window.map(|calls| format!("fewer than {calls} calls in its window"));
+        let in_a_row = self.facts.get(breaker::NEEDED_IN_A_ROW);
+        let in_a_row = in_a_row.map(|calls| format!("fewer than {calls} in a row"));
+        let few: Vec<_> = in_window.into_iter().chain(in_a_row).collect();
+        let few = few.join(" and ");
+        lines.push(format!("  a hang with {few}, or pauses of {silence:?} between calls"));
         lines.push(format!(
             "the breaker takes for a hang: a slow route that only callers in a hurry call for \
              {silence:?}"
