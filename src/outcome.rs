@@ -16,7 +16,9 @@ pub enum Outcome {
     /// The call says nothing about the service.
     ///
     /// It does not count for a breaker, neither as a failure nor as a response. It is retried only
-    /// with the hint [`RetryHint::Unsent`] or [`RetryHint::Unprocessed`].
+    /// with the hint [`RetryHint::Unsent`] or [`RetryHint::Unprocessed`]. With such a hint, it is a
+    /// failure for a breaker if [nobody has had a response for a
+    /// while](crate::circuit_breaker#requests-that-are-given-back).
     Ignored,
 }
 
@@ -216,6 +218,23 @@ where
         None => classifier.hint(result),
         Some(_) => RetryHint::Unstated,
     }
+}
+
+/// Returns `true` if a request was given back, because the service has provably not processed it.
+///
+/// This is nobody's failure while others have responses. The hint is read only for a result that is
+/// ignored.
+pub(crate) fn was_given_back<C, Res, E>(
+    classifier: &C,
+    outcome: Outcome,
+    result: Result<&Res, &E>,
+) -> bool
+where
+    C: Classify<Res, E>,
+    E: CarryRejection,
+{
+    outcome == Outcome::Ignored
+        && matches!(hint(classifier, result), RetryHint::Unsent | RetryHint::Unprocessed)
 }
 
 impl Outcome {

@@ -117,7 +117,9 @@ impl Budget {
     ///
     /// A timeout that the server reports close to a deadline of the caller takes out a token under
     /// the same conditions as a circuit breaker counts [a call that is
-    /// cut](crate::circuit_breaker#calls-that-are-cut). The silence is 10 s.
+    /// cut](crate::circuit_breaker#calls-that-are-cut). The silence is 10 s. A request that is
+    /// [given back](crate::circuit_breaker#requests-that-are-given-back) takes out a token in
+    /// silence.
     ///
     /// A throttle reacts to failures, not to calls. While few calls fail, it does not limit
     /// retries at all. When many calls fail, it stops all retries until enough calls have
@@ -207,6 +209,16 @@ impl Budget {
         let floor = own_limit.unwrap_or(patience::FLOOR);
         let in_silence = self.bucket.patience.cut(cut, patience::SILENCE, floor);
         in_silence || own_limit.is_some_and(|limit| ran >= patience::whole(limit))
+    }
+
+    /// Notes that a request was given back. Counts it as a failure in silence.
+    pub(crate) fn given_back(&self, began: Option<Instant>) {
+        let now = Instant::now();
+        let ran = began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+        let cut = Cut { ran, now: now.saturating_duration_since(self.bucket.origin) };
+        if self.bucket.patience.unanswered(cut, patience::SILENCE) {
+            self.failed();
+        }
     }
 
     /// Counts a failure.

@@ -32,12 +32,10 @@ pub struct Attempt {
     number: u32,
     previous: Option<Outcome>,
     received: bool,
-    after_unsent: bool,
 }
 
 impl Attempt {
-    pub(crate) const FIRST: Self =
-        Self { number: 1, previous: None, received: false, after_unsent: false };
+    pub(crate) const FIRST: Self = Self { number: 1, previous: None, received: false };
 
     /// Creates the attempt that a remote caller reported.
     #[cfg(feature = "http")]
@@ -54,17 +52,6 @@ impl Attempt {
     pub(crate) fn next(self, outcome: Outcome) -> Self {
         let number = self.number.saturating_add(1);
         Self { number, previous: Some(outcome), ..Self::FIRST }
-    }
-
-    /// Sets whether the attempt before this one did not reach the service.
-    pub(crate) fn after_unsent(self, after_unsent: bool) -> Self {
-        Self { after_unsent, ..self }
-    }
-
-    /// Returns `true` if the attempt before this one did not reach the service.
-    #[cfg(feature = "http")]
-    pub(crate) fn is_after_unsent(&self) -> bool {
-        self.after_unsent
     }
 
     /// Returns the attempt that is being called or polled, or `None` outside an attempt.

@@ -163,9 +163,15 @@ impl Patience {
     /// reason it begins anew with a call that was begun so long after the last cut. A call that did
     /// not run long could not have had a response yet, and says nothing.
     pub(crate) fn cut(&self, cut: Cut, silence: Duration, floor: Duration) -> bool {
-        if cut.ran < self.long(floor) {
-            return false;
-        }
+        cut.ran >= self.long(floor) && self.unanswered(cut, silence)
+    }
+
+    /// Notes that a call had no response, however long it ran. Returns `true` if that counts as a
+    /// failure.
+    ///
+    /// It does in silence, like a [`cut`](Self::cut) that ran long. A request that was given back
+    /// is such a call.
+    pub(crate) fn unanswered(&self, cut: Cut, silence: Duration) -> bool {
         let (began, now) = (millis(cut.now.saturating_sub(cut.ran)), millis(cut.now).max(1));
         let silence = millis(silence);
         let word = self.silence.load(Ordering::Relaxed);
@@ -183,7 +189,8 @@ impl Patience {
     }
 }
 
-/// A call that was cut from outside: by its caller, or by a deadline that its caller set.
+/// A call that was cut from outside, by its caller or by a deadline that its caller set, or whose
+/// request was given back.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cut {
     /// The time for which it ran.

@@ -21,7 +21,7 @@ use crate::{
         deadline,
         patience::{self, Cut},
     },
-    outcome::{hint, judge, service_is_late, was_ended},
+    outcome::{hint, judge, service_is_late, was_ended, was_given_back},
 };
 
 /// The identity of an admitted call.
@@ -73,13 +73,22 @@ struct Evidence {
     late_for: Option<Instant>,
     /// A limit of another crate ended the call, as if the caller had dropped it.
     ended: bool,
+    /// The request was given back, because the dependency has provably not processed it.
+    given_back: bool,
     /// The result is a response, which ends the silence although it is ignored otherwise.
     ignored_response: bool,
 }
 
 impl Evidence {
     fn new(outcome: Outcome) -> Self {
-        Self { outcome, asked_for: None, late_for: None, ended: false, ignored_response: false }
+        Self {
+            outcome,
+            asked_for: None,
+            late_for: None,
+            ended: false,
+            given_back: false,
+            ignored_response: false,
+        }
     }
 
     #[inline]
@@ -95,7 +104,8 @@ impl Evidence {
             }
             Outcome::Ignored => {
                 let (ended, ignored_response) = (was_ended(result), result.is_ok());
-                Self { ended, ignored_response, ..Self::new(outcome) }
+                let given_back = !ignored_response && was_given_back(classifier, outcome, result);
+                Self { ended, given_back, ignored_response, ..Self::new(outcome) }
             }
             Outcome::Failure(fault) => {
                 let late = service_is_late(outcome, result);
@@ -247,6 +257,27 @@ impl Breaker {
         }
     }
 
+    /// Accounts for a call whose request was given back.
+    ///
+    /// It is nobody's failure while others have responses. A dependency that gives back everything
+    /// has failed. A probe releases its slot until then.
+    #[cold]
+    fn given_back(&self, stamp: CallStamp) {
+        let phase = stamp.phase();
+        if self.phase() != phase {
+            return;
+        }
+        let (config, now) = (self.config(), Instant::now());
+        let ran = stamp.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+        let cut = Cut { ran, now: now.saturating_duration_since(config.origin) };
+        let in_silence = self.patience.unanswered(cut, config.silence);
+        match stamp.lease {
+            Some(lease) => self.settle_probe(phase, lease, in_silence.then_some(false), None),
+            None if in_silence => self.failed_after(stamp, now),
+            None => {}
+        }
+    }
+
     /// Accounts for a call whose response began, and whose reader left before its end.
     ///
     /// The response was heard at its head. The reader says nothing about the service, unless
@@ -327,6 +358,7 @@ impl<H: Handle> Admission<H> {
             let handle = self.ledger();
             match evidence.late_for {
                 None if evidence.ended => handle.breaker().cut(stamp, handle.own_limit()),
+                None if evidence.given_back => handle.breaker().given_back(stamp),
                 None => handle.breaker().finished(stamp, &evidence),
                 Some(_) => handle.breaker().timed_out(stamp, &evidence, handle.own_limit()),
             }

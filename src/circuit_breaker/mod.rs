@@ -84,6 +84,7 @@
 //! | the probe | outcome |
 //! |---|---|
 //! | has a result | as the classifier says; if it is ignored, the slot is free again |
+//! | [is given back](#requests-that-are-given-back) | failed in silence, else a free slot |
 //! | had a successful head, and its reader leaves, or the lease ends first | passed, for gRPC too |
 //! | had a successful head, and its body fails, or exceeds a limit of its own or the stack | failed |
 //! | has no response when the lease ends, or the service is not ready by then | failed |
@@ -95,6 +96,8 @@
 //! otherwise never close. Callers in a hurry take probe slots too. A breaker stays half-open while
 //! all callers leave before a response could arrive. A few that wait for their response end this,
 //! but if callers in a hurry far outnumber them, they are mostly rejected, and it can take minutes.
+//! It also stays half-open while requests are given back with longer pauses in between than the
+//! [silence](#calls-that-are-cut).
 //!
 //! A result that arrives after the end of its lease is ignored. A result from before a change of
 //! state is ignored too. A breaker needs no background task, because the next call that asks to
@@ -188,6 +191,20 @@
 //! of the window, they call a slow route, and fast responses came before. An attempt timeout that
 //! is shorter than the time of the callers makes the breaker independent of them.
 //!
+//! # Requests that are given back
+//!
+//! A client may give a request back because none of it was processed. Its connection ended before
+//! the request was written, or the server refused the stream or excluded it by a GOAWAY. The
+//! classifier says so by [`Outcome::Ignored`](crate::Outcome::Ignored) with the hint
+//! [`Unsent`](crate::RetryHint::Unsent) or [`Unprocessed`](crate::RetryHint::Unprocessed).
+//!
+//! This is nobody's failure while others have responses, as in a graceful restart. A dependency
+//! that gives back each request is down. Therefore such a result is treated like a call that ran
+//! long and was cut. It counts as a failure only in [silence](#calls-that-are-cut), which it also
+//! begins. It does so whatever [`abandoned_after`](CircuitBreakerBuilder::abandoned_after) says,
+//! because its caller has not cut it. A probe that is given back releases its slot, and has failed
+//! once the silence has lasted.
+//!
 //! # Errors
 //!
 //! A rejected call fails with [`CircuitOpen`](crate::error::CircuitOpen), which has the time until
@@ -195,7 +212,8 @@
 //! counted and passed through. The classifier decides which results are failures. A response that
 //! says that the request is wrong, or still in progress, counts like a success, because the
 //! dependency responds. A timeout of a layer beneath is a failure. Other rejections of layers
-//! beneath, and results that are ignored, are not counted.
+//! beneath, and results that are ignored, are not counted. Requests that are
+//! [given back](#requests-that-are-given-back) are counted only in silence.
 //!
 //! # Order
 //!

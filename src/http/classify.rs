@@ -42,9 +42,9 @@ use crate::{Classify, Fault, Outcome, RetryHint};
 ///   out.
 /// - A request that was given back unwritten, or that the server has not processed
 ///   (`REFUSED_STREAM`, `GOAWAY`), is ignored, because it is nobody's failure. It is
-///   [sent again at once](crate::retry#unprocessed-requests). If the client gives back the resent
-///   request too, it is a transient failure for the layers beneath the retry. A server that closes
-///   each connection at once is dead.
+///   [sent again at once](crate::retry#unprocessed-requests). A breaker counts it [in
+///   silence](crate::circuit_breaker#requests-that-are-given-back). A `GOAWAY` is a proof except in
+///   [a race within hyper](crate::guide::http#whose-fault-an-error-is).
 /// - A mistake of the caller, such as a relative URI or a failed body, is ignored and not retried.
 /// - Any other error is a transient failure.
 ///

@@ -101,7 +101,9 @@ impl<Req, E> Session<Req, E> {
         } else if transparent && self.resend(shared.replay(), hint) {
             Ok(Duration::ZERO)
         } else {
-            if let Some(budget) = shared.throttle().filter(|_| transparent) {
+            // What was given back has been counted by another rule.
+            let counts = transparent && outcome != Outcome::Ignored;
+            if let Some(budget) = shared.throttle().filter(|_| counts) {
                 budget.failed();
             }
             self.attempt = attempt.next(outcome);
@@ -111,7 +113,6 @@ impl<Req, E> Session<Req, E> {
             Ok(pause) => {
                 events::retrying(config.name(), attempt.number(), outcome, pause);
                 Hop::report_resent();
-                self.attempt = self.attempt.after_unsent(hint == RetryHint::Unsent);
                 self.pause = pause;
                 let (response, error) = match result {
                     Ok(response) => (Some(response), None),

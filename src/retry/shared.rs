@@ -21,7 +21,7 @@ use crate::{
         lock::lock,
         patience::{is_own, was_cut_short},
     },
-    outcome::{hint, judge, service_is_late},
+    outcome::{hint, judge, service_is_late, was_given_back},
     telemetry,
 };
 
@@ -112,16 +112,14 @@ impl<S, P, C> Shared<S, P, C> {
                 return None;
             }
         }
+        let given_back = was_given_back(self.classifier(), outcome, result.as_ref());
         let retryable = match outcome {
             Outcome::Success => false,
             Outcome::Failure(Fault::Permanent) => {
                 hint(self.classifier(), result.as_ref()) == RetryHint::Unprocessed
             }
             Outcome::Failure(_) => true,
-            Outcome::Ignored => matches!(
-                hint(self.classifier(), result.as_ref()),
-                RetryHint::Unsent | RetryHint::Unprocessed
-            ),
+            Outcome::Ignored => given_back,
         };
         let cut_short =
             service_is_late(outcome, result.as_ref()) && was_cut_short(began, deadline::deadline());
@@ -136,6 +134,7 @@ impl<S, P, C> Shared<S, P, C> {
         });
         if let Some(budget) = throttle {
             match hint(self.classifier(), result.as_ref()) {
+                _ if given_back => budget.given_back(began),
                 // It counts only if the request is not resent at once, or if it is resent after a
                 // permanent failure. Both are decided later.
                 RetryHint::Unprocessed if retryable => {}

@@ -56,7 +56,6 @@ const TABLE: &[Row] = &[
         deeds: &[Reset(Refused), Reset(Refused)],
         sent: &["", "", "1"],
         retries: 1,
-        failures: 1,
         ..RESENT
     },
     Row {
@@ -66,7 +65,6 @@ const TABLE: &[Row] = &[
         sent: &["", "", "1", "2"],
         end: None,
         retries: 2,
-        failures: 3,
         ..RESENT
     },
     Row {
@@ -104,6 +102,7 @@ const TABLE: &[Row] = &[
         name: "REFUSED_STREAM after some of a body that is not kept",
         deeds: &[RefuseMidway],
         body: 1 << 20,
+        failures: 0,
         ..NOT_RESENT
     },
     Row { name: "GOAWAY before the stream", deeds: &[LeaveBefore], ..RESENT },
@@ -112,7 +111,6 @@ const TABLE: &[Row] = &[
         deeds: &[LeaveBefore, LeaveBefore],
         sent: &["", "", "1"],
         retries: 1,
-        failures: 1,
         ..RESENT
     },
     Row { name: "GOAWAY after the stream", deeds: &[LeaveAfter], ..NOT_RESENT },

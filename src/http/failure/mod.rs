@@ -13,25 +13,16 @@ mod tonic;
 
 use std::{error::Error as StdError, io};
 
-use self::known::{Known, OWN, TRANSIENT, UNREACHABLE, causes, of_io};
+use self::known::{Known, OWN, TRANSIENT, causes, of_io};
 use super::{cause::Cause, replay::ReplayBodyError};
-use crate::{Outcome, RetryHint, call::attempt::Attempt};
+use crate::{Outcome, RetryHint};
 
 /// Returns the outcome of an error, and its retry hint.
 pub(super) fn judge(error: &impl Cause) -> (Outcome, RetryHint) {
     let known = causes(error.cause()).find_map(meaning).unwrap_or(TRANSIENT);
     #[cfg(feature = "reqwest")]
     let known = reqwest::behind_redirects(known, error.cause());
-    match known {
-        // The request was given back again, so the server closes each connection at once. Otherwise
-        // nobody would notice that it is dead.
-        (Outcome::Ignored, RetryHint::Unsent) if is_after_unsent() => UNREACHABLE,
-        known => known,
-    }
-}
-
-fn is_after_unsent() -> bool {
-    Attempt::current().is_some_and(|attempt| attempt.is_after_unsent())
+    known
 }
 
 /// Returns the meaning of an error, or `None` if its causes decide.
