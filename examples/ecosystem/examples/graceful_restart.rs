@@ -192,8 +192,9 @@ impl Results {
             return;
         };
         let broken = |error: &hyper::Error| {
-            // The connection ended after a write.
-            !error.is_canceled() && !error.is_closed() && !error.is_user()
+            // The connection ended after a write, or while the call waited for a stream.
+            let gone = error.to_string() == "dispatch task is gone";
+            gone || (!error.is_canceled() && !error.is_closed() && !error.is_user())
         };
         let first: &(dyn StdError + 'static) = error.as_ref();
         let mut causes = successors(Some(first), |&error| error.source());

@@ -7,7 +7,7 @@ use std::{error::Error as StdError, io};
 
 use hyper_util::client::legacy;
 
-use super::known::{Known, OWN, TIMED_OUT, TRANSIENT, UNREACHABLE, causes, of_io};
+use super::known::{Known, OWN, TIMED_OUT, TRANSIENT, UNREACHABLE, begins_with, causes, of_io};
 use crate::{Outcome, RetryHint};
 
 /// The client gave the request back before it wrote any of it.
@@ -29,12 +29,11 @@ fn of_client(error: &legacy::Error) -> Option<Known> {
     if error.is_connect() {
         return Some(unreachable(error));
     }
-    let text = error.to_string();
-    if text == "client error (Canceled)" {
+    if reads(error, "client error (Canceled)") {
         Some(GIVEN_BACK)
     } else {
         // The URI is relative, or the method or the version is not supported.
-        text.starts_with("client error (User").then_some(OWN)
+        reads(error, "client error (User").then_some(OWN)
     }
 }
 
@@ -45,18 +44,16 @@ pub(super) fn unreachable(error: &(dyn StdError + 'static)) -> Known {
             Some(io) => {
                 (io.kind() == io::ErrorKind::TimedOut).then_some((TIMED_OUT.0, RetryHint::Unsent))
             }
-            None => match cause.to_string() {
-                // A pooled connection was closed before the request was written to it.
-                text if text == "checked out connection was closed" => Some(GIVEN_BACK),
-                text => text.starts_with("invalid URL").then_some(OWN),
-            },
+            // A pooled connection was closed before the request was written to it.
+            None if reads(cause, "checked out connection was closed") => Some(GIVEN_BACK),
+            None => reads(cause, "invalid URL").then_some(OWN),
         })
         .unwrap_or(UNREACHABLE)
 }
 
 fn of_hyper(error: &hyper::Error) -> Option<Known> {
     if error.is_canceled() {
-        Some(GIVEN_BACK)
+        Some(if was_given_back(error) { GIVEN_BACK } else { TRANSIENT })
     } else if error.is_user() {
         // Over HTTP/1, the caller's own body failed. Its error says nothing about the service, even
         // if it is a refused connection.
@@ -70,11 +67,26 @@ fn of_hyper(error: &hyper::Error) -> Option<Known> {
     }
 }
 
+/// Returns whether the connection took none of the request.
+///
+/// An upgrade that does not complete is canceled too, after the server has responded.
+fn was_given_back(error: &hyper::Error) -> bool {
+    let texts = ["connection closed", "connection was not ready"];
+    error.source().is_some_and(|cause| {
+        cause.is::<hyper::Error>() || texts.iter().any(|text| reads(cause, text))
+    })
+}
+
 /// Returns whether the task of the connection was dropped, for example with its runtime.
 fn is_gone(error: &hyper::Error) -> bool {
     // The task also ends if the caller's own body panics.
-    let panicked = |cause: &dyn StdError| cause.to_string() == "user code panicked";
-    error.to_string() == "dispatch task is gone" && !error.source().is_some_and(panicked)
+    let panicked = |cause| reads(cause, "user code panicked");
+    reads(error, "dispatch task is gone") && !error.source().is_some_and(panicked)
+}
+
+/// Returns whether the text of an error begins so.
+fn reads(error: &(dyn StdError + 'static), text: &str) -> bool {
+    begins_with(format_args!("{error}"), text)
 }
 
 fn of_h2(error: &h2::Error) -> Known {

@@ -1,5 +1,7 @@
 //! The known meanings of errors.
 
+#[cfg(feature = "hyper")]
+use std::fmt::{self, Write};
 use std::{error::Error as StdError, io, iter::successors};
 
 use crate::{Fault, Outcome, RetryHint};
@@ -36,4 +38,27 @@ pub(super) fn of_io(error: &io::Error) -> Option<Known> {
         io::ErrorKind::ConnectionRefused => Some(UNREACHABLE),
         _ => None,
     }
+}
+
+/// Returns `true` if the text of a value begins with `text`.
+///
+/// It allocates nothing, and stops at the first difference.
+#[cfg(feature = "hyper")]
+pub(super) fn begins_with(value: fmt::Arguments<'_>, text: &str) -> bool {
+    struct Rest<'a>(&'a str);
+
+    impl Write for Rest<'_> {
+        fn write_str(&mut self, written: &str) -> fmt::Result {
+            self.0 = match self.0.strip_prefix(written) {
+                Some(rest) => rest,
+                None if written.starts_with(self.0) => "",
+                None => return Err(fmt::Error),
+            };
+            if self.0.is_empty() { Err(fmt::Error) } else { Ok(()) }
+        }
+    }
+
+    let mut rest = Rest(text);
+    let _ = rest.write_fmt(value);
+    rest.0.is_empty()
 }

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 
 use super::{
     hyper,
-    known::{Known, OWN, TIMED_OUT},
+    known::{Known, OWN, TIMED_OUT, begins_with},
 };
 use crate::{
     RetryHint,
@@ -24,6 +24,6 @@ pub(super) fn meaning(error: &(dyn StdError + 'static)) -> Option<Known> {
         return alone.then(|| (outcome_of_status(status), RetryHint::Unstated));
     }
     // The endpoint has no scheme. The type of this error is in a feature of tonic that this crate
-    // does not need.
-    (error.to_string() == "invalid URI").then_some(OWN)
+    // does not need. Its `Debug` names the type. The text alone may be that of any error.
+    begins_with(format_args!("{error:?}"), "tonic::transport::Error(InvalidUri").then_some(OWN)
 }

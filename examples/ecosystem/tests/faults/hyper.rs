@@ -16,7 +16,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
 use tokio::{io::AsyncWriteExt, task::yield_now, time};
-use tokio_stream::iter;
+use tokio_stream::{iter, pending};
 
 use super::{
     Rows, judged,
@@ -133,6 +133,7 @@ async fn connection_rows() -> Rows {
     sender.ready().await.unwrap();
     drop(server);
     let canceled = sender.send_request(get("/")).await.unwrap_err();
+    let not_ready = sender.send_request(get("/")).await.unwrap_err();
     let closed = sender.ready().await.unwrap_err();
 
     let (mut client, _server) = wire();
@@ -154,6 +155,8 @@ async fn connection_rows() -> Rows {
     });
     vec![
         ("hyper `Canceled`", judged(canceled)),
+        ("hyper `Canceled`, not ready", judged(not_ready)),
+        ("hyper `Canceled(UpgradeExpected)`", judged(cut_off_upgrade().await)),
         ("hyper `ChannelClosed`", judged(closed)),
         ("hyper `IncompleteMessage`", judged(answered_by("HTTP/1.1 200").await)),
         ("hyper `Parse`", judged(answered_by("no HTTP\r\n\r\n").await)),
@@ -162,6 +165,18 @@ async fn connection_rows() -> Rows {
         ("hyper `Http2`, no response to a PING", judged(without_pong().await)),
         ("hyper `User(DispatchGone)`", judged(gone.0.unwrap_err())),
     ]
+}
+
+/// Waits for an upgrade on a connection that ends while the body of the request is written.
+async fn cut_off_upgrade() -> hyper::Error {
+    let (client, mut server) = wire();
+    let (mut sender, _) = connect(client).await;
+    let body = StreamBody::new(pending::<Result<Frame<Bytes>, BoxError>>());
+    let request = sender.send_request(Request::post("/").body(body).unwrap());
+    let switched = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
+    let (response, ()) = tokio::join!(request, answer(&mut server, switched));
+    drop(server);
+    upgrade::on(response.unwrap()).await.unwrap_err()
 }
 
 /// Waits for the response of a server that is silent.

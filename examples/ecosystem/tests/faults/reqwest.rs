@@ -1,14 +1,15 @@
 //! Errors of reqwest, through the adapter.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use buttress::http::reqwest::{ReqwestClient, ReqwestError};
 use http::Request;
-use reqwest::{ClientBuilder, Response, redirect::Policy};
+use reqwest::{Body, ClientBuilder, Response, redirect::Policy};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
 };
+use tokio_stream::pending;
 use tower::ServiceExt;
 
 use super::{Rows, judged};
@@ -45,6 +46,13 @@ async fn answered(uri: &str) -> Response {
     reqwest::get(uri).await.unwrap()
 }
 
+/// Waits for an upgrade on a connection that ends while the body of the request is written.
+async fn cut_off_upgrade(uri: &str) -> reqwest::Error {
+    let body = Body::wrap_stream(pending::<Result<String, Infallible>>());
+    let response = reqwest::Client::new().post(uri).body(body).send().await.unwrap();
+    response.upgrade().await.unwrap_err()
+}
+
 pub(crate) async fn rows() -> Rows {
     let plain = reqwest::Client::builder;
     // A response never comes, so the limit may be short.
@@ -62,6 +70,8 @@ pub(crate) async fn rows() -> Rows {
     let ill = answered(&ill).await.error_for_status().unwrap_err();
     let wrong = answered(&wrong).await.error_for_status().unwrap_err();
     let short_body = answered(&short).await.bytes().await.unwrap_err();
+    let switching = serve("HTTP/1.1 101 Switching Protocols\r\n\r\n").await;
+    let cut_off = cut_off_upgrade(&switching).await;
     let not_upgraded = answered(&short).await.upgrade().await.unwrap_err();
     vec![
         ("reqwest `Builder`", judged(failed(plain(), "/relative").await)),
@@ -72,5 +82,6 @@ pub(crate) async fn rows() -> Rows {
         ("reqwest `Status`, a 4xx", judged(wrong)),
         ("reqwest `Body`, `Decode`", judged(short_body)),
         ("reqwest `Upgrade`", judged(not_upgraded)),
+        ("reqwest `Upgrade`, cut off", judged(cut_off)),
     ]
 }

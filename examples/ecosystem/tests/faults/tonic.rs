@@ -43,6 +43,15 @@ async fn excluded() -> Judged {
     failed(endpoint.connect_lazy()).await
 }
 
+/// Only tonic's own error is known by its text.
+#[test]
+fn the_text_of_tonics_error_proves_nothing_in_another_error() {
+    for text in ["invalid URI", "tonic::transport::Error(InvalidUri)"] {
+        let error = std::io::Error::other(text);
+        assert_eq!(judged(error), ("transient", "if safe"), "{text}");
+    }
+}
+
 pub(crate) async fn rows() -> Rows {
     let (nowhere, listener) = listen().await;
     drop(listener);
