@@ -500,6 +500,44 @@ async fn l_a_total_timeout_counts_only_in_its_own_stack_and_for_calls_that_ran_f
     }
 }
 
+/// The rest of the total timeout is too short for a response, but more than half of it.
+#[tokio::test(start_paused = true)]
+async fn l_a_call_that_waited_for_its_turn_does_not_blame_a_healthy_dependency() {
+    let breaker = touchy().build().unwrap();
+    let client = |wait| {
+        let slow = service_fn(|_: usize| async {
+            sleep(700 * MS).await;
+            Ok::<_, io::Error>(())
+        });
+        let stack = Stack::standard(ReplayClones).circuit_breaker(breaker.clone());
+        stack.total_timeout(SECOND).service(ReadyAfter::new(slow, wait))
+    };
+    let (at_once, later) = (client(Duration::ZERO), client(350 * MS));
+    for _ in 0..50 {
+        at_once.clone().oneshot(0).await.unwrap();
+        later.clone().oneshot(0).await.unwrap_err();
+    }
+    assert_eq!(breaker.handle().state(), State::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn l_a_limit_of_the_same_length_that_began_earlier_says_nothing() {
+    let breaker = touchy().build().unwrap();
+    let handle = breaker.handle();
+    let hangs = service_fn(|_: usize| pending::<Result<(), io::Error>>());
+    let inner = Stack::new().circuit_breaker(breaker).total_timeout(SECOND).service(hangs);
+    let later = service_fn(move |call: usize| {
+        let inner = inner.clone();
+        async move {
+            sleep(300 * MS).await;
+            inner.oneshot(call).await
+        }
+    });
+    let outer = TimeoutLayer::new(SECOND).layer(later);
+    outer.oneshot(0).await.unwrap_err();
+    assert_eq!(handle.state(), State::Closed);
+}
+
 #[tokio::test(start_paused = true)]
 async fn l_half_open_a_probe_that_the_total_timeout_ends_has_failed() {
     for wait in [0, 5, 400] {

@@ -119,7 +119,7 @@ impl Budget {
     /// the same conditions as a circuit breaker counts [a call that is
     /// cut](crate::circuit_breaker#calls-that-are-cut). The silence is 10 s. A request that is
     /// [given back](crate::circuit_breaker#requests-that-are-given-back) takes out a token in
-    /// silence.
+    /// silence, and when it is retried after its free resend.
     ///
     /// A throttle reacts to failures, not to calls. While few calls fail, it does not limit
     /// retries at all. When many calls fail, it stops all retries until enough calls have
@@ -216,7 +216,7 @@ impl Budget {
         let now = Instant::now();
         let ran = began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
         let cut = Cut { ran, now: now.saturating_duration_since(self.bucket.origin) };
-        if self.bucket.patience.unanswered(cut, patience::SILENCE) {
+        if self.bucket.patience.given_back(cut, patience::SILENCE) {
             self.failed();
         }
     }

@@ -53,6 +53,21 @@ thread_local! {
     static ENDED_BY: Cell<Option<Duration>> = const { Cell::new(None) };
 }
 
+/// Notes that another limit of this length does not end the calls that are dropped meanwhile.
+///
+/// The limit of a server and the total timeout of a stack beneath it may be equal. A stack that was
+/// called later is then dropped with most of its time left.
+pub(crate) fn not_ending(
+    limit: Duration,
+    end: Option<Instant>,
+) -> Option<Restore<Option<Duration>>> {
+    if ENDED_BY.get() != Some(limit) {
+        return None;
+    }
+    let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+    (left > limit / 16).then(|| ending(None))
+}
+
 /// Notes the limit of a stack or a server, which ends the calls that are dropped meanwhile.
 pub(crate) fn ending(limit: Option<Duration>) -> Restore<Option<Duration>> {
     Restore::after_setting(&ENDED_BY, limit)
@@ -60,11 +75,15 @@ pub(crate) fn ending(limit: Option<Duration>) -> Restore<Option<Duration>> {
 
 /// Returns the run time from which a call that is dropped has failed for the limit of its stack.
 ///
-/// If that limit ends the call now, it is half of the limit. The limit also covers the wait for
-/// readiness, the time in a queue and earlier attempts. A call that ran for a small part of it says
-/// nothing.
-pub(crate) fn whole_at_drop(own_limit: Duration) -> Duration {
-    if ENDED_BY.get() == Some(own_limit) { own_limit / 2 } else { own_limit }
+/// If that limit ends the call now, it is `long`, but at least half of the limit and at most 15/16
+/// of it. The limit also covers the wait for readiness, the time in a queue and earlier attempts. A
+/// call that could not have had its response in the rest says nothing.
+pub(crate) fn whole_at_drop(own_limit: Duration, long: Duration) -> Duration {
+    if ENDED_BY.get() == Some(own_limit) {
+        long.clamp(own_limit / 2, own_limit - own_limit / 16)
+    } else {
+        own_limit
+    }
 }
 
 /// Returns `true` if the limit of the stack itself ends a call, and not a deadline of its caller.
@@ -169,9 +188,8 @@ impl Patience {
     /// Notes that a call had no response, however long it ran. Returns `true` if that counts as a
     /// failure.
     ///
-    /// It does in silence, like a [`cut`](Self::cut) that ran long. A request that was given back
-    /// is such a call.
-    pub(crate) fn unanswered(&self, cut: Cut, silence: Duration) -> bool {
+    /// It does in silence, like a [`cut`](Self::cut) that ran long.
+    fn unanswered(&self, cut: Cut, silence: Duration) -> bool {
         let (began, now) = (millis(cut.now.saturating_sub(cut.ran)), millis(cut.now).max(1));
         let silence = millis(silence);
         let word = self.silence.load(Ordering::Relaxed);
@@ -186,6 +204,14 @@ impl Patience {
         // A response meanwhile ends the silence. A cut meanwhile is as good as this one.
         let noted = self.silence.compare_exchange(word, new, relaxed, relaxed);
         lasts && noted != Err(0) && now.saturating_sub(first) >= silence
+    }
+
+    /// Notes that a request was given back. Returns `true` if that counts as a failure.
+    ///
+    /// It does in silence, like a [`cut`](Self::cut) that ran long. The silence must be so long
+    /// that others could have had a response.
+    pub(crate) fn given_back(&self, cut: Cut, silence: Duration) -> bool {
+        self.unanswered(cut, silence.max(self.long(Duration::ZERO)))
     }
 }
 
@@ -321,6 +347,20 @@ mod tests {
         for minutes in 1..600 {
             assert!(cut(&patience, 60 * SECOND, now + 60 * SECOND * minutes), "{minutes}");
         }
+    }
+
+    #[test]
+    fn what_is_given_back_on_a_slow_route_counts_only_after_others_had_time_for_a_response() {
+        let patience = Patience::default();
+        for _ in 0..100 {
+            patience.learn(30 * SECOND);
+        }
+        let given_back = |seconds| {
+            let cut = Cut { ran: Duration::ZERO, now: SECOND * seconds };
+            patience.given_back(cut, 10 * SECOND)
+        };
+        assert!((1..30).all(|seconds| !given_back(seconds)));
+        assert!((30..50).any(given_back));
     }
 
     #[test]

@@ -237,7 +237,7 @@ impl Breaker {
     fn cut(&self, stamp: CallStamp, own_limit: Option<Duration>) {
         let config = self.config();
         let floor = own_limit.unwrap_or(patience::FLOOR);
-        let at_once = config.fails_after(own_limit);
+        let at_once = config.fails_after(own_limit, &self.patience);
         if let Some(lease) = stamp.lease {
             let long = self.patience.long(floor).max(floor);
             let fails_after = at_once.min(if config.ignores_cuts() { at_once } else { long });
@@ -270,7 +270,7 @@ impl Breaker {
         let (config, now) = (self.config(), Instant::now());
         let ran = stamp.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
         let cut = Cut { ran, now: now.saturating_duration_since(config.origin) };
-        let in_silence = self.patience.unanswered(cut, config.silence);
+        let in_silence = self.patience.given_back(cut, config.silence);
         match stamp.lease {
             Some(lease) => self.settle_probe(phase, lease, in_silence.then_some(false), None),
             None if in_silence => self.failed_after(stamp, now),
@@ -285,7 +285,7 @@ impl Breaker {
     /// there was a failure, the response counts as a success, because a share of failures needs the
     /// number of all responses.
     fn left(&self, stamp: CallStamp) {
-        let fails_after = self.config().fails_after(None);
+        let fails_after = self.config().fails_after(None, &self.patience);
         let now = Instant::now();
         let ran = stamp.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
         match stamp.lease {
@@ -295,8 +295,8 @@ impl Breaker {
             }
             None if ran >= fails_after => self.failed_after(stamp, now),
             None if self.cold.get().is_some() => {
-                let sample = Sample { failed: false, slow: false };
-                self.record(stamp.phase(), sample, None, Some(now));
+                let slow = self.is_slow(ran);
+                self.record(stamp.phase(), Sample { failed: false, slow }, None, Some(now));
             }
             None => {}
         }
@@ -305,8 +305,12 @@ impl Breaker {
     /// Counts a failure of a call without a result.
     fn failed_after(&self, stamp: CallStamp, now: Instant) {
         let ran = stamp.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
-        let slow = self.config().slow_calls.is_some_and(|slow| ran >= slow.longer_than);
+        let slow = self.is_slow(ran);
         self.record(stamp.phase(), Sample { failed: true, slow }, None, Some(now));
+    }
+
+    fn is_slow(&self, ran: Duration) -> bool {
+        self.config().slow_calls.is_some_and(|slow| ran >= slow.longer_than)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     ConfigError,
     call::{
         clock::nanos,
-        patience::{self, SILENCE},
+        patience::{Patience, SILENCE, silence, whole_at_drop},
         random::{between, draw},
     },
     error::{Name, name_or},
@@ -62,8 +62,9 @@ impl Config {
     /// Returns the run time from which a call that is cut now has failed at once.
     ///
     /// Returns `Duration::MAX` if there is none. `own_limit` is the limit of the call's stack.
-    pub(super) fn fails_after(&self, own_limit: Option<Duration>) -> Duration {
-        let whole = own_limit.filter(|_| !self.ignores_cuts()).map(patience::whole_at_drop);
+    pub(super) fn fails_after(&self, own_limit: Option<Duration>, patience: &Patience) -> Duration {
+        let whole = own_limit.filter(|_| !self.ignores_cuts());
+        let whole = whole.map(|limit| whole_at_drop(limit, patience.long(Duration::ZERO)));
         let set = self.abandoned_after.unwrap_or(Duration::MAX);
         whole.map_or(set, |whole| set.min(whole))
     }
@@ -292,7 +293,7 @@ impl Settings {
         let span = self.span();
         let (bucket_width, silence) = match span {
             Span::Calls(_) => (1, SILENCE),
-            Span::Time(time) => (nanos(time) / BUCKETS as u64, patience::silence(time)),
+            Span::Time(time) => (nanos(time) / BUCKETS as u64, silence(time)),
         };
         let (minimum_calls, max_open_for) = (self.minimum_calls(), self.max_open_for());
         let share = |passed: u32| f64::from(passed) / f64::from(self.probes);

@@ -162,19 +162,20 @@
 //!
 //! A call that ran for the attempt timeout or the total timeout of its own stack is a failure at
 //! once, and so is one that ran for [`abandoned_after`](CircuitBreakerBuilder::abandoned_after). If
-//! the total timeout itself ends the call, and is not longer than the attempt timeout, half of it
-//! is enough, because it also covers the wait for readiness, the time in a queue and earlier
-//! attempts. The limit of a server's layer counts as a timeout of its stack. The breaker does not
-//! know a limit that depends on the request. A probe that is cut has failed if it ran long and at
-//! least for the floor, or if it counts at once.
+//! the total timeout itself ends the call, and is not longer than the attempt timeout, a part of it
+//! is enough: a long run, but at least half of it and at most 15/16. The rest may have passed in a
+//! wait for readiness, in a queue and in earlier attempts. The limit of a server's layer counts as
+//! a timeout of its stack. The breaker does not know a limit that depends on the request, or one
+//! that ends a call in another task, such as behind tower's `Buffer`. A probe that is cut has
+//! failed if it ran long and at least for the floor, or if it counts at once.
 //!
 //! The breaker does not see
 //!
 //! - a dependency that hangs for some calls, if only callers in a hurry meet it, because others
 //!   still have responses;
-//! - a dependency that sends the head of a response and then hangs, as far as its readers leave. A
-//!   body that exceeds `body_idle`, or with `body_deadline` or gRPC the timeouts of the stack, is a
-//!   failure;
+//! - a dependency that sends the head of a response and then hangs, if many of its readers leave.
+//!   Their responses were heard, and count among all others. A body that exceeds `body_idle`, or
+//!   with `body_deadline` or gRPC the timeouts of the stack, is a failure;
 //! - a hang whose callers all leave before a call is long. If responses take very different times,
 //!   that is well above the slowest of them;
 //! - a hang since the start whose callers all leave sooner than the floor;

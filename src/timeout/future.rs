@@ -17,7 +17,7 @@ use crate::{
     CarryRejection,
     call::{
         deadline::{self, narrow},
-        patience::ending,
+        patience::{ending, not_ending},
         rejectable::Rejectable,
         timer::poll_timer,
     },
@@ -46,6 +46,7 @@ pin_project! {
             if this.call.is_running() {
                 // The inner future can still read its deadline while it is dropped.
                 let _deadline = narrow(*this.end);
+                let _not_ended_by = not_ending(*this.limit, *this.end);
                 this.call.as_mut().end();
             }
         }
