@@ -184,8 +184,10 @@ impl<Req, E> Session<Req, E> {
             self.withdrawal = None;
             return Err(Stop::NotReplayable);
         }
-        let uncounted =
-            matches!(failed.outcome, Outcome::Failure(Fault::InProgress { .. } | Fault::Permanent));
+        let uncounted = matches!(
+            failed.outcome,
+            Outcome::Ignored | Outcome::Failure(Fault::InProgress { .. } | Fault::Permanent)
+        );
         if let Some(budget) = config.budget.as_ref().filter(|_| uncounted) {
             // No failure was counted so far. A throttle charges nothing for a retry, so without
             // this it would not limit these retries.

@@ -56,6 +56,7 @@ const TABLE: &[Row] = &[
         deeds: &[Reset(Refused), Reset(Refused)],
         sent: &["", "", "1"],
         retries: 1,
+        failures: 1,
         ..RESENT
     },
     Row {
@@ -65,6 +66,7 @@ const TABLE: &[Row] = &[
         sent: &["", "", "1", "2"],
         end: None,
         retries: 2,
+        failures: 2,
         ..RESENT
     },
     Row {
@@ -111,6 +113,7 @@ const TABLE: &[Row] = &[
         deeds: &[LeaveBefore, LeaveBefore],
         sent: &["", "", "1"],
         retries: 1,
+        failures: 1,
         ..RESENT
     },
     Row { name: "GOAWAY after the stream", deeds: &[LeaveAfter], ..NOT_RESENT },
