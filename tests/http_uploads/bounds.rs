@@ -15,7 +15,7 @@ use http_body_util::Empty;
 use tokio::{
     runtime,
     task::yield_now,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tower::{Layer, Service, service_fn};
 
@@ -193,6 +193,29 @@ async fn a_request_that_its_caller_drops_in_the_queue_is_not_drained() {
     assert!(future.as_mut().poll(&mut cx).is_pending());
     drop(future);
     assert!(upload.is_dropped());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_a_handler_drops_in_the_queue_of_its_own_server_is_not_drained() {
+    let queued = BulkheadLayer::builder().max_concurrent(1).queue(1, MS * 100).build().unwrap();
+    let mut holder =
+        queued.layer(service_fn(|()| std::future::pending::<Result<(), buttress::Error<()>>>()));
+    assert!(holder.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
+    let own = Upload::new(Sends::Nothing);
+    let inner = server!(HttpServerLayer::builder(Stack::new().bulkhead(queued)).without_drain());
+    let asks = own.clone();
+    let mut outer =
+        HttpServerLayer::new(Stack::new()).layer(service_fn(move |_: Request<Upload>| {
+            let (mut inner, request) = (inner.clone(), asks.post());
+            async move {
+                let late = timeout(MS, call(&mut inner, request)).await.is_err();
+                assert!(late);
+                Answer::Ok(Response::default())
+            }
+        }));
+    call(&mut outer, Upload::new(Sends::Nothing).post()).await;
+    drop(outer);
+    assert!(own.is_dropped());
 }
 
 /// Rejects an upload where there is no runtime, or none with timers.

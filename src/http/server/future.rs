@@ -52,7 +52,9 @@ pin_project! {
             let mut this = this.project();
             if this.call.is_running() {
                 let call = this.call.as_mut();
-                this.inbound.enter(this.hop, || call.end());
+                // The caller has left, so there is nobody to drain a request for. A server around
+                // this one must not do it either.
+                Uploads::enter(&mut None, || this.inbound.enter(this.hop, || call.end()));
             }
         }
     }

@@ -83,16 +83,16 @@
 //!
 //! # Draining
 //!
-//! A rejection may meet a request whose body was not read. If an HTTP/1 server dropped that body,
-//! it would close the connection. A client that is still sending would then see a broken connection
-//! instead of the response. The layer therefore reads the rest of the request and discards it, in a
-//! task of the tokio runtime. The response does not wait for that task. The connection can be used
-//! again after the task has ended.
+//! A rejection may meet a request whose body was not read. An HTTP/1 server that drops such a body
+//! closes the connection, unless all of it has arrived. A client that is still sending would then
+//! see a broken connection instead of the response. The layer therefore reads the rest of the
+//! request and discards it, in a task of the tokio runtime. The response does not wait for that
+//! task. The connection can be used again after the task has ended.
 //!
 //! The layer reads at most 16 MiB of a request, for at most 5 s, and at most 64 requests at a time.
 //! For the 65th, it ends the oldest task. A request with a known length above 16 MiB is not read.
-//! The connection is closed when its request is not read to the end. No permit is held meanwhile.
-//! [`without_drain`](super::HttpServerBuilder::without_drain) switches this off.
+//! The connection is closed when its request is not read to the end. No permit of this crate is
+//! held meanwhile. [`without_drain`](super::HttpServerBuilder::without_drain) switches this off.
 //!
 //! A client that stops sending keeps its connection for up to 5 s, and a graceful shutdown of the
 //! server waits for it. The client sees the end of the response at once by its length, but the end
@@ -104,13 +104,16 @@
 //! - by a bulkhead or a circuit breaker of its [`Stack`](crate::Stack), and by a limit that ended
 //!   in the queue of the bulkhead;
 //! - by an [idempotency layer](crate::idempotency). It also drains if that layer replays a response
-//!   without having read the request.
+//!   without having read the request;
+//! - by an idempotency layer or a server within the handler. This includes requests that the
+//!   handler itself makes and passes to such a layer in the same process.
 //!
 //! The layer does not drain
 //!
 //! - requests with `Expect: 100-continue` whose body has not been polled, because their clients
 //!   wait;
 //! - requests over HTTP/2, where a rejected stream leaves the connection open;
+//! - requests whose caller has left;
 //! - requests that a handler or a layer of your own has, because the body is dropped with them. A
 //!   handler that responds without reading its request, or runs until its limit, is an example;
 //! - requests that wait beneath a total timeout until the stack is ready;

@@ -15,7 +15,7 @@ use super::{body::HttpServerBody, future::HttpServerFuture, shared::Shared};
 use crate::{
     Error,
     call::{hop::Hop, oneshot::Oneshot, readiness::Readiness},
-    http::BodyError,
+    http::{BodyError, uploads::Uploads},
 };
 
 /// A service that responds to every request, even when the call is rejected.
@@ -74,7 +74,9 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        // A server around this one may have left it there.
+        request.extensions_mut().remove::<Uploads>();
         let inbound = self.shared.read(request.headers());
         let uploads = self.shared.uploads.as_ref().and_then(|uploads| uploads.of(&request));
         let (inner, readiness) = (&mut self.inner, &mut self.readiness);
