@@ -464,4 +464,14 @@ mod tests {
             }
         }
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_drained_is_dropped_at_its_end() {
+        let (body, watch, owned) = watched(Some(Duration::from_secs(10)));
+        let mut response = Response::new(body);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(response.poll_drain(&mut cx).is_ready());
+        assert_eq!(Arc::strong_count(&owned), 1);
+        drop(watch);
+    }
 }

@@ -77,5 +77,6 @@ pub(super) fn poll<B: Body>(body: &mut Inner<B>, cx: &mut Context<'_>) -> Poll<(
             }
         }
     }
+    unread.as_mut().end();
     Poll::Ready(())
 }

@@ -93,8 +93,10 @@ impl<B> Inner<B> {
 
     /// Drops the body, whose reader learns of it now.
     pub(super) fn end(mut self: Pin<&mut Self>) {
-        if let InnerProj::Kept { body, .. } = self.as_mut().project() {
-            body.drop_body();
+        match self.as_mut().project() {
+            InnerProj::Kept { body, .. } => body.drop_body(),
+            InnerProj::Drained { body, .. } => body.as_mut().end(),
+            InnerProj::Own { .. } | InnerProj::Gone => {}
         }
         self.set(Self::Gone);
     }
