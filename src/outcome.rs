@@ -27,8 +27,8 @@ pub enum Outcome {
 /// | fault | retried | counted by a breaker |
 /// |---|---|---|
 /// | `Transient`, `TimedOut`, `Overloaded` | yes | as a failure |
-/// | `InProgress` | yes | not at all |
-/// | `Permanent` | no; once after [`RetryHint::Unprocessed`] | not at all |
+/// | `InProgress` | yes | as a success |
+/// | `Permanent` | no; once after [`RetryHint::Unprocessed`] | as a success |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
