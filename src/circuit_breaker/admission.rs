@@ -53,6 +53,11 @@ impl CallStamp {
         Phase::from_word(self.word & !PENDED)
     }
 
+    /// Returns the time for which the call has run, or zero if its beginning was not read.
+    fn ran(&self, now: Instant) -> Duration {
+        self.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began))
+    }
+
     /// Returns `true` if the duration of the call is included in the estimate.
     ///
     /// That of a probe is not, because it would cost one more reading of the clock.
@@ -249,7 +254,7 @@ impl Breaker {
             return;
         }
         let now = Instant::now();
-        let ran = stamp.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+        let ran = stamp.ran(now);
         let cut = Cut { ran, now: now.saturating_duration_since(config.origin) };
         let in_silence = self.patience.cut(cut, config.silence, floor);
         if in_silence || ran >= at_once {
@@ -268,7 +273,7 @@ impl Breaker {
             return;
         }
         let (config, now) = (self.config(), Instant::now());
-        let ran = stamp.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+        let ran = stamp.ran(now);
         let cut = Cut { ran, now: now.saturating_duration_since(config.origin) };
         let in_silence = self.patience.given_back(cut, config.silence);
         match stamp.lease {
@@ -287,7 +292,7 @@ impl Breaker {
     fn left(&self, stamp: CallStamp) {
         let fails_after = self.config().fails_after(None, &self.patience);
         let now = Instant::now();
-        let ran = stamp.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+        let ran = stamp.ran(now);
         match stamp.lease {
             Some(lease) => {
                 let dropped = Dropped::Cut { waited_since: stamp.began, fails_after };
@@ -304,7 +309,7 @@ impl Breaker {
 
     /// Counts a failure of a call without a result.
     fn failed_after(&self, stamp: CallStamp, now: Instant) {
-        let ran = stamp.began.map_or(Duration::ZERO, |began| now.saturating_duration_since(began));
+        let ran = stamp.ran(now);
         let slow = self.is_slow(ran);
         self.record(stamp.phase(), Sample { failed: true, slow }, None, Some(now));
     }
