@@ -775,7 +775,7 @@ fn an_error_of_the_source_is_given_once_and_not_retried() {
 #[test]
 fn errors_are_found_in_a_chain_and_told_in_plain_words() {
     let error = ReplayBodyError::Source(Box::new(io::Error::other("the disk is gone")));
-    assert_eq!(error.to_string(), "the request body could not be read");
+    assert_eq!(error.to_string(), "the request body could not be read: the disk is gone");
     assert_eq!(error.source().unwrap().to_string(), "the disk is gone");
     assert!(error.source().unwrap().downcast_ref::<io::Error>().is_some());
     let outer = io::Error::other(error);

@@ -6,15 +6,18 @@ mod http_support;
 use std::{convert::Infallible, time::Duration};
 
 use buttress::{
-    Error, Rejection,
+    BoxError, CarryRejection, Error, Rejection,
     error::{
         BulkheadFull, CircuitOpen, DeadlineExceeded, Elapsed, IdempotencyReason,
         IdempotencyRejected, LoadShed, NotReady, QueueTimedOut, RateLimited, TimedOut,
     },
-    http::{HttpServerLayer, ResponseBody, idempotency::NotStarted, server::HttpServerBody},
-    idempotency::RunOutcome,
+    http::{
+        BodyError, HttpServerLayer, ResponseBody, idempotency::NotStarted, server::HttpServerBody,
+    },
+    idempotency::{RunOutcome, store::StoreError},
 };
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use tower::{Layer, ServiceExt, layer::layer_fn, service_fn};
 
 use self::http_support::*;
@@ -150,5 +153,114 @@ fn a_status_of_tonic_has_the_code_of_the_rejection() {
         let status = tonic::Status::from(row.rejection.clone());
         assert_eq!(status.code(), tonic::Code::from(i32::from(row.code)), "{:?}", row.rejection);
         assert_eq!(status.message(), row.rejection.to_string());
+    }
+}
+
+/// Returns the messages of all error types that carry a rejection.
+fn messages(rejection: &Rejection) -> Vec<String> {
+    let boxed = [
+        BoxError::from_rejection(rejection.clone()),
+        BoxError::from(Error::<Infallible>::rejected(rejection.clone())),
+        BoxError::from(BodyError::<BoxError>::Rejected(rejection.clone())),
+    ];
+    for error in &boxed {
+        assert_eq!(error.rejection(), Some(rejection));
+        assert_eq!(error.source().and_then(|source| source.downcast_ref()), Some(rejection));
+    }
+    let mut messages = Vec::from(boxed.map(|error| error.to_string()));
+    messages.push(Error::<BoxError>::rejected(rejection.clone()).to_string());
+    messages.push(BodyError::<BoxError>::Rejected(rejection.clone()).to_string());
+    #[cfg(feature = "tonic")]
+    messages.push(tonic::Status::from(rejection.clone()).message().to_owned());
+    messages
+}
+
+#[test]
+fn each_error_prints_the_name_the_reason_and_the_time_to_come_back() {
+    for row in rows() {
+        let rejection = &row.rejection;
+        let own = rejection.to_string();
+        assert!(own.starts_with("a: ") && own.len() > "a: rejected".len(), "{own}");
+        assert_eq!(own.ends_with(", retry in 3 s"), row.retry_after.is_some(), "{own}");
+        for message in messages(rejection) {
+            assert_eq!(message, own);
+        }
+    }
+    let cause = Error::<std::io::Error>::rejected(CircuitOpen::new("redis", Some(TIME)));
+    let store = StoreError::unavailable(cause);
+    let message = "the store is unavailable: redis: the circuit is open, retry in 3 s";
+    assert_eq!(store.to_string(), message);
+}
+
+/// The name of a layer is not for callers of the server. The reason and the time are.
+#[tokio::test(start_paused = true)]
+async fn a_server_tells_the_reason_and_the_time_but_no_name() {
+    let rejection = Rejection::from(CircuitOpen::new("secret", Some(TIME)));
+    for protocol in BOTH {
+        let response = served(protocol, rejection.clone()).await;
+        let (head, body) = response.into_parts();
+        let told = head.headers.contains_key("retry-after")
+            || head.headers.contains_key("grpc-retry-pushback-ms");
+        assert!(told, "{head:?}");
+        let body = body.collect().await.unwrap().to_bytes();
+        let all = format!("{head:?} {}", String::from_utf8_lossy(&body));
+        assert!(all.contains("circuit_open") && !all.contains("secret"), "{all}");
+    }
+}
+
+#[cfg(feature = "tonic")]
+mod of_a_channel {
+    use std::{error::Error as StdError, fmt, io};
+
+    use buttress::{Stack, http::grpc};
+    use tonic::{Code, ConnectError, Status, body::Body};
+
+    use super::*;
+
+    /// An error that does not print its cause, as those of hyper and tonic.
+    #[derive(Debug)]
+    struct Opaque(&'static str, BoxError);
+
+    impl fmt::Display for Opaque {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(self.0)
+        }
+    }
+
+    impl StdError for Opaque {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            Some(&*self.1)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_status_says_why_the_server_cannot_be_reached() {
+        fn refused() -> Opaque {
+            let refused = io::Error::new(io::ErrorKind::ConnectionRefused, "connection refused");
+            Opaque("tcp connect error", refused.into())
+        }
+        let fail = |error: fn() -> BoxError| {
+            let dead =
+                service_fn(
+                    move |_: Request<Body>| async move { Err::<Response<Body>, _>(error()) },
+                );
+            let call = Request::post("/shop.Orders/Get").body(Body::empty()).unwrap();
+            grpc::client(dead, Stack::standard_http()).oneshot(call)
+        };
+        for (error, code, message) in [
+            (
+                (|| Opaque("transport error", ConnectError(refused().into()).into()).into())
+                    as fn() -> _,
+                Code::Unavailable,
+                "tcp connect error: connection refused",
+            ),
+            (|| refused().into(), Code::Unknown, "tcp connect error: connection refused"),
+            (|| "no cause".into(), Code::Unknown, "no cause"),
+            (|| Opaque("outer", Status::aborted("told").into()).into(), Code::Aborted, "told"),
+            (|| Status::not_found("told").into(), Code::NotFound, "told"),
+        ] {
+            let status = fail(error).await.err().unwrap();
+            assert_eq!((status.code(), status.message()), (code, message));
+        }
     }
 }

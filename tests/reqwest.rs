@@ -1,4 +1,4 @@
-//! Tests that a processed POST that is redirected to an unreachable host is not sent again.
+//! Tests of the adapter for reqwest: what its errors prove, and what they print.
 #![cfg(all(feature = "reqwest", feature = "hyper"))]
 
 use std::sync::{
@@ -63,4 +63,21 @@ async fn a_refused_connection_is_still_proof() {
     let request = Request::post(format!("http://{gone}/pay")).body(String::new());
     client.oneshot(request.unwrap()).await.unwrap_err();
     assert!(budget.balance() < before - 2.0, "three retries");
+}
+
+#[tokio::test]
+async fn an_error_prints_its_causes() {
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gone = dead.local_addr().unwrap();
+    drop(dead);
+    let policy = reqwest::redirect::Policy::none();
+    let client = ReqwestClient::<String>::new(reqwest::Client::builder(), policy).unwrap();
+    let request = Request::get(format!("http://{gone}/orders")).body(String::new()).unwrap();
+    let error = client.clone().oneshot(request).await.unwrap_err().to_string();
+    assert!(error.contains("/orders"), "{error}");
+    assert!(error.to_lowercase().contains("connection refused"), "{error}");
+
+    let request = Request::get(format!("http://{gone}/orders")).body(String::new()).unwrap();
+    let error = Stack::standard_http().service(client).oneshot(request).await.unwrap_err();
+    assert!(error.to_string().to_lowercase().contains("connection refused"), "{error}");
 }

@@ -1,6 +1,7 @@
 //! Rejections, the errors that carry them, and the error of an invalid setting.
 
 mod carrier;
+mod causes;
 mod config_error;
 mod name;
 mod nanos;
@@ -23,7 +24,7 @@ pub use self::{
     },
     rejection::{IdempotencyReason, IdempotencyRejected, Rejection},
 };
-pub(crate) use self::{name::name_or, nanos::Nanos};
+pub(crate) use self::{causes::WithCauses, name::name_or, nanos::Nanos};
 
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,7 @@ pub(super) trait Data: StdError {
 }
 
 /// The end of a message: the time after which to retry, in whole seconds, rounded up.
-struct RetryIn(Option<Duration>);
+pub(super) struct RetryIn(pub(super) Option<Duration>);
 
 impl fmt::Display for RetryIn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

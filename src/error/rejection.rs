@@ -7,7 +7,7 @@ use super::{
     nanos::Nanos,
     reasons::{
         BulkheadFull, CircuitOpen, Data, DeadlineExceeded, Elapsed, LoadShed, NotReady,
-        QueueTimedOut, RateLimited, TimedOut,
+        QueueTimedOut, RateLimited, RetryIn, TimedOut,
     },
     row::{
         ComeBack::{AsTold, InASecond, Unstated},
@@ -242,7 +242,7 @@ impl IdempotencyReason {
 ///
 /// The [`reason`](Self::reason) says whether the request was run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {reason}", self.name())]
+#[error("{}: {reason}{}", self.name(), RetryIn(self.retry_after()))]
 pub struct IdempotencyRejected {
     name: Option<Name>,
     retry_after: Option<Nanos>,

@@ -42,7 +42,8 @@ pub enum PostgresSetupError {
     /// A pooler does not accept the options that the store sets for its sessions.
     #[error(
         "a pooler rejects the options of the store's sessions: let it ignore the startup \
-         parameter `options`, and set the options for the role"
+         parameter `options`, and set the options for the role: {}",
+        with_causes(.0)
     )]
     OptionsRejected(#[source] BoxError),
     /// The schema in the database is not the one that the
@@ -50,8 +51,24 @@ pub enum PostgresSetupError {
     #[error("the schema is not the one that the migration creates: {0}")]
     Schema(String),
     /// The server cannot be reached, or the schema cannot be created.
-    #[error("the store could not be set up")]
+    #[error("the store could not be set up: {}", with_causes(.0))]
     Server(#[source] BoxError),
+}
+
+/// Returns the message of an error and those of its causes, because the client's says only which
+/// step failed.
+fn with_causes(error: &BoxError) -> String {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let why = cause.to_string();
+        // Some errors write their cause themselves.
+        if !message.ends_with(&why) {
+            message = format!("{message}: {why}");
+        }
+        source = cause.source();
+    }
+    message
 }
 
 impl From<tokio_postgres::Error> for PostgresSetupError {

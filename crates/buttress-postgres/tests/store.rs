@@ -299,6 +299,18 @@ async fn a_store_that_cannot_work_is_not_built() -> Outcome {
 }
 
 #[tokio::test]
+async fn a_store_that_is_not_built_says_why() -> Outcome {
+    let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let config = format!("postgres://ann:secret@{free}/orders").parse()?;
+    let down = PostgresStore::builder(config).build().await;
+    let error = down.err().ok_or("nothing listens there")?.to_string();
+    assert!(error.starts_with("the store could not be set up: "), "{error}");
+    assert!(error.to_lowercase().contains("connection refused"), "{error}");
+    assert!(!error.contains("secret"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_server_without_fsync_is_refused_by_name() -> Outcome {
     let server = PostgresServer::start_with(&["fsync=off"])?;
     let config: Config = server.url().parse()?;

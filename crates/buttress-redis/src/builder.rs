@@ -19,16 +19,16 @@ pub enum RedisSetupError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The address is not a valid Redis URL.
-    #[error("the address of the server is invalid")]
+    #[error("the address of the server is invalid: {0}")]
     Url(#[source] BoxError),
     /// The server cannot be reached.
-    #[error("the server cannot be reached")]
+    #[error("the server cannot be reached: {0}")]
     Unavailable(#[source] BoxError),
     /// The server does not let `CONFIG GET` read its settings, so its durability is not known.
     #[error(
         "the server does not let `CONFIG GET` read its settings, which must be `appendonly yes`, \
          `appendfsync always` and `maxmemory-policy noeviction`; \
-         `accept_loss()` does without the check"
+         `accept_loss()` does without the check: {0}"
     )]
     Unchecked(#[source] BoxError),
     /// The server is configured to lose records that it has acknowledged.

@@ -1,8 +1,10 @@
 //! A stack around a tonic channel.
 
 use std::{
+    error::Error as StdError,
     fmt,
     future::Future,
+    iter::successors,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -13,14 +15,14 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tonic::Status;
+use tonic::{Code, Status};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::timed_out;
 use crate::{
     BoxError,
-    error::{Name, rejection_of_tower},
+    error::{Name, WithCauses, rejection_of_tower},
     http::{BodyError, ReplayBody, ReplayBodyLayer, replay::MakeReplayable, wire},
     sealed::Sealed,
     timeout::{KnownLimit, Limit, Timeout},
@@ -41,7 +43,7 @@ use crate::{
 ///   a `Status` with the code of the [table](crate::http::server) and the
 ///   [`Rejection`](crate::Rejection) as its `source()`. `status.rejection()` of
 ///   [`CarryRejection`](crate::CarryRejection) returns it. tonic alone would report every
-///   rejection as `UNKNOWN`.
+///   rejection as `UNKNOWN`. The message of an error of the channel includes those of its causes.
 /// - The timeout of a single request, `tonic::Request::set_timeout`, covers the call with all of
 ///   its retries.
 /// - The body of a request is kept in a [`ReplayBody`] while a retry may need it, up to 64 KiB.
@@ -98,23 +100,39 @@ where
     }
 }
 
-/// Converts an error to a `Status`, as tonic does, except for rejections by tower's own layers and
-/// for tonic's own timer.
+/// Converts an error to a `Status`, as tonic does, with three differences.
 ///
-/// tonic's timer reads the `grpc-timeout` that this crate writes. If it fires first, the caller
-/// would see `CANCELLED` for its own deadline.
+/// - A rejection by one of tower's own layers has its own code.
+/// - tonic's timer reads the `grpc-timeout` that this crate writes. If it fires first, the caller
+///   would see `CANCELLED` for its own deadline.
+/// - The message says why. tonic's is that of one error in the chain, such as "tcp connect error".
 fn status_of(error: impl Into<BoxError>) -> Status {
     let error = error.into();
     if let Some(rejection) = rejection_of_tower(error.as_ref()) {
         return rejection.clone().into();
     }
     let status = Status::from_error(error);
-    if !timed_out(&status) {
+    let (code, message) = if timed_out(&status) {
+        (Code::DeadlineExceeded, status.message().to_owned())
+    } else if let Some(message) = message_with_causes(&status) {
+        (status.code(), message)
+    } else {
         return status;
-    }
-    let mut late = Status::deadline_exceeded(status.message());
-    late.set_source(Arc::new(status));
-    late
+    };
+    let (details, metadata) = (Bytes::copy_from_slice(status.details()), status.metadata().clone());
+    let mut told = Status::with_details_and_metadata(code, message, details, metadata);
+    told.set_source(Arc::new(status));
+    told
+}
+
+/// Returns the message of a status with the causes of the error that it is from.
+///
+/// Returns `None` if it has no causes that the message lacks.
+fn message_with_causes(status: &Status) -> Option<String> {
+    let mut chain = successors(status.source(), |&error| error.source());
+    let from = chain.find(|error| error.to_string() == status.message())?;
+    let message = WithCauses(from).to_string();
+    (message != status.message()).then_some(message)
 }
 
 pin_project! {

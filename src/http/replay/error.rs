@@ -1,4 +1,4 @@
-use crate::BoxError;
+use crate::{BoxError, error::WithCauses};
 
 /// The error that ends a [`ReplayBody`](crate::http::ReplayBody) early.
 ///
@@ -10,8 +10,8 @@ pub enum ReplayBodyError {
     /// A newer attempt sends the body now.
     #[error("a newer attempt is sending the request body")]
     Stale,
-    /// The original body failed.
-    #[error("the request body could not be read")]
+    /// The original body failed. The message includes those of its sources.
+    #[error("the request body could not be read: {}", WithCauses(.0.as_ref()))]
     Source(#[source] BoxError),
     /// The original body failed in an earlier attempt, or it panicked.
     #[error("an earlier attempt could not read the request body")]

@@ -15,7 +15,7 @@ use pin_project_lite::pin_project;
 use reqwest::{Client, ClientBuilder, redirect, retry};
 use tower_service::Service;
 
-use crate::{BoxError, call::ended::polled_after_end};
+use crate::{BoxError, call::ended::polled_after_end, error::WithCauses};
 
 thread_local! {
     /// Set by the redirect policy, which reqwest calls when the polled request receives a redirect.
@@ -23,6 +23,9 @@ thread_local! {
 }
 
 /// The error of a request that reqwest failed to complete.
+///
+/// Its message includes those of its sources. A program that prints the whole chain prints them
+/// again.
 #[derive(Debug)]
 pub struct ReqwestError {
     error: reqwest::Error,
@@ -45,7 +48,8 @@ impl ReqwestError {
 
 impl fmt::Display for ReqwestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.error, f)
+        // Also the texts of the sources, because reqwest's own text does not say why.
+        fmt::Display::fmt(&WithCauses(&self.error), f)
     }
 }
 

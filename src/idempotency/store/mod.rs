@@ -16,7 +16,7 @@
 use std::{future::Future, time::Duration};
 
 use super::{Fingerprint, Owner, ScopeId, StorageKey};
-use crate::BoxError;
+use crate::{BoxError, error::WithCauses};
 
 pub mod machine;
 mod memory;
@@ -409,11 +409,14 @@ impl UnknownOperation {
 }
 
 /// The error returned when a step of a store fails.
+///
+/// Its message includes those of its sources. A program that prints the whole chain prints them
+/// again.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The store could not be reached, or failed. The step may have been taken.
-    #[error("the store is unavailable")]
+    #[error("the store is unavailable: {}", WithCauses(.0.as_ref()))]
     Unavailable(#[source] BoxError),
     /// The store has no room for another record, or none for this scope. Nothing was done.
     #[error("the store is full")]
