@@ -16,11 +16,11 @@ use std::{
 };
 
 use buttress::{
-    CarryRejection, Stack,
+    CarryRejection, Classify, Fault, Outcome, RetryHint, Stack,
     bulkhead::BulkheadLayer,
     circuit_breaker::CircuitBreakerLayer,
     idempotency::{Digests, IdempotencyLayer, Key, RequestKey, store::MemoryStore},
-    retry::{Backoff, Jitter, ReplayClones, RetryBuilder, RetryLayer},
+    retry::{Backoff, Jitter, Replay, ReplayClones, RetryBuilder, RetryLayer, replay_fn},
     telemetry::field,
     testing::{Flaky, Step, task::Spawned},
     timeout::TimeoutLayer,
@@ -238,7 +238,105 @@ async fn a_call_that_is_not_retried_warns_of_nothing() {
     assert_eq!(fine.oneshot(()).await, Ok("answer"));
     let never = retry().retries(0).build().unwrap();
     let _ = never.layer(flaky([Step::Respond(Err(BROKEN))])).oneshot(()).await;
-    assert_eq!(capture.texts(), []);
+    assert_eq!(capture.texts(), [(Level::DEBUG, "call not retried".to_owned())]);
+    let event = &capture.events()[0];
+    assert_eq!(event.get(field::LAYER), Some("orders"));
+    assert_eq!(event.get(field::ATTEMPT), Some("1"));
+    assert_eq!(event.get(field::OUTCOME), Some("transient"));
+    assert_eq!(event.get(field::REASON), Some("retries disabled"));
+}
+
+/// Returns the reasons in the events of calls that were not retried.
+fn reasons_of(capture: &Capture) -> Vec<(Level, String, String)> {
+    let reason = |event: &Seen| event.get(field::REASON).unwrap_or_default().to_owned();
+    let events = capture.events().into_iter();
+    events.map(|event| (event.level, event.name.clone(), reason(&event))).collect()
+}
+
+fn not_retried(reason: &str) -> Vec<(Level, String, String)> {
+    vec![(Level::DEBUG, "call not retried".to_owned(), reason.to_owned())]
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_is_final_says_why_it_is_not_retried() {
+    /// A permanent failure, told to stop if the error is the empty text.
+    struct Final(Outcome);
+    impl Classify<&'static str, Failure> for Final {
+        fn classify(&self, _: Result<&&'static str, &Failure>) -> Outcome {
+            self.0
+        }
+        fn hint(&self, result: Result<&&'static str, &Failure>) -> RetryHint {
+            let told = result.is_err_and(|error| error.service() == Some(&""));
+            if told { RetryHint::Stop } else { RetryHint::Unstated }
+        }
+    }
+    let permanent = Outcome::Failure(Fault::Permanent);
+    for (outcome, error, reason) in [
+        (permanent, BROKEN, "permanent"),
+        (Outcome::Ignored, BROKEN, "ignored"),
+        (permanent, Failure::Service(""), "stop hint"),
+    ] {
+        let (capture, _guard) = Capture::start();
+        let layer = retry().classify(Final(outcome)).build().unwrap();
+        let _ = layer.layer(flaky([Step::Respond(Err(error))])).oneshot(()).await;
+        assert_eq!(reasons_of(&capture), not_retried(reason));
+    }
+    let (capture, _guard) = Capture::start();
+    let layer = RetryLayer::new(replay_fn(|(): &()| None));
+    let _ = layer.layer(flaky([Step::Respond(Err(BROKEN))])).oneshot(()).await;
+    assert_eq!(reasons_of(&capture), not_retried("policy"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reason_for_no_retry_is_not_computed_if_nobody_wants_it() {
+    /// A policy that is asked for its reason only by a subscriber.
+    struct Never;
+    impl Replay<()> for Never {
+        fn replay(&self, (): &()) -> Option<()> {
+            None
+        }
+        fn replay_unsent(&self, (): &()) -> Option<()> {
+            Some(())
+        }
+        fn reason(&self, (): &()) -> &'static str {
+            unreachable!("nobody listens")
+        }
+    }
+    let _guard = set_default(Deaf::default());
+    let layer = RetryLayer::new(Never);
+    assert_eq!(layer.layer(flaky([Step::Respond(Err(BROKEN))])).oneshot(()).await, Err(BROKEN));
+}
+
+#[cfg(feature = "http")]
+#[tokio::test(start_paused = true)]
+async fn a_request_that_may_not_be_replayed_says_why() {
+    use buttress::http::{ReplayBody, ReplayBodyLayer, ReplaySafe};
+    use http::{Request, Response};
+    use http_body_util::{BodyExt, Full};
+
+    let failing = tower::service_fn(|request: Request<ReplayBody<Full<bytes::Bytes>>>| async {
+        let _ = request.into_body().collect().await;
+        Err::<Response<()>, _>(BROKEN)
+    });
+    let policy = ReplaySafe::new().except_fn(|head| head.uri().path() == "/except");
+    let retry = RetryLayer::builder(policy).retries(1).build().unwrap();
+    let replayed = ReplayBodyLayer::builder().max_request_bytes(10).build().unwrap();
+    let client = replayed.layer(retry.layer(failing));
+    let none = ("x-a", "1");
+    for (method, path, header, body, reason) in [
+        ("POST", "/", none, "", "method"),
+        ("POST", "/", ("idempotency-key", "a"), "", "key not honoured"),
+        ("POST", "/", ("content-type", "application/grpc"), "", "grpc method"),
+        ("PUT", "/", ("if-match", "a"), "", "conditional request"),
+        ("GET", "/except", none, "", "excluded"),
+        ("PUT", "/", none, "more than ten bytes", "body not kept"),
+    ] {
+        let (capture, _guard) = Capture::start();
+        let request = Request::builder().method(method).uri(path).header(header.0, header.1);
+        let request = request.body(Full::from(body)).unwrap();
+        client.clone().oneshot(request).await.unwrap_err();
+        assert_eq!(reasons_of(&capture), not_retried(reason), "{method} {path}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,8 +17,12 @@ pub(super) struct Failed {
 /// The reason why a failure is not retried.
 #[derive(Clone, Copy)]
 pub(super) enum Stop {
-    /// The request cannot be replayed, or retries are disabled.
+    /// Retries are disabled.
+    Disabled,
+    /// The policy does not replay the request.
     NotReplayable,
+    /// The policy could not prepare the kept request for another attempt.
+    NotPrepared,
     /// The server said that the request must not be retried.
     Told,
     /// The call would be retried, but something is exhausted. The hop above must know this.
@@ -50,7 +54,7 @@ pub(super) fn decide(
         return Err(Stop::Told);
     }
     if config.retries == 0 {
-        return Err(Stop::NotReplayable);
+        return Err(Stop::Disabled);
     }
     if number > config.retries {
         return Err(Stop::Spent("retries"));

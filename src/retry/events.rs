@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tracing::{Span, info_span, warn};
+use tracing::{Span, debug, info_span, warn};
 
 use crate::{
     Outcome,
@@ -33,6 +33,27 @@ pub(super) fn gave_up(name: &str, attempts: u32, outcome: Outcome, reason: &'sta
             { field::REASON } = reason,
         },
         "retries exhausted"
+    );
+}
+
+/// Reports a failure that is not retried, although nothing is exhausted.
+///
+/// It is an expected result of most writes, so it is no warning.
+pub(super) fn not_retried(
+    name: &str,
+    attempt: u32,
+    outcome: Outcome,
+    reason: impl FnOnce() -> &'static str,
+) {
+    debug!(
+        target: TARGET,
+        {
+            { field::LAYER } = name,
+            { field::ATTEMPT } = attempt,
+            { field::OUTCOME } = outcome.as_str(),
+            { field::REASON } = reason(),
+        },
+        "call not retried"
     );
 }
 

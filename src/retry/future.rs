@@ -119,7 +119,12 @@ where
                         let _entered = span.enter();
                         ready!(future.poll(cx))
                     };
-                    let failed = this.shared.settle::<M, _, _>(&mut result, span, *began);
+                    let failed = this.shared.settle::<M, _, _>(
+                        &mut result,
+                        span,
+                        *began,
+                        Attempt::FIRST.number(),
+                    );
                     let Some(failed) = failed else {
                         this.state.set(State::Done);
                         return Poll::Ready(result);
@@ -244,7 +249,12 @@ where
                         let _entered = span.enter();
                         ready!(future.poll(cx))
                     };
-                    let failed = shared.settle::<M, _, _>(&mut result, span, *began);
+                    let failed = shared.settle::<M, _, _>(
+                        &mut result,
+                        span,
+                        *began,
+                        session.attempt().number(),
+                    );
                     let Some(failed) = failed else {
                         return Poll::Ready(match result {
                             Err(error) if is_rejection(&error) => {

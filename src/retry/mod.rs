@@ -137,6 +137,8 @@
 //! - A `WARN` event "retrying call" for each retry.
 //! - A `WARN` event "retries exhausted", with the reason, when a failed call could have been
 //!   retried but is not.
+//! - A `DEBUG` event "call not retried", with the reason, for any other failure that is not
+//!   retried, except a rejection by an inner layer.
 
 mod config;
 mod decide;

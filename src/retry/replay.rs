@@ -29,12 +29,25 @@ pub trait Replay<Req> {
         None
     }
 
+    /// Returns the reason why [`replay`](Self::replay) returns `None` for this request.
+    ///
+    /// The layer calls it only if a call has failed and is not retried, for the field `reason` of
+    /// the event "call not retried", and only if a subscriber is interested in the event. The
+    /// request is the one that [`replay_unsent`](Self::replay_unsent) has copied. If that method
+    /// returned `None` too, the reason is `policy`.
+    ///
+    /// Default: `policy`.
+    fn reason(&self, request: &Req) -> &'static str {
+        let _ = request;
+        "policy"
+    }
+
     /// Prepares the kept `request` for another attempt, and returns whether it can be replayed.
     ///
     /// The layer calls this method after an attempt has failed, before the pause, and only when
     /// nothing else prevents the retry. The method must end everything of the failed attempt that
     /// may still be running, such as a body that is still being sent. If it returns `false`, the
-    /// call returns the failure unchanged.
+    /// call returns the failure unchanged, and the reason in the event is `body not kept`.
     ///
     /// Default: `true`.
     fn prepare(&self, request: &Req) -> bool {

@@ -42,6 +42,14 @@ impl<Req> Replayable<Req> {
         }
     }
 
+    /// Returns the reason why the policy does not replay the request.
+    pub(super) fn reason<P: Replay<Req>>(&self, replay: &P) -> &'static str {
+        match self {
+            Self::No => "policy",
+            Self::IfUnsent(original) | Self::Yes(original) => replay.reason(original),
+        }
+    }
+
     /// Prepares a kept request for its next attempt. Returns `false` if it cannot be replayed.
     pub(super) fn prepare<P: Replay<Req>>(&self, replay: &P) -> bool {
         match self {

@@ -123,7 +123,15 @@ impl<Req, E> Session<Req, E> {
             }
             Err(stop) => {
                 let reason = match stop {
-                    Stop::NotReplayable => return Err(result),
+                    Stop::Disabled | Stop::NotReplayable | Stop::NotPrepared => {
+                        let reason = || match stop {
+                            Stop::Disabled => "retries disabled",
+                            Stop::NotPrepared => "body not kept",
+                            _ => self.replay.reason(shared.replay()),
+                        };
+                        events::not_retried(config.name(), attempt.number(), outcome, reason);
+                        return Err(result);
+                    }
                     Stop::Told => {
                         Hop::report_stop();
                         "stop hint"
@@ -182,7 +190,7 @@ impl<Req, E> Session<Req, E> {
         }
         if !self.replay.prepare(replay) {
             self.withdrawal = None;
-            return Err(Stop::NotReplayable);
+            return Err(Stop::NotPrepared);
         }
         let uncounted = matches!(
             failed.outcome,

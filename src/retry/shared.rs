@@ -81,6 +81,7 @@ impl<S, P, C> Shared<S, P, C> {
         result: &mut Result<T, E>,
         span: &Span,
         began: Option<Instant>,
+        attempt: u32,
     ) -> Option<Failed>
     where
         M: Completion<T>,
@@ -145,7 +146,26 @@ impl<S, P, C> Shared<S, P, C> {
         telemetry::record_outcome(span, outcome, || {
             result.as_ref().err().and_then(CarryRejection::rejection)
         });
+        let rejected = || result.as_ref().err().and_then(CarryRejection::rejection).is_some();
+        // A layer that has rejected the call has reported it.
+        if !retryable && outcome != Outcome::Success && !rejected() {
+            self.report_final(outcome, result.as_ref(), attempt);
+        }
         retryable.then_some(Failed { outcome, cut_short })
+    }
+
+    /// Reports a failure that would not be retried whatever the request is.
+    #[cold]
+    fn report_final<T, E>(&self, outcome: Outcome, result: Result<&T, &E>, attempt: u32)
+    where
+        C: Classify<T, E>,
+        E: CarryRejection,
+    {
+        let reason = || match hint(self.classifier(), result) {
+            RetryHint::Stop => "stop hint",
+            _ => outcome.as_str(),
+        };
+        events::not_retried(self.config().name(), attempt, outcome, reason);
     }
 
     /// Returns `true` if an attempt that was cut short says nothing about the service.

@@ -7,7 +7,7 @@
 //! | "circuit opened", "idempotent operation has unknown outcome" | `ERROR` |
 //! | "call rejected", "call timed out", "retrying call", "retries exhausted", "circuit half-open", "idempotency store failed", "idempotency store almost full", "lease lost" | `WARN` |
 //! | "circuit closed" | `INFO` |
-//! | "call queued", "bulkhead resized", "circuit disabled" | `DEBUG` |
+//! | "call not retried", "call queued", "bulkhead resized", "circuit disabled" | `DEBUG` |
 //!
 //! The target of the events and of the span `attempt` is `buttress::telemetry`. The target of the
 //! span `call` is `buttress::telemetry::call`. Field values are computed only if a subscriber is

@@ -203,6 +203,23 @@ impl ReplaySafe {
         self
     }
 
+    /// Returns the reason why a request is not replayed.
+    fn reason_of(&self, head: RequestHead<'_>) -> &'static str {
+        if self.except.iter().any(|except| except(head)) {
+            "excluded"
+        } else if self.is_safe(head) {
+            "body not kept"
+        } else if wire::is_grpc(head.headers) {
+            "grpc method"
+        } else if head.method.is_idempotent() {
+            "conditional request"
+        } else if head.headers.contains_key("idempotency-key") {
+            "key not honoured"
+        } else {
+            "method"
+        }
+    }
+
     fn is_safe(&self, head: RequestHead<'_>) -> bool {
         if self.except.iter().any(|except| except(head)) {
             return false;
@@ -265,6 +282,10 @@ impl<B: ReplayableBody> Replay<Request<B>> for ReplaySafe {
         let buffered = if wire::is_grpc(request.headers()) { body.copy() } else { None };
         // A body too long to be kept can still be replayed if nothing of it was read.
         Some(rebuilt(request, buffered.or_else(|| body.copy_unstarted())?))
+    }
+
+    fn reason(&self, request: &Request<B>) -> &'static str {
+        self.reason_of(request.into())
     }
 
     fn prepare(&self, request: &Request<B>) -> bool {
