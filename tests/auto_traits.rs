@@ -15,6 +15,7 @@ use buttress::{
     Stack,
     bulkhead::{
         BulkheadBuilder, BulkheadHandle, BulkheadLayer, QueuedBulkheadBuilder, QueuedBulkheadLayer,
+        future::Drained,
     },
     circuit_breaker::{
         CircuitBreakerBuilder, CircuitBreakerHandle, CircuitBreakerLayer, Snapshot, State,
@@ -86,6 +87,7 @@ fn plain_values_are_shared_between_threads() {
     shared::<TripReason>();
     shared::<Warning>();
     future::<RetryBuilder<ReplayClones>>();
+    future::<Drained>();
     future::<Watch>();
     future::<Scope<Ready<()>>>();
     future::<Detached<Ready<()>>>();

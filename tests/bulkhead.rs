@@ -794,3 +794,74 @@ async fn the_limit_holds_across_threads() {
     assert_eq!(counts(&handle), (0, 0));
     assert!(script.peak_in_flight() <= 5, "{script:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_waits_for_the_calls_and_the_queue() {
+    let (inner, script) = held(3);
+    let layer = BulkheadLayer::builder().max_concurrent(1).queue(5, MAX_WAIT).build().unwrap();
+    let service = layer.layer(inner);
+    let handle = layer.handle();
+    assert!(Spawned::new(handle.drained()).poll().is_ready(), "nothing is in flight");
+
+    let (mut first, mut second) = (start(&service), start(&service));
+    let mut drains: Vec<_> = (0..3).map(|_| Spawned::new(handle.clone().drained())).collect();
+    for drain in &mut drains {
+        assert!(drain.poll().is_pending());
+    }
+    handle.resize(1).unwrap();
+    drop(drains.remove(1));
+    script.release();
+    assert_eq!(first.poll(), Poll::Ready(Ok("held")));
+    assert!(second.poll().is_pending());
+    for drain in &mut drains {
+        assert!(!drain.is_woken() && drain.poll().is_pending(), "{handle:?}");
+    }
+    script.release();
+    assert_eq!(second.poll(), Poll::Ready(Ok("held")));
+    // A new call does not take back what was told.
+    let third = start(&service);
+    for drain in &mut drains {
+        assert!(drain.is_woken() && drain.poll().is_ready());
+    }
+    // Whoever comes after that waits for the new call.
+    let mut late = Spawned::new(handle.drained());
+    assert!(late.poll().is_pending());
+    drop(third);
+    assert!(late.is_woken() && late.poll().is_ready());
+    assert_eq!(counts(&handle), (0, 0));
+}
+
+/// Drains among calls on other threads end, each with its own wake-up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_drain_misses_its_wake_up() {
+    let layer = BulkheadLayer::builder()
+        .max_concurrent(2)
+        .queue(100, Duration::from_secs(3_600))
+        .build()
+        .unwrap();
+    let handle = layer.handle();
+    let inner = service_fn(|()| async {
+        tokio::task::yield_now().await;
+        Ok::<_, Failure>("answer")
+    });
+    let service = layer.layer(inner);
+    for round in 0..2_000_u32 {
+        let mut tasks = JoinSet::new();
+        for number in 0..4 {
+            let (service, handle) = (service.clone(), handle.clone());
+            tasks.spawn(async move {
+                if (number + round) % 3 == 0 {
+                    // A caller that gives up in the queue or in flight.
+                    let mut call = Spawned::new(service.oneshot(()));
+                    let _ = call.poll();
+                } else {
+                    service.oneshot(()).await.unwrap();
+                }
+                handle.drained().await;
+            });
+        }
+        let all = tokio::time::timeout(Duration::from_secs(20), tasks.join_all());
+        all.await.expect("a drain never ended");
+    }
+    assert_eq!(counts(&handle), (0, 0));
+}

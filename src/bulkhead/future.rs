@@ -29,6 +29,7 @@ use crate::{
         oneshot::Oneshot,
         rejectable::Rejectable,
         timer::poll_timer,
+        waiters::Key,
     },
     error::BulkheadFull,
     telemetry,
@@ -100,6 +101,42 @@ where
 impl<F, M> fmt::Debug for ResponseFuture<F, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("bulkhead::ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+/// The future of [`BulkheadHandle::drained`](super::BulkheadHandle::drained).
+#[must_use = "futures do nothing unless polled"]
+pub struct Drained {
+    slots: Arc<Slots>,
+    place: Option<Key>,
+}
+
+impl Drained {
+    pub(super) fn new(slots: Arc<Slots>) -> Self {
+        Self { slots, place: None }
+    }
+}
+
+impl Future for Drained {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { slots, place } = &mut *self;
+        slots.poll_drained(place, cx.waker().clone())
+    }
+}
+
+impl Drop for Drained {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.slots.stop_waiting(place);
+        }
+    }
+}
+
+impl fmt::Debug for Drained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drained").field("slots", &self.slots).finish_non_exhaustive()
     }
 }
 

@@ -5,6 +5,7 @@ use tower_layer::Layer;
 use super::{
     config::{Config, Queue, WhenFull},
     events,
+    future::Drained,
     queue::Slots,
     service::{Bulkhead, QueuedBulkhead},
 };
@@ -50,6 +51,11 @@ impl BulkheadLayer {
     /// Creates a service. `M` decides when a call is complete.
     pub(crate) fn completing<S, M>(&self, inner: S) -> Bulkhead<S, M> {
         Bulkhead::new(inner, Arc::clone(&self.slots), self.when_full)
+    }
+
+    /// Returns a layer with the same settings and slots of its own.
+    pub(crate) fn fresh(&self) -> Self {
+        Self { slots: self.slots.fresh(), when_full: self.when_full }
     }
 
     pub(crate) fn is_backpressure(&self) -> bool {
@@ -160,6 +166,11 @@ impl QueuedBulkheadLayer {
         QueuedBulkhead::new(inner, Arc::clone(&self.slots), self.queue)
     }
 
+    /// Returns a layer with the same settings, and slots and a queue of its own.
+    pub(crate) fn fresh(&self) -> Self {
+        Self { slots: self.slots.fresh(), queue: self.queue }
+    }
+
     pub(crate) fn capacity(&self) -> u32 {
         self.queue.capacity
     }
@@ -229,6 +240,11 @@ pub struct BulkheadHandle {
 }
 
 impl BulkheadHandle {
+    /// Returns `true` to the first caller only. Others share the bulkhead with it.
+    pub(crate) fn claim(&self) -> bool {
+        self.slots.claim()
+    }
+
     /// Returns the number of slots in use.
     ///
     /// A slot is in use by a call, or by a service that has reserved it in `poll_ready`.
@@ -244,6 +260,33 @@ impl BulkheadHandle {
     /// Returns the maximum number of concurrent calls.
     pub fn limit(&self) -> u32 {
         self.slots.limit()
+    }
+
+    /// Waits until no slot is in use and no caller is queued.
+    ///
+    /// Use it before a shutdown or the replacement of a client. It does not reject new calls, so
+    /// stop them first. If calls still arrive, it returns once the bulkhead was empty for an
+    /// instant during the wait. A service that has reserved a slot in `poll_ready` uses it until it
+    /// is called or dropped.
+    ///
+    /// A retry that pauses between two attempts uses no slot of a bulkhead beneath it, as in a
+    /// stack. To wait for whole calls, put another bulkhead around them, see
+    /// [the recipe](crate::guide::recipes#how-do-i-wait-for-the-calls-in-flight-before-a-shutdown).
+    ///
+    /// ```
+    /// use buttress::bulkhead::BulkheadLayer;
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let handle = BulkheadLayer::new().handle();
+    /// // The server accepts no more requests. The calls in flight get at most 10 s.
+    /// let drained = tokio::time::timeout(Duration::from_secs(10), handle.drained()).await;
+    /// assert!(drained.is_ok());
+    /// # }
+    /// ```
+    pub fn drained(&self) -> Drained {
+        Drained::new(Arc::clone(&self.slots))
     }
 
     /// Sets the maximum number of concurrent calls.

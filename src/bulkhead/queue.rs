@@ -1,7 +1,7 @@
 //! The slots of a bulkhead, and the queue of the callers that wait for one.
 
 use std::{
-    fmt,
+    fmt, iter,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -18,7 +18,7 @@ use crate::{
         account::{Account, End, Stamp},
         admission::{Admission, Ledger},
         lock::lock,
-        waiters::Key,
+        waiters::{Key, Waiters},
     },
     error::{BulkheadFull, Name, QueueTimedOut, name_or},
 };
@@ -28,19 +28,24 @@ pub(crate) type Permit = Admission<Arc<Slots>>;
 
 /// The slots of one bulkhead.
 ///
-/// One word holds the number of slots in use and the number of queued callers. While the queue is
-/// empty, taking a slot and releasing it are one atomic operation each. A caller that joins the
-/// queue is counted in the same word under the lock. Therefore it cannot miss a slot that is
-/// released at the same time. Queued callers are served before all others.
+/// One word holds the number of slots in use, the number of queued callers, and whether a task
+/// waits until both are zero. While the queue is empty, taking a slot and releasing it are one
+/// atomic operation each. A caller that joins the queue is counted in the same word under the lock.
+/// Therefore it cannot miss a slot that is released at the same time. Queued callers are served
+/// before all others.
 pub(crate) struct Slots {
     name: Option<Name>,
     limit: AtomicU32,
     word: AtomicU64,
     line: Mutex<Line>,
+    /// The tasks that wait until the bulkhead is empty. Locked after `line` if both are.
+    drains: Mutex<Waiters>,
 }
 
 const ONE_TAKEN: u64 = 1;
 const ONE_QUEUED: u64 = 1 << 32;
+/// Set if a task may wait until the bulkhead is empty. The change that empties it clears the flag.
+const DRAIN_AWAITED: u64 = 1 << 63;
 
 #[inline]
 fn taken(word: u64) -> u32 {
@@ -49,7 +54,7 @@ fn taken(word: u64) -> u32 {
 
 #[inline]
 fn queued(word: u64) -> u32 {
-    (word >> 32) as u32
+    ((word & !DRAIN_AWAITED) >> 32) as u32
 }
 
 /// The result of an attempt to enter the queue.
@@ -71,6 +76,7 @@ impl Slots {
             limit: AtomicU32::new(limit),
             word: AtomicU64::new(0),
             line: Mutex::default(),
+            drains: Mutex::default(),
         })
     }
 
@@ -155,12 +161,57 @@ impl Slots {
 
     #[inline]
     fn give_back(&self) {
-        let unqueued = |word| (queued(word) == 0).then(|| word - ONE_TAKEN);
-        if self.step(unqueued) {
+        let unwatched = |word| {
+            let wakes_none = queued(word) == 0 && word != DRAIN_AWAITED | ONE_TAKEN;
+            wakes_none.then(|| word - ONE_TAKEN)
+        };
+        if self.step(unwatched) {
             return;
         }
-        self.step(|word| Some(word - ONE_TAKEN));
+        wake_all(self.subtract(ONE_TAKEN));
         self.serve_one();
+    }
+
+    /// Takes one slot or one queued caller off the word.
+    ///
+    /// Returns the tasks that waited until the bulkhead is empty, if it is empty now. They must be
+    /// woken without a lock.
+    fn subtract(&self, one: u64) -> Vec<Waker> {
+        // Under the lock, so that no task joins before the word is zero and is called after it.
+        let mut drains = lock(&self.drains);
+        let mut empty = false;
+        self.step(|word| {
+            empty = word == DRAIN_AWAITED | one;
+            Some(if empty { 0 } else { word - one })
+        });
+        if empty { iter::from_fn(|| drains.call_first()).collect() } else { Vec::new() }
+    }
+
+    /// Waits until no slot is in use and no caller is queued, at one instant since the first poll.
+    pub(super) fn poll_drained(&self, place: &mut Option<Key>, waker: Waker) -> Poll<()> {
+        let mut drains = lock(&self.drains);
+        let Some(key) = *place else {
+            if !self.step(|word| (word & !DRAIN_AWAITED > 0).then_some(word | DRAIN_AWAITED)) {
+                return Poll::Ready(());
+            }
+            *place = Some(drains.push(waker));
+            return Poll::Pending;
+        };
+        if !drains.is_called(key) {
+            let outdated = drains.set_waker(key, waker);
+            drop(drains);
+            drop(outdated);
+            return Poll::Pending;
+        }
+        *place = None;
+        let _ = drains.remove(key);
+        Poll::Ready(())
+    }
+
+    /// Removes a task that no longer waits until the bulkhead is empty.
+    pub(super) fn stop_waiting(&self, place: Key) {
+        let removed = lock(&self.drains).remove(place);
+        drop(removed);
     }
 
     /// Hands a free slot to the queued caller whose turn it is.
@@ -225,6 +276,13 @@ impl fmt::Debug for Slots {
     }
 }
 
+/// Wakes tasks, which runs foreign code. No lock may be held.
+fn wake_all(wakers: Vec<Waker>) {
+    for waker in wakers {
+        waker.wake();
+    }
+}
+
 /// A place in the queue.
 ///
 /// Dropping it frees the place. A slot that was already handed to it goes to the next caller.
@@ -261,14 +319,13 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let Some(key) = self.key.take() else { return };
-        let removed = {
+        let (removed, drained) = {
             let mut line = lock(&self.slots.line);
             let removed = line.waiters().remove(key);
-            if removed.is_err() {
-                self.slots.step(|word| Some(word - ONE_QUEUED));
-            }
-            removed
+            let left = removed.is_err();
+            (removed, if left { self.slots.subtract(ONE_QUEUED) } else { Vec::new() })
         };
+        wake_all(drained);
         if removed.is_ok() {
             self.slots.give_back();
         }
