@@ -17,7 +17,7 @@ use buttress::{
     BoxError, CarryRejection, Deadline, Error, Fault, Outcome, Rejection, Stack,
     bulkhead::BulkheadLayer,
     circuit_breaker::{CircuitBreakerLayer, State},
-    retry::{Backoff, Jitter, ReplayClones, RetryLayer, replay_fn},
+    retry::{Backoff, Budget, Jitter, ReplayClones, RetryLayer, replay_fn},
     telemetry::CallSpan,
     testing::{
         Flaky, Reserving, Step,
@@ -686,4 +686,70 @@ fn a_time_without_limit_is_not_a_number() {
         let text = explanation.to_string();
         assert!(text.contains("no bound is known") && !text.contains("18446744073709551615"));
     }
+}
+
+/// Calls the stack's service until its breaker is open.
+async fn trip<S>(mut service: S)
+where
+    S: Service<(), Response = (), Error = Failure>,
+{
+    for _ in 0..3 {
+        let _ = service.ready().await.unwrap().call(()).await;
+    }
+    assert_eq!(kind(service.ready().await.unwrap().call(()).await), "circuit_open");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_stack_shares_no_state() {
+    let failing = || Flaky::<(), Failure>::new([], || Err(Error::Service(broken())));
+    let fine = || Flaky::<(), Failure>::new([], || Ok(()));
+    let budget = Budget::builder().floor(2).build().unwrap();
+    let retry = RetryLayer::builder(ReplayClones).retries(1).budget(budget.clone());
+    let (breaker, bulkhead) = (breaker(3), BulkheadLayer::default());
+    let (state, slots) = (breaker.handle(), bulkhead.handle());
+    slots.resize(1).unwrap();
+    let stack = Stack::new()
+        .total_timeout(Duration::from_secs(60))
+        .retry(Some(retry.build().unwrap()))
+        .bulkhead(bulkhead)
+        .circuit_breaker(breaker)
+        .attempt_timeout(ATTEMPT);
+    let (clone, fresh) = (stack.clone(), stack.fresh());
+    trip(stack.layer(failing())).await;
+    assert_eq!(state.state(), State::Open);
+    assert_eq!(kind(clone.layer(fine()).oneshot(()).await), "circuit_open");
+    let balance = budget.balance();
+    assert!(balance < 1.0, "{balance}");
+
+    fresh.layer(fine()).oneshot(()).await.unwrap();
+    // The fresh breaker has counted no failure, the budget is full, and its slot is free.
+    let other =
+        Flaky::<(), Failure>::new([Step::Respond(Err(Error::Service(broken())))], || Ok(()));
+    let script = other.handle();
+    fresh.layer(other).oneshot(()).await.unwrap();
+    assert_eq!((script.calls(), budget.balance()), (2, balance));
+
+    let mut held =
+        Spawned::new(fresh.layer(Flaky::<(), Failure>::new([Step::Hang], || Ok(()))).oneshot(()));
+    assert!(held.poll().is_pending());
+    assert_eq!(slots.in_flight(), 0);
+    assert_eq!(kind(fresh.layer(fine()).oneshot(()).await), "bulkhead_full", "the current limit");
+    assert!(fresh.fresh().layer(fine()).oneshot(()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_stack_has_keys_and_a_queue_of_its_own() {
+    let keyed = CircuitBreakerLayer::builder().consecutive_failures(3).keyed_fn(|(): &()| 1);
+    let keyed = keyed.build().unwrap();
+    let queued = BulkheadLayer::builder().max_concurrent(1).queue(1, TOTAL).build().unwrap();
+    let stack = Stack::new().bulkhead(queued).circuit_breaker(keyed.clone());
+    let throttle = Budget::throttle().max_tokens(4).build().unwrap();
+    let retry = RetryLayer::builder(ReplayClones).retries(1).budget(throttle.clone());
+    let stack = stack.retry(retry.build().unwrap());
+    let fresh = stack.fresh();
+    trip(stack.layer(Flaky::<(), Failure>::new([], || Err(Error::Service(broken()))))).await;
+    assert!(throttle.balance() < 4.0 && keyed.keys() == 1);
+    fresh.layer(Flaky::<(), Failure>::new([], || Ok(()))).oneshot(()).await.unwrap();
+    let debug = format!("{fresh:?}");
+    assert!(debug.contains("balance: 4.0"), "{debug}");
 }

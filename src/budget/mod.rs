@@ -150,6 +150,14 @@ impl Budget {
         Self { bucket: Arc::new(Bucket { balance, most, rule, refill, patience, origin }) }
     }
 
+    /// Returns a budget with the same rule and its initial balance.
+    pub(crate) fn fresh(&self) -> Self {
+        let Bucket { most, rule, refill, .. } = &*self.bucket;
+        let floor = refill.as_ref().map_or(0, Refill::most);
+        let balance = if rule.is_throttle() { *most } else { floor };
+        Self::from_bucket(balance, *most, *rule, refill.as_ref().map(|_| Refill::up_to(floor)))
+    }
+
     /// Returns the number of tokens left.
     ///
     /// Each token pays for one retry. A [throttle](Self::throttle) instead allows every retry

@@ -80,6 +80,11 @@ impl Slots {
         })
     }
 
+    /// Returns as many free slots with the same name. The limit is the current one.
+    pub(super) fn fresh(&self) -> Arc<Self> {
+        Self::new(self.name.clone(), self.limit())
+    }
+
     pub(super) fn name(&self) -> &str {
         name_or(&self.name, "bulkhead")
     }

@@ -145,6 +145,10 @@ impl Breaker {
         &self.config
     }
 
+    pub(super) fn shared_config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
     #[inline]
     pub(super) fn phase(&self) -> Phase {
         Phase::from_word(self.phase.load(Ordering::Acquire))

@@ -194,6 +194,13 @@ impl<K: Hash + Eq, F, C> KeyedCircuitBreakerLayer<K, F, C> {
     pub fn keys(&self) -> usize {
         self.breakers.keys.len()
     }
+
+    /// Returns a layer with the same settings and without a breaker.
+    pub(crate) fn fresh(&self) -> Self {
+        let Breakers { config, keys } = &*self.breakers;
+        let breakers = Breakers { config: Arc::clone(config), keys: keys.fresh() };
+        Self { breakers: Arc::new(breakers), ..self.clone() }
+    }
 }
 
 impl<K, F, C> KeyedCircuitBreakerLayer<K, F, C> {

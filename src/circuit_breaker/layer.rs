@@ -64,6 +64,13 @@ impl<C> CircuitBreakerLayer<C> {
         CircuitBreaker::new(inner, Arc::clone(&self.shared))
     }
 
+    /// Returns a layer with the same settings and a closed breaker of its own.
+    pub(crate) fn fresh(&self) -> Self {
+        let breaker = Arc::new(Breaker::new(Arc::clone(self.shared.breaker.shared_config())));
+        let classifier = Arc::clone(&self.shared.classifier);
+        Self { shared: Shared::new(breaker, classifier, self.shared.own_limit) }
+    }
+
     pub(super) fn config(&self) -> &Config {
         self.shared.breaker.config()
     }

@@ -19,8 +19,8 @@ use crate::{
     stack::{
         ServiceOf,
         slots::{
-            Fill, Filled, KeepsTypes, RetrySlot, ServerTransport, Slot, SlotAt, StandardSlots,
-            Takes, Transport, position,
+            Fill, Filled, Fresh, KeepsTypes, RetrySlot, ServerTransport, Slot, SlotAt,
+            StandardSlots, Takes, Transport, position,
         },
     },
 };
@@ -141,6 +141,12 @@ impl<Slots, C> Stack<Slots, C> {
 
 impl<P: HttpReplay, C> RetrySlot<HttpClientLayer> for RetryLayer<P, C> {}
 
+impl Fresh for HttpClientLayer {
+    fn fresh(&self) -> Self {
+        Self::fresh(self)
+    }
+}
+
 impl<S, C, M> Slot<S, C, M> for HttpClientLayer {
     type Service = HttpClient<S>;
 
@@ -164,6 +170,12 @@ impl<B, Whole, T, E> Takes<Request<B>, Whole, T, E> for HttpClientLayer where
 }
 
 impl Sealed for ServerTransport {}
+
+impl Fresh for ServerTransport {
+    fn fresh(&self) -> Self {
+        *self
+    }
+}
 
 impl<S, C, M> Slot<S, C, M> for ServerTransport {
     type Service = S;

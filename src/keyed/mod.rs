@@ -92,6 +92,11 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
         }
     }
 
+    /// Returns an empty map with the same bounds.
+    pub(crate) fn fresh(&self) -> Self {
+        Self::new(self.max_keys, Duration::from_nanos(self.idle), self.origin)
+    }
+
     fn now(&self) -> Now {
         let at = clock::now();
         Now { at, nanos: nanos(at.saturating_duration_since(self.origin)) }

@@ -47,6 +47,12 @@ impl<P, C> RetryLayer<P, C> {
         Retry::new(inner, config, replay, Arc::clone(&self.classifier), self.own_limit)
     }
 
+    /// Returns a layer with the same settings and a budget of its own.
+    pub(crate) fn fresh(&self) -> Self {
+        let budget = self.config.budget.as_ref().map(Budget::fresh);
+        Self { config: Arc::new(Config { budget, ..(*self.config).clone() }), ..self.clone() }
+    }
+
     pub(super) fn replay(&self) -> &P {
         &self.replay
     }

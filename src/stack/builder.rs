@@ -6,6 +6,7 @@ use tower_service::Service;
 use super::{
     convert_error::{ConvertError, NotInAStack, PlainError},
     fits::GoesAround,
+    fresh::Fresh,
     open::{AROUND_ATTEMPT, AROUND_CALL, Open},
     slot::{BulkheadSlot, CircuitBreakerSlot, IntoTimeout, RetrySlot},
     table::{Fill, Filled, SlotAt, Slots as Table, StandardSlots, position},
@@ -25,6 +26,8 @@ use crate::{
 /// A stack of layers around a client, in the correct order.
 ///
 /// The order of the setters does not matter. See the [module docs](super) for examples.
+///
+/// A clone shares the state of the layers. For another upstream, use [`fresh`](Self::fresh).
 ///
 /// You do not have to write the type parameters. For a field of a struct, use [`StandardStack`] and
 /// the other aliases of [`stack`](super).
@@ -310,6 +313,39 @@ impl<Slots, C> Stack<Slots, C> {
     pub fn under_balancer(mut self) -> Self {
         self.under_balancer = true;
         self
+    }
+
+    /// Returns a stack with the same settings and a state of its own, for another upstream.
+    ///
+    /// Its breaker is closed, its bulkhead is empty and its retry budget has the initial balance.
+    /// The budget is separate even if other layers share it. A clone would share all three.
+    /// Handles of the original do not control it, so set a layer again if you need its handle. A
+    /// limit that was set with [`resize`](crate::bulkhead::BulkheadHandle::resize) is kept. Layers
+    /// in the open slots are cloned, and classifiers and the replay policy are shared.
+    ///
+    /// ```
+    /// use buttress::{Stack, bulkhead::BulkheadLayer, retry::ReplayClones};
+    /// # use tower::service_fn;
+    /// # let orders = service_fn(|x: u32| async move { Ok::<_, std::io::Error>(x) });
+    /// # let payments = orders.clone();
+    ///
+    /// let stack = Stack::standard(ReplayClones)
+    ///     .bulkhead(BulkheadLayer::builder().max_concurrent(64).build()?);
+    /// // If the payments fail, the breaker of the orders stays closed.
+    /// let payments = stack.fresh().service(payments);
+    /// let orders = stack.service(orders);
+    /// # let _ = (orders, payments);
+    /// # Ok::<(), buttress::ConfigError>(())
+    /// ```
+    pub fn fresh(&self) -> Self
+    where
+        Slots: Fresh,
+    {
+        Self {
+            slots: self.slots.fresh(),
+            classifier: Arc::clone(&self.classifier),
+            under_balancer: self.under_balancer,
+        }
     }
 
     /// Wraps a service, whose error becomes [`Error<E>`](crate::Error).

@@ -118,7 +118,9 @@
 //! # Clone
 //!
 //! The service is `Clone` if the wrapped service is. All its clones share the state of the layers,
-//! such as the slots of the bulkhead. So do all services that clones of the same layers create.
+//! such as the slots of the bulkhead. So do all services that clones of the same layers create. A
+//! clone of a [`Stack`] shares the state too: put around two upstreams, it is one breaker, one
+//! bulkhead and one retry budget for both. [`Stack::fresh`] copies only the settings.
 //!
 //! # Cancellation
 //!
@@ -169,6 +171,7 @@ mod convert_error;
 mod explain;
 mod facts;
 mod fits;
+mod fresh;
 mod layer;
 mod open;
 mod optional;
@@ -196,6 +199,7 @@ pub mod slots {
             InAStackAlreadyUseLayerInsteadOfService, NotInAStack, PlainError,
         },
         fits::{FitsInto, GoesAround, KeepsTypes, Takes, Unchanged, Undecided},
+        fresh::Fresh,
         open::Open,
         optional::{Around, KeepsTypesOfInner, Optional, OptionalFuture},
         slot::{BulkheadSlot, CircuitBreakerSlot, Empty, IntoTimeout, RetrySlot, Slot},

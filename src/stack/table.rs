@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::slot::{Empty, Slot};
+use super::{
+    fresh::Fresh,
+    slot::{Empty, Slot},
+};
 use crate::{
     bulkhead::BulkheadLayer,
     call::patience::limit_around,
@@ -84,6 +87,12 @@ macro_rules! slots {
         impl<$($Position: Describe),+> Describe for Slots<$($Position),+> {
             fn describe(&self, facts: &mut Facts) {
                 $(self.$field.describe(facts);)+
+            }
+        }
+
+        impl<$($Position: Fresh),+> Fresh for Slots<$($Position),+> {
+            fn fresh(&self) -> Self {
+                Self { $($field: self.$field.fresh(),)+ }
             }
         }
 

@@ -16,6 +16,15 @@ pub(super) struct Config {
     pub(super) malformed: AtomicU64,
 }
 
+impl Config {
+    /// Returns the same settings, without the count of malformed headers.
+    pub(super) fn fresh(&self) -> Self {
+        let Self { idle, body_deadline, write, .. } = *self;
+        let (classifier, at_end) = (Arc::clone(&self.classifier), self.at_end.clone());
+        Self { classifier, at_end, idle, body_deadline, write, malformed: AtomicU64::new(0) }
+    }
+}
+
 /// The headers that are written.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Write {

@@ -47,6 +47,11 @@ impl HttpClientLayer {
         HttpClientBuilder::default()
     }
 
+    /// Returns a layer with the same settings and a count of its own.
+    pub(crate) fn fresh(&self) -> Self {
+        Self { config: Arc::new(self.config.fresh()) }
+    }
+
     /// Returns the number of malformed header lines in responses.
     ///
     /// They are the `Retry-After` lines of a 409, a 429 or a 5xx, and the `grpc-retry-pushback-ms`
