@@ -20,7 +20,7 @@ use crate::{
         ServiceOf,
         slots::{
             Fill, Filled, Fresh, KeepsTypes, RetrySlot, ServerTransport, Slot, SlotAt,
-            StandardSlots, Takes, Transport, position,
+            StandardSlots, Takes, Transport, Untimed, position,
         },
     },
 };
@@ -144,6 +144,12 @@ impl<P: HttpReplay, C> RetrySlot<HttpClientLayer> for RetryLayer<P, C> {}
 impl Fresh for HttpClientLayer {
     fn fresh(&self) -> Self {
         Self::fresh(self)
+    }
+}
+
+impl Untimed for HttpClientLayer {
+    fn untimed(&self) -> Self {
+        self.clone()
     }
 }
 

@@ -10,6 +10,7 @@ use super::{
     open::{AROUND_ATTEMPT, AROUND_CALL, Open},
     slot::{BulkheadSlot, CircuitBreakerSlot, IntoTimeout, RetrySlot},
     table::{Fill, Filled, SlotAt, Slots as Table, StandardSlots, position},
+    untimed::Untimed,
 };
 use crate::{
     BoxError, Error, Outcome,
@@ -341,11 +342,13 @@ impl<Slots, C> Stack<Slots, C> {
     where
         Slots: Fresh,
     {
-        Self {
-            slots: self.slots.fresh(),
-            classifier: Arc::clone(&self.classifier),
-            under_balancer: self.under_balancer,
-        }
+        self.with_slots(self.slots.fresh())
+    }
+
+    /// Returns a stack with these slots and the same classifier.
+    fn with_slots(&self, slots: Slots) -> Self {
+        let classifier = Arc::clone(&self.classifier);
+        Self { slots, classifier, under_balancer: self.under_balancer }
     }
 
     /// Wraps a service, whose error becomes [`Error<E>`](crate::Error).
@@ -386,13 +389,15 @@ impl<Slots, C> Stack<Slots, C> {
     }
 }
 
+impl<Slots: Untimed, C> Untimed for Stack<Slots, C> {
+    fn untimed(&self) -> Self {
+        self.with_slots(self.slots.untimed())
+    }
+}
+
 impl<Slots: Clone, C> Clone for Stack<Slots, C> {
     fn clone(&self) -> Self {
-        Self {
-            slots: self.slots.clone(),
-            classifier: Arc::clone(&self.classifier),
-            under_balancer: self.under_balancer,
-        }
+        self.with_slots(self.slots.clone())
     }
 }
 

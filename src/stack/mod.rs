@@ -178,6 +178,7 @@ mod optional;
 mod slot;
 mod table;
 mod transport;
+mod untimed;
 mod warnings;
 
 pub use self::{
@@ -205,6 +206,7 @@ pub mod slots {
         slot::{BulkheadSlot, CircuitBreakerSlot, Empty, IntoTimeout, RetrySlot, Slot},
         table::{Fill, Filled, SlotAt, Slots, StandardSlots, Wrap, position},
         transport::{Transport, WithTransport},
+        untimed::Untimed,
     };
     pub use crate::describe::{Describe, Facts};
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     fresh::Fresh,
     slot::{Empty, Slot},
+    untimed::Untimed,
 };
 use crate::{
     bulkhead::BulkheadLayer,
@@ -93,6 +94,12 @@ macro_rules! slots {
         impl<$($Position: Fresh),+> Fresh for Slots<$($Position),+> {
             fn fresh(&self) -> Self {
                 Self { $($field: self.$field.fresh(),)+ }
+            }
+        }
+
+        impl<$($Position: Untimed),+> Untimed for Slots<$($Position),+> {
+            fn untimed(&self) -> Self {
+                Self { $($field: self.$field.untimed(),)+ }
             }
         }
 

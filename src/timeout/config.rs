@@ -27,6 +27,12 @@ pub trait KnownLimit: Sealed {
     fn known_limit(&self) -> Option<Duration>;
 }
 
+/// A limit that can be lifted. This trait is sealed.
+pub trait Endless: Sealed {
+    /// Returns a limit of the same type that never ends a call.
+    fn endless(&self) -> Self;
+}
+
 impl Sealed for Fixed {}
 impl<F> Sealed for PerRequest<F> {}
 
@@ -38,9 +44,21 @@ impl KnownLimit for Fixed {
     }
 }
 
+impl Endless for Fixed {
+    fn endless(&self) -> Self {
+        Self(Duration::MAX)
+    }
+}
+
 impl<F> KnownLimit for PerRequest<F> {
     fn known_limit(&self) -> Option<Duration> {
-        None
+        self.endless.then_some(Duration::MAX)
+    }
+}
+
+impl<F: Clone> Endless for PerRequest<F> {
+    fn endless(&self) -> Self {
+        Self { limit: self.limit.clone(), endless: true }
     }
 }
 
@@ -56,14 +74,23 @@ impl<Req> Limit<Req> for Fixed {
 
 /// A separate limit for each request, returned by a closure.
 #[derive(Clone, Copy)]
-pub struct PerRequest<F>(pub(super) F);
+pub struct PerRequest<F> {
+    limit: F,
+    endless: bool,
+}
+
+impl<F> PerRequest<F> {
+    pub(super) fn new(limit: F) -> Self {
+        Self { limit, endless: false }
+    }
+}
 
 impl<F, Req> Limit<Req> for PerRequest<F>
 where
     F: Fn(&Req) -> Duration,
 {
     fn limit(&self, request: &Req) -> Duration {
-        (self.0)(request)
+        if self.endless { Duration::MAX } else { (self.limit)(request) }
     }
 }
 

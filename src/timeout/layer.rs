@@ -3,7 +3,7 @@ use std::time::Duration;
 use tower_layer::Layer;
 
 use super::{
-    config::{Fixed, KnownLimit, PerRequest},
+    config::{Endless, Fixed, KnownLimit, PerRequest},
     service::{Timeout, TotalTimeout},
 };
 use crate::{ConfigError, error::Name};
@@ -54,7 +54,7 @@ impl<F> TimeoutLayer<PerRequest<F>> {
     where
         F: Fn(&Req) -> Duration,
     {
-        Self { limit: PerRequest(limit), name: None }
+        Self { limit: PerRequest::new(limit), name: None }
     }
 
     /// Returns a builder for a layer with a limit for each request, returned by a closure.
@@ -75,6 +75,14 @@ impl<L> TimeoutLayer<L> {
         L: KnownLimit,
     {
         self.limit.known_limit()
+    }
+
+    /// Returns the same layer without a limit.
+    pub(crate) fn endless(&self) -> Self
+    where
+        L: Endless,
+    {
+        Self { limit: self.limit.endless(), name: self.name.clone() }
     }
 
     /// Includes the wait for readiness in the limit.
@@ -149,6 +157,13 @@ impl<L: KnownLimit> TotalTimeoutLayer<L> {
     /// Returns the limit if it is the same for all requests.
     pub(crate) fn known_limit(&self) -> Option<Duration> {
         self.timeout.known_limit()
+    }
+}
+
+impl<L: Endless> TotalTimeoutLayer<L> {
+    /// Returns the same layer without a limit.
+    pub(crate) fn endless(&self) -> Self {
+        Self { timeout: self.timeout.endless() }
     }
 }
 

@@ -89,7 +89,7 @@ mod layer;
 mod service;
 
 pub use self::{
-    config::{Fixed, KnownLimit, Limit, PerRequest},
+    config::{Endless, Fixed, KnownLimit, Limit, PerRequest},
     layer::{TimeoutBuilder, TimeoutLayer, TotalTimeoutLayer},
     service::{Timeout, TotalTimeout},
 };

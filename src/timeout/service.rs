@@ -104,7 +104,7 @@ pub struct TotalTimeout<S, L> {
 }
 
 impl<S, L> TotalTimeout<S, L> {
-    pub(super) fn new(inner: S, limit: L, name: Option<Name>) -> Self {
+    pub(crate) fn new(inner: S, limit: L, name: Option<Name>) -> Self {
         Self { inner, limit, name, readiness: Readiness::NotAsked }
     }
 }

@@ -1,12 +1,13 @@
 //! A stack around a tonic channel.
 
 use std::{
+    collections::HashSet,
     error::Error as StdError,
     fmt,
     future::Future,
     iter::successors,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -21,11 +22,13 @@ use tower_service::Service;
 
 use super::timed_out;
 use crate::{
-    BoxError,
+    BoxError, ConfigError,
+    call::lock::lock,
     error::{Name, WithCauses, rejection_of_tower},
     http::{BodyError, ReplayBody, ReplayBodyLayer, replay::MakeReplayable, wire},
     sealed::Sealed,
-    timeout::{KnownLimit, Limit, Timeout},
+    stack::slots,
+    timeout::{KnownLimit, Limit, Timeout, TotalTimeout},
 };
 
 /// Wraps a tonic channel in a stack, for a generated client.
@@ -54,8 +57,9 @@ use crate::{
 /// the stack does. The status then has the message `Timeout expired` and no rejection, and there is
 /// no event "call timed out".
 ///
-/// The deadline also covers streams, because the server was told the deadline. Use a separate
-/// stack for streams, with timeouts that are as long as the streams.
+/// The timeouts of the stack also cover streams, because the server is told the deadline. Nothing
+/// in a request says that its method streams. Name these methods with [`GrpcClient::streams`], or
+/// a standard stack cuts each stream off after 2 s.
 ///
 /// The stack's [`ReplaySafe`](crate::http::ReplaySafe) decides which calls are retried. By default
 /// it replays a gRPC call only if the server is proven not to have processed it. Add the methods
@@ -67,11 +71,19 @@ use crate::{
 /// [The recipes](crate::guide::frameworks#how-do-i-use-a-stack-with-a-tonic-client) have both.
 pub fn client<S, L>(channel: S, stack: L) -> GrpcClient<L::Service>
 where
-    L: Layer<GrpcChannel<S>>,
+    S: Clone,
+    L: Layer<GrpcChannel<S>> + slots::Untimed,
 {
-    let stacked = stack.layer(GrpcChannel { inner: channel });
-    let replaying = ReplayBodyLayer::new().layer(stacked);
-    GrpcClient { inner: Timeout::new(replaying, GrpcTimeout(()), Some(Name::from("grpc-timeout"))) }
+    let bodies = ReplayBodyLayer::new();
+    let stacked = |stack: &L, channel| bodies.layer(stack.layer(GrpcChannel { inner: channel }));
+    let name = || Some(Name::from("grpc-timeout"));
+    let streaming = stacked(&stack.untimed(), channel.clone());
+    let streaming = TotalTimeout::new(streaming, GrpcTimeout(()), name());
+    let streaming = Streams { methods: HashSet::new(), service: Mutex::new(streaming) };
+    GrpcClient {
+        inner: Timeout::new(stacked(&stack, channel), GrpcTimeout(()), name()),
+        streaming: Arc::new(streaming),
+    }
 }
 
 /// A tonic channel beneath a stack. See [`client`].
@@ -180,22 +192,103 @@ impl<B> Limit<Request<B>> for GrpcTimeout {
     }
 }
 
+/// The service of the other methods, which enforces the timeout of a single request.
+type UnaryService<S> = Timeout<MakeReplayable<S>, GrpcTimeout>;
+
+/// The service of methods that stream. The timeout of a request covers the wait for readiness.
+///
+/// What [`GrpcClient`] has reserved in `poll_ready` is not used for a stream. The stream may then
+/// wait in its future.
+type StreamService<S> = TotalTimeout<MakeReplayable<S>, GrpcTimeout>;
+
 /// A tonic channel with a stack around it. Created by [`client`].
 #[derive(Clone, Debug)]
 pub struct GrpcClient<S> {
-    inner: Timeout<MakeReplayable<S>, GrpcTimeout>,
+    inner: UnaryService<S>,
+    streaming: Arc<Streams<S>>,
+}
+
+/// The methods that stream, and the same stack for them, without its timeouts.
+#[derive(Debug)]
+struct Streams<S> {
+    methods: HashSet<String>,
+    /// In a lock because it need not be `Sync`. It is only cloned.
+    service: Mutex<StreamService<S>>,
+}
+
+impl<S: Clone> GrpcClient<S> {
+    /// Adds methods that stream, by their paths, such as `/shop.Orders/Watch`.
+    ///
+    /// Default: none.
+    ///
+    /// The total timeout and the attempt timeout of the stack do not apply to these methods. The
+    /// server is told no deadline but your own, which is that of `tonic::Request::set_timeout`, or
+    /// of the request being served. Everything else applies: the retry while the stream opens, the
+    /// slot of the bulkhead until its end, the breaker, and
+    /// [`body_idle`](crate::http::HttpClientBuilder::body_idle), which ends a stream that is silent
+    /// for 30 s. A server that accepts the call and sends no headers is not limited. Use
+    /// `tokio::time::timeout` around the opening of the stream.
+    ///
+    /// ```ignore
+    /// let channel = grpc::client(channel, Stack::standard_http());
+    /// let mut client = OrdersClient::new(channel.streams(["/shop.Orders/Watch"])?);
+    /// ```
+    ///
+    /// Two settings of the stack need care:
+    ///
+    /// - [`slow_calls`](crate::circuit_breaker::CircuitBreakerBuilder::slow_calls) of the breaker
+    ///   counts the time to the end of a stream. Healthy streams would open the circuit.
+    /// - A bulkhead with [`backpressure`] reserves a slot in `poll_ready`. A stream releases it and
+    ///   waits for another one in its future, for as long as its own deadline allows.
+    ///
+    /// A path that no method has is not noticed. A prefix that the origin of a generated client
+    /// adds does not matter. This method may be called several times.
+    ///
+    /// [`backpressure`]: crate::bulkhead::BulkheadBuilder::backpressure
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`ConfigError`] for `streams` if a path does not have the form `/service/method`.
+    pub fn streams<P>(self, paths: impl IntoIterator<Item = P>) -> Result<Self, ConfigError>
+    where
+        P: Into<String>,
+    {
+        let mut methods = self.streaming.methods.clone();
+        for path in paths {
+            let path = path.into();
+            let parts = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+            if !parts.is_some_and(|(of, method)| !of.is_empty() && is_name(method)) {
+                let rule = "it must be the path of a method, such as `/shop.Orders/Watch`";
+                return Err(ConfigError::new("streams", path, rule));
+            }
+            methods.insert(path);
+        }
+        let service = Mutex::new(lock(&self.streaming.service).clone());
+        Ok(Self { inner: self.inner, streaming: Arc::new(Streams { methods, service }) })
+    }
+}
+
+fn is_name(method: &str) -> bool {
+    !method.is_empty() && !method.contains('/')
+}
+
+/// Returns the service and the method of a path, without the prefix of an origin.
+fn method_of(path: &str) -> &str {
+    path.rmatch_indices('/').nth(1).map_or(path, |(at, _)| &path[at..])
 }
 
 impl<S, R, E> Service<Request<tonic::body::Body>> for GrpcClient<S>
 where
     S: Service<Request<ReplayBody<tonic::body::Body>>, Response = Response<R>, Error = Status>,
+    S: Clone,
     R: Body<Data = Bytes, Error = BodyError<E>>,
     E: Into<BoxError>,
 {
     type Response = Response<GrpcBody<R>>;
     type Error = Status;
     type Future = GrpcClientFuture<
-        <Timeout<MakeReplayable<S>, GrpcTimeout> as Service<Request<tonic::body::Body>>>::Future,
+        <UnaryService<S> as Service<Request<tonic::body::Body>>>::Future,
+        <StreamService<S> as Service<Request<tonic::body::Body>>>::Future,
     >;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
@@ -203,32 +296,52 @@ where
     }
 
     fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
-        GrpcClientFuture { future: self.inner.call(request) }
+        let methods = &self.streaming.methods;
+        if methods.is_empty() || !methods.contains(method_of(request.uri().path())) {
+            return GrpcClientFuture { call: Call::Unary { future: self.inner.call(request) } };
+        }
+        // Frees what `poll_ready` has reserved, such as a slot of the bulkhead.
+        self.inner = self.inner.clone();
+        let mut service = lock(&self.streaming.service).clone();
+        GrpcClientFuture { call: Call::Stream { call: Box::pin(service.call(request)) } }
     }
 }
 
 pin_project! {
     /// The future of a [`GrpcClient`].
     #[must_use = "futures do nothing unless polled"]
-    pub struct GrpcClientFuture<F> {
+    pub struct GrpcClientFuture<F, O> {
         #[pin]
-        future: F,
+        call: Call<F, O>,
     }
 }
 
-impl<F, R> Future for GrpcClientFuture<F>
+pin_project! {
+    #[project = CallProj]
+    enum Call<F, O> {
+        Unary { #[pin] future: F },
+        // Boxed, so that the futures of other calls stay small.
+        Stream { call: Pin<Box<O>> },
+    }
+}
+
+impl<F, O, R> Future for GrpcClientFuture<F, O>
 where
     F: Future<Output = Result<Response<R>, Status>>,
+    O: Future<Output = Result<Response<R>, Status>>,
 {
     type Output = Result<Response<GrpcBody<R>>, Status>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = ready!(self.project().future.poll(cx))?;
+        let response = ready!(match self.project().call.project() {
+            CallProj::Unary { future } => future.poll(cx),
+            CallProj::Stream { call } => call.as_mut().poll(cx),
+        })?;
         Poll::Ready(Ok(response.map(|inner| GrpcBody { inner: Some(inner) })))
     }
 }
 
-impl<F> fmt::Debug for GrpcClientFuture<F> {
+impl<F, O> fmt::Debug for GrpcClientFuture<F, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GrpcClientFuture").finish_non_exhaustive()
     }
