@@ -441,6 +441,7 @@ async fn a_breaker_rejects_what_cannot_work_by_the_name_of_the_setter() {
                     builder().open_for(NS).max_open_for(NS).keyed_fn(key).idle(NS).build().err(),
                 ],
             ),
+            any("describe_fn", keyed().describe_fn(|_| String::new()).build().err()),
         ],
     );
 }

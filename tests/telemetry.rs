@@ -577,6 +577,38 @@ impl Service<u32> for Number {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_events_of_a_breaker_have_its_key_only_if_it_is_described() {
+    for described in [false, true] {
+        let (capture, _guard) = Capture::start();
+        let mut keyed = CircuitBreakerLayer::builder()
+            .name("bank")
+            .consecutive_failures(1)
+            .probes(1)
+            .open_for(PAUSE)
+            .keyed_fn(|(): &()| "secret");
+        if described {
+            keyed = keyed.describe_fn(|key| key.to_uppercase());
+        }
+        let layer = keyed.build().unwrap();
+        let service = layer.layer(flaky([Step::Respond(Err(BROKEN))]));
+        let _ = service.clone().oneshot(()).await;
+        advance(2 * PAUSE).await;
+        service.oneshot(()).await.unwrap();
+        layer.handle("secret").unwrap().disable();
+        layer.handle("secret").unwrap().force_open();
+        layer.layer(flaky([])).oneshot(()).await.unwrap_err();
+        let events = capture.events();
+        assert_eq!(events.len(), 6, "{events:?}");
+        assert_eq!(events[5].name, "call rejected");
+        for event in events {
+            assert_eq!(event.get(field::LAYER), Some("bank"));
+            assert_eq!(event.get(field::BREAKER_KEY), described.then_some("SECRET"));
+            assert!(!format!("{event:?}").contains("secret"));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn names_do_not_change_unnoticed() {
     let names = [
         field::LAYER,
@@ -591,6 +623,7 @@ async fn names_do_not_change_unnoticed() {
         field::PROBES,
         field::QUEUED,
         field::LIMIT,
+        field::BREAKER_KEY,
     ];
     assert_eq!(
         names,
@@ -607,6 +640,7 @@ async fn names_do_not_change_unnoticed() {
             "probes",
             "queued",
             "limit",
+            "circuit_breaker.key",
         ]
     );
 }

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     call::{lock::lock, patience::Patience},
+    error::Name,
     window::{Buckets, Tick},
 };
 
@@ -91,6 +92,8 @@ impl Phase {
 /// memory.
 pub(crate) struct Breaker {
     pub(super) config: Arc<Config>,
+    /// The name of the layer with the description of the breaker's key, if there is one.
+    pub(super) label: Option<Name>,
     pub(super) phase: AtomicU64,
     pub(super) window: Window,
     pub(super) patience: Patience,
@@ -132,12 +135,18 @@ pub(super) struct Rejected {
 
 impl Breaker {
     pub(super) fn new(config: Arc<Config>) -> Self {
+        Self::of_key(config, None)
+    }
+
+    /// Creates a breaker whose key is described.
+    pub(super) fn of_key(config: Arc<Config>, key: Option<String>) -> Self {
+        let label = key.map(|key| Name::with_key(config.name(), key));
         let window = match config.span {
             Span::Calls(capacity) => Window::Calls(CallWindow::new(capacity)),
             Span::Time(_) => Window::Time(Buckets::new()),
         };
         let patience = Patience::default();
-        Self { config, phase: AtomicU64::new(0), window, patience, cold: OnceLock::new() }
+        Self { config, label, phase: AtomicU64::new(0), window, patience, cold: OnceLock::new() }
     }
 
     #[inline]
@@ -145,8 +154,9 @@ impl Breaker {
         &self.config
     }
 
-    pub(super) fn shared_config(&self) -> &Arc<Config> {
-        &self.config
+    /// Returns the name for a rejection, if there is one.
+    pub(super) fn label(&self) -> Option<Name> {
+        self.label.as_ref().or(self.config.name.as_ref()).cloned()
     }
 
     #[inline]

@@ -13,7 +13,7 @@ use super::{
     half_open::{Dropped, LeaseId, Progress, Round},
     state::{State, TripReason},
 };
-use crate::call::clock::nanos;
+use crate::{call::clock::nanos, error::Name};
 
 impl Breaker {
     pub(super) fn trip(&self, phase: Phase, reason: TripReason, hint: Option<Hint>) {
@@ -128,14 +128,14 @@ impl Breaker {
     }
 
     pub(super) fn carry_out(&self, effects: Effects) {
-        let name = self.config.name();
+        let (name, key) = (self.config.name(), self.label.as_ref().and_then(Name::key));
         match effects.event {
             Some(Event::Opened { reason, open_for }) => {
-                events::opened(name, reason, open_for);
+                events::opened(name, key, reason, open_for);
             }
-            Some(Event::HalfOpen) => events::half_open(name, self.config.probes),
-            Some(Event::Closed) => events::closed(name),
-            Some(Event::Disabled) => events::disabled(name),
+            Some(Event::HalfOpen) => events::half_open(name, key, self.config.probes),
+            Some(Event::Closed) => events::closed(name, key),
+            Some(Event::Disabled) => events::disabled(name, key),
             None => {}
         }
         for waker in effects.wake {

@@ -166,7 +166,6 @@ where
 
 impl<H: Handle> Open<H> {
     fn report<E: CarryRejection>(self) -> E {
-        let name = self.handle.breaker().config().name.clone();
-        telemetry::reject(CircuitOpen::by(name, self.retry_after))
+        telemetry::reject(CircuitOpen::by(self.handle.breaker().label(), self.retry_after))
     }
 }

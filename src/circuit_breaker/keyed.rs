@@ -49,9 +49,13 @@ impl Kept for Breaker {
     }
 }
 
+/// Returns the text of a key in errors and events.
+type Describe<K> = Arc<dyn Fn(&K) -> String + Send + Sync>;
+
 /// The breakers of all keys.
 struct Breakers<K> {
     config: Arc<Config>,
+    describe: Option<Describe<K>>,
     keys: Keys<K, Breaker>,
 }
 
@@ -67,7 +71,7 @@ pub struct KeyedCircuitBreakerBuilder<K, F, C = Inherited> {
     key: F,
     max_keys: usize,
     idle: Duration,
-    keyed: PhantomData<fn() -> K>,
+    describe: Option<Describe<K>>,
 }
 
 impl<K, F, C> KeyedCircuitBreakerBuilder<K, F, C> {
@@ -78,7 +82,7 @@ impl<K, F, C> KeyedCircuitBreakerBuilder<K, F, C> {
             key,
             max_keys: 10_000,
             idle: Duration::from_secs(600),
-            keyed: PhantomData,
+            describe: None,
         }
     }
 
@@ -121,6 +125,22 @@ impl<K, F, C> KeyedCircuitBreakerBuilder<K, F, C> {
         self
     }
 
+    /// Sets a closure that describes a key in the breaker's events and in
+    /// [`CircuitOpen`](crate::error::CircuitOpen).
+    ///
+    /// Default: none. Keys do not appear, because a key may be a secret, such as the token of a
+    /// tenant.
+    ///
+    /// The closure runs once for each new breaker. [`CircuitOpen::key`] returns its text, and the
+    /// message of the error has it: `outbound (mail.example): the circuit is open`. The name of the
+    /// layer stays the same for all keys, so that metrics can be labelled with it.
+    ///
+    /// [`CircuitOpen::key`]: crate::error::CircuitOpen::key
+    pub fn describe_fn(mut self, describe: impl Fn(&K) -> String + Send + Sync + 'static) -> Self {
+        self.describe = Some(Arc::new(describe));
+        self
+    }
+
     /// Checks the settings and builds the layer.
     ///
     /// # Errors
@@ -149,6 +169,7 @@ impl<K, F, C> KeyedCircuitBreakerBuilder<K, F, C> {
             breakers: Arc::new(Breakers {
                 keys: Keys::new(self.max_keys, self.idle, config.origin),
                 config,
+                describe: self.describe,
             }),
             key: Arc::new(self.key),
             rules: Arc::new(Rules { classifier: Arc::new(self.classifier), own_limit: None }),
@@ -190,6 +211,34 @@ impl<K: Hash + Eq, F, C> KeyedCircuitBreakerLayer<K, F, C> {
         self.breakers.keys.get(key).map(CircuitBreakerHandle::new)
     }
 
+    /// Calls a closure with each key that has a breaker, and the handle of the breaker.
+    ///
+    /// Use it to list the open breakers, or to close all of them. It is not a use of the keys. No
+    /// lock is held while the closure runs, so the closure may call any handle. The keys are copied
+    /// first, a few at a time, so calls do not wait for it.
+    ///
+    /// ```
+    /// use buttress::circuit_breaker::{CircuitBreakerLayer, State};
+    ///
+    /// let breakers = CircuitBreakerLayer::builder().keyed_fn(String::clone).build()?;
+    /// let mut open = Vec::new();
+    /// breakers.for_each(|host, handle| {
+    ///     if handle.state() == State::Open {
+    ///         open.push(host.clone());
+    ///     }
+    /// });
+    /// assert!(open.is_empty());
+    /// # Ok::<(), buttress::ConfigError>(())
+    /// ```
+    pub fn for_each(&self, mut f: impl FnMut(&K, &CircuitBreakerHandle))
+    where
+        K: Clone,
+    {
+        for (key, breaker) in self.breakers.keys.list() {
+            f(&key, &CircuitBreakerHandle::new(breaker));
+        }
+    }
+
     /// Returns the number of keys that have a breaker now.
     pub fn keys(&self) -> usize {
         self.breakers.keys.len()
@@ -197,8 +246,9 @@ impl<K: Hash + Eq, F, C> KeyedCircuitBreakerLayer<K, F, C> {
 
     /// Returns a layer with the same settings and without a breaker.
     pub(crate) fn fresh(&self) -> Self {
-        let Breakers { config, keys } = &*self.breakers;
-        let breakers = Breakers { config: Arc::clone(config), keys: keys.fresh() };
+        let Breakers { config, describe, keys } = &*self.breakers;
+        let (config, describe) = (Arc::clone(config), describe.clone());
+        let breakers = Breakers { config, describe, keys: keys.fresh() };
         Self { breakers: Arc::new(breakers), ..self.clone() }
     }
 }
@@ -298,8 +348,10 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let key = (self.layer.key)(&request);
-        let Breakers { config, keys } = &*self.layer.breakers;
-        let breaker = keys.entry(key, || Breaker::new(Arc::clone(config)));
+        let Breakers { config, describe, keys } = &*self.layer.breakers;
+        let breaker = keys.entry(key, |key| {
+            Breaker::of_key(Arc::clone(config), describe.as_ref().map(|describe| describe(key)))
+        });
         let decision = breaker.begin(breaker.admit());
         let shared = OfKey { breaker, rules: Arc::clone(&self.layer.rules) };
         match decision.admission() {

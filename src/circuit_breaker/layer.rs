@@ -66,7 +66,7 @@ impl<C> CircuitBreakerLayer<C> {
 
     /// Returns a layer with the same settings and a closed breaker of its own.
     pub(crate) fn fresh(&self) -> Self {
-        let breaker = Arc::new(Breaker::new(Arc::clone(self.shared.breaker.shared_config())));
+        let breaker = Arc::new(Breaker::new(Arc::clone(&self.shared.breaker.config)));
         let classifier = Arc::clone(&self.shared.classifier);
         Self { shared: Shared::new(breaker, classifier, self.shared.own_limit) }
     }

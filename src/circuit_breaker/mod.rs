@@ -238,6 +238,9 @@
 //! | "circuit disabled" | `DEBUG` |
 //! | "call rejected", for each rejection | `WARN` |
 //!
+//! With a [`describe_fn`](KeyedCircuitBreakerBuilder::describe_fn), the events of a breaker by key
+//! have the field `circuit_breaker.key`.
+//!
 //! [`CircuitBreakerHandle::watch`] reports the changes of state to the program.
 
 mod admission;

@@ -28,6 +28,16 @@ impl fmt::Display for RetryIn {
     }
 }
 
+/// The part of a message after the name: the key in parentheses.
+struct OfKey<'a>(Option<&'a str>);
+
+impl fmt::Display for OfKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(key) = self.0 else { return Ok(()) };
+        write!(f, " ({key})")
+    }
+}
+
 /// The rejection of a call that ran for longer than its [timeout](crate::timeout) allows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: timed out after {:?}", self.name(), self.limit())]
@@ -86,7 +96,9 @@ impl Data for DeadlineExceeded {
 ///
 /// The circuit is open, or it is half-open and all its probes are in flight.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}: the circuit is open{}", self.name(), RetryIn(self.retry_after()))]
+#[error(
+    "{}{}: the circuit is open{}", self.name(), OfKey(self.key()), RetryIn(self.retry_after())
+)]
 pub struct CircuitOpen {
     name: Option<Name>,
     retry_after: Option<Nanos>,
@@ -100,6 +112,13 @@ impl CircuitOpen {
 
     pub(crate) fn by(name: Option<Name>, retry_after: Option<Duration>) -> Self {
         Self { name, retry_after: retry_after.map(Nanos::from) }
+    }
+
+    /// Returns the key of the breaker, as
+    /// [`describe_fn`](crate::circuit_breaker::KeyedCircuitBreakerBuilder::describe_fn) describes
+    /// it, or `None` if it does not.
+    pub fn key(&self) -> Option<&str> {
+        self.name.as_ref().and_then(Name::key)
     }
 
     /// Returns the time until the breaker admits a probe.

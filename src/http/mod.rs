@@ -178,6 +178,7 @@
 //!
 //! [`abandoned_after`]: crate::circuit_breaker::CircuitBreakerBuilder::abandoned_after
 
+mod authority;
 mod body;
 mod body_limits;
 mod cause;
@@ -204,6 +205,7 @@ mod uploads;
 pub mod wire;
 
 pub use self::{
+    authority::by_authority,
     body::{BodyError, ResponseBody},
     cause::Cause,
     classify::{AutoClassifier, GrpcClassifier, HttpClassifier},

@@ -3,7 +3,7 @@
 use std::{
     borrow::Borrow,
     cmp::Reverse,
-    collections::hash_map::RandomState,
+    collections::{HashSet, hash_map::RandomState},
     hash::{BuildHasher, Hash},
     sync::{
         Arc, Mutex,
@@ -113,14 +113,17 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
     }
 
     /// Returns the value of a key. If there is none, creates it with `make`.
-    pub(crate) fn entry(&self, key: K, make: impl FnOnce() -> V) -> Arc<V> {
+    pub(crate) fn entry(&self, key: K, make: impl FnOnce(&K) -> V) -> Arc<V> {
         let now = self.now();
         if now.nanos >= self.next_search.load(Ordering::Relaxed) {
             self.search_unused(now);
         }
         let (shard, hash) = self.shard(&key);
         let known = lock(shard).touch(hash, &key, now, self.idle);
-        known.unwrap_or_else(|| self.add(key, Arc::new(make()), now))
+        known.unwrap_or_else(|| {
+            let value = Arc::new(make(&key));
+            self.add(key, value, now)
+        })
     }
 
     /// Adds the value of a new key, and returns it. Evicts another value if the map is full.
@@ -238,6 +241,28 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
         let shard = lock(shard);
         let id = shard.find(hash, key).filter(|id| !shard.is_expired(*id, now, self.idle))?;
         Some(Arc::clone(shard.value(id)))
+    }
+
+    /// Returns each key and its value. This is not a use of the keys.
+    ///
+    /// A few keys are copied under one lock. A key that is added or evicted meanwhile may be left
+    /// out or included.
+    pub(crate) fn list(&self) -> Vec<(K, Arc<V>)>
+    where
+        K: Clone,
+    {
+        let now = self.now();
+        // The listed values are kept alive, so no other value gets the address of one.
+        let (mut listed, mut seen) = (Vec::new(), HashSet::new());
+        for shard in &self.shards {
+            let mut next = lock(shard).len();
+            while next > 0 {
+                let some = lock(shard).list_before(&mut next, STEPS, now, self.idle);
+                listed
+                    .extend(some.into_iter().filter(|(_, value)| seen.insert(Arc::as_ptr(value))));
+            }
+        }
+        listed
     }
 
     /// Returns the number of keys that have a value. Removes all that are unused.

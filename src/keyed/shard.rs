@@ -114,6 +114,28 @@ impl<K, V: Kept> Shard<K, V> {
             && !entry.value.outlasts(now.at)
     }
 
+    /// Copies up to `steps` entries with an index below `next`, from the last to the first, and
+    /// sets `next` to the index of the last one that was visited.
+    ///
+    /// A removal moves the last entry to a lower index. In this direction, a list that is made in
+    /// several steps may have an entry twice, but misses none.
+    pub(super) fn list_before(
+        &self,
+        next: &mut usize,
+        steps: usize,
+        now: Now,
+        idle: u64,
+    ) -> Vec<(K, Arc<V>)>
+    where
+        K: Clone,
+    {
+        let end = self.len().min(*next);
+        *next = end.saturating_sub(steps);
+        let ids = (*next..end).rev().map(|index| index as Id);
+        let kept = ids.filter(|id| !self.is_expired(*id, now, idle)).map(|id| self.entry(id));
+        kept.map(|entry| (entry.key.clone(), Arc::clone(&entry.value))).collect()
+    }
+
     /// Returns the value of a key, and records that it is used now.
     ///
     /// Returns `None` if the key has no value, or one that was unused for too long.

@@ -72,11 +72,11 @@ impl Hash for Fragile {
 #[test]
 fn a_key_that_panics_when_it_is_compared_takes_no_room() {
     let keys = Keys::<Fragile, Value>::new(4, Duration::MAX, Instant::now());
-    keys.entry(Fragile(0), Value::default);
+    keys.entry(Fragile(0), |_| Value::default());
     for comparisons in 0..=4 {
         for _ in 0..4 {
             UNTIL_PANIC.set(comparisons);
-            let add = AssertUnwindSafe(|| keys.entry(Fragile(1), Value::default));
+            let add = AssertUnwindSafe(|| keys.entry(Fragile(1), |_| Value::default()));
             let added = catch_unwind(add).is_ok();
             UNTIL_PANIC.set(u32::MAX);
             assert_eq!(keys.evictable.load(Ordering::Relaxed), keys.len());
@@ -119,7 +119,7 @@ proptest! {
                     let known = keys.get(&key).is_some();
                     let full = model.uses.len() >= max_keys;
                     let preferred = model.with(Rank::Preferred).count();
-                    let value = keys.entry(key, Value::default);
+                    let value = keys.entry(key, |_| Value::default());
                     let same = model.uses.iter().any(|(at, _, kept)| {
                         *at == key && Arc::ptr_eq(kept, &value)
                     });

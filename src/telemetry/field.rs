@@ -38,6 +38,8 @@ pub const PROBES: &str = "probes";
 pub const QUEUED: &str = "queued";
 /// The maximum number of concurrent calls of a bulkhead.
 pub const LIMIT: &str = "limit";
+/// The key of a breaker by key, as its `describe_fn` describes it.
+pub const BREAKER_KEY: &str = "circuit_breaker.key";
 /// The key under which an idempotent operation is stored, in hexadecimal digits.
 pub const KEY: &str = "idempotency.key";
 /// The fence of a run.

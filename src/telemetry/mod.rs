@@ -54,10 +54,18 @@ pub(crate) fn rejected(rejection: &Rejection) {
         {
             { field::LAYER } = rejection.name(),
             { field::ERROR_TYPE } = rejection.kind(),
+            { field::BREAKER_KEY } = breaker_key(rejection),
             { field::RETRY_AFTER_MS } = rejection.retry_after().map(millis),
         },
         "call rejected"
     );
+}
+
+fn breaker_key(rejection: &Rejection) -> Option<&str> {
+    match rejection {
+        Rejection::CircuitOpen(open) => open.key(),
+        _ => None,
+    }
 }
 
 /// Records the outcome of a call or attempt in its span.

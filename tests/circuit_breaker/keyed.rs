@@ -8,7 +8,7 @@ use std::{
 };
 
 use buttress::{
-    CarryRejection, Error, Fault, Outcome, Stack,
+    CarryRejection, Error, Fault, Outcome, Rejection, Stack,
     circuit_breaker::{CircuitBreakerLayer, State},
     testing::{Flaky, Step, assert_future, assert_service, task::SpawnedService},
 };
@@ -356,4 +356,89 @@ async fn other_keys_do_not_undo_what_an_operator_has_switched() {
     }
     assert_eq!(layer.handle(&0).unwrap().state(), State::ForcedOpen);
     assert_rejected(&service.ready().await.unwrap().call((0, WELL)).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_key_is_listed_once_and_the_closure_may_call_the_layer() {
+    let layer = ten_calls().consecutive_failures(1).keyed_fn(key).max_keys(5_000).build().unwrap();
+    let service = layer.layer(dependency());
+    for number in 0..1_000 {
+        let answer = if number % 10 == 0 { DOWN } else { WELL };
+        let _ = service.clone().oneshot((number, answer)).await;
+    }
+    let (mut all, mut open) = (Vec::new(), 0);
+    layer.for_each(|key, handle| {
+        all.push(*key);
+        assert_eq!(layer.handle(key).unwrap().state(), handle.state());
+        if handle.state() == State::Open {
+            open += 1;
+            handle.close();
+        }
+        assert_eq!(layer.keys(), 1_000);
+    });
+    all.sort_unstable();
+    assert_eq!((all, open), ((0..1_000).collect::<Vec<_>>(), 100));
+    assert_eq!(service.oneshot((10, WELL)).await, WELL);
+
+    // Listing is no use of a key, and an unused key is not listed.
+    advance(601 * SECOND).await;
+    let mut listed = Vec::new();
+    layer.for_each(|key, _| listed.push(*key));
+    assert!(listed.is_empty(), "{listed:?}");
+}
+
+#[cfg(feature = "http")]
+#[test]
+fn an_authority_is_the_host_and_the_port() {
+    use buttress::http::by_authority;
+    use http::Request;
+
+    for (uri, host, key) in [
+        ("http://shop.example/orders", None, "shop.example"),
+        ("http://shop.example:80/orders", None, "shop.example"),
+        ("https://shop.example:80/", None, "shop.example:80"),
+        ("https://ann:secret@Shop.example:443/", None, "shop.example"),
+        ("http://[::1]:8080/", None, "[::1]:8080"),
+        ("http://[::80]/", None, "[::80]"),
+        ("http://shop.example:/", None, "shop.example"),
+        ("HTTPS://SHOP.example:443/", None, "shop.example"),
+        ("shop.example:443", None, "shop.example:443"),
+        ("/orders", Some("Shop.example:8080"), "shop.example:8080"),
+        ("http://shop.example/", Some("other.example"), "shop.example"),
+        ("/orders", None, ""),
+    ] {
+        let mut request = Request::get(uri);
+        if let Some(host) = host {
+            request = request.header("host", host);
+        }
+        assert_eq!(by_authority(&request.body(()).unwrap()), key, "{uri}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_in_the_rejection_only_if_it_is_described() {
+    let open = async |described: bool, named: bool| {
+        let mut builder = ten_calls().consecutive_failures(1);
+        if named {
+            builder = builder.name("outbound");
+        }
+        let mut builder = builder.keyed_fn(key);
+        if described {
+            builder = builder.describe_fn(|key| format!("host {key}"));
+        }
+        let service = builder.build().unwrap().layer(dependency());
+        let _ = service.clone().oneshot((4_711, DOWN)).await;
+        let error = service.oneshot((4_711, WELL)).await.unwrap_err();
+        let Some(Rejection::CircuitOpen(open)) = error.rejection().cloned() else { panic!() };
+        open
+    };
+    let (hidden, shown) = (open(false, true).await, open(true, true).await);
+    assert_eq!((hidden.key(), shown.key()), (None, Some("host 4711")));
+    // The name may label a metric, and has no key.
+    assert_eq!((hidden.name(), shown.name()), ("outbound", "outbound"));
+    assert_ne!(hidden, shown);
+    assert!(!format!("{hidden} {hidden:?}").contains("4711"));
+    assert!(shown.to_string().starts_with("outbound (host 4711): the circuit is open, retry in"));
+    let unnamed = open(true, false).await;
+    assert_eq!((unnamed.name(), unnamed.key()), ("circuit_breaker", Some("host 4711")));
 }
