@@ -5,7 +5,7 @@ mod http_support;
 
 use std::{
     convert::Infallible,
-    future::pending,
+    future::{pending, ready},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -585,22 +585,36 @@ async fn the_signal_to_stop_is_on_failures_after_retries_in_vain_and_nowhere_els
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_that_ran_out_of_time_stops_those_above() {
+async fn a_request_that_ran_out_of_time_stops_those_above_only_if_it_was_retried() {
+    let failed = || Some(answer(503, &[]));
     // The pause would end after the deadline.
-    let upstream = Upstream::saying([answer(503, &[("retry-after", "3")])]);
-    let stack = Stack::new().retry(retry(5).build().unwrap()).http();
-    let client = stack.service::<_, Request<Body>, _>(upstream.clone());
-    let handler = service_fn(move |_: Request<Body>| {
-        let called = client.clone().oneshot(Protocol::Http.request(&[]));
-        async move {
-            called.await.unwrap();
-            Ok::<_, Infallible>(answer(503, &[]))
-        }
-    });
-    let server = bare_builder().limit(SECOND * 2).build().unwrap().layer(handler);
-    let response = server.oneshot(Protocol::Http.request(&[])).await.unwrap();
-    assert_eq!(upstream.calls(), 1);
-    assert_eq!(stop_signals(&response)[0], ["false"]);
+    let later = || Some(answer(503, &[("retry-after", "2")]));
+    let hangs = || None;
+    let table = [
+        (vec![hangs()], 504, false),
+        (vec![later()], 503, false),
+        (vec![failed(), hangs()], 504, true),
+        (vec![failed(), later()], 503, true),
+    ];
+    for (said, status, stops) in table {
+        let upstream = Upstream::new({
+            let said = said.clone();
+            move |earlier| match said[earlier].clone() {
+                Some(answer) => ready(Ok(answer)).boxed(),
+                None => pending().boxed(),
+            }
+        });
+        let stack = Stack::new().retry(retry(5).build().unwrap()).http();
+        let client = stack.service::<_, Request<Body>, _>(upstream.clone());
+        let handler = service_fn(move |_: Request<Body>| {
+            let called = client.clone().oneshot(Protocol::Http.request(&[]));
+            called.map(|_| Ok::<_, Infallible>(answer(503, &[])))
+        });
+        let server = bare_builder().limit(SECOND * 2).build().unwrap().layer(handler);
+        let response = server.oneshot(Protocol::Http.request(&[])).await.unwrap();
+        assert_eq!((response.status().as_u16(), upstream.calls()), (status, said.len()));
+        assert_eq!(!stop_signals(&response)[0].is_empty(), stops, "{said:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -527,7 +527,9 @@ async fn the_hop_learns_what_was_spent() {
     };
     let hour = Duration::from_secs(3_600);
     assert_eq!(exhausted(layer(), hour).await, (true, false));
-    assert_eq!(exhausted(layer(), PAUSE).await, (true, false));
+    assert_eq!(exhausted(layer(), PAUSE * 2).await, (true, false));
+    // The caller may give the request more time.
+    assert_eq!(exhausted(layer(), PAUSE).await, (false, false));
     let broke = plain(ReplayClones)
         .budget(Budget::builder().ratio(0.0).floor(0).build().unwrap())
         .build()
@@ -541,6 +543,29 @@ async fn the_hop_learns_what_was_spent() {
     let (result, hop) = Hop::observe(service.oneshot(())).await;
     assert_eq!(result, Ok("answer"));
     assert_eq!((hop.retries_exhausted(), hop.told_to_stop()), (false, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_hop_learns_of_a_deadline_only_after_a_retry() {
+    /// The errors of the first attempts. The next one hangs.
+    type Row = (&'static [&'static str], bool);
+    let rows: [Row; 4] = [
+        (&[], false),
+        (&["broken"], true),
+        // A resend of what was not processed repeats no work.
+        (&["refused"], false),
+        (&["refused", "broken"], true),
+    ];
+    for (errors, expected) in rows {
+        let fail = |error: &&'static str| Step::Respond(Err(Error::Service(*error)));
+        let inner = flaky(errors.iter().map(fail).chain([Step::Hang]));
+        let handle = inner.handle();
+        let layer = plain(ReplayClones).classify(GivesBack).build().unwrap();
+        let service = TimeoutLayer::new(PAUSE * 5).layer(layer.layer(inner));
+        let (result, hop) = Hop::observe(service.oneshot("GET")).await;
+        assert_eq!((kind(result), handle.calls()), ("timed_out", errors.len() + 1));
+        assert_eq!(hop.retries_exhausted(), expected, "{errors:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

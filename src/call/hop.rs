@@ -43,7 +43,9 @@ impl Hop {
 
     /// Returns `true` if a retry layer gave up on a failure that it would have retried.
     ///
-    /// Its retries, its budget or its time were exhausted.
+    /// Its retries or its budget were exhausted, or its time ran out after a retry. A request that
+    /// ran out of time before its first retry does not count, because the hop above may give it
+    /// more time.
     pub fn retries_exhausted(&self) -> bool {
         self.retries_exhausted
     }

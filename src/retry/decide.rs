@@ -27,6 +27,8 @@ pub(super) enum Stop {
     Told,
     /// The call would be retried, but something is exhausted. The hop above must know this.
     Spent(&'static str),
+    /// The call would be retried, but its deadline is near.
+    OutOfTime,
 }
 
 /// The pause before a retry, before the random delay is drawn.
@@ -63,7 +65,7 @@ pub(super) fn decide(
         return Err(Stop::NotReplayable);
     }
     if cut_short {
-        return Err(Stop::Spent("deadline"));
+        return Err(Stop::OutOfTime);
     }
     let asked = match (hint, outcome) {
         (RetryHint::After(pause), _) => Some(pause),

@@ -15,7 +15,13 @@ use tokio::time::{Instant, Sleep, sleep};
 use tower_service::Service;
 use tracing::Span;
 
-use super::{events, replay::Replay, replayable::Replayable, session::Session, shared::Shared};
+use super::{
+    events,
+    replay::Replay,
+    replayable::Replayable,
+    session::{Session, report_out_of_time},
+    shared::Shared,
+};
 use crate::{
     CarryRejection, Classify, Rejection,
     call::{
@@ -24,7 +30,6 @@ use crate::{
         completion::{AtHead, Completion},
         deadline,
         ended::polled_after_end,
-        hop::Hop,
         timer::poll_timer,
     },
     error::NotReady,
@@ -50,15 +55,12 @@ pin_project! {
         M: Completion<S::Response>,
     {
         fn drop(this: Pin<&mut Self>) {
-            // The caller's deadline may have dropped this call. The hop above must then learn that
-            // the deadline is exhausted, as if the attempt had failed at this instant.
-            let would_retry = match this.project().state.project() {
-                StateProj::First { replay, .. } => matches!(replay, Replayable::Yes(_)),
-                StateProj::Retrying { .. } => true,
-                StateProj::Done => false,
-            };
-            if would_retry && deadline::deadline().is_some_and(|end| end <= Instant::now()) {
-                Hop::report_exhausted();
+            // The caller's deadline may have dropped this call. The hop above must then learn of it
+            // as if the attempt had failed at this instant.
+            if let StateProj::Retrying { retrying } = this.project().state.project() {
+                if deadline::deadline().is_some_and(|end| end <= Instant::now()) {
+                    report_out_of_time(retrying.session.attempt());
+                }
             }
         }
     }

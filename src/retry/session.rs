@@ -140,6 +140,10 @@ impl<Req, E> Session<Req, E> {
                         Hop::report_exhausted();
                         what
                     }
+                    Stop::OutOfTime => {
+                        report_out_of_time(attempt);
+                        "deadline"
+                    }
                 };
                 events::gave_up(config.name(), attempt.number(), outcome, reason);
                 Err(result)
@@ -181,7 +185,7 @@ impl<Req, E> Session<Req, E> {
         if let Some(deadline) = deadline::deadline() {
             let sent_at = Instant::now().checked_add(pause);
             if sent_at.is_none_or(|sent_at| sent_at >= deadline) {
-                return Err(Stop::Spent("deadline"));
+                return Err(Stop::OutOfTime);
             }
         }
         if let Some(budget) = &config.budget {
@@ -239,5 +243,15 @@ impl<Req, E> Session<Req, E> {
             events::gave_up(config.name(), attempts, outcome, "rejected");
         }
         self.kept.take().unwrap_or_else(rejection)
+    }
+}
+
+/// Tells the hop above that the deadline ended the retries after this attempt, if there were any.
+///
+/// The deadline may be that of one attempt of the hop above. It may retry a request that was not
+/// retried here. Otherwise no hop would retry a request that hangs.
+pub(super) fn report_out_of_time(attempt: Attempt) {
+    if attempt.number() > Attempt::FIRST.number() {
+        Hop::report_exhausted();
     }
 }

@@ -136,9 +136,10 @@
 //!
 //! # Advice to the caller
 //!
-//! The server advises the caller not to retry in two cases:
+//! The server advises the caller not to retry in three cases:
 //!
-//! - while handling this request, a [retry](crate::retry) layer gave up on a retryable failure;
+//! - while handling this request, a [retry](crate::retry) layer gave up on a retryable failure,
+//!   unless it ran out of time before its first retry;
 //! - while handling this request, a retry layer or an HTTP client was itself told not to retry;
 //! - the response already carries the advice, as a recorded failure of an
 //!   [idempotency layer](crate::idempotency) does.
@@ -147,6 +148,9 @@
 //! sends it only with failures (5xx, 421, 425, 429, or a gRPC status in the head). A rejection by
 //! the server's own stack does not carry it, because another instance may have room. A timeout of
 //! the server does carry it.
+//!
+//! A request that hangs is retried by the first hop. The others have no time for that, because
+//! their deadline is that of one attempt of their caller.
 //!
 //! # Readiness
 //!
