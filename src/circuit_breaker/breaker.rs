@@ -93,7 +93,7 @@ impl Phase {
 pub(crate) struct Breaker {
     pub(super) config: Arc<Config>,
     /// The name of the layer with the description of the breaker's key, if there is one.
-    pub(super) label: Option<Name>,
+    pub(super) label: OnceLock<Name>,
     pub(super) phase: AtomicU64,
     pub(super) window: Window,
     pub(super) patience: Patience,
@@ -135,18 +135,17 @@ pub(super) struct Rejected {
 
 impl Breaker {
     pub(super) fn new(config: Arc<Config>) -> Self {
-        Self::of_key(config, None)
-    }
-
-    /// Creates a breaker whose key is described.
-    pub(super) fn of_key(config: Arc<Config>, key: Option<String>) -> Self {
-        let label = key.map(|key| Name::with_key(config.name(), key));
         let window = match config.span {
             Span::Calls(capacity) => Window::Calls(CallWindow::new(capacity)),
             Span::Time(_) => Window::Time(Buckets::new()),
         };
-        let patience = Patience::default();
+        let (patience, label) = (Patience::default(), OnceLock::new());
         Self { config, label, phase: AtomicU64::new(0), window, patience, cold: OnceLock::new() }
+    }
+
+    /// Describes the key of the breaker, unless that was done before.
+    pub(super) fn describe(&self, key: String) {
+        _ = self.label.set(Name::with_key(self.config.name(), key));
     }
 
     #[inline]
@@ -156,7 +155,7 @@ impl Breaker {
 
     /// Returns the name for a rejection, if there is one.
     pub(super) fn label(&self) -> Option<Name> {
-        self.label.as_ref().or(self.config.name.as_ref()).cloned()
+        self.label.get().or(self.config.name.as_ref()).cloned()
     }
 
     #[inline]

@@ -128,7 +128,7 @@ impl Breaker {
     }
 
     pub(super) fn carry_out(&self, effects: Effects) {
-        let (name, key) = (self.config.name(), self.label.as_ref().and_then(Name::key));
+        let (name, key) = (self.config.name(), self.label.get().and_then(Name::key));
         match effects.event {
             Some(Event::Opened { reason, open_for }) => {
                 events::opened(name, key, reason, open_for);

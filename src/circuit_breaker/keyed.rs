@@ -214,8 +214,8 @@ impl<K: Hash + Eq, F, C> KeyedCircuitBreakerLayer<K, F, C> {
     /// Calls a closure with each key that has a breaker, and the handle of the breaker.
     ///
     /// Use it to list the open breakers, or to close all of them. It is not a use of the keys. No
-    /// lock is held while the closure runs, so the closure may call any handle. The keys are copied
-    /// first, a few at a time, so calls do not wait for it.
+    /// lock is held while the closure runs, so the closure may call any handle. The keys are listed
+    /// first, a few at a time, so calls do not wait for it. No key is cloned.
     ///
     /// ```
     /// use buttress::circuit_breaker::{CircuitBreakerLayer, State};
@@ -230,13 +230,10 @@ impl<K: Hash + Eq, F, C> KeyedCircuitBreakerLayer<K, F, C> {
     /// assert!(open.is_empty());
     /// # Ok::<(), buttress::ConfigError>(())
     /// ```
-    pub fn for_each(&self, mut f: impl FnMut(&K, &CircuitBreakerHandle))
-    where
-        K: Clone,
-    {
-        for (key, breaker) in self.breakers.keys.list() {
-            f(&key, &CircuitBreakerHandle::new(breaker));
-        }
+    pub fn for_each(&self, mut f: impl FnMut(&K, &CircuitBreakerHandle)) {
+        self.breakers.keys.for_each(|key, breaker| {
+            f(key, &CircuitBreakerHandle::new(Arc::clone(breaker)));
+        });
     }
 
     /// Returns the number of keys that have a breaker now.
@@ -350,7 +347,11 @@ where
         let key = (self.layer.key)(&request);
         let Breakers { config, describe, keys } = &*self.layer.breakers;
         let breaker = keys.entry(key, |key| {
-            Breaker::of_key(Arc::clone(config), describe.as_ref().map(|describe| describe(key)))
+            let breaker = Breaker::new(Arc::clone(config));
+            if let Some(describe) = describe {
+                breaker.describe(describe(key));
+            }
+            breaker
         });
         let decision = breaker.begin(breaker.admit());
         let shared = OfKey { breaker, rules: Arc::clone(&self.layer.rules) };

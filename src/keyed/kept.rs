@@ -1,5 +1,7 @@
 //! The rank of a value, which decides how long it is kept.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 /// A value that is kept by key.
@@ -9,10 +11,18 @@ pub(crate) trait Kept {
 
     /// Returns `true` if the value must not be evicted now, even if it is unused.
     fn outlasts(&self, now: Instant) -> bool;
+
+    /// Returns `true` while the value is in use, even if its key is not. Must be cheap.
+    ///
+    /// It is then kept like a preferred value. It is filed as one only when it is the oldest of its
+    /// list, because most values in use belong to keys that were used lately.
+    fn is_busy(self: &Arc<Self>) -> bool {
+        false
+    }
 }
 
 /// The worth of keeping a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
     Ordinary,
     /// Outlives ordinary values, up to half of all values.

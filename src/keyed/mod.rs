@@ -6,7 +6,7 @@ use std::{
     collections::{HashSet, hash_map::RandomState},
     hash::{BuildHasher, Hash},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -51,7 +51,8 @@ const STEPS: usize = 16;
 ///
 /// The oldest value is the one that was unused for the longest time. Therefore the values of the
 /// most recently used keys, half as many as the map may have, are kept, and as many preferred
-/// values even if they are unused. Pinned values are not counted and not evicted.
+/// values even if they are unused. Pinned values are not counted and not evicted. A busy value is
+/// kept like a preferred one, and is not evicted as unused.
 ///
 /// A value changes its rank without notice. The lists by rank are corrected when a key is used, and
 /// when its value is the oldest of its list.
@@ -93,8 +94,8 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
     }
 
     /// Returns an empty map with the same bounds.
-    pub(crate) fn fresh(&self) -> Self {
-        Self::new(self.max_keys, Duration::from_nanos(self.idle), self.origin)
+    pub(crate) fn fresh<L: Hash + Eq, W: Kept>(&self) -> Keys<L, W> {
+        Keys::new(self.max_keys, Duration::from_nanos(self.idle), self.origin)
     }
 
     fn now(&self) -> Now {
@@ -131,10 +132,11 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
     /// If there is no value to evict, the new value is not kept.
     #[cold]
     fn add(&self, key: K, value: Arc<V>, now: Now) -> Arc<V> {
-        let (shard, hash) = self.shard(&key);
+        let key = Arc::new(key);
+        let (shard, hash) = self.shard(&*key);
         let expired = {
             let mut shard = lock(shard);
-            let id = shard.find(hash, &key).filter(|id| shard.is_expired(*id, now, self.idle));
+            let id = shard.find(hash, &*key).filter(|id| shard.is_expired(*id, now, self.idle));
             id.and_then(|id| shard.remove(id))
         };
         drop(expired);
@@ -145,7 +147,7 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
         }
         let mut reserved = Unwinding::noting(|| self.release());
         let mut shard = lock(shard);
-        let known = shard.find(hash, &key);
+        let known = shard.find(hash, &*key);
         reserved.disarm();
         if let Some(id) = known {
             // Another caller was quicker.
@@ -192,16 +194,16 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
         } else {
             (ordinary, Rank::Ordinary)
         };
-        // While many values have become preferred, and are not filed as such yet, none may be
-        // ordinary at the old end. A preferred value then makes room, or a new key that is called
-        // often would get a new value for each call.
+        // If all values are filed as preferred, one of them makes room. Otherwise a new key that is
+        // called often would get a new value for each call.
         let (oldest, rank) = match oldest {
             None => (preferred, Rank::Preferred),
             found => (found, rank),
         };
-        let Some((_, shard)) = oldest else { return false };
-        let evicted = lock(shard).remove_oldest(rank);
-        // If there was none, another caller was quicker, and may have left room.
+        let Some(((outlives, ..), shard)) = oldest else { return false };
+        let evicted = lock(shard).remove_oldest(rank, outlives);
+        // If there was none, another caller was quicker, and may have left room. It may also have
+        // used the oldest value, behind which a busy one stands.
         drop(evicted);
         true
     }
@@ -243,23 +245,28 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
         Some(Arc::clone(shard.value(id)))
     }
 
-    /// Returns each key and its value. This is not a use of the keys.
+    /// Calls a closure with each key and its value. This is not a use of the keys.
     ///
-    /// A few keys are copied under one lock. A key that is added or evicted meanwhile may be left
-    /// out or included.
-    pub(crate) fn list(&self) -> Vec<(K, Arc<V>)>
-    where
-        K: Clone,
-    {
+    /// A few keys are listed under one lock, before the first call. A key that is added or evicted
+    /// meanwhile may be left out or included.
+    pub(crate) fn for_each(&self, mut f: impl FnMut(&K, &Arc<V>)) {
+        // The list does not own the values. Otherwise all would be busy until it ends.
+        for (key, value) in self.list() {
+            if let Some(value) = value.upgrade() {
+                f(&key, &value);
+            }
+        }
+    }
+
+    fn list(&self) -> Vec<(Arc<K>, Weak<V>)> {
         let now = self.now();
-        // The listed values are kept alive, so no other value gets the address of one.
+        // The listed values keep their memory, so no other value gets the address of one.
         let (mut listed, mut seen) = (Vec::new(), HashSet::new());
         for shard in &self.shards {
             let mut next = lock(shard).len();
             while next > 0 {
                 let some = lock(shard).list_before(&mut next, STEPS, now, self.idle);
-                listed
-                    .extend(some.into_iter().filter(|(_, value)| seen.insert(Arc::as_ptr(value))));
+                listed.extend(some.into_iter().filter(|(_, value)| seen.insert(value.as_ptr())));
             }
         }
         listed
@@ -285,17 +292,16 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
     }
 }
 
-/// Replaces `oldest` by an older candidate.
+/// The age of a value: if it outlives others, the time of its last use, and the length of its list.
+type Age = (bool, u64, Reverse<usize>);
+
+/// Replaces `oldest` by an older candidate. A value that outlives others counts as the younger one.
 ///
 /// Among values of the same age, it is the one of the longest list. Otherwise, while the clock
 /// stands still, one shard would lose all of its values.
-fn consider<'a, S>(
-    oldest: &mut Option<((u64, Reverse<usize>), &'a S)>,
-    candidate: Option<Oldest>,
-    shard: &'a S,
-) {
-    let Some(Oldest { used, of }) = candidate else { return };
-    let age = (used, Reverse(of));
+fn consider<'a, S>(oldest: &mut Option<(Age, &'a S)>, candidate: Option<Oldest>, shard: &'a S) {
+    let Some(Oldest { outlives, used, of }) = candidate else { return };
+    let age = (outlives, used, Reverse(of));
     if oldest.as_ref().is_none_or(|(oldest, _)| age < *oldest) {
         *oldest = Some((age, shard));
     }

@@ -16,6 +16,13 @@ const RANKS: [Rank; 3] = [Rank::Ordinary, Rank::Preferred, Rank::Pinned];
 struct Value {
     rank: AtomicU8,
     outlasts: AtomicBool,
+    busy: AtomicBool,
+}
+
+impl Value {
+    fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::Relaxed);
+    }
 }
 
 impl Kept for Value {
@@ -26,12 +33,17 @@ impl Kept for Value {
     fn outlasts(&self, _: Instant) -> bool {
         self.outlasts.load(Ordering::Relaxed)
     }
+
+    fn is_busy(self: &Arc<Self>) -> bool {
+        self.busy.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Clone, Debug)]
 enum Step {
     Use(u8),
     Rank(u8, Rank),
+    Busy(u8, bool),
     Wait(u64),
 }
 
@@ -44,6 +56,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..40_u8).prop_map(Step::Use),
         2 => (0..40_u8, rank).prop_map(|(key, rank)| Step::Rank(key, rank)),
+        2 => (0..40_u8, any::<bool>()).prop_map(|(key, busy)| Step::Busy(key, busy)),
         1 => (0..30_u64).prop_map(Step::Wait),
     ]
 }
@@ -89,15 +102,18 @@ fn a_key_that_panics_when_it_is_compared_takes_no_room() {
 const IDLE: u64 = 100;
 
 /// The keys of a map as they are promised, which is a list of the keys that may have a value.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Model {
     /// The time of the last use and the value, oldest first.
     uses: Vec<(u8, u64, Arc<Value>)>,
 }
 
 impl Model {
-    fn with(&self, rank: Rank) -> impl Iterator<Item = &(u8, u64, Arc<Value>)> {
-        self.uses.iter().filter(move |(_, _, value)| value.rank() == rank)
+    /// Returns the values that outlive the others, preferred or busy.
+    fn outliving(&self) -> impl Iterator<Item = &(u8, u64, Arc<Value>)> {
+        self.uses.iter().filter(|(_, _, value)| {
+            value.rank() == Rank::Preferred || value.rank() == Rank::Ordinary && value.is_busy()
+        })
     }
 }
 
@@ -118,7 +134,7 @@ proptest! {
                 Step::Use(key) => {
                     let known = keys.get(&key).is_some();
                     let full = model.uses.len() >= max_keys;
-                    let preferred = model.with(Rank::Preferred).count();
+                    let before = model.clone();
                     let value = keys.entry(key, |_| Value::default());
                     let same = model.uses.iter().any(|(at, _, kept)| {
                         *at == key && Arc::ptr_eq(kept, &value)
@@ -130,11 +146,9 @@ proptest! {
                     // A value that is no longer pinned may be one too many until a key is new.
                     let evictable = keys.evictable.load(Ordering::Relaxed);
                     prop_assert!(known || evictable <= max_keys);
-                    // Preferred values are evicted only beyond half of them.
-                    let lost = model.with(Rank::Preferred).filter(|(at, ..)| {
-                        keys.get(at).is_none()
-                    });
-                    if preferred <= max_keys / 2 {
+                    // Preferred and busy values are evicted only beyond half of them.
+                    let lost = before.outliving().filter(|(at, ..)| keys.get(at).is_none());
+                    if before.outliving().count() <= max_keys / 2 {
                         prop_assert_eq!(lost.count(), 0);
                     }
                 }
@@ -143,7 +157,19 @@ proptest! {
                         value.rank.store(rank as u8, Ordering::Relaxed);
                     }
                 }
-                Step::Wait(wait) => time += wait,
+                Step::Busy(key, busy) => {
+                    let young = |(at, used, _): &&(u8, u64, _)| *at == key && time - used < IDLE;
+                    if let Some((_, _, value)) = model.uses.iter().find(young) {
+                        value.set_busy(busy);
+                    }
+                }
+                Step::Wait(wait) => {
+                    // How long a value that was busy is kept afterwards is not promised.
+                    for (_, _, value) in &model.uses {
+                        value.set_busy(false);
+                    }
+                    time += wait;
+                }
             }
             model.uses.retain(|(_, used, value)| {
                 value.rank() == Rank::Pinned || time - used < IDLE
@@ -180,7 +206,7 @@ proptest! {
             match found {
                 None if insert => {
                     let value = Arc::<Value>::default();
-                    shard.insert(hash(key), key, Arc::clone(&value), now);
+                    shard.insert(hash(key), Arc::new(key), Arc::clone(&value), now);
                     model.insert(key, value);
                 }
                 Some(id) if !insert => {
@@ -198,4 +224,169 @@ proptest! {
             prop_assert!(Arc::ptr_eq(shard.value(id), value));
         }
     }
+}
+
+/// Returns a full map of a thousand keys. The values of the first 20 are preferred and unused.
+fn full() -> (Keys<u32, Value>, Vec<Arc<Value>>) {
+    let keys = Keys::new(1_000, Duration::MAX, Instant::now());
+    let preferred = (0..20).map(|key| keys.entry(key, |_| Value::default())).collect::<Vec<_>>();
+    for value in &preferred {
+        value.rank.store(Rank::Preferred as u8, Ordering::Relaxed);
+    }
+    for key in 20..1_000 {
+        keys.entry(key, |_| Value::default());
+    }
+    (keys, preferred)
+}
+
+fn assert_kept(keys: &Keys<u32, Value>, values: &[Arc<Value>], name: &str) {
+    let kept = |(key, value)| keys.get(&key).is_some_and(|kept| Arc::ptr_eq(&kept, value));
+    assert_eq!((0..).zip(values).filter(|entry| kept(*entry)).count(), values.len(), "{name}");
+}
+
+#[test]
+fn values_that_were_busy_do_not_count_as_preferred_for_long() {
+    let (keys, preferred) = full();
+    let mut busy = std::collections::VecDeque::new();
+    for key in 1_000..30_000 {
+        let value = keys.entry(key, |_| Value::default());
+        // A third of the keys are busy, each until it has been the oldest for a while.
+        value.set_busy(key % 3 == 0);
+        busy.push_back(value);
+        if busy.len() > 1_100 {
+            busy.pop_front().unwrap().set_busy(false);
+        }
+    }
+    assert_kept(&keys, &preferred, "preferred");
+}
+
+#[test]
+fn a_run_of_busy_values_evicts_no_preferred_one() {
+    for run in [1, 17, 300] {
+        let (keys, preferred) = full();
+        for key in 1_000..20_000 {
+            let value = keys.entry(key, |_| Value::default());
+            // Each run is busy until all of it is the oldest.
+            value.set_busy((5_000..5_000 + run).contains(&key));
+        }
+        assert_kept(&keys, &preferred, "preferred");
+        let busy = (5_000..5_000 + run).filter(|key| keys.get(key).is_some()).count();
+        assert!(busy >= run as usize * 16 / 17, "{busy} of {run}");
+    }
+}
+
+#[test]
+fn a_run_of_values_that_become_preferred_evicts_no_preferred_one() {
+    for run in [1, 17, 300] {
+        let (keys, preferred) = full();
+        let values = (1_000..1_000 + run).map(|key| keys.entry(key, |_| Value::default()));
+        // Like breakers that open when the calls end, after the last use of their keys.
+        for value in values.collect::<Vec<_>>() {
+            value.rank.store(Rank::Preferred as u8, Ordering::Relaxed);
+        }
+        for key in 5_000..20_000 {
+            keys.entry(key, |_| Value::default());
+        }
+        assert_kept(&keys, &preferred, "preferred");
+        let kept = (1_000..1_000 + run).filter(|key| keys.get(key).is_some()).count();
+        assert!(kept >= run as usize * 16 / 17, "{kept} of {run}");
+    }
+}
+
+#[test]
+fn busy_values_do_not_evict_the_most_recently_used_ones() {
+    for busy in [400, 600, 1_000] {
+        let keys = Keys::<u32, Value>::new(1_000, Duration::MAX, Instant::now());
+        for key in 0..busy {
+            keys.entry(key, |_| Value::default()).set_busy(true);
+        }
+        let used: Vec<_> =
+            (10_000..10_249).map(|key| keys.entry(key, |_| Value::default())).collect();
+        for key in 20_000..25_000 {
+            keys.entry(key, |_| Value::default()).set_busy(key % 2 == 0);
+            let again = 10_000 + key % 249;
+            let value = keys.entry(again, |_| Value::default());
+            assert!(Arc::ptr_eq(&value, &used[again as usize - 10_000]), "{again} of {busy}");
+        }
+    }
+}
+
+#[test]
+fn a_busy_value_is_not_evicted_as_unused() {
+    let (origin, second) = (Instant::now(), Duration::from_secs(1));
+    let keys = Keys::<u32, Value>::new(10, second, origin);
+    let value = keys.entry(0, |_| Value::default());
+    value.set_busy(true);
+    {
+        let _now = clock::share_now(origin + 10 * second);
+        for other in 1..5 {
+            keys.entry(other, |_| Value::default());
+        }
+        assert!(keys.get(&0).is_some_and(|kept| Arc::ptr_eq(&kept, &value)));
+        assert!(Arc::ptr_eq(&keys.entry(0, |_| Value::default()), &value));
+    }
+    value.set_busy(false);
+    let _now = clock::share_now(origin + 20 * second);
+    assert!(keys.get(&0).is_none());
+}
+
+#[test]
+fn an_eviction_that_has_found_an_unused_value_removes_no_busy_one() {
+    let now = Now { at: Instant::now(), nanos: 0 };
+    let mut shard = Shard::<u32, Value>::new(Arc::new(AtomicUsize::new(1)));
+    let value = Arc::<Value>::default();
+    value.set_busy(true);
+    shard.insert(0, Arc::new(0), value, now);
+    assert!(shard.remove_oldest(Rank::Ordinary, false).is_none());
+    assert!(shard.remove_oldest(Rank::Ordinary, true).is_some());
+}
+
+#[test]
+fn a_list_makes_no_value_busy() {
+    struct Value;
+
+    impl Kept for Value {
+        fn rank(&self) -> Rank {
+            Rank::Ordinary
+        }
+
+        fn outlasts(&self, _: Instant) -> bool {
+            false
+        }
+
+        fn is_busy(self: &Arc<Self>) -> bool {
+            Arc::strong_count(self) > 1
+        }
+    }
+
+    let keys = Keys::<u32, Value>::new(100, Duration::MAX, Instant::now());
+    for key in 0..100 {
+        keys.entry(key, |_| Value);
+    }
+    let mut listed = 0;
+    keys.for_each(|_, value| {
+        // Only the value itself is in use.
+        assert!(value.is_busy());
+        assert!((0..100).filter_map(|key| keys.get(&key)).all(|other| {
+            Arc::strong_count(&other) == 2 + usize::from(Arc::ptr_eq(&other, value))
+        }));
+        listed += 1;
+    });
+    assert_eq!(listed, 100);
+}
+
+/// A key that cannot be cloned, and is hashed and compared by its number.
+#[derive(PartialEq, Eq, Hash)]
+struct NotClone(u32);
+
+#[test]
+fn a_list_clones_no_key_and_has_each_once() {
+    let keys = Keys::<NotClone, Value>::new(5_000, Duration::MAX, Instant::now());
+    for key in 0..4_000 {
+        keys.entry(NotClone(key), |_| Value::default());
+    }
+    let mut listed = Vec::new();
+    keys.for_each(|key, _| listed.push(key.0));
+    listed.sort_unstable();
+    assert!(listed.into_iter().eq(0..4_000));
 }

@@ -2,10 +2,9 @@
 
 use std::{
     borrow::Borrow,
-    cmp::Ordering,
     mem,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicUsize, Ordering::AcqRel},
     },
 };
@@ -14,6 +13,8 @@ use super::{
     chunks::Chunks,
     kept::{Kept, Now, Rank},
 };
+
+mod filing;
 
 /// The index of an entry, or [`NONE`].
 type Id = u32;
@@ -33,13 +34,16 @@ pub(super) struct Shard<K, V> {
     lists: [List; 3],
     /// The number of uses so far. It wraps around.
     turn: u32,
+    /// The entry at which the next search for misfiled entries begins.
+    swept: usize,
     /// The number of values in all shards that can be evicted.
     evictable: Arc<AtomicUsize>,
 }
 
 /// A key and its value. Drop a removed entry after the lock is released.
 pub(super) struct Entry<K, V> {
-    key: K,
+    /// Is shared, so that it can be listed without a copy.
+    key: Arc<K>,
     value: Arc<V>,
     /// The time of the last use.
     used: u64,
@@ -62,6 +66,8 @@ struct List {
 
 /// The oldest entry of a list, and the length of the list.
 pub(super) struct Oldest {
+    /// The entry is busy, or has become preferred.
+    pub(super) outlives: bool,
     pub(super) used: u64,
     pub(super) of: usize,
 }
@@ -70,7 +76,7 @@ impl<K, V: Kept> Shard<K, V> {
     pub(super) fn new(evictable: Arc<AtomicUsize>) -> Self {
         let empty = List { newest: NONE, oldest: NONE, len: 0 };
         let (entries, buckets, lists) = (Chunks::new(), Chunks::new(), [empty; 3]);
-        Self { entries, buckets, lists, turn: 0, evictable }
+        Self { entries, buckets, lists, turn: 0, swept: 0, evictable }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -92,7 +98,7 @@ impl<K, V: Kept> Shard<K, V> {
         let mut id = self.buckets[self.bucket(hash)];
         while id != NONE {
             let entry = self.entry(id);
-            if entry.hash == hash && entry.key.borrow() == key {
+            if entry.hash == hash && K::borrow(&entry.key) == key {
                 return Some(id);
             }
             id = entry.next_in_bucket;
@@ -111,10 +117,11 @@ impl<K, V: Kept> Shard<K, V> {
         let entry = self.entry(id);
         now.nanos.saturating_sub(entry.used) >= idle
             && entry.value.rank() != Rank::Pinned
+            && !entry.value.is_busy()
             && !entry.value.outlasts(now.at)
     }
 
-    /// Copies up to `steps` entries with an index below `next`, from the last to the first, and
+    /// Lists up to `steps` entries with an index below `next`, from the last to the first, and
     /// sets `next` to the index of the last one that was visited.
     ///
     /// A removal moves the last entry to a lower index. In this direction, a list that is made in
@@ -125,15 +132,12 @@ impl<K, V: Kept> Shard<K, V> {
         steps: usize,
         now: Now,
         idle: u64,
-    ) -> Vec<(K, Arc<V>)>
-    where
-        K: Clone,
-    {
+    ) -> Vec<(Arc<K>, Weak<V>)> {
         let end = self.len().min(*next);
         *next = end.saturating_sub(steps);
         let ids = (*next..end).rev().map(|index| index as Id);
         let kept = ids.filter(|id| !self.is_expired(*id, now, idle)).map(|id| self.entry(id));
-        kept.map(|entry| (entry.key.clone(), Arc::clone(&entry.value))).collect()
+        kept.map(|entry| (Arc::clone(&entry.key), Arc::downgrade(&entry.value))).collect()
     }
 
     /// Returns the value of a key, and records that it is used now.
@@ -179,7 +183,7 @@ impl<K, V: Kept> Shard<K, V> {
     }
 
     /// Adds an entry, which the caller has counted.
-    pub(super) fn insert(&mut self, hash: u32, key: K, value: Arc<V>, now: Now) {
+    pub(super) fn insert(&mut self, hash: u32, key: Arc<K>, value: Arc<V>, now: Now) {
         if self.buckets.len() <= self.entries.len() {
             self.grow();
         }
@@ -224,52 +228,26 @@ impl<K, V: Kept> Shard<K, V> {
         removed
     }
 
-    /// Corrects the lists at their old ends. Visits at most `steps` entries of each.
-    pub(super) fn sort_out_oldest(&mut self, steps: usize) {
-        for _ in 0..steps {
-            let id = self.list(Rank::Ordinary).oldest;
-            if !self.is_misfiled(id) {
-                break;
-            }
-            self.file(id);
-        }
-        // Goes beyond the first one, because what is misfiled here counts as preferred.
-        let mut id = self.list(Rank::Preferred).oldest;
-        for _ in 0..steps {
-            if id == NONE {
-                break;
-            }
-            let newer = self.entry(id).newer;
-            if self.is_misfiled(id) {
-                self.file(id);
-            }
-            id = newer;
-        }
-    }
-
-    /// Files some values that are no longer pinned. The others are looked at in turn.
-    fn sort_out_pinned(&mut self) {
-        for _ in 0..self.count(Rank::Pinned).min(8) {
-            let id = self.list(Rank::Pinned).oldest;
-            if self.is_misfiled(id) {
-                self.file(id);
-            } else {
-                self.unlink(id);
-                self.link(id, Rank::Pinned, NONE);
-            }
-        }
-    }
-
-    /// Returns the oldest entry of a rank, unless its rank has changed.
+    /// Returns the oldest entry of a rank, unless it is pinned by now.
+    ///
+    /// An entry that outlives the others of its list is returned too, because among many of them
+    /// one must make room.
     pub(super) fn oldest(&self, rank: Rank) -> Option<Oldest> {
         let List { oldest, len, .. } = *self.list(rank);
-        let evictable = oldest != NONE && !self.is_misfiled(oldest);
-        evictable.then(|| Oldest { used: self.entry(oldest).used, of: len })
+        if oldest == NONE {
+            return None;
+        }
+        let Entry { value, used, .. } = self.entry(oldest);
+        let current = value.rank();
+        let outlives = current > rank || value.is_busy();
+        (current < Rank::Pinned).then_some(Oldest { outlives, used: *used, of: len })
     }
 
-    /// Removes the oldest entry of a rank, unless its rank has changed.
-    pub(super) fn remove_oldest(&mut self, rank: Rank) -> Option<Entry<K, V>> {
-        self.oldest(rank)?;
+    /// Removes the oldest entry of a rank, unless it is pinned by now.
+    ///
+    /// Removes one that outlives the others only if `outliving` is set.
+    pub(super) fn remove_oldest(&mut self, rank: Rank, outliving: bool) -> Option<Entry<K, V>> {
+        self.oldest(rank).filter(|oldest| outliving || !oldest.outlives)?;
         self.remove(self.list(rank).oldest)
     }
 
@@ -306,47 +284,6 @@ impl<K, V: Kept> Shard<K, V> {
             }
         }
         (removed, true)
-    }
-
-    fn is_misfiled(&self, id: Id) -> bool {
-        id != NONE && self.entry(id).value.rank() != self.entry(id).filed
-    }
-
-    /// Moves an entry to the list of its rank, to the place that its last use gives it.
-    ///
-    /// Looks for this place near both ends. An entry that belongs between them is put where the
-    /// search has ended.
-    fn file(&mut self, id: Id) {
-        const STEPS: usize = 8;
-        let rank = self.entry(id).value.rank();
-        self.unlink(id);
-        let mut newer = NONE;
-        let mut older = self.list(rank).newest;
-        for _ in 0..STEPS {
-            if older == NONE || self.is_older(older, id) {
-                return self.link(id, rank, newer);
-            }
-            newer = older;
-            older = self.entry(older).older;
-        }
-        let mut newer = self.list(rank).oldest;
-        for _ in 0..STEPS {
-            if newer == NONE || self.is_older(id, newer) {
-                break;
-            }
-            newer = self.entry(newer).newer;
-        }
-        self.link(id, rank, newer);
-    }
-
-    /// Returns whether the first entry was last used before the second one.
-    fn is_older(&self, first: Id, second: Id) -> bool {
-        let (first, second) = (self.entry(first), self.entry(second));
-        match first.used.cmp(&second.used) {
-            // The difference of two turns that are close is small, even if one has wrapped around.
-            Ordering::Equal => first.turn.wrapping_sub(second.turn) > u32::MAX / 2,
-            unequal => unequal.is_lt(),
-        }
     }
 
     /// Puts an entry into a list, next to a newer one. With [`NONE`], it becomes the newest.
