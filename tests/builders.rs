@@ -14,7 +14,7 @@ use std::{
 };
 
 use buttress::{
-    ConfigError, Outcome,
+    ConfigError, Outcome, Stack,
     bulkhead::{BulkheadLayer, QueuedBulkheadLayer},
     circuit_breaker::CircuitBreakerLayer,
     idempotency::{
@@ -227,6 +227,29 @@ fn a_budget_rejects_what_cannot_work_by_the_name_of_the_setter() {
                 not_shares.into_iter().chain([0.0, 1_000.1]).map(with).collect::<Vec<_>>(),
                 [0.000_001, 1_000.0].map(with),
             ),
+        ],
+    );
+}
+
+#[test]
+fn a_stack_by_key_rejects_what_cannot_work_by_the_name_of_the_setter() {
+    let builder = || Stack::by_key(|key: &u64| *key, |_| Stack::new());
+    check(
+        include_str!("../src/stack/by_key/layer.rs"),
+        "KeyedStackBuilder",
+        &[],
+        &[
+            row(
+                "max_keys",
+                [0, 1].map(|v| builder().max_keys(v).build().err()),
+                [2, usize::MAX].map(|v| builder().max_keys(v).build().err()),
+            ),
+            row(
+                "idle",
+                [builder().idle(ZERO).build().err()],
+                [NS, MAX].map(|v| builder().idle(v).build().err()),
+            ),
+            any("describe_fn", builder().describe_fn(|_| String::new()).build().err()),
         ],
     );
 }

@@ -4,7 +4,7 @@ use std::{
     fmt, iter,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
     time::Duration,
@@ -40,6 +40,8 @@ pub(crate) struct Slots {
     line: Mutex<Line>,
     /// The tasks that wait until the bulkhead is empty. Locked after `line` if both are.
     drains: Mutex<Waiters>,
+    /// Set once a stack of a key owns the slots.
+    owned: AtomicBool,
 }
 
 const ONE_TAKEN: u64 = 1;
@@ -77,7 +79,13 @@ impl Slots {
             word: AtomicU64::new(0),
             line: Mutex::default(),
             drains: Mutex::default(),
+            owned: AtomicBool::new(false),
         })
+    }
+
+    /// Returns `true` to the first caller only, who then owns the slots.
+    pub(super) fn claim(&self) -> bool {
+        !self.owned.swap(true, Ordering::Relaxed)
     }
 
     /// Returns as many free slots with the same name. The limit is the current one.

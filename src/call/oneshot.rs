@@ -42,6 +42,24 @@ impl<S: Service<Req>, Req> Oneshot<S, Req> {
         Self { state: State::Called { future } }
     }
 
+    /// Waits until the service is ready, and calls it, unless it has been called.
+    #[inline]
+    pub(crate) fn poll_call(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), S::Error>> {
+        let mut state = self.project().state;
+        if let StateProj::Waiting { service, request } = state.as_mut().project() {
+            ready!(service.poll_ready(cx))?;
+            let Some(request) = request.take() else { polled_after_end() };
+            let future = service.call(request);
+            // Drops the service before its response arrives. The service may have reserved
+            // something for a next call, which will not come.
+            state.set(State::Called { future });
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Returns `true` if the service has not been called yet.
     #[cfg(feature = "http")]
     pub(crate) fn is_waiting(&self) -> bool {
@@ -62,20 +80,12 @@ impl<S: Service<Req>, Req> Future for Oneshot<S, Req> {
     type Output = Result<S::Response, S::Error>;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            let future = match state.as_mut().project() {
-                StateProj::Called { future } => return future.poll(cx),
-                StateProj::Waiting { service, request } => {
-                    ready!(service.poll_ready(cx))?;
-                    let Some(request) = request.take() else { polled_after_end() };
-                    service.call(request)
-                }
-            };
-            // Drops the service before its response arrives. The service may have reserved
-            // something for a next call, which will not come.
-            state.set(State::Called { future });
+            if let StateProj::Called { future } = self.as_mut().project().state.project() {
+                return future.poll(cx);
+            }
+            ready!(self.as_mut().poll_call(cx))?;
         }
     }
 }

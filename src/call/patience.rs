@@ -100,7 +100,6 @@ thread_local! {
 /// Sets the limit of the calls of the stacks that are put around services meanwhile.
 ///
 /// A server does so, because the limit of its stack is its own.
-#[cfg(feature = "http")]
 pub(crate) fn limiting(limit: Option<Duration>) -> Restore<Option<Duration>> {
     Restore::after_setting(&LIMIT, limit)
 }

@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, MutexGuard, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -98,6 +98,8 @@ pub(crate) struct Breaker {
     pub(super) window: Window,
     pub(super) patience: Patience,
     pub(super) cold: OnceLock<Box<Cold>>,
+    /// Set once a stack of a key owns the breaker.
+    owned: AtomicBool,
 }
 
 pub(super) enum Window {
@@ -139,8 +141,20 @@ impl Breaker {
             Span::Calls(capacity) => Window::Calls(CallWindow::new(capacity)),
             Span::Time(_) => Window::Time(Buckets::new()),
         };
-        let (patience, label) = (Patience::default(), OnceLock::new());
-        Self { config, label, phase: AtomicU64::new(0), window, patience, cold: OnceLock::new() }
+        Self {
+            config,
+            label: OnceLock::new(),
+            phase: AtomicU64::new(0),
+            window,
+            patience: Patience::default(),
+            cold: OnceLock::new(),
+            owned: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns `true` to the first caller only, who then owns the breaker.
+    pub(super) fn claim(&self) -> bool {
+        !self.owned.swap(true, Ordering::Relaxed)
     }
 
     /// Describes the key of the breaker, unless that was done before.

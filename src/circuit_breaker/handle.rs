@@ -1,10 +1,15 @@
 use std::{fmt, future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
+use tokio::time::Instant;
+
 use super::{
     breaker::{Breaker, Phase},
     state::{State, TripReason},
 };
-use crate::call::waiters::Key;
+use crate::{
+    call::waiters::Key,
+    keyed::{Kept, Rank},
+};
 
 /// A handle for inspecting and controlling a circuit breaker at run time.
 ///
@@ -19,6 +24,16 @@ pub struct CircuitBreakerHandle {
 impl CircuitBreakerHandle {
     pub(super) fn new(breaker: Arc<Breaker>) -> Self {
         Self { breaker }
+    }
+
+    /// Sets the text of a key for the breaker's events and rejections, unless it was set before.
+    pub(crate) fn describe(&self, key: String) {
+        self.breaker.describe(key);
+    }
+
+    /// Returns `true` to the first caller only. Others share the breaker with it.
+    pub(crate) fn claim(&self) -> bool {
+        self.breaker.claim()
     }
 
     /// Returns the state.
@@ -79,6 +94,16 @@ impl CircuitBreakerHandle {
     pub fn watch(&self) -> Watch {
         let seen = self.breaker.phase();
         Watch { breaker: Arc::clone(&self.breaker), seen, place: None }
+    }
+}
+
+impl Kept for CircuitBreakerHandle {
+    fn rank(&self) -> Rank {
+        self.breaker.rank()
+    }
+
+    fn outlasts(&self, now: Instant) -> bool {
+        self.breaker.outlasts(now)
     }
 }
 

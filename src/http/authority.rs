@@ -1,11 +1,11 @@
 use http::{Request, header::HOST};
 
-/// Returns the host and the port of a request, as the key of a
-/// [breaker by key](crate::circuit_breaker::CircuitBreakerBuilder::keyed_fn).
+/// Returns the host and the port of a request, as the key of a [stack](crate::Stack::by_key) or a
+/// [breaker](crate::circuit_breaker::CircuitBreakerBuilder::keyed_fn) for each host.
 ///
 /// It is the authority of the URI without user and password, or the header `Host` if the URI has no
-/// authority. It is in lower case. If the URI has the scheme `http` or `https`, it is without the
-/// default port of that scheme. It is empty for a request with neither.
+/// authority, or empty if the request has neither. It is in lower case, and without the default
+/// port if the URI has the scheme `http` or `https`.
 ///
 /// ```
 /// use buttress::{circuit_breaker::CircuitBreakerLayer, http::by_authority};

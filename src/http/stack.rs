@@ -19,7 +19,7 @@ use crate::{
     stack::{
         ServiceOf,
         slots::{
-            Fill, Filled, Fresh, KeepsTypes, RetrySlot, ServerTransport, Slot, SlotAt,
+            Fill, Filled, Fresh, Handles, KeepsTypes, RetrySlot, ServerTransport, Slot, SlotAt,
             StandardSlots, Takes, Transport, Untimed, position,
         },
     },
@@ -147,6 +147,8 @@ impl Fresh for HttpClientLayer {
     }
 }
 
+impl Handles for HttpClientLayer {}
+
 impl Untimed for HttpClientLayer {
     fn untimed(&self) -> Self {
         self.clone()
@@ -176,6 +178,8 @@ impl<B, Whole, T, E> Takes<Request<B>, Whole, T, E> for HttpClientLayer where
 }
 
 impl Sealed for ServerTransport {}
+
+impl Handles for ServerTransport {}
 
 impl Fresh for ServerTransport {
     fn fresh(&self) -> Self {

@@ -122,6 +122,13 @@
 //! clone of a [`Stack`] shares the state too: put around two upstreams, it is one breaker, one
 //! bulkhead and one retry budget for both. [`Stack::fresh`] copies only the settings.
 //!
+//! # A stack for each key
+//!
+//! [`Stack::by_key`] makes a separate stack for each host, tenant or shard. Then a host that is
+//! down or hangs takes no retry, slot or breaker from the others. With a
+//! [breaker by key](crate::circuit_breaker::CircuitBreakerBuilder::keyed_fn) in one stack, the keys
+//! share slots and retries, and each key takes about a sixth of the memory.
+//!
 //! # Cancellation
 //!
 //! Dropping the future drops the calls in flight. Every layer releases its slots and admissions.
@@ -166,12 +173,15 @@
 //! timeouts of an HTTP call end earlier, with the head of the response, unless the stack has an
 //! HTTP layer with `body_deadline`. For gRPC they cover the body.
 
+mod access;
 mod builder;
+mod by_key;
 mod convert_error;
 mod explain;
 mod facts;
 mod fits;
 mod fresh;
+mod handles;
 mod layer;
 mod open;
 mod optional;
@@ -183,6 +193,7 @@ mod warnings;
 
 pub use self::{
     builder::{BoxedServiceOf, ServiceOf, Stack, StandardStack},
+    by_key::{KeyedStack, KeyedStackBuilder},
     explain::Explanation,
 };
 pub use crate::describe::Warning;
@@ -195,12 +206,14 @@ pub mod slots {
     #[cfg(feature = "http")]
     pub use super::transport::ServerTransport;
     pub use super::{
+        by_key::{KeyedStackFuture, KeyedStackService},
         convert_error::{
             CloneableClient, ConvertError, ConvertErrorFuture,
             InAStackAlreadyUseLayerInsteadOfService, NotInAStack, PlainError,
         },
         fits::{FitsInto, GoesAround, KeepsTypes, Takes, Unchanged, Undecided},
         fresh::Fresh,
+        handles::Handles,
         open::Open,
         optional::{Around, KeepsTypesOfInner, Optional, OptionalFuture},
         slot::{BulkheadSlot, CircuitBreakerSlot, Empty, IntoTimeout, RetrySlot, Slot},

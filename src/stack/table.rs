@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use super::{
     fresh::Fresh,
+    handles::Handles,
     slot::{Empty, Slot},
     untimed::Untimed,
 };
 use crate::{
-    bulkhead::BulkheadLayer,
+    bulkhead::{BulkheadHandle, BulkheadLayer},
     call::patience::limit_around,
-    circuit_breaker::CircuitBreakerLayer,
+    circuit_breaker::{CircuitBreakerHandle, CircuitBreakerLayer},
     describe::{Describe, Facts},
-    retry::RetryLayer,
+    retry::{Budget, RetryLayer},
     sealed::Sealed,
     timeout::{TimeoutLayer, TotalTimeoutLayer},
 };
@@ -94,6 +95,20 @@ macro_rules! slots {
         impl<$($Position: Fresh),+> Fresh for Slots<$($Position),+> {
             fn fresh(&self) -> Self {
                 Self { $($field: self.$field.fresh(),)+ }
+            }
+        }
+
+        impl<$($Position: Handles),+> Handles for Slots<$($Position),+> {
+            fn find_circuit_breaker(&self) -> Option<CircuitBreakerHandle> {
+                None$(.or_else(|| self.$field.find_circuit_breaker()))+
+            }
+
+            fn find_bulkhead(&self) -> Option<BulkheadHandle> {
+                None$(.or_else(|| self.$field.find_bulkhead()))+
+            }
+
+            fn find_budget(&self) -> Option<&Budget> {
+                None$(.or_else(|| self.$field.find_budget()))+
             }
         }
 

@@ -340,6 +340,38 @@ macro_rules! layers {
                 .full(Effect::Rejects("bulkhead_full"), bulkhead)
                 .breaker(breaker.handle(), Effect::Rejects("circuit_open"))
         },
+        stack_by_key: {
+            let retry = retry(ReplayClones).build().unwrap();
+            let template = Stack::standard(ReplayClones).retry(retry);
+            let hosts = Stack::by_key(key, move |_| template.fresh()).build().unwrap();
+            let watched = hosts.clone();
+            Row::new(hosts).always_ready().runs(&[UserCode::Key]).when_idle(move || {
+                watched.for_each(|_, stack| {
+                    assert_eq!(stack.bulkhead_handle().unwrap().in_flight(), 0, "slots");
+                });
+            })
+        },
+        stack_by_key_of_one_stack: {
+            let (bulkhead, breaker) = (one_at_once().build().unwrap(), breaker().build().unwrap());
+            let replay = CountedReplay::default();
+            let retry = retry(replay.clone()).build().unwrap();
+            let budget = retry.budget().cloned().unwrap();
+            let stack = Stack::new()
+                .total_timeout(TimeoutLayer::per_request_fn(limit))
+                .retry(retry)
+                .bulkhead(bulkhead.clone())
+                .circuit_breaker(breaker.clone())
+                .attempt_timeout(ATTEMPT)
+                .classify(FallibleClassifier);
+            Row::new(Stack::by_key(key, move |_| stack.clone()).max_keys(2).build().unwrap())
+                .always_ready()
+                .runs(&[UserCode::Key, UserCode::Limit, UserCode::Replay, UserCode::Classifier])
+                .ends_a_hang_after(15)
+                .retries(budget, Some(replay))
+                .slots(bulkhead.handle())
+                .full(Effect::Rejects("bulkhead_full"), bulkhead)
+                .breaker(breaker.handle(), Effect::Rejects("circuit_open"))
+        },
         stack_of_absent_options: Row::new(
             Stack::new()
                 .total_timeout(None::<Duration>)

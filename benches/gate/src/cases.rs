@@ -19,7 +19,7 @@ use tower_service::Service;
 
 use crate::{
     measure::{Calls, Ends, Facts, reserved},
-    services::{Broken, Chunk, Echo, MockClient, SlowEcho, get, post},
+    services::{Broken, Chunk, Echo, EchoByKey, MockClient, SlowEcho, get, post},
     subscriber::Subscribed,
 };
 
@@ -85,6 +85,11 @@ pub const CASES: &[Case] = &[
     composite("standard, rejected", |calls| {
         let stack = Stack::standard(ReplayClones).circuit_breaker(open_breaker());
         calls.to(stack.layer(Echo), Ends::Rejected)
+    }),
+    composite("standard, by key", |calls| {
+        let template = Stack::standard(ReplayClones);
+        let keyed = Stack::by_key(|request: &u64| request % 16, move |_| template.fresh());
+        calls.to(keyed.build().expect("valid settings").layer(EchoByKey), Ends::Well)
     }),
     composite("standard http", |calls| {
         calls.over_http(Stack::standard(ReplaySafe::new()).http().layer(MockClient), get)

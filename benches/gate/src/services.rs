@@ -50,6 +50,27 @@ impl Service<u64> for Echo {
     }
 }
 
+/// An [`Echo`] for one case only.
+///
+/// With another type of service, a case shares no code with those around an [`Echo`], whose figures
+/// would change with the inlining decisions of the compiler.
+#[derive(Clone, Copy)]
+pub struct EchoByKey;
+
+impl Service<u64> for EchoByKey {
+    type Response = u64;
+    type Error = Failure;
+    type Future = Ready<Result<u64, Failure>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: u64) -> Self::Future {
+        ready(black_box(Ok(request)))
+    }
+}
+
 /// A service that fails at once.
 #[derive(Clone, Copy)]
 pub struct Broken;
