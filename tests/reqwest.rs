@@ -1,4 +1,4 @@
-//! Tests of the adapter for reqwest: what its errors prove, and what they print.
+//! Tests of the adapter for reqwest: what its errors prove and print, and its redirects.
 #![cfg(all(feature = "reqwest", feature = "hyper"))]
 
 use std::sync::{
@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use buttress::{
-    Stack,
+    BoxError, Stack,
     http::{ReplaySafe, reqwest::ReqwestClient},
 };
 use http::Request;
@@ -80,4 +80,55 @@ async fn an_error_prints_its_causes() {
     let request = Request::get(format!("http://{gone}/orders")).body(String::new()).unwrap();
     let error = Stack::standard_http().service(client).oneshot(request).await.unwrap_err();
     assert!(error.to_string().to_lowercase().contains("connection refused"), "{error}");
+}
+
+/// Starts a server that redirects from `/old` to `/new` by a 308, and echoes there.
+async fn moved() -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut seen = Vec::new();
+            // Each body is "apples", in one chunk where its length is not known.
+            while !seen.windows(6).any(|part| part == b"apples") {
+                assert!(socket.read_buf(&mut seen).await.unwrap() > 0);
+            }
+            let head = match seen.starts_with(b"PUT /old ") {
+                true => "308 Permanent Redirect\r\nlocation: /new",
+                false => "200 OK",
+            };
+            let response =
+                format!("HTTP/1.1 {head}\r\ncontent-length: 6\r\nconnection: close\r\n\r\napples");
+            socket.write_all(response.as_bytes()).await.unwrap();
+        }
+    });
+    address
+}
+
+async fn put<B>(uri: String, body: B) -> reqwest::Response
+where
+    B: http_body::Body<Data = hyper::body::Bytes> + Send + Sync + 'static,
+    B::Error: Into<BoxError>,
+{
+    let policy = reqwest::redirect::Policy::limited(10);
+    let builder = reqwest::Client::builder().no_proxy();
+    let client = ReqwestClient::new(builder, policy).unwrap();
+    let response = client.oneshot(Request::put(uri).body(body).unwrap()).await.unwrap();
+    response.map(reqwest::Body::wrap).into()
+}
+
+#[tokio::test]
+async fn a_308_is_followed_with_a_body_of_bytes_and_the_final_url_is_kept() {
+    let address = moved().await;
+    let old = || format!("http://{address}/old");
+    let text = put(old(), "apples".to_owned()).await;
+    let bytes = put(old(), reqwest::Body::from("apples")).await;
+    for response in [text, bytes] {
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.url().as_str(), format!("http://{address}/new"));
+    }
+    let stream = put(old(), http_body_util::Full::from("apples")).await;
+    assert_eq!(stream.status(), 308);
+    assert_eq!(stream.url().path(), "/old");
 }

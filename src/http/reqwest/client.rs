@@ -1,9 +1,11 @@
 use std::{
+    any::Any,
     cell::Cell,
     error::Error as StdError,
     fmt,
     future::Future,
     marker::PhantomData,
+    mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -12,7 +14,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
-use reqwest::{Client, ClientBuilder, redirect, retry};
+use reqwest::{Client, ClientBuilder, ResponseBuilderExt, redirect, retry};
 use tower_service::Service;
 
 use crate::{BoxError, call::ended::polled_after_end, error::WithCauses};
@@ -63,6 +65,10 @@ impl StdError for ReqwestError {
 ///
 /// reqwest retries some requests on its own, outside every budget, and it follows redirects.
 /// [`new`](Self::new) switches the retries off and takes the redirect policy.
+///
+/// A body that is a `String`, or a `reqwest::Body` of bytes, is handed over as bytes, which reqwest
+/// sends again after a 307 or 308. Any other body is streamed. With it, reqwest returns the 307 or
+/// 308 as the response. The final URL stays with the response. `reqwest::Response::from` finds it.
 ///
 /// ```no_run
 /// use buttress::{Stack, http::reqwest::ReqwestClient};
@@ -144,7 +150,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> ReqwestFuture {
         let empty = request.body().is_end_stream();
-        let request = reqwest::Request::try_from(request.map(reqwest::Body::wrap));
+        let request = reqwest::Request::try_from(request.map(to_reqwest));
         let request = request.map(|mut request| {
             if empty {
                 // Without this, a GET would have a body of unknown length and be sent with
@@ -159,6 +165,34 @@ where
         };
         ReqwestFuture { call, answered: !self.watched }
     }
+}
+
+/// Converts a body. One that is known to be bytes stays bytes, so that a redirect can repeat it.
+fn to_reqwest<B>(body: B) -> reqwest::Body
+where
+    B: Body<Data = Bytes> + Send + Sync + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut body = Some(body);
+    let known: &mut dyn Any = &mut body;
+    if let Some(body) = known.downcast_mut().and_then(Option::<reqwest::Body>::take) {
+        return body;
+    }
+    if let Some(body) = known.downcast_mut().and_then(Option::<String>::take) {
+        return body.into();
+    }
+    body.map(reqwest::Body::wrap).unwrap_or_default()
+}
+
+/// Converts a response. Its URL stays in its extensions, where `reqwest::Response::from` looks.
+fn with_url(response: reqwest::Response) -> Response<reqwest::Body> {
+    // The type of this extension is private to reqwest.
+    let mut with_url = Response::builder().url(response.url().clone());
+    let mut response = Response::from(response);
+    if let Some(extensions) = with_url.extensions_mut() {
+        response.extensions_mut().extend(mem::take(extensions));
+    }
+    response
 }
 
 pin_project! {
@@ -188,7 +222,7 @@ impl Future for ReqwestFuture {
                 ANSWERED.set(false);
                 let polled = call.as_mut().poll(cx);
                 *this.answered |= ANSWERED.take();
-                ready!(polled).map(Response::from)
+                ready!(polled).map(with_url)
             }
             Call::Invalid { error } => Err(error.take().unwrap_or_else(|| polled_after_end())),
         };
