@@ -122,7 +122,7 @@
 //! | `http` (default) | [`http`]: classifiers, `Retry-After`, replayed bodies, calls that end with their body, deadlines and attempts in headers, and a layer for servers |
 //! | `hyper` | For hyper's client: recognises requests that were provably not processed, which are then retried whatever their method. |
 //! | `tonic` | [`http::grpc`]: a stack around a channel, and a `tonic::Status` for a rejection; enables `hyper` |
-//! | `reqwest` | `http::reqwest`: the adapter for `reqwest::Client`; enables `hyper` |
+//! | `reqwest` | `http::reqwest`: a stack around a `reqwest::Client`; enables `hyper` |
 //! | `test-util` | [`testing`](https://docs.rs/buttress/latest/buttress/testing/): contract checks, a cancellation harness, a scripted service |
 //!
 //! For idempotency records that outlive the process, there are the crates

@@ -10,10 +10,12 @@ mod rejection;
 mod row;
 mod tower;
 
+#[cfg(any(feature = "reqwest", feature = "tonic"))]
+pub(crate) use self::carrier::find_rejection;
 #[cfg(feature = "http")]
 pub(crate) use self::nanos::whole_seconds;
 #[cfg(feature = "tonic")]
-pub(crate) use self::{carrier::find_rejection, tower::rejection_of_tower};
+pub(crate) use self::tower::rejection_of_tower;
 pub use self::{
     carrier::{BoxError, CarryRejection, Error},
     config_error::ConfigError,

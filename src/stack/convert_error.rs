@@ -19,7 +19,7 @@ pub struct ConvertError<S, E> {
 }
 
 impl<S, E> ConvertError<S, E> {
-    pub(super) fn new(inner: S) -> Self {
+    pub(crate) fn new(inner: S) -> Self {
         Self { inner, error: PhantomData }
     }
 }

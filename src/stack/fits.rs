@@ -57,8 +57,8 @@ where
 #[diagnostic::on_unimplemented(
     message = "a stack with `http()` takes an `http::Request`, and this client a `{Req}`",
     label = "this client does not take an `http::Request`",
-    note = "for reqwest, give the stack a `buttress::http::reqwest::ReqwestClient`, made by \
-            `ReqwestClient::new(reqwest::Client::builder(), redirects)`",
+    note = "for reqwest, write `buttress::http::reqwest::client(client, stack)` instead of \
+            `stack.service(client)`",
     note = "for a client of another protocol, leave `http()` out"
 )]
 pub trait Takes<Req, Whole, T, E>: Sealed {}

@@ -35,6 +35,12 @@ impl ReplayBodyLayer {
     pub fn buffered(&self) -> usize {
         self.kept_bytes.held()
     }
+
+    /// Turns one body into a [`ReplayBody`], which counts against the limits of this layer.
+    #[cfg(feature = "reqwest")]
+    pub(in crate::http) fn replayable<B: Body>(&self, body: B) -> ReplayBody<B> {
+        ReplayBody::counted_in(body, self.kept_bytes.clone())
+    }
 }
 
 impl<S> Layer<S> for ReplayBodyLayer {

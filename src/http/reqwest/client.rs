@@ -17,7 +17,12 @@ use pin_project_lite::pin_project;
 use reqwest::{Client, ClientBuilder, ResponseBuilderExt, redirect, retry};
 use tower_service::Service;
 
-use crate::{BoxError, call::ended::polled_after_end, error::WithCauses};
+use super::body::ReqwestBody;
+use crate::{
+    BoxError, Error,
+    call::ended::polled_after_end,
+    error::{WithCauses, find_rejection},
+};
 
 thread_local! {
     /// Set by the redirect policy, which reqwest calls when the polled request receives a redirect.
@@ -35,6 +40,16 @@ pub struct ReqwestError {
 }
 
 impl ReqwestError {
+    /// Creates the error of a request that could not be built.
+    pub(super) fn invalid(error: reqwest::Error) -> Self {
+        Self { error, answered: false }
+    }
+
+    /// Returns a reference to reqwest's own error, such as for its `is_connect`.
+    pub fn get_ref(&self) -> &reqwest::Error {
+        &self.error
+    }
+
     /// Returns reqwest's own error.
     pub fn into_inner(self) -> reqwest::Error {
         self.error
@@ -61,10 +76,27 @@ impl StdError for ReqwestError {
     }
 }
 
+/// Converts an error of a `reqwest::Response`, so that `?` works on `send`, `json` and
+/// `error_for_status` alike.
+///
+/// If a limit of this crate ended the body, the result is the rejection.
+impl From<reqwest::Error> for Error<ReqwestError> {
+    fn from(error: reqwest::Error) -> Self {
+        match find_rejection(&error) {
+            Some(rejection) => Self::Rejected(rejection.clone()),
+            // Such an error comes after the head of the response, or from a client without a
+            // stack. It proves nothing about the request.
+            None => Self::Service(ReqwestError { error, answered: true }),
+        }
+    }
+}
+
 /// A service that sends `http` requests with body `B` through a `reqwest::Client`.
 ///
 /// reqwest retries some requests on its own, outside every budget, and it follows redirects.
 /// [`new`](Self::new) switches the retries off and takes the redirect policy.
+///
+/// To build requests with reqwest's own builder, use [`client`](super::client).
 ///
 /// A body that is a `String`, or a `reqwest::Body` of bytes, is handed over as bytes, which reqwest
 /// sends again after a 307 or 308. Any other body is streamed. With it, reqwest returns the 307 or
@@ -135,6 +167,13 @@ impl<B> ReqwestClient<B> {
     }
 }
 
+/// The same as [`from_client`](Self::from_client).
+impl<B> From<Client> for ReqwestClient<B> {
+    fn from(client: Client) -> Self {
+        Self::from_client(client)
+    }
+}
+
 impl<B> Service<Request<B>> for ReqwestClient<B>
 where
     B: Body<Data = Bytes> + Send + Sync + 'static,
@@ -175,6 +214,9 @@ where
 {
     let mut body = Some(body);
     let known: &mut dyn Any = &mut body;
+    if let Some(body) = known.downcast_mut().and_then(Option::<ReqwestBody>::take) {
+        return body.into();
+    }
     if let Some(body) = known.downcast_mut().and_then(Option::<reqwest::Body>::take) {
         return body;
     }

@@ -6,5 +6,6 @@ mod grpc_endings;
 mod grpc_rejections;
 mod grpc_time;
 mod outcomes;
+mod stacked_reqwest;
 mod support;
 mod tonic_server;
