@@ -8,9 +8,10 @@ use std::sync::{
 
 use buttress::{
     BoxError, Stack,
-    http::{ReplaySafe, reqwest::ReqwestClient},
+    http::{ReplayBody, ReplaySafe, reqwest::ReqwestClient},
 };
 use http::Request;
+use http_body_util::Full;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -124,11 +125,12 @@ async fn a_308_is_followed_with_a_body_of_bytes_and_the_final_url_is_kept() {
     let old = || format!("http://{address}/old");
     let text = put(old(), "apples".to_owned()).await;
     let bytes = put(old(), reqwest::Body::from("apples")).await;
-    for response in [text, bytes] {
+    let full = put(old(), Full::from("apples")).await;
+    for response in [text, bytes, full] {
         assert_eq!(response.status(), 200);
         assert_eq!(response.url().as_str(), format!("http://{address}/new"));
     }
-    let stream = put(old(), http_body_util::Full::from("apples")).await;
+    let stream = put(old(), ReplayBody::new(Full::from("apples"))).await;
     assert_eq!(stream.status(), 308);
     assert_eq!(stream.url().path(), "/old");
 }

@@ -27,15 +27,11 @@ enum Kind {
 
 impl ReqwestBody {
     pub(super) fn new(body: Option<reqwest::Body>, streams: &ReplayBodyLayer) -> Self {
-        let mut body = body.unwrap_or_default();
-        if body.as_bytes().is_none() {
-            return Self(Kind::Stream(streams.replayable(body)));
-        }
-        // reqwest lends its bytes only as a slice. As a frame, they are not copied.
-        let mut context = Context::from_waker(Waker::noop());
-        match Pin::new(&mut body).poll_frame(&mut context) {
-            Poll::Ready(Some(Ok(frame))) => Self::bytes(frame.into_data().unwrap_or_default()),
-            _ => Self::bytes(Bytes::new()),
+        let body = body.unwrap_or_default();
+        match body.as_bytes() {
+            // reqwest lends its bytes only as a slice. As a frame, they are not copied.
+            Some(_) => Self::bytes(only_frame(body)),
+            None => Self(Kind::Stream(streams.replayable(body))),
         }
     }
 
@@ -52,6 +48,15 @@ impl ReqwestBody {
             Kind::Bytes(bytes) => Self::bytes(bytes.clone()),
             Kind::Stream(stream) => Self(Kind::Stream(copy(stream)?)),
         })
+    }
+}
+
+/// Returns the bytes of a body that consists of one frame, which is there at once.
+pub(super) fn only_frame(mut body: impl Body<Data = Bytes> + Unpin) -> Bytes {
+    let mut context = Context::from_waker(Waker::noop());
+    match Pin::new(&mut body).poll_frame(&mut context) {
+        Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+        _ => Bytes::new(),
     }
 }
 

@@ -13,11 +13,12 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
+use http_body_util::Full;
 use pin_project_lite::pin_project;
 use reqwest::{Client, ClientBuilder, ResponseBuilderExt, redirect, retry};
 use tower_service::Service;
 
-use super::body::ReqwestBody;
+use super::body::{ReqwestBody, only_frame};
 use crate::{
     BoxError, Error,
     call::ended::polled_after_end,
@@ -98,9 +99,10 @@ impl From<reqwest::Error> for Error<ReqwestError> {
 ///
 /// To build requests with reqwest's own builder, use [`client`](super::client).
 ///
-/// A body that is a `String`, or a `reqwest::Body` of bytes, is handed over as bytes, which reqwest
-/// sends again after a 307 or 308. Any other body is streamed. With it, reqwest returns the 307 or
-/// 308 as the response. The final URL stays with the response. `reqwest::Response::from` finds it.
+/// A body that is a `String`, a `Full<Bytes>`, or a `reqwest::Body` of bytes, is handed over as
+/// bytes, which reqwest sends again after a 307 or 308. Any other body is streamed. The caller of a
+/// streamed request gets the 307 or 308 as the response. The final URL stays with the response, and
+/// `reqwest::Response::from` finds it.
 ///
 /// ```no_run
 /// use buttress::{Stack, http::reqwest::ReqwestClient};
@@ -189,7 +191,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> ReqwestFuture {
         let empty = request.body().is_end_stream();
-        let request = reqwest::Request::try_from(request.map(to_reqwest));
+        let request = reqwest::Request::try_from(request.map(into_body));
         let request = request.map(|mut request| {
             if empty {
                 // Without this, a GET would have a body of unknown length and be sent with
@@ -207,23 +209,33 @@ where
 }
 
 /// Converts a body. One that is known to be bytes stays bytes, so that a redirect can repeat it.
-fn to_reqwest<B>(body: B) -> reqwest::Body
+fn into_body<B>(body: B) -> reqwest::Body
 where
     B: Body<Data = Bytes> + Send + Sync + 'static,
     B::Error: Into<BoxError>,
 {
     let mut body = Some(body);
     let known: &mut dyn Any = &mut body;
-    if let Some(body) = known.downcast_mut().and_then(Option::<ReqwestBody>::take) {
+    if let Some(body) = taken::<ReqwestBody>(known) {
         return body.into();
     }
-    if let Some(body) = known.downcast_mut().and_then(Option::<reqwest::Body>::take) {
+    if let Some(body) = taken::<reqwest::Body>(known) {
         return body;
     }
-    if let Some(body) = known.downcast_mut().and_then(Option::<String>::take) {
+    if let Some(body) = taken::<String>(known) {
         return body.into();
     }
+    if let Some(body) = taken::<Full<Bytes>>(known) {
+        return only_frame(body).into();
+    }
+    // Not polled to see whether it has only one frame, because a `ReplayBody` that was polled
+    // cannot be sent again after a refused connection.
     body.map(reqwest::Body::wrap).unwrap_or_default()
+}
+
+/// Takes a body out if it is a `T`.
+fn taken<T: 'static>(body: &mut dyn Any) -> Option<T> {
+    body.downcast_mut().and_then(Option::take)
 }
 
 /// Converts a response. Its URL stays in its extensions, where `reqwest::Response::from` looks.

@@ -144,7 +144,6 @@ const NO_KEY: &str = "the guard requires a key";
 const NOT_KEPT: &str = "a body over 64 KiB is not kept for a retry";
 const HEAD_ARRIVED: &str = "the caller already has the head";
 const CALLER_FOLLOWS: &str = "this client leaves redirects to the caller";
-const STREAMED: &str = "the adapter streams bodies, and reqwest repeats no stream";
 const PROXY_FOLLOWS: &str = "the proxy follows the redirect";
 const PROXY_RETRIES: &str = "the proxy retries, and says so if that was in vain";
 
@@ -166,9 +165,9 @@ pub(crate) const ROWS: &[Row] = rows! {
     Plain        Reset         Keyed Both    | 2 | 2     | 1 | 1 | "200"           | PROMISE;
     Plain        FailsReset    Keyed Both    | 4 | 4     | 4 | 3 | "502"           | PROMISE;
     Plain        Moved(307)    Keyed Hyper   | 0 | 1     | 0 | 0 | "307"           | CALLER_FOLLOWS;
-    Plain        Moved(307)    Keyed Reqwest | 0 | 1     | 0 | 0 | "307"           | STREAMED;
+    Plain        Moved(307)    Keyed Reqwest | 1 | 2     | 0 | 0 | "200"           | RIGHT;
     Plain        Moved(308)    Keyed Hyper   | 0 | 1     | 0 | 0 | "308"           | CALLER_FOLLOWS;
-    Plain        Moved(308)    Keyed Reqwest | 0 | 1     | 0 | 0 | "308"           | STREAMED;
+    Plain        Moved(308)    Keyed Reqwest | 1 | 2     | 0 | 0 | "200"           | RIGHT;
     Plain        SeeOther(302) Keyed Hyper   | 1 | 1     | 0 | 0 | "302"           | CALLER_FOLLOWS;
     Plain        SeeOther(302) Keyed Reqwest | 1 | 2     | 0 | 0 | "200"           | RIGHT;
     Plain        SeeOther(303) Keyed Hyper   | 1 | 1     | 0 | 0 | "303"           | CALLER_FOLLOWS;
@@ -214,9 +213,9 @@ pub(crate) const ROWS: &[Row] = rows! {
     Layered      Reset         Keyed Both    | 2 | 2     | 1 | 1 | "200"           | PROMISE;
     Layered      FailsReset    Keyed Both    | 4 | 4     | 4 | 3 | "502"           | PROMISE;
     Layered      Moved(307)    Keyed Hyper   | 0 | 1     | 0 | 0 | "307"           | CALLER_FOLLOWS;
-    Layered      Moved(307)    Keyed Reqwest | 0 | 1     | 0 | 0 | "307"           | STREAMED;
+    Layered      Moved(307)    Keyed Reqwest | 1 | 2     | 0 | 0 | "200"           | RIGHT;
     Layered      Moved(308)    Keyed Hyper   | 0 | 1     | 0 | 0 | "308"           | CALLER_FOLLOWS;
-    Layered      Moved(308)    Keyed Reqwest | 0 | 1     | 0 | 0 | "308"           | STREAMED;
+    Layered      Moved(308)    Keyed Reqwest | 1 | 2     | 0 | 0 | "200"           | RIGHT;
     Layered      SeeOther(302) Keyed Hyper   | 1 | 1     | 0 | 0 | "302"           | CALLER_FOLLOWS;
     Layered      SeeOther(302) Keyed Reqwest | 1 | 2     | 0 | 0 | "200"           | RIGHT;
     Layered      SeeOther(303) Keyed Hyper   | 1 | 1     | 0 | 0 | "303"           | CALLER_FOLLOWS;
@@ -248,9 +247,9 @@ pub(crate) const ROWS: &[Row] = rows! {
     Guard        Reset         Keyed Both    | 1 | 2     | 1 | 1 | "200, replayed" | RIGHT;
     Guard        FailsReset    Keyed Both    | 1 | 2     | 1 | 1 | "502, replayed" | RECORDED;
     Guard        Moved(307)    Keyed Hyper   | 0 | 1     | 0 | 0 | "307"           | CALLER_FOLLOWS;
-    Guard        Moved(307)    Keyed Reqwest | 0 | 1     | 0 | 0 | "307"           | STREAMED;
+    Guard        Moved(307)    Keyed Reqwest | 1 | 2     | 0 | 0 | "200"           | RIGHT;
     Guard        Moved(308)    Keyed Hyper   | 0 | 1     | 0 | 0 | "308"           | CALLER_FOLLOWS;
-    Guard        Moved(308)    Keyed Reqwest | 0 | 1     | 0 | 0 | "308"           | STREAMED;
+    Guard        Moved(308)    Keyed Reqwest | 1 | 2     | 0 | 0 | "200"           | RIGHT;
     Guard        SeeOther(302) Keyed Hyper   | 1 | 1     | 0 | 0 | "302"           | CALLER_FOLLOWS;
     Guard        SeeOther(302) Keyed Reqwest | 1 | 2     | 0 | 0 | "200"           | RIGHT;
     Guard        SeeOther(303) Keyed Hyper   | 1 | 1     | 0 | 0 | "303"           | CALLER_FOLLOWS;
@@ -281,8 +280,8 @@ pub(crate) const ROWS: &[Row] = rows! {
     Proxy        Hang          Keyed Both    | 2 | 2 > 2 | 1 | 1 | "200"           | PROMISE;
     Proxy        Reset         Keyed Both    | 2 | 2 > 2 | 1 | 1 | "200"           | PROMISE;
     Proxy        FailsReset    Keyed Both    | 4 | 4 > 4 | 4 | 3 | "502"           | PROMISE;
-    Proxy        Moved(307)    Keyed Both    | 0 | 1 > 1 | 0 | 0 | "307"           | STREAMED;
-    Proxy        Moved(308)    Keyed Both    | 0 | 1 > 1 | 0 | 0 | "308"           | STREAMED;
+    Proxy        Moved(307)    Keyed Both    | 1 | 1 > 2 | 0 | 0 | "200"           | PROXY_FOLLOWS;
+    Proxy        Moved(308)    Keyed Both    | 1 | 1 > 2 | 0 | 0 | "200"           | PROXY_FOLLOWS;
     Proxy        SeeOther(302) Keyed Both    | 1 | 1 > 2 | 0 | 0 | "200"           | PROXY_FOLLOWS;
     Proxy        SeeOther(303) Keyed Both    | 1 | 1 > 2 | 0 | 0 | "200"           | PROXY_FOLLOWS;
     Proxy        SeeOtherReset Keyed Both    | 2 | 2 > 4 | 1 | 1 | "200"           | PROMISE;
@@ -315,8 +314,8 @@ pub(crate) const ROWS: &[Row] = rows! {
     ProxyToGuard Hang          Keyed Both    | 1 | 3 > 3 | 1 | 2 | "200, replayed" | WAITS;
     ProxyToGuard Reset         Keyed Both    | 1 | 1 > 2 | 0 | 0 | "200, replayed" | PROXY_RETRIES;
     ProxyToGuard FailsReset    Keyed Both    | 1 | 1 > 2 | 0 | 0 | "502, replayed" | RECORDED;
-    ProxyToGuard Moved(307)    Keyed Both    | 0 | 1 > 1 | 0 | 0 | "307"           | STREAMED;
-    ProxyToGuard Moved(308)    Keyed Both    | 0 | 1 > 1 | 0 | 0 | "308"           | STREAMED;
+    ProxyToGuard Moved(307)    Keyed Both    | 1 | 1 > 2 | 0 | 0 | "200"           | PROXY_FOLLOWS;
+    ProxyToGuard Moved(308)    Keyed Both    | 1 | 1 > 2 | 0 | 0 | "200"           | PROXY_FOLLOWS;
     ProxyToGuard SeeOther(302) Keyed Both    | 1 | 1 > 2 | 0 | 0 | "200"           | PROXY_FOLLOWS;
     ProxyToGuard SeeOther(303) Keyed Both    | 1 | 1 > 2 | 0 | 0 | "200"           | PROXY_FOLLOWS;
     ProxyToGuard SeeOtherReset Keyed Both    | 1 | 1 > 4 | 0 | 0 | "200"           | PROXY_RETRIES;
@@ -341,8 +340,8 @@ pub(crate) const ROWS: &[Row] = rows! {
     GuardedProxy Hang          Keyed Both    | 1 | 3 > 1 | 1 | 2 | "504, replayed" | OWN_GUESS;
     GuardedProxy Reset         Keyed Both    | 1 | 1 > 1 | 1 | 0 | "502"           | OWN_GUESS;
     GuardedProxy FailsReset    Keyed Both    | 1 | 1 > 1 | 1 | 0 | "502"           | OWN_GUESS;
-    GuardedProxy Moved(307)    Keyed Both    | 0 | 1 > 1 | 0 | 0 | "307"           | STREAMED;
-    GuardedProxy Moved(308)    Keyed Both    | 0 | 1 > 1 | 0 | 0 | "308"           | STREAMED;
+    GuardedProxy Moved(307)    Keyed Both    | 1 | 1 > 2 | 0 | 0 | "200"           | PROXY_FOLLOWS;
+    GuardedProxy Moved(308)    Keyed Both    | 1 | 1 > 2 | 0 | 0 | "200"           | PROXY_FOLLOWS;
     GuardedProxy SeeOther(302) Keyed Both    | 1 | 1 > 2 | 0 | 0 | "200"           | PROXY_FOLLOWS;
     GuardedProxy SeeOther(303) Keyed Both    | 1 | 1 > 2 | 0 | 0 | "200"           | PROXY_FOLLOWS;
     GuardedProxy SeeOtherReset Keyed Both    | 1 | 1 > 2 | 1 | 0 | "502"           | OWN_GUESS;
