@@ -42,8 +42,9 @@
 //! the body of its response. The total timeout of the stack covers the body only with
 //! [`body_deadline`](super::HttpClientBuilder::body_deadline). The shortest timeout wins.
 //!
-//! The timeouts of reqwest's `ClientBuilder` apply to each attempt. In the layers, an attempt that
-//! one of them ends has timed out, and may be retried. The server is not told of them.
+//! The timeouts of reqwest's `ClientBuilder` apply to each attempt. An attempt that one of them
+//! ends counts as timed out, and may be retried. The server is not told of them. As with reqwest
+//! alone, the timeout of a request replaces the `timeout` of the client.
 //!
 //! # Redirects
 //!

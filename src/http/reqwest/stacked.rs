@@ -152,8 +152,12 @@ impl StackedClient {
         &self,
         mut request: reqwest::Request,
     ) -> impl Future<Output = Result<reqwest::Response, Error<ReqwestError>>> + Send + use<> {
-        // Otherwise, it would begin again with each attempt.
-        let limit = request.timeout_mut().take();
+        let limit = request.timeout().copied();
+        if limit.is_some() {
+            // `start` enforces the limit. reqwest would start it again with each attempt, and
+            // without one it would apply the timeout of its client.
+            *request.timeout_mut() = Some(Duration::MAX);
+        }
         let body = ReqwestBody::new(request.body_mut().take(), &self.streams);
         let call = Request::try_from(request)
             .map(|request| self.service.start(request.map(|_| body), limit))
@@ -248,8 +252,9 @@ impl StackedRequest {
     ///
     /// Default: none.
     ///
-    /// It covers all attempts, pauses and queues. The timeouts of the stack stay in force, so it
-    /// can only shorten a call.
+    /// It covers all attempts, pauses and queues. It replaces the `timeout` of reqwest's
+    /// `ClientBuilder`, which may be shorter. The timeouts of the stack still apply. In errors and
+    /// events its name is `request timeout`.
     pub fn timeout(self, timeout: Duration) -> Self {
         self.with(|request| request.timeout(timeout))
     }

@@ -24,7 +24,7 @@ use buttress::{
 use http_body_util::channel::Channel;
 
 use super::{
-    super::support::{Gate, elapse, serve_axum, until_free},
+    super::support::{Gate, counted, elapse, serve_axum, until_free},
     Served, bare, serve, stack,
 };
 
@@ -92,4 +92,34 @@ async fn a_timeout_of_its_own_covers_the_body() {
         assert!(error.to_string().starts_with(&format!("{name}: timed out after ")), "{error}");
         assert_eq!(slots.in_flight(), 0);
     }
+}
+
+/// As with reqwest alone, a request's own timeout replaces that of the client.
+#[tokio::test]
+async fn a_timeout_of_the_client_ends_an_attempt_unless_the_request_has_its_own() {
+    let gate = Gate::new();
+    let waiting = gate.clone();
+    let app = Router::new().fallback(async move || waiting.pass().await);
+    let address = serve_axum(app).await;
+    let breaker = CircuitBreakerLayer::new();
+    let handle = breaker.handle();
+    let builder = reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(300));
+    let client = client(builder.build().unwrap(), stack().circuit_breaker(breaker));
+    let get = || client.get(format!("http://{address}/"));
+
+    let call = tokio::spawn(get().timeout(Duration::from_secs(1)).send());
+    gate.arrived(1).await;
+    elapse(Duration::from_millis(400)).await;
+    gate.release(1);
+    assert!(call.await.unwrap().unwrap().status().is_success());
+    assert_eq!(counted(&handle), (1, 0));
+
+    let call = tokio::spawn(get().send());
+    for _ in 0..4 {
+        gate.arrived(1).await;
+        elapse(Duration::from_millis(400)).await;
+    }
+    let error = call.await.unwrap().unwrap_err();
+    assert!(error.service().unwrap().get_ref().is_timeout(), "{error:?}");
+    assert_eq!(counted(&handle), (5, 4));
 }
