@@ -82,7 +82,7 @@
 //! the reason, such as "circuit breaker: the circuit is open, retry in 12 s".
 //! [`rejection`](crate::CarryRejection::rejection) returns the rejection. The errors of a
 //! `reqwest::Response` convert to it by `?`. If a limit ended the body, the result is the rejection
-//! of that limit.
+//! of that limit. The `is_timeout` of reqwest's error is then `true` for a timeout.
 //!
 //! A request with an invalid URL or header is not sent, and no layer counts it as a failure.
 

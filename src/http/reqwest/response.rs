@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -13,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::{BoxError, CarryRejection, error::TimedOut, telemetry};
+use crate::{BoxError, CarryRejection, Rejection, error::TimedOut, telemetry};
 
 /// The name of a request's own timeout in errors and events.
 pub(super) const NAME: &str = "request timeout";
@@ -37,6 +38,17 @@ where
             reqwest::Body::wrap(body)
         })
         .into()
+}
+
+/// Boxes an error so that reqwest's `is_timeout` recognises a timeout of this crate.
+fn boxed(error: impl Into<BoxError>) -> BoxError {
+    let error = error.into();
+    match error.rejection() {
+        Some(Rejection::TimedOut(_) | Rejection::DeadlineExceeded(_)) => {
+            io::Error::new(io::ErrorKind::TimedOut, error).into()
+        }
+        _ => error,
+    }
 }
 
 pin_project! {
@@ -66,14 +78,15 @@ where
         let Some(inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
         // The body before the timer, because a frame that is ready is returned even at the end.
         if let Poll::Ready(frame) = inner.poll_frame(cx) {
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+            return Poll::Ready(frame.map(|frame| frame.map_err(boxed)));
         }
         let Some(End { limit, at }) = *this.end else { return Poll::Pending };
         let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
         ready!(timer.as_mut().poll(cx));
         this.inner.set(None);
         telemetry::timed_out(NAME, limit);
-        Poll::Ready(Some(Err(BoxError::from_rejection(TimedOut::new(NAME, limit).into()))))
+        let timed_out = TimedOut::new(NAME, limit);
+        Poll::Ready(Some(Err(boxed(BoxError::from_rejection(timed_out.into())))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -87,6 +87,7 @@ async fn a_timeout_of_its_own_covers_the_body() {
         tokio::task::yield_now().await;
         elapse(Duration::from_millis(1001)).await;
         let error = rest.await.unwrap().unwrap_err();
+        assert!(error.is_timeout(), "{error:?}");
         let error = Error::<ReqwestError>::from(error);
         assert!(matches!(error.rejection(), Some(Rejection::TimedOut(_))));
         assert!(error.to_string().starts_with(&format!("{name}: timed out after ")), "{error}");
