@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::{
     AutoClassifier,
+    body_error::BodyError,
     body_limits::{BodyLimits, BodyTimeout, TIMED_OUT},
     drain,
     head::ResponseShape,
@@ -23,54 +24,13 @@ use super::{
     wire,
 };
 use crate::{
-    BoxError, CarryRejection, Fault, Outcome, Rejection,
+    Fault, Outcome,
     call::{
         ambient::Ambient,
         catch_panic::Unwinding,
         completion::{CallEnd, StreamingResponse},
     },
 };
-
-/// The error of a response body that ended early.
-///
-/// It converts to a [`BoxError`] by `?` or `BoxError::from`. It does not implement
-/// `std::error::Error`, because its inner error may be a [`BoxError`], which does not either.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BodyError<E> {
-    /// A limit of this crate ended the body.
-    Rejected(Rejection),
-    /// The body itself failed.
-    Service(E),
-}
-
-impl<E> BodyError<E> {
-    /// Returns the rejection, or `None` if the body itself failed.
-    pub fn rejection(&self) -> Option<&Rejection> {
-        match self {
-            Self::Rejected(rejection) => Some(rejection),
-            Self::Service(_) => None,
-        }
-    }
-}
-
-impl<E: fmt::Display> fmt::Display for BodyError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Rejected(rejection) => rejection.fmt(f),
-            Self::Service(error) => error.fmt(f),
-        }
-    }
-}
-
-impl<E: Into<BoxError>> From<BodyError<E>> for BoxError {
-    // Replaces an implementation of `std::error::Error`, which boxed errors would not allow.
-    fn from(error: BodyError<E>) -> Self {
-        match error {
-            BodyError::Rejected(rejection) => Self::from_rejection(rejection),
-            BodyError::Service(error) => error.into(),
-        }
-    }
-}
 
 pin_project! {
     #[project = ResponseBodyProj]
@@ -425,7 +385,7 @@ mod tests {
     use tokio_test::task;
 
     use super::*;
-    use crate::http::unread::Watch;
+    use crate::{BoxError, http::unread::Watch};
 
     type TestBody = UnsyncBoxBody<Bytes, BoxError>;
 

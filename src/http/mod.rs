@@ -180,6 +180,7 @@
 
 mod authority;
 mod body;
+mod body_error;
 mod body_limits;
 mod cause;
 mod checks;
@@ -206,7 +207,8 @@ pub mod wire;
 
 pub use self::{
     authority::by_authority,
-    body::{BodyError, ResponseBody},
+    body::ResponseBody,
+    body_error::BodyError,
     cause::Cause,
     classify::{AutoClassifier, GrpcClassifier, HttpClassifier},
     client::{HttpClient, HttpClientBuilder, HttpClientLayer},
