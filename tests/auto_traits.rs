@@ -197,6 +197,8 @@ mod http {
             server::{Handler, HttpServer, HttpServerBody},
         },
     };
+    use bytes::Bytes;
+    use http_body_util::combinators::UnsyncBoxBody;
     use std::convert::Infallible;
 
     #[test]
@@ -251,7 +253,7 @@ mod http {
         const fn sends<T: Send>() {}
         sends::<CallEnd>();
         // This also holds for a body that is not `Sync`, as most bodies from a network are.
-        sends::<ResponseBody<Cell<u32>>>();
+        sends::<ResponseBody<UnsyncBoxBody<Bytes, fmt::Error>>>();
         const fn sync<T: Send + Sync>() {}
         sync::<ReplayBody<Cell<u32>>>();
     }

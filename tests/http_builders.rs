@@ -85,7 +85,18 @@ fn a_client_rejects_a_time_of_zero_and_contradictions() {
         "set",
     );
 
+    rejects(HttpClientLayer::builder().body_buffer(0).build(), "body_buffer", "0");
+    let select = HttpClientLayer::builder().body_buffer_for_fn(|_| true);
+    rejects(select.clone().build(), "body_buffer_for_fn", "set");
+    let buffer = select.body_buffer(1);
+    let twice = buffer.clone().body_buffer_for_fn(|_| true);
+    rejects(twice.build(), "body_buffer_for_fn", "set twice");
+
     accepts(HttpClientLayer::builder().build());
+    accepts(buffer.build());
+    for bytes in [1, usize::MAX] {
+        accepts(HttpClientLayer::builder().body_buffer(bytes).build());
+    }
     accepts(idle.build());
     accepts(HttpClientLayer::builder().body_idle(Duration::MAX).build());
     accepts(HttpClientLayer::builder().without_body_idle().without_hop_headers().build());

@@ -21,6 +21,8 @@ use super::{
     account::{Account, Entry, How, Stamp},
     held::{Held, RecordEnd, SharedEnd, SpanEntry},
 };
+#[cfg(feature = "http")]
+use crate::Fault;
 use crate::{Outcome, sealed::Sealed};
 
 /// The end of a call. This trait is sealed and implemented by [`AtHead`] and [`AtEnd`].
@@ -194,6 +196,25 @@ impl CallEnd {
     #[inline]
     pub fn new() -> Self {
         Self { place: Place::Own(Held::EMPTY) }
+    }
+
+    /// Creates the end of a response that has failed before its layers get it.
+    ///
+    /// What they add is settled at once.
+    #[cfg(feature = "http")]
+    pub(crate) fn failed(fault: Fault) -> Self {
+        let mut end = Self::new();
+        drop(end.share().end(How::Complete(Outcome::Failure(fault)), Duration::ZERO));
+        end
+    }
+
+    /// Returns the outcome of a response that has failed before its layers got it.
+    #[inline]
+    pub(crate) fn failure(&self) -> Option<Outcome> {
+        match &self.place {
+            Place::Own(_) => None,
+            Place::Shared(shared) => shared.failure(),
+        }
     }
 
     /// Holds an admission until the end of the response.

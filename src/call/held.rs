@@ -13,6 +13,7 @@ use super::{
     account::{Account, End, Entry, How, Stamp},
     lock::lock,
 };
+use crate::Outcome;
 
 /// The values that a call holds until its end.
 pub(super) struct Held {
@@ -92,6 +93,17 @@ impl SharedEnd {
         match &*lock(&self.0) {
             Shared::Open(held) => held.len(),
             Shared::Ended(_) => 0,
+        }
+    }
+
+    /// Returns the outcome of a call that has ended as a failure.
+    #[cold]
+    pub(super) fn failure(&self) -> Option<Outcome> {
+        match &*lock(&self.0) {
+            Shared::Ended(End { how: How::Complete(outcome @ Outcome::Failure(_)), .. }) => {
+                Some(*outcome)
+            }
+            Shared::Ended(_) | Shared::Open(_) => None,
         }
     }
 

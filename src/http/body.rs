@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::{
     AutoClassifier,
+    ahead::{Ahead, Read},
     body_error::BodyError,
     body_limits::{BodyLimits, BodyTimeout, TIMED_OUT},
     drain,
@@ -41,7 +42,7 @@ pin_project! {
     ///
     /// Frames, trailers and size hints pass through unchanged. It is `Unpin` when the inner body
     /// is.
-    pub struct ResponseBody<B> {
+    pub struct ResponseBody<B: Body> {
         // This field comes before `end`, because the call must still be open while the inner body
         // is dropped.
         #[pin]
@@ -63,7 +64,7 @@ pin_project! {
         classifier: Option<Arc<AutoClassifier>>,
     }
 
-    impl<B> PinnedDrop for ResponseBody<B> {
+    impl<B: Body> PinnedDrop for ResponseBody<B> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             this.unread.close();
@@ -86,12 +87,22 @@ pub(super) struct PendingBody {
     ambient: Ambient,
     began: Instant,
     shape: ResponseShape,
+    ahead: bool,
+}
+
+/// The end of a call whose response has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    Here,
+    WithBody,
+    WithStatus,
 }
 
 impl PendingBody {
     /// Captures the ambient deadline and attempt, for a call with this method.
     pub(super) fn new(method: &Method, began: Instant) -> Self {
-        Self { ambient: Ambient::capture(), began, shape: ResponseShape::of(method) }
+        let shape = ResponseShape::of(method);
+        Self { ambient: Ambient::capture(), began, shape, ahead: false }
     }
 
     /// Wraps the body of a response, so that the call ends with it.
@@ -107,7 +118,56 @@ impl PendingBody {
         classifier: Option<Arc<AutoClassifier>>,
     ) -> Response<ResponseBody<B>> {
         let bounded = grpc || to_the_last;
-        self.wrap(response, grpc, idle, bounded, classifier, |body, _| Inner::Own { body })
+        let ends = self.ends(&response, grpc);
+        self.wrap(response, ends, idle, bounded, classifier, |body| Inner::Own { body })
+    }
+
+    /// Does the same for an HTTP response whose body was read ahead.
+    pub(super) fn into_read<B: Body>(
+        self,
+        response: Response<Pin<Box<Ahead<B>>>>,
+        read: Read,
+        idle: Option<Duration>,
+        to_the_last: bool,
+    ) -> Response<ResponseBody<B>> {
+        let ends = if read == Read::Whole { Ends::Here } else { Ends::WithBody };
+        let keep = |body| Inner::Ahead { body };
+        // No deadline covers what has arrived already.
+        let bounded = to_the_last && read == Read::TooLong;
+        let mut response = self.wrap(response, ends, idle, bounded, None, keep);
+        if read == Read::Failed {
+            response.body_mut().end = Some(CallEnd::failed(Fault::Transient));
+        }
+        response
+    }
+
+    /// Lets the body be read ahead.
+    pub(super) fn ahead(self, ahead: bool) -> Self {
+        Self { ahead, ..self }
+    }
+
+    /// Returns whether a body of this response may be read ahead.
+    pub(super) fn may_read<B: Body>(&self, response: &Response<B>, grpc: bool) -> bool {
+        self.ahead && !grpc && matches!(self.ends(response, grpc), Ends::WithBody)
+    }
+
+    /// Returns the limit of the time in which a body is read ahead.
+    ///
+    /// A deadline ends the call itself.
+    pub(super) fn limits_ahead(&self, idle: Option<Duration>) -> BodyLimits {
+        BodyLimits { idle, deadline: None, began: self.began }
+    }
+
+    #[inline(always)]
+    fn ends<B: Body>(&self, response: &Response<B>, grpc: bool) -> Ends {
+        let at_head = self.shape.ends_at_head(response.status());
+        if at_head || response.body().is_end_stream() {
+            Ends::Here
+        } else if awaits_status(response, grpc) {
+            Ends::WithStatus
+        } else {
+            Ends::WithBody
+        }
     }
 
     /// Does the same at a server, whose caller may never read the response.
@@ -119,11 +179,12 @@ impl PendingBody {
     ) -> Response<ResponseBody<B>> {
         let bounded = grpc || limits.to_the_last;
         let limited = limits.idle.is_some() || (bounded && self.ambient.deadline().is_some());
-        let keep = |body, ended: bool| match limited && !ended {
+        let ends = self.ends(&response, grpc);
+        let keep = |body| match limited && ends != Ends::Here {
             true => Inner::keep(body),
             false => Inner::Own { body },
         };
-        let mut response = self.wrap(response, grpc, limits.idle, bounded, None, keep);
+        let mut response = self.wrap(response, ends, limits.idle, bounded, None, keep);
         let body = response.body_mut();
         if body.end.is_some() && (limited || self.began.checked_add(limits.unread).is_some()) {
             body.unread = Unread::After(limits.unread);
@@ -142,22 +203,19 @@ impl PendingBody {
     }
 
     #[inline(always)]
-    fn wrap<B: Body>(
+    fn wrap<T, B: Body>(
         self,
-        response: Response<B>,
-        grpc: bool,
+        response: Response<T>,
+        ends: Ends,
         idle: Option<Duration>,
         bounded: bool,
         classifier: Option<Arc<AutoClassifier>>,
-        keep: impl FnOnce(B, bool) -> Inner<B>,
+        keep: impl FnOnce(T) -> Inner<B>,
     ) -> Response<ResponseBody<B>> {
-        let Self { ambient, began, shape } = self;
-        let at_head = shape.ends_at_head(response.status());
-        let awaits_status = awaits_status(&response, grpc);
-        let ended = at_head || response.body().is_end_stream();
+        let Self { ambient, began, .. } = self;
         response.map(|inner| ResponseBody {
-            end: if ended { None } else { Some(CallEnd::new()) },
-            inner: keep(inner, ended),
+            end: if ends == Ends::Here { None } else { Some(CallEnd::new()) },
+            inner: keep(inner),
             ambient,
             idle,
             began,
@@ -165,20 +223,20 @@ impl PendingBody {
             waited: Duration::ZERO,
             timer: None,
             unread: Unread::Off,
-            awaits_status,
+            awaits_status: ends == Ends::WithStatus,
             bounded,
             classifier,
         })
     }
 }
 
-impl<B> ResponseBody<B> {
+impl<B: Body> ResponseBody<B> {
     fn limits(&self) -> BodyLimits {
         limits(&self.ambient, self.idle, self.began, self.bounded)
     }
 }
 
-impl<B> ResponseBodyProj<'_, B> {
+impl<B: Body> ResponseBodyProj<'_, B> {
     fn limits(&self) -> BodyLimits {
         limits(self.ambient, *self.idle, *self.began, *self.bounded)
     }
@@ -369,7 +427,7 @@ fn run<T>(end: &mut Option<CallEnd>, piece: impl FnOnce() -> T) -> T {
     value
 }
 
-impl<B> fmt::Debug for ResponseBody<B> {
+impl<B: Body> fmt::Debug for ResponseBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseBody")
             .field("end", &self.end)

@@ -1,5 +1,7 @@
 //! Checks of settings that several builders share.
 
+use std::fmt;
+
 use http::{HeaderName, header};
 
 use crate::ConfigError;
@@ -92,5 +94,18 @@ impl<T> Once<T> {
             return Err(ConfigError::new(knob, format_args!("set twice"), SET_TWICE));
         }
         Ok(self.value)
+    }
+}
+
+impl<T> Default for Once<T> {
+    fn default() -> Self {
+        Self::UNSET
+    }
+}
+
+/// Writes whether the setting was set, because its value may be a closure.
+impl<T> fmt::Debug for Once<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_set() { "set" } else { "unset" })
     }
 }

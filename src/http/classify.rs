@@ -237,6 +237,11 @@ impl AutoClassifier {
         self
     }
 
+    /// Classifies an HTTP response.
+    pub(super) fn http_head(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
+        self.http.judge(status, headers)
+    }
+
     /// Classifies the end of a gRPC response whose head had no status.
     pub(super) fn grpc_end(&self, trailers: Option<&HeaderMap>) -> Outcome {
         trailers.and_then(|trailers| self.grpc.judge(trailers)).unwrap_or(NO_STATUS)

@@ -49,7 +49,7 @@ pub(super) fn is_worth_reading<B: Body>(body: &Inner<B>) -> bool {
 }
 
 /// Begins to read and discard a body.
-pub(super) fn begin<B>(body: &mut Inner<B>) {
+pub(super) fn begin<B: Body>(body: &mut Inner<B>) {
     let unread = mem::replace(body, Inner::Gone);
     *body = Inner::Drained { body: Box::pin(unread), left: MOST };
 }

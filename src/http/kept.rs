@@ -7,21 +7,21 @@ use std::{
     task::{Context, Poll},
 };
 
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::ahead::{Ahead, FrameOf};
 use crate::call::lock::lock;
-
-/// The next frame of a body.
-type FrameOf<B> = Result<Frame<<B as Body>::Data>, <B as Body>::Error>;
 
 pin_project! {
     /// The inner body of a response.
     #[project = InnerProj]
-    pub(super) enum Inner<B> {
+    pub(super) enum Inner<B: Body> {
         Own { #[pin] body: B },
         // A limit can drop it while nobody polls it.
         Kept { body: Arc<Kept<B>>, cut: Arc<dyn Cut> },
+        // A part of it was read before its reader got the response.
+        Ahead { body: Pin<Box<Ahead<B>>> },
         // It is read and discarded, up to `left` bytes. The box makes it `Unpin`.
         Drained { body: Pin<Box<Inner<B>>>, left: usize },
         // A limit has ended it, and its reader knows.
@@ -84,7 +84,7 @@ impl<B: Send> Cut for Kept<B> {
     }
 }
 
-impl<B> Inner<B> {
+impl<B: Body> Inner<B> {
     /// Returns `true` for a body that is drained, or that a watch owns too.
     #[inline]
     pub(super) fn needs_end(&self) -> bool {
@@ -96,7 +96,7 @@ impl<B> Inner<B> {
         match self.as_mut().project() {
             InnerProj::Kept { body, .. } => body.drop_body(),
             InnerProj::Drained { body, .. } => body.as_mut().end(),
-            InnerProj::Own { .. } | InnerProj::Gone => {}
+            InnerProj::Own { .. } | InnerProj::Ahead { .. } | InnerProj::Gone => {}
         }
         self.set(Self::Gone);
     }
@@ -105,7 +105,7 @@ impl<B> Inner<B> {
     pub(super) fn cut(&self) -> Option<Arc<dyn Cut>> {
         match self {
             Self::Kept { cut, .. } => Some(Arc::clone(cut)),
-            Self::Own { .. } | Self::Drained { .. } | Self::Gone => None,
+            Self::Own { .. } | Self::Ahead { .. } | Self::Drained { .. } | Self::Gone => None,
         }
     }
 }
@@ -129,6 +129,7 @@ impl<B: Body> Inner<B> {
         match self.project() {
             InnerProj::Own { body } => body.poll_frame(cx),
             InnerProj::Kept { body, .. } => body.poll_frame(cx),
+            InnerProj::Ahead { body } => body.as_mut().poll_frame(cx),
             InnerProj::Drained { .. } | InnerProj::Gone => Poll::Ready(None),
         }
     }
@@ -139,6 +140,7 @@ impl<B: Body> Inner<B> {
         match self {
             Self::Own { body } => body.is_end_stream(),
             Self::Kept { body, .. } => lock(&body.0).is_end_stream,
+            Self::Ahead { body } => body.is_end_stream(),
             Self::Drained { .. } | Self::Gone => true,
         }
     }
@@ -147,6 +149,7 @@ impl<B: Body> Inner<B> {
         match self {
             Self::Own { body } => body.size_hint(),
             Self::Kept { body, .. } => SizeHint::clone(&lock(&body.0).size_hint),
+            Self::Ahead { body } => body.size_hint(),
             Self::Drained { .. } | Self::Gone => SizeHint::with_exact(0),
         }
     }

@@ -88,6 +88,10 @@
 //! streams. All of its timeouts, including the attempt timeout, must be as long as the streams. It
 //! also needs its own breaker, because a stream that is cut off counts as a failure.
 //!
+//! A body that breaks off after a successful head cannot be retried, because the caller has the
+//! response already. With [`body_buffer`](HttpClientBuilder::body_buffer), a small body is read
+//! before its response is returned. The call ends then, and can be retried if the body has failed.
+//!
 //! If you drop a body early, the breaker counts the call as follows:
 //!
 //! | the body is dropped | the breaker counts |
@@ -178,6 +182,7 @@
 //!
 //! [`abandoned_after`]: crate::circuit_breaker::CircuitBreakerBuilder::abandoned_after
 
+mod ahead;
 mod authority;
 mod body;
 mod body_error;

@@ -13,7 +13,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    CarryRejection, Classify, Fault, Outcome, RetryHint,
+    Fault, Outcome, RetryHint,
     backoff::Backoff,
     budget::Withdrawal,
     call::{
@@ -22,7 +22,6 @@ use crate::{
         hop::Hop,
         random::{between, draw},
     },
-    outcome::hint,
 };
 
 /// The state that a call keeps from one attempt to the next.
@@ -81,13 +80,10 @@ impl<Req, E> Session<Req, E> {
         result: Result<T, E>,
     ) -> Result<(Duration, Option<T>), Result<T, E>>
     where
-        E: CarryRejection,
         P: Replay<Req>,
-        C: Classify<T, E>,
     {
         let config = shared.config();
-        let outcome = failed.outcome;
-        let hint = hint(shared.classifier(), result.as_ref());
+        let Failed { outcome, hint, .. } = failed;
         let attempt = self.attempt;
         let permanent = outcome == Outcome::Failure(Fault::Permanent);
         let transparent = match hint {
@@ -107,7 +103,7 @@ impl<Req, E> Session<Req, E> {
                 budget.failed();
             }
             self.attempt = attempt.next(outcome);
-            self.retry(attempt.number(), config, shared.replay(), failed, hint)
+            self.retry(attempt.number(), config, shared.replay(), failed)
         };
         match decided {
             Ok(pause) => {
@@ -173,9 +169,8 @@ impl<Req, E> Session<Req, E> {
         config: &Config,
         replay: &P,
         failed: Failed,
-        hint: RetryHint,
     ) -> Result<Duration, Stop> {
-        let pause = match decide(number, config, failed, hint, self.replay.may_follow(hint))? {
+        let pause = match decide(number, config, failed, self.replay.may_follow(failed.hint))? {
             Pause::Asked { least, most } => {
                 self.drawn = 0;
                 draw(|rng| between(least, most, rng))

@@ -16,12 +16,12 @@ use crate::{
     budget::Budget,
     call::{
         account::Stamp,
-        completion::{Completion, end_of},
+        completion::{CallEnd, Completion, end_of},
         deadline,
         lock::lock,
         patience::{is_own, was_cut_short},
     },
-    outcome::{hint, judge, service_is_late, was_given_back},
+    outcome::{hint as hint_of, judge, service_is_late, was_given_back},
     telemetry,
 };
 
@@ -88,37 +88,27 @@ impl<S, P, C> Shared<S, P, C> {
         C: Classify<T, E>,
         E: CarryRejection,
     {
-        let outcome = judge(self.classifier(), result.as_ref());
-        if outcome == Outcome::Success {
-            if let Some(end) = end_of::<M, _, _>(result) {
-                // The head is a success. The outcome of the whole attempt is known at the end of
-                // the body.
-                if !span.is_disabled() {
-                    end.hold_span(span.clone(), events::record_attempt_end);
-                }
-                if let Some(budget) = self.throttle() {
-                    // Without a deadline, no attempt can be cut short.
-                    let (stamp, took) = match (deadline::deadline(), began) {
-                        (Some(deadline), Some(began)) => {
-                            let took = end.head().saturating_duration_since(began);
-                            let left = deadline.saturating_duration_since(end.head());
-                            let own = is_own(left.saturating_add(took), self.own_limit);
-                            (Stamp::default().timed(took, Some(left), own), Some(took))
-                        }
-                        _ => (Stamp::default(), None),
-                    };
-                    budget.heard(took);
-                    end.hold(budget.account(), stamp);
-                }
+        let mut outcome = judge(self.classifier(), result.as_ref());
+        let mut hint = RetryHint::Unstated;
+        if outcome != Outcome::Success {
+            hint = hint_of(self.classifier(), result.as_ref());
+        } else if let Some(end) = end_of::<M, _, _>(result) {
+            // The head is a success. The outcome of the whole attempt is known at the end of the
+            // body, or already if the body was read ahead and failed.
+            let Some(failure) = end.failure() else {
+                self.hold(end, span, began);
                 return None;
+            };
+            outcome = failure;
+            // Other hints of such a head are not about this failure. A 202 says when to ask again.
+            if hint_of(self.classifier(), result.as_ref()) == RetryHint::Stop {
+                hint = RetryHint::Stop;
             }
         }
         let given_back = was_given_back(self.classifier(), outcome, result.as_ref());
         let retryable = match outcome {
             Outcome::Success => false,
-            Outcome::Failure(Fault::Permanent) => {
-                hint(self.classifier(), result.as_ref()) == RetryHint::Unprocessed
-            }
+            Outcome::Failure(Fault::Permanent) => hint == RetryHint::Unprocessed,
             Outcome::Failure(_) => true,
             Outcome::Ignored => given_back,
         };
@@ -134,7 +124,7 @@ impl<S, P, C> Shared<S, P, C> {
             !(cut_short && self.is_hurried(budget, began))
         });
         if let Some(budget) = throttle {
-            match hint(self.classifier(), result.as_ref()) {
+            match hint {
                 _ if given_back => budget.given_back(began),
                 // It counts only if the request is not resent at once, or if it is resent after a
                 // permanent failure. Both are decided later.
@@ -149,23 +139,41 @@ impl<S, P, C> Shared<S, P, C> {
         let rejected = || result.as_ref().err().and_then(CarryRejection::rejection).is_some();
         // A layer that has rejected the call has reported it.
         if !retryable && outcome != Outcome::Success && !rejected() {
-            self.report_final(outcome, result.as_ref(), attempt);
+            self.report_final(outcome, hint, attempt);
         }
-        retryable.then_some(Failed { outcome, cut_short })
+        retryable.then_some(Failed { outcome, hint, cut_short })
     }
 
     /// Reports a failure that would not be retried whatever the request is.
     #[cold]
-    fn report_final<T, E>(&self, outcome: Outcome, result: Result<&T, &E>, attempt: u32)
-    where
-        C: Classify<T, E>,
-        E: CarryRejection,
-    {
-        let reason = || match hint(self.classifier(), result) {
+    fn report_final(&self, outcome: Outcome, hint: RetryHint, attempt: u32) {
+        let reason = || match hint {
             RetryHint::Stop => "stop hint",
             _ => outcome.as_str(),
         };
         events::not_retried(self.config().name(), attempt, outcome, reason);
+    }
+
+    /// Lets a response hold what is settled at its end.
+    #[inline]
+    fn hold(&self, end: &mut CallEnd, span: &Span, began: Option<Instant>) {
+        if !span.is_disabled() {
+            end.hold_span(span.clone(), events::record_attempt_end);
+        }
+        if let Some(budget) = self.throttle() {
+            // Without a deadline, no attempt can be cut short.
+            let (stamp, took) = match (deadline::deadline(), began) {
+                (Some(deadline), Some(began)) => {
+                    let took = end.head().saturating_duration_since(began);
+                    let left = deadline.saturating_duration_since(end.head());
+                    let own = is_own(left.saturating_add(took), self.own_limit);
+                    (Stamp::default().timed(took, Some(left), own), Some(took))
+                }
+                _ => (Stamp::default(), None),
+            };
+            budget.heard(took);
+            end.hold(budget.account(), stamp);
+        }
     }
 
     /// Returns `true` if an attempt that was cut short says nothing about the service.

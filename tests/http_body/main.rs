@@ -4,6 +4,7 @@
 
 mod accounts;
 mod ambient;
+mod buffered;
 mod cancellation;
 mod costs;
 mod drained;

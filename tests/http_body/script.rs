@@ -40,6 +40,7 @@ struct State {
     waker: Option<Waker>,
     size: SizeHint,
     dropped: bool,
+    polls: usize,
     ambient: Option<(Option<Deadline>, Option<u32>)>,
 }
 
@@ -95,6 +96,12 @@ impl Feed {
         self.state().ambient
     }
 
+    /// Returns how often the body was polled.
+    #[allow(dead_code, reason = "not every test that includes this file uses it")]
+    pub(super) fn polls(&self) -> usize {
+        self.state().polls
+    }
+
     fn look_around(&self) {
         let attempt = Attempt::current().map(|attempt| attempt.number());
         self.state().ambient = Some((Deadline::current(), attempt));
@@ -111,10 +118,14 @@ impl Body for Scripted {
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         self.0.look_around();
         let mut state = self.0.state();
+        state.polls += 1;
         let Some(step) = state.steps.pop_front() else {
             state.waker = Some(cx.waker().clone());
             return Poll::Pending;
         };
+        if let (Step::Data(data), Some(size)) = (&step, state.size.exact()) {
+            state.size = SizeHint::with_exact(size.saturating_sub(data.len() as u64));
+        }
         drop(state);
         Poll::Ready(match step {
             Step::Data(data) => Some(Ok(Frame::data(Bytes::from_static(data.as_bytes())))),

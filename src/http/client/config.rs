@@ -3,6 +3,7 @@ use std::{
     time::Duration,
 };
 
+use super::buffer::Buffer;
 use crate::http::AutoClassifier;
 
 pub(super) struct Config {
@@ -13,6 +14,7 @@ pub(super) struct Config {
     pub(super) idle: Option<Duration>,
     pub(super) body_deadline: bool,
     pub(super) write: Option<Write>,
+    pub(super) buffer: Option<Buffer>,
     pub(super) malformed: AtomicU64,
 }
 
@@ -21,7 +23,8 @@ impl Config {
     pub(super) fn fresh(&self) -> Self {
         let Self { idle, body_deadline, write, .. } = *self;
         let (classifier, at_end) = (Arc::clone(&self.classifier), self.at_end.clone());
-        Self { classifier, at_end, idle, body_deadline, write, malformed: AtomicU64::new(0) }
+        let (buffer, malformed) = (self.buffer.clone(), AtomicU64::new(0));
+        Self { classifier, at_end, idle, body_deadline, write, buffer, malformed }
     }
 }
 

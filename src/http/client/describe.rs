@@ -21,7 +21,14 @@ impl Describe for HttpClientLayer {
             true => "; the timeouts cover the body",
             false => "",
         };
-        let text = format_args!("{headers}; waits {wait} for a frame of the body{covered}");
+        let buffered = match &self.config().buffer {
+            Some(buffer) => {
+                format!("; reads up to {} bytes of a body before the response", buffer.most)
+            }
+            None => String::new(),
+        };
+        let text =
+            format_args!("{headers}; waits {wait} for a frame of the body{covered}{buffered}");
         facts.line("http", text);
         facts.note(fact::HTTP);
         if !self.config().body_deadline {

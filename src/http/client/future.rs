@@ -10,10 +10,10 @@ use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::config::Config;
+use super::{buffer::Reading, config::Config};
 use crate::{
     CarryRejection,
-    call::rejectable::Rejectable,
+    call::ended::polled_after_end,
     error::DeadlineExceeded,
     http::{ResponseBody, body::PendingBody, wire},
     telemetry,
@@ -22,26 +22,37 @@ use crate::{
 pin_project! {
     /// The future of an [`HttpClient`](super::HttpClient).
     #[must_use = "futures do nothing unless polled"]
-    pub struct HttpClientFuture<F> {
+    pub struct HttpClientFuture<F, R: Body> {
         #[pin]
-        inner: Rejectable<F>,
+        state: State<F, R>,
         config: Arc<Config>,
-        call: PendingBody,
+        // `None` after the end.
+        call: Option<PendingBody>,
     }
 }
 
-impl<F> HttpClientFuture<F> {
+pin_project! {
+    // There are two variants, as in `Rejectable`.
+    #[project = StateProj]
+    enum State<F, R: Body> {
+        Calling { #[pin] future: F },
+        // `None` for a call that is rejected, and after the end.
+        Reading { reading: Option<Box<Reading<R>>> },
+    }
+}
+
+impl<F, R: Body> HttpClientFuture<F, R> {
     /// Creates the future of a call. Without an inner future the call is rejected.
     pub(super) fn new(future: Option<F>, config: Arc<Config>, call: PendingBody) -> Self {
-        let inner = match future {
-            Some(future) => Rejectable::running(future, ()),
-            None => Rejectable::rejected(()),
+        let state = match future {
+            Some(future) => State::Calling { future },
+            None => State::Reading { reading: None },
         };
-        Self { inner, config, call }
+        Self { state, config, call: Some(call) }
     }
 }
 
-impl<F, R, E> Future for HttpClientFuture<F>
+impl<F, R, E> Future for HttpClientFuture<F, R>
 where
     F: Future<Output = Result<Response<R>, E>>,
     R: Body,
@@ -49,28 +60,68 @@ where
 {
     type Output = Result<Response<ResponseBody<R>>, E>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let Some((future, ())) = this.inner.as_mut().as_running() else {
-            return Poll::Ready(Err(this.inner.reject(reject)));
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.as_mut().project();
+        let result = match this.state.as_mut().project() {
+            StateProj::Calling { future } => ready!(future.poll(cx)),
+            StateProj::Reading { reading } => {
+                return poll_reading(reading, this.config, this.call, cx);
+            }
         };
-        let result = ready!(future.poll(cx));
-        this.inner.end();
-        Poll::Ready(result.map(|response| {
+        this.state.set(State::Reading { reading: None });
+        let (config, Some(call)) = (&**this.config, this.call.take()) else { polled_after_end() };
+        let grpc = result.as_ref().is_ok_and(|response| {
             let grpc = wire::is_grpc(response.headers());
-            this.config.read(&response, grpc);
-            let config = this.config;
+            config.read(response, grpc);
+            grpc
+        });
+        let buffer = config.buffer.as_ref().filter(|buffer| {
+            let response = result.as_ref().ok();
+            response
+                .is_some_and(|it| call.may_read(it, grpc) && buffer.takes(it, &config.classifier))
+        });
+        if let Some(buffer) = buffer {
+            let reading = Reading::new(result?, buffer.most, call.limits_ahead(config.idle));
+            this.state.set(State::Reading { reading: Some(Box::new(reading)) });
+            *this.call = Some(call);
+            return self.poll(cx);
+        }
+        Poll::Ready(result.map(|response| {
             let at_end = config.at_end.clone();
-            this.call.into_response(response, grpc, config.idle, config.body_deadline, at_end)
+            call.into_response(response, grpc, config.idle, config.body_deadline, at_end)
         }))
     }
 }
 
-fn reject<E: CarryRejection>((): ()) -> E {
+/// Reads a body, and returns its response. Rejects a call that was not sent.
+#[inline(never)]
+fn poll_reading<R: Body, E: CarryRejection>(
+    place: &mut Option<Box<Reading<R>>>,
+    config: &Config,
+    call: &mut Option<PendingBody>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Response<ResponseBody<R>>, E>> {
+    // Taken out, so that a body that panics is not polled again.
+    let (taken, Some(pending)) = (place.take(), call.take()) else { polled_after_end() };
+    let Some(mut reading) = taken else { return Poll::Ready(Err(reject())) };
+    let Poll::Ready(read) = reading.poll(cx) else {
+        (*place, *call) = (Some(reading), Some(pending));
+        return Poll::Pending;
+    };
+    Poll::Ready(match read {
+        Ok(read) => {
+            let response = reading.into_response();
+            Ok(pending.into_read(response, read, config.idle, config.body_deadline))
+        }
+        Err(late) => Err(E::from_rejection(late)),
+    })
+}
+
+fn reject<E: CarryRejection>() -> E {
     telemetry::reject(DeadlineExceeded::by(None))
 }
 
-impl<F> fmt::Debug for HttpClientFuture<F> {
+impl<F, R: Body> fmt::Debug for HttpClientFuture<F, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpClientFuture").finish_non_exhaustive()
     }

@@ -10,10 +10,17 @@ use std::{
 use tower_layer::Layer;
 
 use super::{
+    buffer::{Buffer, Select},
     config::{Config, Write},
     service::HttpClient,
 };
-use crate::{ConfigError, http::AutoClassifier};
+use crate::{
+    ConfigError,
+    http::{
+        AutoClassifier, RequestHead,
+        checks::{Once, unless_room},
+    },
+};
 
 /// A layer that connects a stack with an HTTP or gRPC client.
 ///
@@ -39,7 +46,7 @@ impl Default for HttpClientLayer {
 impl HttpClientLayer {
     /// Creates a layer with the defaults of [`builder`](Self::builder).
     pub fn new() -> Self {
-        Self::builder().finish()
+        Self::builder().finish(None)
     }
 
     /// Returns a builder, to change the defaults.
@@ -69,6 +76,7 @@ impl fmt::Debug for HttpClientLayer {
             .field("idle", &self.config.idle)
             .field("body_deadline", &self.config.body_deadline)
             .field("write", &self.config.write)
+            .field("buffer", &self.config.buffer)
             .finish_non_exhaustive()
     }
 }
@@ -81,6 +89,8 @@ pub struct HttpClientBuilder {
     body_idle: Option<Duration>,
     without_body_idle: bool,
     body_deadline: bool,
+    body_buffer: Option<usize>,
+    body_buffer_for: Once<Arc<Select>>,
     for_envoy: bool,
     without_hop_headers: bool,
 }
@@ -137,6 +147,78 @@ impl HttpClientBuilder {
         self
     }
 
+    /// Sets the maximum size of a body that is read before its response is returned.
+    ///
+    /// Default: off.
+    ///
+    /// Without it, a call is a success from its head on. If its body breaks off, only the reader of
+    /// the body sees it, and nothing retries the call.
+    ///
+    /// With it, an attempt whose body fails while it is read is a
+    /// [transient](crate::Fault::Transient) failure, even if the classifier takes its head for a
+    /// success. The timeouts and [`body_idle`](Self::body_idle) apply while a body is read. If the
+    /// attempt is not retried, the response is returned, and its body ends with the error of the
+    /// first reading.
+    ///
+    /// It applies to requests that are safe to repeat on any server: GET, HEAD, OPTIONS, TRACE, an
+    /// unconditional PUT or DELETE, and those with the extension
+    /// [`ClientKey`](crate::http::ClientKey). [`body_buffer_for_fn`](Self::body_buffer_for_fn)
+    /// selects others. These responses are returned at once, as without this setting:
+    ///
+    /// - A gRPC response. See [`FirstFrameLayer`](crate::http::grpc::FirstFrameLayer).
+    /// - A response whose length is announced and over `max_bytes`. If the length is not announced,
+    ///   the response is returned when more than `max_bytes` have been read. Its body begins with
+    ///   that part.
+    /// - A stream: `text/event-stream`, `multipart/x-mixed-replace`, `application/x-ndjson` or
+    ///   `application/json-seq`. Any other body that arrives bit by bit is held back until it ends
+    ///   or is too long, or until a timeout ends the attempt. Exclude the requests of such bodies.
+    /// - A response whose head is no success for the [classifier](Self::classify) of this layer,
+    ///   such as a 503, or a 409 with a `Retry-After`.
+    ///
+    /// Each response takes up to `max_bytes` of memory, plus one frame, until its body is read. A
+    /// body of small frames takes up to twice that, because a frame takes memory itself. At most
+    /// one frame is read for each 256 bytes of `max_bytes`, plus 16. A bulkhead bounds the number
+    /// of bodies that are being read. A response whose body was read to its end holds no permit, so
+    /// its caller bounds how many of them it keeps.
+    ///
+    /// A DELETE whose body breaks off may be repeated after it was a success, and then gets a 404.
+    ///
+    /// A retry layer outside of a stack must be in an [`UntilEnd`](crate::http::UntilEnd).
+    ///
+    /// [`build`](Self::build) rejects zero.
+    ///
+    /// ```
+    /// use buttress::{
+    ///     Stack,
+    ///     http::{HttpClientLayer, ReplaySafe},
+    /// };
+    ///
+    /// let http = HttpClientLayer::builder().body_buffer(64 << 10).build()?;
+    /// let stack = Stack::standard(ReplaySafe::new()).http_client(http);
+    /// # let _ = stack;
+    /// # Ok::<(), buttress::ConfigError>(())
+    /// ```
+    pub fn body_buffer(mut self, max_bytes: usize) -> Self {
+        self.body_buffer = Some(max_bytes);
+        self
+    }
+
+    /// Sets the requests whose responses [`body_buffer`](Self::body_buffer) reads.
+    ///
+    /// Default: none. The requests are those that are safe to repeat on any server.
+    ///
+    /// The function replaces that choice, and returns `true` for such a request. It does not make
+    /// the request safe to repeat. [`ReplaySafe`](crate::http::ReplaySafe) decides that.
+    ///
+    /// [`build`](Self::build) rejects a second function, and a function without `body_buffer`.
+    pub fn body_buffer_for_fn<F>(mut self, select: F) -> Self
+    where
+        F: Fn(RequestHead<'_>) -> bool + Send + Sync + 'static,
+    {
+        self.body_buffer_for.set(Arc::new(select));
+        self
+    }
+
     /// Adds the header `x-envoy-upstream-rq-timeout-ms` to HTTP requests.
     ///
     /// Default: off.
@@ -167,8 +249,8 @@ impl HttpClientBuilder {
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] if [`body_idle`](Self::body_idle) is zero, or if two settings contradict
-    /// each other.
+    /// A [`ConfigError`] if [`body_idle`](Self::body_idle) or [`body_buffer`](Self::body_buffer) is
+    /// zero, if a function was set twice, or if two settings contradict each other.
     pub fn build(self) -> Result<HttpClientLayer, ConfigError> {
         if let Some(idle) = self.body_idle {
             ConfigError::require_positive("body_idle", idle)?;
@@ -181,10 +263,17 @@ impl HttpClientBuilder {
             let rule = "`without_hop_headers` writes no headers";
             return Err(ConfigError::new("for_envoy", format_args!("set"), rule));
         }
-        Ok(self.finish())
+        let select = self.body_buffer_for.clone().get("body_buffer_for_fn")?;
+        if let Some(most) = self.body_buffer {
+            unless_room("body_buffer", most)?;
+        } else if select.is_some() {
+            let rule = "without `body_buffer`, no body is read";
+            return Err(ConfigError::new("body_buffer_for_fn", format_args!("set"), rule));
+        }
+        Ok(self.finish(select))
     }
 
-    fn finish(self) -> HttpClientLayer {
+    fn finish(self, select: Option<Arc<Select>>) -> HttpClientLayer {
         let at_end = self.classifier.map(Arc::new);
         let idle = (!self.without_body_idle).then(|| self.body_idle.unwrap_or(IDLE));
         let write = match (self.without_hop_headers, self.for_envoy) {
@@ -198,6 +287,7 @@ impl HttpClientBuilder {
             idle,
             body_deadline: self.body_deadline,
             write,
+            buffer: self.body_buffer.map(|most| Buffer { most, select }),
             malformed: AtomicU64::new(0),
         };
         HttpClientLayer { config: Arc::new(config) }

@@ -1,5 +1,6 @@
 //! The layer directly around an HTTP or gRPC client.
 
+mod buffer;
 mod config;
 mod describe;
 mod future;

@@ -46,7 +46,7 @@ where
 {
     type Response = Response<ResponseBody<R>>;
     type Error = S::Error;
-    type Future = HttpClientFuture<S::Future>;
+    type Future = HttpClientFuture<S::Future, R>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -60,7 +60,8 @@ where
             Some(write) => write.headers(request.headers_mut(), grpc, began),
             None => true,
         };
-        let call = PendingBody::new(request.method(), began);
+        let ahead = self.config.buffer.as_ref().is_some_and(|buffer| buffer.selects(&request));
+        let call = PendingBody::new(request.method(), began).ahead(ahead);
         let future = in_time.then(|| self.inner.call(request));
         HttpClientFuture::new(future, Arc::clone(&self.config), call)
     }

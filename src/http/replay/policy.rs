@@ -224,17 +224,21 @@ impl ReplaySafe {
         if self.except.iter().any(|except| except(head)) {
             return false;
         }
-        let by_itself = if head.extensions.get::<ClientKey>().is_some() {
-            true
-        } else if wire::is_grpc(head.headers) {
-            self.grpc_methods.iter().any(|safe| safe(head.uri.path()))
-        } else {
-            is_repeatable(head)
-                || head.headers.contains_key("idempotency-key")
+        let by_itself = is_safe_everywhere(head)
+            || if wire::is_grpc(head.headers) {
+                self.grpc_methods.iter().any(|safe| safe(head.uri.path()))
+            } else {
+                head.headers.contains_key("idempotency-key")
                     && self.upstream_honours.iter().any(|honours| honours(head))
-        };
+            };
         by_itself || self.also.iter().any(|safe| safe(head))
     }
+}
+
+/// Returns whether a request is safe to repeat without a setting of its client.
+pub(in crate::http) fn is_safe_everywhere(head: RequestHead<'_>) -> bool {
+    head.extensions.get::<ClientKey>().is_some()
+        || !wire::is_grpc(head.headers) && is_repeatable(head)
 }
 
 /// Returns whether any server gives a repeated request the same response.

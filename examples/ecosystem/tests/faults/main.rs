@@ -4,6 +4,7 @@
 //! text, so these tests fail if a new version of the library changes it.
 
 mod breaker;
+mod broken_body;
 mod draining;
 mod h2;
 mod hyper;

@@ -6,8 +6,8 @@ use buttress::{
     BoxError, CarryRejection, Stack,
     circuit_breaker::{CircuitBreakerHandle, CircuitBreakerLayer},
     http::{
-        HttpStack, ReplayBody, ReplayBodyLayer, ReplaySafe, SetIdempotencyKeyLayer,
-        idempotency::IDEMPOTENCY_REPLAYED, reqwest::ReqwestClient,
+        HttpClientLayer, HttpStack, ReplayBody, ReplayBodyLayer, ReplaySafe,
+        SetIdempotencyKeyLayer, idempotency::IDEMPOTENCY_REPLAYED, reqwest::ReqwestClient,
     },
     retry::{Budget, RetryLayer},
 };
@@ -43,6 +43,10 @@ impl Counted {
         if case == Case::Hang {
             stack = stack.attempt_timeout(ATTEMPT);
         }
+        if asked == Asked::Buffered {
+            let http = HttpClientLayer::builder().body_buffer(64 << 10).build().unwrap();
+            stack = stack.http_client(http);
+        }
         let client = if case.length() > 1 << 10 {
             // The way for bodies that are not `Clone`. It keeps 64 KiB.
             let replay = ReplayBodyLayer::new();
@@ -55,7 +59,7 @@ impl Counted {
         };
         let client = match asked {
             Asked::Keyed => boxed(SetIdempotencyKeyLayer::new().layer(client)),
-            Asked::Post | Asked::Get => client,
+            Asked::Post | Asked::Get | Asked::Buffered => client,
         };
         Self { client, breaker: handle, budget }
     }

@@ -35,7 +35,7 @@ async fn observe(row: &Row, by: By) -> Seen {
     let client = Counted::new(by, row.asked, row.case);
     let (method, body) = match row.asked {
         Asked::Keyed | Asked::Post => (Method::POST, body),
-        Asked::Get => (Method::GET, String::new()),
+        Asked::Get | Asked::Buffered => (Method::GET, String::new()),
     };
     let uri = format!("http://{}/pay", served.address);
     let request = Request::builder().method(method).uri(uri).body(body).unwrap();

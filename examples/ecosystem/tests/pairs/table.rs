@@ -19,6 +19,8 @@ pub(crate) enum Asked {
     /// A POST without a key.
     Post,
     Get,
+    /// A GET by a client with a `body_buffer`.
+    Buffered,
 }
 
 /// The server, or the servers.
@@ -142,7 +144,7 @@ const UNKNOWN: &str = "cut off before it was recorded: a 409 instead of a second
 const OVER_LIMIT: &str = "the guard reads up to 1 MiB";
 const NO_KEY: &str = "the guard requires a key";
 const NOT_KEPT: &str = "a body over 64 KiB is not kept for a retry";
-const HEAD_ARRIVED: &str = "the caller already has the head";
+const HEAD_ARRIVED: &str = "the caller already has the head (no `body_buffer`)";
 const CALLER_FOLLOWS: &str = "this client leaves redirects to the caller";
 const PROXY_FOLLOWS: &str = "the proxy follows the redirect";
 const PROXY_RETRIES: &str = "the proxy retries, and says so if that was in vain";
@@ -200,6 +202,8 @@ pub(crate) const ROWS: &[Row] = rows! {
     Plain        SeeOtherReset Get   Hyper   | 1 | 1     | 0 | 0 | "303"           | CALLER_FOLLOWS;
     Plain        SeeOtherReset Get   Reqwest | 2 | 4     | 1 | 1 | "200"           | RIGHT;
     Plain        Broken        Get   Both    | 1 | 1     | 1 | 0 | "200, cut off"  | HEAD_ARRIVED;
+    Plain        Broken        Buffered Both | 4 | 4     | 4 | 3 | "200, cut off"  | RIGHT;
+    Plain        Large         Buffered Both | 1 | 1     | 0 | 0 | "200, 4 MiB"    | RIGHT;
 
     // Our server layer.
     Layered      Success       Keyed Both    | 1 | 1     | 0 | 0 | "200"           | RIGHT;
@@ -302,6 +306,7 @@ pub(crate) const ROWS: &[Row] = rows! {
     Proxy        Moved(307)    Get   Both    | 1 | 1 > 2 | 0 | 0 | "200"           | RIGHT;
     Proxy        SeeOtherReset Get   Both    | 2 | 1 > 4 | 0 | 0 | "200"           | PROXY_RETRIES;
     Proxy        Broken        Get   Both    | 1 | 1 > 1 | 1 | 0 | "200, cut off"  | HEAD_ARRIVED;
+    Proxy        Broken        Buffered Both | 4 | 4 > 4 | 4 | 3 | "200, cut off"  | RIGHT;
 
     // A proxy before our guard. It retries requests with a key, because the guard honours it.
     ProxyToGuard Success       Keyed Both    | 1 | 1 > 1 | 0 | 0 | "200"           | RIGHT;
@@ -433,6 +438,7 @@ impl fmt::Display for Asked {
             Self::Keyed => "POST with key",
             Self::Post => "POST",
             Self::Get => "GET",
+            Self::Buffered => "GET, body buffered",
         })
     }
 }
