@@ -537,8 +537,8 @@ async fn the_cause_is_reached_through_six_layers_and_towers_own_between_them() {
 fn explain_names_what_the_breaker_does_not_see() {
     let lines = Stack::standard(ReplayClones).explain().to_string();
     for line in [
-        "fails if nobody had a response for 10s and it ran longer than responses take (2s, or a \
-         server's limit, before the first)",
+        "is a failure if nobody had a response for 10s and it ran longer than responses take",
+        "(before the first response, if it ran for 2s, or a server's limit)",
         "a hang of some calls, if only callers in a hurry meet it",
         "a hang after the head of a response, if readers leave before a limit of the body",
         "a hang whose callers all leave before a call runs long",
@@ -552,7 +552,7 @@ fn explain_names_what_the_breaker_does_not_see() {
     let breaker = CircuitBreakerLayer::builder;
     let after = breaker().abandoned_after(Duration::from_millis(100)).build().unwrap();
     let lines = Stack::new().circuit_breaker(after).explain().to_string();
-    let at_once = "fails at once after 100ms, and sooner if nobody had a response";
+    let at_once = "is a failure at once after 100ms, and sooner if nobody had a response";
     assert!(lines.contains(at_once), "{lines}");
     let in_a_row = breaker().consecutive_failures(5);
     let lines = Stack::new().circuit_breaker(in_a_row.clone().build().unwrap()).explain();

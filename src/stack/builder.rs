@@ -374,7 +374,9 @@ impl<Slots, C> Stack<Slots, C> {
     /// Use it for services that fail with a `BoxError`, such as tower's own layers, and for layers
     /// in [`around_call`](Self::around_call) or [`around_attempt`](Self::around_attempt) that box
     /// their errors. It boxes the error, not the service. To get a short type, wrap the result in
-    /// `tower::util::BoxCloneSyncService`.
+    /// `tower::util::BoxCloneSyncService`. Also do that if the compiler says that an implementation
+    /// "is not general enough". It cannot prove otherwise that an `async` block that calls the
+    /// service is `Send`.
     ///
     /// Rejections by tower's `LoadShed` and `Timeout` beneath the stack are not retried, and are
     /// not failures of the dependency. A breaker counts a call that `Timeout` ended like one that

@@ -54,9 +54,10 @@ impl Known {
         };
         let mut lines = vec![
             format!(
-                "a call that its caller cuts fails {at_once}if nobody had a response for \
-                 {silence:?} and it ran longer than responses take ({floor}, before the first)"
+                "a call that its caller cuts is a failure {at_once}if nobody had a response for \
+                 {silence:?} and it ran longer than responses take"
             ),
+            format!("  (before the first response, if it ran for {floor})"),
             "the breaker does not see:".to_owned(),
             "  a hang of some calls, if only callers in a hurry meet it".to_owned(),
             "  a hang after the head of a response, if readers leave before a limit of the body"
