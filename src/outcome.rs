@@ -246,6 +246,21 @@ impl Outcome {
         matches!(self, Self::Success | Self::Failure(Fault::Permanent | Fault::InProgress { .. }))
     }
 
+    /// The number of outcomes after which a call is retried.
+    pub(crate) const FAULTS: usize = 6;
+
+    /// Returns a number below [`FAULTS`](Self::FAULTS) for an outcome to retry.
+    pub(crate) fn fault_index(self) -> usize {
+        match self {
+            Self::Success | Self::Ignored => 0,
+            Self::Failure(Fault::Transient) => 1,
+            Self::Failure(Fault::TimedOut) => 2,
+            Self::Failure(Fault::Overloaded { .. }) => 3,
+            Self::Failure(Fault::InProgress { .. }) => 4,
+            Self::Failure(Fault::Permanent) => 5,
+        }
+    }
+
     /// Returns a short name for spans and events.
     pub(crate) fn as_str(self) -> &'static str {
         match self {

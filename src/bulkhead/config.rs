@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::{ConfigError, error::Name};
+use crate::{
+    ConfigError,
+    telemetry::{Kind, ReporterCell},
+};
 
 /// The default limit.
 ///
@@ -13,14 +16,15 @@ const MAX_CONCURRENT: u32 = 256;
 /// The settings of a bulkhead, with or without a queue.
 #[derive(Clone, Debug)]
 pub(super) struct Config {
-    pub(super) name: Option<Name>,
+    pub(super) reporter: ReporterCell,
     pub(super) max_concurrent: u32,
     pub(super) when_full: WhenFull,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { name: None, max_concurrent: MAX_CONCURRENT, when_full: WhenFull::Reject }
+        let reporter = ReporterCell::new(None, Kind::Bulkhead);
+        Self { reporter, max_concurrent: MAX_CONCURRENT, when_full: WhenFull::Reject }
     }
 }
 

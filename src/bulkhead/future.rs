@@ -16,7 +16,6 @@ use tower_service::Service;
 
 use super::{
     config::Queue,
-    events,
     queue::{Entry, Permit, Place, Slots},
 };
 use crate::{
@@ -31,8 +30,7 @@ use crate::{
         timer::poll_timer,
         waiters::Key,
     },
-    error::BulkheadFull,
-    telemetry,
+    telemetry::Event,
 };
 
 pin_project! {
@@ -141,7 +139,7 @@ impl fmt::Debug for Drained {
 }
 
 fn reject<E: CarryRejection>(slots: Arc<Slots>) -> E {
-    telemetry::reject(slots.rejection())
+    slots.reporter().reject(slots.rejection())
 }
 
 pin_project! {
@@ -161,7 +159,7 @@ pin_project! {
         // Fields are dropped in order. The future is first, because the call must hold its slot
         // while it is dropped.
         Called { #[pin] future: Oneshot<S, Req>, permit: Permit },
-        Rejected { rejection: BulkheadFull },
+        Rejected { slots: Arc<Slots> },
         Done,
     }
 }
@@ -204,7 +202,8 @@ impl<S: Service<Req>, Req, M> QueuedResponseFuture<S, Req, M> {
                 QueuedState::Called { future: Oneshot::waiting(service, request), permit }
             }
             Entry::Queued { place, end } => {
-                events::call_queued(slots.name(), slots.queued());
+                let event = Event::CallQueued { queued: slots.queued() };
+                slots.reporter().emit(event);
                 QueuedState::Queued {
                     waiting: Waiting { call: Some((service, request)), discard: M::discard },
                     place,
@@ -214,7 +213,7 @@ impl<S: Service<Req>, Req, M> QueuedResponseFuture<S, Req, M> {
             }
             Entry::Full => {
                 M::discard(request);
-                QueuedState::Rejected { rejection: slots.rejection() }
+                QueuedState::Rejected { slots: Arc::clone(slots) }
             }
         };
         Self { state, completion: PhantomData }
@@ -239,9 +238,7 @@ where
                     leave_to_body::<M, _, _>(permit, &mut result);
                     break result;
                 }
-                QueuedStateProj::Rejected { rejection } => {
-                    break Err(telemetry::reject(rejection.clone()));
-                }
+                QueuedStateProj::Rejected { slots } => break Err(reject(Arc::clone(slots))),
                 QueuedStateProj::Queued { waiting, place, wait, timer } => match place.poll(cx) {
                     // Polls the slot before the timer, because a call that has a slot has not
                     // timed out.
@@ -252,7 +249,9 @@ where
                     }
                     Poll::Pending => {
                         ready!(wait.poll_end(timer, cx));
-                        break Err(telemetry::reject(place.slots().queue_timed_out(wait.longest)));
+                        let slots = place.slots();
+                        let late = slots.queue_timed_out(wait.longest);
+                        break Err(slots.reporter().reject(late));
                     }
                 },
                 QueuedStateProj::Done => polled_after_end(),

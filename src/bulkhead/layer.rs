@@ -4,12 +4,15 @@ use tower_layer::Layer;
 
 use super::{
     config::{Config, Queue, WhenFull},
-    events,
     future::Drained,
     queue::Slots,
     service::{Bulkhead, QueuedBulkhead},
 };
-use crate::{ConfigError, error::Name};
+use crate::{
+    ConfigError,
+    error::Name,
+    telemetry::{Event, Kind, ReporterCell, Reporters},
+};
 
 /// A layer that creates [`Bulkhead`] services, which limit concurrent calls.
 ///
@@ -34,8 +37,8 @@ impl BulkheadLayer {
     }
 
     fn from_checked(config: Config) -> Self {
-        let Config { name, max_concurrent, when_full } = config;
-        Self { slots: Slots::new(name, max_concurrent), when_full }
+        let Config { reporter, max_concurrent, when_full } = config;
+        Self { slots: Slots::new(reporter, max_concurrent), when_full }
     }
 
     /// Returns a builder with the default settings.
@@ -51,6 +54,11 @@ impl BulkheadLayer {
     /// Creates a service. `M` decides when a call is complete.
     pub(crate) fn completing<S, M>(&self, inner: S) -> Bulkhead<S, M> {
         Bulkhead::new(inner, Arc::clone(&self.slots), self.when_full)
+    }
+
+    /// Takes the name of a stack, unless the layer has one.
+    pub(crate) fn inherit(&self, stack: &Reporters) {
+        self.slots.inherit(stack);
     }
 
     /// Returns a layer with the same settings and slots of its own.
@@ -81,9 +89,9 @@ pub struct BulkheadBuilder {
 impl BulkheadBuilder {
     /// Sets the name of the layer in errors and events.
     ///
-    /// Default: `bulkhead`.
+    /// Default: `bulkhead`. In a stack with a name, it is that of the stack.
     pub fn name(mut self, name: impl Into<Name>) -> Self {
-        self.config.name = Some(name.into());
+        self.config.reporter = ReporterCell::new(Some(name.into()), Kind::Bulkhead);
         self
     }
 
@@ -166,6 +174,11 @@ impl QueuedBulkheadLayer {
         QueuedBulkhead::new(inner, Arc::clone(&self.slots), self.queue)
     }
 
+    /// Takes the name of a stack, unless the layer has one.
+    pub(crate) fn inherit(&self, stack: &Reporters) {
+        self.slots.inherit(stack);
+    }
+
     /// Returns a layer with the same settings, and slots and a queue of its own.
     pub(crate) fn fresh(&self) -> Self {
         Self { slots: self.slots.fresh(), queue: self.queue }
@@ -199,9 +212,9 @@ pub struct QueuedBulkheadBuilder {
 impl QueuedBulkheadBuilder {
     /// Sets the name of the layer in errors and events.
     ///
-    /// Default: `bulkhead`.
+    /// Default: `bulkhead`. In a stack with a name, it is that of the stack.
     pub fn name(mut self, name: impl Into<Name>) -> Self {
-        self.config.name = Some(name.into());
+        self.config.reporter = ReporterCell::new(Some(name.into()), Kind::Bulkhead);
         self
     }
 
@@ -226,7 +239,7 @@ impl QueuedBulkheadBuilder {
     /// - for `backpressure` if it was set too.
     pub fn build(self) -> Result<QueuedBulkheadLayer, ConfigError> {
         let (config, queue) = self.queue.checked(self.config)?;
-        let slots = Slots::new(config.name, config.max_concurrent);
+        let slots = Slots::new(config.reporter, config.max_concurrent);
         Ok(QueuedBulkheadLayer { slots, queue })
     }
 }
@@ -300,7 +313,7 @@ impl BulkheadHandle {
     pub fn resize(&self, limit: u32) -> Result<(), ConfigError> {
         let limit = ConfigError::require_nonzero("resize", limit)?;
         self.slots.resize(limit);
-        events::resized(self.slots.name(), limit);
+        self.slots.reporter().emit(Event::BulkheadResized { limit });
         Ok(())
     }
 }

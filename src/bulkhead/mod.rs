@@ -110,7 +110,6 @@
 
 mod config;
 pub(crate) mod describe;
-mod events;
 pub mod future;
 mod layer;
 mod line;

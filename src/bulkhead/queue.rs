@@ -20,7 +20,8 @@ use crate::{
         lock::lock,
         waiters::{Key, Waiters},
     },
-    error::{BulkheadFull, Name, QueueTimedOut, name_or},
+    error::{BulkheadFull, Name, QueueTimedOut},
+    telemetry::{Reporter, ReporterCell, Reporters},
 };
 
 /// A slot that a call holds. It is released when the permit is finished or dropped.
@@ -34,7 +35,7 @@ pub(crate) type Permit = Admission<Arc<Slots>>;
 /// Therefore it cannot miss a slot that is released at the same time. Queued callers are served
 /// before all others.
 pub(crate) struct Slots {
-    name: Option<Name>,
+    reporter: ReporterCell,
     limit: AtomicU32,
     word: AtomicU64,
     line: Mutex<Line>,
@@ -72,9 +73,9 @@ pub(super) enum Entry {
 }
 
 impl Slots {
-    pub(super) fn new(name: Option<Name>, limit: u32) -> Arc<Self> {
+    pub(super) fn new(reporter: ReporterCell, limit: u32) -> Arc<Self> {
         Arc::new(Self {
-            name,
+            reporter,
             limit: AtomicU32::new(limit),
             word: AtomicU64::new(0),
             line: Mutex::default(),
@@ -90,15 +91,23 @@ impl Slots {
 
     /// Returns as many free slots with the same name. The limit is the current one.
     pub(super) fn fresh(&self) -> Arc<Self> {
-        Self::new(self.name.clone(), self.limit())
+        Self::new(self.reporter.fresh(), self.limit())
     }
 
-    pub(super) fn name(&self) -> &str {
-        name_or(&self.name, "bulkhead")
+    pub(super) fn reporter(&self) -> &Reporter {
+        self.reporter.get()
+    }
+
+    pub(super) fn inherit(&self, stack: &Reporters) {
+        self.reporter.inherit(stack);
+    }
+
+    fn name(&self) -> Option<Name> {
+        self.reporter.name().cloned()
     }
 
     pub(super) fn queue_timed_out(&self, waited: Duration) -> QueueTimedOut {
-        QueueTimedOut::by(self.name.clone(), waited)
+        QueueTimedOut::by(self.name(), waited)
     }
 
     #[inline]
@@ -116,7 +125,7 @@ impl Slots {
     }
 
     pub(super) fn rejection(&self) -> BulkheadFull {
-        BulkheadFull::by(self.name.clone(), self.limit())
+        BulkheadFull::by(self.name(), self.limit())
     }
 
     /// Takes a slot if one is free and no caller is queued.
@@ -281,7 +290,7 @@ impl Ledger for Arc<Slots> {
 impl fmt::Debug for Slots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Slots")
-            .field("name", &self.name())
+            .field("name", &self.reporter.as_str())
             .field("limit", &self.limit())
             .field("in_flight", &self.in_flight())
             .field("queued", &self.queued())

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{
     cold::{Cold, Machine},
     config::Config,
-    effects::{Effects, Event, Hint},
+    effects::{Change, Effects, Hint},
     half_open::LeaseId,
     state::{State, TripReason},
     window::{CallWindow, Recorded, Sample, Span, Totals},
@@ -93,7 +93,7 @@ impl Phase {
 pub(crate) struct Breaker {
     pub(super) config: Arc<Config>,
     /// The name of the layer with the description of the breaker's key, if there is one.
-    pub(super) label: OnceLock<Name>,
+    pub(super) label: OnceLock<Box<Label>>,
     pub(super) phase: AtomicU64,
     pub(super) window: Window,
     pub(super) patience: Patience,
@@ -135,6 +135,13 @@ pub(super) struct Rejected {
     pub(super) ask_again: Option<Instant>,
 }
 
+/// The key of a breaker, as the user describes it.
+pub(super) struct Label {
+    key: Box<str>,
+    /// The name of the layer with the key. It is created late, because a stack may name the layer.
+    name: OnceLock<Name>,
+}
+
 impl Breaker {
     pub(super) fn new(config: Arc<Config>) -> Self {
         let window = match config.span {
@@ -159,7 +166,7 @@ impl Breaker {
 
     /// Describes the key of the breaker, unless that was done before.
     pub(super) fn describe(&self, key: String) {
-        _ = self.label.set(Name::with_key(self.config.name(), key));
+        _ = self.label.set(Box::new(Label { key: key.into(), name: OnceLock::new() }));
     }
 
     #[inline]
@@ -168,8 +175,15 @@ impl Breaker {
     }
 
     /// Returns the name for a rejection, if there is one.
-    pub(super) fn label(&self) -> Option<Name> {
-        self.label.get().or(self.config.name.as_ref()).cloned()
+    pub(super) fn name(&self) -> Option<Name> {
+        let Some(label) = self.label.get() else { return self.config.reporter.name().cloned() };
+        let name = || Name::with_part(self.config.reporter.as_str(), &*label.key);
+        Some(label.name.get_or_init(name).clone())
+    }
+
+    /// Returns the description of the key, if there is one.
+    pub(super) fn key(&self) -> Option<&str> {
+        self.label.get().map(|label| &*label.key)
     }
 
     #[inline]
@@ -235,7 +249,7 @@ impl Breaker {
     ) -> Decision {
         if self.phase().state() == State::Open && self.still_open(now).is_none() {
             self.change(machine, State::HalfOpen, effects);
-            effects.event = Some(Event::HalfOpen);
+            effects.event = Some(Change::HalfOpen);
         }
         if self.phase().state() == State::HalfOpen {
             let progress = machine.round.expire(now, &self.config);
@@ -381,7 +395,7 @@ impl Breaker {
 impl fmt::Debug for Breaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CircuitBreaker")
-            .field("name", &self.config.name())
+            .field("name", &self.config.reporter.as_str())
             .field("state", &self.phase().state())
             .finish_non_exhaustive()
     }

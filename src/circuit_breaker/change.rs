@@ -8,12 +8,11 @@ use super::{
     breaker::{Breaker, Phase, Window},
     cold::Machine,
     config::Config,
-    effects::{Effects, Event, Hint},
-    events,
+    effects::{Change, Effects, Hint},
     half_open::{Dropped, LeaseId, Progress, Round},
     state::{State, TripReason},
 };
-use crate::{call::clock::nanos, error::Name};
+use crate::{call::clock::nanos, telemetry::Event};
 
 impl Breaker {
     pub(super) fn trip(&self, phase: Phase, reason: TripReason, hint: Option<Hint>) {
@@ -55,7 +54,7 @@ impl Breaker {
         let until = now.saturating_duration_since(self.config.origin).saturating_add(open_for);
         self.cold().open_until.store(nanos(until), Ordering::Release);
         self.change(machine, State::Open, effects);
-        effects.event = Some(Event::Opened { reason, open_for: Some(open_for) });
+        effects.event = Some(Change::Opened { reason, open_for: Some(open_for) });
     }
 
     /// Acts on the progress of a round of probes.
@@ -74,7 +73,7 @@ impl Breaker {
                     machine.closed_at = Some(now);
                 }
                 self.change(machine, State::Closed, effects);
-                effects.event = Some(Event::Closed);
+                effects.event = Some(Change::Closed);
             }
             Progress::Failed => {
                 let other = hint.map(|hint| Hint { overload: false, ..hint });
@@ -128,19 +127,24 @@ impl Breaker {
     }
 
     pub(super) fn carry_out(&self, effects: Effects) {
-        let (name, key) = (self.config.name(), self.label.get().and_then(Name::key));
-        match effects.event {
-            Some(Event::Opened { reason, open_for }) => {
-                events::opened(name, key, reason, open_for);
-            }
-            Some(Event::HalfOpen) => events::half_open(name, key, self.config.probes),
-            Some(Event::Closed) => events::closed(name, key),
-            Some(Event::Disabled) => events::disabled(name, key),
-            None => {}
+        if let Some(change) = effects.event {
+            self.report(change);
         }
         for waker in effects.wake {
             waker.wake();
         }
+    }
+
+    fn report(&self, change: Change) {
+        let key = self.key();
+        self.config.reporter().emit(match change {
+            Change::Opened { reason, open_for } => {
+                Event::CircuitOpened { key, reason: reason.as_str(), open_for }
+            }
+            Change::HalfOpen => Event::CircuitHalfOpen { key, probes: self.config.probes },
+            Change::Closed => Event::CircuitClosed { key },
+            Change::Disabled => Event::CircuitDisabled { key },
+        });
     }
 
     /// Settles a probe that has a result, or releases its slot if `passed` is `None`.
@@ -209,9 +213,9 @@ impl Breaker {
             }
             self.change(&mut machine, state, &mut effects);
             effects.event = match state {
-                State::Disabled => Some(Event::Disabled),
-                State::Closed => (current != State::Closed).then_some(Event::Closed),
-                _ => Some(Event::Opened { reason: TripReason::Forced, open_for: None }),
+                State::Disabled => Some(Change::Disabled),
+                State::Closed => (current != State::Closed).then_some(Change::Closed),
+                _ => Some(Change::Opened { reason: TripReason::Forced, open_for: None }),
             };
         }
         drop(machine);

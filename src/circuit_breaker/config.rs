@@ -16,14 +16,15 @@ use crate::{
         patience::{Patience, SILENCE, silence, whole_at_drop},
         random::{between, draw},
     },
-    error::{Name, name_or},
+    error::Name,
+    telemetry::{Kind, Reporter, ReporterCell},
     window::BUCKETS,
 };
 
 /// The settings after they have been checked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Config {
-    pub(super) name: Option<Name>,
+    pub(super) reporter: ReporterCell,
     pub(super) span: Span,
     /// The length of a bucket in nanoseconds, if the window is a span of time.
     pub(super) bucket_width: u64,
@@ -55,8 +56,13 @@ pub(super) struct SlowCalls {
 }
 
 impl Config {
-    pub(super) fn name(&self) -> &str {
-        name_or(&self.name, "circuit_breaker")
+    pub(super) fn reporter(&self) -> &Reporter {
+        self.reporter.get()
+    }
+
+    /// Returns the same settings, with a reporter of their own.
+    pub(super) fn fresh(&self) -> Self {
+        Self { reporter: self.reporter.fresh(), ..self.clone() }
     }
 
     /// Returns the run time from which a call that is cut now has failed at once.
@@ -303,7 +309,7 @@ impl Settings {
             needed -= 1;
         }
         Config {
-            name: self.name,
+            reporter: ReporterCell::new(self.name, Kind::CircuitBreaker),
             span,
             bucket_width,
             origin: Instant::now(),

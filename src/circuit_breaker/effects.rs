@@ -20,10 +20,11 @@ pub(super) struct Hint {
 #[must_use]
 pub(super) struct Effects {
     pub(super) wake: Vec<Waker>,
-    pub(super) event: Option<Event>,
+    pub(super) event: Option<Change>,
 }
 
-pub(super) enum Event {
+/// A change of state to report.
+pub(super) enum Change {
     Opened { reason: TripReason, open_for: Option<Duration> },
     HalfOpen,
     Closed,

@@ -26,7 +26,6 @@ use crate::{
         rejectable::Rejectable,
     },
     error::CircuitOpen,
-    telemetry,
 };
 
 pin_project! {
@@ -166,6 +165,7 @@ where
 
 impl<H: Handle> Open<H> {
     fn report<E: CarryRejection>(self) -> E {
-        telemetry::reject(CircuitOpen::by(self.handle.breaker().label(), self.retry_after))
+        let breaker = self.handle.breaker();
+        breaker.config().reporter().reject(CircuitOpen::by(breaker.name(), self.retry_after))
     }
 }

@@ -32,6 +32,7 @@ use crate::{
     },
     keyed::{Kept, Keys, Rank},
     outcome::choice::{ChooseClassifier, Inherited},
+    telemetry::Reporters,
 };
 
 impl Kept for Breaker {
@@ -244,7 +245,7 @@ impl<K: Hash + Eq, F, C> KeyedCircuitBreakerLayer<K, F, C> {
     /// Returns a layer with the same settings and without a breaker.
     pub(crate) fn fresh(&self) -> Self {
         let Breakers { config, describe, keys } = &*self.breakers;
-        let (config, describe) = (Arc::clone(config), describe.clone());
+        let (config, describe) = (Arc::new(config.fresh()), describe.clone());
         let breakers = Breakers { config, describe, keys: keys.fresh() };
         Self { breakers: Arc::new(breakers), ..self.clone() }
     }
@@ -254,6 +255,11 @@ impl<K, F, C> KeyedCircuitBreakerLayer<K, F, C> {
     /// Creates a service. `M` decides when a call is complete.
     pub(crate) fn completing<S, M>(&self, inner: S) -> KeyedCircuitBreaker<S, K, F, C, M> {
         KeyedCircuitBreaker { inner, layer: self.clone(), completion: PhantomData }
+    }
+
+    /// Takes the name of a stack, unless the layer has one.
+    pub(crate) fn inherit(&self, stack: &Reporters) {
+        self.config().reporter.inherit(stack);
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -293,7 +299,7 @@ impl<K, F, C> Clone for KeyedCircuitBreakerLayer<K, F, C> {
 impl<K, F, C> fmt::Debug for KeyedCircuitBreakerLayer<K, F, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedCircuitBreakerLayer")
-            .field("name", &self.breakers.config.name())
+            .field("name", &self.breakers.config.reporter.as_str())
             .field("key", &format_args!("{}", type_name::<F>()))
             .finish_non_exhaustive()
     }

@@ -15,6 +15,7 @@ use crate::{
         ClassifyFn,
         choice::{ChooseClassifier, Inherited, Own},
     },
+    telemetry::Reporters,
 };
 
 /// A layer that creates [`CircuitBreaker`] services, which share one circuit breaker.
@@ -66,9 +67,14 @@ impl<C> CircuitBreakerLayer<C> {
 
     /// Returns a layer with the same settings and a closed breaker of its own.
     pub(crate) fn fresh(&self) -> Self {
-        let breaker = Arc::new(Breaker::new(Arc::clone(&self.shared.breaker.config)));
+        let breaker = Arc::new(Breaker::new(Arc::new(self.config().fresh())));
         let classifier = Arc::clone(&self.shared.classifier);
         Self { shared: Shared::new(breaker, classifier, self.shared.own_limit) }
+    }
+
+    /// Takes the name of a stack, unless the layer has one.
+    pub(crate) fn inherit(&self, stack: &Reporters) {
+        self.config().reporter.inherit(stack);
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -130,7 +136,7 @@ pub struct CircuitBreakerBuilder<C = Inherited> {
 impl<C> CircuitBreakerBuilder<C> {
     /// Sets the name of the breaker in errors and events.
     ///
-    /// Default: `circuit_breaker`.
+    /// Default: `circuit_breaker`. In a stack with a name, it is that of the stack.
     pub fn name(mut self, name: impl Into<Name>) -> Self {
         self.settings.name = Some(name.into());
         self

@@ -250,7 +250,6 @@ mod cold;
 mod config;
 pub(crate) mod describe;
 mod effects;
-mod events;
 pub mod future;
 mod half_open;
 mod handle;

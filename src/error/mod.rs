@@ -26,7 +26,7 @@ pub use self::{
     },
     rejection::{IdempotencyReason, IdempotencyRejected, Rejection},
 };
-pub(crate) use self::{causes::WithCauses, name::name_or, nanos::Nanos};
+pub(crate) use self::{causes::WithCauses, nanos::Nanos};
 
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 /// The name of a layer in errors, spans and events.
 ///
-/// Default: the kind of the layer, such as `timeout`.
+/// Default: the name of the stack, or the kind of the layer, such as `bulkhead`.
 #[derive(Clone)]
 pub struct Name(
     // One word instead of the two of an `Arc<str>`. Every result that passes through a stack has
@@ -14,8 +14,9 @@ pub struct Name(
 
 struct Parts {
     name: Box<str>,
-    /// The described key of a layer by key. It is no part of the name, which may label a metric.
-    key: Option<Box<str>>,
+    /// The described key of a layer by key, or `total` or `attempt` for a timeout. It is no part of
+    /// the name, which may label a metric.
+    part: Option<Box<str>>,
 }
 
 impl Name {
@@ -24,14 +25,14 @@ impl Name {
         &self.0.name
     }
 
-    /// Returns the name with the description of a key.
-    pub(crate) fn with_key(name: &str, key: String) -> Self {
-        Self(Arc::new(Parts { name: name.into(), key: Some(key.into()) }))
+    /// Returns the name of a part of a layer.
+    pub(crate) fn with_part(name: &str, part: impl Into<Box<str>>) -> Self {
+        Self(Arc::new(Parts { name: name.into(), part: Some(part.into()) }))
     }
 
-    /// Returns the description of the key, if there is one.
-    pub(crate) fn key(&self) -> Option<&str> {
-        self.0.key.as_deref()
+    /// Returns the part of the layer, if there is one.
+    pub(crate) fn part(&self) -> Option<&str> {
+        self.0.part.as_deref()
     }
 }
 
@@ -43,7 +44,7 @@ impl From<&str> for Name {
 
 impl From<String> for Name {
     fn from(name: String) -> Self {
-        Self(Arc::new(Parts { name: name.into(), key: None }))
+        Self(Arc::new(Parts { name: name.into(), part: None }))
     }
 }
 
@@ -61,7 +62,7 @@ pub(crate) fn name_or<'a>(name: &'a Option<Name>, default: &'static str) -> &'a 
 
 impl PartialEq for Name {
     fn eq(&self, other: &Self) -> bool {
-        (self.as_str(), self.key()) == (other.as_str(), other.key())
+        (self.as_str(), self.part()) == (other.as_str(), other.part())
     }
 }
 
@@ -69,7 +70,10 @@ impl Eq for Name {}
 
 impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.as_str(), f)
+        match self.part() {
+            Some(part) => write!(f, "{:?} ({part:?})", self.as_str()),
+            None => fmt::Debug::fmt(self.as_str(), f),
+        }
     }
 }
 

@@ -28,19 +28,19 @@ impl fmt::Display for RetryIn {
     }
 }
 
-/// The part of a message after the name: the key in parentheses.
-struct OfKey<'a>(Option<&'a str>);
+/// The part of a message after the name: the part of the layer in parentheses.
+struct OfPart<'a>(&'a Option<Name>);
 
-impl fmt::Display for OfKey<'_> {
+impl fmt::Display for OfPart<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(key) = self.0 else { return Ok(()) };
-        write!(f, " ({key})")
+        let Some(part) = self.0.as_ref().and_then(Name::part) else { return Ok(()) };
+        write!(f, " ({part})")
     }
 }
 
 /// The rejection of a call that ran for longer than its [timeout](crate::timeout) allows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}: timed out after {:?}", self.name(), self.limit())]
+#[error("{}{}: timed out after {:?}", self.name(), OfPart(&self.name), self.limit())]
 pub struct TimedOut {
     name: Option<Name>,
     limit: Nanos,
@@ -70,7 +70,9 @@ impl Data for TimedOut {
 
 /// The rejection of a call whose deadline had passed before it began. The call was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}: the deadline had passed before the call began", self.name())]
+#[error(
+    "{}{}: the deadline had passed before the call began", self.name(), OfPart(&self.name)
+)]
 pub struct DeadlineExceeded {
     name: Option<Name>,
 }
@@ -97,7 +99,7 @@ impl Data for DeadlineExceeded {
 /// The circuit is open, or it is half-open and all its probes are in flight.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{}{}: the circuit is open{}", self.name(), OfKey(self.key()), RetryIn(self.retry_after())
+    "{}{}: the circuit is open{}", self.name(), OfPart(&self.name), RetryIn(self.retry_after())
 )]
 pub struct CircuitOpen {
     name: Option<Name>,
@@ -118,7 +120,7 @@ impl CircuitOpen {
     /// [`describe_fn`](crate::circuit_breaker::KeyedCircuitBreakerBuilder::describe_fn) describes
     /// it, or `None` if it does not.
     pub fn key(&self) -> Option<&str> {
-        self.name.as_ref().and_then(Name::key)
+        self.name.as_ref().and_then(Name::part)
     }
 
     /// Returns the time until the breaker admits a probe.

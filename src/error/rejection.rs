@@ -137,6 +137,12 @@ impl StdError for Rejection {
 }
 
 impl Rejection {
+    /// The number of reasons that a layer of one kind can have.
+    pub(crate) const REASONS: usize = {
+        let (all, idempotency) = (Self::VARIANTS.len(), IdempotencyReason::VARIANTS.len());
+        if all > idempotency { all } else { idempotency }
+    };
+
     /// Returns the name of the layer that rejected the call.
     pub fn name(&self) -> &str {
         name_or(self.data().given_name(), self.layer())

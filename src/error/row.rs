@@ -93,12 +93,24 @@ macro_rules! rejections {
         }
 
         impl $rejection {
-            #[cfg(test)]
             pub(super) const VARIANTS: &[&str] = &[$(stringify!($variant)),+];
 
             fn row(&self) -> &'static Row {
                 match self {
                     $(Self::$variant(data) => row!($row data),)+
+                }
+            }
+
+            /// Returns a number below [`REASONS`](Self::REASONS) for the reason.
+            ///
+            /// An idempotency layer has numbers of its own.
+            pub(crate) fn reason_index(&self) -> usize {
+                enum Index { $($variant),+ }
+                if let Self::Idempotency(data) = self {
+                    return data.reason() as usize;
+                }
+                match self {
+                    $(Self::$variant(_) => Index::$variant as usize,)+
                 }
             }
 
@@ -146,7 +158,6 @@ macro_rules! idempotency_reasons {
         }
 
         impl $reason {
-            #[cfg(test)]
             pub(super) const VARIANTS: &[&str] = &[$(stringify!($variant)),+];
 
             fn row(self) -> &'static Row {

@@ -4,7 +4,11 @@ use std::{future::Future, pin::Pin, task::Context, time::Duration};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::{Fault, Outcome, Rejection, error::TimedOut, telemetry};
+use crate::{
+    Fault, Outcome, Rejection,
+    error::TimedOut,
+    telemetry::{self, Event, Kind},
+};
 
 /// The longest time between the wake-up of a reader and its next poll.
 pub(super) const PROMPTLY: Duration = Duration::from_secs(1);
@@ -44,14 +48,14 @@ impl BodyLimits {
 
     /// Reports the limit that was reached, and returns its rejection.
     pub(super) fn late(&self, reached: BodyTimeout) -> Rejection {
-        self.report(reached);
-        self.rejection(reached)
+        let rejection = self.rejection(reached);
+        report(reached, &rejection);
+        rejection
     }
 
     /// Reports the limit that was reached.
     pub(super) fn report(&self, reached: BodyTimeout) {
-        let (name, limit) = self.name_and_limit(reached);
-        telemetry::timed_out(name, limit);
+        report(reached, &self.rejection(reached));
     }
 
     /// Returns the rejection of the limit that was reached.
@@ -102,4 +106,12 @@ impl BodyLimits {
         }
         Some(reached)
     }
+}
+
+fn report(reached: BodyTimeout, rejection: &Rejection) {
+    let kind = match reached {
+        BodyTimeout::Idle => Kind::IdleBody,
+        BodyTimeout::Deadline => Kind::Body,
+    };
+    telemetry::emit(None, kind, Event::Rejected { rejection });
 }

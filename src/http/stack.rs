@@ -20,7 +20,7 @@ use crate::{
         ServiceOf,
         slots::{
             Fill, Filled, Fresh, Handles, KeepsTypes, RetrySlot, ServerTransport, Slot, SlotAt,
-            StandardSlots, Takes, Transport, Untimed, position,
+            StandardSlots, Takes, Transport, Untimed, Within, position,
         },
     },
 };
@@ -159,6 +159,11 @@ impl<S, C, M> Slot<S, C, M> for HttpClientLayer {
     type Service = HttpClient<S>;
 
     fn wrap(&self, inner: S, _: &Arc<C>) -> HttpClient<S> {
+        self.layer(inner)
+    }
+
+    fn wrap_in_stack(&self, inner: S, _: &Arc<C>, within: &Within<'_>) -> HttpClient<S> {
+        self.inherit(within.reporters);
         self.layer(inner)
     }
 }

@@ -28,7 +28,8 @@ use super::{
 use crate::{
     Rejection,
     call::{account::How, ambient::Ambient, completion::CallEnd, held::SharedEnd, lock::lock},
-    telemetry,
+    error::TimedOut,
+    telemetry::{self, Event, Kind},
 };
 
 /// A timer that fires later than this was held up, and the reader perhaps too.
@@ -329,7 +330,10 @@ impl Watch {
         }
         match limit {
             Some(limit) => limits.report(limit),
-            None => telemetry::timed_out("unread response body", self.unread),
+            None => {
+                let rejection = TimedOut::new("unread response body", self.unread).into();
+                telemetry::emit(None, Kind::UnreadBody, Event::Rejected { rejection: &rejection });
+            }
         }
         if let Some(ending) = ending {
             ending.settle();

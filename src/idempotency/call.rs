@@ -13,11 +13,10 @@ use super::{
     Digests, FindKey, FindScope, Idempotency, IdempotencyLayer, ReadRequest, Record, SettleUnknown,
     Store,
     claim::{Claimant, Decision},
-    events,
     future::ResponseFuture,
     task,
 };
-use crate::{CarryRejection, call::oneshot::Oneshot, error::IdempotencyReason};
+use crate::{CarryRejection, call::oneshot::Oneshot, error::IdempotencyReason, telemetry::Event};
 
 impl<S, Req, St, K, C, Q, R, U> Service<Req> for Idempotency<S, IdempotencyLayer<St, K, C, Q, R, U>>
 where
@@ -79,7 +78,8 @@ where
                         Ok(replayed) if rules.record.can_read(&request, &replayed) => Ok(replayed),
                         Ok(_) => Err(shared.reject(IdempotencyReason::NotReplayable)),
                         Err(error) => {
-                            events::store_failed(shared.name(), &error, Duration::ZERO);
+                            let (error, took) = (format_args!("{error}"), Duration::ZERO);
+                            shared.reporter().emit(Event::StoreFailed { error, took });
                             Err(shared.reject(IdempotencyReason::StoreUnavailable))
                         }
                     };

@@ -7,7 +7,10 @@ use super::{
     fingerprint::Secrets,
     store::{LEASE, UNKNOWN_RETENTION},
 };
-use crate::{ConfigError, error::Name};
+use crate::{
+    ConfigError,
+    telemetry::{Kind, ReporterCell},
+};
 
 /// The shortest time that every store distinguishes from zero.
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -21,7 +24,7 @@ const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// Checked settings of a layer.
 #[derive(Clone, Debug)]
 pub(super) struct Config {
-    pub(super) name: Option<Name>,
+    pub(super) reporter: ReporterCell,
     /// Records the start of the effect before it begins.
     pub(super) reserve_first: bool,
     /// Commits the effect and the record at once.
@@ -63,28 +66,32 @@ impl Effect {
     }
 }
 
-impl Config {
-    pub(super) const DEFAULT: Self = Self {
-        name: None,
-        reserve_first: false,
-        transactional: false,
-        lease: LEASE,
-        // A longer run is probably stuck.
-        lease_limit: Duration::from_secs(10 * 60),
-        run_limit: Duration::from_secs(30),
-        // A slower step is better retried or abandoned.
-        store_timeout: Duration::from_secs(1),
-        ttl: Duration::from_secs(24 * 60 * 60),
-        unknown_for: UNKNOWN_RETENTION,
-        // The smallest value of `Retry-After`.
-        retry_after: Duration::from_secs(1),
-        wait: None,
-        max_runs: 1_024,
-        secrets: Secrets(Vec::new()),
-        retry_horizon: None,
-        invalid: None,
-    };
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            reporter: ReporterCell::new(None, Kind::Idempotency),
+            reserve_first: false,
+            transactional: false,
+            lease: LEASE,
+            // A longer run is probably stuck.
+            lease_limit: Duration::from_secs(10 * 60),
+            run_limit: Duration::from_secs(30),
+            // A slower step is better retried or abandoned.
+            store_timeout: Duration::from_secs(1),
+            ttl: Duration::from_secs(24 * 60 * 60),
+            unknown_for: UNKNOWN_RETENTION,
+            // The smallest value of `Retry-After`.
+            retry_after: Duration::from_secs(1),
+            wait: None,
+            max_runs: 1_024,
+            secrets: Secrets(Vec::new()),
+            retry_horizon: None,
+            invalid: None,
+        }
+    }
+}
 
+impl Config {
     /// Returns how long the owner trusts its lease.
     ///
     /// It is shorter than the lease, because the clocks of the owner and the store may run at

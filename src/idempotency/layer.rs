@@ -8,7 +8,11 @@ use super::{
     SingleTenant, Store, config::Config, find_key_fn, find_scope_fn, read_request_fn, rules::Rules,
     shared::Shared,
 };
-use crate::{ConfigError, error::Name};
+use crate::{
+    ConfigError,
+    error::Name,
+    telemetry::{Kind, ReporterCell},
+};
 
 /// A layer that runs each operation once and replays its response.
 ///
@@ -35,7 +39,7 @@ impl<St, K, Q, R> IdempotencyLayer<St, K, (), Q, R> {
         read: Q,
         record: R,
     ) -> IdempotencyBuilder<St, K, NoScope, Q, R> {
-        let (scope, on_unknown, config) = (NoScope(()), Quarantine, Config::DEFAULT);
+        let (scope, on_unknown, config) = (NoScope(()), Quarantine, Config::default());
         IdempotencyBuilder { store, find_key, scope, read, record, on_unknown, config }
     }
 }
@@ -186,7 +190,7 @@ impl<St, K, C, Q, R, U> IdempotencyBuilder<St, K, C, Q, R, U> {
     ///
     /// Default: `idempotency`.
     pub fn name(mut self, name: impl Into<Name>) -> Self {
-        self.config.name = Some(name.into());
+        self.config.reporter = ReporterCell::new(Some(name.into()), Kind::Idempotency);
         self
     }
 

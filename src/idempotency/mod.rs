@@ -233,7 +233,7 @@
 
 // Imports run one way:
 //
-//     key, fingerprint <- store <- config, record, run, runs, events
+//     key, fingerprint <- store <- config, record, run, runs
 //         <- request, unknown, lease, active_keys, counts <- shared
 //         <- settle, renew, handle, rules <- claim, service <- task, layer <- call
 //
@@ -264,7 +264,6 @@ mod call;
 mod claim;
 mod config;
 mod counts;
-mod events;
 mod fingerprint;
 pub mod future;
 mod handle;

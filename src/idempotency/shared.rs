@@ -14,7 +14,6 @@ use super::{
     active_keys::ActiveKeys,
     config::Config,
     counts::{Counters, count},
-    events,
     lease::Leases,
     run::Checkpoints,
     runs::Runs,
@@ -22,8 +21,8 @@ use super::{
 use crate::{
     CarryRejection,
     call::lock::lock,
-    error::{IdempotencyReason, IdempotencyRejected, name_or},
-    telemetry,
+    error::{IdempotencyReason, IdempotencyRejected},
+    telemetry::{Event, Reporter},
 };
 
 /// The state that outlives a call.
@@ -74,19 +73,22 @@ impl<St> Shared<St> {
     /// Rejects a call that is counted already.
     pub(super) fn reject_counted<E: CarryRejection>(&self, reason: IdempotencyReason) -> E {
         let again = reason.come_back(self.config.retry_after);
-        telemetry::reject(IdempotencyRejected::by(self.config.name.clone(), reason, again))
+        let reporter = self.reporter();
+        let name = Some(reporter.name().clone());
+        reporter.reject(IdempotencyRejected::by(name, reason, again))
     }
 
     /// Counts a run of this process that became unknown, and emits the event.
     pub(super) fn became_unknown(&self, hold: Hold) {
         count(&self.counts.unknowns);
-        events::became_unknown(self.name(), hold.key, hold.fence);
+        let (key, fence) = (format_args!("{}", hold.key), hold.fence);
+        self.reporter().emit(Event::OperationUnknown { key, fence });
     }
 
     /// Counts a lease that was lost before its run ended, and emits the event.
     pub(super) fn lease_lost(&self, hold: Hold) {
         count(&self.counts.lost_leases);
-        events::lease_lost(self.name(), hold.key);
+        self.reporter().emit(Event::LeaseLost { key: format_args!("{}", hold.key) });
     }
 
     /// Takes a step of the store within the store timeout, and counts it.
@@ -103,13 +105,14 @@ impl<St> Shared<St> {
         self.counts.store_step(took);
         if let Err(error) = &result {
             count(&self.counts.store_errors);
-            events::store_failed(self.name(), error, took);
+            let error = format_args!("{error}");
+            self.reporter().emit(Event::StoreFailed { error, took });
         }
         result
     }
 
-    pub(super) fn name(&self) -> &str {
-        name_or(&self.config.name, "idempotency")
+    pub(super) fn reporter(&self) -> &Reporter {
+        self.config.reporter.get()
     }
 }
 
@@ -143,7 +146,7 @@ impl<St: Store> Shared<St> {
             }
             warned[kind] = Some(now);
             drop(warned);
-            events::store_almost_full(self.name(), of, percent);
+            self.reporter().emit(Event::StoreAlmostFull { of, percent });
         }
     }
 

@@ -6,13 +6,13 @@ use crate::{
     ConfigError,
     backoff::Backoff,
     budget::Budget,
-    error::{Name, name_or},
+    telemetry::{Kind, Reporter, ReporterCell},
 };
 
 /// The settings of a retry layer, and its budget.
 #[derive(Clone, Debug)]
 pub(super) struct Config {
-    pub(super) name: Option<Name>,
+    pub(super) reporter: ReporterCell,
     pub(super) retries: u32,
     pub(super) backoff: Backoff,
     pub(super) budget: Option<Budget>,
@@ -23,7 +23,7 @@ pub(super) struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            name: None,
+            reporter: ReporterCell::new(None, Kind::Retry),
             retries: 3,
             backoff: Backoff::default(),
             budget: Some(Budget::default()),
@@ -34,8 +34,8 @@ impl Default for Config {
 }
 
 impl Config {
-    pub(super) fn name(&self) -> &str {
-        name_or(&self.name, "retry")
+    pub(super) fn reporter(&self) -> &Reporter {
+        self.reporter.get()
     }
 
     /// Returns the settings, or an error if `readiness_wait` is zero.

@@ -16,11 +16,11 @@ use tower_service::Service;
 use tracing::Span;
 
 use super::{
-    events,
     replay::Replay,
     replayable::Replayable,
     session::{Session, report_out_of_time},
     shared::Shared,
+    span,
 };
 use crate::{
     CarryRejection, Classify, Rejection,
@@ -33,7 +33,6 @@ use crate::{
         timer::poll_timer,
     },
     error::NotReady,
-    telemetry,
 };
 
 pin_project! {
@@ -89,7 +88,7 @@ where
         }
         let attempt = Attempt::FIRST;
         let (sent, replay) = Replayable::split(request, attempt.number(), config, shared.replay());
-        let span = events::attempt_span(config.name(), attempt.number(), Duration::ZERO);
+        let span = span::attempt_span(config, attempt.number(), Duration::ZERO);
         let future = {
             let _attempt = enter_attempt(attempt);
             let _entered = span.enter();
@@ -237,10 +236,9 @@ where
                         let Some(end) = own_end else { return Poll::Pending };
                         ready!(poll_timer(timer, end, cx));
                         let error = session.kept_or(config, || {
-                            telemetry::reject(NotReady::by(
-                                config.name.clone(),
-                                config.readiness_wait,
-                            ))
+                            let reporter = config.reporter();
+                            let name = Some(reporter.name().clone());
+                            reporter.reject(NotReady::by(name, config.readiness_wait))
                         });
                         return Poll::Ready(Err(error));
                     }
@@ -293,7 +291,7 @@ where
 {
     let sent = session.take_request(shared.config(), shared.replay());
     let attempt = session.attempt();
-    let span = events::attempt_span(shared.config().name(), attempt.number(), session.pause());
+    let span = span::attempt_span(shared.config(), attempt.number(), session.pause());
     let _attempt = enter_attempt(attempt);
     let future = span.in_scope(|| service.call(sent));
     Step::Calling { future, span, began: began() }

@@ -13,6 +13,7 @@ use crate::{
         ClassifyFn,
         choice::{ChooseClassifier, Inherited, Own},
     },
+    telemetry::{Kind, ReporterCell, Reporters},
 };
 
 /// A layer that retries calls by wrapping services in [`Retry`].
@@ -50,7 +51,9 @@ impl<P, C> RetryLayer<P, C> {
     /// Returns a layer with the same settings and a budget of its own.
     pub(crate) fn fresh(&self) -> Self {
         let budget = self.config.budget.as_ref().map(Budget::fresh);
-        Self { config: Arc::new(Config { budget, ..(*self.config).clone() }), ..self.clone() }
+        let reporter = self.config.reporter.fresh();
+        let config = Config { budget, reporter, ..(*self.config).clone() };
+        Self { config: Arc::new(config), ..self.clone() }
     }
 
     pub(super) fn replay(&self) -> &P {
@@ -79,6 +82,11 @@ impl<P, C> RetryLayer<P, C> {
     /// this layer, because its balance is the only state to inspect.
     pub fn budget(&self) -> Option<&Budget> {
         self.config.budget.as_ref()
+    }
+
+    /// Takes the name of a stack, unless the layer has one.
+    pub(crate) fn inherit(&self, stack: &Reporters) {
+        self.config.reporter.inherit(stack);
     }
 
     /// Returns the same layer, with the stack's classifier unless it has its own.
@@ -144,9 +152,9 @@ pub struct RetryBuilder<P, C = Inherited> {
 impl<P, C> RetryBuilder<P, C> {
     /// Sets the name of the layer in errors and events.
     ///
-    /// Default: `retry`.
+    /// Default: `retry`. In a stack with a name, it is that of the stack.
     pub fn name(mut self, name: impl Into<Name>) -> Self {
-        self.config.name = Some(name.into());
+        self.config.reporter = ReporterCell::new(Some(name.into()), Kind::Retry);
         self
     }
 

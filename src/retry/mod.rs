@@ -143,7 +143,6 @@
 mod config;
 mod decide;
 pub(crate) mod describe;
-mod events;
 pub mod future;
 mod layer;
 mod replay;
@@ -151,6 +150,7 @@ mod replayable;
 mod service;
 mod session;
 mod shared;
+mod span;
 
 pub use self::{
     layer::{RetryBuilder, RetryLayer},

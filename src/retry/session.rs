@@ -7,7 +7,6 @@ use tokio::time::Instant;
 use super::{
     config::Config,
     decide::{Failed, Pause, Stop, decide},
-    events,
     replay::Replay,
     replayable::Replayable,
     shared::Shared,
@@ -22,6 +21,7 @@ use crate::{
         hop::Hop,
         random::{between, draw},
     },
+    telemetry::Event,
 };
 
 /// The state that a call keeps from one attempt to the next.
@@ -107,7 +107,8 @@ impl<Req, E> Session<Req, E> {
         };
         match decided {
             Ok(pause) => {
-                events::retrying(config.name(), attempt.number(), outcome, pause);
+                let (attempt, delay) = (attempt.number(), pause);
+                config.reporter().emit(Event::Retrying { attempt, outcome, delay });
                 Hop::report_resent();
                 self.pause = pause;
                 let (response, error) = match result {
@@ -118,33 +119,48 @@ impl<Req, E> Session<Req, E> {
                 Ok((pause, response))
             }
             Err(stop) => {
-                let reason = match stop {
-                    Stop::Disabled | Stop::NotReplayable | Stop::NotPrepared => {
-                        let reason = || match stop {
-                            Stop::Disabled => "retries disabled",
-                            Stop::NotPrepared => "body not kept",
-                            _ => self.replay.reason(shared.replay()),
-                        };
-                        events::not_retried(config.name(), attempt.number(), outcome, reason);
-                        return Err(result);
-                    }
-                    Stop::Told => {
-                        Hop::report_stop();
-                        "stop hint"
-                    }
-                    Stop::Spent(what) => {
-                        Hop::report_exhausted();
-                        what
-                    }
-                    Stop::OutOfTime => {
-                        report_out_of_time(attempt);
-                        "deadline"
-                    }
-                };
-                events::gave_up(config.name(), attempt.number(), outcome, reason);
+                self.report_stop(stop, attempt, outcome, shared);
                 Err(result)
             }
         }
+    }
+
+    /// Reports why there is no further attempt, to the log and to the hop above.
+    fn report_stop<S, P: Replay<Req>, C>(
+        &self,
+        stop: Stop,
+        attempt: Attempt,
+        outcome: Outcome,
+        shared: &Shared<S, P, C>,
+    ) {
+        let (reporter, attempts) = (shared.config().reporter(), attempt.number());
+        let reason = match stop {
+            Stop::Disabled | Stop::NotReplayable | Stop::NotPrepared => {
+                let reason = || match stop {
+                    Stop::Disabled => "retries disabled",
+                    Stop::NotPrepared => "body not kept",
+                    _ => self.replay.reason(shared.replay()),
+                };
+                return reporter.emit_debug(|| Event::NotRetried {
+                    attempt: attempts,
+                    outcome,
+                    reason: reason(),
+                });
+            }
+            Stop::Told => {
+                Hop::report_stop();
+                "stop hint"
+            }
+            Stop::Spent(what) => {
+                Hop::report_exhausted();
+                what
+            }
+            Stop::OutOfTime => {
+                report_out_of_time(attempt);
+                "deadline"
+            }
+        };
+        reporter.emit(Event::RetriesExhausted { attempts, outcome, reason });
     }
 
     /// Returns whether the request is resent without counting as an attempt.
@@ -235,7 +251,8 @@ impl<Req, E> Session<Req, E> {
         if let Some(outcome) = self.attempt.previous() {
             Hop::report_exhausted();
             let attempts = self.attempt.number() - 1;
-            events::gave_up(config.name(), attempts, outcome, "rejected");
+            let event = Event::RetriesExhausted { attempts, outcome, reason: "rejected" };
+            config.reporter().emit(event);
         }
         self.kept.take().unwrap_or_else(rejection)
     }

@@ -10,7 +10,7 @@ use std::{
 use tokio::time::Instant;
 use tracing::Span;
 
-use super::{config::Config, decide::Failed, events};
+use super::{config::Config, decide::Failed, span};
 use crate::{
     CarryRejection, Classify, Fault, Outcome, RetryHint,
     budget::Budget,
@@ -22,7 +22,7 @@ use crate::{
         patience::{is_own, was_cut_short},
     },
     outcome::{hint as hint_of, judge, service_is_late, was_given_back},
-    telemetry,
+    telemetry::{Event, record_outcome},
 };
 
 /// The state that a call may need for a retry.
@@ -133,9 +133,7 @@ impl<S, P, C> Shared<S, P, C> {
                 _ => budget.observe(outcome),
             }
         }
-        telemetry::record_outcome(span, outcome, || {
-            result.as_ref().err().and_then(CarryRejection::rejection)
-        });
+        record_outcome(span, outcome, || result.as_ref().err().and_then(CarryRejection::rejection));
         let rejected = || result.as_ref().err().and_then(CarryRejection::rejection).is_some();
         // A layer that has rejected the call has reported it.
         if !retryable && outcome != Outcome::Success && !rejected() {
@@ -151,14 +149,15 @@ impl<S, P, C> Shared<S, P, C> {
             RetryHint::Stop => "stop hint",
             _ => outcome.as_str(),
         };
-        events::not_retried(self.config().name(), attempt, outcome, reason);
+        let event = || Event::NotRetried { attempt, outcome, reason: reason() };
+        self.config().reporter().emit_debug(event);
     }
 
     /// Lets a response hold what is settled at its end.
     #[inline]
     fn hold(&self, end: &mut CallEnd, span: &Span, began: Option<Instant>) {
         if !span.is_disabled() {
-            end.hold_span(span.clone(), events::record_attempt_end);
+            end.hold_span(span.clone(), span::record_attempt_end);
         }
         if let Some(budget) = self.throttle() {
             // Without a deadline, no attempt can be cut short.

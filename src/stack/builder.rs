@@ -22,6 +22,7 @@ use crate::{
         choice::{Inherited, Own},
     },
     retry::RetryLayer,
+    telemetry::Reporters,
 };
 
 /// A stack of layers around a client, in the correct order.
@@ -37,6 +38,7 @@ pub struct Stack<Slots = Table, C = Inherited> {
     pub(super) slots: Slots,
     pub(super) classifier: Arc<C>,
     pub(super) under_balancer: bool,
+    pub(super) reporters: Reporters,
 }
 
 /// The stack that [`Stack::standard`] returns.
@@ -83,7 +85,12 @@ pub type BoxedServiceOf<St, S> = <St as Layer<ConvertError<S, BoxError>>>::Servi
 impl Stack {
     /// Creates a stack without layers.
     pub fn new() -> Self {
-        Self { slots: Table::default(), classifier: Arc::new(Inherited), under_balancer: false }
+        Self {
+            slots: Table::default(),
+            classifier: Arc::new(Inherited),
+            under_balancer: false,
+            reporters: Reporters::new(None),
+        }
     }
 
     /// Creates a stack that sets every layer to its default.
@@ -124,6 +131,7 @@ impl<Slots, C> Stack<Slots, C> {
             slots: self.slots.fill(layer),
             classifier: self.classifier,
             under_balancer: self.under_balancer,
+            reporters: self.reporters,
         }
     }
 
@@ -271,6 +279,7 @@ impl<Slots, C> Stack<Slots, C> {
             slots: self.slots,
             classifier: Arc::new(Own(classifier)),
             under_balancer: self.under_balancer,
+            reporters: self.reporters,
         }
     }
 
@@ -342,13 +351,13 @@ impl<Slots, C> Stack<Slots, C> {
     where
         Slots: Fresh,
     {
-        self.with_slots(self.slots.fresh())
+        Self { reporters: self.reporters.fresh(), ..self.with_slots(self.slots.fresh()) }
     }
 
-    /// Returns a stack with these slots and the same classifier.
+    /// Returns a stack with these slots, and the same classifier and name.
     fn with_slots(&self, slots: Slots) -> Self {
-        let classifier = Arc::clone(&self.classifier);
-        Self { slots, classifier, under_balancer: self.under_balancer }
+        let (classifier, reporters) = (Arc::clone(&self.classifier), self.reporters.clone());
+        Self { slots, classifier, under_balancer: self.under_balancer, reporters }
     }
 
     /// Wraps a service, whose error becomes [`Error<E>`](crate::Error).

@@ -19,8 +19,8 @@ pub trait Fresh: Sealed {
 
 /// Implements the trait for layers with a method of the same name.
 macro_rules! with_state {
-    ($([$($parameter:ident),*] $layer:ty;)+) => {
-        $(impl<$($parameter),*> Fresh for $layer {
+    ($([$($parameter:ident$(: $bound:path)?),*] $layer:ty;)+) => {
+        $(impl<$($parameter$(: $bound)?),*> Fresh for $layer {
             fn fresh(&self) -> Self {
                 <$layer>::fresh(self)
             }
@@ -33,6 +33,9 @@ with_state! {
     [] BulkheadLayer;
     [] QueuedBulkheadLayer;
     [C] CircuitBreakerLayer<C>;
+    // Only the count of repeated events is their state.
+    [L: Clone] TimeoutLayer<L>;
+    [L: Clone] TotalTimeoutLayer<L>;
 }
 
 impl<K: Hash + Eq, F, C> Fresh for KeyedCircuitBreakerLayer<K, F, C> {
@@ -54,8 +57,6 @@ macro_rules! stateless {
 
 stateless! {
     [] Empty;
-    [L] TimeoutLayer<L>;
-    [L] TotalTimeoutLayer<L>;
     // Only its author knows what it shares.
     [L] Open<L>;
 }

@@ -2,7 +2,7 @@ use tower_layer::Layer;
 
 use super::{
     builder::Stack,
-    slot::Slot,
+    slot::{Slot, Within},
     table::{SlotAt, Wrap, position},
     transport::{Transport, WithTransport},
 };
@@ -47,6 +47,8 @@ where
 
     fn layer(&self, service: S) -> Self::Service {
         let classifier = C::choose(&self.classifier, &self.slots.at().classifier());
-        CallSpanLayer::new().completing(self.slots.wrap(service, &classifier))
+        let within = Within { own_limit: None, reporters: &self.reporters };
+        let service = self.slots.wrap(service, &classifier, within);
+        CallSpanLayer::of(self.reporters.stack()).completing(service)
     }
 }

@@ -183,6 +183,7 @@ mod fits;
 mod fresh;
 mod handles;
 mod layer;
+mod name;
 mod open;
 mod optional;
 mod slot;
@@ -216,7 +217,7 @@ pub mod slots {
         handles::Handles,
         open::Open,
         optional::{Around, KeepsTypesOfInner, Optional, OptionalFuture},
-        slot::{BulkheadSlot, CircuitBreakerSlot, Empty, IntoTimeout, RetrySlot, Slot},
+        slot::{BulkheadSlot, CircuitBreakerSlot, Empty, IntoTimeout, RetrySlot, Slot, Within},
         table::{Fill, Filled, SlotAt, Slots, StandardSlots, Wrap, position},
         transport::{Transport, WithTransport},
         untimed::Untimed,

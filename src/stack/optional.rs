@@ -19,7 +19,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::slot::Slot;
+use super::slot::{Slot, Within};
 use crate::{
     CarryRejection, Classify,
     bulkhead::{Bulkhead, QueuedBulkhead},
@@ -44,14 +44,9 @@ where
         }
     }
 
-    fn wrap_in_stack(
-        &self,
-        inner: S,
-        classifier: &Arc<C>,
-        own_limit: Option<Duration>,
-    ) -> Self::Service {
+    fn wrap_in_stack(&self, inner: S, classifier: &Arc<C>, within: &Within<'_>) -> Self::Service {
         match self {
-            Some(layer) => Optional::Present(layer.wrap_in_stack(inner, classifier, own_limit)),
+            Some(layer) => Optional::Present(layer.wrap_in_stack(inner, classifier, within)),
             None => Optional::Absent(inner),
         }
     }

@@ -12,6 +12,7 @@ use crate::{
     outcome::choice::ChooseClassifier,
     retry::{Retry, RetryLayer},
     sealed::Sealed,
+    telemetry::{Kind, Reporters},
     timeout::{KnownLimit, Timeout, TimeoutLayer, TotalTimeout, TotalTimeoutLayer},
 };
 
@@ -25,17 +26,9 @@ pub trait Slot<S, C, M = AtHead>: Sealed {
     /// Puts the layer around a service.
     fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service;
 
-    /// Puts the layer around a service, in a stack with a limit for each call or attempt.
-    ///
-    /// `own_limit` is the smaller of the stack's two limits, if they are known. A call that is cut
-    /// sooner was cut by its caller.
-    fn wrap_in_stack(
-        &self,
-        inner: S,
-        classifier: &Arc<C>,
-        own_limit: Option<Duration>,
-    ) -> Self::Service {
-        let _ = own_limit;
+    /// Puts the layer around a service, in a stack.
+    fn wrap_in_stack(&self, inner: S, classifier: &Arc<C>, within: &Within<'_>) -> Self::Service {
+        let _ = within;
         self.wrap(inner, classifier)
     }
 
@@ -43,6 +36,15 @@ pub trait Slot<S, C, M = AtHead>: Sealed {
     fn limit(&self) -> Option<Duration> {
         None
     }
+}
+
+/// The stack around a layer, as far as the layer must know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Within<'a> {
+    /// The smaller of the stack's limits for a call and for an attempt, if they are known. A call
+    /// that is cut sooner was cut by its caller.
+    pub(super) own_limit: Option<Duration>,
+    pub(crate) reporters: &'a Reporters,
 }
 
 /// A layer for the slot of the retry, where `T` is the transport. This trait is sealed.
@@ -119,11 +121,11 @@ impl<L> IntoTimeout for TimeoutLayer<L> {
     type Total = TotalTimeoutLayer<L>;
 
     fn into_attempt(self) -> Self {
-        self
+        self.in_slot(Kind::AttemptTimeout)
     }
 
     fn into_total(self) -> TotalTimeoutLayer<L> {
-        self.including_readiness()
+        self.in_slot(Kind::TotalTimeout).including_readiness()
     }
 }
 
@@ -165,6 +167,10 @@ impl<S, C, M, L: KnownLimit + Clone> Slot<S, C, M> for TotalTimeoutLayer<L> {
         self.layer(inner)
     }
 
+    fn wrap_in_stack(&self, inner: S, _: &Arc<C>, within: &Within<'_>) -> Self::Service {
+        self.reporting(within.reporters, Kind::TotalTimeout).layer(inner)
+    }
+
     fn limit(&self) -> Option<Duration> {
         self.known_limit().filter(|limit| *limit < Duration::MAX)
     }
@@ -175,6 +181,10 @@ impl<S, C, M, L: KnownLimit + Clone> Slot<S, C, M> for TimeoutLayer<L> {
 
     fn wrap(&self, inner: S, _: &Arc<C>) -> Self::Service {
         self.layer(inner)
+    }
+
+    fn wrap_in_stack(&self, inner: S, _: &Arc<C>, within: &Within<'_>) -> Self::Service {
+        self.reporting(within.reporters, Kind::AttemptTimeout).layer(inner)
     }
 
     fn limit(&self) -> Option<Duration> {
@@ -189,13 +199,9 @@ impl<S: Clone, C, M, P, D: ChooseClassifier<C>> Slot<S, C, M> for RetryLayer<P, 
         self.in_stack(classifier, None).completing(inner)
     }
 
-    fn wrap_in_stack(
-        &self,
-        inner: S,
-        classifier: &Arc<C>,
-        own_limit: Option<Duration>,
-    ) -> Self::Service {
-        self.in_stack(classifier, own_limit).completing(inner)
+    fn wrap_in_stack(&self, inner: S, classifier: &Arc<C>, within: &Within<'_>) -> Self::Service {
+        self.inherit(within.reporters);
+        self.in_stack(classifier, within.own_limit).completing(inner)
     }
 }
 
@@ -205,12 +211,22 @@ impl<S, C, M> Slot<S, C, M> for BulkheadLayer {
     fn wrap(&self, inner: S, _: &Arc<C>) -> Self::Service {
         self.completing(inner)
     }
+
+    fn wrap_in_stack(&self, inner: S, _: &Arc<C>, within: &Within<'_>) -> Self::Service {
+        self.inherit(within.reporters);
+        self.completing(inner)
+    }
 }
 
 impl<S, C, M> Slot<S, C, M> for QueuedBulkheadLayer {
     type Service = QueuedBulkhead<S, M>;
 
     fn wrap(&self, inner: S, _: &Arc<C>) -> Self::Service {
+        self.completing(inner)
+    }
+
+    fn wrap_in_stack(&self, inner: S, _: &Arc<C>, within: &Within<'_>) -> Self::Service {
+        self.inherit(within.reporters);
         self.completing(inner)
     }
 }
@@ -222,13 +238,9 @@ impl<S, C, M, D: ChooseClassifier<C>> Slot<S, C, M> for CircuitBreakerLayer<D> {
         self.in_stack(classifier, None).completing(inner)
     }
 
-    fn wrap_in_stack(
-        &self,
-        inner: S,
-        classifier: &Arc<C>,
-        own_limit: Option<Duration>,
-    ) -> Self::Service {
-        self.in_stack(classifier, own_limit).completing(inner)
+    fn wrap_in_stack(&self, inner: S, classifier: &Arc<C>, within: &Within<'_>) -> Self::Service {
+        self.inherit(within.reporters);
+        self.in_stack(classifier, within.own_limit).completing(inner)
     }
 }
 
@@ -239,12 +251,8 @@ impl<S, C, M, K, F, D: ChooseClassifier<C>> Slot<S, C, M> for KeyedCircuitBreake
         self.in_stack(classifier, None).completing(inner)
     }
 
-    fn wrap_in_stack(
-        &self,
-        inner: S,
-        classifier: &Arc<C>,
-        own_limit: Option<Duration>,
-    ) -> Self::Service {
-        self.in_stack(classifier, own_limit).completing(inner)
+    fn wrap_in_stack(&self, inner: S, classifier: &Arc<C>, within: &Within<'_>) -> Self::Service {
+        self.inherit(within.reporters);
+        self.in_stack(classifier, within.own_limit).completing(inner)
     }
 }

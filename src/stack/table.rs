@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     fresh::Fresh,
     handles::Handles,
-    slot::{Empty, Slot},
+    slot::{Empty, Slot, Within},
     untimed::Untimed,
 };
 use crate::{
@@ -47,7 +47,7 @@ pub trait Wrap<S, C, M>: Sealed {
     type Service;
 
     /// Puts the layers around a service.
-    fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service;
+    fn wrap(&self, inner: S, classifier: &Arc<C>, within: Within<'_>) -> Self::Service;
 }
 
 /// Defines the struct of the slots, and the implementations that go through each of them.
@@ -174,10 +174,11 @@ macro_rules! slots {
         {
             type Service = $outermost;
 
-            fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service {
+            fn wrap(&self, inner: S, classifier: &Arc<C>, within: Within<'_>) -> Self::Service {
                 let limits = [$(self.$field.limit()),+];
                 let own_limit = limits.into_iter().flatten().chain(limit_around()).min();
-                $(let inner = self.$field.wrap_in_stack(inner, classifier, own_limit);)+
+                let within = Within { own_limit, ..within };
+                $(let inner = self.$field.wrap_in_stack(inner, classifier, &within);)+
                 inner
             }
         }

@@ -11,7 +11,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 use tracing::{Span, field::Empty, info_span};
 
-use super::field;
+use super::{field, log::CALL};
 use crate::{
     CarryRejection, Outcome,
     call::{
@@ -19,25 +19,32 @@ use crate::{
         completion::{AtHead, Completion, end_of},
         ended::polled_after_end,
     },
+    error::Name,
 };
 
 /// A layer that opens a span for each logical call.
 ///
 /// The spans of a retry's attempts are its children. A [`Stack`](crate::Stack) has one around all
 /// its layers. If you compose layers by hand, make this the outermost one.
-#[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
-pub struct CallSpanLayer;
+#[derive(Clone, Debug, Default)]
+pub struct CallSpanLayer {
+    stack: Option<Name>,
+}
 
 impl CallSpanLayer {
     /// Creates the layer. Its spans are named `call`.
     pub const fn new() -> Self {
-        Self
+        Self { stack: None }
+    }
+
+    /// Creates the layer of a stack with this name.
+    pub(crate) fn of(stack: Option<&Name>) -> Self {
+        Self { stack: stack.cloned() }
     }
 
     /// Wraps a service. `M` decides when a call is complete.
     pub(crate) fn completing<S, M>(&self, inner: S) -> CallSpan<S, M> {
-        CallSpan { inner, completion: PhantomData }
+        CallSpan { inner, stack: self.stack.clone(), completion: PhantomData }
     }
 }
 
@@ -52,6 +59,7 @@ impl<S> Layer<S> for CallSpanLayer {
 /// A service that opens a span for each call, created by [`CallSpanLayer`].
 pub struct CallSpan<S, M = AtHead> {
     inner: S,
+    stack: Option<Name>,
     completion: PhantomData<fn() -> M>,
 }
 
@@ -59,7 +67,7 @@ accessors!(CallSpan<S, M>);
 
 impl<S: Clone, M> Clone for CallSpan<S, M> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), completion: PhantomData }
+        Self { inner: self.inner.clone(), stack: self.stack.clone(), completion: PhantomData }
     }
 }
 
@@ -86,7 +94,13 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let span = info_span!("call", { field::OUTCOME } = Empty, { field::ERROR_TYPE } = Empty);
+        let span = info_span!(
+            target: CALL,
+            "call",
+            { field::STACK } = self.stack.as_ref().map(Name::as_str),
+            { field::OUTCOME } = Empty,
+            { field::ERROR_TYPE } = Empty,
+        );
         let future = span.in_scope(|| self.inner.call(request));
         CallFuture { future: Some(future), span, completion: PhantomData }
     }

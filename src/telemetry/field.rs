@@ -1,7 +1,11 @@
 //! The names of the fields of spans and events.
 
-/// The configured name of the layer.
-pub const LAYER: &str = "layer";
+/// The name of the stack.
+pub const STACK: &str = "buttress.stack";
+/// The name of the layer. By default it is the name of the stack.
+pub const LAYER: &str = "buttress.layer";
+/// The kind of the layer, such as `attempt_timeout`.
+pub const KIND: &str = "buttress.kind";
 /// The number of the attempt, starting with 1.
 pub const ATTEMPT: &str = "attempt";
 /// The outcome of a call or of an attempt.
@@ -15,7 +19,7 @@ pub const ATTEMPT: &str = "attempt";
 /// | `cancelled` | both spans | the body of the response was dropped before its end, for example by code that reads only the status |
 ///
 /// A span without an outcome belongs to a future that was dropped or that panicked.
-pub const OUTCOME: &str = "outcome";
+pub const OUTCOME: &str = "buttress.outcome";
 /// The kind of the rejection or failure, if the call or the attempt ended with one.
 pub const ERROR_TYPE: &str = "error.type";
 /// The number of the resend of an HTTP request. It is not set for the first send.
@@ -29,7 +33,10 @@ pub const LIMIT_MS: &str = "limit_ms";
 /// The time after which a new call can succeed, in milliseconds.
 pub const RETRY_AFTER_MS: &str = "retry_after_ms";
 /// The reason for a decision or a failure.
-pub const REASON: &str = "reason";
+pub const REASON: &str = "buttress.reason";
+/// The number of events of the same layer and reason since the last one at this level, which were
+/// emitted at `DEBUG`.
+pub const SUPPRESSED: &str = "suppressed";
 /// The time for which a circuit stays open, in milliseconds.
 pub const OPEN_MS: &str = "open_ms";
 /// The number of probes that a half-open circuit admits.

@@ -9,64 +9,67 @@
 //! | "circuit closed" | `INFO` |
 //! | "call not retried", "call queued", "bulkhead resized", "circuit disabled" | `DEBUG` |
 //!
-//! The target of the events and of the span `attempt` is `buttress::telemetry`. The target of the
-//! span `call` is `buttress::telemetry::call`. Field values are computed only if a subscriber is
-//! interested in them. Every field name is a constant of [`field`].
+//! Every field name is a constant of [`field`]. Field values are computed only if a subscriber is
+//! interested in them.
+//!
+//! # Names
+//!
+//! [`Stack::name`](crate::Stack::name) names a stack and each layer in it. The field
+//! `buttress.stack` of the span `call` is the name of the stack. The field `buttress.layer` of
+//! events is the name of the layer, and `buttress.kind` tells the two timeouts of a stack apart.
+//!
+//! # Targets
+//!
+//! Each kind of layer has a target, so that a filter can select it:
+//!
+//! | target | events and spans of |
+//! |---|---|
+//! | `buttress::call` | the span `call` |
+//! | `buttress::timeout` | both timeouts |
+//! | `buttress::retry` | the retry, and the span `attempt` |
+//! | `buttress::bulkhead` | the bulkhead |
+//! | `buttress::circuit_breaker` | the circuit breaker |
+//! | `buttress::idempotency` | the idempotency layer |
+//! | `buttress::http` | the HTTP client and server layers, and the limits of bodies |
+//!
+//! # Events in an outage
+//!
+//! In an outage, a layer can reject thousands of calls in a second. Of the events "call rejected",
+//! "call timed out", "retrying call", "retries exhausted" and "idempotency store failed", the first
+//! is at `WARN`, and then one in 10 s for each layer and reason. It has the field `suppressed`, the
+//! number of events since the last one at `WARN`. Those are at `DEBUG`. All other events are
+//! emitted each time.
+//!
+//! Timeouts without a name, outside of a stack, count as one layer. So do all response bodies. A
+//! test that expects the event of one at `WARN` must give it a name, because another test may have
+//! emitted the first.
+//!
+//! In a program without a subscriber, the feature `log` of `tracing` passes events to the crate
+//! `log`, with the same levels.
 
 mod call;
+mod event;
 pub mod field;
 pub mod future;
+mod gate;
+mod kind;
+mod log;
+mod reporter;
 
 use std::time::Duration;
 
-use tracing::{Span, warn};
+use tracing::Span;
 
 pub use self::call::{CallSpan, CallSpanLayer};
-use crate::{CarryRejection, Outcome, Rejection};
-
-/// The target of every event and of the span of an attempt.
-///
-/// It is set explicitly, because the default would be the module path. The span of a call keeps the
-/// default, `buttress::telemetry::call`.
-pub(crate) const TARGET: &str = "buttress::telemetry";
-
-pub(crate) fn timed_out(name: &str, limit: Duration) {
-    warn!(
-        target: TARGET,
-        {
-            { field::LAYER } = name,
-            { field::LIMIT_MS } = millis(limit),
-        },
-        "call timed out"
-    );
-}
-
-/// Reports a rejection and creates the error of the call from it.
-pub(crate) fn reject<E: CarryRejection>(reason: impl Into<Rejection>) -> E {
-    let rejection = reason.into();
-    rejected(&rejection);
-    E::from_rejection(rejection)
-}
-
-pub(crate) fn rejected(rejection: &Rejection) {
-    warn!(
-        target: TARGET,
-        {
-            { field::LAYER } = rejection.name(),
-            { field::ERROR_TYPE } = rejection.kind(),
-            { field::BREAKER_KEY } = breaker_key(rejection),
-            { field::RETRY_AFTER_MS } = rejection.retry_after().map(millis),
-        },
-        "call rejected"
-    );
-}
-
-fn breaker_key(rejection: &Rejection) -> Option<&str> {
-    match rejection {
-        Rejection::CircuitOpen(open) => open.key(),
-        _ => None,
-    }
-}
+#[cfg(feature = "http")]
+pub(crate) use self::reporter::emit;
+pub(crate) use self::{
+    event::Event,
+    kind::Kind,
+    log::RETRY,
+    reporter::{Reporter, ReporterCell, Reporters, reject},
+};
+use crate::{Outcome, Rejection};
 
 /// Records the outcome of a call or attempt in its span.
 ///

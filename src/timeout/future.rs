@@ -5,6 +5,7 @@ use std::{
     future::Future,
     marker::PhantomData,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -21,8 +22,8 @@ use crate::{
         rejectable::Rejectable,
         timer::poll_timer,
     },
-    error::{DeadlineExceeded, Name, TimedOut},
-    telemetry,
+    error::{DeadlineExceeded, TimedOut},
+    telemetry::{self, Kind, Reporter},
 };
 
 pin_project! {
@@ -34,7 +35,7 @@ pin_project! {
         // `None` if the limit is beyond what the clock can express.
         end: Option<Instant>,
         limit: Duration,
-        name: Option<Name>,
+        reporter: Option<Arc<Reporter>>,
         #[pin]
         timer: Option<Sleep>,
         kind: PhantomData<fn() -> L>,
@@ -59,16 +60,16 @@ impl<F, L> ResponseFuture<F, L> {
         future: F,
         end: Option<Instant>,
         limit: Duration,
-        name: Option<Name>,
+        reporter: Option<Arc<Reporter>>,
     ) -> Self {
         let call = Rejectable::running(future, ());
-        Self { call, end, limit, name, timer: None, kind: PhantomData }
+        Self { call, end, limit, reporter, timer: None, kind: PhantomData }
     }
 
     #[inline]
-    pub(super) fn rejected(name: Option<Name>) -> Self {
+    pub(super) fn rejected(reporter: Option<Arc<Reporter>>) -> Self {
         let (call, limit) = (Rejectable::rejected(()), Duration::ZERO);
-        Self { call, end: None, limit, name, timer: None, kind: PhantomData }
+        Self { call, end: None, limit, reporter, timer: None, kind: PhantomData }
     }
 }
 
@@ -86,7 +87,7 @@ where
         let outer = deadline::deadline();
         let narrowed = narrow(*this.end);
         let Some((future, ())) = this.call.as_mut().as_running() else {
-            return Poll::Ready(Err(this.call.reject(|()| reject(this.name))));
+            return Poll::Ready(Err(this.call.reject(|()| reject(this.reporter.as_deref()))));
         };
         // Polls the future before the timer, because a result that is ready is returned even at the
         // deadline.
@@ -107,20 +108,20 @@ where
         let ended_by = ending(L::IS_FIXED.then_some(*this.limit));
         this.call.end();
         drop((ended_by, narrowed));
-        Poll::Ready(Err(time_out(this.name, *this.limit)))
+        Poll::Ready(Err(time_out(this.reporter.as_deref(), *this.limit)))
     }
 }
 
-fn reject<E: CarryRejection>(name: &Option<Name>) -> E {
-    telemetry::reject(DeadlineExceeded::by(name.clone()))
+fn reject<E: CarryRejection>(reporter: Option<&Reporter>) -> E {
+    let name = reporter.map(|reporter| reporter.name().clone());
+    telemetry::reject(reporter, Kind::Timeout, DeadlineExceeded::by(name))
 }
 
 // Not inlined, so that the path of a successful call stays short enough to be inlined.
 #[cold]
-fn time_out<E: CarryRejection>(name: &Option<Name>, limit: Duration) -> E {
-    let timed_out = TimedOut::by(name.clone(), limit);
-    telemetry::timed_out(timed_out.name(), limit);
-    E::from_rejection(timed_out.into())
+fn time_out<E: CarryRejection>(reporter: Option<&Reporter>, limit: Duration) -> E {
+    let name = reporter.map(|reporter| reporter.name().clone());
+    telemetry::reject(reporter, Kind::Timeout, TimedOut::by(name, limit))
 }
 
 impl<F, L> fmt::Debug for ResponseFuture<F, L> {

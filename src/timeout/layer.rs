@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tower_layer::Layer;
 
@@ -6,13 +6,18 @@ use super::{
     config::{Endless, Fixed, KnownLimit, PerRequest},
     service::{Timeout, TotalTimeout},
 };
-use crate::{ConfigError, error::Name};
+use crate::{
+    ConfigError,
+    error::Name,
+    telemetry::{Kind, Reporter, Reporters},
+};
 
 /// A layer that creates [`Timeout`] services. See the [module docs](super) for an example.
 #[derive(Clone, Debug)]
 pub struct TimeoutLayer<L = Fixed> {
     limit: L,
-    name: Option<Name>,
+    /// `None` for a layer without a name, outside of a stack.
+    reporter: Option<Arc<Reporter>>,
 }
 
 impl TimeoutLayer {
@@ -22,7 +27,7 @@ impl TimeoutLayer {
     /// succeeds only if its result is ready on the first poll and there is no other timeout
     /// beneath. With [`builder`](Self::builder), zero is an error.
     pub const fn new(limit: Duration) -> Self {
-        Self { limit: Fixed(limit), name: None }
+        Self { limit: Fixed(limit), reporter: None }
     }
 
     /// Returns a builder for a layer that ends calls after `limit`, counted from `call`.
@@ -54,7 +59,7 @@ impl<F> TimeoutLayer<PerRequest<F>> {
     where
         F: Fn(&Req) -> Duration,
     {
-        Self { limit: PerRequest::new(limit), name: None }
+        Self { limit: PerRequest::new(limit), reporter: None }
     }
 
     /// Returns a builder for a layer with a limit for each request, returned by a closure.
@@ -82,7 +87,34 @@ impl<L> TimeoutLayer<L> {
     where
         L: Endless,
     {
-        Self { limit: self.limit.endless(), name: self.name.clone() }
+        Self { limit: self.limit.endless(), reporter: self.reporter.clone() }
+    }
+
+    /// Returns the same layer for a slot of a stack, where it is of this kind.
+    pub(crate) fn in_slot(self, kind: Kind) -> Self {
+        let reporter = self.reporter.map(|own| Arc::new(own.of_kind(kind)));
+        Self { limit: self.limit, reporter }
+    }
+
+    /// Returns a layer with the same settings, which counts its repeated events apart.
+    pub(crate) fn fresh(&self) -> Self
+    where
+        L: Clone,
+    {
+        let reporter = self.reporter.as_ref().map(|own| Arc::new(own.fresh()));
+        Self { limit: self.limit.clone(), reporter }
+    }
+
+    /// Returns the same layer with the reporter of its stack, unless it has its own.
+    pub(crate) fn reporting(&self, stack: &Reporters, kind: Kind) -> Self
+    where
+        L: Clone,
+    {
+        let reporter = match &self.reporter {
+            Some(own) => Some(Arc::clone(own)),
+            None => stack.of(kind).cloned(),
+        };
+        Self { limit: self.limit.clone(), reporter }
     }
 
     /// Includes the wait for readiness in the limit.
@@ -103,10 +135,11 @@ pub struct TimeoutBuilder<L = Fixed> {
 impl<L> TimeoutBuilder<L> {
     /// Sets the name of the layer in errors and events.
     ///
-    /// Default: `timeout`. A [`DeadlineExceeded`](crate::error::DeadlineExceeded) then has the name
-    /// `deadline`.
+    /// Default: `timeout`, and in a [`DeadlineExceeded`](crate::error::DeadlineExceeded)
+    /// `deadline`. In a stack with a name, it is that of the stack. In another stack it is
+    /// `total_timeout` or `attempt_timeout`.
     pub fn name(mut self, name: impl Into<Name>) -> Self {
-        self.layer.name = Some(name.into());
+        self.layer.reporter = Some(Arc::new(Reporter::new(Some(&name.into()), Kind::Timeout)));
         self
     }
 }
@@ -141,7 +174,7 @@ where
     type Service = Timeout<S, L>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Timeout::new(inner, self.limit.clone(), self.name.clone())
+        Timeout::new(inner, self.limit.clone(), self.reporter.clone())
     }
 }
 
@@ -160,6 +193,18 @@ impl<L: KnownLimit> TotalTimeoutLayer<L> {
     }
 }
 
+impl<L: Clone> TotalTimeoutLayer<L> {
+    /// Returns a layer with the same settings, which counts its repeated events apart.
+    pub(crate) fn fresh(&self) -> Self {
+        Self { timeout: self.timeout.fresh() }
+    }
+
+    /// Returns the same layer with the reporter of its stack, unless it has its own.
+    pub(crate) fn reporting(&self, stack: &Reporters, kind: Kind) -> Self {
+        Self { timeout: self.timeout.reporting(stack, kind) }
+    }
+}
+
 impl<L: Endless> TotalTimeoutLayer<L> {
     /// Returns the same layer without a limit.
     pub(crate) fn endless(&self) -> Self {
@@ -174,6 +219,6 @@ where
     type Service = TotalTimeout<S, L>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        TotalTimeout::new(inner, self.timeout.limit.clone(), self.timeout.name.clone())
+        TotalTimeout::new(inner, self.timeout.limit.clone(), self.timeout.reporter.clone())
     }
 }

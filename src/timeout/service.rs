@@ -1,4 +1,5 @@
 use std::{
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -15,7 +16,7 @@ use crate::{
         oneshot::Oneshot,
         readiness::Readiness,
     },
-    error::Name,
+    telemetry::Reporter,
 };
 
 /// A service that ends calls that take too long. It forwards readiness.
@@ -25,12 +26,12 @@ use crate::{
 pub struct Timeout<S, L> {
     inner: S,
     limit: L,
-    name: Option<Name>,
+    reporter: Option<Arc<Reporter>>,
 }
 
 impl<S, L> Timeout<S, L> {
-    pub(crate) fn new(inner: S, limit: L, name: Option<Name>) -> Self {
-        Self { inner, limit, name }
+    pub(crate) fn new(inner: S, limit: L, reporter: Option<Arc<Reporter>>) -> Self {
+        Self { inner, limit, reporter }
     }
 }
 
@@ -54,10 +55,10 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let Some(clock) = Clock::start(&self.limit, &request) else {
-            return ResponseFuture::rejected(self.name.clone());
+            return ResponseFuture::rejected(self.reporter.clone());
         };
         let future = clock.run(|| self.inner.call(request));
-        ResponseFuture::called(future, clock.end, clock.limit, self.name.clone())
+        ResponseFuture::called(future, clock.end, clock.limit, self.reporter.clone())
     }
 }
 
@@ -99,13 +100,13 @@ impl Clock {
 pub struct TotalTimeout<S, L> {
     inner: S,
     limit: L,
-    name: Option<Name>,
+    reporter: Option<Arc<Reporter>>,
     readiness: Readiness,
 }
 
 impl<S, L> TotalTimeout<S, L> {
-    pub(crate) fn new(inner: S, limit: L, name: Option<Name>) -> Self {
-        Self { inner, limit, name, readiness: Readiness::NotAsked }
+    pub(crate) fn new(inner: S, limit: L, reporter: Option<Arc<Reporter>>) -> Self {
+        Self { inner, limit, reporter, readiness: Readiness::NotAsked }
     }
 }
 
@@ -116,7 +117,7 @@ impl<S: Clone, L: Clone> Clone for TotalTimeout<S, L> {
         Self {
             inner: self.inner.clone(),
             limit: self.limit.clone(),
-            name: self.name.clone(),
+            reporter: self.reporter.clone(),
             // Readiness belongs to the instance that was polled.
             readiness: Readiness::NotAsked,
         }
@@ -142,11 +143,11 @@ where
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let Some(clock) = Clock::start(&self.limit, &request) else {
-            return ResponseFuture::rejected(self.name.clone());
+            return ResponseFuture::rejected(self.reporter.clone());
         };
         let call = self
             .readiness
             .call(&mut self.inner, request, |inner, request| clock.run(|| inner.call(request)));
-        ResponseFuture::called(call, clock.end, clock.limit, self.name.clone())
+        ResponseFuture::called(call, clock.end, clock.limit, self.reporter.clone())
     }
 }

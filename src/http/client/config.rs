@@ -4,7 +4,7 @@ use std::{
 };
 
 use super::buffer::Buffer;
-use crate::http::AutoClassifier;
+use crate::{http::AutoClassifier, telemetry::ReporterCell};
 
 pub(super) struct Config {
     pub(super) classifier: Arc<AutoClassifier>,
@@ -16,6 +16,7 @@ pub(super) struct Config {
     pub(super) write: Option<Write>,
     pub(super) buffer: Option<Buffer>,
     pub(super) malformed: AtomicU64,
+    pub(super) reporter: ReporterCell,
 }
 
 impl Config {
@@ -24,7 +25,8 @@ impl Config {
         let Self { idle, body_deadline, write, .. } = *self;
         let (classifier, at_end) = (Arc::clone(&self.classifier), self.at_end.clone());
         let (buffer, malformed) = (self.buffer.clone(), AtomicU64::new(0));
-        Self { classifier, at_end, idle, body_deadline, write, buffer, malformed }
+        let reporter = self.reporter.fresh();
+        Self { classifier, at_end, idle, body_deadline, write, buffer, malformed, reporter }
     }
 }
 

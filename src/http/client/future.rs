@@ -16,7 +16,7 @@ use crate::{
     call::ended::polled_after_end,
     error::DeadlineExceeded,
     http::{ResponseBody, body::PendingBody, wire},
-    telemetry,
+    telemetry::Reporter,
 };
 
 pin_project! {
@@ -103,7 +103,7 @@ fn poll_reading<R: Body, E: CarryRejection>(
 ) -> Poll<Result<Response<ResponseBody<R>>, E>> {
     // Taken out, so that a body that panics is not polled again.
     let (taken, Some(pending)) = (place.take(), call.take()) else { polled_after_end() };
-    let Some(mut reading) = taken else { return Poll::Ready(Err(reject())) };
+    let Some(mut reading) = taken else { return Poll::Ready(Err(reject(config.reporter.get()))) };
     let Poll::Ready(read) = reading.poll(cx) else {
         (*place, *call) = (Some(reading), Some(pending));
         return Poll::Pending;
@@ -117,8 +117,8 @@ fn poll_reading<R: Body, E: CarryRejection>(
     })
 }
 
-fn reject<E: CarryRejection>() -> E {
-    telemetry::reject(DeadlineExceeded::by(None))
+fn reject<E: CarryRejection>(reporter: &Reporter) -> E {
+    reporter.reject(DeadlineExceeded::by(Some(reporter.name().clone())))
 }
 
 impl<F, R: Body> fmt::Debug for HttpClientFuture<F, R> {

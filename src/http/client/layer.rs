@@ -20,6 +20,7 @@ use crate::{
         AutoClassifier, RequestHead,
         checks::{Once, unless_room},
     },
+    telemetry::{Kind, ReporterCell, Reporters},
 };
 
 /// A layer that connects a stack with an HTTP or gRPC client.
@@ -289,6 +290,7 @@ impl HttpClientBuilder {
             write,
             buffer: self.body_buffer.map(|most| Buffer { most, select }),
             malformed: AtomicU64::new(0),
+            reporter: ReporterCell::new(None, Kind::Client),
         };
         HttpClientLayer { config: Arc::new(config) }
     }
@@ -297,6 +299,11 @@ impl HttpClientBuilder {
 impl HttpClientLayer {
     pub(super) fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Takes the name of a stack.
+    pub(in crate::http) fn inherit(&self, stack: &Reporters) {
+        self.config.reporter.inherit(stack);
     }
 
     pub(in crate::http) fn shared_classifier(&self) -> Arc<AutoClassifier> {

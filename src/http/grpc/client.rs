@@ -28,6 +28,7 @@ use crate::{
     http::{BodyError, ReplayBody, ReplayBodyLayer, replay::MakeReplayable, wire},
     sealed::Sealed,
     stack::slots,
+    telemetry::{Kind, Reporter},
     timeout::{KnownLimit, Limit, Timeout, TotalTimeout},
 };
 
@@ -76,12 +77,13 @@ where
 {
     let bodies = ReplayBodyLayer::new();
     let stacked = |stack: &L, channel| bodies.layer(stack.layer(GrpcChannel { inner: channel }));
-    let name = || Some(Name::from("grpc-timeout"));
+    let name = Name::from("grpc-timeout");
+    let reporter = Some(Arc::new(Reporter::new(Some(&name), Kind::Timeout)));
     let streaming = stacked(&stack.untimed(), channel.clone());
-    let streaming = TotalTimeout::new(streaming, GrpcTimeout(()), name());
+    let streaming = TotalTimeout::new(streaming, GrpcTimeout(()), reporter.clone());
     let streaming = Streams { methods: HashSet::new(), service: Mutex::new(streaming) };
     GrpcClient {
-        inner: Timeout::new(stacked(&stack, channel), GrpcTimeout(()), name()),
+        inner: Timeout::new(stacked(&stack, channel), GrpcTimeout(()), reporter),
         streaming: Arc::new(streaming),
     }
 }

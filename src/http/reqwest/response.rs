@@ -4,6 +4,7 @@ use std::{
     future::Future,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -14,16 +15,13 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::{BoxError, CarryRejection, Rejection, error::TimedOut, telemetry};
-
-/// The name of a request's own timeout in errors and events.
-pub(super) const NAME: &str = "request timeout";
+use crate::{BoxError, CarryRejection, Rejection, error::TimedOut, telemetry::Reporter};
 
 /// The limit of a request's own timeout, and its end.
-#[derive(Clone, Copy)]
 pub(super) struct End {
     pub(super) limit: Duration,
     pub(super) at: Instant,
+    pub(super) reporter: Arc<Reporter>,
 }
 
 /// Converts a response. Its body ends at `end`.
@@ -80,13 +78,12 @@ where
         if let Poll::Ready(frame) = inner.poll_frame(cx) {
             return Poll::Ready(frame.map(|frame| frame.map_err(boxed)));
         }
-        let Some(End { limit, at }) = *this.end else { return Poll::Pending };
-        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        let Some(End { limit, at, reporter }) = this.end else { return Poll::Pending };
+        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(*at)));
         ready!(timer.as_mut().poll(cx));
         this.inner.set(None);
-        telemetry::timed_out(NAME, limit);
-        let timed_out = TimedOut::new(NAME, limit);
-        Poll::Ready(Some(Err(boxed(BoxError::from_rejection(timed_out.into())))))
+        let timed_out = TimedOut::by(Some(reporter.name().clone()), *limit);
+        Poll::Ready(Some(Err(boxed(reporter.reject::<BoxError>(timed_out)))))
     }
 
     fn is_end_stream(&self) -> bool {

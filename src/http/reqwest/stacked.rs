@@ -12,7 +12,7 @@ use tower_service::Service;
 use super::{
     body::ReqwestBody,
     client::{ReqwestClient, ReqwestError},
-    response::{End, NAME, to_reqwest},
+    response::{End, to_reqwest},
 };
 use crate::{
     BoxError, Error,
@@ -20,8 +20,12 @@ use crate::{
     error::Name,
     http::ReplayBodyLayer,
     stack::slots::ConvertError,
+    telemetry::{Kind, Reporter},
     timeout::{Fixed, TotalTimeout},
 };
+
+/// The name of a request's own timeout in errors and events.
+const NAME: &str = "request timeout";
 
 /// Puts a stack around a reqwest client.
 ///
@@ -63,7 +67,9 @@ where
     let client = client.into();
     let requests = client.get_ref().clone();
     let service = stack.layer(ConvertError::new(client));
-    StackedClient { requests, service: Arc::new(service), streams: ReplayBodyLayer::new() }
+    let reporter = Arc::new(Reporter::new(Some(&Name::from(NAME)), Kind::Timeout));
+    let (service, streams) = (Arc::new(service), ReplayBodyLayer::new());
+    StackedClient { requests, service, streams, reporter }
 }
 
 type BoxedCall =
@@ -71,7 +77,12 @@ type BoxedCall =
 
 /// A stack around a client, whose type is hidden.
 trait Stacked: Send + Sync {
-    fn start(&self, request: Request<ReqwestBody>, limit: Option<Duration>) -> BoxedCall;
+    /// Starts a call. `limit` is the request's own timeout, with its reporter.
+    fn start(
+        &self,
+        request: Request<ReqwestBody>,
+        limit: Option<(Duration, Arc<Reporter>)>,
+    ) -> BoxedCall;
 }
 
 impl<S, R> Stacked for S
@@ -82,14 +93,19 @@ where
     R: Body<Data = Bytes> + Send + Sync + 'static,
     R::Error: Into<BoxError>,
 {
-    fn start(&self, request: Request<ReqwestBody>, limit: Option<Duration>) -> BoxedCall {
-        let Some(limit) = limit else {
+    fn start(
+        &self,
+        request: Request<ReqwestBody>,
+        limit: Option<(Duration, Arc<Reporter>)>,
+    ) -> BoxedCall {
+        let Some((limit, reporter)) = limit else {
             let call = Oneshot::waiting(self.clone(), request);
             return Box::pin(async { Ok(to_reqwest(call.await?, None)) });
         };
-        let end = clock::now().checked_add(limit).map(|at| End { limit, at });
-        let call =
-            TotalTimeout::new(self.clone(), Fixed(limit), Some(Name::from(NAME))).call(request);
+        let mut timeout =
+            TotalTimeout::new(self.clone(), Fixed(limit), Some(Arc::clone(&reporter)));
+        let end = clock::now().checked_add(limit).map(|at| End { limit, at, reporter });
+        let call = timeout.call(request);
         Box::pin(async move { Ok(to_reqwest(call.await?, end)) })
     }
 }
@@ -102,6 +118,8 @@ pub struct StackedClient {
     requests: reqwest::Client,
     service: Arc<dyn Stacked>,
     streams: ReplayBodyLayer,
+    /// Reports the timeouts of single requests.
+    reporter: Arc<Reporter>,
 }
 
 impl StackedClient {
@@ -158,6 +176,7 @@ impl StackedClient {
             // without one it would apply the timeout of its client.
             *request.timeout_mut() = Some(Duration::MAX);
         }
+        let limit = limit.map(|limit| (limit, Arc::clone(&self.reporter)));
         let body = ReqwestBody::new(request.body_mut().take(), &self.streams);
         let call = Request::try_from(request)
             .map(|request| self.service.start(request.map(|_| body), limit))

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::ConfigError;
+use crate::{ConfigError, error::Name};
 
 /// The choice of the caller's headers that a server uses.
 ///
@@ -24,6 +24,8 @@ pub enum Trust {
 /// The settings of a server.
 #[derive(Clone, Debug)]
 pub(super) struct Config {
+    /// The name of the stack around the handlers.
+    pub(super) name: Option<Name>,
     pub(super) trust: Trust,
     pub(super) limit: Option<Duration>,
     /// The status of a rejection by the bulkhead, or `None` for the status in the table.
@@ -38,6 +40,7 @@ pub(super) struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            name: None,
             trust: Trust::default(),
             limit: None,
             full: None,

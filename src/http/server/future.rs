@@ -28,7 +28,7 @@ use crate::{
     },
     error::{DeadlineExceeded, TimedOut},
     http::uploads::{self, Uploads},
-    telemetry,
+    telemetry::{Event, Reporter},
 };
 
 pin_project! {
@@ -99,14 +99,14 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let inbound = *this.inbound;
+        let (inbound, reporter) = (*this.inbound, &this.shared.reporter);
         let outer = deadline::deadline();
         // A request that waits does not begin at its deadline. Others free their slots then.
         let over = this.timer.as_ref().as_pin_ref().is_some_and(|timer| timer.is_elapsed());
         let mut own_limit = None;
         let result = match this.call.as_mut().as_running() {
-            None => Err(this.call.as_mut().reject(too_late)),
-            Some((future, ())) if over && future.is_waiting() => Err(too_late(())),
+            None => Err(this.call.as_mut().reject(|()| too_late(reporter))),
+            Some((future, ())) if over && future.is_waiting() => Err(too_late(reporter)),
             Some((mut future, ())) => match Uploads::enter(this.uploads, || {
                 inbound.enter(this.hop, || future.as_mut().poll(cx))
             }) {
@@ -120,7 +120,8 @@ where
                     let limit = end.saturating_duration_since(inbound.began);
                     // Not if it is the caller's deadline.
                     own_limit = this.shared.config.limit.filter(|own| *own == limit);
-                    Err(if future.is_waiting() { too_late(()) } else { timed_out(limit) })
+                    let is_waiting = future.is_waiting();
+                    Err(if is_waiting { too_late(reporter) } else { timed_out(reporter, limit) })
                 }
             },
         };
@@ -139,15 +140,18 @@ where
     }
 }
 
-fn timed_out(limit: Duration) -> Rejection {
-    telemetry::timed_out("server", limit);
-    TimedOut::new("server", limit).into()
+fn timed_out(reporter: &Reporter, limit: Duration) -> Rejection {
+    report(reporter, TimedOut::by(Some(reporter.name().clone()), limit))
 }
 
 /// Rejects a request whose time was over before the stack was called.
-fn too_late((): ()) -> Rejection {
-    let rejection = Rejection::from(DeadlineExceeded::new("server"));
-    telemetry::rejected(&rejection);
+fn too_late(reporter: &Reporter) -> Rejection {
+    report(reporter, DeadlineExceeded::by(Some(reporter.name().clone())))
+}
+
+fn report(reporter: &Reporter, reason: impl Into<Rejection>) -> Rejection {
+    let rejection = reason.into();
+    reporter.emit(Event::Rejected { rejection: &rejection });
     rejection
 }
 

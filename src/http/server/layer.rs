@@ -21,6 +21,7 @@ use crate::{
     call::patience::limiting,
     http::uploads::Uploads,
     stack::slots::{Empty, Fill, Filled, ServerTransport, SlotAt, position},
+    telemetry::{Kind, Reporter},
 };
 
 /// A layer that puts a [`Stack`] around a handler and turns its rejections into responses.
@@ -53,7 +54,7 @@ impl HttpServerLayer<()> {
         Slots: SlotAt<position::TransportPosition, Layer = Empty>
             + Fill<position::TransportPosition, ServerTransport>,
     {
-        HttpServerLayer::around(stack.with(ServerTransport))
+        HttpServerLayer::builder(stack).finish()
     }
 
     /// Returns a builder of a layer with a stack around each handler.
@@ -62,7 +63,9 @@ impl HttpServerLayer<()> {
         Slots: SlotAt<position::TransportPosition, Layer = Empty>
             + Fill<position::TransportPosition, ServerTransport>,
     {
-        HttpServerLayer::builder_around(stack.with(ServerTransport))
+        let name = stack.stack_name().cloned();
+        let config = Config { name, ..Config::default() };
+        HttpServerBuilder { stack: stack.with(ServerTransport), config }
     }
 }
 
@@ -253,7 +256,9 @@ impl<L> HttpServerBuilder<L> {
 
     fn finish(self) -> HttpServerLayer<L> {
         let uploads = (!self.config.without_drain).then(Uploads::default);
-        let shared = Shared { config: self.config, malformed: AtomicU64::new(0), uploads };
+        let reporter = Reporter::new(self.config.name.as_ref(), Kind::Server);
+        let shared =
+            Shared { config: self.config, malformed: AtomicU64::new(0), uploads, reporter };
         HttpServerLayer { stack: self.stack, shared: Arc::new(shared) }
     }
 }

@@ -1,7 +1,7 @@
 use std::sync::atomic::AtomicU64;
 
 use super::config::Config;
-use crate::http::uploads::Uploads;
+use crate::{http::uploads::Uploads, telemetry::Reporter};
 
 /// The state that all services of one layer share.
 #[derive(Debug)]
@@ -11,4 +11,5 @@ pub(super) struct Shared {
     pub(super) malformed: AtomicU64,
     /// `None` if the rest of rejected requests is dropped.
     pub(super) uploads: Option<Uploads>,
+    pub(super) reporter: Reporter,
 }

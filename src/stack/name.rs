@@ -1,0 +1,42 @@
+//! The name of a stack.
+
+use super::builder::Stack;
+use crate::{error::Name, telemetry::Reporters};
+
+impl<Slots, C> Stack<Slots, C> {
+    /// Sets the name of the stack in errors, spans and events.
+    ///
+    /// Default: none. Each layer then has its kind as its name, such as `bulkhead`.
+    ///
+    /// The name is usually that of the dependency. It is the name of every layer in the stack that
+    /// has no name of its own. In events, [`KIND`](crate::telemetry::field::KIND) tells the layers
+    /// apart. A layer that is in several stacks takes the name of the first named one that is put
+    /// around a service. Give such a layer a name of its own.
+    ///
+    /// ```
+    /// use buttress::{Stack, retry::ReplayClones};
+    /// use std::time::Duration;
+    /// use tower::ServiceExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// # use std::{future::pending, io};
+    /// # let hangs = tower::service_fn(|_: u32| pending::<Result<u32, io::Error>>());
+    /// let orders = Stack::standard(ReplayClones)
+    ///     .name("orders")
+    ///     .total_timeout(Duration::from_secs(1))
+    ///     .service(hangs);
+    /// let error = orders.oneshot(7).await.unwrap_err();
+    /// assert_eq!(error.to_string(), "orders (total): timed out after 1s");
+    /// # }
+    /// ```
+    pub fn name(self, name: impl Into<Name>) -> Self {
+        Self { reporters: Reporters::new(Some(name.into())), ..self }
+    }
+
+    /// Returns the name that was set, if there is one.
+    #[cfg(feature = "http")]
+    pub(crate) fn stack_name(&self) -> Option<&Name> {
+        self.reporters.stack()
+    }
+}

@@ -1,0 +1,59 @@
+/// The kind of a layer. It tells the layers of a stack apart, which may all have its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    TotalTimeout,
+    AttemptTimeout,
+    /// A timeout outside of a stack.
+    Timeout,
+    Retry,
+    Bulkhead,
+    CircuitBreaker,
+    Idempotency,
+    #[cfg(feature = "http")]
+    Client,
+    #[cfg(feature = "http")]
+    Server,
+    #[cfg(feature = "http")]
+    Body,
+    #[cfg(feature = "http")]
+    IdleBody,
+    #[cfg(feature = "http")]
+    UnreadBody,
+}
+
+impl Kind {
+    /// The number of kinds.
+    pub(super) const COUNT: usize = 12;
+
+    /// Returns the kind as one word. It is also the default name of a layer.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::TotalTimeout => "total_timeout",
+            Self::AttemptTimeout => "attempt_timeout",
+            Self::Timeout => "timeout",
+            Self::Retry => "retry",
+            Self::Bulkhead => "bulkhead",
+            Self::CircuitBreaker => "circuit_breaker",
+            Self::Idempotency => "idempotency",
+            #[cfg(feature = "http")]
+            Self::Client => "client",
+            #[cfg(feature = "http")]
+            Self::Server => "server",
+            #[cfg(feature = "http")]
+            Self::Body => "response_body",
+            #[cfg(feature = "http")]
+            Self::IdleBody => "idle_response_body",
+            #[cfg(feature = "http")]
+            Self::UnreadBody => "unread_response_body",
+        }
+    }
+
+    /// Returns the word that tells two layers of one stack apart, after their common name.
+    pub(super) const fn part(self) -> Option<&'static str> {
+        match self {
+            Self::TotalTimeout => Some("total"),
+            Self::AttemptTimeout => Some("attempt"),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! The lines that events write into the log.
+
+use std::sync::OnceLock;
+
+use tokio::time::Instant;
+use tracing::{debug, error, info, level_filters::LevelFilter, trace_span, warn};
+
+use super::{
+    event::{Event, Source},
+    field,
+    gate::{Gates, Passage},
+    kind::Kind,
+    millis,
+};
+use crate::{
+    Rejection,
+    call::clock::{self, nanos},
+};
+
+/// Runs a block with the constant `TARGET` set to the target of a kind of layer.
+///
+/// `tracing` takes only constant targets.
+macro_rules! with_target {
+    ($kind:expr, $block:block) => {
+        match $kind {
+            Kind::Timeout | Kind::TotalTimeout | Kind::AttemptTimeout => {
+                const TARGET: &str = "buttress::timeout";
+                $block
+            }
+            Kind::Retry => {
+                const TARGET: &str = RETRY;
+                $block
+            }
+            Kind::Bulkhead => {
+                const TARGET: &str = BULKHEAD;
+                $block
+            }
+            Kind::CircuitBreaker => {
+                const TARGET: &str = CIRCUIT_BREAKER;
+                $block
+            }
+            Kind::Idempotency => {
+                const TARGET: &str = IDEMPOTENCY;
+                $block
+            }
+            #[cfg(feature = "http")]
+            Kind::Client | Kind::Server | Kind::Body | Kind::IdleBody | Kind::UnreadBody => {
+                const TARGET: &str = "buttress::http";
+                $block
+            }
+        }
+    };
+}
+
+pub(super) const CALL: &str = "buttress::call";
+pub(crate) const RETRY: &str = "buttress::retry";
+const BULKHEAD: &str = "buttress::bulkhead";
+const CIRCUIT_BREAKER: &str = "buttress::circuit_breaker";
+const IDEMPOTENCY: &str = "buttress::idempotency";
+
+/// Emits a gated event. The first line is at WARN, and a suppressed one at DEBUG.
+macro_rules! gated {
+    ($target:expr, $suppressed:expr, { $($fields:tt)* }, $message:literal) => {
+        match $suppressed {
+            Some(suppressed) => warn!(
+                target: $target,
+                { $($fields)*, { field::SUPPRESSED } = Some(suppressed).filter(|it| *it > 0) },
+                $message
+            ),
+            None => debug!(target: $target, { $($fields)* }, $message),
+        }
+    };
+}
+
+/// Writes an event into the log.
+#[inline]
+pub(super) fn log<'a>(source: Source<'_>, event: &Event<'_>, gates: impl FnOnce() -> &'a Gates) {
+    let level = LevelFilter::current();
+    if level > LevelFilter::OFF {
+        write(level, source, event, gates);
+    } else if reaches_the_crate_log() {
+        write(LevelFilter::TRACE, source, event, gates);
+    }
+}
+
+/// Returns `true` if events reach the crate `log` although there is no subscriber.
+///
+/// The feature `log` of `tracing` passes them on. Any crate of the program may turn it on. Only
+/// with this feature does a span keep its metadata while it is disabled.
+#[inline]
+pub(super) fn reaches_the_crate_log() -> bool {
+    static IS_BUILT_IN: OnceLock<bool> = OnceLock::new();
+    LevelFilter::current() == LevelFilter::OFF
+        && *IS_BUILT_IN.get_or_init(|| trace_span!("disabled").metadata().is_some())
+}
+
+#[inline(never)]
+fn write<'a>(
+    level: LevelFilter,
+    source: Source<'_>,
+    event: &Event<'_>,
+    gates: impl FnOnce() -> &'a Gates,
+) {
+    let suppressed = match event.gate() {
+        // No subscriber wants the line, so the clock is not read.
+        Some(_) if level < LevelFilter::WARN => return,
+        Some(reason) => match gates().of(reason).pass(now()) {
+            Passage::Open { suppressed } => Some(suppressed),
+            Passage::Shut => None,
+        },
+        None => Some(0),
+    };
+    match *event {
+        Event::Rejected { rejection } => rejected(source, rejection, suppressed),
+        Event::Retrying { .. } | Event::RetriesExhausted { .. } | Event::NotRetried { .. } => {
+            retry(source.layer(), event, suppressed);
+        }
+        Event::CallQueued { queued } => debug!(
+            target: BULKHEAD,
+            { { field::LAYER } = source.layer(), { field::QUEUED } = queued },
+            "call queued"
+        ),
+        Event::BulkheadResized { limit } => debug!(
+            target: BULKHEAD,
+            { { field::LAYER } = source.layer(), { field::LIMIT } = limit },
+            "bulkhead resized"
+        ),
+        Event::CircuitOpened { .. }
+        | Event::CircuitHalfOpen { .. }
+        | Event::CircuitClosed { .. }
+        | Event::CircuitDisabled { .. } => circuit_breaker(source.layer(), event),
+        Event::StoreFailed { .. }
+        | Event::StoreAlmostFull { .. }
+        | Event::OperationUnknown { .. }
+        | Event::LeaseLost { .. } => idempotency(source.layer(), event, suppressed),
+    }
+}
+
+/// Returns the time in nanoseconds, which differs from an earlier time by the time between them.
+fn now() -> u64 {
+    /// The number of the first instant. A paused clock may later be before it.
+    const FIRST: u64 = 1 << 62;
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    let now = clock::now();
+    let origin = *ORIGIN.get_or_init(|| now);
+    let (after, before) =
+        (now.saturating_duration_since(origin), origin.saturating_duration_since(now));
+    FIRST.saturating_add(nanos(after)).saturating_sub(nanos(before))
+}
+
+fn rejected(source: Source<'_>, rejection: &Rejection, suppressed: Option<u64>) {
+    with_target!(source.kind(), {
+        match rejection {
+            Rejection::TimedOut(timed_out) => gated!(
+                TARGET,
+                suppressed,
+                {
+                    { field::LAYER } = source.layer(),
+                    { field::KIND } = source.kind().as_str(),
+                    { field::LIMIT_MS } = millis(timed_out.limit())
+                },
+                "call timed out"
+            ),
+            _ => gated!(
+                TARGET,
+                suppressed,
+                {
+                    { field::LAYER } = source.layer(),
+                    { field::KIND } = source.kind().as_str(),
+                    { field::ERROR_TYPE } = rejection.kind(),
+                    { field::BREAKER_KEY } = breaker_key(rejection),
+                    { field::RETRY_AFTER_MS } = rejection.retry_after().map(millis)
+                },
+                "call rejected"
+            ),
+        }
+    });
+}
+
+fn retry(layer: &str, event: &Event<'_>, suppressed: Option<u64>) {
+    match *event {
+        Event::Retrying { attempt, outcome, delay } => gated!(
+            RETRY,
+            suppressed,
+            {
+                { field::LAYER } = layer,
+                { field::ATTEMPT } = attempt,
+                { field::OUTCOME } = outcome.as_str(),
+                { field::DELAY_MS } = millis(delay)
+            },
+            "retrying call"
+        ),
+        Event::RetriesExhausted { attempts, outcome, reason } => gated!(
+            RETRY,
+            suppressed,
+            {
+                { field::LAYER } = layer,
+                { field::ATTEMPT } = attempts,
+                { field::OUTCOME } = outcome.as_str(),
+                { field::REASON } = reason
+            },
+            "retries exhausted"
+        ),
+        // It is an expected result of most writes, so it is no warning.
+        Event::NotRetried { attempt, outcome, reason } => debug!(
+            target: RETRY,
+            {
+                { field::LAYER } = layer,
+                { field::ATTEMPT } = attempt,
+                { field::OUTCOME } = outcome.as_str(),
+                { field::REASON } = reason,
+            },
+            "call not retried"
+        ),
+        _ => {}
+    }
+}
+
+fn circuit_breaker(layer: &str, event: &Event<'_>) {
+    match *event {
+        Event::CircuitOpened { key, reason, open_for } => error!(
+            target: CIRCUIT_BREAKER,
+            {
+                { field::LAYER } = layer,
+                { field::BREAKER_KEY } = key,
+                { field::REASON } = reason,
+                { field::OPEN_MS } = open_for.map(millis),
+            },
+            "circuit opened"
+        ),
+        Event::CircuitHalfOpen { key, probes } => warn!(
+            target: CIRCUIT_BREAKER,
+            {
+                { field::LAYER } = layer,
+                { field::BREAKER_KEY } = key,
+                { field::PROBES } = probes,
+            },
+            "circuit half-open"
+        ),
+        Event::CircuitClosed { key } => info!(
+            target: CIRCUIT_BREAKER,
+            { { field::LAYER } = layer, { field::BREAKER_KEY } = key },
+            "circuit closed"
+        ),
+        Event::CircuitDisabled { key } => debug!(
+            target: CIRCUIT_BREAKER,
+            { { field::LAYER } = layer, { field::BREAKER_KEY } = key },
+            "circuit disabled"
+        ),
+        _ => {}
+    }
+}
+
+fn idempotency(layer: &str, event: &Event<'_>, suppressed: Option<u64>) {
+    match *event {
+        Event::StoreFailed { error, took } => gated!(
+            IDEMPOTENCY,
+            suppressed,
+            {
+                { field::LAYER } = layer,
+                { field::REASON } = %error,
+                { field::STORE_MS } = millis(took)
+            },
+            "idempotency store failed"
+        ),
+        Event::StoreAlmostFull { of, percent } => warn!(
+            target: IDEMPOTENCY,
+            {
+                { field::LAYER } = layer,
+                { field::REASON } = of,
+                { field::STORE_PERCENT } = percent,
+            },
+            "idempotency store almost full"
+        ),
+        Event::LeaseLost { key } => {
+            warn!(
+                target: IDEMPOTENCY,
+                { { field::LAYER } = layer, { field::KEY } = %key },
+                "lease lost"
+            );
+        }
+        Event::OperationUnknown { key, fence } => error!(
+            target: IDEMPOTENCY,
+            {
+                { field::LAYER } = layer,
+                { field::KEY } = %key,
+                { field::FENCE } = fence,
+            },
+            "idempotent operation has unknown outcome"
+        ),
+        _ => {}
+    }
+}
+
+fn breaker_key(rejection: &Rejection) -> Option<&str> {
+    match rejection {
+        Rejection::CircuitOpen(open) => open.key(),
+        _ => None,
+    }
+}
