@@ -127,11 +127,12 @@ impl Breaker {
     }
 
     pub(super) fn carry_out(&self, effects: Effects) {
-        if let Some(change) = effects.event {
-            self.report(change);
-        }
+        // A subscriber that panics must not keep a caller waiting.
         for waker in effects.wake {
             waker.wake();
+        }
+        if let Some(change) = effects.event {
+            self.report(change);
         }
     }
 
