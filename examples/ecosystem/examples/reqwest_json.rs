@@ -55,7 +55,7 @@ impl App {
             .send()
             .await?
             .error_for_status()?;
-        Ok((response.url().path().to_owned(), response.json().await?))
+        Ok((response.url().to_string(), response.json().await?))
     }
 }
 
@@ -79,12 +79,12 @@ async fn main() -> Result<(), BoxError> {
     let response = router.oneshot(Request::get("/").body(Body::empty())?).await?;
     let text = axum::body::to_bytes(response.into_body(), 1 << 10).await?;
     println!("503 and 200: {}", String::from_utf8_lossy(&text));
-    assert_eq!(text, "/flaky: Order { apples: 2 }");
+    assert_eq!(text, format!("http://{address}/flaky: Order {{ apples: 2 }}"));
 
-    // A 308 to another path.
+    // A 308 to another path. The URL is the final one.
     let (url, order) = app.order("/old", &Order { apples: 3 }).await?;
     println!("308: {url}: {order:?}");
-    assert_eq!((url.as_str(), order.apples), ("/new", 3));
+    assert_eq!((url, order.apples), (format!("http://{address}/new"), 3));
 
     // The timeout of the request itself, which is shorter than those of the stack.
     let error = app.order("/hangs", &Order { apples: 4 }).await.unwrap_err();
@@ -95,6 +95,14 @@ async fn main() -> Result<(), BoxError> {
     let error = app.order("/missing", &Order { apples: 5 }).await.unwrap_err();
     println!("missing: {error}");
     assert!(error.to_string().contains("/missing"));
+
+    // A server that is gone, with the cause of the error.
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+    let gone = App { address: listener.local_addr()?, ..app };
+    drop(listener);
+    let error = gone.order("/gone", &Order { apples: 6 }).await.unwrap_err();
+    println!("gone: {error}");
+    assert!(error.to_string().to_lowercase().contains("connection refused"));
     Ok(())
 }
 
