@@ -200,7 +200,7 @@ impl CallEnd {
 
     /// Creates the end of a response that has failed before its layers get it.
     ///
-    /// What they add is settled at once.
+    /// Each value that a layer adds is settled at once.
     #[cfg(feature = "http")]
     pub(crate) fn failed(fault: Fault) -> Self {
         let mut end = Self::new();

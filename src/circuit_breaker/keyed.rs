@@ -30,7 +30,7 @@ use crate::{
         completion::{AtHead, Completion, Discard},
         oneshot::Oneshot,
     },
-    keyed::{Kept, Keys, Rank},
+    keyed::{DescribeKey, Kept, Keys, Rank},
     outcome::choice::{ChooseClassifier, Inherited},
     telemetry::Reporters,
 };
@@ -50,13 +50,10 @@ impl Kept for Breaker {
     }
 }
 
-/// Returns the text of a key in errors and events.
-type Describe<K> = Arc<dyn Fn(&K) -> String + Send + Sync>;
-
 /// The breakers of all keys.
 struct Breakers<K> {
     config: Arc<Config>,
-    describe: Option<Describe<K>>,
+    describe: Option<DescribeKey<K>>,
     keys: Keys<K, Breaker>,
 }
 
@@ -72,7 +69,7 @@ pub struct KeyedCircuitBreakerBuilder<K, F, C = Inherited> {
     key: F,
     max_keys: usize,
     idle: Duration,
-    describe: Option<Describe<K>>,
+    describe: Option<DescribeKey<K>>,
 }
 
 impl<K, F, C> KeyedCircuitBreakerBuilder<K, F, C> {

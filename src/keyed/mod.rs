@@ -41,6 +41,9 @@ const SHARDS: usize = 16;
 /// The number of entries that one call files anew, or removes because they are unused.
 const STEPS: usize = 16;
 
+/// Returns the text of a key in errors and events.
+pub(crate) type DescribeKey<K> = Arc<dyn Fn(&K) -> String + Send + Sync>;
+
 /// A bounded map of values by key that evicts unused values.
 ///
 /// A value that is not used for the idle time is evicted. Besides, a new key evicts a value when

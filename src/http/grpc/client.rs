@@ -199,8 +199,8 @@ type UnaryService<S> = Timeout<MakeReplayable<S>, GrpcTimeout>;
 
 /// The service of methods that stream. The timeout of a request covers the wait for readiness.
 ///
-/// What [`GrpcClient`] has reserved in `poll_ready` is not used for a stream. The stream may then
-/// wait in its future.
+/// A stream does not use the slot that [`GrpcClient`] has reserved in `poll_ready`. The stream may
+/// then wait in its future.
 type StreamService<S> = TotalTimeout<MakeReplayable<S>, GrpcTimeout>;
 
 /// A tonic channel with a stack around it. Created by [`client`].

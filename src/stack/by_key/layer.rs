@@ -13,11 +13,11 @@ use tower_service::Service;
 
 use super::{
     service::KeyedStackService,
-    shared::{Describe, Make, Shared},
+    shared::{Make, Shared},
 };
 use crate::{
     BoxError, ConfigError, Error,
-    keyed::Keys,
+    keyed::{DescribeKey, Keys},
     stack::{
         Stack,
         convert_error::{CloneableClient, ConvertError, NotInAStack, PlainError},
@@ -96,7 +96,7 @@ pub struct KeyedStackBuilder<K, F, St> {
     make: Make<K, St>,
     max_keys: usize,
     idle: Duration,
-    describe: Option<Describe<K>>,
+    describe: Option<DescribeKey<K>>,
 }
 
 impl<K, F, St> KeyedStackBuilder<K, F, St> {

@@ -11,19 +11,19 @@ use std::{
 };
 
 use super::entry::Entry;
-use crate::{keyed::Keys, stack::handles::Handles};
+use crate::{
+    keyed::{DescribeKey, Keys},
+    stack::handles::Handles,
+};
 
 /// Creates the stack of a key.
 pub(super) type Make<K, St> = Arc<dyn Fn(&K) -> St + Send + Sync>;
-
-/// Returns the text of a key in errors and events.
-pub(super) type Describe<K> = Arc<dyn Fn(&K) -> String + Send + Sync>;
 
 /// The stacks of all keys.
 pub(super) struct Shared<K, F, St> {
     pub(super) key: F,
     pub(super) make: Make<K, St>,
-    pub(super) describe: Option<Describe<K>>,
+    pub(super) describe: Option<DescribeKey<K>>,
     pub(super) stacks: Keys<K, Entry<St>>,
     /// The number of stacks that were made so far.
     pub(super) made: AtomicU64,
