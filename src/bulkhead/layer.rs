@@ -56,7 +56,7 @@ impl BulkheadLayer {
         Bulkhead::new(inner, Arc::clone(&self.slots), self.when_full)
     }
 
-    /// Takes the name of a stack, unless the layer has one.
+    /// Takes the names and the registry of a stack.
     pub(crate) fn inherit(&self, stack: &Reporters) {
         self.slots.inherit(stack);
     }
@@ -174,7 +174,7 @@ impl QueuedBulkheadLayer {
         QueuedBulkhead::new(inner, Arc::clone(&self.slots), self.queue)
     }
 
-    /// Takes the name of a stack, unless the layer has one.
+    /// Takes the names and the registry of a stack.
     pub(crate) fn inherit(&self, stack: &Reporters) {
         self.slots.inherit(stack);
     }

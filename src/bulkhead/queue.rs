@@ -99,7 +99,7 @@ impl Slots {
     }
 
     pub(super) fn inherit(&self, stack: &Reporters) {
-        self.reporter.inherit(stack);
+        self.reporter.inherit(stack, || None);
     }
 
     fn name(&self) -> Option<Name> {

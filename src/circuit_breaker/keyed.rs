@@ -254,9 +254,9 @@ impl<K, F, C> KeyedCircuitBreakerLayer<K, F, C> {
         KeyedCircuitBreaker { inner, layer: self.clone(), completion: PhantomData }
     }
 
-    /// Takes the name of a stack, unless the layer has one.
+    /// Takes the names and the registry of a stack.
     pub(crate) fn inherit(&self, stack: &Reporters) {
-        self.config().reporter.inherit(stack);
+        self.config().reporter.inherit(stack, || None);
     }
 
     pub(super) fn config(&self) -> &Config {

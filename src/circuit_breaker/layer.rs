@@ -72,9 +72,9 @@ impl<C> CircuitBreakerLayer<C> {
         Self { shared: Shared::new(breaker, classifier, self.shared.own_limit) }
     }
 
-    /// Takes the name of a stack, unless the layer has one.
+    /// Takes the names and the registry of a stack.
     pub(crate) fn inherit(&self, stack: &Reporters) {
-        self.config().reporter.inherit(stack);
+        self.config().reporter.inherit(stack, || None);
     }
 
     pub(super) fn config(&self) -> &Config {

@@ -84,9 +84,9 @@ impl<P, C> RetryLayer<P, C> {
         self.config.budget.as_ref()
     }
 
-    /// Takes the name of a stack, unless the layer has one.
+    /// Takes the names and the registry of a stack.
     pub(crate) fn inherit(&self, stack: &Reporters) {
-        self.config.reporter.inherit(stack);
+        self.config.reporter.inherit(stack, || None);
     }
 
     /// Returns the same layer, with the stack's classifier unless it has its own.

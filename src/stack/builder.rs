@@ -89,7 +89,7 @@ impl Stack {
             slots: Table::default(),
             classifier: Arc::new(Inherited),
             under_balancer: false,
-            reporters: Reporters::new(None),
+            reporters: Reporters::new(None, None),
         }
     }
 

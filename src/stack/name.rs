@@ -1,7 +1,7 @@
 //! The name of a stack.
 
 use super::builder::Stack;
-use crate::{error::Name, telemetry::Reporters};
+use crate::{error::Name, telemetry::Registry};
 
 impl<Slots, C> Stack<Slots, C> {
     /// Sets the name of the stack in errors, spans and events.
@@ -31,7 +31,35 @@ impl<Slots, C> Stack<Slots, C> {
     /// # }
     /// ```
     pub fn name(self, name: impl Into<Name>) -> Self {
-        Self { reporters: Reporters::new(Some(name.into())), ..self }
+        Self { reporters: self.reporters.named(name.into()), ..self }
+    }
+
+    /// Registers the stack and each layer in it.
+    ///
+    /// Default: none. Nothing is counted then.
+    ///
+    /// Name the stack too. The calls of all stacks without a name count together, as `call`. A
+    /// layer counts for the first registered stack with it that is put around a service. The order
+    /// of this setter and the others does not matter.
+    ///
+    /// ```
+    /// use buttress::{Stack, retry::ReplayClones, telemetry::Registry};
+    /// use tower::ServiceExt;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), buttress::Error<std::io::Error>> {
+    /// # let client = tower::service_fn(|x: u32| async move { Ok::<_, std::io::Error>(x) });
+    /// let registry = Registry::new();
+    /// let orders = Stack::standard(ReplayClones).name("orders").register(&registry).service(client);
+    /// orders.oneshot(7).await?;
+    /// for family in registry.gather() {
+    ///     println!("{}: {} series", family.instrument.name, family.series.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn register(self, registry: &Registry) -> Self {
+        Self { reporters: self.reporters.registered(registry), ..self }
     }
 
     /// Returns the name that was set, if there is one.

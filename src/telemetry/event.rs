@@ -1,62 +1,236 @@
 use std::{fmt, time::Duration};
 
-use super::kind::Kind;
+use super::{
+    kind::Kind,
+    metrics::{Control, Instrument},
+};
 use crate::{Outcome, Rejection};
 
 /// The layer that an [`Event`] is about.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Source<'a> {
+pub struct Source<'a> {
+    stack: Option<&'a str>,
     layer: &'a str,
     kind: Kind,
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn new(layer: &'a str, kind: Kind) -> Self {
-        Self { layer, kind }
+    pub(super) fn new(stack: Option<&'a str>, layer: &'a str, kind: Kind) -> Self {
+        Self { stack, layer, kind }
+    }
+
+    /// Returns the name of the stack, or `None` for a layer outside of a stack with a name.
+    pub fn stack(&self) -> Option<&'a str> {
+        self.stack
     }
 
     /// Returns the name of the layer.
-    pub(crate) fn layer(&self) -> &'a str {
+    pub fn layer(&self) -> &'a str {
         self.layer
     }
 
-    /// Returns the kind of the layer.
-    pub(super) fn kind(&self) -> Kind {
+    /// Returns the kind of the layer, such as `attempt_timeout`.
+    pub fn kind(&self) -> &'static str {
+        self.kind.as_str()
+    }
+
+    pub(super) fn layer_kind(&self) -> Kind {
         self.kind
     }
 }
 
+/// The end of a call or of an attempt, as its caller sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CallOutcome {
+    /// It succeeded.
+    Success,
+    /// The service failed, or a part of the call panicked.
+    Failure,
+    /// A layer rejected it.
+    Rejected,
+    /// It was dropped before its end.
+    Cancelled,
+}
+
+impl CallOutcome {
+    /// All values.
+    pub(super) const ALL: [Self; 4] =
+        [Self::Success, Self::Failure, Self::Rejected, Self::Cancelled];
+
+    /// Returns the outcome as one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Rejected => "rejected",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// Something that a layer did and that is worth saying.
+///
+/// The events up to [`LeaseLost`](Self::LeaseLost) are rare. They do not happen in a call that goes
+/// well. The others are only for observers that want [all](super::Interest::All).
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Event<'a> {
+#[non_exhaustive]
+pub enum Event<'a> {
     /// The layer rejected or ended a call.
-    Rejected { rejection: &'a Rejection },
-    /// The retry sends the request again after `delay`. `attempt` has failed.
-    Retrying { attempt: u32, outcome: Outcome, delay: Duration },
+    #[non_exhaustive]
+    Rejected {
+        /// The rejection.
+        rejection: &'a Rejection,
+    },
+    /// The retry sends the request again after a pause.
+    #[non_exhaustive]
+    Retrying {
+        /// The number of the attempt that has failed.
+        attempt: u32,
+        /// Its outcome.
+        outcome: Outcome,
+        /// The pause.
+        delay: Duration,
+    },
     /// The retry has no retries left for the call.
-    RetriesExhausted { attempts: u32, outcome: Outcome, reason: &'static str },
+    #[non_exhaustive]
+    RetriesExhausted {
+        /// The number of attempts.
+        attempts: u32,
+        /// The outcome of the last one.
+        outcome: Outcome,
+        /// The reason, such as `budget`.
+        reason: &'static str,
+    },
     /// The retry does not retry this call, although it has retries left.
-    NotRetried { attempt: u32, outcome: Outcome, reason: &'static str },
-    /// A call waits in the queue of the bulkhead, which now has `queued` calls.
-    CallQueued { queued: u32 },
+    #[non_exhaustive]
+    NotRetried {
+        /// The number of the attempt that has failed.
+        attempt: u32,
+        /// Its outcome.
+        outcome: Outcome,
+        /// The reason, such as `method POST`.
+        reason: &'static str,
+    },
+    /// A call waits in the queue of the bulkhead.
+    #[non_exhaustive]
+    CallQueued {
+        /// The number of calls in the queue.
+        queued: u32,
+    },
     /// The limit of the bulkhead was changed.
-    BulkheadResized { limit: u32 },
-    /// The breaker opened, for `open_for` unless it was opened by hand.
-    CircuitOpened { key: Option<&'a str>, reason: &'static str, open_for: Option<Duration> },
-    /// The open time is over. The breaker admits `probes` probes.
-    CircuitHalfOpen { key: Option<&'a str>, probes: u32 },
+    #[non_exhaustive]
+    BulkheadResized {
+        /// The new limit.
+        limit: u32,
+    },
+    /// The breaker opened.
+    #[non_exhaustive]
+    CircuitOpened {
+        /// The key of a breaker by key, as its `describe_fn` describes it.
+        key: Option<&'a str>,
+        /// The reason, such as `failure rate`.
+        reason: &'static str,
+        /// The time for which it stays open, or `None` if it was opened by hand.
+        open_for: Option<Duration>,
+    },
+    /// The open time is over.
+    #[non_exhaustive]
+    CircuitHalfOpen {
+        /// The key of a breaker by key.
+        key: Option<&'a str>,
+        /// The number of probes that the breaker admits.
+        probes: u32,
+    },
     /// The breaker closed.
-    CircuitClosed { key: Option<&'a str> },
+    #[non_exhaustive]
+    CircuitClosed {
+        /// The key of a breaker by key.
+        key: Option<&'a str>,
+    },
     /// The breaker was disabled by hand.
-    CircuitDisabled { key: Option<&'a str> },
+    #[non_exhaustive]
+    CircuitDisabled {
+        /// The key of a breaker by key.
+        key: Option<&'a str>,
+    },
+    /// Somebody changed the layer through the registry.
+    #[non_exhaustive]
+    Controlled {
+        /// The change.
+        control: Control,
+        /// Who changed it.
+        actor: &'a str,
+    },
     /// A step of the idempotency store failed.
-    StoreFailed { error: fmt::Arguments<'a>, took: Duration },
+    #[non_exhaustive]
+    StoreFailed {
+        /// The error.
+        error: fmt::Arguments<'a>,
+        /// The duration of the step.
+        took: Duration,
+    },
     /// The idempotency store, or a share of it, is almost full.
-    StoreAlmostFull { of: &'static str, percent: u64 },
+    #[non_exhaustive]
+    StoreAlmostFull {
+        /// The part that is almost full.
+        of: &'static str,
+        /// Its fill level in percent.
+        percent: u64,
+    },
     /// An idempotent operation may have run, and its outcome is not known.
-    OperationUnknown { key: fmt::Arguments<'a>, fence: u64 },
+    #[non_exhaustive]
+    OperationUnknown {
+        /// The digest of the key under which it is stored.
+        key: fmt::Arguments<'a>,
+        /// The fence of its run.
+        fence: u64,
+    },
     /// The lease of a run ended before the run.
-    LeaseLost { key: fmt::Arguments<'a> },
+    #[non_exhaustive]
+    LeaseLost {
+        /// The digest of the key of the operation.
+        key: fmt::Arguments<'a>,
+    },
+    /// A call of a stack ended.
+    #[non_exhaustive]
+    CallEnded {
+        /// The outcome.
+        outcome: CallOutcome,
+        /// The cause of a failure or rejection.
+        error_type: Option<&'static str>,
+        /// The duration, up to the end of a streaming response.
+        took: Duration,
+    },
+    /// An attempt of a retry ended.
+    #[non_exhaustive]
+    AttemptEnded {
+        /// The outcome.
+        outcome: CallOutcome,
+        /// The cause of a failure or rejection.
+        error_type: Option<&'static str>,
+        /// The duration, up to the end of a streaming response.
+        took: Duration,
+    },
+    /// A duration was measured for a histogram of the catalogue.
+    ///
+    /// Durations of calls and attempts have events of their own.
+    #[non_exhaustive]
+    Measured {
+        /// The histogram.
+        instrument: &'static Instrument,
+        /// The values of its last attributes. An empty one stands for none.
+        values: [&'static str; 2],
+        /// The duration.
+        took: Duration,
+    },
+}
+
+impl Event<'_> {
+    /// Returns `true` if the event does not happen in a call that goes well.
+    pub fn is_rare(&self) -> bool {
+        !matches!(self, Self::CallEnded { .. } | Self::AttemptEnded { .. } | Self::Measured { .. })
+    }
 }
 
 /// The number of rejections of one kind of layer, whose gates come first.

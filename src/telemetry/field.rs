@@ -55,3 +55,7 @@ pub const FENCE: &str = "idempotency.fence";
 pub const STORE_MS: &str = "store_ms";
 /// The fill level of a bounded store, or of the share of one scope, in percent.
 pub const STORE_PERCENT: &str = "store_percent";
+/// The change of a layer by hand, such as `force_open`.
+pub const CONTROL: &str = "buttress.control";
+/// The person or program that changed a layer by hand.
+pub const ACTOR: &str = "buttress.actor";

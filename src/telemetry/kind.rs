@@ -1,6 +1,8 @@
 /// The kind of a layer. It tells the layers of a stack apart, which may all have its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    /// The stack itself, whose calls have a span.
+    Call,
     TotalTimeout,
     AttemptTimeout,
     /// A timeout outside of a stack.
@@ -23,11 +25,12 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// The number of kinds.
-    pub(super) const COUNT: usize = 12;
+    pub(super) const COUNT: usize = 13;
 
     /// Returns the kind as one word. It is also the default name of a layer.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
+            Self::Call => "call",
             Self::TotalTimeout => "total_timeout",
             Self::AttemptTimeout => "attempt_timeout",
             Self::Timeout => "timeout",

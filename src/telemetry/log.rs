@@ -10,6 +10,7 @@ use super::{
     field,
     gate::{Gates, Passage},
     kind::Kind,
+    metrics::Control,
     millis,
 };
 use crate::{
@@ -23,6 +24,10 @@ use crate::{
 macro_rules! with_target {
     ($kind:expr, $block:block) => {
         match $kind {
+            Kind::Call => {
+                const TARGET: &str = CALL;
+                $block
+            }
             Kind::Timeout | Kind::TotalTimeout | Kind::AttemptTimeout => {
                 const TARGET: &str = "buttress::timeout";
                 $block
@@ -72,6 +77,12 @@ macro_rules! gated {
     };
 }
 
+/// Writes an event that passes no gate into the log.
+pub(super) fn log_ungated(source: Source<'_>, event: &Event<'_>) {
+    static NONE: Gates = Gates::new();
+    log(source, event, || &NONE);
+}
+
 /// Writes an event into the log.
 #[inline]
 pub(super) fn log<'a>(source: Source<'_>, event: &Event<'_>, gates: impl FnOnce() -> &'a Gates) {
@@ -113,26 +124,29 @@ fn write<'a>(
     match *event {
         Event::Rejected { rejection } => rejected(source, rejection, suppressed),
         Event::Retrying { .. } | Event::RetriesExhausted { .. } | Event::NotRetried { .. } => {
-            retry(source.layer(), event, suppressed);
+            retry(source, event, suppressed);
         }
         Event::CallQueued { queued } => debug!(
             target: BULKHEAD,
-            { { field::LAYER } = source.layer(), { field::QUEUED } = queued },
+            { { field::STACK } = source.stack(), { field::LAYER } = source.layer(), { field::QUEUED } = queued },
             "call queued"
         ),
         Event::BulkheadResized { limit } => debug!(
             target: BULKHEAD,
-            { { field::LAYER } = source.layer(), { field::LIMIT } = limit },
+            { { field::STACK } = source.stack(), { field::LAYER } = source.layer(), { field::LIMIT } = limit },
             "bulkhead resized"
         ),
         Event::CircuitOpened { .. }
         | Event::CircuitHalfOpen { .. }
         | Event::CircuitClosed { .. }
-        | Event::CircuitDisabled { .. } => circuit_breaker(source.layer(), event),
+        | Event::CircuitDisabled { .. } => circuit_breaker(source, event),
         Event::StoreFailed { .. }
         | Event::StoreAlmostFull { .. }
         | Event::OperationUnknown { .. }
-        | Event::LeaseLost { .. } => idempotency(source.layer(), event, suppressed),
+        | Event::LeaseLost { .. } => idempotency(source, event, suppressed),
+        Event::Controlled { control, actor } => controlled(source, control, actor),
+        // They are in the spans.
+        Event::CallEnded { .. } | Event::AttemptEnded { .. } | Event::Measured { .. } => {}
     }
 }
 
@@ -149,14 +163,14 @@ fn now() -> u64 {
 }
 
 fn rejected(source: Source<'_>, rejection: &Rejection, suppressed: Option<u64>) {
-    with_target!(source.kind(), {
+    with_target!(source.layer_kind(), {
         match rejection {
             Rejection::TimedOut(timed_out) => gated!(
                 TARGET,
                 suppressed,
                 {
-                    { field::LAYER } = source.layer(),
-                    { field::KIND } = source.kind().as_str(),
+                    { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
+                    { field::KIND } = source.kind(),
                     { field::LIMIT_MS } = millis(timed_out.limit())
                 },
                 "call timed out"
@@ -165,8 +179,8 @@ fn rejected(source: Source<'_>, rejection: &Rejection, suppressed: Option<u64>) 
                 TARGET,
                 suppressed,
                 {
-                    { field::LAYER } = source.layer(),
-                    { field::KIND } = source.kind().as_str(),
+                    { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
+                    { field::KIND } = source.kind(),
                     { field::ERROR_TYPE } = rejection.kind(),
                     { field::BREAKER_KEY } = breaker_key(rejection),
                     { field::RETRY_AFTER_MS } = rejection.retry_after().map(millis)
@@ -177,13 +191,13 @@ fn rejected(source: Source<'_>, rejection: &Rejection, suppressed: Option<u64>) 
     });
 }
 
-fn retry(layer: &str, event: &Event<'_>, suppressed: Option<u64>) {
+fn retry(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
     match *event {
         Event::Retrying { attempt, outcome, delay } => gated!(
             RETRY,
             suppressed,
             {
-                { field::LAYER } = layer,
+                { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
                 { field::ATTEMPT } = attempt,
                 { field::OUTCOME } = outcome.as_str(),
                 { field::DELAY_MS } = millis(delay)
@@ -194,7 +208,7 @@ fn retry(layer: &str, event: &Event<'_>, suppressed: Option<u64>) {
             RETRY,
             suppressed,
             {
-                { field::LAYER } = layer,
+                { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
                 { field::ATTEMPT } = attempts,
                 { field::OUTCOME } = outcome.as_str(),
                 { field::REASON } = reason
@@ -205,7 +219,7 @@ fn retry(layer: &str, event: &Event<'_>, suppressed: Option<u64>) {
         Event::NotRetried { attempt, outcome, reason } => debug!(
             target: RETRY,
             {
-                { field::LAYER } = layer,
+                { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
                 { field::ATTEMPT } = attempt,
                 { field::OUTCOME } = outcome.as_str(),
                 { field::REASON } = reason,
@@ -216,12 +230,12 @@ fn retry(layer: &str, event: &Event<'_>, suppressed: Option<u64>) {
     }
 }
 
-fn circuit_breaker(layer: &str, event: &Event<'_>) {
+fn circuit_breaker(source: Source<'_>, event: &Event<'_>) {
     match *event {
         Event::CircuitOpened { key, reason, open_for } => error!(
             target: CIRCUIT_BREAKER,
             {
-                { field::LAYER } = layer,
+                { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
                 { field::BREAKER_KEY } = key,
                 { field::REASON } = reason,
                 { field::OPEN_MS } = open_for.map(millis),
@@ -231,7 +245,7 @@ fn circuit_breaker(layer: &str, event: &Event<'_>) {
         Event::CircuitHalfOpen { key, probes } => warn!(
             target: CIRCUIT_BREAKER,
             {
-                { field::LAYER } = layer,
+                { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
                 { field::BREAKER_KEY } = key,
                 { field::PROBES } = probes,
             },
@@ -239,25 +253,25 @@ fn circuit_breaker(layer: &str, event: &Event<'_>) {
         ),
         Event::CircuitClosed { key } => info!(
             target: CIRCUIT_BREAKER,
-            { { field::LAYER } = layer, { field::BREAKER_KEY } = key },
+            { { field::STACK } = source.stack(), { field::LAYER } = source.layer(), { field::BREAKER_KEY } = key },
             "circuit closed"
         ),
         Event::CircuitDisabled { key } => debug!(
             target: CIRCUIT_BREAKER,
-            { { field::LAYER } = layer, { field::BREAKER_KEY } = key },
+            { { field::STACK } = source.stack(), { field::LAYER } = source.layer(), { field::BREAKER_KEY } = key },
             "circuit disabled"
         ),
         _ => {}
     }
 }
 
-fn idempotency(layer: &str, event: &Event<'_>, suppressed: Option<u64>) {
+fn idempotency(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
     match *event {
         Event::StoreFailed { error, took } => gated!(
             IDEMPOTENCY,
             suppressed,
             {
-                { field::LAYER } = layer,
+                { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
                 { field::REASON } = %error,
                 { field::STORE_MS } = millis(took)
             },
@@ -266,7 +280,7 @@ fn idempotency(layer: &str, event: &Event<'_>, suppressed: Option<u64>) {
         Event::StoreAlmostFull { of, percent } => warn!(
             target: IDEMPOTENCY,
             {
-                { field::LAYER } = layer,
+                { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
                 { field::REASON } = of,
                 { field::STORE_PERCENT } = percent,
             },
@@ -275,14 +289,14 @@ fn idempotency(layer: &str, event: &Event<'_>, suppressed: Option<u64>) {
         Event::LeaseLost { key } => {
             warn!(
                 target: IDEMPOTENCY,
-                { { field::LAYER } = layer, { field::KEY } = %key },
+                { { field::STACK } = source.stack(), { field::LAYER } = source.layer(), { field::KEY } = %key },
                 "lease lost"
             );
         }
         Event::OperationUnknown { key, fence } => error!(
             target: IDEMPOTENCY,
             {
-                { field::LAYER } = layer,
+                { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
                 { field::KEY } = %key,
                 { field::FENCE } = fence,
             },
@@ -290,6 +304,22 @@ fn idempotency(layer: &str, event: &Event<'_>, suppressed: Option<u64>) {
         ),
         _ => {}
     }
+}
+
+fn controlled(source: Source<'_>, control: Control, actor: &str) {
+    with_target!(source.layer_kind(), {
+        info!(
+            target: TARGET,
+            {
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
+                { field::KIND } = source.kind(),
+                { field::CONTROL } = control.as_str(),
+                { field::ACTOR } = actor,
+            },
+            "layer controlled"
+        );
+    });
 }
 
 fn breaker_key(rejection: &Rejection) -> Option<&str> {

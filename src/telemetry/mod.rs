@@ -54,19 +54,29 @@ pub mod future;
 mod gate;
 mod kind;
 mod log;
+mod metrics;
+mod observer;
 mod reporter;
 
 use std::time::Duration;
 
 use tracing::Span;
 
-pub use self::call::{CallSpan, CallSpanLayer};
 #[cfg(feature = "http")]
 pub(crate) use self::reporter::emit;
+pub use self::{
+    call::{CallSpan, CallSpanLayer},
+    event::{CallOutcome, Event, Source},
+    metrics::{
+        BUCKETS, CATALOGUE, Control, Family, HistogramSnapshot, Instrument, InstrumentKind,
+        Readiness, Registry, Series, Unready, Value,
+    },
+    observer::{Interest, Observer},
+};
 pub(crate) use self::{
-    event::Event,
     kind::Kind,
     log::RETRY,
+    metrics::{Drained, LayerState, Meter, Readings},
     reporter::{Reporter, ReporterCell, Reporters, reject},
 };
 use crate::{Outcome, Rejection};

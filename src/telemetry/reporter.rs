@@ -1,6 +1,6 @@
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, Weak},
 };
 
 use tracing::{Level, enabled};
@@ -10,14 +10,19 @@ use super::{
     gate::Gates,
     kind::Kind,
     log::{RETRY, log, reaches_the_crate_log},
+    metrics::{Identity, LayerState, Meter, Registry},
 };
 use crate::{CarryRejection, Rejection, error::Name};
 
 /// The part of a layer that reports what the layer does, under the layer's name.
 pub(crate) struct Reporter {
+    /// The name of the stack around the layer, once it is in one.
+    stack: OnceLock<Name>,
     name: Name,
     kind: Kind,
     gates: OnceLock<Box<Gates>>,
+    /// Set once the layer is registered.
+    meter: OnceLock<Arc<Meter>>,
 }
 
 impl Reporter {
@@ -28,12 +33,14 @@ impl Reporter {
             (Some(name), None) => name.clone(),
             (None, _) => kind.as_str().into(),
         };
-        Self { name, kind, gates: OnceLock::new() }
+        let (stack, gates, meter) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { stack, name, kind, gates, meter }
     }
 
     /// Returns a reporter with the same name for a layer of this kind.
     pub(crate) fn of_kind(&self, kind: Kind) -> Self {
-        Self { name: self.name.clone(), kind, gates: OnceLock::new() }
+        let (stack, gates, meter) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { stack, name: self.name.clone(), kind, gates, meter }
     }
 
     /// Returns a reporter with the same name for a layer with a state of its own.
@@ -45,10 +52,40 @@ impl Reporter {
         &self.name
     }
 
+    /// Takes the name and the registry of the stack around the layer, unless it has them already.
+    pub(crate) fn join(&self, stack: &Reporters) {
+        if let Some(name) = &stack.stack {
+            self.stack.get_or_init(|| name.clone());
+        }
+        if let Some(registry) = &stack.registry {
+            self.register(registry);
+        }
+    }
+
+    /// Counts in a registry from now on, unless the layer does so already.
+    pub(crate) fn register(&self, registry: &Registry) {
+        let (stack, layer, kind) = (self.stack.get().cloned(), self.name.clone(), self.kind);
+        self.meter.get_or_init(|| registry.meter(Identity { stack, layer, kind }));
+    }
+
+    /// Returns the numbers of the layer, if it is registered.
+    #[inline]
+    pub(crate) fn meter(&self) -> Option<&Arc<Meter>> {
+        self.meter.get()
+    }
+
     /// Reports an event.
     pub(crate) fn emit(&self, event: Event<'_>) {
+        let meter = self.meter();
+        if let Some(meter) = meter {
+            meter.count(&event);
+        }
+        let stack = self.stack.get().map(Name::as_str);
         let gates = || &**self.gates.get_or_init(|| Box::new(Gates::new()));
-        log(Source::new(self.name.as_str(), self.kind), &event, gates);
+        log(Source::new(stack, self.name.as_str(), self.kind), &event, gates);
+        if let Some(meter) = meter {
+            meter.tell(&event);
+        }
     }
 
     /// Reports an event of a retry at DEBUG.
@@ -86,7 +123,7 @@ pub(crate) fn emit(reporter: Option<&Reporter>, kind: Kind, event: Event<'_>) {
                 Event::Rejected { rejection } => rejection.name(),
                 _ => kind.as_str(),
             };
-            log(Source::new(layer, kind), &event, || &UNNAMED[kind as usize]);
+            log(Source::new(None, layer, kind), &event, || &UNNAMED[kind as usize]);
         }
     }
 }
@@ -102,33 +139,63 @@ pub(crate) fn reject<E: CarryRejection>(
     E::from_rejection(rejection)
 }
 
-/// The name of a stack, and the reporters of its timeouts.
+/// The name of a stack, its registry, and the reporters of its timeouts.
 ///
 /// The other layers have a state, which has the [cell](ReporterCell) of the reporter.
 #[derive(Clone)]
 pub(crate) struct Reporters {
     /// The name that was set for the stack.
     stack: Option<Name>,
+    registry: Option<Registry>,
+    /// The numbers of the calls of a stack that is registered.
+    calls: Option<Arc<Meter>>,
     timeouts: [Arc<Reporter>; 2],
 }
 
 impl Reporters {
-    /// Returns the reporters of a stack with this name.
-    pub(crate) fn new(stack: Option<Name>) -> Self {
+    /// Returns the reporters of a stack with this name and registry.
+    pub(crate) fn new(stack: Option<Name>, registry: Option<Registry>) -> Self {
         let timeouts = [Kind::TotalTimeout, Kind::AttemptTimeout];
-        let timeouts = timeouts.map(|kind| Arc::new(Reporter::new(stack.as_ref(), kind)));
-        Self { stack, timeouts }
+        let timeouts = timeouts.map(|kind| {
+            let reporter = Reporter::new(stack.as_ref(), kind);
+            if let Some(name) = &stack {
+                reporter.stack.get_or_init(|| name.clone());
+            }
+            if let Some(registry) = &registry {
+                reporter.register(registry);
+            }
+            Arc::new(reporter)
+        });
+        let calls = registry.as_ref().map(|registry| {
+            let layer = stack.clone().unwrap_or_else(|| Kind::Call.as_str().into());
+            registry.meter(Identity { stack: Some(layer.clone()), layer, kind: Kind::Call })
+        });
+        Self { stack, registry, calls, timeouts }
     }
 
-    /// Returns new reporters with the same names.
+    /// Returns new reporters with the same names and numbers.
     pub(crate) fn fresh(&self) -> Self {
-        let timeouts = self.timeouts.each_ref().map(|timeout| Arc::new(timeout.fresh()));
-        Self { stack: self.stack.clone(), timeouts }
+        Self::new(self.stack.clone(), self.registry.clone())
+    }
+
+    /// Returns new reporters with another name.
+    pub(crate) fn named(self, name: Name) -> Self {
+        Self::new(Some(name), self.registry)
+    }
+
+    /// Returns new reporters of a stack that is registered.
+    pub(crate) fn registered(self, registry: &Registry) -> Self {
+        Self::new(self.stack, Some(registry.clone()))
     }
 
     /// Returns the name of the stack, if one was set.
     pub(crate) fn stack(&self) -> Option<&Name> {
         self.stack.as_ref()
+    }
+
+    /// Returns the numbers of the calls of the stack, if it is registered.
+    pub(crate) fn calls(&self) -> Option<&Arc<Meter>> {
+        self.calls.as_ref()
     }
 
     /// Returns the reporter of a timeout, or `None` for another kind of layer.
@@ -145,8 +212,8 @@ impl fmt::Debug for Reporters {
 
 /// The reporter of a layer that has a state.
 ///
-/// It has the name that was set for the layer, or otherwise that of the first named stack with the
-/// layer. Before that, the name is the kind.
+/// It has the name that was set for the layer, or otherwise that of the first stack with the layer
+/// that has a name or is registered. Before that, the name is the kind.
 #[derive(Clone, Debug)]
 pub(crate) struct ReporterCell {
     kind: Kind,
@@ -169,7 +236,11 @@ impl ReporterCell {
 
     /// Returns the name that was set for the layer or its stack, if there is one.
     pub(crate) fn name(&self) -> Option<&Name> {
-        self.of_stack.get().map(|reporter| reporter.name()).or(self.name.as_ref())
+        match &self.name {
+            Some(name) => Some(name),
+            // The reporter of a stack without a name has the kind as its name.
+            None => self.of_stack.get().filter(|it| it.stack.get().is_some()).map(|it| it.name()),
+        }
     }
 
     /// Returns the name, or the kind if no name was set. It allocates nothing.
@@ -177,10 +248,40 @@ impl ReporterCell {
         self.name().map_or(self.kind.as_str(), Name::as_str)
     }
 
-    /// Takes the name of a stack, unless the layer has one.
-    pub(crate) fn inherit(&self, reporters: &Reporters) {
-        if let (None, Some(stack)) = (&self.name, reporters.stack()) {
-            self.of_stack.get_or_init(|| Arc::new(Reporter::new(Some(stack), self.kind)));
+    /// Takes the names and the registry of a stack.
+    ///
+    /// `state` is the state of the layer, if it has one to read.
+    pub(crate) fn inherit(
+        &self,
+        stack: &Reporters,
+        state: impl FnOnce() -> Option<Weak<dyn LayerState>>,
+    ) {
+        if stack.stack().is_none() && stack.registry.is_none() {
+            return;
+        }
+        self.of_stack.get_or_init(|| {
+            let reporter = Reporter::new(self.name.as_ref().or(stack.stack()), self.kind);
+            if let Some(meter) = self.own.get().and_then(|own| own.meter()) {
+                // A layer that was registered by itself keeps its numbers.
+                _ = reporter.meter.set(Arc::clone(meter));
+            }
+            let is_new = reporter.meter().is_none();
+            reporter.join(stack);
+            if let (true, Some(meter)) = (is_new, reporter.meter()) {
+                meter.add_states(state());
+            }
+            Arc::new(reporter)
+        });
+    }
+
+    /// Counts in a registry from now on, unless the layer does so already.
+    pub(crate) fn register(&self, registry: &Registry, state: Option<Weak<dyn LayerState>>) {
+        let reporter = self.get();
+        if reporter.meter().is_none() {
+            reporter.register(registry);
+            if let Some(meter) = reporter.meter() {
+                meter.add_states(state);
+            }
         }
     }
 

@@ -111,7 +111,10 @@ impl<L> TimeoutLayer<L> {
         L: Clone,
     {
         let reporter = match &self.reporter {
-            Some(own) => Some(Arc::clone(own)),
+            Some(own) => {
+                own.join(stack);
+                Some(Arc::clone(own))
+            }
             None => stack.of(kind).cloned(),
         };
         Self { limit: self.limit.clone(), reporter }

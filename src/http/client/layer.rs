@@ -303,7 +303,7 @@ impl HttpClientLayer {
 
     /// Takes the name of a stack.
     pub(in crate::http) fn inherit(&self, stack: &Reporters) {
-        self.config.reporter.inherit(stack);
+        self.config.reporter.inherit(stack, || None);
     }
 
     pub(in crate::http) fn shared_classifier(&self) -> Arc<AutoClassifier> {

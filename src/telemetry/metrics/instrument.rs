@@ -1,0 +1,139 @@
+//! The catalogue of instruments.
+
+use super::super::field::{ERROR_TYPE, KIND, LAYER, OUTCOME, REASON, STACK};
+
+/// One instrument of the [catalogue](CATALOGUE): the name and the meaning of some numbers.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Instrument {
+    /// The name, as in OpenTelemetry, such as `buttress.call.duration`.
+    pub name: &'static str,
+    /// The unit, as in UCUM: `s`, `1`, or a word in braces such as `{call}`.
+    pub unit: &'static str,
+    /// The kind of its values.
+    pub kind: InstrumentKind,
+    /// The attributes of its series. A layer outside of a stack has no `buttress.stack`.
+    pub attributes: &'static [&'static str],
+    /// The meaning, as one sentence.
+    pub help: &'static str,
+}
+
+/// The kind of the values of an [`Instrument`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InstrumentKind {
+    /// A sum that only grows.
+    Counter,
+    /// A value that is read when the registry is read. Equal series are added up.
+    Gauge,
+    /// The same, but of equal series the greatest value counts.
+    MaxGauge,
+    /// The same, but of equal series the smallest value counts.
+    MinGauge,
+    /// A distribution of durations in seconds.
+    Histogram,
+}
+
+/// The state of a circuit breaker.
+pub(crate) const STATE: &str = "buttress.state";
+/// `true` if the call was retried.
+pub(crate) const RETRIED: &str = "buttress.retried";
+/// The result of a probe, of a request with an idempotency key, or of a hint.
+pub(crate) const RESULT: &str = "buttress.result";
+/// The step of an idempotency store.
+pub(crate) const STEP: &str = "buttress.step";
+/// The version of this crate.
+pub(crate) const VERSION: &str = "buttress.version";
+
+macro_rules! instruments {
+    ($($id:ident: $kind:ident $name:literal $unit:literal [$($attribute:expr),*] $help:literal;)+) => {
+        $(
+            pub(crate) static $id: Instrument = Instrument {
+                name: $name,
+                unit: $unit,
+                kind: InstrumentKind::$kind,
+                attributes: &[$($attribute),*],
+                help: $help,
+            };
+        )+
+
+        /// All instruments. `docs/metrics.md` is made from this table.
+        pub static CATALOGUE: &[&Instrument] = &[$(&$id),+];
+    };
+}
+
+// A series of each counter exists before its first event. A series that begins with 1 would hide
+// this event from the `increase()` of Prometheus.
+instruments! {
+    CALL_DURATION: Histogram "buttress.call.duration" "s" [STACK, OUTCOME]
+        "The duration of calls, as their callers see it.";
+    CALL_ACTIVE: Gauge "buttress.call.active" "{call}" [STACK]
+        "The number of calls that have begun and not ended.";
+    CALL_ERRORS: Counter "buttress.call.errors" "{call}" [STACK, ERROR_TYPE]
+        "Calls that failed or were rejected, by cause.";
+    ATTEMPT_DURATION: Histogram "buttress.attempt.duration" "s" [STACK, LAYER, OUTCOME]
+        "The duration of attempts, which is the time of the dependency.";
+    ATTEMPT_RESENDS: Counter "buttress.attempt.resends" "{attempt}" [STACK, LAYER]
+        "Attempts after the first one of a call.";
+    REJECTIONS: Counter "buttress.rejections" "{call}" [STACK, LAYER, KIND, ERROR_TYPE]
+        "Calls that a layer rejected or ended.";
+    RETRY_CALLS: Counter "buttress.retry.calls" "{call}" [STACK, LAYER, RETRIED, OUTCOME]
+        "Calls through a retry. A call that was retried and succeeded was saved by it.";
+    RETRY_ENDED: Counter "buttress.retry.ended" "{call}" [STACK, LAYER, REASON]
+        "Failed calls that were not retried any further, by reason.";
+    RETRY_DELAY: Histogram "buttress.retry.delay" "s" [STACK, LAYER]
+        "The pauses before retries.";
+    RETRY_BUDGET_RATIO: MinGauge "buttress.retry.budget.ratio" "1" [STACK, LAYER]
+        "The share of the retry budget that is left.";
+    RETRY_BUDGET_TOKENS: Gauge "buttress.retry.budget.tokens" "{retry}" [STACK, LAYER]
+        "The retries that the budget allows at the moment.";
+    BULKHEAD_ACTIVE: Gauge "buttress.bulkhead.active" "{call}" [STACK, LAYER]
+        "Calls that hold a slot of the bulkhead.";
+    BULKHEAD_LIMIT: Gauge "buttress.bulkhead.limit" "{call}" [STACK, LAYER]
+        "The maximum number of concurrent calls.";
+    BULKHEAD_QUEUED: Gauge "buttress.bulkhead.queued" "{call}" [STACK, LAYER]
+        "Calls that wait for a slot.";
+    BULKHEAD_QUEUE_LIMIT: Gauge "buttress.bulkhead.queue.limit" "{call}" [STACK, LAYER]
+        "The maximum number of calls that wait for a slot.";
+    BULKHEAD_QUEUE_DURATION: Histogram "buttress.bulkhead.queue.duration" "s" [STACK, LAYER, RESULT]
+        "The time that calls waited in the queue.";
+    CIRCUIT_BREAKER_STATE: MaxGauge "buttress.circuit_breaker.state" "{breaker}" [STACK, LAYER, STATE]
+        "1 for the current state and 0 for the others. Of several breakers, the worst counts.";
+    CIRCUIT_BREAKER_STATE_DURATION: MaxGauge "buttress.circuit_breaker.state.duration" "s"
+        [STACK, LAYER] "The time since the last change of state.";
+    CIRCUIT_BREAKER_NEXT_PROBE: MaxGauge "buttress.circuit_breaker.next_probe" "s" [STACK, LAYER]
+        "The time until an open breaker admits a probe. It is 0 in another state.";
+    CIRCUIT_BREAKER_TRANSITIONS: Counter "buttress.circuit_breaker.transitions" "{transition}"
+        [STACK, LAYER, STATE, REASON] "Changes of state, by new state and reason.";
+    CIRCUIT_BREAKER_FAILURE_RATIO: MaxGauge "buttress.circuit_breaker.failure_ratio" "1"
+        [STACK, LAYER] "The share of failures among the calls in the window.";
+    CIRCUIT_BREAKER_SLOW_RATIO: MaxGauge "buttress.circuit_breaker.slow_ratio" "1" [STACK, LAYER]
+        "The share of slow calls among the calls in the window.";
+    CIRCUIT_BREAKER_WINDOW_CALLS: Gauge "buttress.circuit_breaker.window.calls" "{call}"
+        [STACK, LAYER] "Calls in the window.";
+    CIRCUIT_BREAKER_PROBES: Counter "buttress.circuit_breaker.probes" "{probe}"
+        [STACK, LAYER, RESULT] "Probes of a half-open breaker, by result.";
+    CIRCUIT_BREAKER_KEYS: Gauge "buttress.circuit_breaker.keys" "{key}" [STACK, LAYER, STATE]
+        "Keys of a breaker by key, by state.";
+    CIRCUIT_BREAKER_KEYS_EVICTED: Counter "buttress.circuit_breaker.keys.evicted" "{key}"
+        [STACK, LAYER] "Keys that a breaker by key forgot to make room for others.";
+    HTTP_REPLAY_OVERFLOW: Counter "buttress.http.replay.overflow" "{request}" [STACK, LAYER]
+        "Requests whose body was too large to keep for a retry.";
+    HTTP_HINTS: Counter "buttress.http.hints" "{response}" [STACK, LAYER, RESULT]
+        "Responses that say when or whether to retry, by what the retry did.";
+    HTTP_BODY_DURATION: Histogram "buttress.http.body.duration" "s" [STACK, LAYER, OUTCOME]
+        "The time from the head of a response to the end of its body.";
+    IDEMPOTENCY_REQUESTS: Counter "buttress.idempotency.requests" "{request}"
+        [STACK, LAYER, RESULT] "Requests with an idempotency key, by result.";
+    IDEMPOTENCY_UNKNOWN: Counter "buttress.idempotency.unknown" "{operation}" [STACK, LAYER]
+        "Operations whose outcome became unknown.";
+    IDEMPOTENCY_LEASES_LOST: Counter "buttress.idempotency.leases.lost" "{lease}" [STACK, LAYER]
+        "Leases that ended before their run.";
+    IDEMPOTENCY_ACTIVE: Gauge "buttress.idempotency.active" "{operation}" [STACK, LAYER]
+        "Operations that run.";
+    IDEMPOTENCY_STORE_DURATION: Histogram "buttress.idempotency.store.duration" "s"
+        [STACK, LAYER, STEP, OUTCOME] "The duration of the steps of the store.";
+    OBSERVER_PANICS: Counter "buttress.observer.panics" "{panic}" []
+        "Panics of observers. Each was caught.";
+    INFO: MaxGauge "buttress.info" "{process}" [VERSION] "Always 1. The attribute is the version.";
+}

@@ -1,0 +1,319 @@
+//! The numbers of all layers with the same name and kind.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{
+        Arc, Mutex, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{
+    super::{
+        event::{CallOutcome, Event, Source},
+        field::{KIND, LAYER, STACK},
+        kind::Kind,
+        observer::Observers,
+    },
+    calls::Calls,
+    causes::Causes,
+    family::Value,
+    gather::Gatherer,
+    histogram::{Histogram, HistogramSnapshot},
+    instrument::{
+        ATTEMPT_DURATION, ATTEMPT_RESENDS, CALL_ACTIVE, CALL_DURATION, CALL_ERRORS,
+        CIRCUIT_BREAKER_TRANSITIONS, HTTP_BODY_DURATION, IDEMPOTENCY_LEASES_LOST,
+        IDEMPOTENCY_UNKNOWN, Instrument, REJECTIONS, RETRY_CALLS, RETRY_DELAY, RETRY_ENDED,
+    },
+    rows::{self, Row},
+    state::{LayerState, Readings},
+};
+use crate::{call::lock::lock, error::Name};
+
+/// The names under which a layer counts.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) stack: Option<Name>,
+    pub(crate) layer: Name,
+    pub(crate) kind: Kind,
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        // The parts of the names of timeouts and keys are no labels.
+        let names = |it: &Self| {
+            (it.stack.as_ref().map(|it| it.as_str().to_owned()), it.layer.as_str().to_owned())
+        };
+        self.kind == other.kind && names(self) == names(other)
+    }
+}
+
+/// The numbers of all layers of one registry with the same name and kind.
+///
+/// The layers own it, and a registry knows it weakly. A number therefore never goes back while a
+/// layer with the name is left.
+pub(crate) struct Meter {
+    identity: Identity,
+    counts: Box<[AtomicU64]>,
+    /// Made late, because most layers never need them.
+    durations: Box<[OnceLock<Box<Histogram>>]>,
+    calls: Option<Box<Calls>>,
+    causes: OnceLock<Box<Causes>>,
+    states: Mutex<Vec<Weak<dyn LayerState>>>,
+    observers: Arc<Observers>,
+}
+
+impl Meter {
+    pub(super) fn new(identity: Identity, observers: Arc<Observers>) -> Self {
+        let kind = identity.kind;
+        Self {
+            identity,
+            counts: rows::counters(kind).iter().map(|_| AtomicU64::new(0)).collect(),
+            durations: rows::durations(kind).iter().map(|_| OnceLock::new()).collect(),
+            calls: calls_of(kind).map(|_| Box::default()),
+            causes: OnceLock::new(),
+            states: Mutex::default(),
+            observers,
+        }
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub(super) fn source(&self) -> Source<'_> {
+        let Identity { stack, layer, kind } = &self.identity;
+        Source::new(stack.as_ref().map(Name::as_str), layer.as_str(), *kind)
+    }
+
+    /// Adds the states of a layer, which are read with the numbers.
+    pub(crate) fn add_states(&self, more: impl IntoIterator<Item = Weak<dyn LayerState>>) {
+        let mut states = lock(&self.states);
+        if states.len() == states.capacity() {
+            states.retain(|state| state.strong_count() > 0);
+        }
+        states.extend(more);
+    }
+
+    /// Returns the states of the layers that are left.
+    pub(super) fn states(&self) -> Vec<Arc<dyn LayerState>> {
+        lock(&self.states).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Returns the counts of calls or attempts.
+    #[inline]
+    pub(crate) fn calls(&self) -> Option<&Calls> {
+        self.calls.as_deref()
+    }
+
+    /// Counts the end of a call or an attempt, and tells the observers that want all events.
+    #[inline]
+    pub(crate) fn ended(
+        &self,
+        outcome: CallOutcome,
+        error_type: Option<&'static str>,
+        took: Duration,
+    ) {
+        let Some(calls) = &self.calls else { return };
+        calls.ended(outcome, took);
+        if outcome != CallOutcome::Success {
+            self.note_cause(outcome, error_type);
+        }
+        if self.observers.wants_all() {
+            let event = match self.identity.kind {
+                Kind::Call => Event::CallEnded { outcome, error_type, took },
+                Kind::Retry => Event::AttemptEnded { outcome, error_type, took },
+                _ => Event::Measured {
+                    instrument: &HTTP_BODY_DURATION,
+                    values: [outcome.as_str(), ""],
+                    took,
+                },
+            };
+            self.tell(&event);
+        }
+    }
+
+    #[cold]
+    fn note_cause(&self, outcome: CallOutcome, error_type: Option<&'static str>) {
+        if self.identity.kind == Kind::Call && outcome != CallOutcome::Cancelled {
+            let cause = error_type.unwrap_or(outcome.as_str());
+            self.causes.get_or_init(Box::default).add(cause);
+        }
+    }
+
+    /// Counts an event.
+    #[cold]
+    pub(crate) fn count(&self, event: &Event<'_>) {
+        match *event {
+            Event::Rejected { rejection } => self.add(&REJECTIONS, [rejection.kind(), ""]),
+            Event::Retrying { delay, .. } => {
+                self.add(&ATTEMPT_RESENDS, ["", ""]);
+                self.measure(&RETRY_DELAY, ["", ""], delay);
+            }
+            Event::RetriesExhausted { reason, .. } => self.add(&RETRY_ENDED, [reason, ""]),
+            Event::CircuitOpened { reason, open_for, .. } => {
+                let state = if open_for.is_some() { "open" } else { "forced_open" };
+                self.add(&CIRCUIT_BREAKER_TRANSITIONS, [state, reason]);
+            }
+            Event::CircuitHalfOpen { .. } => {
+                self.add(&CIRCUIT_BREAKER_TRANSITIONS, ["half_open", "open_time"]);
+            }
+            Event::CircuitDisabled { .. } => {
+                self.add(&CIRCUIT_BREAKER_TRANSITIONS, ["disabled", "forced"]);
+            }
+            Event::OperationUnknown { .. } => self.add(&IDEMPOTENCY_UNKNOWN, ["", ""]),
+            Event::LeaseLost { .. } => self.add(&IDEMPOTENCY_LEASES_LOST, ["", ""]),
+            _ => {}
+        }
+    }
+
+    /// Adds 1 to a counter. `values` are those of its last attributes.
+    pub(crate) fn add(&self, instrument: &'static Instrument, values: [&'static str; 2]) {
+        let rows = rows::counters(self.identity.kind);
+        match place(rows, instrument, values) {
+            Some(place) => {
+                self.counts[place].fetch_add(1, Ordering::Relaxed);
+            }
+            None => debug_assert!(false, "no series {} {values:?}", instrument.name),
+        }
+    }
+
+    /// Adds a duration to a histogram, and tells the observers that want all events.
+    pub(crate) fn measure(
+        &self,
+        instrument: &'static Instrument,
+        values: [&'static str; 2],
+        took: Duration,
+    ) {
+        match place(rows::durations(self.identity.kind), instrument, values) {
+            Some(place) => self.durations[place].get_or_init(Box::default).record(took),
+            None => debug_assert!(false, "no series {} {values:?}", instrument.name),
+        }
+        if self.observers.wants_all() {
+            self.tell(&Event::Measured { instrument, values, took });
+        }
+    }
+
+    /// Tells the observers of an event.
+    #[inline]
+    pub(crate) fn tell(&self, event: &Event<'_>) {
+        self.observers.tell(self.source(), event);
+    }
+
+    /// Gathers all numbers.
+    pub(super) fn gather(&self, out: &mut Gatherer) {
+        let kind = self.identity.kind;
+        for (row, count) in rows::counters(kind).iter().zip(&self.counts) {
+            self.put(out, row.instrument, &row.values, number(count.load(Ordering::Relaxed)));
+        }
+        for (row, histogram) in rows::durations(kind).iter().zip(&self.durations) {
+            let mut snapshot = HistogramSnapshot::new();
+            if let Some(histogram) = histogram.get() {
+                histogram.add_to(&mut snapshot);
+            }
+            self.put(out, row.instrument, &row.values, Value::Histogram(snapshot));
+        }
+        if let (Some(calls), Some(instrument)) = (&self.calls, calls_of(kind)) {
+            self.gather_calls(out, calls, instrument);
+        }
+        let mut readings = Readings::default();
+        for state in self.states() {
+            state.read(&mut readings);
+        }
+        for (instrument, value, reading) in readings.values {
+            self.put(out, instrument, &[value, ""], Value::Number(reading));
+        }
+        if let Some((instrument, states, worst)) = readings.state {
+            for (index, state) in states.iter().enumerate() {
+                self.put(out, instrument, &[state, ""], number(u64::from(index == worst)));
+            }
+        }
+    }
+
+    fn gather_calls(&self, out: &mut Gatherer, calls: &Calls, instrument: &'static Instrument) {
+        // The ends first, so that a call that begins and ends meanwhile is not missing.
+        let ended = calls.snapshot();
+        let total: u64 = ended.iter().map(HistogramSnapshot::count).sum();
+        let active = calls.started().saturating_sub(total);
+        let successes = ended[CallOutcome::Success as usize].count();
+        for (outcome, snapshot) in CallOutcome::ALL.into_iter().zip(ended) {
+            self.put(out, instrument, &[outcome.as_str(), ""], Value::Histogram(snapshot));
+        }
+        match self.identity.kind {
+            Kind::Call => {
+                self.put(out, &CALL_ACTIVE, &["", ""], number(active));
+                let causes = self.causes.get().map(|causes| causes.snapshot());
+                for (cause, count) in causes.into_iter().flatten() {
+                    self.put(out, &CALL_ERRORS, &[cause, ""], number(count));
+                }
+            }
+            Kind::Retry => {
+                // A call has at most one successful attempt, so the others were not retried.
+                let saved = self.total(&RETRY_CALLS, ["true", "success"]);
+                let rest = number(successes.saturating_sub(saved));
+                self.put(out, &RETRY_CALLS, &["false", "success"], rest);
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns the value of a counter.
+    fn total(&self, instrument: &'static Instrument, values: [&'static str; 2]) -> u64 {
+        let place = place(rows::counters(self.identity.kind), instrument, values);
+        place.map_or(0, |place| self.counts[place].load(Ordering::Relaxed))
+    }
+
+    /// Puts a value under the names of the layer. `values` are those of the last attributes.
+    fn put(
+        &self,
+        out: &mut Gatherer,
+        instrument: &'static Instrument,
+        values: &[&'static str],
+        value: Value,
+    ) {
+        let Identity { stack, layer, kind } = &self.identity;
+        let mut values = values.iter().filter(|value| !value.is_empty());
+        let mut attributes = Vec::with_capacity(instrument.attributes.len());
+        for attribute in instrument.attributes {
+            let value: Option<Cow<'static, str>> = match *attribute {
+                STACK => stack.as_ref().map(|name| name.as_str().to_owned().into()),
+                LAYER => Some(layer.as_str().to_owned().into()),
+                KIND => Some(kind.as_str().into()),
+                _ => values.next().map(|value| Cow::Borrowed(*value)),
+            };
+            attributes.extend(value.map(|value| (*attribute, value)));
+        }
+        out.put(instrument, attributes, value);
+    }
+}
+
+/// Returns the histogram of the calls that a kind of layer counts, if it counts calls.
+fn calls_of(kind: Kind) -> Option<&'static Instrument> {
+    match kind {
+        Kind::Call => Some(&CALL_DURATION),
+        Kind::Retry => Some(&ATTEMPT_DURATION),
+        #[cfg(feature = "http")]
+        Kind::Client => Some(&HTTP_BODY_DURATION),
+        _ => None,
+    }
+}
+
+fn place(
+    rows: &'static [Row],
+    instrument: &'static Instrument,
+    values: [&'static str; 2],
+) -> Option<usize> {
+    rows.iter().position(|row| std::ptr::eq(row.instrument, instrument) && row.values == values)
+}
+
+fn number(count: u64) -> Value {
+    Value::Number(count as f64)
+}
+
+impl fmt::Debug for Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Meter").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}

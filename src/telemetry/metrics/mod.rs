@@ -1,0 +1,25 @@
+//! Numbers of layers: the catalogue, the counters, and the registry that reads them.
+
+mod calls;
+mod causes;
+mod family;
+mod gather;
+mod histogram;
+mod instrument;
+mod meter;
+mod registry;
+mod rows;
+mod shards;
+mod state;
+
+pub use self::{
+    family::{Family, Series, Value},
+    histogram::{BUCKETS, HistogramSnapshot},
+    instrument::{CATALOGUE, Instrument, InstrumentKind},
+    registry::{Readiness, Registry, Unready},
+    state::Control,
+};
+pub(crate) use self::{
+    meter::{Identity, Meter},
+    state::{Drained, LayerState, Readings},
+};
