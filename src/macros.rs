@@ -19,3 +19,23 @@ macro_rules! accessors {
         }
     };
 }
+
+/// Implements the method `register` of a layer that is used by hand, by its method `count_in`.
+macro_rules! register {
+    ($layer:ident$(<$($parameter:ident),+>)?) => {
+        impl$(<$($parameter),+>)? $layer$(<$($parameter),+>)? {
+            /// Registers the layer, which counts from now on, and returns it.
+            ///
+            /// Default: none. Nothing is counted then.
+            ///
+            /// It is for a layer outside of a stack. In a stack, use
+            /// [`Stack::register`](crate::Stack::register). All clones of the layer and all
+            /// services that it creates are registered with it. The first registry that a layer is
+            /// registered in keeps it.
+            pub fn register(self, registry: &Registry) -> Self {
+                self.count_in(registry);
+                self
+            }
+        }
+    };
+}

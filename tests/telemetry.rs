@@ -145,7 +145,7 @@ async fn a_call_that_is_not_retried_warns_of_nothing() {
     assert_eq!(event.get(field::LAYER), Some("orders"));
     assert_eq!(event.get(field::ATTEMPT), Some("1"));
     assert_eq!(event.get(field::OUTCOME), Some("transient"));
-    assert_eq!(event.get(field::REASON), Some("retries disabled"));
+    assert_eq!(event.get(field::REASON), Some("retries_disabled"));
 }
 
 /// Returns the reasons in the events of calls that were not retried.
@@ -176,7 +176,7 @@ async fn a_failure_that_is_final_says_why_it_is_not_retried() {
     for (outcome, error, reason) in [
         (permanent, BROKEN, "permanent"),
         (Outcome::Ignored, BROKEN, "ignored"),
-        (permanent, Failure::Service(""), "stop hint"),
+        (permanent, Failure::Service(""), "stop_hint"),
     ] {
         let (capture, _guard) = Capture::start();
         let layer = retry().classify(Final(outcome)).build().unwrap();
@@ -227,11 +227,11 @@ async fn a_request_that_may_not_be_replayed_says_why() {
     let none = ("x-a", "1");
     for (method, path, header, body, reason) in [
         ("POST", "/", none, "", "method"),
-        ("POST", "/", ("idempotency-key", "a"), "", "key not honoured"),
-        ("POST", "/", ("content-type", "application/grpc"), "", "grpc method"),
-        ("PUT", "/", ("if-match", "a"), "", "conditional request"),
+        ("POST", "/", ("idempotency-key", "a"), "", "key_not_honoured"),
+        ("POST", "/", ("content-type", "application/grpc"), "", "grpc_method"),
+        ("PUT", "/", ("if-match", "a"), "", "conditional_request"),
         ("GET", "/except", none, "", "excluded"),
-        ("PUT", "/", none, "more than ten bytes", "body not kept"),
+        ("PUT", "/", none, "more than ten bytes", "body_not_kept"),
     ] {
         let (capture, _guard) = Capture::start();
         let request = Request::builder().method(method).uri(path).header(header.0, header.1);

@@ -60,6 +60,16 @@ pub(super) fn units(ratio: f64) -> u64 {
 }
 
 impl Bucket {
+    /// Returns the number of tokens left.
+    pub(crate) fn tokens(&self) -> f64 {
+        self.balance.load(Ordering::Relaxed) as f64 / TOKEN as f64
+    }
+
+    /// Returns the share of the tokens that is left. It is zero if there can be none.
+    pub(crate) fn share_left(&self) -> f64 {
+        self.tokens() / (self.most as f64 / TOKEN as f64).max(f64::MIN_POSITIVE)
+    }
+
     #[inline]
     pub(super) fn observe(&self, outcome: Outcome) {
         if self.rule.is_throttle() {

@@ -2,10 +2,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -164,7 +161,11 @@ impl Budget {
     /// while more than half of its tokens are left. What a budget regains with time is added when a
     /// retry finds less than one token.
     pub fn balance(&self) -> f64 {
-        self.bucket.balance.load(Ordering::Relaxed) as f64 / TOKEN as f64
+        self.bucket.tokens()
+    }
+
+    pub(crate) fn bucket(&self) -> &Arc<Bucket> {
+        &self.bucket
     }
 
     /// Returns the share of a token that each call pays in.

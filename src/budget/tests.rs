@@ -1,4 +1,8 @@
-use std::{sync::atomic::AtomicU32, thread, time::Duration};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+    time::Duration,
+};
 
 use proptest::prelude::*;
 use tokio::time::Instant;

@@ -197,7 +197,7 @@ impl<S: Service<Req>, Req, M> QueuedResponseFuture<S, Req, M> {
         M: Discard<Req>,
     {
         let longest = queue.max_wait;
-        let state = match slots.enter(queue.capacity, Some(longest), Waker::noop().clone()) {
+        let state = match slots.enter(Some(longest), Waker::noop().clone()) {
             Entry::Granted(permit) => {
                 QueuedState::Called { future: Oneshot::waiting(service, request), permit }
             }
@@ -249,6 +249,7 @@ where
                     }
                     Poll::Pending => {
                         ready!(wait.poll_end(timer, cx));
+                        place.time_out();
                         let slots = place.slots();
                         let late = slots.queue_timed_out(wait.longest);
                         break Err(slots.reporter().reject(late));

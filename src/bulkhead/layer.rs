@@ -11,7 +11,7 @@ use super::{
 use crate::{
     ConfigError,
     error::Name,
-    telemetry::{Event, Kind, ReporterCell, Reporters},
+    telemetry::{Kind, Registry, ReporterCell, Reporters},
 };
 
 /// A layer that creates [`Bulkhead`] services, which limit concurrent calls.
@@ -38,7 +38,11 @@ impl BulkheadLayer {
 
     fn from_checked(config: Config) -> Self {
         let Config { reporter, max_concurrent, when_full } = config;
-        Self { slots: Slots::new(reporter, max_concurrent), when_full }
+        let capacity = match when_full {
+            WhenFull::Reject => 0,
+            WhenFull::Wait => u32::MAX,
+        };
+        Self { slots: Slots::new(reporter, max_concurrent, capacity), when_full }
     }
 
     /// Returns a builder with the default settings.
@@ -61,6 +65,10 @@ impl BulkheadLayer {
         self.slots.inherit(stack);
     }
 
+    fn count_in(&self, registry: &Registry) {
+        self.slots.register(registry);
+    }
+
     /// Returns a layer with the same settings and slots of its own.
     pub(crate) fn fresh(&self) -> Self {
         Self { slots: self.slots.fresh(), when_full: self.when_full }
@@ -70,6 +78,8 @@ impl BulkheadLayer {
         self.when_full == WhenFull::Wait
     }
 }
+
+register!(BulkheadLayer);
 
 impl<S> Layer<S> for BulkheadLayer {
     type Service = Bulkhead<S>;
@@ -179,6 +189,10 @@ impl QueuedBulkheadLayer {
         self.slots.inherit(stack);
     }
 
+    fn count_in(&self, registry: &Registry) {
+        self.slots.register(registry);
+    }
+
     /// Returns a layer with the same settings, and slots and a queue of its own.
     pub(crate) fn fresh(&self) -> Self {
         Self { slots: self.slots.fresh(), queue: self.queue }
@@ -192,6 +206,8 @@ impl QueuedBulkheadLayer {
         self.queue.max_wait
     }
 }
+
+register!(QueuedBulkheadLayer);
 
 impl<S> Layer<S> for QueuedBulkheadLayer {
     type Service = QueuedBulkhead<S>;
@@ -239,7 +255,7 @@ impl QueuedBulkheadBuilder {
     /// - for `backpressure` if it was set too.
     pub fn build(self) -> Result<QueuedBulkheadLayer, ConfigError> {
         let (config, queue) = self.queue.checked(self.config)?;
-        let slots = Slots::new(config.reporter, config.max_concurrent);
+        let slots = Slots::new(config.reporter, config.max_concurrent, queue.capacity);
         Ok(QueuedBulkheadLayer { slots, queue })
     }
 }
@@ -313,7 +329,6 @@ impl BulkheadHandle {
     pub fn resize(&self, limit: u32) -> Result<(), ConfigError> {
         let limit = ConfigError::require_nonzero("resize", limit)?;
         self.slots.resize(limit);
-        self.slots.reporter().emit(Event::BulkheadResized { limit });
         Ok(())
     }
 }

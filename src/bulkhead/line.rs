@@ -29,7 +29,8 @@ pub(super) struct Line {
     ///
     /// With the shortest time, one caller in a hurry would change the order for all others.
     standing: Option<Wait>,
-    /// The wait of each caller, by the index of its place. `None` if it has no limit.
+    /// The wait of each caller, by the index of its place. `None` if it has no limit and is not
+    /// measured.
     waits: Vec<Option<Wait>>,
 }
 
@@ -49,16 +50,18 @@ impl Wait {
 impl Line {
     /// Adds a caller at the end. Returns its place, and the end of its wait if there is one.
     ///
-    /// A caller waits for `max_wait`, and not beyond its deadline.
+    /// A caller waits for `max_wait`, and not beyond its deadline. If `measured` is set, its
+    /// beginning is noted even without a longest wait.
     pub(super) fn join(
         &mut self,
         max_wait: Option<Duration>,
+        measured: bool,
         waker: Waker,
     ) -> (Key, Option<Instant>) {
         if self.waiters.is_empty() {
             self.standing = None;
         }
-        let wait = max_wait.map(|max_wait| {
+        let limited = max_wait.map(|max_wait| {
             let now = clock::now();
             let left = deadline::deadline().map(|end| end.saturating_duration_since(now));
             let patience = left.map_or(max_wait, |left| left.min(max_wait));
@@ -66,6 +69,8 @@ impl Line {
             standing.patience = standing.patience.max(patience);
             Wait { since: now, patience }
         });
+        let unlimited = || measured.then(|| Wait { since: clock::now(), patience: Duration::MAX });
+        let wait = limited.or_else(unlimited);
         let end = wait.zip(max_wait).and_then(|(wait, most)| wait.since.checked_add(most));
         let key = self.waiters.push(waker);
         if self.waits.len() <= key.index() {
@@ -92,6 +97,11 @@ impl Line {
         let now = clock::now();
         standing.has_lasted(standing.patience, now)
             && oldest().is_some_and(|oldest| oldest.has_lasted(oldest.patience / 2, now))
+    }
+
+    /// Returns the instant at which a caller joined, if it is known.
+    pub(super) fn joined_at(&self, key: Key) -> Option<Instant> {
+        self.waits[key.index()].map(|wait| wait.since)
     }
 
     pub(super) fn waiters(&mut self) -> &mut Waiters {

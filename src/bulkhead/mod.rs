@@ -107,11 +107,17 @@
 //! | "call rejected", for each rejection | `WARN` |
 //! | "call queued", for each queued call | `DEBUG` |
 //! | "bulkhead resized", for each call of [`resize`](BulkheadHandle::resize) | `DEBUG` |
+//!
+//! A [registered](BulkheadLayer::register) bulkhead shows its calls, its limits, and how long calls
+//! waited in its queue. A wait ends with a slot (`admitted`), after the maximum wait (`timed_out`),
+//! or when its caller is dropped (`left`). A full bulkhead is not named by
+//! [`Registry::ready`](crate::telemetry::Registry::ready), because load is no failure.
 
 mod config;
 pub(crate) mod describe;
 pub mod future;
 mod layer;
+mod layer_state;
 mod line;
 mod queue;
 mod service;

@@ -21,7 +21,7 @@ use crate::{
         waiters::{Key, Waiters},
     },
     error::{BulkheadFull, Name, QueueTimedOut},
-    telemetry::{Reporter, ReporterCell, Reporters},
+    telemetry::{Event, Reporter, ReporterCell},
 };
 
 /// A slot that a call holds. It is released when the permit is finished or dropped.
@@ -37,6 +37,8 @@ pub(crate) type Permit = Admission<Arc<Slots>>;
 pub(crate) struct Slots {
     reporter: ReporterCell,
     limit: AtomicU32,
+    /// The maximum number of queued callers, or `u32::MAX` for a queue without a limit.
+    capacity: u32,
     word: AtomicU64,
     line: Mutex<Line>,
     /// The tasks that wait until the bulkhead is empty. Locked after `line` if both are.
@@ -73,10 +75,11 @@ pub(super) enum Entry {
 }
 
 impl Slots {
-    pub(super) fn new(reporter: ReporterCell, limit: u32) -> Arc<Self> {
+    pub(super) fn new(reporter: ReporterCell, limit: u32, capacity: u32) -> Arc<Self> {
         Arc::new(Self {
             reporter,
             limit: AtomicU32::new(limit),
+            capacity,
             word: AtomicU64::new(0),
             line: Mutex::default(),
             drains: Mutex::default(),
@@ -91,15 +94,15 @@ impl Slots {
 
     /// Returns as many free slots with the same name. The limit is the current one.
     pub(super) fn fresh(&self) -> Arc<Self> {
-        Self::new(self.reporter.fresh(), self.limit())
+        Self::new(self.reporter.fresh(), self.limit(), self.capacity)
     }
 
     pub(super) fn reporter(&self) -> &Reporter {
         self.reporter.get()
     }
 
-    pub(super) fn inherit(&self, stack: &Reporters) {
-        self.reporter.inherit(stack, || None);
+    pub(super) fn reporter_cell(&self) -> &ReporterCell {
+        &self.reporter
     }
 
     fn name(&self) -> Option<Name> {
@@ -124,6 +127,11 @@ impl Slots {
         queued(self.word.load(Ordering::Acquire))
     }
 
+    /// Returns the maximum number of queued callers, if there is one.
+    pub(super) fn queue_limit(&self) -> Option<u32> {
+        Some(self.capacity).filter(|capacity| *capacity < u32::MAX)
+    }
+
     pub(super) fn rejection(&self) -> BulkheadFull {
         BulkheadFull::by(self.name(), self.limit())
     }
@@ -139,21 +147,16 @@ impl Slots {
         self.step(take).then(|| Admission::new(Arc::clone(self), ()))
     }
 
-    /// Takes a slot, or a place in a queue of at most `capacity` for at most `max_wait`.
+    /// Takes a slot, or a place in the queue for at most `max_wait`.
     ///
     /// A no-op waker is allowed if the caller polls the place before it waits.
-    pub(super) fn enter(
-        self: &Arc<Self>,
-        capacity: u32,
-        max_wait: Option<Duration>,
-        waker: Waker,
-    ) -> Entry {
+    pub(super) fn enter(self: &Arc<Self>, max_wait: Option<Duration>, waker: Waker) -> Entry {
         let mut line = lock(&self.line);
         loop {
             let limit = self.limit();
             let word = self.word.load(Ordering::Acquire);
             let free = queued(word) == 0 && taken(word) < limit;
-            if !free && queued(word) >= capacity {
+            if !free && queued(word) >= self.capacity {
                 drop(line);
                 return Entry::Full;
             }
@@ -165,13 +168,13 @@ impl Slots {
                 drop(line);
                 return Entry::Granted(Admission::new(Arc::clone(self), ()));
             }
-            let (key, end) = line.join(max_wait, waker);
+            let (key, end) = line.join(max_wait, self.reporter.meter().is_some(), waker);
             let place = Place { slots: Arc::clone(self), key: Some(key) };
             return Entry::Queued { place, end };
         }
     }
 
-    /// Changes the limit, and hands new free slots to queued callers.
+    /// Changes the limit, hands new free slots to queued callers, and reports it.
     pub(super) fn resize(&self, limit: u32) {
         {
             // Changed under the lock, so that no caller joins the queue because of the old limit.
@@ -179,6 +182,7 @@ impl Slots {
             self.limit.store(limit, Ordering::Release);
         }
         while self.serve_one() {}
+        self.reporter().emit(Event::BulkheadResized { limit });
     }
 
     #[inline]
@@ -332,25 +336,40 @@ impl Place {
             return Poll::Pending;
         }
         let _ = waiters.remove(key);
+        let joined_at = line.joined_at(key);
         drop(line);
         self.key = None;
-        Poll::Ready(Admission::new(Arc::clone(&self.slots), ()))
+        let permit = Admission::new(Arc::clone(&self.slots), ());
+        self.slots.measure_wait("admitted", joined_at);
+        Poll::Ready(permit)
     }
-}
 
-impl Drop for Place {
-    fn drop(&mut self) {
+    /// Frees the place because the wait took too long.
+    pub(super) fn time_out(&mut self) {
+        self.leave("timed_out");
+    }
+
+    fn leave(&mut self, result: &'static str) {
         let Some(key) = self.key.take() else { return };
-        let (removed, drained) = {
+        let (removed, joined_at, drained) = {
             let mut line = lock(&self.slots.line);
+            let joined_at = line.joined_at(key);
             let removed = line.waiters().remove(key);
             let left = removed.is_err();
-            (removed, if left { self.slots.subtract(ONE_QUEUED) } else { Vec::new() })
+            let drained = if left { self.slots.subtract(ONE_QUEUED) } else { Vec::new() };
+            (removed, joined_at, drained)
         };
         wake_all(drained);
         if removed.is_ok() {
             self.slots.give_back();
         }
+        self.slots.measure_wait(result, joined_at);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.leave("left");
     }
 }
 

@@ -53,7 +53,7 @@ impl<S, M> Bulkhead<S, M> {
         if let Otherwise::Undecided = self.otherwise {
             self.otherwise = match self.when_full {
                 WhenFull::Reject => Otherwise::Rejected,
-                WhenFull::Wait => match self.slots.enter(u32::MAX, None, cx.waker().clone()) {
+                WhenFull::Wait => match self.slots.enter(None, cx.waker().clone()) {
                     Entry::Granted(permit) => {
                         self.permit = Some(permit);
                         return Poll::Ready(());

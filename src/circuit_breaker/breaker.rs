@@ -12,7 +12,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    cold::{Cold, Machine},
+    cold::{Cold, Machine, NO_END},
     config::Config,
     effects::{Change, Effects, Hint},
     half_open::LeaseId,
@@ -100,6 +100,8 @@ pub(crate) struct Breaker {
     pub(super) cold: OnceLock<Box<Cold>>,
     /// Set once a stack of a key owns the breaker.
     owned: AtomicBool,
+    /// Set while a map keeps the breaker for its key.
+    pub(super) is_kept: AtomicBool,
 }
 
 pub(super) enum Window {
@@ -156,6 +158,7 @@ impl Breaker {
             patience: Patience::default(),
             cold: OnceLock::new(),
             owned: AtomicBool::new(false),
+            is_kept: AtomicBool::new(false),
         }
     }
 
@@ -211,8 +214,8 @@ impl Breaker {
         let phase = self.phase();
         match phase.state() {
             State::Closed | State::Disabled => Decision::Admitted { phase },
-            State::ForcedOpen => Decision::Rejected(Rejected::default()),
-            State::Open => {
+            State::ForcedOpen if self.forced_for_good() => Decision::Rejected(Rejected::default()),
+            State::Open | State::ForcedOpen => {
                 let now = Instant::now();
                 match self.still_open(now) {
                     Some(rejected) => Decision::Rejected(rejected),
@@ -223,9 +226,18 @@ impl Breaker {
         }
     }
 
+    /// Returns `true` if a breaker that was opened by hand stays open until it is changed by hand.
+    fn forced_for_good(&self) -> bool {
+        self.cold().open_until.load(Ordering::Acquire) == NO_END
+    }
+
     /// Returns the rejection, until the open time has elapsed.
     pub(super) fn still_open(&self, now: Instant) -> Option<Rejected> {
-        let until = Duration::from_nanos(self.cold().open_until.load(Ordering::Acquire));
+        let until = self.cold().open_until.load(Ordering::Acquire);
+        if until == NO_END {
+            return Some(Rejected::default());
+        }
+        let until = Duration::from_nanos(until);
         let elapsed = now.saturating_duration_since(self.config.origin);
         let left = until.checked_sub(elapsed).filter(|left| !left.is_zero())?;
         Some(Rejected { retry_after: Some(left), ask_again: now.checked_add(left) })
@@ -247,8 +259,9 @@ impl Breaker {
         now: Instant,
         effects: &mut Effects,
     ) -> Decision {
-        if self.phase().state() == State::Open && self.still_open(now).is_none() {
-            self.change(machine, State::HalfOpen, effects);
+        let is_open = matches!(self.phase().state(), State::Open | State::ForcedOpen);
+        if is_open && self.still_open(now).is_none() {
+            self.change(machine, State::HalfOpen, now, effects);
             effects.event = Some(Change::HalfOpen);
         }
         if self.phase().state() == State::HalfOpen {
@@ -258,8 +271,9 @@ impl Breaker {
         let phase = self.phase();
         match phase.state() {
             State::Closed | State::Disabled => Decision::Admitted { phase },
-            State::ForcedOpen => Decision::Rejected(Rejected::default()),
-            State::Open => Decision::Rejected(self.still_open(now).unwrap_or_default()),
+            State::Open | State::ForcedOpen => {
+                Decision::Rejected(self.still_open(now).unwrap_or_default())
+            }
             State::HalfOpen => match machine.round.lease(now, &self.config) {
                 Some(lease) => Decision::Probe { phase, lease },
                 None => {

@@ -1,18 +1,25 @@
 //! The changes of state: by counts, by probes and by hand.
 
-use std::{mem, sync::atomic::Ordering};
+use std::{
+    mem,
+    sync::atomic::{Ordering, fence},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
 use super::{
     breaker::{Breaker, Phase, Window},
-    cold::Machine,
+    cold::{Machine, NO_END},
     config::Config,
     effects::{Change, Effects, Hint},
     half_open::{Dropped, LeaseId, Progress, Round},
     state::{State, TripReason},
 };
-use crate::{call::clock::nanos, telemetry::Event};
+use crate::{
+    call::clock::nanos,
+    telemetry::{Event, instrument::CIRCUIT_BREAKER_PROBES},
+};
 
 impl Breaker {
     pub(super) fn trip(&self, phase: Phase, reason: TripReason, hint: Option<Hint>) {
@@ -52,8 +59,9 @@ impl Breaker {
         }
         machine.last_trip = Some(reason);
         let until = now.saturating_duration_since(self.config.origin).saturating_add(open_for);
-        self.cold().open_until.store(nanos(until), Ordering::Release);
-        self.change(machine, State::Open, effects);
+        // Even a time without an end is one after which the breaker would close by itself.
+        self.cold().open_until.store(nanos(until).min(NO_END - 1), Ordering::Release);
+        self.change(machine, State::Open, now, effects);
         effects.event = Some(Change::Opened { reason, open_for: Some(open_for) });
     }
 
@@ -66,14 +74,14 @@ impl Breaker {
         now: Instant,
         effects: &mut Effects,
     ) {
+        effects.probes.add(machine.round.take_ends());
         match progress {
             Progress::Undecided => {}
             Progress::Passed => {
                 if mem::take(&mut machine.is_down) {
                     machine.closed_at = Some(now);
                 }
-                self.change(machine, State::Closed, effects);
-                effects.event = Some(Change::Closed);
+                self.close(machine, "probes_passed", now, effects);
             }
             Progress::Failed => {
                 let other = hint.map(|hint| Hint { overload: false, ..hint });
@@ -83,12 +91,44 @@ impl Breaker {
         }
     }
 
+    fn close(
+        &self,
+        machine: &mut Machine,
+        reason: &'static str,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
+        let open_since = machine.open_since;
+        let rejected = self.cold().rejected.load(Ordering::Relaxed);
+        self.change(machine, State::Closed, now, effects);
+        effects.event = Some(Change::Closed {
+            reason,
+            rejected: open_since.map_or(0, |_| rejected),
+            open_for: open_since.map(|since| now.saturating_duration_since(since)),
+        });
+    }
+
     /// Changes the state.
     ///
     /// Everything that the new state needs is stored before the new phase is visible.
-    pub(super) fn change(&self, machine: &mut Machine, state: State, effects: &mut Effects) {
+    pub(super) fn change(
+        &self,
+        machine: &mut Machine,
+        state: State,
+        now: Instant,
+        effects: &mut Effects,
+    ) {
         let previous = self.phase();
         let phase = previous.next(state);
+        machine.changed_at = Some(now);
+        match state {
+            State::Closed | State::Disabled => machine.open_since = None,
+            State::Open | State::HalfOpen | State::ForcedOpen if machine.open_since.is_none() => {
+                machine.open_since = Some(now);
+                self.cold().rejected.store(0, Ordering::Relaxed);
+            }
+            State::Open | State::HalfOpen | State::ForcedOpen => {}
+        }
         machine.round = Round::begin_after(&machine.round);
         match (state, previous.state()) {
             (State::Open | State::ForcedOpen, State::Open | State::ForcedOpen) => {}
@@ -103,6 +143,7 @@ impl Breaker {
             self.patience.heard();
         }
         self.phase.store(phase.word(), Ordering::Release);
+        self.count_key(machine);
         // Wakes all waiting callers. A caller that waits for a half-open breaker has no timer for
         // the open time that follows.
         if state != State::HalfOpen {
@@ -112,6 +153,18 @@ impl Breaker {
         }
         while let Some(waker) = machine.watching.call_first() {
             effects.wake.push(waker);
+        }
+    }
+
+    /// Counts the key of the breaker in its current state, or nowhere if no map keeps it.
+    pub(super) fn count_key(&self, machine: &mut Machine) {
+        let Some(counts) = &self.config.key_counts else { return };
+        // A map that forgets the breaker either sees the lock, or is seen here.
+        fence(Ordering::SeqCst);
+        if self.is_kept.load(Ordering::Relaxed) {
+            let state = self.phase().state();
+            counts.remove(mem::replace(&mut machine.counted, state));
+            counts.add(state);
         }
     }
 
@@ -131,6 +184,11 @@ impl Breaker {
         for waker in effects.wake {
             waker.wake();
         }
+        if let Some(meter) = self.config.reporter.meter() {
+            for (result, count) in effects.probes.by_result() {
+                (0..count).for_each(|_| meter.add(&CIRCUIT_BREAKER_PROBES, [result, ""]));
+            }
+        }
         if let Some(change) = effects.event {
             self.report(change);
         }
@@ -143,7 +201,9 @@ impl Breaker {
                 Event::CircuitOpened { key, reason: reason.as_str(), open_for }
             }
             Change::HalfOpen => Event::CircuitHalfOpen { key, probes: self.config.probes },
-            Change::Closed => Event::CircuitClosed { key },
+            Change::Closed { reason, rejected, open_for } => {
+                Event::CircuitClosed { key, reason, rejected, open_for }
+            }
             Change::Disabled => Event::CircuitDisabled { key },
         });
     }
@@ -193,31 +253,59 @@ impl Breaker {
         self.carry_out(effects);
     }
 
-    /// Changes the state by hand.
+    /// Opens the breaker by hand, for this time or until it is changed by hand.
     ///
-    /// Does nothing if the breaker is in that state already, unless `forget` is set. With `forget`,
-    /// the earlier trips are discarded too.
-    pub(super) fn force(&self, state: State, forget: bool) {
+    /// Does nothing if it stays open already until it is changed by hand, and shall do so.
+    pub(super) fn force_open(&self, time: Option<Duration>) {
+        let now = Instant::now();
+        let until = time.map_or(NO_END, |time| {
+            let until = now.saturating_duration_since(self.config.origin).saturating_add(time);
+            nanos(until).min(NO_END - 1)
+        });
+        let mut machine = self.machine();
+        let mut effects = Effects::default();
+        let previous = self.cold().open_until.swap(until, Ordering::AcqRel);
+        let is_forced = self.phase().state() == State::ForcedOpen;
+        if !is_forced || previous != NO_END || until != NO_END {
+            machine.last_trip = Some(TripReason::Forced);
+            self.change(&mut machine, State::ForcedOpen, now, &mut effects);
+            effects.event = Some(Change::Opened { reason: TripReason::Forced, open_for: time });
+        }
+        drop(machine);
+        self.carry_out(effects);
+    }
+
+    /// Closes the breaker by hand.
+    ///
+    /// Does nothing if the breaker is closed, unless `forget` is set. With `forget`, the earlier
+    /// trips are discarded too.
+    pub(super) fn force_closed(&self, forget: bool) {
         let now = Instant::now();
         let mut machine = self.machine();
         let mut effects = Effects::default();
+        let was_closed = self.phase().is_closed();
         if forget {
-            (machine.outages, machine.overloads, machine.is_down) = (0, 0, false);
+            (machine.outages, machine.overloads) = (0, 0);
         }
-        let current = self.phase().state();
-        if current != state || forget {
-            if state == State::ForcedOpen {
-                machine.last_trip = Some(TripReason::Forced);
-            }
-            if state == State::Closed {
-                (machine.closed_at, machine.is_down) = (Some(now), false);
-            }
-            self.change(&mut machine, state, &mut effects);
-            effects.event = match state {
-                State::Disabled => Some(Change::Disabled),
-                State::Closed => (current != State::Closed).then_some(Change::Closed),
-                _ => Some(Change::Opened { reason: TripReason::Forced, open_for: None }),
-            };
+        if forget || !was_closed {
+            (machine.closed_at, machine.is_down) = (Some(now), false);
+            self.close(&mut machine, "forced", now, &mut effects);
+        }
+        if was_closed {
+            effects.event = None;
+        }
+        drop(machine);
+        self.carry_out(effects);
+    }
+
+    /// Disables the breaker by hand, unless it is disabled already.
+    pub(super) fn disable(&self) {
+        let now = Instant::now();
+        let mut machine = self.machine();
+        let mut effects = Effects::default();
+        if self.phase().state() != State::Disabled {
+            self.change(&mut machine, State::Disabled, now, &mut effects);
+            effects.event = Some(Change::Disabled);
         }
         drop(machine);
         self.carry_out(effects);

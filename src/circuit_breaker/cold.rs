@@ -13,13 +13,16 @@ use tokio::time::Instant;
 use super::{
     half_open::Round,
     overloads::Overloads,
-    state::TripReason,
+    state::{State, TripReason},
     window::{Sample, Totals},
 };
 use crate::{
     call::waiters::Waiters,
     window::{Buckets, Tick},
 };
+
+/// The end of the open time of a breaker that is held open until it is changed by hand.
+pub(super) const NO_END: u64 = u64::MAX;
 
 /// The state that a breaker needs only after a failure, or after a change by hand.
 pub(super) struct Cold {
@@ -36,8 +39,10 @@ pub(super) struct Cold {
     pub(super) last_bad: AtomicU64,
     pub(super) failures: Buckets,
     pub(super) slow: Buckets,
-    /// Nanoseconds from the origin, while the breaker is open.
+    /// Nanoseconds from the origin, while the breaker is open. [`NO_END`] if it has no end.
     pub(super) open_until: AtomicU64,
+    /// The calls that were rejected since the outage began.
+    pub(super) rejected: AtomicU64,
     pub(super) machine: Mutex<Machine>,
 }
 
@@ -61,6 +66,12 @@ pub(super) struct Machine {
     pub(super) opened: u64,
     pub(super) closed: u64,
     pub(super) last_trip: Option<TripReason>,
+    /// The last change of state.
+    pub(super) changed_at: Option<Instant>,
+    /// The beginning of the outage, which includes all trips until the breaker closes.
+    pub(super) open_since: Option<Instant>,
+    /// The state in which the key of the breaker is counted.
+    pub(super) counted: State,
     /// The callers that wait to be admitted.
     pub(super) waiting: Waiters,
     /// The tasks that watch for a change of state.
@@ -76,6 +87,7 @@ impl Cold {
             failures: Buckets::new(),
             slow: Buckets::new(),
             open_until: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
             machine: Mutex::default(),
         }
     }

@@ -1,11 +1,12 @@
 //! The settings of a breaker, and the values derived from them.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{
     effects::Hint,
+    key_counts::KeyCounts,
     state::TripReason,
     window::{MOST_CALLS, Span, Totals},
 };
@@ -25,6 +26,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Config {
     pub(super) reporter: ReporterCell,
+    /// The number of keys in each state, for breakers by key.
+    pub(super) key_counts: Option<Arc<KeyCounts>>,
     pub(super) span: Span,
     /// The length of a bucket in nanoseconds, if the window is a span of time.
     pub(super) bucket_width: u64,
@@ -60,9 +63,11 @@ impl Config {
         self.reporter.get()
     }
 
-    /// Returns the same settings, with a reporter of their own.
+    /// Returns the same settings for other breakers, with a reporter and counts of their own.
     pub(super) fn fresh(&self) -> Self {
-        Self { reporter: self.reporter.fresh(), ..self.clone() }
+        let key_counts = self.key_counts.as_ref().map(|_| Arc::default());
+        let (reporter, origin) = (self.reporter.fresh(), Instant::now());
+        Self { reporter, key_counts, origin, ..self.clone() }
     }
 
     /// Returns the run time from which a call that is cut now has failed at once.
@@ -310,6 +315,7 @@ impl Settings {
         }
         Config {
             reporter: ReporterCell::new(self.name, Kind::CircuitBreaker),
+            key_counts: None,
             span,
             bucket_width,
             origin: Instant::now(),

@@ -12,7 +12,33 @@ pub(super) struct Hint {
     pub(super) overload: bool,
 }
 
-/// The wakers and the event of a change of state.
+/// The number of probes that ended in each way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ProbeEnds {
+    pub(super) passed: u32,
+    pub(super) failed: u32,
+    /// They have failed too.
+    pub(super) expired: u32,
+    /// They said nothing, and their slots are free again.
+    pub(super) returned: u32,
+}
+
+impl ProbeEnds {
+    /// Returns each result and its number of probes.
+    pub(super) fn by_result(&self) -> [(&'static str, u32); 4] {
+        let Self { passed, failed, expired, returned } = *self;
+        [("passed", passed), ("failed", failed), ("expired", expired), ("returned", returned)]
+    }
+
+    pub(super) fn add(&mut self, more: Self) {
+        self.passed += more.passed;
+        self.failed += more.failed;
+        self.expired += more.expired;
+        self.returned += more.returned;
+    }
+}
+
+/// The wakers, the ended probes and the event of a change of state.
 ///
 /// They are used after the lock is released, because wakers and subscribers of events run foreign
 /// code.
@@ -20,6 +46,7 @@ pub(super) struct Hint {
 #[must_use]
 pub(super) struct Effects {
     pub(super) wake: Vec<Waker>,
+    pub(super) probes: ProbeEnds,
     pub(super) event: Option<Change>,
 }
 
@@ -27,6 +54,6 @@ pub(super) struct Effects {
 pub(super) enum Change {
     Opened { reason: TripReason, open_for: Option<Duration> },
     HalfOpen,
-    Closed,
+    Closed { reason: &'static str, rejected: u64, open_for: Option<Duration> },
     Disabled,
 }

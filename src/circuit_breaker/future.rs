@@ -5,7 +5,7 @@ use std::{
     future::Future,
     marker::PhantomData,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
     time::Duration,
 };
@@ -166,6 +166,7 @@ where
 impl<H: Handle> Open<H> {
     fn report<E: CarryRejection>(self) -> E {
         let breaker = self.handle.breaker();
+        breaker.cold().rejected.fetch_add(1, Ordering::Relaxed);
         breaker.config().reporter().reject(CircuitOpen::by(breaker.name(), self.retry_after))
     }
 }

@@ -1,10 +1,13 @@
 //! A round of probes, and the leases that admit them.
 
-use std::{num::NonZeroU64, time::Duration};
+use std::{mem, num::NonZeroU64, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{config::Config, effects::Hint};
+use super::{
+    config::Config,
+    effects::{Hint, ProbeEnds},
+};
 
 /// The identity of a lease, unique within a breaker.
 pub(super) type LeaseId = NonZeroU64;
@@ -18,6 +21,8 @@ pub(super) struct Round {
     overloads: u32,
     named: Duration,
     leases: Vec<Lease>,
+    /// The probes that have ended and are not counted yet.
+    ends: ProbeEnds,
     /// Counts up through all rounds, so that no lease has the id of an earlier one.
     last_lease: u64,
 }
@@ -72,6 +77,11 @@ pub(super) enum Progress {
 impl Round {
     pub(super) fn begin_after(previous: &Self) -> Self {
         Self { last_lease: previous.last_lease, ..Self::default() }
+    }
+
+    /// Takes the probes that have ended since the last call.
+    pub(super) fn take_ends(&mut self) -> ProbeEnds {
+        mem::take(&mut self.ends)
     }
 
     pub(super) fn under_way(&self) -> u32 {
@@ -136,18 +146,20 @@ impl Round {
     /// not call says nothing about it. A response that only continues beyond its lease has
     /// passed. Otherwise a service with long streams could never close the breaker.
     pub(super) fn expire(&mut self, now: Instant, config: &Config) -> Progress {
-        let (mut passed, mut failed) = (0, 0);
+        let mut ends = ProbeEnds::default();
         self.leases.retain(|lease| {
             let expired = lease.end.is_some_and(|end| end <= now);
             match lease.stage {
-                Stage::Readying | Stage::Called if expired => failed += 1,
-                Stage::Answering if expired => passed += 1,
-                _ => {}
+                _ if !expired => {}
+                Stage::Readying | Stage::Called => ends.expired += 1,
+                Stage::Answering => ends.passed += 1,
+                Stage::Ready => ends.returned += 1,
             }
             !expired
         });
-        self.passed += passed;
-        self.failed += failed;
+        self.passed += ends.passed;
+        self.failed += ends.expired;
+        self.ends.add(ends);
         self.progress(config)
     }
 
@@ -164,15 +176,16 @@ impl Round {
     ) -> Progress {
         if let Some(lease) = self.take(id) {
             match passed {
-                Some(true) => self.passed += 1,
+                Some(true) => self.end(true),
                 Some(false) => {
-                    self.failed += 1;
+                    self.end(false);
                     if let Some(hint) = hint.filter(|hint| hint.overload) {
                         self.overloads += 1;
                         self.named = hint.time;
                     }
                 }
-                None => self.passed += u32::from(lease.stage == Stage::Answering),
+                None if lease.stage == Stage::Answering => self.end(true),
+                None => self.ends.returned += 1,
             }
         }
         self.progress(config)
@@ -193,20 +206,32 @@ impl Round {
     ) -> Progress {
         if let Some(lease) = self.take(id) {
             match (dropped, lease.stage) {
-                (Dropped::Panicked, _) => self.failed += 1,
+                (Dropped::Panicked, _) => self.end(false),
                 // The dependency was not called.
-                (Dropped::Cut { .. }, Stage::Ready) => {}
+                (Dropped::Cut { .. }, Stage::Ready) => self.ends.returned += 1,
                 (Dropped::Cut { waited_since, fails_after }, stage) => {
                     let since = waited_since.unwrap_or(lease.since);
                     if now.saturating_duration_since(since) >= fails_after {
-                        self.failed += 1;
+                        self.end(false);
                     } else if stage == Stage::Answering {
-                        self.passed += 1;
+                        self.end(true);
+                    } else {
+                        self.ends.returned += 1;
                     }
                 }
             }
         }
         self.progress(config)
+    }
+
+    /// Counts a probe that has passed or failed.
+    fn end(&mut self, passed: bool) {
+        let (of_round, not_counted) = match passed {
+            true => (&mut self.passed, &mut self.ends.passed),
+            false => (&mut self.failed, &mut self.ends.failed),
+        };
+        *of_round += 1;
+        *not_counted += 1;
     }
 
     /// Returns the progress, which is final as soon as the remaining probes cannot change it.

@@ -38,7 +38,8 @@ impl CircuitBreakerHandle {
 
     /// Returns the state.
     ///
-    /// After its open time, the breaker still reports `Open` until a caller asks to be admitted.
+    /// After its open time, the breaker still reports `Open` or `ForcedOpen` until a caller asks to
+    /// be admitted.
     pub fn state(&self) -> State {
         self.breaker.phase().state()
     }
@@ -58,15 +59,40 @@ impl CircuitBreakerHandle {
             probes,
             retry_after: breaker.open_time_left(),
             last_trip: breaker.last_trip(),
+            time_in_state: breaker.time_in_state(),
+            rejected: breaker.rejected(),
         }
     }
 
     /// Opens the breaker by hand, for example to drain a dependency.
     ///
     /// No call is admitted until [`close`](Self::close), [`reset`](Self::reset) or
-    /// [`disable`](Self::disable) is called.
+    /// [`disable`](Self::disable) is called. If that could be forgotten, use
+    /// [`force_open_for`](Self::force_open_for).
     pub fn force_open(&self) {
-        self.breaker.force(State::ForcedOpen, false);
+        self.breaker.force_open(None);
+    }
+
+    /// Opens the breaker by hand for this time, which replaces that of an earlier call.
+    ///
+    /// After this time the breaker is half-open, as after an outage. Its probes decide whether it
+    /// closes, because the dependency may be down by then. Rejections carry the time that is left.
+    /// No background task is needed. The next call that asks to be admitted checks the time.
+    ///
+    /// ```
+    /// use buttress::circuit_breaker::{CircuitBreakerLayer, State};
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let handle = CircuitBreakerLayer::new().handle();
+    /// handle.force_open_for(Duration::from_secs(600));
+    /// assert_eq!(handle.state(), State::ForcedOpen);
+    /// assert_eq!(handle.snapshot().retry_after(), Some(Duration::from_secs(600)));
+    /// # }
+    /// ```
+    pub fn force_open_for(&self, time: Duration) {
+        self.breaker.force_open(Some(time));
     }
 
     /// Closes the breaker with an empty window, and resumes automatic operation.
@@ -74,12 +100,12 @@ impl CircuitBreakerHandle {
     /// Does nothing if the breaker is closed. Earlier trips may still lengthen the next open time.
     /// [`reset`](Self::reset) discards them.
     pub fn close(&self) {
-        self.breaker.force(State::Closed, false);
+        self.breaker.force_closed(false);
     }
 
     /// Closes the breaker as if it were new. Earlier trips do not lengthen the next open time.
     pub fn reset(&self) {
-        self.breaker.force(State::Closed, true);
+        self.breaker.force_closed(true);
     }
 
     /// Disables the breaker, which then admits every call without counting it.
@@ -87,7 +113,7 @@ impl CircuitBreakerHandle {
     /// It stays disabled until [`close`](Self::close), [`reset`](Self::reset) or
     /// [`force_open`](Self::force_open) is called.
     pub fn disable(&self) {
-        self.breaker.force(State::Disabled, false);
+        self.breaker.disable();
     }
 
     /// Returns a watch of the changes of state from now on.
@@ -129,6 +155,8 @@ pub struct Snapshot {
     probes: u32,
     retry_after: Option<Duration>,
     last_trip: Option<TripReason>,
+    time_in_state: Duration,
+    rejected: u64,
 }
 
 impl Snapshot {
@@ -174,9 +202,22 @@ impl Snapshot {
 
     /// Returns the time until an open breaker admits a probe.
     ///
-    /// It is `None` in every other state, and once that time has elapsed.
+    /// It is `None` in every other state, once that time has elapsed, and after
+    /// [`force_open`](CircuitBreakerHandle::force_open).
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
+    }
+
+    /// Returns the time since the last change of state, or since the breaker was made.
+    pub fn time_in_state(&self) -> Duration {
+        self.time_in_state
+    }
+
+    /// Returns the number of calls that were rejected since the breaker opened.
+    ///
+    /// It includes all trips until the breaker closes, and is zero once it has closed.
+    pub fn rejected(&self) -> u64 {
+        self.rejected
     }
 }
 

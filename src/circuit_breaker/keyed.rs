@@ -6,7 +6,10 @@ use std::{
     fmt,
     hash::Hash,
     marker::PhantomData,
-    sync::Arc,
+    sync::{
+        Arc, Weak,
+        atomic::{Ordering, fence},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -21,6 +24,7 @@ use super::{
     breaker::Breaker,
     config::{Config, Settings},
     future::KeyedResponseFuture,
+    key_counts::KeyCounts,
     shared::{OfKey, Rules},
     state::State,
 };
@@ -28,11 +32,12 @@ use crate::{
     CarryRejection, Classify, ConfigError,
     call::{
         completion::{AtHead, Completion, Discard},
+        lock::lock,
         oneshot::Oneshot,
     },
     keyed::{DescribeKey, Kept, Keys, Rank},
     outcome::choice::{ChooseClassifier, Inherited},
-    telemetry::Reporters,
+    telemetry::{LayerState, Registry, Reporters, instrument::CIRCUIT_BREAKER_KEYS_EVICTED},
 };
 
 impl Kept for Breaker {
@@ -40,6 +45,7 @@ impl Kept for Breaker {
         match self.phase().state() {
             State::Closed => Rank::Ordinary,
             State::Open | State::HalfOpen => Rank::Preferred,
+            State::ForcedOpen if self.still_open(Instant::now()).is_none() => Rank::Preferred,
             State::ForcedOpen | State::Disabled => Rank::Pinned,
         }
     }
@@ -47,6 +53,29 @@ impl Kept for Breaker {
     /// Returns `true` until the open time has elapsed.
     fn outlasts(&self, now: Instant) -> bool {
         self.phase().state() == State::Open && self.still_open(now).is_some()
+    }
+
+    fn kept(&self) {
+        // Nobody has used it yet, so it is closed.
+        if let Some(counts) = &self.config.key_counts {
+            counts.add(State::Closed);
+            self.is_kept.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn forgotten(&self) {
+        let Some(counts) = &self.config.key_counts else { return };
+        self.is_kept.store(false, Ordering::Relaxed);
+        // A change of state either sees this, or is seen here.
+        fence(Ordering::SeqCst);
+        let counted = self.cold.get().map(|cold| lock(&cold.machine).counted);
+        counts.remove(counted.unwrap_or_default());
+    }
+
+    fn evicted(&self) {
+        if let Some(meter) = self.config.reporter.meter() {
+            meter.add(&CIRCUIT_BREAKER_KEYS_EVICTED, ["", ""]);
+        }
     }
 }
 
@@ -96,7 +125,8 @@ impl<K, F, C> KeyedCircuitBreakerBuilder<K, F, C> {
     /// - Open and half-open breakers outlive closed ones, even if their keys are not used, as long
     ///   as they are at most half of `max_keys`.
     /// - A breaker that is forced open or disabled by hand is never evicted. It does not count
-    ///   towards `max_keys`.
+    ///   towards `max_keys`. One that is forced open [for a
+    ///   time](CircuitBreakerHandle::force_open_for) can be evicted after that time.
     ///
     /// Among the breakers that may be evicted, the one that was unused for the longest time is. Its
     /// key then starts with a closed breaker. Therefore set the number to at least twice the number
@@ -158,7 +188,8 @@ impl<K, F, C> KeyedCircuitBreakerBuilder<K, F, C> {
             let rule = "a keyed breaker must see the request before it can wait";
             return Err(ConfigError::new("pend", true, rule));
         }
-        let config = Arc::new(self.settings.check()?);
+        let key_counts = Some(Arc::default());
+        let config = Arc::new(Config { key_counts, ..self.settings.check()? });
         if self.idle < config.max_open_for {
             let rule = "it must not be shorter than `max_open_for`, or an open breaker is evicted";
             return Err(ConfigError::new("idle", self.idle, rule));
@@ -256,7 +287,15 @@ impl<K, F, C> KeyedCircuitBreakerLayer<K, F, C> {
 
     /// Takes the names and the registry of a stack.
     pub(crate) fn inherit(&self, stack: &Reporters) {
-        self.config().reporter.inherit(stack, || None);
+        self.config().reporter.inherit(stack, || self.state());
+    }
+
+    fn count_in(&self, registry: &Registry) {
+        self.config().reporter.register(registry, self.state());
+    }
+
+    fn state(&self) -> Option<Weak<dyn LayerState>> {
+        self.config().key_counts.as_ref().map(KeyCounts::layer_state)
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -282,6 +321,8 @@ impl<K, F, C> KeyedCircuitBreakerLayer<K, F, C> {
         }
     }
 }
+
+register!(KeyedCircuitBreakerLayer<K, F, C>);
 
 impl<K, F, C> Clone for KeyedCircuitBreakerLayer<K, F, C> {
     fn clone(&self) -> Self {

@@ -15,7 +15,7 @@ use crate::{
         ClassifyFn,
         choice::{ChooseClassifier, Inherited, Own},
     },
-    telemetry::Reporters,
+    telemetry::{Registry, Reporters},
 };
 
 /// A layer that creates [`CircuitBreaker`] services, which share one circuit breaker.
@@ -74,7 +74,13 @@ impl<C> CircuitBreakerLayer<C> {
 
     /// Takes the names and the registry of a stack.
     pub(crate) fn inherit(&self, stack: &Reporters) {
-        self.config().reporter.inherit(stack, || None);
+        let state = || Some(self.shared.breaker.layer_state());
+        self.config().reporter.inherit(stack, state);
+    }
+
+    fn count_in(&self, registry: &Registry) {
+        let state = Some(self.shared.breaker.layer_state());
+        self.config().reporter.register(registry, state);
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -97,6 +103,8 @@ impl<C> CircuitBreakerLayer<C> {
         CircuitBreakerLayer { shared: Shared::new(breaker, classifier, own_limit) }
     }
 }
+
+register!(CircuitBreakerLayer<C>);
 
 impl<C> Clone for CircuitBreakerLayer<C> {
     fn clone(&self) -> Self {

@@ -46,7 +46,7 @@
 //!     .build()?;
 //!
 //! let handle = breaker.handle();
-//! handle.force_open();
+//! handle.force_open_for(Duration::from_secs(600));
 //! assert_eq!(handle.state(), State::ForcedOpen);
 //! handle.reset();
 //! # Ok::<(), buttress::ConfigError>(())
@@ -238,8 +238,21 @@
 //! | "circuit disabled" | `DEBUG` |
 //! | "call rejected", for each rejection | `WARN` |
 //!
+//! The event "circuit closed" tells of the whole outage, from the first trip until the breaker
+//! closed. Its field `rejected` is the number of rejected calls, and `open_ms` is the time.
+//!
 //! With a [`describe_fn`](KeyedCircuitBreakerBuilder::describe_fn), the events of a breaker by key
 //! have the field `circuit_breaker.key`.
+//!
+//! A [registered](CircuitBreakerLayer::register) breaker shows its state, its window, its changes
+//! of state and the results of its probes. [`Registry::ready`](crate::telemetry::Registry::ready)
+//! names a breaker that is open, unless it would admit a probe now.
+//!
+//! A breaker by key shows the number of keys in each state, and the worst state of all. A key is
+//! never the value of an attribute. It is never named as not ready, because a key that is down says
+//! nothing about the others. [`Registry::control`](crate::telemetry::Registry::control) does not
+//! change it, because a later key would not have the change. Use the handle of a key, or
+//! [`for_each`](KeyedCircuitBreakerLayer::for_each).
 //!
 //! [`CircuitBreakerHandle::watch`] reports the changes of state to the program.
 
@@ -253,8 +266,10 @@ mod effects;
 pub mod future;
 mod half_open;
 mod handle;
+mod key_counts;
 mod keyed;
 mod layer;
+mod layer_state;
 mod observe;
 mod overloads;
 mod service;

@@ -1,6 +1,6 @@
 //! Reads the state of a breaker, and keeps the list of its waiting callers.
 
-use std::{task::Waker, time::Duration};
+use std::{sync::atomic::Ordering, task::Waker, time::Duration};
 
 use tokio::time::Instant;
 
@@ -47,10 +47,22 @@ impl Breaker {
         self.cold.get().and_then(|cold| lock(&cold.machine).last_trip)
     }
 
+    /// Returns the time since the last change of state, or since the breaker was made.
+    pub(super) fn time_in_state(&self) -> Duration {
+        let changed = self.cold.get().and_then(|cold| lock(&cold.machine).changed_at);
+        Instant::now().saturating_duration_since(changed.unwrap_or(self.config.origin))
+    }
+
+    /// Returns the number of calls that were rejected since the outage began, if there is one.
+    pub(super) fn rejected(&self) -> u64 {
+        let cold = self.cold.get().filter(|cold| lock(&cold.machine).open_since.is_some());
+        cold.map_or(0, |cold| cold.rejected.load(Ordering::Relaxed))
+    }
+
     /// Returns the rest of the open time.
     pub(super) fn open_time_left(&self) -> Option<Duration> {
         match self.phase().state() {
-            State::Open => {
+            State::Open | State::ForcedOpen => {
                 self.still_open(Instant::now()).and_then(|rejected| rejected.retry_after)
             }
             _ => None,

@@ -1,10 +1,11 @@
 //! The states of a breaker, and the reasons to open.
 
 /// The state of a circuit breaker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum State {
     /// Calls are admitted and counted.
+    #[default]
     Closed,
     /// Calls are rejected until the open time has elapsed.
     Open,
@@ -14,6 +15,23 @@ pub enum State {
     ForcedOpen,
     /// The breaker is disabled by hand. Calls are admitted and not counted.
     Disabled,
+}
+
+impl State {
+    /// All values.
+    pub(super) const ALL: [Self; 5] =
+        [Self::Closed, Self::Open, Self::HalfOpen, Self::ForcedOpen, Self::Disabled];
+
+    /// Returns a short name for logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+            Self::ForcedOpen => "forced_open",
+            Self::Disabled => "disabled",
+        }
+    }
 }
 
 /// The reason why a breaker opened.

@@ -335,6 +335,8 @@ struct Model {
     window: VecDeque<bool>,
     consecutive: u32,
     open_until: u64,
+    /// The end of an open time that was set by hand.
+    forced_until: Option<u64>,
     trips: u32,
     last_open: u64,
     closed_at: Option<u64>,
@@ -400,13 +402,18 @@ impl Model {
     }
 
     fn ask(&mut self, call: u64, now: u64) -> Answer {
-        if self.state == State::Open && now >= self.open_until {
+        let over = match self.state {
+            State::Open => now >= self.open_until,
+            State::ForcedOpen => self.forced_until.is_some_and(|until| now >= until),
+            _ => false,
+        };
+        if over {
             self.change(State::HalfOpen);
         }
         self.expire(now);
         match self.state {
             State::Closed | State::Disabled => Answer::Admitted,
-            State::ForcedOpen => Answer::Rejected(None),
+            State::ForcedOpen => Answer::Rejected(self.forced_until.map(|until| until - now)),
             State::Open => Answer::Rejected(Some(self.open_until - now)),
             State::HalfOpen if self.passed + self.failed + self.leases.len() < self.probes => {
                 let stage = Stage::Readying;
@@ -480,15 +487,27 @@ impl Model {
         }
     }
 
-    fn force(&mut self, state: State, forget: bool, now: u64) {
-        if forget {
-            (self.trips, self.last_open) = (0, 0);
-        }
-        if self.state != state || forget {
-            if state == State::Closed {
-                self.closed_at = Some(now);
+    fn force(&mut self, hand: Hand, now: u64) {
+        match hand {
+            Hand::Opens(time) => {
+                let until = time.map(|time| now + time);
+                let is_forced = self.state == State::ForcedOpen;
+                if !is_forced || self.forced_until.is_some() || until.is_some() {
+                    self.forced_until = until;
+                    self.change(State::ForcedOpen);
+                }
             }
-            self.change(state);
+            Hand::Closes { forget } => {
+                if forget {
+                    (self.trips, self.last_open) = (0, 0);
+                }
+                if self.state != State::Closed || forget {
+                    self.closed_at = Some(now);
+                    self.change(State::Closed);
+                }
+            }
+            Hand::Disables if self.state == State::Disabled => {}
+            Hand::Disables => self.change(State::Disabled),
         }
     }
 }
@@ -502,6 +521,17 @@ enum Ending {
     },
 }
 
+/// A change by hand.
+#[derive(Clone, Copy, Debug)]
+enum Hand {
+    /// Opens the breaker, for a time in ms or without an end.
+    Opens(Option<u64>),
+    Closes {
+        forget: bool,
+    },
+    Disables,
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Ask,
@@ -509,7 +539,7 @@ enum Step {
     Begin(prop::sample::Index),
     End(prop::sample::Index, Ending),
     Pass(u64),
-    Force(State, bool),
+    Force(Hand),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -529,10 +559,10 @@ fn step() -> impl Strategy<Value = Step> {
         0..60_000_u64,
     ];
     let force = prop_oneof![
-        Just((State::ForcedOpen, false)),
-        Just((State::Closed, false)),
-        Just((State::Closed, true)),
-        Just((State::Disabled, false)),
+        Just(Hand::Opens(None)),
+        (0..60_000_u64).prop_map(|time| Hand::Opens(Some(time))),
+        any::<bool>().prop_map(|forget| Hand::Closes { forget }),
+        Just(Hand::Disables),
     ];
     let index = any::<prop::sample::Index>;
     prop_oneof![
@@ -541,7 +571,7 @@ fn step() -> impl Strategy<Value = Step> {
         10 => index().prop_map(Step::Begin),
         10 => (index(), ending).prop_map(|(index, ending)| Step::End(index, ending)),
         6 => time.prop_map(Step::Pass),
-        1 => force.prop_map(|(state, forget)| Step::Force(state, forget)),
+        1 => force.prop_map(Step::Force),
     ]
 }
 
@@ -582,6 +612,7 @@ impl Both {
             window: VecDeque::new(),
             consecutive: 0,
             open_until: 0,
+            forced_until: None,
             trips: 0,
             last_open: 0,
             closed_at: None,
@@ -711,10 +742,14 @@ impl Both {
                 }
             }
             Step::Pass(time) => advance(Duration::from_millis(time)).await,
-            Step::Force(state, forget) => {
-                self.core.force(state, forget);
+            Step::Force(hand) => {
+                match hand {
+                    Hand::Opens(time) => self.core.force_open(time.map(Duration::from_millis)),
+                    Hand::Closes { forget } => self.core.force_closed(forget),
+                    Hand::Disables => self.core.disable(),
+                }
                 let now = self.now();
-                self.model.force(state, forget, now);
+                self.model.force(hand, now);
             }
         }
     }
@@ -749,7 +784,7 @@ impl Both {
             }
         }
         if self.model.state == State::ForcedOpen {
-            self.run(Step::Force(State::Closed, false)).await;
+            self.run(Step::Force(Hand::Closes { forget: false })).await;
         }
         let mut rejections = 0;
         for _ in 0..self.model.probes + 2 {

@@ -19,6 +19,15 @@ pub(crate) trait Kept {
     fn is_busy(self: &Arc<Self>) -> bool {
         false
     }
+
+    /// Notes that a map keeps the value from now on. Must be cheap.
+    fn kept(&self) {}
+
+    /// Notes that the map no longer keeps the value.
+    fn forgotten(&self) {}
+
+    /// Notes that the map forgets the value to make room for another one.
+    fn evicted(&self) {}
 }
 
 /// The worth of keeping a value.

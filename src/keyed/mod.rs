@@ -61,7 +61,7 @@ pub(crate) type DescribeKey<K> = Arc<dyn Fn(&K) -> String + Send + Sync>;
 /// when its value is the oldest of its list.
 ///
 /// No call visits more than about 64 entries, however many there are.
-pub(crate) struct Keys<K, V> {
+pub(crate) struct Keys<K, V: Kept> {
     shards: Box<[Mutex<Shard<K, V>>]>,
     hasher: RandomState,
     max_keys: usize,
@@ -205,6 +205,9 @@ impl<K: Hash + Eq, V: Kept> Keys<K, V> {
         };
         let Some(((outlives, ..), shard)) = oldest else { return false };
         let evicted = lock(shard).remove_oldest(rank, outlives);
+        if let Some(entry) = &evicted {
+            entry.value().evicted();
+        }
         // If there was none, another caller was quicker, and may have left room. It may also have
         // used the oldest value, behind which a busy one stands.
         drop(evicted);

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use crate::{
-    ConfigError,
+    ConfigError, Outcome,
     backoff::Backoff,
     budget::Budget,
-    telemetry::{Kind, Reporter, ReporterCell},
+    call::account::{Account, End, How, Stamp},
+    telemetry::{Kind, Reporter, ReporterCell, instrument::RETRY_CALLS},
 };
 
 /// The settings of a retry layer, and its budget.
@@ -38,9 +39,33 @@ impl Config {
         self.reporter.get()
     }
 
+    /// Counts a call that has its final result. `retried` says that it was retried before.
+    pub(super) fn count_call(&self, retried: bool, is_success: bool) {
+        let Some(meter) = self.reporter.meter() else { return };
+        let values = match (retried, is_success) {
+            // The meter computes their number from that of the successful attempts.
+            (false, true) => return,
+            (false, false) => ["false", "failure"],
+            (true, true) => ["true", "success"],
+            (true, false) => ["true", "failure"],
+        };
+        meter.add(&RETRY_CALLS, values);
+    }
+
     /// Returns the settings, or an error if `readiness_wait` is zero.
     pub(super) fn checked(self) -> Result<Self, ConfigError> {
         ConfigError::require_positive("readiness_wait", self.readiness_wait)?;
         Ok(self)
+    }
+}
+
+/// Counts a call whose response continued after its head.
+///
+/// The word of the stamp is 1 if the call was retried before.
+impl Account for Config {
+    fn settle(&self, stamp: Stamp, end: &End) {
+        if let How::Complete(outcome) = end.how {
+            self.count_call(stamp.word() > 0, outcome == Outcome::Success);
+        }
     }
 }

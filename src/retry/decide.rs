@@ -78,7 +78,7 @@ pub(super) fn decide(
     };
     let Some(least) = asked else { return Ok(Pause::Backoff) };
     if least > config.hint_cap {
-        return Err(Stop::Spent("hint over cap"));
+        return Err(Stop::Spent("hint_over_cap"));
     }
     // Jitter only lengthens the pause, because the server does not expect an earlier retry.
     // Without jitter, all clients would retry at the same moment. A pause of zero asks this one

@@ -125,6 +125,7 @@ where
                         span,
                         *began,
                         Attempt::FIRST.number(),
+                        false,
                     );
                     let Some(failed) = failed else {
                         this.state.set(State::Done);
@@ -225,6 +226,7 @@ where
                 StepProj::Readying { service, end, timer } => match service.poll_ready(cx) {
                     Poll::Ready(Ok(())) => send(session, service, shared),
                     Poll::Ready(Err(error)) => {
+                        config.count_call(true, false);
                         return Poll::Ready(Err(session.kept_or(config, || error)));
                     }
                     Poll::Pending => {
@@ -235,6 +237,7 @@ where
                         });
                         let Some(end) = own_end else { return Poll::Pending };
                         ready!(poll_timer(timer, end, cx));
+                        config.count_call(true, false);
                         let error = session.kept_or(config, || {
                             let reporter = config.reporter();
                             let name = Some(reporter.name().clone());
@@ -254,6 +257,7 @@ where
                         span,
                         *began,
                         session.attempt().number(),
+                        true,
                     );
                     let Some(failed) = failed else {
                         return Poll::Ready(match result {

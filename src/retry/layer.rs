@@ -1,4 +1,9 @@
-use std::{any::type_name, fmt, sync::Arc, time::Duration};
+use std::{
+    any::type_name,
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use tower_layer::Layer;
 
@@ -13,7 +18,7 @@ use crate::{
         ClassifyFn,
         choice::{ChooseClassifier, Inherited, Own},
     },
-    telemetry::{Kind, ReporterCell, Reporters},
+    telemetry::{Kind, LayerState, Registry, ReporterCell, Reporters},
 };
 
 /// A layer that retries calls by wrapping services in [`Retry`].
@@ -86,7 +91,15 @@ impl<P, C> RetryLayer<P, C> {
 
     /// Takes the names and the registry of a stack.
     pub(crate) fn inherit(&self, stack: &Reporters) {
-        self.config.reporter.inherit(stack, || None);
+        self.config.reporter.inherit(stack, || self.state());
+    }
+
+    fn count_in(&self, registry: &Registry) {
+        self.config.reporter.register(registry, self.state());
+    }
+
+    fn state(&self) -> Option<Weak<dyn LayerState>> {
+        self.budget().map(Budget::state)
     }
 
     /// Returns the same layer, with the stack's classifier unless it has its own.
@@ -108,6 +121,8 @@ impl<P, C> RetryLayer<P, C> {
         }
     }
 }
+
+register!(RetryLayer<P, C>);
 
 impl<P, C> Clone for RetryLayer<P, C> {
     fn clone(&self) -> Self {

@@ -145,6 +145,7 @@ mod decide;
 pub(crate) mod describe;
 pub mod future;
 mod layer;
+mod layer_state;
 mod replay;
 mod replayable;
 mod service;

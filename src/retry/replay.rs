@@ -47,7 +47,7 @@ pub trait Replay<Req> {
     /// The layer calls this method after an attempt has failed, before the pause, and only when
     /// nothing else prevents the retry. The method must end everything of the failed attempt that
     /// may still be running, such as a body that is still being sent. If it returns `false`, the
-    /// call returns the failure unchanged, and the reason in the event is `body not kept`.
+    /// call returns the failure unchanged, and the reason in the event is `body_not_kept`.
     ///
     /// Default: `true`.
     fn prepare(&self, request: &Req) -> bool {

@@ -33,6 +33,8 @@ pub(super) struct Session<Req, E> {
     /// The number of delays drawn from the backoff since it last started over.
     drawn: u32,
     pause: Duration,
+    /// `true` if the call was retried.
+    retried: bool,
     /// `true` if the request was already resent, without counting as an attempt, because it was
     /// not sent.
     resent_unsent: bool,
@@ -52,6 +54,7 @@ impl<Req, E> Session<Req, E> {
             kept: None,
             drawn: 0,
             pause: Duration::ZERO,
+            retried: false,
             resent_unsent: false,
             resent_unprocessed: false,
             retried_permanent: false,
@@ -110,7 +113,7 @@ impl<Req, E> Session<Req, E> {
                 let (attempt, delay) = (attempt.number(), pause);
                 config.reporter().emit(Event::Retrying { attempt, outcome, delay });
                 Hop::report_resent();
-                self.pause = pause;
+                (self.pause, self.retried) = (pause, true);
                 let (response, error) = match result {
                     Ok(response) => (Some(response), None),
                     Err(error) => (None, Some(error)),
@@ -120,6 +123,7 @@ impl<Req, E> Session<Req, E> {
             }
             Err(stop) => {
                 self.report_stop(stop, attempt, outcome, shared);
+                config.count_call(self.retried, false);
                 Err(result)
             }
         }
@@ -137,19 +141,21 @@ impl<Req, E> Session<Req, E> {
         let reason = match stop {
             Stop::Disabled | Stop::NotReplayable | Stop::NotPrepared => {
                 let reason = || match stop {
-                    Stop::Disabled => "retries disabled",
-                    Stop::NotPrepared => "body not kept",
+                    Stop::Disabled => "retries_disabled",
+                    Stop::NotPrepared => "body_not_kept",
                     _ => self.replay.reason(shared.replay()),
                 };
-                return reporter.emit_debug(|| Event::NotRetried {
-                    attempt: attempts,
-                    outcome,
-                    reason: reason(),
-                });
+                let counted = match stop {
+                    Stop::Disabled => "retries_disabled",
+                    _ => "not_replayable",
+                };
+                let attempt = attempts;
+                let event = || Event::NotRetried { attempt, outcome, reason: reason() };
+                return reporter.emit_not_retried(counted, event);
             }
             Stop::Told => {
                 Hop::report_stop();
-                "stop hint"
+                "stop_hint"
             }
             Stop::Spent(what) => {
                 Hop::report_exhausted();

@@ -75,6 +75,7 @@ impl<S, P, C> Shared<S, P, C> {
     /// Records the outcome of an attempt. Returns it if the attempt may be retried.
     ///
     /// For a streaming response with a successful head, the outcome is recorded at its end.
+    /// `retried` says that the call was retried before.
     #[inline]
     pub(super) fn settle<M, T, E>(
         &self,
@@ -82,6 +83,7 @@ impl<S, P, C> Shared<S, P, C> {
         span: &Span,
         began: Option<Instant>,
         attempt: u32,
+        retried: bool,
     ) -> Option<Failed>
     where
         M: Completion<T>,
@@ -96,7 +98,7 @@ impl<S, P, C> Shared<S, P, C> {
             // The head is a success. The outcome of the whole attempt is known at the end of the
             // body, or already if the body was read ahead and failed.
             let Some(failure) = end.failure() else {
-                self.hold(end, span, began);
+                self.hold(end, span, began, retried);
                 return None;
             };
             outcome = failure;
@@ -134,10 +136,13 @@ impl<S, P, C> Shared<S, P, C> {
             }
         }
         record_outcome(span, outcome, || result.as_ref().err().and_then(CarryRejection::rejection));
-        let rejected = || result.as_ref().err().and_then(CarryRejection::rejection).is_some();
-        // A layer that has rejected the call has reported it.
-        if !retryable && outcome != Outcome::Success && !rejected() {
-            self.report_final(outcome, hint, attempt);
+        if !retryable && (retried || outcome != Outcome::Success) {
+            self.config().count_call(retried, outcome == Outcome::Success);
+            let rejected = || result.as_ref().err().and_then(CarryRejection::rejection).is_some();
+            // A layer that has rejected the call has reported it.
+            if outcome != Outcome::Success && !rejected() {
+                self.report_final(outcome, hint, attempt);
+            }
         }
         retryable.then_some(Failed { outcome, hint, cut_short })
     }
@@ -145,17 +150,20 @@ impl<S, P, C> Shared<S, P, C> {
     /// Reports a failure that would not be retried whatever the request is.
     #[cold]
     fn report_final(&self, outcome: Outcome, hint: RetryHint, attempt: u32) {
-        let reason = || match hint {
-            RetryHint::Stop => "stop hint",
-            _ => outcome.as_str(),
+        let (counted, reason) = match hint {
+            RetryHint::Stop => ("stop_hint", "stop_hint"),
+            _ => ("not_retryable", outcome.as_str()),
         };
-        let event = || Event::NotRetried { attempt, outcome, reason: reason() };
-        self.config().reporter().emit_debug(event);
+        let event = || Event::NotRetried { attempt, outcome, reason };
+        self.config().reporter().emit_not_retried(counted, event);
     }
 
     /// Lets a response hold what is settled at its end.
     #[inline]
-    fn hold(&self, end: &mut CallEnd, span: &Span, began: Option<Instant>) {
+    fn hold(&self, end: &mut CallEnd, span: &Span, began: Option<Instant>, retried: bool) {
+        if self.config().reporter.meter().is_some() {
+            end.hold(Arc::clone(&self.config) as _, Stamp::new(retried.into(), None));
+        }
         if !span.is_disabled() {
             end.hold_span(span.clone(), span::record_attempt_end);
         }

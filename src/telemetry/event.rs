@@ -109,7 +109,7 @@ pub enum Event<'a> {
         attempt: u32,
         /// Its outcome.
         outcome: Outcome,
-        /// The reason, such as `method POST`.
+        /// The reason, such as `method`.
         reason: &'static str,
     },
     /// A call waits in the queue of the bulkhead.
@@ -129,9 +129,9 @@ pub enum Event<'a> {
     CircuitOpened {
         /// The key of a breaker by key, as its `describe_fn` describes it.
         key: Option<&'a str>,
-        /// The reason, such as `failure rate`.
+        /// The reason, such as `failure_rate`, or `forced` if it was opened by hand.
         reason: &'static str,
-        /// The time for which it stays open, or `None` if it was opened by hand.
+        /// The time for which it stays open, or `None` if only a hand closes it.
         open_for: Option<Duration>,
     },
     /// The open time is over.
@@ -147,6 +147,12 @@ pub enum Event<'a> {
     CircuitClosed {
         /// The key of a breaker by key.
         key: Option<&'a str>,
+        /// The reason, which is `probes_passed` or `forced`.
+        reason: &'static str,
+        /// The number of calls that were rejected since it opened.
+        rejected: u64,
+        /// The time since it opened, with all further trips, or `None` if it was not open.
+        open_for: Option<Duration>,
     },
     /// The breaker was disabled by hand.
     #[non_exhaustive]
@@ -243,7 +249,7 @@ const OUTCOMES: usize = STORE + 1;
 const ENDS: usize = OUTCOMES + Outcome::FAULTS;
 /// The reasons for which retries end. Another reason has the gate after these.
 const REASONS: [&str; 6] =
-    ["retries", "budget", "deadline", "hint over cap", "stop hint", "rejected"];
+    ["retries", "budget", "deadline", "hint_over_cap", "stop_hint", "rejected"];
 
 /// The number of gates that a layer of any kind can have.
 pub(super) const GATES: usize = ENDS + REASONS.len() + 1;

@@ -37,8 +37,10 @@ pub const REASON: &str = "buttress.reason";
 /// The number of events of the same layer and reason since the last one at this level, which were
 /// emitted at `DEBUG`.
 pub const SUPPRESSED: &str = "suppressed";
-/// The time for which a circuit stays open, in milliseconds.
+/// The time for which a circuit stays open, or was open, in milliseconds.
 pub const OPEN_MS: &str = "open_ms";
+/// The number of calls that were rejected while a circuit was open.
+pub const REJECTED: &str = "rejected";
 /// The number of probes that a half-open circuit admits.
 pub const PROBES: &str = "probes";
 /// The number of calls that wait in a queue.

@@ -56,6 +56,14 @@ impl Gate {
             Passage::Shut
         }
     }
+
+    /// Lets the next line pass at once.
+    ///
+    /// If `take` is set, returns the number of suppressed lines, which another line then carries.
+    pub(crate) fn reopen(&self, take: bool) -> u64 {
+        self.next.store(0, Ordering::Relaxed);
+        if take { self.suppressed.swap(0, Ordering::Relaxed) } else { 0 }
+    }
 }
 
 /// The gates of one layer, one for each reason.

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use tokio::time::Instant;
-use tracing::{debug, error, info, level_filters::LevelFilter, trace_span, warn};
+use tracing::{Level, debug, enabled, error, info, level_filters::LevelFilter, trace_span, warn};
 
 use super::{
     event::{Event, Source},
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     Rejection,
     call::clock::{self, nanos},
+    error::CircuitOpen,
 };
 
 /// Runs a block with the constant `TARGET` set to the target of a kind of layer.
@@ -119,6 +120,13 @@ fn write<'a>(
             Passage::Open { suppressed } => Some(suppressed),
             Passage::Shut => None,
         },
+        None if matches!(event, Event::CircuitClosed { .. }) => {
+            // The next rejection is that of another outage. This line tells of those that were
+            // suppressed, unless nobody wants it. Then the next rejection does.
+            let reason = Rejection::from(CircuitOpen::by(None, None)).reason_index();
+            let is_seen = reaches_the_crate_log() || enabled!(target: CIRCUIT_BREAKER, Level::INFO);
+            Some(gates().of(reason).reopen(is_seen))
+        }
         None => Some(0),
     };
     match *event {
@@ -139,7 +147,7 @@ fn write<'a>(
         Event::CircuitOpened { .. }
         | Event::CircuitHalfOpen { .. }
         | Event::CircuitClosed { .. }
-        | Event::CircuitDisabled { .. } => circuit_breaker(source, event),
+        | Event::CircuitDisabled { .. } => circuit_breaker(source, event, suppressed),
         Event::StoreFailed { .. }
         | Event::StoreAlmostFull { .. }
         | Event::OperationUnknown { .. }
@@ -230,7 +238,7 @@ fn retry(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
     }
 }
 
-fn circuit_breaker(source: Source<'_>, event: &Event<'_>) {
+fn circuit_breaker(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
     match *event {
         Event::CircuitOpened { key, reason, open_for } => error!(
             target: CIRCUIT_BREAKER,
@@ -251,9 +259,16 @@ fn circuit_breaker(source: Source<'_>, event: &Event<'_>) {
             },
             "circuit half-open"
         ),
-        Event::CircuitClosed { key } => info!(
+        Event::CircuitClosed { key, reason, rejected, open_for } => info!(
             target: CIRCUIT_BREAKER,
-            { { field::STACK } = source.stack(), { field::LAYER } = source.layer(), { field::BREAKER_KEY } = key },
+            {
+                { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
+                { field::BREAKER_KEY } = key,
+                { field::REASON } = reason,
+                { field::OPEN_MS } = open_for.map(millis),
+                { field::REJECTED } = rejected,
+                { field::SUPPRESSED } = suppressed.filter(|it| *it > 0),
+            },
             "circuit closed"
         ),
         Event::CircuitDisabled { key } => debug!(

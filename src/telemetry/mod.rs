@@ -40,6 +40,10 @@
 //! number of events since the last one at `WARN`. Those are at `DEBUG`. All other events are
 //! emitted each time.
 //!
+//! When a circuit closes, the event "circuit closed" has the number of rejections of the whole
+//! outage, and in `suppressed` those that no earlier line has counted. The first rejection of the
+//! next outage is at `WARN`.
+//!
 //! Timeouts without a name, outside of a stack, count as one layer. So do all response bodies. A
 //! test that expects the event of one at `WARN` must give it a name, because another test may have
 //! emitted the first.
@@ -76,7 +80,7 @@ pub use self::{
 pub(crate) use self::{
     kind::Kind,
     log::RETRY,
-    metrics::{Drained, LayerState, Meter, Readings},
+    metrics::{Drained, LayerState, Meter, Readings, instrument},
     reporter::{Reporter, ReporterCell, Reporters, reject},
 };
 use crate::{Outcome, Rejection};

@@ -97,6 +97,10 @@ impl Observers {
         self.wants_all.load(Ordering::Relaxed)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.get().is_none()
+    }
+
     /// Returns the number of panics.
     pub(super) fn panics(&self) -> u64 {
         self.panics.load(Ordering::Relaxed)

@@ -1,6 +1,6 @@
 use std::{
     fmt,
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, Mutex, OnceLock, Weak},
 };
 
 use tracing::{Level, enabled};
@@ -10,15 +10,17 @@ use super::{
     gate::Gates,
     kind::Kind,
     log::{RETRY, log, reaches_the_crate_log},
-    metrics::{Identity, LayerState, Meter, Registry},
+    metrics::{Identity, LayerState, Meter, Registry, instrument::RETRY_ENDED},
 };
-use crate::{CarryRejection, Rejection, error::Name};
+use crate::{CarryRejection, Rejection, call::lock::lock, error::Name};
 
 /// The part of a layer that reports what the layer does, under the layer's name.
 pub(crate) struct Reporter {
     /// The name of the stack around the layer, once it is in one.
     stack: OnceLock<Name>,
     name: Name,
+    /// `false` for a timeout without a name, outside of a stack.
+    is_named: bool,
     kind: Kind,
     gates: OnceLock<Box<Gates>>,
     /// Set once the layer is registered.
@@ -28,19 +30,20 @@ pub(crate) struct Reporter {
 impl Reporter {
     /// Creates the reporter of a layer of this kind. Its default name is the kind.
     pub(crate) fn new(name: Option<&Name>, kind: Kind) -> Self {
+        let is_named = name.is_some() || kind != Kind::Timeout;
         let name = match (name, kind.part()) {
             (Some(name), Some(part)) => Name::with_part(name.as_str(), part),
             (Some(name), None) => name.clone(),
             (None, _) => kind.as_str().into(),
         };
         let (stack, gates, meter) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self { stack, name, kind, gates, meter }
+        Self { stack, name, is_named, kind, gates, meter }
     }
 
     /// Returns a reporter with the same name for a layer of this kind.
     pub(crate) fn of_kind(&self, kind: Kind) -> Self {
         let (stack, gates, meter) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self { stack, name: self.name.clone(), kind, gates, meter }
+        Self { stack, name: self.name.clone(), is_named: self.is_named, kind, gates, meter }
     }
 
     /// Returns a reporter with the same name for a layer with a state of its own.
@@ -52,6 +55,11 @@ impl Reporter {
         &self.name
     }
 
+    /// Returns the name for a rejection by a timeout, if the timeout has one.
+    pub(crate) fn given_name(&self) -> Option<Name> {
+        self.is_named.then(|| self.name.clone())
+    }
+
     /// Takes the name and the registry of the stack around the layer, unless it has them already.
     pub(crate) fn join(&self, stack: &Reporters) {
         if let Some(name) = &stack.stack {
@@ -59,6 +67,12 @@ impl Reporter {
         }
         if let Some(registry) = &stack.registry {
             self.register(registry);
+        }
+        if let (Some(meters), Some(meter)) = (&stack.meters, self.meter()) {
+            let mut meters = lock(meters);
+            if !meters.iter().any(|known| Arc::ptr_eq(known, meter)) {
+                meters.push(Arc::clone(meter));
+            }
         }
     }
 
@@ -88,11 +102,21 @@ impl Reporter {
         }
     }
 
-    /// Reports an event of a retry at DEBUG.
+    /// Reports a call that is not retried, and counts it for the reason `counted`.
     ///
-    /// The closure creates the event if it can be in the log. It may run code of the user.
-    pub(crate) fn emit_debug<'a>(&self, event: impl FnOnce() -> Event<'a>) {
-        if enabled!(target: RETRY, Level::DEBUG) || reaches_the_crate_log() {
+    /// The closure creates the event if it can be in the log, or if there is an observer. It may
+    /// run code of the user, whose reason can be any text.
+    pub(crate) fn emit_not_retried<'a>(
+        &self,
+        counted: &'static str,
+        event: impl FnOnce() -> Event<'a>,
+    ) {
+        let meter = self.meter();
+        if let Some(meter) = meter {
+            meter.add(&RETRY_ENDED, [counted, ""]);
+        }
+        let is_observed = meter.is_some_and(|meter| meter.is_observed());
+        if is_observed || enabled!(target: RETRY, Level::DEBUG) || reaches_the_crate_log() {
             self.emit(event());
         }
     }
@@ -149,6 +173,8 @@ pub(crate) struct Reporters {
     registry: Option<Registry>,
     /// The numbers of the calls of a stack that is registered.
     calls: Option<Arc<Meter>>,
+    /// The numbers of its layers, so that those of a stack by key outlive each key.
+    meters: Option<Arc<Mutex<Vec<Arc<Meter>>>>>,
     timeouts: [Arc<Reporter>; 2],
 }
 
@@ -170,12 +196,14 @@ impl Reporters {
             let layer = stack.clone().unwrap_or_else(|| Kind::Call.as_str().into());
             registry.meter(Identity { stack: Some(layer.clone()), layer, kind: Kind::Call })
         });
-        Self { stack, registry, calls, timeouts }
+        let meters = registry.as_ref().map(|_| Arc::default());
+        Self { stack, registry, calls, meters, timeouts }
     }
 
     /// Returns new reporters with the same names and numbers.
     pub(crate) fn fresh(&self) -> Self {
-        Self::new(self.stack.clone(), self.registry.clone())
+        let fresh = Self::new(self.stack.clone(), self.registry.clone());
+        Self { meters: self.meters.clone(), ..fresh }
     }
 
     /// Returns new reporters with another name.
@@ -289,5 +317,11 @@ impl ReporterCell {
         self.of_stack.get().unwrap_or_else(|| {
             self.own.get_or_init(|| Arc::new(Reporter::new(self.name.as_ref(), self.kind)))
         })
+    }
+
+    /// Returns the numbers of the layer, if it is registered. It allocates nothing.
+    #[inline]
+    pub(crate) fn meter(&self) -> Option<&Arc<Meter>> {
+        self.of_stack.get().or_else(|| self.own.get())?.meter()
     }
 }

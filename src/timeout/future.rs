@@ -113,14 +113,14 @@ where
 }
 
 fn reject<E: CarryRejection>(reporter: Option<&Reporter>) -> E {
-    let name = reporter.map(|reporter| reporter.name().clone());
+    let name = reporter.and_then(Reporter::given_name);
     telemetry::reject(reporter, Kind::Timeout, DeadlineExceeded::by(name))
 }
 
 // Not inlined, so that the path of a successful call stays short enough to be inlined.
 #[cold]
 fn time_out<E: CarryRejection>(reporter: Option<&Reporter>, limit: Duration) -> E {
-    let name = reporter.map(|reporter| reporter.name().clone());
+    let name = reporter.and_then(Reporter::given_name);
     telemetry::reject(reporter, Kind::Timeout, TimedOut::by(name, limit))
 }
 

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     ConfigError,
     error::Name,
-    telemetry::{Kind, Reporter, Reporters},
+    telemetry::{Kind, Registry, Reporter, Reporters},
 };
 
 /// A layer that creates [`Timeout`] services. See the [module docs](super) for an example.
@@ -91,8 +91,11 @@ impl<L> TimeoutLayer<L> {
     }
 
     /// Returns the same layer for a slot of a stack, where it is of this kind.
+    ///
+    /// It keeps its name. Its numbers are those of the stack.
     pub(crate) fn in_slot(self, kind: Kind) -> Self {
-        let reporter = self.reporter.map(|own| Arc::new(own.of_kind(kind)));
+        let named = self.reporter.filter(|own| own.given_name().is_some());
+        let reporter = named.map(|own| Arc::new(own.of_kind(kind)));
         Self { limit: self.limit, reporter }
     }
 
@@ -118,6 +121,19 @@ impl<L> TimeoutLayer<L> {
             None => stack.of(kind).cloned(),
         };
         Self { limit: self.limit.clone(), reporter }
+    }
+
+    /// Registers the layer, which counts from now on, and returns it.
+    ///
+    /// Default: none. Nothing is counted then.
+    ///
+    /// It is for a layer outside of a stack. In a stack, use
+    /// [`Stack::register`](crate::Stack::register). Without a name, it counts as `timeout`.
+    pub fn register(self, registry: &Registry) -> Self {
+        let unnamed = || Arc::new(Reporter::new(None, Kind::Timeout));
+        let reporter = self.reporter.unwrap_or_else(unnamed);
+        reporter.register(registry);
+        Self { limit: self.limit, reporter: Some(reporter) }
     }
 
     /// Includes the wait for readiness in the limit.

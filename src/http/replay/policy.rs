@@ -208,13 +208,13 @@ impl ReplaySafe {
         if self.except.iter().any(|except| except(head)) {
             "excluded"
         } else if self.is_safe(head) {
-            "body not kept"
+            "body_not_kept"
         } else if wire::is_grpc(head.headers) {
-            "grpc method"
+            "grpc_method"
         } else if head.method.is_idempotent() {
-            "conditional request"
+            "conditional_request"
         } else if head.headers.contains_key("idempotency-key") {
-            "key not honoured"
+            "key_not_honoured"
         } else {
             "method"
         }

@@ -26,7 +26,7 @@ const NONE: Id = Id::MAX;
 /// The table grows and shrinks by one bucket at a time (linear hashing). The entries stand in one
 /// vector without gaps, and their links are indices. Therefore no operation visits more than a few
 /// entries, however many there are.
-pub(super) struct Shard<K, V> {
+pub(super) struct Shard<K, V: Kept> {
     entries: Chunks<Entry<K, V>>,
     /// The first entry of each bucket.
     buckets: Chunks<Id>,
@@ -41,7 +41,7 @@ pub(super) struct Shard<K, V> {
 }
 
 /// A key and its value. Drop a removed entry after the lock is released.
-pub(super) struct Entry<K, V> {
+pub(super) struct Entry<K, V: Kept> {
     /// Is shared, so that it can be listed without a copy.
     key: Arc<K>,
     value: Arc<V>,
@@ -55,6 +55,18 @@ pub(super) struct Entry<K, V> {
     older: Id,
     /// The list that the entry is in. The rank of its value may have changed since.
     filed: Rank,
+}
+
+impl<K, V: Kept> Entry<K, V> {
+    pub(super) fn value(&self) -> &V {
+        &self.value
+    }
+}
+
+impl<K, V: Kept> Drop for Entry<K, V> {
+    fn drop(&mut self) {
+        self.value.forgotten();
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -191,6 +203,7 @@ impl<K, V: Kept> Shard<K, V> {
         let bucket = self.bucket(hash);
         let next_in_bucket = mem::replace(&mut self.buckets[bucket], id);
         self.turn = self.turn.wrapping_add(1);
+        value.kept();
         self.entries.push(Entry {
             key,
             value,

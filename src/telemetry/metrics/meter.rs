@@ -98,8 +98,14 @@ impl Meter {
     }
 
     /// Returns the states of the layers that are left.
+    ///
+    /// A state that several layers share, such as a budget, is there once.
     pub(super) fn states(&self) -> Vec<Arc<dyn LayerState>> {
-        lock(&self.states).iter().filter_map(Weak::upgrade).collect()
+        let mut states: Vec<_> = lock(&self.states).iter().filter_map(Weak::upgrade).collect();
+        let address = |state: &Arc<dyn LayerState>| Arc::as_ptr(state).cast::<()>();
+        states.sort_unstable_by_key(address);
+        states.dedup_by_key(|state| address(state));
+        states
     }
 
     /// Returns the counts of calls or attempts.
@@ -153,12 +159,15 @@ impl Meter {
                 self.measure(&RETRY_DELAY, ["", ""], delay);
             }
             Event::RetriesExhausted { reason, .. } => self.add(&RETRY_ENDED, [reason, ""]),
-            Event::CircuitOpened { reason, open_for, .. } => {
-                let state = if open_for.is_some() { "open" } else { "forced_open" };
+            Event::CircuitOpened { reason, .. } => {
+                let state = if reason == "forced" { "forced_open" } else { "open" };
                 self.add(&CIRCUIT_BREAKER_TRANSITIONS, [state, reason]);
             }
             Event::CircuitHalfOpen { .. } => {
                 self.add(&CIRCUIT_BREAKER_TRANSITIONS, ["half_open", "open_time"]);
+            }
+            Event::CircuitClosed { reason, .. } => {
+                self.add(&CIRCUIT_BREAKER_TRANSITIONS, ["closed", reason]);
             }
             Event::CircuitDisabled { .. } => {
                 self.add(&CIRCUIT_BREAKER_TRANSITIONS, ["disabled", "forced"]);
@@ -194,6 +203,11 @@ impl Meter {
         if self.observers.wants_all() {
             self.tell(&Event::Measured { instrument, values, took });
         }
+    }
+
+    /// Returns `true` if there is an observer.
+    pub(crate) fn is_observed(&self) -> bool {
+        !self.observers.is_empty()
     }
 
     /// Tells the observers of an event.

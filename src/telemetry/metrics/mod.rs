@@ -5,7 +5,7 @@ mod causes;
 mod family;
 mod gather;
 mod histogram;
-mod instrument;
+pub(crate) mod instrument;
 mod meter;
 mod registry;
 mod rows;

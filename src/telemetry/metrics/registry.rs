@@ -130,8 +130,9 @@ impl Registry {
     /// Changes all layers with this name by hand, and reports it as an event with the actor.
     ///
     /// `stack` is the name of their stack, or `None` for layers outside of a stack. Returns the
-    /// number of layers that were changed. It is zero if there is no such layer, or if the change
-    /// is not for its kind.
+    /// number of layers that were changed. It is zero if there is no such layer, if the change is
+    /// not for its kind, or if the value is invalid. A circuit breaker by key is [not
+    /// changed](crate::circuit_breaker#telemetry).
     pub fn control(
         &self,
         stack: Option<&str>,

@@ -42,9 +42,10 @@ static RETRY: &[Row] = &[
     with(&RETRY_ENDED, "retries"),
     with(&RETRY_ENDED, "budget"),
     with(&RETRY_ENDED, "deadline"),
-    with(&RETRY_ENDED, "hint over cap"),
-    with(&RETRY_ENDED, "stop hint"),
+    with(&RETRY_ENDED, "hint_over_cap"),
+    with(&RETRY_ENDED, "stop_hint"),
     with(&RETRY_ENDED, "rejected"),
+    with(&RETRY_ENDED, "retries_disabled"),
     with(&RETRY_ENDED, "not_replayable"),
     with(&RETRY_ENDED, "not_retryable"),
 ];

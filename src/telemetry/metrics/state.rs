@@ -38,6 +38,8 @@ pub(crate) type Drained = Pin<Box<dyn Future<Output = ()> + Send>>;
 #[non_exhaustive]
 pub enum Control {
     /// Opens a circuit breaker by hand, for this time or without an end.
+    ///
+    /// After the time it is half-open. The time replaces an earlier one.
     ForceOpen(Option<Duration>),
     /// Closes a circuit breaker and resumes automatic operation.
     Close,
@@ -45,7 +47,7 @@ pub enum Control {
     Reset,
     /// Disables a circuit breaker, which then admits every call.
     Disable,
-    /// Sets the maximum number of concurrent calls of a bulkhead.
+    /// Sets the maximum number of concurrent calls of a bulkhead, which must not be zero.
     Resize(u32),
 }
 
