@@ -4,9 +4,9 @@ use std::sync::{Arc, Weak};
 
 use tokio::time::Instant;
 
-use super::queue::Slots;
+use super::{future, queue::Slots};
 use crate::telemetry::{
-    Control, LayerState, Readings, Registry, Reporters,
+    Control, Drained, LayerState, Readings, Registry, Reporters,
     instrument::{
         BULKHEAD_ACTIVE, BULKHEAD_LIMIT, BULKHEAD_QUEUE_DURATION, BULKHEAD_QUEUE_LIMIT,
         BULKHEAD_QUEUED,
@@ -57,5 +57,9 @@ impl LayerState for Slots {
             }
             _ => false,
         }
+    }
+
+    fn drained(self: Arc<Self>) -> Option<Drained> {
+        Some(Box::pin(future::Drained::new(self)))
     }
 }

@@ -66,7 +66,7 @@ impl Histogram {
     /// Adds the counts to a snapshot.
     pub(crate) fn add_to(&self, snapshot: &mut HistogramSnapshot) {
         for (sum, cell) in snapshot.cells.iter_mut().zip(&self.cells) {
-            *sum += cell.load(Ordering::Relaxed);
+            *sum += cell.load(Ordering::Acquire);
         }
         snapshot.sum = snapshot.sum.wrapping_add(self.sum.load(Ordering::Relaxed));
     }

@@ -2,6 +2,8 @@
 
 use std::{
     fmt,
+    future::{Future, poll_fn},
+    pin::pin,
     sync::{Arc, LazyLock, Mutex, Weak},
 };
 
@@ -15,7 +17,7 @@ use super::{
     gather::Gatherer,
     instrument::{INFO, OBSERVER_PANICS, VERSION},
     meter::{Identity, Meter},
-    state::Control,
+    state::{Control, LayerState},
 };
 use crate::{call::lock::lock, error::Name};
 
@@ -98,10 +100,40 @@ impl Registry {
         self.inner.observers.add(Box::new(observer));
     }
 
-    /// Returns which layers would reject a call now.
+    /// Returns which layers would reject every call now, and why.
     ///
-    /// Use it in a readiness probe to inform. Do not let a liveness probe fail because of it. A
-    /// restart does not heal a dependency.
+    /// These are open circuit breakers and closed idempotency layers. Use it in a readiness probe
+    /// to inform. Do not let a liveness probe fail because of it. A restart does not heal a
+    /// dependency.
+    ///
+    #[cfg_attr(feature = "http", doc = "```")]
+    #[cfg_attr(not(feature = "http"), doc = "```text")]
+    /// use buttress::telemetry::Registry;
+    /// use http::{Request, Response, StatusCode};
+    /// use std::convert::Infallible;
+    /// use tower::{Service, service_fn};
+    ///
+    /// /// Answers `GET /readyz`.
+    /// fn readiness<B>(
+    ///     registry: Registry,
+    /// ) -> impl Service<Request<B>, Response = Response<String>, Error = Infallible> + Clone {
+    ///     service_fn(move |_: Request<B>| {
+    ///         let readiness = registry.ready();
+    ///         let lines = readiness.unready.iter().map(|it| {
+    ///             let stack = it.stack.as_ref().map_or("-", |stack| stack.as_str());
+    ///             format!("{stack} {} {}: {}\n", it.layer.as_str(), it.kind, it.reason)
+    ///         });
+    ///         let mut response = Response::new(lines.collect());
+    ///         if !readiness.is_ready() {
+    ///             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    ///         }
+    ///         async move { Ok(response) }
+    ///     })
+    /// }
+    ///
+    /// let service = readiness::<String>(Registry::new());
+    /// # let _ = service;
+    /// ```
     pub fn ready(&self) -> Readiness {
         let mut unready = Vec::new();
         for meter in self.meters() {
@@ -115,14 +147,53 @@ impl Registry {
 
     /// Waits until no call is in any layer that is registered.
     ///
-    /// For a shutdown, first stop new calls. A call in a pause of a retry counts, and so does a
-    /// response whose body is still being read.
+    /// For a shutdown, first stop new calls, and
+    /// [close](crate::idempotency::IdempotencyHandle::close) the idempotency layers. These calls
+    /// count:
+    ///
+    /// - a call of a stack, until its future has ended. A call in a pause of a retry counts too. If
+    ///   its response has a body, it counts until the body has ended or was dropped;
+    /// - a call that holds a slot of a bulkhead or waits for one;
+    /// - a run of an idempotency layer, even if its caller has left.
+    ///
+    /// A timeout, a retry or a breaker outside of a stack does not know its calls.
+    ///
+    /// The wait ends when all layers were empty, one after the other, and none of them had to be
+    /// waited for meanwhile. New calls are waited for too, and so are layers that are registered
+    /// later. A layer that is dropped is not waited for any longer than its calls.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future stops only the wait.
+    ///
+    /// ```
+    /// use buttress::{Stack, telemetry::Registry};
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// let registry = Registry::new();
+    /// let stack = Stack::new().name("orders").register(&registry);
+    /// // The server accepts no more requests. The calls in flight get at most 10 s.
+    /// let drained = tokio::time::timeout(Duration::from_secs(10), registry.drained()).await;
+    /// assert!(drained.is_ok());
+    /// # drop(stack);
+    /// # }
+    /// ```
     pub async fn drained(&self) {
-        for meter in self.meters() {
-            for state in meter.states() {
-                if let Some(drained) = state.drained() {
-                    drained.await;
+        loop {
+            let mut has_waited = false;
+            for meter in self.meters() {
+                for drained in meter.states().into_iter().filter_map(LayerState::drained) {
+                    has_waited |= wait_for(drained).await;
                 }
+                if let Some(calls) = meter.calls() {
+                    has_waited |= wait_for(calls.drained()).await;
+                }
+            }
+            // A call that was waited for, such as a run, may have called a layer before it.
+            if !has_waited {
+                return;
             }
         }
     }
@@ -159,6 +230,18 @@ impl Registry {
     }
 }
 
+/// Waits for a future. Returns `true` if it was not ready at once.
+async fn wait_for(future: impl Future<Output = ()>) -> bool {
+    let (mut future, mut was_pending) = (pin!(future), false);
+    poll_fn(|cx| {
+        let polled = future.as_mut().poll(cx);
+        was_pending |= polled.is_pending();
+        polled
+    })
+    .await;
+    was_pending
+}
+
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let meters = self.meters();
@@ -193,4 +276,127 @@ pub struct Unready {
     pub kind: &'static str,
     /// The reason, such as `forced_open`.
     pub reason: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Mutex, time::Duration};
+
+    use tokio::sync::Notify;
+    use tokio_test::task::{self, Spawn};
+
+    use super::{
+        super::{
+            super::{event::CallOutcome, kind::Kind},
+            state::Drained,
+        },
+        *,
+    };
+
+    const TOOK: Duration = Duration::from_millis(1);
+
+    fn calls(registry: &Registry, stack: &str) -> Arc<Meter> {
+        let name: Name = stack.into();
+        registry.meter(Identity { stack: Some(name.clone()), layer: name, kind: Kind::Call })
+    }
+
+    fn begin(meter: &Meter) {
+        meter.calls().unwrap().begin();
+    }
+
+    fn end(meter: &Meter) {
+        meter.ended(CallOutcome::Success, None, TOOK);
+    }
+
+    fn drained(registry: &Registry) -> Spawn<impl Future<Output = ()> + use<>> {
+        let registry = registry.clone();
+        task::spawn(async move { registry.drained().await })
+    }
+
+    /// A layer with one run, which ends with `end`.
+    #[derive(Default)]
+    struct Runs {
+        is_over: Mutex<bool>,
+        ended: Notify,
+    }
+
+    impl Runs {
+        fn end(&self) {
+            *lock(&self.is_over) = true;
+            self.ended.notify_waiters();
+        }
+    }
+
+    impl LayerState for Runs {
+        fn drained(self: Arc<Self>) -> Option<Drained> {
+            Some(Box::pin(async move {
+                let ended = self.ended.notified();
+                if !*lock(&self.is_over) {
+                    ended.await;
+                }
+            }))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_stacks_of_a_registry_are_waited_for() {
+        let registry = Registry::new();
+        assert!(drained(&registry).poll().is_ready());
+        let (first, second) = (calls(&registry, "first"), calls(&registry, "second"));
+        begin(&first);
+        begin(&second);
+        let mut drained = drained(&registry);
+        assert!(drained.poll().is_pending());
+        end(&second);
+        assert!(drained.poll().is_pending());
+        end(&first);
+        assert!(drained.is_woken() && drained.poll().is_ready());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_a_run_makes_in_an_earlier_layer_is_waited_for() {
+        let registry = Registry::new();
+        let client = calls(&registry, "client");
+        let guard = calls(&registry, "guard");
+        let runs: Arc<Runs> = Arc::default();
+        let state: Weak<Runs> = Arc::downgrade(&runs);
+        guard.add_states([state as Weak<dyn LayerState>]);
+        let mut drained = drained(&registry);
+        // The client has no call, and so the run is waited for.
+        assert!(drained.poll().is_pending());
+        begin(&client);
+        runs.end();
+        assert!(drained.is_woken() && drained.poll().is_pending());
+        end(&client);
+        assert!(drained.is_woken() && drained.poll().is_ready());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_layer_that_is_gone_is_not_waited_for() {
+        let registry = Registry::new();
+        let gone = calls(&registry, "gone");
+        begin(&gone);
+        drop(gone);
+        let guard = calls(&registry, "guard");
+        let runs: Arc<Runs> = Arc::default();
+        let state: Weak<Runs> = Arc::downgrade(&runs);
+        guard.add_states([state as Weak<dyn LayerState>]);
+        drop(runs);
+        assert!(drained(&registry).poll().is_ready());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_layer_that_comes_during_the_wait_is_waited_for() {
+        let registry = Registry::new();
+        let first = calls(&registry, "first");
+        begin(&first);
+        let mut drained = drained(&registry);
+        assert!(drained.poll().is_pending());
+        let late = calls(&registry, "late");
+        begin(&late);
+        end(&first);
+        assert!(drained.is_woken() && drained.poll().is_pending());
+        end(&late);
+        assert!(drained.is_woken() && drained.poll().is_ready());
+    }
 }

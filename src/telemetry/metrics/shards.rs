@@ -70,13 +70,15 @@ fn take_shard() -> usize {
 }
 
 /// Adds to a count in the shard of this thread.
+///
+/// A reader that sees the end of a call then also sees its beginning, even on another thread.
 #[inline]
 fn add(shard: usize, count: &AtomicU64, more: u64) {
     if shard == COMMON {
-        count.fetch_add(more, Ordering::Relaxed);
+        count.fetch_add(more, Ordering::Release);
     } else {
         // No other thread writes, so this needs no locked instruction.
-        count.store(count.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+        count.store(count.load(Ordering::Relaxed).wrapping_add(more), Ordering::Release);
     }
 }
 
