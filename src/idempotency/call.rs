@@ -14,6 +14,7 @@ use super::{
     Store,
     claim::{Claimant, Decision},
     future::ResponseFuture,
+    shared::Shared,
     task,
 };
 use crate::{CarryRejection, call::oneshot::Oneshot, error::IdempotencyReason, telemetry::Event};
@@ -59,28 +60,40 @@ where
                 }
                 Err(reason) => {
                     rules.read.discard(rules.read.pass(request));
+                    if reason != IdempotencyReason::KeyMissing {
+                        shared.count_request("rejected");
+                    }
                     return Err(shared.reject(reason));
                 }
             };
+            let undecided = Undecided { shared: &shared, result: "left" };
             let digests = Digests::new(&shared.config.secrets.0);
             let read = rules.read.read(request, digests).await;
-            let (mut request, digests) = read.map_err(|reason| shared.reject(reason))?;
+            let (mut request, digests) = match read {
+                Ok(read) => read,
+                Err(reason) => return Err(undecided.reject(reason)),
+            };
             let (fingerprints, reserve) = (digests.finish(), rules.record.max_bytes());
             let claimant = Claimant::new(&shared, operation, fingerprints, U::ON_UNKNOWN, reserve);
             match claimant.until_settled().await {
                 Ok(Decision::Run(granted, permit)) => {
                     rules.read.hand_over(&mut request, &granted.run);
+                    let is_first = granted.run.previous_fence().is_none();
+                    undecided.end(if is_first { "run" } else { "taken_over" });
                     let run = |answer| task::run(rules, service, request, granted, permit, answer);
                     task::detached(&shared, run).await
                 }
                 Ok(Decision::Replay(payload)) => {
                     let replayed = match rules.record.replay(payload) {
-                        Ok(replayed) if rules.record.can_read(&request, &replayed) => Ok(replayed),
-                        Ok(_) => Err(shared.reject(IdempotencyReason::NotReplayable)),
+                        Ok(replayed) if rules.record.can_read(&request, &replayed) => {
+                            undecided.end("replayed");
+                            Ok(replayed)
+                        }
+                        Ok(_) => Err(undecided.reject(IdempotencyReason::NotReplayable)),
                         Err(error) => {
                             let (error, took) = (format_args!("{error}"), Duration::ZERO);
                             shared.reporter().emit(Event::StoreFailed { error, took });
-                            Err(shared.reject(IdempotencyReason::StoreUnavailable))
+                            Err(undecided.reject(IdempotencyReason::StoreUnavailable))
                         }
                     };
                     rules.read.discard(request);
@@ -88,9 +101,36 @@ where
                 }
                 Err(reason) => {
                     rules.read.discard(request);
-                    Err(shared.reject(reason))
+                    Err(undecided.reject(reason))
                 }
             }
         })
+    }
+}
+
+/// A request with a key, until the layer has decided about it.
+///
+/// Dropping it counts the request. Without another result, its caller has left.
+struct Undecided<'a, St> {
+    shared: &'a Shared<St>,
+    result: &'static str,
+}
+
+impl<St> Undecided<'_, St> {
+    /// Counts the request with this result.
+    fn end(mut self, result: &'static str) {
+        self.result = result;
+    }
+
+    /// Counts and rejects the request.
+    fn reject<E: CarryRejection>(mut self, reason: IdempotencyReason) -> E {
+        self.result = "rejected";
+        self.shared.reject(reason)
+    }
+}
+
+impl<St> Drop for Undecided<'_, St> {
+    fn drop(&mut self) {
+        self.shared.count_request(self.result);
     }
 }

@@ -203,14 +203,14 @@ impl<St: Store> Claimant<St> {
         };
         let mut pending = PendingClaim::new(Arc::clone(&self.shared), claim.key, claim.owner);
         let mut sent = Instant::now();
-        let mut answered = self.shared.step(self.shared.store.claim(&claim)).await;
+        let mut answered = self.shared.step("claim", self.shared.store.claim(&claim)).await;
         // The first claim may still be on its way. It must be released even if the store rejects
         // the second one.
         let unsure = matches!(answered, Err(StoreError::Unavailable(_) | StoreError::Garbled(_)));
         if unsure {
             pending.sent_twice = true;
             sent = Instant::now();
-            answered = self.shared.step(self.shared.store.claim(&claim)).await;
+            answered = self.shared.step("claim", self.shared.store.claim(&claim)).await;
         }
         match answered {
             Ok(ClaimOutcome::Claimed { fence, previous }) => {

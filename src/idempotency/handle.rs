@@ -79,7 +79,7 @@ impl<St: Store> IdempotencyHandle<St> {
         after: Option<StorageKey>,
         limit: usize,
     ) -> Result<Vec<UnknownOperation>, StoreError> {
-        self.shared.step(self.shared.store.unknown(after, limit)).await
+        self.shared.step("unknown", self.shared.store.unknown(after, limit)).await
     }
 
     /// Returns the number of unknown operations in the store.
@@ -88,7 +88,7 @@ impl<St: Store> IdempotencyHandle<St> {
     ///
     /// Returns a [`StoreError`] if the step fails or times out.
     pub async fn count_unknown(&self) -> Result<u64, StoreError> {
-        self.shared.step(self.shared.store.count_unknown()).await
+        self.shared.step("count_unknown", self.shared.store.count_unknown()).await
     }
 
     /// Records the real outcome of an unknown operation.
@@ -106,7 +106,8 @@ impl<St: Store> IdempotencyHandle<St> {
         unknown: &UnknownOperation,
         resolution: Resolution<St::Payload>,
     ) -> Result<StepOutcome, StoreError> {
-        self.shared.step(self.shared.store.resolve(&unknown.key, unknown.fence, resolution)).await
+        let step = self.shared.store.resolve(&unknown.key, unknown.fence, resolution);
+        self.shared.step("resolve", step).await
     }
 }
 

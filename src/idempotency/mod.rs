@@ -221,6 +221,30 @@
 //! lost leases, and the steps of the store with their time. A step is one call of a [`Store`]
 //! method. They also contain the use of a bounded store.
 //!
+//! [`IdempotencyLayer::register`] adds the layer to a [`Registry`](crate::telemetry::Registry).
+//! Besides its rejections, it then has these numbers there. Keys and responses are in none of them.
+//!
+//! | number | counts |
+//! |---|---|
+//! | `buttress.idempotency.requests` | each request with a key, once, when the layer decides about it |
+//! | `buttress.idempotency.unknown` | operations that became unknown in this process |
+//! | `buttress.idempotency.leases.lost` | leases that ended before their run |
+//! | `buttress.idempotency.active` | [`in_flight`](IdempotencyHandle::in_flight) |
+//! | `buttress.idempotency.store.duration` | steps of the store that ended or timed out, by step |
+//!
+//! A request has one of these results:
+//!
+//! | result | meaning |
+//! |---|---|
+//! | `run` | it is run. Its run may still be rejected later |
+//! | `taken_over` | it is run, and takes over an unknown operation |
+//! | `replayed` | it gets the recorded response |
+//! | `rejected` | it is rejected, and no run began |
+//! | `left` | its caller left before the decision, or the reading of its body panicked |
+//!
+//! A layer that was [closed](IdempotencyHandle::close) is
+//! [not ready](crate::telemetry::Registry::ready).
+//!
 //! | level | event | emitted for |
 //! |---|---|---|
 //! | `WARN` | `call rejected` | a rejection |
@@ -235,7 +259,7 @@
 //
 //     key, fingerprint <- store <- config, record, run, runs
 //         <- request, unknown, lease, active_keys, counts <- shared
-//         <- settle, renew, handle, rules <- claim, service <- task, layer <- call
+//         <- settle, renew, handle, rules <- claim, service <- task, layer <- call, layer_state
 //
 // Terms in these files:
 //
@@ -269,6 +293,7 @@ pub mod future;
 mod handle;
 mod key;
 mod layer;
+mod layer_state;
 mod lease;
 mod record;
 mod renew;

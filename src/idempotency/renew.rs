@@ -63,7 +63,7 @@ async fn renew<St: Store>(shared: Arc<Shared<St>>) {
         }
         let holds: Vec<Hold> = renewed.iter().map(|lease| lease.hold).collect();
         // A panic of the store would stop the renewal of all leases, even of later runs.
-        let step = async { shared.step(shared.store.renew(&holds, config.lease)).await };
+        let step = async { shared.step("renew", shared.store.renew(&holds, config.lease)).await };
         match (CatchPanic { future: step }).await {
             Ok(Ok(written)) if written.len() == renewed.len() => {
                 for (lease, written) in renewed.iter().zip(written) {

@@ -146,10 +146,11 @@ async fn step<St: Store>(
     let unknown_for = shared.config.unknown_for;
     match settlement {
         Settlement::TakenOver | Settlement::Release => {
-            shared.step(shared.store.release(&hold.key, &hold.owner, unknown_for)).await
+            let step = shared.store.release(&hold.key, &hold.owner, unknown_for);
+            shared.step("release", step).await
         }
         Settlement::Abandon => {
-            let written = shared.step(shared.store.abandon(&hold, unknown_for)).await;
+            let written = shared.step("abandon", shared.store.abandon(&hold, unknown_for)).await;
             if let Ok(StepOutcome::Applied) = written {
                 shared.became_unknown(hold);
             }

@@ -22,7 +22,10 @@ use crate::{
     CarryRejection,
     call::lock::lock,
     error::{IdempotencyReason, IdempotencyRejected},
-    telemetry::{Event, Reporter},
+    telemetry::{
+        Event, Meter, Reporter,
+        instrument::{IDEMPOTENCY_REQUESTS, IDEMPOTENCY_STORE_DURATION},
+    },
 };
 
 /// The state that outlives a call.
@@ -78,6 +81,13 @@ impl<St> Shared<St> {
         reporter.reject(IdempotencyRejected::by(name, reason, again))
     }
 
+    /// Counts a request with a key in the registry, by its result.
+    pub(super) fn count_request(&self, result: &'static str) {
+        if let Some(meter) = self.meter() {
+            meter.add(&IDEMPOTENCY_REQUESTS, [result, ""]);
+        }
+    }
+
     /// Counts a run of this process that became unknown, and emits the event.
     pub(super) fn became_unknown(&self, hold: Hold) {
         count(&self.counts.unknowns);
@@ -91,9 +101,10 @@ impl<St> Shared<St> {
         self.reporter().emit(Event::LeaseLost { key: format_args!("{}", hold.key) });
     }
 
-    /// Takes a step of the store within the store timeout, and counts it.
+    /// Takes a step of the store within the store timeout, and counts it under its name.
     pub(super) async fn step<T>(
         &self,
+        name: &'static str,
         step: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let began = Instant::now();
@@ -103,6 +114,10 @@ impl<St> Shared<St> {
         };
         let took = began.elapsed();
         self.counts.store_step(took);
+        if let Some(meter) = self.meter() {
+            let outcome = if result.is_ok() { "success" } else { "failure" };
+            meter.measure(&IDEMPOTENCY_STORE_DURATION, [name, outcome], took);
+        }
         if let Err(error) = &result {
             count(&self.counts.store_errors);
             let error = format_args!("{error}");
@@ -113,6 +128,11 @@ impl<St> Shared<St> {
 
     pub(super) fn reporter(&self) -> &Reporter {
         self.config.reporter.get()
+    }
+
+    /// Returns the numbers of the layer, if it is registered.
+    pub(super) fn meter(&self) -> Option<&Arc<Meter>> {
+        self.config.reporter.meter()
     }
 }
 
@@ -167,7 +187,7 @@ impl<St: Store> Shared<St> {
             // than one step removes. The number of steps is bounded, whatever the store returns.
             for _ in 0..SWEEPS {
                 let step = shared.store.sweep(SWEEP);
-                let Ok(SWEEP..) = shared.step(step).await else { break };
+                let Ok(SWEEP..) = shared.step("sweep", step).await else { break };
                 // A store in memory never yields by itself, and requests would wait.
                 tokio::task::yield_now().await;
             }
@@ -181,6 +201,6 @@ impl<St: Store> Checkpoints for Shared<St> {
         hold: &'a Hold,
         checkpoint: Vec<u8>,
     ) -> Pin<Box<dyn Future<Output = Result<StepOutcome, StoreError>> + Send + 'a>> {
-        Box::pin(self.step(self.store.checkpoint(hold, checkpoint)))
+        Box::pin(self.step("checkpoint", self.store.checkpoint(hold, checkpoint)))
     }
 }

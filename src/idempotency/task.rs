@@ -158,7 +158,9 @@ where
                 return Work::Passed(Err(error), RunOutcome::NotStarted);
             }
             if shared.config.effect() == Effect::Marked {
-                match shared.step(shared.store.mark_started(&claim.hold())).await {
+                let hold = claim.hold();
+                let step = shared.store.mark_started(&hold);
+                match shared.step("mark_started", step).await {
                     Ok(StepOutcome::Applied) => {}
                     Ok(StepOutcome::Stale) | Err(_) => {
                         return Work::Rejected(IdempotencyReason::StoreUnavailable);
@@ -280,7 +282,7 @@ async fn complete<St: Store>(
     let end = lease.end();
     loop {
         let step = shared.store.complete(&hold, completed.clone(), shared.config.ttl);
-        if let Ok(written) = shared.step(step).await {
+        if let Ok(written) = shared.step("complete", step).await {
             return Some(written);
         }
         if end.min(lease.end()) <= Instant::now() + pause {

@@ -262,6 +262,11 @@ impl ReporterCell {
         Self::new(self.name.clone(), self.kind)
     }
 
+    #[cfg(feature = "http")]
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
     /// Returns the name that was set for the layer or its stack, if there is one.
     pub(crate) fn name(&self) -> Option<&Name> {
         match &self.name {
@@ -311,6 +316,12 @@ impl ReporterCell {
                 meter.add_states(state);
             }
         }
+    }
+
+    /// Returns the numbers of the layer, if it is registered. It allocates nothing.
+    #[inline]
+    pub(crate) fn meter(&self) -> Option<&Arc<Meter>> {
+        self.of_stack.get().or_else(|| self.own.get())?.meter()
     }
 
     pub(crate) fn get(&self) -> &Reporter {

@@ -7,6 +7,9 @@ mod duplicates;
 mod keys;
 mod leases;
 mod leaving;
+mod metrics;
+#[path = "../numbers/mod.rs"]
+mod numbers;
 mod operator;
 mod panics;
 mod results;

@@ -84,8 +84,10 @@ static IDEMPOTENCY: &[Row] = &[
     with(&REJECTIONS, "idempotency_store_unavailable"),
     with(&REJECTIONS, "idempotency_full"),
     with(&IDEMPOTENCY_REQUESTS, "run"),
+    with(&IDEMPOTENCY_REQUESTS, "taken_over"),
     with(&IDEMPOTENCY_REQUESTS, "replayed"),
     with(&IDEMPOTENCY_REQUESTS, "rejected"),
+    with(&IDEMPOTENCY_REQUESTS, "left"),
     row(&IDEMPOTENCY_UNKNOWN),
     row(&IDEMPOTENCY_LEASES_LOST),
 ];
@@ -100,7 +102,7 @@ static CLIENT: &[Row] = &[
 ];
 
 #[cfg(feature = "http")]
-static SERVER: &[Row] = &[with(&REJECTIONS, "deadline_exceeded")];
+static SERVER: &[Row] = &[with(&REJECTIONS, "timed_out"), with(&REJECTIONS, "deadline_exceeded")];
 
 #[cfg(feature = "http")]
 static BODY: &[Row] = &[with(&REJECTIONS, "timed_out")];
@@ -114,8 +116,28 @@ static BULKHEAD_DURATIONS: &[Row] = &[
 ];
 
 static IDEMPOTENCY_DURATIONS: &[Row] = &[
-    pair(&IDEMPOTENCY_STORE_DURATION, "begin", "success"),
-    pair(&IDEMPOTENCY_STORE_DURATION, "begin", "failure"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "claim", "success"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "claim", "failure"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "mark_started", "success"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "mark_started", "failure"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "renew", "success"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "renew", "failure"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "checkpoint", "success"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "checkpoint", "failure"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "complete", "success"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "complete", "failure"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "release", "success"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "release", "failure"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "abandon", "success"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "abandon", "failure"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "resolve", "success"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "resolve", "failure"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "unknown", "success"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "unknown", "failure"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "count_unknown", "success"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "count_unknown", "failure"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "sweep", "success"),
+    pair(&IDEMPOTENCY_STORE_DURATION, "sweep", "failure"),
 ];
 
 /// Returns the counters of a kind of layer.

@@ -76,6 +76,7 @@ impl ReadRequest<Ask> for Asks {
         match ask.body {
             "panic in read" => panic!("read"),
             "too large" => return Err(IdempotencyReason::BodyTooLarge),
+            "incomplete" => return Err(IdempotencyReason::BodyIncomplete),
             "slow" => sleep(SECOND).await,
             _ => {}
         }
