@@ -8,27 +8,26 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{Method, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    AutoClassifier,
     ahead::{Ahead, Read},
+    body_end::{at_end, finish, give_up, run},
     body_error::BodyError,
     body_limits::{BodyLimits, BodyTimeout, TIMED_OUT},
     drain,
-    head::ResponseShape,
+    head::{ResponseShape, awaits_status},
     kept::Inner,
+    reporters::BodyOwner,
     unread::{Unread, Watched},
-    wire,
 };
 use crate::{
     Fault, Outcome,
     call::{
         ambient::Ambient,
-        catch_panic::Unwinding,
         completion::{CallEnd, StreamingResponse},
     },
 };
@@ -61,7 +60,7 @@ pin_project! {
         awaits_status: bool,
         // Whether the ambient deadline covers the body.
         bounded: bool,
-        classifier: Option<Arc<AutoClassifier>>,
+        owner: Arc<dyn BodyOwner>,
     }
 
     impl<B: Body> PinnedDrop for ResponseBody<B> {
@@ -75,7 +74,7 @@ pin_project! {
             let _ambient = this.ambient.enter();
             this.inner.as_mut().end();
             if let Some(mut end) = end {
-                give_up(&mut end, *this.waiting_since, *this.awaits_status);
+                give_up(&mut end, *this.waiting_since, *this.awaits_status, &**this.owner);
             }
         }
     }
@@ -115,11 +114,14 @@ impl PendingBody {
         grpc: bool,
         idle: Option<Duration>,
         to_the_last: bool,
-        classifier: Option<Arc<AutoClassifier>>,
+        owner: Arc<dyn BodyOwner>,
     ) -> Response<ResponseBody<B>> {
         let bounded = grpc || to_the_last;
         let ends = self.ends(&response, grpc);
-        self.wrap(response, ends, idle, bounded, classifier, |body| Inner::Own { body })
+        let mut response =
+            self.wrap(response, ends, idle, bounded, owner, |body| Inner::Own { body });
+        response.body_mut().note_head();
+        response
     }
 
     /// Does the same for an HTTP response whose body was read ahead.
@@ -129,14 +131,17 @@ impl PendingBody {
         read: Read,
         idle: Option<Duration>,
         to_the_last: bool,
+        owner: Arc<dyn BodyOwner>,
     ) -> Response<ResponseBody<B>> {
         let ends = if read == Read::Whole { Ends::Here } else { Ends::WithBody };
         let keep = |body| Inner::Ahead { body };
         // No deadline covers what has arrived already.
         let bounded = to_the_last && read == Read::TooLong;
-        let mut response = self.wrap(response, ends, idle, bounded, None, keep);
-        if read == Read::Failed {
-            response.body_mut().end = Some(CallEnd::failed(Fault::Transient));
+        let mut response = self.wrap(response, ends, idle, bounded, owner, keep);
+        match read {
+            Read::Whole => {}
+            Read::Failed => response.body_mut().end = Some(CallEnd::failed(Fault::Transient)),
+            Read::TooLong => response.body_mut().note_head(),
         }
         response
     }
@@ -176,6 +181,7 @@ impl PendingBody {
         response: Response<B>,
         grpc: bool,
         limits: &ServedLimits,
+        owner: Arc<dyn BodyOwner>,
     ) -> Response<ResponseBody<B>> {
         let bounded = grpc || limits.to_the_last;
         let limited = limits.idle.is_some() || (bounded && self.ambient.deadline().is_some());
@@ -184,7 +190,7 @@ impl PendingBody {
             true => Inner::keep(body),
             false => Inner::Own { body },
         };
-        let mut response = self.wrap(response, ends, limits.idle, bounded, None, keep);
+        let mut response = self.wrap(response, ends, limits.idle, bounded, owner, keep);
         let body = response.body_mut();
         if body.end.is_some() && (limited || self.began.checked_add(limits.unread).is_some()) {
             body.unread = Unread::After(limits.unread);
@@ -195,6 +201,7 @@ impl PendingBody {
                     ambient: body.ambient,
                     awaits_status: body.awaits_status,
                     body: body.inner.cut(),
+                    owner: Arc::clone(&body.owner),
                 };
                 body.unread.left(head, &mut body.end, || watched);
             }
@@ -209,7 +216,7 @@ impl PendingBody {
         ends: Ends,
         idle: Option<Duration>,
         bounded: bool,
-        classifier: Option<Arc<AutoClassifier>>,
+        owner: Arc<dyn BodyOwner>,
         keep: impl FnOnce(T) -> Inner<B>,
     ) -> Response<ResponseBody<B>> {
         let Self { ambient, began, .. } = self;
@@ -225,7 +232,7 @@ impl PendingBody {
             unread: Unread::Off,
             awaits_status: ends == Ends::WithStatus,
             bounded,
-            classifier,
+            owner,
         })
     }
 }
@@ -233,6 +240,14 @@ impl PendingBody {
 impl<B: Body> ResponseBody<B> {
     fn limits(&self) -> BodyLimits {
         limits(&self.ambient, self.idle, self.began, self.bounded)
+    }
+
+    /// Reads the instant of the head, if the time of the body is measured.
+    #[inline]
+    fn note_head(&mut self) {
+        if let (Some(end), Some(_)) = (&mut self.end, self.owner.bodies()) {
+            end.head();
+        }
     }
 }
 
@@ -259,14 +274,6 @@ pub(super) struct ServedLimits {
     pub(super) from_head: bool,
 }
 
-/// Returns whether the outcome is known only at the end of the response.
-///
-/// This is the case for a gRPC response without a status in its head. The response of a proxy never
-/// has a gRPC status, and is classified by its HTTP status.
-fn awaits_status<B>(response: &Response<B>, grpc: bool) -> bool {
-    grpc && response.status() == StatusCode::OK && wire::grpc_status(response.headers()).is_none()
-}
-
 impl<B: Body> StreamingResponse for Response<ResponseBody<B>> {
     #[inline]
     fn call_end(&mut self) -> Option<&mut CallEnd> {
@@ -287,7 +294,7 @@ impl<B: Body> ResponseBody<B> {
         if drain::is_worth_reading(&self.inner) {
             self.unread.close();
             if let Some(mut end) = self.end.take() {
-                give_up(&mut end, self.waiting_since, self.awaits_status);
+                give_up(&mut end, self.waiting_since, self.awaits_status, &*self.owner);
             }
             drain::begin(&mut self.inner);
         }
@@ -310,12 +317,13 @@ impl<B: Body> Body for ResponseBody<B> {
             return Poll::Ready(Some(Err(BodyError::Rejected(late))));
         }
         let _ambient = this.ambient.enter();
-        let polled = run(this.end, || this.inner.as_mut().poll_frame(cx));
+        let owner = &**this.owner;
+        let polled = run(this.end, owner, || this.inner.as_mut().poll_frame(cx));
         if polled.is_pending() && drain::is_draining() {
             // The call of a stack within another one must not hold a permit over a pause either.
             this.unread.close();
             if let Some(mut end) = this.end.take() {
-                give_up(&mut end, *this.waiting_since, *this.awaits_status);
+                give_up(&mut end, *this.waiting_since, *this.awaits_status, &**this.owner);
             }
             return Poll::Pending;
         }
@@ -340,10 +348,10 @@ impl<B: Body> Body for ResponseBody<B> {
             if let (BodyTimeout::Idle, Some(end)) = (reached, &mut this.end) {
                 end.ignore_deadline();
             }
-            let late = this.limits().late(reached);
+            let late = this.limits().late(reached, owner);
             this.unread.close();
             this.inner.as_mut().end();
-            finish(this.end, TIMED_OUT, *this.waited);
+            finish(this.end, TIMED_OUT, *this.waited, owner);
             return Poll::Ready(Some(Err(BodyError::Rejected(late))));
         }
         let Poll::Ready(ready) = polled else { return Poll::Pending };
@@ -358,6 +366,7 @@ impl<B: Body> Body for ResponseBody<B> {
                         ambient: *this.ambient,
                         awaits_status: *this.awaits_status,
                         body: this.inner.cut(),
+                        owner: Arc::clone(this.owner),
                     });
                 }
                 None
@@ -365,12 +374,12 @@ impl<B: Body> Body for ResponseBody<B> {
             Some(Err(_)) => Some(Outcome::Failure(Fault::Transient)),
             last => {
                 let trailers = last.as_ref().and_then(|frame| frame.as_ref().ok()?.trailers_ref());
-                Some(run(this.end, || at_end(*this.awaits_status, this.classifier, trailers)))
+                Some(run(this.end, owner, || at_end(*this.awaits_status, owner, trailers)))
             }
         };
         if let Some(outcome) = outcome {
             this.unread.close();
-            finish(this.end, outcome, *this.waited);
+            finish(this.end, outcome, *this.waited, owner);
         }
         Poll::Ready(ready.map(|frame| frame.map_err(BodyError::Service)))
     }
@@ -382,49 +391,6 @@ impl<B: Body> Body for ResponseBody<B> {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
-}
-
-/// Ends the call of a body that its reader gives up.
-fn give_up(end: &mut CallEnd, waiting_since: Option<Instant>, awaits_status: bool) {
-    match waiting_since.map(|since| since.elapsed()) {
-        // No read is pending, and the head has decided the outcome.
-        None if !awaits_status => end.dropped_between_reads(),
-        waited => end.dropped_while_reading(waited.unwrap_or_default()),
-    }
-}
-
-/// Completes the call, the first time that it is called.
-fn finish(end: &mut Option<CallEnd>, outcome: Outcome, waited: Duration) {
-    // Taking the end out would move it.
-    if let Some(end) = end {
-        end.complete(outcome, waited);
-    }
-    *end = None;
-}
-
-/// Returns the outcome of a response whose head was successful and whose body has ended.
-fn at_end(
-    awaits_status: bool,
-    classifier: &Option<Arc<AutoClassifier>>,
-    trailers: Option<&HeaderMap>,
-) -> Outcome {
-    match classifier {
-        _ if !awaits_status => Outcome::Success,
-        Some(classifier) => classifier.grpc_end(trailers),
-        None => AutoClassifier::new().grpc_end(trailers),
-    }
-}
-
-/// Runs a part of the response, and reports a panic to the call.
-fn run<T>(end: &mut Option<CallEnd>, piece: impl FnOnce() -> T) -> T {
-    let mut unwinding = Unwinding::noting(|| {
-        if let Some(mut end) = end.take() {
-            end.panicked();
-        }
-    });
-    let value = piece();
-    unwinding.disarm();
-    value
 }
 
 impl<B: Body> fmt::Debug for ResponseBody<B> {
@@ -443,7 +409,10 @@ mod tests {
     use tokio_test::task;
 
     use super::*;
-    use crate::{BoxError, http::unread::Watch};
+    use crate::{
+        BoxError,
+        http::{reporters::HttpReporters, unread::Watch},
+    };
 
     type TestBody = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -459,7 +428,9 @@ mod tests {
         let call = PendingBody::new(&Method::GET, Instant::now());
         let unread = Duration::from_secs(30);
         let limits = ServedLimits { idle, to_the_last: false, unread, from_head: true };
-        let response = call.into_served(Response::new(body.boxed_unsync()), false, &limits);
+        let owner = Arc::new(HttpReporters::of_server(None));
+        let response = Response::new(body.boxed_unsync());
+        let response = call.into_served(response, false, &limits, owner);
         let body = response.into_body();
         let Unread::Watching(watch) = &body.unread else { panic!("from the head") };
         let watch = Arc::clone(watch);

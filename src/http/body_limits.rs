@@ -4,10 +4,11 @@ use std::{future::Future, pin::Pin, task::Context, time::Duration};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::reporters::BodyOwner;
 use crate::{
     Fault, Outcome, Rejection,
     error::TimedOut,
-    telemetry::{self, Event, Kind},
+    telemetry::{Event, Kind},
 };
 
 /// The longest time between the wake-up of a reader and its next poll.
@@ -47,15 +48,14 @@ impl BodyLimits {
     }
 
     /// Reports the limit that was reached, and returns its rejection.
-    pub(super) fn late(&self, reached: BodyTimeout) -> Rejection {
+    pub(super) fn late(&self, reached: BodyTimeout, owner: &dyn BodyOwner) -> Rejection {
+        let kind = match reached {
+            BodyTimeout::Idle => Kind::IdleBody,
+            BodyTimeout::Deadline => Kind::Body,
+        };
         let rejection = self.rejection(reached);
-        report(reached, &rejection);
+        owner.reporters().of(kind).emit(Event::Rejected { rejection: &rejection });
         rejection
-    }
-
-    /// Reports the limit that was reached.
-    pub(super) fn report(&self, reached: BodyTimeout) {
-        report(reached, &self.rejection(reached));
     }
 
     /// Returns the rejection of the limit that was reached.
@@ -106,12 +106,4 @@ impl BodyLimits {
         }
         Some(reached)
     }
-}
-
-fn report(reached: BodyTimeout, rejection: &Rejection) {
-    let kind = match reached {
-        BodyTimeout::Idle => Kind::IdleBody,
-        BodyTimeout::Deadline => Kind::Body,
-    };
-    telemetry::emit(None, kind, Event::Rejected { rejection });
 }

@@ -1,6 +1,8 @@
 //! The head of a response: whether a body follows, and whether the service failed.
 
-use http::{Method, StatusCode};
+use http::{Method, Response, StatusCode};
+
+use super::wire;
 
 /// Returns whether an HTTP status says that the service did not do its work: 5xx, 421, 425 or 429.
 pub(super) fn has_failed(status: StatusCode) -> bool {
@@ -36,4 +38,12 @@ impl ResponseShape {
             Self::Tunnel | Self::Whole => bodiless.contains(&status),
         }
     }
+}
+
+/// Returns whether the outcome is known only at the end of the response.
+///
+/// This is the case for a gRPC response without a status in its head. The response of a proxy never
+/// has a gRPC status, and is classified by its HTTP status.
+pub(super) fn awaits_status<B>(response: &Response<B>, grpc: bool) -> bool {
+    grpc && response.status() == StatusCode::OK && wire::grpc_status(response.headers()).is_none()
 }

@@ -176,15 +176,21 @@
 //!
 //! The span of a retried attempt has the field `http.request.resend_count`, unless the client layer
 //! is [`without_hop_headers`](HttpClientBuilder::without_hop_headers). A body that reaches a limit
-//! emits a `WARN` event, "call timed out", in the span of the task that reads the body. Its layer
-//! is "idle response body" or "response body". [`HttpClientLayer::malformed_headers`] and
+//! emits a `WARN` event, "call timed out", in the span of the task that reads the body. Its
+//! [kind](crate::telemetry::field::KIND) is `idle_response_body` or `response_body`. Its layer is
+//! the name of the stack, or the kind. [`HttpClientLayer::malformed_headers`] and
 //! [`HttpServerLayer::malformed_headers`] count malformed headers.
+//!
+//! In a stack that is [registered](crate::Stack::register), the client counts its rejections and
+//! those of its bodies, and measures how long each body takes after its head. The retry counts the
+//! hints of responses by what it did with them.
 //!
 //! [`abandoned_after`]: crate::circuit_breaker::CircuitBreakerBuilder::abandoned_after
 
 mod ahead;
 mod authority;
 mod body;
+mod body_end;
 mod body_error;
 mod body_limits;
 mod cause;
@@ -200,6 +206,7 @@ pub mod idempotency;
 pub mod idempotency_key;
 mod kept;
 pub mod replay;
+mod reporters;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
 pub mod server;

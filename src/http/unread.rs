@@ -24,12 +24,13 @@ use tokio::{
 use super::{
     body_limits::{BodyLimits, BodyTimeout, PROMPTLY, TIMED_OUT},
     kept::Cut,
+    reporters::BodyOwner,
 };
 use crate::{
     Rejection,
     call::{account::How, ambient::Ambient, completion::CallEnd, held::SharedEnd, lock::lock},
     error::TimedOut,
-    telemetry::{self, Event, Kind},
+    telemetry::{Event, Kind},
 };
 
 /// A timer that fires later than this was held up, and the reader perhaps too.
@@ -51,6 +52,7 @@ pub(super) struct Watched {
     pub(super) awaits_status: bool,
     /// The body, if a limit ends it.
     pub(super) body: Option<Arc<dyn Cut>>,
+    pub(super) owner: Arc<dyn BodyOwner>,
 }
 
 impl Unread {
@@ -310,7 +312,7 @@ impl Watch {
     }
 
     fn end_call(&self, reader: Reader, limit: Option<BodyTimeout>) {
-        let Watched { limits, ambient, awaits_status, body } = &self.watched;
+        let Watched { limits, ambient, awaits_status, body, owner } = &self.watched;
         let (how, waited) = match reader {
             Reader::Left { since, waited: Some(before) } => {
                 if limit == Some(BodyTimeout::Idle) {
@@ -329,10 +331,11 @@ impl Watch {
             body.cut();
         }
         match limit {
-            Some(limit) => limits.report(limit),
+            Some(limit) => drop(limits.late(limit, &**owner)),
             None => {
                 let rejection = TimedOut::new("unread response body", self.unread).into();
-                telemetry::emit(None, Kind::UnreadBody, Event::Rejected { rejection: &rejection });
+                let event = Event::Rejected { rejection: &rejection };
+                owner.reporters().of(Kind::UnreadBody).emit(event);
             }
         }
         if let Some(ending) = ending {
@@ -357,7 +360,7 @@ mod tests {
     use tokio_test::task;
 
     use super::*;
-    use crate::call::completion::CallEnd;
+    use crate::{call::completion::CallEnd, http::reporters::HttpReporters};
 
     const IDLE: Duration = Duration::from_secs(1);
     const PASSED: Duration = Duration::from_millis(1_001);
@@ -372,7 +375,8 @@ mod tests {
         let now = Instant::now();
         let limits = BodyLimits { idle: Some(IDLE), deadline: None, began: now };
         let ambient = Ambient::capture();
-        let watched = Watched { limits, ambient, awaits_status: false, body: None };
+        let owner = Arc::new(HttpReporters::of_server(None));
+        let watched = Watched { limits, ambient, awaits_status: false, body: None, owner };
         let watch = Watch::new(IDLE, watched, CallEnd::new().share());
         lock(&watch.state).reader = Reader::Left { since: now, waited: None };
         (watch, now)

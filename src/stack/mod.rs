@@ -163,8 +163,8 @@
 //! # Telemetry
 //!
 //! The stack opens a span for each call. The spans and events of all layers are inside it. One
-//! event is outside, because the reader of a body emits it: "call timed out" with the layer "idle
-//! response body" or "response body".
+//! event is outside, because the reader of a body emits it: "call timed out" of the kind
+//! `idle_response_body` or `response_body`.
 //!
 //! # End of a call
 //!

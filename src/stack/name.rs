@@ -1,6 +1,8 @@
 //! The name of a stack.
 
 use super::builder::Stack;
+#[cfg(feature = "http")]
+use crate::telemetry::Reporters;
 use crate::{error::Name, telemetry::Registry};
 
 impl<Slots, C> Stack<Slots, C> {
@@ -62,9 +64,9 @@ impl<Slots, C> Stack<Slots, C> {
         Self { reporters: self.reporters.registered(registry), ..self }
     }
 
-    /// Returns the name that was set, if there is one.
+    /// Returns the names and the registry of the stack.
     #[cfg(feature = "http")]
-    pub(crate) fn stack_name(&self) -> Option<&Name> {
-        self.reporters.stack()
+    pub(crate) fn reporters(&self) -> &Reporters {
+        &self.reporters
     }
 }

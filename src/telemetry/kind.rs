@@ -21,11 +21,13 @@ pub(crate) enum Kind {
     IdleBody,
     #[cfg(feature = "http")]
     UnreadBody,
+    #[cfg(feature = "http")]
+    ReplayBody,
 }
 
 impl Kind {
     /// The number of kinds.
-    pub(super) const COUNT: usize = 13;
+    pub(super) const COUNT: usize = 14;
 
     /// Returns the kind as one word. It is also the default name of a layer.
     pub(crate) const fn as_str(self) -> &'static str {
@@ -48,6 +50,8 @@ impl Kind {
             Self::IdleBody => "idle_response_body",
             #[cfg(feature = "http")]
             Self::UnreadBody => "unread_response_body",
+            #[cfg(feature = "http")]
+            Self::ReplayBody => "replay_body",
         }
     }
 

@@ -50,7 +50,12 @@ macro_rules! with_target {
                 $block
             }
             #[cfg(feature = "http")]
-            Kind::Client | Kind::Server | Kind::Body | Kind::IdleBody | Kind::UnreadBody => {
+            Kind::Client
+            | Kind::Server
+            | Kind::Body
+            | Kind::IdleBody
+            | Kind::UnreadBody
+            | Kind::ReplayBody => {
                 const TARGET: &str = "buttress::http";
                 $block
             }

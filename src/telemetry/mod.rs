@@ -44,9 +44,9 @@
 //! outage, and in `suppressed` those that no earlier line has counted. The first rejection of the
 //! next outage is at `WARN`.
 //!
-//! Timeouts without a name, outside of a stack, count as one layer. So do all response bodies. A
-//! test that expects the event of one at `WARN` must give it a name, because another test may have
-//! emitted the first.
+//! Timeouts without a name, outside of a stack, count as one layer. A test that expects the event
+//! of one at `WARN` must give it a name, because another test may have emitted the first. The
+//! bodies of a client or a server count with it.
 //!
 //! In a program without a subscriber, the feature `log` of `tracing` passes events to the crate
 //! `log`, with the same levels.
@@ -66,8 +66,6 @@ use std::time::Duration;
 
 use tracing::Span;
 
-#[cfg(feature = "http")]
-pub(crate) use self::reporter::emit;
 pub use self::{
     call::{CallSpan, CallSpanLayer},
     event::{CallOutcome, Event, Source},

@@ -18,7 +18,9 @@ use crate::{
         ahead::{Ahead, Read},
         body_limits::BodyLimits,
         replay::policy::is_safe_everywhere,
+        reporters::BodyOwner,
     },
+    telemetry::{CallOutcome, Meter},
 };
 
 pub(super) type Select = dyn Fn(RequestHead<'_>) -> bool + Send + Sync;
@@ -83,33 +85,75 @@ pub(super) struct Reading<B: Body> {
     limits: BodyLimits,
     waiting_since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
+    measured: Measured,
 }
 
 impl<B: Body> Reading<B> {
-    pub(super) fn new(response: Response<B>, most: usize, limits: BodyLimits) -> Self {
+    pub(super) fn new(
+        response: Response<B>,
+        most: usize,
+        limits: BodyLimits,
+        meter: Option<&Arc<Meter>>,
+    ) -> Self {
         let response = response.map(|body| Box::pin(Ahead::new(body)));
-        Self { response, most, limits, waiting_since: None, timer: None }
+        let measured = Measured(meter.map(|meter| (Arc::clone(meter), Instant::now())));
+        Self { response, most, limits, waiting_since: None, timer: None, measured }
     }
 
     /// Reads until the body has ended, has failed or is too long, or until a read waits too long.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Read, Rejection>> {
+    pub(super) fn poll(
+        &mut self,
+        owner: &dyn BodyOwner,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Read, Rejection>> {
         loop {
             match self.response.body_mut().as_mut().poll_read(cx, self.most) {
                 Poll::Ready(None) => self.waiting_since = None,
-                Poll::Ready(Some(read)) => return Poll::Ready(Ok(read)),
+                Poll::Ready(Some(read)) => {
+                    match read {
+                        Read::Whole => self.measured.end(CallOutcome::Success),
+                        Read::Failed => self.measured.end(CallOutcome::Failure),
+                        Read::TooLong => {}
+                    }
+                    return Poll::Ready(Ok(read));
+                }
                 Poll::Pending => {
                     let reached = self.limits.poll(&mut self.waiting_since, &mut self.timer, cx);
                     return match reached {
                         None => Poll::Pending,
-                        Some(reached) => Poll::Ready(Err(self.limits.late(reached))),
+                        Some(reached) => {
+                            self.measured.end(CallOutcome::Failure);
+                            Poll::Ready(Err(self.limits.late(reached, owner)))
+                        }
                     };
                 }
             }
         }
     }
 
-    pub(super) fn into_response(self) -> Response<Pin<Box<Ahead<B>>>> {
+    pub(super) fn into_response(mut self) -> Response<Pin<Box<Ahead<B>>>> {
+        // If there is more, it is measured with the body of the response.
+        self.measured.0 = None;
         self.response
+    }
+}
+
+/// The numbers of a client that is registered, and the instant at which the head arrived.
+///
+/// Dropping it counts a body whose reader has left.
+struct Measured(Option<(Arc<Meter>, Instant)>);
+
+impl Measured {
+    fn end(&mut self, outcome: CallOutcome) {
+        if let Some((meter, head)) = self.0.take() {
+            meter.count_body(outcome, head.elapsed());
+        }
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
+        self.end(CallOutcome::Cancelled);
     }
 }
 

@@ -4,7 +4,13 @@ use std::{
 };
 
 use super::buffer::Buffer;
-use crate::{http::AutoClassifier, telemetry::ReporterCell};
+use crate::{
+    http::{
+        AutoClassifier,
+        reporters::{BodyOwner, HttpReporters},
+    },
+    telemetry::Meter,
+};
 
 pub(super) struct Config {
     pub(super) classifier: Arc<AutoClassifier>,
@@ -16,7 +22,7 @@ pub(super) struct Config {
     pub(super) write: Option<Write>,
     pub(super) buffer: Option<Buffer>,
     pub(super) malformed: AtomicU64,
-    pub(super) reporter: ReporterCell,
+    pub(super) reporters: HttpReporters,
 }
 
 impl Config {
@@ -25,8 +31,22 @@ impl Config {
         let Self { idle, body_deadline, write, .. } = *self;
         let (classifier, at_end) = (Arc::clone(&self.classifier), self.at_end.clone());
         let (buffer, malformed) = (self.buffer.clone(), AtomicU64::new(0));
-        let reporter = self.reporter.fresh();
-        Self { classifier, at_end, idle, body_deadline, write, buffer, malformed, reporter }
+        let reporters = self.reporters.fresh();
+        Self { classifier, at_end, idle, body_deadline, write, buffer, malformed, reporters }
+    }
+}
+
+impl BodyOwner for Config {
+    fn reporters(&self) -> &HttpReporters {
+        &self.reporters
+    }
+
+    fn classifier(&self) -> Option<&AutoClassifier> {
+        self.at_end.as_deref()
+    }
+
+    fn bodies(&self) -> Option<&Arc<Meter>> {
+        self.reporters.meter()
     }
 }
 

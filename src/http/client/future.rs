@@ -25,8 +25,8 @@ pin_project! {
     pub struct HttpClientFuture<F, R: Body> {
         #[pin]
         state: State<F, R>,
-        config: Arc<Config>,
-        // `None` after the end.
+        // This and the next are `None` after the end.
+        config: Option<Arc<Config>>,
         call: Option<PendingBody>,
     }
 }
@@ -48,7 +48,7 @@ impl<F, R: Body> HttpClientFuture<F, R> {
             Some(future) => State::Calling { future },
             None => State::Reading { reading: None },
         };
-        Self { state, config, call: Some(call) }
+        Self { state, config: Some(config), call: Some(call) }
     }
 }
 
@@ -69,7 +69,9 @@ where
             }
         };
         this.state.set(State::Reading { reading: None });
-        let (config, Some(call)) = (&**this.config, this.call.take()) else { polled_after_end() };
+        let (Some(config), Some(call)) = (this.config.take(), this.call.take()) else {
+            polled_after_end()
+        };
         let grpc = result.as_ref().is_ok_and(|response| {
             let grpc = wire::is_grpc(response.headers());
             config.read(response, grpc);
@@ -81,14 +83,15 @@ where
                 .is_some_and(|it| call.may_read(it, grpc) && buffer.takes(it, &config.classifier))
         });
         if let Some(buffer) = buffer {
-            let reading = Reading::new(result?, buffer.most, call.limits_ahead(config.idle));
+            let limits = call.limits_ahead(config.idle);
+            let reading = Reading::new(result?, buffer.most, limits, config.reporters.meter());
             this.state.set(State::Reading { reading: Some(Box::new(reading)) });
-            *this.call = Some(call);
+            (*this.config, *this.call) = (Some(config), Some(call));
             return self.poll(cx);
         }
         Poll::Ready(result.map(|response| {
-            let at_end = config.at_end.clone();
-            call.into_response(response, grpc, config.idle, config.body_deadline, at_end)
+            let (idle, body_deadline) = (config.idle, config.body_deadline);
+            call.into_response(response, grpc, idle, body_deadline, config)
         }))
     }
 }
@@ -97,21 +100,26 @@ where
 #[inline(never)]
 fn poll_reading<R: Body, E: CarryRejection>(
     place: &mut Option<Box<Reading<R>>>,
-    config: &Config,
+    config: &mut Option<Arc<Config>>,
     call: &mut Option<PendingBody>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Response<ResponseBody<R>>, E>> {
     // Taken out, so that a body that panics is not polled again.
-    let (taken, Some(pending)) = (place.take(), call.take()) else { polled_after_end() };
-    let Some(mut reading) = taken else { return Poll::Ready(Err(reject(config.reporter.get()))) };
-    let Poll::Ready(read) = reading.poll(cx) else {
-        (*place, *call) = (Some(reading), Some(pending));
+    let (taken, Some(pending), Some(owner)) = (place.take(), call.take(), config.take()) else {
+        polled_after_end()
+    };
+    let Some(mut reading) = taken else {
+        return Poll::Ready(Err(reject(owner.reporters.layer())));
+    };
+    let Poll::Ready(read) = reading.poll(&*owner, cx) else {
+        (*place, *call, *config) = (Some(reading), Some(pending), Some(owner));
         return Poll::Pending;
     };
     Poll::Ready(match read {
         Ok(read) => {
             let response = reading.into_response();
-            Ok(pending.into_read(response, read, config.idle, config.body_deadline))
+            let (idle, body_deadline) = (owner.idle, owner.body_deadline);
+            Ok(pending.into_read(response, read, idle, body_deadline, owner))
         }
         Err(late) => Err(E::from_rejection(late)),
     })

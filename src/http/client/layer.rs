@@ -19,8 +19,9 @@ use crate::{
     http::{
         AutoClassifier, RequestHead,
         checks::{Once, unless_room},
+        reporters::HttpReporters,
     },
-    telemetry::{Kind, ReporterCell, Reporters},
+    telemetry::{Registry, Reporters},
 };
 
 /// A layer that connects a stack with an HTTP or gRPC client.
@@ -67,6 +68,21 @@ impl HttpClientLayer {
     /// `grpc-retry-pushback-ms` forbids a retry.
     pub fn malformed_headers(&self) -> u64 {
         self.config.malformed.load(Ordering::Relaxed)
+    }
+}
+
+impl HttpClientLayer {
+    /// Registers the layer, which counts from now on. A registered stack registers it too.
+    ///
+    /// Default: none. Nothing is counted then. The layer stays in the first registry.
+    ///
+    /// It counts its rejections and those of its bodies. It measures the time from the head of a
+    /// response to the end of its body. A body that is empty, or that is not sent, as after a HEAD
+    /// request, is not measured. If [`body_buffer`](HttpClientBuilder::body_buffer) has read the
+    /// beginning of a body that is too long, the time begins when its reader gets the response.
+    pub fn register(self, registry: &Registry) -> Self {
+        self.config.reporters.register(registry);
+        self
     }
 }
 
@@ -290,7 +306,7 @@ impl HttpClientBuilder {
             write,
             buffer: self.body_buffer.map(|most| Buffer { most, select }),
             malformed: AtomicU64::new(0),
-            reporter: ReporterCell::new(None, Kind::Client),
+            reporters: HttpReporters::of_client(),
         };
         HttpClientLayer { config: Arc::new(config) }
     }
@@ -301,9 +317,9 @@ impl HttpClientLayer {
         &self.config
     }
 
-    /// Takes the name of a stack.
+    /// Takes the names and the registry of a stack.
     pub(in crate::http) fn inherit(&self, stack: &Reporters) {
-        self.config.reporter.inherit(stack, || None);
+        self.config.reporters.inherit(stack);
     }
 
     pub(in crate::http) fn shared_classifier(&self) -> Arc<AutoClassifier> {

@@ -24,7 +24,7 @@ pub enum Trust {
 /// The settings of a server.
 #[derive(Clone, Debug)]
 pub(super) struct Config {
-    /// The name of the stack around the handlers.
+    /// The name that was set for the server.
     pub(super) name: Option<Name>,
     pub(super) trust: Trust,
     pub(super) limit: Option<Duration>,

@@ -27,7 +27,10 @@ use crate::{
         timer::poll_timer,
     },
     error::{DeadlineExceeded, TimedOut},
-    http::uploads::{self, Uploads},
+    http::{
+        reporters::HttpReporters,
+        uploads::{self, Uploads},
+    },
     telemetry::{Event, Reporter},
 };
 
@@ -99,14 +102,14 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let (inbound, reporter) = (*this.inbound, &this.shared.reporter);
+        let (inbound, reporters) = (*this.inbound, &this.shared.reporters);
         let outer = deadline::deadline();
         // A request that waits does not begin at its deadline. Others free their slots then.
         let over = this.timer.as_ref().as_pin_ref().is_some_and(|timer| timer.is_elapsed());
         let mut own_limit = None;
         let result = match this.call.as_mut().as_running() {
-            None => Err(this.call.as_mut().reject(|()| too_late(reporter))),
-            Some((future, ())) if over && future.is_waiting() => Err(too_late(reporter)),
+            None => Err(this.call.as_mut().reject(|()| too_late(reporters))),
+            Some((future, ())) if over && future.is_waiting() => Err(too_late(reporters)),
             Some((mut future, ())) => match Uploads::enter(this.uploads, || {
                 inbound.enter(this.hop, || future.as_mut().poll(cx))
             }) {
@@ -121,7 +124,7 @@ where
                     // Not if it is the caller's deadline.
                     own_limit = this.shared.config.limit.filter(|own| *own == limit);
                     let is_waiting = future.is_waiting();
-                    Err(if is_waiting { too_late(reporter) } else { timed_out(reporter, limit) })
+                    Err(if is_waiting { too_late(reporters) } else { timed_out(reporters, limit) })
                 }
             },
         };
@@ -140,12 +143,14 @@ where
     }
 }
 
-fn timed_out(reporter: &Reporter, limit: Duration) -> Rejection {
+fn timed_out(reporters: &HttpReporters, limit: Duration) -> Rejection {
+    let reporter = reporters.layer();
     report(reporter, TimedOut::by(Some(reporter.name().clone()), limit))
 }
 
 /// Rejects a request whose time was over before the stack was called.
-fn too_late(reporter: &Reporter) -> Rejection {
+fn too_late(reporters: &HttpReporters) -> Rejection {
+    let reporter = reporters.layer();
     report(reporter, DeadlineExceeded::by(Some(reporter.name().clone())))
 }
 

@@ -15,7 +15,7 @@ use tower_service::Service;
 use super::shared::Shared;
 use crate::{
     Error,
-    call::clock,
+    call::{clock, ended::polled_after_end},
     http::{
         ResponseBody,
         body::{PendingBody, ServedLimits},
@@ -68,7 +68,7 @@ where
         // versions poll its first frame before.
         let from_head = request.version() >= Version::HTTP_2;
         let shared = Arc::clone(&self.shared);
-        HandlerFuture { future: self.inner.call(request), shared, call, from_head }
+        HandlerFuture { future: self.inner.call(request), shared: Some(shared), call, from_head }
     }
 }
 
@@ -78,7 +78,8 @@ pin_project! {
     pub struct HandlerFuture<F> {
         #[pin]
         future: F,
-        shared: Arc<Shared>,
+        // `None` after the end.
+        shared: Option<Arc<Shared>>,
         call: PendingBody,
         from_head: bool,
     }
@@ -98,14 +99,15 @@ where
             Err(never) => match never {},
         };
         let grpc = wire::is_grpc(response.headers());
-        let config = &this.shared.config;
+        let Some(shared) = this.shared.take() else { polled_after_end() };
+        let config = &shared.config;
         let limits = ServedLimits {
             idle: config.body_idle,
             to_the_last: config.body_deadline,
             unread: config.body_unread,
             from_head: *this.from_head,
         };
-        Poll::Ready(Ok(this.call.into_served(response, grpc, &limits)))
+        Poll::Ready(Ok(this.call.into_served(response, grpc, &limits, shared)))
     }
 }
 

@@ -19,9 +19,10 @@ use super::{
 use crate::{
     ConfigError, Stack,
     call::patience::limiting,
-    http::uploads::Uploads,
+    error::Name,
+    http::{reporters::HttpReporters, uploads::Uploads},
     stack::slots::{Empty, Fill, Filled, ServerTransport, SlotAt, position},
-    telemetry::{Kind, Reporter},
+    telemetry::{Registry, Reporters},
 };
 
 /// A layer that puts a [`Stack`] around a handler and turns its rejections into responses.
@@ -63,9 +64,9 @@ impl HttpServerLayer<()> {
         Slots: SlotAt<position::TransportPosition, Layer = Empty>
             + Fill<position::TransportPosition, ServerTransport>,
     {
-        let name = stack.stack_name().cloned();
-        let config = Config { name, ..Config::default() };
-        HttpServerBuilder { stack: stack.with(ServerTransport), config }
+        let within = Some(stack.reporters().clone());
+        let (stack, config) = (stack.with(ServerTransport), Config::default());
+        HttpServerBuilder { stack, within, config }
     }
 }
 
@@ -86,7 +87,19 @@ impl<L> HttpServerLayer<L> {
     ///
     /// See [`around`](Self::around) for the requirements on its services.
     pub fn builder_around(layer: L) -> HttpServerBuilder<L> {
-        HttpServerBuilder { stack: layer, config: Config::default() }
+        HttpServerBuilder { stack: layer, within: None, config: Config::default() }
+    }
+
+    /// Registers the server, which counts from now on. A registered stack registers it too.
+    ///
+    /// Default: none. Nothing is counted then. The server stays in the first registry.
+    ///
+    /// It counts its own rejections, which are those by the deadline or limit of a request, and
+    /// those of its bodies. The layers of its stack count theirs. A layer
+    /// [`outside`](HttpServerBuilder::outside) the stack is registered by itself.
+    pub fn register(self, registry: &Registry) -> Self {
+        self.shared.reporters.register(registry);
+        self
     }
 
     /// Returns the number of malformed header lines in requests. Such lines are ignored.
@@ -123,6 +136,8 @@ where
 #[must_use = "a builder does nothing until it is built"]
 pub struct HttpServerBuilder<L> {
     stack: L,
+    /// The names and the registry of the stack.
+    within: Option<Reporters>,
     config: Config,
 }
 
@@ -139,7 +154,16 @@ impl<L> HttpServerBuilder<L> {
     ///
     /// Its services must meet the requirements of [`around`](HttpServerLayer::around).
     pub fn outside<G>(self, layer: G) -> HttpServerBuilder<Layers<L, G>> {
-        HttpServerBuilder { stack: Layers::new(self.stack, layer), config: self.config }
+        let Self { stack, within, config } = self;
+        HttpServerBuilder { stack: Layers::new(stack, layer), within, config }
+    }
+
+    /// Sets the name of the server in errors and events.
+    ///
+    /// Default: the name of its stack, or `server`.
+    pub fn name(mut self, name: impl Into<Name>) -> Self {
+        self.config.name = Some(name.into());
+        self
     }
 
     /// Sets which of the caller's headers the server uses.
@@ -256,9 +280,12 @@ impl<L> HttpServerBuilder<L> {
 
     fn finish(self) -> HttpServerLayer<L> {
         let uploads = (!self.config.without_drain).then(Uploads::default);
-        let reporter = Reporter::new(self.config.name.as_ref(), Kind::Server);
+        let reporters = HttpReporters::of_server(self.config.name.as_ref());
+        if let Some(stack) = &self.within {
+            reporters.inherit(stack);
+        }
         let shared =
-            Shared { config: self.config, malformed: AtomicU64::new(0), uploads, reporter };
+            Shared { config: self.config, malformed: AtomicU64::new(0), uploads, reporters };
         HttpServerLayer { stack: self.stack, shared: Arc::new(shared) }
     }
 }

@@ -229,8 +229,14 @@
 //!
 //! The stack emits its events and spans. A request whose deadline passes emits a `WARN` event:
 //! "call timed out", or "call rejected" if the stack and its handler were not called. A response
-//! that is not read emits "call timed out" too, with the layer "unread response body" or the limit
-//! of the body.
+//! that is not read, or that reaches a limit, emits "call timed out" too. Its
+//! [kind](crate::telemetry::field::KIND) is `unread_response_body`, `idle_response_body` or
+//! `response_body`, and its layer is the name of the server.
+//!
+//! With [`Stack::register`](crate::Stack::register), or with
+//! [`HttpServerLayer::register`](super::HttpServerLayer::register), these rejections are counted in
+//! a [`Registry`](crate::telemetry::Registry). The rejections of the stack's layers are counted by
+//! these layers.
 //!
 //! [`HttpServerLayer`]: super::HttpServerLayer
 //! [`Trust::None`]: super::Trust::None

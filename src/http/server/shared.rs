@@ -1,7 +1,10 @@
 use std::sync::atomic::AtomicU64;
 
 use super::config::Config;
-use crate::{http::uploads::Uploads, telemetry::Reporter};
+use crate::http::{
+    reporters::{BodyOwner, HttpReporters},
+    uploads::Uploads,
+};
 
 /// The state that all services of one layer share.
 #[derive(Debug)]
@@ -11,5 +14,11 @@ pub(super) struct Shared {
     pub(super) malformed: AtomicU64,
     /// `None` if the rest of rejected requests is dropped.
     pub(super) uploads: Option<Uploads>,
-    pub(super) reporter: Reporter,
+    pub(super) reporters: HttpReporters,
+}
+
+impl BodyOwner for Shared {
+    fn reporters(&self) -> &HttpReporters {
+        &self.reporters
+    }
 }

@@ -118,9 +118,9 @@ instruments! {
     CIRCUIT_BREAKER_KEYS_EVICTED: Counter "buttress.circuit_breaker.keys.evicted" "{key}"
         [STACK, LAYER] "Keys that a breaker by key forgot to make room for others.";
     HTTP_REPLAY_OVERFLOW: Counter "buttress.http.replay.overflow" "{request}" [STACK, LAYER]
-        "Requests whose body was too large to keep for a retry.";
+        "Requests whose body was too large to keep for a retry. They are sent once.";
     HTTP_HINTS: Counter "buttress.http.hints" "{response}" [STACK, LAYER, RESULT]
-        "Responses that say when or whether to retry, by what the retry did.";
+        "Failed responses whose hint decided about a retry, by what the retry did with it.";
     HTTP_BODY_DURATION: Histogram "buttress.http.body.duration" "s" [STACK, LAYER, OUTCOME]
         "The time from the head of a response to the end of its body.";
     IDEMPOTENCY_REQUESTS: Counter "buttress.idempotency.requests" "{request}"

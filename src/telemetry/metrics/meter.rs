@@ -141,6 +141,16 @@ impl Meter {
         }
     }
 
+    /// Counts a body at its end. `took` is the time since the head.
+    #[cfg(feature = "http")]
+    #[cold]
+    pub(crate) fn count_body(&self, outcome: CallOutcome, took: Duration) {
+        if let Some(calls) = &self.calls {
+            calls.begin();
+        }
+        self.ended(outcome, None, took);
+    }
+
     #[cold]
     fn note_cause(&self, outcome: CallOutcome, error_type: Option<&'static str>) {
         if self.identity.kind == Kind::Call && outcome != CallOutcome::Cancelled {

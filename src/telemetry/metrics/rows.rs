@@ -1,12 +1,14 @@
 //! The series of each kind of layer, which exist before their first event.
 
+#[cfg(feature = "http")]
+use super::instrument::HTTP_REPLAY_OVERFLOW;
 use super::{
     super::kind::Kind,
     instrument::{
         ATTEMPT_RESENDS, BULKHEAD_QUEUE_DURATION, CIRCUIT_BREAKER_KEYS_EVICTED,
-        CIRCUIT_BREAKER_PROBES, CIRCUIT_BREAKER_TRANSITIONS, HTTP_HINTS, HTTP_REPLAY_OVERFLOW,
-        IDEMPOTENCY_LEASES_LOST, IDEMPOTENCY_REQUESTS, IDEMPOTENCY_STORE_DURATION,
-        IDEMPOTENCY_UNKNOWN, Instrument, REJECTIONS, RETRY_CALLS, RETRY_DELAY, RETRY_ENDED,
+        CIRCUIT_BREAKER_PROBES, CIRCUIT_BREAKER_TRANSITIONS, HTTP_HINTS, IDEMPOTENCY_LEASES_LOST,
+        IDEMPOTENCY_REQUESTS, IDEMPOTENCY_STORE_DURATION, IDEMPOTENCY_UNKNOWN, Instrument,
+        REJECTIONS, RETRY_CALLS, RETRY_DELAY, RETRY_ENDED,
     },
 };
 
@@ -48,6 +50,9 @@ static RETRY: &[Row] = &[
     with(&RETRY_ENDED, "retries_disabled"),
     with(&RETRY_ENDED, "not_replayable"),
     with(&RETRY_ENDED, "not_retryable"),
+    with(&HTTP_HINTS, "kept"),
+    with(&HTTP_HINTS, "over_cap"),
+    with(&HTTP_HINTS, "stop"),
 ];
 
 static BULKHEAD: &[Row] =
@@ -93,19 +98,16 @@ static IDEMPOTENCY: &[Row] = &[
 ];
 
 #[cfg(feature = "http")]
-static CLIENT: &[Row] = &[
-    with(&REJECTIONS, "deadline_exceeded"),
-    row(&HTTP_REPLAY_OVERFLOW),
-    with(&HTTP_HINTS, "kept"),
-    with(&HTTP_HINTS, "over_cap"),
-    with(&HTTP_HINTS, "stop"),
-];
+static CLIENT: &[Row] = &[with(&REJECTIONS, "deadline_exceeded")];
 
 #[cfg(feature = "http")]
 static SERVER: &[Row] = &[with(&REJECTIONS, "timed_out"), with(&REJECTIONS, "deadline_exceeded")];
 
 #[cfg(feature = "http")]
 static BODY: &[Row] = &[with(&REJECTIONS, "timed_out")];
+
+#[cfg(feature = "http")]
+static REPLAY_BODY: &[Row] = &[row(&HTTP_REPLAY_OVERFLOW)];
 
 static RETRY_DURATIONS: &[Row] = &[row(&RETRY_DELAY)];
 
@@ -155,6 +157,8 @@ pub(super) fn counters(kind: Kind) -> &'static [Row] {
         Kind::Server => SERVER,
         #[cfg(feature = "http")]
         Kind::Body | Kind::IdleBody | Kind::UnreadBody => BODY,
+        #[cfg(feature = "http")]
+        Kind::ReplayBody => REPLAY_BODY,
     }
 }
 
