@@ -50,6 +50,7 @@ fn a_server_rejects_times_of_zero_and_a_status_of_success() {
 
     accepts(server().build());
     accepts(server().without_drain().build());
+    accepts(server().name("api").build());
     accepts(HttpServerLayer::builder(Stack::new()).build());
     for time in [TICK, Duration::MAX] {
         accepts(server().limit(time).build());
@@ -210,6 +211,7 @@ fn kept_bodies_reject_limits_of_zero_and_less_room_for_all_than_for_one() {
     accepts(one_more.clone().build());
 
     accepts(builder().build());
+    accepts(builder().name("orders").build());
     accepts(builder().max_total_bytes(64 << 10).build());
     accepts(builder().max_request_bytes(1).max_total_bytes(1).build());
     accepts(one_more.max_total_bytes(usize::MAX).build());

@@ -7,7 +7,10 @@ use crate::{
     backoff::Backoff,
     budget::Budget,
     call::account::{Account, End, How, Stamp},
-    telemetry::{Kind, Reporter, ReporterCell, instrument::RETRY_CALLS},
+    telemetry::{
+        Kind, Reporter, ReporterCell,
+        instrument::{HTTP_HINTS, RETRY_CALLS},
+    },
 };
 
 /// The settings of a retry layer, and its budget.
@@ -50,6 +53,13 @@ impl Config {
             (true, false) => ["true", "failure"],
         };
         meter.add(&RETRY_CALLS, values);
+    }
+
+    /// Counts a hint of the server by what the retry did with it.
+    pub(super) fn count_hint(&self, result: &'static str) {
+        if let Some(meter) = self.reporter.meter() {
+            meter.add(&HTTP_HINTS, [result, ""]);
+        }
     }
 
     /// Returns the settings, or an error if `readiness_wait` is zero.

@@ -29,6 +29,8 @@ pub(super) enum Stop {
     Told,
     /// The call would be retried, but something is exhausted. The hop above must know this.
     Spent(&'static str),
+    /// The call would be retried, but the server asked for a longer pause than the cap.
+    OverCap,
     /// The call would be retried, but its deadline is near.
     OutOfTime,
 }
@@ -78,7 +80,7 @@ pub(super) fn decide(
     };
     let Some(least) = asked else { return Ok(Pause::Backoff) };
     if least > config.hint_cap {
-        return Err(Stop::Spent("hint_over_cap"));
+        return Err(Stop::OverCap);
     }
     // Jitter only lengthens the pause, because the server does not expect an earlier retry.
     // Without jitter, all clients would retry at the same moment. A pause of zero asks this one

@@ -154,12 +154,18 @@ impl<Req, E> Session<Req, E> {
                 return reporter.emit_not_retried(counted, event);
             }
             Stop::Told => {
+                shared.config().count_hint("stop");
                 Hop::report_stop();
                 "stop_hint"
             }
             Stop::Spent(what) => {
                 Hop::report_exhausted();
                 what
+            }
+            Stop::OverCap => {
+                shared.config().count_hint("over_cap");
+                Hop::report_exhausted();
+                "hint_over_cap"
             }
             Stop::OutOfTime => {
                 report_out_of_time(attempt);
@@ -192,7 +198,8 @@ impl<Req, E> Session<Req, E> {
         replay: &P,
         failed: Failed,
     ) -> Result<Duration, Stop> {
-        let pause = match decide(number, config, failed, self.replay.may_follow(failed.hint))? {
+        let decided = decide(number, config, failed, self.replay.may_follow(failed.hint))?;
+        let pause = match decided {
             Pause::Asked { least, most } => {
                 self.drawn = 0;
                 draw(|rng| between(least, most, rng))
@@ -221,6 +228,9 @@ impl<Req, E> Session<Req, E> {
             // No failure was counted so far. A throttle charges nothing for a retry, so without
             // this it would not limit these retries.
             budget.failed();
+        }
+        if matches!(decided, Pause::Asked { .. }) {
+            config.count_hint("kept");
         }
         Ok(pause)
     }

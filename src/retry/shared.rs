@@ -150,6 +150,9 @@ impl<S, P, C> Shared<S, P, C> {
     /// Reports a failure that would not be retried whatever the request is.
     #[cold]
     fn report_final(&self, outcome: Outcome, hint: RetryHint, attempt: u32) {
+        if hint == RetryHint::Stop {
+            self.config().count_hint("stop");
+        }
         let (counted, reason) = match hint {
             RetryHint::Stop => ("stop_hint", "stop_hint"),
             _ => ("not_retryable", outcome.as_str()),

@@ -329,10 +329,4 @@ impl ReporterCell {
             self.own.get_or_init(|| Arc::new(Reporter::new(self.name.as_ref(), self.kind)))
         })
     }
-
-    /// Returns the numbers of the layer, if it is registered. It allocates nothing.
-    #[inline]
-    pub(crate) fn meter(&self) -> Option<&Arc<Meter>> {
-        self.of_stack.get().or_else(|| self.own.get())?.meter()
-    }
 }

@@ -6,7 +6,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{body::ReplayBody, config::Config, kept_bytes::KeptBytes};
-use crate::ConfigError;
+use crate::{ConfigError, error::Name, telemetry::Registry};
 
 /// A layer that turns the bodies of requests into [`ReplayBody`]s.
 ///
@@ -28,7 +28,18 @@ impl ReplayBodyLayer {
 
     /// Returns a builder, to change the defaults.
     pub fn builder() -> ReplayBodyBuilder {
-        ReplayBodyBuilder { config: Config::default(), max_total: None }
+        ReplayBodyBuilder { config: Config::default(), max_total: None, name: None }
+    }
+
+    /// Registers the layer, which counts from now on, and returns it.
+    ///
+    /// Default: none. Nothing is counted then.
+    ///
+    /// It counts the requests whose body exceeded a limit while a retry was possible, as
+    /// `buttress.http.replay.overflow`. These are sent only once.
+    pub fn register(self, registry: &Registry) -> Self {
+        self.kept_bytes.register(registry);
+        self
     }
 
     /// Returns the number of bytes that are currently kept for all requests together.
@@ -59,9 +70,20 @@ impl<S> Layer<S> for ReplayBodyLayer {
 pub struct ReplayBodyBuilder {
     config: Config,
     max_total: Option<usize>,
+    name: Option<Name>,
 }
 
 impl ReplayBodyBuilder {
+    /// Sets the name of the layer in a [`Registry`].
+    ///
+    /// Default: `replay_body`.
+    ///
+    /// The layer is outside of the stack. Give it the name of the stack.
+    pub fn name(mut self, name: impl Into<Name>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
     /// Sets the maximum number of bytes kept of one request.
     ///
     /// Default: `64 KiB` (65,536 bytes).
@@ -95,7 +117,7 @@ impl ReplayBodyBuilder {
         let mut config = self.config;
         config.max_total = self.max_total.unwrap_or(config.max_total.max(config.max_request));
         config.check()?;
-        Ok(ReplayBodyLayer { kept_bytes: KeptBytes::new(config) })
+        Ok(ReplayBodyLayer { kept_bytes: KeptBytes::new(config, self.name) })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The kept frames of a body.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, mem};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -63,11 +63,13 @@ pub(super) struct Prefix {
     /// The number of bytes that the kept frames hold, as counted in `kept_bytes`.
     bytes: usize,
     kept_bytes: KeptBytes,
+    /// Set once the body has exceeded a limit.
+    overflowed: bool,
 }
 
 impl Prefix {
     pub(super) fn new(kept_bytes: KeptBytes) -> Self {
-        Self { pieces: VecDeque::new(), gone: 0, bytes: 0, kept_bytes }
+        Self { pieces: VecDeque::new(), gone: 0, bytes: 0, kept_bytes, overflowed: false }
     }
 
     /// Returns whether every frame from the source so far is kept.
@@ -81,6 +83,13 @@ impl Prefix {
             .ok()
             .and_then(|rest| rest.checked_add(self.bytes))
             .is_some_and(|all| all <= self.kept_bytes.config.max_request)
+    }
+
+    /// Counts the body, once, because it exceeds a limit.
+    pub(super) fn overflow(&mut self) {
+        if !mem::replace(&mut self.overflowed, true) {
+            self.kept_bytes.count_overflow();
+        }
     }
 
     /// Returns the position of the next frame from the source.

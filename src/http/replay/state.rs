@@ -164,6 +164,9 @@ impl<B> State<B> {
         let failed = matches!(self.source, Source::Failed(_));
         let too_long = wants && !self.prefix.has_room_for(self.rest.lower());
         if !failed && (!self.prefix.is_whole() || too_long) {
+            if too_long {
+                self.prefix.overflow();
+            }
             return None;
         }
         self.waiting[original].kept = true;
@@ -320,7 +323,12 @@ impl<B> State<B> {
             }
             return;
         }
-        if !self.wants_all() || !self.prefix.keep(frame) {
+        let keeps = self.wants_all();
+        let kept = keeps && self.prefix.keep(frame);
+        if keeps && !kept {
+            self.prefix.overflow();
+        }
+        if !kept {
             after.freed = self.prefix.pass();
         }
         if let Some(running) = &mut self.running {
