@@ -1,8 +1,9 @@
-use std::{fmt, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 use super::{
+    field::{KIND, LAYER, STACK},
     kind::Kind,
-    metrics::{Control, Instrument},
+    metrics::{ATTEMPT_DURATION, CALL_DURATION, Control, Instrument},
 };
 use crate::{Outcome, Rejection};
 
@@ -36,6 +37,29 @@ impl<'a> Source<'a> {
 
     pub(super) fn layer_kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Returns the attributes of a series of this layer, as in
+    /// [`Series::attributes`](super::Series::attributes).
+    ///
+    /// `values` are those of the last attributes of the instrument. An empty one stands for none.
+    pub fn attributes(
+        &self,
+        instrument: &'static Instrument,
+        values: &[&'static str],
+    ) -> Vec<(&'static str, Cow<'static, str>)> {
+        let mut values = values.iter().filter(|value| !value.is_empty());
+        let mut attributes = Vec::with_capacity(instrument.attributes.len());
+        for attribute in instrument.attributes {
+            let value: Option<Cow<'static, str>> = match *attribute {
+                STACK => self.stack.map(|name| name.to_owned().into()),
+                LAYER => Some(self.layer.to_owned().into()),
+                KIND => Some(self.kind.as_str().into()),
+                _ => values.next().map(|value| Cow::Borrowed(*value)),
+            };
+            attributes.extend(value.map(|value| (*attribute, value)));
+        }
+        attributes
     }
 }
 
@@ -235,7 +259,25 @@ pub enum Event<'a> {
 impl Event<'_> {
     /// Returns `true` if the event does not happen in a call that goes well.
     pub fn is_rare(&self) -> bool {
-        !matches!(self, Self::CallEnded { .. } | Self::AttemptEnded { .. } | Self::Measured { .. })
+        self.measured().is_none()
+    }
+
+    /// Returns the histogram that a duration belongs to, the values of its last attributes, and the
+    /// duration. They are those of [`Measured`](Self::Measured), also for a call or an attempt.
+    ///
+    /// For exporters that cannot read a histogram. They record each duration of an observer that
+    /// wants [all](super::Interest::All) events, with the [attributes](Source::attributes).
+    pub fn measured(&self) -> Option<(&'static Instrument, [&'static str; 2], Duration)> {
+        match *self {
+            Self::CallEnded { outcome, took, .. } => {
+                Some((&CALL_DURATION, [outcome.as_str(), ""], took))
+            }
+            Self::AttemptEnded { outcome, took, .. } => {
+                Some((&ATTEMPT_DURATION, [outcome.as_str(), ""], took))
+            }
+            Self::Measured { instrument, values, took } => Some((instrument, values, took)),
+            _ => None,
+        }
     }
 }
 
@@ -276,6 +318,29 @@ impl Event<'_> {
 mod tests {
     use super::*;
     use crate::Fault;
+
+    #[test]
+    fn an_event_of_a_duration_has_the_attributes_of_the_series_that_counts_it() {
+        let took = Duration::from_millis(7);
+        let (outcome, error_type) = (CallOutcome::Rejected, Some("bulkhead_full"));
+        let events = [
+            (Event::CallEnded { outcome, error_type, took }, Kind::Call, &CALL_DURATION),
+            (Event::AttemptEnded { outcome, error_type, took }, Kind::Retry, &ATTEMPT_DURATION),
+        ];
+        for (event, kind, instrument) in events {
+            assert!(!event.is_rare());
+            let (histogram, values, duration) = event.measured().unwrap();
+            assert!(std::ptr::eq(histogram, instrument));
+            assert_eq!(duration, took);
+            let attributes = Source::new(Some("orders"), "a", kind).attributes(instrument, &values);
+            let keys: Vec<_> = attributes.iter().map(|(key, _)| *key).collect();
+            assert_eq!(keys, instrument.attributes);
+            assert_eq!(attributes.first().unwrap().1, "orders");
+            assert_eq!(attributes.last().unwrap().1, "rejected");
+        }
+        let outside = Source::new(None, "a", Kind::Call).attributes(&CALL_DURATION, &["success"]);
+        assert_eq!(outside, [(super::super::field::OUTCOME, Cow::Borrowed("success"))]);
+    }
 
     #[test]
     fn two_reasons_of_a_retry_never_share_a_gate() {

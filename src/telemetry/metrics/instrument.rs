@@ -18,6 +18,27 @@ pub struct Instrument {
     pub help: &'static str,
 }
 
+impl Instrument {
+    /// Returns the name in Prometheus, such as `buttress_call_duration_seconds`.
+    ///
+    /// It is translated as OpenTelemetry does: with underscores, the unit, and `_total` for a
+    /// counter. A histogram has series with this name and `_bucket`, `_sum` and `_count`.
+    pub fn prometheus_name(&self) -> String {
+        let mut name = self.name.replace('.', "_");
+        let unit = match self.unit {
+            "s" => "_seconds",
+            "1" if self.kind != InstrumentKind::Counter => "_ratio",
+            _ => "",
+        };
+        for suffix in [unit, if self.kind == InstrumentKind::Counter { "_total" } else { "" }] {
+            if !name.ends_with(suffix) {
+                name.push_str(suffix);
+            }
+        }
+        name
+    }
+}
+
 /// The kind of the values of an [`Instrument`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -136,4 +157,26 @@ instruments! {
     OBSERVER_PANICS: Counter "buttress.observer.panics" "{panic}" []
         "Panics of observers. Each was caught.";
     INFO: MaxGauge "buttress.info" "{process}" [VERSION] "Always 1. The attribute is the version.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_prometheus_have_the_unit_once() {
+        let names = [&CALL_DURATION, &REJECTIONS, &CALL_ACTIVE, &RETRY_BUDGET_RATIO]
+            .map(Instrument::prometheus_name);
+        let expected = [
+            "buttress_call_duration_seconds",
+            "buttress_rejections_total",
+            "buttress_call_active",
+            "buttress_retry_budget_ratio",
+        ];
+        assert_eq!(names, expected);
+        assert_eq!(
+            CIRCUIT_BREAKER_SLOW_RATIO.prometheus_name(),
+            "buttress_circuit_breaker_slow_ratio"
+        );
+    }
 }

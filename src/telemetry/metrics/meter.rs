@@ -1,7 +1,6 @@
 //! The numbers of all layers with the same name and kind.
 
 use std::{
-    borrow::Cow,
     fmt,
     sync::{
         Arc, Mutex, OnceLock, Weak,
@@ -13,7 +12,6 @@ use std::{
 use super::{
     super::{
         event::{CallOutcome, Event, Source},
-        field::{KIND, LAYER, STACK},
         kind::Kind,
         observer::Observers,
     },
@@ -297,18 +295,7 @@ impl Meter {
         values: &[&'static str],
         value: Value,
     ) {
-        let Identity { stack, layer, kind } = &self.identity;
-        let mut values = values.iter().filter(|value| !value.is_empty());
-        let mut attributes = Vec::with_capacity(instrument.attributes.len());
-        for attribute in instrument.attributes {
-            let value: Option<Cow<'static, str>> = match *attribute {
-                STACK => stack.as_ref().map(|name| name.as_str().to_owned().into()),
-                LAYER => Some(layer.as_str().to_owned().into()),
-                KIND => Some(kind.as_str().into()),
-                _ => values.next().map(|value| Cow::Borrowed(*value)),
-            };
-            attributes.extend(value.map(|value| (*attribute, value)));
-        }
+        let attributes = self.source().attributes(instrument, values);
         out.put(instrument, attributes, value);
     }
 }

@@ -12,6 +12,7 @@ mod rows;
 mod shards;
 mod state;
 
+pub(super) use self::instrument::{ATTEMPT_DURATION, CALL_DURATION};
 pub use self::{
     family::{Family, Series, Value},
     histogram::{BUCKETS, HistogramSnapshot},

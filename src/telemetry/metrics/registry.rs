@@ -64,7 +64,13 @@ impl Registry {
     }
 
     /// Returns the numbers of an identity, which all layers with it share.
-    pub(crate) fn meter(&self, identity: Identity) -> Arc<Meter> {
+    pub(crate) fn meter(&self, mut identity: Identity) -> Arc<Meter> {
+        // An empty name is none. Prometheus takes an empty label for a missing one, and would find
+        // two equal series.
+        identity.stack = identity.stack.filter(|name| !name.as_str().is_empty());
+        if identity.layer.as_str().is_empty() {
+            identity.layer = identity.kind.as_str().into();
+        }
         let mut meters = lock(&self.inner.meters);
         let live = meters.iter().filter_map(Weak::upgrade);
         let known = live.into_iter().find(|meter| *meter.identity() == identity);
@@ -398,5 +404,22 @@ mod tests {
         assert!(drained.is_woken() && drained.poll().is_pending());
         end(&late);
         assert!(drained.is_woken() && drained.poll().is_ready());
+    }
+
+    #[test]
+    fn an_empty_name_counts_as_no_name() {
+        let registry = Registry::new();
+        for kind in [Kind::Call, Kind::Bulkhead] {
+            let unnamed = Identity { stack: None, layer: kind.as_str().into(), kind };
+            let empty = Identity { stack: Some("".into()), layer: "".into(), kind };
+            let meter = registry.meter(unnamed);
+            assert!(Arc::ptr_eq(&meter, &registry.meter(empty)), "{kind:?}");
+            assert!(registry.gather().iter().all(|family| {
+                family
+                    .series
+                    .iter()
+                    .all(|series| series.attributes.iter().all(|(_, value)| !value.is_empty()))
+            }));
+        }
     }
 }
