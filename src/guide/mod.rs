@@ -7,6 +7,7 @@
 //! | [`recipes`] | Short answers to common tasks, each with code that compiles. |
 //! | [`frameworks`] | The same for tasks with axum, reqwest, tonic and Redis. |
 //! | [`troubleshooting`] | Why a call is not retried, is rejected or hangs, why a circuit is open, and what compile errors mean. |
+//! | [`metrics`] | The names, attributes and meanings of all metrics. |
 //! | [`coming_from`] | Tables of names for users of tower, tower-resilience, Polly and resilience4j. |
 
 // The examples use axum, reqwest and tonic, which are not dependencies of this package. The member
@@ -24,4 +25,5 @@ page!(idempotency, "../../docs/idempotency.md");
 page!(recipes, "../../docs/recipes.md");
 page!(frameworks, "../../docs/frameworks.md");
 page!(troubleshooting, "../../docs/troubleshooting.md");
+page!(metrics, "../../docs/metrics.md");
 page!(coming_from, "../../docs/coming_from.md");

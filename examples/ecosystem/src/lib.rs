@@ -17,5 +17,8 @@ mod frameworks {}
 #[doc = include_str!("../../../docs/troubleshooting.md")]
 mod troubleshooting {}
 
+#[doc = include_str!("../../../docs/metrics.md")]
+mod metrics {}
+
 #[doc = include_str!("../../../docs/coming_from.md")]
 mod coming_from {}

@@ -7,6 +7,8 @@ mod gather;
 mod histogram;
 pub(crate) mod instrument;
 mod meter;
+#[cfg(all(test, feature = "http"))]
+mod page;
 mod registry;
 mod rows;
 mod shards;
