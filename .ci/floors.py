@@ -19,6 +19,7 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MAIN = "."
 STORES = ["crates/buttress-redb", "crates/buttress-redis", "crates/buttress-postgres"]
+EXPORTERS = ["crates/buttress-prometheus"]
 # Tables that need files or settings that are not copied: targets, members, lints of the workspace,
 # and dev-dependencies.
 LEFT_OUT = re.compile(
@@ -58,8 +59,8 @@ def cargo(folder, *arguments, **variables):
 def check(folder):
     print(f"-- {folder}", flush=True)
     with tempfile.TemporaryDirectory() as root:
-        # A store finds buttress two folders above it, as in this tree. Buttress is not a member of
-        # the workspace, because only the store's own dependencies must be at their lowest.
+        # A crate finds buttress two folders above it, as in this tree. Buttress is not a member of
+        # the workspace, because only the crate's own dependencies must be at their lowest.
         for part in {MAIN, folder}:
             copy(part, os.path.normpath(os.path.join(root, "main", part)))
         crate = os.path.normpath(os.path.join(root, "main", folder))
@@ -70,7 +71,7 @@ def check(folder):
 
 
 def main():
-    for folder in [MAIN, *STORES]:
+    for folder in [MAIN, *STORES, *EXPORTERS]:
         check(folder)
     print("each crate compiles with the lowest versions that it allows")
     return 0
