@@ -19,7 +19,7 @@ import tempfile
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MAIN = "."
 STORES = ["crates/buttress-redb", "crates/buttress-redis", "crates/buttress-postgres"]
-EXPORTERS = ["crates/buttress-prometheus", "crates/buttress-otel"]
+EXPORTERS = ["crates/buttress-prometheus", "crates/buttress-otel", "crates/buttress-metrics"]
 # Tables that need files or settings that are not copied: targets, members, lints of the workspace,
 # and dev-dependencies.
 LEFT_OUT = re.compile(

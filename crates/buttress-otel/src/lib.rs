@@ -29,8 +29,8 @@
 //!
 //! OpenTelemetry cannot read a histogram. An observer therefore records each duration when it ends.
 //! A histogram has the durations since [`export`], has no series before its first duration, and
-//! keeps its series when a layer is dropped. Each call and each attempt then costs one record of the
-//! SDK. Its attributes are made once for each series.
+//! keeps its series when a layer is dropped. Each call and each attempt then costs one record of
+//! the SDK. Its attributes are made once for each series.
 //!
 //! # Late providers
 //!
