@@ -112,6 +112,18 @@ pub trait Classify<Res, E> {
         let _ = result;
         RetryHint::Unstated
     }
+
+    /// Returns the cause of a failure as one word, such as `503`, `connect` or `UNAVAILABLE`.
+    ///
+    /// Default: `None`. The [`Fault`] is the cause then, such as `transient`.
+    ///
+    /// It is the `error.type` of [spans](crate::telemetry). It must be one of few values, and never
+    /// a text that the service sent. It is called only for a failure, and for an error that is
+    /// ignored.
+    fn error_type(&self, result: Result<&Res, &E>) -> Option<&'static str> {
+        let _ = result;
+        None
+    }
 }
 
 /// The default classifier. `Ok` is a success, and `Err` is a [`Fault::Transient`].
@@ -138,6 +150,10 @@ where
     fn hint(&self, result: Result<&Res, &E>) -> RetryHint {
         (**self).hint(result)
     }
+
+    fn error_type(&self, result: Result<&Res, &E>) -> Option<&'static str> {
+        (**self).error_type(result)
+    }
 }
 
 /// A classifier that calls a closure, created by [`classify_fn`].
@@ -148,7 +164,7 @@ pub struct ClassifyFn<F> {
 
 /// Creates a classifier from a closure.
 ///
-/// It gives no hints about retries.
+/// It gives neither hints about retries nor causes of failures.
 ///
 /// ```
 /// use buttress::{Fault, Outcome, classify_fn};
@@ -262,7 +278,7 @@ impl Outcome {
     }
 
     /// Returns a short name for spans and events.
-    pub(crate) fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Success => "success",
             Self::Failure(Fault::Transient) => "transient",
@@ -307,6 +323,10 @@ pub(crate) mod choice {
         fn hint(&self, result: Result<&Res, &E>) -> RetryHint {
             self.0.hint(result)
         }
+
+        fn error_type(&self, result: Result<&Res, &E>) -> Option<&'static str> {
+            self.0.error_type(result)
+        }
     }
 
     impl Sealed for Inherited {}
@@ -337,7 +357,7 @@ pub(crate) mod choice {
         }
     }
 
-    /// The layer's own classifier, with the stack's hint if it gives no hint.
+    /// The layer's own classifier, with the stack's hint and cause if it gives none.
     ///
     /// A closure gives no hints, but a retry must still follow the hints of the server.
     #[derive(Debug)]
@@ -360,6 +380,10 @@ pub(crate) mod choice {
                 RetryHint::Unstated => self.stacked.hint(result),
                 hint => hint,
             }
+        }
+
+        fn error_type(&self, result: Result<&Res, &E>) -> Option<&'static str> {
+            self.own.error_type(result).or_else(|| self.stacked.error_type(result))
         }
     }
 }

@@ -372,6 +372,55 @@ fn half_of_a_uri() -> uri::Parts {
     parts
 }
 
+fn error_type<C: Classify<Answer, Failure>>(
+    classifier: C,
+    result: Result<&Answer, &Failure>,
+) -> String {
+    classifier.error_type(result).unwrap_or("none").to_owned()
+}
+
+#[test]
+fn the_cause_of_a_failure_is_its_status_or_its_code() {
+    let headers = [("content-type", "application/grpc"), ("grpc-status", "14")];
+    for status in 100..1000 {
+        let expected =
+            if (400..600).contains(&status) { status.to_string() } else { "none".into() };
+        assert_eq!(error_type(HttpClassifier::new(), Ok(&answer(status, &[]))), expected);
+        let grpc = answer(status, &headers);
+        let expected = if status == 200 { "UNAVAILABLE".to_owned() } else { expected };
+        assert_eq!(error_type(GrpcClassifier::new(), Ok(&grpc)), expected);
+        assert_eq!(error_type(AutoClassifier::new(), Ok(&grpc)), expected);
+    }
+    for number in 0..18 {
+        let code = GrpcCode::from_number(number).unwrap_or(GrpcCode::Unknown);
+        let expected = if code == GrpcCode::Ok { "none" } else { code.as_str() };
+        assert_eq!(error_type(AutoClassifier::new(), Ok(&trailers_only(number, &[]))), expected);
+    }
+    let by_tonic = trailers_only(1, &[("grpc-message", "Timeout%20expired")]);
+    assert_eq!(error_type(GrpcClassifier::new(), Ok(&by_tonic)), "DEADLINE_EXCEEDED");
+    // It ended without a status.
+    let nothing = answer(200, &[headers[0]]);
+    assert_eq!(error_type(GrpcClassifier::new(), Ok(&nothing)), "UNKNOWN");
+}
+
+#[test]
+fn the_cause_of_an_error_is_its_kind() {
+    use io::ErrorKind::*;
+
+    for (kind, expected) in [
+        (ConnectionRefused, "connect"),
+        (HostUnreachable, "connect"),
+        (TimedOut, "timeout"),
+        (ConnectionReset, "reset"),
+        (BrokenPipe, "closed"),
+        (UnexpectedEof, "closed"),
+        (Other, "none"),
+    ] {
+        let wrapped = Error::Service(io::Error::other(io::Error::from(kind)));
+        assert_eq!(error_type(AutoClassifier::new(), Err(&wrapped)), expected, "{kind}");
+    }
+}
+
 /// `io::Error` does not return the error that it wraps from its `source()`.
 #[test]
 fn what_an_io_error_is_made_of_is_a_cause_too() {

@@ -9,7 +9,7 @@ use super::{
     Cause, failure,
     grpc::outcome_of_code,
     idempotency::IDEMPOTENCY_REPLAYED,
-    status::{is_unprocessed, outcome_of_status},
+    status::{is_unprocessed, outcome_of_status, text_of_status},
     wire::{self, GrpcCode, Pushback},
 };
 use crate::{Classify, Fault, Outcome, RetryHint};
@@ -212,6 +212,17 @@ fn grpc_hint(fields: &HeaderMap) -> RetryHint {
     }
 }
 
+/// Returns the name of the code in headers or trailers, unless it is `OK`.
+///
+/// A gRPC client takes a call without a status for `UNKNOWN`.
+fn grpc_error_type(fields: Option<&HeaderMap>) -> Option<&'static str> {
+    let code = match fields {
+        Some(fields) if wire::is_tonic_timeout(fields) => GrpcCode::DeadlineExceeded,
+        fields => fields.and_then(wire::grpc_status).unwrap_or(GrpcCode::Unknown),
+    };
+    (code != GrpcCode::Ok).then(|| code.as_str())
+}
+
 /// The outcome of a gRPC call that ended without a status.
 const NO_STATUS: Outcome = Outcome::Failure(Fault::Transient);
 
@@ -264,14 +275,21 @@ impl<B, E: Cause> Classify<Response<B>, E> for HttpClassifier {
     fn classify(&self, result: Result<&Response<B>, &E>) -> Outcome {
         match result {
             Ok(response) => self.judge(response.status(), response.headers()),
-            Err(error) => failure::judge(error).0,
+            Err(error) => failure::judge(error).outcome,
         }
     }
 
     fn hint(&self, result: Result<&Response<B>, &E>) -> RetryHint {
         match result {
             Ok(response) => self.hint(response.status(), response.headers()),
-            Err(error) => failure::judge(error).1,
+            Err(error) => failure::judge(error).hint,
+        }
+    }
+
+    fn error_type(&self, result: Result<&Response<B>, &E>) -> Option<&'static str> {
+        match result {
+            Ok(response) => text_of_status(response.status()),
+            Err(error) => failure::error_type(error),
         }
     }
 }
@@ -288,7 +306,7 @@ impl<B: Body, E: Cause> Classify<Response<B>, E> for GrpcClassifier {
                 // The trailers decide the outcome later.
                 None => Outcome::Success,
             },
-            Err(error) => failure::judge(error).0,
+            Err(error) => failure::judge(error).outcome,
         }
     }
 
@@ -298,7 +316,17 @@ impl<B: Body, E: Cause> Classify<Response<B>, E> for GrpcClassifier {
                 HttpClassifier::new().hint(response.status(), response.headers())
             }
             Ok(response) => grpc_hint(response.headers()),
-            Err(error) => failure::judge(error).1,
+            Err(error) => failure::judge(error).hint,
+        }
+    }
+
+    fn error_type(&self, result: Result<&Response<B>, &E>) -> Option<&'static str> {
+        match result {
+            Ok(response) if response.status() != StatusCode::OK => {
+                text_of_status(response.status())
+            }
+            Ok(response) => grpc_error_type(Some(response.headers())),
+            Err(error) => failure::error_type(error),
         }
     }
 }
@@ -317,6 +345,13 @@ impl<B: Body, E: Cause> Classify<Response<B>, E> for AutoClassifier {
                 Classify::<Response<B>, E>::hint(&self.grpc, result)
             }
             _ => Classify::<Response<B>, E>::hint(&self.http, result),
+        }
+    }
+
+    fn error_type(&self, result: Result<&Response<B>, &E>) -> Option<&'static str> {
+        match result {
+            Ok(response) if wire::is_grpc(response.headers()) => self.grpc.error_type(result),
+            _ => self.http.error_type(result),
         }
     }
 }

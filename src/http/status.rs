@@ -32,6 +32,25 @@ pub(super) fn outcome_of_status(status: StatusCode, headers: &HeaderMap) -> Outc
     })
 }
 
+/// Returns the digits of a status from 400 to 599, or `None` for any other status.
+pub(super) fn text_of_status(status: StatusCode) -> Option<&'static str> {
+    const FIRST: u16 = 400;
+    static DIGITS: [u8; 600] = {
+        let mut digits = [0; 600];
+        let mut at = 0;
+        while at < digits.len() {
+            let status = FIRST + at as u16 / 3;
+            digits[at] = b'0' + (status / 100) as u8;
+            digits[at + 1] = b'0' + (status / 10 % 10) as u8;
+            digits[at + 2] = b'0' + (status % 10) as u8;
+            at += 3;
+        }
+        digits
+    };
+    let at = usize::from(status.as_u16().checked_sub(FIRST)?) * 3;
+    std::str::from_utf8(DIGITS.get(at..at + 3)?).ok()
+}
+
 /// Returns whether a 5xx is about the request or the setup, so that every retry would get it again.
 ///
 /// The statuses are not implemented, version not supported, variant also negotiates, insufficient

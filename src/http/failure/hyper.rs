@@ -7,13 +7,17 @@ use std::{error::Error as StdError, io};
 
 use hyper_util::client::legacy;
 
-use super::known::{Known, OWN, TIMED_OUT, TRANSIENT, UNREACHABLE, begins_with, causes, of_io};
+use super::known::{
+    Known, OWN, TIMED_OUT, TRANSIENT, UNREACHABLE, begins_with, causes, name_of_io, of_io,
+};
 use crate::{Outcome, RetryHint};
 
 /// The client gave the request back before it wrote any of it.
-const GIVEN_BACK: Known = (Outcome::Ignored, RetryHint::Unsent);
+const GIVEN_BACK: Known =
+    Known { outcome: Outcome::Ignored, hint: RetryHint::Unsent, error_type: Some("closed") };
 /// The server did not process the request.
-const UNPROCESSED: Known = (Outcome::Ignored, RetryHint::Unprocessed);
+const UNPROCESSED: Known =
+    Known { outcome: Outcome::Ignored, hint: RetryHint::Unprocessed, error_type: Some("goaway") };
 
 pub(super) fn meaning(error: &(dyn StdError + 'static)) -> Option<Known> {
     if let Some(error) = error.downcast_ref::<legacy::Error>() {
@@ -42,7 +46,8 @@ pub(super) fn unreachable(error: &(dyn StdError + 'static)) -> Known {
     causes(Some(error))
         .find_map(|cause| match cause.downcast_ref::<io::Error>() {
             Some(io) => {
-                (io.kind() == io::ErrorKind::TimedOut).then_some((TIMED_OUT.0, RetryHint::Unsent))
+                let late = Known { hint: RetryHint::Unsent, ..TIMED_OUT };
+                (io.kind() == io::ErrorKind::TimedOut).then_some(late.named("connect_timeout"))
             }
             // A pooled connection was closed before the request was written to it.
             None if reads(cause, "checked out connection was closed") => Some(GIVEN_BACK),
@@ -53,17 +58,27 @@ pub(super) fn unreachable(error: &(dyn StdError + 'static)) -> Known {
 
 fn of_hyper(error: &hyper::Error) -> Option<Known> {
     if error.is_canceled() {
-        Some(if was_given_back(error) { GIVEN_BACK } else { TRANSIENT })
+        Some(if was_given_back(error) { GIVEN_BACK } else { TRANSIENT.named("closed") })
     } else if error.is_user() {
         // Over HTTP/1, the caller's own body failed. Its error says nothing about the service, even
         // if it is a refused connection.
-        Some(if is_gone(error) { TRANSIENT } else { OWN })
+        Some(if is_gone(error) { TRANSIENT.named("closed") } else { OWN })
     } else if error.is_closed() {
         // The connection ended before it could take the request.
-        Some(UNREACHABLE)
+        Some(UNREACHABLE.named("closed"))
     } else {
         // The server did not respond to a PING.
         error.is_timeout().then_some(TIMED_OUT)
+    }
+}
+
+/// Returns the name of an error of hyper that has no meaning of its own.
+pub(super) fn name(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+    let error = error.downcast_ref::<hyper::Error>()?;
+    if error.is_incomplete_message() {
+        Some("closed")
+    } else {
+        error.is_parse().then_some("protocol")
     }
 }
 
@@ -92,11 +107,15 @@ fn reads(error: &(dyn StdError + 'static), text: &str) -> bool {
 fn of_h2(error: &h2::Error) -> Known {
     let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
     if let Some(io) = error.get_io() {
-        of_io(io).unwrap_or(TRANSIENT)
-    } else if error.is_remote() && (refused || error.is_go_away()) {
+        of_io(io).unwrap_or(Known { error_type: name_of_io(io), ..TRANSIENT })
+    } else if error.is_remote() && refused {
+        UNPROCESSED.named("refused_stream")
+    } else if error.is_remote() && error.is_go_away() {
         UNPROCESSED
-    } else if error.is_remote() || error.is_library() {
-        TRANSIENT
+    } else if error.is_remote() {
+        TRANSIENT.named("reset")
+    } else if error.is_library() {
+        TRANSIENT.named("protocol")
     } else if error.is_reset() || error.reason().is_none() {
         // Over HTTP/2, an error of the caller's own body is visible only as a reset that neither
         // the server nor the library sent. Or the library rejected the request.

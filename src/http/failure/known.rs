@@ -6,17 +6,39 @@ use std::{error::Error as StdError, io, iter::successors};
 
 use crate::{Fault, Outcome, RetryHint};
 
-/// The outcome of an error, and its retry hint.
-pub(super) type Known = (Outcome, RetryHint);
+/// The meaning of an error.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::http) struct Known {
+    pub(in crate::http) outcome: Outcome,
+    pub(in crate::http) hint: RetryHint,
+    /// The cause as one word, or `None` if only an error beneath may have a name.
+    pub(in crate::http) error_type: Option<&'static str>,
+}
 
-pub(super) const TRANSIENT: Known = (Outcome::Failure(Fault::Transient), RetryHint::Unstated);
-pub(super) const TIMED_OUT: Known = (Outcome::Failure(Fault::TimedOut), RetryHint::Unstated);
-#[cfg(feature = "reqwest")]
-pub(super) const FINAL: Known = (Outcome::Failure(Fault::Permanent), RetryHint::Unstated);
+pub(super) const TRANSIENT: Known = Known {
+    outcome: Outcome::Failure(Fault::Transient),
+    hint: RetryHint::Unstated,
+    error_type: None,
+};
+pub(super) const TIMED_OUT: Known = Known {
+    outcome: Outcome::Failure(Fault::TimedOut),
+    hint: RetryHint::Unstated,
+    error_type: Some("timeout"),
+};
 /// The connection could not be made.
-pub(super) const UNREACHABLE: Known = (Outcome::Failure(Fault::Transient), RetryHint::Unsent);
+pub(super) const UNREACHABLE: Known =
+    Known { hint: RetryHint::Unsent, error_type: Some("connect"), ..TRANSIENT };
 /// The caller made a mistake, or its body failed.
-pub(super) const OWN: Known = (Outcome::Ignored, RetryHint::Unstated);
+pub(super) const OWN: Known =
+    Known { outcome: Outcome::Ignored, hint: RetryHint::Unstated, error_type: Some("request") };
+
+#[cfg(feature = "hyper")]
+impl Known {
+    /// Returns the same meaning with another name for the cause.
+    pub(super) const fn named(self, error_type: &'static str) -> Self {
+        Self { error_type: Some(error_type), ..self }
+    }
+}
 
 /// Returns an error and its causes, the outermost first.
 pub(super) fn causes<'a>(
@@ -36,6 +58,17 @@ pub(super) fn of_io(error: &io::Error) -> Option<Known> {
     match error.kind() {
         io::ErrorKind::TimedOut => Some(TIMED_OUT),
         io::ErrorKind::ConnectionRefused => Some(UNREACHABLE),
+        _ => None,
+    }
+}
+
+/// Returns a name for an I/O error whose causes decide on the outcome.
+pub(super) fn name_of_io(error: &io::Error) -> Option<&'static str> {
+    use io::ErrorKind::*;
+    match error.kind() {
+        ConnectionReset | ConnectionAborted => Some("reset"),
+        BrokenPipe | NotConnected | UnexpectedEof => Some("closed"),
+        HostUnreachable | NetworkUnreachable | NetworkDown => Some("connect"),
         _ => None,
     }
 }

@@ -13,12 +13,16 @@ mod tonic;
 
 use std::{error::Error as StdError, io};
 
-use self::known::{Known, OWN, TRANSIENT, causes, of_io};
+use self::known::{Known, OWN, TRANSIENT, causes, name_of_io, of_io};
 use super::{cause::Cause, replay::ReplayBodyError};
-use crate::{Outcome, RetryHint};
 
-/// Returns the outcome of an error, and its retry hint.
-pub(super) fn judge(error: &impl Cause) -> (Outcome, RetryHint) {
+/// Returns the cause of a failure as one word, or `None` if it is not known.
+pub(super) fn error_type(error: &impl Cause) -> Option<&'static str> {
+    judge(error).error_type.or_else(|| causes(error.cause()).find_map(name))
+}
+
+/// Returns the meaning of an error.
+pub(super) fn judge(error: &impl Cause) -> Known {
     let known = causes(error.cause()).find_map(meaning).unwrap_or(TRANSIENT);
     #[cfg(feature = "reqwest")]
     let known = reqwest::behind_redirects(known, error.cause());
@@ -47,6 +51,18 @@ fn meaning(error: &(dyn StdError + 'static)) -> Option<Known> {
         return Some(known);
     }
     None
+}
+
+/// Returns the name of an error whose meaning its causes decide.
+fn name(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+    if let Some(io) = error.downcast_ref::<io::Error>() {
+        return name_of_io(io);
+    }
+    #[cfg(feature = "hyper")]
+    let found = hyper::name(error);
+    #[cfg(not(feature = "hyper"))]
+    let found = None;
+    found
 }
 
 /// Returns whether a request could not be built, because one of its parts is invalid.

@@ -20,7 +20,7 @@ pub use self::client::{GrpcBody, GrpcChannel, GrpcClient, GrpcTimeout, client};
 pub use self::first_frame::{FirstFrame, FirstFrameBody, FirstFrameLayer};
 pub(super) use self::outcome::outcome_of_code;
 #[cfg(feature = "tonic")]
-pub(super) use self::status::{outcome_of_status, timed_out};
+pub(super) use self::status::{code_of_status, outcome_of_status, timed_out};
 
 /// Futures of the gRPC services.
 pub mod future {

@@ -53,10 +53,17 @@ pub(in crate::http) fn outcome_of_status(status: &Status) -> Outcome {
     if timed_out(status) {
         return Outcome::Failure(Fault::TimedOut);
     }
-    let number = u8::try_from(i32::from(status.code())).unwrap_or_default();
-    let code = GrpcCode::from_number(number).unwrap_or(GrpcCode::Unknown);
     let headers = status.metadata().clone().into_headers();
-    outcome_of_code(code, &headers)
+    outcome_of_code(code_of_status(status), &headers)
+}
+
+/// Returns the code of a status. Its own timer of tonic is [`GrpcCode::DeadlineExceeded`].
+pub(in crate::http) fn code_of_status(status: &Status) -> GrpcCode {
+    if timed_out(status) {
+        return GrpcCode::DeadlineExceeded;
+    }
+    let number = u8::try_from(i32::from(status.code())).unwrap_or_default();
+    GrpcCode::from_number(number).unwrap_or(GrpcCode::Unknown)
 }
 
 /// Returns whether the status comes from tonic's own timer.

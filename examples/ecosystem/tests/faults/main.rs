@@ -20,8 +20,9 @@ use http::Response;
 /// The kinds of errors, each with the outcome and the hint of an error of that kind.
 type Rows = Vec<(&'static str, Judged)>;
 
-/// The outcome of an error, and when its request is sent again, in the words of the tables.
-type Judged = (&'static str, &'static str);
+/// The outcome of an error, when its request is sent again, and its cause, in the words of the
+/// tables.
+type Judged = (&'static str, &'static str, &'static str);
 
 fn judged(error: impl Into<BoxError>) -> Judged {
     judged_by_ref(&error.into())
@@ -32,7 +33,7 @@ fn judged_by_ref(error: &BoxError) -> Judged {
     let result: Result<&Response<()>, _> = Err(error);
     let hint = classifier.hint(result);
     let unsent = matches!(hint, RetryHint::Unsent | RetryHint::Unprocessed);
-    match classifier.classify(result) {
+    let (outcome, retried) = match classifier.classify(result) {
         Outcome::Ignored if unsent => ("ignored", "at once"),
         Outcome::Ignored => ("ignored", "never"),
         Outcome::Failure(Fault::Transient) if unsent => ("transient", "always"),
@@ -41,7 +42,8 @@ fn judged_by_ref(error: &BoxError) -> Judged {
         Outcome::Failure(Fault::TimedOut) => ("timed out", "if safe"),
         Outcome::Failure(Fault::Permanent) => ("permanent", "never"),
         other => panic!("no error has the outcome {other:?}"),
-    }
+    };
+    (outcome, retried, classifier.error_type(result).unwrap_or(""))
 }
 
 /// Returns the rows of the tables of the guide.
@@ -51,11 +53,11 @@ fn documented() -> BTreeMap<&'static str, Judged> {
     let rows = section.unwrap().lines().filter(|line| line.starts_with('|'));
     let rows = rows.filter_map(|row| {
         let cells: Vec<_> = row.split('|').map(str::trim).collect();
-        let [_, kind, _whose, outcome, retried, _why, _] = cells[..] else {
+        let [_, kind, _whose, outcome, retried, cause, _why, _] = cells[..] else {
             panic!("{row}");
         };
         let heading = kind.starts_with("---") || outcome == "outcome";
-        (!heading && outcome != "by its cause").then_some((kind, (outcome, retried)))
+        (!heading && outcome != "by its cause").then_some((kind, (outcome, retried, cause)))
     });
     rows.collect()
 }

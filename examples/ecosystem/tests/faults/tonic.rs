@@ -48,7 +48,7 @@ async fn excluded() -> Judged {
 fn the_text_of_tonics_error_proves_nothing_in_another_error() {
     for text in ["invalid URI", "tonic::transport::Error(InvalidUri)"] {
         let error = std::io::Error::other(text);
-        assert_eq!(judged(error), ("transient", "if safe"), "{text}");
+        assert_eq!(judged(error), ("transient", "if safe", ""), "{text}");
     }
 }
 
