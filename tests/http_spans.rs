@@ -1,8 +1,9 @@
-//! Tests of the fields that the HTTP client adds to the span of an attempt.
+//! Tests of the spans of a stack around an HTTP client.
 //!
 //! This is a separate file, because other tests without a subscriber could disable the spans.
 #![cfg(feature = "http")]
 
+mod capture;
 mod http_support;
 
 use std::sync::{Arc, Mutex};
@@ -15,12 +16,9 @@ use tracing::{
     field::{Field, Visit},
     span,
 };
-use tracing_subscriber::{
-    layer::{Context, SubscriberExt},
-    registry::{LookupSpan, Registry},
-};
+use tracing_subscriber::{layer::Context, registry::LookupSpan};
 
-use self::http_support::*;
+use self::{capture::Capture, http_support::*};
 
 /// The recorded resends, each with the name of its span.
 #[derive(Clone, Default)]
@@ -50,7 +48,7 @@ where
 #[tokio::test(start_paused = true)]
 async fn the_span_of_each_attempt_but_the_first_has_the_number_of_the_resend() {
     let resends = Resends::default();
-    let _guard = tracing::subscriber::set_default(Registry::default().with(resends.clone()));
+    let _guard = capture::subscribe(resends.clone());
     for protocol in BOTH {
         let failure = match protocol {
             Protocol::Http => answer(503, &[]),
@@ -63,4 +61,74 @@ async fn the_span_of_each_attempt_but_the_first_has_the_number_of_the_resend() {
         let recorded = std::mem::take(&mut *resends.0.lock().unwrap());
         assert_eq!(recorded, [("attempt".to_owned(), 1), ("attempt".to_owned(), 2)]);
     }
+}
+
+/// Returns the snapshot of a call whose attempts all have this response.
+async fn call(protocol: Protocol, response: Answer) -> Vec<String> {
+    let (capture, _guard) = Capture::start();
+    let stack = Stack::new().name("orders").retry(retry(1).build().unwrap()).http();
+    let client = stack.service::<_, Request<Body>, _>(Upstream::saying([response]));
+    drop(client.oneshot(protocol.request(&[])).await.unwrap());
+    capture.snapshot()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_final_failure_is_one_although_its_result_is_ok() {
+    for (protocol, response, outcome, cause) in [
+        (Protocol::Http, answer(503, &[]), "transient", "503"),
+        (Protocol::Http, answer(429, &[]), "overloaded", "429"),
+        (Protocol::Grpc, trailers_only(14, &[]), "transient", "UNAVAILABLE"),
+        (Protocol::Grpc, trailers_only(4, &[]), "timed_out", "DEADLINE_EXCEEDED"),
+    ] {
+        let failed = format!("error.type={cause} otel.status_code=ERROR");
+        assert_eq!(
+            call(protocol, response).await,
+            [
+                format!(
+                    "call buttress.stack=orders buttress.outcome=failure {failed} \
+                     buttress.attempts=2"
+                ),
+                format!("call > attempt attempt=1 buttress.outcome={outcome} {failed}"),
+                format!("call > attempt attempt=2 buttress.outcome={outcome} {failed}"),
+                "WARN: call > retrying call".to_owned(),
+                "WARN: call > retries exhausted".to_owned(),
+            ]
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_is_no_failure_for_the_service_is_a_success() {
+    assert_eq!(
+        call(Protocol::Http, answer(404, &[])).await,
+        [
+            "call buttress.stack=orders buttress.outcome=success",
+            "call > attempt attempt=1 buttress.outcome=success",
+        ]
+    );
+    // The code of gRPC says that the call failed, whoever is at fault.
+    assert_eq!(
+        call(Protocol::Grpc, trailers_only(5, &[])).await,
+        [
+            "call buttress.stack=orders buttress.outcome=failure error.type=NOT_FOUND \
+             otel.status_code=ERROR",
+            "call > attempt attempt=1 buttress.outcome=permanent error.type=NOT_FOUND \
+             otel.status_code=ERROR",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cause_of_an_error_is_its_kind_and_never_its_text() {
+    let upstream = Upstream::new(|_| async {
+        let secret = "the password is 1234";
+        Err(std::io::Error::new(std::io::ErrorKind::ConnectionReset, secret))
+    });
+    let (capture, _guard) = Capture::start();
+    let client = Stack::new().http().service::<_, Request<Body>, _>(upstream);
+    client.oneshot(Protocol::Http.request(&[])).await.unwrap_err();
+    assert_eq!(
+        capture.snapshot(),
+        ["call buttress.outcome=failure error.type=reset otel.status_code=ERROR"]
+    );
 }

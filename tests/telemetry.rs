@@ -60,7 +60,7 @@ async fn a_call_has_a_span_and_each_of_its_attempts_another() {
     assert_eq!(names, [call, attempt, attempt, attempt]);
     assert_eq!(
         (spans[0].get(field::OUTCOME), spans[0].get(field::ERROR_TYPE)),
-        (Some("answered"), None)
+        (Some("success"), None)
     );
     let expected = [
         ("1", "0", "transient", Some("transient")),
@@ -94,7 +94,7 @@ async fn a_call_tells_what_came_of_it() {
         })
         .collect();
     let text = |text: &str| Some(text.to_owned());
-    assert_eq!(told, [(text("error"), None), (text("rejected"), text("timed_out"))]);
+    assert_eq!(told, [(text("failure"), text("transient")), (text("rejected"), text("timed_out"))]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -531,6 +531,8 @@ async fn names_do_not_change_unnoticed() {
         field::STACK,
         field::KIND,
         field::SUPPRESSED,
+        field::STATUS,
+        field::ATTEMPTS,
     ];
     assert_eq!(
         names,
@@ -551,6 +553,8 @@ async fn names_do_not_change_unnoticed() {
             "buttress.stack",
             "buttress.kind",
             "suppressed",
+            "otel.status_code",
+            "buttress.attempts",
         ]
     );
 }

@@ -136,7 +136,7 @@ impl Bucket {
 /// The response was heard at its head.
 impl Account for Bucket {
     fn settle(&self, stamp: Stamp, end: &End) {
-        let How::Complete(outcome) = end.how else { return };
+        let How::Complete(outcome, _) = end.how else { return };
         let hurried = outcome == Outcome::Failure(Fault::TimedOut) && stamp.was_cut_by_caller(end);
         if !hurried {
             self.observe(outcome);

@@ -41,8 +41,8 @@ impl End {
 /// The way in which a response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum How {
-    /// The response ran to its end, with this outcome.
-    Complete(Outcome),
+    /// The response ran to its end, with this outcome and, for a failure, its cause.
+    Complete(Outcome, Option<&'static str>),
     /// The body was dropped while no read was pending.
     DroppedBetweenReads,
     /// The body was dropped while a read had been pending for [`End::waited`].

@@ -202,15 +202,16 @@ impl CallEnd {
     ///
     /// Each value that a layer adds is settled at once.
     #[cfg(feature = "http")]
-    pub(crate) fn failed(fault: Fault) -> Self {
+    pub(crate) fn failed(fault: Fault, error_type: &'static str) -> Self {
         let mut end = Self::new();
-        drop(end.share().end(How::Complete(Outcome::Failure(fault)), Duration::ZERO));
+        let how = How::Complete(Outcome::Failure(fault), Some(error_type));
+        drop(end.share().end(how, Duration::ZERO));
         end
     }
 
-    /// Returns the outcome of a response that has failed before its layers got it.
+    /// Returns the outcome and the cause of a response that has failed before its layers got it.
     #[inline]
-    pub(crate) fn failure(&self) -> Option<Outcome> {
+    pub(crate) fn failure(&self) -> Option<(Outcome, Option<&'static str>)> {
         match &self.place {
             Place::Own(_) => None,
             Place::Shared(shared) => shared.failure(),
@@ -274,7 +275,20 @@ impl CallEnd {
     /// `waited` is the total time that the caller has waited in reads since the head. Other time
     /// since the head does not count as time of the call, because the caller did not read then.
     pub fn complete(&mut self, outcome: Outcome, waited: Duration) {
-        self.settle(How::Complete(outcome), waited);
+        self.complete_as(outcome, None, waited);
+    }
+
+    /// Completes the call, and says the cause of a failure.
+    ///
+    /// It does what [`complete`](Self::complete) does. `error_type` is as that of
+    /// [`Classify::error_type`](crate::Classify::error_type).
+    pub fn complete_as(
+        &mut self,
+        outcome: Outcome,
+        error_type: Option<&'static str>,
+        waited: Duration,
+    ) {
+        self.settle(How::Complete(outcome, error_type), waited);
     }
 
     /// Ignores the caller's deadline when the outcome is counted.
@@ -404,7 +418,8 @@ mod tests {
         end.complete(Outcome::Success, Duration::ZERO);
         end.panicked();
         drop(end);
-        let expected: Vec<_> = (0..5).map(|word| (word, How::Complete(Outcome::Success))).collect();
+        let expected: Vec<_> =
+            (0..5).map(|word| (word, How::Complete(Outcome::Success, None))).collect();
         assert_eq!(*lock(&noting.seen), expected);
     }
 
@@ -432,7 +447,8 @@ mod tests {
     #[cfg(feature = "http")]
     #[test]
     fn a_layer_that_comes_after_the_end_is_settled_in_the_same_way() {
-        for how in [How::DroppedBetweenReads, How::Complete(Outcome::Success), How::Panicked] {
+        for how in [How::DroppedBetweenReads, How::Complete(Outcome::Success, None), How::Panicked]
+        {
             let (mut end, noting) = holding_five(u64::MAX);
             let head = end.head();
             let _ending = end.share().end(how, Duration::ZERO);

@@ -96,13 +96,14 @@ impl SharedEnd {
         }
     }
 
-    /// Returns the outcome of a call that has ended as a failure.
+    /// Returns the outcome and the cause of a call that has ended as a failure.
     #[cold]
-    pub(super) fn failure(&self) -> Option<Outcome> {
+    pub(super) fn failure(&self) -> Option<(Outcome, Option<&'static str>)> {
         match &*lock(&self.0) {
-            Shared::Ended(End { how: How::Complete(outcome @ Outcome::Failure(_)), .. }) => {
-                Some(*outcome)
-            }
+            Shared::Ended(End {
+                how: How::Complete(outcome @ Outcome::Failure(_), error_type),
+                ..
+            }) => Some((*outcome, *error_type)),
             Shared::Ended(_) | Shared::Open(_) => None,
         }
     }

@@ -138,7 +138,7 @@ impl Account for Breaker {
     fn settle(&self, held: account::Stamp, end: &End) {
         let stamp = |began| CallStamp::new(Phase::from_word(held.word()), held.lease, began);
         match end.how {
-            How::Complete(outcome) => {
+            How::Complete(outcome, _) => {
                 let stamp = stamp(held.began_reading(end));
                 let late = outcome == Outcome::Failure(Fault::TimedOut);
                 if late && held.was_cut_by_caller(end) {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::{
     ahead::{Ahead, Read},
-    body_end::{at_end, finish, give_up, run},
+    body_end::{BODY, at_end, finish, give_up, run},
     body_error::BodyError,
     body_limits::{BodyLimits, BodyTimeout, TIMED_OUT},
     drain,
@@ -140,7 +140,7 @@ impl PendingBody {
         let mut response = self.wrap(response, ends, idle, bounded, owner, keep);
         match read {
             Read::Whole => {}
-            Read::Failed => response.body_mut().end = Some(CallEnd::failed(Fault::Transient)),
+            Read::Failed => response.body_mut().end = Some(CallEnd::failed(Fault::Transient, BODY)),
             Read::TooLong => response.body_mut().note_head(),
         }
         response
@@ -351,7 +351,7 @@ impl<B: Body> Body for ResponseBody<B> {
             let late = this.limits().late(reached, owner);
             this.unread.close();
             this.inner.as_mut().end();
-            finish(this.end, TIMED_OUT, *this.waited, owner);
+            finish(this.end, (TIMED_OUT, None), *this.waited, owner);
             return Poll::Ready(Some(Err(BodyError::Rejected(late))));
         }
         let Poll::Ready(ready) = polled else { return Poll::Pending };
@@ -371,7 +371,7 @@ impl<B: Body> Body for ResponseBody<B> {
                 }
                 None
             }
-            Some(Err(_)) => Some(Outcome::Failure(Fault::Transient)),
+            Some(Err(_)) => Some((Outcome::Failure(Fault::Transient), Some(BODY))),
             last => {
                 let trailers = last.as_ref().and_then(|frame| frame.as_ref().ok()?.trailers_ref());
                 Some(run(this.end, owner, || at_end(*this.awaits_status, owner, trailers)))

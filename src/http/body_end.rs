@@ -12,6 +12,12 @@ use crate::{
     telemetry::CallOutcome,
 };
 
+/// The outcome of a response, and the cause of its failure.
+pub(super) type Completed = (Outcome, Option<&'static str>);
+
+/// The cause of a failure whose head was successful and whose body broke off.
+pub(super) const BODY: &str = "body";
+
 /// Counts the end of a body, if it is measured.
 #[inline]
 fn count(end: &mut CallEnd, outcome: CallOutcome, owner: &dyn BodyOwner) {
@@ -41,7 +47,7 @@ pub(super) fn give_up(
 /// Completes the call, the first time that it is called.
 pub(super) fn finish(
     end: &mut Option<CallEnd>,
-    outcome: Outcome,
+    (outcome, error_type): Completed,
     waited: Duration,
     owner: &dyn BodyOwner,
 ) {
@@ -49,7 +55,7 @@ pub(super) fn finish(
     if let Some(end) = end {
         let has_failed = matches!(outcome, Outcome::Failure(_));
         count(end, if has_failed { CallOutcome::Failure } else { CallOutcome::Success }, owner);
-        end.complete(outcome, waited);
+        end.complete_as(outcome, error_type, waited);
     }
     *end = None;
 }
@@ -59,9 +65,9 @@ pub(super) fn at_end(
     awaits_status: bool,
     owner: &dyn BodyOwner,
     trailers: Option<&HeaderMap>,
-) -> Outcome {
+) -> Completed {
     match owner.classifier() {
-        _ if !awaits_status => Outcome::Success,
+        _ if !awaits_status => (Outcome::Success, None),
         Some(classifier) => classifier.grpc_end(trailers),
         None => AutoClassifier::new().grpc_end(trailers),
     }

@@ -254,8 +254,14 @@ impl AutoClassifier {
     }
 
     /// Classifies the end of a gRPC response whose head had no status.
-    pub(super) fn grpc_end(&self, trailers: Option<&HeaderMap>) -> Outcome {
-        trailers.and_then(|trailers| self.grpc.judge(trailers)).unwrap_or(NO_STATUS)
+    ///
+    /// Also returns the cause, in case of a failure.
+    pub(super) fn grpc_end(&self, trailers: Option<&HeaderMap>) -> (Outcome, Option<&'static str>) {
+        let outcome = trailers.and_then(|trailers| self.grpc.judge(trailers)).unwrap_or(NO_STATUS);
+        match outcome {
+            Outcome::Success => (outcome, None),
+            _ => (outcome, grpc_error_type(trailers)),
+        }
     }
 }
 

@@ -318,7 +318,7 @@ impl Watch {
                 if limit == Some(BodyTimeout::Idle) {
                     self.end.ignore_deadline();
                 }
-                (How::Complete(TIMED_OUT), before + since.elapsed())
+                (How::Complete(TIMED_OUT, None), before + since.elapsed())
             }
             // The reader is slow, and not the handler.
             _ if *awaits_status => (How::DroppedWhileReading, Duration::ZERO),

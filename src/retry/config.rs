@@ -74,7 +74,7 @@ impl Config {
 /// The word of the stamp is 1 if the call was retried before.
 impl Account for Config {
     fn settle(&self, stamp: Stamp, end: &End) {
-        if let How::Complete(outcome) = end.how {
+        if let How::Complete(outcome, _) = end.how {
             self.count_call(stamp.word() > 0, outcome == Outcome::Success);
         }
     }

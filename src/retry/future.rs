@@ -13,7 +13,6 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep};
 use tower_service::Service;
-use tracing::Span;
 
 use super::{
     replay::Replay,
@@ -33,6 +32,7 @@ use crate::{
         timer::poll_timer,
     },
     error::NotReady,
+    telemetry::{self, Tracked},
 };
 
 pin_project! {
@@ -60,6 +60,7 @@ pin_project! {
                 if deadline::deadline().is_some_and(|end| end <= Instant::now()) {
                     report_out_of_time(retrying.session.attempt());
                 }
+                span::record_attempts(retrying.session.sent());
             }
         }
     }
@@ -68,7 +69,13 @@ pin_project! {
 pin_project! {
     #[project = StateProj]
     enum State<S, F, Req, E, U> {
-        First { #[pin] future: F, replay: Replayable<Req>, span: Span, began: Option<Instant> },
+        First {
+            #[pin]
+            future: F,
+            replay: Replayable<Req>,
+            tracked: Tracked<telemetry::Attempt>,
+            began: Option<Instant>,
+        },
         Retrying { retrying: Pin<Box<Retrying<S, F, Req, E, U>>> },
         Done,
     }
@@ -88,13 +95,12 @@ where
         }
         let attempt = Attempt::FIRST;
         let (sent, replay) = Replayable::split(request, attempt.number(), config, shared.replay());
-        let span = span::attempt_span(config, attempt.number(), Duration::ZERO);
+        let mut tracked = span::begin_attempt(config, attempt.number(), Duration::ZERO);
         let future = {
             let _attempt = enter_attempt(attempt);
-            let _entered = span.enter();
-            service.call(sent)
+            tracked.run(|| service.call(sent))
         };
-        let state = State::First { future, replay, span, began: began() };
+        let state = State::First { future, replay, tracked, began: began() };
         Self { state, shared: Arc::clone(shared), completion: PhantomData }
     }
 }
@@ -114,15 +120,14 @@ where
         let mut this = self.project();
         loop {
             let retrying = match this.state.as_mut().project() {
-                StateProj::First { future, replay, span, began } => {
+                StateProj::First { future, replay, tracked, began } => {
                     let mut result = {
                         let _attempt = enter_attempt(Attempt::FIRST);
-                        let _entered = span.enter();
-                        ready!(future.poll(cx))
+                        ready!(tracked.run(|| future.poll(cx)))
                     };
                     let failed = this.shared.settle::<M, _, _>(
                         &mut result,
-                        span,
+                        tracked,
                         *began,
                         Attempt::FIRST.number(),
                         false,
@@ -146,6 +151,7 @@ where
                 }
                 StateProj::Retrying { retrying } => {
                     let result = ready!(retrying.as_mut().poll::<M, _, _>(this.shared, cx));
+                    span::record_attempts(retrying.session.sent());
                     this.state.set(State::Done);
                     return Poll::Ready(result);
                 }
@@ -180,7 +186,7 @@ pin_project! {
         // permit.
         Pausing { unread: Option<U>, #[pin] timer: Sleep },
         Readying { service: S, end: Option<Instant>, #[pin] timer: Option<Sleep> },
-        Calling { #[pin] future: F, span: Span, began: Option<Instant> },
+        Calling { #[pin] future: F, tracked: Tracked<telemetry::Attempt>, began: Option<Instant> },
     }
 }
 
@@ -246,15 +252,14 @@ where
                         return Poll::Ready(Err(error));
                     }
                 },
-                StepProj::Calling { future, span, began } => {
+                StepProj::Calling { future, tracked, began } => {
                     let mut result = {
                         let _attempt = enter_attempt(session.attempt());
-                        let _entered = span.enter();
-                        ready!(future.poll(cx))
+                        ready!(tracked.run(|| future.poll(cx)))
                     };
                     let failed = shared.settle::<M, _, _>(
                         &mut result,
-                        span,
+                        tracked,
                         *began,
                         session.attempt().number(),
                         true,
@@ -295,10 +300,10 @@ where
 {
     let sent = session.take_request(shared.config(), shared.replay());
     let attempt = session.attempt();
-    let span = span::attempt_span(shared.config(), attempt.number(), session.pause());
+    let mut tracked = span::begin_attempt(shared.config(), attempt.number(), session.pause());
     let _attempt = enter_attempt(attempt);
-    let future = span.in_scope(|| service.call(sent));
-    Step::Calling { future, span, began: began() }
+    let future = tracked.run(|| service.call(sent));
+    Step::Calling { future, tracked, began: began() }
 }
 
 impl<S, Req, P, C, M> fmt::Debug for ResponseFuture<S, Req, P, C, M>

@@ -28,6 +28,8 @@ use crate::{
 pub(super) struct Session<Req, E> {
     replay: Replayable<Req>,
     attempt: Attempt,
+    /// The number of the last attempt that was sent.
+    sent: u32,
     /// The error of the previous attempt.
     kept: Option<E>,
     /// The number of delays drawn from the backoff since it last started over.
@@ -51,6 +53,7 @@ impl<Req, E> Session<Req, E> {
         Self {
             replay,
             attempt: Attempt::FIRST,
+            sent: Attempt::FIRST.number(),
             kept: None,
             drawn: 0,
             pause: Duration::ZERO,
@@ -65,6 +68,11 @@ impl<Req, E> Session<Req, E> {
     /// Returns the current attempt, or the next one during a pause.
     pub(super) fn attempt(&self) -> Attempt {
         self.attempt
+    }
+
+    /// Returns the number of attempts that were sent.
+    pub(super) fn sent(&self) -> u32 {
+        self.sent
     }
 
     /// Returns the pause before the attempt.
@@ -253,6 +261,7 @@ impl<Req, E> Session<Req, E> {
         };
         let (sent, kept) = Replayable::split(original, self.attempt.number(), config, replay);
         self.replay = kept;
+        self.sent = self.attempt.number();
         if let Some(mut withdrawal) = self.withdrawal.take() {
             withdrawal.take();
         }

@@ -8,9 +8,8 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tracing::Span;
 
-use super::{config::Config, decide::Failed, span};
+use super::{config::Config, decide::Failed};
 use crate::{
     CarryRejection, Classify, Fault, Outcome, RetryHint,
     budget::Budget,
@@ -22,7 +21,7 @@ use crate::{
         patience::{is_own, was_cut_short},
     },
     outcome::{hint as hint_of, judge, service_is_late, was_given_back},
-    telemetry::{Event, record_outcome},
+    telemetry::{Attempt, Event, Tracked},
 };
 
 /// The state that a call may need for a retry.
@@ -80,7 +79,7 @@ impl<S, P, C> Shared<S, P, C> {
     pub(super) fn settle<M, T, E>(
         &self,
         result: &mut Result<T, E>,
-        span: &Span,
+        tracked: &mut Tracked<Attempt>,
         began: Option<Instant>,
         attempt: u32,
         retried: bool,
@@ -90,18 +89,18 @@ impl<S, P, C> Shared<S, P, C> {
         C: Classify<T, E>,
         E: CarryRejection,
     {
-        let mut outcome = judge(self.classifier(), result.as_ref());
-        let mut hint = RetryHint::Unstated;
+        let mut outcome = tracked.classify(|| judge(self.classifier(), result.as_ref()));
+        let (mut hint, mut error_type) = (RetryHint::Unstated, None);
         if outcome != Outcome::Success {
             hint = hint_of(self.classifier(), result.as_ref());
         } else if let Some(end) = end_of::<M, _, _>(result) {
             // The head is a success. The outcome of the whole attempt is known at the end of the
             // body, or already if the body was read ahead and failed.
             let Some(failure) = end.failure() else {
-                self.hold(end, span, began, retried);
+                self.hold(end, tracked, began, retried);
                 return None;
             };
-            outcome = failure;
+            (outcome, error_type) = failure;
             // Other hints of such a head are not about this failure. A 202 says when to ask again.
             if hint_of(self.classifier(), result.as_ref()) == RetryHint::Stop {
                 hint = RetryHint::Stop;
@@ -135,7 +134,9 @@ impl<S, P, C> Shared<S, P, C> {
                 _ => budget.observe(outcome),
             }
         }
-        record_outcome(span, outcome, || result.as_ref().err().and_then(CarryRejection::rejection));
+        if tracked.told().is_some() {
+            tracked.end_with(self.classifier(), outcome, error_type, result.as_ref());
+        }
         if !retryable && (retried || outcome != Outcome::Success) {
             self.config().count_call(retried, outcome == Outcome::Success);
             let rejected = || result.as_ref().err().and_then(CarryRejection::rejection).is_some();
@@ -163,13 +164,17 @@ impl<S, P, C> Shared<S, P, C> {
 
     /// Lets a response hold what is settled at its end.
     #[inline]
-    fn hold(&self, end: &mut CallEnd, span: &Span, began: Option<Instant>, retried: bool) {
+    fn hold(
+        &self,
+        end: &mut CallEnd,
+        tracked: &mut Tracked<Attempt>,
+        began: Option<Instant>,
+        retried: bool,
+    ) {
         if self.config().reporter.meter().is_some() {
             end.hold(Arc::clone(&self.config) as _, Stamp::new(retried.into(), None));
         }
-        if !span.is_disabled() {
-            end.hold_span(span.clone(), span::record_attempt_end);
-        }
+        tracked.hold(end);
         if let Some(budget) = self.throttle() {
             // Without a deadline, no attempt can be cut short.
             let (stamp, took) = match (deadline::deadline(), began) {

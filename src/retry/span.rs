@@ -2,34 +2,34 @@
 
 use std::time::Duration;
 
-use tracing::{Span, info_span};
+use tracing::{Span, field::Empty, info_span};
 
 use super::config::Config;
-use crate::{
-    call::account::How,
-    telemetry::{RETRY, field, millis, record_cancelled, record_outcome},
-};
+use crate::telemetry::{Attempt, RETRY, Tracked, field, millis};
 
 /// Opens the span of one attempt.
-#[inline]
-pub(super) fn attempt_span(config: &Config, attempt: u32, delay: Duration) -> Span {
-    info_span!(
+#[inline(always)]
+pub(super) fn begin_attempt(config: &Config, attempt: u32, delay: Duration) -> Tracked<Attempt> {
+    let span = info_span!(
         target: RETRY,
         "attempt",
         { field::LAYER } = config.reporter.as_str(),
         { field::ATTEMPT } = attempt,
         { field::DELAY_MS } = millis(delay),
-        { field::OUTCOME } = tracing::field::Empty,
-        { field::ERROR_TYPE } = tracing::field::Empty,
-        { field::RESEND_COUNT } = tracing::field::Empty,
-    )
+        { field::OUTCOME } = Empty,
+        { field::ERROR_TYPE } = Empty,
+        { field::STATUS } = Empty,
+        { field::RESEND_COUNT } = Empty,
+    );
+    Tracked::begin(span, || Attempt)
 }
 
-/// Records in the span of an attempt how its response ended.
-pub(super) fn record_attempt_end(span: &Span, how: How) {
-    match how {
-        How::Complete(outcome) => record_outcome(span, outcome, || None),
-        How::DroppedBetweenReads | How::DroppedWhileReading => record_cancelled(span),
-        How::Panicked => {}
+/// Records the number of attempts of a call that was retried, in the span of the call.
+///
+/// It is the current span, unless another span is between the two. That has no such field.
+#[cold]
+pub(super) fn record_attempts(attempts: u32) {
+    if attempts > 1 {
+        Span::current().record(field::ATTEMPTS, attempts);
     }
 }

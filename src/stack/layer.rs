@@ -43,12 +43,12 @@ where
     TransportOf<Slots>: Transport,
     C: ChooseClassifier<<TransportOf<Slots> as Transport>::Classifier>,
 {
-    type Service = CallSpan<Wrapped<S, Slots, C>, Completion<Slots>>;
+    type Service = CallSpan<Wrapped<S, Slots, C>, Chosen<Slots, C>, Completion<Slots>>;
 
     fn layer(&self, service: S) -> Self::Service {
         let classifier = C::choose(&self.classifier, &self.slots.at().classifier());
         let within = Within { own_limit: None, reporters: &self.reporters };
         let service = self.slots.wrap(service, &classifier, within);
-        CallSpanLayer::of(self.reporters.stack()).completing(service)
+        CallSpanLayer::of(self.reporters.stack(), classifier).completing(service)
     }
 }

@@ -162,16 +162,17 @@
 //!
 //! # Telemetry
 //!
-//! The stack opens a span for each call. The spans and events of all layers are inside it. One
-//! event is outside, because the reader of a body emits it: "call timed out" of the kind
-//! `idle_response_body` or `response_body`.
+//! The stack opens a span for each call, with the outcome by the classifier of the stack. The spans
+//! and events of all layers are inside it, with one exception. The reader of a body emits "call
+//! timed out" of the kind `idle_response_body` or `response_body`. See
+//! [`telemetry`](crate::telemetry#traces).
 //!
 //! # End of a call
 //!
 //! A call ends with its response. With [`http`](Stack::http) it ends at the end of the response
-//! body. Until then the call occupies its slot in the bulkhead, and its span stays open. The
-//! timeouts of an HTTP call end earlier, with the head of the response, unless the stack has an
-//! HTTP layer with `body_deadline`. For gRPC they cover the body.
+//! body. Until then the call occupies its slot in the bulkhead, and its span stays open unless its
+//! head is a failure. The timeouts of an HTTP call end earlier, with the head of the response,
+//! unless the stack has an HTTP layer with `body_deadline`. For gRPC they cover the body.
 
 mod access;
 mod builder;

@@ -1,91 +1,143 @@
 use std::{
+    any::type_name,
     fmt,
     future::Future,
     marker::PhantomData,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
-use tracing::{Span, field::Empty, info_span};
+use tracing::{field::Empty, info_span};
 
-use super::{field, log::CALL};
+use super::{
+    field,
+    log::CALL,
+    tracked::{Call, Tracked},
+};
 use crate::{
-    CarryRejection, Outcome,
+    CarryRejection, Classify, Outcome,
     call::{
-        account::How,
         completion::{AtHead, Completion, end_of},
         ended::polled_after_end,
     },
+    classify_fn,
     error::Name,
+    outcome::{ClassifyFn, DefaultClassifier, judge},
 };
 
 /// A layer that opens a span for each logical call.
 ///
 /// The spans of a retry's attempts are its children. A [`Stack`](crate::Stack) has one around all
 /// its layers. If you compose layers by hand, make this the outermost one.
-#[derive(Clone, Debug, Default)]
-pub struct CallSpanLayer {
+pub struct CallSpanLayer<C = DefaultClassifier> {
     stack: Option<Name>,
+    classifier: Arc<C>,
 }
 
 impl CallSpanLayer {
     /// Creates the layer. Its spans are named `call`.
-    pub const fn new() -> Self {
-        Self { stack: None }
-    }
-
-    /// Creates the layer of a stack with this name.
-    pub(crate) fn of(stack: Option<&Name>) -> Self {
-        Self { stack: stack.cloned() }
-    }
-
-    /// Wraps a service. `M` decides when a call is complete.
-    pub(crate) fn completing<S, M>(&self, inner: S) -> CallSpan<S, M> {
-        CallSpan { inner, stack: self.stack.clone(), completion: PhantomData }
+    pub fn new() -> Self {
+        Self::of(None, Arc::new(DefaultClassifier))
     }
 }
 
-impl<S> Layer<S> for CallSpanLayer {
-    type Service = CallSpan<S>;
+impl Default for CallSpanLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
-    fn layer(&self, inner: S) -> CallSpan<S> {
+impl<C> CallSpanLayer<C> {
+    /// Creates the layer of a stack with this name and this classifier.
+    pub(crate) fn of(stack: Option<&Name>, classifier: Arc<C>) -> Self {
+        Self { stack: stack.cloned(), classifier }
+    }
+
+    /// Sets the classifier, which tells a failed call from a successful one.
+    ///
+    /// Default: none. `Ok` is a success and `Err` is a failure. In a stack, the span has the
+    /// stack's classifier.
+    pub fn classify<D>(self, classifier: D) -> CallSpanLayer<D> {
+        CallSpanLayer { stack: self.stack, classifier: Arc::new(classifier) }
+    }
+
+    /// Sets a function as the classifier.
+    ///
+    /// Default: none, as for [`classify`](Self::classify).
+    pub fn classify_fn<F, Res, E>(self, f: F) -> CallSpanLayer<ClassifyFn<F>>
+    where
+        F: Fn(Result<&Res, &E>) -> Outcome,
+    {
+        self.classify(classify_fn(f))
+    }
+
+    /// Wraps a service. `M` decides when a call is complete.
+    pub(crate) fn completing<S, M>(&self, inner: S) -> CallSpan<S, C, M> {
+        let (stack, classifier) = (self.stack.clone(), Arc::clone(&self.classifier));
+        CallSpan { inner, stack, classifier, completion: PhantomData }
+    }
+}
+
+impl<C> Clone for CallSpanLayer<C> {
+    fn clone(&self) -> Self {
+        Self { stack: self.stack.clone(), classifier: Arc::clone(&self.classifier) }
+    }
+}
+
+impl<C> fmt::Debug for CallSpanLayer<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallSpanLayer")
+            .field("stack", &self.stack)
+            .field("classifier", &format_args!("{}", type_name::<C>()))
+            .finish()
+    }
+}
+
+impl<S, C> Layer<S> for CallSpanLayer<C> {
+    type Service = CallSpan<S, C>;
+
+    fn layer(&self, inner: S) -> CallSpan<S, C> {
         self.completing(inner)
     }
 }
 
 /// A service that opens a span for each call, created by [`CallSpanLayer`].
-pub struct CallSpan<S, M = AtHead> {
+pub struct CallSpan<S, C = DefaultClassifier, M = AtHead> {
     inner: S,
     stack: Option<Name>,
+    classifier: Arc<C>,
     completion: PhantomData<fn() -> M>,
 }
 
-accessors!(CallSpan<S, M>);
+accessors!(CallSpan<S, C, M>);
 
-impl<S: Clone, M> Clone for CallSpan<S, M> {
+impl<S: Clone, C, M> Clone for CallSpan<S, C, M> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), stack: self.stack.clone(), completion: PhantomData }
+        let (stack, classifier) = (self.stack.clone(), Arc::clone(&self.classifier));
+        Self { inner: self.inner.clone(), stack, classifier, completion: PhantomData }
     }
 }
 
-impl<S: fmt::Debug, M> fmt::Debug for CallSpan<S, M> {
+impl<S: fmt::Debug, C, M> fmt::Debug for CallSpan<S, C, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CallSpan").field("inner", &self.inner).finish()
+        f.debug_struct("CallSpan").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 
-impl<S, M, Req> Service<Req> for CallSpan<S, M>
+impl<S, C, M, Req> Service<Req> for CallSpan<S, C, M>
 where
     S: Service<Req>,
     S::Error: CarryRejection,
+    C: Classify<S::Response, S::Error>,
     M: Completion<S::Response>,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = CallFuture<S::Future, M>;
+    type Future = CallFuture<S::Future, C, M>;
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -100,37 +152,40 @@ where
             { field::STACK } = self.stack.as_ref().map(Name::as_str),
             { field::OUTCOME } = Empty,
             { field::ERROR_TYPE } = Empty,
+            { field::STATUS } = Empty,
+            { field::ATTEMPTS } = Empty,
         );
-        let future = span.in_scope(|| self.inner.call(request));
-        CallFuture { future: Some(future), span, completion: PhantomData }
+        let mut tracked = Tracked::begin(span, || Call(Arc::clone(&self.classifier)));
+        let future = tracked.run(|| self.inner.call(request));
+        CallFuture { future: Some(future), tracked, completion: PhantomData }
     }
 }
 
 pin_project! {
     /// The future of a [`CallSpan`].
     #[must_use = "futures do nothing unless polled"]
-    pub struct CallFuture<F, M = AtHead> {
+    pub struct CallFuture<F, C = DefaultClassifier, M = AtHead> {
         #[pin]
         future: Option<F>,
-        span: Span,
+        tracked: Tracked<Call<C>>,
         completion: PhantomData<fn() -> M>,
     }
 
-    impl<F, M> PinnedDrop for CallFuture<F, M> {
+    impl<F, C, M> PinnedDrop for CallFuture<F, C, M> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if this.future.is_some() {
-                // Dropping the future can emit events, for example of a breaker that opens.
-                let _entered = this.span.enter();
-                this.future.set(None);
+                // Dropping the future can emit events, for example of a call that is rejected.
+                this.tracked.run(|| this.future.set(None));
             }
         }
     }
 }
 
-impl<F, M, T, E> Future for CallFuture<F, M>
+impl<F, C, M, T, E> Future for CallFuture<F, C, M>
 where
     F: Future<Output = Result<T, E>>,
+    C: Classify<T, E>,
     E: CarryRejection,
     M: Completion<T>,
 {
@@ -138,48 +193,43 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let _entered = this.span.enter();
-        let Some(future) = this.future.as_mut().as_pin_mut() else { polled_after_end() };
-        let mut result = ready!(future.poll(cx));
-        this.future.set(None);
-        if !this.span.is_disabled() {
-            if let Some(end) = end_of::<M, _, _>(&mut result) {
-                end.hold_span(this.span.clone(), record_end);
-                return Poll::Ready(result);
+        let this = self.project();
+        let mut place = this.future;
+        let mut result = ready!(this.tracked.run(|| {
+            let Some(future) = place.as_mut().as_pin_mut() else { polled_after_end() };
+            let polled = future.poll(cx);
+            if polled.is_ready() {
+                place.set(None);
             }
-            // The response is not classified here. This layer knows only that one has arrived.
-            match result.as_ref().err().map(CarryRejection::rejection) {
-                None => this.span.record(field::OUTCOME, "answered"),
-                Some(None) => this.span.record(field::OUTCOME, "error"),
-                Some(Some(rejection)) => this
-                    .span
-                    .record(field::OUTCOME, "rejected")
-                    .record(field::ERROR_TYPE, rejection.kind()),
-            };
+            polled
+        }));
+        if let Some(Call(classifier)) = this.tracked.told() {
+            let classifier = Arc::clone(classifier);
+            settle::<C, M, T, E>(this.tracked, &classifier, &mut result);
         }
         Poll::Ready(result)
     }
 }
 
-impl<F, M> fmt::Debug for CallFuture<F, M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CallFuture").field("span", &self.span).finish_non_exhaustive()
+/// Ends a call with its result, or lets it end with the body of the response.
+fn settle<C, M, T, E>(tracked: &mut Tracked<Call<C>>, classifier: &C, result: &mut Result<T, E>)
+where
+    C: Classify<T, E>,
+    M: Completion<T>,
+    E: CarryRejection,
+{
+    let outcome = tracked.classify(|| judge(classifier, result.as_ref()));
+    // A head that is a failure is final. Any other is followed by the end of its body.
+    if !matches!(outcome, Outcome::Failure(_)) {
+        if let Some(end) = end_of::<M, _, _>(result) {
+            return tracked.hold(end);
+        }
     }
+    tracked.end_with(classifier, outcome, None, result.as_ref());
 }
 
-/// Records the end of a response in the span of its call.
-///
-/// A response that did not fail is recorded as `answered`, without its outcome.
-fn record_end(span: &Span, how: How) {
-    match how {
-        How::Complete(outcome @ Outcome::Failure(_)) => {
-            span.record(field::OUTCOME, "error").record(field::ERROR_TYPE, outcome.as_str());
-        }
-        How::Complete(_) => {
-            span.record(field::OUTCOME, "answered");
-        }
-        How::DroppedBetweenReads | How::DroppedWhileReading => super::record_cancelled(span),
-        How::Panicked => {}
+impl<F, C, M> fmt::Debug for CallFuture<F, C, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallFuture").field("tracked", &self.tracked).finish_non_exhaustive()
     }
 }

@@ -10,18 +10,36 @@ pub const KIND: &str = "buttress.kind";
 pub const ATTEMPT: &str = "attempt";
 /// The outcome of a call or of an attempt.
 ///
-/// | value | where | meaning |
-/// |---|---|---|
-/// | `success`, `ignored`, `transient`, `timed_out`, `overloaded`, `in_progress`, `permanent` | span `attempt`, events of retry | the classified [`Outcome`](crate::Outcome) |
-/// | `answered` | span `call` | a response arrived, whatever its status |
-/// | `error` | span `call` | the service failed, or the body of its response did |
-/// | `rejected` | span `call` | a layer rejected the call |
-/// | `cancelled` | both spans | the body of the response was dropped before its end, for example by code that reads only the status |
-///
-/// A span without an outcome belongs to a future that was dropped or that panicked.
+/// | value | where | meaning | `ERROR` |
+/// |---|---|---|---|
+/// | `success` | span `call` | the classifier takes the result for no failure | |
+/// | `failure` | span `call` | the service failed, or the body of its response did | yes |
+/// | `success`, `ignored`, `transient`, `timed_out`, `overloaded`, `in_progress`, `permanent` | span `attempt`, events of retry | the classified [`Outcome`](crate::Outcome) | if it is a failure, or an error |
+/// | `rejected` | both spans | a layer rejected the call or the attempt, or a timeout ended the call | yes |
+/// | `cancelled` | both spans | its caller dropped the call, or the body of the response before its end, for example in code that reads only the status | |
+/// | `cut` | span `attempt` | the attempt was dropped at or after its deadline, for example by the total timeout | yes |
+/// | `panicked` | both spans | the service or another layer panicked | yes |
 pub const OUTCOME: &str = "buttress.outcome";
-/// The kind of the rejection or failure, if the call or the attempt ended with one.
+/// The cause of a call or an attempt that failed, as one of few words.
+///
+/// It is the first of these that there is:
+///
+/// - the [`kind`](crate::Rejection::kind) of the rejection, such as `circuit_open` or `timed_out`;
+/// - the [`error_type`](crate::Classify::error_type) of the classifier. Over HTTP it is the status,
+///   such as `503`, the code of gRPC, such as `UNAVAILABLE`, or the kind of the client's error:
+///   `connect`, `connect_timeout`, `timeout`, `reset`, `closed`, `goaway`, `refused_stream`,
+///   `protocol`, `redirect`, `request` (it could not be sent) or `body` (it broke off);
+/// - the name of the outcome, such as `transient`.
+///
+/// It is `panic` after a panic, and `timed_out` for an attempt that was cut.
 pub const ERROR_TYPE: &str = "error.type";
+/// The status of a span. It is `ERROR` for a failure, and not set otherwise.
+///
+/// `tracing-opentelemetry` makes it the status of its span. An attempt that failed has it even if a
+/// later attempt saves the call.
+pub const STATUS: &str = "otel.status_code";
+/// The number of attempts of a call, if there was more than one.
+pub const ATTEMPTS: &str = "buttress.attempts";
 /// The number of the resend of an HTTP request. It is not set for the first send.
 ///
 /// OpenTelemetry defines this name.

@@ -32,6 +32,32 @@
 //! | `buttress::idempotency` | the idempotency layer |
 //! | `buttress::http` | the HTTP client and server layers, and the limits of bodies |
 //!
+//! # Traces
+//!
+//! A [`Stack`](crate::Stack) opens the span `call`. Its retry opens a span `attempt` in it for each
+//! attempt. The spans of the client itself are in the attempt:
+//!
+//! ```text
+//! call {buttress.stack="orders" buttress.attempts=2 buttress.outcome="success"}
+//!   attempt {attempt=1 buttress.outcome="transient" error.type="503" otel.status_code="ERROR"}
+//!     GET ..
+//!   attempt {attempt=2 buttress.outcome="success"}
+//!     GET ..
+//! ```
+//!
+//! - The classifier of the stack decides whether a call failed. Under [`http`](crate::Stack::http),
+//!   a final 503 is a failure, although the result is `Ok`. If a retry saves a call, only its first
+//!   attempt has failed. Compose layers by hand with [`CallSpanLayer::classify`].
+//! - [`field::OUTCOME`] has the outcomes, and [`field::ERROR_TYPE`] the causes. Neither contains a
+//!   text of the service.
+//! - A call that its caller dropped is `cancelled`, which is no error. An attempt that was dropped
+//!   at its deadline is `cut`, which is one.
+//! - A span ends with its call: with the result, or with the body of a response whose head is no
+//!   failure.
+//!
+//! With `tracing-opentelemetry`, the two spans have the kind `INTERNAL`. The field
+//! [`field::STATUS`] is their status.
+//!
 //! # Events in an outage
 //!
 //! In an outage, a layer can reject thousands of calls in a second. Of the events "call rejected",
@@ -61,10 +87,9 @@ mod log;
 mod metrics;
 mod observer;
 mod reporter;
+mod tracked;
 
 use std::time::Duration;
-
-use tracing::Span;
 
 pub use self::{
     call::{CallSpan, CallSpanLayer},
@@ -80,37 +105,8 @@ pub(crate) use self::{
     log::RETRY,
     metrics::{Drained, LayerState, Meter, Readings, instrument},
     reporter::{Reporter, ReporterCell, Reporters, reject},
+    tracked::{Attempt, Tracked},
 };
-use crate::{Outcome, Rejection};
-
-/// Records the outcome of a call or attempt in its span.
-///
-/// For a failure it also records the type of the error, which is the kind of a rejection.
-#[inline]
-pub(crate) fn record_outcome<'a>(
-    span: &Span,
-    outcome: Outcome,
-    rejection: impl FnOnce() -> Option<&'a Rejection>,
-) {
-    if span.is_disabled() {
-        return;
-    }
-    span.record(field::OUTCOME, outcome.as_str());
-    match (rejection(), outcome) {
-        (Some(rejection), _) => {
-            span.record(field::ERROR_TYPE, rejection.kind());
-        }
-        (None, Outcome::Failure(_)) => {
-            span.record(field::ERROR_TYPE, outcome.as_str());
-        }
-        (None, _) => {}
-    }
-}
-
-/// Records in a span that its response was dropped before its end.
-pub(crate) fn record_cancelled(span: &Span) {
-    span.record(field::OUTCOME, "cancelled");
-}
 
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

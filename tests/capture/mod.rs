@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, LazyLock, Mutex},
 };
 
+use buttress::telemetry::field;
 use tracing::{
     Dispatch, Event, Level, Subscriber,
     field::{Field, Visit},
@@ -45,6 +46,11 @@ impl Visit for Fields {
 impl Seen {
     pub(crate) fn get(&self, field: &str) -> Option<&str> {
         self.fields.0.get(field).map(String::as_str)
+    }
+
+    /// Returns its name, after that of the span that it is in.
+    fn place(&self) -> String {
+        self.within.iter().fold(String::new(), |_, within| format!("{within} > ")) + &self.name
     }
 }
 
@@ -85,6 +91,29 @@ impl Capture {
 
     pub(crate) fn texts(&self) -> Vec<(Level, String)> {
         self.events().into_iter().map(|event| (event.level, event.name)).collect()
+    }
+}
+
+impl Capture {
+    /// Returns the spans in the order of their creation, and then the events from `INFO` on.
+    ///
+    /// Each is a line, with the span that it is in.
+    pub(crate) fn snapshot(&self) -> Vec<String> {
+        const FIELDS: [&str; 6] = [
+            field::STACK,
+            field::ATTEMPT,
+            field::OUTCOME,
+            field::ERROR_TYPE,
+            field::STATUS,
+            field::ATTEMPTS,
+        ];
+        let spans = self.spans().into_iter().map(|span| {
+            let fields =
+                FIELDS.iter().filter_map(|name| Some(format!(" {name}={}", span.get(name)?)));
+            span.place() + &fields.collect::<String>()
+        });
+        let events = self.events().into_iter().filter(|event| event.level <= Level::INFO);
+        spans.chain(events.map(|event| format!("{}: {}", event.level, event.place()))).collect()
     }
 }
 

@@ -156,6 +156,9 @@ async fn a_body_that_breaks_off_is_retried_and_counts_as_one_failure() {
         assert_eq!((client.unanswered(), client.verdict()), (0, (2, 1)));
         assert_eq!(client.budget.balance(), 9.5);
         assert_eq!(spans.open(), (0, true));
+        let failed = spans::told("attempt", "transient", Some("body"));
+        let saved = |name| spans::told(name, "success", None);
+        assert_eq!(spans.closed(), [failed, saved("attempt"), saved("call")]);
         assert_eq!(rest(&mut reader), [got("two o"), got("ers"), Got::End]);
         drop(reader);
         assert_eq!((client.slots.in_flight(), client.verdict()), (0, (2, 1)));

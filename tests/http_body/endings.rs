@@ -53,9 +53,11 @@ fn endings() -> Vec<Ending> {
 /// Returns the expected spans of one stack whose response has this outcome.
 fn spans_of(attempts: bool, outcome: &'static str) -> Vec<Told> {
     let (attempt, call) = match outcome {
-        "success" => (told("attempt", outcome, None), told("call", "answered", None)),
-        "cancelled" => (told("attempt", outcome, None), told("call", outcome, None)),
-        fault => (told("attempt", fault, Some(fault)), told("call", "error", Some(fault))),
+        "success" | "cancelled" => (told("attempt", outcome, None), told("call", outcome, None)),
+        fault => {
+            let cause = Some(if fault == "transient" { "body" } else { fault });
+            (told("attempt", fault, cause), told("call", "failure", cause))
+        }
     };
     if attempts { vec![attempt, call] } else { vec![call] }
 }
@@ -132,9 +134,7 @@ async fn a_response_that_has_ended_at_its_head_holds_nothing() {
         drop(response);
         rig.assert_ended((1, 0));
         assert!(
-            rig.spans.closed().iter().all(|(_, outcome, _)| {
-                matches!(outcome.as_deref(), Some("answered" | "success"))
-            })
+            rig.spans.closed().iter().all(|(_, outcome, _)| outcome.as_deref() == Some("success"))
         );
     }
 }
@@ -177,10 +177,13 @@ async fn a_panic_of_the_body_is_a_failure_and_gives_its_permit_back() {
         let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| next(&mut reader)));
         assert!(panic.is_err());
         // This is checked before the reader is dropped, which may never happen.
-        let told: Vec<_> =
+        let failures: Vec<_> =
             rig.breakers.iter().map(|breaker| breaker.snapshot().failures()).collect();
-        assert_eq!((rig.in_flight(), told), (0, vec![1; rig.breakers.len()]));
+        assert_eq!((rig.in_flight(), failures), (0, vec![1; rig.breakers.len()]));
         assert_eq!(rig.spans.open().0, 0);
+        let panicked = |(name, ..): spans::Told| told(name, "panicked", Some("panic"));
+        let closed = rig.spans.closed();
+        assert_eq!(closed, closed.iter().cloned().map(panicked).collect::<Vec<_>>());
         drop(reader);
         assert_eq!(rig.verdict(), (1, 1));
     }

@@ -6,28 +6,37 @@ use tokio::time::advance;
 
 use super::{spans::told, *};
 
-/// Returns the ends of a stream after its first message, with the outcome and the counts of each.
-fn endings() -> Vec<(Vec<Step>, &'static str, (u64, u64))> {
+/// One end of a stream after its first message.
+struct End {
+    steps: Vec<Step>,
+    outcome: &'static str,
+    error: Option<&'static str>,
+    verdict: (u64, u64),
+}
+
+fn endings() -> Vec<End> {
+    let end = |steps, outcome, error, verdict| End { steps, outcome, error, verdict };
+    let unknown = Some("UNKNOWN");
     vec![
-        (vec![grpc_status("0")], "success", (1, 0)),
-        (vec![grpc_status("14")], "transient", (1, 1)),
-        (vec![grpc_status("4")], "timed_out", (1, 1)),
-        (vec![grpc_status("8")], "overloaded", (1, 1)),
+        end(vec![grpc_status("0")], "success", None, (1, 0)),
+        end(vec![grpc_status("14")], "transient", Some("UNAVAILABLE"), (1, 1)),
+        end(vec![grpc_status("4")], "timed_out", Some("DEADLINE_EXCEEDED"), (1, 1)),
+        end(vec![grpc_status("8")], "overloaded", Some("RESOURCE_EXHAUSTED"), (1, 1)),
         // The caller's own fault: the service is well.
-        (vec![grpc_status("3")], "permanent", (1, 0)),
-        (vec![grpc_status("nonsense")], "transient", (1, 1)),
+        end(vec![grpc_status("3")], "permanent", Some("INVALID_ARGUMENT"), (1, 0)),
+        end(vec![grpc_status("nonsense")], "transient", unknown, (1, 1)),
         // Without a status, the outcome of the call is not known.
-        (vec![Step::Trailers(HeaderMap::new())], "transient", (1, 1)),
-        (vec![Step::End], "transient", (1, 1)),
-        (vec![Step::Data("last"), Step::Closed], "transient", (1, 1)),
-        (vec![Step::Fail], "transient", (1, 1)),
+        end(vec![Step::Trailers(HeaderMap::new())], "transient", unknown, (1, 1)),
+        end(vec![Step::End], "transient", unknown, (1, 1)),
+        end(vec![Step::Data("last"), Step::Closed], "transient", unknown, (1, 1)),
+        end(vec![Step::Fail], "transient", Some("body"), (1, 1)),
     ]
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_status_in_the_trailers_is_the_verdict() {
-    for (steps, outcome, verdict) in endings() {
-        for make in [Rig::client, Rig::server] {
+    for End { steps, outcome, error, verdict } in endings() {
+        for (attempts, make) in [(true, Rig::client as fn() -> Rig), (false, Rig::server)] {
             let rig = make();
             let feed = Feed::new([Step::Data("message")]);
             let mut reader = rig.stream(&feed).await;
@@ -37,11 +46,11 @@ async fn the_status_in_the_trailers_is_the_verdict() {
             feed.push(steps.clone());
             assert!(next(&mut reader).is_ready());
             assert_eq!((rig.in_flight(), rig.verdict()), (0, verdict), "{steps:?}");
-            let call = match outcome {
-                "success" => told("call", "answered", None),
-                fault => told("call", "error", Some(fault)),
-            };
+            let call = told("call", if error.is_some() { "failure" } else { outcome }, error);
             assert_eq!(rig.spans.closed().last(), Some(&call), "{steps:?}");
+            if attempts {
+                assert_eq!(rig.spans.closed()[0], told("attempt", outcome, error), "{steps:?}");
+            }
             drop(reader);
             assert_eq!(rig.verdict(), verdict);
         }

@@ -42,12 +42,12 @@ async fn a_body_that_nobody_will_read_is_no_cancellation() {
         let feed = Feed::new([Step::Data("never read")]).with_size(10);
         let response = answered(&rig, method, status, &feed).await;
         rig.assert_ended((1, 0));
-        assert_eq!(rig.spans.closed(), [spans::told("call", "answered", None)]);
+        assert_eq!(rig.spans.closed(), [spans::told("call", "success", None)]);
         // The server takes `Content-Length` from this size.
         assert_eq!(response.body().size_hint().exact(), Some(10));
         drop(response);
         rig.assert_ended((1, 0));
-        assert_eq!(rig.spans.closed(), [spans::told("call", "answered", None)]);
+        assert_eq!(rig.spans.closed(), [spans::told("call", "success", None)]);
     }
 }
 

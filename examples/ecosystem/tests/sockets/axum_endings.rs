@@ -86,7 +86,7 @@ async fn a_response_without_a_body_on_the_wire_ends_at_its_head() {
             assert!(response.status() != StatusCode::NOT_FOUND);
             until_free(&served.slots).await;
             assert_eq!(counted(&served.breaker), (count, 0), "{path} over {version:?}");
-            assert_eq!(outcomes.take(), ["answered"], "{path} over {version:?}");
+            assert_eq!(outcomes.take(), ["success"], "{path} over {version:?}");
         }
     }
 }
@@ -109,7 +109,7 @@ async fn a_streamed_body_holds_its_slot_until_its_end() {
         assert!(body.collect().await.unwrap().to_bytes().is_empty());
         until_free(&served.slots).await;
         assert_eq!(counted(&served.breaker), (1, 0));
-        assert_eq!(outcomes.take(), ["answered"]);
+        assert_eq!(outcomes.take(), ["success"]);
     }
 }
 

@@ -71,7 +71,7 @@ async fn a_unary_call_ends_with_its_trailers() {
     let (mut client, ends) = client!(Scripted::new().serve().await);
     client.check(asked("")).await.unwrap();
     assert_eq!(ends.counted().await, (1, 0));
-    assert_eq!(outcomes.take(), ["answered"]);
+    assert_eq!(outcomes.take(), ["success"]);
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn a_status_in_the_trailers_is_the_verdict() {
     let (address, mut feeds) = beginning().await;
     let (mut client, ends) = client!(address);
     for (status, verdict, counted) in [
-        ("0", &["answered"][..], (1, 0)),
+        ("0", &["success"][..], (1, 0)),
         ("14", &["error", "transient"][..], (2, 1)),
         ("4", &["error", "timed_out"][..], (3, 2)),
         ("8", &["error", "overloaded"][..], (4, 3)),

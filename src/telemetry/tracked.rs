@@ -1,0 +1,268 @@
+//! A call or an attempt, as its span tells it.
+
+use std::{fmt, mem, sync::Arc};
+
+use tokio::time::Instant;
+use tracing::Span;
+
+use super::field;
+use crate::{
+    CarryRejection, Classify, Fault, Outcome,
+    call::{account::How, completion::CallEnd, deadline},
+};
+
+/// A call or an attempt, from its begin to its end.
+///
+/// It owns the span. It ends once. One that is dropped before its end was cancelled or cut.
+pub(crate) struct Tracked<U: Unit> {
+    /// `None` if nobody wants to know, and after the end.
+    told: Option<Told<U>>,
+}
+
+/// A call or an attempt that somebody wants to know of.
+struct Told<U: Unit> {
+    /// The span, which is disabled after the end.
+    span: Span,
+    unit: U,
+}
+
+/// The unit of work that is tracked.
+pub(crate) trait Unit {
+    /// Returns how it ended, for an outcome that is a failure for its caller or not.
+    fn classified(outcome: Outcome, failed: bool) -> Ended;
+
+    /// Returns how it ended, for a rejection with this outcome.
+    fn rejected(outcome: Outcome) -> Ended;
+
+    /// Returns how it ended if it is dropped.
+    fn dropped() -> Ended;
+}
+
+/// A logical call. It has the classifier of its result.
+pub(crate) struct Call<C>(pub(super) Arc<C>);
+
+/// One attempt of a retried call.
+pub(crate) struct Attempt;
+
+/// The way in which a call or an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Success,
+    /// A failure of a call, with any fault.
+    Failure,
+    Ignored,
+    Transient,
+    TimedOut,
+    Overloaded,
+    InProgress,
+    Permanent,
+    /// A layer rejected it, or a timeout ended the call.
+    Rejected,
+    /// Its caller dropped it.
+    Cancelled,
+    /// It was dropped at or after its deadline.
+    Cut,
+    Panicked,
+}
+
+/// The cause of a panic.
+const PANIC: &str = "panic";
+
+impl<U: Unit> Tracked<U> {
+    /// Begins a unit with this span. `unit` is called if somebody wants to know how it ends.
+    #[inline(always)]
+    pub(crate) fn begin(span: Span, unit: impl FnOnce() -> U) -> Self {
+        let told = if span.is_disabled() { None } else { Some(Told { span, unit: unit() }) };
+        Self { told }
+    }
+
+    /// Returns the unit if somebody wants to know how it ends.
+    #[inline]
+    pub(crate) fn told(&self) -> Option<&U> {
+        self.told.as_ref().map(|told| &told.unit)
+    }
+
+    /// Runs a part of it in its span. If that panics, it ends as a panic.
+    #[inline(always)]
+    pub(crate) fn run<T>(&mut self, piece: impl FnOnce() -> T) -> T {
+        let mut running = Running { tracked: self, panicked: true };
+        let value = {
+            let _entered = running.tracked.told.as_ref().map(|told| told.span.enter());
+            piece()
+        };
+        running.panicked = false;
+        value
+    }
+
+    /// Runs a part of it that classifies its result, outside of its span.
+    #[inline(always)]
+    pub(crate) fn classify<T>(&mut self, piece: impl FnOnce() -> T) -> T {
+        let mut running = Running { tracked: self, panicked: true };
+        let value = piece();
+        running.panicked = false;
+        value
+    }
+
+    /// Ends it with a result. `error_type` is the cause, or `None` if the classifier knows it.
+    #[inline(never)]
+    pub(crate) fn end_with<C, T, E>(
+        &mut self,
+        classifier: &C,
+        outcome: Outcome,
+        error_type: Option<&'static str>,
+        result: Result<&T, &E>,
+    ) where
+        C: Classify<T, E>,
+        E: CarryRejection,
+    {
+        if let Some(rejection) = result.err().and_then(CarryRejection::rejection) {
+            return self.end(U::rejected(outcome), Some(rejection.kind()));
+        }
+        // An error that the classifier ignores is still one for the caller.
+        let failed = match outcome {
+            Outcome::Success => false,
+            Outcome::Failure(_) => true,
+            Outcome::Ignored => result.is_err(),
+        };
+        let cause = failed.then(|| {
+            let of_result = || self.classify(|| classifier.error_type(result));
+            error_type.or_else(of_result).unwrap_or(outcome.as_str())
+        });
+        self.end(U::classified(outcome, failed), cause);
+    }
+
+    /// Ends it. `error_type` is the cause of a failure.
+    fn end(&mut self, ended: Ended, error_type: Option<&'static str>) {
+        if let Some(mut told) = self.told.take() {
+            record(&told.span, ended, error_type);
+            told.span = Span::none();
+        }
+    }
+
+    /// Lets it end with the body of the response.
+    #[inline]
+    pub(crate) fn hold(&mut self, end: &mut CallEnd) {
+        if let Some(mut told) = self.told.take() {
+            let span = mem::replace(&mut told.span, Span::none());
+            end.hold_span(span, record_end::<U>);
+        }
+    }
+
+    #[cold]
+    fn end_as_panic(&mut self) {
+        self.end(Ended::Panicked, Some(PANIC));
+    }
+}
+
+impl<U: Unit> Drop for Told<U> {
+    fn drop(&mut self) {
+        if !self.span.is_disabled() {
+            let ended = U::dropped();
+            let cut = Outcome::Failure(Fault::TimedOut).as_str();
+            record(&self.span, ended, (ended == Ended::Cut).then_some(cut));
+        }
+    }
+}
+
+/// A part that runs.
+struct Running<'a, U: Unit> {
+    tracked: &'a mut Tracked<U>,
+    panicked: bool,
+}
+
+impl<U: Unit> Drop for Running<'_, U> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.panicked {
+            self.tracked.end_as_panic();
+        }
+    }
+}
+
+impl<C> Unit for Call<C> {
+    fn classified(_: Outcome, failed: bool) -> Ended {
+        if failed { Ended::Failure } else { Ended::Success }
+    }
+
+    fn rejected(_: Outcome) -> Ended {
+        Ended::Rejected
+    }
+
+    fn dropped() -> Ended {
+        Ended::Cancelled
+    }
+}
+
+impl Unit for Attempt {
+    fn classified(outcome: Outcome, _: bool) -> Ended {
+        match outcome {
+            Outcome::Success => Ended::Success,
+            Outcome::Failure(Fault::Transient) => Ended::Transient,
+            Outcome::Failure(Fault::TimedOut) => Ended::TimedOut,
+            Outcome::Failure(Fault::Overloaded { .. }) => Ended::Overloaded,
+            Outcome::Failure(Fault::InProgress { .. }) => Ended::InProgress,
+            Outcome::Failure(Fault::Permanent) => Ended::Permanent,
+            Outcome::Ignored => Ended::Ignored,
+        }
+    }
+
+    fn rejected(outcome: Outcome) -> Ended {
+        match outcome {
+            // An attempt that times out is a failure of the service.
+            Outcome::Failure(_) => Self::classified(outcome, true),
+            _ => Ended::Rejected,
+        }
+    }
+
+    fn dropped() -> Ended {
+        let is_over = deadline::deadline().is_some_and(|end| end <= Instant::now());
+        if is_over { Ended::Cut } else { Ended::Cancelled }
+    }
+}
+
+impl Ended {
+    /// Returns the value of the field.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Ignored => "ignored",
+            Self::Transient => "transient",
+            Self::TimedOut => "timed_out",
+            Self::Overloaded => "overloaded",
+            Self::InProgress => "in_progress",
+            Self::Permanent => "permanent",
+            Self::Rejected => "rejected",
+            Self::Cancelled => "cancelled",
+            Self::Cut => "cut",
+            Self::Panicked => "panicked",
+        }
+    }
+}
+
+fn record(span: &Span, ended: Ended, error_type: Option<&'static str>) {
+    span.record(field::OUTCOME, ended.as_str());
+    if let Some(error_type) = error_type {
+        span.record(field::ERROR_TYPE, error_type).record(field::STATUS, "ERROR");
+    }
+}
+
+/// Records the end of a response in the span.
+fn record_end<U: Unit>(span: &Span, how: How) {
+    let (ended, error_type) = match how {
+        How::Complete(outcome, error_type) => {
+            let failed = outcome != Outcome::Success;
+            let cause = failed.then(|| error_type.unwrap_or(outcome.as_str()));
+            (U::classified(outcome, failed), cause)
+        }
+        How::DroppedBetweenReads | How::DroppedWhileReading => (Ended::Cancelled, None),
+        How::Panicked => (Ended::Panicked, Some(PANIC)),
+    };
+    record(span, ended, error_type);
+}
+
+impl<U: Unit> fmt::Debug for Tracked<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.told.as_ref().map(|told| &told.span).fmt(f)
+    }
+}
