@@ -11,7 +11,7 @@ use std::{
 use buttress::{
     Classify, Deadline, Fault, Outcome, Stack,
     bulkhead::BulkheadLayer,
-    circuit_breaker::CircuitBreakerLayer,
+    circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerLayer},
     retry::{Backoff, Jitter, ReplayClones, RetryLayer},
     telemetry::CallSpanLayer,
     testing::{Flaky, Step, task::Spawned},
@@ -39,6 +39,11 @@ fn fails() -> Flaky<Text, Failure> {
 fn retry() -> RetryLayer<ReplayClones> {
     let backoff = Backoff::constant(PAUSE).jitter(Jitter::None).build().unwrap();
     RetryLayer::builder(ReplayClones).retries(2).backoff(backoff).build().unwrap()
+}
+
+/// Returns a breaker that opens at the first failure.
+fn breaker() -> CircuitBreakerBuilder {
+    CircuitBreakerLayer::builder().without_failure_rate().consecutive_failures(1)
 }
 
 /// Makes one call and returns the snapshot.
@@ -105,7 +110,7 @@ async fn a_failure_of_every_attempt() {
 
 #[tokio::test(start_paused = true)]
 async fn an_open_breaker() {
-    let breaker = CircuitBreakerLayer::new();
+    let breaker = breaker().build().unwrap();
     breaker.handle().force_open();
     let stack = Stack::new().retry(retry()).circuit_breaker(breaker);
     assert_eq!(
@@ -340,6 +345,40 @@ async fn the_classifier_of_the_stack_says_what_a_failure_is() {
     let transient = "call buttress.outcome=failure error.type=transient otel.status_code=ERROR";
     assert_eq!(call(by_hand).await, [transient]);
     assert_eq!(call(CallSpanLayer::new().layer(fails())).await, [transient]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transition_of_a_breaker_is_in_no_span() {
+    let breaker = breaker().open_for(SECOND).open_jitter(0.0).probes(1).build().unwrap();
+    let stack = Stack::new().name("orders").circuit_breaker(breaker);
+    let service = stack.layer(flaky([Step::Respond(Err(BROKEN))]));
+    let (capture, _guard) = Capture::start();
+    service.clone().oneshot(()).await.unwrap_err();
+    advance(SECOND).await;
+    service.oneshot(()).await.unwrap();
+    assert_eq!(
+        capture.snapshot(),
+        [
+            "call buttress.stack=orders buttress.outcome=failure error.type=transient \
+             otel.status_code=ERROR",
+            "call buttress.stack=orders buttress.outcome=success",
+            "ERROR: circuit opened",
+            "WARN: circuit half-open",
+            "INFO: circuit closed",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_success_that_opens_the_breaker_is_no_failure() {
+    let slow =
+        CircuitBreakerLayer::builder().count_window(1).minimum_calls(1).slow_calls(PAUSE, 1.0);
+    let stack = Stack::new().circuit_breaker(slow.build().unwrap());
+    let inner = flaky([Step::RespondAfter(SECOND, Ok("answer"))]);
+    assert_eq!(
+        call(stack.layer(inner)).await,
+        ["call buttress.outcome=success", "ERROR: circuit opened"]
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -163,9 +163,9 @@
 //! # Telemetry
 //!
 //! The stack opens a span for each call, with the outcome by the classifier of the stack. The spans
-//! and events of all layers are inside it, with one exception. The reader of a body emits "call
-//! timed out" of the kind `idle_response_body` or `response_body`. See
-//! [`telemetry`](crate::telemetry#traces).
+//! and events of all layers are inside it, with two exceptions. The transitions of a breaker are in
+//! no span. The reader of a body emits "call timed out" of the kind `idle_response_body` or
+//! `response_body`. See [`telemetry`](crate::telemetry#traces).
 //!
 //! # End of a call
 //!

@@ -243,10 +243,15 @@ fn retry(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
     }
 }
 
+/// Writes a transition of a breaker.
+///
+/// It is no event of the call that happened to cause it, so it is in no span. A tracing backend
+/// would otherwise take a successful call for a failed one.
 fn circuit_breaker(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
     match *event {
         Event::CircuitOpened { key, reason, open_for } => error!(
             target: CIRCUIT_BREAKER,
+            parent: None,
             {
                 { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
                 { field::BREAKER_KEY } = key,
@@ -257,6 +262,7 @@ fn circuit_breaker(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64
         ),
         Event::CircuitHalfOpen { key, probes } => warn!(
             target: CIRCUIT_BREAKER,
+            parent: None,
             {
                 { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
                 { field::BREAKER_KEY } = key,
@@ -266,6 +272,7 @@ fn circuit_breaker(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64
         ),
         Event::CircuitClosed { key, reason, rejected, open_for } => info!(
             target: CIRCUIT_BREAKER,
+            parent: None,
             {
                 { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
                 { field::BREAKER_KEY } = key,
@@ -278,6 +285,7 @@ fn circuit_breaker(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64
         ),
         Event::CircuitDisabled { key } => debug!(
             target: CIRCUIT_BREAKER,
+            parent: None,
             { { field::STACK } = source.stack(), { field::LAYER } = source.layer(), { field::BREAKER_KEY } = key },
             "circuit disabled"
         ),

@@ -54,6 +54,10 @@
 //!   at its deadline is `cut`, which is one.
 //! - A span ends with its call: with the result, or with the body of a response whose head is no
 //!   failure.
+//! - The transitions of a breaker are in no span, because they are not about the call that caused
+//!   them. `tracing-opentelemetry` takes an event at `ERROR` for a failure of the span around it.
+//!   "idempotent operation has unknown outcome" is about its own operation, and therefore in its
+//!   span.
 //!
 //! With `tracing-opentelemetry`, the two spans have the kind `INTERNAL`. The field
 //! [`field::STATUS`] is their status.
