@@ -3,6 +3,7 @@
 
 mod capture;
 mod numbers;
+#[allow(dead_code, reason = "these tests need a part of it")]
 #[path = "http_body/script.rs"]
 mod script;
 

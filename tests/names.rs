@@ -5,6 +5,7 @@ mod capture;
 mod layers;
 
 use std::{
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
@@ -242,6 +243,47 @@ async fn spans_and_events_have_the_names_and_the_target_of_their_layer() {
         ("retrying call", "buttress::retry")
     );
     assert_eq!(events[1].get(field::LAYER), Some("orders"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_event_of_a_stack_names_the_stack_and_the_layer() {
+    let (capture, _guard) = Capture::start();
+    let stack = Stack::new()
+        .name("orders")
+        .retry(RetryLayer::builder(ReplayClones).name("own").retries(1).build().unwrap())
+        .bulkhead(BulkheadLayer::builder().name("own").max_concurrent(1).build().unwrap())
+        .circuit_breaker(breaker())
+        .attempt_timeout(TimeoutLayer::builder(SECOND).name("own").build().unwrap());
+    let circuit = stack.circuit_breaker_handle().unwrap();
+    let mut holder = Spawned::new(stack.layer(flaky([Step::Hang])).oneshot(()));
+    assert!(holder.poll().is_pending());
+    stack.bulkhead_handle().unwrap().resize(1).unwrap();
+    assert!(stack.layer(flaky([])).oneshot(()).await.is_err());
+    drop(holder);
+    for inner in [fails(), flaky([Step::Hang])] {
+        let _ = stack.layer(inner).oneshot(()).await;
+        circuit.close();
+    }
+    circuit.disable();
+    let events = capture.events();
+    let names = events.iter().map(|event| event.name.as_str()).collect::<BTreeSet<_>>();
+    let expected = [
+        "bulkhead resized",
+        "call rejected",
+        "call timed out",
+        "circuit closed",
+        "circuit disabled",
+        "circuit opened",
+        "retries exhausted",
+        "retrying call",
+    ];
+    assert_eq!(names, BTreeSet::from(expected));
+    for event in events {
+        let of_breaker = event.target == "buttress::circuit_breaker";
+        let layer = if of_breaker { "orders" } else { "own" };
+        let names = (event.get(field::STACK), event.get(field::LAYER));
+        assert_eq!(names, (Some("orders"), Some(layer)), "{}", event.name);
+    }
 }
 
 /// Returns the number of lines with this text at WARN, and the number of events that they stand

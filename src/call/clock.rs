@@ -8,6 +8,42 @@ use super::restore::Restore;
 
 thread_local! {
     static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// The instant at which the service beneath has ended the call, in this poll.
+    static ENDED: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// The begin of the last call that ended in this poll, and its duration in nanoseconds.
+    static TOOK: Cell<(Option<Instant>, u64)> = const { Cell::new((None, 0)) };
+}
+
+/// Forgets the end of an earlier call. Call it before a service is polled.
+#[inline]
+pub(crate) fn forget_end() {
+    ENDED.set(None);
+    TOOK.set((None, 0));
+}
+
+/// Returns the nanoseconds from this instant to the end of a call that has just ended.
+///
+/// The layers of a stack share the reading, and calls that began at one instant the result. The
+/// caller must have called [`forget_end`] before it polled the service.
+#[inline]
+pub(crate) fn took_since(began: Instant) -> u64 {
+    let (same, took) = TOOK.get();
+    if same == Some(began) { took } else { measure(began) }
+}
+
+#[inline(never)]
+fn measure(began: Instant) -> u64 {
+    let ended = ENDED.get().unwrap_or_else(Instant::now);
+    let took = nanos(ended.saturating_duration_since(began));
+    ENDED.set(Some(ended));
+    TOOK.set((Some(began), took));
+    took
+}
+
+/// Shares a reading of the clock right after a call has ended.
+#[inline]
+pub(crate) fn share_end(now: Instant) {
+    ENDED.set(Some(now));
 }
 
 /// Returns the shared reading of the clock, or reads the clock.

@@ -19,7 +19,7 @@ use tracing::Span;
 
 use super::{
     account::{Account, Entry, How, Stamp},
-    held::{Held, RecordEnd, SharedEnd, SpanEntry},
+    held::{Counted, Held, RecordEnd, SharedEnd, SpanEntry},
 };
 #[cfg(feature = "http")]
 use crate::Fault;
@@ -229,8 +229,8 @@ impl CallEnd {
     }
 
     /// Holds a span until the end of the response, which `record` then records in the span.
-    pub(crate) fn hold_span(&mut self, span: Span, record: RecordEnd) {
-        let entry = SpanEntry::new(span, record);
+    pub(crate) fn hold_span(&mut self, span: Span, record: RecordEnd, counted: Counted) {
+        let entry = SpanEntry::new(span, record, counted);
         match &mut self.place {
             Place::Own(held) => held.hold_span(entry),
             Place::Shared(shared) => shared.hold_span(entry),

@@ -47,6 +47,7 @@ pub(crate) struct Ending {
 struct HeldSpan {
     span: Span,
     record: RecordEnd,
+    counted: Counted,
 }
 
 /// A place for a span.
@@ -54,6 +55,15 @@ struct HeldSpan {
 /// It is separate from the entries, because a span in an entry would need an allocation. Like an
 /// entry it is settled when it is dropped.
 pub(super) struct SpanEntry(Option<HeldSpan>);
+
+/// The numbers that count the end of a response.
+pub(crate) trait CountEnd: Send + Sync {
+    /// Counts the end of a call that began at this instant.
+    fn ended(&self, began: Instant, how: How);
+}
+
+/// The numbers that count the call, if there are any, and the instant at which the call began.
+pub(crate) type Counted = Option<(Arc<dyn CountEnd>, Instant)>;
 
 /// Records the end of a response in its span.
 pub(crate) type RecordEnd = fn(&Span, How);
@@ -187,14 +197,14 @@ impl Held {
 }
 
 impl SpanEntry {
-    pub(super) fn new(span: Span, record: RecordEnd) -> Self {
-        Self(Some(HeldSpan { span, record }))
+    pub(super) fn new(span: Span, record: RecordEnd, counted: Counted) -> Self {
+        Self(Some(HeldSpan { span, record, counted }))
     }
 
     #[inline]
     fn settle(&mut self, how: How) {
-        if let Some(HeldSpan { span, record }) = self.0.take() {
-            record(&span, how);
+        if let Some(held) = self.0.take() {
+            held.settle(how);
         }
     }
 }
@@ -206,8 +216,18 @@ impl Drop for SpanEntry {
     }
 }
 
+impl HeldSpan {
+    #[inline]
+    fn settle(&self, how: How) {
+        if let Some((count, began)) = &self.counted {
+            count.ended(*began, how);
+        }
+        (self.record)(&self.span, how);
+    }
+}
+
 impl Account for HeldSpan {
     fn settle(&self, _: Stamp, end: &End) {
-        (self.record)(&self.span, end.how);
+        self.settle(end.how);
     }
 }

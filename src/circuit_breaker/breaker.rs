@@ -20,7 +20,7 @@ use super::{
     window::{CallWindow, Recorded, Sample, Span, Totals},
 };
 use crate::{
-    call::{lock::lock, patience::Patience},
+    call::{clock, lock::lock, patience::Patience},
     error::Name,
     window::{Buckets, Tick},
 };
@@ -373,7 +373,9 @@ impl Breaker {
                 Recorded::NotAllWell => self.weigh(phase, sample, hint, window.totals()),
             },
             Window::Time(calls) => {
-                let tick = self.tick(now.unwrap_or_else(Instant::now));
+                let now = now.unwrap_or_else(Instant::now);
+                clock::share_end(now);
+                let tick = self.tick(now);
                 calls.add(generation, tick);
                 if sample.failed || sample.slow || self.cold.get().is_some() {
                     let totals = self.cold().add(calls, generation, tick, sample);

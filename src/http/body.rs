@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::{
     ahead::{Ahead, Read},
-    body_end::{BODY, at_end, finish, give_up, run},
+    body_end::{BODY, at_end, call_outcome, count, finish, give_up, run, since},
     body_error::BodyError,
     body_limits::{BodyLimits, BodyTimeout, TIMED_OUT},
     drain,
@@ -30,6 +30,8 @@ use crate::{
         ambient::Ambient,
         completion::{CallEnd, StreamingResponse},
     },
+    error::Nanos,
+    telemetry::CallOutcome,
 };
 
 pin_project! {
@@ -49,7 +51,6 @@ pin_project! {
         // `None` after the response has ended.
         end: Option<CallEnd>,
         ambient: Ambient,
-        idle: Option<Duration>,
         began: Instant,
         // The instant since which a read has been waiting for a frame.
         waiting_since: Option<Instant>,
@@ -60,6 +61,8 @@ pin_project! {
         awaits_status: bool,
         // Whether the ambient deadline covers the body.
         bounded: bool,
+        // The time from the beginning of the call to the head, until the body is counted.
+        measured: Option<Nanos>,
         owner: Arc<dyn BodyOwner>,
     }
 
@@ -67,6 +70,12 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             this.unread.close();
+            // A body that panicked has no end any more.
+            if this.measured.is_some() {
+                let left = this.end.is_some();
+                let left = if left { CallOutcome::Cancelled } else { CallOutcome::Failure };
+                count(this.measured, left, *this.began, this.owner);
+            }
             if this.end.is_none() && !this.inner.needs_end() {
                 return;
             }
@@ -74,7 +83,7 @@ pin_project! {
             let _ambient = this.ambient.enter();
             this.inner.as_mut().end();
             if let Some(mut end) = end {
-                give_up(&mut end, *this.waiting_since, *this.awaits_status, &**this.owner);
+                give_up(&mut end, *this.waiting_since, *this.awaits_status);
             }
         }
     }
@@ -112,16 +121,13 @@ impl PendingBody {
         self,
         response: Response<B>,
         grpc: bool,
-        idle: Option<Duration>,
         to_the_last: bool,
+        measured: Option<Nanos>,
         owner: Arc<dyn BodyOwner>,
     ) -> Response<ResponseBody<B>> {
         let bounded = grpc || to_the_last;
         let ends = self.ends(&response, grpc);
-        let mut response =
-            self.wrap(response, ends, idle, bounded, owner, |body| Inner::Own { body });
-        response.body_mut().note_head();
-        response
+        self.wrap(response, ends, bounded, measured, owner, |body| Inner::Own { body })
     }
 
     /// Does the same for an HTTP response whose body was read ahead.
@@ -129,7 +135,6 @@ impl PendingBody {
         self,
         response: Response<Pin<Box<Ahead<B>>>>,
         read: Read,
-        idle: Option<Duration>,
         to_the_last: bool,
         owner: Arc<dyn BodyOwner>,
     ) -> Response<ResponseBody<B>> {
@@ -137,13 +142,20 @@ impl PendingBody {
         let keep = |body| Inner::Ahead { body };
         // No deadline covers what has arrived already.
         let bounded = to_the_last && read == Read::TooLong;
-        let mut response = self.wrap(response, ends, idle, bounded, owner, keep);
-        match read {
-            Read::Whole => {}
-            Read::Failed => response.body_mut().end = Some(CallEnd::failed(Fault::Transient, BODY)),
-            Read::TooLong => response.body_mut().note_head(),
+        // The beginning is not measured, or was measured already.
+        let rest = owner.bodies().filter(|_| read == Read::TooLong);
+        let measured = rest.map(|_| since(self.began));
+        let mut response = self.wrap(response, ends, bounded, measured, owner, keep);
+        if read == Read::Failed {
+            response.body_mut().end = Some(CallEnd::failed(Fault::Transient, BODY));
         }
         response
+    }
+
+    /// Returns the instant at which the call began.
+    #[inline]
+    pub(super) fn began(&self) -> Instant {
+        self.began
     }
 
     /// Lets the body be read ahead.
@@ -190,7 +202,7 @@ impl PendingBody {
             true => Inner::keep(body),
             false => Inner::Own { body },
         };
-        let mut response = self.wrap(response, ends, limits.idle, bounded, owner, keep);
+        let mut response = self.wrap(response, ends, bounded, None, owner, keep);
         let body = response.body_mut();
         if body.end.is_some() && (limited || self.began.checked_add(limits.unread).is_some()) {
             body.unread = Unread::After(limits.unread);
@@ -214,8 +226,8 @@ impl PendingBody {
         self,
         response: Response<T>,
         ends: Ends,
-        idle: Option<Duration>,
         bounded: bool,
+        measured: Option<Nanos>,
         owner: Arc<dyn BodyOwner>,
         keep: impl FnOnce(T) -> Inner<B>,
     ) -> Response<ResponseBody<B>> {
@@ -224,7 +236,6 @@ impl PendingBody {
             end: if ends == Ends::Here { None } else { Some(CallEnd::new()) },
             inner: keep(inner),
             ambient,
-            idle,
             began,
             waiting_since: None,
             waited: Duration::ZERO,
@@ -232,6 +243,7 @@ impl PendingBody {
             unread: Unread::Off,
             awaits_status: ends == Ends::WithStatus,
             bounded,
+            measured: if ends == Ends::Here { None } else { measured },
             owner,
         })
     }
@@ -239,21 +251,13 @@ impl PendingBody {
 
 impl<B: Body> ResponseBody<B> {
     fn limits(&self) -> BodyLimits {
-        limits(&self.ambient, self.idle, self.began, self.bounded)
-    }
-
-    /// Reads the instant of the head, if the time of the body is measured.
-    #[inline]
-    fn note_head(&mut self) {
-        if let (Some(end), Some(_)) = (&mut self.end, self.owner.bodies()) {
-            end.head();
-        }
+        limits(&self.ambient, self.owner.idle(), self.began, self.bounded)
     }
 }
 
 impl<B: Body> ResponseBodyProj<'_, B> {
     fn limits(&self) -> BodyLimits {
-        limits(self.ambient, *self.idle, *self.began, *self.bounded)
+        limits(self.ambient, self.owner.idle(), *self.began, *self.bounded)
     }
 }
 
@@ -293,8 +297,9 @@ impl<B: Body> ResponseBody<B> {
         let _ambient = self.ambient.enter();
         if drain::is_worth_reading(&self.inner) {
             self.unread.close();
+            count(&mut self.measured, CallOutcome::Cancelled, self.began, &self.owner);
             if let Some(mut end) = self.end.take() {
-                give_up(&mut end, self.waiting_since, self.awaits_status, &*self.owner);
+                give_up(&mut end, self.waiting_since, self.awaits_status);
             }
             drain::begin(&mut self.inner);
         }
@@ -317,13 +322,13 @@ impl<B: Body> Body for ResponseBody<B> {
             return Poll::Ready(Some(Err(BodyError::Rejected(late))));
         }
         let _ambient = this.ambient.enter();
-        let owner = &**this.owner;
-        let polled = run(this.end, owner, || this.inner.as_mut().poll_frame(cx));
+        let polled = run(this.end, || this.inner.as_mut().poll_frame(cx));
         if polled.is_pending() && drain::is_draining() {
             // The call of a stack within another one must not hold a permit over a pause either.
             this.unread.close();
+            count(this.measured, CallOutcome::Cancelled, *this.began, this.owner);
             if let Some(mut end) = this.end.take() {
-                give_up(&mut end, *this.waiting_since, *this.awaits_status, &**this.owner);
+                give_up(&mut end, *this.waiting_since, *this.awaits_status);
             }
             return Poll::Pending;
         }
@@ -348,14 +353,15 @@ impl<B: Body> Body for ResponseBody<B> {
             if let (BodyTimeout::Idle, Some(end)) = (reached, &mut this.end) {
                 end.ignore_deadline();
             }
-            let late = this.limits().late(reached, owner);
+            let late = this.limits().late(reached, &**this.owner);
             this.unread.close();
             this.inner.as_mut().end();
-            finish(this.end, (TIMED_OUT, None), *this.waited, owner);
+            count(this.measured, CallOutcome::Failure, *this.began, this.owner);
+            finish(this.end, (TIMED_OUT, None), *this.waited);
             return Poll::Ready(Some(Err(BodyError::Rejected(late))));
         }
         let Poll::Ready(ready) = polled else { return Poll::Pending };
-        let outcome = match &ready {
+        let completed = match &ready {
             _ if this.end.is_none() => None,
             Some(Ok(frame)) if !frame.is_trailers() && !this.inner.is_end_stream() => {
                 if this.unread.is_on() {
@@ -374,12 +380,13 @@ impl<B: Body> Body for ResponseBody<B> {
             Some(Err(_)) => Some((Outcome::Failure(Fault::Transient), Some(BODY))),
             last => {
                 let trailers = last.as_ref().and_then(|frame| frame.as_ref().ok()?.trailers_ref());
-                Some(run(this.end, owner, || at_end(*this.awaits_status, owner, trailers)))
+                Some(run(this.end, || at_end(*this.awaits_status, this.owner, trailers)))
             }
         };
-        if let Some(outcome) = outcome {
+        if let Some(completed) = completed {
             this.unread.close();
-            finish(this.end, outcome, *this.waited, owner);
+            count(this.measured, call_outcome(completed.0), *this.began, this.owner);
+            finish(this.end, completed, *this.waited);
         }
         Poll::Ready(ready.map(|frame| frame.map_err(BodyError::Service)))
     }
@@ -411,7 +418,7 @@ mod tests {
     use super::*;
     use crate::{
         BoxError,
-        http::{reporters::HttpReporters, unread::Watch},
+        http::{reporters::TestOwner, unread::Watch},
     };
 
     type TestBody = UnsyncBoxBody<Bytes, BoxError>;
@@ -428,7 +435,7 @@ mod tests {
         let call = PendingBody::new(&Method::GET, Instant::now());
         let unread = Duration::from_secs(30);
         let limits = ServedLimits { idle, to_the_last: false, unread, from_head: true };
-        let owner = Arc::new(HttpReporters::of_server(None));
+        let owner = TestOwner::new(idle);
         let response = Response::new(body.boxed_unsync());
         let response = call.into_served(response, false, &limits, owner);
         let body = response.into_body();

@@ -1,6 +1,6 @@
 //! The ways in which a response body ends, for the call and for the numbers of its client.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::HeaderMap;
 use tokio::time::Instant;
@@ -9,6 +9,7 @@ use super::{AutoClassifier, reporters::BodyOwner};
 use crate::{
     Outcome,
     call::{catch_panic::Unwinding, completion::CallEnd},
+    error::Nanos,
     telemetry::CallOutcome,
 };
 
@@ -18,25 +19,46 @@ pub(super) type Completed = (Outcome, Option<&'static str>);
 /// The cause of a failure whose head was successful and whose body broke off.
 pub(super) const BODY: &str = "body";
 
-/// Counts the end of a body, if it is measured.
+/// Counts the end of a body that is measured, the first time that it is called.
+///
+/// `measured` is the time from the beginning of the call to the head.
 #[inline]
-fn count(end: &mut CallEnd, outcome: CallOutcome, owner: &dyn BodyOwner) {
+pub(super) fn count(
+    measured: &mut Option<Nanos>,
+    outcome: CallOutcome,
+    began: Instant,
+    owner: &Arc<dyn BodyOwner>,
+) {
+    if let Some(head) = measured.take() {
+        count_measured(head, outcome, began, owner);
+    }
+}
+
+/// Returns the time since a call began.
+#[cold]
+pub(super) fn since(began: Instant) -> Nanos {
+    began.elapsed().into()
+}
+
+#[cold]
+fn count_measured(head: Nanos, outcome: CallOutcome, began: Instant, owner: &Arc<dyn BodyOwner>) {
     if let Some(meter) = owner.bodies() {
-        // A body that has failed while it was read ahead is counted already.
-        if end.failure().is_none() {
-            meter.count_body(outcome, end.head().elapsed());
-        }
+        meter.count_body(outcome, began.elapsed().saturating_sub(head.into()));
+    }
+}
+
+/// Returns the outcome of a body that has ended.
+#[inline]
+pub(super) fn call_outcome(outcome: Outcome) -> CallOutcome {
+    match outcome {
+        Outcome::Failure(_) => CallOutcome::Failure,
+        _ => CallOutcome::Success,
     }
 }
 
 /// Ends the call of a body that its reader gives up.
-pub(super) fn give_up(
-    end: &mut CallEnd,
-    waiting_since: Option<Instant>,
-    awaits_status: bool,
-    owner: &dyn BodyOwner,
-) {
-    count(end, CallOutcome::Cancelled, owner);
+#[inline]
+pub(super) fn give_up(end: &mut CallEnd, waiting_since: Option<Instant>, awaits_status: bool) {
     match waiting_since.map(|since| since.elapsed()) {
         // No read is pending, and the head has decided the outcome.
         None if !awaits_status => end.dropped_between_reads(),
@@ -45,43 +67,40 @@ pub(super) fn give_up(
 }
 
 /// Completes the call, the first time that it is called.
+#[inline]
 pub(super) fn finish(
     end: &mut Option<CallEnd>,
     (outcome, error_type): Completed,
     waited: Duration,
-    owner: &dyn BodyOwner,
 ) {
     // Taking the end out would move it.
     if let Some(end) = end {
-        let has_failed = matches!(outcome, Outcome::Failure(_));
-        count(end, if has_failed { CallOutcome::Failure } else { CallOutcome::Success }, owner);
         end.complete_as(outcome, error_type, waited);
     }
     *end = None;
 }
 
 /// Returns the outcome of a response whose head was successful and whose body has ended.
+#[inline]
 pub(super) fn at_end(
     awaits_status: bool,
-    owner: &dyn BodyOwner,
+    owner: &Arc<dyn BodyOwner>,
     trailers: Option<&HeaderMap>,
 ) -> Completed {
+    if !awaits_status {
+        return (Outcome::Success, None);
+    }
     match owner.classifier() {
-        _ if !awaits_status => (Outcome::Success, None),
         Some(classifier) => classifier.grpc_end(trailers),
         None => AutoClassifier::new().grpc_end(trailers),
     }
 }
 
 /// Runs a part of the response, and reports a panic to the call.
-pub(super) fn run<T>(
-    end: &mut Option<CallEnd>,
-    owner: &dyn BodyOwner,
-    piece: impl FnOnce() -> T,
-) -> T {
+#[inline]
+pub(super) fn run<T>(end: &mut Option<CallEnd>, piece: impl FnOnce() -> T) -> T {
     let mut unwinding = Unwinding::noting(|| {
         if let Some(mut end) = end.take() {
-            count(&mut end, CallOutcome::Failure, owner);
             end.panicked();
         }
     });

@@ -1,6 +1,6 @@
 //! The reporters of a client or server layer and of the bodies that belong to it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::AutoClassifier;
 use crate::{
@@ -61,6 +61,9 @@ impl HttpReporters {
 pub(super) trait BodyOwner: Send + Sync {
     fn reporters(&self) -> &HttpReporters;
 
+    /// Returns the longest time that a read waits for a frame.
+    fn idle(&self) -> Option<Duration>;
+
     /// Returns the classifier of gRPC trailers, if it was set.
     fn classifier(&self) -> Option<&AutoClassifier> {
         None
@@ -72,10 +75,24 @@ pub(super) trait BodyOwner: Send + Sync {
     }
 }
 
-/// The owner of the bodies of tests.
+/// The owner of the bodies of tests, with its idle limit.
 #[cfg(test)]
-impl BodyOwner for HttpReporters {
+pub(super) struct TestOwner(HttpReporters, Option<Duration>);
+
+#[cfg(test)]
+impl TestOwner {
+    pub(super) fn new(idle: Option<Duration>) -> Arc<Self> {
+        Arc::new(Self(HttpReporters::of_server(None), idle))
+    }
+}
+
+#[cfg(test)]
+impl BodyOwner for TestOwner {
     fn reporters(&self) -> &HttpReporters {
-        self
+        &self.0
+    }
+
+    fn idle(&self) -> Option<Duration> {
+        self.1
     }
 }

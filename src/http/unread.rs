@@ -360,7 +360,7 @@ mod tests {
     use tokio_test::task;
 
     use super::*;
-    use crate::{call::completion::CallEnd, http::reporters::HttpReporters};
+    use crate::{call::completion::CallEnd, http::reporters::TestOwner};
 
     const IDLE: Duration = Duration::from_secs(1);
     const PASSED: Duration = Duration::from_millis(1_001);
@@ -375,7 +375,7 @@ mod tests {
         let now = Instant::now();
         let limits = BodyLimits { idle: Some(IDLE), deadline: None, began: now };
         let ambient = Ambient::capture();
-        let owner = Arc::new(HttpReporters::of_server(None));
+        let owner = TestOwner::new(Some(IDLE));
         let watched = Watched { limits, ambient, awaits_status: false, body: None, owner };
         let watch = Watch::new(IDLE, watched, CallEnd::new().share());
         lock(&watch.state).reader = Reader::Left { since: now, waited: None };

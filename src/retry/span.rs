@@ -21,7 +21,8 @@ pub(super) fn begin_attempt(config: &Config, attempt: u32, delay: Duration) -> T
         { field::STATUS } = Empty,
         { field::RESEND_COUNT } = Empty,
     );
-    Tracked::begin(span, || Attempt)
+    let meter = config.reporter.meter();
+    Tracked::begin(span, meter.is_some(), || Attempt(meter.cloned()))
 }
 
 /// Records the number of attempts of a call that was retried, in the span of the call.

@@ -49,6 +49,6 @@ where
         let classifier = C::choose(&self.classifier, &self.slots.at().classifier());
         let within = Within { own_limit: None, reporters: &self.reporters };
         let service = self.slots.wrap(service, &classifier, within);
-        CallSpanLayer::of(self.reporters.stack(), classifier).completing(service)
+        CallSpanLayer::of(&self.reporters, classifier).completing(service)
     }
 }

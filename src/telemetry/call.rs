@@ -16,11 +16,14 @@ use tracing::{field::Empty, info_span};
 use super::{
     field,
     log::CALL,
-    tracked::{Call, Tracked},
+    metrics::Meter,
+    reporter::Reporters,
+    tracked::{Call, Calls, Tracked},
 };
 use crate::{
     CarryRejection, Classify, Outcome,
     call::{
+        clock,
         completion::{AtHead, Completion, end_of},
         ended::polled_after_end,
     },
@@ -35,13 +38,15 @@ use crate::{
 /// its layers. If you compose layers by hand, make this the outermost one.
 pub struct CallSpanLayer<C = DefaultClassifier> {
     stack: Option<Name>,
+    /// The numbers of the calls of a stack that is registered.
+    meter: Option<Arc<Meter>>,
     classifier: Arc<C>,
 }
 
 impl CallSpanLayer {
     /// Creates the layer. Its spans are named `call`.
     pub fn new() -> Self {
-        Self::of(None, Arc::new(DefaultClassifier))
+        Self { stack: None, meter: None, classifier: Arc::new(DefaultClassifier) }
     }
 }
 
@@ -52,9 +57,9 @@ impl Default for CallSpanLayer {
 }
 
 impl<C> CallSpanLayer<C> {
-    /// Creates the layer of a stack with this name and this classifier.
-    pub(crate) fn of(stack: Option<&Name>, classifier: Arc<C>) -> Self {
-        Self { stack: stack.cloned(), classifier }
+    /// Creates the layer of a stack with these reporters and this classifier.
+    pub(crate) fn of(stack: &Reporters, classifier: Arc<C>) -> Self {
+        Self { stack: stack.stack().cloned(), meter: stack.calls().cloned(), classifier }
     }
 
     /// Sets the classifier, which tells a failed call from a successful one.
@@ -62,7 +67,7 @@ impl<C> CallSpanLayer<C> {
     /// Default: none. `Ok` is a success and `Err` is a failure. In a stack, the span has the
     /// stack's classifier.
     pub fn classify<D>(self, classifier: D) -> CallSpanLayer<D> {
-        CallSpanLayer { stack: self.stack, classifier: Arc::new(classifier) }
+        CallSpanLayer { stack: self.stack, meter: self.meter, classifier: Arc::new(classifier) }
     }
 
     /// Sets a function as the classifier.
@@ -77,14 +82,16 @@ impl<C> CallSpanLayer<C> {
 
     /// Wraps a service. `M` decides when a call is complete.
     pub(crate) fn completing<S, M>(&self, inner: S) -> CallSpan<S, C, M> {
-        let (stack, classifier) = (self.stack.clone(), Arc::clone(&self.classifier));
-        CallSpan { inner, stack, classifier, completion: PhantomData }
+        let (stack, meter) = (self.stack.clone(), self.meter.clone());
+        let calls = Calls { stack, meter, classifier: Arc::clone(&self.classifier) };
+        CallSpan { inner, calls: Arc::new(calls), completion: PhantomData }
     }
 }
 
 impl<C> Clone for CallSpanLayer<C> {
     fn clone(&self) -> Self {
-        Self { stack: self.stack.clone(), classifier: Arc::clone(&self.classifier) }
+        let (stack, meter) = (self.stack.clone(), self.meter.clone());
+        Self { stack, meter, classifier: Arc::clone(&self.classifier) }
     }
 }
 
@@ -108,8 +115,7 @@ impl<S, C> Layer<S> for CallSpanLayer<C> {
 /// A service that opens a span for each call, created by [`CallSpanLayer`].
 pub struct CallSpan<S, C = DefaultClassifier, M = AtHead> {
     inner: S,
-    stack: Option<Name>,
-    classifier: Arc<C>,
+    calls: Arc<Calls<C>>,
     completion: PhantomData<fn() -> M>,
 }
 
@@ -117,8 +123,8 @@ accessors!(CallSpan<S, C, M>);
 
 impl<S: Clone, C, M> Clone for CallSpan<S, C, M> {
     fn clone(&self) -> Self {
-        let (stack, classifier) = (self.stack.clone(), Arc::clone(&self.classifier));
-        Self { inner: self.inner.clone(), stack, classifier, completion: PhantomData }
+        let calls = Arc::clone(&self.calls);
+        Self { inner: self.inner.clone(), calls, completion: PhantomData }
     }
 }
 
@@ -149,13 +155,19 @@ where
         let span = info_span!(
             target: CALL,
             "call",
-            { field::STACK } = self.stack.as_ref().map(Name::as_str),
+            { field::STACK } = self.calls.stack.as_ref().map(Name::as_str),
             { field::OUTCOME } = Empty,
             { field::ERROR_TYPE } = Empty,
             { field::STATUS } = Empty,
             { field::ATTEMPTS } = Empty,
         );
-        let mut tracked = Tracked::begin(span, || Call(Arc::clone(&self.classifier)));
+        // The layers beneath begin at the same instant.
+        let _now = self.calls.meter.as_ref().map(|meter| {
+            meter.begin();
+            clock::share_now(clock::now())
+        });
+        let is_counted = self.calls.meter.is_some();
+        let mut tracked = Tracked::begin(span, is_counted, || Call(Arc::clone(&self.calls)));
         let future = tracked.run(|| self.inner.call(request));
         CallFuture { future: Some(future), tracked, completion: PhantomData }
     }
@@ -203,9 +215,9 @@ where
             }
             polled
         }));
-        if let Some(Call(classifier)) = this.tracked.told() {
-            let classifier = Arc::clone(classifier);
-            settle::<C, M, T, E>(this.tracked, &classifier, &mut result);
+        if let Some(Call(calls)) = this.tracked.told() {
+            let calls = Arc::clone(calls);
+            settle::<C, M, T, E>(this.tracked, &calls.classifier, &mut result);
         }
         Poll::Ready(result)
     }

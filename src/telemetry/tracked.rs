@@ -5,10 +5,17 @@ use std::{fmt, mem, sync::Arc};
 use tokio::time::Instant;
 use tracing::Span;
 
-use super::field;
+use super::{event::CallOutcome, field, metrics::Meter};
 use crate::{
     CarryRejection, Classify, Fault, Outcome,
-    call::{account::How, completion::CallEnd, deadline},
+    call::{
+        account::How,
+        clock::{self, nanos},
+        completion::CallEnd,
+        deadline,
+        held::CountEnd,
+    },
+    error::Name,
 };
 
 /// A call or an attempt, from its begin to its end.
@@ -23,11 +30,16 @@ pub(crate) struct Tracked<U: Unit> {
 struct Told<U: Unit> {
     /// The span, which is disabled after the end.
     span: Span,
+    /// The instant at which it began. `None` if it is not counted, and after the end.
+    began: Option<Instant>,
     unit: U,
 }
 
 /// The unit of work that is tracked.
 pub(crate) trait Unit {
+    /// Returns the numbers of a layer that is registered.
+    fn meter(&self) -> Option<&Arc<Meter>>;
+
     /// Returns how it ended, for an outcome that is a failure for its caller or not.
     fn classified(outcome: Outcome, failed: bool) -> Ended;
 
@@ -38,11 +50,19 @@ pub(crate) trait Unit {
     fn dropped() -> Ended;
 }
 
-/// A logical call. It has the classifier of its result.
-pub(crate) struct Call<C>(pub(super) Arc<C>);
+/// A logical call.
+pub(crate) struct Call<C>(pub(super) Arc<Calls<C>>);
+
+/// The parts that the calls of one service share.
+pub(crate) struct Calls<C> {
+    pub(super) stack: Option<Name>,
+    /// The numbers of a stack that is registered.
+    pub(super) meter: Option<Arc<Meter>>,
+    pub(super) classifier: Arc<C>,
+}
 
 /// One attempt of a retried call.
-pub(crate) struct Attempt;
+pub(crate) struct Attempt(pub(crate) Option<Arc<Meter>>);
 
 /// The way in which a call or an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,10 +90,15 @@ const PANIC: &str = "panic";
 
 impl<U: Unit> Tracked<U> {
     /// Begins a unit with this span. `unit` is called if somebody wants to know how it ends.
+    ///
+    /// `is_counted` says that the layer is registered.
     #[inline(always)]
-    pub(crate) fn begin(span: Span, unit: impl FnOnce() -> U) -> Self {
-        let told = if span.is_disabled() { None } else { Some(Told { span, unit: unit() }) };
-        Self { told }
+    pub(crate) fn begin(span: Span, is_counted: bool, unit: impl FnOnce() -> U) -> Self {
+        if !is_counted && span.is_disabled() {
+            return Self { told: None };
+        }
+        let began = is_counted.then(clock::now);
+        Self { told: Some(Told { span, began, unit: unit() }) }
     }
 
     /// Returns the unit if somebody wants to know how it ends.
@@ -87,7 +112,10 @@ impl<U: Unit> Tracked<U> {
     pub(crate) fn run<T>(&mut self, piece: impl FnOnce() -> T) -> T {
         let mut running = Running { tracked: self, panicked: true };
         let value = {
-            let _entered = running.tracked.told.as_ref().map(|told| told.span.enter());
+            let _entered = running.tracked.told.as_ref().map(|told| {
+                clock::forget_end();
+                told.span.enter()
+            });
             piece()
         };
         running.panicked = false;
@@ -104,8 +132,26 @@ impl<U: Unit> Tracked<U> {
     }
 
     /// Ends it with a result. `error_type` is the cause, or `None` if the classifier knows it.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn end_with<C, T, E>(
+        &mut self,
+        classifier: &C,
+        outcome: Outcome,
+        error_type: Option<&'static str>,
+        result: Result<&T, &E>,
+    ) where
+        C: Classify<T, E>,
+        E: CarryRejection,
+    {
+        if outcome == Outcome::Success {
+            self.end_well();
+        } else {
+            self.end_badly(classifier, outcome, error_type, result);
+        }
+    }
+
+    #[cold]
+    fn end_badly<C, T, E>(
         &mut self,
         classifier: &C,
         outcome: Outcome,
@@ -119,11 +165,7 @@ impl<U: Unit> Tracked<U> {
             return self.end(U::rejected(outcome), Some(rejection.kind()));
         }
         // An error that the classifier ignores is still one for the caller.
-        let failed = match outcome {
-            Outcome::Success => false,
-            Outcome::Failure(_) => true,
-            Outcome::Ignored => result.is_err(),
-        };
+        let failed = matches!(outcome, Outcome::Failure(_)) || result.is_err();
         let cause = failed.then(|| {
             let of_result = || self.classify(|| classifier.error_type(result));
             error_type.or_else(of_result).unwrap_or(outcome.as_str())
@@ -131,11 +173,22 @@ impl<U: Unit> Tracked<U> {
         self.end(U::classified(outcome, failed), cause);
     }
 
+    /// Ends it as a success.
+    #[inline(never)]
+    fn end_well(&mut self) {
+        let Some(mut told) = self.told.take() else { return };
+        if let (Some(began), Some(meter)) = (told.began.take(), told.unit.meter()) {
+            meter.succeeded(clock::took_since(began));
+        }
+        if !told.span.is_disabled() {
+            told.end(Ended::Success, None);
+        }
+    }
+
     /// Ends it. `error_type` is the cause of a failure.
     fn end(&mut self, ended: Ended, error_type: Option<&'static str>) {
         if let Some(mut told) = self.told.take() {
-            record(&told.span, ended, error_type);
-            told.span = Span::none();
+            told.end(ended, error_type);
         }
     }
 
@@ -144,22 +197,45 @@ impl<U: Unit> Tracked<U> {
     pub(crate) fn hold(&mut self, end: &mut CallEnd) {
         if let Some(mut told) = self.told.take() {
             let span = mem::replace(&mut told.span, Span::none());
-            end.hold_span(span, record_end::<U>);
+            let counted = told.began.take().zip(told.unit.meter());
+            let counted = counted.map(|(began, meter)| (Arc::clone(meter) as _, began));
+            end.hold_span(span, record_end::<U>, counted);
         }
     }
 
     #[cold]
     fn end_as_panic(&mut self) {
+        clock::forget_end();
         self.end(Ended::Panicked, Some(PANIC));
     }
 }
 
-impl<U: Unit> Drop for Told<U> {
-    fn drop(&mut self) {
+impl<U: Unit> Told<U> {
+    #[inline(never)]
+    fn end(&mut self, ended: Ended, error_type: Option<&'static str>) {
+        if let Some((began, meter)) = self.began.take().zip(self.unit.meter()) {
+            meter.ended(ended.outcome(error_type), error_type, clock::took_since(began));
+        }
         if !self.span.is_disabled() {
-            let ended = U::dropped();
-            let cut = Outcome::Failure(Fault::TimedOut).as_str();
-            record(&self.span, ended, (ended == Ended::Cut).then_some(cut));
+            record(&mem::replace(&mut self.span, Span::none()), ended, error_type);
+        }
+    }
+
+    #[cold]
+    fn end_as_dropped(&mut self) {
+        // The last reading may be that of another call.
+        clock::forget_end();
+        let ended = U::dropped();
+        let cut = Outcome::Failure(Fault::TimedOut).as_str();
+        self.end(ended, (ended == Ended::Cut).then_some(cut));
+    }
+}
+
+impl<U: Unit> Drop for Told<U> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.began.is_some() || !self.span.is_disabled() {
+            self.end_as_dropped();
         }
     }
 }
@@ -180,6 +256,11 @@ impl<U: Unit> Drop for Running<'_, U> {
 }
 
 impl<C> Unit for Call<C> {
+    #[inline]
+    fn meter(&self) -> Option<&Arc<Meter>> {
+        self.0.meter.as_ref()
+    }
+
     fn classified(_: Outcome, failed: bool) -> Ended {
         if failed { Ended::Failure } else { Ended::Success }
     }
@@ -194,6 +275,11 @@ impl<C> Unit for Call<C> {
 }
 
 impl Unit for Attempt {
+    #[inline]
+    fn meter(&self) -> Option<&Arc<Meter>> {
+        self.0.as_ref()
+    }
+
     fn classified(outcome: Outcome, _: bool) -> Ended {
         match outcome {
             Outcome::Success => Ended::Success,
@@ -221,6 +307,19 @@ impl Unit for Attempt {
 }
 
 impl Ended {
+    /// Returns the outcome as numbers tell it. `error_type` is the cause of a failure.
+    #[inline]
+    fn outcome(self, error_type: Option<&'static str>) -> CallOutcome {
+        match self {
+            Self::Success => CallOutcome::Success,
+            // A response that says nothing about the service is what its caller asked for.
+            Self::Ignored if error_type.is_none() => CallOutcome::Success,
+            Self::Rejected => CallOutcome::Rejected,
+            Self::Cancelled => CallOutcome::Cancelled,
+            _ => CallOutcome::Failure,
+        }
+    }
+
     /// Returns the value of the field.
     fn as_str(self) -> &'static str {
         match self {
@@ -247,9 +346,9 @@ fn record(span: &Span, ended: Ended, error_type: Option<&'static str>) {
     }
 }
 
-/// Records the end of a response in the span.
-fn record_end<U: Unit>(span: &Span, how: How) {
-    let (ended, error_type) = match how {
+/// Returns how a response ended, and the cause of a failure.
+fn end_of_response<U: Unit>(how: How) -> (Ended, Option<&'static str>) {
+    match how {
         How::Complete(outcome, error_type) => {
             let failed = outcome != Outcome::Success;
             let cause = failed.then(|| error_type.unwrap_or(outcome.as_str()));
@@ -257,8 +356,22 @@ fn record_end<U: Unit>(span: &Span, how: How) {
         }
         How::DroppedBetweenReads | How::DroppedWhileReading => (Ended::Cancelled, None),
         How::Panicked => (Ended::Panicked, Some(PANIC)),
-    };
-    record(span, ended, error_type);
+    }
+}
+
+/// Records the end of a response in the span.
+fn record_end<U: Unit>(span: &Span, how: How) {
+    if !span.is_disabled() {
+        let (ended, error_type) = end_of_response::<U>(how);
+        record(span, ended, error_type);
+    }
+}
+
+impl CountEnd for Meter {
+    fn ended(&self, began: Instant, how: How) {
+        let (ended, error_type) = end_of_response::<Attempt>(how);
+        self.ended(ended.outcome(error_type), error_type, nanos(began.elapsed()));
+    }
 }
 
 impl<U: Unit> fmt::Debug for Tracked<U> {

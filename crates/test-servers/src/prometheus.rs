@@ -66,7 +66,7 @@ pub struct PrometheusServer {
 }
 
 impl PrometheusServer {
-    /// Starts a server that scrapes `/metrics` of an address every 200 ms.
+    /// Starts a server that scrapes `/metrics` of an address every second.
     ///
     /// # Errors
     ///
@@ -77,8 +77,8 @@ impl PrometheusServer {
         let folder = env::temp_dir().join(format!("buttress-prometheus-{}-{count}", process::id()));
         fs::create_dir_all(&folder)?;
         let config = format!(
-            "scrape_configs:\n- job_name: test\n  scrape_interval: 200ms\n  \
-             scrape_timeout: 200ms\n  static_configs: [{{targets: ['{target}']}}]\n"
+            "scrape_configs:\n- job_name: test\n  scrape_interval: 1s\n  \
+             scrape_timeout: 1s\n  static_configs: [{{targets: ['{target}']}}]\n"
         );
         fs::write(folder.join("prometheus.yml"), config)?;
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;

@@ -41,6 +41,10 @@ impl BodyOwner for Config {
         &self.reporters
     }
 
+    fn idle(&self) -> Option<Duration> {
+        self.idle
+    }
+
     fn classifier(&self) -> Option<&AutoClassifier> {
         self.at_end.as_deref()
     }

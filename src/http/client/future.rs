@@ -15,7 +15,7 @@ use crate::{
     CarryRejection,
     call::ended::polled_after_end,
     error::DeadlineExceeded,
-    http::{ResponseBody, body::PendingBody, wire},
+    http::{ResponseBody, body::PendingBody, body_end::since, wire},
     telemetry::Reporter,
 };
 
@@ -69,9 +69,8 @@ where
             }
         };
         this.state.set(State::Reading { reading: None });
-        let (Some(config), Some(call)) = (this.config.take(), this.call.take()) else {
-            polled_after_end()
-        };
+        let Some(config) = this.config.take() else { polled_after_end() };
+        let Some(call) = this.call.take() else { polled_after_end() };
         let grpc = result.as_ref().is_ok_and(|response| {
             let grpc = wire::is_grpc(response.headers());
             config.read(response, grpc);
@@ -89,9 +88,10 @@ where
             (*this.config, *this.call) = (Some(config), Some(call));
             return self.poll(cx);
         }
+        let measured = config.reporters.meter().map(|_| since(call.began()));
         Poll::Ready(result.map(|response| {
-            let (idle, body_deadline) = (config.idle, config.body_deadline);
-            call.into_response(response, grpc, idle, body_deadline, config)
+            let to_the_last = config.body_deadline;
+            call.into_response(response, grpc, to_the_last, measured, config)
         }))
     }
 }
@@ -118,8 +118,8 @@ fn poll_reading<R: Body, E: CarryRejection>(
     Poll::Ready(match read {
         Ok(read) => {
             let response = reading.into_response();
-            let (idle, body_deadline) = (owner.idle, owner.body_deadline);
-            Ok(pending.into_read(response, read, idle, body_deadline, owner))
+            let to_the_last = owner.body_deadline;
+            Ok(pending.into_read(response, read, to_the_last, owner))
         }
         Err(late) => Err(E::from_rejection(late)),
     })

@@ -1,4 +1,4 @@
-use std::sync::atomic::AtomicU64;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use super::config::Config;
 use crate::http::{
@@ -20,5 +20,9 @@ pub(super) struct Shared {
 impl BodyOwner for Shared {
     fn reporters(&self) -> &HttpReporters {
         &self.reporters
+    }
+
+    fn idle(&self) -> Option<Duration> {
+        self.config.body_idle
     }
 }

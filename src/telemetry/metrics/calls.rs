@@ -38,7 +38,7 @@ impl Calls {
     }
 
     #[inline]
-    pub(super) fn ended(&self, outcome: CallOutcome, took: Duration) {
+    pub(super) fn ended(&self, outcome: CallOutcome, took: u64) {
         self.ended[outcome as usize].record(took);
         if self.watchers.load(Ordering::Relaxed) > 0 {
             self.notify();

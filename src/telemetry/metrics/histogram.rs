@@ -28,6 +28,33 @@ const BOUNDS: [u64; 49] = {
 
 const CELLS: usize = BOUNDS.len() + 1;
 
+/// The first bucket in which a duration can be, for each number of bits of its nanoseconds.
+///
+/// No more than four buckets lie between two powers of two.
+const FIRST: [u8; 65] = {
+    let mut first = [0; 65];
+    let mut bits = 1;
+    while bits < 65 {
+        let mut cell = 0;
+        while cell < BOUNDS.len() && BOUNDS[cell] < 1 << (bits - 1) {
+            cell += 1;
+        }
+        first[bits] = cell as u8;
+        bits += 1;
+    }
+    first
+};
+
+/// Returns the number of the bucket of a duration in nanoseconds.
+#[inline]
+fn cell_of(nanos: u64) -> usize {
+    let mut cell = usize::from(FIRST[(u64::BITS - nanos.leading_zeros()) as usize]);
+    while cell < BOUNDS.len() && BOUNDS[cell] < nanos {
+        cell += 1;
+    }
+    cell
+}
+
 /// The upper bounds of the buckets that exporters see, in seconds.
 ///
 /// They are those that OpenTelemetry advises for `http.client.request.duration`, with 1 ms and 30 s
@@ -48,17 +75,16 @@ impl Histogram {
         Self { cells: [const { AtomicU64::new(0) }; CELLS], sum: AtomicU64::new(0) }
     }
 
-    /// Counts a duration. `add` adds to one of the counts.
+    /// Counts a duration in nanoseconds. `add` adds to one of the counts.
     #[inline]
-    pub(crate) fn record_with(&self, took: Duration, add: impl Fn(&AtomicU64, u64)) {
-        let took = nanos(took);
-        add(&self.cells[BOUNDS.partition_point(|bound| *bound < took)], 1);
+    pub(crate) fn record_with(&self, took: u64, add: impl Fn(&AtomicU64, u64)) {
+        add(&self.cells[cell_of(took)], 1);
         add(&self.sum, took);
     }
 
     /// Counts a duration. Several threads may do so at the same time.
     pub(crate) fn record(&self, took: Duration) {
-        self.record_with(took, |count, more| {
+        self.record_with(nanos(took), |count, more| {
             count.fetch_add(more, Ordering::Relaxed);
         });
     }
@@ -203,6 +229,16 @@ mod tests {
         assert_eq!((BOUNDS[0], BOUNDS[48]), (100_000, 100_000_000_000));
         for bound in BUCKETS {
             assert!(BOUNDS.contains(&((bound * 1e9) as u64)), "{bound}");
+        }
+    }
+
+    #[test]
+    fn every_duration_is_in_the_first_bucket_whose_bound_it_does_not_exceed() {
+        let edges = BOUNDS.iter().flat_map(|bound| [bound - 1, *bound, bound + 1]);
+        let powers = (0..64).flat_map(|bit| [(1_u64 << bit) - 1, 1 << bit, (1 << bit) + 1]);
+        for nanos in edges.chain(powers).chain([0, u64::MAX]) {
+            let expected = BOUNDS.partition_point(|bound| *bound < nanos);
+            assert_eq!(cell_of(nanos), expected, "{nanos}");
         }
     }
 

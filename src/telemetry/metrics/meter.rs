@@ -28,7 +28,10 @@ use super::{
     rows::{self, Row},
     state::{LayerState, Readings},
 };
-use crate::{call::lock::lock, error::Name};
+use crate::{
+    call::{clock::nanos, lock::lock},
+    error::Name,
+};
 
 /// The names under which a layer counts.
 #[derive(Clone, Debug)]
@@ -112,31 +115,51 @@ impl Meter {
         self.calls.as_deref()
     }
 
-    /// Counts the end of a call or an attempt, and tells the observers that want all events.
+    /// Counts the begin of a call or an attempt.
     #[inline]
-    pub(crate) fn ended(
-        &self,
-        outcome: CallOutcome,
-        error_type: Option<&'static str>,
-        took: Duration,
-    ) {
+    pub(crate) fn begin(&self) {
+        if let Some(calls) = &self.calls {
+            calls.begin();
+        }
+    }
+
+    /// Counts the success of a call or an attempt, and tells the observers that want all events.
+    ///
+    /// `took` is the duration in nanoseconds.
+    #[inline]
+    pub(crate) fn succeeded(&self, took: u64) {
+        let Some(calls) = &self.calls else { return };
+        calls.ended(CallOutcome::Success, took);
+        if self.observers.wants_all() {
+            self.tell_end(CallOutcome::Success, None, Duration::from_nanos(took));
+        }
+    }
+
+    /// Counts the end of a call or an attempt, and tells the observers that want all events.
+    ///
+    /// `took` is the duration in nanoseconds.
+    pub(crate) fn ended(&self, outcome: CallOutcome, error_type: Option<&'static str>, took: u64) {
         let Some(calls) = &self.calls else { return };
         calls.ended(outcome, took);
         if outcome != CallOutcome::Success {
             self.note_cause(outcome, error_type);
         }
         if self.observers.wants_all() {
-            let event = match self.identity.kind {
-                Kind::Call => Event::CallEnded { outcome, error_type, took },
-                Kind::Retry => Event::AttemptEnded { outcome, error_type, took },
-                _ => Event::Measured {
-                    instrument: &HTTP_BODY_DURATION,
-                    values: [outcome.as_str(), ""],
-                    took,
-                },
-            };
-            self.tell(&event);
+            self.tell_end(outcome, error_type, Duration::from_nanos(took));
         }
+    }
+
+    #[cold]
+    fn tell_end(&self, outcome: CallOutcome, error_type: Option<&'static str>, took: Duration) {
+        self.tell(&match self.identity.kind {
+            Kind::Call => Event::CallEnded { outcome, error_type, took },
+            Kind::Retry => Event::AttemptEnded { outcome, error_type, took },
+            _ => Event::Measured {
+                instrument: &HTTP_BODY_DURATION,
+                values: [outcome.as_str(), ""],
+                took,
+            },
+        });
     }
 
     /// Counts a body at its end. `took` is the time since the head.
@@ -146,7 +169,7 @@ impl Meter {
         if let Some(calls) = &self.calls {
             calls.begin();
         }
-        self.ended(outcome, None, took);
+        self.ended(outcome, None, nanos(took));
     }
 
     #[cold]

@@ -1,18 +1,18 @@
 //! The line of a circuit that closes tells of the whole outage.
 
-use buttress::{Stack, circuit_breaker::CircuitBreakerLayer, telemetry::field};
+use buttress::{circuit_breaker::CircuitBreakerLayer, telemetry::field};
 use tokio::time::advance;
 use tower::{Layer, ServiceExt, service_fn};
 use tracing::Level;
 use tracing_subscriber::{Layer as _, filter::LevelFilter};
 
 use super::{
-    OPEN_FOR, SECOND, WELL, breaker, call,
-    capture::{Capture, subscribe},
-    down, well,
+    DOWN, OPEN_FOR, SECOND, WELL,
+    capture::{Capture, Seen, subscribe},
+    forced::{breaker, call, down, well},
 };
 
-fn number(event: &super::capture::Seen, field: &str) -> u64 {
+fn number(event: &Seen, field: &str) -> u64 {
     event.get(field).map_or(0, |number| number.parse().unwrap())
 }
 
@@ -60,6 +60,20 @@ async fn ten_thousand_rejections_are_three_lines_and_the_last_one_closes_the_out
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_rejection_of_the_next_outage_is_in_the_log_at_once() {
+    let (capture, _guard) = Capture::start();
+    let layer = breaker().name("orders").build().unwrap();
+    for outage in 1..=3 {
+        let _ = call(&layer, down()).await;
+        for _ in 0..10 {
+            let _ = call(&layer, well()).await;
+        }
+        layer.handle().close();
+        assert_eq!(rejections(&capture), (outage, 10 * outage as u64));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn suppressed_rejections_are_not_lost_if_nobody_sees_the_circuit_close() {
     let capture = Capture::default();
     let _guard = subscribe(capture.clone().and_then(LevelFilter::WARN));
@@ -97,7 +111,7 @@ async fn an_outage_lasts_until_the_circuit_closes_whatever_happens_in_between() 
 async fn each_key_tells_of_its_own_outage() {
     let (capture, _guard) = Capture::start();
     let keyed = breaker().keyed_fn(|key: &u32| *key).describe_fn(u32::to_string).build().unwrap();
-    let service = keyed.layer(service_fn(|_: u32| async { super::DOWN }));
+    let service = keyed.layer(service_fn(|_: u32| async { DOWN }));
     for (key, rejections) in [(1, 3), (2, 5)] {
         for _ in 0..=rejections {
             let _ = service.clone().oneshot(key).await;
@@ -108,23 +122,4 @@ async fn each_key_tells_of_its_own_outage() {
         assert_eq!(number(&closed, field::REJECTED), rejections);
     }
     assert_eq!(rejections(&capture), (2, 8));
-}
-
-#[tokio::test(start_paused = true)]
-async fn each_line_names_the_stack_and_the_layer() {
-    let (capture, _guard) = Capture::start();
-    let stack = Stack::new().name("orders");
-    let stack = stack.circuit_breaker(breaker().name("circuit").build().unwrap());
-    let handle = stack.circuit_breaker_handle().unwrap();
-    let _ = call(&stack, down()).await;
-    let _ = call(&stack, well()).await;
-    advance(OPEN_FOR).await;
-    let _ = call(&stack, well()).await;
-    handle.disable();
-    let events = capture.events();
-    assert_eq!(events.len(), 5);
-    for event in events {
-        let names = (event.get(field::STACK), event.get(field::LAYER));
-        assert_eq!(names, (Some("orders"), Some("circuit")), "{}", event.name);
-    }
 }
