@@ -32,6 +32,13 @@ fn a_rejection_says_when_to_retry_in_whole_seconds_rounded_up() {
     assert_eq!(limited.to_string(), "quota: the rate limit was exceeded, retry in 2 s");
 }
 
+const RUNBOOK: &str = include_str!("../../docs/runbook.md");
+
+/// Returns `true` if the runbook has an entry for this kind.
+fn is_in_the_runbook(kind: &str) -> bool {
+    RUNBOOK.contains(&format!("\n### `{kind}`\n"))
+}
+
 /// Returns the name of a variant as the table spells it.
 fn variant(value: impl std::fmt::Debug) -> String {
     let text = format!("{value:?}");
@@ -63,6 +70,7 @@ fn each_rejection_has_a_kind_of_its_own_and_the_default_name_of_its_layer() {
     assert_eq!(tested, Rejection::VARIANTS, "a row for each, here and in `tests/rejections.rs`");
     for (rejection, kind, name) in table {
         assert_eq!((rejection.kind(), rejection.name()), (kind, name));
+        assert!(is_in_the_runbook(kind), "{kind}");
     }
 }
 
@@ -89,5 +97,9 @@ fn each_reason_of_the_guard_has_a_kind_of_its_own() {
     for reason in reasons {
         let rejection = Rejection::from(IdempotencyRejected::by(None, reason, None));
         assert_eq!((rejection.kind(), rejection.name()), (reason.as_str(), "idempotency"));
+        assert!(is_in_the_runbook(reason.as_str()), "{reason:?}");
     }
+    // The kinds of rejections of the layer are those of its reasons.
+    let entries = Rejection::VARIANTS.len() - 1 + reasons.len();
+    assert_eq!(RUNBOOK.matches("\n### `").count(), entries, "an entry is of no kind");
 }

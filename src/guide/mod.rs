@@ -8,6 +8,7 @@
 //! | [`frameworks`] | The same for tasks with axum, reqwest, tonic and Redis. |
 //! | [`troubleshooting`] | Why a call is not retried, is rejected or hangs, why a circuit is open, and what compile errors mean. |
 //! | [`metrics`] | The names, attributes and meanings of all metrics. |
+//! | [`runbook`] | For each alert and each reason of a rejection: its meaning, and what to do. |
 //! | [`coming_from`] | Tables of names for users of tower, tower-resilience, Polly and resilience4j. |
 
 // The examples use axum, reqwest and tonic, which are not dependencies of this package. The member
@@ -26,4 +27,5 @@ page!(recipes, "../../docs/recipes.md");
 page!(frameworks, "../../docs/frameworks.md");
 page!(troubleshooting, "../../docs/troubleshooting.md");
 page!(metrics, "../../docs/metrics.md");
+page!(runbook, "../../docs/runbook.md");
 page!(coming_from, "../../docs/coming_from.md");

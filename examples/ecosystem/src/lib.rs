@@ -20,5 +20,8 @@ mod troubleshooting {}
 #[doc = include_str!("../../../docs/metrics.md")]
 mod metrics {}
 
+#[doc = include_str!("../../../docs/runbook.md")]
+mod runbook {}
+
 #[doc = include_str!("../../../docs/coming_from.md")]
 mod coming_from {}

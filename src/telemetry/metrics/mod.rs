@@ -8,6 +8,8 @@ mod histogram;
 pub(crate) mod instrument;
 mod meter;
 #[cfg(all(test, feature = "http"))]
+mod monitoring;
+#[cfg(all(test, feature = "http"))]
 mod page;
 mod registry;
 mod rows;
