@@ -1,0 +1,331 @@
+//! Observes a client during an outage of its dependency: the log, the traces and the numbers.
+//!
+//! ```sh
+//! cargo run -p ecosystem --example observed
+//! ```
+//!
+//! The server is healthy for 3 s, down for 20 s, and healthy again. Even while healthy, it responds
+//! to one request in 20 with a 503. It gets 40 calls a second. At the end, the example compares the
+//! numbers of the registry with the results of the callers, the requests of the server, the spans
+//! and the events.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use axum::{Router, extract::State, routing::get};
+use buttress::{
+    BoxError, Stack,
+    circuit_breaker::{CircuitBreakerLayer, State as Circuit},
+    http::reqwest::{StackedClient, client},
+    telemetry::{Registry, field},
+};
+use http::StatusCode;
+use tokio::{net::TcpListener, task::JoinSet, time::interval};
+use tracing::{Event, Level, Subscriber, field::Visit, span};
+use tracing_subscriber::{
+    Layer,
+    layer::{Context, SubscriberExt},
+    registry::{LookupSpan, SpanRef},
+};
+
+const CALLS_PER_SECOND: u32 = 40;
+const HEALTHY: Duration = Duration::from_secs(3);
+const OUTAGE: Duration = Duration::from_secs(20);
+/// The longest open time of the circuit is 5 s, plus jitter.
+const RECOVERY: Duration = Duration::from_secs(8);
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let watched = Watched::default();
+    let subscriber = tracing_subscriber::registry().with(watched.clone());
+    tracing::subscriber::set_global_default(subscriber)?;
+
+    let server = Arc::new(Server::default());
+    let address = server.clone().serve().await?;
+
+    let registry = Registry::new();
+    let breaker = CircuitBreakerLayer::builder()
+        .open_for(Duration::from_secs(1))
+        .max_open_for(Duration::from_secs(5))
+        .build()?;
+    let circuit = breaker.handle();
+    let stack = Stack::standard_http().circuit_breaker(breaker).name("orders").register(&registry);
+    let orders = client(reqwest::Client::new(), stack);
+
+    // An exporter or the admin page is added here. It needs only the registry.
+
+    let made = call_in_phases(&orders, &server, address).await?;
+    assert_eq!(circuit.state(), Circuit::Closed, "the circuit closes after the outage");
+    println!("\nthe first call of each outcome, without and with a retry:\n");
+    print!("{}", watched.trees());
+
+    let summary = Summary::new(&registry, &watched, &server);
+    println!("summary {}", summary.json());
+    summary.check(&made);
+    Ok(())
+}
+
+/// Makes calls before, during and after the outage. Returns the number of each result.
+async fn call_in_phases(
+    orders: &StackedClient,
+    server: &Server,
+    address: SocketAddr,
+) -> Result<BTreeMap<String, u64>, BoxError> {
+    let mut all = BTreeMap::<String, u64>::new();
+    for (phase, takes) in [("healthy", HEALTHY), ("outage", OUTAGE), ("healthy", RECOVERY)] {
+        server.is_down.store(phase == "outage", Ordering::Relaxed);
+        println!("\n{phase} for {takes:?}");
+        let mut ticks = interval(Duration::from_secs(1) / CALLS_PER_SECOND);
+        let mut calls = JoinSet::new();
+        for _ in 0..takes.as_secs() * u64::from(CALLS_PER_SECOND) {
+            ticks.tick().await;
+            let request = orders.get(format!("http://{address}/orders"));
+            calls.spawn(async move {
+                match request.send().await {
+                    Ok(response) => {
+                        let status = response.status();
+                        // Reads the body, because the call ends with it.
+                        response
+                            .text()
+                            .await
+                            .map_or("broken body".to_owned(), |_| status.to_string())
+                    }
+                    Err(error) => match error {
+                        buttress::Error::Rejected(rejection) => rejection.kind().to_owned(),
+                        buttress::Error::Service(error) => error.to_string(),
+                    },
+                }
+            });
+        }
+        let mut results = BTreeMap::<String, u64>::new();
+        while let Some(result) = calls.join_next().await {
+            *results.entry(result?).or_default() += 1;
+        }
+        println!("  callers got {results:?}");
+        for (result, count) in results {
+            *all.entry(result).or_default() += count;
+        }
+    }
+    Ok(all)
+}
+
+/// A server that can be down.
+#[derive(Default)]
+struct Server {
+    is_down: AtomicBool,
+    requests: AtomicU64,
+}
+
+impl Server {
+    async fn serve(self: Arc<Self>) -> Result<SocketAddr, BoxError> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let address = listener.local_addr()?;
+        let app = Router::new().route("/orders", get(Self::respond)).with_state(self);
+        tokio::spawn(async { axum::serve(listener, app).await });
+        Ok(address)
+    }
+
+    async fn respond(State(server): State<Arc<Self>>) -> (StatusCode, &'static str) {
+        let before = server.requests.fetch_add(1, Ordering::Relaxed);
+        if server.is_down.load(Ordering::Relaxed) || before % 20 == 19 {
+            return (StatusCode::SERVICE_UNAVAILABLE, "no orders");
+        }
+        (StatusCode::OK, "two orders")
+    }
+}
+
+/// The same numbers from several sides.
+struct Summary {
+    calls: u64,
+    attempts: u64,
+    /// Attempts that a layer rejected before they reached the server.
+    rejected_attempts: u64,
+    rejections: u64,
+    spans: u64,
+    attempt_spans: u64,
+    /// The events "call rejected", with those that the log suppressed.
+    rejection_events: u64,
+    scraped_calls: u64,
+    server_requests: u64,
+}
+
+impl Summary {
+    fn new(registry: &Registry, watched: &Watched, server: &Server) -> Self {
+        let rejected = Some((field::OUTCOME, "rejected"));
+        Self {
+            calls: total(registry, "buttress.call.duration", None),
+            attempts: total(registry, "buttress.attempt.duration", None),
+            rejected_attempts: total(registry, "buttress.attempt.duration", rejected),
+            rejections: total(registry, "buttress.rejections", None),
+            spans: watched.count("call"),
+            attempt_spans: watched.count("attempt"),
+            rejection_events: watched.count("call rejected"),
+            scraped_calls: scraped_calls(registry),
+            server_requests: server.requests.load(Ordering::Relaxed),
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "calls": self.calls,
+            "attempts": self.attempts,
+            "rejections": self.rejections,
+            "spans": self.spans,
+            "scraped_calls": self.scraped_calls,
+            "server_requests": self.server_requests,
+        })
+    }
+
+    /// Checks that all sides agree, `made` being the results that the callers got.
+    fn check(&self, made: &BTreeMap<String, u64>) {
+        let seconds = (HEALTHY + OUTAGE + RECOVERY).as_secs();
+        assert_eq!(made.values().sum::<u64>(), seconds * u64::from(CALLS_PER_SECOND));
+        assert!(made.contains_key("circuit_open"), "the circuit opened");
+        assert_eq!(self.spans, made.values().sum::<u64>(), "a span for each call");
+        assert_eq!(self.calls, self.spans, "the registry and the spans");
+        assert_eq!(self.scraped_calls, self.calls, "the exporter and the registry");
+        assert_eq!(self.attempts, self.attempt_spans, "a span for each attempt");
+        assert_eq!(self.rejections, self.rejection_events, "the registry and the log");
+        // Only the breaker rejects, and it is beneath the retry.
+        assert_eq!(self.rejections, self.rejected_attempts);
+        assert_eq!(self.server_requests, self.attempts - self.rejected_attempts, "the server");
+    }
+}
+
+/// Returns the sum of the series of the stack that have this attribute.
+fn total(registry: &Registry, instrument: &str, only: Option<(&str, &str)>) -> u64 {
+    let families = registry.gather();
+    let family = families.iter().find(|family| family.instrument.name == instrument);
+    let series = family.into_iter().flat_map(|family| &family.series);
+    let series = series.filter(|series| series.attribute(field::STACK) == Some("orders"));
+    let series = series
+        .filter(|series| only.is_none_or(|(name, value)| series.attribute(name) == Some(value)));
+    series.map(|series| series.value.as_number() as u64).sum()
+}
+
+/// Returns the calls as a scrape shows them.
+fn scraped_calls(registry: &Registry) -> u64 {
+    total(registry, "buttress.call.duration", None)
+}
+
+/// A layer of `tracing` that prints what the log would show, and keeps a tree of some calls.
+#[derive(Clone, Default)]
+struct Watched(Arc<Mutex<Seen>>);
+
+#[derive(Default)]
+struct Seen {
+    /// The number of ended spans and of events, by name.
+    counts: BTreeMap<String, u64>,
+    /// The tree of the first call of each outcome, and of the first that was retried.
+    trees: BTreeMap<(String, bool), Tree>,
+}
+
+/// A span, with the spans in it.
+struct Tree {
+    name: &'static str,
+    began: Instant,
+    took: Duration,
+    fields: Fields,
+    within: Vec<Tree>,
+}
+
+#[derive(Default)]
+struct Fields(BTreeMap<&'static str, String>);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
+        self.0.insert(field.name(), format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
+        self.0.insert(field.name(), value.to_owned());
+    }
+}
+
+impl fmt::Display for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(name, value)| write!(f, " {name}={value}"))
+    }
+}
+
+impl Tree {
+    fn draw(&self, indent: usize, out: &mut String) {
+        let Self { name, took, fields, .. } = self;
+        _ = writeln!(out, "{:indent$}{name} {:.1} ms{fields}", "", took.as_secs_f64() * 1e3);
+        self.within.iter().for_each(|tree| tree.draw(indent + 2, out));
+    }
+}
+
+impl Watched {
+    fn count(&self, name: &str) -> u64 {
+        self.0.lock().unwrap().counts.get(name).copied().unwrap_or_default()
+    }
+
+    fn trees(&self) -> String {
+        let mut out = String::new();
+        self.0.lock().unwrap().trees.values().for_each(|tree| tree.draw(2, &mut out));
+        out
+    }
+}
+
+impl<S> Layer<S> for Watched
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn enabled(&self, metadata: &tracing::Metadata<'_>, _: Context<'_, S>) -> bool {
+        metadata.target().starts_with("buttress")
+    }
+
+    fn on_new_span(&self, attributes: &span::Attributes<'_>, id: &span::Id, ctx: Context<'_, S>) {
+        let Some(span) = ctx.span(id) else { return };
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        let (name, began) = (span.name(), Instant::now());
+        let tree = Tree { name, began, took: Duration::ZERO, fields, within: Vec::new() };
+        span.extensions_mut().insert(tree);
+    }
+
+    fn on_record(&self, id: &span::Id, values: &span::Record<'_>, ctx: Context<'_, S>) {
+        let Some(span) = ctx.span(id) else { return };
+        if let Some(tree) = span.extensions_mut().get_mut::<Tree>() {
+            values.record(&mut tree.fields);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let text = fields.0.remove("message").unwrap_or_default();
+        let level = *event.metadata().level();
+        if level <= Level::INFO {
+            println!("  {level:5} {text}{fields}");
+        }
+        *self.0.lock().unwrap().counts.entry(text).or_default() += 1;
+    }
+
+    fn on_close(&self, id: span::Id, ctx: Context<'_, S>) {
+        let Some(span) = ctx.span(&id) else { return };
+        let Some(mut tree) = span.extensions_mut().remove::<Tree>() else { return };
+        tree.took = tree.began.elapsed();
+        let mut seen = self.0.lock().unwrap();
+        *seen.counts.entry(tree.name.to_owned()).or_default() += 1;
+        let parent = span.parent();
+        let mut parent = parent.as_ref().map(SpanRef::extensions_mut);
+        match parent.as_mut().and_then(|parent| parent.get_mut::<Tree>()) {
+            Some(parent) => parent.within.push(tree),
+            None => {
+                let outcome = tree.fields.0.get(field::OUTCOME).cloned().unwrap_or_default();
+                let was_retried = tree.within.len() > 1;
+                seen.trees.entry((outcome, was_retried)).or_insert(tree);
+            }
+        }
+    }
+}
