@@ -31,10 +31,10 @@ def share(metric, failed, all_of, by):
     return f"{count(metric, by, failed)} / {count(metric, by, all_of)}"
 
 
-def quantile(q, metric, by=""):
+def quantile(q, metric, by="", more=""):
     """Returns a quantile of a histogram."""
     by = f"le, {by}" if by else "le"
-    return f"histogram_quantile({q}, sum by ({by}) (rate({metric}_bucket{{{OF}}}[{RATE}])))"
+    return f"histogram_quantile({q}, {count(metric + '_bucket', by, more)})"
 
 
 CALLS = "buttress_call_duration_seconds"
@@ -44,6 +44,7 @@ STATE = "buttress_circuit_breaker_state"
 STACK, LAYER = "buttress_stack", "buttress_layer"
 FAILED = 'buttress_outcome=~"failure|rejected"'
 ENDED = 'buttress_outcome!="cancelled"'
+RESPONDED = 'buttress_outcome=~"success|failure"'
 RETRIED = 'buttress_retried="true"'
 
 # The states of a circuit as one number, with their texts and colours.
@@ -64,17 +65,20 @@ ROWS = [
             ("{{buttress_outcome}}", count(f"{CALLS}_count", "buttress_outcome")),
         ]),
         ("Failed, of calls and of attempts", "timeseries", "percentunit",
-         "If attempts fail too, it is the dependency. If only calls fail, it is a limit of ours.", [
+         "If attempts fail, it is the dependency. If only calls fail, a layer rejects them: see "
+         "Rejections. Attempts that a layer rejects are left out.", [
              ("calls of {{buttress_stack}}", share(f"{CALLS}_count", FAILED, ENDED, STACK)),
-             ("attempts of {{buttress_stack}}", share(f"{ATTEMPTS}_count", FAILED, ENDED, STACK)),
+             ("attempts of {{buttress_stack}}",
+              share(f"{ATTEMPTS}_count", 'buttress_outcome="failure"', RESPONDED, STACK)),
          ]),
         ("Duration of calls and of attempts", "timeseries", "s",
-         "An attempt is the time of the dependency. The rest of a call is ours: queues, pauses and "
-         "further attempts.", [
+         "A call is what callers wait for, whatever the result. An attempt is the time of the "
+         "dependency, and of our queue if there is one. Attempts that a layer rejects are left "
+         "out.", [
              ("call p99", quantile(0.99, CALLS)),
-             ("attempt p99", quantile(0.99, ATTEMPTS)),
+             ("attempt p99", quantile(0.99, ATTEMPTS, more=RESPONDED)),
              ("call p50", quantile(0.5, CALLS)),
-             ("attempt p50", quantile(0.5, ATTEMPTS)),
+             ("attempt p50", quantile(0.5, ATTEMPTS, more=RESPONDED)),
          ]),
         ("Causes of failed calls", "timeseries", "reqps",
          "A status or `connect` is theirs. A kind of rejection is in the runbook.", [

@@ -181,7 +181,7 @@ fn rules() -> Vec<Rule> {
     rules
 }
 
-/// Yields each alert with the value of one of its annotations or labels.
+/// Returns the value of an annotation or a label of an alert.
 fn value_of<'a>(rule: &'a Rule, name: &str) -> Option<&'a str> {
     let (_, rest) = rule.text.split_once(&format!("{name}: "))?;
     // Up to the next key, which is less indented than the lines of a folded value.
