@@ -92,6 +92,8 @@ fn a_client_rejects_a_time_of_zero_and_contradictions() {
     let buffer = select.body_buffer(1);
     let twice = buffer.clone().body_buffer_for_fn(|_| true);
     rejects(twice.build(), "body_buffer_for_fn", "set twice");
+    let on_send = HttpClientLayer::builder().on_send_fn(|_| ());
+    rejects(on_send.clone().on_send_fn(|_| ()).build(), "on_send_fn", "set twice");
 
     accepts(HttpClientLayer::builder().build());
     accepts(buffer.build());

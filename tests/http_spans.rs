@@ -6,13 +6,26 @@
 mod capture;
 mod http_support;
 
-use std::sync::{Arc, Mutex};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use buttress::{Stack, telemetry::field};
+use buttress::{
+    Deadline, Stack,
+    bulkhead::BulkheadLayer,
+    circuit_breaker::CircuitBreakerLayer,
+    context::Attempt,
+    http::{HttpClientBuilder, HttpClientLayer},
+    telemetry::field,
+    testing::task::Spawned,
+};
 use http::Request;
+use tokio::time::advance;
 use tower::ServiceExt;
 use tracing::{
-    Subscriber,
+    Span, Subscriber,
     field::{Field, Visit},
     span,
 };
@@ -131,4 +144,99 @@ async fn the_cause_of_an_error_is_its_kind_and_never_its_text() {
         capture.snapshot(),
         ["call buttress.outcome=failure error.type=reset otel.status_code=ERROR"]
     );
+}
+
+// The hook of an attempt.
+
+/// Returns a client with two retries, whose attempts are numbered by the hook.
+fn hooked(http: HttpClientBuilder) -> HttpClientLayer {
+    let number = || Attempt::current().map_or(0, |attempt| attempt.number());
+    http.on_send_fn(move |headers| {
+        let within = Span::current().metadata().map_or("no span", |span| span.name());
+        let hop = headers.contains_key("x-envoy-attempt-count")
+            || headers.contains_key("grpc-previous-rpc-attempts");
+        put(headers, "x-hook", format!("{} in {within}, hop: {hop}", number()));
+    })
+    .build()
+    .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_hook_runs_for_each_attempt_in_its_span() {
+    let (_capture, _guard) = Capture::start();
+    for protocol in BOTH {
+        let failure = match protocol {
+            Protocol::Http => answer(503, &[]),
+            Protocol::Grpc => trailers_only(14, &[]),
+        };
+        let upstream = Upstream::saying([failure]);
+        let retrying = Stack::new().retry(retry(2).build().unwrap());
+        let client = retrying
+            .http_client(hooked(HttpClientLayer::builder()))
+            .service::<_, Request<Body>, _>(upstream.clone());
+        client.oneshot(protocol.request(&[])).await.unwrap();
+        assert_eq!(
+            upstream.lines("x-hook").concat(),
+            ["1 in attempt, hop: false", "2 in attempt, hop: true", "3 in attempt, hop: true"]
+        );
+    }
+    // Without a retry it is in the span of the call. It does not depend on the headers of the hop.
+    let upstream = Upstream::saying([answer(200, &[])]);
+    let client = Stack::new()
+        .http_client(hooked(HttpClientLayer::builder().without_hop_headers()))
+        .service::<_, Request<Body>, _>(upstream.clone());
+    client.oneshot(Protocol::Http.request(&[])).await.unwrap();
+    assert_eq!(upstream.lines("x-hook").concat(), ["0 in call, hop: false"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_hook_does_not_run_for_an_attempt_that_is_not_sent() {
+    let http = HttpClientLayer::builder().on_send_fn(|_| unreachable!("it is too late"));
+    let stack = Stack::new().http_client(http.build().unwrap());
+    let upstream = Upstream::saying([answer(200, &[])]);
+    let client = stack.service::<_, Request<Body>, _>(upstream.clone());
+    let late = Deadline::scope(Deadline::after(Duration::ZERO), async {
+        client.oneshot(Protocol::Http.request(&[])).await
+    });
+    assert!(late.await.unwrap().is_err());
+    assert_eq!(upstream.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_that_panics_leaves_nothing_behind() {
+    for (panics_at, sent) in [(1, 0), (2, 1)] {
+        let (capture, _guard) = Capture::start();
+        let http = HttpClientLayer::builder().on_send_fn(move |_| {
+            let number = Attempt::current().map_or(0, |attempt| attempt.number());
+            assert!(number != panics_at, "a hook panics");
+        });
+        let (bulkhead, breaker) = (BulkheadLayer::default(), CircuitBreakerLayer::new());
+        let (slots, state) = (bulkhead.handle(), breaker.handle());
+        let stack = Stack::new()
+            .total_timeout(Duration::from_secs(5))
+            .retry(retry(2).build().unwrap())
+            .bulkhead(bulkhead)
+            .circuit_breaker(breaker)
+            .http_client(http.build().unwrap());
+        let upstream = Upstream::saying([answer(503, &[])]);
+        let client = stack.service::<_, Request<Body>, _>(upstream.clone());
+        let mut call = Spawned::new(client.oneshot(Protocol::Http.request(&[])));
+        let panic = catch_unwind(AssertUnwindSafe(|| call.poll()));
+        let panic = if panic.is_ok() {
+            advance(PAUSE).await;
+            catch_unwind(AssertUnwindSafe(|| call.poll()))
+        } else {
+            panic
+        };
+        assert!(panic.is_err());
+        drop(call);
+        assert_eq!((upstream.calls(), slots.in_flight()), (sent, 0));
+        assert_eq!(state.snapshot().failures(), panics_at as u64);
+        assert_eq!(Attempt::current(), None);
+        let snapshot = capture.snapshot();
+        let panicked = "buttress.outcome=panicked error.type=panic otel.status_code=ERROR";
+        assert!(snapshot[0].starts_with(&format!("call {panicked}")), "{snapshot:?}");
+        let last = format!("call > attempt attempt={panics_at} {panicked}");
+        assert_eq!(snapshot[panics_at as usize], last);
+    }
 }

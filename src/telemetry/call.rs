@@ -5,7 +5,7 @@ use std::{
     marker::PhantomData,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use pin_project_lite::pin_project;
@@ -207,19 +207,20 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut place = this.future;
-        let mut result = ready!(this.tracked.run(|| {
+        // The result is inspected in place, because each move of a large one costs.
+        let mut polled = this.tracked.run(|| {
             let Some(future) = place.as_mut().as_pin_mut() else { polled_after_end() };
             let polled = future.poll(cx);
             if polled.is_ready() {
                 place.set(None);
             }
             polled
-        }));
-        if let Some(Call(calls)) = this.tracked.told() {
+        });
+        if let (Poll::Ready(result), Some(Call(calls))) = (&mut polled, this.tracked.told()) {
             let calls = Arc::clone(calls);
-            settle::<C, M, T, E>(this.tracked, &calls.classifier, &mut result);
+            settle::<C, M, T, E>(this.tracked, &calls.classifier, result);
         }
-        Poll::Ready(result)
+        polled
     }
 }
 

@@ -59,6 +59,9 @@
 //!   "idempotent operation has unknown outcome" is about its own operation, and therefore in its
 //!   span.
 //!
+//! To connect the spans of a server to those of the attempts, write the trace context into each
+//! attempt with [`on_send_fn`](crate::http::HttpClientBuilder::on_send_fn).
+//!
 //! With `tracing-opentelemetry`, the two spans have the kind `INTERNAL`. The field
 //! [`field::STATUS`] is their status.
 //!

@@ -3,6 +3,8 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderMap;
+
 use super::buffer::Buffer;
 use crate::{
     http::{
@@ -11,6 +13,9 @@ use crate::{
     },
     telemetry::Meter,
 };
+
+/// A function that can change the headers of an attempt.
+pub(super) type OnSend = dyn Fn(&mut HeaderMap) + Send + Sync;
 
 pub(super) struct Config {
     pub(super) classifier: Arc<AutoClassifier>,
@@ -22,6 +27,7 @@ pub(super) struct Config {
     pub(super) write: Option<Write>,
     pub(super) buffer: Option<Buffer>,
     pub(super) malformed: AtomicU64,
+    pub(super) on_send: Option<Arc<OnSend>>,
     pub(super) reporters: HttpReporters,
 }
 
@@ -31,8 +37,18 @@ impl Config {
         let Self { idle, body_deadline, write, .. } = *self;
         let (classifier, at_end) = (Arc::clone(&self.classifier), self.at_end.clone());
         let (buffer, malformed) = (self.buffer.clone(), AtomicU64::new(0));
-        let reporters = self.reporters.fresh();
-        Self { classifier, at_end, idle, body_deadline, write, buffer, malformed, reporters }
+        let (on_send, reporters) = (self.on_send.clone(), self.reporters.fresh());
+        Self {
+            classifier,
+            at_end,
+            idle,
+            body_deadline,
+            write,
+            buffer,
+            malformed,
+            on_send,
+            reporters,
+        }
     }
 }
 

@@ -7,11 +7,12 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderMap;
 use tower_layer::Layer;
 
 use super::{
     buffer::{Buffer, Select},
-    config::{Config, Write},
+    config::{Config, OnSend, Write},
     service::HttpClient,
 };
 use crate::{
@@ -48,7 +49,7 @@ impl Default for HttpClientLayer {
 impl HttpClientLayer {
     /// Creates a layer with the defaults of [`builder`](Self::builder).
     pub fn new() -> Self {
-        Self::builder().finish(None)
+        Self::builder().finish(None, None)
     }
 
     /// Returns a builder, to change the defaults.
@@ -94,6 +95,7 @@ impl fmt::Debug for HttpClientLayer {
             .field("body_deadline", &self.config.body_deadline)
             .field("write", &self.config.write)
             .field("buffer", &self.config.buffer)
+            .field("on_send", &self.config.on_send.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -110,6 +112,7 @@ pub struct HttpClientBuilder {
     body_buffer_for: Once<Arc<Select>>,
     for_envoy: bool,
     without_hop_headers: bool,
+    on_send: Once<Arc<OnSend>>,
 }
 
 impl HttpClientBuilder {
@@ -262,6 +265,46 @@ impl HttpClientBuilder {
         self
     }
 
+    /// Sets a function that can change the headers of each attempt.
+    ///
+    /// Default: none.
+    ///
+    /// It runs before each attempt is sent, in the span `attempt` of a retry. An attempt that is
+    /// not sent, because its time is over, does not run it. The [headers of the
+    /// hop](crate::http::wire) are already written. Use it to pass the trace context on, so that
+    /// the spans of the server are in those of the attempt:
+    ///
+    /// ```
+    /// use buttress::{
+    ///     Stack,
+    ///     http::{HttpClientLayer, ReplaySafe},
+    /// };
+    /// # fn traceparent() -> http::HeaderValue {
+    /// #     let (trace, span) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
+    /// #     format!("00-{trace}-{span}-01").parse().unwrap()
+    /// # }
+    ///
+    /// let http = HttpClientLayer::builder().on_send_fn(|headers| {
+    ///     headers.insert("traceparent", traceparent());
+    /// });
+    /// let stack = Stack::standard(ReplaySafe::new()).http_client(http.build()?);
+    /// # let _ = stack;
+    /// # Ok::<(), buttress::ConfigError>(())
+    /// ```
+    ///
+    /// With OpenTelemetry, a propagator writes the header, as in the example `traceparent` of this
+    /// repository (`cargo run -p ecosystem --example traceparent`). If the function panics, so does
+    /// the call, which counts as a failure for a breaker.
+    ///
+    /// [`build`](Self::build) rejects a second function.
+    pub fn on_send_fn<F>(mut self, f: F) -> Self
+    where
+        F: Fn(&mut HeaderMap) + Send + Sync + 'static,
+    {
+        self.on_send.set(Arc::new(f));
+        self
+    }
+
     /// Builds the layer.
     ///
     /// # Errors
@@ -287,10 +330,11 @@ impl HttpClientBuilder {
             let rule = "without `body_buffer`, no body is read";
             return Err(ConfigError::new("body_buffer_for_fn", format_args!("set"), rule));
         }
-        Ok(self.finish(select))
+        let on_send = self.on_send.clone().get("on_send_fn")?;
+        Ok(self.finish(select, on_send))
     }
 
-    fn finish(self, select: Option<Arc<Select>>) -> HttpClientLayer {
+    fn finish(self, select: Option<Arc<Select>>, on_send: Option<Arc<OnSend>>) -> HttpClientLayer {
         let at_end = self.classifier.map(Arc::new);
         let idle = (!self.without_body_idle).then(|| self.body_idle.unwrap_or(IDLE));
         let write = match (self.without_hop_headers, self.for_envoy) {
@@ -306,6 +350,7 @@ impl HttpClientBuilder {
             write,
             buffer: self.body_buffer.map(|most| Buffer { most, select }),
             malformed: AtomicU64::new(0),
+            on_send,
             reporters: HttpReporters::of_client(),
         };
         HttpClientLayer { config: Arc::new(config) }

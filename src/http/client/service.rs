@@ -60,6 +60,9 @@ where
             Some(write) => write.headers(request.headers_mut(), grpc, began),
             None => true,
         };
+        if let Some(on_send) = self.config.on_send.as_ref().filter(|_| in_time) {
+            on_send(request.headers_mut());
+        }
         let ahead = self.config.buffer.as_ref().is_some_and(|buffer| buffer.selects(&request));
         let call = PendingBody::new(request.method(), began).ahead(ahead);
         let future = in_time.then(|| self.inner.call(request));

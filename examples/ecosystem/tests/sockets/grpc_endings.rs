@@ -93,10 +93,10 @@ async fn a_status_in_the_trailers_is_the_verdict() {
     let (mut client, ends) = client!(address);
     for (status, verdict, counted) in [
         ("0", &["success"][..], (1, 0)),
-        ("14", &["error", "transient"][..], (2, 1)),
-        ("4", &["error", "timed_out"][..], (3, 2)),
-        ("8", &["error", "overloaded"][..], (4, 3)),
-        ("5", &["error", "permanent"][..], (5, 3)),
+        ("14", &["failure", "UNAVAILABLE"][..], (2, 1)),
+        ("4", &["failure", "DEADLINE_EXCEEDED"][..], (3, 2)),
+        ("8", &["failure", "RESOURCE_EXHAUSTED"][..], (4, 3)),
+        ("5", &["failure", "NOT_FOUND"][..], (5, 3)),
     ] {
         let mut stream = client.watch(asked("")).await.unwrap().into_inner();
         stream.message().await.unwrap().unwrap();
@@ -135,7 +135,7 @@ async fn a_stream_that_ends_without_a_status_is_a_failure() {
     drop(feeds.recv().await.unwrap());
     stream.message().await.unwrap_err();
     assert_eq!(ends.counted().await, (1, 1));
-    assert_eq!(outcomes.take(), ["error", "transient"]);
+    assert_eq!(outcomes.take(), ["failure", "UNKNOWN"]);
 }
 
 #[tokio::test]
@@ -164,6 +164,6 @@ async fn a_stream_that_stalls_for_too_long_is_ended_as_a_time_out() {
         // The caller still has the stream, but it holds no slot.
         assert_eq!(ends.slots.in_flight(), 0);
         assert_eq!(ends.counted().await, (1, 1));
-        assert_eq!(outcomes.take(), ["error", "timed_out"]);
+        assert_eq!(outcomes.take(), ["failure", "timed_out"]);
     }
 }

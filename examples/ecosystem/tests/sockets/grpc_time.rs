@@ -55,14 +55,11 @@ async fn hang(
     attempt: Duration,
     client: HttpClientLayer,
 ) -> (Status, CircuitBreakerHandle, Vec<Outcome>) {
-    let breaker = CircuitBreakerLayer::new();
-    let handle = breaker.handle();
     let noting = Noting::default();
-    let stack = Stack::new()
-        .circuit_breaker(breaker)
-        .attempt_timeout(attempt)
-        .classify(noting.clone())
-        .http_client(client);
+    // Not the classifier of the stack, because the span of the call would ask it too.
+    let breaker = CircuitBreakerLayer::builder().classify(noting.clone()).build().unwrap();
+    let handle = breaker.handle();
+    let stack = Stack::new().circuit_breaker(breaker).attempt_timeout(attempt).http_client(client);
     let mut client = HealthClient::new(grpc::client(channel, stack));
     let call = tokio::spawn(async move { client.check(asked("held")).await });
     health.gate.arrived(1).await;

@@ -20,8 +20,9 @@ use buttress::{
     BoxError, CarryRejection, Error, Rejection, Stack,
     bulkhead::BulkheadLayer,
     circuit_breaker::CircuitBreakerLayer,
+    context::Attempt,
     http::{
-        GivenKey, HttpStack, ReplaySafe, SetIdempotencyKeyLayer,
+        GivenKey, HttpClientLayer, HttpStack, ReplaySafe, SetIdempotencyKeyLayer, grpc,
         reqwest::{ReqwestClient, ReqwestError, StackedClient, client},
     },
     idempotency::Key,
@@ -32,9 +33,11 @@ use http_body_util::BodyExt;
 use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tonic::Status;
+use tonic_health::pb::health_client::HealthClient;
 use tower::layer::util::Identity;
 
-use super::support::{Gate, counted, listen, serve_axum, until};
+use super::support::{Gate, asked, counted, listen, serve_axum, until};
 
 /// A request as a server has received it.
 #[derive(Clone, Debug)]
@@ -123,6 +126,35 @@ async fn json_is_replayed_with_one_key() {
         assert_eq!(seen.headers["content-length"], "13");
         assert_eq!(seen.body, r#"{"amount":42}"#);
     }
+}
+
+/// Returns a layer that numbers the attempts in a header.
+fn hooked() -> HttpClientLayer {
+    let http = HttpClientLayer::builder().on_send_fn(|headers| {
+        let number = Attempt::current().map_or(0, |attempt| attempt.number());
+        headers.insert("x-hook", number.into());
+    });
+    http.build().unwrap()
+}
+
+#[tokio::test]
+async fn the_hook_of_an_attempt_runs_in_the_adapters() {
+    let server = serve(FLAKY).await;
+    let client = client(bare(), stack().http_client(hooked()));
+    client.get(server.url("/")).send().await.unwrap();
+    let seen: Vec<_> = server.seen().iter().map(|seen| seen.headers["x-hook"].clone()).collect();
+    assert_eq!(seen, ["1", "2"]);
+
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    let channel = tower::service_fn(move |request: http::Request<tonic::body::Body>| {
+        log.lock().unwrap().push(request.headers()["x-hook"].clone());
+        std::future::ready(Err::<http::Response<tonic::body::Body>, _>(Status::unavailable("ill")))
+    });
+    let retry = RetryLayer::builder(ReplaySafe::new().grpc_methods_fn(|_| true)).retries(1);
+    let stack = stack().retry(retry.build().unwrap()).http_client(hooked());
+    HealthClient::new(grpc::client(channel, stack)).check(asked("")).await.unwrap_err();
+    assert_eq!(*seen.lock().unwrap(), ["1", "2"]);
 }
 
 /// reqwest's builder cannot set an extension. An `http::Request` has them.
