@@ -1,0 +1,110 @@
+//! Circuits that are not closed.
+
+use super::{
+    diagnosis::{
+        Found,
+        Severity::{Critical, Warning},
+        Whose::{self, Hand, Them, Us},
+    },
+    facts::{close_limit, failures, named, rejecting, sentence_of_failures},
+};
+use crate::{
+    snapshot::{Breaker, Snapshot},
+    words::{Count, of, time, window},
+};
+
+/// Returns the breaker and its state, which may be empty.
+pub(super) fn state(snapshot: &Snapshot) -> Option<(&Breaker, &str)> {
+    let breaker = snapshot.breaker.as_ref()?;
+    Some((breaker, breaker.state.as_deref().unwrap_or_default()))
+}
+
+/// Returns who changed the breaker, and when.
+pub(super) fn by_hand(breaker: &Breaker) -> String {
+    let actor = breaker.actor.as_deref().unwrap_or("hand");
+    match breaker.since {
+        Some(since) => format!("by {actor} {} ago", time(since)),
+        None => format!("by {actor}"),
+    }
+}
+
+pub(super) fn forced_open(snapshot: &Snapshot) -> Found {
+    let (breaker, "forced_open") = state(snapshot)? else { return None };
+    let mut text = format!("Forced open {}: no call reaches the dependency.", by_hand(breaker));
+    text += &rejecting(snapshot, "circuit_open");
+    text += &match breaker.next_probe {
+        Some(left) => format!(" It ends by itself in {}.", time(left)),
+        None => " It stays open until somebody closes it.".to_owned(),
+    };
+    if snapshot.is_failing() {
+        text += &format!(" Before that, {}.", failures(snapshot));
+    }
+    Some((Hand, Critical, text))
+}
+
+pub(super) fn disabled(snapshot: &Snapshot) -> Found {
+    let (breaker, "disabled") = state(snapshot)? else { return None };
+    let by = by_hand(breaker);
+    Some((Hand, Warning, format!("The circuit breaker was disabled {by}. It protects nothing.")))
+}
+
+pub(super) fn open(snapshot: &Snapshot) -> Found {
+    let breaker = snapshot.breaker.as_ref()?;
+    let keys = breaker.keys.filter(|keys| *keys > 0);
+    let open_keys = breaker.keys_open.unwrap_or_default();
+    let is_open = match (keys, breaker.state.as_deref()) {
+        (Some(_), _) => open_keys > 0,
+        (None, Some(state)) => state == "open",
+        // Without a state, only rejections show that it is open.
+        (None, None) => snapshot.rejected("circuit_open") > 0,
+    };
+    if !is_open {
+        return None;
+    }
+    let (whose, mut text) = cause_of_opening(snapshot, breaker);
+    text += &match (keys, breaker.since) {
+        (Some(keys), _) => {
+            format!(" The circuit is not closed for {open_keys} of {}.", Count(keys, "key"))
+        }
+        (None, Some(since)) => format!(" The circuit opened {} ago.", time(since)),
+        (None, None) => " The circuit is open.".to_owned(),
+    };
+    text += &rejecting(snapshot, "circuit_open");
+    if let Some(left) = breaker.next_probe {
+        text += &format!(" Next probe in {}.", time(left));
+    }
+    Some((whose, Critical, text))
+}
+
+fn cause_of_opening(snapshot: &Snapshot, breaker: &Breaker) -> (Whose, String) {
+    if let Some(text) = close_limit(snapshot) {
+        return (Us, text);
+    }
+    if snapshot.is_failing() {
+        return (Them, sentence_of_failures(snapshot));
+    }
+    if let Some(last) = &snapshot.last_failing {
+        let cause = last.cause.as_deref().map_or_else(String::new, |it| format!(": {}", named(it)));
+        let share = of(last.failed, last.sent, "attempt");
+        return (Them, format!("The dependency failed{cause}. {share} failed."));
+    }
+    let reason = breaker.reason.as_deref().unwrap_or_default().replace('_', " ");
+    let text = match &*reason {
+        "slow call rate" => "The dependency is too slow.",
+        "probes failed" => "The dependency still fails: the last probe did not pass.",
+        "consecutive failures" => "The dependency failed several times in a row.",
+        _ => "The dependency failed too often.",
+    };
+    (Them, text.to_owned())
+}
+
+pub(super) fn half_open(snapshot: &Snapshot) -> Found {
+    let (breaker, "half_open") = state(snapshot)? else { return None };
+    let mut text = "Recovering: the circuit is half-open and admits only probes.".to_owned();
+    let (passed, failed) = (breaker.probes_passed, breaker.probes_failed);
+    if passed > 0 || failed > 0 {
+        text += &format!(" {passed} passed and {failed} failed {}.", window(snapshot.seconds));
+    }
+    text += &rejecting(snapshot, "circuit_open");
+    Some((Them, Warning, text))
+}

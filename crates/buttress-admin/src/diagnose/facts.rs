@@ -1,0 +1,100 @@
+//! Parts of sentences that several cases have.
+
+use crate::{
+    snapshot::{Snapshot, TIMED_OUT},
+    words::{of, rate, time, window},
+};
+
+/// The share of the limit from which usual durations are too close to a timeout.
+const CLOSE: f64 = 0.7;
+/// The factor by which a slow dependency exceeds its usual median.
+const SLOW: f64 = 3.0;
+/// The fewest seconds by which a slow dependency exceeds its usual median.
+const SLOW_BY: f64 = 0.02;
+
+/// Returns a sentence such as "503 from the dependency: 63 % of 412 attempts in 10 s failed."
+pub(super) fn sentence_of_failures(snapshot: &Snapshot) -> String {
+    let (sent, failed) = snapshot.sent_and_failed();
+    let share = of(failed, sent, "attempt");
+    let window = window(snapshot.seconds);
+    match (snapshot.cause(), snapshot.attempt_limit) {
+        (Some(TIMED_OUT), Some(limit)) => {
+            let limit = time(limit);
+            format!("The dependency does not respond within {limit}: {share} {window} failed.")
+        }
+        (Some(TIMED_OUT), None) => {
+            format!("The dependency does not respond in time: {share} {window} failed.")
+        }
+        (Some(cause), _) => {
+            format!("{} from the dependency: {share} {window} failed.", named(cause))
+        }
+        (None, _) => format!("The dependency fails: {share} {window} failed."),
+    }
+}
+
+/// Returns the share of failures for the middle of a sentence.
+pub(super) fn failures(snapshot: &Snapshot) -> String {
+    let (sent, failed) = snapshot.sent_and_failed();
+    let cause = snapshot.cause().map_or_else(String::new, |cause| format!(" ({})", named(cause)));
+    format!("{} {} failed{cause}", of(failed, sent, "attempt"), window(snapshot.seconds))
+}
+
+/// Returns a cause as it stands in a sentence.
+pub(super) fn named(cause: &str) -> &str {
+    match cause {
+        TIMED_OUT => "timeout",
+        "transient" => "transient errors",
+        "overloaded" => "overload",
+        "connect" => "no connection",
+        cause => cause,
+    }
+}
+
+/// Returns a sentence about the rejections for a reason, if there are any.
+pub(super) fn rejecting(snapshot: &Snapshot, cause: &str) -> String {
+    match snapshot.rejected(cause) {
+        0 => String::new(),
+        count => format!(" {} rejected.", rate(count, snapshot.seconds)),
+    }
+}
+
+/// Returns the begin of a sentence about the duration of attempts.
+///
+/// Also returns `true` if they are slower than usual.
+pub(super) fn takes(snapshot: &Snapshot) -> Option<(String, bool)> {
+    let ended = snapshot.attempts.as_ref().or(snapshot.calls.as_ref())?;
+    let p50 = ended.p50?;
+    let takes = format!("The dependency takes {}", time(p50));
+    Some(match ended.usual {
+        Some(usual) if p50 >= SLOW * usual && p50 - usual >= SLOW_BY => {
+            (format!("{takes} instead of {}", time(usual)), true)
+        }
+        Some(usual) if p50 <= 1.5 * usual => (format!("{takes}, as before"), false),
+        _ => (takes, false),
+    })
+}
+
+/// Returns the sentence about an attempt timeout that is close to the usual duration of attempts.
+pub(super) fn close_limit(snapshot: &Snapshot) -> Option<String> {
+    let limit = snapshot.attempt_limit?;
+    let late = snapshot.timed_out("attempt_timeout");
+    let by_timeout = match &snapshot.last_failing {
+        _ if late > 0 => snapshot.cause() == Some(TIMED_OUT),
+        Some(last) => last.cause.as_deref() == Some(TIMED_OUT) && !snapshot.is_failing(),
+        None => false,
+    };
+    let attempts = snapshot.attempts.as_ref()?;
+    // Of a dependency that hangs now and then, the other attempts are as fast as ever.
+    let close = |it: &f64| *it < limit && *it >= CLOSE * limit;
+    let of_now = attempts.p99.filter(|_| attempts.success > 0).filter(close);
+    let takes = attempts.usual.filter(close).or(of_now).filter(|_| by_timeout)?;
+    let (limit, takes) = (time(limit), time(takes));
+    let text =
+        format!("Our attempt timeout of {limit} is too short for a dependency that takes {takes}.");
+    if late == 0 {
+        return Some(text);
+    }
+    let (sent, _) = snapshot.sent_and_failed();
+    let share = of(late, sent.max(late), "attempt");
+    Some(format!("{text} {share} {} timed out.", window(snapshot.seconds)))
+}

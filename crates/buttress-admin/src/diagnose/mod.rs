@@ -1,0 +1,13 @@
+//! The sentence that says whose fault it is.
+
+mod breaker;
+mod choice;
+mod dependency;
+mod diagnosis;
+mod facts;
+mod limits;
+
+pub use self::{
+    choice::diagnose,
+    diagnosis::{Diagnosis, Severity, Whose},
+};

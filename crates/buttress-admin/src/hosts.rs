@@ -1,0 +1,76 @@
+//! The names under which the service may be reached.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use http::{Uri, header::HOST, request::Parts, uri::Authority};
+
+/// The names that a request may have in `Host`.
+///
+/// A page of an attacker can let its own name resolve to this server. The browser then takes the
+/// server for a part of that page. It still sends the name of the page. `localhost` and literal
+/// addresses cannot be taken over in this way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Hosts {
+    others: Vec<String>,
+}
+
+impl Hosts {
+    /// Adds a name. It panics if it is not one.
+    pub(crate) fn add(&mut self, name: &str) {
+        let authority = name.parse::<Authority>().ok().filter(|it| !it.as_str().contains('@'));
+        let Some(authority) = authority else { panic!("{name:?} is not the name of a host") };
+        self.others.push(normal(authority.host()));
+    }
+
+    /// Returns `true` if each name in the request is allowed, and there is one.
+    pub(crate) fn allow(&self, request: &Parts) -> bool {
+        // HTTP/2 has the name in the URI. A proxy may send both.
+        let in_uri = request.uri.authority().cloned();
+        let mut names = 0;
+        let in_headers = request
+            .headers
+            .get_all(HOST)
+            .iter()
+            .map(|value| value.to_str().ok()?.parse::<Authority>().ok());
+        for authority in in_uri.into_iter().map(Some).chain(in_headers) {
+            match authority {
+                Some(authority) if self.allows(&authority) => names += 1,
+                _ => return false,
+            }
+        }
+        names > 0
+    }
+
+    fn allows(&self, authority: &Authority) -> bool {
+        // An authority may have more than host and port, which others would take for the host.
+        let port = authority.as_str().strip_prefix(authority.host()).and_then(|rest| {
+            let port = rest.strip_prefix(':').unwrap_or(rest);
+            (rest.is_empty() || port.len() < rest.len()).then_some(port)
+        });
+        if !port.is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit())) {
+            return false;
+        }
+        let host = normal(authority.host());
+        let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        host == "localhost"
+            || host.parse::<Ipv4Addr>().is_ok()
+            || v6.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok())
+            || self.others.contains(&host)
+    }
+}
+
+/// Returns a name in lower case without the dot that may end it.
+fn normal(host: &str) -> String {
+    let host = host.to_ascii_lowercase();
+    host.strip_suffix('.').map(str::to_owned).unwrap_or(host)
+}
+
+/// Returns the path beneath a prefix. A router may have removed the prefix.
+pub(crate) fn beneath<'a>(uri: &'a Uri, prefix: &str) -> &'a str {
+    let path = uri.path();
+    match path.strip_prefix(prefix) {
+        Some("") => "/",
+        Some(rest) if rest.starts_with('/') => rest,
+        _ => path,
+    }
+}

@@ -1,0 +1,258 @@
+//! The numbers of one dependency.
+
+use serde::Serialize;
+
+/// The numbers of one dependency over the last seconds.
+///
+/// A dependency is a [`Stack`](buttress::Stack), by its name. A layer outside of a stack is one of
+/// its own. [`diagnose`](crate::diagnose) reads a snapshot. To build one for a test, start with
+/// `Snapshot::default()` and set its fields.
+///
+/// All times are in seconds. Counts are those of the last [`seconds`](Self::seconds), unless
+/// [`totals`](Self::totals) has them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The name of the stack, or of the layer.
+    pub name: String,
+    /// The name of the stack, or `None` for a layer outside of a stack.
+    pub stack: Option<String>,
+    /// The time that the counts cover.
+    pub seconds: f64,
+    /// The calls that have begun and not ended. `None` for a layer outside of a stack.
+    pub active: Option<u64>,
+    /// The calls that ended. `None` for a layer outside of a stack.
+    pub calls: Option<Ended>,
+    /// The attempts that ended. `None` if there is no retry.
+    pub attempts: Option<Ended>,
+    /// The causes of the calls that failed or were rejected, the most frequent first.
+    pub errors: Vec<Cause>,
+    /// The rejections of all layers, the most frequent first.
+    pub rejections: Vec<Rejected>,
+    /// The circuit breaker, if there is one.
+    pub breaker: Option<Breaker>,
+    /// The bulkhead, if there is one.
+    pub bulkhead: Option<Bulkhead>,
+    /// The retry, if there is one.
+    pub retry: Option<Retry>,
+    /// The idempotency layer, if there is one.
+    pub idempotency: Option<Idempotency>,
+    /// The limit of the last attempt that timed out.
+    pub attempt_limit: Option<f64>,
+    /// The limit of the last call that timed out as a whole.
+    pub total_limit: Option<f64>,
+    /// The last reading in which many attempts failed, if it was within an hour.
+    pub last_failing: Option<Failing>,
+    /// The counts since the beginning.
+    pub totals: Totals,
+}
+
+/// Calls or attempts that ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Ended {
+    /// Those that succeeded.
+    pub success: u64,
+    /// Those that failed.
+    pub failure: u64,
+    /// Those that a layer rejected.
+    pub rejected: u64,
+    /// Those that were dropped before their end.
+    pub cancelled: u64,
+    /// The median duration of those that succeeded or failed.
+    pub p50: Option<f64>,
+    /// The duration that 99 % of them did not exceed.
+    pub p99: Option<f64>,
+    /// The median before these seconds, if there were at least 20.
+    pub usual: Option<f64>,
+}
+
+/// A cause, and how often it occurred.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Cause {
+    /// The cause, such as `503` or `circuit_open`.
+    pub cause: String,
+    /// The number of times.
+    pub count: u64,
+}
+
+/// Rejections of one layer for one reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Rejected {
+    /// The kind of the layer, such as `attempt_timeout`.
+    pub kind: String,
+    /// The reason, such as `timed_out`.
+    pub cause: String,
+    /// The number of times.
+    pub count: u64,
+}
+
+/// The state of a circuit breaker.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Breaker {
+    /// The name of the layer.
+    pub layer: String,
+    /// The state: `closed`, `half_open`, `open`, `forced_open` or `disabled`. `None` for a breaker
+    /// by key without keys.
+    pub state: Option<String>,
+    /// The time in this state.
+    pub since: Option<f64>,
+    /// The time until an open breaker admits a probe, or until a forced one ends by itself.
+    pub next_probe: Option<f64>,
+    /// The share of failures among the calls in its window.
+    pub failure_ratio: Option<f64>,
+    /// The share of slow calls among the calls in its window.
+    pub slow_ratio: Option<f64>,
+    /// The calls in its window.
+    pub window_calls: Option<u64>,
+    /// The reason for which it opened last, such as `failure rate`.
+    pub reason: Option<String>,
+    /// The actor who changed it last through the registry.
+    pub actor: Option<String>,
+    /// The number of times that it opened, since the beginning.
+    pub opened: u64,
+    /// The probes that passed.
+    pub probes_passed: u64,
+    /// The probes that did not pass.
+    pub probes_failed: u64,
+    /// The number of its keys, for a breaker by key.
+    pub keys: Option<u64>,
+    /// The number of keys whose circuit is not closed.
+    pub keys_open: Option<u64>,
+}
+
+/// The state of a bulkhead.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Bulkhead {
+    /// The name of the layer.
+    pub layer: String,
+    /// The calls that hold a slot.
+    pub active: Option<u64>,
+    /// The number of slots.
+    pub limit: Option<u64>,
+    /// The calls that wait for a slot.
+    pub queued: Option<u64>,
+    /// The maximum number of calls that wait.
+    pub queue_limit: Option<u64>,
+}
+
+/// The work of a retry.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Retry {
+    /// The name of the layer.
+    pub layer: String,
+    /// The attempts after the first one of a call.
+    pub resends: u64,
+    /// The calls that were retried and succeeded.
+    pub saved: u64,
+    /// The calls that were retried and failed.
+    pub lost: u64,
+    /// The share of the budget that is left.
+    pub budget: Option<f64>,
+    /// The retries that the budget allows.
+    pub tokens: Option<f64>,
+    /// The reasons for which failed calls were not retried any further.
+    pub ended: Vec<Cause>,
+}
+
+/// The work of an idempotency layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Idempotency {
+    /// The name of the layer.
+    pub layer: String,
+    /// The operations that run.
+    pub active: Option<u64>,
+    /// The operations whose outcome became unknown.
+    pub unknown: u64,
+    /// The same, since the beginning.
+    pub unknown_total: u64,
+    /// The leases that ended before their run.
+    pub leases_lost: u64,
+}
+
+/// A reading in which many attempts failed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Failing {
+    /// The time since it.
+    pub ago: f64,
+    /// The attempts that ended.
+    pub sent: u64,
+    /// Those that failed or timed out.
+    pub failed: u64,
+    /// The most frequent cause.
+    pub cause: Option<String>,
+}
+
+/// The counts of calls since the beginning.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Totals {
+    /// The calls that succeeded.
+    pub success: u64,
+    /// The calls that failed.
+    pub failure: u64,
+    /// The calls that a layer rejected.
+    pub rejected: u64,
+    /// The calls that were dropped before their end.
+    pub cancelled: u64,
+    /// The calls that were retried and succeeded. They are among those that succeeded.
+    pub saved: u64,
+    /// The calls that were retried and failed.
+    pub lost: u64,
+}
+
+/// The reasons of rejections that are no failure of an attempt.
+pub(crate) const TIMED_OUT: &str = "timed_out";
+
+impl Snapshot {
+    /// Returns the number of rejections for a reason, by layers of any kind.
+    pub(crate) fn rejected(&self, cause: &str) -> u64 {
+        self.rejections.iter().filter(|it| it.cause == cause).map(|it| it.count).sum()
+    }
+
+    /// Returns the number of calls that the bulkhead rejected because it was full.
+    pub(crate) fn rejected_as_full(&self) -> u64 {
+        self.rejected("bulkhead_full") + self.rejected("queue_timed_out")
+    }
+
+    /// Returns the number of calls or attempts that a timeout of this kind ended.
+    pub(crate) fn timed_out(&self, kind: &str) -> u64 {
+        let timed_out = |it: &&Rejected| it.kind == kind && it.cause == TIMED_OUT;
+        self.rejections.iter().find(timed_out).map_or(0, |it| it.count)
+    }
+
+    /// Returns the number of attempts that reached the dependency, and how many of them failed.
+    ///
+    /// Without a retry, each call is one attempt.
+    pub(crate) fn sent_and_failed(&self) -> (u64, u64) {
+        let Some(ended) = self.attempts.as_ref().or(self.calls.as_ref()) else { return (0, 0) };
+        // A layer that rejects an attempt has not sent it, except for the timeout around it.
+        let failed = ended.failure + ended.rejected.min(self.timed_out("attempt_timeout"));
+        (ended.success + failed, failed)
+    }
+
+    /// Returns `true` if so many attempts failed that the dependency has a problem.
+    pub(crate) fn is_failing(&self) -> bool {
+        let (sent, failed) = self.sent_and_failed();
+        failed > 0 && failed >= sent / 10
+    }
+
+    /// Returns the most frequent cause of the failed attempts.
+    pub(crate) fn cause(&self) -> Option<&str> {
+        let rejection = |cause: &str| self.rejections.iter().any(|it| it.cause == cause);
+        let of_service = self.errors.iter().find(|it| !rejection(&it.cause));
+        let late = self.timed_out("attempt_timeout");
+        match of_service {
+            Some(cause) if cause.count >= late => Some(&cause.cause),
+            None if late == 0 => None,
+            _ => Some(TIMED_OUT),
+        }
+    }
+}
