@@ -20,6 +20,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MAIN = "."
 STORES = ["crates/buttress-redb", "crates/buttress-redis", "crates/buttress-postgres"]
 EXPORTERS = ["crates/buttress-prometheus", "crates/buttress-otel", "crates/buttress-metrics"]
+ADMIN = "crates/buttress-admin"
 # Tables that need files or settings that are not copied: targets, members, lints of the workspace,
 # and dev-dependencies.
 LEFT_OUT = re.compile(
@@ -71,7 +72,7 @@ def check(folder):
 
 
 def main():
-    for folder in [MAIN, *STORES, *EXPORTERS]:
+    for folder in [MAIN, *STORES, *EXPORTERS, ADMIN]:
         check(folder)
     print("each crate compiles with the lowest versions that it allows")
     return 0

@@ -289,7 +289,7 @@ fn take_breaker(
     series: &Series,
 ) {
     /// The states, the worst last.
-    const STATES: [&str; 5] = ["closed", "half_open", "open", "forced_open", "disabled"];
+    const STATES: [&str; 5] = ["closed", "disabled", "half_open", "open", "forced_open"];
     let named = || Breaker { layer: layer(series), ..Breaker::default() };
     let breaker = draft.snapshot.breaker.get_or_insert_with(named);
     let number = series.value.as_number();
@@ -322,7 +322,8 @@ fn take_breaker(
         "keys" => {
             let keys = whole(number);
             *breaker.keys.get_or_insert_default() += keys;
-            *breaker.keys_open.get_or_insert_default() += if state == "closed" { 0 } else { keys };
+            let rejects = !matches!(state, "closed" | "disabled");
+            *breaker.keys_open.get_or_insert_default() += if rejects { keys } else { 0 };
         }
         _ => {}
     }

@@ -95,8 +95,8 @@ pub struct Rejected {
 pub struct Breaker {
     /// The name of the layer.
     pub layer: String,
-    /// The state: `closed`, `half_open`, `open`, `forced_open` or `disabled`. `None` for a breaker
-    /// by key without keys.
+    /// The state: `closed`, `disabled`, `half_open`, `open` or `forced_open`. Of a breaker by key,
+    /// it is the worst state of a key.
     pub state: Option<String>,
     /// The time in this state.
     pub since: Option<f64>,
@@ -120,7 +120,7 @@ pub struct Breaker {
     pub probes_failed: u64,
     /// The number of its keys, for a breaker by key.
     pub keys: Option<u64>,
-    /// The number of keys whose circuit is not closed.
+    /// The number of keys whose circuit is open or half-open.
     pub keys_open: Option<u64>,
 }
 

@@ -178,12 +178,13 @@ fn it_is_them_if_attempts_fail_are_slow_or_do_not_end() {
                 it.attempts = Some(ended([400, 0, 4, 0]));
                 it.rejections = vec![rejected("circuit_breaker", "circuit_open", 4)];
                 let mut keyed = Breaker::default();
+                keyed.state = Some("forced_open".to_owned());
                 (keyed.keys, keyed.keys_open) = (Some(1_200), Some(3));
                 it.breaker = Some(keyed);
             }),
             Them,
             Critical,
-            "The dependency failed too often. The circuit is not closed for 3 of 1,200 keys. 4 \
+            "The dependency failed too often. The circuit is open for 3 of 1,200 keys. 4 \
              calls \
              in 10 s were rejected.",
         ),
@@ -192,6 +193,7 @@ fn it_is_them_if_attempts_fail_are_slow_or_do_not_end() {
             of(10.0, |it| {
                 it.calls = Some(ended([400, 0, 0, 0]));
                 let mut keyed = Breaker::default();
+                keyed.state = Some("disabled".to_owned());
                 (keyed.keys, keyed.keys_open) = (Some(1_200), Some(0));
                 it.breaker = Some(keyed);
             }),

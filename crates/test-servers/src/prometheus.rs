@@ -16,7 +16,7 @@ const GLANCE: Duration = Duration::from_millis(20);
 
 /// Returns the path of `prometheus` or `promtool`.
 ///
-/// They are installed, or `.ci/run` has unpacked the package of Debian into `target/prometheus`.
+/// They are installed, or `.ci/prometheus.sh` has unpacked the package of Debian into `target/prometheus`.
 ///
 /// # Errors
 ///
@@ -27,7 +27,7 @@ pub fn program(name: &str) -> Result<PathBuf> {
     let folders = [PathBuf::from(unpacked)].into_iter().chain(env::split_paths(&installed));
     let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
     found.ok_or_else(|| {
-        let hint = "apt-get download prometheus && dpkg -x prometheus_*.deb target/prometheus";
+        let hint = ".ci/prometheus.sh";
         Error::new(ErrorKind::NotFound, format!("there is no {name}; run: {hint}"))
     })
 }

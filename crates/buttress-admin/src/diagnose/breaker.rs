@@ -14,8 +14,10 @@ use crate::{
 };
 
 /// Returns the breaker and its state, which may be empty.
+///
+/// A breaker by key has a state for each key.
 pub(super) fn state(snapshot: &Snapshot) -> Option<(&Breaker, &str)> {
-    let breaker = snapshot.breaker.as_ref()?;
+    let breaker = snapshot.breaker.as_ref().filter(|breaker| breaker.keys.is_none())?;
     Some((breaker, breaker.state.as_deref().unwrap_or_default()))
 }
 
@@ -64,7 +66,7 @@ pub(super) fn open(snapshot: &Snapshot) -> Found {
     let (whose, mut text) = cause_of_opening(snapshot, breaker);
     text += &match (keys, breaker.since) {
         (Some(keys), _) => {
-            format!(" The circuit is not closed for {open_keys} of {}.", Count(keys, "key"))
+            format!(" The circuit is open for {open_keys} of {}.", Count(keys, "key"))
         }
         (None, Some(since)) => format!(" The circuit opened {} ago.", time(since)),
         (None, None) => " The circuit is open.".to_owned(),
