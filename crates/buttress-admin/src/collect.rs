@@ -75,11 +75,15 @@ struct Draft {
     attempts: Durations,
 }
 
-/// The durations of calls or attempts that succeeded or failed.
+/// The durations of calls or attempts.
 #[derive(Default)]
 struct Durations {
-    before: HistogramSnapshot,
+    /// Those that succeeded or failed recently.
     recent: HistogramSnapshot,
+    /// Those that succeeded recently.
+    success: HistogramSnapshot,
+    /// Those that succeeded before.
+    before: HistogramSnapshot,
 }
 
 impl Durations {
@@ -90,6 +94,7 @@ impl Durations {
         };
         ended.p50 = seconds(&self.recent, 0.5);
         ended.p99 = seconds(&self.recent, 0.99);
+        ended.success_p99 = seconds(&self.success, 0.99);
         ended.usual = seconds(&self.before, 0.5).filter(|_| self.before.count() >= USUAL);
     }
 }
@@ -155,10 +160,9 @@ fn take_calls(
     let attribute = |name| series.attribute(name).unwrap_or_default();
     match part {
         "call.duration" => {
-            let recent = take_ended(&mut draft.calls, &mut snapshot.calls, earlier, name, series);
-            let total = series.value.as_number();
-            debug_assert!(recent <= whole(total));
-            count(&mut snapshot.totals, attribute(OUTCOME), whole(total));
+            take_ended(&mut draft.calls, &mut snapshot.calls, earlier, name, series);
+            let total = whole(series.value.as_number());
+            count(&mut snapshot.totals, attribute(OUTCOME), total);
         }
         "attempt.duration" => {
             take_ended(&mut draft.attempts, &mut snapshot.attempts, earlier, name, series);
@@ -188,14 +192,14 @@ fn take_calls(
     }
 }
 
-/// Takes a histogram of calls or attempts, and returns the number of recent ones.
+/// Takes a histogram of calls or attempts.
 fn take_ended(
     durations: &mut Durations,
     ended: &mut Option<Ended>,
     earlier: &Earlier<'_>,
     name: &'static str,
     series: &Series,
-) -> u64 {
+) {
     let (before, recent) = earlier.durations(name, series);
     let ended = ended.get_or_insert_default();
     let (outcome, more) = (series.attribute(OUTCOME), recent.count());
@@ -206,10 +210,12 @@ fn take_ended(
         _ => ended.cancelled += more,
     }
     if matches!(outcome, Some("success" | "failure")) {
-        durations.before.merge(&before);
         durations.recent.merge(&recent);
     }
-    more
+    if outcome == Some("success") {
+        durations.success.merge(&recent);
+        durations.before.merge(&before);
+    }
 }
 
 fn count(totals: &mut Totals, outcome: &str, more: u64) {

@@ -13,7 +13,7 @@ use buttress::{
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::snapshot::Snapshot;
+use crate::{snapshot::Snapshot, words};
 
 /// The number of entries that are kept.
 const ENTRIES: usize = 100;
@@ -113,7 +113,7 @@ impl Kept {
                 let actor = start_of(actor);
                 let detail = match control {
                     Control::ForceOpen(Some(time)) => {
-                        format!("for {} s by {actor}", time.as_secs())
+                        format!("for {} by {actor}", words::time(time.as_secs_f64()))
                     }
                     Control::Resize(limit) => format!("to {limit} by {actor}"),
                     _ => format!("by {actor}"),

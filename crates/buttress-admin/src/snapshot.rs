@@ -63,7 +63,9 @@ pub struct Ended {
     pub p50: Option<f64>,
     /// The duration that 99 % of them did not exceed.
     pub p99: Option<f64>,
-    /// The median before these seconds, if there were at least 20.
+    /// The duration that 99 % of those that succeeded did not exceed.
+    pub success_p99: Option<f64>,
+    /// The median of those that succeeded before these seconds, if there were at least 20.
     pub usual: Option<f64>,
 }
 
@@ -208,7 +210,9 @@ pub struct Totals {
     pub lost: u64,
 }
 
-/// The reasons of rejections that are no failure of an attempt.
+/// The cause of an attempt that panicked.
+pub(crate) const PANIC: &str = "panic";
+/// The cause of an attempt that a timeout ended.
 pub(crate) const TIMED_OUT: &str = "timed_out";
 
 impl Snapshot {
@@ -232,10 +236,16 @@ impl Snapshot {
     ///
     /// Without a retry, each call is one attempt.
     pub(crate) fn sent_and_failed(&self) -> (u64, u64) {
-        let Some(ended) = self.attempts.as_ref().or(self.calls.as_ref()) else { return (0, 0) };
-        // A layer that rejects an attempt has not sent it, except for the timeout around it.
-        let failed = ended.failure + ended.rejected.min(self.timed_out("attempt_timeout"));
-        (ended.success + failed, failed)
+        let failed = match (&self.attempts, &self.calls) {
+            // A timeout is a failure of the dependency. A rejected attempt was not sent.
+            (Some(attempts), _) => attempts.failure,
+            (None, Some(calls)) => {
+                calls.failure + calls.rejected.min(self.timed_out("attempt_timeout"))
+            }
+            (None, None) => 0,
+        };
+        let ended = self.attempts.as_ref().or(self.calls.as_ref());
+        (ended.map_or(0, |it| it.success) + failed, failed)
     }
 
     /// Returns `true` if so many attempts failed that the dependency has a problem.

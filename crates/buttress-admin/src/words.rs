@@ -59,6 +59,11 @@ pub(crate) fn time(seconds: f64) -> String {
     }
 }
 
+/// Returns the time since something happened, without fractions.
+pub(crate) fn age(seconds: f64) -> String {
+    time(seconds.max(1.0).round())
+}
+
 /// Returns a number with one decimal, or with none if it is whole.
 fn trimmed(number: f64) -> String {
     let text = format!("{number:.1}");

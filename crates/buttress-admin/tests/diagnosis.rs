@@ -19,7 +19,7 @@ fn ended([success, failure, rejected, cancelled]: [u64; 4]) -> Ended {
 /// The same, with the median, the 99th percentile and the usual median in seconds.
 fn timed(counts: [u64; 4], p50: f64, p99: f64, usual: f64) -> Ended {
     let mut ended = ended(counts);
-    (ended.p50, ended.p99) = (Some(p50), Some(p99));
+    (ended.p50, ended.p99, ended.success_p99) = (Some(p50), Some(p99), Some(p99));
     ended.usual = (usual > 0.0).then_some(usual);
     ended
 }
@@ -158,8 +158,8 @@ fn it_is_them_if_attempts_fail_are_slow_or_do_not_end() {
             }),
             Them,
             Critical,
-            "The dependency failed: no connection. 63 % of 412 attempts failed. The circuit opened \
-             2 min ago. 95 calls/s are rejected. Next probe in 400 ms.",
+            "No connection to the dependency: 63 % of 412 attempts failed. The circuit opened 2 \
+             min ago. 95 calls/s are rejected. Next probe in 400 ms.",
         ),
         (
             "the open circuit, and nobody has asked before",
@@ -205,7 +205,8 @@ fn it_is_them_if_attempts_fail_are_slow_or_do_not_end() {
             "a dependency that hangs",
             of(10.0, |it| {
                 it.calls = Some(ended([10, 0, 30, 0]));
-                it.attempts = Some(timed([10, 0, 30, 0], 0.04, 0.06, 0.04));
+                it.attempts = Some(timed([10, 30, 0, 0], 2.0, 2.0, 0.04));
+                it.attempts.as_mut().unwrap().success_p99 = Some(0.06);
                 it.attempt_limit = Some(2.0);
                 it.rejections = vec![rejected("attempt_timeout", "timed_out", 30)];
             }),
@@ -247,8 +248,8 @@ fn it_is_them_if_attempts_fail_are_slow_or_do_not_end() {
             }),
             Them,
             Critical,
-            "reset from the dependency: 100 % of 50 attempts in 10 s failed. Waiting for it also \
-             fills the bulkhead.",
+            "The dependency breaks off connections: 100 % of 50 attempts in 10 s failed. Waiting \
+             for it also fills the bulkhead.",
         ),
         (
             "calls that do not end",
@@ -327,7 +328,7 @@ fn it_is_us_if_our_limits_are_too_small() {
             "an attempt timeout that is too short",
             of(10.0, |it| {
                 it.calls = Some(ended([60, 0, 40, 0]));
-                it.attempts = Some(timed([60, 0, 40, 0], 0.042, 0.049, 0.0));
+                it.attempts = Some(timed([60, 40, 0, 0], 0.042, 0.049, 0.0));
                 it.attempt_limit = Some(0.05);
                 it.rejections = vec![rejected("attempt_timeout", "timed_out", 40)];
             }),
@@ -373,6 +374,17 @@ fn it_is_us_if_our_limits_are_too_small() {
             Us,
             Critical,
             "20 calls in 10 s came with too little time left before the deadline.",
+        ),
+        (
+            "calls that panic",
+            of(10.0, |it| {
+                it.calls = Some(ended([2, 4, 0, 0]));
+                it.errors = vec![cause("panic", 4)];
+                it.attempts = Some(ended([2, 4, 0, 0]));
+            }),
+            Us,
+            Critical,
+            "Calls panic in this process: 4 of 6 attempts in 10 s failed.",
         ),
         (
             "a spent budget",

@@ -6,11 +6,11 @@ use super::{
         Severity::{Critical, Warning},
         Whose::{self, Hand, Them, Us},
     },
-    facts::{close_limit, failures, named, rejecting, sentence_of_failures},
+    facts::{close_limit, failures, rejecting, sentence_of_failures, what_fails},
 };
 use crate::{
-    snapshot::{Breaker, Snapshot},
-    words::{Count, of, time, window},
+    snapshot::{Breaker, PANIC, Snapshot},
+    words::{Count, age, of, time, window},
 };
 
 /// Returns the breaker and its state, which may be empty.
@@ -25,7 +25,7 @@ pub(super) fn state(snapshot: &Snapshot) -> Option<(&Breaker, &str)> {
 pub(super) fn by_hand(breaker: &Breaker) -> String {
     let actor = breaker.actor.as_deref().unwrap_or("hand");
     match breaker.since {
-        Some(since) => format!("by {actor} {} ago", time(since)),
+        Some(since) => format!("by {actor} {} ago", age(since)),
         None => format!("by {actor}"),
     }
 }
@@ -68,7 +68,7 @@ pub(super) fn open(snapshot: &Snapshot) -> Found {
         (Some(keys), _) => {
             format!(" The circuit is open for {open_keys} of {}.", Count(keys, "key"))
         }
-        (None, Some(since)) => format!(" The circuit opened {} ago.", time(since)),
+        (None, Some(since)) => format!(" The circuit opened {} ago.", age(since)),
         (None, None) => " The circuit is open.".to_owned(),
     };
     text += &rejecting(snapshot, "circuit_open");
@@ -83,12 +83,14 @@ fn cause_of_opening(snapshot: &Snapshot, breaker: &Breaker) -> (Whose, String) {
         return (Us, text);
     }
     if snapshot.is_failing() {
-        return (Them, sentence_of_failures(snapshot));
+        let whose = if snapshot.cause() == Some(PANIC) { Us } else { Them };
+        return (whose, sentence_of_failures(snapshot));
     }
     if let Some(last) = &snapshot.last_failing {
-        let cause = last.cause.as_deref().map_or_else(String::new, |it| format!(": {}", named(it)));
-        let share = of(last.failed, last.sent, "attempt");
-        return (Them, format!("The dependency failed{cause}. {share} failed."));
+        let (what, share) =
+            (what_fails(snapshot, last.cause.as_deref()), of(last.failed, last.sent, "attempt"));
+        let text = format!("{what}: {share} failed.");
+        return (Them, text);
     }
     let reason = breaker.reason.as_deref().unwrap_or_default().replace('_', " ");
     let text = match &*reason {

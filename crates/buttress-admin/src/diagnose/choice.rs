@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     snapshot::Snapshot,
-    words::{Count, of, percent, time, were, window},
+    words::{Count, age, of, percent, were, window},
 };
 
 /// The time for which a closed circuit counts as just recovered.
@@ -67,7 +67,7 @@ fn healthy(snapshot: &Snapshot) -> (Whose, Severity, String) {
     let recovered = state(snapshot)
         .filter(|(breaker, state)| *state == "closed" && breaker.opened > 0)
         .and_then(|(breaker, _)| breaker.since.filter(|since| *since < RECOVERED))
-        .map_or_else(|| "Healthy".to_owned(), |since| format!("Recovered {} ago", time(since)));
+        .map_or_else(|| "Healthy".to_owned(), |since| format!("Recovered {} ago", age(since)));
     let mut text = match calls.success == ended {
         true => format!("{recovered}: {} {window}, none failed.", Count(ended, "call")),
         false => format!("{recovered}: {} {window} succeeded.", of(calls.success, ended, "call")),

@@ -9,7 +9,7 @@ use super::{
     facts::{close_limit, sentence_of_failures, takes},
 };
 use crate::{
-    snapshot::Snapshot,
+    snapshot::{PANIC, Snapshot},
     words::{Count, rate, time, window},
 };
 
@@ -37,7 +37,7 @@ pub(super) fn failing(snapshot: &Snapshot) -> Found {
     if snapshot.rejected_as_full() > 0 {
         text += " Waiting for it also fills the bulkhead.";
     }
-    Some((Them, severity, text))
+    Some((if snapshot.cause() == Some(PANIC) { Us } else { Them }, severity, text))
 }
 
 pub(super) fn slow(snapshot: &Snapshot) -> Found {

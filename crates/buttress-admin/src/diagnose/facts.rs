@@ -1,7 +1,7 @@
 //! Parts of sentences that several cases have.
 
 use crate::{
-    snapshot::{Snapshot, TIMED_OUT},
+    snapshot::{PANIC, Snapshot, TIMED_OUT},
     words::{of, rate, time, window},
 };
 
@@ -15,39 +15,34 @@ const SLOW_BY: f64 = 0.02;
 /// Returns a sentence such as "503 from the dependency: 63 % of 412 attempts in 10 s failed."
 pub(super) fn sentence_of_failures(snapshot: &Snapshot) -> String {
     let (sent, failed) = snapshot.sent_and_failed();
-    let share = of(failed, sent, "attempt");
-    let window = window(snapshot.seconds);
-    match (snapshot.cause(), snapshot.attempt_limit) {
+    let (what, share) = (what_fails(snapshot, snapshot.cause()), of(failed, sent, "attempt"));
+    format!("{what}: {share} {} failed.", window(snapshot.seconds))
+}
+
+/// Returns the clause that says in which way the dependency fails.
+pub(super) fn what_fails(snapshot: &Snapshot, cause: Option<&str>) -> String {
+    let text = match (cause, snapshot.attempt_limit) {
         (Some(TIMED_OUT), Some(limit)) => {
-            let limit = time(limit);
-            format!("The dependency does not respond within {limit}: {share} {window} failed.")
+            return format!("The dependency does not respond within {}", time(limit));
         }
-        (Some(TIMED_OUT), None) => {
-            format!("The dependency does not respond in time: {share} {window} failed.")
-        }
-        (Some(cause), _) => {
-            format!("{} from the dependency: {share} {window} failed.", named(cause))
-        }
-        (None, _) => format!("The dependency fails: {share} {window} failed."),
-    }
+        (Some(TIMED_OUT | "timeout"), _) => "The dependency does not respond in time",
+        (Some("connect" | "connect_timeout"), _) => "No connection to the dependency",
+        (Some("reset" | "closed" | "goaway"), _) => "The dependency breaks off connections",
+        (Some("body"), _) => "The dependency breaks off responses",
+        (Some("overloaded"), _) => "The dependency is overloaded",
+        (Some("transient" | "permanent") | None, _) => "The dependency fails",
+        (Some(PANIC), _) => "Calls panic in this process",
+        // A status.
+        (Some(cause), _) => return format!("{cause} from the dependency"),
+    };
+    text.to_owned()
 }
 
 /// Returns the share of failures for the middle of a sentence.
 pub(super) fn failures(snapshot: &Snapshot) -> String {
     let (sent, failed) = snapshot.sent_and_failed();
-    let cause = snapshot.cause().map_or_else(String::new, |cause| format!(" ({})", named(cause)));
+    let cause = snapshot.cause().map_or_else(String::new, |cause| format!(" ({cause})"));
     format!("{} {} failed{cause}", of(failed, sent, "attempt"), window(snapshot.seconds))
-}
-
-/// Returns a cause as it stands in a sentence.
-pub(super) fn named(cause: &str) -> &str {
-    match cause {
-        TIMED_OUT => "timeout",
-        "transient" => "transient errors",
-        "overloaded" => "overload",
-        "connect" => "no connection",
-        cause => cause,
-    }
 }
 
 /// Returns a sentence about the rejections for a reason, if there are any.
@@ -86,7 +81,7 @@ pub(super) fn close_limit(snapshot: &Snapshot) -> Option<String> {
     let attempts = snapshot.attempts.as_ref()?;
     // Of a dependency that hangs now and then, the other attempts are as fast as ever.
     let close = |it: &f64| *it < limit && *it >= CLOSE * limit;
-    let of_now = attempts.p99.filter(|_| attempts.success > 0).filter(close);
+    let of_now = attempts.success_p99.filter(close);
     let takes = attempts.usual.filter(close).or(of_now).filter(|_| by_timeout)?;
     let (limit, takes) = (time(limit), time(takes));
     let text =

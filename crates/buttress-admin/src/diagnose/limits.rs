@@ -25,6 +25,8 @@ pub(super) fn full(snapshot: &Snapshot) -> Found {
     }
     let slots = match limit {
         0 => String::new(),
+        // A call may have ended between the rejections and this reading.
+        _ if active < limit => format!(": it has {}", Count(limit, "slot")),
         _ => format!(": {active} of {} taken", Count(limit, "slot")),
     };
     let mut effect = String::new();
