@@ -12,7 +12,7 @@ use std::{
 };
 
 use buttress::telemetry::Registry;
-use http::{Method, Request, Response, StatusCode, header::ACCEPT, request::Parts};
+use http::{Method, Request, Response, StatusCode, Uri, header::ACCEPT, request::Parts};
 use http_body::Body;
 use tower_service::Service;
 
@@ -21,7 +21,7 @@ use crate::{
     body::AdminBody,
     change::{Actor, check, read},
     events::Events,
-    hosts::{Hosts, beneath},
+    hosts::Hosts,
     metrics::metrics,
     page,
     readings::Readings,
@@ -236,6 +236,16 @@ impl Admin {
 }
 
 struct Panicked;
+
+/// Returns the path beneath a prefix. A router may have removed the prefix.
+fn beneath<'a>(uri: &'a Uri, prefix: &str) -> &'a str {
+    let path = uri.path();
+    match path.strip_prefix(prefix) {
+        Some("") => "/",
+        Some(rest) if rest.starts_with('/') => rest,
+        _ => path,
+    }
+}
 
 fn method_not_allowed(allow: &'static str) -> Answer {
     Answer::problem(StatusCode::METHOD_NOT_ALLOWED, "this path has no such method").allowing(allow)

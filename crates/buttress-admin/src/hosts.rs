@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use http::{Uri, header::HOST, request::Parts, uri::Authority};
+use http::{header::HOST, request::Parts, uri::Authority};
 
 /// The names that a request may have in `Host`.
 ///
@@ -42,12 +42,10 @@ impl Hosts {
     }
 
     fn allows(&self, authority: &Authority) -> bool {
-        // An authority may have more than host and port, which others would take for the host.
-        let port = authority.as_str().strip_prefix(authority.host()).and_then(|rest| {
-            let port = rest.strip_prefix(':').unwrap_or(rest);
-            (rest.is_empty() || port.len() < rest.len()).then_some(port)
-        });
-        if !port.is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit())) {
+        // An authority can have a user before the host, and after it what is no port.
+        let Some(rest) = authority.as_str().strip_prefix(authority.host()) else { return false };
+        let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+        if !(rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port)) {
             return false;
         }
         let host = normal(authority.host());
@@ -63,14 +61,4 @@ impl Hosts {
 fn normal(host: &str) -> String {
     let host = host.to_ascii_lowercase();
     host.strip_suffix('.').map(str::to_owned).unwrap_or(host)
-}
-
-/// Returns the path beneath a prefix. A router may have removed the prefix.
-pub(crate) fn beneath<'a>(uri: &'a Uri, prefix: &str) -> &'a str {
-    let path = uri.path();
-    match path.strip_prefix(prefix) {
-        Some("") => "/",
-        Some(rest) if rest.starts_with('/') => rest,
-        _ => path,
-    }
 }
