@@ -105,7 +105,7 @@ async fn a_body_that_is_too_large_to_replay_is_counted_once() {
         let service = bodies.layer(retry.layer(failing_reader()));
         let request = Request::put("/").body(body).unwrap();
         service.oneshot(request).await.unwrap_err();
-        let expected = (expected > 0).then(|| "http.replay.overflow orders +1");
+        let expected = (expected > 0).then_some("http.replay.overflow orders +1");
         numbers.changed(expected);
         assert_eq!(bodies.buffered(), 0);
     }

@@ -138,7 +138,9 @@ impl<S, P, C> Shared<S, P, C> {
             tracked.end_with(self.classifier(), outcome, error_type, result.as_ref());
         }
         if !retryable && (retried || outcome != Outcome::Success) {
-            self.config().count_call(retried, outcome == Outcome::Success);
+            // A response that says nothing about the service is what its caller asked for.
+            let is_success = !matches!(outcome, Outcome::Failure(_)) && result.is_ok();
+            self.config().count_call(retried, is_success);
             let rejected = || result.as_ref().err().and_then(CarryRejection::rejection).is_some();
             // A layer that has rejected the call has reported it.
             if outcome != Outcome::Success && !rejected() {

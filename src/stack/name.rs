@@ -52,7 +52,8 @@ impl<Slots, C> Stack<Slots, C> {
     /// # async fn main() -> Result<(), buttress::Error<std::io::Error>> {
     /// # let client = tower::service_fn(|x: u32| async move { Ok::<_, std::io::Error>(x) });
     /// let registry = Registry::new();
-    /// let orders = Stack::standard(ReplayClones).name("orders").register(&registry).service(client);
+    /// let stack = Stack::standard(ReplayClones).name("orders").register(&registry);
+    /// let orders = stack.service(client);
     /// orders.oneshot(7).await?;
     /// for family in registry.gather() {
     ///     println!("{}: {} series", family.instrument.name, family.series.len());

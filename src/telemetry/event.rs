@@ -189,7 +189,7 @@ pub enum Event<'a> {
     Controlled {
         /// The change.
         control: Control,
-        /// Who changed it.
+        /// The person or program that changed it.
         actor: &'a str,
     },
     /// A step of the idempotency store failed.

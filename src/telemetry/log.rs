@@ -141,12 +141,20 @@ fn write<'a>(
         }
         Event::CallQueued { queued } => debug!(
             target: BULKHEAD,
-            { { field::STACK } = source.stack(), { field::LAYER } = source.layer(), { field::QUEUED } = queued },
+            {
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
+                { field::QUEUED } = queued
+            },
             "call queued"
         ),
         Event::BulkheadResized { limit } => debug!(
             target: BULKHEAD,
-            { { field::STACK } = source.stack(), { field::LAYER } = source.layer(), { field::LIMIT } = limit },
+            {
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
+                { field::LIMIT } = limit
+            },
             "bulkhead resized"
         ),
         Event::CircuitOpened { .. }
@@ -182,7 +190,8 @@ fn rejected(source: Source<'_>, rejection: &Rejection, suppressed: Option<u64>) 
                 TARGET,
                 suppressed,
                 {
-                    { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
+                    { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
                     { field::KIND } = source.kind(),
                     { field::LIMIT_MS } = millis(timed_out.limit())
                 },
@@ -192,7 +201,8 @@ fn rejected(source: Source<'_>, rejection: &Rejection, suppressed: Option<u64>) 
                 TARGET,
                 suppressed,
                 {
-                    { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
+                    { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
                     { field::KIND } = source.kind(),
                     { field::ERROR_TYPE } = rejection.kind(),
                     { field::BREAKER_KEY } = breaker_key(rejection),
@@ -210,7 +220,8 @@ fn retry(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
             RETRY,
             suppressed,
             {
-                { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
                 { field::ATTEMPT } = attempt,
                 { field::OUTCOME } = outcome.as_str(),
                 { field::DELAY_MS } = millis(delay)
@@ -221,7 +232,8 @@ fn retry(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
             RETRY,
             suppressed,
             {
-                { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
                 { field::ATTEMPT } = attempts,
                 { field::OUTCOME } = outcome.as_str(),
                 { field::REASON } = reason
@@ -232,7 +244,8 @@ fn retry(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
         Event::NotRetried { attempt, outcome, reason } => debug!(
             target: RETRY,
             {
-                { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
                 { field::ATTEMPT } = attempt,
                 { field::OUTCOME } = outcome.as_str(),
                 { field::REASON } = reason,
@@ -253,7 +266,8 @@ fn circuit_breaker(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64
             target: CIRCUIT_BREAKER,
             parent: None,
             {
-                { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
                 { field::BREAKER_KEY } = key,
                 { field::REASON } = reason,
                 { field::OPEN_MS } = open_for.map(millis),
@@ -264,7 +278,8 @@ fn circuit_breaker(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64
             target: CIRCUIT_BREAKER,
             parent: None,
             {
-                { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
                 { field::BREAKER_KEY } = key,
                 { field::PROBES } = probes,
             },
@@ -274,7 +289,8 @@ fn circuit_breaker(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64
             target: CIRCUIT_BREAKER,
             parent: None,
             {
-                { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
                 { field::BREAKER_KEY } = key,
                 { field::REASON } = reason,
                 { field::OPEN_MS } = open_for.map(millis),
@@ -286,7 +302,11 @@ fn circuit_breaker(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64
         Event::CircuitDisabled { key } => debug!(
             target: CIRCUIT_BREAKER,
             parent: None,
-            { { field::STACK } = source.stack(), { field::LAYER } = source.layer(), { field::BREAKER_KEY } = key },
+            {
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
+                { field::BREAKER_KEY } = key
+            },
             "circuit disabled"
         ),
         _ => {}
@@ -299,7 +319,8 @@ fn idempotency(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
             IDEMPOTENCY,
             suppressed,
             {
-                { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
                 { field::REASON } = %error,
                 { field::STORE_MS } = millis(took)
             },
@@ -308,7 +329,8 @@ fn idempotency(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
         Event::StoreAlmostFull { of, percent } => warn!(
             target: IDEMPOTENCY,
             {
-                { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
                 { field::REASON } = of,
                 { field::STORE_PERCENT } = percent,
             },
@@ -317,14 +339,16 @@ fn idempotency(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
         Event::LeaseLost { key } => {
             warn!(
                 target: IDEMPOTENCY,
-                { { field::STACK } = source.stack(), { field::LAYER } = source.layer(), { field::KEY } = %key },
+                { { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(), { field::KEY } = %key },
                 "lease lost"
             );
         }
         Event::OperationUnknown { key, fence } => error!(
             target: IDEMPOTENCY,
             {
-                { field::STACK } = source.stack(), { field::LAYER } = source.layer(),
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
                 { field::KEY } = %key,
                 { field::FENCE } = fence,
             },

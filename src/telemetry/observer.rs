@@ -41,7 +41,7 @@ pub trait Observer: Send + Sync {
 
     /// Returns the events that the observer wants. It is asked once.
     ///
-    /// Default: [`Interest::Rare`].
+    /// Default: `Interest::Rare`.
     fn interest(&self) -> Interest {
         Interest::Rare
     }

@@ -16,7 +16,8 @@ const GLANCE: Duration = Duration::from_millis(20);
 
 /// Returns the path of `prometheus` or `promtool`.
 ///
-/// They are installed, or `.ci/prometheus.sh` has unpacked the package of Debian into `target/prometheus`.
+/// They are installed, or `.ci/prometheus.sh` has unpacked the package of Debian into
+/// `target/prometheus`.
 ///
 /// # Errors
 ///

@@ -40,7 +40,7 @@ pub enum Value {
     /// The value of a counter or a gauge.
     Number(f64),
     /// The value of a histogram.
-    Histogram(HistogramSnapshot),
+    Histogram(Box<HistogramSnapshot>),
 }
 
 impl Value {

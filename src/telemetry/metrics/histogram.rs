@@ -135,7 +135,8 @@ impl HistogramSnapshot {
 
     /// Returns the buckets: the upper bound of each in seconds, and the number of durations in it.
     ///
-    /// The bounds are [`BUCKETS`], and infinity for the last bucket. The numbers are not cumulative.
+    /// The bounds are [`BUCKETS`], and infinity for the last bucket. The numbers are not
+    /// cumulative.
     pub fn buckets(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
         let mut cell = 0;
         BUCKETS.into_iter().chain([f64::INFINITY]).map(move |bound| {
@@ -178,8 +179,8 @@ impl HistogramSnapshot {
 
     /// Returns the durations since an earlier snapshot of the same histogram.
     ///
-    /// If the earlier one has more durations in a bucket, it is of another histogram, and the result
-    /// is a copy.
+    /// If the earlier one has more durations in a bucket, it is of another histogram, and the
+    /// result is a copy.
     pub fn since(&self, earlier: &Self) -> Self {
         if self.cells.iter().zip(&earlier.cells).any(|(now, then)| now < then) {
             return self.clone();

@@ -67,7 +67,9 @@ pub(crate) const STEP: &str = "buttress.step";
 pub(crate) const VERSION: &str = "buttress.version";
 
 macro_rules! instruments {
-    ($($id:ident: $kind:ident $name:literal $unit:literal [$($attribute:expr),*] $help:literal;)+) => {
+    ($(
+        $id:ident: $kind:ident $name:literal $unit:literal [$($attribute:expr),*] $help:literal;
+    )+) => {
         $(
             pub(crate) static $id: Instrument = Instrument {
                 name: $name,
@@ -93,7 +95,7 @@ instruments! {
     CALL_ERRORS: Counter "buttress.call.errors" "{call}" [STACK, ERROR_TYPE]
         "Calls that failed or were rejected, by cause.";
     ATTEMPT_DURATION: Histogram "buttress.attempt.duration" "s" [STACK, LAYER, OUTCOME]
-        "The duration of attempts, which is the time of the dependency.";
+        "The duration of attempts, which is that of the dependency and of queues beneath the retry.";
     ATTEMPT_RESENDS: Counter "buttress.attempt.resends" "{attempt}" [STACK, LAYER]
         "Attempts after the first one of a call.";
     REJECTIONS: Counter "buttress.rejections" "{call}" [STACK, LAYER, KIND, ERROR_TYPE]
@@ -118,7 +120,8 @@ instruments! {
         "The maximum number of calls that wait for a slot.";
     BULKHEAD_QUEUE_DURATION: Histogram "buttress.bulkhead.queue.duration" "s" [STACK, LAYER, RESULT]
         "The time that calls waited in the queue.";
-    CIRCUIT_BREAKER_STATE: MaxGauge "buttress.circuit_breaker.state" "{breaker}" [STACK, LAYER, STATE]
+    CIRCUIT_BREAKER_STATE: MaxGauge "buttress.circuit_breaker.state" "{breaker}"
+        [STACK, LAYER, STATE]
         "1 for the current state and 0 for the others. Of several breakers, the worst counts.";
     CIRCUIT_BREAKER_STATE_DURATION: MaxGauge "buttress.circuit_breaker.state.duration" "s"
         [STACK, LAYER] "The time since the last change of state.";

@@ -258,7 +258,7 @@ impl Meter {
             if let Some(histogram) = histogram.get() {
                 histogram.add_to(&mut snapshot);
             }
-            self.put(out, row.instrument, &row.values, Value::Histogram(snapshot));
+            self.put(out, row.instrument, &row.values, Value::Histogram(Box::new(snapshot)));
         }
         if let (Some(calls), Some(instrument)) = (&self.calls, calls_of(kind)) {
             self.gather_calls(out, calls, instrument);
@@ -284,7 +284,12 @@ impl Meter {
         let active = calls.started().saturating_sub(total);
         let successes = ended[CallOutcome::Success as usize].count();
         for (outcome, snapshot) in CallOutcome::ALL.into_iter().zip(ended) {
-            self.put(out, instrument, &[outcome.as_str(), ""], Value::Histogram(snapshot));
+            self.put(
+                out,
+                instrument,
+                &[outcome.as_str(), ""],
+                Value::Histogram(Box::new(snapshot)),
+            );
         }
         match self.identity.kind {
             Kind::Call => {

@@ -30,6 +30,7 @@ const KINDS: [Kind; Kind::COUNT] = [
     Kind::Body,
     Kind::IdleBody,
     Kind::UnreadBody,
+    Kind::ReplayBody,
 ];
 
 /// The question that each instrument answers. An instrument without one is a row to add here.

@@ -286,7 +286,7 @@ pub struct Unready {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Mutex, time::Duration};
+    use std::sync::Mutex;
 
     use tokio::sync::Notify;
     use tokio_test::task::{self, Spawn};
@@ -299,7 +299,7 @@ mod tests {
         *,
     };
 
-    const TOOK: Duration = Duration::from_millis(1);
+    const TOOK: u64 = 1_000_000;
 
     fn calls(registry: &Registry, stack: &str) -> Arc<Meter> {
         let name: Name = stack.into();
