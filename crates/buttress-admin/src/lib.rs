@@ -19,7 +19,12 @@
 //! [`Admin`] is a tower service for any router. Its page has a card for each dependency, which is a
 //! stack by its name. First on the card is the [diagnosis](diagnose): a sentence that says whose
 //! fault it is that callers get no response, or get it late. The page reads `state.json`, which has
-//! the same sentence and the numbers behind it, for scripts.
+//! the same sentence and the numbers behind it, for scripts. Each of its `dependencies` has the
+//! fields of [`Diagnosis`] and [`Snapshot`].
+//!
+//! ```sh
+//! curl -s http://localhost:9000/buttress/state.json | jq -r '.dependencies[] | .name, .sentence'
+//! ```
 //!
 //! # Routers
 //!
@@ -33,6 +38,28 @@
 //! A service that is full rejects calls before they reach its routes. Put the admin outside of a
 //! layer that limits the application, such as buttress's `HttpServerLayer`. Then it still responds
 //! while the application does not.
+//!
+//! # Changes
+//!
+//! If [`allow_changes`](Admin::allow_changes) is set, `POST /control` changes a layer, as the
+//! switches of the page do. It has the content type `application/json`, and a body such as:
+//!
+//! ```json
+//! { "stack": "orders", "layer": "orders", "do": "force_open", "seconds": 300 }
+//! ```
+//!
+//! | `do` | effect |
+//! |---|---|
+//! | `force_open` | opens the circuit for `seconds`, which must be there, so that nobody forgets it |
+//! | `close` | closes it |
+//! | `reset` | closes it as if it were new |
+//! | `disable` | lets the breaker admit every call |
+//! | `resize` | sets the maximum number of concurrent calls of a bulkhead to `limit` |
+//!
+//! A layer outside of a stack has no `stack`. The response is `{"changed":1}`, with the number of
+//! layers of this name that were changed. It is 404 if there is none, 403 if this caller may not
+//! change layers, and 400 for another body. The circuits of a breaker by key cannot be changed
+//! here.
 //!
 //! # Security
 //!
