@@ -21,6 +21,8 @@ MAIN = "."
 STORES = ["crates/buttress-redb", "crates/buttress-redis", "crates/buttress-postgres"]
 EXPORTERS = ["crates/buttress-prometheus", "crates/buttress-otel", "crates/buttress-metrics"]
 ADMIN = "crates/buttress-admin"
+# Crates that another one is built from, besides buttress.
+NEEDED = {ADMIN: ["crates/buttress-prometheus"]}
 # Tables that need files or settings that are not copied: targets, members, lints of the workspace,
 # and dev-dependencies.
 LEFT_OUT = re.compile(
@@ -62,7 +64,7 @@ def check(folder):
     with tempfile.TemporaryDirectory() as root:
         # A crate finds buttress two folders above it, as in this tree. Buttress is not a member of
         # the workspace, because only the crate's own dependencies must be at their lowest.
-        for part in {MAIN, folder}:
+        for part in {MAIN, folder, *NEEDED.get(folder, [])}:
             copy(part, os.path.normpath(os.path.join(root, "main", part)))
         crate = os.path.normpath(os.path.join(root, "main", folder))
         with open(os.path.join(crate, "Cargo.toml"), "a", encoding="utf-8") as file:

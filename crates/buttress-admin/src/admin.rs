@@ -22,7 +22,6 @@ use crate::{
     change::{Actor, check, read},
     events::Events,
     hosts::Hosts,
-    metrics::metrics,
     page,
     readings::Readings,
     snapshot::Snapshot,
@@ -172,7 +171,8 @@ impl Admin {
             "/" if reads => Answer::new(HTML, page::PAGE).with_policy(page::POLICY),
             "/metrics" if reads => {
                 let accept = parts.headers.get(ACCEPT).and_then(|value| value.to_str().ok());
-                let (content_type, text) = metrics(&self.shared.registry, accept);
+                let (content_type, text) =
+                    buttress_prometheus::render(&self.shared.registry, accept);
                 Answer::new(content_type, text)
             }
             "/state.json" if reads => self.state(parts).await,

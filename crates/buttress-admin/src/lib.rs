@@ -97,7 +97,6 @@ mod collect;
 mod diagnose;
 mod events;
 mod hosts;
-mod metrics;
 mod page;
 mod readings;
 mod snapshot;

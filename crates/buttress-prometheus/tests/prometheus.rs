@@ -231,7 +231,8 @@ async fn prometheus_scrapes_both_formats_and_answers_queries() {
     }
     let _full = full(&registry).await;
     for honour_accept in [true, false] {
-        let server = PrometheusServer::scraping(serve(&registry, honour_accept)).unwrap();
+        let server =
+            PrometheusServer::scraping(serve(&registry, honour_accept), "/metrics").unwrap();
         let value = |query: &str| -> f64 {
             let body: Value = serde_json::from_str(&server.query(query).unwrap()).unwrap();
             body["data"]["result"][0]["value"][1].as_str().unwrap().parse().unwrap()

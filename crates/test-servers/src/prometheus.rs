@@ -67,19 +67,20 @@ pub struct PrometheusServer {
 }
 
 impl PrometheusServer {
-    /// Starts a server that scrapes `/metrics` of an address every second.
+    /// Starts a server that scrapes a path of an address every second.
     ///
     /// # Errors
     ///
     /// Returns an error if Prometheus is not there, or does not start.
-    pub fn scraping(target: SocketAddr) -> Result<Self> {
+    pub fn scraping(target: SocketAddr, path: &str) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = env::temp_dir().join(format!("buttress-prometheus-{}-{count}", process::id()));
         fs::create_dir_all(&folder)?;
         let config = format!(
             "scrape_configs:\n- job_name: test\n  scrape_interval: 1s\n  \
-             scrape_timeout: 1s\n  static_configs: [{{targets: ['{target}']}}]\n"
+             scrape_timeout: 1s\n  metrics_path: {path}\n  \
+             static_configs: [{{targets: ['{target}']}}]\n"
         );
         fs::write(folder.join("prometheus.yml"), config)?;
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;

@@ -2,12 +2,17 @@
 //!
 //! ```sh
 //! cargo run -p ecosystem --example observed
+//! cargo run -p ecosystem --example observed -- --prometheus
 //! ```
+//!
+//! Meanwhile, the page at the printed address shows the outage. With `--prometheus`, a Prometheus
+//! server scrapes the same admin, and answers the queries of the dashboard. `.ci/prometheus.sh`
+//! fetches its program.
 //!
 //! The server is healthy for 3 s, down for 20 s, and healthy again. Even while healthy, it responds
 //! to one request in 20 with a 503. It gets 40 calls a second. At the end, the example compares the
-//! numbers of the registry with the results of the callers, the requests of the server, the spans
-//! and the events.
+//! numbers of the registry with the results of the callers, the requests of the server, the spans,
+//! the events and a scrape.
 
 use std::{
     collections::BTreeMap,
@@ -27,7 +32,9 @@ use buttress::{
     http::reqwest::{StackedClient, client},
     telemetry::{Registry, field},
 };
+use buttress_admin::Admin;
 use http::StatusCode;
+use test_servers::prometheus::PrometheusServer;
 use tokio::{net::TcpListener, task::JoinSet, time::interval};
 use tracing::{Event, Level, Subscriber, field::Visit, span};
 use tracing_subscriber::{
@@ -60,17 +67,55 @@ async fn main() -> Result<(), BoxError> {
     let stack = Stack::standard_http().circuit_breaker(breaker).name("orders").register(&registry);
     let orders = client(reqwest::Client::new(), stack);
 
-    // An exporter or the admin page is added here. It needs only the registry.
+    let admin = serve(Router::new().nest_service("/buttress", Admin::new(&registry))).await?;
+    println!("the page is at http://{admin}/buttress/");
+    let prometheus = if std::env::args().any(|argument| argument == "--prometheus") {
+        Some(PrometheusServer::scraping(admin, "/buttress/metrics")?)
+    } else {
+        None
+    };
 
     let made = call_in_phases(&orders, &server, address).await?;
     assert_eq!(circuit.state(), Circuit::Closed, "the circuit closes after the outage");
     println!("\nthe first call of each outcome, without and with a retry:\n");
     print!("{}", watched.trees());
 
-    let summary = Summary::new(&registry, &watched, &server);
+    let scrape = reqwest::get(format!("http://{admin}/buttress/metrics")).await?.text().await?;
+    let summary = Summary::new(&registry, &watched, &server, &scrape);
     println!("summary {}", summary.json());
     summary.check(&made);
+    if let Some(prometheus) = prometheus {
+        tokio::task::spawn_blocking(move || query_dashboard(&prometheus)).await??;
+    }
     Ok(())
+}
+
+/// Asks Prometheus each query of the dashboard. Each must be valid and have a series.
+fn query_dashboard(prometheus: &PrometheusServer) -> Result<(), BoxError> {
+    let dashboard = include_str!("../../../docs/monitoring/dashboard.json");
+    let dashboard: serde_json::Value = serde_json::from_str(dashboard)?;
+    let panels = dashboard["panels"].as_array().into_iter().flatten();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    let mut answered = 0;
+    for query in targets.filter_map(|target| target["expr"].as_str()) {
+        // No guard runs here, and no request has a body.
+        if ["idempotency", "overflow"].iter().any(|word| query.contains(word)) {
+            continue;
+        }
+        let query = query.replace("$__rate_interval", "40s");
+        prometheus.query(&query.replace("$job", ".+").replace("$stack", "orders"))?;
+        answered += 1;
+    }
+    println!("Prometheus answered {answered} queries of the dashboard");
+    Ok(())
+}
+
+/// Serves an application on a port of the loopback address.
+async fn serve(app: Router) -> Result<SocketAddr, BoxError> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async { axum::serve(listener, app).await });
+    Ok(address)
 }
 
 /// Makes calls before, during and after the outage. Returns the number of each result.
@@ -126,11 +171,7 @@ struct Server {
 
 impl Server {
     async fn serve(self: Arc<Self>) -> Result<SocketAddr, BoxError> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let address = listener.local_addr()?;
-        let app = Router::new().route("/orders", get(Self::respond)).with_state(self);
-        tokio::spawn(async { axum::serve(listener, app).await });
-        Ok(address)
+        serve(Router::new().route("/orders", get(Self::respond)).with_state(self)).await
     }
 
     async fn respond(State(server): State<Arc<Self>>) -> (StatusCode, &'static str) {
@@ -158,7 +199,7 @@ struct Summary {
 }
 
 impl Summary {
-    fn new(registry: &Registry, watched: &Watched, server: &Server) -> Self {
+    fn new(registry: &Registry, watched: &Watched, server: &Server, scrape: &str) -> Self {
         let rejected = Some((field::OUTCOME, "rejected"));
         Self {
             calls: total(registry, "buttress.call.duration", None),
@@ -168,7 +209,7 @@ impl Summary {
             spans: watched.count("call"),
             attempt_spans: watched.count("attempt"),
             rejection_events: watched.count("call rejected"),
-            scraped_calls: scraped_calls(registry),
+            scraped_calls: scraped_calls(scrape),
             server_requests: server.requests.load(Ordering::Relaxed),
         }
     }
@@ -211,9 +252,11 @@ fn total(registry: &Registry, instrument: &str, only: Option<(&str, &str)>) -> u
     series.map(|series| series.value.as_number() as u64).sum()
 }
 
-/// Returns the calls as a scrape shows them.
-fn scraped_calls(registry: &Registry) -> u64 {
-    total(registry, "buttress.call.duration", None)
+/// Returns the calls that a scrape shows.
+fn scraped_calls(scrape: &str) -> u64 {
+    let counts =
+        scrape.lines().filter(|line| line.starts_with("buttress_call_duration_seconds_count"));
+    counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
 }
 
 /// A layer of `tracing` that prints what the log would show, and keeps a tree of some calls.
