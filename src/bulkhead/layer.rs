@@ -269,6 +269,11 @@ pub struct BulkheadHandle {
 }
 
 impl BulkheadHandle {
+    /// Takes the names and the registry of a stack.
+    pub(crate) fn inherit(&self, stack: &Reporters) {
+        self.slots.inherit(stack);
+    }
+
     /// Returns `true` to the first caller only. Others share the bulkhead with it.
     pub(crate) fn claim(&self) -> bool {
         self.slots.claim()

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     call::waiters::Key,
     keyed::{Kept, Rank},
+    telemetry::Reporters,
 };
 
 /// A handle for inspecting and controlling a circuit breaker at run time.
@@ -24,6 +25,12 @@ pub struct CircuitBreakerHandle {
 impl CircuitBreakerHandle {
     pub(super) fn new(breaker: Arc<Breaker>) -> Self {
         Self { breaker }
+    }
+
+    /// Takes the names and the registry of a stack.
+    pub(crate) fn inherit(&self, stack: &Reporters) {
+        let state = || Some(self.breaker.layer_state());
+        self.breaker.config().reporter.inherit(stack, state);
     }
 
     /// Sets the text of a key for the breaker's events and rejections, unless it was set before.

@@ -74,8 +74,7 @@ impl<C> CircuitBreakerLayer<C> {
 
     /// Takes the names and the registry of a stack.
     pub(crate) fn inherit(&self, stack: &Reporters) {
-        let state = || Some(self.shared.breaker.layer_state());
-        self.config().reporter.inherit(stack, state);
+        self.handle().inherit(stack);
     }
 
     fn count_in(&self, registry: &Registry) {

@@ -5,11 +5,12 @@ use crate::{bulkhead::BulkheadHandle, circuit_breaker::CircuitBreakerHandle, ret
 
 impl<Slots: Handles, C> Handles for Stack<Slots, C> {
     fn find_circuit_breaker(&self) -> Option<CircuitBreakerHandle> {
-        self.slots.find_circuit_breaker()
+        // Events of the handle have the names of the stack, even before it is around a service.
+        self.slots.find_circuit_breaker().inspect(|handle| handle.inherit(&self.reporters))
     }
 
     fn find_bulkhead(&self) -> Option<BulkheadHandle> {
-        self.slots.find_bulkhead()
+        self.slots.find_bulkhead().inspect(|handle| handle.inherit(&self.reporters))
     }
 
     fn find_budget(&self) -> Option<&Budget> {

@@ -292,19 +292,19 @@ impl ReporterCell {
         if stack.stack().is_none() && stack.registry.is_none() {
             return;
         }
-        self.of_stack.get_or_init(|| {
+        let reporter = self.of_stack.get_or_init(|| {
             let reporter = Reporter::new(self.name.as_ref().or(stack.stack()), self.kind);
             if let Some(meter) = self.own.get().and_then(|own| own.meter()) {
                 // A layer that was registered by itself keeps its numbers.
                 _ = reporter.meter.set(Arc::clone(meter));
             }
-            let is_new = reporter.meter().is_none();
-            reporter.join(stack);
-            if let (true, Some(meter)) = (is_new, reporter.meter()) {
-                meter.add_states(state());
-            }
             Arc::new(reporter)
         });
+        let is_new = reporter.meter().is_none();
+        reporter.join(stack);
+        if let (true, Some(meter)) = (is_new, reporter.meter()) {
+            meter.add_states(state());
+        }
     }
 
     /// Counts in a registry from now on, unless the layer does so already.
