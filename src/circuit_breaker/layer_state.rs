@@ -41,13 +41,17 @@ impl Breaker {
 impl LayerState for Breaker {
     fn read(&self, readings: &mut Readings) {
         let totals = self.totals();
-        let share = |part: u64| part as f64 / (totals.calls as f64).max(1.0);
-        let next_probe = self.open_time_left().unwrap_or_default();
+        let share = |part: u64| part as f64 / totals.calls as f64;
         set_state(readings, self.phase().state());
         readings.set(&CIRCUIT_BREAKER_STATE_DURATION, self.time_in_state().as_secs_f64());
-        readings.set(&CIRCUIT_BREAKER_NEXT_PROBE, next_probe.as_secs_f64());
-        readings.set(&CIRCUIT_BREAKER_FAILURE_RATIO, share(totals.failures));
-        readings.set(&CIRCUIT_BREAKER_SLOW_RATIO, share(totals.slow));
+        if let Some(next_probe) = self.open_time_left() {
+            readings.set(&CIRCUIT_BREAKER_NEXT_PROBE, next_probe.as_secs_f64());
+        }
+        // The window of an open breaker is empty, and a ratio of 0 would look healthy.
+        if totals.calls > 0 {
+            readings.set(&CIRCUIT_BREAKER_FAILURE_RATIO, share(totals.failures));
+            readings.set(&CIRCUIT_BREAKER_SLOW_RATIO, share(totals.slow));
+        }
         readings.set(&CIRCUIT_BREAKER_WINDOW_CALLS, totals.calls as f64);
     }
 

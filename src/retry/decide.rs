@@ -10,6 +10,8 @@ use crate::{Fault, Outcome, RetryHint, backoff::Jitter};
 pub(super) struct Failed {
     /// A failure, or ignored if the service did not get the request.
     pub(super) outcome: Outcome,
+    /// The cause of the failure.
+    pub(super) error_type: &'static str,
     /// The hint of the result about retries.
     pub(super) hint: RetryHint,
     /// The attempt timed out only because the caller's deadline ended.
@@ -52,7 +54,7 @@ pub(super) enum Pause {
 pub(super) fn decide(
     number: u32,
     config: &Config,
-    Failed { outcome, hint, cut_short }: Failed,
+    Failed { outcome, hint, cut_short, .. }: Failed,
     replayable: bool,
 ) -> Result<Pause, Stop> {
     if hint == RetryHint::Stop {

@@ -32,6 +32,8 @@ pub(super) struct Session<Req, E> {
     sent: u32,
     /// The error of the previous attempt.
     kept: Option<E>,
+    /// The cause of its failure.
+    error_type: &'static str,
     /// The number of delays drawn from the backoff since it last started over.
     drawn: u32,
     pause: Duration,
@@ -55,6 +57,7 @@ impl<Req, E> Session<Req, E> {
             attempt: Attempt::FIRST,
             sent: Attempt::FIRST.number(),
             kept: None,
+            error_type: "",
             drawn: 0,
             pause: Duration::ZERO,
             retried: false,
@@ -94,7 +97,8 @@ impl<Req, E> Session<Req, E> {
         P: Replay<Req>,
     {
         let config = shared.config();
-        let Failed { outcome, hint, .. } = failed;
+        let Failed { outcome, error_type, hint, .. } = failed;
+        self.error_type = error_type;
         let attempt = self.attempt;
         let permanent = outcome == Outcome::Failure(Fault::Permanent);
         let transparent = match hint {
@@ -119,7 +123,7 @@ impl<Req, E> Session<Req, E> {
         match decided {
             Ok(pause) => {
                 let (attempt, delay) = (attempt.number(), pause);
-                config.reporter().emit(Event::Retrying { attempt, outcome, delay });
+                config.reporter().emit(Event::Retrying { attempt, outcome, error_type, delay });
                 Hop::report_resent();
                 (self.pause, self.retried) = (pause, true);
                 let (response, error) = match result {
@@ -146,6 +150,7 @@ impl<Req, E> Session<Req, E> {
         shared: &Shared<S, P, C>,
     ) {
         let (reporter, attempts) = (shared.config().reporter(), attempt.number());
+        let error_type = self.error_type;
         let reason = match stop {
             Stop::Disabled | Stop::NotReplayable | Stop::NotPrepared => {
                 let reason = || match stop {
@@ -158,7 +163,7 @@ impl<Req, E> Session<Req, E> {
                     _ => "not_replayable",
                 };
                 let attempt = attempts;
-                let event = || Event::NotRetried { attempt, outcome, reason: reason() };
+                let event = || Event::NotRetried { attempt, outcome, error_type, reason: reason() };
                 return reporter.emit_not_retried(counted, event);
             }
             Stop::Told => {
@@ -180,7 +185,7 @@ impl<Req, E> Session<Req, E> {
                 "deadline"
             }
         };
-        reporter.emit(Event::RetriesExhausted { attempts, outcome, reason });
+        reporter.emit(Event::RetriesExhausted { attempts, outcome, error_type, reason });
     }
 
     /// Returns whether the request is resent without counting as an attempt.
@@ -276,7 +281,8 @@ impl<Req, E> Session<Req, E> {
         if let Some(outcome) = self.attempt.previous() {
             Hop::report_exhausted();
             let attempts = self.attempt.number() - 1;
-            let event = Event::RetriesExhausted { attempts, outcome, reason: "rejected" };
+            let (error_type, reason) = (self.error_type, "rejected");
+            let event = Event::RetriesExhausted { attempts, outcome, error_type, reason };
             config.reporter().emit(event);
         }
         self.kept.take().unwrap_or_else(rejection)

@@ -144,15 +144,46 @@ impl<S, P, C> Shared<S, P, C> {
             let rejected = || result.as_ref().err().and_then(CarryRejection::rejection).is_some();
             // A layer that has rejected the call has reported it.
             if outcome != Outcome::Success && !rejected() {
-                self.report_final(outcome, hint, attempt);
+                let cause = || self.cause(outcome, error_type, result.as_ref());
+                self.report_final(outcome, cause, hint, attempt);
             }
         }
-        retryable.then_some(Failed { outcome, hint, cut_short })
+        retryable.then(|| {
+            let error_type = self.cause(outcome, error_type, result.as_ref());
+            Failed { outcome, error_type, hint, cut_short }
+        })
+    }
+
+    /// Returns the cause of a failed attempt.
+    #[cold]
+    fn cause<T, E>(
+        &self,
+        outcome: Outcome,
+        error_type: Option<&'static str>,
+        result: Result<&T, &E>,
+    ) -> &'static str
+    where
+        C: Classify<T, E>,
+        E: CarryRejection,
+    {
+        match result.err().and_then(CarryRejection::rejection) {
+            Some(rejection) => rejection.kind(),
+            None => {
+                let cause = error_type.or_else(|| self.classifier().error_type(result));
+                cause.unwrap_or(outcome.as_str())
+            }
+        }
     }
 
     /// Reports a failure that would not be retried whatever the request is.
     #[cold]
-    fn report_final(&self, outcome: Outcome, hint: RetryHint, attempt: u32) {
+    fn report_final(
+        &self,
+        outcome: Outcome,
+        cause: impl FnOnce() -> &'static str,
+        hint: RetryHint,
+        attempt: u32,
+    ) {
         if hint == RetryHint::Stop {
             self.config().count_hint("stop");
         }
@@ -160,7 +191,7 @@ impl<S, P, C> Shared<S, P, C> {
             RetryHint::Stop => ("stop_hint", "stop_hint"),
             _ => ("not_retryable", outcome.as_str()),
         };
-        let event = || Event::NotRetried { attempt, outcome, reason };
+        let event = || Event::NotRetried { attempt, outcome, error_type: cause(), reason };
         self.config().reporter().emit_not_retried(counted, event);
     }
 

@@ -113,6 +113,8 @@ pub enum Event<'a> {
         attempt: u32,
         /// Its outcome.
         outcome: Outcome,
+        /// The cause of the failure, such as `503` or `connect`.
+        error_type: &'static str,
         /// The pause.
         delay: Duration,
     },
@@ -123,6 +125,8 @@ pub enum Event<'a> {
         attempts: u32,
         /// The outcome of the last one.
         outcome: Outcome,
+        /// The cause of the failure, such as `503` or `connect`.
+        error_type: &'static str,
         /// The reason, such as `budget`.
         reason: &'static str,
     },
@@ -133,6 +137,8 @@ pub enum Event<'a> {
         attempt: u32,
         /// Its outcome.
         outcome: Outcome,
+        /// The cause of the failure, such as `503` or `connect`.
+        error_type: &'static str,
         /// The reason, such as `method`.
         reason: &'static str,
     },
@@ -352,11 +358,17 @@ mod tests {
             Fault::Permanent,
         ];
         let outcomes = faults.map(Outcome::Failure).into_iter().chain([Outcome::Ignored]);
-        let delay = Duration::ZERO;
-        let retrying = outcomes.map(|outcome| Event::Retrying { attempt: 1, outcome, delay });
+        let (delay, error_type) = (Duration::ZERO, "503");
+        let retrying =
+            outcomes.map(|outcome| Event::Retrying { attempt: 1, outcome, error_type, delay });
         let outcome = Outcome::Ignored;
         let reasons = REASONS.into_iter().chain(["another"]);
-        let ends = reasons.map(|reason| Event::RetriesExhausted { attempts: 1, outcome, reason });
+        let ends = reasons.map(|reason| Event::RetriesExhausted {
+            attempts: 1,
+            outcome,
+            error_type,
+            reason,
+        });
         let rejection = crate::error::NotReady::new("retry", delay).into();
         let rejected = Event::Rejected { rejection: &rejection };
         let mut gates: Vec<_> =

@@ -206,6 +206,7 @@ fn rejected(source: Source<'_>, rejection: &Rejection, suppressed: Option<u64>) 
                     { field::KIND } = source.kind(),
                     { field::ERROR_TYPE } = rejection.kind(),
                     { field::BREAKER_KEY } = breaker_key(rejection),
+                    { field::LIMIT } = limit(rejection),
                     { field::RETRY_AFTER_MS } = rejection.retry_after().map(millis)
                 },
                 "call rejected"
@@ -216,7 +217,7 @@ fn rejected(source: Source<'_>, rejection: &Rejection, suppressed: Option<u64>) 
 
 fn retry(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
     match *event {
-        Event::Retrying { attempt, outcome, delay } => gated!(
+        Event::Retrying { attempt, outcome, error_type, delay } => gated!(
             RETRY,
             suppressed,
             {
@@ -224,11 +225,12 @@ fn retry(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
                 { field::LAYER } = source.layer(),
                 { field::ATTEMPT } = attempt,
                 { field::OUTCOME } = outcome.as_str(),
+                { field::ERROR_TYPE } = error_type,
                 { field::DELAY_MS } = millis(delay)
             },
             "retrying call"
         ),
-        Event::RetriesExhausted { attempts, outcome, reason } => gated!(
+        Event::RetriesExhausted { attempts, outcome, error_type, reason } => gated!(
             RETRY,
             suppressed,
             {
@@ -236,18 +238,20 @@ fn retry(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
                 { field::LAYER } = source.layer(),
                 { field::ATTEMPT } = attempts,
                 { field::OUTCOME } = outcome.as_str(),
+                { field::ERROR_TYPE } = error_type,
                 { field::REASON } = reason
             },
             "retries exhausted"
         ),
         // It is an expected result of most writes, so it is no warning.
-        Event::NotRetried { attempt, outcome, reason } => debug!(
+        Event::NotRetried { attempt, outcome, error_type, reason } => debug!(
             target: RETRY,
             {
                 { field::STACK } = source.stack(),
                 { field::LAYER } = source.layer(),
                 { field::ATTEMPT } = attempt,
                 { field::OUTCOME } = outcome.as_str(),
+                { field::ERROR_TYPE } = error_type,
                 { field::REASON } = reason,
             },
             "call not retried"
@@ -372,6 +376,13 @@ fn controlled(source: Source<'_>, control: Control, actor: &str) {
             "layer controlled"
         );
     });
+}
+
+fn limit(rejection: &Rejection) -> Option<u32> {
+    match rejection {
+        Rejection::BulkheadFull(full) => Some(full.limit()),
+        _ => None,
+    }
 }
 
 fn breaker_key(rejection: &Rejection) -> Option<&str> {

@@ -95,15 +95,17 @@ instruments! {
     CALL_ERRORS: Counter "buttress.call.errors" "{call}" [STACK, ERROR_TYPE]
         "Calls that failed or were rejected, by cause.";
     ATTEMPT_DURATION: Histogram "buttress.attempt.duration" "s" [STACK, LAYER, OUTCOME]
-        "The duration of attempts, which is that of the dependency and of queues beneath the retry.";
+        "The duration of attempts: that of the dependency, and of queues beneath the retry.";
+    ATTEMPT_ERRORS: Counter "buttress.attempt.errors" "{attempt}" [STACK, LAYER, ERROR_TYPE]
+        "Attempts that failed or were rejected, by cause. A later attempt may have succeeded.";
     ATTEMPT_RESENDS: Counter "buttress.attempt.resends" "{attempt}" [STACK, LAYER]
         "Attempts after the first one of a call.";
     REJECTIONS: Counter "buttress.rejections" "{call}" [STACK, LAYER, KIND, ERROR_TYPE]
         "Calls that a layer rejected or ended.";
     RETRY_CALLS: Counter "buttress.retry.calls" "{call}" [STACK, LAYER, RETRIED, OUTCOME]
-        "Calls through a retry. A call that was retried and succeeded was saved by it.";
+        "Calls through a retry. One that was retried and succeeded was saved. A rejected one failed.";
     RETRY_ENDED: Counter "buttress.retry.ended" "{call}" [STACK, LAYER, REASON]
-        "Failed calls that were not retried any further, by reason.";
+        "Failed calls that were not retried any further, by reason. Rejected calls are not among them.";
     RETRY_DELAY: Histogram "buttress.retry.delay" "s" [STACK, LAYER]
         "The pauses before retries.";
     RETRY_BUDGET_RATIO: MinGauge "buttress.retry.budget.ratio" "1" [STACK, LAYER]
@@ -122,19 +124,19 @@ instruments! {
         "The time that calls waited in the queue.";
     CIRCUIT_BREAKER_STATE: MaxGauge "buttress.circuit_breaker.state" "{breaker}"
         [STACK, LAYER, STATE]
-        "1 for the current state and 0 for the others. Of several breakers, the worst counts.";
+        "1 for the current state. Of several, the worst: forced_open, open, half_open, disabled, closed.";
     CIRCUIT_BREAKER_STATE_DURATION: MaxGauge "buttress.circuit_breaker.state.duration" "s"
         [STACK, LAYER] "The time since the last change of state.";
     CIRCUIT_BREAKER_NEXT_PROBE: MaxGauge "buttress.circuit_breaker.next_probe" "s" [STACK, LAYER]
-        "The time until an open breaker admits a probe. It is 0 in another state.";
+        "The time until an open breaker admits a probe. It is there only while the breaker is open.";
     CIRCUIT_BREAKER_TRANSITIONS: Counter "buttress.circuit_breaker.transitions" "{transition}"
         [STACK, LAYER, STATE, REASON] "Changes of state, by new state and reason.";
     CIRCUIT_BREAKER_FAILURE_RATIO: MaxGauge "buttress.circuit_breaker.failure_ratio" "1"
-        [STACK, LAYER] "The share of failures among the calls in the window.";
+        [STACK, LAYER] "The share of failures among the attempts in the window, if there are any.";
     CIRCUIT_BREAKER_SLOW_RATIO: MaxGauge "buttress.circuit_breaker.slow_ratio" "1" [STACK, LAYER]
-        "The share of slow calls among the calls in the window.";
+        "The share of slow ones among the attempts in the window, if there are any.";
     CIRCUIT_BREAKER_WINDOW_CALLS: Gauge "buttress.circuit_breaker.window.calls" "{call}"
-        [STACK, LAYER] "Calls in the window.";
+        [STACK, LAYER] "Attempts in the window, which is empty unless the breaker is closed.";
     CIRCUIT_BREAKER_PROBES: Counter "buttress.circuit_breaker.probes" "{probe}"
         [STACK, LAYER, RESULT] "Probes of a half-open breaker, by result.";
     CIRCUIT_BREAKER_KEYS: Gauge "buttress.circuit_breaker.keys" "{key}" [STACK, LAYER, STATE]
@@ -146,7 +148,7 @@ instruments! {
     HTTP_HINTS: Counter "buttress.http.hints" "{response}" [STACK, LAYER, RESULT]
         "Failed responses whose hint decided about a retry, by what the retry did with it.";
     HTTP_BODY_DURATION: Histogram "buttress.http.body.duration" "s" [STACK, LAYER, OUTCOME]
-        "The time from the head of a response to the end of its body.";
+        "The time from the head of a response to the end of its body. A retry cancels bodies.";
     IDEMPOTENCY_REQUESTS: Counter "buttress.idempotency.requests" "{request}"
         [STACK, LAYER, RESULT] "Requests with an idempotency key, by result.";
     IDEMPOTENCY_UNKNOWN: Counter "buttress.idempotency.unknown" "{operation}" [STACK, LAYER]

@@ -21,7 +21,7 @@ use super::{
     gather::Gatherer,
     histogram::{Histogram, HistogramSnapshot},
     instrument::{
-        ATTEMPT_DURATION, ATTEMPT_RESENDS, CALL_ACTIVE, CALL_DURATION, CALL_ERRORS,
+        ATTEMPT_DURATION, ATTEMPT_ERRORS, ATTEMPT_RESENDS, CALL_ACTIVE, CALL_DURATION, CALL_ERRORS,
         CIRCUIT_BREAKER_TRANSITIONS, HTTP_BODY_DURATION, IDEMPOTENCY_LEASES_LOST,
         IDEMPOTENCY_UNKNOWN, Instrument, REJECTIONS, RETRY_CALLS, RETRY_DELAY, RETRY_ENDED,
     },
@@ -174,7 +174,8 @@ impl Meter {
 
     #[cold]
     fn note_cause(&self, outcome: CallOutcome, error_type: Option<&'static str>) {
-        if self.identity.kind == Kind::Call && outcome != CallOutcome::Cancelled {
+        let has_causes = matches!(self.identity.kind, Kind::Call | Kind::Retry);
+        if has_causes && outcome != CallOutcome::Cancelled {
             let cause = error_type.unwrap_or(outcome.as_str());
             self.causes.get_or_init(Box::default).add(cause);
         }
@@ -294,18 +295,23 @@ impl Meter {
         match self.identity.kind {
             Kind::Call => {
                 self.put(out, &CALL_ACTIVE, &["", ""], number(active));
-                let causes = self.causes.get().map(|causes| causes.snapshot());
-                for (cause, count) in causes.into_iter().flatten() {
-                    self.put(out, &CALL_ERRORS, &[cause, ""], number(count));
-                }
+                self.gather_causes(out, &CALL_ERRORS);
             }
             Kind::Retry => {
                 // A call has at most one successful attempt, so the others were not retried.
                 let saved = self.total(&RETRY_CALLS, ["true", "success"]);
                 let rest = number(successes.saturating_sub(saved));
                 self.put(out, &RETRY_CALLS, &["false", "success"], rest);
+                self.gather_causes(out, &ATTEMPT_ERRORS);
             }
             _ => {}
+        }
+    }
+
+    fn gather_causes(&self, out: &mut Gatherer, instrument: &'static Instrument) {
+        let causes = self.causes.get().map(|causes| causes.snapshot());
+        for (cause, count) in causes.into_iter().flatten() {
+            self.put(out, instrument, &[cause, ""], number(count));
         }
     }
 

@@ -39,6 +39,7 @@ const ANSWERS: &[(&str, &str)] = &[
     ("buttress.call.active", "How many calls are under way?"),
     ("buttress.call.errors", "Why do calls fail?"),
     ("buttress.attempt.duration", "Is it the dependency that is slow or fails, or is it us?"),
+    ("buttress.attempt.errors", "Why do attempts fail, although retries save the calls?"),
     ("buttress.attempt.resends", "How much load do retries add?"),
     ("buttress.rejections", "Which layer rejects calls, and why?"),
     ("buttress.retry.calls", "Do retries help?"),
