@@ -35,7 +35,14 @@ async fn each_call_with_a_final_result_counts_once_however_it_ends() {
         let steps = (0..failures).map(|_| Step::Respond(DOWN));
         let _ = call(&layer, flaky(steps)).await;
     }
-    calls_are(&registry, &["retry.calls true failure: 2", "retry.calls true success: 3"]);
+    calls_are(
+        &registry,
+        &[
+            "retry.calls false success",
+            "retry.calls true failure: 2",
+            "retry.calls true success: 3",
+        ],
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -45,12 +45,13 @@ impl Numbers {
             .collect()
     }
 
-    /// Returns the changes since the last time, as `name +1`.
+    /// Returns the changes since the last time, as `name +1`, without those of calls and attempts.
     ///
     /// Each series must have been zero before its first change.
     #[track_caller]
     pub(crate) fn changes(&self) -> Vec<String> {
-        let now = self.all();
+        let mut now = self.all();
+        now.retain(|name, _| !name.starts_with("call.") && !name.starts_with("attempt.duration"));
         let before = self.seen.replace(now.clone());
         let mut changes = Vec::new();
         for (name, value) in now {
