@@ -10,6 +10,7 @@
 #[cfg(feature = "http")]
 #[macro_use]
 mod over_http;
+mod numbers;
 mod row;
 mod rules;
 mod user;
@@ -22,7 +23,7 @@ pub(crate) use buttress::{
     circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerLayer},
     idempotency::{IdempotencyLayer, store::MemoryStore},
     retry::{Backoff, Budget, ReplayClones, RetryBuilder, RetryLayer},
-    telemetry::CallSpanLayer,
+    telemetry::{CallSpanLayer, Registry},
     timeout::TimeoutLayer,
 };
 pub(crate) use tower::layer::layer_fn;
@@ -30,6 +31,7 @@ pub(crate) use tower::layer::layer_fn;
 #[cfg(feature = "http")]
 pub(crate) use self::over_http::*;
 pub(crate) use self::{
+    numbers::assert_numbers_add_up,
     row::{
         Client, Effect, Failure, Obstacle, Retries, Row, Text, half_open, opened, taken, waiting,
         without_a_probe,
@@ -90,14 +92,16 @@ pub(crate) fn half_open_breaker(builder: CircuitBreakerBuilder) -> CircuitBreake
     half_open(builder.probes(MANY))
 }
 
-/// Makes a row of a stack with all its layers. The bulkhead has one slot.
+/// Makes a row of this stack with all its layers. The bulkhead has one slot.
 macro_rules! whole_stack {
-    ($bulkhead:expr, $when_full:expr, $breaker:expr) => {{
-        let (bulkhead, breaker) = ($bulkhead, $breaker);
-        let replay = CountedReplay::default();
+    ($stack:expr, $bulkhead:expr, $when_full:expr, $breaker:expr) => {
+        whole_stack!($stack, $bulkhead, $when_full, $breaker, CountedReplay::default())
+    };
+    ($stack:expr, $bulkhead:expr, $when_full:expr, $breaker:expr, $replay:expr) => {{
+        let (bulkhead, breaker, replay) = ($bulkhead, $breaker, $replay);
         let retry = retry(replay.clone()).build().unwrap();
         let budget = retry.budget().cloned().unwrap();
-        let stack = Stack::new()
+        let stack = $stack
             .total_timeout(TimeoutLayer::per_request_fn(limit))
             .retry(retry)
             .bulkhead(bulkhead.clone())
@@ -301,25 +305,47 @@ macro_rules! layers {
             Row::new(stack).always_ready().slots(queue.handle())
         },
         stack_whole: whole_stack!(
+            Stack::new(),
             one_at_once().build().unwrap(),
             Effect::Rejects("bulkhead_full"),
             breaker().build().unwrap()
         ),
         stack_whole_half_open: whole_stack!(
+            Stack::new(),
             one_at_once().build().unwrap(),
             Effect::Rejects("bulkhead_full"),
             half_open_breaker(breaker())
         ),
         stack_whole_with_a_queue: whole_stack!(
+            Stack::new(),
             one_at_once().queue(2, LIMIT).build().unwrap(),
             Effect::Waits,
             breaker().build().unwrap()
         ),
         stack_whole_with_a_queue_half_open: whole_stack!(
+            Stack::new(),
             one_at_once().queue(2, LIMIT).build().unwrap(),
             Effect::Waits,
             half_open_breaker(breaker())
         ),
+        stack_registered: {
+            let (registry, bulkhead) = (Registry::new(), one_at_once().build().unwrap());
+            let stack = Stack::new().name("orders").register(&registry);
+            let (breaker, replay) = (breaker().build().unwrap(), CountedReplay::default());
+            let attempts = replay.clone();
+            whole_stack!(stack, bulkhead, Effect::Rejects("bulkhead_full"), breaker, replay)
+                .when_idle(move || assert_numbers_add_up(&registry, attempts.total()))
+        },
+        stack_registered_with_a_queue: {
+            let registry = Registry::new();
+            let bulkhead = one_at_once().queue(2, LIMIT).build().unwrap();
+            let stack = Stack::new().name("orders").register(&registry);
+            let breaker = half_open_breaker(breaker());
+            let replay = CountedReplay::default();
+            let attempts = replay.clone();
+            whole_stack!(stack, bulkhead, Effect::Waits, breaker, replay)
+                .when_idle(move || assert_numbers_add_up(&registry, attempts.total()))
+        },
         stack_of_options: {
             let replay = CountedReplay::default();
             let retry = retry(replay.clone()).build().unwrap();

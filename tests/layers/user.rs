@@ -124,7 +124,7 @@ impl<Res, E> Classify<Res, E> for FallibleClassifier {
 
 /// A policy that replays every request, and counts how often it is called.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct CountedReplay(Arc<AtomicU32>);
+pub(crate) struct CountedReplay(Arc<AtomicU32>, Arc<AtomicU32>);
 
 impl CountedReplay {
     /// Returns how often it was called since the last time.
@@ -133,12 +133,18 @@ impl CountedReplay {
     pub(crate) fn take(&self) -> u32 {
         self.0.swap(0, Ordering::Relaxed)
     }
+
+    /// Returns how often it was ever called.
+    pub(crate) fn total(&self) -> u32 {
+        self.1.load(Ordering::Relaxed)
+    }
 }
 
 impl<R: Clone> Replay<R> for CountedReplay {
     fn replay(&self, request: &R) -> Option<R> {
         UserCode::Replay.run();
         self.0.fetch_add(1, Ordering::Relaxed);
+        self.1.fetch_add(1, Ordering::Relaxed);
         Some(request.clone())
     }
 }

@@ -115,7 +115,7 @@ impl Meter {
         self.calls.as_deref()
     }
 
-    /// Counts the begin of a call or an attempt.
+    /// Counts the begin of a call. That of an attempt is not needed.
     #[inline]
     pub(crate) fn begin(&self) {
         if let Some(calls) = &self.calls {
@@ -282,7 +282,6 @@ impl Meter {
         // The ends first, so that a call that begins and ends meanwhile is not missing.
         let ended = calls.snapshot();
         let total: u64 = ended.iter().map(HistogramSnapshot::count).sum();
-        let active = calls.started().saturating_sub(total);
         let successes = ended[CallOutcome::Success as usize].count();
         for (outcome, snapshot) in CallOutcome::ALL.into_iter().zip(ended) {
             self.put(
@@ -294,6 +293,9 @@ impl Meter {
         }
         match self.identity.kind {
             Kind::Call => {
+                let started = calls.started();
+                debug_assert!(total <= started, "{total} of {started} calls ended");
+                let active = started.saturating_sub(total);
                 self.put(out, &CALL_ACTIVE, &["", ""], number(active));
                 self.gather_causes(out, &CALL_ERRORS);
             }
