@@ -143,7 +143,7 @@ where
     L: Layer<Client, Service: Service<Text, Error = Failure> + Clone>,
 {
     let script = || {
-        let hang = ("hang", vec![Step::Hang, Step::Hang]);
+        let hang = ("hang", vec![Step::Hang, Step::Hang, Step::Hang]);
         waits().into_iter().chain([hang]).find(|(name, _)| *name == wait).unwrap().1
     };
     let waker = CountingWaker::new();

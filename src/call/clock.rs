@@ -40,7 +40,9 @@ fn measure(began: Instant) -> u64 {
     took
 }
 
-/// Shares a reading of the clock right after a call has ended.
+/// Shares a reading of the clock right after a call has ended, with the layers of its stack.
+///
+/// The outermost of them [forgets](forget_end) it.
 #[inline]
 pub(crate) fn share_end(now: Instant) {
     ENDED.set(Some(now));

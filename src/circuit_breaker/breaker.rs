@@ -374,7 +374,9 @@ impl Breaker {
             },
             Window::Time(calls) => {
                 let now = now.unwrap_or_else(Instant::now);
-                clock::share_end(now);
+                if self.config.reporter.is_of_stack() {
+                    clock::share_end(now);
+                }
                 let tick = self.tick(now);
                 calls.add(generation, tick);
                 if sample.failed || sample.slow || self.cold.get().is_some() {

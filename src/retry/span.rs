@@ -22,7 +22,10 @@ pub(super) fn begin_attempt(config: &Config, attempt: u32, delay: Duration) -> T
         { field::RESEND_COUNT } = Empty,
     );
     let meter = config.reporter.meter();
-    Tracked::begin(span, meter.is_some(), || Attempt(meter.cloned()))
+    Tracked::begin(span, meter.is_some(), || Attempt {
+        meter: meter.cloned(),
+        is_of_stack: config.reporter.is_of_stack(),
+    })
 }
 
 /// Records the number of attempts of a call that was retried, in the span of the call.

@@ -193,6 +193,7 @@ fn rejected(source: Source<'_>, rejection: &Rejection, suppressed: Option<u64>) 
                     { field::STACK } = source.stack(),
                 { field::LAYER } = source.layer(),
                     { field::KIND } = source.kind(),
+                    { field::ERROR_TYPE } = rejection.kind(),
                     { field::LIMIT_MS } = millis(timed_out.limit())
                 },
                 "call timed out"

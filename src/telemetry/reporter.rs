@@ -324,6 +324,12 @@ impl ReporterCell {
         self.of_stack.get().or_else(|| self.own.get())?.meter()
     }
 
+    /// Returns `true` if the layer is registered and in a stack.
+    #[inline]
+    pub(crate) fn is_of_stack(&self) -> bool {
+        self.of_stack.get().is_some_and(|reporter| reporter.meter().is_some())
+    }
+
     pub(crate) fn get(&self) -> &Reporter {
         self.of_stack.get().unwrap_or_else(|| {
             self.own.get_or_init(|| Arc::new(Reporter::new(self.name.as_ref(), self.kind)))

@@ -40,6 +40,9 @@ pub(crate) trait Unit {
     /// Returns the numbers of a layer that is registered.
     fn meter(&self) -> Option<&Arc<Meter>>;
 
+    /// Returns `true` if the call around it ends with it, unless that waits.
+    fn shares_end(&self) -> bool;
+
     /// Returns how it ended, for an outcome that is a failure for its caller or not.
     fn classified(outcome: Outcome, failed: bool) -> Ended;
 
@@ -62,7 +65,11 @@ pub(crate) struct Calls<C> {
 }
 
 /// One attempt of a retried call.
-pub(crate) struct Attempt(pub(crate) Option<Arc<Meter>>);
+pub(crate) struct Attempt {
+    pub(crate) meter: Option<Arc<Meter>>,
+    /// `true` if its call is counted too.
+    pub(crate) is_of_stack: bool,
+}
 
 /// The way in which a call or an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,6 +186,7 @@ impl<U: Unit> Tracked<U> {
         let Some(mut told) = self.told.take() else { return };
         if let (Some(began), Some(meter)) = (told.began.take(), told.unit.meter()) {
             meter.succeeded(clock::took_since(began));
+            told.share_end();
         }
         if !told.span.is_disabled() {
             told.end(Ended::Success, None);
@@ -211,10 +219,21 @@ impl<U: Unit> Tracked<U> {
 }
 
 impl<U: Unit> Told<U> {
+    /// Leaves the reading of the clock for the call around it, or forgets it.
+    ///
+    /// Code of the user may follow, and keep the thread busy before another call ends.
+    #[inline]
+    fn share_end(&self) {
+        if !self.unit.shares_end() {
+            clock::forget_end();
+        }
+    }
+
     #[inline(never)]
     fn end(&mut self, ended: Ended, error_type: Option<&'static str>) {
         if let Some((began, meter)) = self.began.take().zip(self.unit.meter()) {
             meter.ended(ended.outcome(error_type), error_type, clock::took_since(began));
+            self.share_end();
         }
         if !self.span.is_disabled() {
             record(&mem::replace(&mut self.span, Span::none()), ended, error_type);
@@ -261,6 +280,11 @@ impl<C> Unit for Call<C> {
         self.0.meter.as_ref()
     }
 
+    #[inline]
+    fn shares_end(&self) -> bool {
+        false
+    }
+
     fn classified(_: Outcome, failed: bool) -> Ended {
         if failed { Ended::Failure } else { Ended::Success }
     }
@@ -277,7 +301,12 @@ impl<C> Unit for Call<C> {
 impl Unit for Attempt {
     #[inline]
     fn meter(&self) -> Option<&Arc<Meter>> {
-        self.0.as_ref()
+        self.meter.as_ref()
+    }
+
+    #[inline]
+    fn shares_end(&self) -> bool {
+        self.is_of_stack
     }
 
     fn classified(outcome: Outcome, _: bool) -> Ended {
@@ -371,6 +400,8 @@ impl CountEnd for Meter {
     fn ended(&self, began: Instant, how: How) {
         let (ended, error_type) = end_of_response::<Attempt>(how);
         self.ended(ended.outcome(error_type), error_type, nanos(began.elapsed()));
+        // A breaker of the stack has shared its reading.
+        clock::forget_end();
     }
 }
 

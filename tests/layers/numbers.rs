@@ -27,7 +27,7 @@ pub(crate) fn assert_numbers_add_up(registry: &Registry, attempts: u32) {
     assert_eq!(all("buttress.call.errors"), failed + rejected, "causes");
     // The retry has no result of a call that panics or that the total timeout ends.
     let panicked = with("buttress.call.errors", "error.type", "panic");
-    let ended = with("buttress.rejections", "buttress.layer.kind", "total_timeout");
+    let ended = with("buttress.rejections", "buttress.kind", "total_timeout");
     let results = outcome("buttress.call.duration", "success") + failed + rejected;
     assert_eq!(all("buttress.retry.calls"), results - panicked - ended, "results");
     let saved = sum("buttress.retry.calls", &|series| {

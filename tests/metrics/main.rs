@@ -1,5 +1,8 @@
 //! Tests of the numbers that registered layers count, property by property, on a paused clock.
 
+mod calls;
+#[path = "../capture/mod.rs"]
+mod capture;
 mod control;
 mod gauges;
 mod observers;

@@ -92,13 +92,16 @@ scenarios! {
         let retry = retry().build().unwrap().register(&registry);
         let _ = Deadline::scope(Deadline::after(MS), call(&retry, down())).await;
     }
-    a_hint_over_the_cap(registry) ["http.hints over_cap", "retry.ended hint_over_cap", "retry.calls false failure"] {
+    a_hint_over_the_cap(registry)
+    ["http.hints over_cap", "retry.ended hint_over_cap", "retry.calls false failure"] {
         let says = Says(TRANSIENT, RetryHint::After(100 * SECOND));
         let _ = call(&retry().classify(says).build().unwrap().register(&registry), down()).await;
     }
     a_hint_that_is_kept(registry)
-    ["http.hints kept", "attempt.resends", "retry.delay", "retry.calls true failure",
-     "retry.ended retries"] {
+    [
+        "http.hints kept", "attempt.resends", "retry.delay", "retry.calls true failure",
+        "retry.ended retries",
+    ] {
         let says = Says(TRANSIENT, RetryHint::After(SECOND));
         let _ = call(&retry().classify(says).build().unwrap().register(&registry), down()).await;
     }
