@@ -59,7 +59,7 @@ fn retry() -> RetryLayer<ReplaySafe> {
 
 // ===== one call, however its body ends =====
 
-/// What the reader of a body does.
+/// The behaviour of the reader of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reader {
     /// Reads up to the end.

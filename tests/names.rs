@@ -418,7 +418,7 @@ fn a_handle_of_a_stack_reports_with_the_names_of_the_stack() {
     let (capture, _guard) = Capture::start();
     let stack = Stack::standard(ReplayClones).name("orders");
     stack.circuit_breaker_handle().unwrap().force_open();
-    stack.bulkhead_handle().unwrap().resize(7);
+    stack.bulkhead_handle().unwrap().resize(7).unwrap();
     let names: Vec<_> =
         capture.events().iter().map(|event| event.get(field::LAYER).unwrap().to_owned()).collect();
     assert_eq!(names, ["orders", "orders"]);

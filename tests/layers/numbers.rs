@@ -25,6 +25,8 @@ pub(crate) fn assert_numbers_add_up(registry: &Registry, attempts: u32) {
     let [failed, rejected] =
         ["failure", "rejected"].map(|it| outcome("buttress.call.duration", it));
     assert_eq!(all("buttress.call.errors"), failed + rejected, "causes");
+    let attempts = ["failure", "rejected"].map(|it| outcome("buttress.attempt.duration", it));
+    assert_eq!(all("buttress.attempt.errors"), attempts.iter().sum::<f64>(), "causes of attempts");
     // The retry has no result of a call that panics or that the total timeout ends.
     let panicked = with("buttress.call.errors", "error.type", "panic");
     let ended = with("buttress.rejections", "buttress.kind", "total_timeout");

@@ -406,7 +406,10 @@ async fn calls_within_a_call_and_on_other_threads_leave_it_no_time() {
 
 /// The calls and attempts that an observer was told of.
 #[derive(Clone, Default)]
-struct Ends(Arc<Mutex<BTreeMap<(&'static str, String), (u64, Duration)>>>);
+struct Ends(Arc<Mutex<BTreeMap<Ended, (u64, Duration)>>>);
+
+/// The event, and the outcome with its cause.
+type Ended = (&'static str, String);
 
 impl Observer for Ends {
     fn on_event(&self, source: Source<'_>, event: &Event<'_>) {

@@ -65,7 +65,6 @@ async fn a_breaker_shows_its_state_and_its_window() {
             ("circuit_breaker.state closed", 1.0),
             ("circuit_breaker.state open", 0.0),
             ("circuit_breaker.state.duration", 2.0),
-            ("circuit_breaker.next_probe", 0.0),
             ("circuit_breaker.failure_ratio", 1.0 / 3.0),
             ("circuit_breaker.slow_ratio", 1.0 / 3.0),
             ("circuit_breaker.window.calls", 3.0),

@@ -86,7 +86,8 @@ fn orders(registry: &Registry) -> Stack {
 /// stack and the layer. Those of calls and attempts are left out.
 fn counts(registry: &Registry) -> BTreeMap<String, f64> {
     let counts = |kind| matches!(kind, InstrumentKind::Counter | InstrumentKind::Histogram);
-    let others = ["call.duration", "call.errors", "attempt.duration", "observer.panics"];
+    let others =
+        ["call.duration", "call.errors", "attempt.duration", "attempt.errors", "observer.panics"];
     numbers(registry, |kind, name| counts(kind) && !others.contains(&name))
 }
 

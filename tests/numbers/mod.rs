@@ -52,6 +52,7 @@ impl Numbers {
     pub(crate) fn changes(&self) -> Vec<String> {
         let mut now = self.all();
         now.retain(|name, _| !name.starts_with("call.") && !name.starts_with("attempt.duration"));
+        now.retain(|name, _| !name.starts_with("attempt.errors"));
         let before = self.seen.replace(now.clone());
         let mut changes = Vec::new();
         for (name, value) in now {

@@ -54,10 +54,9 @@ async fn main() -> Result<(), BoxError> {
             let few = BulkheadLayer::builder().max_concurrent(2).build()?;
             stack = stack.bulkhead(few);
         }
-        if name == "users" && options.outage == "forced" {
-            if let Some(breaker) = stack.circuit_breaker_handle() {
-                breaker.force_open();
-            }
+        let breaker = stack.circuit_breaker_handle();
+        if let Some(breaker) = breaker.filter(|_| name == "users" && options.outage == "forced") {
+            breaker.force_open();
         }
         let url = format!("http://{address}/");
         tokio::spawn(call_for_ever(client(reqwest::Client::new(), stack), url));

@@ -92,6 +92,10 @@ fn assert_same(seen: &Seen, expected: &Seen) {
     let [seen_names, names]: [BTreeSet<_>; 2] = [seen, expected].map(|all| all.keys().collect());
     assert_eq!(seen_names, names);
     for (series, number) in expected {
+        // They change with time alone, and the thread of the SDK has no paused clock.
+        if series.0.contains("next_probe") || series.0.contains("state_duration") {
+            continue;
+        }
         assert!((seen[series] - number).abs() < 1e-9, "{series:?}: {} {number}", seen[series]);
     }
 }

@@ -103,9 +103,9 @@ instruments! {
     REJECTIONS: Counter "buttress.rejections" "{call}" [STACK, LAYER, KIND, ERROR_TYPE]
         "Calls that a layer rejected or ended.";
     RETRY_CALLS: Counter "buttress.retry.calls" "{call}" [STACK, LAYER, RETRIED, OUTCOME]
-        "Calls through a retry. One that was retried and succeeded was saved. A rejected one failed.";
+        "Calls through a retry. One that succeeded after a retry was saved. A rejected one failed.";
     RETRY_ENDED: Counter "buttress.retry.ended" "{call}" [STACK, LAYER, REASON]
-        "Failed calls that were not retried any further, by reason. Rejected calls are not among them.";
+        "Failed calls that were not retried further, by reason. Rejected calls are not in it.";
     RETRY_DELAY: Histogram "buttress.retry.delay" "s" [STACK, LAYER]
         "The pauses before retries.";
     RETRY_BUDGET_RATIO: MinGauge "buttress.retry.budget.ratio" "1" [STACK, LAYER]
@@ -124,11 +124,11 @@ instruments! {
         "The time that calls waited in the queue.";
     CIRCUIT_BREAKER_STATE: MaxGauge "buttress.circuit_breaker.state" "{breaker}"
         [STACK, LAYER, STATE]
-        "1 for the current state. Of several, the worst: forced_open, open, half_open, disabled, closed.";
+        "1 for the state. Of several: forced_open, open, half_open, disabled, then closed.";
     CIRCUIT_BREAKER_STATE_DURATION: MaxGauge "buttress.circuit_breaker.state.duration" "s"
         [STACK, LAYER] "The time since the last change of state.";
     CIRCUIT_BREAKER_NEXT_PROBE: MaxGauge "buttress.circuit_breaker.next_probe" "s" [STACK, LAYER]
-        "The time until an open breaker admits a probe. It is there only while the breaker is open.";
+        "The time until an open breaker admits a probe. Only there while it is open.";
     CIRCUIT_BREAKER_TRANSITIONS: Counter "buttress.circuit_breaker.transitions" "{transition}"
         [STACK, LAYER, STATE, REASON] "Changes of state, by new state and reason.";
     CIRCUIT_BREAKER_FAILURE_RATIO: MaxGauge "buttress.circuit_breaker.failure_ratio" "1"
@@ -136,7 +136,7 @@ instruments! {
     CIRCUIT_BREAKER_SLOW_RATIO: MaxGauge "buttress.circuit_breaker.slow_ratio" "1" [STACK, LAYER]
         "The share of slow ones among the attempts in the window, if there are any.";
     CIRCUIT_BREAKER_WINDOW_CALLS: Gauge "buttress.circuit_breaker.window.calls" "{call}"
-        [STACK, LAYER] "Attempts in the window, which is empty unless the breaker is closed.";
+        [STACK, LAYER] "Attempts in the window, which is empty unless it is closed.";
     CIRCUIT_BREAKER_PROBES: Counter "buttress.circuit_breaker.probes" "{probe}"
         [STACK, LAYER, RESULT] "Probes of a half-open breaker, by result.";
     CIRCUIT_BREAKER_KEYS: Gauge "buttress.circuit_breaker.keys" "{key}" [STACK, LAYER, STATE]
@@ -148,7 +148,7 @@ instruments! {
     HTTP_HINTS: Counter "buttress.http.hints" "{response}" [STACK, LAYER, RESULT]
         "Failed responses whose hint decided about a retry, by what the retry did with it.";
     HTTP_BODY_DURATION: Histogram "buttress.http.body.duration" "s" [STACK, LAYER, OUTCOME]
-        "The time from the head of a response to the end of its body. A retry cancels bodies.";
+        "The time from the head of a response to the end of its body. A retry cancels it.";
     IDEMPOTENCY_REQUESTS: Counter "buttress.idempotency.requests" "{request}"
         [STACK, LAYER, RESULT] "Requests with an idempotency key, by result.";
     IDEMPOTENCY_UNKNOWN: Counter "buttress.idempotency.unknown" "{operation}" [STACK, LAYER]
