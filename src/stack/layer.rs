@@ -1,3 +1,5 @@
+use std::cell::Cell;
+
 use tower_layer::Layer;
 
 use super::{
@@ -47,8 +49,10 @@ where
 
     fn layer(&self, service: S) -> Self::Service {
         let classifier = C::choose(&self.classifier, &self.slots.at().classifier());
-        let within = Within { own_limit: None, reporters: &self.reporters };
+        let is_around_call = Cell::new(false);
+        let reporters = &self.reporters;
+        let within = Within { own_limit: None, reporters, is_around_call: &is_around_call };
         let service = self.slots.wrap(service, &classifier, within);
-        CallSpanLayer::of(&self.reporters, classifier).completing(service)
+        CallSpanLayer::of(reporters, classifier, is_around_call.get()).completing(service)
     }
 }

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use tower_layer::Layer;
 
-use super::slot::Slot;
+use super::slot::{Slot, Within};
 use crate::{
     describe::{Describe, Facts, fact},
     sealed::Sealed,
@@ -49,5 +49,12 @@ impl<S, C, M, L: Layer<S>> Slot<S, C, M> for Open<L> {
 
     fn wrap(&self, inner: S, _: &Arc<C>) -> Self::Service {
         self.layer.layer(inner)
+    }
+
+    fn wrap_in_stack(&self, inner: S, classifier: &Arc<C>, within: &Within<'_>) -> Self::Service {
+        if self.slot == AROUND_CALL {
+            within.is_around_call.set(true);
+        }
+        Slot::<S, C, M>::wrap(self, inner, classifier)
     }
 }

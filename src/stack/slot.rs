@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{cell::Cell, sync::Arc, time::Duration};
 
 use tower_layer::Layer;
 
@@ -45,6 +45,8 @@ pub struct Within<'a> {
     /// that is cut sooner was cut by its caller.
     pub(super) own_limit: Option<Duration>,
     pub(crate) reporters: &'a Reporters,
+    /// Set if a layer that is not of this crate is around all others.
+    pub(super) is_around_call: &'a Cell<bool>,
 }
 
 /// A layer for the slot of the retry, where `T` is the transport. This trait is sealed.

@@ -40,13 +40,16 @@ pub struct CallSpanLayer<C = DefaultClassifier> {
     stack: Option<Name>,
     /// The numbers of the calls of a stack that is registered.
     meter: Option<Arc<Meter>>,
+    /// Code of the user runs between the layers of the stack and the span.
+    reads_end: bool,
     classifier: Arc<C>,
 }
 
 impl CallSpanLayer {
     /// Creates the layer. Its spans are named `call`.
     pub fn new() -> Self {
-        Self { stack: None, meter: None, classifier: Arc::new(DefaultClassifier) }
+        let classifier = Arc::new(DefaultClassifier);
+        Self { stack: None, meter: None, reads_end: false, classifier }
     }
 }
 
@@ -58,8 +61,11 @@ impl Default for CallSpanLayer {
 
 impl<C> CallSpanLayer<C> {
     /// Creates the layer of a stack with these reporters and this classifier.
-    pub(crate) fn of(stack: &Reporters, classifier: Arc<C>) -> Self {
-        Self { stack: stack.stack().cloned(), meter: stack.calls().cloned(), classifier }
+    ///
+    /// `reads_end` says that its calls do not share the reading of the clock at their end.
+    pub(crate) fn of(stack: &Reporters, classifier: Arc<C>, reads_end: bool) -> Self {
+        let (stack, meter) = (stack.stack().cloned(), stack.calls().cloned());
+        Self { stack, meter, reads_end, classifier }
     }
 
     /// Sets the classifier, which tells a failed call from a successful one.
@@ -67,7 +73,8 @@ impl<C> CallSpanLayer<C> {
     /// Default: none. `Ok` is a success and `Err` is a failure. In a stack, the span has the
     /// stack's classifier.
     pub fn classify<D>(self, classifier: D) -> CallSpanLayer<D> {
-        CallSpanLayer { stack: self.stack, meter: self.meter, classifier: Arc::new(classifier) }
+        let Self { stack, meter, reads_end, .. } = self;
+        CallSpanLayer { stack, meter, reads_end, classifier: Arc::new(classifier) }
     }
 
     /// Sets a function as the classifier.
@@ -82,16 +89,16 @@ impl<C> CallSpanLayer<C> {
 
     /// Wraps a service. `M` decides when a call is complete.
     pub(crate) fn completing<S, M>(&self, inner: S) -> CallSpan<S, C, M> {
-        let (stack, meter) = (self.stack.clone(), self.meter.clone());
-        let calls = Calls { stack, meter, classifier: Arc::clone(&self.classifier) };
+        let (stack, meter, reads_end) = (self.stack.clone(), self.meter.clone(), self.reads_end);
+        let calls = Calls { stack, meter, reads_end, classifier: Arc::clone(&self.classifier) };
         CallSpan { inner, calls: Arc::new(calls), completion: PhantomData }
     }
 }
 
 impl<C> Clone for CallSpanLayer<C> {
     fn clone(&self) -> Self {
-        let (stack, meter) = (self.stack.clone(), self.meter.clone());
-        Self { stack, meter, classifier: Arc::clone(&self.classifier) }
+        let (stack, meter, reads_end) = (self.stack.clone(), self.meter.clone(), self.reads_end);
+        Self { stack, meter, reads_end, classifier: Arc::clone(&self.classifier) }
     }
 }
 
@@ -216,9 +223,15 @@ where
             }
             polled
         });
-        if let (Poll::Ready(result), Some(Call(calls))) = (&mut polled, this.tracked.told()) {
-            let calls = Arc::clone(calls);
-            settle::<C, M, T, E>(this.tracked, &calls.classifier, result);
+        if let Some(Call(calls)) = this.tracked.told() {
+            if polled.is_pending() || calls.reads_end {
+                // An attempt beneath may have ended, but the call around it has not ended with it.
+                clock::forget_end();
+            }
+            if let Poll::Ready(result) = &mut polled {
+                let calls = Arc::clone(calls);
+                settle::<C, M, T, E>(this.tracked, &calls.classifier, result);
+            }
         }
         polled
     }

@@ -62,6 +62,8 @@ pub(crate) struct Calls<C> {
     /// The numbers of a stack that is registered.
     pub(super) meter: Option<Arc<Meter>>,
     pub(super) classifier: Arc<C>,
+    /// The end of a call is not that of the layers beneath.
+    pub(super) reads_end: bool,
 }
 
 /// One attempt of a retried call.
