@@ -298,12 +298,17 @@ impl ReporterCell {
                 // A layer that was registered by itself keeps its numbers.
                 _ = reporter.meter.set(Arc::clone(meter));
             }
+            if let Some(name) = stack.stack() {
+                reporter.stack.get_or_init(|| name.clone());
+            }
             Arc::new(reporter)
         });
-        let is_new = reporter.meter().is_none();
-        reporter.join(stack);
-        if let (true, Some(meter)) = (is_new, reporter.meter()) {
-            meter.add_states(state());
+        // An earlier stack with the layer may have had only a name.
+        if reporter.meter().is_none() {
+            reporter.join(stack);
+            if let Some(meter) = reporter.meter() {
+                meter.add_states(state());
+            }
         }
     }
 
