@@ -8,7 +8,8 @@ use crate::{error::Name, telemetry::Registry};
 impl<Slots, C> Stack<Slots, C> {
     /// Sets the name of the stack in errors, spans and events.
     ///
-    /// Default: none. Each layer then has its kind as its name, such as `bulkhead`.
+    /// Default: none. Each layer then has its kind as its name, such as `bulkhead`. An empty name
+    /// is none.
     ///
     /// The name is usually that of the dependency. It is the name of every layer in the stack that
     /// has no name of its own. In events, [`KIND`](crate::telemetry::field::KIND) tells the layers

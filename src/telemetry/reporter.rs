@@ -206,9 +206,9 @@ impl Reporters {
         Self { meters: self.meters.clone(), ..fresh }
     }
 
-    /// Returns new reporters with another name.
+    /// Returns new reporters with another name. An empty name is none.
     pub(crate) fn named(self, name: Name) -> Self {
-        Self::new(Some(name), self.registry)
+        Self::new(Some(name).filter(|name| !name.as_str().is_empty()), self.registry)
     }
 
     /// Returns new reporters of a stack that is registered.
