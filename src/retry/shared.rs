@@ -134,16 +134,22 @@ impl<S, P, C> Shared<S, P, C> {
                 _ => budget.observe(outcome),
             }
         }
+        // A response that says nothing about the service is what its caller asked for.
+        let is_success = !matches!(outcome, Outcome::Failure(_)) && result.is_ok();
+        if retried && !retryable {
+            // Before the attempt, because the other successful calls are a difference of the two.
+            self.config().count_call(true, is_success);
+        }
         if tracked.told().is_some() {
             tracked.end_with(self.classifier(), outcome, error_type, result.as_ref());
         }
-        if !retryable && (retried || outcome != Outcome::Success) {
-            // A response that says nothing about the service is what its caller asked for.
-            let is_success = !matches!(outcome, Outcome::Failure(_)) && result.is_ok();
-            self.config().count_call(retried, is_success);
+        if !retryable && outcome != Outcome::Success {
+            if !retried {
+                self.config().count_call(false, is_success);
+            }
             let rejected = || result.as_ref().err().and_then(CarryRejection::rejection).is_some();
             // A layer that has rejected the call has reported it.
-            if outcome != Outcome::Success && !rejected() {
+            if !rejected() {
                 let cause = || self.cause(outcome, error_type, result.as_ref());
                 self.report_final(outcome, cause, hint, attempt);
             }

@@ -16,6 +16,7 @@ use crate::{
         held::CountEnd,
     },
     error::Name,
+    outcome::was_given_back,
 };
 
 /// A call or an attempt, from its begin to its end.
@@ -61,9 +62,9 @@ pub(crate) struct Calls<C> {
     pub(super) stack: Option<Name>,
     /// The numbers of a stack that is registered.
     pub(super) meter: Option<Arc<Meter>>,
-    pub(super) classifier: Arc<C>,
     /// The end of a call is not that of the layers beneath.
     pub(super) reads_end: bool,
+    pub(super) classifier: Arc<C>,
 }
 
 /// One attempt of a retried call.
@@ -173,11 +174,15 @@ impl<U: Unit> Tracked<U> {
         if let Some(rejection) = result.err().and_then(CarryRejection::rejection) {
             return self.end(U::rejected(outcome), Some(rejection.kind()));
         }
-        // An error that the classifier ignores is still one for the caller.
-        let failed = matches!(outcome, Outcome::Failure(_)) || result.is_err();
+        // An error that the classifier ignores is still one for the caller, and so is a request
+        // that was given back.
+        let failed = matches!(outcome, Outcome::Failure(_))
+            || result.is_err()
+            || self.classify(|| was_given_back(classifier, outcome, result));
         let cause = failed.then(|| {
             let of_result = || self.classify(|| classifier.error_type(result));
-            error_type.or_else(of_result).unwrap_or(outcome.as_str())
+            let cause = error_type.or_else(of_result).filter(|cause| !cause.is_empty());
+            cause.unwrap_or(outcome.as_str())
         });
         self.end(U::classified(outcome, failed), cause);
     }

@@ -62,6 +62,8 @@ pub(crate) struct Meter {
     durations: Box<[OnceLock<Box<Histogram>>]>,
     calls: Option<Box<Calls>>,
     causes: OnceLock<Box<Causes>>,
+    /// The number of successful calls that were not retried, as it was last read.
+    not_retried: AtomicU64,
     states: Mutex<Vec<Weak<dyn LayerState>>>,
     observers: Arc<Observers>,
 }
@@ -75,6 +77,7 @@ impl Meter {
             durations: rows::durations(kind).iter().map(|_| OnceLock::new()).collect(),
             calls: calls_of(kind).map(|_| Box::default()),
             causes: OnceLock::new(),
+            not_retried: AtomicU64::new(0),
             states: Mutex::default(),
             observers,
         }
@@ -302,8 +305,10 @@ impl Meter {
             Kind::Retry => {
                 // A call has at most one successful attempt, so the others were not retried.
                 let saved = self.total(&RETRY_CALLS, ["true", "success"]);
-                let rest = number(successes.saturating_sub(saved));
-                self.put(out, &RETRY_CALLS, &["false", "success"], rest);
+                let rest = successes.saturating_sub(saved);
+                // The two are not read at one instant. The count must not go back nevertheless.
+                let rest = rest.max(self.not_retried.fetch_max(rest, Ordering::Relaxed));
+                self.put(out, &RETRY_CALLS, &["false", "success"], number(rest));
                 self.gather_causes(out, &ATTEMPT_ERRORS);
             }
             _ => {}
