@@ -18,7 +18,8 @@ pub(super) struct Causes {
 
 impl Causes {
     pub(super) fn add(&self, cause: &'static str) {
-        let mut places = self.places.iter();
+        // A classifier may know the cause of all further ones too. It must not have two series.
+        let mut places = self.places.iter().filter(|_| cause != OTHER);
         let own = places.find(|(name, _)| *name.get_or_init(|| cause) == cause);
         own.map_or(&self.others, |(_, count)| count).fetch_add(1, Ordering::Relaxed);
     }
@@ -44,6 +45,16 @@ impl Default for Causes {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_with_the_name_of_all_others_is_counted_with_them() {
+        let causes = Causes::default();
+        ["503", OTHER].into_iter().for_each(|cause| causes.add(cause));
+        (0..CAUSES).for_each(|n| causes.add(Box::leak(n.to_string().into_boxed_str())));
+        let snapshot = causes.snapshot();
+        let others = snapshot.iter().filter(|(cause, _)| *cause == OTHER);
+        assert_eq!(others.collect::<Vec<_>>(), [&(OTHER, 2)]);
+    }
 
     #[test]
     fn causes_without_a_place_are_counted_together() {

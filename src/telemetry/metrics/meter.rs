@@ -97,6 +97,9 @@ impl Meter {
         let mut states = lock(&self.states);
         if states.len() == states.capacity() {
             states.retain(|state| state.strong_count() > 0);
+            // Many layers may share one state, such as a budget, and come and go while it stays.
+            states.sort_unstable_by_key(|state| state.as_ptr().cast::<()>());
+            states.dedup_by(|a, b| Weak::ptr_eq(a, b));
         }
         states.extend(more);
     }
@@ -367,5 +370,28 @@ fn number(count: u64) -> Value {
 impl fmt::Debug for Meter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Meter").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Shared(#[expect(dead_code, reason = "it has an address")] u8);
+
+    impl LayerState for Shared {}
+
+    #[test]
+    fn layers_that_come_and_go_with_a_shared_state_take_no_memory() {
+        let (stack, layer, kind) = (None, Kind::Retry.as_str().into(), Kind::Retry);
+        let meter = Meter::new(Identity { stack, layer, kind }, Arc::default());
+        let shared: Arc<dyn LayerState> = Arc::new(Shared(0));
+        for _ in 0..1_000 {
+            let own: Arc<dyn LayerState> = Arc::new(Shared(0));
+            meter.add_states([Arc::downgrade(&shared)]);
+            meter.add_states([Arc::downgrade(&own)]);
+        }
+        assert!(lock(&meter.states).len() < 10);
+        assert_eq!(meter.states().len(), 1);
     }
 }
