@@ -108,9 +108,10 @@ impl Registry {
 
     /// Returns which layers would reject every call now, and why.
     ///
-    /// These are open circuit breakers and closed idempotency layers. Use it in a readiness probe
-    /// to inform. Do not let a liveness probe fail because of it. A restart does not heal a
-    /// dependency.
+    /// These are open circuit breakers and closed idempotency layers. Several layers with one name,
+    /// such as those of a [stack by key](crate::Stack::by_key), are named only if each of them
+    /// would. Use it in a readiness probe to inform. Do not let a liveness probe fail because of
+    /// it. A restart does not heal a dependency.
     ///
     #[cfg_attr(feature = "http", doc = "```")]
     #[cfg_attr(not(feature = "http"), doc = "```text")]
@@ -143,8 +144,9 @@ impl Registry {
     pub fn ready(&self) -> Readiness {
         let mut unready = Vec::new();
         for meter in self.meters() {
-            let reasons = meter.states();
-            let Some(reason) = reasons.iter().find_map(|state| state.unready()) else { continue };
+            let states = meter.states();
+            let reasons: Option<Vec<_>> = states.iter().map(|state| state.unready()).collect();
+            let Some(reason) = reasons.and_then(|all| all.first().copied()) else { continue };
             let Identity { stack, layer, kind } = meter.identity().clone();
             unready.push(Unready { stack, layer, kind: kind.as_str(), reason });
         }
