@@ -4,6 +4,7 @@ mod calls;
 #[path = "../capture/mod.rs"]
 mod capture;
 mod control;
+mod corners;
 mod gauges;
 mod observers;
 mod registration;
