@@ -68,15 +68,16 @@ impl Readings {
     ///
     /// Without a reading of the last seconds, it takes two readings with a pause of one second.
     pub(crate) async fn snapshots(&self, registry: &Registry) -> Vec<Snapshot> {
-        let mut now = Reading::take(registry);
-        let mut then = self.lock().exchange(&now);
-        if then.is_none() {
-            let first = now;
+        let (now, then) = loop {
+            let now = Reading::take(registry);
+            if let Some(then) = self.lock().exchange(&now) {
+                break (now, then);
+            }
+            // The ring has a reading that is old enough after the pause. Many requests can wait, so
+            // they do not keep this one.
+            drop(now);
             sleep(PAUSE).await;
-            now = Reading::take(registry);
-            then = self.lock().exchange(&now).or(Some(first));
-        }
-        let then = then.unwrap_or_else(|| now.clone());
+        };
         let seconds = now.at.saturating_duration_since(then.at).as_secs_f64();
         let mut snapshots = snapshots(&now.families, &then.families, seconds);
         self.lock().recall(&mut snapshots, now.at);
