@@ -108,9 +108,9 @@ impl Admin {
     /// Default: none. Nobody may.
     ///
     /// The closure gets the head of a request, and returns the name of the person who sent it, or
-    /// `None` if this person must not change layers. It is also asked for `GET /state.json`, whose
-    /// reader sees switches only if it may use them. It must not block. If it panics, nothing
-    /// changes.
+    /// `None` if this person must not change layers. A blank name is none. The closure is also
+    /// asked for `GET /state.json`, whose reader sees switches only if it may use them. It must not
+    /// block. If it panics, nothing changes.
     ///
     /// A proxy in front usually knows who it is. Trust its header only if nobody can reach this
     /// server without the proxy.
@@ -227,7 +227,10 @@ impl Admin {
     fn actor(&self, parts: &Parts) -> Result<Option<Actor>, Panicked> {
         let Some(allows) = &self.settings.allows else { return Ok(None) };
         // Unwind safe, because only the closure itself can see what its panic left behind.
-        catch_unwind(AssertUnwindSafe(|| allows(parts))).map_err(|panic| {
+        let actor = catch_unwind(AssertUnwindSafe(|| allows(parts)));
+        // An event without a name would not say who it was.
+        let actor = actor.map(|actor| actor.filter(|it| !it.as_str().trim().is_empty()));
+        actor.map_err(|panic| {
             // The value of the panic may itself panic when it is dropped.
             _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
             Panicked

@@ -274,6 +274,19 @@ async fn nobody_changes_a_layer_unless_the_closure_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_person_without_a_name_changes_nothing() {
+    let (admin, changes, _stack) = open_admin();
+    for name in ["", " ", "\t\r\n"] {
+        // Such as an empty header.
+        let admin = admin.clone().allow_changes(move |_| Some(Actor::new(name)));
+        assert_eq!(send(&admin, change(FORCE)).await.0, 403, "{name:?}");
+        let (_, _, state) = send(&admin, get("/state.json")).await;
+        assert!(state.contains(r#""changes":false"#));
+    }
+    assert_eq!(changes.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_closure_that_panics_changes_nothing() {
     let (admin, changes, _stack) = open_admin();
     let admin = admin.allow_changes(|_| panic!("the closure"));
