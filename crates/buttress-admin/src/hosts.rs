@@ -17,9 +17,11 @@ pub(crate) struct Hosts {
 impl Hosts {
     /// Adds a name. It panics if it is not one.
     pub(crate) fn add(&mut self, name: &str) {
-        let authority = name.parse::<Authority>().ok().filter(|it| !it.as_str().contains('@'));
-        let Some(authority) = authority else { panic!("{name:?} is not the name of a host") };
-        self.others.push(normal(authority.host()));
+        let host = name.parse::<Authority>().ok().as_ref().and_then(host_of);
+        // A pattern would never match.
+        let is_name = |host: &String| !host.is_empty() && !host.contains('*');
+        let Some(host) = host.filter(is_name) else { panic!("{name:?} is not the name of a host") };
+        self.others.push(host);
     }
 
     /// Returns `true` if each name in the request is allowed, and there is one.
@@ -42,13 +44,7 @@ impl Hosts {
     }
 
     fn allows(&self, authority: &Authority) -> bool {
-        // An authority can have a user before the host, and after it what is no port.
-        let Some(rest) = authority.as_str().strip_prefix(authority.host()) else { return false };
-        let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
-        if !(rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port)) {
-            return false;
-        }
-        let host = normal(authority.host());
+        let Some(host) = host_of(authority) else { return false };
         let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         host == "localhost"
             || host.parse::<Ipv4Addr>().is_ok()
@@ -57,8 +53,15 @@ impl Hosts {
     }
 }
 
-/// Returns a name in lower case without the dot that may end it.
-fn normal(host: &str) -> String {
-    let host = host.to_ascii_lowercase();
-    host.strip_suffix('.').map(str::to_owned).unwrap_or(host)
+/// Returns the name in lower case without the dot that may end it.
+///
+/// An authority can have a user before the host, and after it what is no port. It then has no name.
+fn host_of(authority: &Authority) -> Option<String> {
+    let rest = authority.as_str().strip_prefix(authority.host())?;
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    if !(rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port)) {
+        return None;
+    }
+    let host = authority.host().to_ascii_lowercase();
+    Some(host.strip_suffix('.').map(str::to_owned).unwrap_or(host))
 }

@@ -184,6 +184,11 @@ fn a_setting_that_could_never_match_panics() {
     assert!(panics(|admin| admin.hosts(["http://admin.internal"])));
     assert!(panics(|admin| admin.hosts(["admin.internal/buttress"])));
     assert!(panics(|admin| admin.hosts([""])));
+    assert!(panics(|admin| admin.hosts([":80"])));
+    assert!(panics(|admin| admin.hosts(["."])));
+    assert!(panics(|admin| admin.hosts(["*.internal"])));
+    assert!(panics(|admin| admin.hosts(["admin.internal:http"])));
+    assert!(panics(|admin| admin.hosts(["ädmin.internal"])));
     assert!(panics(|admin| admin.hosts(["ada@admin.internal"])));
     assert!(panics(|admin| admin.at("buttress")));
     assert!(!panics(|admin| admin.at("/buttress/").hosts(["admin.internal:80", "[::1]"])));
