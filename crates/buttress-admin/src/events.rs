@@ -17,7 +17,7 @@ use crate::{snapshot::Snapshot, words};
 
 /// The number of entries that are kept.
 const ENTRIES: usize = 100;
-/// The number of layers of which something is remembered.
+/// The number of layers of which something is remembered. Layers can come and go.
 const LAYERS: usize = 256;
 /// The bytes of a name that are kept.
 const NAME_BYTES: usize = 128;
@@ -224,48 +224,40 @@ impl Log {
     fn remember(&mut self, source: Source<'_>, event: &Event<'_>) {
         match *event {
             Event::Rejected { rejection: Rejection::TimedOut(late), .. } => {
-                if let Some(layer) = self.layer(source) {
-                    layer.limit = Some(late.limit());
-                }
+                self.layer(source).limit = Some(late.limit());
             }
             Event::CircuitOpened { reason, .. } => {
-                if let Some(layer) = self.layer(source) {
-                    (layer.reason, layer.actor) = (Some(reason), None);
-                }
+                let layer = self.layer(source);
+                (layer.reason, layer.actor) = (Some(reason), None);
             }
             Event::CircuitClosed { .. } | Event::CircuitDisabled { .. } => {
-                if let Some(layer) = self.layer(source) {
-                    layer.actor = None;
-                }
+                self.layer(source).actor = None;
             }
             // The change of the state comes first.
             Event::Controlled { actor, .. } => {
-                if let Some(layer) = self.layer(source) {
-                    layer.actor = Some(start_of(actor).to_owned());
-                }
+                self.layer(source).actor = Some(start_of(actor).to_owned());
             }
             _ => {}
         }
     }
 
-    /// Returns the facts about a layer, unless there are too many layers.
-    fn layer(&mut self, source: Source<'_>) -> Option<&mut Layer> {
+    /// Returns the facts about a layer. Too many layers let the first one be forgotten.
+    fn layer(&mut self, source: Source<'_>) -> &mut Layer {
         let (stack, layer) = (source.stack().map(start_of), start_of(source.layer()));
         let same = |it: &Layer| {
             it.kind == source.kind() && it.layer == layer && it.stack.as_deref() == stack
         };
-        let place = match self.layers.iter().position(same) {
-            Some(place) => place,
-            None if self.layers.len() == LAYERS => return None,
-            None => {
-                let (stack, layer) = (stack.map(str::to_owned), layer.to_owned());
-                let (limit, reason, actor) = (None, None, None);
-                let kind = source.kind();
-                self.layers.push(Layer { stack, layer, kind, limit, reason, actor });
-                self.layers.len() - 1
+        let place = self.layers.iter().position(same).unwrap_or_else(|| {
+            if self.layers.len() == LAYERS {
+                self.layers.remove(0);
             }
-        };
-        self.layers.get_mut(place)
+            let (stack, layer) = (stack.map(str::to_owned), layer.to_owned());
+            let (limit, reason, actor) = (None, None, None);
+            let kind = source.kind();
+            self.layers.push(Layer { stack, layer, kind, limit, reason, actor });
+            self.layers.len() - 1
+        });
+        &mut self.layers[place]
     }
 }
 

@@ -197,6 +197,24 @@ async fn a_switch_is_told_with_the_name_of_its_actor() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_actor_is_told_even_after_many_layers_that_came_and_went() {
+    let (registry, dependency) = (Registry::new(), Dependency::default());
+    let admin = Admin::new(&registry);
+    let force_open = |name: &str, actor| {
+        let changed = registry.control(Some(name), name, Control::ForceOpen(None), actor);
+        assert_eq!(changed, 1);
+    };
+    for name in (0..300).map(|number| number.to_string()) {
+        let stack = Stack::standard_http().name(name.clone()).register(&registry);
+        let _gone = stack.boxed(dependency.client());
+        force_open(&name, "bob");
+    }
+    let _client = standard(&registry, &dependency);
+    force_open("orders", "ada");
+    check(&admin, Whose::Hand, "Forced open by ada 1 s ago: ").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn neither_keys_nor_texts_of_errors_are_shown() {
     let registry = Registry::new();
     let admin = Admin::new(&registry);
