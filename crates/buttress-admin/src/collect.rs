@@ -330,6 +330,8 @@ fn take_breaker(
             *breaker.keys.get_or_insert_default() += keys;
             let rejects = !matches!(state, "closed" | "disabled");
             *breaker.keys_open.get_or_insert_default() += if rejects { keys } else { 0 };
+            let forced = if state == "forced_open" { keys } else { 0 };
+            *breaker.keys_forced_open.get_or_insert_default() += forced;
         }
         _ => {}
     }

@@ -122,8 +122,10 @@ pub struct Breaker {
     pub probes_failed: u64,
     /// The number of its keys, for a breaker by key.
     pub keys: Option<u64>,
-    /// The number of keys whose circuit is open or half-open.
+    /// The number of keys whose circuit is open or half-open, by itself or by hand.
     pub keys_open: Option<u64>,
+    /// The number of keys whose circuit somebody forced open.
+    pub keys_forced_open: Option<u64>,
 }
 
 /// The state of a bulkhead.

@@ -178,7 +178,7 @@ fn it_is_them_if_attempts_fail_are_slow_or_do_not_end() {
                 it.attempts = Some(ended([400, 0, 4, 0]));
                 it.rejections = vec![rejected("circuit_breaker", "circuit_open", 4)];
                 let mut keyed = Breaker::default();
-                keyed.state = Some("forced_open".to_owned());
+                keyed.state = Some("open".to_owned());
                 (keyed.keys, keyed.keys_open) = (Some(1_200), Some(3));
                 it.breaker = Some(keyed);
             }),
@@ -187,6 +187,20 @@ fn it_is_them_if_attempts_fail_are_slow_or_do_not_end() {
             "The dependency failed too often. The circuit is open for 3 of 1,200 keys. 4 \
              calls \
              in 10 s were rejected.",
+        ),
+        (
+            "open circuits by key, one of them by hand",
+            of(10.0, |it| {
+                let mut keyed = Breaker::default();
+                keyed.state = Some("forced_open".to_owned());
+                (keyed.keys, keyed.keys_open) = (Some(1_200), Some(3));
+                keyed.keys_forced_open = Some(1);
+                it.breaker = Some(keyed);
+            }),
+            Them,
+            Critical,
+            "The dependency failed too often. The circuit is open for 3 of 1,200 keys, 1 of them \
+             by hand.",
         ),
         (
             "no circuit is open by key",
@@ -454,6 +468,22 @@ fn it_is_a_hand_if_somebody_turned_a_switch() {
             Critical,
             "Forced open by hand 4 s ago: no call reaches the dependency. It stays open until \
              somebody closes it. Before that, 63 % of 412 attempts in 10 s failed (503).",
+        ),
+        (
+            "forced open by key",
+            of(10.0, |it| {
+                it.calls = Some(ended([400, 0, 4, 0]));
+                it.rejections = vec![rejected("circuit_breaker", "circuit_open", 4)];
+                let mut keyed = Breaker::default();
+                keyed.state = Some("forced_open".to_owned());
+                (keyed.keys, keyed.keys_open) = (Some(1_200), Some(2));
+                keyed.keys_forced_open = Some(2);
+                it.breaker = Some(keyed);
+            }),
+            Hand,
+            Critical,
+            "The circuit is forced open by hand for 2 of 1,200 keys: none of their calls reaches \
+             the dependency. 4 calls in 10 s were rejected.",
         ),
         (
             "disabled",

@@ -197,6 +197,22 @@ async fn a_switch_is_told_with_the_name_of_its_actor() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_that_was_forced_open_and_forgotten_is_a_hand() {
+    let registry = Registry::new();
+    let admin = Admin::new(&registry);
+    let breaker = CircuitBreakerLayer::builder().keyed_fn(|customer: &String| customer.clone());
+    let breaker = breaker.build().unwrap();
+    let well = tower::service_fn(|_: String| async { Ok::<(), BoxError>(()) });
+    let client = Stack::new().circuit_breaker(breaker.clone()).name("orders").register(&registry);
+    let client = client.boxed(well);
+    for customer in ["ada", "bob"] {
+        client.clone().oneshot(customer.to_owned()).await.unwrap();
+    }
+    breaker.handle("bob").unwrap().force_open();
+    check(&admin, Whose::Hand, "forced open by hand for 1 of 2 keys").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_actor_is_told_even_after_many_layers_that_came_and_went() {
     let (registry, dependency) = (Registry::new(), Dependency::default());
     let admin = Admin::new(&registry);

@@ -54,8 +54,9 @@ pub(super) fn open(snapshot: &Snapshot) -> Found {
     let breaker = snapshot.breaker.as_ref()?;
     let keys = breaker.keys.filter(|keys| *keys > 0);
     let open_keys = breaker.keys_open.unwrap_or_default();
+    let by_hand = breaker.keys_forced_open.unwrap_or_default();
     let is_open = match (keys, breaker.state.as_deref()) {
-        (Some(_), _) => open_keys > 0,
+        (Some(_), _) => open_keys > by_hand,
         (None, Some(state)) => state == "open",
         // Without a state, only rejections show that it is open.
         (None, None) => snapshot.rejected("circuit_open") > 0,
@@ -66,7 +67,11 @@ pub(super) fn open(snapshot: &Snapshot) -> Found {
     let (whose, mut text) = cause_of_opening(snapshot, breaker);
     text += &match (keys, breaker.since) {
         (Some(keys), _) => {
-            format!(" The circuit is open for {open_keys} of {}.", Count(keys, "key"))
+            let hand = match by_hand {
+                0 => String::new(),
+                by_hand => format!(", {by_hand} of them by hand"),
+            };
+            format!(" The circuit is open for {open_keys} of {}{hand}.", Count(keys, "key"))
         }
         (None, Some(since)) => format!(" The circuit opened {} ago.", age(since)),
         (None, None) => " The circuit is open.".to_owned(),
@@ -76,6 +81,19 @@ pub(super) fn open(snapshot: &Snapshot) -> Found {
         text += &format!(" Next probe in {}.", time(left));
     }
     Some((whose, Critical, text))
+}
+
+/// Somebody forced circuits of a breaker by key open.
+pub(super) fn forced_open_keys(snapshot: &Snapshot) -> Found {
+    let breaker = snapshot.breaker.as_ref()?;
+    let (keys, forced) = (breaker.keys?, breaker.keys_forced_open.filter(|keys| *keys > 0)?);
+    let (keys, calls) = (Count(keys, "key"), if forced == 1 { "its" } else { "their" });
+    let mut text = format!(
+        "The circuit is forced open by hand for {forced} of {keys}: none of {calls} calls reaches \
+         the dependency."
+    );
+    text += &rejecting(snapshot, "circuit_open");
+    Some((Hand, Critical, text))
 }
 
 fn cause_of_opening(snapshot: &Snapshot, breaker: &Breaker) -> (Whose, String) {

@@ -1,7 +1,7 @@
 //! The choice of the sentence.
 
 use super::{
-    breaker::{by_hand, disabled, forced_open, half_open, open, state},
+    breaker::{by_hand, disabled, forced_open, forced_open_keys, half_open, open, state},
     dependency::{dropped, failing, slow, store, waiting},
     diagnosis::{
         Diagnosis,
@@ -47,6 +47,7 @@ pub fn diagnose(snapshot: &Snapshot) -> Diagnosis {
         .or_else(|| slow(snapshot))
         .or_else(|| too_late(snapshot))
         .or_else(|| budget(snapshot))
+        .or_else(|| forced_open_keys(snapshot))
         .or_else(|| disabled(snapshot))
         .or_else(|| dropped(snapshot))
         .or_else(|| waiting(snapshot));
