@@ -228,6 +228,12 @@ impl Snapshot {
         self.rejected("bulkhead_full") + self.rejected("queue_timed_out")
     }
 
+    /// Returns the number of calls that were rejected, but not by an open circuit.
+    pub(crate) fn rejected_when_closed(&self) -> u64 {
+        let rejected = self.calls.as_ref().map_or(0, |calls| calls.rejected);
+        rejected.saturating_sub(self.rejected("circuit_open"))
+    }
+
     /// Returns the number of calls or attempts that a timeout of this kind ended.
     pub(crate) fn timed_out(&self, kind: &str) -> u64 {
         let timed_out = |it: &&Rejected| it.kind == kind && it.cause == TIMED_OUT;

@@ -131,6 +131,41 @@ fn it_is_them_if_attempts_fail_are_slow_or_do_not_end() {
              calls. The retry budget is spent.",
         ),
         (
+            "a few failures among many calls",
+            of(10.0, |it| {
+                it.calls = Some(ended([9_200, 800, 0, 0]));
+                it.attempts = Some(ended([9_200, 800, 0, 0]));
+                it.errors = vec![cause("503", 800)];
+            }),
+            Them,
+            Critical,
+            "503 from the dependency: 8 % of 10,000 attempts in 10 s failed.",
+        ),
+        (
+            "responses that break off",
+            of(10.0, |it| {
+                it.calls = Some(ended([10, 90, 0, 0]));
+                it.attempts = Some(ended([100, 0, 0, 0]));
+                it.errors = vec![cause("body", 90)];
+            }),
+            Them,
+            Critical,
+            "The dependency breaks off responses: 90 % of 100 calls in 10 s failed.",
+        ),
+        (
+            "a few timeouts among many calls",
+            of(10.0, |it| {
+                it.calls = Some(ended([980, 0, 20, 0]));
+                it.attempts = Some(timed([980, 20, 0, 0], 0.02, 2.0, 0.02));
+                it.attempt_limit = Some(2.0);
+                it.errors = vec![cause("timed_out", 20)];
+                it.rejections = vec![rejected("attempt_timeout", "timed_out", 20)];
+            }),
+            Them,
+            Warning,
+            "The dependency does not respond within 2 s: 2 % of 1,000 attempts in 10 s failed.",
+        ),
+        (
             "the open circuit, in the seconds in which it opened",
             of(10.0, |it| {
                 it.calls = Some(ended([153, 200, 310, 0]));
@@ -286,6 +321,39 @@ fn it_is_them_if_attempts_fail_are_slow_or_do_not_end() {
             Critical,
             "Callers dropped 30 calls in 10 s before a response, and no other call ended. Either \
              the dependency does not respond, or callers do not wait long enough.",
+        ),
+        (
+            "most calls are cancelled",
+            of(10.0, |it| {
+                it.calls = Some(timed([20, 0, 0, 180], 0.02, 0.04, 0.02));
+                it.attempts = Some(timed([20, 0, 0, 180], 0.02, 0.04, 0.02));
+            }),
+            Them,
+            Critical,
+            "Callers dropped 90 % of 200 calls in 10 s before a response. Either the dependency \
+             does not respond, or callers do not wait long enough. Calls usually take 20 ms.",
+        ),
+        (
+            "a slow dependency whose callers leave",
+            of(10.0, |it| {
+                it.calls = Some(timed([40, 0, 0, 20], 0.9, 1.1, 0.04));
+                it.attempts = Some(timed([40, 0, 0, 20], 0.9, 1.1, 0.04));
+            }),
+            Them,
+            Warning,
+            "The dependency takes 900 ms instead of 40 ms. Callers dropped 20 calls in 10 s.",
+        ),
+        (
+            "a slow dependency that also fails",
+            of(10.0, |it| {
+                it.errors = vec![cause("503", 10)];
+                it.calls = Some(timed([990, 10, 0, 0], 0.9, 1.1, 0.04));
+                it.attempts = Some(timed([990, 10, 0, 0], 0.9, 1.1, 0.04));
+            }),
+            Them,
+            Warning,
+            "The dependency takes 900 ms instead of 40 ms. 1 % of 1,000 attempts in 10 s failed \
+             (503).",
         ),
         (
             "an idempotency store that is down",
@@ -563,6 +631,69 @@ fn it_is_nobody_if_calls_are_well_or_there_are_none() {
             Nobody,
             Healthy,
             "Nothing was rejected in 10 s.",
+        ),
+        (
+            "rejections before the circuit closed again",
+            of(10.0, |it| {
+                it.calls = Some(ended([40, 0, 60, 0]));
+                it.rejections = vec![rejected("circuit_breaker", "circuit_open", 60)];
+                let mut breaker = breaker("closed", 4.0);
+                breaker.opened = 1;
+                it.breaker = Some(breaker);
+            }),
+            Nobody,
+            Healthy,
+            "Recovered 4 s ago: 40 % of 100 calls in 10 s succeeded.",
+        ),
+        (
+            "requests of a stack that are wrong",
+            of(10.0, |it| {
+                it.calls = Some(ended([900, 0, 100, 0]));
+                it.attempts = Some(ended([900, 1, 0, 0]));
+                it.rejections = vec![rejected("idempotency", "idempotency_key_missing", 100)];
+            }),
+            Nobody,
+            Warning,
+            "100 calls were rejected in 10 s, most as idempotency_key_missing.",
+        ),
+        (
+            "a stack that rejects all calls",
+            of(10.0, |it| {
+                it.calls = Some(ended([0, 0, 30, 0]));
+                it.rejections = vec![
+                    rejected("rate_limit", "rate_limited", 29),
+                    rejected("idempotency", "idempotency_in_flight", 1),
+                ];
+            }),
+            Nobody,
+            Warning,
+            "30 calls were rejected in 10 s, most as rate_limited.",
+        ),
+        (
+            "timeouts of attempts that a retry repeats",
+            of(10.0, |it| {
+                it.calls = Some(ended([900, 0, 60, 0]));
+                it.attempts = Some(ended([900, 20, 60, 0]));
+                it.retry = Some(retry(20, 0, &[]));
+                it.rejections = vec![
+                    rejected("circuit_breaker", "circuit_open", 60),
+                    rejected("attempt_timeout", "timed_out", 20),
+                ];
+            }),
+            Nobody,
+            Healthy,
+            "Healthy: 94 % of 960 calls in 10 s succeeded. Retries saved 20.",
+        ),
+        (
+            "a circuit outside of a stack that closed again",
+            of(10.0, |it| {
+                (it.calls, it.attempts, it.active) = (None, None, None);
+                it.rejections = vec![rejected("circuit_breaker", "circuit_open", 60)];
+                it.breaker = Some(breaker("closed", 4.0));
+            }),
+            Nobody,
+            Warning,
+            "60 calls were rejected in 10 s, most as circuit_open.",
         ),
         (
             "requests that are wrong",

@@ -2,16 +2,16 @@
 
 use super::{
     breaker::{by_hand, disabled, forced_open, forced_open_keys, half_open, open, state},
-    dependency::{dropped, failing, slow, store, waiting},
+    dependency::{dropped, failing, losing, slow, store, waiting},
     diagnosis::{
-        Diagnosis,
+        Diagnosis, Found,
         Severity::{self, Critical, Ok as Healthy, Warning},
         Whose::{self, Hand, Nobody, Us},
     },
     limits::{budget, full, too_late, total_timeout},
 };
 use crate::{
-    snapshot::Snapshot,
+    snapshot::{Rejected, Snapshot},
     words::{Count, age, of, percent, were, window},
 };
 
@@ -44,12 +44,14 @@ pub fn diagnose(snapshot: &Snapshot) -> Diagnosis {
         .or_else(|| failing(snapshot))
         .or_else(|| full(snapshot))
         .or_else(|| total_timeout(snapshot))
+        .or_else(|| dropped(snapshot))
         .or_else(|| slow(snapshot))
         .or_else(|| too_late(snapshot))
+        .or_else(|| losing(snapshot))
+        .or_else(|| rejecting_otherwise(snapshot))
         .or_else(|| budget(snapshot))
         .or_else(|| forced_open_keys(snapshot))
         .or_else(|| disabled(snapshot))
-        .or_else(|| dropped(snapshot))
         .or_else(|| waiting(snapshot));
     let (whose, severity, sentence) = found.unwrap_or_else(|| healthy(snapshot));
     with_notes(snapshot, Diagnosis { whose, severity, sentence })
@@ -83,14 +85,28 @@ fn healthy(snapshot: &Snapshot) -> (Whose, Severity, String) {
 }
 
 fn outside_of_a_stack(snapshot: &Snapshot) -> (Whose, Severity, String) {
-    let window = window(snapshot.seconds);
-    let Some(first) = snapshot.rejections.first() else {
-        return (Nobody, Healthy, format!("Nothing was rejected {window}."));
-    };
-    let rejected = snapshot.rejections.iter().map(|it| it.count).sum();
-    let (calls, were) = (Count(rejected, "call"), were(rejected));
+    rejecting_otherwise(snapshot).unwrap_or_else(|| {
+        (Nobody, Healthy, format!("Nothing was rejected {}.", window(snapshot.seconds)))
+    })
+}
+
+/// Layers reject calls for reasons that no other case tells.
+fn rejecting_otherwise(snapshot: &Snapshot) -> Found {
+    let told = |it: &Rejected| it.cause == "circuit_open" || it.kind == "attempt_timeout";
+    let calls = snapshot.calls.as_ref();
+    let mut others = snapshot.rejections.iter().filter(|it| calls.is_none() || !told(it));
+    let first = others.next()?;
+    let mut rejected = first.count + others.map(|it| it.count).sum::<u64>();
+    if let Some(calls) = calls {
+        // A retry may have repeated the call.
+        rejected = rejected.min(snapshot.rejected_when_closed());
+        if rejected <= (calls.success + calls.failure + calls.rejected) / 100 {
+            return None;
+        }
+    }
+    let (calls, were, window) = (Count(rejected, "call"), were(rejected), window(snapshot.seconds));
     let text = format!("{calls} {were} rejected {window}, most as {}.", first.cause);
-    (Nobody, Warning, text)
+    Some((Nobody, Warning, text))
 }
 
 /// Adds what is true beside the diagnosis.

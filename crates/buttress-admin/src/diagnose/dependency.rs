@@ -3,26 +3,24 @@
 use super::{
     diagnosis::{
         Found,
-        Severity::{Critical, Ok as Healthy, Warning},
-        Whose::{Nobody, Them, Us},
+        Severity::{self, Critical, Ok as Healthy, Warning},
+        Whose::{self, Nobody, Them, Us},
     },
-    facts::{close_limit, sentence_of_failures, takes},
+    facts::{close_limit, failures, sentence_of_failures, takes, what_fails},
 };
 use crate::{
     snapshot::{PANIC, Snapshot},
-    words::{Count, rate, time, window},
+    words::{Count, of, rate, time, window},
 };
 
 pub(super) fn failing(snapshot: &Snapshot) -> Found {
-    if !snapshot.is_failing() {
-        return None;
-    }
-    let calls = snapshot.calls.clone().unwrap_or_default();
-    let lost = calls.failure + calls.rejected;
-    let ended = calls.success + lost;
-    let severity = if lost > 0 && lost >= ended / 20 { Critical } else { Warning };
+    snapshot.is_failing().then(|| failures_of(snapshot))
+}
+
+fn failures_of(snapshot: &Snapshot) -> (Whose, Severity, String) {
+    let severity = severity(snapshot);
     if let Some(text) = close_limit(snapshot) {
-        return Some((Us, severity, text));
+        return (Us, severity, text);
     }
     let mut text = sentence_of_failures(snapshot);
     if let Some(retry) = &snapshot.retry {
@@ -37,12 +35,49 @@ pub(super) fn failing(snapshot: &Snapshot) -> Found {
     if snapshot.rejected_as_full() > 0 {
         text += " Waiting for it also fills the bulkhead.";
     }
-    Some((if snapshot.cause() == Some(PANIC) { Us } else { Them }, severity, text))
+    (if snapshot.cause() == Some(PANIC) { Us } else { Them }, severity, text)
+}
+
+/// More than 1 % of the calls fail, or time out in their last attempt.
+pub(super) fn losing(snapshot: &Snapshot) -> Found {
+    let calls = snapshot.calls.as_ref()?;
+    let ended = calls.success + calls.failure + calls.rejected;
+    let timed_out = snapshot.timed_out("attempt_timeout").min(snapshot.rejected_when_closed());
+    if calls.failure + timed_out <= ended / 100 {
+        return None;
+    }
+    let (_, failed) = snapshot.sent_and_failed();
+    if failed > 0 {
+        return Some(failures_of(snapshot));
+    }
+    let share = of(calls.failure, ended, "call");
+    let what = what_fails(snapshot, snapshot.cause());
+    let text = format!("{what}: {share} {} failed.", window(snapshot.seconds));
+    (calls.failure > 0).then(|| (Them, severity(snapshot), text))
+}
+
+fn severity(snapshot: &Snapshot) -> Severity {
+    let calls = snapshot.calls.clone().unwrap_or_default();
+    let lost = calls.failure + calls.rejected;
+    let ended = calls.success + lost;
+    if lost > 0 && lost >= ended / 20 { Critical } else { Warning }
 }
 
 pub(super) fn slow(snapshot: &Snapshot) -> Found {
     let (takes, true) = takes(snapshot)? else { return None };
-    Some((Them, Warning, format!("{takes}. No call is lost to that yet.")))
+    let mut text = format!("{takes}.");
+    if snapshot.sent_and_failed().1 > 0 {
+        text += &format!(" {}.", failures(snapshot));
+    }
+    let calls = snapshot.calls.clone().unwrap_or_default();
+    if calls.cancelled > 0 {
+        let window = window(snapshot.seconds);
+        text += &format!(" Callers dropped {} {window}.", Count(calls.cancelled, "call"));
+    }
+    if calls.failure + calls.rejected + calls.cancelled == 0 {
+        text += " No call is lost to that yet.";
+    }
+    Some((Them, Warning, text))
 }
 
 pub(super) fn store(snapshot: &Snapshot) -> Found {
@@ -59,20 +94,31 @@ pub(super) fn store(snapshot: &Snapshot) -> Found {
     })
 }
 
-/// All calls were dropped by their callers.
+/// Most calls were dropped by their callers.
 pub(super) fn dropped(snapshot: &Snapshot) -> Found {
     let calls = snapshot.calls.as_ref()?;
-    if calls.cancelled == 0 || calls.success + calls.failure + calls.rejected > 0 {
+    let others = calls.success + calls.failure + calls.rejected;
+    if calls.cancelled <= others {
         return None;
     }
     let usual = match calls.usual {
         Some(usual) => format!(" Calls usually take {}.", time(usual)),
         None => String::new(),
     };
-    let (dropped, window) = (Count(calls.cancelled, "call"), window(snapshot.seconds));
+    let window = window(snapshot.seconds);
+    let effect = match others {
+        0 => {
+            let dropped = Count(calls.cancelled, "call");
+            format!("{dropped} {window} before a response, and no other call ended")
+        }
+        _ => {
+            let share = of(calls.cancelled, calls.cancelled + others, "call");
+            format!("{share} {window} before a response")
+        }
+    };
     let text = format!(
-        "Callers dropped {dropped} {window} before a response, and no other call ended. Either the \
-         dependency does not respond, or callers do not wait long enough.{usual}"
+        "Callers dropped {effect}. Either the dependency does not respond, or callers do not wait \
+         long enough.{usual}"
     );
     // As for a circuit breaker, silence counts against the dependency.
     Some((Them, Critical, text))
