@@ -1,6 +1,9 @@
 //! A circuit breaker as a registry reads and changes it.
 
-use std::sync::{Arc, Weak};
+use std::{
+    cmp::Ordering,
+    sync::{Arc, Weak},
+};
 
 use tokio::time::Instant;
 
@@ -25,9 +28,9 @@ const NAMES: &[&str] = &[
     STATES[4].as_str(),
 ];
 
-fn set_state(readings: &mut Readings, state: State) {
+fn set_state(readings: &mut Readings, state: State) -> Ordering {
     let place = STATES.iter().position(|known| *known == state).unwrap_or_default();
-    readings.set_state(&CIRCUIT_BREAKER_STATE, NAMES, place);
+    readings.set_state(&CIRCUIT_BREAKER_STATE, NAMES, place)
 }
 
 impl Breaker {
@@ -42,10 +45,12 @@ impl LayerState for Breaker {
     fn read(&self, readings: &mut Readings) {
         let totals = self.totals();
         let share = |part: u64| part as f64 / totals.calls as f64;
-        set_state(readings, self.phase().state());
-        readings.set(&CIRCUIT_BREAKER_STATE_DURATION, self.time_in_state().as_secs_f64());
+        let time = self.time_in_state().as_secs_f64();
+        // Of breakers with equal names, the times of another one would not fit the state.
+        let order = set_state(readings, self.phase().state());
+        readings.set_of_state(order, &CIRCUIT_BREAKER_STATE_DURATION, time);
         if let Some(next_probe) = self.open_time_left() {
-            readings.set(&CIRCUIT_BREAKER_NEXT_PROBE, next_probe.as_secs_f64());
+            readings.set_of_state(order, &CIRCUIT_BREAKER_NEXT_PROBE, next_probe.as_secs_f64());
         }
         // The window of an open breaker is empty, and a ratio of 0 would look healthy.
         if totals.calls > 0 {

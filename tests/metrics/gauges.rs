@@ -89,6 +89,34 @@ async fn a_breaker_shows_its_state_and_its_window() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn breakers_with_equal_names_show_the_times_of_the_worst() {
+    let registry = Registry::new();
+    let [first, ill, last] =
+        [(); 3].map(|()| breaker().name("orders").build().unwrap().register(&registry));
+    advance(1_000 * SECOND).await;
+    let _ = call(&ill, down()).await;
+    advance(10 * SECOND).await;
+    assert_gauges(
+        &registry,
+        &[
+            ("circuit_breaker.state open", 1.0),
+            ("circuit_breaker.state.duration", 10.0),
+            ("circuit_breaker.next_probe", 20.0),
+        ],
+    );
+    last.handle().force_open();
+    assert_gauges(
+        &registry,
+        &[
+            ("circuit_breaker.state forced_open", 1.0),
+            ("circuit_breaker.state.duration", 0.0),
+            ("circuit_breaker.next_probe", 0.0),
+        ],
+    );
+    drop(first);
+}
+
+#[tokio::test(start_paused = true)]
 async fn readiness_names_a_circuit_that_rejects_and_not_one_that_would_admit_a_probe() {
     let registry = Registry::new();
     let layer = breaker().name("orders").build().unwrap().register(&registry);

@@ -197,6 +197,20 @@ async fn a_switch_is_told_with_the_name_of_its_actor() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_two_stacks_with_equal_names_the_ill_one_is_told() {
+    let (registry, well, ill) = (Registry::new(), Dependency::default(), Dependency::default());
+    let admin = Admin::new(&registry);
+    for dependency in [&well, &ill] {
+        dependency.set(200, 20);
+        load(&standard(&registry, dependency), PATIENT);
+    }
+    seconds(600).await;
+    ill.set(503, 20);
+    seconds(10).await;
+    check(&admin, Whose::Them, " s ago. 10 calls/s are rejected.").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_key_that_was_forced_open_and_forgotten_is_a_hand() {
     let registry = Registry::new();
     let admin = Admin::new(&registry);

@@ -126,7 +126,8 @@ instruments! {
         [STACK, LAYER, STATE]
         "1 for the state. Of several: forced_open, open, half_open, disabled, then closed.";
     CIRCUIT_BREAKER_STATE_DURATION: MaxGauge "buttress.circuit_breaker.state.duration" "s"
-        [STACK, LAYER] "The time since the last change of state.";
+        [STACK, LAYER]
+        "The time since the last change of state. Of several breakers, the worst counts.";
     CIRCUIT_BREAKER_NEXT_PROBE: MaxGauge "buttress.circuit_breaker.next_probe" "s" [STACK, LAYER]
         "The time until an open breaker admits a probe. Only there while it is open.";
     CIRCUIT_BREAKER_TRANSITIONS: Counter "buttress.circuit_breaker.transitions" "{transition}"

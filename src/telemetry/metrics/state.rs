@@ -1,6 +1,6 @@
 //! The state of a layer, as a registry reads and changes it.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{cmp::Ordering, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use super::instrument::{Instrument, InstrumentKind};
 
@@ -100,13 +100,31 @@ impl Readings {
     }
 
     /// Adds a state, which is one of several. They are in order, the worst last.
+    ///
+    /// Returns how it compares to the worst state before.
     pub(crate) fn set_state(
         &mut self,
         instrument: &'static Instrument,
         states: &'static [&'static str],
         state: usize,
+    ) -> Ordering {
+        let known = self.state.map(|(_, _, known)| known);
+        self.state = Some((instrument, states, known.map_or(state, |known| known.max(state))));
+        known.map_or(Ordering::Greater, |known| state.cmp(&known))
+    }
+
+    /// Adds a value that belongs to the worst state alone.
+    pub(crate) fn set_of_state(
+        &mut self,
+        order: Ordering,
+        instrument: &'static Instrument,
+        value: f64,
     ) {
-        let worst = self.state.map_or(state, |(_, _, known)| known.max(state));
-        self.state = Some((instrument, states, worst));
+        if order == Ordering::Greater {
+            self.values.retain(|it| !std::ptr::eq(it.0, instrument));
+        }
+        if order != Ordering::Less {
+            self.set(instrument, value);
+        }
     }
 }
