@@ -82,8 +82,10 @@ impl Collector {
     ///
     /// Call it before each scrape, or every few seconds. It takes some microseconds for each layer.
     pub fn collect(&self) {
-        let families = self.registry.gather();
         let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock. Otherwise, numbers could be given after later ones, and a counter that
+        // goes back is taken for that of another layer.
+        let families = self.registry.gather();
         with_recorder(|recorder| {
             for family in &families {
                 describe(recorder, family.instrument);

@@ -3,6 +3,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
 };
 
 use buttress::{
@@ -13,6 +15,7 @@ use buttress::{
 use buttress_metrics::Collector;
 use metrics::set_default_local_recorder;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+use tokio::runtime::Builder;
 use tower::{ServiceExt, service_fn};
 
 /// Each series with its number. The labels are in order.
@@ -165,4 +168,34 @@ async fn gauges_of_a_dropped_layer_become_zero() {
         let is_of_orders = labels.contains("buttress_stack=\"orders\"");
         assert!(!is_of_orders || !is_gauge(&name) || number == 0.0, "{name} {number}");
     }
+}
+
+#[test]
+fn a_counter_is_whole_if_several_scrapes_collect_at_the_same_time() {
+    let recorder = recorder();
+    let registry = Registry::new();
+    let collector = Collector::new(&registry);
+    let client = service_fn(|x: u32| async move { Ok::<_, io::Error>(x) });
+    let stack = Stack::standard(ReplayClones).name("orders").register(&registry).service(client);
+    let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let _guard = set_default_local_recorder(&recorder);
+                while !is_over.load(Ordering::Relaxed) {
+                    collector.collect();
+                }
+            });
+        }
+        for _ in 0..2_000 {
+            runtime.block_on(stack.clone().oneshot(7)).unwrap();
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let _guard = set_default_local_recorder(&recorder);
+    collector.collect();
+    let seen = read(&recorder.handle().render());
+    let calls = seen.iter().filter(|((name, _), _)| name == "buttress_retry_calls_total");
+    assert_eq!(calls.map(|(_, number)| number).sum::<f64>(), 2_000.0);
 }
