@@ -301,6 +301,23 @@ fn it_is_them_if_attempts_fail_are_slow_or_do_not_end() {
              for it also fills the bulkhead.",
         ),
         (
+            "few timeouts that fill the bulkhead",
+            of(10.0, |it| {
+                it.calls = Some(timed([80, 0, 320, 0], 0.02, 2.0, 0.02));
+                it.attempts = Some(timed([80, 20, 300, 0], 0.02, 2.0, 0.02));
+                it.attempt_limit = Some(2.0);
+                it.bulkhead = Some(bulkhead(4, 4, 0));
+                it.rejections = vec![
+                    rejected("bulkhead", "bulkhead_full", 300),
+                    rejected("attempt_timeout", "timed_out", 20),
+                ];
+            }),
+            Them,
+            Critical,
+            "The dependency does not respond within 2 s: 20 % of 100 attempts in 10 s failed. \
+             Waiting for it also fills the bulkhead.",
+        ),
+        (
             "calls that do not end",
             of(10.0, |it| {
                 it.active = Some(12);
@@ -383,6 +400,20 @@ fn it_is_us_if_our_limits_are_too_small() {
             Critical,
             "Our bulkhead is full: 64 of 64 slots taken. 24 calls/s are rejected. The dependency \
              takes 640 ms, as before.",
+        ),
+        (
+            "a full bulkhead, and few failures",
+            of(10.0, |it| {
+                it.calls = Some(timed([90, 10, 900, 0], 0.64, 0.9, 0.62));
+                it.attempts = Some(timed([90, 10, 900, 0], 0.64, 0.9, 0.62));
+                it.errors = vec![cause("bulkhead_full", 900), cause("503", 10)];
+                it.bulkhead = Some(bulkhead(8, 8, 0));
+                it.rejections = vec![rejected("bulkhead", "bulkhead_full", 900)];
+            }),
+            Us,
+            Critical,
+            "Our bulkhead is full: 8 of 8 slots taken. 90 calls/s are rejected. The dependency \
+             takes 640 ms, as before. 10 % of 100 attempts in 10 s failed (503).",
         ),
         (
             "a full queue",

@@ -9,12 +9,17 @@ use super::{
     facts::{close_limit, failures, sentence_of_failures, takes, what_fails},
 };
 use crate::{
-    snapshot::{PANIC, Snapshot},
+    snapshot::{PANIC, Snapshot, TIMED_OUT},
     words::{Count, of, rate, time, window},
 };
 
 pub(super) fn failing(snapshot: &Snapshot) -> Found {
-    snapshot.is_failing().then(|| failures_of(snapshot))
+    let (sent, failed) = snapshot.sent_and_failed();
+    // Few failures do not fill a bulkhead. Few timeouts do.
+    let is_full = snapshot.rejected_as_full() > failed
+        && failed < sent / 2
+        && snapshot.cause() != Some(TIMED_OUT);
+    (snapshot.is_failing() && !is_full).then(|| failures_of(snapshot))
 }
 
 fn failures_of(snapshot: &Snapshot) -> (Whose, Severity, String) {

@@ -6,7 +6,7 @@ use super::{
         Severity::{Critical, Warning},
         Whose::{Them, Us},
     },
-    facts::takes,
+    facts::{failures, takes},
 };
 use crate::{
     snapshot::Snapshot,
@@ -41,6 +41,10 @@ pub(super) fn full(snapshot: &Snapshot) -> Found {
         Some((takes, true)) => (format!("{takes}, which fills the bulkhead{slots}.{effect}"), Them),
         Some((takes, false)) => (format!("Our bulkhead is full{slots}.{effect} {takes}."), Us),
         None => (format!("Our bulkhead is full{slots}.{effect}"), Us),
+    };
+    let text = match snapshot.sent_and_failed() {
+        (_, 0) => text,
+        _ => format!("{text} {}.", failures(snapshot)),
     };
     Some((whose, if rejected > 0 { Critical } else { Warning }, text))
 }
