@@ -228,6 +228,12 @@ impl Snapshot {
         self.rejected("bulkhead_full") + self.rejected("queue_timed_out")
     }
 
+    /// Returns the rejections by layers that do not speak for the dependency.
+    pub(crate) fn other_rejections(&self) -> impl Iterator<Item = &Rejected> {
+        let speaks = |it: &Rejected| it.cause == "circuit_open" || it.kind == "attempt_timeout";
+        self.rejections.iter().filter(move |it| !speaks(it))
+    }
+
     /// Returns the number of calls that were rejected, but not by an open circuit.
     pub(crate) fn rejected_when_closed(&self) -> u64 {
         let rejected = self.calls.as_ref().map_or(0, |calls| calls.rejected);

@@ -416,6 +416,23 @@ fn it_is_us_if_our_limits_are_too_small() {
              takes 640 ms, as before. 10 % of 100 attempts in 10 s failed (503).",
         ),
         (
+            "a full bulkhead, and an open circuit of one key",
+            of(10.0, |it| {
+                it.calls = Some(ended([1_000, 0, 244, 0]));
+                it.bulkhead = Some(bulkhead(64, 64, 0));
+                it.rejections = vec![
+                    rejected("bulkhead", "bulkhead_full", 240),
+                    rejected("circuit_breaker", "circuit_open", 4),
+                ];
+                let mut keyed = Breaker::default();
+                (keyed.keys, keyed.keys_open) = (Some(1_200), Some(1));
+                it.breaker = Some(keyed);
+            }),
+            Us,
+            Critical,
+            "Our bulkhead is full: 64 of 64 slots taken. 24 calls/s are rejected.",
+        ),
+        (
             "a full queue",
             of(10.0, |it| {
                 it.calls = Some(ended([10, 0, 5, 0]));

@@ -55,8 +55,10 @@ pub(super) fn open(snapshot: &Snapshot) -> Found {
     let keys = breaker.keys.filter(|keys| *keys > 0);
     let open_keys = breaker.keys_open.unwrap_or_default();
     let by_hand = breaker.keys_forced_open.unwrap_or_default();
+    let others: u64 = snapshot.other_rejections().map(|it| it.count).sum();
     let is_open = match (keys, breaker.state.as_deref()) {
-        (Some(_), _) => open_keys > by_hand,
+        // Few keys do not hide the layers that reject the calls of the others.
+        (Some(_), _) => open_keys > by_hand && others <= snapshot.rejected("circuit_open"),
         (None, Some(state)) => state == "open",
         // Without a state, only rejections show that it is open.
         (None, None) => snapshot.rejected("circuit_open") > 0,

@@ -11,7 +11,7 @@ use super::{
     limits::{budget, full, too_late, total_timeout},
 };
 use crate::{
-    snapshot::{Rejected, Snapshot},
+    snapshot::Snapshot,
     words::{Count, age, of, percent, were, window},
 };
 
@@ -92,18 +92,18 @@ fn outside_of_a_stack(snapshot: &Snapshot) -> (Whose, Severity, String) {
 
 /// Layers reject calls for reasons that no other case tells.
 fn rejecting_otherwise(snapshot: &Snapshot) -> Found {
-    let told = |it: &Rejected| it.cause == "circuit_open" || it.kind == "attempt_timeout";
-    let calls = snapshot.calls.as_ref();
-    let mut others = snapshot.rejections.iter().filter(|it| calls.is_none() || !told(it));
-    let first = others.next()?;
-    let mut rejected = first.count + others.map(|it| it.count).sum::<u64>();
-    if let Some(calls) = calls {
-        // A retry may have repeated the call.
-        rejected = rejected.min(snapshot.rejected_when_closed());
-        if rejected <= (calls.success + calls.failure + calls.rejected) / 100 {
-            return None;
+    let (first, rejected) = match &snapshot.calls {
+        None => (snapshot.rejections.first()?, snapshot.rejections.iter().map(|it| it.count).sum()),
+        Some(calls) => {
+            let rejected: u64 = snapshot.other_rejections().map(|it| it.count).sum();
+            // A retry may have repeated the call.
+            let rejected = rejected.min(snapshot.rejected_when_closed());
+            if rejected <= (calls.success + calls.failure + calls.rejected) / 100 {
+                return None;
+            }
+            (snapshot.other_rejections().next()?, rejected)
         }
-    }
+    };
     let (calls, were, window) = (Count(rejected, "call"), were(rejected), window(snapshot.seconds));
     let text = format!("{calls} {were} rejected {window}, most as {}.", first.cause);
     Some((Nobody, Warning, text))
