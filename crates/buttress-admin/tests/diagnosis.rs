@@ -482,6 +482,20 @@ fn it_is_us_if_our_limits_are_too_small() {
              circuit opened 20 s ago.",
         ),
         (
+            "a half-open circuit whose probes meet such a timeout",
+            of(10.0, |it| {
+                it.calls = Some(ended([0, 0, 90, 0]));
+                it.attempts.as_mut().unwrap().usual = Some(0.045);
+                it.attempt_limit = Some(0.05);
+                it.breaker = Some(breaker("half_open", 1.0));
+                it.last_failing = Some(failing(21.0, 40, 60, "timed_out"));
+            }),
+            Us,
+            Warning,
+            "Our attempt timeout of 50 ms is too short for a dependency that takes 45 ms. \
+             Recovering: the circuit is half-open and admits only probes.",
+        ),
+        (
             "a total timeout that is spent on pauses",
             of(10.0, |it| {
                 it.calls = Some(ended([80, 0, 20, 0]));

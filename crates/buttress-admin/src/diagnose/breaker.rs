@@ -124,11 +124,15 @@ fn cause_of_opening(snapshot: &Snapshot, breaker: &Breaker) -> (Whose, String) {
 
 pub(super) fn half_open(snapshot: &Snapshot) -> Found {
     let (breaker, "half_open") = state(snapshot)? else { return None };
-    let mut text = "Recovering: the circuit is half-open and admits only probes.".to_owned();
+    let (whose, mut text) = match close_limit(snapshot) {
+        Some(text) => (Us, text + " "),
+        None => (Them, String::new()),
+    };
+    text += "Recovering: the circuit is half-open and admits only probes.";
     let (passed, failed) = (breaker.probes_passed, breaker.probes_failed);
     if passed > 0 || failed > 0 {
         text += &format!(" {passed} passed and {failed} failed {}.", window(snapshot.seconds));
     }
     text += &rejecting(snapshot, "circuit_open");
-    Some((Them, Warning, text))
+    Some((whose, Warning, text))
 }
