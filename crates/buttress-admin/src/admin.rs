@@ -75,7 +75,9 @@ impl Admin {
     /// Default: `/`.
     ///
     /// It is needed where the router does not remove the path from the request. Requests from which
-    /// a router has removed it are served too.
+    /// a router has removed it are served too. Where no router removes it, `/state.json` is
+    /// therefore served as well as `/buttress/state.json`, and a rule of a proxy for the path alone
+    /// keeps nobody out.
     ///
     /// # Panics
     ///
