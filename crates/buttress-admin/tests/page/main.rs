@@ -265,6 +265,24 @@ fn a_hostile_name_is_text() {
 }
 
 #[test]
+fn a_hostile_actor_is_text_and_keeps_each_character() {
+    const ACTOR: &str = "ada_l <img src=x onerror=\"document.title='taken'\">";
+    let shop = Shop::open(None, |admin| admin.allow_changes(|_| Some(Actor::new(ACTOR))));
+    let browser = Browser::start();
+    browser.open(&shop.url());
+    browser.wait("the card", &format!("return !!{}", card("inventory")));
+    turn(&browser, "inventory", "Force open …");
+    await_sentence(&browser, "inventory", &format!("Forced open by {ACTOR} "));
+    let event = Value::from(format!("force open for 5 min by {ACTOR}"));
+    let events = "[...document.querySelectorAll('#events small')].map(it => it.textContent)";
+    assert_eq!(browser.run(&format!("return {events}.filter(it => it === {event}).length")), 1);
+    assert_eq!(browser.run("return document.querySelectorAll('img').length"), 0);
+    assert!(browser.run("return document.title").as_str().unwrap().contains("buttress"));
+    check(&browser, &shop);
+    drop(shop.runtime);
+}
+
+#[test]
 fn a_server_that_ends_makes_the_numbers_old() {
     let shop = Shop::open(None, |admin| admin);
     let browser = Browser::start();
