@@ -207,6 +207,19 @@ fn it_is_them_if_attempts_fail_are_slow_or_do_not_end() {
             "The dependency is too slow. The circuit opened 19 s ago.",
         ),
         (
+            "the open circuit, long after another outage",
+            of(10.0, |it| {
+                it.calls = Some(timed([12, 0, 90, 0], 3.0, 4.0, 2.9));
+                it.attempts = Some(timed([12, 0, 90, 0], 3.0, 4.0, 2.9));
+                it.breaker = Some(breaker("open", 9.0));
+                it.breaker.as_mut().unwrap().reason = Some("slow_call_rate".to_owned());
+                it.last_failing = Some(failing(3_000.0, 259, 412, "503"));
+            }),
+            Them,
+            Critical,
+            "The dependency is too slow. The circuit opened 9 s ago.",
+        ),
+        (
             "open circuits by key",
             of(10.0, |it| {
                 it.calls = Some(ended([400, 0, 4, 0]));
@@ -488,7 +501,7 @@ fn it_is_us_if_our_limits_are_too_small() {
                 it.attempts.as_mut().unwrap().usual = Some(0.045);
                 it.attempt_limit = Some(0.05);
                 it.breaker = Some(breaker("half_open", 1.0));
-                it.last_failing = Some(failing(21.0, 40, 60, "timed_out"));
+                it.last_failing = Some(failing(301.0, 40, 60, "timed_out"));
             }),
             Us,
             Warning,

@@ -6,7 +6,7 @@ use super::{
         Severity::{Critical, Warning},
         Whose::{self, Hand, Them, Us},
     },
-    facts::{close_limit, failures, rejecting, sentence_of_failures, what_fails},
+    facts::{close_limit, failing_before, failures, rejecting, sentence_of_failures, what_fails},
 };
 use crate::{
     snapshot::{Breaker, PANIC, Snapshot},
@@ -106,7 +106,7 @@ fn cause_of_opening(snapshot: &Snapshot, breaker: &Breaker) -> (Whose, String) {
         let whose = if snapshot.cause() == Some(PANIC) { Us } else { Them };
         return (whose, sentence_of_failures(snapshot));
     }
-    if let Some(last) = &snapshot.last_failing {
+    if let Some(last) = failing_before(snapshot) {
         let (what, share) =
             (what_fails(snapshot, last.cause.as_deref()), of(last.failed, last.sent, "attempt"));
         let text = format!("{what}: {share} failed.");

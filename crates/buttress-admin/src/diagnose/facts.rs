@@ -1,7 +1,7 @@
 //! Parts of sentences that several cases have.
 
 use crate::{
-    snapshot::{PANIC, Snapshot, TIMED_OUT},
+    snapshot::{Failing, PANIC, Snapshot, TIMED_OUT},
     words::{of, rate, time, window},
 };
 
@@ -9,6 +9,8 @@ use crate::{
 const CLOSE: f64 = 0.7;
 /// The factor by which a slow dependency exceeds its usual median.
 const SLOW: f64 = 3.0;
+/// The most seconds from failing attempts to the change of the circuit.
+const REACTION: f64 = 60.0;
 /// The fewest seconds by which a slow dependency exceeds its usual median.
 const SLOW_BY: f64 = 0.02;
 
@@ -69,11 +71,20 @@ pub(super) fn takes(snapshot: &Snapshot) -> Option<(String, bool)> {
     })
 }
 
+/// Returns the failing attempts that opened the circuit, and not those of an earlier outage.
+pub(super) fn failing_before(snapshot: &Snapshot) -> Option<&Failing> {
+    // A half-open circuit was open before, for a time that is not known.
+    let breaker = snapshot.breaker.as_ref().filter(|it| it.state.as_deref() != Some("half_open"));
+    let opened = breaker.and_then(|breaker| breaker.since);
+    let is_of_it = |it: &&Failing| opened.is_none_or(|since| it.ago <= since + REACTION);
+    snapshot.last_failing.as_ref().filter(is_of_it)
+}
+
 /// Returns the sentence about an attempt timeout that is close to the usual duration of attempts.
 pub(super) fn close_limit(snapshot: &Snapshot) -> Option<String> {
     let limit = snapshot.attempt_limit?;
     let late = snapshot.timed_out("attempt_timeout");
-    let by_timeout = match &snapshot.last_failing {
+    let by_timeout = match failing_before(snapshot) {
         _ if late > 0 => snapshot.cause() == Some(TIMED_OUT),
         Some(last) => last.cause.as_deref() == Some(TIMED_OUT) && !snapshot.is_failing(),
         None => false,
