@@ -34,6 +34,14 @@ pub(crate) fn of(part: u64, whole: u64, thing: &'static str) -> String {
     }
 }
 
+/// Returns a text as the begin of a sentence.
+pub(crate) fn begin(mut text: String) -> String {
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    text
+}
+
 /// Returns a percentage, which is 0 or 100 only if it is exactly that.
 pub(crate) fn percent(part: u64, whole: u64) -> String {
     let share = 100.0 * part as f64 / whole.max(1) as f64;

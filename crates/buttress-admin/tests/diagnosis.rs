@@ -458,6 +458,39 @@ fn it_is_us_if_our_limits_are_too_small() {
              for a slot.",
         ),
         (
+            "few calls that find the bulkhead full",
+            of(10.0, |it| {
+                it.calls = Some(ended([10_000, 0, 3, 0]));
+                it.bulkhead = Some(bulkhead(40, 64, 0));
+                it.rejections = vec![rejected("bulkhead", "bulkhead_full", 3)];
+            }),
+            Us,
+            Warning,
+            "Our bulkhead is full: it has 64 slots. 3 calls in 10 s were rejected.",
+        ),
+        (
+            "few calls that exceed the total timeout",
+            of(10.0, |it| {
+                it.calls = Some(ended([10_000, 0, 3, 0]));
+                it.attempts = Some(timed([10_000, 0, 0, 0], 0.01, 0.03, 0.01));
+                it.rejections = vec![rejected("total_timeout", "timed_out", 3)];
+            }),
+            Us,
+            Warning,
+            "Under 1 % of 10,003 calls in 10 s exceeded the total timeout. The dependency takes 10 \
+             ms, as before.",
+        ),
+        (
+            "few callers with no time left",
+            of(10.0, |it| {
+                it.calls = Some(ended([10_000, 0, 3, 0]));
+                it.rejections = vec![rejected("client", "deadline_exceeded", 3)];
+            }),
+            Us,
+            Warning,
+            "3 calls in 10 s came with too little time left before the deadline.",
+        ),
+        (
             "a queue that still works",
             of(10.0, |it| {
                 it.calls = Some(ended([10, 0, 0, 0]));

@@ -6,11 +6,11 @@ use super::{
         Severity::{self, Critical, Ok as Healthy, Warning},
         Whose::{self, Nobody, Them, Us},
     },
-    facts::{close_limit, failures, sentence_of_failures, takes, what_fails},
+    facts::{close_limit, failures, sentence_of_failures, severity, takes, what_fails},
 };
 use crate::{
     snapshot::{PANIC, Snapshot, TIMED_OUT},
-    words::{Count, of, rate, time, window},
+    words::{Count, begin, of, rate, time, window},
 };
 
 pub(super) fn failing(snapshot: &Snapshot) -> Found {
@@ -61,18 +61,11 @@ pub(super) fn losing(snapshot: &Snapshot) -> Found {
     (calls.failure > 0).then(|| (Them, severity(snapshot), text))
 }
 
-fn severity(snapshot: &Snapshot) -> Severity {
-    let calls = snapshot.calls.clone().unwrap_or_default();
-    let lost = calls.failure + calls.rejected;
-    let ended = calls.success + lost;
-    if lost > 0 && lost >= ended / 20 { Critical } else { Warning }
-}
-
 pub(super) fn slow(snapshot: &Snapshot) -> Found {
     let (takes, true) = takes(snapshot)? else { return None };
     let mut text = format!("{takes}.");
     if snapshot.sent_and_failed().1 > 0 {
-        text += &format!(" {}.", failures(snapshot));
+        text += &format!(" {}.", begin(failures(snapshot)));
     }
     let calls = snapshot.calls.clone().unwrap_or_default();
     if calls.cancelled > 0 {

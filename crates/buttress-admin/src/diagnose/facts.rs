@@ -1,8 +1,9 @@
 //! Parts of sentences that several cases have.
 
+use super::diagnosis::Severity;
 use crate::{
     snapshot::{Failing, PANIC, Snapshot, TIMED_OUT},
-    words::{of, rate, time, window},
+    words::{begin, of, rate, time, window},
 };
 
 /// The share of the limit from which usual durations are too close to a timeout.
@@ -13,6 +14,16 @@ const SLOW: f64 = 3.0;
 const REACTION: f64 = 60.0;
 /// The fewest seconds by which a slow dependency exceeds its usual median.
 const SLOW_BY: f64 = 0.02;
+
+/// Returns the severity of lost calls: critical from 5 % of all calls.
+///
+/// A layer outside of a stack does not know the number of all calls.
+pub(super) fn severity(snapshot: &Snapshot) -> Severity {
+    let Some(calls) = &snapshot.calls else { return Severity::Critical };
+    let lost = calls.failure + calls.rejected;
+    let ended = calls.success + lost;
+    if lost > 0 && lost >= ended / 20 { Severity::Critical } else { Severity::Warning }
+}
 
 /// Returns a sentence such as "503 from the dependency: 63 % of 412 attempts in 10 s failed."
 pub(super) fn sentence_of_failures(snapshot: &Snapshot) -> String {
@@ -102,5 +113,5 @@ pub(super) fn close_limit(snapshot: &Snapshot) -> Option<String> {
     }
     let (sent, _) = snapshot.sent_and_failed();
     let share = of(late, sent.max(late), "attempt");
-    Some(format!("{text} {share} {} timed out.", window(snapshot.seconds)))
+    Some(format!("{text} {} {} timed out.", begin(share), window(snapshot.seconds)))
 }

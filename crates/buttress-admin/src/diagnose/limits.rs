@@ -3,14 +3,14 @@
 use super::{
     diagnosis::{
         Found,
-        Severity::{Critical, Warning},
+        Severity::Warning,
         Whose::{Them, Us},
     },
-    facts::{failures, takes},
+    facts::{failures, severity, takes},
 };
 use crate::{
     snapshot::Snapshot,
-    words::{Count, of, rate, time, were, window},
+    words::{Count, begin, of, rate, time, were, window},
 };
 
 /// The bulkhead rejects calls, or lets them wait.
@@ -44,9 +44,9 @@ pub(super) fn full(snapshot: &Snapshot) -> Found {
     };
     let text = match snapshot.sent_and_failed() {
         (_, 0) => text,
-        _ => format!("{text} {}.", failures(snapshot)),
+        _ => format!("{text} {}.", begin(failures(snapshot))),
     };
-    Some((whose, if rejected > 0 { Critical } else { Warning }, text))
+    Some((whose, if rejected > 0 { severity(snapshot) } else { Warning }, text))
 }
 
 pub(super) fn total_timeout(snapshot: &Snapshot) -> Found {
@@ -57,6 +57,7 @@ pub(super) fn total_timeout(snapshot: &Snapshot) -> Found {
     let ended = snapshot.calls.as_ref().map_or(0, |it| it.success + it.failure + it.rejected);
     let share = of(late, ended.max(late), "call");
     let limit = snapshot.total_limit.map_or_else(String::new, |it| format!(" of {}", time(it)));
+    let share = begin(share);
     let text = format!("{share} {} exceeded the total timeout{limit}.", window(snapshot.seconds));
     let attempts = snapshot.attempts.as_ref();
     let p99 = attempts.and_then(|it| it.p99);
@@ -71,7 +72,7 @@ pub(super) fn total_timeout(snapshot: &Snapshot) -> Found {
         (Some((takes, false)), _) => (Us, format!("{text} {takes}.")),
         (None, _) => (Them, format!("The dependency does not respond. {text}")),
     };
-    Some((whose, Critical, text))
+    Some((whose, severity(snapshot), text))
 }
 
 /// The deadlines of callers were too near.
@@ -80,7 +81,7 @@ pub(super) fn too_late(snapshot: &Snapshot) -> Found {
     (late > 0).then(|| {
         let (calls, window) = (Count(late, "call"), window(snapshot.seconds));
         let text = format!("{calls} {window} came with too little time left before the deadline.");
-        (Us, Critical, text)
+        (Us, severity(snapshot), text)
     })
 }
 
