@@ -212,6 +212,13 @@ pub struct Totals {
     pub lost: u64,
 }
 
+impl Totals {
+    /// Returns `true` if no call has ended.
+    pub(crate) fn is_zero(&self) -> bool {
+        self.success + self.failure + self.rejected + self.cancelled == 0
+    }
+}
+
 /// The cause of an attempt that panicked.
 pub(crate) const PANIC: &str = "panic";
 /// The cause of an attempt that a timeout ended.

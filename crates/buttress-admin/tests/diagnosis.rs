@@ -700,6 +700,21 @@ fn it_is_nobody_if_calls_are_well_or_there_are_none() {
             "1 call is in flight, and none ended in 10 s.",
         ),
         (
+            "calls of which none has ever ended",
+            of(10.0, |it| it.active = Some(420)),
+            Nobody,
+            Warning,
+            "420 calls are in flight, and none ended in 10 s. None has ended since the start, so \
+             the dependency may not respond.",
+        ),
+        (
+            "the first second",
+            of(1.0, |it| it.active = Some(420)),
+            Nobody,
+            Healthy,
+            "420 calls are in flight, and none ended in 1 s.",
+        ),
+        (
             "healthy",
             of(10.0, |it| {
                 it.calls = Some(timed([412, 0, 0, 3], 0.004, 0.061, 0.004));

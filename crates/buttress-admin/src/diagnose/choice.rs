@@ -62,9 +62,7 @@ fn healthy(snapshot: &Snapshot) -> (Whose, Severity, String) {
     let Some(calls) = &snapshot.calls else { return outside_of_a_stack(snapshot) };
     let ended = calls.success + calls.failure + calls.rejected;
     if ended == 0 {
-        let totals = &snapshot.totals;
-        let ever = totals.success + totals.failure + totals.rejected + totals.cancelled;
-        let when = if ever == 0 { "yet" } else { &window };
+        let when = if snapshot.totals.is_zero() { "yet" } else { &window };
         return (Nobody, Healthy, format!("No calls {when}."));
     }
     let recovered = state(snapshot)

@@ -13,6 +13,9 @@ use crate::{
     words::{Count, begin, of, rate, time, window},
 };
 
+/// The seconds after which calls are suspect if none has ever ended.
+const PATIENCE: f64 = 5.0;
+
 pub(super) fn failing(snapshot: &Snapshot) -> Found {
     let (sent, failed) = snapshot.sent_and_failed();
     // Few failures do not fill a bulkhead. Few timeouts do.
@@ -135,6 +138,13 @@ pub(super) fn waiting(snapshot: &Snapshot) -> Found {
             let usual = time(usual);
             let text = format!("The dependency does not respond: {text} Usually it takes {usual}.");
             (Them, Warning, text)
+        }
+        // The first calls of a process may take their time, but not many of them.
+        None if active > 1 && snapshot.seconds >= PATIENCE && snapshot.totals.is_zero() => {
+            let text = format!(
+                "{text} None has ended since the start, so the dependency may not respond."
+            );
+            (Nobody, Warning, text)
         }
         _ => (Nobody, Healthy, text),
     })
