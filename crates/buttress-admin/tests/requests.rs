@@ -14,6 +14,7 @@ use std::{
 
 use buttress::{
     Stack,
+    bulkhead::BulkheadLayer,
     retry::ReplayClones,
     telemetry::{Event, Observer, Registry, Source},
 };
@@ -358,6 +359,29 @@ async fn a_body_that_is_not_a_change_changes_nothing() {
         assert_eq!(send(&admin, change(body)).await.0, 400, "{body}");
     }
     assert_eq!(changes.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_greatest_numbers_are_changes_like_others() {
+    let registry = Registry::new();
+    let client = tower::service_fn(|_: ()| async { Ok::<_, Infallible>(()) });
+    let stack = Stack::standard(ReplayClones).name("orders").register(&registry);
+    let stack = stack.bulkhead(BulkheadLayer::builder().build().unwrap()).service(client);
+    let admin = Admin::new(&registry).allow_changes(|_| Some(Actor::new("ada")));
+    for (body, part) in [
+        (r#"{"stack":"orders","layer":"orders","do":"resize","limit":4294967295}"#, "4294967295"),
+        (
+            r#"{"stack":"orders","layer":"orders","do":"force_open","seconds":4294967295}"#,
+            "It ends by itself in 49710 days.",
+        ),
+    ] {
+        let (status, _, text) = send(&admin, change(body)).await;
+        assert_eq!((status, &*text), (StatusCode::OK, r#"{"changed":1}"#));
+        assert!(stack.clone().oneshot(()).now_or_never().is_some());
+        let (_, _, state) = send(&admin, get("/state.json")).await;
+        assert!(state.contains(part), "{state}");
+        assert_eq!(send(&admin, get("/metrics")).await.0, StatusCode::OK);
+    }
 }
 
 #[tokio::test(start_paused = true)]
