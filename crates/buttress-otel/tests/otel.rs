@@ -11,7 +11,7 @@ use buttress::{
     Stack,
     bulkhead::BulkheadLayer,
     retry::ReplayClones,
-    telemetry::{BUCKETS, CATALOGUE, InstrumentKind, Registry, Value},
+    telemetry::{BUCKETS, CATALOGUE, Instrument, InstrumentKind, Registry, Value},
 };
 use opentelemetry::{KeyValue, metrics::MeterProvider};
 use opentelemetry_sdk::metrics::{
@@ -49,11 +49,11 @@ impl Collected {
         let all = self.exporter.get_finished_metrics().unwrap();
         let mut seen = Seen::new();
         for metric in all.iter().flat_map(|all| all.scope_metrics()).flat_map(|it| it.metrics()) {
-            if is_of_the_clock(metric.name()) {
-                continue;
-            }
             let instrument = CATALOGUE.iter().find(|it| it.name == metric.name()).unwrap();
             assert_eq!((metric.unit(), metric.description()), (instrument.unit, instrument.help));
+            if is_time(instrument) {
+                continue;
+            }
             let AggregatedMetrics::F64(data) = metric.data() else { panic!("{}", metric.name()) };
             let mut put = |attributes: Attributes, numbers| {
                 let known = seen.insert((metric.name().to_owned(), attributes), numbers);
@@ -85,29 +85,28 @@ impl Collected {
     }
 }
 
+/// Returns `true` for a time that goes on. The thread of the reader has a clock that is not paused.
+fn is_time(instrument: &Instrument) -> bool {
+    instrument.unit == "s" && instrument.kind != InstrumentKind::Histogram
+}
+
+/// Returns `true` for the name of a histogram.
+fn is_histogram(name: &str) -> bool {
+    CATALOGUE.iter().any(|it| it.name == name && it.kind == InstrumentKind::Histogram)
+}
+
 fn attributes<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> Attributes {
     attributes.map(|it| (it.key.to_string(), it.value.to_string())).collect()
-}
-
-fn is_histogram(name: &str) -> bool {
-    let mut histograms = CATALOGUE.iter().filter(|it| it.kind == InstrumentKind::Histogram);
-    histograms.any(|it| it.name == name)
-}
-
-/// Returns `true` for a number that changes with time alone. The thread of the SDK has no paused
-/// clock.
-fn is_of_the_clock(name: &str) -> bool {
-    name.ends_with(".next_probe") || name.ends_with(".state.duration")
 }
 
 /// Returns the numbers of a registry, except those of histograms without a duration.
 fn gathered(registry: &Registry) -> Seen {
     let mut seen = Seen::new();
     for family in registry.gather() {
-        if is_of_the_clock(family.instrument.name) {
-            continue;
-        }
         for series in family.series {
+            if is_time(family.instrument) {
+                continue;
+            }
             let attributes = series.attributes.into_iter();
             let attributes = attributes.map(|(key, value)| (key.to_owned(), value.into_owned()));
             let numbers = match &series.value {
