@@ -48,10 +48,9 @@ impl LayerState for Breaker {
         let time = self.time_in_state().as_secs_f64();
         // Of breakers with equal names, the times of another one would not fit the state.
         let order = set_state(readings, self.phase().state());
-        readings.set_of_state(order, &CIRCUIT_BREAKER_STATE_DURATION, time);
-        if let Some(next_probe) = self.open_time_left() {
-            readings.set_of_state(order, &CIRCUIT_BREAKER_NEXT_PROBE, next_probe.as_secs_f64());
-        }
+        readings.set_of_state(order, &CIRCUIT_BREAKER_STATE_DURATION, Some(time));
+        let next_probe = self.open_time_left().map(|left| left.as_secs_f64());
+        readings.set_of_state(order, &CIRCUIT_BREAKER_NEXT_PROBE, next_probe);
         // The window of an open breaker is empty, and a ratio of 0 would look healthy.
         if totals.calls > 0 {
             readings.set(&CIRCUIT_BREAKER_FAILURE_RATIO, share(totals.failures));

@@ -113,17 +113,17 @@ impl Readings {
         known.map_or(Ordering::Greater, |known| state.cmp(&known))
     }
 
-    /// Adds a value that belongs to the worst state alone.
+    /// Adds a value that belongs to the worst state alone, if that has one.
     pub(crate) fn set_of_state(
         &mut self,
         order: Ordering,
         instrument: &'static Instrument,
-        value: f64,
+        value: Option<f64>,
     ) {
         if order == Ordering::Greater {
             self.values.retain(|it| !std::ptr::eq(it.0, instrument));
         }
-        if order != Ordering::Less {
+        if let Some(value) = value.filter(|_| order != Ordering::Less) {
             self.set(instrument, value);
         }
     }
