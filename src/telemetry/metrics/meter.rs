@@ -44,10 +44,9 @@ pub(crate) struct Identity {
 impl PartialEq for Identity {
     fn eq(&self, other: &Self) -> bool {
         // The parts of the names of timeouts and keys are no labels.
-        let names = |it: &Self| {
-            (it.stack.as_ref().map(|it| it.as_str().to_owned()), it.layer.as_str().to_owned())
-        };
-        self.kind == other.kind && names(self) == names(other)
+        self.kind == other.kind
+            && self.layer.as_str() == other.layer.as_str()
+            && self.stack.as_ref().map(Name::as_str) == other.stack.as_ref().map(Name::as_str)
     }
 }
 
