@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, poll_fn},
-    io, mem,
+    io,
     pin::pin,
     sync::{Arc, Mutex, OnceLock},
     task::{Context, Poll, Waker},
@@ -11,14 +11,15 @@ use std::{
 
 use buttress::{
     Classify, Error, Outcome, RetryHint, Stack,
-    telemetry::{Event, Interest, Observer, Registry, Source, Value},
+    telemetry::{Control, Event, Family, Interest, Observer, Registry, Source, Value},
+    testing::task::Spawned,
 };
 use tokio::time::advance;
 use tower::{Layer, ServiceExt, service_fn};
 
 use super::{
     DOWN, Failure, SECOND, WELL, assert_gauges, breaker, bulkhead, call, counted, down, expected,
-    flaky, numbers, orders, retry, well,
+    flaky, hangs, numbers, orders, retry, well,
 };
 
 /// Lets time pass within a poll, as a computation does.
@@ -45,8 +46,9 @@ async fn a_call_includes_what_its_service_computes_while_a_call_of_another_stack
     let registry = Registry::new();
     let outer = orders(&registry);
     let inner = Stack::new().name("inner").register(&registry).retry(retry().build().unwrap());
+    let waiting = Arc::new(Mutex::new(Vec::new()));
     let outer = outer.layer(service_fn(|()| {
-        let mut call = Box::pin(call(&inner, down()));
+        let (mut call, waiting) = (Box::pin(call(&inner, down())), Arc::clone(&waiting));
         async move {
             // Its first attempt has ended, and the call waits for the second one.
             poll_fn(|cx| {
@@ -55,7 +57,8 @@ async fn a_call_includes_what_its_service_computes_while_a_call_of_another_stack
             })
             .await;
             compute();
-            mem::forget(call);
+            // It goes on elsewhere.
+            waiting.lock().unwrap().push(call);
             WELL
         }
     }));
@@ -238,4 +241,42 @@ async fn a_stack_with_an_empty_name_counts_as_one_without() {
     }
     let all = numbers(&registry, |_, name| name == "call.duration" || name == "bulkhead.limit");
     assert_eq!((all["call.duration success"], all["bulkhead.limit"]), (2.0, 2.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_a_stack_by_key_is_for_the_keys_of_the_moment() {
+    let registry = Registry::new();
+    let template = orders(&registry).circuit_breaker(breaker().build().unwrap());
+    let hosts = Stack::by_key(|key: &u32| *key, move |_| template.fresh()).build().unwrap();
+    let client = hosts.service(service_fn(|key: u32| async move { Ok::<_, io::Error>(key) }));
+    let control = |control| registry.control(Some("orders"), "orders", control, "somebody");
+    assert_eq!(control(Control::ForceOpen(None)), 0);
+    for key in [1, 2] {
+        assert!(client.clone().oneshot(key).await.is_ok());
+    }
+    assert_eq!(control(Control::ForceOpen(None)), 2);
+    assert!(client.clone().oneshot(1).await.is_err());
+    assert!(client.clone().oneshot(3).await.is_ok());
+    assert_eq!(control(Control::Reset), 3);
+    assert!(client.clone().oneshot(1).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_one_layer_keeps_no_other_layer_alive() {
+    let registry = Registry::new();
+    let (first, second) = (orders(&registry), Stack::new().name("second").register(&registry));
+    let second = second.bulkhead(bulkhead());
+    assert_eq!(call(&second, well()).await, WELL);
+    let mut hanging = Spawned::new(call(&first, hangs()));
+    assert!(hanging.poll().is_pending());
+    let mut drained = Spawned::new(registry.drained());
+    assert!(drained.poll().is_pending());
+    drop(second);
+    let names = |family: &Family| {
+        let series = family.series.iter();
+        series.filter(|series| series.attribute("buttress.stack") == Some("second")).count()
+    };
+    assert_eq!(registry.gather().iter().map(names).sum::<usize>(), 0);
+    drop(hanging);
+    assert!(drained.is_woken() && drained.poll().is_ready());
 }

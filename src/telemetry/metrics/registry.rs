@@ -17,7 +17,7 @@ use super::{
     gather::Gatherer,
     instrument::{INFO, OBSERVER_PANICS, VERSION},
     meter::{Identity, Meter},
-    state::{Control, LayerState},
+    state::Control,
 };
 use crate::{call::lock::lock, error::Name};
 
@@ -191,9 +191,14 @@ impl Registry {
     pub async fn drained(&self) {
         loop {
             let mut has_waited = false;
-            for meter in self.meters() {
-                for drained in meter.states().into_iter().filter_map(LayerState::drained) {
-                    has_waited |= wait_for(drained).await;
+            // Weak, so that a layer that is dropped meanwhile does not live until the end.
+            let meters = lock(&self.inner.meters).clone();
+            for meter in meters.into_iter().filter_map(|meter| meter.upgrade()) {
+                let states: Vec<_> = meter.states().iter().map(Arc::downgrade).collect();
+                for state in states.into_iter().filter_map(|state| state.upgrade()) {
+                    if let Some(drained) = state.drained() {
+                        has_waited |= wait_for(drained).await;
+                    }
                 }
                 if let Some(calls) = meter.calls() {
                     has_waited |= wait_for(calls.drained()).await;
@@ -211,7 +216,8 @@ impl Registry {
     /// `stack` is the name of their stack, or `None` for layers outside of a stack. Returns the
     /// number of layers that were changed. It is zero if there is no such layer, if the change is
     /// not for its kind, or if the value is invalid. A circuit breaker by key is [not
-    /// changed](crate::circuit_breaker#telemetry).
+    /// changed](crate::circuit_breaker#telemetry). Of a [stack by key](crate::Stack::by_key), the
+    /// keys of the moment are changed, and a later key does not have the change.
     pub fn control(
         &self,
         stack: Option<&str>,
@@ -296,7 +302,7 @@ mod tests {
     use super::{
         super::{
             super::{event::CallOutcome, kind::Kind},
-            state::Drained,
+            state::{Drained, LayerState},
         },
         *,
     };
