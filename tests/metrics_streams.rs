@@ -176,6 +176,27 @@ async fn read(body: impl Body<Data = Bytes>, reader: Reader) {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_body_leaves_no_time_to_the_call_around_it() {
+    let numbers = Numbers::new();
+    let inner = Stack::standard_http().name("inner").register(&numbers.registry);
+    let sent = Arc::new(AtomicU32::new(1));
+    let inner = inner.service(service::<Broken>(&sent, None));
+    let outer = Stack::new().name("outer").register(&numbers.registry);
+    let outer = outer.service(service_fn(move |()| {
+        let inner = inner.clone();
+        async move {
+            exchange(inner).await;
+            // It keeps the thread busy in the poll in which the body has ended.
+            assert!(Spawned::new(advance(2 * SECOND)).poll().is_pending());
+            Ok::<_, Broken>(())
+        }
+    }));
+    outer.clone().oneshot(()).await.unwrap();
+    assert_eq!(numbers.get("call.duration inner success"), 1.0);
+    assert_eq!(numbers.millis("buttress.call.duration", "outer"), 2_000);
+}
+
 // ===== cancelled, or panicking, at every poll =====
 
 /// A point at which a call over HTTP panics.

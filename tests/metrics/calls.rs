@@ -218,6 +218,32 @@ async fn a_call_that_is_dropped_after_the_end_of_another_lasts_until_then() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_in_a_pause_lasts_longer_than_its_attempt() {
+    let registry = Registry::new();
+    let stack = orders(&registry).retry(retry().build().unwrap());
+    let by_hand = retry().build().unwrap().register(&registry);
+    let mut running = Spawned::new(call(&stack, flaky([Step::RespondAfter(SECOND, DOWN)])));
+    let mut hung = Spawned::new(call(&by_hand, hangs()));
+    assert!(running.poll().is_pending() && hung.poll().is_pending());
+    advance(SECOND).await;
+    assert!(running.poll().is_pending());
+    advance(SECOND).await;
+    drop((hung, running));
+    ended(&registry, ATTEMPTS, &[("failure", 1, SECOND)]);
+    ended(&registry, CALLS, &[("cancelled", 1, 2 * SECOND)]);
+    let families = registry.gather();
+    let attempts = families.iter().find(|it| it.instrument.name == ATTEMPTS).unwrap();
+    let of_hung = |it: &&buttress::telemetry::Series| {
+        it.attribute(field::LAYER) == Some("retry")
+            && it.attribute(field::OUTCOME) == Some("cancelled")
+    };
+    let Value::Histogram(hung) = &attempts.series.iter().find(of_hung).unwrap().value else {
+        panic!("it is no histogram")
+    };
+    assert_eq!((hung.count(), hung.sum()), (1, 2 * SECOND));
+}
+
 /// A classifier by which each failure is retried at once.
 #[derive(Clone, Copy)]
 struct AtOnce;
