@@ -267,7 +267,8 @@ impl Breaker {
         let previous = self.cold().open_until.swap(until, Ordering::AcqRel);
         let is_forced = self.phase().state() == State::ForcedOpen;
         if !is_forced || previous != NO_END || until != NO_END {
-            machine.last_trip = Some(TripReason::Forced);
+            // No call is admitted, so the dependency is not known to be well in this time.
+            (machine.last_trip, machine.is_down) = (Some(TripReason::Forced), true);
             self.change(&mut machine, State::ForcedOpen, now, &mut effects);
             effects.event = Some(Change::Opened { reason: TripReason::Forced, open_for: time });
         }

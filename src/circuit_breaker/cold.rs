@@ -55,7 +55,7 @@ pub(super) struct Machine {
     /// The row ends when the breaker has stayed closed for as long, apart from overloads.
     pub(super) outages: u32,
     pub(super) last_outage: Duration,
-    /// An outage opened the breaker, and no round of probes has passed since.
+    /// An outage or a person opened the breaker, and no round of probes has passed since.
     pub(super) is_down: bool,
     /// The end of the last outage.
     pub(super) closed_at: Option<Instant>,

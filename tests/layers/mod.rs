@@ -95,11 +95,11 @@ pub(crate) fn half_open_breaker(builder: CircuitBreakerBuilder) -> CircuitBreake
 /// Makes a row of this stack with all its layers. The bulkhead has one slot.
 macro_rules! whole_stack {
     ($stack:expr, $bulkhead:expr, $when_full:expr, $breaker:expr) => {
-        whole_stack!($stack, $bulkhead, $when_full, $breaker, CountedReplay::default())
+        whole_stack!($stack, $bulkhead, $when_full, $breaker, CountedReplay::default(), 3)
     };
-    ($stack:expr, $bulkhead:expr, $when_full:expr, $breaker:expr, $replay:expr) => {{
+    ($stack:expr, $bulkhead:expr, $when_full:expr, $breaker:expr, $replay:expr, $retries:expr) => {{
         let (bulkhead, breaker, replay) = ($bulkhead, $breaker, $replay);
-        let retry = retry(replay.clone()).build().unwrap();
+        let retry = retry(replay.clone()).retries($retries).build().unwrap();
         let budget = retry.budget().cloned().unwrap();
         let stack = $stack
             .total_timeout(TimeoutLayer::per_request_fn(limit))
@@ -108,7 +108,10 @@ macro_rules! whole_stack {
             .circuit_breaker(breaker.clone())
             .attempt_timeout(ATTEMPT)
             .classify(FallibleClassifier);
+        // The numbers of a registered stack end with its last service.
+        let kept = tower::Layer::layer(&stack, Client::new([], || Ok("response")));
         Row::new(stack)
+            .when_idle(move || _ = &kept)
             .always_ready()
             .runs(&[UserCode::Limit, UserCode::Replay, UserCode::Classifier])
             .ends_a_hang_after(15)
@@ -332,8 +335,9 @@ macro_rules! layers {
             let (registry, bulkhead) = (Registry::new(), one_at_once().build().unwrap());
             let stack = Stack::new().name("orders").register(&registry);
             let (breaker, replay) = (breaker().build().unwrap(), CountedReplay::default());
+            // No call has so many attempts, so the policy is asked before each of them.
             let attempts = replay.clone();
-            whole_stack!(stack, bulkhead, Effect::Rejects("bulkhead_full"), breaker, replay)
+            whole_stack!(stack, bulkhead, Effect::Rejects("bulkhead_full"), breaker, replay, 20)
                 .when_idle(move || assert_numbers_add_up(&registry, attempts.total()))
         },
         stack_registered_with_a_queue: {
@@ -342,8 +346,9 @@ macro_rules! layers {
             let stack = Stack::new().name("orders").register(&registry);
             let breaker = half_open_breaker(breaker());
             let replay = CountedReplay::default();
+            // No call has so many attempts, so the policy is asked before each of them.
             let attempts = replay.clone();
-            whole_stack!(stack, bulkhead, Effect::Waits, breaker, replay)
+            whole_stack!(stack, bulkhead, Effect::Waits, breaker, replay, 20)
                 .when_idle(move || assert_numbers_add_up(&registry, attempts.total()))
         },
         stack_of_options: {

@@ -432,10 +432,7 @@ async fn calls_within_a_call_and_on_other_threads_leave_it_no_time() {
 
 /// The calls and attempts that an observer was told of.
 #[derive(Clone, Default)]
-struct Ends(Arc<Mutex<BTreeMap<Ended, (u64, Duration)>>>);
-
-/// The event, and the outcome with its cause.
-type Ended = (&'static str, String);
+struct Ends(Arc<Mutex<BTreeMap<Text, Durations>>>);
 
 impl Observer for Ends {
     fn on_event(&self, source: Source<'_>, event: &Event<'_>) {
@@ -453,7 +450,8 @@ impl Observer for Ends {
         assert_eq!(error_type.is_some(), is_error, "{event:?}");
         let mut ends = self.0.lock().unwrap();
         let mut add = |kind, key: &str| {
-            let (count, sum) = ends.entry((kind, key.to_owned())).or_default();
+            let of_kind: &mut Durations = ends.entry(kind).or_default();
+            let (count, sum) = of_kind.entry(key.to_owned()).or_default();
             *count += 1;
             *sum += took;
         };
@@ -511,10 +509,7 @@ async fn an_observer_is_told_of_the_same_ends_as_the_registry_counts() {
     registry.observe(ends.clone());
     let _kept = outage(&registry).await;
     let ends = ends.0.lock().unwrap();
-    let told = |kind| -> Durations {
-        let of_kind = ends.iter().filter(|((it, _), _)| *it == kind);
-        of_kind.map(|((_, key), value)| (key.clone(), *value)).collect()
-    };
+    let told = |kind| ends[kind].clone();
     assert_eq!(told("call"), durations_of(&registry, CALLS, "orders"));
     assert_eq!(told("attempt"), durations_of(&registry, ATTEMPTS, "orders"));
     assert_eq!(told("call").len(), 4, "each outcome was met");
