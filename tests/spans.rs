@@ -231,7 +231,7 @@ async fn a_call_whose_caller_has_a_deadline() {
     assert_eq!(
         capture.snapshot(),
         [
-            "call buttress.outcome=cancelled",
+            "call buttress.outcome=cut error.type=timed_out otel.status_code=ERROR",
             "call > attempt attempt=1 buttress.outcome=cut error.type=timed_out \
              otel.status_code=ERROR",
         ]

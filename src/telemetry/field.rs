@@ -17,7 +17,7 @@ pub const ATTEMPT: &str = "attempt";
 /// | `success`, `ignored`, `transient`, `timed_out`, `overloaded`, `in_progress`, `permanent` | span `attempt`, events of retry | the classified [`Outcome`](crate::Outcome) | if it is a failure, or an error |
 /// | `rejected` | both spans | a layer rejected the call or the attempt, or a timeout ended the call | yes |
 /// | `cancelled` | both spans | its caller dropped the call, or the body of the response before its end, for example in code that reads only the status | |
-/// | `cut` | span `attempt` | the attempt was dropped at or after its deadline, for example by the total timeout | yes |
+/// | `cut` | both spans | the call or the attempt was dropped at or after its deadline, for example by a server or by the total timeout | yes |
 /// | `panicked` | both spans | the service or another layer panicked | yes |
 pub const OUTCOME: &str = "buttress.outcome";
 /// The cause of a call or an attempt that failed, as one of few words.
@@ -31,7 +31,7 @@ pub const OUTCOME: &str = "buttress.outcome";
 ///   `protocol`, `redirect`, `request` (it could not be sent) or `body` (it broke off);
 /// - the name of the outcome, such as `transient`.
 ///
-/// It is `panic` after a panic, and `timed_out` for an attempt that was cut.
+/// It is `panic` after a panic, and `timed_out` for what was cut.
 pub const ERROR_TYPE: &str = "error.type";
 /// The status of a span. It is `ERROR` for a failure, and not set otherwise.
 ///

@@ -1,5 +1,5 @@
 /// The kind of a layer. It tells the layers of a stack apart, which may all have its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     /// The stack itself, whose calls have a span.
     Call,

@@ -50,8 +50,8 @@
 //!   attempt has failed. Compose layers by hand with [`CallSpanLayer::classify`].
 //! - [`field::OUTCOME`] has the outcomes, and [`field::ERROR_TYPE`] the causes. Neither contains a
 //!   text of the service.
-//! - A call that its caller dropped is `cancelled`, which is no error. An attempt that was dropped
-//!   at its deadline is `cut`, which is one.
+//! - A call that its caller dropped is `cancelled`, which is no error. A call or an attempt that was
+//!   dropped at its deadline is `cut`, which is one.
 //! - A span ends with its call: with the result, or with the body of a response whose head is no
 //!   failure.
 //! - The transitions of a breaker are in no span, because they are not about the call that caused

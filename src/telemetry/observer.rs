@@ -15,8 +15,9 @@ use super::event::{Event, Source};
 /// [`Registry`](super::Registry).
 ///
 /// Events arrive by reference, on the task or thread that caused them, and never under a lock. An
-/// observer may therefore use every handle and the registry, but it must not block. A panic of an
-/// observer is caught and counted. It does not harm the call.
+/// observer may therefore use every handle and the registry, but it must not block. It must not
+/// cause an event in each event, because that would never end. A panic of an observer is caught and
+/// counted. It does not harm the call.
 ///
 /// ```
 /// use buttress::telemetry::{Event, Observer, Registry, Source};

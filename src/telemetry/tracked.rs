@@ -49,9 +49,6 @@ pub(crate) trait Unit {
 
     /// Returns how it ended, for a rejection with this outcome.
     fn rejected(outcome: Outcome) -> Ended;
-
-    /// Returns how it ended if it is dropped.
-    fn dropped() -> Ended;
 }
 
 /// A logical call.
@@ -251,7 +248,8 @@ impl<U: Unit> Told<U> {
     fn end_as_dropped(&mut self) {
         // The last reading may be that of another call.
         clock::forget_end();
-        let ended = U::dropped();
+        let is_over = deadline::deadline().is_some_and(|end| end <= Instant::now());
+        let ended = if is_over { Ended::Cut } else { Ended::Cancelled };
         let cut = Outcome::Failure(Fault::TimedOut).as_str();
         self.end(ended, (ended == Ended::Cut).then_some(cut));
     }
@@ -299,10 +297,6 @@ impl<C> Unit for Call<C> {
     fn rejected(_: Outcome) -> Ended {
         Ended::Rejected
     }
-
-    fn dropped() -> Ended {
-        Ended::Cancelled
-    }
 }
 
 impl Unit for Attempt {
@@ -334,11 +328,6 @@ impl Unit for Attempt {
             Outcome::Failure(_) => Self::classified(outcome, true),
             _ => Ended::Rejected,
         }
-    }
-
-    fn dropped() -> Ended {
-        let is_over = deadline::deadline().is_some_and(|end| end <= Instant::now());
-        if is_over { Ended::Cut } else { Ended::Cancelled }
     }
 }
 

@@ -107,10 +107,7 @@ async fn breakers_with_equal_names_show_the_times_of_the_worst() {
     last.handle().force_open();
     assert_gauges(
         &registry,
-        &[
-            ("circuit_breaker.state forced_open", 1.0),
-            ("circuit_breaker.state.duration", 0.0),
-        ],
+        &[("circuit_breaker.state forced_open", 1.0), ("circuit_breaker.state.duration", 0.0)],
     );
     assert!(!gauges(&registry).contains_key("circuit_breaker.next_probe"), "it stays open");
     drop(first);

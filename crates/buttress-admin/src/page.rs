@@ -9,7 +9,7 @@ pub(crate) const PAGE: &str = include_str!("page.html");
 /// from, and no text can become markup.
 pub(crate) const POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-l0IOa8RSvEA94hydriCR/2uMf1iSC37nU1pIn2R+JTc='; ",
+    "script-src 'sha256-CVvOjBziAaQ7S6BA61L0PR7LVHfFuveSJHrQxIQQtgo='; ",
     "style-src 'sha256-PUmkAbrlMOk6XZs0C94U2LjvW/kULp9Z8s0h/Ckiq9s='; ",
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; ",
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",

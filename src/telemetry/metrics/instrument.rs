@@ -85,8 +85,9 @@ macro_rules! instruments {
     };
 }
 
-// A series of each counter exists before its first event. A series that begins with 1 would hide
-// this event from the `increase()` of Prometheus.
+// A series of each counter exists before its first event, but for those by cause, because causes are
+// not known before. A series that begins with 1 would hide this event from the `increase()` of
+// Prometheus.
 instruments! {
     CALL_DURATION: Histogram "buttress.call.duration" "s" [STACK, OUTCOME]
         "The duration of calls, as their callers see it.";

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    hash::{Hash, Hasher},
     sync::{
         Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
@@ -41,12 +42,24 @@ pub(crate) struct Identity {
     pub(crate) kind: Kind,
 }
 
+impl Identity {
+    /// Returns the values of its labels. The parts of the names of timeouts and keys are none.
+    fn labels(&self) -> (Kind, &str, Option<&str>) {
+        (self.kind, self.layer.as_str(), self.stack.as_ref().map(Name::as_str))
+    }
+}
+
 impl PartialEq for Identity {
     fn eq(&self, other: &Self) -> bool {
-        // The parts of the names of timeouts and keys are no labels.
-        self.kind == other.kind
-            && self.layer.as_str() == other.layer.as_str()
-            && self.stack.as_ref().map(Name::as_str) == other.stack.as_ref().map(Name::as_str)
+        self.labels() == other.labels()
+    }
+}
+
+impl Eq for Identity {}
+
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.labels().hash(state);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The registry of layers.
 
 use std::{
+    collections::HashMap,
     fmt,
     future::{Future, poll_fn},
     pin::pin,
@@ -45,7 +46,7 @@ pub struct Registry {
 
 #[derive(Default)]
 struct Inner {
-    meters: Mutex<Vec<Weak<Meter>>>,
+    meters: Mutex<HashMap<Identity, Weak<Meter>>>,
     observers: Arc<Observers>,
 }
 
@@ -72,12 +73,14 @@ impl Registry {
             identity.layer = identity.kind.as_str().into();
         }
         let mut meters = lock(&self.inner.meters);
-        let live = meters.iter().filter_map(Weak::upgrade);
-        let known = live.into_iter().find(|meter| *meter.identity() == identity);
+        let known = meters.get(&identity).and_then(Weak::upgrade);
         known.unwrap_or_else(|| {
-            let meter = Arc::new(Meter::new(identity, Arc::clone(&self.inner.observers)));
-            meters.retain(|meter| meter.strong_count() > 0);
-            meters.push(Arc::downgrade(&meter));
+            let observers = Arc::clone(&self.inner.observers);
+            let meter = Arc::new(Meter::new(identity.clone(), observers));
+            if meters.len() == meters.capacity() {
+                meters.retain(|_, meter| meter.strong_count() > 0);
+            }
+            meters.insert(identity, Arc::downgrade(&meter));
             meter
         })
     }
@@ -97,7 +100,7 @@ impl Registry {
     }
 
     fn meters(&self) -> Vec<Arc<Meter>> {
-        lock(&self.inner.meters).iter().filter_map(Weak::upgrade).collect()
+        lock(&self.inner.meters).values().filter_map(Weak::upgrade).collect()
     }
 
     /// Adds an observer of the events of all layers. It stays until the registry and its layers are
@@ -192,7 +195,7 @@ impl Registry {
         loop {
             let mut has_waited = false;
             // Weak, so that a layer that is dropped meanwhile does not live until the end.
-            let meters = lock(&self.inner.meters).clone();
+            let meters: Vec<_> = lock(&self.inner.meters).values().cloned().collect();
             for meter in meters.into_iter().filter_map(|meter| meter.upgrade()) {
                 let states: Vec<_> = meter.states().iter().map(Arc::downgrade).collect();
                 for state in states.into_iter().filter_map(|state| state.upgrade()) {
