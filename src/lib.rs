@@ -74,6 +74,7 @@
 //! | [`Rejection`] | Says which layer rejected a call, why, and when to try again. |
 //! | [`Outcome`], [`Classify`] | Say whether a result is a success, and what kind of failure it is. |
 //! | [`Deadline`] | The time that the current call has left. |
+//! | [`Registry`](telemetry::Registry) | Counts what the stacks do, and waits for their calls. |
 //!
 //! [`TimeoutLayer`]: timeout::TimeoutLayer
 //! [`RetryLayer`]: retry::RetryLayer

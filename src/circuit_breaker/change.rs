@@ -59,7 +59,7 @@ impl Breaker {
         }
         machine.last_trip = Some(reason);
         let until = now.saturating_duration_since(self.config.origin).saturating_add(open_for);
-        // Even a time without an end is one after which the breaker would close by itself.
+        // `NO_END` is only for a breaker that was opened by hand.
         self.cold().open_until.store(nanos(until).min(NO_END - 1), Ordering::Release);
         self.change(machine, State::Open, now, effects);
         effects.event = Some(Change::Opened { reason, open_for: Some(open_for) });
@@ -255,7 +255,7 @@ impl Breaker {
 
     /// Opens the breaker by hand, for this time or until it is changed by hand.
     ///
-    /// Does nothing if it stays open already until it is changed by hand, and shall do so.
+    /// Does nothing if the breaker is already open by hand without an end, and `time` is `None`.
     pub(super) fn force_open(&self, time: Option<Duration>) {
         let now = Instant::now();
         let until = time.map_or(NO_END, |time| {

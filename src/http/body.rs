@@ -72,9 +72,11 @@ pin_project! {
             this.unread.close();
             // A body that panicked has no end any more.
             if this.measured.is_some() {
-                let left = this.end.is_some();
-                let left = if left { CallOutcome::Cancelled } else { CallOutcome::Failure };
-                count(this.measured, left, *this.began, this.owner);
+                let outcome = match this.end {
+                    Some(_) => CallOutcome::Cancelled,
+                    None => CallOutcome::Failure,
+                };
+                count(this.measured, outcome, *this.began, this.owner);
             }
             if this.end.is_none() && !this.inner.needs_end() {
                 return;

@@ -137,27 +137,23 @@ impl<S, P, C> Shared<S, P, C> {
         // A response that says nothing about the service is what its caller asked for.
         let is_success = !matches!(outcome, Outcome::Failure(_)) && result.is_ok();
         if retried && !retryable {
-            // Before the attempt, because the other successful calls are a difference of the two.
+            // Before the attempt, because other successes are a difference of the two.
             self.config().count_call(true, is_success);
         }
         if tracked.told().is_some() {
             tracked.end_with(self.classifier(), outcome, error_type, result.as_ref());
         }
+        let cause = || self.cause(outcome, error_type, result.as_ref());
         if !retryable && outcome != Outcome::Success {
             if !retried {
                 self.config().count_call(false, is_success);
             }
-            let rejected = || result.as_ref().err().and_then(CarryRejection::rejection).is_some();
             // A layer that has rejected the call has reported it.
-            if !rejected() {
-                let cause = || self.cause(outcome, error_type, result.as_ref());
+            if result.as_ref().err().and_then(CarryRejection::rejection).is_none() {
                 self.report_final(outcome, cause, hint, attempt);
             }
         }
-        retryable.then(|| {
-            let error_type = self.cause(outcome, error_type, result.as_ref());
-            Failed { outcome, error_type, hint, cut_short }
-        })
+        retryable.then(|| Failed { outcome, error_type: cause(), hint, cut_short })
     }
 
     /// Returns the cause of a failed attempt.
@@ -176,7 +172,7 @@ impl<S, P, C> Shared<S, P, C> {
             Some(rejection) => rejection.kind(),
             None => {
                 let cause = error_type.or_else(|| self.classifier().error_type(result));
-                cause.unwrap_or(outcome.as_str())
+                cause.filter(|cause| !cause.is_empty()).unwrap_or(outcome.as_str())
             }
         }
     }

@@ -41,9 +41,9 @@ impl<Slots, C> Stack<Slots, C> {
     ///
     /// Default: none. Nothing is counted then.
     ///
-    /// Name the stack too. The calls of all stacks without a name count together, as `call`. A
-    /// layer counts for the first registered stack with it that is put around a service. The order
-    /// of this setter and the others does not matter.
+    /// Name the stack too. The calls of all stacks without a name count together, as `call`. Their
+    /// layers have no stack. A layer counts for the first registered stack with it that is put
+    /// around a service. The order of this setter and the others does not matter.
     ///
     /// ```
     /// use buttress::{Stack, retry::ReplayClones, telemetry::Registry};

@@ -21,6 +21,8 @@ impl<'a> Source<'a> {
     }
 
     /// Returns the name of the stack, or `None` for a layer outside of a stack with a name.
+    ///
+    /// The calls of a stack without a name have `call`.
     pub fn stack(&self) -> Option<&'a str> {
         self.stack
     }
@@ -95,8 +97,8 @@ impl CallOutcome {
 
 /// Something that a layer did and that is worth saying.
 ///
-/// The events up to [`LeaseLost`](Self::LeaseLost) are rare. They do not happen in a call that goes
-/// well. The others are only for observers that want [all](super::Interest::All).
+/// Observers get [`CallEnded`](Self::CallEnded), [`AttemptEnded`](Self::AttemptEnded) and
+/// [`Measured`](Self::Measured) only if they want [all](super::Interest::All) events.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -130,7 +132,7 @@ pub enum Event<'a> {
         /// The reason, such as `budget`.
         reason: &'static str,
     },
-    /// The retry does not retry this call, although it has retries left.
+    /// The retry does not retry this call, whatever its retries and its budget.
     #[non_exhaustive]
     NotRetried {
         /// The number of the attempt that has failed.
@@ -263,7 +265,7 @@ pub enum Event<'a> {
 }
 
 impl Event<'_> {
-    /// Returns `true` if the event does not happen in a call that goes well.
+    /// Returns `false` for the end of a call or an attempt, and for a measured duration.
     pub fn is_rare(&self) -> bool {
         self.measured().is_none()
     }

@@ -191,7 +191,7 @@ fn rejected(source: Source<'_>, rejection: &Rejection, suppressed: Option<u64>) 
                 suppressed,
                 {
                     { field::STACK } = source.stack(),
-                { field::LAYER } = source.layer(),
+                    { field::LAYER } = source.layer(),
                     { field::KIND } = source.kind(),
                     { field::ERROR_TYPE } = rejection.kind(),
                     { field::LIMIT_MS } = millis(timed_out.limit())
@@ -203,7 +203,7 @@ fn rejected(source: Source<'_>, rejection: &Rejection, suppressed: Option<u64>) 
                 suppressed,
                 {
                     { field::STACK } = source.stack(),
-                { field::LAYER } = source.layer(),
+                    { field::LAYER } = source.layer(),
                     { field::KIND } = source.kind(),
                     { field::ERROR_TYPE } = rejection.kind(),
                     { field::BREAKER_KEY } = breaker_key(rejection),
@@ -344,8 +344,11 @@ fn idempotency(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
         Event::LeaseLost { key } => {
             warn!(
                 target: IDEMPOTENCY,
-                { { field::STACK } = source.stack(),
-                { field::LAYER } = source.layer(), { field::KEY } = %key },
+                {
+                    { field::STACK } = source.stack(),
+                    { field::LAYER } = source.layer(),
+                    { field::KEY } = %key,
+                },
                 "lease lost"
             );
         }

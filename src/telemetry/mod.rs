@@ -1,4 +1,6 @@
-//! The spans and events that the layers emit through [`tracing`], and the names of their fields.
+//! Spans, events and metrics of the layers, and the names of their fields.
+//!
+//! Spans and events go to [`tracing`]:
 //!
 //! | span or event | level |
 //! |---|---|
@@ -6,7 +8,7 @@
 //! | span `attempt`, one per attempt of a [retry](crate::retry) | `INFO` |
 //! | "circuit opened", "idempotent operation has unknown outcome" | `ERROR` |
 //! | "call rejected", "call timed out", "retrying call", "retries exhausted", "circuit half-open", "idempotency store failed", "idempotency store almost full", "lease lost" | `WARN` |
-//! | "circuit closed" | `INFO` |
+//! | "circuit closed", "layer controlled" | `INFO` |
 //! | "call not retried", "call queued", "bulkhead resized", "circuit disabled" | `DEBUG` |
 //!
 //! Every field name is a constant of [`field`]. Field values are computed only if a subscriber is
@@ -50,8 +52,8 @@
 //!   attempt has failed. Compose layers by hand with [`CallSpanLayer::classify`].
 //! - [`field::OUTCOME`] has the outcomes, and [`field::ERROR_TYPE`] the causes. Neither contains a
 //!   text of the service.
-//! - A call that its caller dropped is `cancelled`, which is no error. A call or an attempt that was
-//!   dropped at its deadline is `cut`, which is one.
+//! - A call that its caller dropped is `cancelled`, which is no error. A call or an attempt that
+//!   was dropped at its deadline is `cut`, which is one.
 //! - A span ends with its call: with the result, or with the body of a response whose head is no
 //!   failure.
 //! - The transitions of a breaker are in no span, because they are not about the call that caused
@@ -64,6 +66,14 @@
 //!
 //! With `tracing-opentelemetry`, the two spans have the kind `INTERNAL`. The field
 //! [`field::STATUS`] is their status.
+//!
+//! # Metrics
+//!
+//! A [`Registry`] counts what a stack does once [`Stack::register`](crate::Stack::register) has
+//! added it. [`Registry::gather`] reads the metrics, which the page
+//! [metrics](crate::guide::metrics) lists. An [`Observer`] gets each [`Event`].
+//! [`Registry::control`] changes a layer at run time. Exporters and a live page are crates of their
+//! own: `buttress-prometheus`, `buttress-otel`, `buttress-metrics` and `buttress-admin`.
 //!
 //! # Events in an outage
 //!
@@ -78,8 +88,7 @@
 //! next outage is at `WARN`.
 //!
 //! Timeouts without a name, outside of a stack, count as one layer. A test that expects the event
-//! of one at `WARN` must give it a name, because another test may have emitted the first. The
-//! bodies of a client or a server count with it.
+//! of one at `WARN` must give it a name, because another test may have emitted the first.
 //!
 //! In a program without a subscriber, the feature `log` of `tracing` passes events to the crate
 //! `log`, with the same levels.

@@ -52,7 +52,7 @@ pub trait Observer: Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Interest {
-    /// The events that do not happen in a call that goes well.
+    /// All events except the ends of calls and attempts, and measured durations.
     Rare,
     /// All events. Each call and each attempt then costs a call of the observer.
     All,

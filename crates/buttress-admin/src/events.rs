@@ -7,7 +7,7 @@ use std::{
 };
 
 use buttress::{
-    Fault, Outcome, Rejection,
+    Rejection,
     telemetry::{Control, Event, Observer, Registry, Source},
 };
 use serde::Serialize;
@@ -98,7 +98,7 @@ impl Kept {
                 frequent("call timed out", "")
             }
             Event::Rejected { rejection, .. } => frequent("call rejected", rejection.kind()),
-            Event::Retrying { outcome, .. } => frequent("retrying call", word(outcome)),
+            Event::Retrying { error_type, .. } => frequent("retrying call", error_type),
             Event::RetriesExhausted { reason, .. } => frequent("retries exhausted", reason),
             Event::StoreFailed { .. } => frequent("idempotency store failed", ""),
             Event::StoreAlmostFull { of, .. } => frequent("idempotency store almost full", of),
@@ -286,17 +286,6 @@ fn start_of(name: &str) -> &str {
     }
     let end = (0..=NAME_BYTES).rev().find(|end| name.is_char_boundary(*end));
     &name[..end.unwrap_or_default()]
-}
-
-/// Returns the cause of a failed attempt as one word.
-fn word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Failure(Fault::TimedOut) => "timed_out",
-        Outcome::Failure(Fault::Overloaded { .. }) => "overloaded",
-        Outcome::Failure(Fault::InProgress { .. }) => "in_progress",
-        Outcome::Failure(_) => "transient",
-        _ => "unprocessed",
-    }
 }
 
 struct Listener(Weak<Events>);

@@ -55,7 +55,7 @@ impl Hosts {
 
 /// Returns the name in lower case without the dot that may end it.
 ///
-/// An authority can have a user before the host, and after it what is no port. It then has no name.
+/// Returns `None` for an authority with a user, or with an invalid port.
 fn host_of(authority: &Authority) -> Option<String> {
     let rest = authority.as_str().strip_prefix(authority.host())?;
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());

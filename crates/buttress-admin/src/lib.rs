@@ -63,10 +63,10 @@
 //!
 //! # Security
 //!
-//! Serve it on the internal port. Whoever reaches it sees the names of dependencies and layers,
-//! numbers of calls, causes of failures, and the names of actors. Nobody sees keys, hosts, headers,
-//! bodies or the text of errors, because the registry does not have them and events are kept
-//! without them.
+//! Serve it on the internal port. Everyone who reaches it sees the names of dependencies and
+//! layers, numbers of calls, causes of failures, and the names of actors. Nobody sees keys, hosts,
+//! headers, bodies or the text of errors, because the registry does not have them and events are
+//! kept without them.
 //!
 //! - Nothing can be changed unless [`allow_changes`](Admin::allow_changes) is set. Its closure gets
 //!   the head of each request, and says who sent it. Each change is an event in the log with this

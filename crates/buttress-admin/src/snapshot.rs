@@ -110,7 +110,7 @@ pub struct Breaker {
     pub slow_ratio: Option<f64>,
     /// The calls in its window.
     pub window_calls: Option<u64>,
-    /// The reason for which it opened last, such as `failure rate`.
+    /// The reason for which it opened last, such as `failure_rate`.
     pub reason: Option<String>,
     /// The actor who changed it last through the registry.
     pub actor: Option<String>,

@@ -1,4 +1,4 @@
-//! Keys of series, made once.
+//! Values of series, made once.
 
 use std::{
     collections::{HashMap, hash_map::RandomState},

@@ -1,4 +1,4 @@
-//! Attributes of series, made once.
+//! Values of series, made once.
 
 use std::{
     collections::{HashMap, hash_map::RandomState},

@@ -85,8 +85,8 @@ macro_rules! instruments {
     };
 }
 
-// A series of each counter exists before its first event, but for those by cause, because causes are
-// not known before. A series that begins with 1 would hide this event from the `increase()` of
+// A series of each counter exists before its first event, but for those by cause, because causes
+// are not known before. A series that begins with 1 would hide this event from the `increase()` of
 // Prometheus.
 instruments! {
     CALL_DURATION: Histogram "buttress.call.duration" "s" [STACK, OUTCOME]
@@ -106,7 +106,7 @@ instruments! {
     RETRY_CALLS: Counter "buttress.retry.calls" "{call}" [STACK, LAYER, RETRIED, OUTCOME]
         "Calls through a retry. One that succeeded after a retry was saved. A rejected one failed.";
     RETRY_ENDED: Counter "buttress.retry.ended" "{call}" [STACK, LAYER, REASON]
-        "Failed calls that were not retried further, by reason. Rejected calls are not in it.";
+        "Failed calls that were not retried further, by reason. `rejected` is that of a retry.";
     RETRY_DELAY: Histogram "buttress.retry.delay" "s" [STACK, LAYER]
         "The pauses before retries.";
     RETRY_BUDGET_RATIO: MinGauge "buttress.retry.budget.ratio" "1" [STACK, LAYER]

@@ -1,4 +1,4 @@
-//! Numbers of layers: the catalogue, the counters, and the registry that reads them.
+//! Metrics of layers: the catalogue, the counters, and the registry that reads them.
 
 mod calls;
 mod causes;

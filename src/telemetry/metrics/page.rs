@@ -78,20 +78,22 @@ const HEAD: &str = "\
 # Metrics
 
 A [`Registry`](crate::telemetry::Registry) has the numbers of the stacks and layers that are
-registered in it. This page lists its instruments. Exporters are crates of their own:
+registered in it by `Stack::register`, or by `register` of a layer. This page lists its instruments.
+Exporters are crates of their own:
 `buttress-prometheus`, `buttress-otel` and `buttress-metrics`. All of them use these names.
 
 - **Attributes.** `buttress.stack` is the [name](crate::Stack::name) of the stack. A layer outside
-  of a named stack does not have it. `buttress.layer` is the name of the layer, which is that of
-  its stack by default. In Prometheus, dots become underscores. The values of the other attributes
-  are fixed and are listed below. No attribute ever has a key, a host, a path or a payload, so the
-  number of series is bounded by the number of names.
+  of a named stack does not have it. The calls of stacks without a name have `call`.
+  `buttress.layer` is the name of the layer, which is that of its stack by default. In Prometheus,
+  dots become underscores. The values of the other attributes are fixed and are listed below. No
+  attribute ever has a key, a host, a path or a payload, so the number of series is bounded by the
+  number of names.
 - **Equal names.** Layers of one registry with the same stack, name and kind have the same series.
   Their counts add up. A gauge of kind *sum* adds up too. Of a *max* or *min*, the greatest or
   smallest value counts.
 - **Zero.** A series of a counter exists from the registration on, with the value 0, so that
-  `increase()` sees its first event. Only `buttress.call.errors` has a series for each cause that
-  has occurred.
+  `increase()` sees its first event. Only `buttress.call.errors` and `buttress.attempt.errors`
+  have a series for each cause that has occurred.
 - **End.** Series end with the last layer that has their names. A new layer with these names begins
   at 0.
 - **Reserved.** The value `degraded` of `buttress.outcome`, and the attribute `buttress.source`, are

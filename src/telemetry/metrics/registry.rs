@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{call::lock::lock, error::Name};
 
-/// A registry of stacks and layers, whose numbers it reads.
+/// A registry that counts what stacks and layers do.
 ///
 /// A layer counts from the moment that it is registered. The registry does not keep a layer alive.
 /// Layers with the same stack, name and kind count together. They have the same series, and the
@@ -85,7 +85,7 @@ impl Registry {
         })
     }
 
-    /// Reads all numbers.
+    /// Reads all metrics.
     ///
     /// No two series of a family have the same attributes. Nothing is locked while a layer is read.
     pub fn gather(&self) -> Vec<Family> {
@@ -113,8 +113,9 @@ impl Registry {
     ///
     /// These are open circuit breakers and closed idempotency layers. Several layers with one name,
     /// such as those of a [stack by key](crate::Stack::by_key), are named only if each of them
-    /// would. Use it in a readiness probe to inform. Do not let a liveness probe fail because of
-    /// it. A restart does not heal a dependency.
+    /// would. Use it in a readiness probe to inform. All instances usually see the same outage, so
+    /// respond 503 only for a dependency without which no request can be served. Do not let a
+    /// liveness probe fail because of it. A restart does not heal a dependency.
     ///
     #[cfg_attr(feature = "http", doc = "```")]
     #[cfg_attr(not(feature = "http"), doc = "```text")]
@@ -134,7 +135,8 @@ impl Registry {
     ///             format!("{stack} {} {}: {}\n", it.layer.as_str(), it.kind, it.reason)
     ///         });
     ///         let mut response = Response::new(lines.collect());
-    ///         if !readiness.is_ready() {
+    ///         // Nothing works without the accounts, while other outages only degrade.
+    ///         if readiness.unready.iter().any(|it| it.layer.as_str() == "accounts") {
     ///             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     ///         }
     ///         async move { Ok(response) }
