@@ -51,7 +51,8 @@
 //! one request. A request that exceeds a limit is streamed, and sent only once. No data is kept
 //! during the last attempt, or after a response was accepted.
 //!
-//! [`ReplayBodyLayer::register`] counts the requests that exceeded a limit.
+//! [`ReplayBodyLayer::register`](super::ReplayBodyLayer::register) counts the requests that
+//! exceeded a limit.
 //!
 //! # Abandoned attempts on the wire
 //!

@@ -29,10 +29,9 @@ use super::{
     rows::{self, Row},
     state::{LayerState, Readings},
 };
-use crate::{
-    call::{clock::nanos, lock::lock},
-    error::Name,
-};
+#[cfg(feature = "http")]
+use crate::call::clock;
+use crate::{call::lock::lock, error::Name};
 
 /// The names under which a layer counts.
 #[derive(Clone, Debug)]
@@ -187,7 +186,7 @@ impl Meter {
         if let Some(calls) = &self.calls {
             calls.begin();
         }
-        self.ended(outcome, None, nanos(took));
+        self.ended(outcome, None, clock::nanos(took));
     }
 
     #[cold]
