@@ -23,11 +23,11 @@ use crate::{
 ///
 /// It owns the span. It ends once. One that is dropped before its end was cancelled or cut.
 pub(crate) struct Tracked<U: Unit> {
-    /// `None` if nobody wants to know, and after the end.
+    /// `None` if it is neither recorded nor counted, and after the end.
     told: Option<Told<U>>,
 }
 
-/// A call or an attempt that somebody wants to know of.
+/// A call or an attempt that is recorded or counted.
 struct Told<U: Unit> {
     /// The span, which is disabled after the end.
     span: Span,
@@ -59,7 +59,8 @@ pub(crate) struct Calls<C> {
     pub(super) stack: Option<Name>,
     /// The numbers of a stack that is registered.
     pub(super) meter: Option<Arc<Meter>>,
-    /// The end of a call is not that of the layers beneath.
+    /// `true` if a layer of the user is around the others. Its time is part of the call, so the
+    /// call reads the clock at its own end.
     pub(super) reads_end: bool,
     pub(super) classifier: Arc<C>,
 }
@@ -96,7 +97,7 @@ pub(crate) enum Ended {
 const PANIC: &str = "panic";
 
 impl<U: Unit> Tracked<U> {
-    /// Begins a unit with this span. `unit` is called if somebody wants to know how it ends.
+    /// Begins a unit with this span. `unit` is called if it is recorded or counted.
     ///
     /// `is_counted` says that the layer is registered.
     #[inline(always)]
@@ -108,7 +109,7 @@ impl<U: Unit> Tracked<U> {
         Self { told: Some(Told { span, began, unit: unit() }) }
     }
 
-    /// Returns the unit if somebody wants to know how it ends.
+    /// Returns the unit if it is recorded or counted.
     #[inline]
     pub(crate) fn told(&self) -> Option<&U> {
         self.told.as_ref().map(|told| &told.unit)
