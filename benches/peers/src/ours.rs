@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use buttress::Error;
 use buttress::bulkhead::BulkheadLayer;
 use buttress::circuit_breaker::CircuitBreakerLayer;
 use buttress::retry::{Backoff, Budget, ReplayClones, RetryLayer};
+use buttress::telemetry::Registry;
 use buttress::timeout::TimeoutLayer;
+use buttress::{Error, Stack};
 use tower::Layer;
 
 use crate::backend::{Backend, Subject, Unavailable};
@@ -88,6 +89,22 @@ pub fn stack4() -> impl Subject {
 
 pub fn stack4_time_window() -> impl Subject {
     stack!(time_layer(TIME_WINDOW).layer(Inner::new()))
+}
+
+/// Returns the same stack with a span around it, and a registry that counts its calls.
+#[allow(dead_code, reason = "only the binary `telemetry` measures it")]
+pub fn stack4_registered(registry: Option<&Registry>) -> impl Subject + use<> {
+    let stack = Stack::new()
+        .name("peers")
+        .total_timeout(LIMIT)
+        .retry(retry_layer())
+        .bulkhead(bulkhead_layer())
+        .circuit_breaker(time_layer(TIME_WINDOW));
+    let stack = match registry {
+        Some(registry) => stack.register(registry),
+        None => stack,
+    };
+    stack.layer(Inner::new())
 }
 
 pub fn stack4_rejected(harness: &Harness) -> impl Subject {

@@ -9,6 +9,8 @@ use std::time::Duration;
 pub mod failsafe;
 pub mod recloser;
 pub mod seatbelt;
+#[cfg(feature = "telemetry")]
+pub mod telemetry;
 pub mod tower_own;
 pub mod tower_resilience;
 
