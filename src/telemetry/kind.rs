@@ -27,6 +27,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// The number of kinds.
+    #[cfg(all(test, feature = "http"))]
     pub(super) const COUNT: usize = 14;
 
     /// Returns the kind as one word. It is also the default name of a layer.

@@ -135,32 +135,21 @@ impl fmt::Debug for Reporter {
     }
 }
 
-/// The gates of the layers that have neither a name nor a stack. They share one for each kind.
-static UNNAMED: [Gates; Kind::COUNT] = [const { Gates::new() }; Kind::COUNT];
+/// The gates of the timeouts that have neither a name nor a stack.
+static UNNAMED: Gates = Gates::new();
 
-/// Reports an event of a layer that may have no reporter.
-pub(crate) fn emit(reporter: Option<&Reporter>, kind: Kind, event: Event<'_>) {
-    match reporter {
-        Some(reporter) => reporter.emit(event),
-        None => {
-            let layer = match event {
-                Event::Rejected { rejection } => rejection.name(),
-                _ => kind.as_str(),
-            };
-            log(Source::new(None, layer, kind), &event, || &UNNAMED[kind as usize]);
-        }
-    }
-}
-
-/// Reports a rejection by a layer that may have no reporter, and creates the error of the call.
+/// Reports a rejection by a timeout that may have no reporter, and creates the error of the call.
 pub(crate) fn reject<E: CarryRejection>(
     reporter: Option<&Reporter>,
-    kind: Kind,
     reason: impl Into<Rejection>,
 ) -> E {
-    let rejection = reason.into();
-    emit(reporter, kind, Event::Rejected { rejection: &rejection });
-    E::from_rejection(rejection)
+    let Some(reporter) = reporter else {
+        let rejection = reason.into();
+        let source = Source::new(None, rejection.name(), Kind::Timeout);
+        log(source, &Event::Rejected { rejection: &rejection }, || &UNNAMED);
+        return E::from_rejection(rejection);
+    };
+    reporter.reject(reason)
 }
 
 /// The name of a stack, its registry, and the reporters of its timeouts.

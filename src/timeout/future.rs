@@ -23,7 +23,7 @@ use crate::{
         timer::poll_timer,
     },
     error::{DeadlineExceeded, TimedOut},
-    telemetry::{self, Kind, Reporter},
+    telemetry::{self, Reporter},
 };
 
 pin_project! {
@@ -114,14 +114,14 @@ where
 
 fn reject<E: CarryRejection>(reporter: Option<&Reporter>) -> E {
     let name = reporter.and_then(Reporter::given_name);
-    telemetry::reject(reporter, Kind::Timeout, DeadlineExceeded::by(name))
+    telemetry::reject(reporter, DeadlineExceeded::by(name))
 }
 
 // Not inlined, so that the path of a successful call stays short enough to be inlined.
 #[cold]
 fn time_out<E: CarryRejection>(reporter: Option<&Reporter>, limit: Duration) -> E {
     let name = reporter.and_then(Reporter::given_name);
-    telemetry::reject(reporter, Kind::Timeout, TimedOut::by(name, limit))
+    telemetry::reject(reporter, TimedOut::by(name, limit))
 }
 
 impl<F, L> fmt::Debug for ResponseFuture<F, L> {

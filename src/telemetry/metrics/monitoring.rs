@@ -23,17 +23,6 @@ fn underscored(name: &str) -> String {
     name.replace('.', "_")
 }
 
-/// Returns the name of the family in Prometheus, without `_bucket`, `_sum` and `_count`.
-fn family(instrument: &Instrument) -> String {
-    let name = underscored(instrument.name);
-    match (instrument.unit, instrument.kind) {
-        (_, InstrumentKind::Counter) => name + "_total",
-        ("s", _) => name + "_seconds",
-        ("1", _) if !name.ends_with("_ratio") => name + "_ratio",
-        _ => name,
-    }
-}
-
 /// Returns each metric in Prometheus with its instrument.
 fn metrics() -> BTreeMap<String, &'static Instrument> {
     let mut metrics = BTreeMap::new();
@@ -42,7 +31,7 @@ fn metrics() -> BTreeMap<String, &'static Instrument> {
             InstrumentKind::Histogram => &["_bucket", "_sum", "_count"],
             _ => &[""],
         };
-        metrics.extend(parts.iter().map(|part| (family(instrument) + part, instrument)));
+        metrics.extend(parts.iter().map(|part| (instrument.prometheus_name() + part, instrument)));
     }
     metrics
 }
@@ -236,7 +225,7 @@ fn the_runbook_uses_only_names_of_the_catalogue() {
     let instruments = CATALOGUE.iter().map(|it| it.name);
     let attributes = CATALOGUE.iter().flat_map(|it| it.attributes).copied();
     let known: BTreeSet<_> = instruments.chain(attributes).collect();
-    let families: BTreeSet<_> = CATALOGUE.iter().map(|it| family(it)).collect();
+    let families: BTreeSet<_> = CATALOGUE.iter().map(|it| it.prometheus_name()).collect();
     for (number, code) in RUNBOOK.split('`').enumerate() {
         if number % 2 == 1 && code.starts_with("buttress.") && !code.ends_with("yml") {
             let of_events = [field::CONTROL, field::ACTOR].contains(&code);
