@@ -185,12 +185,12 @@ mod http {
     use buttress::{
         completion::CallEnd,
         http::{
-            AutoClassifier, GrpcClassifier, HttpClassifier, HttpClientBuilder, HttpClientLayer,
-            HttpServerLayer, HttpStack, ReplayBody, ReplayBodyBuilder, ReplayBodyLayer, ReplaySafe,
-            ResponseBody, SetIdempotencyKeyBuilder, Trust, UntilEnd,
+            AutoClassifier, BufferedBody, GrpcClassifier, HttpClassifier, HttpClientBuilder,
+            HttpClientLayer, HttpServerLayer, HttpStack, ReplayBody, ReplayBodyBuilder,
+            ReplayBodyLayer, ReplaySafe, ResponseBody, SetIdempotencyKeyBuilder, Trust, UntilEnd,
             grpc::FirstFrameLayer,
             idempotency::{
-                GuardedBody, HeaderKey, HeaderKeyBuilder, ReadHttp, ReadHttpBuilder, RecordHttp,
+                HeaderKey, HeaderKeyBuilder, ReadHttp, ReadHttpBuilder, RecordHttp,
                 RecordHttpBuilder,
             },
             replay::ReplayBodyError,
@@ -249,7 +249,7 @@ mod http {
         body::<ResponseBody<String>>();
         body::<HttpServerBody<ResponseBody<String>>>();
         body::<ReplayBody<String>>();
-        body::<GuardedBody<ResponseBody<String>>>();
+        body::<BufferedBody<ResponseBody<String>>>();
         const fn sends<T: Send>() {}
         sends::<CallEnd>();
         // This also holds for a body that is not `Sync`, as most bodies from a network are.

@@ -24,8 +24,8 @@ use buttress::{
         NotReady, QueueTimedOut, RateLimited, TimedOut,
     },
     http::{
-        HttpServerLayer, ResponseBody,
-        idempotency::{GuardedBody, HeaderKey, NotStarted, RecordHttp},
+        BufferedBody, HttpServerLayer, ResponseBody,
+        idempotency::{HeaderKey, NotStarted, RecordHttp},
         server::HttpServerBody,
     },
     idempotency::{
@@ -188,8 +188,8 @@ where
     Record::<Request<()>, _, Failure>::record(recorder, response).await
 }
 
-type Keeping<B> = Recorded<Vec<u8>, Response<GuardedBody<B>>>;
-type Replayed = Response<GuardedBody<Empty<Bytes>>>;
+type Keeping<B> = Recorded<Vec<u8>, Response<BufferedBody<B>>>;
+type Replayed = Response<BufferedBody<Empty<Bytes>>>;
 
 fn replay(recorder: &RecordHttp, payload: Vec<u8>) -> Result<Replayed, StoreError> {
     Record::<Request<()>, _, Failure>::replay(recorder, payload)
@@ -823,9 +823,9 @@ where
     S: Service<Request<B>, Response = Response<R>, Error = Failure, Future: Send + 'static>,
     R: http_body::Body<Data = Bytes, Error: Send> + Send,
 {
-    type Response = Response<GuardedBody<R>>;
+    type Response = Response<BufferedBody<R>>;
     type Error = Failure;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<GuardedBody<R>>, Failure>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<BufferedBody<R>>, Failure>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         self.0.poll_ready(cx)
@@ -884,8 +884,8 @@ async fn a_guard_stands_outside_the_bulkhead_and_inside_the_answers() {
 #[test]
 fn a_body_behind_the_guard_is_what_the_body_in_it_is() {
     const fn body<T: Send + Sync + Unpin + std::fmt::Debug + Default>() {}
-    body::<GuardedBody<Full<Bytes>>>();
-    let empty = GuardedBody::<Full<Bytes>>::default();
+    body::<BufferedBody<Full<Bytes>>>();
+    let empty = BufferedBody::<Full<Bytes>>::default();
     assert!(empty.is_end_stream());
     assert_eq!(empty.size_hint().exact(), Some(0));
 }

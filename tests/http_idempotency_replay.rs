@@ -17,8 +17,8 @@ use buttress::{
     BoxError, Error, Fault, Outcome, Stack,
     circuit_breaker::CircuitBreakerLayer,
     http::{
-        GivenKey, HttpServerLayer, ReplaySafe, SetIdempotencyKeyLayer,
-        idempotency::{GuardedBody, HeaderKey, NotStarted, ReadHttp, RecordHttp},
+        BufferedBody, GivenKey, HttpServerLayer, ReplaySafe, SetIdempotencyKeyLayer,
+        idempotency::{HeaderKey, NotStarted, ReadHttp, RecordHttp},
         wire,
     },
     idempotency::{
@@ -40,7 +40,7 @@ type Boxed = UnsyncBoxBody<Bytes, BoxError>;
 type Builder<C = NoScope> =
     IdempotencyBuilder<MemoryStore<Vec<u8>>, HeaderKey, C, ReadHttp, RecordHttp>;
 type Scoped = Builder<idempotency::Scoped<SingleTenant>>;
-type Guarded = Request<GuardedBody<Body>>;
+type Guarded = Request<BufferedBody<Body>>;
 type Fields = &'static [(&'static str, &'static str)];
 type Failure = Error<io::Error>;
 type Server = BoxCloneService<Request<Body>, Response<Boxed>, Infallible>;

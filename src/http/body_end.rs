@@ -1,8 +1,9 @@
 //! The ways in which a response body ends, for the call and for the numbers of its client.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use http::HeaderMap;
+use http_body::Body;
 use tokio::time::Instant;
 
 use super::{AutoClassifier, reporters::BodyOwner};
@@ -18,6 +19,15 @@ pub(super) type Completed = (Outcome, Option<&'static str>);
 
 /// The cause of a failure whose head was successful and whose body broke off.
 pub(super) const BODY: &str = "body";
+
+/// A body that holds the end of its call.
+pub(super) trait EndingBody: Body {
+    /// Returns the [`CallEnd`] that the body holds, or `None` if the call has ended.
+    fn call_end(&mut self) -> Option<&mut CallEnd>;
+
+    /// Does the same for a body that can no longer be moved.
+    fn pinned_call_end(self: Pin<&mut Self>) -> Option<&mut CallEnd>;
+}
 
 /// Counts the end of a body that is measured, the first time that it is called.
 ///

@@ -189,10 +189,10 @@
 
 mod ahead;
 mod authority;
-mod body;
 mod body_end;
 mod body_error;
 mod body_limits;
+mod buffered_body;
 mod cause;
 mod checks;
 mod classify;
@@ -205,10 +205,15 @@ mod head;
 pub mod idempotency;
 pub mod idempotency_key;
 mod kept;
+mod live_body;
+mod pending_body;
+mod prefixed;
+mod read;
 pub mod replay;
 mod reporters;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
+mod response_body;
 pub mod server;
 mod stack;
 mod status;
@@ -219,8 +224,8 @@ pub mod wire;
 
 pub use self::{
     authority::by_authority,
-    body::ResponseBody,
     body_error::BodyError,
+    buffered_body::BufferedBody,
     cause::Cause,
     classify::{AutoClassifier, GrpcClassifier, HttpClassifier},
     client::{HttpClient, HttpClientBuilder, HttpClientLayer},
@@ -233,6 +238,7 @@ pub use self::{
         layer::{ReplayBodyBuilder, ReplayBodyLayer},
         policy::{ClientKey, ReplaySafe, RequestHead},
     },
+    response_body::{ResponseBody, response},
     server::{
         config::Trust,
         layer::{HttpServerBuilder, HttpServerLayer},

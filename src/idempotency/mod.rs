@@ -43,7 +43,7 @@
 //! use buttress::{
 //!     Stack,
 //!     bulkhead::BulkheadLayer,
-//!     http::{HttpServerLayer, idempotency::GuardedBody},
+//!     http::{BufferedBody, HttpServerLayer},
 //!     idempotency::{IdempotencyLayer, store::MemoryStore},
 //! };
 //! use http::{Request, Response};
@@ -68,7 +68,7 @@
 //!
 //! let service = ServiceBuilder::new()
 //!     .layer(HttpServerLayer::builder(stack).outside(layer).build()?)
-//!     .service(service_fn(|_: Request<GuardedBody<String>>| async {
+//!     .service(service_fn(|_: Request<BufferedBody<String>>| async {
 //!         Ok::<_, Infallible>(Response::new("paid".to_owned()))
 //!     }));
 //! for _ in 0..2 {

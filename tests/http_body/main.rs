@@ -5,6 +5,7 @@
 mod accounts;
 mod ambient;
 mod buffered;
+mod bytes;
 mod cancellation;
 mod costs;
 mod drained;

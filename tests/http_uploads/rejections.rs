@@ -7,8 +7,8 @@ use buttress::{
     bulkhead::BulkheadLayer,
     circuit_breaker::CircuitBreakerLayer,
     http::{
-        HttpServerLayer,
-        idempotency::{GuardedBody, HeaderKey, ReadHttp, RecordHttp},
+        BufferedBody, HttpServerLayer,
+        idempotency::{HeaderKey, ReadHttp, RecordHttp},
     },
     idempotency::{IdempotencyLayer, store::MemoryStore},
 };
@@ -158,7 +158,7 @@ macro_rules! guarded {
         let (store, read) = (MemoryStore::new(), $read.build().unwrap());
         let guard = IdempotencyLayer::builder(store, HeaderKey::new(), read, RecordHttp::new());
         let guard = guard.single_tenant().build().unwrap();
-        $builder.outside(guard).build().unwrap().layer(service_fn(handle::<GuardedBody<Upload>>))
+        $builder.outside(guard).build().unwrap().layer(service_fn(handle::<BufferedBody<Upload>>))
     }};
 }
 

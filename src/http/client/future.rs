@@ -15,7 +15,7 @@ use crate::{
     CarryRejection,
     call::ended::polled_after_end,
     error::DeadlineExceeded,
-    http::{ResponseBody, body::PendingBody, body_end::since, wire},
+    http::{ResponseBody, body_end::since, pending_body::PendingBody, wire},
     telemetry::Reporter,
 };
 

@@ -12,7 +12,7 @@ use super::{config::Config, future::HttpClientFuture};
 use crate::{
     CarryRejection,
     call::clock,
-    http::{ResponseBody, body::PendingBody, wire},
+    http::{ResponseBody, pending_body::PendingBody, wire},
 };
 
 /// A client service that writes and reads the headers of the hop.

@@ -14,8 +14,11 @@ use std::{
     task::{Context, Waker},
 };
 
-use super::read::Keep;
-use crate::{call::lock::lock, error::IdempotencyReason};
+use crate::{
+    call::lock::lock,
+    error::IdempotencyReason,
+    http::read::{BodyAccount, HeldMemory, Memory},
+};
 
 /// The memory of all bodies of a reader.
 pub(super) struct BodyMemory {
@@ -39,10 +42,6 @@ impl BodyMemory {
         self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
     }
 
-    fn give_back(&self, bytes: usize) {
-        self.held.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
     /// Ends the parked body that progressed least. Returns whether there was one.
     fn end_one(&self) -> bool {
         let ended = lock(&self.parked).remove_least();
@@ -51,6 +50,12 @@ impl BodyMemory {
         self.give_back(body.bytes);
         body.waker.wake();
         true
+    }
+}
+
+impl Memory for BodyMemory {
+    fn give_back(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -117,24 +122,11 @@ impl Parked {
     }
 }
 
-/// Memory that is given back when it is dropped.
-#[derive(Debug)]
-pub(super) struct HeldMemory {
-    memory: Arc<BodyMemory>,
-    bytes: usize,
-}
-
-impl Drop for HeldMemory {
-    fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.memory.give_back(self.bytes);
-        }
-    }
-}
-
 /// The memory of a body that is being read.
 pub(super) struct ReadMemory {
-    held: HeldMemory,
+    memory: Arc<BodyMemory>,
+    /// The bytes that the body holds.
+    bytes: usize,
     /// Its place while it is parked.
     place: Option<Place>,
     /// The length of its data, and the part of it that the time of all bodies has counted.
@@ -164,58 +156,55 @@ impl NoMemory {
 
 impl ReadMemory {
     pub(super) fn of(memory: &Arc<BodyMemory>) -> Self {
-        let held = HeldMemory { memory: Arc::clone(memory), bytes: 0 };
-        Self { held, place: None, length: 0, counted: 0, progress: (0, 0) }
+        let memory = Arc::clone(memory);
+        Self { memory, bytes: 0, place: None, length: 0, counted: 0, progress: (0, 0) }
     }
 
     /// Returns the memory of a body that was read to its end.
     pub(super) fn finish(mut self) -> Result<Option<HeldMemory>, NoMemory> {
         self.unpark()?;
-        if self.held.bytes == 0 {
-            return Ok(None);
-        }
-        let memory = Arc::clone(&self.held.memory);
-        Ok(Some(replace(&mut self.held, HeldMemory { memory, bytes: 0 })))
+        let bytes = take(&mut self.bytes);
+        Ok((bytes > 0).then(|| HeldMemory::new(Arc::clone(&self.memory) as _, bytes)))
     }
 
     /// Removes the body from the parked ones. Fails if it was ended.
     fn unpark(&mut self) -> Result<(), NoMemory> {
         let Some(Place { class, at }) = self.place.take() else { return Ok(()) };
-        let body = lock(&self.held.memory.parked).classes[class].remove(&at);
+        let body = lock(&self.memory.parked).classes[class].remove(&at);
         if body.is_none() {
             // It was given back when the body was ended.
-            take(&mut self.held.bytes);
+            take(&mut self.bytes);
             return Err(NoMemory::Ended);
         }
         Ok(())
     }
 }
 
-impl Keep for ReadMemory {
+impl BodyAccount for ReadMemory {
     type Error = NoMemory;
 
     fn grow(&mut self, length: usize, memory: usize) -> Result<(), NoMemory> {
         self.unpark()?;
         self.length = length;
-        let more = memory.saturating_sub(self.held.bytes);
-        while !self.held.memory.take(more) {
-            if !self.held.memory.end_one() {
+        let more = memory.saturating_sub(self.bytes);
+        while !self.memory.take(more) {
+            if !self.memory.end_one() {
                 return Err(NoMemory::Full);
             }
         }
-        self.held.bytes += more;
+        self.bytes += more;
         Ok(())
     }
 
     fn park(&mut self, cx: &mut Context<'_>) -> Result<(), NoMemory> {
-        let bytes = self.held.bytes;
+        let bytes = self.bytes;
         if bytes == 0 {
             return Ok(());
         }
         // Cloned before the lock, and the old one is dropped after it, because both run other code.
         let waker = cx.waker().clone();
         let _old;
-        let mut parked = lock(&self.held.memory.parked);
+        let mut parked = lock(&self.memory.parked);
         if let Some(Place { class, at }) = self.place {
             let Some(body) = parked.classes[class].get_mut(&at) else {
                 drop(parked);
@@ -241,5 +230,8 @@ impl Keep for ReadMemory {
 impl Drop for ReadMemory {
     fn drop(&mut self) {
         let _ = self.unpark();
+        if self.bytes > 0 {
+            self.memory.give_back(self.bytes);
+        }
     }
 }

@@ -7,7 +7,8 @@
 //!   with the same key are the same request.
 //! - [`RecordHttp`] records the response and replays it.
 //!
-//! The bodies of requests and responses that passed the layer are [`GuardedBody`]s. An
+//! The bodies of requests and responses that passed the layer are
+//! [`BufferedBody`](crate::http::BufferedBody)s. An
 //! [`HttpServerLayer`](crate::http::HttpServerLayer) around the layer turns its rejections into
 //! responses, as [its table](crate::http::server) lists them. The
 //! [idempotency module](crate::idempotency) has an example.
@@ -19,7 +20,6 @@
 //! [`not_started`](RecordHttpBuilder::not_started) selects. Any other response is recorded and
 //! replayed from then on, even if it reports a failure.
 
-mod body;
 mod digest;
 mod envelope;
 mod headers;
@@ -27,13 +27,11 @@ mod key;
 mod layer;
 mod media_type;
 mod memory;
-mod read;
 mod record_builder;
 mod request;
 mod response;
 
 pub use self::{
-    body::GuardedBody,
     headers::IDEMPOTENCY_REPLAYED,
     key::{HeaderKey, HeaderKeyBuilder, IDEMPOTENCY_KEY},
     record_builder::RecordHttpBuilder,

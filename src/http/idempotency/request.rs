@@ -15,18 +15,17 @@ use http_body::Body;
 use tokio::time::Instant;
 
 use super::{
-    GuardedBody,
     digest::{all_lines, content, either},
     memory::{BodyMemory, NoMemory, ReadMemory},
-    read::{Read, read},
 };
 use crate::{
     ConfigError,
     call::timer::poll_timer,
     error::IdempotencyReason,
     http::{
-        RequestHead,
+        BufferedBody, RequestHead,
         checks::{Once, unless_room},
+        read::{FromRead, Read, read},
         uploads::{self, Reading, Uploads},
     },
     idempotency::{Digests, ReadRequest, Run},
@@ -319,7 +318,7 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Send,
 {
-    type Request = Request<GuardedBody<B>>;
+    type Request = Request<BufferedBody<B>>;
 
     async fn read(
         &self,
@@ -329,7 +328,7 @@ where
         let (head, body) = request.into_parts();
         if self.without_body {
             self.add_to(&mut digests, &head, None, None);
-            return Ok((Request::from_parts(head, GuardedBody::new(body)), digests));
+            return Ok((Request::from_parts(head, BufferedBody::new(body)), digests));
         }
         if body.size_hint().lower() > self.max_body_bytes as u64 {
             uploads::discard(Request::from_parts(head, body));
@@ -346,17 +345,17 @@ where
         };
         let held = memory.finish().map_err(NoMemory::reason)?;
         self.add_to(&mut digests, &head, Some(&data), trailers.as_ref());
-        let body = GuardedBody::whole(data, trailers).holding(held);
+        let body = BufferedBody::whole(data, trailers).holding(held);
         Ok((Request::from_parts(head, body), digests))
     }
 
     fn pass(&self, request: Request<B>) -> Self::Request {
-        request.map(GuardedBody::new)
+        request.map(BufferedBody::new)
     }
 
     fn hand_over(&self, request: &mut Self::Request, run: &Run) {
         request.extensions_mut().insert(run.clone());
-        if request.body().is_untouched() {
+        if request.body().is_unread() {
             // The run is a task of its own, in which a layer may reject the request.
             if let Some(uploads) = Uploads::current() {
                 request.extensions_mut().insert(uploads);
@@ -365,7 +364,7 @@ where
     }
 
     fn discard(&self, request: Self::Request) {
-        if request.body().is_untouched() {
+        if request.body().is_unread() {
             uploads::discard(request);
         }
     }

@@ -7,18 +7,21 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, he
 use http_body::Body;
 
 use super::{
-    GuardedBody,
     envelope::{self, Envelope},
     headers::{
-        IDEMPOTENCY_REPLAYED, accepts_encoding, forbid_retry, is_kept, is_never_kept,
-        is_of_connection, mark_replayed_trailers,
+        IDEMPOTENCY_REPLAYED, accepts_encoding, forbid_retry, forbid_retry_in_trailers, is_kept,
+        is_never_kept, is_of_connection, mark_replayed_trailers,
     },
-    read::{Read, read},
 };
 use crate::{
     CarryRejection, ConfigError,
     call::hop::Hop,
-    http::{checks::set_once, head::ResponseShape},
+    http::{
+        BufferedBody,
+        checks::set_once,
+        head::ResponseShape,
+        read::{FromRead, Read, read},
+    },
     idempotency::{Completed, Record, Recorded, RunOutcome, StoreError},
 };
 
@@ -250,7 +253,7 @@ where
     E: CarryRejection,
 {
     type Payload = Vec<u8>;
-    type Response = Response<GuardedBody<B>>;
+    type Response = Response<BufferedBody<B>>;
 
     fn classify(&self, result: Result<&Response<B>, &E>) -> RunOutcome {
         match result {
@@ -267,17 +270,18 @@ where
             ResponseShape::Whole.ends_at_head(response.status()) || response.body().is_end_stream();
         if !self.may_keep(&response) || too_long && !ended {
             forbid_retry(response.status(), response.headers_mut());
-            let response = response.map(|body| GuardedBody::new(body).marked_final());
+            let response = response
+                .map(|body| BufferedBody::new(body).change_trailers(forbid_retry_in_trailers));
             return Recorded::new(response, Completed::not_replayable());
         }
         if ended {
             let completed = self.completed(response.status(), response.headers(), &[], None);
             forbid_retry(response.status(), response.headers_mut());
-            return Recorded::new(response.map(GuardedBody::new), completed);
+            return Recorded::new(response.map(BufferedBody::new), completed);
         }
         let (mut head, body) = response.into_parts();
         // The body is boxed because it may be streamed to the caller later.
-        let mut body = Box::pin(body);
+        let mut body = Box::pin(BufferedBody::new(body));
         // The number of runs bounds the memory of responses.
         let Ok(read) = read(body.as_mut(), most, &mut ()).await;
         match read {
@@ -285,29 +289,33 @@ where
                 let completed =
                     self.completed(head.status, &head.headers, &data, trailers.as_ref());
                 forbid_retry(head.status, &mut head.headers);
-                let body = GuardedBody::whole(data, trailers).marked_final();
+                let body =
+                    BufferedBody::whole(data, trailers).change_trailers(forbid_retry_in_trailers);
                 Recorded::new(Response::from_parts(head, body), completed)
             }
             Read::TooLong { data, over } => {
                 forbid_retry(head.status, &mut head.headers);
-                let body = GuardedBody::begun(data, over, body).marked_final();
+                let body = BufferedBody::resumed(data, over, body)
+                    .change_trailers(forbid_retry_in_trailers);
                 Recorded::new(Response::from_parts(head, body), Completed::not_replayable())
             }
             Read::Broken { data, error } => {
-                Recorded::broken(Response::from_parts(head, GuardedBody::broken(data, error)))
+                Recorded::broken(Response::from_parts(head, BufferedBody::broken(data, error)))
             }
         }
     }
 
     fn pass(&self, response: Response<B>) -> Self::Response {
-        response.map(GuardedBody::new)
+        response.map(BufferedBody::new)
     }
 
     fn replay(&self, payload: Vec<u8>) -> Result<Self::Response, StoreError> {
         let Envelope { status, headers, body, mut trailers } = self.open(payload)?;
         mark_replayed_trailers(&mut trailers);
         let trailers = Some(trailers).filter(|trailers| !trailers.is_empty());
-        let mut response = Response::new(GuardedBody::whole(body, trailers).marked_final());
+        let mut response = Response::new(
+            BufferedBody::whole(body, trailers).change_trailers(forbid_retry_in_trailers),
+        );
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         let replayed = HeaderValue::from_static("true");

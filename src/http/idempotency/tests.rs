@@ -21,6 +21,7 @@ use tokio::time::{Instant, advance};
 use super::*;
 use crate::{
     error::IdempotencyReason,
+    http::BufferedBody,
     idempotency::{Digests, Fingerprint, Hold, Owner, ReadRequest, Run, StorageKey},
 };
 
@@ -50,7 +51,7 @@ fn fields(lines: &[(&str, &str)]) -> HeaderMap {
 async fn read_by<B>(
     reader: &ReadHttp,
     request: Request<B>,
-) -> Result<(Request<GuardedBody<B>>, Fingerprint), IdempotencyReason>
+) -> Result<(Request<BufferedBody<B>>, Fingerprint), IdempotencyReason>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Send,

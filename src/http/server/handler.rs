@@ -16,11 +16,7 @@ use super::shared::Shared;
 use crate::{
     Error,
     call::{clock, ended::polled_after_end},
-    http::{
-        ResponseBody,
-        body::{PendingBody, ServedLimits},
-        wire,
-    },
+    http::{ResponseBody, live_body::ServedLimits, pending_body::PendingBody, wire},
 };
 
 /// The innermost service of a server's stack, which calls the handler.

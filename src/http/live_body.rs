@@ -1,4 +1,4 @@
-//! The body of a response, whose end is the end of the call.
+//! The body of a response that arrives, whose end is the end of the call.
 
 use std::{
     fmt,
@@ -8,42 +8,30 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, Response};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    ahead::{Ahead, Read},
-    body_end::{BODY, at_end, call_outcome, count, finish, give_up, run, since},
+    body_end::{BODY, EndingBody, at_end, call_outcome, count, finish, give_up, run},
     body_error::BodyError,
     body_limits::{BodyLimits, BodyTimeout, TIMED_OUT},
     drain,
-    head::{ResponseShape, awaits_status},
     kept::Inner,
     reporters::BodyOwner,
     unread::{Unread, Watched},
 };
 use crate::{
     Fault, Outcome,
-    call::{
-        ambient::Ambient,
-        completion::{CallEnd, StreamingResponse},
-    },
+    call::{ambient::Ambient, completion::CallEnd},
     error::Nanos,
     telemetry::CallOutcome,
 };
 
 pin_project! {
-    #[project = ResponseBodyProj]
-    /// The body of a response, whose end is the end of the call.
-    ///
-    /// It holds permits, admissions and spans until it ends, fails, reaches a limit or is dropped.
-    /// Read it to its end, or drop it.
-    ///
-    /// Frames, trailers and size hints pass through unchanged. It is `Unpin` when the inner body
-    /// is.
-    pub struct ResponseBody<B: Body> {
+    #[project = LiveBodyProj]
+    /// The body of a response that arrives, whose end is the end of the call.
+    pub(super) struct LiveBody<B: Body> {
         // This field comes before `end`, because the call must still be open while the inner body
         // is dropped.
         #[pin]
@@ -66,7 +54,7 @@ pin_project! {
         owner: Arc<dyn BodyOwner>,
     }
 
-    impl<B: Body> PinnedDrop for ResponseBody<B> {
+    impl<B: Body> PinnedDrop for LiveBody<B> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             this.unread.close();
@@ -91,180 +79,12 @@ pin_project! {
     }
 }
 
-/// The call data that a response body needs, kept until the response arrives.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PendingBody {
-    ambient: Ambient,
-    began: Instant,
-    shape: ResponseShape,
-    ahead: bool,
-}
-
 /// The end of a call whose response has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ends {
+pub(super) enum Ends {
     Here,
     WithBody,
     WithStatus,
-}
-
-impl PendingBody {
-    /// Captures the ambient deadline and attempt, for a call with this method.
-    pub(super) fn new(method: &Method, began: Instant) -> Self {
-        let shape = ResponseShape::of(method);
-        Self { ambient: Ambient::capture(), began, shape, ahead: false }
-    }
-
-    /// Wraps the body of a response, so that the call ends with it.
-    ///
-    /// For gRPC the deadline covers the body up to its last frame. For HTTP it does so only if
-    /// `to_the_last` is set.
-    pub(super) fn into_response<B: Body>(
-        self,
-        response: Response<B>,
-        grpc: bool,
-        to_the_last: bool,
-        measured: Option<Nanos>,
-        owner: Arc<dyn BodyOwner>,
-    ) -> Response<ResponseBody<B>> {
-        let bounded = grpc || to_the_last;
-        let ends = self.ends(&response, grpc);
-        self.wrap(response, ends, bounded, measured, owner, |body| Inner::Own { body })
-    }
-
-    /// Does the same for an HTTP response whose body was read ahead.
-    pub(super) fn into_read<B: Body>(
-        self,
-        response: Response<Pin<Box<Ahead<B>>>>,
-        read: Read,
-        to_the_last: bool,
-        owner: Arc<dyn BodyOwner>,
-    ) -> Response<ResponseBody<B>> {
-        let ends = if read == Read::Whole { Ends::Here } else { Ends::WithBody };
-        let keep = |body| Inner::Ahead { body };
-        // No deadline covers what has arrived already.
-        let bounded = to_the_last && read == Read::TooLong;
-        // The beginning is not measured, or was measured already.
-        let rest = owner.bodies().filter(|_| read == Read::TooLong);
-        let measured = rest.map(|_| since(self.began));
-        let mut response = self.wrap(response, ends, bounded, measured, owner, keep);
-        if read == Read::Failed {
-            response.body_mut().end = Some(CallEnd::failed(Fault::Transient, BODY));
-        }
-        response
-    }
-
-    /// Returns the instant at which the call began.
-    #[inline]
-    pub(super) fn began(&self) -> Instant {
-        self.began
-    }
-
-    /// Lets the body be read ahead.
-    pub(super) fn ahead(self, ahead: bool) -> Self {
-        Self { ahead, ..self }
-    }
-
-    /// Returns whether a body of this response may be read ahead.
-    pub(super) fn may_read<B: Body>(&self, response: &Response<B>, grpc: bool) -> bool {
-        self.ahead && !grpc && matches!(self.ends(response, grpc), Ends::WithBody)
-    }
-
-    /// Returns the limit of the time in which a body is read ahead.
-    ///
-    /// A deadline ends the call itself.
-    pub(super) fn limits_ahead(&self, idle: Option<Duration>) -> BodyLimits {
-        BodyLimits { idle, deadline: None, began: self.began }
-    }
-
-    #[inline(always)]
-    fn ends<B: Body>(&self, response: &Response<B>, grpc: bool) -> Ends {
-        let at_head = self.shape.ends_at_head(response.status());
-        if at_head || response.body().is_end_stream() {
-            Ends::Here
-        } else if awaits_status(response, grpc) {
-            Ends::WithStatus
-        } else {
-            Ends::WithBody
-        }
-    }
-
-    /// Does the same at a server, whose caller may never read the response.
-    pub(super) fn into_served<B: Body + Send + 'static>(
-        self,
-        response: Response<B>,
-        grpc: bool,
-        limits: &ServedLimits,
-        owner: Arc<dyn BodyOwner>,
-    ) -> Response<ResponseBody<B>> {
-        let bounded = grpc || limits.to_the_last;
-        let limited = limits.idle.is_some() || (bounded && self.ambient.deadline().is_some());
-        let ends = self.ends(&response, grpc);
-        let keep = |body| match limited && ends != Ends::Here {
-            true => Inner::keep(body),
-            false => Inner::Own { body },
-        };
-        let mut response = self.wrap(response, ends, bounded, None, owner, keep);
-        let body = response.body_mut();
-        if body.end.is_some() && (limited || self.began.checked_add(limits.unread).is_some()) {
-            body.unread = Unread::After(limits.unread);
-            if let (Some(end), true) = (&mut body.end, limits.from_head) {
-                let head = end.head();
-                let watched = Watched {
-                    limits: body.limits(),
-                    ambient: body.ambient,
-                    awaits_status: body.awaits_status,
-                    body: body.inner.cut(),
-                    owner: Arc::clone(&body.owner),
-                };
-                body.unread.left(head, &mut body.end, || watched);
-            }
-        }
-        response
-    }
-
-    #[inline(always)]
-    fn wrap<T, B: Body>(
-        self,
-        response: Response<T>,
-        ends: Ends,
-        bounded: bool,
-        measured: Option<Nanos>,
-        owner: Arc<dyn BodyOwner>,
-        keep: impl FnOnce(T) -> Inner<B>,
-    ) -> Response<ResponseBody<B>> {
-        let Self { ambient, began, .. } = self;
-        response.map(|inner| ResponseBody {
-            end: if ends == Ends::Here { None } else { Some(CallEnd::new()) },
-            inner: keep(inner),
-            ambient,
-            began,
-            waiting_since: None,
-            waited: Duration::ZERO,
-            timer: None,
-            unread: Unread::Off,
-            awaits_status: ends == Ends::WithStatus,
-            bounded,
-            measured: if ends == Ends::Here { None } else { measured },
-            owner,
-        })
-    }
-}
-
-impl<B: Body> ResponseBody<B> {
-    fn limits(&self) -> BodyLimits {
-        limits(&self.ambient, self.owner.idle(), self.began, self.bounded)
-    }
-}
-
-impl<B: Body> ResponseBodyProj<'_, B> {
-    fn limits(&self) -> BodyLimits {
-        limits(self.ambient, self.owner.idle(), *self.began, *self.bounded)
-    }
-}
-
-fn limits(ambient: &Ambient, idle: Option<Duration>, began: Instant, bounded: bool) -> BodyLimits {
-    BodyLimits { idle, deadline: ambient.deadline().filter(|_| bounded), began }
 }
 
 /// The limits of a response that a server sends.
@@ -280,22 +100,59 @@ pub(super) struct ServedLimits {
     pub(super) from_head: bool,
 }
 
-impl<B: Body> StreamingResponse for Response<ResponseBody<B>> {
-    #[inline]
-    fn call_end(&mut self) -> Option<&mut CallEnd> {
-        self.body_mut().end.as_mut()
-    }
-
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match drain::must_be_read(self) {
-            true => self.body_mut().poll_drain(cx),
-            false => Poll::Ready(()),
+impl<B: Body> LiveBody<B> {
+    /// Wraps the body of a call with these ambient values, which began at this instant.
+    #[inline(always)]
+    pub(super) fn new(
+        inner: Inner<B>,
+        (ambient, began): (Ambient, Instant),
+        ends: Ends,
+        bounded: bool,
+        measured: Option<Nanos>,
+        owner: Arc<dyn BodyOwner>,
+    ) -> Self {
+        Self {
+            end: if ends == Ends::Here { None } else { Some(CallEnd::new()) },
+            inner,
+            ambient,
+            began,
+            waiting_since: None,
+            waited: Duration::ZERO,
+            timer: None,
+            unread: Unread::Off,
+            awaits_status: ends == Ends::WithStatus,
+            bounded,
+            measured: if ends == Ends::Here { None } else { measured },
+            owner,
         }
     }
-}
 
-impl<B: Body> ResponseBody<B> {
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Ends the call as a failure, because the body has failed before its reader gets it.
+    pub(super) fn fail(&mut self) {
+        self.end = Some(CallEnd::failed(Fault::Transient, BODY));
+    }
+
+    /// Watches the reader of a response that a server sends. `limited` bodies can be dropped early.
+    pub(super) fn watch(&mut self, limits: &ServedLimits, limited: bool) {
+        if self.end.is_none() || (!limited && self.began.checked_add(limits.unread).is_none()) {
+            return;
+        }
+        self.unread = Unread::After(limits.unread);
+        if let (Some(end), true) = (&mut self.end, limits.from_head) {
+            let head = end.head();
+            let watched = Watched {
+                limits: self.limits(),
+                ambient: self.ambient,
+                awaits_status: self.awaits_status,
+                body: self.inner.cut(),
+                owner: Arc::clone(&self.owner),
+            };
+            self.unread.left(head, &mut self.end, || watched);
+        }
+    }
+
+    /// Reads and discards the rest, as `StreamingResponse::poll_drain` does.
+    pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let _ambient = self.ambient.enter();
         if drain::is_worth_reading(&self.inner) {
             self.unread.close();
@@ -307,9 +164,34 @@ impl<B: Body> ResponseBody<B> {
         }
         drain::poll(&mut self.inner, cx)
     }
+
+    fn limits(&self) -> BodyLimits {
+        limits(&self.ambient, self.owner.idle(), self.began, self.bounded)
+    }
 }
 
-impl<B: Body> Body for ResponseBody<B> {
+impl<B: Body> LiveBodyProj<'_, B> {
+    fn limits(&self) -> BodyLimits {
+        limits(self.ambient, self.owner.idle(), *self.began, *self.bounded)
+    }
+}
+
+fn limits(ambient: &Ambient, idle: Option<Duration>, began: Instant, bounded: bool) -> BodyLimits {
+    BodyLimits { idle, deadline: ambient.deadline().filter(|_| bounded), began }
+}
+
+impl<B: Body> EndingBody for LiveBody<B> {
+    #[inline]
+    fn call_end(&mut self) -> Option<&mut CallEnd> {
+        self.end.as_mut()
+    }
+
+    fn pinned_call_end(self: Pin<&mut Self>) -> Option<&mut CallEnd> {
+        self.project().end.as_mut()
+    }
+}
+
+impl<B: Body> Body for LiveBody<B> {
     type Data = B::Data;
     type Error = BodyError<B::Error>;
 
@@ -393,18 +275,20 @@ impl<B: Body> Body for ResponseBody<B> {
         Poll::Ready(ready.map(|frame| frame.map_err(BodyError::Service)))
     }
 
+    #[inline]
     fn is_end_stream(&self) -> bool {
         self.inner.is_end_stream()
     }
 
+    #[inline]
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
 }
 
-impl<B: Body> fmt::Debug for ResponseBody<B> {
+impl<B: Body> fmt::Debug for LiveBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseBody")
+        f.debug_struct("LiveBody")
             .field("end", &self.end)
             .field("limits", &self.limits())
             .finish_non_exhaustive()
@@ -426,7 +310,7 @@ mod tests {
     type TestBody = UnsyncBoxBody<Bytes, BoxError>;
 
     /// Returns a response of one frame that was read, its watch, and an owner of its body's data.
-    fn watched(idle: Option<Duration>) -> (ResponseBody<TestBody>, Arc<Watch>, Arc<()>) {
+    fn watched(idle: Option<Duration>) -> (LiveBody<TestBody>, Arc<Watch>, Arc<()>) {
         let owned = Arc::new(());
         let owner = Arc::clone(&owned);
         let mut frames = vec![Frame::data(Bytes::from_static(b"a"))];
@@ -434,13 +318,16 @@ mod tests {
             let _owner = &owner;
             frames.pop().map(Ok)
         })));
-        let call = PendingBody::new(&Method::GET, Instant::now());
         let unread = Duration::from_secs(30);
         let limits = ServedLimits { idle, to_the_last: false, unread, from_head: true };
         let owner = TestOwner::new(idle);
-        let response = Response::new(body.boxed_unsync());
-        let response = call.into_served(response, false, &limits, owner);
-        let body = response.into_body();
+        let call = (Ambient::capture(), Instant::now());
+        let inner = match idle {
+            Some(_) => Inner::keep(body.boxed_unsync()),
+            None => Inner::Own { body: body.boxed_unsync() },
+        };
+        let mut body = LiveBody::new(inner, call, Ends::WithBody, false, None, owner);
+        body.watch(&limits, idle.is_some());
         let Unread::Watching(watch) = &body.unread else { panic!("from the head") };
         let watch = Arc::clone(watch);
         (body, watch, owned)
@@ -465,10 +352,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_is_drained_is_dropped_at_its_end() {
-        let (body, watch, owned) = watched(Some(Duration::from_secs(10)));
-        let mut response = Response::new(body);
+        let (mut body, watch, owned) = watched(Some(Duration::from_secs(10)));
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        assert!(response.poll_drain(&mut cx).is_ready());
+        assert!(body.poll_drain(&mut cx).is_ready());
         assert_eq!(Arc::strong_count(&owned), 1);
         drop(watch);
     }

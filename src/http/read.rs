@@ -5,6 +5,7 @@ use std::{
     future::poll_fn,
     mem::take,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -30,8 +31,20 @@ pub(super) enum Read<E> {
     },
 }
 
+/// A body that can be created from what was read of it.
+pub(super) trait FromRead: Body<Data = Bytes> + Sized {
+    /// Creates a body that was read to its end.
+    fn whole(data: Bytes, trailers: Option<HeaderMap>) -> Self;
+
+    /// Creates a body of the data that was read, the frame that exceeded the limit, and the rest.
+    fn resumed(data: Bytes, over: Bytes, rest: Pin<Box<Self>>) -> Self;
+
+    /// Creates a body that failed after its data.
+    fn broken(data: Bytes, error: Self::Error) -> Self;
+}
+
 /// The account of the memory of a body that is being read.
-pub(super) trait Keep {
+pub(super) trait BodyAccount {
     /// The reason why the body may hold no more memory.
     type Error;
 
@@ -43,7 +56,7 @@ pub(super) trait Keep {
 }
 
 /// The account of a body whose memory is bounded elsewhere.
-impl Keep for () {
+impl BodyAccount for () {
     type Error = Infallible;
 
     fn grow(&mut self, _: usize, _: usize) -> Result<(), Infallible> {
@@ -55,12 +68,36 @@ impl Keep for () {
     }
 }
 
+/// The memory of several bodies, which is bounded.
+pub(super) trait Memory: Send + Sync {
+    /// Takes back the memory of a body.
+    fn give_back(&self, bytes: usize);
+}
+
+/// A part of a memory, which is given back when it is dropped.
+pub(super) struct HeldMemory {
+    memory: Arc<dyn Memory>,
+    bytes: usize,
+}
+
+impl HeldMemory {
+    pub(super) fn new(memory: Arc<dyn Memory>, bytes: usize) -> Self {
+        Self { memory, bytes }
+    }
+}
+
+impl Drop for HeldMemory {
+    fn drop(&mut self) {
+        self.memory.give_back(self.bytes);
+    }
+}
+
 /// Reads a body to its end, or until it has more than `most` bytes of data.
-pub(super) async fn read<B: Body<Data = Bytes>, K: Keep>(
+pub(super) async fn read<B: Body<Data = Bytes>, A: BodyAccount>(
     mut body: Pin<&mut B>,
     most: usize,
-    memory: &mut K,
-) -> Result<Read<B::Error>, K::Error> {
+    memory: &mut A,
+) -> Result<Read<B::Error>, A::Error> {
     let mut data = Gathered::default();
     while let Some(frame) = poll_fn(|cx| match body.as_mut().poll_frame(cx) {
         Poll::Ready(frame) => Poll::Ready(Ok(frame)),
