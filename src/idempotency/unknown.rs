@@ -78,8 +78,8 @@ impl<Res: Send> SettleUnknown<Res> for Resume {
 /// A policy that asks a function: `Fn(Run) -> impl Future<Output = Settled<Res>>`.
 ///
 /// `Res` is the response of the wrapped service. In front of the stack of an `HttpServerLayer` it
-/// is a `Response<ResponseBody<B>>`, and a `ResponseBody` cannot be created. Put a layer between
-/// them that boxes the body, as [the guide](crate::guide::idempotency#unknown-outcomes) shows.
+/// is a `Response<ResponseBody<B>>`, which `http::response` creates, as [the
+/// guide](crate::guide::idempotency#unknown-outcomes) shows.
 ///
 /// It asks for one caller at a time. The caller has its own claim, whose fence is larger than the
 /// fence of the earlier run.
