@@ -387,6 +387,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_body_with_one_frame_that_is_too_long_ends_after_it() {
+        let mut body = read_again(BufferedBody::new(Full::from("abc")), 2);
+        assert!(!body.is_end_stream());
+        assert_eq!(body.size_hint().exact(), Some(3));
+        assert_eq!(text(next(&mut body)), "abc");
+        assert!(body.is_end_stream());
+
+        // A layer may also stop before it has read anything.
+        let rest = Box::pin(live(vec![data("a")]));
+        let mut body = ResponseBody::resumed(Bytes::new(), Bytes::new(), rest);
+        assert_eq!(text(next(&mut body)), "a");
+        assert!(next(&mut body).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_body_that_broke_off_fails_after_its_data_and_so_does_its_call() {
         let body = live(vec![data("a"), Err("reset")]);
         let mut response = Response::new(read_again(body, 2));
