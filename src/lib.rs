@@ -68,6 +68,7 @@
 //! | [`BulkheadLayer`] | Limits concurrent calls, with or without a queue. |
 //! | [`CircuitBreakerLayer`] | Stops calling a dependency that fails. |
 //! | [`IdempotencyLayer`] | Runs an operation once, however often it is requested. |
+//! | [`ChaosLayer`] | Injects faults while it is armed, to try what a stack does about them. |
 //! | [`ReplaySafe`] | Replays only the HTTP requests that are safe to replay. |
 //! | [`HttpServerLayer`] | Turns rejections into responses, and enforces the caller's deadline. |
 //! | [`Error`] | The error of a stack: a rejection, or the service's own error. |
@@ -81,6 +82,7 @@
 //! [`CircuitBreakerLayer`]: circuit_breaker::CircuitBreakerLayer
 //! [`BulkheadLayer`]: bulkhead::BulkheadLayer
 //! [`IdempotencyLayer`]: idempotency::IdempotencyLayer
+//! [`ChaosLayer`]: chaos::ChaosLayer
 //! [`ReplaySafe`]: http::ReplaySafe
 //! [`HttpServerLayer`]: http::HttpServerLayer
 //!
@@ -140,6 +142,7 @@ mod backoff;
 mod budget;
 pub mod bulkhead;
 mod call;
+pub mod chaos;
 pub mod circuit_breaker;
 pub mod context;
 mod describe;

@@ -17,6 +17,7 @@ use buttress::{
         BulkheadBuilder, BulkheadHandle, BulkheadLayer, QueuedBulkheadBuilder, QueuedBulkheadLayer,
         future::Drained,
     },
+    chaos::{ChaosBuilder, ChaosHandle, ChaosLayer, Closure},
     circuit_breaker::{
         CircuitBreakerBuilder, CircuitBreakerHandle, CircuitBreakerLayer, Snapshot, State,
         TripReason, Watch,
@@ -58,6 +59,11 @@ fn plain_values_are_shared_between_threads() {
     shared::<BulkheadHandle>();
     shared::<BulkheadLayer>();
     shared::<CallSpanLayer>();
+    shared::<ChaosBuilder>();
+    shared::<ChaosBuilder<Closure<fn()>, Closure<fn(&()) -> u32>, Closure<fn(&()) -> bool>>>();
+    shared::<ChaosHandle>();
+    shared::<ChaosLayer>();
+    shared::<ChaosLayer<Closure<fn()>, Closure<fn(&()) -> u32>, Closure<fn(&()) -> bool>>>();
     shared::<CircuitBreakerBuilder>();
     shared::<CircuitBreakerHandle>();
     shared::<CircuitBreakerLayer>();
@@ -188,6 +194,7 @@ mod http {
             AutoClassifier, BufferedBody, GrpcClassifier, HttpClassifier, HttpClientBuilder,
             HttpClientLayer, HttpServerLayer, HttpStack, ReplayBody, ReplayBodyBuilder,
             ReplayBodyLayer, ReplaySafe, ResponseBody, SetIdempotencyKeyBuilder, Trust, UntilEnd,
+            chaos::{BodyChaosBuilder, BodyChaosLayer, ChaosBody},
             grpc::FirstFrameLayer,
             idempotency::{
                 HeaderKey, HeaderKeyBuilder, ReadHttp, ReadHttpBuilder, RecordHttp,
@@ -218,6 +225,8 @@ mod http {
         shared_value(&HttpServerLayer::new(stack()));
         shared_value(&HttpServerLayer::builder(stack()));
         shared::<HttpStack>();
+        shared::<BodyChaosBuilder>();
+        shared::<BodyChaosLayer>();
         shared::<Trust>();
         shared::<HeaderKey>();
         shared::<HeaderKeyBuilder>();
@@ -250,6 +259,7 @@ mod http {
         body::<HttpServerBody<ResponseBody<String>>>();
         body::<ReplayBody<String>>();
         body::<BufferedBody<ResponseBody<String>>>();
+        body::<ChaosBody<String>>();
         const fn sends<T: Send>() {}
         sends::<CallEnd>();
         // This also holds for a body that is not `Sync`, as most bodies from a network are.

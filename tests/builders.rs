@@ -16,6 +16,7 @@ use std::{
 use buttress::{
     ConfigError, Outcome, Stack,
     bulkhead::{BulkheadLayer, QueuedBulkheadLayer},
+    chaos::ChaosLayer,
     circuit_breaker::CircuitBreakerLayer,
     idempotency::{
         Digests, IdempotencyLayer, InvalidKey, Quarantine, RequestKey, Run, Settled, SingleTenant,
@@ -28,6 +29,7 @@ use buttress::{
 const NS: Duration = Duration::from_nanos(1);
 const MAX: Duration = Duration::MAX;
 const ZERO: Duration = Duration::ZERO;
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// The results of `build` for one setter, or for one parameter of a constructor.
 struct Row {
@@ -229,6 +231,68 @@ fn a_budget_rejects_what_cannot_work_by_the_name_of_the_setter() {
             ),
         ],
     );
+}
+
+/// The results of `build` for ratios that are invalid, alone and together with others.
+const NO_RATIOS: [f64; 5] = [-0.1, 1.1, f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
+const RATIOS: [f64; 3] = [0.0, 0.5, 1.0];
+
+#[test]
+fn chaos_rejects_what_cannot_work_by_the_name_of_the_setter() {
+    let builder = ChaosLayer::builder;
+    let (error, response) = (|| (), |_: &()| ());
+    let setter = |knob, set: &dyn Fn(f64) -> Option<ConfigError>| {
+        row(knob, NO_RATIOS.map(set), RATIOS.map(set))
+    };
+    let rows = [
+        any("name", builder().name("orders").build().err()),
+        any("seed", builder().seed(u64::MAX).build().err()),
+        row(
+            "delays",
+            [
+                builder().delays(-0.1, NS).build().err(),
+                builder().delays(1.1, NS).build().err(),
+                builder().delays(0.0, ZERO).build().err(),
+                builder().hangs(0.5).delays(0.6, NS).build().err(),
+            ],
+            [NS, MAX].map(|delay| builder().hangs(0.5).delays(0.5, delay).build().err()),
+        ),
+        setter("errors_fn", &|ratio| builder().errors_fn(ratio, error).build().err()),
+        setter("responses_fn", &|ratio| builder().responses_fn(ratio, response).build().err()),
+        setter("hangs", &|ratio| builder().hangs(ratio).build().err()),
+        row(
+            "late_responses",
+            [
+                builder().late_responses(f64::NAN, NS).build().err(),
+                builder().late_responses(0.5, ZERO).build().err(),
+            ],
+            [NS, MAX].map(|delay| builder().late_responses(1.0, delay).build().err()),
+        ),
+        setter("lost_responses", &|ratio| builder().lost_responses(ratio).build().err()),
+        any("partition_fn", builder().hangs(1.0).partition_fn(|_: &()| true).build().err()),
+        row(
+            "windows",
+            [
+                vec![],
+                vec![NS..NS],
+                vec![2 * NS..NS],
+                vec![NS..3 * NS, 2 * NS..4 * NS],
+                vec![2 * NS..3 * NS, ZERO..NS],
+                vec![ZERO..HOUR + NS],
+            ]
+            .map(|windows| builder().windows(windows).build().err()),
+            [vec![ZERO..NS, NS..2 * NS], vec![ZERO..HOUR]]
+                .map(|windows| builder().windows(windows).build().err()),
+        ),
+        row(
+            "max_hung",
+            [builder().max_hung(0).build().err()],
+            [1, u32::MAX].map(|calls| builder().max_hung(calls).build().err()),
+        ),
+    ];
+    check(include_str!("../src/chaos/layer.rs"), "ChaosBuilder", &[], &rows);
+    let twice = builder().hangs(0.7).hangs(0.8).lost_responses(0.2);
+    assert!(twice.build().is_ok(), "a setter replaces its own ratio");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use buttress::{
     http::{
         HttpClientLayer, HttpServerBuilder, HttpServerLayer, ReplayBodyLayer,
         SetIdempotencyKeyLayer,
+        chaos::BodyChaosLayer,
         idempotency::{HeaderKey, ReadHttp, RecordHttp},
     },
     idempotency::{IdempotencyLayer, Key, store::MemoryStore},
@@ -237,4 +238,16 @@ fn a_client_of_keys_rejects_a_header_of_another_meaning_and_a_second_function() 
     }
     accepts(chosen.bare().build());
     accepts(generate.trust_header().build());
+}
+
+#[test]
+fn chaos_of_bodies_rejects_ratios_that_are_none_and_a_pause_of_zero() {
+    let builder = BodyChaosLayer::builder;
+    rejects(builder().cuts(-0.1).build(), "cuts", "-0.1");
+    rejects(builder().stalls(1.1).build(), "stalls", "1.1");
+    rejects(builder().trickles(f64::NAN, TICK).build(), "trickles", "NaN");
+    rejects(builder().trickles(0.5, Duration::ZERO).build(), "trickles", "0ns");
+    rejects(builder().stalls(0.5).cuts(0.6).build(), "cuts", "0.6");
+    accepts(builder().name("orders").seed(1).build());
+    accepts(builder().stalls(0.5).cuts(0.25).trickles(0.25, TICK).build());
 }

@@ -533,6 +533,9 @@ async fn names_do_not_change_unnoticed() {
         field::SUPPRESSED,
         field::STATUS,
         field::ATTEMPTS,
+        field::FAULT,
+        field::FAULT_CALL,
+        field::INJECTED,
     ];
     assert_eq!(
         names,
@@ -555,6 +558,9 @@ async fn names_do_not_change_unnoticed() {
             "suppressed",
             "otel.status_code",
             "buttress.attempts",
+            "buttress.fault",
+            "chaos.call",
+            "chaos.injected",
         ]
     );
 }

@@ -75,7 +75,7 @@ impl LayerState for Breaker {
             Control::Close => self.force_closed(false),
             Control::Reset => self.force_closed(true),
             Control::Disable => self.disable(),
-            Control::Resize(_) => return false,
+            Control::Resize(_) | Control::Disarm => return false,
         }
         true
     }

@@ -194,6 +194,7 @@ mod body_error;
 mod body_limits;
 mod buffered_body;
 mod cause;
+pub mod chaos;
 mod checks;
 mod classify;
 mod client;

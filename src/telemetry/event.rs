@@ -230,6 +230,26 @@ pub enum Event<'a> {
         /// The digest of the key of the operation.
         key: fmt::Arguments<'a>,
     },
+    /// The chaos layer was armed. It injects faults from now on.
+    #[non_exhaustive]
+    ChaosArmed {
+        /// The time after which it is disarmed.
+        limit: Duration,
+    },
+    /// The chaos layer was disarmed, or its time is over.
+    #[non_exhaustive]
+    ChaosDisarmed {
+        /// The number of faults that it injected.
+        injected: u64,
+    },
+    /// The chaos layer injected a fault.
+    #[non_exhaustive]
+    FaultInjected {
+        /// The kind of the fault, such as `delay`.
+        fault: &'static str,
+        /// The number of the call, counted from zero since the layer was armed.
+        call: u64,
+    },
     /// A call of a stack ended.
     #[non_exhaustive]
     CallEnded {

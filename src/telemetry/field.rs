@@ -79,3 +79,9 @@ pub const STORE_PERCENT: &str = "store_percent";
 pub const CONTROL: &str = "buttress.control";
 /// The person or program that changed a layer by hand.
 pub const ACTOR: &str = "buttress.actor";
+/// The kind of an injected fault, such as `delay` or `lost_response`.
+pub const FAULT: &str = "buttress.fault";
+/// The number of the call with an injected fault, counted since the layer was armed.
+pub const FAULT_CALL: &str = "chaos.call";
+/// The number of faults that were injected while the layer was armed.
+pub const INJECTED: &str = "chaos.injected";

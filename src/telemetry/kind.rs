@@ -11,6 +11,7 @@ pub(crate) enum Kind {
     Bulkhead,
     CircuitBreaker,
     Idempotency,
+    Chaos,
     #[cfg(feature = "http")]
     Client,
     #[cfg(feature = "http")]
@@ -28,7 +29,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// The number of kinds.
     #[cfg(all(test, feature = "http"))]
-    pub(super) const COUNT: usize = 14;
+    pub(super) const COUNT: usize = 15;
 
     /// Returns the kind as one word. It is also the default name of a layer.
     pub(crate) const fn as_str(self) -> &'static str {
@@ -41,6 +42,7 @@ impl Kind {
             Self::Bulkhead => "bulkhead",
             Self::CircuitBreaker => "circuit_breaker",
             Self::Idempotency => "idempotency",
+            Self::Chaos => "chaos",
             #[cfg(feature = "http")]
             Self::Client => "client",
             #[cfg(feature = "http")]

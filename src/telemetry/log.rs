@@ -49,6 +49,10 @@ macro_rules! with_target {
                 const TARGET: &str = IDEMPOTENCY;
                 $block
             }
+            Kind::Chaos => {
+                const TARGET: &str = CHAOS;
+                $block
+            }
             #[cfg(feature = "http")]
             Kind::Client
             | Kind::Server
@@ -68,6 +72,7 @@ pub(crate) const RETRY: &str = "buttress::retry";
 const BULKHEAD: &str = "buttress::bulkhead";
 const CIRCUIT_BREAKER: &str = "buttress::circuit_breaker";
 const IDEMPOTENCY: &str = "buttress::idempotency";
+const CHAOS: &str = "buttress::chaos";
 
 /// Emits a gated event. The first line is at WARN, and a suppressed one at DEBUG.
 macro_rules! gated {
@@ -165,6 +170,9 @@ fn write<'a>(
         | Event::StoreAlmostFull { .. }
         | Event::OperationUnknown { .. }
         | Event::LeaseLost { .. } => idempotency(source, event, suppressed),
+        Event::ChaosArmed { .. } | Event::ChaosDisarmed { .. } | Event::FaultInjected { .. } => {
+            chaos(source, event);
+        }
         Event::Controlled { control, actor } => controlled(source, control, actor),
         // They are in the spans.
         Event::CallEnded { .. } | Event::AttemptEnded { .. } | Event::Measured { .. } => {}
@@ -361,6 +369,43 @@ fn idempotency(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
                 { field::FENCE } = fence,
             },
             "idempotent operation has unknown outcome"
+        ),
+        _ => {}
+    }
+}
+
+/// Writes what a chaos layer does. Only the fault belongs to the call that is made at that time.
+fn chaos(source: Source<'_>, event: &Event<'_>) {
+    match *event {
+        Event::ChaosArmed { limit } => warn!(
+            target: CHAOS,
+            parent: None,
+            {
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
+                { field::LIMIT_MS } = millis(limit),
+            },
+            "chaos armed"
+        ),
+        Event::ChaosDisarmed { injected } => warn!(
+            target: CHAOS,
+            parent: None,
+            {
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
+                { field::INJECTED } = injected,
+            },
+            "chaos disarmed"
+        ),
+        Event::FaultInjected { fault, call } => debug!(
+            target: CHAOS,
+            {
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
+                { field::FAULT } = fault,
+                { field::FAULT_CALL } = call,
+            },
+            "fault injected"
         ),
         _ => {}
     }

@@ -7,9 +7,9 @@
 //! | span `call`, one per logical call of a [`Stack`](crate::Stack) | `INFO` |
 //! | span `attempt`, one per attempt of a [retry](crate::retry) | `INFO` |
 //! | "circuit opened", "idempotent operation has unknown outcome" | `ERROR` |
-//! | "call rejected", "call timed out", "retrying call", "retries exhausted", "circuit half-open", "idempotency store failed", "idempotency store almost full", "lease lost" | `WARN` |
+//! | "call rejected", "call timed out", "retrying call", "retries exhausted", "circuit half-open", "idempotency store failed", "idempotency store almost full", "lease lost", "chaos armed", "chaos disarmed" | `WARN` |
 //! | "circuit closed", "layer controlled" | `INFO` |
-//! | "call not retried", "call queued", "bulkhead resized", "circuit disabled" | `DEBUG` |
+//! | "call not retried", "call queued", "bulkhead resized", "circuit disabled", "fault injected" | `DEBUG` |
 //!
 //! Every field name is a constant of [`field`]. Field values are computed only if a subscriber is
 //! interested in them.
@@ -32,6 +32,7 @@
 //! | `buttress::bulkhead` | the bulkhead |
 //! | `buttress::circuit_breaker` | the circuit breaker |
 //! | `buttress::idempotency` | the idempotency layer |
+//! | `buttress::chaos` | the chaos layers |
 //! | `buttress::http` | the HTTP client and server layers, and the limits of bodies |
 //!
 //! # Traces

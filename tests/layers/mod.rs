@@ -20,13 +20,14 @@ pub(crate) use std::time::Duration;
 pub(crate) use buttress::{
     Stack,
     bulkhead::{BulkheadBuilder, BulkheadLayer},
+    chaos::{ChaosHandle, ChaosLayer},
     circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerLayer},
     idempotency::{IdempotencyLayer, store::MemoryStore},
     retry::{Backoff, Budget, ReplayClones, RetryBuilder, RetryLayer},
     telemetry::{CallSpanLayer, Registry},
     timeout::TimeoutLayer,
 };
-pub(crate) use tower::layer::layer_fn;
+pub(crate) use tower::{ServiceBuilder, layer::layer_fn};
 
 #[cfg(feature = "http")]
 pub(crate) use self::over_http::*;
@@ -90,6 +91,20 @@ pub(crate) fn breaker_by_streak() -> CircuitBreakerBuilder {
 /// Creates a half-open breaker, which stays half-open because it has more probes than calls.
 pub(crate) fn half_open_breaker(builder: CircuitBreakerBuilder) -> CircuitBreakerLayer {
     half_open(builder.probes(MANY))
+}
+
+/// Arms a layer until the returned value is dropped.
+pub(crate) fn armed(handle: ChaosHandle) -> impl Sized {
+    struct DisarmOnDrop(ChaosHandle);
+
+    impl Drop for DisarmOnDrop {
+        fn drop(&mut self) {
+            self.0.disarm();
+        }
+    }
+
+    handle.arm_for(Duration::from_secs(3600)).unwrap();
+    DisarmOnDrop(handle)
 }
 
 /// Makes a row of this stack with all its layers. The bulkhead has one slot.
@@ -257,6 +272,29 @@ macro_rules! layers {
             Row::new(guard.build().unwrap())
                 .always_ready()
                 .allocates("its future is boxed: next to a store the box costs nothing")
+        },
+
+        chaos: {
+            let layer = ChaosLayer::builder().hangs(1.0).build().unwrap();
+            let handle = layer.handle();
+            Row::new(layer).obstacle("hanging", Effect::Waits, move || armed(handle.clone()))
+        },
+        chaos_late: {
+            let layer = ChaosLayer::builder().delays(1.0, 3 * TICK).build().unwrap();
+            let handle = layer.handle();
+            Row::new(layer).obstacle("late", Effect::Waits, move || armed(handle.clone()))
+        },
+        chaos_armed: {
+            let layer = ChaosLayer::builder().build().unwrap();
+            layer.handle().arm_for(Duration::from_secs(3600)).unwrap();
+            Row::new(layer)
+        },
+        stack_around_chaos: {
+            let chaos = ChaosLayer::builder().hangs(1.0).build().unwrap();
+            let handle = chaos.handle();
+            let stack = Stack::new().bulkhead(one_at_once().build().unwrap());
+            let layers = ServiceBuilder::new().layer(stack).layer(chaos).into_inner();
+            Row::new(layers).obstacle("hanging", Effect::Waits, move || armed(handle.clone()))
         },
 
         stack_empty: Row::new(Stack::new()),

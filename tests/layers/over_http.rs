@@ -4,10 +4,9 @@
 
 pub(crate) use buttress::http::{
     HttpClientLayer, ReplayBody, ReplayBodyLayer, ReplaySafe, SetIdempotencyKeyLayer, UntilEnd,
-    grpc::FirstFrameLayer,
+    chaos::BodyChaosLayer, grpc::FirstFrameLayer,
 };
 use http::Request;
-pub(crate) use tower::ServiceBuilder;
 
 /// Converts the request back to the body that it had above [`ReplayBodyLayer`].
 pub(crate) const PLAIN: fn(Request<ReplayBody<String>>) -> Request<String> =
@@ -37,6 +36,12 @@ macro_rules! http_layers {
             let layers = ServiceBuilder::new().layer(UntilEnd::new(breaker.clone()));
             Row::new(layers.layer(HttpClientLayer::new()).into_inner())
                 .breaker(breaker.handle(), Effect::Rejects("circuit_open"))
+        },
+        body_chaos: Row::new(BodyChaosLayer::builder().cuts(1.0).build().unwrap()),
+        body_chaos_armed: {
+            let layer = BodyChaosLayer::builder().trickles(1.0, TICK).build().unwrap();
+            layer.handle().arm_for(Duration::from_secs(3600)).unwrap();
+            Row::new(layer)
         },
         stack_http: Row::new(Stack::new().http()),
         stack_standard_http: {

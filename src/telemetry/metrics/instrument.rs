@@ -1,6 +1,6 @@
 //! The catalogue of instruments.
 
-use super::super::field::{ERROR_TYPE, KIND, LAYER, OUTCOME, REASON, STACK};
+use super::super::field::{ERROR_TYPE, FAULT, KIND, LAYER, OUTCOME, REASON, STACK};
 
 /// One instrument of the [catalogue](CATALOGUE): the name and the meaning of some numbers.
 #[derive(Debug)]
@@ -161,6 +161,12 @@ instruments! {
         "Operations that run.";
     IDEMPOTENCY_STORE_DURATION: Histogram "buttress.idempotency.store.duration" "s"
         [STACK, LAYER, STEP, OUTCOME] "The duration of the steps of the store.";
+    CHAOS_ARMED: Gauge "buttress.chaos.armed" "{layer}" [STACK, LAYER]
+        "Chaos layers that are armed, and inject faults on purpose.";
+    CHAOS_FAULTS: Counter "buttress.chaos.faults" "{fault}" [STACK, LAYER, FAULT]
+        "Faults that were injected on purpose.";
+    CHAOS_HUNG: Gauge "buttress.chaos.hung" "{call}" [STACK, LAYER]
+        "Calls and bodies that a chaos layer lets hang.";
     OBSERVER_PANICS: Counter "buttress.observer.panics" "{panic}" []
         "Panics of observers. Each was caught.";
     INFO: MaxGauge "buttress.info" "{process}" [VERSION] "Always 1. The attribute is the version.";

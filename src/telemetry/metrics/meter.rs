@@ -23,7 +23,7 @@ use super::{
     histogram::{Histogram, HistogramSnapshot},
     instrument::{
         ATTEMPT_DURATION, ATTEMPT_ERRORS, ATTEMPT_RESENDS, CALL_ACTIVE, CALL_DURATION, CALL_ERRORS,
-        CIRCUIT_BREAKER_TRANSITIONS, HTTP_BODY_DURATION, IDEMPOTENCY_LEASES_LOST,
+        CHAOS_FAULTS, CIRCUIT_BREAKER_TRANSITIONS, HTTP_BODY_DURATION, IDEMPOTENCY_LEASES_LOST,
         IDEMPOTENCY_UNKNOWN, Instrument, REJECTIONS, RETRY_CALLS, RETRY_DELAY, RETRY_ENDED,
     },
     rows::{self, Row},
@@ -222,6 +222,7 @@ impl Meter {
                 self.add(&CIRCUIT_BREAKER_TRANSITIONS, ["disabled", "forced"]);
             }
             Event::OperationUnknown { .. } => self.add(&IDEMPOTENCY_UNKNOWN, ["", ""]),
+            Event::FaultInjected { fault, .. } => self.add(&CHAOS_FAULTS, [fault, ""]),
             Event::LeaseLost { .. } => self.add(&IDEMPOTENCY_LEASES_LOST, ["", ""]),
             _ => {}
         }

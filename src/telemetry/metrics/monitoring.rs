@@ -50,6 +50,7 @@ fn series() -> Vec<Family> {
         Kind::Bulkhead,
         Kind::CircuitBreaker,
         Kind::Idempotency,
+        Kind::Chaos,
         Kind::Client,
         Kind::Server,
         Kind::Body,

@@ -25,6 +25,7 @@ const KINDS: [Kind; Kind::COUNT] = [
     Kind::Bulkhead,
     Kind::CircuitBreaker,
     Kind::Idempotency,
+    Kind::Chaos,
     Kind::Client,
     Kind::Server,
     Kind::Body,
@@ -70,6 +71,9 @@ const ANSWERS: &[(&str, &str)] = &[
     ("buttress.idempotency.leases.lost", "Are runs longer than their lease?"),
     ("buttress.idempotency.active", "How many operations run?"),
     ("buttress.idempotency.store.duration", "Is the store slow?"),
+    ("buttress.chaos.armed", "Is this outage ours, on purpose?"),
+    ("buttress.chaos.faults", "Which faults were injected?"),
+    ("buttress.chaos.hung", "How many calls hang on purpose?"),
     ("buttress.observer.panics", "Is an observer broken?"),
     ("buttress.info", "Which version runs?"),
 ];

@@ -5,7 +5,7 @@ use super::instrument::HTTP_REPLAY_OVERFLOW;
 use super::{
     super::kind::Kind,
     instrument::{
-        ATTEMPT_RESENDS, BULKHEAD_QUEUE_DURATION, CIRCUIT_BREAKER_KEYS_EVICTED,
+        ATTEMPT_RESENDS, BULKHEAD_QUEUE_DURATION, CHAOS_FAULTS, CIRCUIT_BREAKER_KEYS_EVICTED,
         CIRCUIT_BREAKER_PROBES, CIRCUIT_BREAKER_TRANSITIONS, HTTP_HINTS, IDEMPOTENCY_LEASES_LOST,
         IDEMPOTENCY_REQUESTS, IDEMPOTENCY_STORE_DURATION, IDEMPOTENCY_UNKNOWN, Instrument,
         REJECTIONS, RETRY_CALLS, RETRY_DELAY, RETRY_ENDED,
@@ -97,6 +97,19 @@ static IDEMPOTENCY: &[Row] = &[
     row(&IDEMPOTENCY_LEASES_LOST),
 ];
 
+static CHAOS: &[Row] = &[
+    with(&CHAOS_FAULTS, "delay"),
+    with(&CHAOS_FAULTS, "error"),
+    with(&CHAOS_FAULTS, "response"),
+    with(&CHAOS_FAULTS, "late_response"),
+    with(&CHAOS_FAULTS, "lost_response"),
+    with(&CHAOS_FAULTS, "hang"),
+    with(&CHAOS_FAULTS, "partition"),
+    with(&CHAOS_FAULTS, "body_cut"),
+    with(&CHAOS_FAULTS, "body_stall"),
+    with(&CHAOS_FAULTS, "body_trickle"),
+];
+
 #[cfg(feature = "http")]
 static CLIENT: &[Row] = &[with(&REJECTIONS, "deadline_exceeded")];
 
@@ -151,6 +164,7 @@ pub(super) fn counters(kind: Kind) -> &'static [Row] {
         Kind::Bulkhead => BULKHEAD,
         Kind::CircuitBreaker => CIRCUIT_BREAKER,
         Kind::Idempotency => IDEMPOTENCY,
+        Kind::Chaos => CHAOS,
         #[cfg(feature = "http")]
         Kind::Client => CLIENT,
         #[cfg(feature = "http")]

@@ -49,6 +49,8 @@ pub enum Control {
     Disable,
     /// Sets the maximum number of concurrent calls of a bulkhead, which must not be zero.
     Resize(u32),
+    /// Disarms a chaos layer. No change arms one.
+    Disarm,
 }
 
 impl Control {
@@ -60,6 +62,7 @@ impl Control {
             Self::Reset => "reset",
             Self::Disable => "disable",
             Self::Resize(_) => "resize",
+            Self::Disarm => "disarm",
         }
     }
 }

@@ -1,0 +1,240 @@
+//! The switch that arms a chaos layer.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+    },
+    task::Waker,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::config::{Config, LONGEST, Windows};
+use crate::{
+    ConfigError,
+    call::{
+        lock::lock,
+        waiters::{Key, Waiters},
+    },
+    chaos::draw::Shares,
+    telemetry::{Event, Kind, ReporterCell},
+};
+
+/// The state that the services and handles of one chaos layer share.
+#[derive(Debug)]
+pub(crate) struct Switch {
+    /// Only a hint for the path of a disarmed layer, because an arming ends without a write.
+    armed: AtomicBool,
+    injected: AtomicU64,
+    hung: AtomicU32,
+    max_hung: u32,
+    windows: Windows,
+    reporter: ReporterCell,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Incremented when the layer is armed or disarmed, which releases the calls held before.
+    generation: u64,
+    arming: Option<Arming>,
+    held: Waiters,
+}
+
+#[derive(Debug)]
+struct Arming {
+    since: Instant,
+    until: Instant,
+    /// The number of calls since the layer was armed.
+    calls: u64,
+    /// The number of faults that were injected before.
+    injected: u64,
+}
+
+/// A call that began while the layer was armed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ticket {
+    pub(crate) number: u64,
+    pub(super) began: Instant,
+    /// The end of the window, or of the arming.
+    pub(super) until: Instant,
+    generation: u64,
+}
+
+impl Ticket {
+    /// Returns the end of a pause, which is not later than that of all faults.
+    pub(super) fn end_of(&self, since: Instant, length: Duration) -> Instant {
+        since.checked_add(length).map_or(self.until, |end| end.min(self.until))
+    }
+}
+
+impl Arming {
+    /// Returns the end of the faults at the time `now`, or `None` if there are none now.
+    fn end_of_faults(&self, windows: &Windows, now: Instant) -> Option<Instant> {
+        let Some(windows) = windows else { return Some(self.until) };
+        let passed = now.saturating_duration_since(self.since);
+        let window = windows.iter().find(|window| window.contains(&passed))?;
+        Some(self.until.min(self.since + window.end))
+    }
+}
+
+impl Switch {
+    /// Checks the settings of a layer. Returns its switch, and the shares of its faults.
+    pub(crate) fn build<F>(config: Config<F>) -> Result<(Arc<Self>, Shares<F>), ConfigError> {
+        let (name, max_hung) = (config.name.clone(), config.max_hung);
+        let (shares, windows) = config.checked()?;
+        let switch = Self {
+            armed: AtomicBool::new(false),
+            injected: AtomicU64::new(0),
+            hung: AtomicU32::new(0),
+            max_hung,
+            windows,
+            reporter: ReporterCell::new(name, Kind::Chaos),
+            state: Mutex::default(),
+        };
+        Ok((Arc::new(switch), shares))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    pub(super) fn reporter_cell(&self) -> &ReporterCell {
+        &self.reporter
+    }
+
+    /// Returns `false` if the layer is disarmed, with one load.
+    #[inline]
+    pub(crate) fn may_be_armed(&self) -> bool {
+        self.armed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_armed(&self) -> bool {
+        self.end_if_over(Instant::now());
+        self.may_be_armed()
+    }
+
+    pub(super) fn injected(&self) -> u64 {
+        self.injected.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn hung(&self) -> u32 {
+        self.hung.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn arm_for(&self, time: Duration) -> Result<(), ConfigError> {
+        ConfigError::require_positive("arm_for", time)?;
+        if time > LONGEST {
+            return Err(ConfigError::new("arm_for", time, "it must not be longer than 1 h"));
+        }
+        let since = Instant::now();
+        let injected = self.injected();
+        let arming = Arming { since, until: since + time, calls: 0, injected };
+        let (held, before) = {
+            let mut state = self.state();
+            let before = state.arming.replace(arming);
+            self.armed.store(true, Ordering::Relaxed);
+            (state.release(), before)
+        };
+        if let Some(before) = before {
+            self.report_end(&before);
+        }
+        self.reporter.get().emit(Event::ChaosArmed { limit: time });
+        held.into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+
+    pub(super) fn disarm(&self) {
+        self.disarm_if(|_| true);
+    }
+
+    /// Disarms the layer if its time is over.
+    pub(super) fn end_if_over(&self, now: Instant) {
+        self.disarm_if(|arming| arming.until <= now);
+    }
+
+    fn disarm_if(&self, condition: impl FnOnce(&Arming) -> bool) {
+        let (held, before) = {
+            let mut state = self.state();
+            let Some(before) = state.arming.take_if(|arming| condition(arming)) else { return };
+            self.armed.store(false, Ordering::Relaxed);
+            (state.release(), before)
+        };
+        self.report_end(&before);
+        held.into_iter().for_each(Waker::wake);
+    }
+
+    fn report_end(&self, arming: &Arming) {
+        let injected = self.injected() - arming.injected;
+        self.reporter.get().emit(Event::ChaosDisarmed { injected });
+    }
+
+    /// Numbers a call. Returns `None` if it has no fault, because the layer is disarmed or because
+    /// it is outside of the windows.
+    pub(crate) fn number(&self) -> Option<Ticket> {
+        let began = Instant::now();
+        self.end_if_over(began);
+        let mut state = self.state();
+        let generation = state.generation;
+        let arming = state.arming.as_mut()?;
+        let number = arming.calls;
+        arming.calls += 1;
+        let until = arming.end_of_faults(&self.windows, began)?;
+        Some(Ticket { number, began, until, generation })
+    }
+
+    /// Returns `true` if the layer was disarmed since the call began, or if the window has ended.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_over(&self, ticket: Ticket) -> bool {
+        Instant::now() >= ticket.until || self.state().generation != ticket.generation
+    }
+
+    /// Counts and reports a fault.
+    pub(crate) fn inject(&self, fault: &'static str, ticket: Ticket) {
+        self.injected.fetch_add(1, Ordering::Relaxed);
+        self.reporter.get().emit(Event::FaultInjected { fault, call: ticket.number });
+    }
+
+    /// Takes a place among the calls that hang. Returns `false` if there is none.
+    pub(super) fn begin_hang(&self) -> bool {
+        let more = |hung| (hung < self.max_hung).then(|| hung + 1);
+        self.hung.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    /// Returns the place of a call that hung.
+    pub(super) fn end_hang(&self) {
+        self.hung.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Holds a call. Returns `None` if it was released, and has no place any more.
+    pub(super) fn hold(&self, ticket: Ticket, place: Option<Key>, waker: &Waker) -> Option<Key> {
+        // Cloned before and dropped after the lock, because both can run code of a user.
+        let waker = waker.clone();
+        let (place, _outdated) = {
+            let mut state = self.state();
+            if state.generation == ticket.generation {
+                let (place, outdated) = state.held.join(place, waker);
+                (Some(place), (outdated, None))
+            } else {
+                let left = place.and_then(|place| state.held.remove(place).err());
+                (None, (left, Some(waker)))
+            }
+        };
+        place
+    }
+
+    pub(super) fn leave(&self, place: Key) {
+        let outdated = self.state().held.remove(place);
+        drop(outdated);
+    }
+}
+
+impl State {
+    /// Releases the calls that are held. Wake them after the lock is released.
+    fn release(&mut self) -> Vec<Waker> {
+        self.generation += 1;
+        std::iter::from_fn(|| self.held.call_first()).collect()
+    }
+}

@@ -1,0 +1,281 @@
+//! Tests of lost responses around the idempotency layer, and of bodies with faults.
+#![cfg(feature = "http")]
+
+use std::{
+    io,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use allocation_counter::measure;
+use buttress::{
+    BoxError, Error, Stack,
+    chaos::{ChaosHandle, ChaosLayer},
+    http::{
+        HttpClientLayer, ReplaySafe, SetIdempotencyKeyLayer,
+        chaos::{BodyChaosBuilder, BodyChaosLayer, ChaosBody, ChaosBodyError},
+    },
+    idempotency::{IdempotencyLayer, store::MemoryStore},
+    retry::{Backoff, RetryLayer},
+    testing::task::Spawned,
+};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use tokio::time::{Instant, advance};
+use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const SECOND: Duration = Duration::from_secs(1);
+
+type Boxed = Response<UnsyncBoxBody<Bytes, BoxError>>;
+type Failure = Error<io::Error>;
+type Bank = BoxCloneSyncService<Request<Full<Bytes>>, Boxed, Failure>;
+
+// Lost responses.
+
+/// Makes 100 payments at a bank, while the responses of half of the attempts are lost.
+async fn pay(bank: Bank) {
+    let chaos = ChaosLayer::builder().lost_responses(0.5).build().unwrap();
+    chaos.handle().arm_for(HOUR).unwrap();
+    let backoff = Backoff::constant(Duration::from_millis(1)).build().unwrap();
+    let retry = RetryLayer::builder(ReplaySafe::new()).retries(20).backoff(backoff);
+    let stack = Stack::new()
+        .retry(retry.without_budget().build().unwrap())
+        .attempt_timeout(SECOND)
+        .http()
+        .layer(chaos.layer(bank));
+    let client = SetIdempotencyKeyLayer::new().layer(stack);
+    for _ in 0..100 {
+        let request = Request::post("/pay").body(Full::from("amount=42")).unwrap();
+        let response = client.clone().oneshot(request).await.unwrap();
+        let paid = response.into_body().collect().await.map_err(BoxError::from).unwrap();
+        assert_eq!(paid.to_bytes(), "paid");
+    }
+    assert!(chaos.handle().injected() > 50);
+}
+
+fn boxed<S, B>(bank: S) -> Bank
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Failure>,
+    S: Clone + Send + Sync + 'static,
+    S::Future: Send,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    BoxCloneSyncService::new(bank.map_response(|response: Response<B>| {
+        response.map(|body| UnsyncBoxBody::new(body.map_err(Into::into)))
+    }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_response_of_an_idempotent_operation_has_one_effect() {
+    fn charging<B>(
+        charges: &Arc<AtomicUsize>,
+    ) -> impl Service<
+        Request<B>,
+        Response = Response<Full<Bytes>>,
+        Error = Failure,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + Sync
+    + 'static {
+        let charges = Arc::clone(charges);
+        service_fn(move |_: Request<B>| {
+            charges.fetch_add(1, Ordering::Relaxed);
+            async { Ok(Response::new(Full::from("paid"))) }
+        })
+    }
+    let charges = Arc::new(AtomicUsize::new(0));
+    let guard = IdempotencyLayer::http(MemoryStore::new()).single_tenant().build().unwrap();
+    pay(boxed(guard.layer(charging(&charges)))).await;
+    assert_eq!(charges.swap(0, Ordering::Relaxed), 100);
+    // Without the layer, the same faults charge twice.
+    pay(boxed(charging(&charges))).await;
+    assert!(charges.load(Ordering::Relaxed) > 150);
+}
+
+// Bodies.
+
+/// A body of frames of one byte. Each is ready at once.
+struct Frames(usize);
+
+impl Body for Frames {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        Poll::Ready(self.0.checked_sub(1).map(|left| {
+            self.0 = left;
+            Ok(Frame::data(Bytes::from_static(b"x")))
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0 == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0 as u64)
+    }
+}
+
+/// Returns the body of a response with this number of frames.
+async fn body(layer: &BodyChaosLayer, frames: usize) -> ChaosBody<Frames> {
+    let service =
+        service_fn(move |(): ()| async move { Ok::<_, io::Error>(Response::new(Frames(frames))) });
+    layer.layer(service).oneshot(()).await.unwrap().into_body()
+}
+
+fn armed(builder: BodyChaosBuilder) -> (BodyChaosLayer, ChaosHandle) {
+    let layer = builder.build().unwrap();
+    let handle = layer.handle();
+    handle.arm_for(HOUR).unwrap();
+    (layer, handle)
+}
+
+/// Reads one frame, which must be there.
+fn read(body: &mut ChaosBody<Frames>) -> Result<Option<usize>, ChaosBodyError<io::Error>> {
+    match pin!(body.frame()).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(frame) => Ok(frame.transpose()?.map(|frame| frame.into_data().unwrap().len())),
+        Poll::Pending => panic!("no frame yet"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_is_cut_off_after_its_first_frame() {
+    let (layer, handle) = armed(BodyChaosLayer::builder().cuts(1.0));
+    for frames in [1, 2, 9] {
+        let mut body = body(&layer, frames).await;
+        assert_eq!(body.size_hint().exact(), Some(frames as u64));
+        assert!(matches!(read(&mut body), Ok(Some(1))));
+        assert!(!body.is_end_stream(), "the reader has to see the cut");
+        assert!(matches!(read(&mut body), Err(ChaosBodyError::Cut)));
+        assert!(matches!(read(&mut body), Ok(None)));
+        assert!(body.is_end_stream());
+    }
+    assert_eq!(handle.injected(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_body_has_no_fault() {
+    for builder in [
+        BodyChaosLayer::builder().cuts(1.0),
+        BodyChaosLayer::builder().stalls(1.0),
+        BodyChaosLayer::builder().trickles(1.0, SECOND),
+    ] {
+        let (layer, handle) = armed(builder);
+        let mut body = body(&layer, 0).await;
+        assert!(body.is_end_stream() && matches!(read(&mut body), Ok(None)));
+        assert_eq!(handle.injected(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_stalls_until_it_is_dropped_or_the_layer_is_disarmed() {
+    let (layer, handle) = armed(BodyChaosLayer::builder().stalls(1.0));
+    let (mut first, mut second) = (body(&layer, 2).await, body(&layer, 2).await);
+    assert!(matches!((read(&mut first), read(&mut second)), (Ok(Some(1)), Ok(Some(1)))));
+    let (mut first, mut second) = (Spawned::new(first.collect()), Spawned::new(second.collect()));
+    assert!(first.poll().is_pending() && second.poll().is_pending());
+    advance(HOUR / 2).await;
+    assert!(first.poll().is_pending());
+    assert_eq!(first.cancel().holders(), 0, "wakers kept");
+    handle.disarm();
+    assert!(second.is_woken());
+    let Poll::Ready(Ok(rest)) = second.poll() else { panic!("it stalls on") };
+    assert_eq!(rest.to_bytes(), "x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_stalls_for_no_longer_than_the_layer_is_armed() {
+    let layer = BodyChaosLayer::builder().stalls(1.0).build().unwrap();
+    layer.handle().arm_for(SECOND).unwrap();
+    let began = Instant::now();
+    assert_eq!(body(&layer, 3).await.collect().await.unwrap().to_bytes(), "xxx");
+    assert_eq!(began.elapsed(), SECOND);
+    assert!(!layer.handle().is_armed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_trickles_pauses_before_each_frame() {
+    let (layer, handle) = armed(BodyChaosLayer::builder().trickles(1.0, SECOND));
+    let began = Instant::now();
+    assert_eq!(body(&layer, 5).await.collect().await.unwrap().to_bytes(), "xxxxx");
+    // There is a pause before the end too.
+    assert_eq!(began.elapsed(), 6 * SECOND);
+
+    let mut trickles = Spawned::new(body(&layer, 5).await.collect());
+    assert!(trickles.poll().is_pending());
+    advance(SECOND).await;
+    assert!(trickles.is_woken() && trickles.poll().is_pending());
+    handle.disarm();
+    assert!(trickles.is_woken() && trickles.poll().is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_that_has_not_begun_does_not_begin_after_the_disarming() {
+    let (layer, handle) = armed(BodyChaosLayer::builder().cuts(1.0));
+    let mut before = body(&layer, 3).await;
+    assert!(matches!(read(&mut before), Ok(Some(1))));
+    let service = service_fn(|(): ()| async {
+        tokio::time::sleep(SECOND).await;
+        Ok::<_, io::Error>(Response::new(Frames(1)))
+    });
+    let mut called = Spawned::new(layer.layer(service).oneshot(()));
+    assert!(called.poll().is_pending());
+    handle.disarm();
+    assert_eq!(before.collect().await.unwrap().to_bytes(), "xx");
+    advance(SECOND).await;
+    let Poll::Ready(Ok(response)) = called.poll() else { panic!("no response") };
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "x");
+    assert_eq!(handle.injected(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stack_sees_the_end_of_a_body_with_a_fault() {
+    let late = "idle response body: timed out after 1s";
+    let cases = [
+        (BodyChaosLayer::builder().cuts(1.0), "the body was cut off by chaos"),
+        (BodyChaosLayer::builder().stalls(1.0), late),
+        (BodyChaosLayer::builder().trickles(1.0, 2 * SECOND), late),
+    ];
+    for (builder, expected) in cases {
+        let (layer, _) = armed(builder);
+        let client = layer.layer(service_fn(|_: Request<Full<Bytes>>| async {
+            Ok::<_, io::Error>(Response::new(Frames(3)))
+        }));
+        let http = HttpClientLayer::builder().body_idle(SECOND).build().unwrap();
+        let client = Stack::new().http_client(http).service(client);
+        let response = client.oneshot(Request::default()).await.unwrap();
+        let error = BoxError::from(response.into_body().collect().await.unwrap_err());
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
+fn a_disarmed_layer_allocates_nothing_for_a_body() {
+    let layer = BodyChaosLayer::builder().cuts(1.0).build().unwrap();
+    let service = layer.layer(service_fn(|(): ()| async {
+        Ok::<_, io::Error>(Response::new(Full::<Bytes>::from("x")))
+    }));
+    let read = || {
+        let mut cx = Context::from_waker(Waker::noop());
+        let Poll::Ready(Ok(response)) = pin!(service.clone().oneshot(())).poll(&mut cx) else {
+            panic!("no response");
+        };
+        let mut body = response.into_body();
+        assert!(pin!(body.frame()).poll(&mut cx).is_ready());
+    };
+    read();
+    assert_eq!(measure(read).count_total, 0);
+}
