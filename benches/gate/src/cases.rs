@@ -5,8 +5,9 @@ use std::time::Duration;
 use buttress::{
     Stack,
     bulkhead::BulkheadLayer,
+    chaos::ChaosLayer,
     circuit_breaker::CircuitBreakerLayer,
-    http::{HttpClientLayer, ReplaySafe},
+    http::{HttpClientLayer, ReplaySafe, chaos::BodyChaosLayer},
     idempotency::{IdempotencyLayer, store::MemoryStore},
     retry::{ReplayClones, RetryLayer},
     telemetry::{CallSpanLayer, Registry},
@@ -68,6 +69,14 @@ pub const CASES: &[Case] = &[
     lone("call span, subscribed", |calls| {
         Subscribed::install();
         calls.to(CallSpanLayer::new().layer(Echo), Ends::Well)
+    }),
+    lone("chaos, disarmed", |calls| calls.to(chaos().layer(Echo), Ends::Well)),
+    lone("chaos, disarmed, under breaker", |calls| {
+        calls.to(breaker_by_count().layer(chaos().layer(Echo)), Ends::Well)
+    }),
+    lone("body chaos, disarmed", |calls| {
+        let chaos = BodyChaosLayer::builder().cuts(1.0).build().expect("valid settings");
+        calls.over_http(chaos.layer(MockClient), get)
     }),
     lone("http client", |calls| calls.over_http(HttpClientLayer::new().layer(MockClient), get)),
     composite("four", |calls| {
@@ -153,6 +162,12 @@ fn breaker_by_key(calls: Calls) -> Facts {
     let keyed =
         CircuitBreakerLayer::builder().count_window(100).keyed_fn(|request: &u64| request % 16);
     calls.to(keyed.build().expect("valid settings").layer(Echo), Ends::Well)
+}
+
+/// Returns a layer with every fault that does not need the types of a service.
+fn chaos() -> ChaosLayer {
+    let chaos = ChaosLayer::builder().hangs(0.5).lost_responses(0.5);
+    chaos.build().expect("valid settings")
 }
 
 fn guard()
