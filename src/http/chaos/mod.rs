@@ -30,6 +30,9 @@
 //! # }
 //! ```
 //!
+//! The layer changes the type of the body. Disarmed, it allocates nothing and costs about a hundred
+//! instructions for each call.
+//!
 //! # Faults
 //!
 //! | setter | the body |
