@@ -53,6 +53,7 @@ enum Action {
     Reset,
     Disable,
     Resize,
+    Disarm,
 }
 
 /// A change that can be applied.
@@ -121,6 +122,7 @@ fn parse(bytes: &Bytes) -> Result<Change, &'static str> {
         (Action::Close, ..) => Control::Close,
         (Action::Reset, ..) => Control::Reset,
         (Action::Disable, ..) => Control::Disable,
+        (Action::Disarm, ..) => Control::Disarm,
     };
     Ok(Change { stack, layer, control })
 }

@@ -7,11 +7,11 @@ use std::{
 
 use buttress::telemetry::{
     Family, HistogramSnapshot, Series, Value,
-    field::{ERROR_TYPE, KIND, LAYER, OUTCOME, REASON, STACK},
+    field::{ERROR_TYPE, FAULT, KIND, LAYER, OUTCOME, REASON, STACK},
 };
 
 use crate::snapshot::{
-    Breaker, Bulkhead, Cause, Ended, Idempotency, Rejected, Retry, Snapshot, Totals,
+    Breaker, Bulkhead, Cause, Chaos, Ended, Idempotency, Rejected, Retry, Snapshot, Totals,
 };
 
 const STATE: &str = "buttress.state";
@@ -131,6 +131,9 @@ fn finish(draft: Draft) -> Snapshot {
     if let Some(retry) = &mut snapshot.retry {
         retry.ended.sort_by_key(most_first);
     }
+    if let Some(chaos) = &mut snapshot.chaos {
+        chaos.faults.sort_by_key(most_first);
+    }
     snapshot
 }
 
@@ -145,6 +148,8 @@ fn take(draft: &mut Draft, earlier: &Earlier<'_>, name: &'static str, series: &S
         take_retry(draft, earlier, (name, part), series);
     } else if let Some(part) = part.strip_prefix("idempotency.") {
         take_idempotency(draft, earlier, (name, part), series);
+    } else if let Some(part) = part.strip_prefix("chaos.") {
+        take_chaos(draft, earlier, (name, part), series);
     } else {
         take_calls(draft, earlier, (name, part), series);
     }
@@ -353,6 +358,26 @@ fn take_idempotency(
             idempotency.unknown_total += whole(number);
         }
         "leases.lost" => idempotency.leases_lost += earlier.growth(name, series),
+        _ => {}
+    }
+}
+
+fn take_chaos(
+    draft: &mut Draft,
+    earlier: &Earlier<'_>,
+    (name, part): (&'static str, &str),
+    series: &Series,
+) {
+    let named = || Chaos { layer: layer(series), ..Chaos::default() };
+    let chaos = draft.snapshot.chaos.get_or_insert_with(named);
+    let number = whole(series.value.as_number());
+    match part {
+        "armed" => chaos.armed += number,
+        "hung" => chaos.hung += number,
+        "faults" => {
+            let fault = series.attribute(FAULT).unwrap_or_default();
+            add_cause(&mut chaos.faults, fault, earlier.growth(name, series));
+        }
         _ => {}
     }
 }

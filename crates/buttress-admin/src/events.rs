@@ -109,6 +109,14 @@ impl Kept {
             Event::CircuitHalfOpen { .. } => rare("circuit half-open", "", String::new()),
             Event::CircuitClosed { .. } => rare("circuit closed", "", String::new()),
             Event::CircuitDisabled { .. } => rare("circuit disabled", "", String::new()),
+            Event::ChaosArmed { limit, .. } => {
+                let limit = words::time(limit.as_secs_f64());
+                rare("chaos armed", "", format!("for at most {limit}"))
+            }
+            Event::ChaosDisarmed { injected, .. } => {
+                rare("chaos disarmed", "", format!("after {}", words::Count(injected, "fault")))
+            }
+            Event::FaultInjected { fault, .. } => frequent("fault injected", fault),
             Event::Controlled { control, actor, .. } => {
                 let actor = start_of(actor);
                 let detail = match control {

@@ -37,6 +37,8 @@ pub struct Snapshot {
     pub retry: Option<Retry>,
     /// The idempotency layer, if there is one.
     pub idempotency: Option<Idempotency>,
+    /// The chaos layer, if there is one.
+    pub chaos: Option<Chaos>,
     /// The limit of the last attempt that timed out.
     pub attempt_limit: Option<f64>,
     /// The limit of the last call that timed out as a whole.
@@ -178,6 +180,20 @@ pub struct Idempotency {
     pub unknown_total: u64,
     /// The leases that ended before their run.
     pub leases_lost: u64,
+}
+
+/// The state of a chaos layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Chaos {
+    /// The name of the layer.
+    pub layer: String,
+    /// The number of layers of this name that are armed.
+    pub armed: u64,
+    /// The calls and bodies that hang on purpose.
+    pub hung: u64,
+    /// The faults that were injected, by kind, the most frequent first.
+    pub faults: Vec<Cause>,
 }
 
 /// A reading in which many attempts failed.

@@ -1,8 +1,8 @@
 //! The diagnosis of snapshots that are made up.
 
 use buttress_admin::{
-    Breaker, Bulkhead, Cause, Ended, Failing, Idempotency, Rejected, Retry, Severity, Snapshot,
-    Whose, diagnose,
+    Breaker, Bulkhead, Cause, Chaos, Ended, Failing, Idempotency, Rejected, Retry, Severity,
+    Snapshot, Whose, diagnose,
 };
 
 use Severity::{Critical, Ok as Healthy, Warning};
@@ -660,6 +660,33 @@ fn it_is_a_hand_if_somebody_turned_a_switch() {
             Critical,
             "The circuit is forced open by hand for 2 of 1,200 keys: none of their calls reaches \
              the dependency. 4 calls in 10 s were rejected.",
+        ),
+        (
+            "chaos that is armed",
+            of(10.0, |it| {
+                // A layer outside of a stack knows no calls.
+                (it.stack, it.calls, it.attempts) = (None, None, None);
+                let mut chaos = Chaos::default();
+                (chaos.armed, chaos.hung) = (1, 3);
+                chaos.faults = vec![cause("lost_response", 20), cause("error", 4)];
+                it.chaos = Some(chaos);
+            }),
+            Hand,
+            Critical,
+            "Chaos is armed: faults are injected on purpose. 24 faults were injected in 10 s, \
+             most of the kind lost response. 3 calls hang.",
+        ),
+        (
+            "chaos that is armed without calls",
+            of(10.0, |it| {
+                (it.stack, it.calls, it.attempts) = (None, None, None);
+                let mut chaos = Chaos::default();
+                chaos.armed = 1;
+                it.chaos = Some(chaos);
+            }),
+            Hand,
+            Warning,
+            "Chaos is armed: faults are injected on purpose.",
         ),
         (
             "disabled",

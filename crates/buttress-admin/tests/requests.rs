@@ -15,6 +15,7 @@ use std::{
 use buttress::{
     Stack,
     bulkhead::BulkheadLayer,
+    chaos::ChaosLayer,
     retry::ReplayClones,
     telemetry::{Event, Observer, Registry, Source},
 };
@@ -349,6 +350,9 @@ async fn a_body_that_is_not_a_change_changes_nothing() {
         r#"{"stack":"orders","layer":"orders","do":"reset","seconds":1}"#,
         r#"{"stack":"orders","layer":"orders","do":"resize","limit":0}"#,
         r#"{"stack":"orders","layer":"orders","do":"resize"}"#,
+        r#"{"stack":"orders","layer":"orders","do":"arm"}"#,
+        r#"{"stack":"orders","layer":"orders","do":"arm_for","seconds":60}"#,
+        r#"{"stack":"orders","layer":"orders","do":"disarm","seconds":60}"#,
         r#"{"stack":"orders","layer":"orders","do":"close","extra":1}"#,
         r#"{"stack":"orders","stack":"x","layer":"orders","do":"close"}"#,
         r#"{"stack":7,"layer":"orders","do":"close"}"#,
@@ -382,6 +386,23 @@ async fn the_greatest_numbers_are_changes_like_others() {
         assert!(state.contains(part), "{state}");
         assert_eq!(send(&admin, get("/metrics")).await.0, StatusCode::OK);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn chaos_is_disarmed_by_a_change() {
+    let registry = Registry::new();
+    let chaos = ChaosLayer::builder().name("orders").hangs(1.0).build().unwrap();
+    let chaos = chaos.register(&registry);
+    let handle = chaos.handle();
+    handle.arm_for(Duration::from_secs(60)).unwrap();
+    let admin = Admin::new(&registry).allow_changes(|_| Some(Actor::new("ada")));
+    let (_, _, state) = send(&admin, get("/state.json")).await;
+    assert!(state.contains("Chaos is armed"), "{state}");
+    let (status, _, text) = send(&admin, change(r#"{"layer":"orders","do":"disarm"}"#)).await;
+    assert_eq!((status, &*text), (StatusCode::OK, r#"{"changed":1}"#));
+    assert!(!handle.is_armed());
+    let (_, _, state) = send(&admin, get("/state.json")).await;
+    assert!(!state.contains("Chaos is armed") && state.contains("by ada"), "{state}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use super::{
     breaker::{by_hand, disabled, forced_open, forced_open_keys, half_open, open, state},
+    chaos,
     dependency::{dropped, failing, losing, slow, store, waiting},
     diagnosis::{
         Diagnosis, Found,
@@ -37,7 +38,8 @@ const RECOVERED: f64 = 60.0;
 /// ```
 pub fn diagnose(snapshot: &Snapshot) -> Diagnosis {
     // The first that applies. A case that hides others comes before them.
-    let found = forced_open(snapshot)
+    let found = chaos::armed(snapshot)
+        .or_else(|| forced_open(snapshot))
         .or_else(|| open(snapshot))
         .or_else(|| half_open(snapshot))
         .or_else(|| store(snapshot))

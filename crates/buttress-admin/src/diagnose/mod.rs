@@ -1,6 +1,7 @@
 //! The sentence that says whose fault it is.
 
 mod breaker;
+mod chaos;
 mod choice;
 mod dependency;
 mod diagnosis;

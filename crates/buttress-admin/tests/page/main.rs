@@ -21,6 +21,7 @@ use axum::Router;
 use buttress::{
     BoxError, Stack,
     bulkhead::BulkheadLayer,
+    chaos::ChaosLayer,
     telemetry::{Control, Registry},
 };
 use buttress_admin::{Actor, Admin};
@@ -70,6 +71,7 @@ fn takes(millis: u64, is_down: &Arc<AtomicBool>) -> Client {
 ///
 /// `payments` is overloaded, `ledger` was opened by hand, and `orders` can go down.
 struct Shop {
+    registry: Registry,
     runtime: Runtime,
     address: SocketAddr,
     orders_are_down: Arc<AtomicBool>,
@@ -79,8 +81,8 @@ impl Shop {
     fn open(more: Option<&str>, admin: impl FnOnce(Admin) -> Admin) -> Self {
         let runtime = Runtime::new().unwrap();
         let orders_are_down = Arc::new(AtomicBool::new(false));
+        let registry = Registry::new();
         let address = runtime.block_on(async {
-            let registry = Registry::new();
             let admin = admin(Admin::new(&registry));
             let well = Arc::default();
             let standard =
@@ -101,7 +103,7 @@ impl Shop {
             tokio::spawn(async { axum::serve(listener, router).await });
             address
         });
-        Self { runtime, address, orders_are_down }
+        Self { registry, runtime, address, orders_are_down }
     }
 
     fn url(&self) -> String {
@@ -248,6 +250,25 @@ fn a_person_who_may_turn_switches_can_do_so_on_the_page() {
     turn(&browser, "payments", "Change limit …");
     let answer = format!("return /Changed/.test({}.textContent)", card("payments"));
     browser.wait("the change", &answer);
+    check(&browser, &shop);
+    drop(shop.runtime);
+}
+
+#[test]
+fn chaos_that_is_armed_can_be_disarmed_on_the_page() {
+    let shop = Shop::open(None, |admin| admin.allow_changes(|_| Some(Actor::new("grace"))));
+    let chaos = ChaosLayer::builder().name("trial").hangs(1.0).build().unwrap();
+    let handle = chaos.register(&shop.registry).handle();
+    let browser = Browser::start();
+    browser.resize(400, 900);
+    browser.open(&shop.url());
+    await_sentence(&browser, "trial", "Nothing was rejected ");
+    handle.arm_for(Duration::from_secs(600)).unwrap();
+    await_sentence(&browser, "trial", "Chaos is armed: ");
+    assert_eq!(text(&browser, "trial", ".badge"), "■ By hand");
+    turn(&browser, "trial", "Disarm chaos …");
+    await_sentence(&browser, "trial", "Nothing was rejected ");
+    assert!(!handle.is_armed());
     check(&browser, &shop);
     drop(shop.runtime);
 }
