@@ -16,18 +16,21 @@ use allocation_counter::measure;
 use buttress::{
     BoxError, Error, Stack,
     chaos::{ChaosHandle, ChaosLayer},
+    circuit_breaker::{CircuitBreakerLayer, State},
     http::{
         HttpClientLayer, ReplaySafe, SetIdempotencyKeyLayer,
         chaos::{BodyChaosBuilder, BodyChaosLayer, ChaosBody, ChaosBodyError},
     },
     idempotency::{IdempotencyLayer, store::MemoryStore},
     retry::{Backoff, RetryLayer},
+    telemetry::{Registry, field},
     testing::task::Spawned,
 };
 use bytes::Bytes;
-use http::{Request, Response};
+use futures::stream;
+use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use tokio::time::{Instant, advance};
 use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 
@@ -189,11 +192,65 @@ async fn a_body_stalls_until_it_is_dropped_or_the_layer_is_disarmed() {
     assert!(first.poll().is_pending() && second.poll().is_pending());
     advance(HOUR / 2).await;
     assert!(first.poll().is_pending());
+    assert_eq!(handle.hung(), 2);
     assert_eq!(first.cancel().holders(), 0, "wakers kept");
+    assert_eq!(handle.hung(), 1);
     handle.disarm();
     assert!(second.is_woken());
     let Poll::Ready(Ok(rest)) = second.poll() else { panic!("it stalls on") };
-    assert_eq!(rest.to_bytes(), "x");
+    assert_eq!((rest.to_bytes(), handle.hung()), (Bytes::from("x"), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_ends_while_it_stalls_is_at_its_end_after_the_stall() {
+    let (layer, handle) = armed(BodyChaosLayer::builder().stalls(1.0));
+    let mut stalled = body(&layer, 1).await;
+    assert!(matches!(read(&mut stalled), Ok(Some(1))));
+    assert!(!stalled.is_end_stream(), "the reader has to see the stall");
+    let mut frame = Spawned::new(async move { (stalled.frame().await.is_none(), stalled) });
+    assert!(frame.poll().is_pending());
+    handle.disarm();
+    let Poll::Ready((has_ended, stalled)) = frame.poll() else { panic!("it stalls on") };
+    assert!(has_ended && stalled.is_end_stream());
+    assert_eq!(handle.hung(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_above_the_limit_of_stalling_bodies_has_no_fault() {
+    let (layer, handle) = armed(BodyChaosLayer::builder().stalls(1.0).max_hung(1));
+    let stalled = body(&layer, 2).await;
+    assert_eq!(body(&layer, 2).await.collect().await.unwrap().to_bytes(), "xx");
+    assert_eq!((handle.hung(), handle.injected()), (1, 1));
+    drop(stalled);
+    let mut again = Spawned::new(body(&layer, 2).await.collect());
+    assert!(again.poll().is_pending());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_fault_of_a_body_ends_with_its_window() {
+    let window = || [Duration::ZERO..SECOND];
+    for builder in [
+        BodyChaosLayer::builder().stalls(1.0),
+        BodyChaosLayer::builder().trickles(1.0, HOUR),
+        BodyChaosLayer::builder().cuts(1.0),
+    ] {
+        let (layer, handle) = armed(builder.windows(window()));
+        let (one, mut other) = (body(&layer, 3).await, body(&layer, 3).await);
+        let mut one = Spawned::new(one.collect());
+        let is_cut = matches!(one.poll(), Poll::Ready(Err(ChaosBodyError::Cut)));
+        assert!(is_cut || matches!(one.poll(), Poll::Pending));
+        assert_eq!(handle.injected(), 2);
+        advance(SECOND).await;
+        assert!(is_cut || one.is_woken() && matches!(one.poll(), Poll::Ready(Ok(_))));
+        for _ in 0..3 {
+            assert!(matches!(read(&mut other), Ok(Some(1))));
+        }
+        assert!(matches!(read(&mut other), Ok(None)));
+        assert!(handle.is_armed());
+        let late = body(&layer, 3).await;
+        assert_eq!(late.collect().await.unwrap().to_bytes(), "xxx");
+        assert_eq!((handle.injected(), handle.hung()), (2, 0));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -259,6 +316,68 @@ async fn a_stack_sees_the_end_of_a_body_with_a_fault() {
         let response = client.oneshot(Request::default()).await.unwrap();
         let error = BoxError::from(response.into_body().collect().await.unwrap_err());
         assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_with_a_buffer_replaces_a_body_that_was_cut_off() {
+    let (layer, handle) = armed(BodyChaosLayer::builder().cuts(0.5));
+    let client = layer.layer(service_fn(|_: Request<Full<Bytes>>| async {
+        Ok::<_, io::Error>(Response::new(Frames(3)))
+    }));
+    let backoff = Backoff::constant(Duration::from_millis(1)).build().unwrap();
+    let retry = RetryLayer::builder(ReplaySafe::new()).retries(20).backoff(backoff);
+    let http = HttpClientLayer::builder().body_buffer(1 << 10).build().unwrap();
+    let stack = Stack::new().retry(retry.without_budget().build().unwrap()).http_client(http);
+    let client = stack.service(client);
+    for _ in 0..100 {
+        let response = client.clone().oneshot(Request::default()).await.unwrap();
+        let body = response.into_body().collect().await.map_err(BoxError::from).unwrap();
+        assert_eq!(body.to_bytes(), "xxx");
+    }
+    assert!(handle.injected() > 50, "{}", handle.injected());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_loses_the_status_of_a_grpc_call_which_the_breaker_sees() {
+    let (layer, _) = armed(BodyChaosLayer::builder().cuts(1.0));
+    let client = service_fn(|_: Request<Full<Bytes>>| async {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", 0.into());
+        let frames = [Frame::data(Bytes::from_static(b"order")), Frame::trailers(trailers)];
+        let body = StreamBody::new(stream::iter(frames.map(Ok::<_, io::Error>)));
+        Ok::<_, io::Error>(
+            Response::builder().header("content-type", "application/grpc").body(body).unwrap(),
+        )
+    });
+    let breaker = CircuitBreakerLayer::builder().consecutive_failures(1).build().unwrap();
+    let state = breaker.handle();
+    let stack = Stack::new().circuit_breaker(breaker).http().service(layer.layer(client));
+    let response = stack.oneshot(Request::default()).await.unwrap();
+    let mut body = response.into_body();
+    assert!(body.frame().await.unwrap().unwrap().is_data());
+    assert_eq!(state.state(), State::Closed);
+    let error = body.frame().await.unwrap().map_err(BoxError::from).unwrap_err();
+    assert_eq!(error.to_string(), "the body was cut off by chaos");
+    assert_eq!(state.state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_fault_of_a_body_counts_once_and_in_its_own_series() {
+    for (builder, fault) in [
+        (BodyChaosLayer::builder().cuts(1.0), "body_cut"),
+        (BodyChaosLayer::builder().stalls(1.0), "body_stall"),
+        (BodyChaosLayer::builder().trickles(1.0, SECOND), "body_trickle"),
+    ] {
+        let registry = Registry::new();
+        let layer = builder.build().unwrap().register(&registry);
+        layer.handle().arm_for(SECOND).unwrap();
+        let _ = body(&layer, 2).await.collect().await;
+        let families = registry.gather();
+        let family = families.iter().find(|it| it.instrument.name == "buttress.chaos.faults");
+        let counted = family.unwrap().series.iter().filter(|it| it.value.as_number() != 0.0);
+        let counted: Vec<_> = counted.map(|it| it.attribute(field::FAULT).unwrap()).collect();
+        assert_eq!(counted, [fault]);
     }
 }
 

@@ -119,7 +119,7 @@
 //! | event | level |
 //! |---|---|
 //! | "chaos armed", with the layer's name and the longest time | `WARN` |
-//! | "chaos disarmed", with the number of injected faults; when its time is over, at the next call | `WARN` |
+//! | "chaos disarmed", with the number of injected faults; when its time is over, at the next call or reading of a registry | `WARN` |
 //! | "fault injected", in the span of the call, with the fault and the number of the call | `DEBUG` |
 //!
 //! A [registered](ChaosLayer::register) layer shows whether it is armed, the faults that it

@@ -105,7 +105,7 @@
 //! attempt timeout   beneath the breaker, because a timeout then counts as a failure
 //! around_attempt    a layer of your own around each attempt, such as one that signs requests
 //! http              writes the hop's headers, with the time left for the attempt
-//! service
+//! service           the client, in a chaos layer if faults may be injected
 //! ```
 //!
 //! # Readiness

@@ -129,6 +129,14 @@ impl<B: Body> ChaosBody<B> {
     }
 }
 
+/// The decision on the next frame.
+enum Next {
+    Pass,
+    /// It passes, and the fault is over.
+    PassAll,
+    Cut,
+}
+
 impl Faulty {
     /// Begins the fault after a frame.
     fn frame_passed(self: Pin<&mut Self>) {
@@ -139,18 +147,25 @@ impl Faulty {
         }
     }
 
-    /// Returns `Ready` when the next frame may pass, and an error if none may.
-    fn poll_pass(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), CutOff>> {
+    /// Returns `Ready` when it is decided what happens to the next frame.
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Next> {
         let this = self.project();
         if !*this.due {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Next::Pass);
         }
-        if *this.fault == BodyFault::Cut {
-            return Poll::Ready(if this.pause.is_over() { Ok(()) } else { Err(CutOff) });
-        }
-        ready!(this.pause.poll(cx));
-        *this.due = false;
-        Poll::Ready(Ok(()))
+        Poll::Ready(match this.fault {
+            BodyFault::Cut if this.pause.is_over() => Next::PassAll,
+            BodyFault::Cut => Next::Cut,
+            BodyFault::Stall => {
+                ready!(this.pause.poll(cx));
+                Next::PassAll
+            }
+            BodyFault::Trickle(_) => {
+                ready!(this.pause.poll(cx));
+                *this.due = false;
+                Next::Pass
+            }
+        })
     }
 }
 
@@ -164,10 +179,14 @@ impl<B: Body> Body for ChaosBody<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, Self::Error>>> {
         let mut this = self.project();
         if let Some(faulty) = this.faulty {
-            if let Err(CutOff) = ready!(faulty.as_mut().poll_pass(cx)) {
-                *this.faulty = None;
-                this.inner.set(None);
-                return Poll::Ready(Some(Err(ChaosBodyError::Cut)));
+            match ready!(faulty.as_mut().poll_next(cx)) {
+                Next::Pass => {}
+                Next::PassAll => *this.faulty = None,
+                Next::Cut => {
+                    *this.faulty = None;
+                    this.inner.set(None);
+                    return Poll::Ready(Some(Err(ChaosBodyError::Cut)));
+                }
             }
         }
         let Some(inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
