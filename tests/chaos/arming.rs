@@ -11,7 +11,7 @@ use buttress::{chaos::ChaosHandle, testing::Step};
 use tokio::{task::JoinSet, time::advance};
 use tower::{Layer, ServiceExt};
 
-use super::{HOUR, SECOND, TICK, builder, call, client, reset, spawn};
+use super::{HOUR, SECOND, TICK, builder, call, client, holding, reset, spawn};
 
 #[tokio::test(start_paused = true)]
 async fn a_layer_is_disarmed_until_the_program_arms_it_and_after_its_time() {
@@ -87,6 +87,19 @@ async fn a_call_in_flight_is_not_changed_by_arming_or_disarming() {
     inner.release();
     assert!(matches!(before.poll(), Poll::Ready(Ok(7))));
     assert_eq!(chaos.handle().injected(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_continues_when_the_layer_is_armed_again() {
+    for (chaos, _) in holding() {
+        chaos.handle().arm_for(HOUR).unwrap();
+        let mut held = spawn(chaos.layer(client().0));
+        assert!(held.poll().is_pending());
+        chaos.handle().arm_for(HOUR).unwrap();
+        assert!(held.is_woken() && matches!(held.poll(), Poll::Ready(Ok(1))));
+        assert_eq!(chaos.handle().hung(), 0);
+        assert!(spawn(chaos.layer(client().0)).poll().is_pending());
+    }
 }
 
 #[test]
