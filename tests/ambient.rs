@@ -11,7 +11,7 @@ use std::{
 use buttress::{
     BoxError, Deadline, Error,
     context::{Attempt, DeadlineElapsed, Hop},
-    retry::{ReplayClones, RetryLayer},
+    retry::{Budget, ReplayClones, RetryLayer},
     testing::{Flaky, Step, task::Spawned},
     timeout::TimeoutLayer,
 };
@@ -211,4 +211,40 @@ async fn a_future_sees_the_deadline_of_who_polls_it() {
     let began = Instant::now();
     assert!(call.await.is_err());
     assert_eq!(began.elapsed(), SECOND * 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_pays_once_into_a_budget_that_its_layers_share() {
+    let budget = || Budget::builder().ratio(0.25).floor(0).build().unwrap();
+    let retry =
+        |budget: &Budget| RetryLayer::builder(ReplayClones).budget(budget.clone()).build().unwrap();
+    let (shared, other) = (budget(), budget());
+    let service = |outer: &Budget, inner: &Budget| {
+        let echo = service_fn(|x: u32| async move { Ok::<_, Failure>(x) });
+        retry(outer).layer(retry(inner).layer(echo))
+    };
+    service(&shared, &shared).oneshot(1).await.unwrap();
+    assert_eq!(shared.balance(), 0.25);
+    service(&shared, &other).oneshot(1).await.unwrap();
+    assert_eq!((shared.balance(), other.balance()), (0.5, 0.25));
+
+    // Work that is detached belongs to no call.
+    let inner = retry(&shared).layer(service_fn(|x: u32| async move { Ok::<_, Failure>(x) }));
+    let detached = service_fn(move |x: u32| Deadline::detached(inner.clone().oneshot(x)));
+    retry(&shared).layer(detached).oneshot(1).await.unwrap();
+    assert_eq!(shared.balance(), 1.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_leaves_no_call_that_seems_to_have_paid() {
+    let budget = Budget::builder().ratio(0.25).floor(0).build().unwrap();
+    let retry = RetryLayer::builder(ReplayClones).budget(budget.clone()).build().unwrap();
+    let mut panics = Spawned::new(
+        retry
+            .layer(service_fn(|_: u32| async { panic!("a handler") as Result<u32, Failure> }))
+            .oneshot(1),
+    );
+    assert!(catch_unwind(AssertUnwindSafe(|| panics.poll())).is_err());
+    retry.layer(service_fn(|x: u32| async move { Ok::<_, Failure>(x) })).oneshot(1).await.unwrap();
+    assert_eq!(budget.balance(), 0.5);
 }

@@ -27,6 +27,11 @@ pub(crate) struct End {
 }
 
 impl End {
+    /// Returns the end of a call without a response that continues.
+    pub(crate) fn at_head(how: How) -> Self {
+        Self { how, waited: Duration::ZERO, head: None }
+    }
+
     /// Returns the time since the head arrived, or zero if no account asked for it.
     pub(crate) fn since_head(&self) -> Duration {
         self.head.map_or(Duration::ZERO, |head| head.elapsed())
@@ -156,7 +161,6 @@ impl Entry {
 impl Drop for Entry {
     #[inline]
     fn drop(&mut self) {
-        let (how, waited) = (How::DroppedWhileReading, Duration::ZERO);
-        self.settle(&End { how, waited, head: None });
+        self.settle(&End::at_head(How::DroppedWhileReading));
     }
 }

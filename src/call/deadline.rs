@@ -22,7 +22,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
-use super::{attempt, hop, restore::Restore, timer::poll_timer};
+use super::{attempt, hop, restore::Restore, route, timer::poll_timer};
 
 thread_local! {
     static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -104,7 +104,10 @@ impl Deadline {
         Scope { at: at.at, future: Some(future), timer: None }
     }
 
-    /// Runs a future without the caller's deadline, attempt and hop.
+    /// Runs a future without the caller's deadline, attempt and hop, and without its route.
+    ///
+    /// The route is what the caller's attempts know of each other: the endpoints that they have
+    /// tried, and the retry budget that they have paid into.
     ///
     /// Use it for work that several callers share, because the deadline of the one that polls must
     /// not end the work.
@@ -187,6 +190,7 @@ impl<F: Future> Future for Detached<F> {
         let _deadline = Restore::after_setting(&DEADLINE, None);
         let _attempt = attempt::clear();
         let _hop = hop::clear();
+        let _route = route::clear();
         self.project().future.poll(cx)
     }
 }

@@ -1,11 +1,11 @@
 //! The configuration of a retry layer.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     ConfigError, Outcome,
     backoff::Backoff,
-    budget::Budget,
+    budget::{Bucket, Budget},
     call::account::{Account, End, How, Stamp},
     telemetry::{
         Kind, Reporter, ReporterCell,
@@ -40,6 +40,12 @@ impl Default for Config {
 impl Config {
     pub(super) fn reporter(&self) -> &Reporter {
         self.reporter.get()
+    }
+
+    /// Returns the account of the budget.
+    #[inline]
+    pub(super) fn bucket(&self) -> Option<&Arc<Bucket>> {
+        self.budget.as_ref().map(Budget::bucket)
     }
 
     /// Counts a call that has its final result. `retried` says that it was retried before.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::config::Config;
-use crate::{Fault, Outcome, RetryHint, backoff::Jitter};
+use crate::{Fault, Outcome, RetryHint, backoff::Jitter, call::route::Tried};
 
 /// An attempt that may be retried. A permanent failure may be retried only once.
 #[derive(Clone, Copy)]
@@ -16,6 +16,8 @@ pub(super) struct Failed {
     pub(super) hint: RetryHint,
     /// The attempt timed out only because the caller's deadline ended.
     pub(super) cut_short: bool,
+    /// The endpoints that the attempt has failed at.
+    pub(super) tried: Tried,
 }
 
 /// The reason why a failure is not retried.

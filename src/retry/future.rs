@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tower_service::Service;
 
 use super::{
+    config::Config,
     replay::Replay,
     replayable::Replayable,
     session::{Session, report_out_of_time},
@@ -29,6 +30,7 @@ use crate::{
         completion::{AtHead, Completion},
         deadline,
         ended::polled_after_end,
+        route,
         timer::poll_timer,
     },
     error::NotReady,
@@ -90,7 +92,8 @@ where
     #[inline]
     pub(super) fn begin(service: &mut S, request: Req, shared: &Arc<Shared<S, P, C>>) -> Self {
         let config = shared.config();
-        if let Some(budget) = &config.budget {
+        // The layers of a call may share a budget. The call pays in once.
+        if let Some(budget) = config.budget.as_ref().filter(|it| !route::has_paid(it.bucket())) {
             budget.deposit();
         }
         let attempt = Attempt::FIRST;
@@ -98,6 +101,7 @@ where
         let mut tracked = span::begin_attempt(config, attempt.number(), Duration::ZERO);
         let future = {
             let _attempt = enter_attempt(attempt);
+            let _paid = route::paying(config.bucket());
             tracked.run(|| service.call(sent))
         };
         let state = State::First { future, replay, tracked, began: began() };
@@ -121,24 +125,31 @@ where
         loop {
             let retrying = match this.state.as_mut().project() {
                 StateProj::First { future, replay, tracked, began } => {
-                    let mut result = {
+                    let (mut result, ended) = {
                         let _attempt = enter_attempt(Attempt::FIRST);
-                        ready!(tracked.run(|| future.poll(cx)))
+                        let settling = route::settling(tracked, this.shared.config().bucket());
+                        (ready!(tracked.run(|| future.poll(cx))), settling.ended())
                     };
-                    let failed = this.shared.settle::<M, _, _>(
-                        &mut result,
-                        tracked,
-                        *began,
-                        Attempt::FIRST.number(),
-                        false,
-                    );
+                    let (shared, number) = (&**this.shared, Attempt::FIRST.number());
+                    let failed = if ended.is_none() {
+                        shared.settle::<M, _, _>(&mut result, (), tracked, *began, number, false)
+                    } else {
+                        shared.settle_endpoint::<M, _, _>(
+                            &mut result,
+                            ended,
+                            tracked,
+                            *began,
+                            number,
+                            false,
+                        )
+                    };
                     let Some(failed) = failed else {
                         this.state.set(State::Done);
                         return Poll::Ready(result);
                     };
                     let replay = std::mem::replace(replay, Replayable::No);
                     let mut session = Session::new(replay);
-                    match session.next(this.shared, failed, result) {
+                    match session.next(shared, failed, result) {
                         Ok((pause, response)) => {
                             let step = Step::pause(pause, response.and_then(M::unread));
                             Box::pin(Retrying { step, session })
@@ -253,24 +264,22 @@ where
                     }
                 },
                 StepProj::Calling { future, tracked, began } => {
-                    let mut result = {
+                    let (mut result, ended) = {
                         let _attempt = enter_attempt(session.attempt());
-                        ready!(tracked.run(|| future.poll(cx)))
+                        let _tried = session.tried().enter();
+                        let settling = route::settling(tracked, config.bucket());
+                        (ready!(tracked.run(|| future.poll(cx))), settling.ended())
                     };
-                    let failed = shared.settle::<M, _, _>(
+                    let failed = shared.settle_endpoint::<M, _, _>(
                         &mut result,
+                        ended,
                         tracked,
                         *began,
                         session.attempt().number(),
                         true,
                     );
                     let Some(failed) = failed else {
-                        return Poll::Ready(match result {
-                            Err(error) if is_rejection(&error) => {
-                                Err(session.kept_or(config, || error))
-                            }
-                            result => result,
-                        });
+                        return Poll::Ready(kept_if_rejected(session, config, result));
                     };
                     match session.next(shared, failed, result) {
                         Ok((pause, response)) => Step::pause(pause, response.and_then(M::unread)),
@@ -288,6 +297,18 @@ fn is_rejection<E: CarryRejection>(error: &E) -> bool {
     !matches!(error.rejection(), None | Some(Rejection::TimedOut(_) | Rejection::Elapsed(_)))
 }
 
+/// Returns the final result of a call that was retried.
+fn kept_if_rejected<Req, T, E: CarryRejection>(
+    session: &mut Session<Req, E>,
+    config: &Config,
+    result: Result<T, E>,
+) -> Result<T, E> {
+    match result {
+        Err(error) if is_rejection(&error) => Err(session.kept_or(config, || error)),
+        result => result,
+    }
+}
+
 /// Sends the next attempt.
 fn send<S, Req, P, C, U>(
     session: &mut Session<Req, S::Error>,
@@ -302,6 +323,8 @@ where
     let attempt = session.attempt();
     let mut tracked = span::begin_attempt(shared.config(), attempt.number(), session.pause());
     let _attempt = enter_attempt(attempt);
+    let _paid = route::paying(shared.config().bucket());
+    let _tried = session.tried().enter();
     let future = tracked.run(|| service.call(sent));
     Step::Calling { future, tracked, began: began() }
 }

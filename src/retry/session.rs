@@ -20,6 +20,7 @@ use crate::{
         deadline,
         hop::Hop,
         random::{between, draw},
+        route::Tried,
     },
     telemetry::Event,
 };
@@ -30,6 +31,8 @@ pub(super) struct Session<Req, E> {
     attempt: Attempt,
     /// The number of the last attempt that was sent.
     sent: u32,
+    /// The endpoints that attempts have failed at.
+    tried: Tried,
     /// The error of the previous attempt.
     kept: Option<E>,
     /// The cause of its failure.
@@ -56,6 +59,7 @@ impl<Req, E> Session<Req, E> {
             replay,
             attempt: Attempt::FIRST,
             sent: Attempt::FIRST.number(),
+            tried: Tried::NONE,
             kept: None,
             error_type: "",
             drawn: 0,
@@ -78,6 +82,11 @@ impl<Req, E> Session<Req, E> {
         self.sent
     }
 
+    /// Returns the endpoints that the attempts have failed at.
+    pub(super) fn tried(&self) -> Tried {
+        self.tried
+    }
+
     /// Returns the pause before the attempt.
     pub(super) fn pause(&self) -> Duration {
         self.pause
@@ -97,8 +106,9 @@ impl<Req, E> Session<Req, E> {
         P: Replay<Req>,
     {
         let config = shared.config();
-        let Failed { outcome, error_type, hint, .. } = failed;
+        let Failed { outcome, error_type, hint, tried, .. } = failed;
         self.error_type = error_type;
+        self.tried.add_all(tried);
         let attempt = self.attempt;
         let permanent = outcome == Outcome::Failure(Fault::Permanent);
         let transparent = match hint {
@@ -134,6 +144,7 @@ impl<Req, E> Session<Req, E> {
                 Ok((pause, response))
             }
             Err(stop) => {
+                self.tried.report();
                 self.report_stop(stop, attempt, outcome, shared);
                 config.count_call(self.retried, false);
                 Err(result)

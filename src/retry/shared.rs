@@ -19,6 +19,7 @@ use crate::{
         deadline,
         lock::lock,
         patience::{is_own, was_cut_short},
+        route::{Ended, Tried},
     },
     outcome::{hint as hint_of, judge, service_is_late, was_given_back},
     telemetry::{Attempt, Event, Tracked},
@@ -79,6 +80,7 @@ impl<S, P, C> Shared<S, P, C> {
     pub(super) fn settle<M, T, E>(
         &self,
         result: &mut Result<T, E>,
+        ended: impl SettleEndpoint,
         tracked: &mut Tracked<Attempt>,
         began: Option<Instant>,
         attempt: u32,
@@ -98,6 +100,7 @@ impl<S, P, C> Shared<S, P, C> {
             // body, or already if the body was read ahead and failed.
             let Some(failure) = end.failure() else {
                 self.hold(end, tracked, began, retried);
+                ended.hold(end, self.own_limit);
                 return None;
             };
             (outcome, error_type) = failure;
@@ -107,14 +110,10 @@ impl<S, P, C> Shared<S, P, C> {
             }
         }
         let given_back = was_given_back(self.classifier(), outcome, result.as_ref());
-        let retryable = match outcome {
-            Outcome::Success => false,
-            Outcome::Failure(Fault::Permanent) => hint == RetryHint::Unprocessed,
-            Outcome::Failure(_) => true,
-            Outcome::Ignored => given_back,
-        };
+        let retryable = is_retryable(outcome, hint, given_back);
         let cut_short =
             service_is_late(outcome, result.as_ref()) && was_cut_short(began, deadline::deadline());
+        let tried = ended.settle(outcome, cut_short, result.as_ref());
         let throttle = self.throttle().filter(|budget| {
             if outcome.is_response() {
                 // Without a deadline, no attempt can be cut short.
@@ -153,7 +152,27 @@ impl<S, P, C> Shared<S, P, C> {
                 self.report_final(outcome, cause, hint, attempt);
             }
         }
-        retryable.then(|| Failed { outcome, error_type: cause(), hint, cut_short })
+        retryable.then(|| Failed { outcome, error_type: cause(), hint, cut_short, tried })
+    }
+
+    /// Records the outcome of an attempt that has called endpoints, as [`settle`](Self::settle).
+    #[cold]
+    #[inline(never)]
+    pub(super) fn settle_endpoint<M, T, E>(
+        &self,
+        result: &mut Result<T, E>,
+        ended: Ended,
+        tracked: &mut Tracked<Attempt>,
+        began: Option<Instant>,
+        attempt: u32,
+        retried: bool,
+    ) -> Option<Failed>
+    where
+        M: Completion<T>,
+        C: Classify<T, E>,
+        E: CarryRejection,
+    {
+        self.settle::<M, _, _>(result, ended, tracked, began, attempt, retried)
     }
 
     /// Returns the cause of a failed attempt.
@@ -242,6 +261,67 @@ impl<S, P, C> Shared<S, P, C> {
     /// Returns the budget if the outcome of attempts changes its balance.
     pub(super) fn throttle(&self) -> Option<&Budget> {
         self.config().budget.as_ref().filter(|budget| budget.is_throttle())
+    }
+}
+
+#[inline]
+fn is_retryable(outcome: Outcome, hint: RetryHint, given_back: bool) -> bool {
+    match outcome {
+        Outcome::Success => false,
+        Outcome::Failure(Fault::Permanent) => hint == RetryHint::Unprocessed,
+        Outcome::Failure(_) => true,
+        Outcome::Ignored => given_back,
+    }
+}
+
+/// Settles the calls to endpoints of an attempt, if there are any.
+///
+/// It is a type parameter, because most attempts have none, and then nothing of it is left.
+pub(super) trait SettleEndpoint {
+    /// Lets the response hold the call to an endpoint until its end.
+    fn hold(self, end: &mut CallEnd, own_limit: Option<Duration>);
+
+    /// Settles the call to an endpoint. Returns the endpoints that the attempt has called.
+    ///
+    /// A call that was cut short is settled as one that its caller has dropped.
+    fn settle<T, E: CarryRejection>(
+        self,
+        outcome: Outcome,
+        cut_short: bool,
+        result: Result<&T, &E>,
+    ) -> Tried;
+}
+
+impl SettleEndpoint for () {
+    #[inline]
+    fn hold(self, _: &mut CallEnd, _: Option<Duration>) {}
+
+    #[inline]
+    fn settle<T, E: CarryRejection>(self, _: Outcome, _: bool, _: Result<&T, &E>) -> Tried {
+        Tried::NONE
+    }
+}
+
+impl SettleEndpoint for Ended {
+    fn hold(self, end: &mut CallEnd, own_limit: Option<Duration>) {
+        if let Some(call) = self.take().0 {
+            call.hold(end, deadline::deadline(), own_limit);
+        }
+    }
+
+    fn settle<T, E: CarryRejection>(
+        self,
+        outcome: Outcome,
+        cut_short: bool,
+        result: Result<&T, &E>,
+    ) -> Tried {
+        let (call, tried) = self.take();
+        match call {
+            Some(call) if cut_short => call.cut(),
+            Some(call) => call.settle(outcome, result),
+            None => {}
+        }
+        tried
     }
 }
 

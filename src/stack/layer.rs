@@ -49,10 +49,16 @@ where
 
     fn layer(&self, service: S) -> Self::Service {
         let classifier = C::choose(&self.classifier, &self.slots.at().classifier());
-        let is_around_call = Cell::new(false);
+        let (is_around_call, retries) = (Cell::new(false), Cell::new(false));
         let reporters = &self.reporters;
-        let within = Within { own_limit: None, reporters, is_around_call: &is_around_call };
+        let within = Within {
+            own_limit: None,
+            reporters,
+            is_around_call: &is_around_call,
+            retries: &retries,
+        };
         let service = self.slots.wrap(service, &classifier, within);
-        CallSpanLayer::of(reporters, classifier, is_around_call.get()).completing(service)
+        let (reads_end, settles) = (is_around_call.get(), !retries.get());
+        CallSpanLayer::of(reporters, classifier, reads_end, settles).completing(service)
     }
 }

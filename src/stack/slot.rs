@@ -47,6 +47,8 @@ pub struct Within<'a> {
     pub(crate) reporters: &'a Reporters,
     /// Set if a layer that is not of this crate is around all others.
     pub(super) is_around_call: &'a Cell<bool>,
+    /// Set if the stack has a retry.
+    pub(super) retries: &'a Cell<bool>,
 }
 
 /// A layer for the slot of the retry, where `T` is the transport. This trait is sealed.
@@ -203,6 +205,7 @@ impl<S: Clone, C, M, P, D: ChooseClassifier<C>> Slot<S, C, M> for RetryLayer<P, 
 
     fn wrap_in_stack(&self, inner: S, classifier: &Arc<C>, within: &Within<'_>) -> Self::Service {
         self.inherit(within.reporters);
+        within.retries.set(true);
         self.in_stack(classifier, within.own_limit).completing(inner)
     }
 }

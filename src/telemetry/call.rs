@@ -25,7 +25,9 @@ use crate::{
     call::{
         clock,
         completion::{AtHead, Completion, end_of},
+        deadline,
         ended::polled_after_end,
+        route::{self, EndedCall, Settling},
     },
     classify_fn,
     error::Name,
@@ -42,6 +44,8 @@ pub struct CallSpanLayer<C = DefaultClassifier> {
     meter: Option<Arc<Meter>>,
     /// Code of the user runs between the layers of the stack and the span.
     reads_end: bool,
+    /// There is no retry, whose attempts settle the calls of endpoints.
+    settles: bool,
     classifier: Arc<C>,
 }
 
@@ -49,7 +53,7 @@ impl CallSpanLayer {
     /// Creates the layer. Its spans are named `call`.
     pub fn new() -> Self {
         let classifier = Arc::new(DefaultClassifier);
-        Self { stack: None, meter: None, reads_end: false, classifier }
+        Self { stack: None, meter: None, reads_end: false, settles: false, classifier }
     }
 }
 
@@ -63,9 +67,15 @@ impl<C> CallSpanLayer<C> {
     /// Creates the layer of a stack with these reporters and this classifier.
     ///
     /// `reads_end` says that its calls do not share the reading of the clock at their end.
-    pub(crate) fn of(stack: &Reporters, classifier: Arc<C>, reads_end: bool) -> Self {
+    /// `settles` says that no retry settles the calls of endpoints.
+    pub(crate) fn of(
+        stack: &Reporters,
+        classifier: Arc<C>,
+        reads_end: bool,
+        settles: bool,
+    ) -> Self {
         let (stack, meter) = (stack.stack().cloned(), stack.calls().cloned());
-        Self { stack, meter, reads_end, classifier }
+        Self { stack, meter, reads_end, settles, classifier }
     }
 
     /// Sets the classifier, which tells a failed call from a successful one.
@@ -73,8 +83,8 @@ impl<C> CallSpanLayer<C> {
     /// Default: none. `Ok` is a success and `Err` is a failure. In a stack, the span has the
     /// stack's classifier.
     pub fn classify<D>(self, classifier: D) -> CallSpanLayer<D> {
-        let Self { stack, meter, reads_end, .. } = self;
-        CallSpanLayer { stack, meter, reads_end, classifier: Arc::new(classifier) }
+        let Self { stack, meter, reads_end, settles, .. } = self;
+        CallSpanLayer { stack, meter, reads_end, settles, classifier: Arc::new(classifier) }
     }
 
     /// Sets a function as the classifier.
@@ -89,16 +99,20 @@ impl<C> CallSpanLayer<C> {
 
     /// Wraps a service. `M` decides when a call is complete.
     pub(crate) fn completing<S, M>(&self, inner: S) -> CallSpan<S, C, M> {
-        let (stack, meter, reads_end) = (self.stack.clone(), self.meter.clone(), self.reads_end);
-        let calls = Calls { stack, meter, reads_end, classifier: Arc::clone(&self.classifier) };
+        let Self { stack, meter, reads_end, settles, classifier } = self.clone();
+        let calls = Calls { stack, meter, reads_end, settles, classifier };
         CallSpan { inner, calls: Arc::new(calls), completion: PhantomData }
     }
 }
 
 impl<C> Clone for CallSpanLayer<C> {
     fn clone(&self) -> Self {
-        let (stack, meter, reads_end) = (self.stack.clone(), self.meter.clone(), self.reads_end);
-        Self { stack, meter, reads_end, classifier: Arc::clone(&self.classifier) }
+        Self {
+            stack: self.stack.clone(),
+            meter: self.meter.clone(),
+            classifier: Arc::clone(&self.classifier),
+            ..*self
+        }
     }
 }
 
@@ -173,8 +187,7 @@ where
             meter.begin();
             clock::share_now(clock::now())
         });
-        let is_counted = self.calls.meter.is_some();
-        let mut tracked = Tracked::begin(span, is_counted, || Call(Arc::clone(&self.calls)));
+        let mut tracked = Tracked::begin_call(span, &self.calls);
         let future = tracked.run(|| self.inner.call(request));
         CallFuture { future: Some(future), tracked, completion: PhantomData }
     }
@@ -214,6 +227,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut place = this.future;
+        let settles = this.tracked.told().is_some_and(|call| call.0.settles);
+        let settling = settles.then(|| route::settling::<_, ()>(this.tracked, None));
         // The result is inspected in place, because each move of a large one costs.
         let mut polled = this.tracked.run(|| {
             let Some(future) = place.as_mut().as_pin_mut() else { polled_after_end() };
@@ -223,23 +238,56 @@ where
             }
             polled
         });
-        if let Some(Call(calls)) = this.tracked.told() {
+        if let Some(settling) = settling {
+            settle_endpoint::<C, M, T, E>(this.tracked, settling, &mut polled);
+        } else if let Some(Call(calls)) = this.tracked.told() {
             if polled.is_pending() || calls.reads_end {
                 // An attempt beneath may have ended, but the call around it has not ended with it.
                 clock::forget_end();
             }
             if let Poll::Ready(result) = &mut polled {
                 let calls = Arc::clone(calls);
-                settle::<C, M, T, E>(this.tracked, &calls.classifier, result);
+                settle::<C, M, T, E>(this.tracked, None, &calls.classifier, result);
             }
         }
         polled
     }
 }
 
+/// Ends a call that also settles the calls of endpoints, because it has no retry.
+#[inline(never)]
+fn settle_endpoint<C, M, T, E>(
+    tracked: &mut Tracked<Call<C>>,
+    settling: Settling,
+    polled: &mut Poll<Result<T, E>>,
+) where
+    C: Classify<T, E>,
+    M: Completion<T>,
+    E: CarryRejection,
+{
+    let Poll::Ready(result) = polled else { return clock::forget_end() };
+    let Some(Call(calls)) = tracked.told() else { return };
+    if calls.reads_end {
+        clock::forget_end();
+    }
+    let calls = Arc::clone(calls);
+    let ended = settling.ended();
+    let call = if ended.is_none() { None } else { ended.take().0 };
+    if call.is_some() || tracked.is_told_of() {
+        settle::<C, M, T, E>(tracked, call, &calls.classifier, result);
+    }
+}
+
 /// Ends a call with its result, or lets it end with the body of the response.
-fn settle<C, M, T, E>(tracked: &mut Tracked<Call<C>>, classifier: &C, result: &mut Result<T, E>)
-where
+///
+/// `call` is the call to an endpoint that the result is of.
+#[inline]
+fn settle<C, M, T, E>(
+    tracked: &mut Tracked<Call<C>>,
+    call: Option<EndedCall>,
+    classifier: &C,
+    result: &mut Result<T, E>,
+) where
     C: Classify<T, E>,
     M: Completion<T>,
     E: CarryRejection,
@@ -248,8 +296,14 @@ where
     // A head that is a failure is final. Any other is followed by the end of its body.
     if !matches!(outcome, Outcome::Failure(_)) {
         if let Some(end) = end_of::<M, _, _>(result) {
+            if let Some(call) = call {
+                call.hold(end, deadline::deadline(), None);
+            }
             return tracked.hold(end);
         }
+    }
+    if let Some(call) = call {
+        call.settle(outcome, result.as_ref());
     }
     tracked.end_with(classifier, outcome, None, result.as_ref());
 }

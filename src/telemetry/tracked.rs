@@ -62,6 +62,8 @@ pub(crate) struct Calls<C> {
     /// `true` if a layer of the user is around the others. Its time is part of the call, so the
     /// call reads the clock at its own end.
     pub(super) reads_end: bool,
+    /// `true` if the calls of endpoints are settled with the call, because there is no retry.
+    pub(super) settles: bool,
     pub(super) classifier: Arc<C>,
 }
 
@@ -208,7 +210,7 @@ impl<U: Unit> Tracked<U> {
     /// Lets it end with the body of the response.
     #[inline]
     pub(crate) fn hold(&mut self, end: &mut CallEnd) {
-        if let Some(mut told) = self.told.take() {
+        if let Some(mut told) = self.told.take().filter(Told::is_there) {
             let span = mem::replace(&mut told.span, Span::none());
             let counted = told.began.take().zip(told.unit.meter());
             let counted = counted.map(|(began, meter)| (Arc::clone(meter) as _, began));
@@ -223,7 +225,32 @@ impl<U: Unit> Tracked<U> {
     }
 }
 
+impl<C> Tracked<Call<C>> {
+    /// Begins a call with this span.
+    #[inline(always)]
+    pub(super) fn begin_call(span: Span, calls: &Arc<Calls<C>>) -> Self {
+        let is_counted = calls.meter.is_some();
+        if calls.settles && !is_counted && span.is_disabled() {
+            // The classifier settles the calls of endpoints.
+            let unit = Call(Arc::clone(calls));
+            return Self { told: Some(Told { span, began: None, unit }) };
+        }
+        Self::begin(span, is_counted, || Call(Arc::clone(calls)))
+    }
+
+    /// Returns `true` if the call is recorded or counted.
+    pub(super) fn is_told_of(&self) -> bool {
+        self.told.as_ref().is_some_and(Told::is_there)
+    }
+}
+
 impl<U: Unit> Told<U> {
+    /// Returns `true` if it is recorded or counted.
+    #[inline]
+    fn is_there(&self) -> bool {
+        self.began.is_some() || !self.span.is_disabled()
+    }
+
     /// Leaves the reading of the clock for the call around it, or forgets it.
     ///
     /// Code of the user may follow, and keep the thread busy before another call ends.
@@ -259,7 +286,7 @@ impl<U: Unit> Told<U> {
 impl<U: Unit> Drop for Told<U> {
     #[inline]
     fn drop(&mut self) {
-        if self.began.is_some() || !self.span.is_disabled() {
+        if self.is_there() {
             self.end_as_dropped();
         }
     }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::{
     Outcome, Rejection,
+    call::route::{self, Withheld},
     http::{
         AutoClassifier, RequestHead,
         ahead::{Ahead, Read},
@@ -86,6 +87,8 @@ pub(super) struct Reading<B: Body> {
     waiting_since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
     measured: Measured,
+    /// The call to an endpoint. It ends when the layers above get the response.
+    _withheld: Withheld,
 }
 
 impl<B: Body> Reading<B> {
@@ -97,7 +100,8 @@ impl<B: Body> Reading<B> {
     ) -> Self {
         let response = response.map(|body| Box::pin(Ahead::new(body)));
         let measured = Measured(meter.map(|meter| (Arc::clone(meter), Instant::now())));
-        Self { response, most, limits, waiting_since: None, timer: None, measured }
+        let _withheld = route::withhold();
+        Self { response, most, limits, waiting_since: None, timer: None, measured, _withheld }
     }
 
     /// Reads until the body has ended, has failed or is too long, or until a read waits too long.

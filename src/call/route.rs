@@ -1,0 +1,489 @@
+//! The route of a call: the part that settles its endpoints, those it has tried, and its payer.
+//!
+//! A call to one of several endpoints has ended when the layers above know what its result means,
+//! and a streaming response when its body has ended. Endpoints know neither. Therefore they hand
+//! the end of each call to the part of the call that [settles](settling) it: an attempt of a retry,
+//! or the span of a stack without a retry. It does so in the same poll.
+
+use std::{cell::Cell, mem, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    account::{Account, End, How, Stamp},
+    clock::nanos,
+    completion::CallEnd,
+    patience::is_own,
+    restore::Restore,
+};
+use crate::{CarryRejection, Fault, Outcome, Rejection};
+
+thread_local! {
+    static PART: Cell<Part> = const { Cell::new(Part::NONE) };
+    /// The end of a call, if `ENDED` is set.
+    static END: Cell<Option<EndedCall>> = const { Cell::new(None) };
+    /// The endpoints that a retry beneath has tried in vain, if `FAILED` is set.
+    static VAIN: Cell<Tried> = const { Cell::new(Tried::NONE) };
+    static TRIED: Cell<Tried> = const { Cell::new(Tried::NONE) };
+}
+
+/// The part of a call that runs.
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    /// The address of the part that settles, with the two bits below. Zero if there is none.
+    settler: usize,
+    /// The address of the budget that the call has paid into.
+    paid: usize,
+}
+
+/// The bit for a call that has ended. The addresses are even.
+const ENDED: usize = 1;
+/// The bit for endpoints that were tried in vain.
+const FAILED: usize = 2;
+
+impl Part {
+    const NONE: Self = Self { settler: 0, paid: 0 };
+}
+
+fn set_settler(settler: usize) {
+    PART.set(Part { settler, ..PART.get() });
+}
+
+/// The endpoints that a call has tried. It forgets the oldest of more than four.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tried([u16; 4]);
+
+impl Tried {
+    pub(crate) const NONE: Self = Self([0; 4]);
+
+    /// Returns the endpoints that the current call has tried.
+    #[inline]
+    pub(crate) fn current() -> Self {
+        TRIED.get()
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(self) -> bool {
+        self == Self::NONE
+    }
+
+    /// Returns `true` if the endpoint with this number was tried. Numbers are not zero.
+    #[inline]
+    pub(crate) fn contains(self, endpoint: u16) -> bool {
+        self.0.contains(&endpoint)
+    }
+
+    /// Adds an endpoint.
+    pub(crate) fn add(&mut self, endpoint: u16) {
+        if !self.contains(endpoint) {
+            self.0.rotate_right(1);
+            self.0[0] = endpoint;
+        }
+    }
+
+    /// Adds the endpoints of another call, or of another part of the same.
+    pub(crate) fn add_all(&mut self, others: Self) {
+        for endpoint in others.0.into_iter().rev().filter(|it| *it != 0) {
+            self.add(endpoint);
+        }
+    }
+
+    /// Makes the endpoints ambient, with those of the call around.
+    pub(crate) fn enter(self) -> Restore<Self> {
+        let mut all = TRIED.get();
+        all.add_all(self);
+        Restore::after_setting(&TRIED, all)
+    }
+
+    /// Tells the part of the call around that these endpoints were tried in vain.
+    #[cold]
+    pub(crate) fn report(self) {
+        let settler = PART.get().settler;
+        if settler != 0 && !self.is_empty() {
+            let mut vain = if settler & FAILED == 0 { Self::NONE } else { VAIN.get() };
+            vain.add_all(self);
+            VAIN.set(vain);
+            set_settler(settler | FAILED);
+        }
+    }
+}
+
+/// Hides the route of the call around.
+pub(super) fn clear() -> (Restore<Part>, Restore<Tried>) {
+    (Restore::after_setting(&PART, Part::NONE), Restore::after_setting(&TRIED, Tried::NONE))
+}
+
+/// Returns `true` if a layer around has paid into this budget for the current call.
+#[inline]
+pub(crate) fn has_paid<T>(budget: &Arc<T>) -> bool {
+    PART.get().paid == Arc::as_ptr(budget).addr()
+}
+
+/// Notes that the current call has paid into this budget, if there is one.
+#[inline]
+pub(crate) fn paying<T>(budget: Option<&Arc<T>>) -> Restore<Part> {
+    let part = PART.get();
+    Restore::after_setting(&PART, part.paying(budget))
+}
+
+impl Part {
+    #[inline]
+    fn paying<T>(self, budget: Option<&Arc<T>>) -> Self {
+        let paid = budget.map_or(self.paid, |budget| Arc::as_ptr(budget).addr());
+        Self { paid, ..self }
+    }
+}
+
+/// The part of a call that settles the ends of calls in the current poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settler(usize);
+
+impl Settler {
+    /// Returns the part that settles, if there is one.
+    pub(crate) fn current() -> Option<Self> {
+        Some(Self(PART.get().settler & !(ENDED | FAILED))).filter(|it| it.0 != 0)
+    }
+}
+
+/// Settles the calls that end meanwhile.
+#[must_use]
+pub(crate) struct Settling {
+    previous: Part,
+    ended: bool,
+}
+
+/// Settles the calls that end until [`Settling::ended`], and notes who has paid as [`paying`] does.
+///
+/// `part` is pinned, so that its address identifies the call.
+#[inline]
+pub(crate) fn settling<P, T>(part: &P, budget: Option<&Arc<T>>) -> Settling {
+    const { assert!(align_of::<P>() > FAILED, "the bits of an address") };
+    let previous = PART.get();
+    PART.set(Part { settler: std::ptr::from_ref(part).addr(), ..previous.paying(budget) });
+    Settling { previous, ended: false }
+}
+
+impl Settling {
+    /// Returns what has ended.
+    #[inline]
+    pub(crate) fn ended(mut self) -> Ended {
+        self.ended = true;
+        Ended(PART.replace(self.previous).settler & (ENDED | FAILED))
+    }
+}
+
+impl Drop for Settling {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.ended {
+            // After a panic, or if a layer beneath keeps the result to itself.
+            drop(Ended(PART.replace(self.previous).settler & ENDED));
+        }
+    }
+}
+
+/// The calls to endpoints that have ended in a part of a call. It is one word, because mostly there
+/// are none.
+pub(crate) struct Ended(usize);
+
+impl Ended {
+    #[inline]
+    pub(crate) fn is_none(&self) -> bool {
+        self.0 == 0
+    }
+
+    /// Returns the last call, if it is still to be settled, and the endpoints that were called.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn take(mut self) -> (Option<EndedCall>, Tried) {
+        let bits = mem::take(&mut self.0);
+        let call = if bits & ENDED == 0 { None } else { take_end() };
+        let mut tried = if bits & FAILED == 0 { Tried::NONE } else { VAIN.get() };
+        if let Some(call) = &call {
+            tried.add(call.endpoint);
+        }
+        (call, tried)
+    }
+}
+
+impl Drop for Ended {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0 & ENDED != 0 {
+            drop(take_end());
+        }
+    }
+}
+
+#[cold]
+fn take_end() -> Option<EndedCall> {
+    // A thread that shuts down has dropped it.
+    END.try_with(Cell::take).ok().flatten()
+}
+
+/// Takes the call that has just ended, whose result is withheld from the layers above.
+#[cfg(feature = "http")]
+pub(crate) fn withhold() -> Withheld {
+    let settler = PART.get().settler;
+    if settler & ENDED == 0 {
+        return Withheld(None);
+    }
+    set_settler(settler & !ENDED);
+    Withheld(take_end())
+}
+
+/// A call to an endpoint whose result is withheld. Drop it when the layers above get the result.
+#[cfg(feature = "http")]
+pub(crate) struct Withheld(Option<EndedCall>);
+
+#[cfg(feature = "http")]
+impl Drop for Withheld {
+    fn drop(&mut self) {
+        if let Some(call) = self.0.take() {
+            call.hand_over(Settler::current());
+        }
+    }
+}
+
+/// The result of a call to an endpoint, as far as the endpoint knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// The call was dropped without a result.
+    Dropped,
+    /// The response is good, at least its head.
+    Good,
+    Failed,
+    /// The result says nothing.
+    Ignored,
+}
+
+impl Known {
+    pub(crate) fn of(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Ignored => Self::Ignored,
+            outcome if outcome.is_response() => Self::Good,
+            _ => Self::Failed,
+        }
+    }
+
+    /// Returns the end of a call that nobody else settles.
+    fn how(self) -> How {
+        match self {
+            Self::Dropped => How::DroppedWhileReading,
+            Self::Good => How::Complete(Outcome::Success, None),
+            Self::Failed => How::Complete(Outcome::Failure(Fault::Transient), None),
+            Self::Ignored => How::Complete(Outcome::Ignored, None),
+        }
+    }
+}
+
+/// The time that a call to an endpoint took to its result, in one word with what is known of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Took(u64);
+
+impl Took {
+    pub(crate) fn new(took: Duration, known: Known) -> Self {
+        Self(nanos(took).min(u64::MAX >> 4) << 2 | known as u64)
+    }
+
+    /// Returns the stamp of an admission that took this time.
+    pub(crate) fn stamp(self) -> Stamp {
+        Stamp::new(self.0, None)
+    }
+
+    /// Returns the time of the admission that has this stamp.
+    pub(crate) fn of(stamp: Stamp) -> Self {
+        Self(stamp.word())
+    }
+
+    pub(crate) fn duration(self) -> Duration {
+        Duration::from_nanos(self.0 >> 2)
+    }
+
+    pub(crate) fn known(self) -> Known {
+        match self.0 & 3 {
+            0 => Known::Dropped,
+            1 => Known::Good,
+            2 => Known::Failed,
+            _ => Known::Ignored,
+        }
+    }
+}
+
+/// The end of a call to an endpoint. It is settled as the endpoint knows it if it is dropped.
+pub(crate) struct EndedCall {
+    account: Option<Arc<dyn Account>>,
+    took: Took,
+    endpoint: u16,
+}
+
+impl EndedCall {
+    pub(crate) fn new(account: Arc<dyn Account>, took: Took, endpoint: u16) -> Self {
+        Self { account: Some(account), took, endpoint }
+    }
+
+    /// Hands the end to the part of the call that settles it, if it still runs.
+    ///
+    /// Otherwise the call is settled as the endpoint knows it. So is an earlier call that no part
+    /// has settled yet, because only the last one is the result of the part.
+    pub(crate) fn hand_over(self, settler: Option<Settler>) {
+        let current = PART.get().settler;
+        if settler.is_some_and(|it| it.0 == current & !(ENDED | FAILED)) {
+            let mut end = Some(self);
+            if END.try_with(|place| end = place.replace(end.take())).is_ok() {
+                set_settler(current | ENDED);
+            }
+            drop(end);
+        }
+    }
+
+    /// Settles the call with the outcome of a part, which has no body to wait for.
+    pub(crate) fn settle<T, E>(mut self, outcome: Outcome, result: Result<&T, &E>)
+    where
+        E: CarryRejection,
+    {
+        let how = match result.err().and_then(CarryRejection::rejection) {
+            // The limit also covers what was before the call.
+            Some(Rejection::TimedOut(it)) if self.took.duration() < it.limit() / 2 => return,
+            _ => How::Complete(outcome, None),
+        };
+        self.end(how);
+    }
+
+    /// Settles a call that was cut by its caller's deadline.
+    pub(crate) fn cut(mut self) {
+        self.end(How::DroppedWhileReading);
+    }
+
+    /// Lets the response hold the call until its end.
+    ///
+    /// `deadline` is that of the caller, and `own_limit` that of the stack.
+    pub(crate) fn hold(
+        mut self,
+        end: &mut CallEnd,
+        deadline: Option<Instant>,
+        own_limit: Option<Duration>,
+    ) {
+        let Some(account) = self.account.take() else { return };
+        let (head, took) = (end.head(), self.took.duration());
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(head));
+        let own = left.is_some_and(|left| is_own(left.saturating_add(took), own_limit));
+        end.hold(account, self.took.stamp().timed(took, left, own));
+    }
+
+    fn end(&mut self, how: How) {
+        if let Some(account) = self.account.take() {
+            account.settle(self.took.stamp(), &End::at_head(how));
+        }
+    }
+}
+
+impl Drop for EndedCall {
+    fn drop(&mut self) {
+        self.end(self.took.known().how());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        panic::{AssertUnwindSafe, catch_unwind},
+        sync::Mutex,
+    };
+
+    use super::*;
+    use crate::{Error, call::lock::lock};
+
+    #[derive(Default)]
+    struct Noting(Mutex<Vec<How>>);
+
+    impl Account for Noting {
+        fn settle(&self, _: Stamp, end: &End) {
+            lock(&self.0).push(end.how);
+        }
+    }
+
+    fn ended(noting: &Arc<Noting>, known: Known) -> EndedCall {
+        EndedCall::new(Arc::clone(noting) as _, Took::new(Duration::ZERO, known), 7)
+    }
+
+    fn settling_part(part: &u64) -> Settling {
+        settling::<_, ()>(part, None)
+    }
+
+    const OUTCOME: Outcome = Outcome::Failure(Fault::Permanent);
+    const RESULT: Result<&(), &Error<()>> = Ok(&());
+
+    #[test]
+    fn a_call_is_settled_by_the_part_that_polled_it_and_by_no_other() {
+        let noting = Arc::new(Noting::default());
+        let (part, other) = (0_u64, 0_u64);
+        let settling_it = settling_part(&part);
+        let settler = Settler::current();
+        let inner = settling_part(&other);
+        ended(&noting, Known::Failed).hand_over(settler);
+        assert!(inner.ended().is_none());
+        assert_eq!(*lock(&noting.0), [How::Complete(Outcome::Failure(Fault::Transient), None)]);
+        ended(&noting, Known::Good).hand_over(settler);
+        ended(&noting, Known::Good).hand_over(None);
+        let (call, tried) = settling_it.ended().take();
+        assert!(tried.contains(7));
+        call.unwrap().settle(OUTCOME, RESULT);
+        let known = How::Complete(Outcome::Success, None);
+        assert_eq!(lock(&noting.0)[1..], [known, How::Complete(OUTCOME, None)]);
+        assert_eq!(Settler::current(), None);
+    }
+
+    #[test]
+    fn a_call_that_a_panic_leaves_behind_reaches_no_later_part() {
+        let noting = Arc::new(Noting::default());
+        let part = 0_u64;
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let _settling = settling_part(&part);
+            ended(&noting, Known::Good).hand_over(Settler::current());
+            panic!("a layer");
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(lock(&noting.0).len(), 1);
+        assert!(settling_part(&part).ended().is_none());
+    }
+
+    #[test]
+    fn a_retry_tells_the_one_around_which_endpoints_it_has_tried() {
+        let part = 0_u64;
+        let outer = settling_part(&part);
+        {
+            let inner = settling_part(&part);
+            let mut tried = Tried::NONE;
+            (1..=5).for_each(|endpoint| tried.add(endpoint));
+            drop(inner);
+            tried.report();
+        }
+        let tried = outer.ended().take().1;
+        assert_eq!(
+            (1..=5).map(|it| tried.contains(it)).collect::<Vec<_>>(),
+            [false, true, true, true, true]
+        );
+        let entered = tried.enter();
+        assert_eq!(Tried::current(), tried);
+        let hidden = clear();
+        assert!(Tried::current().is_empty());
+        drop((hidden, entered));
+        assert!(Tried::current().is_empty());
+    }
+
+    #[test]
+    fn a_limit_that_ends_a_call_early_is_not_its_own() {
+        let noting = Arc::new(Noting::default());
+        let late = Error::<()>::rejected(crate::error::TimedOut::by(None, Duration::from_secs(2)));
+        for (ran, how) in [
+            (1, How::Complete(Outcome::Failure(Fault::TimedOut), None)),
+            (0, How::DroppedWhileReading),
+        ] {
+            let took = Took::new(Duration::from_secs(ran), Known::Dropped);
+            let call = EndedCall::new(Arc::clone(&noting) as _, took, 1);
+            call.settle(Outcome::Failure(Fault::TimedOut), Err::<&(), _>(&late));
+            assert_eq!(lock(&noting.0).pop(), Some(how));
+        }
+    }
+}
