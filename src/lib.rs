@@ -67,6 +67,7 @@
 //! | [`RetryLayer`] | Retries with backoff, jitter and a budget. |
 //! | [`BulkheadLayer`] | Limits concurrent calls, with or without a queue. |
 //! | [`CircuitBreakerLayer`] | Stops calling a dependency that fails. |
+//! | [`Endpoints`] | Calls one of several instances, and avoids those that fail. |
 //! | [`IdempotencyLayer`] | Runs an operation once, however often it is requested. |
 //! | [`ChaosLayer`] | Injects faults while it is armed, to try what a stack does about them. |
 //! | [`ReplaySafe`] | Replays only the HTTP requests that are safe to replay. |
@@ -81,6 +82,7 @@
 //! [`RetryLayer`]: retry::RetryLayer
 //! [`CircuitBreakerLayer`]: circuit_breaker::CircuitBreakerLayer
 //! [`BulkheadLayer`]: bulkhead::BulkheadLayer
+//! [`Endpoints`]: endpoints::Endpoints
 //! [`IdempotencyLayer`]: idempotency::IdempotencyLayer
 //! [`ChaosLayer`]: chaos::ChaosLayer
 //! [`ReplaySafe`]: http::ReplaySafe
@@ -146,6 +148,7 @@ pub mod chaos;
 pub mod circuit_breaker;
 pub mod context;
 mod describe;
+pub mod endpoints;
 pub mod error;
 pub mod guide;
 #[cfg(feature = "http")]

@@ -26,9 +26,10 @@ use buttress::{
         Attempt, Hop,
         future::{Detached, Observe, Scope},
     },
+    endpoints::{EndpointState, EndpointStatus, EndpointsBuilder, EndpointsHandle},
     error::{
-        BulkheadFull, CircuitOpen, DeadlineExceeded, Name, NotReady, QueueTimedOut, RateLimited,
-        TimedOut,
+        BulkheadFull, CircuitOpen, DeadlineExceeded, Name, NoEndpoint, NotReady, QueueTimedOut,
+        RateLimited, TimedOut,
     },
     outcome::{ClassifyFn, DefaultClassifier},
     retry::{
@@ -70,6 +71,9 @@ fn plain_values_are_shared_between_threads() {
     shared::<Deadline>();
     shared::<DefaultClassifier>();
     shared::<ClassifyFn<fn(Result<&(), &()>) -> Outcome>>();
+    shared::<EndpointState<String>>();
+    shared::<EndpointStatus>();
+    shared::<EndpointsHandle<String>>();
     shared::<Error<std::sync::Arc<str>>>();
     shared::<Explanation>();
     shared::<Fault>();
@@ -92,6 +96,7 @@ fn plain_values_are_shared_between_threads() {
     shared::<TotalTimeoutLayer>();
     shared::<TripReason>();
     shared::<Warning>();
+    future::<EndpointsBuilder<String, ()>>();
     future::<RetryBuilder<ReplayClones>>();
     future::<Drained>();
     future::<Watch>();
@@ -108,6 +113,7 @@ fn errors_are_errors() {
     shared_error::<CircuitOpen>();
     shared_error::<BulkheadFull>();
     shared_error::<QueueTimedOut>();
+    shared_error::<NoEndpoint>();
     shared_error::<NotReady>();
     shared_error::<RateLimited>();
     shared_error::<ConfigError>();

@@ -9,6 +9,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    future::ready,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -18,6 +19,7 @@ use buttress::{
     bulkhead::{BulkheadLayer, QueuedBulkheadLayer},
     chaos::ChaosLayer,
     circuit_breaker::CircuitBreakerLayer,
+    endpoints::{CheckFn, Endpoints, EndpointsBuilder, check_fn},
     idempotency::{
         Digests, IdempotencyLayer, InvalidKey, Quarantine, RequestKey, Run, Settled, SingleTenant,
         store::MemoryStore,
@@ -668,6 +670,88 @@ fn a_store_in_memory_rejects_what_cannot_work_by_the_name_of_the_setter() {
     );
 }
 
+#[test]
+fn endpoints_reject_what_cannot_work_by_the_name_of_the_setter() {
+    type Builder = EndpointsBuilder<&'static str, ()>;
+    type Change = fn(Builder) -> Builder;
+    let builder = || Endpoints::builder(["a"], |_: &&str| ());
+    let built = |change: Change| change(builder()).build().err();
+    let checked = |change: Change| {
+        let check: CheckFn<fn(()) -> std::future::Ready<bool>> = check_fn(|()| ready(true));
+        change(builder().check(check)).build().err()
+    };
+    let share = |set: fn(Builder, f64) -> Builder, value| set(builder(), value).build().err();
+    let shares = |knob, set| {
+        let invalid = [-0.1, 1.1, f64::NAN, f64::INFINITY];
+        row(knob, invalid.map(|it| share(set, it)), [0.0, 1.0].map(|it| share(set, it)))
+    };
+    check(
+        include_str!("../src/endpoints/builder.rs"),
+        "EndpointsBuilder",
+        &[],
+        &[
+            any("name", built(|it| it.name("shop"))),
+            row("group", [built(|it| it.group(1, ["b", "a"]))], [built(|it| it.group(255, ["b"]))]),
+            row(
+                "max_concurrent",
+                [built(|it| it.max_concurrent(0))],
+                [built(|it| it.max_concurrent(1)), built(|it| it.max_concurrent(u32::MAX))],
+            ),
+            row(
+                "consecutive_failures",
+                [built(|it| it.consecutive_failures(0))],
+                [built(|it| it.consecutive_failures(1))],
+            ),
+            row(
+                "eject_for",
+                [built(|it| it.eject_for(ZERO))],
+                [built(|it| it.eject_for(NS)), built(|it| it.eject_for(MAX).max_eject_for(MAX))],
+            ),
+            row(
+                "max_eject_for",
+                [built(|it| it.max_eject_for(NS)), built(|it| it.eject_for(MAX))],
+                [built(|it| it.eject_for(NS).max_eject_for(NS))],
+            ),
+            shares("max_ejected", EndpointsBuilder::max_ejected),
+            shares("panic_below", EndpointsBuilder::panic_below),
+            any("check", checked(|it| it)),
+            row(
+                "check_interval",
+                [built(|it| it.check_interval(MAX)), checked(|it| it.check_interval(ZERO))],
+                [checked(|it| it.check_interval(MAX))],
+            ),
+            row(
+                "check_timeout",
+                [
+                    built(|it| it.check_timeout(NS)),
+                    checked(|it| it.check_timeout(ZERO)),
+                    checked(|it| it.check_timeout(MAX)),
+                    checked(|it| it.check_interval(NS)),
+                ],
+                [
+                    checked(|it| it.check_timeout(NS)),
+                    checked(|it| it.check_timeout(Duration::from_secs(10))),
+                ],
+            ),
+            row(
+                "out_after",
+                [built(|it| it.out_after(1)), checked(|it| it.out_after(0))],
+                [checked(|it| it.out_after(1))],
+            ),
+            row(
+                "back_after",
+                [built(|it| it.back_after(1)), checked(|it| it.back_after(0))],
+                [checked(|it| it.back_after(1))],
+            ),
+            any("classify", builder().classify(()).build().err()),
+            any(
+                "classify_fn",
+                builder().classify_fn(|_: Result<&(), &()>| Outcome::Ignored).build().err(),
+            ),
+        ],
+    );
+}
+
 /// Returns the knobs named in the source of a room, each with its file.
 fn knobs_in(room: &Path) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
@@ -690,8 +774,16 @@ fn knobs_in(room: &Path) -> Vec<(PathBuf, String)> {
 }
 
 /// The rooms whose builders have a table here.
-const ROOMS: [&str; 7] =
-    ["timeout", "retry", "backoff", "budget", "bulkhead", "circuit_breaker", "idempotency"];
+const ROOMS: [&str; 8] = [
+    "timeout",
+    "retry",
+    "backoff",
+    "budget",
+    "bulkhead",
+    "circuit_breaker",
+    "endpoints",
+    "idempotency",
+];
 
 #[test]
 fn every_builder_has_a_table() {

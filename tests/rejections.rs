@@ -9,7 +9,7 @@ use buttress::{
     BoxError, CarryRejection, Error, Rejection,
     error::{
         BulkheadFull, CircuitOpen, DeadlineExceeded, Elapsed, IdempotencyReason,
-        IdempotencyRejected, LoadShed, NotReady, QueueTimedOut, RateLimited, TimedOut,
+        IdempotencyRejected, LoadShed, NoEndpoint, NotReady, QueueTimedOut, RateLimited, TimedOut,
     },
     http::{
         BodyError, HttpServerLayer, ResponseBody, idempotency::NotStarted, server::HttpServerBody,
@@ -45,7 +45,7 @@ fn rows() -> Vec<Row> {
     let bare = |reason| Rejection::from(IdempotencyRejected::new("a", reason, None));
     let told = Some(("3", "2500"));
     let one = Some(("1", "1000"));
-    let rows: [(Rejection, &'static str, bool, bool, u16, u16, _, _); 23] = [
+    let rows: [(Rejection, &'static str, bool, bool, u16, u16, _, _); 24] = [
         (TimedOut::new("a", TIME).into(), "timed_out", false, true, 504, 4, None, None),
         (DeadlineExceeded::new("a").into(), "deadline_exceeded", true, true, 504, 4, None, None),
         (CircuitOpen::new("a", due).into(), "circuit_open", true, true, 503, 14, due, told),
@@ -53,6 +53,7 @@ fn rows() -> Vec<Row> {
         (BulkheadFull::new("a", 1).into(), "bulkhead_full", true, true, 503, 8, None, one),
         (QueueTimedOut::new("a", TIME).into(), "queue_timed_out", true, true, 503, 8, None, one),
         (NotReady::new("a", TIME).into(), "not_ready", false, true, 503, 14, None, None),
+        (NoEndpoint::new("a").into(), "no_endpoint", true, true, 503, 14, None, None),
         (RateLimited::new("a", due).into(), "rate_limited", true, true, 429, 8, due, told),
         (RateLimited::new("a", None).into(), "rate_limited", true, true, 429, 8, None, None),
         (LoadShed::new("a").into(), "load_shed", true, true, 503, 8, None, one),

@@ -22,7 +22,6 @@ pub(crate) mod random;
 pub(crate) mod readiness;
 pub(crate) mod rejectable;
 pub(crate) mod restore;
-#[allow(dead_code, reason = "no layer calls several endpoints yet")]
 pub(crate) mod route;
 pub(crate) mod timer;
 pub(crate) mod waiters;

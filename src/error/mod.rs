@@ -21,8 +21,8 @@ pub use self::{
     config_error::ConfigError,
     name::Name,
     reasons::{
-        BulkheadFull, CircuitOpen, DeadlineExceeded, Elapsed, LoadShed, NotReady, QueueTimedOut,
-        RateLimited, TimedOut,
+        BulkheadFull, CircuitOpen, DeadlineExceeded, Elapsed, LoadShed, NoEndpoint, NotReady,
+        QueueTimedOut, RateLimited, TimedOut,
     },
     rejection::{IdempotencyReason, IdempotencyRejected, Rejection},
 };

@@ -233,6 +233,33 @@ impl Data for NotReady {
     }
 }
 
+/// The rejection by [endpoints](crate::endpoints) of which none is left.
+///
+/// There are none, all are drained, or all are at their limit. Endpoints that are out are still
+/// called if there are no others.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: no endpoint is left", self.name())]
+pub struct NoEndpoint {
+    name: Option<Name>,
+}
+
+impl NoEndpoint {
+    /// Creates a rejection by the endpoints `name`.
+    pub fn new(name: impl Into<Name>) -> Self {
+        Self::by(Some(name.into()))
+    }
+
+    pub(crate) fn by(name: Option<Name>) -> Self {
+        Self { name }
+    }
+}
+
+impl Data for NoEndpoint {
+    fn given_name(&self) -> &Option<Name> {
+        &self.name
+    }
+}
+
 /// The rejection by a rate limiter that admits no more calls for now.
 ///
 /// No layer of this crate creates it. It is for your own rate limiter.

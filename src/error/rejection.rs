@@ -6,7 +6,7 @@ use super::{
     name::{Name, name_or},
     nanos::Nanos,
     reasons::{
-        BulkheadFull, CircuitOpen, Data, DeadlineExceeded, Elapsed, LoadShed, NotReady,
+        BulkheadFull, CircuitOpen, Data, DeadlineExceeded, Elapsed, LoadShed, NoEndpoint, NotReady,
         QueueTimedOut, RateLimited, RetryIn, TimedOut,
     },
     row::{
@@ -53,6 +53,9 @@ rejections! {
         /// The service did not become ready for another attempt.
         NotReady(NotReady) "retry"
             ["not_ready", false, true, 503, 14, Unstated],
+        /// No endpoint was left for the call.
+        NoEndpoint(NoEndpoint) "endpoints"
+            ["no_endpoint", true, true, 503, 14, Unstated],
         /// A rate limiter rejected the call. No layer of this crate creates it. It is for your own
         /// rate limiters. All layers treat it like a rejection of this crate.
         RateLimited(RateLimited) "rate_limit"

@@ -49,13 +49,14 @@ fn variant(value: impl std::fmt::Debug) -> String {
 fn each_rejection_has_a_kind_of_its_own_and_the_default_name_of_its_layer() {
     let time = Duration::from_secs(1);
     let limited = RateLimited::new("", None);
-    let table: [(Rejection, &str, &str); 10] = [
+    let table: [(Rejection, &str, &str); 11] = [
         (TimedOut::by(None, time).into(), "timed_out", "timeout"),
         (DeadlineExceeded::by(None).into(), "deadline_exceeded", "deadline"),
         (CircuitOpen::by(None, None).into(), "circuit_open", "circuit_breaker"),
         (BulkheadFull::by(None, 1).into(), "bulkhead_full", "bulkhead"),
         (QueueTimedOut::by(None, time).into(), "queue_timed_out", "bulkhead"),
         (NotReady::by(None, time).into(), "not_ready", "retry"),
+        (NoEndpoint::by(None).into(), "no_endpoint", "endpoints"),
         // No layer of this crate creates one, and it always has a name.
         (limited.into(), "rate_limited", ""),
         (LoadShed::unnamed().into(), "load_shed", "load_shed"),

@@ -195,6 +195,7 @@ mod body_limits;
 mod buffered_body;
 mod cause;
 pub mod chaos;
+mod check;
 mod checks;
 mod classify;
 mod client;
@@ -228,6 +229,7 @@ pub use self::{
     body_error::BodyError,
     buffered_body::BufferedBody,
     cause::Cause,
+    check::HttpCheck,
     classify::{AutoClassifier, GrpcClassifier, HttpClassifier},
     client::{HttpClient, HttpClientBuilder, HttpClientLayer},
     idempotency_key::{

@@ -192,6 +192,32 @@ pub enum Event<'a> {
         /// The key of a breaker by key.
         key: Option<&'a str>,
     },
+    /// An endpoint gets no calls any more, unless too few are left.
+    #[non_exhaustive]
+    EndpointOut {
+        /// Its address.
+        address: fmt::Arguments<'a>,
+        /// The reason, which is `consecutive_failures` or `check`.
+        reason: &'static str,
+        /// The time for which it is ejected, or `None` if its checks decide.
+        out_for: Option<Duration>,
+    },
+    /// An endpoint gets calls again.
+    #[non_exhaustive]
+    EndpointBack {
+        /// Its address.
+        address: fmt::Arguments<'a>,
+        /// The reason, which is `ejection_ended` or `check`.
+        reason: &'static str,
+    },
+    /// The last usable endpoint went out or was removed.
+    ///
+    /// All endpoints that are left get calls until one of them is usable.
+    #[non_exhaustive]
+    NoEndpointUsable {
+        /// The number of endpoints.
+        endpoints: usize,
+    },
     /// Somebody changed the layer through the registry.
     #[non_exhaustive]
     Controlled {

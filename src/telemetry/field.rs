@@ -67,6 +67,14 @@ pub const QUEUED: &str = "queued";
 pub const LIMIT: &str = "limit";
 /// The key of a breaker by key, as its `describe_fn` describes it.
 pub const BREAKER_KEY: &str = "circuit_breaker.key";
+/// The address of an endpoint.
+///
+/// OpenTelemetry defines this name. It is a field of events only, and never of a metric.
+pub const SERVER_ADDRESS: &str = "server.address";
+/// The number of endpoints.
+pub const ENDPOINTS: &str = "endpoints";
+/// The time for which an endpoint is ejected, in milliseconds.
+pub const OUT_MS: &str = "out_ms";
 /// The key under which an idempotent operation is stored, in hexadecimal digits.
 pub const KEY: &str = "idempotency.key";
 /// The fence of a run.

@@ -12,6 +12,7 @@ pub(crate) enum Kind {
     CircuitBreaker,
     Idempotency,
     Chaos,
+    Endpoints,
     #[cfg(feature = "http")]
     Client,
     #[cfg(feature = "http")]
@@ -43,6 +44,7 @@ impl Kind {
             Self::CircuitBreaker => "circuit_breaker",
             Self::Idempotency => "idempotency",
             Self::Chaos => "chaos",
+            Self::Endpoints => "endpoints",
             #[cfg(feature = "http")]
             Self::Client => "client",
             #[cfg(feature = "http")]

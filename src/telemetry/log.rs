@@ -53,6 +53,10 @@ macro_rules! with_target {
                 const TARGET: &str = CHAOS;
                 $block
             }
+            Kind::Endpoints => {
+                const TARGET: &str = ENDPOINTS;
+                $block
+            }
             #[cfg(feature = "http")]
             Kind::Client
             | Kind::Server
@@ -71,6 +75,7 @@ pub(super) const CALL: &str = "buttress::call";
 pub(crate) const RETRY: &str = "buttress::retry";
 const BULKHEAD: &str = "buttress::bulkhead";
 const CIRCUIT_BREAKER: &str = "buttress::circuit_breaker";
+const ENDPOINTS: &str = "buttress::endpoints";
 const IDEMPOTENCY: &str = "buttress::idempotency";
 const CHAOS: &str = "buttress::chaos";
 
@@ -172,6 +177,9 @@ fn write<'a>(
         | Event::LeaseLost { .. } => idempotency(source, event, suppressed),
         Event::ChaosArmed { .. } | Event::ChaosDisarmed { .. } | Event::FaultInjected { .. } => {
             chaos(source, event);
+        }
+        Event::EndpointOut { .. } | Event::EndpointBack { .. } | Event::NoEndpointUsable { .. } => {
+            endpoints(source, event);
         }
         Event::Controlled { control, actor } => controlled(source, control, actor),
         // They are in the spans.
@@ -406,6 +414,46 @@ fn chaos(source: Source<'_>, event: &Event<'_>) {
                 { field::FAULT_CALL } = call,
             },
             "fault injected"
+        ),
+        _ => {}
+    }
+}
+
+/// Writes a change of an endpoint. Like that of a breaker, it is in no span.
+fn endpoints(source: Source<'_>, event: &Event<'_>) {
+    match *event {
+        Event::EndpointOut { address, reason, out_for } => warn!(
+            target: ENDPOINTS,
+            parent: None,
+            {
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
+                { field::SERVER_ADDRESS } = %address,
+                { field::REASON } = reason,
+                { field::OUT_MS } = out_for.map(millis),
+            },
+            "endpoint out"
+        ),
+        Event::EndpointBack { address, reason } => info!(
+            target: ENDPOINTS,
+            parent: None,
+            {
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
+                { field::SERVER_ADDRESS } = %address,
+                { field::REASON } = reason,
+            },
+            "endpoint back"
+        ),
+        Event::NoEndpointUsable { endpoints } => error!(
+            target: ENDPOINTS,
+            parent: None,
+            {
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
+                { field::ENDPOINTS } = endpoints,
+            },
+            "no endpoint usable"
         ),
         _ => {}
     }

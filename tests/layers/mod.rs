@@ -15,13 +15,14 @@ mod row;
 mod rules;
 mod user;
 
-pub(crate) use std::time::Duration;
+pub(crate) use std::{sync::Mutex, time::Duration};
 
 pub(crate) use buttress::{
     Stack,
     bulkhead::{BulkheadBuilder, BulkheadLayer},
     chaos::{ChaosHandle, ChaosLayer},
     circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerLayer},
+    endpoints::Endpoints,
     idempotency::{IdempotencyLayer, store::MemoryStore},
     retry::{Backoff, Budget, ReplayClones, RetryBuilder, RetryLayer},
     telemetry::{CallSpanLayer, Registry},
@@ -105,6 +106,12 @@ pub(crate) fn armed(handle: ChaosHandle) -> impl Sized {
 
     handle.arm_for(Duration::from_secs(3600)).unwrap();
     DisarmOnDrop(handle)
+}
+
+/// Puts a set of one endpoint around a service.
+pub(crate) fn one_endpoint<S: Clone + Send + 'static>(inner: S) -> Endpoints<Text, S> {
+    let inner = Mutex::new(inner);
+    Endpoints::new(["one"], move |_: &Text| inner.lock().unwrap().clone())
 }
 
 /// Makes a row of this stack with all its layers. The bulkhead has one slot.
@@ -464,6 +471,7 @@ macro_rules! layers {
 ///
 /// They are a separate list, because their inner service fails with an error that carries no
 /// rejection. They add one layer to the layers of the stack. It maps the error and nothing else.
+/// Endpoints are here too, because their error can carry a rejection.
 macro_rules! ways_into_a_stack {
     ($run:ident $($with:tt)*) => { $run! { ($($with)*)
         stack_service: Row::new(layer_fn(|inner| {
@@ -476,6 +484,15 @@ macro_rules! ways_into_a_stack {
             Stack::standard(ReplayClones).bulkhead(bulkhead).boxed::<_, Text>(inner)
         }))
         .always_ready(),
+        endpoints: Row::new(layer_fn(one_endpoint)).always_ready(),
+        stack_of_endpoints: Row::new(layer_fn(|inner| {
+            let bulkhead = one_at_once().build().unwrap();
+            // Without a retry, which would retry an error of the readiness.
+            let stack = Stack::new().total_timeout(LIMIT).bulkhead(bulkhead);
+            tower::Layer::layer(&stack, one_endpoint(inner))
+        }))
+        .always_ready()
+        .ends_a_hang_after(20),
     } };
 }
 

@@ -117,6 +117,10 @@ impl Kept {
                 rare("chaos disarmed", "", format!("after {}", words::Count(injected, "fault")))
             }
             Event::FaultInjected { fault, .. } => frequent("fault injected", fault),
+            // An address may be a secret, and is in the states of the handle.
+            Event::EndpointOut { reason, .. } => rare("endpoint out", reason, String::new()),
+            Event::EndpointBack { reason, .. } => rare("endpoint back", reason, String::new()),
+            Event::NoEndpointUsable { .. } => rare("no endpoint usable", "", String::new()),
             Event::Controlled { control, actor, .. } => {
                 let actor = start_of(actor);
                 let detail = match control {

@@ -167,6 +167,13 @@ instruments! {
         "Faults that were injected on purpose.";
     CHAOS_HUNG: Gauge "buttress.chaos.hung" "{call}" [STACK, LAYER]
         "Calls and bodies that a chaos layer lets hang.";
+    ENDPOINTS: Gauge "buttress.endpoints" "{endpoint}" [STACK, LAYER, STATE]
+        "Endpoints, by state.";
+    ENDPOINTS_ACTIVE: Gauge "buttress.endpoints.active" "{call}" [STACK, LAYER]
+        "Calls to all endpoints that have begun and not ended.";
+    ENDPOINTS_TRANSITIONS: Counter "buttress.endpoints.transitions" "{transition}"
+        [STACK, LAYER, STATE, REASON]
+        "Endpoints that went out or came back, by new state and reason.";
     OBSERVER_PANICS: Counter "buttress.observer.panics" "{panic}" []
         "Panics of observers. Each was caught.";
     INFO: MaxGauge "buttress.info" "{process}" [VERSION] "Always 1. The attribute is the version.";

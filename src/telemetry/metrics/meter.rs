@@ -23,8 +23,9 @@ use super::{
     histogram::{Histogram, HistogramSnapshot},
     instrument::{
         ATTEMPT_DURATION, ATTEMPT_ERRORS, ATTEMPT_RESENDS, CALL_ACTIVE, CALL_DURATION, CALL_ERRORS,
-        CHAOS_FAULTS, CIRCUIT_BREAKER_TRANSITIONS, HTTP_BODY_DURATION, IDEMPOTENCY_LEASES_LOST,
-        IDEMPOTENCY_UNKNOWN, Instrument, REJECTIONS, RETRY_CALLS, RETRY_DELAY, RETRY_ENDED,
+        CHAOS_FAULTS, CIRCUIT_BREAKER_TRANSITIONS, ENDPOINTS_TRANSITIONS, HTTP_BODY_DURATION,
+        IDEMPOTENCY_LEASES_LOST, IDEMPOTENCY_UNKNOWN, Instrument, REJECTIONS, RETRY_CALLS,
+        RETRY_DELAY, RETRY_ENDED,
     },
     rows::{self, Row},
     state::{LayerState, Readings},
@@ -220,6 +221,13 @@ impl Meter {
             }
             Event::CircuitDisabled { .. } => {
                 self.add(&CIRCUIT_BREAKER_TRANSITIONS, ["disabled", "forced"]);
+            }
+            Event::EndpointOut { reason, .. } => {
+                let state = if reason == "check" { "check_failed" } else { "ejected" };
+                self.add(&ENDPOINTS_TRANSITIONS, [state, reason]);
+            }
+            Event::EndpointBack { reason, .. } => {
+                self.add(&ENDPOINTS_TRANSITIONS, ["usable", reason]);
             }
             Event::OperationUnknown { .. } => self.add(&IDEMPOTENCY_UNKNOWN, ["", ""]),
             Event::FaultInjected { fault, .. } => self.add(&CHAOS_FAULTS, [fault, ""]),

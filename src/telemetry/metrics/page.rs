@@ -26,6 +26,7 @@ const KINDS: [Kind; Kind::COUNT] = [
     Kind::CircuitBreaker,
     Kind::Idempotency,
     Kind::Chaos,
+    Kind::Endpoints,
     Kind::Client,
     Kind::Server,
     Kind::Body,
@@ -74,6 +75,9 @@ const ANSWERS: &[(&str, &str)] = &[
     ("buttress.chaos.armed", "Is this outage ours, on purpose?"),
     ("buttress.chaos.faults", "Which faults were injected?"),
     ("buttress.chaos.hung", "How many calls hang on purpose?"),
+    ("buttress.endpoints", "How many instances are out?"),
+    ("buttress.endpoints.active", "How many calls do the instances have?"),
+    ("buttress.endpoints.transitions", "Why does an instance get no calls?"),
     ("buttress.observer.panics", "Is an observer broken?"),
     ("buttress.info", "Which version runs?"),
 ];

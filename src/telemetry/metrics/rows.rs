@@ -6,9 +6,9 @@ use super::{
     super::kind::Kind,
     instrument::{
         ATTEMPT_RESENDS, BULKHEAD_QUEUE_DURATION, CHAOS_FAULTS, CIRCUIT_BREAKER_KEYS_EVICTED,
-        CIRCUIT_BREAKER_PROBES, CIRCUIT_BREAKER_TRANSITIONS, HTTP_HINTS, IDEMPOTENCY_LEASES_LOST,
-        IDEMPOTENCY_REQUESTS, IDEMPOTENCY_STORE_DURATION, IDEMPOTENCY_UNKNOWN, Instrument,
-        REJECTIONS, RETRY_CALLS, RETRY_DELAY, RETRY_ENDED,
+        CIRCUIT_BREAKER_PROBES, CIRCUIT_BREAKER_TRANSITIONS, ENDPOINTS_TRANSITIONS, HTTP_HINTS,
+        IDEMPOTENCY_LEASES_LOST, IDEMPOTENCY_REQUESTS, IDEMPOTENCY_STORE_DURATION,
+        IDEMPOTENCY_UNKNOWN, Instrument, REJECTIONS, RETRY_CALLS, RETRY_DELAY, RETRY_ENDED,
     },
 };
 
@@ -110,6 +110,14 @@ static CHAOS: &[Row] = &[
     with(&CHAOS_FAULTS, "body_trickle"),
 ];
 
+static ENDPOINTS: &[Row] = &[
+    with(&REJECTIONS, "no_endpoint"),
+    pair(&ENDPOINTS_TRANSITIONS, "ejected", "consecutive_failures"),
+    pair(&ENDPOINTS_TRANSITIONS, "check_failed", "check"),
+    pair(&ENDPOINTS_TRANSITIONS, "usable", "ejection_ended"),
+    pair(&ENDPOINTS_TRANSITIONS, "usable", "check"),
+];
+
 #[cfg(feature = "http")]
 static CLIENT: &[Row] = &[with(&REJECTIONS, "deadline_exceeded")];
 
@@ -165,6 +173,7 @@ pub(super) fn counters(kind: Kind) -> &'static [Row] {
         Kind::CircuitBreaker => CIRCUIT_BREAKER,
         Kind::Idempotency => IDEMPOTENCY,
         Kind::Chaos => CHAOS,
+        Kind::Endpoints => ENDPOINTS,
         #[cfg(feature = "http")]
         Kind::Client => CLIENT,
         #[cfg(feature = "http")]

@@ -1,0 +1,279 @@
+//! One endpoint, and the accounts of its calls.
+
+use std::{
+    fmt, mem,
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::load::Load;
+use crate::{
+    Fault, Outcome,
+    call::{
+        account::{Account, End, How, Stamp},
+        lock::lock,
+        patience::{self, Cut, Patience},
+        route::{Known, Took},
+    },
+};
+
+/// The values that each call reads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) max_concurrent: u32,
+    pub(super) consecutive_failures: u32,
+    /// The instant from which times are measured.
+    pub(super) origin: Instant,
+}
+
+/// One endpoint, whatever its service is.
+pub(super) struct Endpoint {
+    /// A number that tells the endpoints of a call apart. It is not zero.
+    pub(super) number: u16,
+    pub(super) group: u8,
+    address: Arc<dyn fmt::Display + Send + Sync>,
+    limits: Limits,
+    /// Calls under way.
+    active: AtomicU32,
+    calls: AtomicU64,
+    failures: AtomicU64,
+    /// Failures since the last response.
+    streak: AtomicU32,
+    /// The number of its ejections, so that a success takes the lock only if there are any.
+    ejections: AtomicU32,
+    load: Load,
+    patience: Patience,
+    set: Weak<dyn Set>,
+}
+
+/// The set of an endpoint, whatever its services are.
+pub(super) trait Set: Send + Sync {
+    /// Takes an endpoint out after its failures, unless too many are out already.
+    fn eject(&self, endpoint: &Endpoint, now: Instant);
+
+    /// Notes a success of an endpoint that was ejected before.
+    fn served(&self, endpoint: &Endpoint, now: Instant);
+
+    /// Makes the service of an endpoint anew, unless another call has done so.
+    fn renew(&self, endpoint: &Endpoint, renewals: u32);
+}
+
+/// The service of an endpoint.
+pub(super) struct Slot<S> {
+    /// The service that is cloned for each call, and the number of its renewals. It is in a lock
+    /// because it need not be `Sync`.
+    service: Mutex<(S, u32)>,
+    make: Box<dyn Fn() -> S + Send + Sync>,
+}
+
+impl<S> Slot<S> {
+    /// Makes the service.
+    pub(super) fn new(make: impl Fn() -> S + Send + Sync + 'static) -> Self {
+        Self { service: Mutex::new((make(), 0)), make: Box::new(make) }
+    }
+
+    /// Returns a clone of the service, which is not ready yet, and the number of its renewals.
+    #[inline]
+    pub(super) fn service(&self) -> (S, u32)
+    where
+        S: Clone,
+    {
+        // The service's `clone` runs under this lock. It cannot deadlock, because the service has
+        // no access to the lock.
+        lock(&self.service).clone()
+    }
+
+    /// Returns the number of renewals of the service.
+    pub(super) fn renewals(&self) -> u32 {
+        lock(&self.service).1
+    }
+
+    /// Replaces a service that was renewed so many times, unless another call has done so.
+    pub(super) fn renew(&self, renewals: u32) {
+        {
+            let mut service = lock(&self.service);
+            if service.1 != renewals {
+                return;
+            }
+            service.1 = renewals.wrapping_add(1);
+        }
+        let new = (self.make)();
+        let old = mem::replace(&mut lock(&self.service).0, new);
+        drop(old);
+    }
+}
+
+/// Returns a number for another endpoint of the process. It repeats after 65,535 endpoints.
+pub(super) fn number() -> u16 {
+    static LAST: AtomicU16 = AtomicU16::new(0);
+    match LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1) {
+        0 => number(),
+        number => number,
+    }
+}
+
+impl Endpoint {
+    pub(super) fn new(
+        number: u16,
+        address: Arc<dyn fmt::Display + Send + Sync>,
+        group: u8,
+        limits: Limits,
+        set: Weak<dyn Set>,
+    ) -> Self {
+        Self {
+            number,
+            group,
+            address,
+            limits,
+            active: AtomicU32::new(0),
+            calls: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            streak: AtomicU32::new(0),
+            ejections: AtomicU32::new(0),
+            load: Load::default(),
+            patience: Patience::default(),
+            set,
+        }
+    }
+
+    pub(super) fn address(&self) -> &dyn fmt::Display {
+        &*self.address
+    }
+
+    /// Makes the service anew, because one that reported an error instead of readiness is dead.
+    #[cold]
+    pub(super) fn renew(&self, renewals: u32) {
+        if let Some(set) = self.set.upgrade() {
+            set.renew(self, renewals);
+        }
+    }
+
+    /// Begins a call, unless there are too many.
+    #[inline]
+    pub(super) fn begin(&self) -> bool {
+        if self.limits.max_concurrent == u32::MAX {
+            self.active.fetch_add(1, Ordering::Relaxed);
+        } else {
+            let more = |active| (active < self.limits.max_concurrent).then_some(active + 1);
+            if self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
+                return false;
+            }
+        }
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    #[inline]
+    pub(super) fn active(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// Returns `true` if another call would probably end sooner here than at the other endpoint.
+    ///
+    /// One that has not ended a call yet is compared by its calls under way.
+    #[inline]
+    pub(super) fn is_better(&self, other: &Self, now: Duration) -> bool {
+        let (mine, others) = (u64::from(self.active()) + 1, u64::from(other.active()) + 1);
+        match (self.load.mean(now), other.load.mean(now)) {
+            (Some(mean), Some(other)) => mine * mean <= others * other,
+            _ => mine <= others,
+        }
+    }
+
+    /// Returns the mean of its recent response times.
+    pub(super) fn response_time(&self, now: Duration) -> Option<Duration> {
+        self.load.mean(now).map(Duration::from_micros)
+    }
+
+    /// Forgets its failures, when an ejection begins or ends.
+    pub(super) fn set_ejections(&self, ejections: u32) {
+        self.streak.store(0, Ordering::Relaxed);
+        self.ejections.store(ejections, Ordering::Relaxed);
+    }
+}
+
+impl Endpoint {
+    fn responded(&self, took: Duration) {
+        self.patience.heard();
+        self.patience.learn(took);
+        let now = Instant::now();
+        self.load.responded(took, now.saturating_duration_since(self.limits.origin));
+        if self.streak.load(Ordering::Relaxed) != 0 {
+            self.streak.store(0, Ordering::Relaxed);
+        }
+        if self.ejections.load(Ordering::Relaxed) != 0 {
+            if let Some(set) = self.set.upgrade() {
+                set.served(self, now);
+            }
+        }
+    }
+
+    #[cold]
+    fn failed(&self, took: Duration) {
+        let now = Instant::now();
+        self.load.failed(took, now.saturating_duration_since(self.limits.origin));
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        let streak = self.streak.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        if streak >= self.limits.consecutive_failures {
+            if let Some(set) = self.set.upgrade() {
+                set.eject(self, now);
+            }
+        }
+    }
+
+    /// Accounts for a call that was dropped before its response.
+    ///
+    /// It has failed only if nobody had a response for a while, and if it ran longer than responses
+    /// take.
+    #[cold]
+    fn cut(&self, ran: Duration) {
+        let now = Instant::now().saturating_duration_since(self.limits.origin);
+        if self.patience.cut(Cut { ran, now }, patience::SILENCE, patience::FLOOR) {
+            self.failed(ran);
+        } else {
+            self.load.left(ran, now);
+        }
+    }
+}
+
+/// Settles a call. The call was under way until now.
+impl Account for Endpoint {
+    fn settle(&self, stamp: Stamp, end: &End) {
+        self.active.fetch_sub(1, Ordering::Relaxed);
+        let took = Took::of(stamp);
+        let (time, known) = (took.duration(), took.known());
+        match end.how {
+            How::Complete(outcome, _) if outcome.is_response() => self.responded(time),
+            // The time of the caller who reads the response is over.
+            How::Complete(Outcome::Failure(Fault::TimedOut), _)
+                if known != Known::Dropped && stamp.was_cut_by_caller(end) => {}
+            How::Complete(Outcome::Failure(_), _) | How::Panicked => self.failed(time),
+            How::DroppedBetweenReads => self.responded(time),
+            How::DroppedWhileReading if known == Known::Good => self.responded(time),
+            How::Complete(Outcome::Ignored, _) if known != Known::Dropped => {}
+            How::Complete(..) | How::DroppedWhileReading => self.cut(time),
+        }
+    }
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("address", &format_args!("{}", self.address))
+            .field("active", &self.active())
+            .finish_non_exhaustive()
+    }
+}

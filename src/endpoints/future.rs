@@ -1,0 +1,158 @@
+//! The future of a call to one of several endpoints.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower_service::Service;
+
+use super::{config::Config, endpoint::Endpoint, list::Entry};
+use crate::{
+    Classify, Error,
+    call::{
+        account::{Account, End, How},
+        admission::{Admission, Ledger},
+        ended::polled_after_end,
+        oneshot::Oneshot,
+        route::{EndedCall, Known, Settler, Took},
+    },
+    error::NoEndpoint,
+    outcome::judge,
+};
+
+/// The identity of a call to an endpoint.
+#[derive(Debug)]
+pub(super) struct CallStamp {
+    began: Instant,
+    /// The number of renewals of the service that is called.
+    renewals: u32,
+    /// The part that polled the call last. Only this part settles it.
+    settler: Option<Settler>,
+}
+
+impl Ledger for Arc<Endpoint> {
+    type Stamp = CallStamp;
+
+    fn abandoned(&self, stamp: CallStamp, panicked: bool) {
+        if panicked {
+            let took = Took::new(stamp.began.elapsed(), Known::Failed);
+            self.settle(took.stamp(), &End::at_head(How::Panicked));
+        } else {
+            ended(self, &stamp, Known::Dropped).hand_over(stamp.settler);
+        }
+    }
+}
+
+fn ended(endpoint: &Arc<Endpoint>, stamp: &CallStamp, known: Known) -> EndedCall {
+    let took = Took::new(stamp.began.elapsed(), known);
+    EndedCall::new(Arc::clone(endpoint) as _, took, endpoint.number)
+}
+
+pin_project! {
+    /// The future of a call to one of several [`Endpoints`](super::Endpoints).
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S: Service<Req>, Req, C> {
+        #[pin]
+        state: State<S, Req>,
+        classifier: Arc<C>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S: Service<Req>, Req> {
+        Called {
+            // Dropped before the admission, which then knows that there is no result.
+            #[pin]
+            call: Oneshot<S, Req>,
+            admission: Admission<Arc<Endpoint>>,
+        },
+        Rejected { config: Arc<Config> },
+        Done,
+    }
+}
+
+impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
+    /// Creates the future of a call to this endpoint, which has begun.
+    #[inline]
+    pub(super) fn called(
+        Entry { endpoint, slot }: Entry<S>,
+        request: Req,
+        began: Instant,
+        classifier: Arc<C>,
+    ) -> Self
+    where
+        S: Clone,
+    {
+        let stamp = CallStamp { began, renewals: 0, settler: None };
+        let mut admission = Admission::new(endpoint, stamp);
+        // If the clone panics, the call has ended.
+        let (service, renewals) = admission.run(|_| slot.service());
+        if let Some(stamp) = admission.stamp() {
+            stamp.renewals = renewals;
+        }
+        let call = Oneshot::waiting(service, request);
+        Self { state: State::Called { call, admission }, classifier }
+    }
+
+    pub(super) fn rejected(config: Arc<Config>, classifier: Arc<C>) -> Self {
+        Self { state: State::Rejected { config }, classifier }
+    }
+}
+
+impl<S, Req, C> Future for ResponseFuture<S, Req, C>
+where
+    S: Service<Req>,
+    C: Classify<S::Response, Error<S::Error>>,
+{
+    type Output = Result<S::Response, Error<S::Error>>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let result = match this.state.as_mut().project() {
+            StateProj::Called { mut call, admission } => {
+                if let Some(stamp) = admission.stamp() {
+                    stamp.settler = Settler::current();
+                }
+                let (result, is_ready) = ready!(admission.run(|_| {
+                    match call.as_mut().poll_call(cx) {
+                        Poll::Pending => Poll::Pending,
+                        Poll::Ready(Err(error)) => Poll::Ready((Err(error), false)),
+                        Poll::Ready(Ok(())) => call.poll(cx).map(|result| (result, true)),
+                    }
+                }));
+                let result = result.map_err(Error::Service);
+                let outcome = admission.run(|_| judge(&**this.classifier, result.as_ref()));
+                if let Some(stamp) = admission.take() {
+                    let endpoint = admission.ledger();
+                    let call = ended(endpoint, &stamp, Known::of(outcome));
+                    if !is_ready {
+                        endpoint.renew(stamp.renewals);
+                    }
+                    call.hand_over(stamp.settler);
+                }
+                result
+            }
+            StateProj::Rejected { config } => {
+                let rejection = NoEndpoint::by(config.reporter.name().cloned());
+                Err(config.reporter.get().reject(rejection))
+            }
+            StateProj::Done => polled_after_end(),
+        };
+        this.state.set(State::Done);
+        Poll::Ready(result)
+    }
+}
+
+impl<S: Service<Req>, Req, C> fmt::Debug for ResponseFuture<S, Req, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("endpoints::ResponseFuture").finish_non_exhaustive()
+    }
+}

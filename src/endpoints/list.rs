@@ -1,0 +1,120 @@
+//! The endpoints that get calls, and the choice among them.
+
+use std::{sync::Arc, time::Duration};
+
+use rand::Rng;
+use tokio::time::Instant;
+
+use super::endpoint::{Endpoint, Slot};
+use crate::call::{random::draw, route::Tried};
+
+/// An endpoint and its service.
+pub(super) struct Entry<S> {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) slot: Arc<Slot<S>>,
+}
+
+impl<S> Clone for Entry<S> {
+    fn clone(&self) -> Self {
+        Self { endpoint: Arc::clone(&self.endpoint), slot: Arc::clone(&self.slot) }
+    }
+}
+
+/// The endpoints that get calls at the moment.
+pub(super) struct List<S> {
+    pub(super) endpoints: Vec<Entry<S>>,
+    /// The instant at which the next ejection ends.
+    pub(super) ends: Option<Instant>,
+    /// The number of usable ones in all groups.
+    pub(super) usable: usize,
+}
+
+impl<S> List<S> {
+    pub(super) const EMPTY: Self = Self { endpoints: Vec::new(), ends: None, usable: 0 };
+
+    /// Chooses the better of two endpoints that are drawn at random, and begins a call.
+    ///
+    /// An endpoint that the call has tried is chosen only if there is no other.
+    #[inline]
+    pub(super) fn choose(&self, tried: Tried, now: Duration) -> Option<Entry<S>> {
+        let bits = draw(Rng::next_u64);
+        let entry = match tried.is_empty() {
+            true => self.draw(bits, now)?,
+            false => self.draw_another(tried, bits, now)?,
+        };
+        if entry.endpoint.begin() { Some(entry.clone()) } else { self.begin_any(tried, bits) }
+    }
+
+    /// Returns the better of two.
+    #[inline]
+    fn draw(&self, bits: u64, now: Duration) -> Option<&Entry<S>> {
+        let (first, second) = two_of(self.endpoints.len(), bits)?;
+        Some(better(&self.endpoints[first], &self.endpoints[second], now))
+    }
+
+    /// Returns the better of two that were not tried, if there are any.
+    #[cold]
+    fn draw_another(&self, tried: Tried, bits: u64, now: Duration) -> Option<&Entry<S>> {
+        let mut others = self.endpoints.iter().filter(|it| !tried.contains(it.endpoint.number));
+        let Some((first, second)) = two_of(others.clone().count(), bits) else {
+            return self.draw(bits, now);
+        };
+        let (least, most) = (first.min(second), first.max(second));
+        let one = others.nth(least)?;
+        let another = if least == most { one } else { others.nth(most - least - 1)? };
+        Some(better(one, another, now))
+    }
+
+    /// Begins a call at any endpoint with room, because the chosen one has none.
+    #[cold]
+    fn begin_any(&self, tried: Tried, bits: u64) -> Option<Entry<S>> {
+        let (start, _) = two_of(self.endpoints.len(), bits)?;
+        let (before, after) = self.endpoints.split_at(start);
+        let mut all = after.iter().chain(before);
+        let untried =
+            all.clone().find(|it| !tried.contains(it.endpoint.number) && it.endpoint.begin());
+        untried.or_else(|| all.find(|it| it.endpoint.begin())).cloned()
+    }
+}
+
+#[inline]
+fn better<'a, S>(one: &'a Entry<S>, another: &'a Entry<S>, now: Duration) -> &'a Entry<S> {
+    if one.endpoint.is_better(&another.endpoint, now) { one } else { another }
+}
+
+/// Returns two different indices below `count`, twice the same if that is 1.
+#[inline]
+fn two_of(count: usize, bits: u64) -> Option<(usize, usize)> {
+    let draw = |bits: u64, count: usize| (((bits & 0xFFFF_FFFF) * count as u64) >> 32) as usize;
+    match count {
+        0 => None,
+        1 => Some((0, 0)),
+        _ => {
+            let (first, second) = (draw(bits, count), draw(bits >> 32, count - 1));
+            Some((first, second + usize::from(second >= first)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_are_drawn_without_replacement_and_each_as_often() {
+        for count in 2..6 {
+            let mut times = vec![0_usize; count];
+            for _ in 0..6_000 {
+                let (first, second) = two_of(count, draw(Rng::next_u64)).unwrap();
+                assert_ne!(first, second);
+                times[first] += 1;
+                times[second] += 1;
+            }
+            let expected = 12_000 / count;
+            assert!(times.iter().all(|it| it.abs_diff(expected) < expected / 4), "{times:?}");
+        }
+        assert_eq!(two_of(0, u64::MAX), None);
+        assert_eq!(two_of(1, u64::MAX), Some((0, 0)));
+        assert_eq!(two_of(3, u64::MAX), Some((2, 1)));
+    }
+}

@@ -1,0 +1,211 @@
+//! Calls to one of several instances of a service.
+//!
+//! [`Endpoints`] is a service, and not a layer. It has a service for each address, and chooses one
+//! of them for each call. A retry of a call goes to another one. An endpoint that fails gets no
+//! calls for some time. Put it beneath a [`Stack`](crate::Stack), as its innermost service:
+//!
+//! ```
+//! use buttress::{Error, Stack, endpoints::Endpoints, retry::ReplayClones};
+//! use std::io;
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Error<io::Error>> {
+//! let shops = Endpoints::new(["10.0.0.1:80", "10.0.0.2:80"], |address: &&str| {
+//!     let is_up = *address == "10.0.0.2:80";
+//!     service_fn(move |_path: &'static str| async move {
+//!         if is_up { Ok(200) } else { Err(io::Error::other("connection refused")) }
+//!     })
+//! });
+//! let fleet = shops.handle();
+//! // The error of the endpoints can already carry a rejection, so they go to `layer`.
+//! let shops = Stack::standard(ReplayClones).layer(shops);
+//!
+//! for _ in 0..20 {
+//!     assert_eq!(shops.clone().oneshot("/").await?, 200);
+//! }
+//! assert_eq!(fleet.states()[1].calls, 20);
+//! # Ok(())
+//! # }
+//! ```
+//!
+#![cfg_attr(feature = "http", doc = "Over HTTP, with a check of each endpoint:")]
+#![cfg_attr(feature = "http", doc = "")]
+#![cfg_attr(feature = "http", doc = "```")]
+#![cfg_attr(not(feature = "http"), doc = "```text")]
+//! use buttress::{Stack, endpoints::Endpoints, http::HttpCheck};
+//! use bytes::Bytes;
+//! use http_body_util::Full;
+//! use hyper_util::{client::legacy::{Client, connect::HttpConnector}, rt::TokioExecutor};
+//! use std::net::SocketAddr;
+//! use tower::{Layer, service_fn};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let runtime = tokio::runtime::Runtime::new()?;
+//! # let _entered = runtime.enter();
+//! /// Makes a client that connects to one address, whatever the host of a request is.
+//! fn client_for(address: &SocketAddr) -> Client<HttpConnector<Fixed>, Full<Bytes>> {
+//!     let connector = HttpConnector::new_with_resolver(Fixed(*address));
+//!     Client::builder(TokioExecutor::new()).build(connector)
+//! }
+//! # use hyper_util::client::legacy::connect::dns::Name;
+//! # use std::{future::{Ready, ready}, io, iter::{Once, once}, task::{Context, Poll}};
+//! # #[derive(Clone)]
+//! # struct Fixed(SocketAddr);
+//! # impl tower::Service<Name> for Fixed {
+//! #     type Response = Once<SocketAddr>;
+//! #     type Error = io::Error;
+//! #     type Future = Ready<io::Result<Once<SocketAddr>>>;
+//! #     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+//! #         Poll::Ready(Ok(()))
+//! #     }
+//! #     fn call(&mut self, _: Name) -> Self::Future {
+//! #         ready(Ok(once(self.0)))
+//! #     }
+//! # }
+//!
+//! let addresses: [SocketAddr; 2] = ["10.0.0.1:80".parse()?, "10.0.0.2:80".parse()?];
+//! let shops = Endpoints::builder(addresses, client_for)
+//!     .name("shop")
+//!     .check(HttpCheck::get("http://shop/health")?)
+//!     .build()?;
+//! let fleet = shops.handle();
+//! let client = Stack::standard_http().layer(shops);
+//! fleet.drain(&addresses[0]);
+//! # let _ = client;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A service of its own for each endpoint keeps its connections apart. It also keeps the host name
+//! of the request, which TLS needs. With `reqwest`, give each client its address by `resolve`. With
+//! tonic, use `Endpoint::connect_lazy`.
+//!
+//! # The choice
+//!
+//! Two endpoints are drawn at random. The one with the smaller product of calls under way and
+//! recent response time is called. A failure counts as a slow response. Otherwise an endpoint that
+//! fails at once would seem to be idle and draw most calls.
+//!
+//! A [retry](crate::retry) of a call goes to an endpoint at which the call has not failed yet, if
+//! there is one. So does a retry of a stack around the stack. A call remembers the last four.
+//!
+//! # Endpoints that are out
+//!
+//! An endpoint is out, and gets no calls,
+//!
+//! - after five failures in a row. It is ejected for 30 s, the next time for 60 s, and so on. At
+//!   most half of the endpoints are ejected, and never the last usable one.
+//! - after three failed [checks](EndpointsBuilder::check) in a row, until two in a row have passed.
+//! - while it is [drained](EndpointsHandle::drain).
+//!
+//! If less than half of a [group](EndpointsBuilder::group) is usable, the next group is used. If
+//! there is none, all endpoints are used that are not drained, because the checks are then more
+//! likely to be wrong than the endpoints.
+//!
+//! # What counts as a failure
+//!
+//! The classifier of the stack decides, as it does for the other layers. A response that streams
+//! counts at its end, so a status of gRPC in the trailers counts. An attempt that times out has
+//! failed. A call that its caller drops has failed only if it ran longer than responses lately
+//! took, and if the endpoint has not responded for 10 s. A retry tells the endpoints what has
+//! happened, and in a stack without a retry, the stack does. Without a stack,
+//! [`classify`](EndpointsBuilder::classify) decides when the response arrives. It also does if a
+//! layer of your own beneath the stack withholds a result that it has.
+//!
+//! # Changes
+//!
+//! The [handle](Endpoints::handle) adds, removes and drains endpoints. Feed it from any source. For
+//! the stream of tower's `Discover`:
+//!
+//! ```
+//! use buttress::endpoints::EndpointsHandle;
+//! use futures::{Stream, StreamExt};
+//! use std::{net::SocketAddr, pin::pin};
+//! use tower::discover::Change;
+//!
+//! async fn follow(
+//!     changes: impl Stream<Item = Change<SocketAddr, ()>>,
+//!     fleet: EndpointsHandle<SocketAddr>,
+//! ) {
+//!     let mut changes = pin!(changes);
+//!     while let Some(change) = changes.next().await {
+//!         match change {
+//!             Change::Insert(address, ()) => fleet.insert(address),
+//!             Change::Remove(address) => fleet.remove(&address),
+//!         };
+//!     }
+//! }
+//! # let _ = follow::<futures::stream::Empty<_>>;
+//! ```
+//!
+//! # Readiness
+//!
+//! Endpoints are always ready. The call waits in its future until a clone of the chosen service is
+//! ready. If that fails, the call has failed, and the service is made anew, because a service that
+//! reports an error instead of readiness is dead.
+//!
+//! # Clone
+//!
+//! All clones share the endpoints.
+//!
+//! # Cancellation
+//!
+//! A call is no longer under way when its future or its response is dropped, and after a panic of
+//! the service, which is a failure.
+//!
+//! # Errors
+//!
+//! - [`NoEndpoint`](crate::error::NoEndpoint) if there is no endpoint, if all are drained, or if
+//!   all have [`max_concurrent`](EndpointsBuilder::max_concurrent) calls.
+//!
+//! The error is [`Error`](crate::Error), because the services of the endpoints fail with errors
+//! that carry no rejection. Do not put a layer that rejects around each of these services. Its
+//! rejection would end the call while other endpoints are well.
+//!
+//! # Order
+//!
+//! Beneath a stack, next to the service. [`Stack::explain`](crate::Stack::explain) does not know
+//! the service that the stack is put around, and says nothing of its endpoints.
+//!
+//! # On a server
+//!
+//! Endpoints are for clients. A server has none.
+//!
+//! # Telemetry
+//!
+//! | event | level |
+//! |---|---|
+//! | "endpoint out", with its address and the reason | `WARN` |
+//! | "endpoint back", with its address and the reason | `INFO` |
+//! | "no endpoint usable", when the last one went out | `ERROR` |
+//! | "call rejected", for each rejection | `WARN` |
+//!
+//! The end of an ejection is noticed by the next call, so its event may be late.
+//! [Registered](Endpoints::register) endpoints show how many there are in each state, and their
+//! calls. The numbers of each endpoint are in its [state](EndpointState), because an address is no
+//! label.
+
+mod address;
+mod builder;
+mod check;
+mod config;
+mod endpoint;
+pub mod future;
+mod handle;
+mod health;
+mod layer_state;
+mod list;
+mod load;
+mod service;
+mod shared;
+mod watch;
+
+pub use self::{
+    address::Address,
+    builder::EndpointsBuilder,
+    check::{Check, CheckFn, check_fn},
+    handle::{EndpointState, EndpointsHandle},
+    health::EndpointStatus,
+    service::Endpoints,
+};

@@ -1,0 +1,334 @@
+//! The state of a set of endpoints.
+
+use std::{
+    fmt,
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak},
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, sync::Notify, task::AbortHandle, time::Instant};
+
+use super::{
+    config::Config,
+    endpoint::{Endpoint, Limits, Set, Slot},
+    health::{EndpointStatus, Health, Pool},
+    list::{Entry, List},
+};
+use crate::{
+    call::{
+        lock::lock,
+        random::{between, draw},
+        route::Tried,
+    },
+    telemetry::Event,
+};
+
+/// The state that the services and the handles of a set of endpoints share.
+pub(super) struct Shared<S> {
+    pub(super) config: Arc<Config>,
+    members: Mutex<Vec<Member<S>>>,
+    list: RwLock<List<S>>,
+    checks: Option<Checks>,
+    pub(super) origin: Instant,
+}
+
+/// The future of a task.
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The task that checks the endpoints.
+pub(super) struct Checks {
+    /// Creates the future of the task.
+    run: Box<dyn Fn() -> Task + Send + Sync>,
+    /// Set once the task runs.
+    task: OnceLock<AbortHandle>,
+    /// Wakes the task for a new endpoint.
+    news: Arc<Notify>,
+}
+
+/// An endpoint of the set.
+struct Member<S> {
+    entry: Entry<S>,
+    health: Health,
+    next_check: Instant,
+}
+
+/// A change of an endpoint that is reported.
+struct News {
+    endpoint: Arc<Endpoint>,
+    change: Change,
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    Out { reason: &'static str, out_for: Option<Duration> },
+    Back { reason: &'static str },
+}
+
+impl<S: Send + 'static> Shared<S> {
+    /// Creates a set without endpoints. `checks` are those of the set, if there are any.
+    pub(super) fn new(
+        config: Config,
+        checks: impl FnOnce(&Weak<Self>) -> Option<Checks>,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|set| Self {
+            config: Arc::new(config),
+            members: Mutex::default(),
+            list: RwLock::new(List::EMPTY),
+            checks: checks(set),
+            origin: Instant::now(),
+        })
+    }
+
+    /// Adds endpoints with their address, their group and their service.
+    ///
+    /// The first checks of several endpoints are spread over the interval.
+    pub(super) fn add(self: &Arc<Self>, new: Vec<NewEndpoint<S>>) {
+        let limits = Limits {
+            max_concurrent: self.config.max_concurrent.unwrap_or(u32::MAX),
+            consecutive_failures: self.config.consecutive_failures,
+            origin: self.origin,
+        };
+        let now = Instant::now();
+        let spread = if new.len() > 1 { self.config.check_interval } else { Duration::ZERO };
+        self.change(now, |members, _| {
+            members.extend(new.into_iter().map(|NewEndpoint { number, address, group, slot }| {
+                let set: Weak<Self> = Arc::downgrade(self);
+                let endpoint = Arc::new(Endpoint::new(number, address, group, limits, set));
+                let entry = Entry { endpoint, slot: Arc::new(slot) };
+                let next_check = now + draw(|rng| between(Duration::ZERO, spread, rng));
+                Member { entry, health: Health::default(), next_check }
+            }));
+        });
+        if let Some(checks) = &self.checks {
+            checks.news.notify_one();
+        }
+    }
+}
+
+/// An endpoint that is added.
+pub(super) struct NewEndpoint<S> {
+    pub(super) number: u16,
+    pub(super) address: Arc<dyn fmt::Display + Send + Sync>,
+    pub(super) group: u8,
+    pub(super) slot: Slot<S>,
+}
+
+impl<S> Shared<S> {
+    /// Starts the task of the checks, if there are any, once there is a runtime.
+    #[inline]
+    pub(super) fn start_checks(&self) {
+        if let Some(checks) = self.checks.as_ref().filter(|it| it.task.get().is_none()) {
+            checks.start();
+        }
+    }
+
+    /// Chooses an endpoint and begins a call.
+    pub(super) fn choose(&self, tried: Tried, now: Instant) -> Option<Entry<S>> {
+        let time = now.saturating_duration_since(self.origin);
+        loop {
+            {
+                let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+                if list.ends.is_none_or(|end| end > now) {
+                    return list.choose(tried, time);
+                }
+            }
+            // Somebody comes back. The ejections that end after `now` are not over then.
+            self.change(now, |_, _| {});
+        }
+    }
+
+    /// Changes the endpoints, and then makes the list anew. Reports what happened afterwards.
+    fn change<T>(
+        &self,
+        now: Instant,
+        change: impl FnOnce(&mut Vec<Member<S>>, &mut Vec<News>) -> T,
+    ) -> T {
+        let mut news = Vec::new();
+        let (value, old, usable, endpoints) = {
+            let mut members = lock(&self.members);
+            for member in members.iter_mut() {
+                if member.health.come_back(now) {
+                    member.entry.endpoint.set_ejections(member.health.ejections());
+                    let endpoint = Arc::clone(&member.entry.endpoint);
+                    let change = Change::Back { reason: "ejection_ended" };
+                    news.push(News { endpoint, change });
+                }
+            }
+            let value = change(&mut members, &mut news);
+            let list = list_of(&members, self.config.panic_below);
+            let usable = list.usable;
+            let mut place = self.list.write().unwrap_or_else(PoisonError::into_inner);
+            (value, mem::replace(&mut *place, list), usable, members.len())
+        };
+        // After the locks, because these run code of the user.
+        for it in &news {
+            self.report(it);
+        }
+        if old.usable > 0 && usable == 0 {
+            self.config.reporter.get().emit(Event::NoEndpointUsable { endpoints });
+        }
+        value
+    }
+
+    fn report(&self, News { endpoint, change }: &News) {
+        let address = format_args!("{}", endpoint.address());
+        self.config.reporter.get().emit(match *change {
+            Change::Out { reason, out_for } => Event::EndpointOut { address, reason, out_for },
+            Change::Back { reason } => Event::EndpointBack { address, reason },
+        });
+    }
+
+    /// Notes the result of a check. Returns `true` if the endpoint is out because of its checks.
+    pub(super) fn checked(&self, endpoint: &Endpoint, passed: bool) -> bool {
+        self.change(Instant::now(), |members, news| {
+            let Some(member) = find(members, endpoint.number) else { return false };
+            if member.health.checked(passed, &self.config) {
+                let change = match passed {
+                    true => Change::Back { reason: "check" },
+                    false => Change::Out { reason: "check", out_for: None },
+                };
+                news.push(News { endpoint: Arc::clone(&member.entry.endpoint), change });
+            }
+            member.health.is_check_failed()
+        })
+    }
+
+    /// Returns the endpoints to check now, and the instant of the next check.
+    pub(super) fn due(&self, now: Instant) -> (Vec<Entry<S>>, Option<Instant>) {
+        let mut members = lock(&self.members);
+        let mut due = Vec::new();
+        for member in members.iter_mut().filter(|it| it.next_check <= now) {
+            let interval = self.config.check_interval;
+            let spread = interval / 10;
+            let wait = draw(|rng| between(interval - spread, interval + spread, rng));
+            member.next_check = now + wait;
+            if !member.health.is_draining() {
+                due.push(member.entry.clone());
+            }
+        }
+        (due, members.iter().map(|it| it.next_check).min())
+    }
+
+    /// Removes an endpoint.
+    pub(super) fn remove(&self, number: u16) {
+        let removed = self.change(Instant::now(), |members, _| {
+            let place = members.iter().position(|it| it.entry.endpoint.number == number)?;
+            Some(members.remove(place))
+        });
+        // After the lock, because its service is dropped with it.
+        drop(removed);
+    }
+
+    /// Begins or ends the drain of an endpoint. Returns `false` if nothing has changed.
+    pub(super) fn drain(&self, number: u16, draining: bool) -> bool {
+        self.change(Instant::now(), |members, _| {
+            find(members, number).is_some_and(|it| it.health.drain(draining))
+        })
+    }
+
+    /// Returns the endpoints and their status.
+    pub(super) fn endpoints(&self) -> Vec<(Arc<Endpoint>, EndpointStatus)> {
+        let now = Instant::now();
+        let ends = self.list.read().unwrap_or_else(PoisonError::into_inner).ends;
+        if ends.is_some_and(|end| end <= now) {
+            self.change(now, |_, _| {});
+        }
+        let members = lock(&self.members);
+        let all = members.iter();
+        all.map(|it| (Arc::clone(&it.entry.endpoint), it.health.status())).collect()
+    }
+}
+
+impl<S: Send> Set for Shared<S> {
+    #[cold]
+    fn eject(&self, endpoint: &Endpoint, now: Instant) {
+        self.change(now, |members, news| {
+            let usable = |it: &Member<S>| it.health.status() == EndpointStatus::Usable;
+            let number = endpoint.number;
+            let ejected = members.iter().filter(|it| it.health.out_until().is_some()).count();
+            let most = (self.config.max_ejected * members.len() as f64) as usize;
+            let others = members.iter().any(|it| usable(it) && it.entry.endpoint.number != number);
+            let member = find(members, number).filter(|it| usable(it));
+            let Some(member) = member.filter(|_| ejected < most && others) else { return };
+            let out_for = Some(member.health.eject(&self.config, now));
+            endpoint.set_ejections(member.health.ejections());
+            let change = Change::Out { reason: "consecutive_failures", out_for };
+            news.push(News { endpoint: Arc::clone(&member.entry.endpoint), change });
+        });
+    }
+
+    #[cold]
+    fn served(&self, endpoint: &Endpoint, now: Instant) {
+        let mut members = lock(&self.members);
+        let member = find(&mut members, endpoint.number);
+        if let Some(member) = member.filter(|it| it.health.out_until().is_none()) {
+            member.health.succeeded(&self.config, now);
+            endpoint.set_ejections(member.health.ejections());
+        }
+    }
+
+    fn renew(&self, endpoint: &Endpoint, renewals: u32) {
+        let slot = {
+            let mut members = lock(&self.members);
+            find(&mut members, endpoint.number).map(|it| Arc::clone(&it.entry.slot))
+        };
+        if let Some(slot) = slot {
+            slot.renew(renewals);
+        }
+    }
+}
+
+impl Checks {
+    pub(super) fn new(run: impl Fn() -> Task + Send + Sync + 'static, news: Arc<Notify>) -> Self {
+        Self { run: Box::new(run), task: OnceLock::new(), news }
+    }
+
+    #[cold]
+    fn start(&self) {
+        if let Ok(runtime) = Handle::try_current() {
+            self.task.get_or_init(|| runtime.spawn((self.run)()).abort_handle());
+        }
+    }
+}
+
+fn find<S>(members: &mut [Member<S>], number: u16) -> Option<&mut Member<S>> {
+    members.iter_mut().find(|it| it.entry.endpoint.number == number)
+}
+
+/// Returns the endpoints that get calls.
+fn list_of<S>(members: &[Member<S>], panic_below: f64) -> List<S> {
+    let usable = |it: &Member<S>| it.health.status() == EndpointStatus::Usable;
+    let open = members.iter().filter(|it| !it.health.is_draining());
+    let group = |it: &Member<S>| it.entry.endpoint.group;
+    let pool = Pool::of(open.clone().map(|it| (group(it), usable(it))), panic_below);
+    let chosen = open.clone().filter(|it| match pool {
+        Pool::Group(chosen) => group(it) == chosen && usable(it),
+        Pool::All => true,
+    });
+    List {
+        endpoints: chosen.map(|it| it.entry.clone()).collect(),
+        ends: members.iter().filter_map(|it| it.health.out_until()).min(),
+        usable: open.filter(|it| usable(it)).count(),
+    }
+}
+
+impl<S> Drop for Shared<S> {
+    fn drop(&mut self) {
+        if let Some(task) = self.checks.as_ref().and_then(|checks| checks.task.get()) {
+            task.abort();
+        }
+    }
+}
+
+impl<S> fmt::Debug for Shared<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let endpoints = lock(&self.members).len();
+        f.debug_struct("Shared")
+            .field("config", &self.config)
+            .field("endpoints", &endpoints)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,139 @@
+//! Endpoints are added, removed and drained.
+
+use buttress::testing::task::Spawned;
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_new_endpoint_gets_calls_and_a_removed_one_gets_none() {
+    let world = World::default();
+    let endpoints = world.endpoints(["a"]);
+    let handle = endpoints.handle();
+    assert!(handle.insert("b") && !handle.insert("b") && !handle.insert_in(7, "a"));
+    assert_eq!(calls(&endpoints, 100).await, 0);
+    assert!(world.calls("a") > 0 && world.calls("b") > 0);
+    assert!(handle.remove(&"a") && !handle.remove(&"a"));
+    let before = world.calls("a");
+    assert_eq!(calls(&endpoints, 100).await, 0);
+    assert_eq!(world.calls("a"), before);
+    assert_eq!(handle.states().iter().map(|it| it.address).collect::<Vec<_>>(), ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn removed_while_called() {
+    let world = World::default();
+    let endpoints = world.endpoints(["a"]);
+    world.set("a", Mode::Slow(SECOND));
+    let mut call = Spawned::new(endpoints.clone().oneshot(()));
+    assert!(call.poll().is_pending());
+    assert!(endpoints.handle().remove(&"a"));
+    assert_eq!(kind(endpoints.clone().oneshot(()).await), "no_endpoint");
+    tokio::time::advance(SECOND).await;
+    assert_eq!(call.poll(), Poll::Ready(Ok("a")));
+    drop(call);
+    // Nothing keeps the service of an endpoint that was removed.
+    assert_eq!(world.with("a", |it| it.dropped), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_endpoints_are_removed_under_load() {
+    let world = World::default();
+    let endpoints = world.endpoints(["a", "b", "c"]);
+    let names = ["a", "b", "c"];
+    names.iter().for_each(|name| world.set(name, Mode::Slow(50 * MS)));
+    let tasks: Vec<_> = (0..50)
+        .map(|_| {
+            let endpoints = endpoints.clone();
+            tokio::spawn(async move {
+                let mut kinds = Vec::new();
+                for _ in 0..20 {
+                    match endpoints.clone().oneshot(()).await {
+                        Ok(_) => {}
+                        Err(Error::Rejected(rejection)) => kinds.push(rejection.kind()),
+                        Err(Error::Service(error)) => kinds.push(error),
+                    }
+                    tokio::time::sleep(10 * MS).await;
+                }
+                kinds
+            })
+        })
+        .collect();
+    let handle = endpoints.handle();
+    for name in names {
+        tokio::time::sleep(100 * MS).await;
+        assert!(handle.remove(&name));
+    }
+    tokio::time::sleep(100 * MS).await;
+    assert!(handle.insert("d"));
+    let mut rejected = 0;
+    for task in tasks {
+        let kinds = task.await.unwrap();
+        assert!(kinds.iter().all(|it| *it == "no_endpoint"), "{kinds:?}");
+        rejected += kinds.len();
+    }
+    assert!(rejected > 0);
+    assert_eq!(in_flight(&handle), 0);
+    assert_eq!(calls(&endpoints, 10).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drained_endpoint_ends_its_calls_and_can_come_back() {
+    let world = World::default();
+    let endpoints = world.endpoints(["a", "b"]);
+    let handle = endpoints.handle();
+    world.set("a", Mode::Slow(SECOND));
+    world.set("b", Mode::Slow(SECOND));
+    let mut waiting: Vec<_> =
+        (0..10).map(|_| Spawned::new(endpoints.clone().oneshot(()))).collect();
+    assert!(waiting.iter_mut().all(|call| call.poll().is_pending()));
+    assert!(handle.drain(&"a") && !handle.drain(&"a") && !handle.drain(&"z"));
+    assert_eq!(status(&handle, "a"), EndpointStatus::Draining);
+    tokio::time::sleep(SECOND).await;
+    assert!(waiting.iter_mut().all(|call| call.poll().is_ready()));
+    assert_eq!(in_flight(&handle), 0);
+    let before = world.calls("a");
+    assert_eq!(calls(&endpoints, 20).await, 0);
+    assert_eq!(world.calls("a"), before);
+    assert!(handle.insert("a"));
+    assert_eq!(status(&handle, "a"), EndpointStatus::Usable);
+    assert_eq!(calls(&endpoints, 20).await, 0);
+    assert!(world.calls("a") > before);
+    assert_eq!(world.made("a"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_an_instance_is_a_failure_and_frees_its_place() {
+    let world = World::default();
+    let endpoints = world.builder(["a", "b"]).consecutive_failures(1).build().unwrap();
+    world.set("a", Mode::Panics);
+    world.set("b", Mode::Panics);
+    let call = tokio::spawn(endpoints.clone().oneshot(()));
+    assert!(call.await.unwrap_err().is_panic());
+    let states = endpoints.handle().states();
+    assert_eq!(in_flight(&endpoints.handle()), 0);
+    assert_eq!(states.iter().filter(|it| it.status == EndpointStatus::Ejected).count(), 1);
+}
+
+#[test]
+fn a_factory_that_panics_leaves_the_set_as_it_was() {
+    let endpoints = Endpoints::new(["a"], |name: &Name| {
+        assert_ne!(*name, "b", "a bad address");
+        tower::service_fn(|(): ()| async { Ok::<_, &'static str>("a") })
+    });
+    let handle = endpoints.handle();
+    let insert = std::panic::AssertUnwindSafe(|| handle.insert("b"));
+    assert!(std::panic::catch_unwind(insert).is_err());
+    assert_eq!(handle.states().len(), 1);
+    assert!(handle.insert("c"));
+}
+
+#[test]
+fn an_address_that_is_there_twice_is_used_once_or_is_an_error() {
+    let world = World::default();
+    let endpoints = Endpoints::new(["a", "a"], |_: &Name| {
+        tower::service_fn(|(): ()| async { Ok::<_, &'static str>("a") })
+    });
+    assert_eq!(endpoints.handle().states().len(), 1);
+    let error = world.builder(["a"]).group(3, ["a"]).build().unwrap_err();
+    assert_eq!(error.knob(), "group");
+}

@@ -1,0 +1,162 @@
+//! Endpoints are checked.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use buttress::endpoints::{Check, check_fn};
+
+use super::*;
+
+/// Calls the instance, and counts the checks.
+#[derive(Clone, Default)]
+struct Call(Arc<AtomicU32>);
+
+impl Check<Client> for Call {
+    async fn check(&self, service: Client) -> bool {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        service.oneshot(()).await.is_ok()
+    }
+}
+
+/// Lets the checks of some intervals run.
+async fn intervals(count: u32) {
+    for _ in 0..count * 100 {
+        tokio::time::sleep(100 * MS).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_out_two_back() {
+    let world = World::default();
+    let endpoints = world.builder(["a", "b", "c"]).check(Call::default()).build().unwrap();
+    let handle = endpoints.handle();
+    world.set("a", Mode::Fails);
+    intervals(2).await;
+    assert_eq!(status(&handle, "a"), EndpointStatus::Usable);
+    intervals(2).await;
+    assert_eq!(status(&handle, "a"), EndpointStatus::CheckFailed);
+    let before = world.calls("a");
+    assert_eq!(calls(&endpoints, 100).await, 0);
+    assert_eq!(world.calls("a"), before);
+    world.set("a", Mode::Up);
+    // At most 10 % longer than two intervals.
+    intervals(1).await;
+    assert_eq!(status(&handle, "a"), EndpointStatus::CheckFailed);
+    tokio::time::sleep(13 * SECOND).await;
+    assert_eq!(status(&handle, "a"), EndpointStatus::Usable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_are_spread_and_come_every_interval() {
+    let (world, check) = (World::default(), Call::default());
+    let _endpoints = world.builder(["a", "b", "c", "d"]).check(check.clone()).build().unwrap();
+    intervals(10).await;
+    let checks = check.0.load(Ordering::Relaxed);
+    assert!((36..=44).contains(&checks), "{checks}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checker_that_panics_or_hangs_is_a_failure() {
+    for panics in [true, false] {
+        let world = World::default();
+        let check = check_fn(move |client: Client| async move {
+            if client.name == "a" {
+                assert!(!panics, "a check");
+                std::future::pending::<()>().await;
+            }
+            true
+        });
+        let endpoints = world.builder(["a", "b", "c"]).check(check).build().unwrap();
+        intervals(4).await;
+        let handle = endpoints.handle();
+        assert_eq!(status(&handle, "a"), EndpointStatus::CheckFailed, "{panics}");
+        assert_eq!(status(&handle, "b"), EndpointStatus::Usable, "{panics}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_panics_before_its_future_is_a_failure_too() {
+    let world = World::default();
+    let check = check_fn(|_: Client| -> std::future::Ready<bool> { panic!("a check") });
+    let endpoints = world.builder(["a"]).check(check).build().unwrap();
+    intervals(4).await;
+    assert_eq!(status(&endpoints.handle(), "a"), EndpointStatus::CheckFailed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrong_check_takes_out_none() {
+    let world = World::default();
+    let check = check_fn(|_: Client| async { false });
+    let endpoints = world.builder(["a", "b", "c"]).check(check).build().unwrap();
+    intervals(4).await;
+    let states = endpoints.handle().states();
+    assert!(states.iter().all(|it| it.status == EndpointStatus::CheckFailed));
+    assert_eq!(calls(&endpoints, 300).await, 0);
+    assert!(["a", "b", "c"].iter().all(|name| world.calls(name) > 50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_dead_for_ever_is_renewed_for_its_checks() {
+    let world = World::default();
+    // The first service of `a` never works, but a new one does.
+    let first = Arc::new(AtomicU32::new(0));
+    let made = Arc::clone(&first);
+    let inner = world.clone();
+    let make = move |name: &Name| {
+        let generation = if *name == "a" { made.fetch_add(1, Ordering::Relaxed) } else { 1 };
+        let (world, name) = (inner.clone(), *name);
+        let sign = Arc::new(Sign(name, world.clone()));
+        (generation, Client { name, world, sign })
+    };
+    let check = check_fn(|(generation, client): (u32, Client)| async move {
+        generation > 0 && client.oneshot(()).await.is_ok()
+    });
+    let endpoints = Endpoints::builder(["a", "b"], make).check(check).build().unwrap();
+    let handle = endpoints.handle();
+    intervals(4).await;
+    assert_eq!(first.load(Ordering::Relaxed), 2, "renewed once it was out");
+    intervals(2).await;
+    assert_eq!(status(&handle, "a"), EndpointStatus::Usable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_endpoint_is_used_at_once_and_checked_at_once() {
+    let (world, check) = (World::default(), Call::default());
+    let endpoints = world.builder([]).check(check.clone()).build().unwrap();
+    tokio::task::yield_now().await;
+    assert!(endpoints.handle().insert("a"));
+    assert_eq!(calls(&endpoints, 1).await, 0);
+    tokio::time::sleep(MS).await;
+    assert_eq!(check.0.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_task_ends_with_the_last_owner() {
+    let (world, check) = (World::default(), Call::default());
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let endpoints = world.builder(["a", "b"]).check(check.clone()).build().unwrap();
+    world.set("a", Mode::Hangs);
+    let handle = endpoints.handle();
+    drop(endpoints);
+    intervals(2).await;
+    assert!(tasks() >= 1 && check.0.load(Ordering::Relaxed) > 0);
+    drop(handle);
+    tokio::task::yield_now().await;
+    tokio::task::yield_now().await;
+    assert_eq!(tasks(), 0);
+    assert_eq!(world.with("a", |it| it.dropped), 1);
+}
+
+#[test]
+fn endpoints_that_are_built_outside_of_a_runtime_are_checked_from_the_first_call() {
+    let (world, check) = (World::default(), Call::default());
+    let endpoints = world.builder(["a"]).check(check.clone()).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.unwrap().block_on(async {
+        intervals(2).await;
+        assert_eq!(check.0.load(Ordering::Relaxed), 0);
+        assert_eq!(calls(&endpoints, 1).await, 0);
+        intervals(2).await;
+        assert!(check.0.load(Ordering::Relaxed) > 0);
+    });
+}

@@ -1,0 +1,150 @@
+//! The results that are failures of an endpoint.
+
+use buttress::{
+    Fault, Outcome, Stack,
+    retry::{ReplayClones, RetryLayer},
+    testing::task::Spawned,
+};
+use tower::Layer;
+
+use super::*;
+
+fn failures(handle: &EndpointsHandle<Name>) -> u64 {
+    handle.states().iter().map(|it| it.failures).sum()
+}
+
+/// Takes every response for a failure.
+fn pessimist(_: Result<&Name, &Failure>) -> Outcome {
+    Outcome::Failure(Fault::Permanent)
+}
+
+fn alarmist(_: Result<&Name, &Failure>) -> Outcome {
+    Outcome::Failure(Fault::Transient)
+}
+
+fn indifferent(_: Result<&Name, &Failure>) -> Outcome {
+    Outcome::Ignored
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_classifier_of_the_stack_decides_with_a_retry_and_without() {
+    let (up, down) = (Mode::Up, Mode::Fails);
+    for (mode, classify, expected) in [
+        (up, alarmist as fn(Result<&Name, &Failure>) -> Outcome, 10),
+        (up, pessimist, 0),
+        (down, pessimist, 0),
+        (down, indifferent, 0),
+    ] {
+        let world = World::default();
+        world.set("a", mode);
+        let endpoints = world.endpoints(["a"]);
+        let handle = endpoints.handle();
+        let retry = RetryLayer::builder(ReplayClones).retries(0).build().unwrap();
+        let stack = Stack::new().classify_fn(classify);
+        calls(&stack.clone().layer(endpoints.clone()), 5).await;
+        calls(&stack.clone().attempt_timeout(SECOND).retry(retry).layer(endpoints), 5).await;
+        assert_eq!((failures(&handle), in_flight(&handle)), (expected, 0), "{mode:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_stack_its_own_classifier_decides() {
+    let world = World::default();
+    let endpoints = world.builder(["a"]).classify_fn(alarmist).build().unwrap();
+    calls(&endpoints, 5).await;
+    assert_eq!(failures(&endpoints.handle()), 5);
+    let plain = world.endpoints(["a"]);
+    world.set("a", Mode::Fails);
+    calls(&plain, 5).await;
+    assert_eq!(failures(&plain.handle()), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_times_out_is_a_failure_with_a_retry_and_without() {
+    let world = World::default();
+    world.set("a", Mode::Hangs);
+    let endpoints = world.endpoints(["a"]);
+    let handle = endpoints.handle();
+    let retry = RetryLayer::builder(ReplayClones).retries(0).build().unwrap();
+    let stack = Stack::new().attempt_timeout(SECOND);
+    assert_eq!(calls(&stack.clone().layer(endpoints.clone()), 3).await, 3);
+    assert_eq!(failures(&handle), 3);
+    assert_eq!(calls(&stack.retry(retry).layer(endpoints), 3).await, 3);
+    assert_eq!((failures(&handle), in_flight(&handle)), (6, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_in_a_hurry_move_nothing_while_others_are_served() {
+    let world = World::default();
+    world.set("a", Mode::Slow(500 * MS));
+    let endpoints = world.endpoints(["a"]);
+    let handle = endpoints.handle();
+    let stack = Stack::standard(ReplayClones).layer(endpoints);
+    assert_eq!(calls(&stack, 5).await, 0);
+    for _ in 0..200 {
+        let mut hurried = Spawned::new(stack.clone().oneshot(()));
+        assert!(hurried.poll().is_pending());
+        tokio::time::advance(10 * MS).await;
+        drop(hurried);
+    }
+    assert_eq!((failures(&handle), in_flight(&handle)), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_hangs_is_seen_although_all_callers_leave() {
+    let world = World::default();
+    let endpoints = world.endpoints(["a", "b"]);
+    let handle = endpoints.handle();
+    world.set("b", Mode::Slow(40 * MS));
+    assert_eq!(calls(&endpoints, 20).await, 0);
+    world.set("a", Mode::Hangs);
+    for _ in 0..2_000 {
+        let mut call = Spawned::new(endpoints.clone().oneshot(()));
+        _ = call.poll();
+        tokio::time::advance(50 * MS).await;
+        drop(call);
+        if status(&handle, "a") == EndpointStatus::Ejected {
+            return;
+        }
+    }
+    panic!("{:?}", handle.states());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_another_task_or_stack_is_settled_by_itself() {
+    let world = World::default();
+    let endpoints = world.endpoints(["a"]);
+    let handle = endpoints.handle();
+    // The handler calls its endpoints for itself, and its own result means something else.
+    let handler = tower::service_fn(move |(): ()| {
+        let inner = Stack::new().layer(endpoints.clone());
+        async move {
+            inner.clone().oneshot(()).await?;
+            let spawned = tokio::spawn(inner.oneshot(()));
+            spawned.await.expect("no panic")?;
+            Err::<Name, _>(Failure::from("a failure of the handler"))
+        }
+    });
+    assert_eq!(calls(&Stack::standard(ReplayClones).layer(handler), 1).await, 1);
+    assert!(world.calls("a") >= 2);
+    assert_eq!((failures(&handle), in_flight(&handle)), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_is_withheld_is_settled_by_the_endpoint() {
+    let world = World::default();
+    let endpoints = world.endpoints(["a"]);
+    let handle = endpoints.handle();
+    let late = tower::service_fn(move |(): ()| {
+        let endpoints = endpoints.clone();
+        async move {
+            let result = endpoints.oneshot(()).await;
+            tokio::time::sleep(SECOND).await;
+            result
+        }
+    });
+    let stack = Stack::new().classify_fn(alarmist).layer(late);
+    assert_eq!(calls(&stack, 3).await, 0);
+    assert_eq!((failures(&handle), in_flight(&handle)), (0, 0));
+    assert!(handle.states()[0].response_time.unwrap() < 10 * MS);
+}

@@ -1,0 +1,159 @@
+//! Endpoints beneath a stack for HTTP.
+
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+};
+
+use buttress::{
+    Error, Stack,
+    endpoints::{EndpointStatus, Endpoints, EndpointsHandle},
+    http::{HttpCheck, ReplaySafe},
+};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, StreamBody};
+use tower::{Layer, Service, ServiceExt};
+
+use super::*;
+
+type Frames = futures::stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, &'static str>>>;
+
+/// An instance that always responds in the same way.
+#[derive(Clone)]
+struct Server {
+    status: u16,
+    content_type: &'static str,
+    frames: fn() -> Vec<Result<Frame<Bytes>, &'static str>>,
+}
+
+impl Service<Request<String>> for Server {
+    type Response = Response<StreamBody<Frames>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<String>) -> Self::Future {
+        let body = StreamBody::new(futures::stream::iter((self.frames)()));
+        let builder = Response::builder().status(self.status);
+        ready(Ok(builder.header("content-type", self.content_type).body(body).unwrap()))
+    }
+}
+
+fn data() -> Vec<Result<Frame<Bytes>, &'static str>> {
+    vec![Ok(Frame::data(Bytes::from_static(b"data")))]
+}
+
+fn broken() -> Vec<Result<Frame<Bytes>, &'static str>> {
+    vec![Ok(Frame::data(Bytes::from_static(b"data"))), Err("broke off")]
+}
+
+fn unavailable() -> Vec<Result<Frame<Bytes>, &'static str>> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", "14".parse().unwrap());
+    vec![Ok(Frame::trailers(trailers))]
+}
+
+fn one(server: Server) -> Endpoints<&'static str, Server> {
+    Endpoints::new(["a"], move |_: &&str| server.clone())
+}
+
+fn numbers(handle: &EndpointsHandle<&'static str>) -> (u64, u32) {
+    let state = handle.states().remove(0);
+    (state.failures, state.in_flight)
+}
+
+const SERVER: Server = Server { status: 200, content_type: "text/plain", frames: data };
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_status_counts_at_the_head_and_a_failed_body_at_its_end() {
+    for (server, at_head, at_end) in [
+        (SERVER, (0, 1), (0, 0)),
+        (Server { status: 503, ..SERVER }, (1, 0), (1, 0)),
+        (Server { status: 404, ..SERVER }, (0, 1), (0, 0)),
+        (Server { frames: broken, ..SERVER }, (0, 1), (1, 0)),
+        // A gRPC failure in the trailers.
+        (
+            Server { content_type: "application/grpc", frames: unavailable, ..SERVER },
+            (0, 1),
+            (1, 0),
+        ),
+    ] {
+        let endpoints = one(server);
+        let handle = endpoints.handle();
+        let plain = Stack::new().http();
+        let retried = Stack::new().retry(
+            buttress::retry::RetryLayer::builder(ReplaySafe::new()).retries(0).build().unwrap(),
+        );
+        let response = plain.layer(endpoints.clone()).oneshot(Request::default()).await.unwrap();
+        assert_eq!(numbers(&handle), at_head, "the head, without a retry");
+        _ = response.into_body().collect().await;
+        assert_eq!(numbers(&handle), at_end, "the end, without a retry");
+
+        let before = at_end.0;
+        let response = retried.http().layer(endpoints).oneshot(Request::default()).await.unwrap();
+        assert_eq!(numbers(&handle), (before + at_head.0, at_head.1), "the head, with a retry");
+        _ = response.into_body().collect().await;
+        assert_eq!(numbers(&handle), (2 * at_end.0, 0), "the end, with a retry");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_dropped_after_a_good_head_is_no_failure() {
+    let endpoints = one(SERVER);
+    let handle = endpoints.handle();
+    let stack = Stack::standard(ReplaySafe::new()).http().layer(endpoints);
+    drop(stack.oneshot(Request::default()).await.unwrap());
+    assert_eq!(numbers(&handle), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_read_ahead_counts_for_the_endpoint() {
+    let client = buttress::http::HttpClientLayer::builder().body_buffer(1_000).build().unwrap();
+    for (frames, failures) in [(data as fn() -> Vec<_>, 0), (broken, 1)] {
+        let endpoints = one(Server { frames, ..SERVER });
+        let handle = endpoints.handle();
+        let stack = Stack::new().http_client(client.clone()).layer(endpoints);
+        let response = stack.oneshot(Request::default()).await.unwrap();
+        _ = response.into_body().collect().await;
+        assert_eq!(numbers(&handle), (failures, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_expects_a_good_status_and_a_body_that_does_not_fail() {
+    fn endless() -> Vec<Result<Frame<Bytes>, &'static str>> {
+        (0..1_000).map(|_| Ok(Frame::data(Bytes::from_static(&[b'x'; 1_000])))).collect()
+    }
+    for (server, expected) in [
+        (SERVER, EndpointStatus::Usable),
+        (Server { status: 204, ..SERVER }, EndpointStatus::Usable),
+        (Server { frames: endless, ..SERVER }, EndpointStatus::Usable),
+        (Server { status: 301, ..SERVER }, EndpointStatus::CheckFailed),
+        (Server { status: 503, ..SERVER }, EndpointStatus::CheckFailed),
+        (Server { frames: broken, ..SERVER }, EndpointStatus::CheckFailed),
+    ] {
+        let check = HttpCheck::get("http://shop/health").unwrap();
+        let make = move |_: &&str| server.clone();
+        let endpoints = Endpoints::builder(["a"], make).check(check).build().unwrap();
+        tokio::time::sleep(45 * SECOND).await;
+        assert_eq!(endpoints.handle().states()[0].status, expected);
+    }
+    assert_eq!(HttpCheck::<String>::get("http://sh op/").unwrap_err().knob(), "get");
+}
+
+/// The error of a stack around endpoints has one level.
+#[tokio::test(start_paused = true)]
+async fn the_error_is_flat() {
+    fn is_flat<S, B>(_: &S)
+    where
+        S: Service<Request<String>, Response = Response<B>, Error = Error<Infallible>>,
+        B: Body,
+    {
+    }
+    is_flat(&Stack::standard(ReplaySafe::new()).http().layer(one(SERVER)));
+}
