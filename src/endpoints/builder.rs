@@ -126,7 +126,8 @@ impl<A, S, C> EndpointsBuilder<A, S, C> {
     ///
     /// The second ejection is twice as long, the third three times, up to
     /// [`max_eject_for`](Self::max_eject_for). An endpoint that serves well for the time of its
-    /// last ejection forgets one. The time must be longer than zero.
+    /// last ejection forgets one. Checks that pass end an ejection early. The time must be longer
+    /// than zero.
     pub fn eject_for(mut self, time: Duration) -> Self {
         self.config.eject_for = time;
         self

@@ -198,7 +198,13 @@ impl Endpoint {
         self.load.mean(now).map(Duration::from_micros)
     }
 
-    /// Forgets its failures, when an ejection begins or ends.
+    /// Forgets how slow it was, so that it gets its share of calls again.
+    pub(super) fn come_back(&self, ejections: u32) {
+        self.load.forget();
+        self.set_ejections(ejections);
+    }
+
+    /// Forgets its failures, and notes the number of its ejections.
     pub(super) fn set_ejections(&self, ejections: u32) {
         self.streak.store(0, Ordering::Relaxed);
         self.ejections.store(ejections, Ordering::Relaxed);

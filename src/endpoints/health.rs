@@ -95,6 +95,8 @@ impl Health {
             self.ejections -= 1;
         }
         self.out_until = Some(now.checked_add(time).unwrap_or(now));
+        // Only checks from now on can end the ejection.
+        self.checks = self.checks.min(0);
         time
     }
 
@@ -117,19 +119,26 @@ impl Health {
     }
 
     /// Notes a check. Returns `true` if the endpoint is now out or back because of it.
-    pub(super) fn checked(&mut self, passed: bool, config: &Config) -> bool {
+    ///
+    /// Checks that pass also end an ejection, because its time is only a guess.
+    pub(super) fn checked(&mut self, passed: bool, config: &Config, now: Instant) -> bool {
         self.checks = match passed {
             true => self.checks.max(0).saturating_add(1),
             false => self.checks.min(0).saturating_sub(1),
         };
         let run = self.checks.unsigned_abs();
-        let changes = match (self.check_failed, passed) {
-            (false, false) => run >= config.out_after,
-            (true, true) => run >= config.back_after,
-            _ => false,
-        };
-        self.check_failed ^= changes;
-        changes
+        if passed {
+            let was_out = self.check_failed || self.out_until.is_some();
+            let is_back = was_out && run >= config.back_after;
+            if is_back {
+                (self.check_failed, self.out_until, self.served_since) = (false, None, Some(now));
+            }
+            is_back
+        } else {
+            let is_out = !self.check_failed && run >= config.out_after;
+            self.check_failed |= is_out;
+            is_out
+        }
     }
 }
 
@@ -203,12 +212,22 @@ mod tests {
         assert_eq!(health.eject(&config, now), 30 * SECOND);
     }
 
-    #[test]
-    fn three_checks_in_a_row_take_out_and_two_bring_back() {
-        let config = Config::default();
+    #[tokio::test(start_paused = true)]
+    async fn checks_that_pass_end_an_ejection() {
+        let (config, mut health, now) = (Config::default(), Health::default(), Instant::now());
+        assert!(!health.checked(true, &config, now) && !health.checked(true, &config, now));
+        health.eject(&config, now);
+        assert!(!health.checked(true, &config, now), "the two before it do not count");
+        assert!(health.checked(true, &config, now));
+        assert_eq!((health.status(), health.ejections()), (EndpointStatus::Usable, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn three_checks_in_a_row_take_out_and_two_bring_back() {
+        let (config, now) = (Config::default(), Instant::now());
         let run = |checks: &str| {
             let mut health = Health::default();
-            let changes = checks.chars().map(|it| health.checked(it == '+', &config));
+            let changes = checks.chars().map(|it| health.checked(it == '+', &config, now));
             let changes =
                 changes.map(|changed| if changed { '!' } else { '.' }).collect::<String>();
             (changes, health.status())

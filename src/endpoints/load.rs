@@ -55,6 +55,11 @@ impl Load {
         }
     }
 
+    /// Forgets everything, because the endpoint is back.
+    pub(super) fn forget(&self) {
+        self.word.store(0, Ordering::Relaxed);
+    }
+
     fn add(&self, took: u64, now: Duration) {
         let took = took.clamp(1, MOST);
         let mean = self.mean(now).map_or(took, |mean| mean - mean / 4 + took / 4).clamp(1, MOST);

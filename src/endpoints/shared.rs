@@ -55,6 +55,17 @@ struct Member<S> {
     next_check: Instant,
 }
 
+impl<S> Member<S> {
+    /// Notes that a reason for which the endpoint was out is over. Another may be left.
+    fn is_back(&self, reason: &'static str, news: &mut Vec<News>) {
+        self.entry.endpoint.come_back(self.health.ejections());
+        if self.health.status() == EndpointStatus::Usable {
+            let endpoint = Arc::clone(&self.entry.endpoint);
+            news.push(News { endpoint, change: Change::Back { reason } });
+        }
+    }
+}
+
 /// A change of an endpoint that is reported.
 struct News {
     endpoint: Arc<Endpoint>,
@@ -151,10 +162,7 @@ impl<S> Shared<S> {
             let mut members = lock(&self.members);
             for member in members.iter_mut() {
                 if member.health.come_back(now) {
-                    member.entry.endpoint.set_ejections(member.health.ejections());
-                    let endpoint = Arc::clone(&member.entry.endpoint);
-                    let change = Change::Back { reason: "ejection_ended" };
-                    news.push(News { endpoint, change });
+                    member.is_back("ejection_ended", &mut news);
                 }
             }
             let value = change(&mut members, &mut news);
@@ -183,14 +191,16 @@ impl<S> Shared<S> {
 
     /// Notes the result of a check. Returns `true` if the endpoint is out because of its checks.
     pub(super) fn checked(&self, endpoint: &Endpoint, passed: bool) -> bool {
-        self.change(Instant::now(), |members, news| {
+        let now = Instant::now();
+        self.change(now, |members, news| {
             let Some(member) = find(members, endpoint.number) else { return false };
-            if member.health.checked(passed, &self.config) {
-                let change = match passed {
-                    true => Change::Back { reason: "check" },
-                    false => Change::Out { reason: "check", out_for: None },
-                };
-                news.push(News { endpoint: Arc::clone(&member.entry.endpoint), change });
+            if member.health.checked(passed, &self.config, now) {
+                if passed {
+                    member.is_back("check", news);
+                } else {
+                    let change = Change::Out { reason: "check", out_for: None };
+                    news.push(News { endpoint: Arc::clone(&member.entry.endpoint), change });
+                }
             }
             member.health.is_check_failed()
         })

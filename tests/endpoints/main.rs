@@ -10,6 +10,8 @@ mod ejection;
 mod outcomes;
 #[cfg(feature = "http")]
 mod over_http;
+#[cfg(feature = "http")]
+mod sockets;
 
 use std::{
     collections::BTreeMap,

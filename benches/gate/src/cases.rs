@@ -7,6 +7,7 @@ use buttress::{
     bulkhead::BulkheadLayer,
     chaos::ChaosLayer,
     circuit_breaker::CircuitBreakerLayer,
+    endpoints::Endpoints,
     http::{HttpClientLayer, ReplaySafe, chaos::BodyChaosLayer},
     idempotency::{IdempotencyLayer, store::MemoryStore},
     retry::{ReplayClones, RetryLayer},
@@ -20,7 +21,7 @@ use tower_service::Service;
 
 use crate::{
     measure::{Calls, Ends, Facts, reserved},
-    services::{Broken, Chunk, Echo, EchoByKey, MockClient, SlowEcho, get, post},
+    services::{Broken, Chunk, Echo, MockClient, OwnEcho, SlowEcho, get, post},
     subscriber::Subscribed,
 };
 
@@ -78,6 +79,8 @@ pub const CASES: &[Case] = &[
         let chaos = BodyChaosLayer::builder().cuts(1.0).build().expect("valid settings");
         calls.over_http(chaos.layer(MockClient), get)
     }),
+    lone("endpoints, 10", |calls| calls.to(endpoints(10), Ends::Well)),
+    lone("endpoints, 1000", |calls| calls.to(endpoints(1_000), Ends::Well)),
     lone("http client", |calls| calls.over_http(HttpClientLayer::new().layer(MockClient), get)),
     composite("four", |calls| {
         let inner = BulkheadLayer::default().layer(breaker_by_count().layer(Echo));
@@ -108,7 +111,7 @@ pub const CASES: &[Case] = &[
     composite("standard, by key", |calls| {
         let template = Stack::standard(ReplayClones);
         let keyed = Stack::by_key(|request: &u64| request % 16, move |_| template.fresh());
-        calls.to(keyed.build().expect("valid settings").layer(EchoByKey), Ends::Well)
+        calls.to(keyed.build().expect("valid settings").layer(OwnEcho::<0>), Ends::Well)
     }),
     composite("standard http", |calls| {
         calls.over_http(Stack::standard(ReplaySafe::new()).http().layer(MockClient), get)
@@ -168,6 +171,10 @@ fn breaker_by_key(calls: Calls) -> Facts {
 fn chaos() -> ChaosLayer {
     let chaos = ChaosLayer::builder().hangs(0.5).lost_responses(0.5);
     chaos.build().expect("valid settings")
+}
+
+fn endpoints(count: u32) -> Endpoints<u32, OwnEcho<1>> {
+    Endpoints::new(0..count, |_: &u32| OwnEcho::<1>)
 }
 
 fn guard()

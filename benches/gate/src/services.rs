@@ -55,9 +55,9 @@ impl Service<u64> for Echo {
 /// With another type of service, a case shares no code with those around an [`Echo`], whose figures
 /// would change with the inlining decisions of the compiler.
 #[derive(Clone, Copy)]
-pub struct EchoByKey;
+pub struct OwnEcho<const CASE: usize>;
 
-impl Service<u64> for EchoByKey {
+impl<const CASE: usize> Service<u64> for OwnEcho<CASE> {
     type Response = u64;
     type Error = Failure;
     type Future = Ready<Result<u64, Failure>>;
