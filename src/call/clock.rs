@@ -71,6 +71,12 @@ pub(crate) fn share_now(now: Instant) -> Restore<Option<Instant>> {
     Restore::after_setting(&NOW, Some(now))
 }
 
+/// Returns the instant after this time, or one in thirty years if the clock cannot express it.
+pub(crate) fn after(now: Instant, time: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(86_400 * 365 * 30);
+    now.checked_add(time).unwrap_or_else(|| now + FAR)
+}
+
 /// Returns a duration in nanoseconds, capped at about five hundred years.
 #[inline]
 pub(crate) fn nanos(duration: Duration) -> u64 {

@@ -32,7 +32,7 @@ pub(super) struct Directory<A, S> {
     shared: Arc<Shared<S>>,
     make: Make<A, S>,
     /// Each address with the number of its endpoint.
-    known: Mutex<Vec<(Arc<A>, u16)>>,
+    known: Mutex<Vec<(Arc<A>, u64)>>,
 }
 
 impl<A: Address, S: Clone + Send + 'static> Directory<A, S> {
@@ -57,7 +57,7 @@ impl<A: Address, S: Clone + Send + 'static> Directory<A, S> {
         Slot::new(move || make(&address))
     }
 
-    fn number(&self, address: &A) -> Option<u16> {
+    fn number(&self, address: &A) -> Option<u64> {
         let known = lock(&self.known);
         known.iter().find(|(it, _)| **it == *address).map(|(_, number)| *number)
     }

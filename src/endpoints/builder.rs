@@ -104,7 +104,7 @@ impl<A, S, C> EndpointsBuilder<A, S, C> {
     ///
     /// Default: none.
     ///
-    /// If all are at the limit, the call is rejected. The limit must be at least 1.
+    /// If all that get calls are at the limit, the call is rejected. The limit must be at least 1.
     pub fn max_concurrent(mut self, limit: u32) -> Self {
         self.config.max_concurrent = Some(limit);
         self

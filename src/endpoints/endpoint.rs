@@ -4,7 +4,7 @@ use std::{
     fmt, mem,
     sync::{
         Arc, Mutex, Weak,
-        atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -33,8 +33,8 @@ pub(super) struct Limits {
 
 /// One endpoint, whatever its service is.
 pub(super) struct Endpoint {
-    /// A number that tells the endpoints of a call apart. It is not zero.
-    pub(super) number: u16,
+    /// The number of the endpoint in this process.
+    pub(super) number: u64,
     pub(super) group: u8,
     address: Arc<dyn fmt::Display + Send + Sync>,
     limits: Limits,
@@ -108,18 +108,15 @@ impl<S> Slot<S> {
     }
 }
 
-/// Returns a number for another endpoint of the process. It repeats after 65,535 endpoints.
-pub(super) fn number() -> u16 {
-    static LAST: AtomicU16 = AtomicU16::new(0);
-    match LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1) {
-        0 => number(),
-        number => number,
-    }
+/// Returns a number for another endpoint of the process.
+pub(super) fn number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 impl Endpoint {
     pub(super) fn new(
-        number: u16,
+        number: u64,
         address: Arc<dyn fmt::Display + Send + Sync>,
         group: u8,
         limits: Limits,
@@ -143,6 +140,14 @@ impl Endpoint {
 
     pub(super) fn address(&self) -> &dyn fmt::Display {
         &*self.address
+    }
+
+    /// Returns a short number, by which a call remembers the endpoint. It is not zero.
+    ///
+    /// Two endpoints may have the same. One of them is then avoided for nothing.
+    #[inline]
+    pub(super) fn mark(&self) -> u16 {
+        (self.number % u64::from(u16::MAX)) as u16 + 1
     }
 
     /// Makes the service anew, because one that reported an error instead of readiness is dead.
@@ -234,6 +239,8 @@ impl Endpoint {
         self.failures.fetch_add(1, Ordering::Relaxed);
         let streak = self.streak.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         if streak >= self.limits.consecutive_failures {
+            // If too many are out, the next row of failures is another attempt.
+            self.streak.store(0, Ordering::Relaxed);
             if let Some(set) = self.set.upgrade() {
                 set.eject(self, now);
             }

@@ -51,7 +51,7 @@ impl Ledger for Arc<Endpoint> {
 
 fn ended(endpoint: &Arc<Endpoint>, stamp: &CallStamp, known: Known) -> EndedCall {
     let took = Took::new(stamp.began.elapsed(), known);
-    EndedCall::new(Arc::clone(endpoint) as _, took, endpoint.number)
+    EndedCall::new(Arc::clone(endpoint) as _, took, endpoint.mark())
 }
 
 pin_project! {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::config::Config;
+use crate::call::clock;
 
 /// The health of an endpoint.
 #[derive(Debug, Default)]
@@ -94,7 +95,7 @@ impl Health {
             // The number would otherwise take ever longer to fall.
             self.ejections -= 1;
         }
-        self.out_until = Some(now.checked_add(time).unwrap_or(now));
+        self.out_until = Some(clock::after(now, time));
         // Only checks from now on can end the ejection.
         self.checks = self.checks.min(0);
         time

@@ -55,7 +55,7 @@ impl<S> List<S> {
     /// Returns the better of two that were not tried, if there are any.
     #[cold]
     fn draw_another(&self, tried: Tried, bits: u64, now: Duration) -> Option<&Entry<S>> {
-        let mut others = self.endpoints.iter().filter(|it| !tried.contains(it.endpoint.number));
+        let mut others = self.endpoints.iter().filter(|it| !tried.contains(it.endpoint.mark()));
         let Some((first, second)) = two_of(others.clone().count(), bits) else {
             return self.draw(bits, now);
         };
@@ -72,7 +72,7 @@ impl<S> List<S> {
         let (before, after) = self.endpoints.split_at(start);
         let mut all = after.iter().chain(before);
         let untried =
-            all.clone().find(|it| !tried.contains(it.endpoint.number) && it.endpoint.begin());
+            all.clone().find(|it| !tried.contains(it.endpoint.mark()) && it.endpoint.begin());
         untried.or_else(|| all.find(|it| it.endpoint.begin())).cloned()
     }
 }

@@ -158,7 +158,7 @@
 //! # Errors
 //!
 //! - [`NoEndpoint`](crate::error::NoEndpoint) if there is no endpoint, if all are drained, or if
-//!   all have [`max_concurrent`](EndpointsBuilder::max_concurrent) calls.
+//!   all that get calls have [`max_concurrent`](EndpointsBuilder::max_concurrent) calls.
 //!
 //! The error is [`Error`](crate::Error), because the services of the endpoints fail with errors
 //! that carry no rejection. Do not put a layer that rejects around each of these services. Its
@@ -181,6 +181,9 @@
 //! | "endpoint back", with its address and the reason | `INFO` |
 //! | "no endpoint usable", when the last one went out | `ERROR` |
 //! | "call rejected", for each rejection | `WARN` |
+//!
+//! The span of an [attempt](crate::telemetry) has the address, as
+//! [`server.address`](crate::telemetry::field::SERVER_ADDRESS).
 //!
 //! The end of an ejection is noticed by the next call, so its event may be late.
 //! [Registered](Endpoints::register) endpoints show how many there are in each state, and their

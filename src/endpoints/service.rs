@@ -5,6 +5,7 @@ use std::{
 };
 
 use tower_service::Service;
+use tracing::{Span, level_filters::LevelFilter};
 
 use super::{
     address::{Address, Directory, Make},
@@ -16,7 +17,7 @@ use crate::{
     Classify, Error,
     call::{clock, route::Tried},
     outcome::DefaultClassifier,
-    telemetry::Registry,
+    telemetry::{Registry, field},
 };
 
 /// A service that calls one of several endpoints. See the [module docs](super).
@@ -90,7 +91,13 @@ where
         shared.start_checks();
         let (now, classifier) = (clock::now(), Arc::clone(classifier));
         match shared.choose(Tried::current(), now) {
-            Some(entry) => ResponseFuture::called(entry, request, now, classifier),
+            Some(entry) => {
+                if LevelFilter::current() > LevelFilter::OFF {
+                    let address = tracing::field::display(entry.endpoint.address());
+                    Span::current().record(field::SERVER_ADDRESS, address);
+                }
+                ResponseFuture::called(entry, request, now, classifier)
+            }
             None => ResponseFuture::rejected(Arc::clone(&shared.config), classifier),
         }
     }

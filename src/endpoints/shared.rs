@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     call::{
+        clock,
         lock::lock,
         random::{between, draw},
         route::Tried,
@@ -109,7 +110,8 @@ impl<S: Send + 'static> Shared<S> {
                 let set: Weak<Self> = Arc::downgrade(self);
                 let endpoint = Arc::new(Endpoint::new(number, address, group, limits, set));
                 let entry = Entry { endpoint, slot: Arc::new(slot) };
-                let next_check = now + draw(|rng| between(Duration::ZERO, spread, rng));
+                let wait = draw(|rng| between(Duration::ZERO, spread, rng));
+                let next_check = clock::after(now, wait);
                 Member { entry, health: Health::default(), next_check }
             }));
         });
@@ -121,7 +123,7 @@ impl<S: Send + 'static> Shared<S> {
 
 /// An endpoint that is added.
 pub(super) struct NewEndpoint<S> {
-    pub(super) number: u16,
+    pub(super) number: u64,
     pub(super) address: Arc<dyn fmt::Display + Send + Sync>,
     pub(super) group: u8,
     pub(super) slot: Slot<S>,
@@ -192,9 +194,15 @@ impl<S> Shared<S> {
     /// Notes the result of a check. Returns `true` if the endpoint is out because of its checks.
     pub(super) fn checked(&self, endpoint: &Endpoint, passed: bool) -> bool {
         let now = Instant::now();
+        {
+            let mut members = lock(&self.members);
+            let Some(member) = find(&mut members, endpoint.number) else { return false };
+            if !member.health.checked(passed, &self.config, now) {
+                return member.health.is_check_failed();
+            }
+        }
         self.change(now, |members, news| {
-            let Some(member) = find(members, endpoint.number) else { return false };
-            if member.health.checked(passed, &self.config, now) {
+            if let Some(member) = find(members, endpoint.number) {
                 if passed {
                     member.is_back("check", news);
                 } else {
@@ -202,8 +210,8 @@ impl<S> Shared<S> {
                     news.push(News { endpoint: Arc::clone(&member.entry.endpoint), change });
                 }
             }
-            member.health.is_check_failed()
-        })
+        });
+        !passed
     }
 
     /// Returns the endpoints to check now, and the instant of the next check.
@@ -213,8 +221,8 @@ impl<S> Shared<S> {
         for member in members.iter_mut().filter(|it| it.next_check <= now) {
             let interval = self.config.check_interval;
             let spread = interval / 10;
-            let wait = draw(|rng| between(interval - spread, interval + spread, rng));
-            member.next_check = now + wait;
+            let (least, most) = (interval - spread, interval.saturating_add(spread));
+            member.next_check = clock::after(now, draw(|rng| between(least, most, rng)));
             if !member.health.is_draining() {
                 due.push(member.entry.clone());
             }
@@ -223,7 +231,7 @@ impl<S> Shared<S> {
     }
 
     /// Removes an endpoint.
-    pub(super) fn remove(&self, number: u16) {
+    pub(super) fn remove(&self, number: u64) {
         let removed = self.change(Instant::now(), |members, _| {
             let place = members.iter().position(|it| it.entry.endpoint.number == number)?;
             Some(members.remove(place))
@@ -233,7 +241,7 @@ impl<S> Shared<S> {
     }
 
     /// Begins or ends the drain of an endpoint. Returns `false` if nothing has changed.
-    pub(super) fn drain(&self, number: u16, draining: bool) -> bool {
+    pub(super) fn drain(&self, number: u64, draining: bool) -> bool {
         self.change(Instant::now(), |members, _| {
             find(members, number).is_some_and(|it| it.health.drain(draining))
         })
@@ -255,18 +263,24 @@ impl<S> Shared<S> {
 impl<S: Send> Set for Shared<S> {
     #[cold]
     fn eject(&self, endpoint: &Endpoint, now: Instant) {
-        self.change(now, |members, news| {
+        let number = endpoint.number;
+        let out_for = {
+            let mut members = lock(&self.members);
             let usable = |it: &Member<S>| it.health.status() == EndpointStatus::Usable;
-            let number = endpoint.number;
             let ejected = members.iter().filter(|it| it.health.out_until().is_some()).count();
             let most = (self.config.max_ejected * members.len() as f64) as usize;
             let others = members.iter().any(|it| usable(it) && it.entry.endpoint.number != number);
-            let member = find(members, number).filter(|it| usable(it));
+            let member = find(&mut members, number).filter(|it| usable(it));
             let Some(member) = member.filter(|_| ejected < most && others) else { return };
-            let out_for = Some(member.health.eject(&self.config, now));
+            let out_for = member.health.eject(&self.config, now);
             endpoint.set_ejections(member.health.ejections());
-            let change = Change::Out { reason: "consecutive_failures", out_for };
-            news.push(News { endpoint: Arc::clone(&member.entry.endpoint), change });
+            out_for
+        };
+        self.change(now, |members, news| {
+            if let Some(member) = find(members, number) {
+                let change = Change::Out { reason: "consecutive_failures", out_for: Some(out_for) };
+                news.push(News { endpoint: Arc::clone(&member.entry.endpoint), change });
+            }
         });
     }
 
@@ -304,7 +318,7 @@ impl Checks {
     }
 }
 
-fn find<S>(members: &mut [Member<S>], number: u16) -> Option<&mut Member<S>> {
+fn find<S>(members: &mut [Member<S>], number: u64) -> Option<&mut Member<S>> {
     members.iter_mut().find(|it| it.entry.endpoint.number == number)
 }
 

@@ -20,6 +20,7 @@ pub(super) fn begin_attempt(config: &Config, attempt: u32, delay: Duration) -> T
         { field::ERROR_TYPE } = Empty,
         { field::STATUS } = Empty,
         { field::RESEND_COUNT } = Empty,
+        { field::SERVER_ADDRESS } = Empty,
     );
     let meter = config.reporter.meter();
     Tracked::begin(span, meter.is_some(), || Attempt {

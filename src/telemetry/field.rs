@@ -69,7 +69,8 @@ pub const LIMIT: &str = "limit";
 pub const BREAKER_KEY: &str = "circuit_breaker.key";
 /// The address of an endpoint.
 ///
-/// OpenTelemetry defines this name. It is a field of events only, and never of a metric.
+/// OpenTelemetry defines this name. The span of an attempt has it, and events do. It is never an
+/// attribute of a metric.
 pub const SERVER_ADDRESS: &str = "server.address";
 /// The number of endpoints.
 pub const ENDPOINTS: &str = "endpoints";

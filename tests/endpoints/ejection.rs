@@ -83,6 +83,36 @@ async fn ejections_decay() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn times_beyond_the_clock_are_taken_for_very_long_ones() {
+    let world = World::default();
+    let builder = world.builder(["a", "b"]).eject_for(Duration::MAX).max_eject_for(Duration::MAX);
+    let check = buttress::endpoints::check_fn(|_: Client| async { true });
+    let endpoints = builder.check(check).check_interval(Duration::MAX).build().unwrap();
+    world.set("a", Mode::Fails);
+    until_called(&endpoints, &world, "a", 5).await;
+    tokio::time::advance(Duration::from_secs(86_400)).await;
+    assert_eq!(status(&endpoints.handle(), "a"), EndpointStatus::Ejected);
+    assert!(endpoints.handle().insert("c"));
+    tokio::time::sleep(SECOND).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_span_of_an_attempt_has_the_address() {
+    let (seen, _guard) = Capture::start();
+    let world = World::default();
+    let endpoints = world.builder(["a", "b"]).max_ejected(0.0).build().unwrap();
+    world.set("a", Mode::Fails);
+    let stack = buttress::Stack::standard(buttress::retry::ReplayClones).layer(endpoints);
+    while world.calls("a") == 0 {
+        assert_eq!(calls(&stack, 1).await, 0);
+    }
+    let attempts = seen.spans().into_iter().filter(|it| it.name == "attempt");
+    let addresses: Vec<_> =
+        attempts.map(|it| it.get("server.address").unwrap_or_default().to_owned()).collect();
+    assert_eq!(addresses[addresses.len() - 2..], ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_last_is_never_taken_out() {
     for count in [1, 2] {
         let world = World::default();
