@@ -150,6 +150,7 @@ pub mod context;
 mod describe;
 pub mod endpoints;
 pub mod error;
+pub mod fallback;
 pub mod guide;
 #[cfg(feature = "http")]
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]

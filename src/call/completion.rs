@@ -25,6 +25,8 @@ use super::{
 use crate::Fault;
 use crate::{Outcome, sealed::Sealed};
 
+pub use super::degraded::Degraded;
+
 /// The end of a call. This trait is sealed and implemented by [`AtHead`] and [`AtEnd`].
 pub trait Completion<Res>: Sealed {
     /// A response that is drained before its request is retried.
@@ -38,6 +40,9 @@ pub trait Completion<Res>: Sealed {
 
     /// Drains a response, as [`StreamingResponse::poll_drain`] does.
     fn poll_drain(unread: &mut Self::Unread, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Marks a degraded response, as [`StreamingResponse::mark_degraded`] does.
+    fn mark_degraded(response: &mut Res, degraded: Degraded);
 }
 
 /// The end of a request that a layer rejects. This trait is sealed.
@@ -125,6 +130,13 @@ pub trait StreamingResponse {
         let _ = cx;
         Poll::Ready(())
     }
+
+    /// Marks a response that a layer gave instead of the service.
+    ///
+    /// An HTTP response gets the mark as an extension. Without an implementation, nothing happens.
+    fn mark_degraded(&mut self, degraded: Degraded) {
+        let _ = degraded;
+    }
 }
 
 impl Sealed for AtHead {}
@@ -148,6 +160,8 @@ impl<Res> Completion<Res> for AtHead {
     fn poll_drain(unread: &mut Infallible, _: &mut Context<'_>) -> Poll<()> {
         match *unread {}
     }
+
+    fn mark_degraded(_: &mut Res, _: Degraded) {}
 }
 
 impl<Res: StreamingResponse> Completion<Res> for AtEnd {
@@ -171,6 +185,10 @@ impl<Res: StreamingResponse> Completion<Res> for AtEnd {
             }
         }
         polled
+    }
+
+    fn mark_degraded(response: &mut Res, degraded: Degraded) {
+        response.mark_degraded(degraded);
     }
 }
 

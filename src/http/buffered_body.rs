@@ -17,7 +17,7 @@ use super::{
     read::{FromRead, HeldMemory},
     response_body::ResponseBody,
 };
-use crate::call::completion::{CallEnd, StreamingResponse};
+use crate::call::completion::{CallEnd, Degraded, StreamingResponse};
 
 pin_project! {
     /// A body of which a part may have been read.
@@ -134,6 +134,10 @@ impl<B: EndingBody> EndingBody for BufferedBody<B> {
 impl<B: Body> StreamingResponse for Response<BufferedBody<ResponseBody<B>>> {
     fn call_end(&mut self) -> Option<&mut CallEnd> {
         self.body_mut().call_end()
+    }
+
+    fn mark_degraded(&mut self, degraded: Degraded) {
+        self.extensions_mut().insert(degraded);
     }
 }
 

@@ -224,6 +224,8 @@ mod until_end;
 mod uploads;
 pub mod wire;
 
+pub use crate::call::degraded::Degraded;
+
 pub use self::{
     authority::by_authority,
     body_error::BodyError,

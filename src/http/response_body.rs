@@ -15,7 +15,7 @@ use super::{
     body_end::EndingBody, body_error::BodyError, drain, live_body::LiveBody, prefixed::Prefixed,
     read::FromRead,
 };
-use crate::call::completion::{CallEnd, StreamingResponse};
+use crate::call::completion::{CallEnd, Degraded, StreamingResponse};
 
 pin_project! {
     /// The body of a response, whose end is the end of the call.
@@ -174,6 +174,10 @@ impl<B: Body> StreamingResponse for Response<ResponseBody<B>> {
             Kind::Live { body } if must_be_read => body.poll_drain(cx),
             Kind::Live { .. } | Kind::Read { .. } => Poll::Ready(()),
         }
+    }
+
+    fn mark_degraded(&mut self, degraded: Degraded) {
+        self.extensions_mut().insert(degraded);
     }
 }
 

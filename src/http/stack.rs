@@ -13,7 +13,10 @@ use tower_service::Service;
 use super::{AutoClassifier, HttpClient, HttpClientLayer, ReplaySafe, uploads};
 use crate::{
     Stack,
-    call::completion::{AtEnd, CallEnd, Completion, Discard, StreamingResponse},
+    call::{
+        completion::{AtEnd, CallEnd, Completion, Discard, StreamingResponse},
+        degraded::Degraded,
+    },
     retry::{HttpReplay, RetryLayer},
     sealed::Sealed,
     stack::{
@@ -214,6 +217,10 @@ impl<Res: StreamingResponse> Completion<Res> for ServerTransport {
 
     fn poll_drain(unread: &mut Res, cx: &mut Context<'_>) -> Poll<()> {
         AtEnd::poll_drain(unread, cx)
+    }
+
+    fn mark_degraded(response: &mut Res, degraded: Degraded) {
+        AtEnd::mark_degraded(response, degraded);
     }
 }
 

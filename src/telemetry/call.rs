@@ -26,6 +26,7 @@ use crate::{
         clock,
         completion::{AtHead, Completion, end_of},
         deadline,
+        degraded::{ResponseSource, listen},
         ended::polled_after_end,
         route::{self, EndedCall, Settling},
     },
@@ -181,6 +182,7 @@ where
             { field::ERROR_TYPE } = Empty,
             { field::STATUS } = Empty,
             { field::ATTEMPTS } = Empty,
+            { field::SOURCE } = Empty,
         );
         // The layers beneath begin at the same instant.
         let _now = self.calls.meter.as_ref().map(|meter| {
@@ -226,8 +228,9 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        let listening = listen(this.tracked.told().and_then(|call| call.source));
         let mut place = this.future;
-        let settles = this.tracked.told().is_some_and(|call| call.0.settles);
+        let settles = this.tracked.told().is_some_and(|call| call.calls.settles);
         let settling = settles.then(|| route::settling::<_, ()>(this.tracked, None));
         // The result is inspected in place, because each move of a large one costs.
         let mut polled = this.tracked.run(|| {
@@ -238,9 +241,12 @@ where
             }
             polled
         });
+        if let Some(call) = this.tracked.told() {
+            call.source = ResponseSource::reported();
+        }
         if let Some(settling) = settling {
             settle_endpoint::<C, M, T, E>(this.tracked, settling, &mut polled);
-        } else if let Some(Call(calls)) = this.tracked.told() {
+        } else if let Some(Call { calls, .. }) = this.tracked.told() {
             if polled.is_pending() || calls.reads_end {
                 // An attempt beneath may have ended, but the call around it has not ended with it.
                 clock::forget_end();
@@ -250,6 +256,7 @@ where
                 settle::<C, M, T, E>(this.tracked, None, &calls.classifier, result);
             }
         }
+        drop(listening);
         polled
     }
 }
@@ -266,7 +273,7 @@ fn settle_endpoint<C, M, T, E>(
     E: CarryRejection,
 {
     let Poll::Ready(result) = polled else { return clock::forget_end() };
-    let Some(Call(calls)) = tracked.told() else { return };
+    let Some(Call { calls, .. }) = tracked.told() else { return };
     if calls.reads_end {
         clock::forget_end();
     }
@@ -293,6 +300,15 @@ fn settle<C, M, T, E>(
     E: CarryRejection,
 {
     let outcome = tracked.classify(|| judge(classifier, result.as_ref()));
+    let source = tracked.told().and_then(|call| call.source).filter(|_| result.is_ok());
+    // A degraded response says nothing about the endpoint that was called before.
+    let call = call.filter(|_| source.is_none());
+    if let Some(source) = source {
+        tracked.record_source(source);
+        if !matches!(outcome, Outcome::Failure(_)) {
+            return tracked.end_degraded(end_of::<M, _, _>(result));
+        }
+    }
     // A head that is a failure is final. Any other is followed by the end of its body.
     if !matches!(outcome, Outcome::Failure(_)) {
         if let Some(end) = end_of::<M, _, _>(result) {
@@ -311,5 +327,87 @@ fn settle<C, M, T, E>(
 impl<F, C, M> fmt::Debug for CallFuture<F, C, M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CallFuture").field("tracked", &self.tracked).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tokio::task::yield_now;
+    use tower::{ServiceExt, service_fn};
+
+    use super::*;
+    use crate::{
+        Error,
+        call::degraded::DegradedBy,
+        telemetry::{CallOutcome, Registry, Value, metrics::CALL_DURATION},
+    };
+
+    /// A future that reports a source in one of its polls, and ends in a later one.
+    async fn degraded(pauses: u32) -> Result<(), Error<Infallible>> {
+        ResponseSource::Degraded(DegradedBy::Fallback).report();
+        for _ in 0..pauses {
+            yield_now().await;
+        }
+        Ok(())
+    }
+
+    fn layer(registry: &Registry, name: &'static str) -> CallSpanLayer {
+        let stack = Reporters::new(Some(name.into()), Some(registry.clone()));
+        CallSpanLayer::of(&stack, Arc::default(), false)
+    }
+
+    /// Returns the number of calls of a stack that ended in this way.
+    fn ended(registry: &Registry, stack: &str, outcome: CallOutcome) -> u64 {
+        let families = registry.gather();
+        let calls = families.iter().find(|it| it.instrument.name == CALL_DURATION.name).unwrap();
+        let series = calls.series.iter().find(|it| {
+            it.attribute(field::STACK) == Some(stack)
+                && it.attribute(field::OUTCOME) == Some(outcome.as_str())
+        });
+        match &series.unwrap().value {
+            Value::Histogram(snapshot) => snapshot.count(),
+            Value::Number(_) => panic!("durations are a histogram"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reported_source_counts_even_if_the_call_ends_in_a_later_poll() {
+        for pauses in [0, 1, 3] {
+            let registry = Registry::new();
+            let service = layer(&registry, "shop").layer(service_fn(|()| degraded(pauses)));
+            service.clone().oneshot(()).await.unwrap();
+            assert_eq!(ended(&registry, "shop", CallOutcome::Degraded), 1);
+            assert_eq!(ended(&registry, "shop", CallOutcome::Success), 0);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_within_a_call_keeps_its_source_for_itself() {
+        for counted in [true, false] {
+            let registry = Registry::new();
+            let inner = if counted { layer(&registry, "inner") } else { CallSpanLayer::new() };
+            let inner = inner.layer(service_fn(|()| degraded(1)));
+            let outer = layer(&registry, "outer").layer(inner);
+            outer.clone().oneshot(()).await.unwrap();
+            assert_eq!(ended(&registry, "outer", CallOutcome::Success), 1);
+            assert_eq!(ended(&registry, "outer", CallOutcome::Degraded), 0);
+            if counted {
+                assert_eq!(ended(&registry, "inner", CallOutcome::Degraded), 1);
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_degraded_response_that_is_a_failure_is_a_failure() {
+        let registry = Registry::new();
+        let layer = layer(&registry, "shop");
+        let failing = layer.clone().classify_fn(|_: Result<&(), &Error<Infallible>>| {
+            Outcome::Failure(crate::Fault::Transient)
+        });
+        failing.layer(service_fn(|()| degraded(0))).oneshot(()).await.unwrap();
+        assert_eq!(ended(&registry, "shop", CallOutcome::Failure), 1);
+        assert_eq!(ended(&registry, "shop", CallOutcome::Degraded), 0);
     }
 }

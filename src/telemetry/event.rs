@@ -77,12 +77,17 @@ pub enum CallOutcome {
     Rejected,
     /// It was dropped before its end.
     Cancelled,
+    /// A layer gave a response instead of the service, such as a fallback.
+    ///
+    /// Only a call can be degraded. A response that its classifier takes for a failure is a
+    /// [`Failure`](Self::Failure).
+    Degraded,
 }
 
 impl CallOutcome {
     /// All values.
-    pub(super) const ALL: [Self; 4] =
-        [Self::Success, Self::Failure, Self::Rejected, Self::Cancelled];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Success, Self::Failure, Self::Rejected, Self::Cancelled, Self::Degraded];
 
     /// Returns the outcome as one word.
     pub fn as_str(self) -> &'static str {
@@ -91,6 +96,7 @@ impl CallOutcome {
             Self::Failure => "failure",
             Self::Rejected => "rejected",
             Self::Cancelled => "cancelled",
+            Self::Degraded => "degraded",
         }
     }
 }

@@ -15,11 +15,20 @@ pub const ATTEMPT: &str = "attempt";
 /// | `success` | span `call` | the classifier takes the result for no failure | |
 /// | `failure` | span `call` | the service failed, or the body of its response did | yes |
 /// | `success`, `ignored`, `transient`, `timed_out`, `overloaded`, `in_progress`, `permanent` | span `attempt`, events of retry | the classified [`Outcome`](crate::Outcome) | if it is a failure, or an error |
+/// | `degraded` | span `call` | a layer gave the response instead of the service, see [`SOURCE`] | |
 /// | `rejected` | both spans | a layer rejected the call or the attempt, or a timeout ended the call | yes |
 /// | `cancelled` | both spans | its caller dropped the call, or the body of the response before its end, for example in code that reads only the status | |
 /// | `cut` | both spans | the call or the attempt was dropped at or after its deadline, for example by a server or by the total timeout | yes |
 /// | `panicked` | both spans | the service or another layer panicked | yes |
 pub const OUTCOME: &str = "buttress.outcome";
+/// The source of the response of a call, if a layer says so.
+///
+/// | value | source |
+/// |---|---|
+/// | `fallback` | a [fallback](crate::fallback), because the call failed |
+/// | `stale` | an earlier response that is no longer fresh, because the call failed |
+/// | `off` | a [fallback](crate::fallback) that is switched off |
+pub const SOURCE: &str = "buttress.source";
 /// The cause of a call or an attempt that failed, as one of few words.
 ///
 /// It is the first of these that there is:

@@ -95,6 +95,7 @@
 //! `log`, with the same levels.
 
 mod call;
+mod ended;
 mod event;
 pub mod field;
 pub mod future;
@@ -107,6 +108,8 @@ mod reporter;
 mod tracked;
 
 use std::time::Duration;
+
+pub use crate::call::degraded::DegradedBy;
 
 pub use self::{
     call::{CallSpan, CallSpanLayer},

@@ -5,7 +5,11 @@ use std::{fmt, mem, sync::Arc};
 use tokio::time::Instant;
 use tracing::Span;
 
-use super::{event::CallOutcome, field, metrics::Meter};
+use super::{
+    ended::{Ended, record},
+    field,
+    metrics::Meter,
+};
 use crate::{
     CarryRejection, Classify, Fault, Outcome,
     call::{
@@ -13,7 +17,8 @@ use crate::{
         clock::{self, nanos},
         completion::CallEnd,
         deadline,
-        held::CountEnd,
+        degraded::ResponseSource,
+        held::{CountEnd, RecordEnd},
     },
     error::Name,
     outcome::was_given_back,
@@ -52,7 +57,11 @@ pub(crate) trait Unit {
 }
 
 /// A logical call.
-pub(crate) struct Call<C>(pub(super) Arc<Calls<C>>);
+pub(crate) struct Call<C> {
+    pub(super) calls: Arc<Calls<C>>,
+    /// The source of its response, if a layer has reported it.
+    pub(super) source: Option<ResponseSource>,
+}
 
 /// The parts that the calls of one service share.
 pub(crate) struct Calls<C> {
@@ -74,27 +83,6 @@ pub(crate) struct Attempt {
     pub(crate) is_of_stack: bool,
 }
 
-/// The way in which a call or an attempt ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
-    Success,
-    /// A failure of a call, with any fault.
-    Failure,
-    Ignored,
-    Transient,
-    TimedOut,
-    Overloaded,
-    InProgress,
-    Permanent,
-    /// A layer rejected it, or a timeout ended the call.
-    Rejected,
-    /// Its caller dropped it.
-    Cancelled,
-    /// It was dropped at or after its deadline.
-    Cut,
-    Panicked,
-}
-
 /// The cause of a panic.
 const PANIC: &str = "panic";
 
@@ -113,8 +101,8 @@ impl<U: Unit> Tracked<U> {
 
     /// Returns the unit if it is recorded or counted.
     #[inline]
-    pub(crate) fn told(&self) -> Option<&U> {
-        self.told.as_ref().map(|told| &told.unit)
+    pub(crate) fn told(&mut self) -> Option<&mut U> {
+        self.told.as_mut().map(|told| &mut told.unit)
     }
 
     /// Runs a part of it in its span. If that panics, it ends as a panic.
@@ -210,11 +198,40 @@ impl<U: Unit> Tracked<U> {
     /// Lets it end with the body of the response.
     #[inline]
     pub(crate) fn hold(&mut self, end: &mut CallEnd) {
+        self.hold_as(end, record_end::<U>, |meter| Arc::clone(meter) as _);
+    }
+
+    #[inline]
+    fn hold_as(
+        &mut self,
+        end: &mut CallEnd,
+        record: RecordEnd,
+        count: impl FnOnce(&Arc<Meter>) -> Arc<dyn CountEnd>,
+    ) {
         if let Some(mut told) = self.told.take().filter(Told::is_there) {
             let span = mem::replace(&mut told.span, Span::none());
             let counted = told.began.take().zip(told.unit.meter());
-            let counted = counted.map(|(began, meter)| (Arc::clone(meter) as _, began));
-            end.hold_span(span, record_end::<U>, counted);
+            let counted = counted.map(|(began, meter)| (count(meter), began));
+            end.hold_span(span, record, counted);
+        }
+    }
+
+    /// Ends it with a response that a layer gave, or lets it end with the body of this response.
+    #[cold]
+    pub(crate) fn end_degraded(&mut self, end: Option<&mut CallEnd>) {
+        match end {
+            Some(end) => self.hold_as(end, record_degraded_end::<U>, |meter| {
+                Arc::new(DegradedCalls(Arc::clone(meter))) as _
+            }),
+            None => self.end(Ended::Degraded, None),
+        }
+    }
+
+    /// Records the source of the response.
+    #[cold]
+    pub(crate) fn record_source(&self, source: ResponseSource) {
+        if let Some(told) = &self.told {
+            told.span.record(field::SOURCE, source.as_str());
         }
     }
 
@@ -232,10 +249,10 @@ impl<C> Tracked<Call<C>> {
         let is_counted = calls.meter.is_some();
         if calls.settles && !is_counted && span.is_disabled() {
             // The classifier settles the calls of endpoints.
-            let unit = Call(Arc::clone(calls));
+            let unit = Call { calls: Arc::clone(calls), source: None };
             return Self { told: Some(Told { span, began: None, unit }) };
         }
-        Self::begin(span, is_counted, || Call(Arc::clone(calls)))
+        Self::begin(span, is_counted, || Call { calls: Arc::clone(calls), source: None })
     }
 
     /// Returns `true` if the call is recorded or counted.
@@ -310,7 +327,7 @@ impl<U: Unit> Drop for Running<'_, U> {
 impl<C> Unit for Call<C> {
     #[inline]
     fn meter(&self) -> Option<&Arc<Meter>> {
-        self.0.meter.as_ref()
+        self.calls.meter.as_ref()
     }
 
     #[inline]
@@ -359,46 +376,6 @@ impl Unit for Attempt {
     }
 }
 
-impl Ended {
-    /// Returns the outcome as numbers tell it. `error_type` is the cause of a failure.
-    #[inline]
-    fn outcome(self, error_type: Option<&'static str>) -> CallOutcome {
-        match self {
-            Self::Success => CallOutcome::Success,
-            // A response that says nothing about the service is what its caller asked for.
-            Self::Ignored if error_type.is_none() => CallOutcome::Success,
-            Self::Rejected => CallOutcome::Rejected,
-            Self::Cancelled => CallOutcome::Cancelled,
-            _ => CallOutcome::Failure,
-        }
-    }
-
-    /// Returns the value of the field.
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Failure => "failure",
-            Self::Ignored => "ignored",
-            Self::Transient => "transient",
-            Self::TimedOut => "timed_out",
-            Self::Overloaded => "overloaded",
-            Self::InProgress => "in_progress",
-            Self::Permanent => "permanent",
-            Self::Rejected => "rejected",
-            Self::Cancelled => "cancelled",
-            Self::Cut => "cut",
-            Self::Panicked => "panicked",
-        }
-    }
-}
-
-fn record(span: &Span, ended: Ended, error_type: Option<&'static str>) {
-    span.record(field::OUTCOME, ended.as_str());
-    if let Some(error_type) = error_type {
-        span.record(field::ERROR_TYPE, error_type).record(field::STATUS, "ERROR");
-    }
-}
-
 /// Returns how a response ended, and the cause of a failure.
 fn end_of_response<U: Unit>(how: How) -> (Ended, Option<&'static str>) {
     match how {
@@ -412,6 +389,25 @@ fn end_of_response<U: Unit>(how: How) -> (Ended, Option<&'static str>) {
     }
 }
 
+/// Returns how a response ended that a layer gave, and the cause of a failure.
+fn end_of_degraded<U: Unit>(how: How) -> (Ended, Option<&'static str>) {
+    match end_of_response::<U>(how) {
+        (Ended::Success | Ended::Ignored, _) => (Ended::Degraded, None),
+        other => other,
+    }
+}
+
+/// Records the end of a response that a layer gave.
+fn record_degraded_end<U: Unit>(span: &Span, how: How) {
+    if !span.is_disabled() {
+        let (ended, error_type) = end_of_degraded::<U>(how);
+        record(span, ended, error_type);
+    }
+}
+
+/// The numbers of a call whose response a layer gave.
+struct DegradedCalls(Arc<Meter>);
+
 /// Records the end of a response in the span.
 fn record_end<U: Unit>(span: &Span, how: How) {
     if !span.is_disabled() {
@@ -422,11 +418,21 @@ fn record_end<U: Unit>(span: &Span, how: How) {
 
 impl CountEnd for Meter {
     fn ended(&self, began: Instant, how: How) {
-        let (ended, error_type) = end_of_response::<Attempt>(how);
-        self.ended(ended.outcome(error_type), error_type, nanos(began.elapsed()));
-        // A breaker of the stack has shared its reading.
-        clock::forget_end();
+        count_end(self, began, end_of_response::<Attempt>(how));
     }
+}
+
+impl CountEnd for DegradedCalls {
+    fn ended(&self, began: Instant, how: How) {
+        count_end(&self.0, began, end_of_degraded::<Attempt>(how));
+    }
+}
+
+#[inline]
+fn count_end(meter: &Meter, began: Instant, (ended, error_type): (Ended, Option<&'static str>)) {
+    meter.ended(ended.outcome(error_type), error_type, nanos(began.elapsed()));
+    // A breaker of the stack has shared its reading.
+    clock::forget_end();
 }
 
 impl<U: Unit> fmt::Debug for Tracked<U> {

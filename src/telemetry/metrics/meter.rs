@@ -193,7 +193,7 @@ impl Meter {
     #[cold]
     fn note_cause(&self, outcome: CallOutcome, error_type: Option<&'static str>) {
         let has_causes = matches!(self.identity.kind, Kind::Call | Kind::Retry);
-        if has_causes && outcome != CallOutcome::Cancelled {
+        if has_causes && !matches!(outcome, CallOutcome::Cancelled | CallOutcome::Degraded) {
             let cause = error_type.unwrap_or(outcome.as_str());
             self.causes.get_or_init(Box::default).add(cause);
         }
@@ -310,6 +310,9 @@ impl Meter {
         let total: u64 = ended.iter().map(HistogramSnapshot::count).sum();
         let successes = ended[CallOutcome::Success as usize].count();
         for (outcome, snapshot) in CallOutcome::ALL.into_iter().zip(ended) {
+            if outcome == CallOutcome::Degraded && self.identity.kind != Kind::Call {
+                continue;
+            }
             self.put(
                 out,
                 instrument,

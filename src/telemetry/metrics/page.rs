@@ -11,7 +11,7 @@ use super::{
         kind::Kind,
     },
     histogram::BUCKETS,
-    instrument::{CATALOGUE, Instrument, InstrumentKind, RETRIED, STATE, VERSION},
+    instrument::{CALL_DURATION, CATALOGUE, Instrument, InstrumentKind, RETRIED, STATE, VERSION},
     rows,
 };
 
@@ -104,8 +104,8 @@ Exporters are crates of their own:
   have a series for each cause that has occurred.
 - **End.** Series end with the last layer that has their names. A new layer with these names begins
   at 0.
-- **Reserved.** The value `degraded` of `buttress.outcome`, and the attribute `buttress.source`, are
-  for a later release. A query that lists outcomes should expect the value.
+- **Reserved.** The attribute `buttress.source` is for a later release. It is an attribute of the
+  span of a call already.
 - **New values.** A minor release can add instruments and values, but no attribute to an instrument
   of this list other than the reserved one.
 ";
@@ -151,7 +151,12 @@ fn list(instrument: &Instrument, attribute: &str) -> String {
                         `503` or `connect`; `_OTHER` after the first 48"
                     .to_owned();
             }
-            OUTCOME => values.extend(CallOutcome::ALL.map(CallOutcome::as_str)),
+            OUTCOME => {
+                values.extend(CallOutcome::ALL.map(CallOutcome::as_str));
+                if instrument.name != CALL_DURATION.name {
+                    values.remove(CallOutcome::Degraded.as_str());
+                }
+            }
             STATE | REASON => {
                 let all = CATALOGUE.iter().flat_map(|it| self::values(it, attribute));
                 values.extend(all);

@@ -1,0 +1,3 @@
+//! Fallbacks, which give a response when the service cannot.
+
+pub use crate::call::degraded::Reason;
