@@ -158,6 +158,7 @@ pub mod http;
 pub mod idempotency;
 mod keyed;
 pub mod outcome;
+mod replay;
 pub mod retry;
 mod sealed;
 pub mod stack;

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::{layer::RetryLayer, replay::DescribeReplay};
+use super::layer::RetryLayer;
 use crate::{
     backoff::Jitter,
     describe::{Describe, Fact, Facts, fact},
+    replay::DescribeReplay,
     sealed::Sealed,
 };
 

@@ -16,7 +16,6 @@ use tower_service::Service;
 
 use super::{
     config::Config,
-    replay::Replay,
     replayable::Replayable,
     session::{Session, report_out_of_time},
     shared::Shared,
@@ -34,6 +33,7 @@ use crate::{
         timer::poll_timer,
     },
     error::NotReady,
+    replay::Replay,
     telemetry::{self, Tracked},
 };
 

@@ -146,7 +146,6 @@ pub(crate) mod describe;
 pub mod future;
 mod layer;
 mod layer_state;
-mod replay;
 mod replayable;
 mod service;
 mod session;
@@ -155,10 +154,10 @@ mod span;
 
 pub use self::{
     layer::{RetryBuilder, RetryLayer},
-    replay::{DescribeReplay, HttpReplay, Replay, ReplayClones, ReplayFn, replay_fn},
     service::Retry,
 };
 pub use crate::{
     backoff::{Backoff, BackoffBuilder, Jitter},
     budget::{Budget, BudgetBuilder, ThrottleBuilder},
+    replay::{DescribeReplay, HttpReplay, Replay, ReplayClones, ReplayFn, replay_fn},
 };

@@ -1,7 +1,8 @@
 //! The request of a call, kept for its next attempt.
 
-use super::{config::Config, replay::Replay};
+use super::config::Config;
 use crate::RetryHint;
+use crate::replay::Replay;
 
 /// A request, kept while another attempt may need it.
 pub(super) enum Replayable<Req> {

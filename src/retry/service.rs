@@ -8,10 +8,11 @@ use std::{
 
 use tower_service::Service;
 
-use super::{config::Config, future::ResponseFuture, replay::Replay, shared::Shared};
+use super::{config::Config, future::ResponseFuture, shared::Shared};
 use crate::{
     CarryRejection, Classify,
     call::completion::{AtHead, Completion},
+    replay::Replay,
 };
 
 /// A service that retries calls that failed for a transient reason.

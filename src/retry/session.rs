@@ -7,7 +7,6 @@ use tokio::time::Instant;
 use super::{
     config::Config,
     decide::{Failed, Pause, Stop, decide},
-    replay::Replay,
     replayable::Replayable,
     shared::Shared,
 };
@@ -22,6 +21,7 @@ use crate::{
         random::{between, draw},
         route::Tried,
     },
+    replay::Replay,
     telemetry::Event,
 };
 
