@@ -1,8 +1,8 @@
 //! Resilience middleware for tower: timeouts, retries with a budget, circuit breakers, bulkheads,
-//! idempotency.
+//! fallbacks, idempotency.
 //!
 //! The layers wrap any [`tower::Service`], most often an HTTP or gRPC client. [`Stack`] nests
-//! [timeout], [retry] with a [budget](retry::Budget), [bulkhead] and
+//! [fallback], [timeout], [retry] with a [budget](retry::Budget), [bulkhead] and
 //! [circuit breaker](circuit_breaker) in the right order. [`http`] has what clients and servers of
 //! HTTP and gRPC need. In front of a handler, the [idempotency] layer runs an operation once,
 //! however often it is requested.
@@ -68,6 +68,7 @@
 //! | [`BulkheadLayer`] | Limits concurrent calls, with or without a queue. |
 //! | [`CircuitBreakerLayer`] | Stops calling a dependency that fails. |
 //! | [`Endpoints`] | Calls one of several instances, and avoids those that fail. |
+//! | [`FallbackLayer`] | Responds when the service cannot, and switches it off by hand. |
 //! | [`IdempotencyLayer`] | Runs an operation once, however often it is requested. |
 //! | [`ChaosLayer`] | Injects faults while it is armed, to try what a stack does about them. |
 //! | [`ReplaySafe`] | Replays only the HTTP requests that are safe to replay. |
@@ -83,6 +84,7 @@
 //! [`CircuitBreakerLayer`]: circuit_breaker::CircuitBreakerLayer
 //! [`BulkheadLayer`]: bulkhead::BulkheadLayer
 //! [`Endpoints`]: endpoints::Endpoints
+//! [`FallbackLayer`]: fallback::FallbackLayer
 //! [`IdempotencyLayer`]: idempotency::IdempotencyLayer
 //! [`ChaosLayer`]: chaos::ChaosLayer
 //! [`ReplaySafe`]: http::ReplaySafe
@@ -104,7 +106,7 @@
 //! Outermost first. [`stack`] gives the reasons.
 //!
 //! ```text
-//! around_call > total timeout > retry > bulkhead > circuit breaker > attempt timeout
+//! around_call > fallback > total timeout > retry > bulkhead > circuit breaker > attempt timeout
 //!     > around_attempt > http > service
 //! ```
 //!

@@ -29,8 +29,9 @@ use buttress::{
     endpoints::{EndpointState, EndpointStatus, EndpointsBuilder, EndpointsHandle},
     error::{
         BulkheadFull, CircuitOpen, DeadlineExceeded, Name, NoEndpoint, NotReady, QueueTimedOut,
-        RateLimited, TimedOut,
+        RateLimited, SwitchedOff, TimedOut,
     },
+    fallback::{FallbackBuilder, FallbackHandle, FallbackLayer, FallbackValue, Reason},
     outcome::{ClassifyFn, DefaultClassifier},
     retry::{
         Backoff, BackoffBuilder, Budget, BudgetBuilder, Jitter, ReplayClones, RetryBuilder,
@@ -76,6 +77,9 @@ fn plain_values_are_shared_between_threads() {
     shared::<EndpointsHandle<String>>();
     shared::<Error<std::sync::Arc<str>>>();
     shared::<Explanation>();
+    shared::<FallbackBuilder<FallbackValue<()>>>();
+    shared::<FallbackHandle>();
+    shared::<FallbackLayer<FallbackValue<()>>>();
     shared::<Fault>();
     shared::<Fixed>();
     shared::<Hop>();
@@ -84,6 +88,7 @@ fn plain_values_are_shared_between_threads() {
     shared::<Outcome>();
     shared::<QueuedBulkheadBuilder>();
     shared::<QueuedBulkheadLayer>();
+    shared::<Reason>();
     shared::<RetryHint>();
     shared::<RetryLayer<ReplayClones>>();
     shared::<Snapshot>();
@@ -114,6 +119,7 @@ fn errors_are_errors() {
     shared_error::<BulkheadFull>();
     shared_error::<QueueTimedOut>();
     shared_error::<NoEndpoint>();
+    shared_error::<SwitchedOff>();
     shared_error::<NotReady>();
     shared_error::<RateLimited>();
     shared_error::<ConfigError>();

@@ -20,6 +20,7 @@ use buttress::{
     chaos::ChaosLayer,
     circuit_breaker::CircuitBreakerLayer,
     endpoints::{CheckFn, Endpoints, EndpointsBuilder, check_fn},
+    fallback::{self, FallbackLayer},
     idempotency::{
         Digests, IdempotencyLayer, InvalidKey, Quarantine, RequestKey, Run, Settled, SingleTenant,
         store::MemoryStore,
@@ -109,6 +110,38 @@ fn a_timeout_rejects_what_cannot_work_by_the_name_of_the_setter() {
     );
     let per_request = TimeoutLayer::builder_fn(|_: &()| ZERO).name("orders");
     assert!(per_request.build().is_ok());
+}
+
+#[test]
+fn a_fallback_rejects_what_cannot_work_by_the_name_of_the_setter() {
+    let builder = || FallbackLayer::builder(fallback::value(()));
+    let result = |_: Result<&(), &()>| Outcome::Success;
+    check(
+        include_str!("../src/fallback/layer.rs"),
+        "FallbackBuilder",
+        &[],
+        &[
+            any("name", builder().name("orders").build().err()),
+            row(
+                "limit",
+                [builder().limit(ZERO).build().err()],
+                [NS, MAX].map(|v| builder().limit(v).build().err()),
+            ),
+            row(
+                "also_permanent",
+                [builder().also_permanent().when_fn(|_| true).build().err()],
+                [builder().also_permanent().build().err()],
+            ),
+            any("when_fn", builder().when_fn(|_| true).build().err()),
+            row(
+                "reserve",
+                [-0.1, 1.0, f64::NAN, f64::INFINITY].map(|v| builder().reserve(v).build().err()),
+                [0.0, 0.999].map(|v| builder().reserve(v).build().err()),
+            ),
+            any("classify", builder().classify(buttress::classify_fn(result)).build().err()),
+            any("classify_fn", builder().classify_fn(result).build().err()),
+        ],
+    );
 }
 
 #[test]

@@ -9,7 +9,8 @@ use buttress::{
     BoxError, CarryRejection, Error, Rejection,
     error::{
         BulkheadFull, CircuitOpen, DeadlineExceeded, Elapsed, IdempotencyReason,
-        IdempotencyRejected, LoadShed, NoEndpoint, NotReady, QueueTimedOut, RateLimited, TimedOut,
+        IdempotencyRejected, LoadShed, NoEndpoint, NotReady, QueueTimedOut, RateLimited,
+        SwitchedOff, TimedOut,
     },
     http::{
         BodyError, HttpServerLayer, ResponseBody, idempotency::NotStarted, server::HttpServerBody,
@@ -52,6 +53,7 @@ fn rows() -> Vec<Row> {
         (CircuitOpen::new("a", None).into(), "circuit_open", true, true, 503, 14, None, None),
         (BulkheadFull::new("a", 1).into(), "bulkhead_full", true, true, 503, 8, None, one),
         (QueueTimedOut::new("a", TIME).into(), "queue_timed_out", true, true, 503, 8, None, one),
+        (SwitchedOff::new("a").into(), "switched_off", true, true, 503, 14, None, None),
         (NotReady::new("a", TIME).into(), "not_ready", false, true, 503, 14, None, None),
         (NoEndpoint::new("a").into(), "no_endpoint", true, true, 503, 14, None, None),
         (RateLimited::new("a", due).into(), "rate_limited", true, true, 429, 8, due, told),

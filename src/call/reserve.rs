@@ -36,6 +36,11 @@ impl Reserve {
     /// The default share.
     pub(crate) const RATIO: f64 = 0.1;
 
+    /// Creates the default reserve of a layer that needs at most `most` for its response.
+    pub(crate) const fn up_to(most: Duration) -> Self {
+        Self { ratio: Self::RATIO, most }
+    }
+
     /// Creates the reserve of a layer that needs at most `most` for its response.
     ///
     /// # Errors
@@ -52,23 +57,23 @@ impl Reserve {
     /// Makes an inner call, which must end before the caller's deadline by the reserve.
     ///
     /// Without a deadline it reads no clock.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn call<F>(&self, call: impl FnOnce() -> F) -> Reserved<F> {
-        match deadline() {
-            Some(deadline) if self.ratio > 0.0 => self.call_before(deadline, call),
-            _ => Reserved { future: Some(call()), end: None, timer: None },
-        }
+        let end = match deadline() {
+            Some(deadline) if self.ratio > 0.0 => Some(self.before(deadline)),
+            _ => None,
+        };
+        let _ambient = end.map(|end| (share_now(end.at - end.time), narrow(Some(end.at))));
+        Reserved { future: Some(call()), end, timer: None }
     }
 
+    /// Returns the end of a call that begins now, before a deadline.
     #[inline(never)]
-    fn call_before<F>(&self, deadline: Instant, call: impl FnOnce() -> F) -> Reserved<F> {
+    fn before(&self, deadline: Instant) -> End {
         let began = clock::now();
         let left = deadline.saturating_duration_since(began);
         let time = left - left.mul_f64(self.ratio).min(self.most).min(left);
-        let end = End { at: began + time, time };
-        let _now = share_now(began);
-        let _deadline = narrow(Some(end.at));
-        Reserved { future: Some(call()), end: Some(end), timer: None }
+        End { at: began + time, time }
     }
 }
 
@@ -81,7 +86,7 @@ struct End {
 }
 
 pin_project! {
-    /// A call that ends before the caller's deadline.
+    /// A call that ends before the caller's deadline, or within a limit.
     ///
     /// It is the owner of the earlier deadline. If the task that polls has less time than that, the
     /// owner of that deadline ends the call.
@@ -103,6 +108,13 @@ pin_project! {
 }
 
 impl<F> Reserved<F> {
+    /// Limits a call that is not beneath a reserve, from now on. `Duration::MAX` is no limit.
+    pub(crate) fn within(limit: Duration, future: F) -> Self {
+        let at = (limit < Duration::MAX).then(|| Instant::now().checked_add(limit)).flatten();
+        let end = at.map(|at| End { at, time: limit });
+        Self { future: Some(future), end, timer: None }
+    }
+
     /// Drops the call. It can still read its deadline meanwhile.
     pub(crate) fn end(self: Pin<&mut Self>) {
         let mut this = self.project();
@@ -113,8 +125,8 @@ impl<F> Reserved<F> {
 
     /// Polls the call, and drops it once it has ended.
     ///
-    /// Returns an error if it has reached the reserve. The error becomes the result of the call if
-    /// there is no degraded response. Returns `Pending` after the end.
+    /// Returns an error if it has reached its end. Beneath a reserve, the error becomes the result
+    /// of the call if there is no degraded response. Returns `Pending` after the end.
     #[inline]
     pub(crate) fn poll_call(
         mut self: Pin<&mut Self>,
@@ -149,7 +161,7 @@ impl<F> Reserved<F> {
     }
 }
 
-/// A call that has used all of its caller's time but the reserve. It had begun.
+/// The end of a call that has used all of its time, which is that of its caller but the reserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ReserveReached {
     time: Duration,

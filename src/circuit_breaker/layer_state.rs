@@ -75,7 +75,7 @@ impl LayerState for Breaker {
             Control::Close => self.force_closed(false),
             Control::Reset => self.force_closed(true),
             Control::Disable => self.disable(),
-            Control::Resize(_) | Control::Disarm => return false,
+            _ => return false,
         }
         true
     }

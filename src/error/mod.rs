@@ -22,7 +22,7 @@ pub use self::{
     name::Name,
     reasons::{
         BulkheadFull, CircuitOpen, DeadlineExceeded, Elapsed, LoadShed, NoEndpoint, NotReady,
-        QueueTimedOut, RateLimited, TimedOut,
+        QueueTimedOut, RateLimited, SwitchedOff, TimedOut,
     },
     rejection::{IdempotencyReason, IdempotencyRejected, Rejection},
 };

@@ -260,6 +260,32 @@ impl Data for NoEndpoint {
     }
 }
 
+/// The rejection of a call whose service was switched off with the [fallback](crate::fallback).
+///
+/// The fallback had no response for the call. The service was not called.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: switched off", self.name())]
+pub struct SwitchedOff {
+    name: Option<Name>,
+}
+
+impl SwitchedOff {
+    /// Creates a rejection by the fallback `name`.
+    pub fn new(name: impl Into<Name>) -> Self {
+        Self::by(Some(name.into()))
+    }
+
+    pub(crate) fn by(name: Option<Name>) -> Self {
+        Self { name }
+    }
+}
+
+impl Data for SwitchedOff {
+    fn given_name(&self) -> &Option<Name> {
+        &self.name
+    }
+}
+
 /// The rejection by a rate limiter that admits no more calls for now.
 ///
 /// No layer of this crate creates it. It is for your own rate limiter.

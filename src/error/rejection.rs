@@ -7,7 +7,7 @@ use super::{
     nanos::Nanos,
     reasons::{
         BulkheadFull, CircuitOpen, Data, DeadlineExceeded, Elapsed, LoadShed, NoEndpoint, NotReady,
-        QueueTimedOut, RateLimited, RetryIn, TimedOut,
+        QueueTimedOut, RateLimited, RetryIn, SwitchedOff, TimedOut,
     },
     row::{
         ComeBack::{AsTold, InASecond, Unstated},
@@ -50,6 +50,9 @@ rejections! {
         /// The call waited in the bulkhead's queue for the maximum time.
         QueueTimedOut(QueueTimedOut) "bulkhead"
             ["queue_timed_out", true, true, 503, 8, InASecond],
+        /// A fallback is switched off, and it had no response for the call.
+        SwitchedOff(SwitchedOff) "fallback"
+            ["switched_off", true, true, 503, 14, Unstated],
         /// The service did not become ready for another attempt.
         NotReady(NotReady) "retry"
             ["not_ready", false, true, 503, 14, Unstated],

@@ -55,6 +55,7 @@ fn each_rejection_has_a_kind_of_its_own_and_the_default_name_of_its_layer() {
         (CircuitOpen::by(None, None).into(), "circuit_open", "circuit_breaker"),
         (BulkheadFull::by(None, 1).into(), "bulkhead_full", "bulkhead"),
         (QueueTimedOut::by(None, time).into(), "queue_timed_out", "bulkhead"),
+        (SwitchedOff::by(None).into(), "switched_off", "fallback"),
         (NotReady::by(None, time).into(), "not_ready", "retry"),
         (NoEndpoint::by(None).into(), "no_endpoint", "endpoints"),
         // No layer of this crate creates one, and it always has a name.

@@ -201,6 +201,7 @@ mod classify;
 mod client;
 mod drain;
 mod failure;
+mod fallback;
 pub mod future;
 pub mod grpc;
 mod head;
@@ -234,6 +235,7 @@ pub use self::{
     check::HttpCheck,
     classify::{AutoClassifier, GrpcClassifier, HttpClassifier},
     client::{HttpClient, HttpClientBuilder, HttpClientLayer},
+    fallback::{FallbackResponse, fallback},
     idempotency_key::{
         config::GivenKey,
         layer::{SetIdempotencyKeyBuilder, SetIdempotencyKeyLayer},

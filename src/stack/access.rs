@@ -1,7 +1,10 @@
 //! The handles of the layers of a stack.
 
 use super::{builder::Stack, handles::Handles};
-use crate::{bulkhead::BulkheadHandle, circuit_breaker::CircuitBreakerHandle, retry::Budget};
+use crate::{
+    bulkhead::BulkheadHandle, circuit_breaker::CircuitBreakerHandle, fallback::FallbackHandle,
+    retry::Budget,
+};
 
 impl<Slots: Handles, C> Handles for Stack<Slots, C> {
     fn find_circuit_breaker(&self) -> Option<CircuitBreakerHandle> {
@@ -11,6 +14,10 @@ impl<Slots: Handles, C> Handles for Stack<Slots, C> {
 
     fn find_bulkhead(&self) -> Option<BulkheadHandle> {
         self.slots.find_bulkhead().inspect(|handle| handle.inherit(&self.reporters))
+    }
+
+    fn find_fallback(&self) -> Option<FallbackHandle> {
+        self.slots.find_fallback().inspect(|handle| handle.inherit(&self.reporters))
     }
 
     fn find_budget(&self) -> Option<&Budget> {
@@ -39,6 +46,11 @@ impl<Slots: Handles, C> Stack<Slots, C> {
     /// Returns the handle of the bulkhead, or `None` if the stack has none.
     pub fn bulkhead_handle(&self) -> Option<BulkheadHandle> {
         self.find_bulkhead()
+    }
+
+    /// Returns the handle of the fallback, or `None` if the stack has none.
+    pub fn fallback_handle(&self) -> Option<FallbackHandle> {
+        self.find_fallback()
     }
 
     /// Returns the budget of the retry, or `None` if the stack has no retry or the retry has no

@@ -8,7 +8,7 @@ use super::{
     fits::GoesAround,
     fresh::Fresh,
     open::{AROUND_ATTEMPT, AROUND_CALL, Open},
-    slot::{BulkheadSlot, CircuitBreakerSlot, IntoTimeout, RetrySlot},
+    slot::{BulkheadSlot, CircuitBreakerSlot, FallbackSlot, IntoTimeout, RetrySlot},
     table::{Fill, Filled, SlotAt, Slots as Table, StandardSlots, position},
     untimed::Untimed,
 };
@@ -155,6 +155,20 @@ impl<Slots, C> Stack<Slots, C> {
         Slots: Fill<position::AroundCallPosition, Open<L>>,
     {
         self.with(Open::new(layer, AROUND_CALL))
+    }
+
+    /// Sets the fallback, which responds when the call fails.
+    ///
+    /// Default: none.
+    ///
+    /// Pass a [`FallbackLayer`](crate::fallback::FallbackLayer) or an `Option` of one. It is
+    /// outside the total timeout, and its time is not part of it.
+    pub fn fallback<L>(self, layer: L) -> Stack<Filled<Slots, position::FallbackPosition, L>, C>
+    where
+        L: FallbackSlot,
+        Slots: Fill<position::FallbackPosition, L>,
+    {
+        self.with(layer)
     }
 
     /// Sets the limit for the whole call.

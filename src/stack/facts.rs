@@ -4,6 +4,7 @@ use crate::{
     call::patience::FLOOR,
     circuit_breaker::describe as breaker,
     describe::{Facts, fact},
+    fallback::describe::FALLBACK_LIMIT,
     retry::describe as retry,
     timeout::describe::{ATTEMPT_LIMIT, TOTAL_LIMIT},
 };
@@ -91,6 +92,12 @@ impl Known {
     }
 
     fn longest_sum(&self) -> Option<Duration> {
+        let fallback = self.facts.get(FALLBACK_LIMIT).unwrap_or_default();
+        Some(self.longest_within()?.saturating_add(fallback))
+    }
+
+    /// Returns the longest time of a call without its fallback.
+    fn longest_within(&self) -> Option<Duration> {
         let facts = &self.facts;
         if facts.has(fact::OUTSIDE_THE_TOTAL) {
             return None;

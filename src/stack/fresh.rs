@@ -6,6 +6,7 @@ use super::{open::Open, slot::Empty};
 use crate::{
     bulkhead::{BulkheadLayer, QueuedBulkheadLayer},
     circuit_breaker::{CircuitBreakerLayer, KeyedCircuitBreakerLayer},
+    fallback::FallbackLayer,
     retry::RetryLayer,
     sealed::Sealed,
     timeout::{TimeoutLayer, TotalTimeoutLayer},
@@ -29,6 +30,7 @@ macro_rules! with_state {
 }
 
 with_state! {
+    [R, C] FallbackLayer<R, C>;
     [P, C] RetryLayer<P, C>;
     [] BulkheadLayer;
     [] QueuedBulkheadLayer;

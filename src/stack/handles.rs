@@ -4,6 +4,7 @@ use super::{open::Open, slot::Empty};
 use crate::{
     bulkhead::{BulkheadHandle, BulkheadLayer, QueuedBulkheadLayer},
     circuit_breaker::{CircuitBreakerHandle, CircuitBreakerLayer, KeyedCircuitBreakerLayer},
+    fallback::{FallbackHandle, FallbackLayer},
     retry::{Budget, RetryLayer},
     sealed::Sealed,
     timeout::{TimeoutLayer, TotalTimeoutLayer},
@@ -22,6 +23,11 @@ pub trait Handles: Sealed {
 
     /// Returns the handle of the bulkhead, if there is one.
     fn find_bulkhead(&self) -> Option<BulkheadHandle> {
+        None
+    }
+
+    /// Returns the handle of the fallback, if there is one.
+    fn find_fallback(&self) -> Option<FallbackHandle> {
         None
     }
 
@@ -45,6 +51,12 @@ none! {
     [L] TotalTimeoutLayer<L>;
     // It has a handle for each of its own keys.
     [K, F, C] KeyedCircuitBreakerLayer<K, F, C>;
+}
+
+impl<R, C> Handles for FallbackLayer<R, C> {
+    fn find_fallback(&self) -> Option<FallbackHandle> {
+        Some(self.handle())
+    }
 }
 
 impl<P, C> Handles for RetryLayer<P, C> {
@@ -78,6 +90,10 @@ impl<L: Handles> Handles for Option<L> {
 
     fn find_bulkhead(&self) -> Option<BulkheadHandle> {
         self.as_ref().and_then(L::find_bulkhead)
+    }
+
+    fn find_fallback(&self) -> Option<FallbackHandle> {
+        self.as_ref().and_then(L::find_fallback)
     }
 
     fn find_budget(&self) -> Option<&Budget> {

@@ -97,6 +97,7 @@
 //! ```text
 //! call span         one span for each call of the stack
 //! around_call       a layer of your own around all layers beneath
+//! fallback          the last layer that responds, also when the time of the total timeout is over
 //! total timeout     bounds everything beneath, with the pauses and the wait in a queue, but an
 //!                   HTTP call only to the head of its response
 //! retry             each attempt passes all layers beneath, and a pause occupies no slot
@@ -222,7 +223,10 @@ pub mod slots {
         handles::Handles,
         open::Open,
         optional::{Around, KeepsTypesOfInner, Optional, OptionalFuture},
-        slot::{BulkheadSlot, CircuitBreakerSlot, Empty, IntoTimeout, RetrySlot, Slot, Within},
+        slot::{
+            BulkheadSlot, CircuitBreakerSlot, Empty, FallbackSlot, IntoTimeout, RetrySlot, Slot,
+            Within,
+        },
         table::{Fill, Filled, SlotAt, Slots, StandardSlots, Wrap, position},
         transport::{Transport, WithTransport},
         untimed::Untimed,

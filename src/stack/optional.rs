@@ -25,7 +25,9 @@ use crate::{
     bulkhead::{Bulkhead, QueuedBulkhead},
     call::completion::{Completion, Discard},
     circuit_breaker::{CircuitBreaker, KeyedCircuitBreaker},
-    retry::{Replay, Retry},
+    fallback::{Fallback, Respond},
+    replay::Replay,
+    retry::Retry,
     sealed::Sealed,
     timeout::{Limit, Timeout, TotalTimeout},
 };
@@ -96,6 +98,9 @@ macro_rules! around {
 around! {
     [L] Timeout<S, L>, L: Limit<Req>;
     [L] TotalTimeout<S, L>, S: Clone, L: Limit<Req>;
+    [R, C, M] Fallback<S, R, C, M>,
+        R: Respond<Req, S::Response>, C: Classify<S::Response, S::Error>,
+        M: Completion<S::Response>, M: Discard<Req>;
     [P, C, M] Retry<S, P, C, M>,
         S: Clone, P: Replay<Req>, C: Classify<S::Response, S::Error>, M: Completion<S::Response>;
     [M] Bulkhead<S, M>, M: Completion<S::Response>, M: Discard<Req>;

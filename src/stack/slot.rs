@@ -9,6 +9,7 @@ use crate::{
         CircuitBreaker, CircuitBreakerLayer, KeyedCircuitBreaker, KeyedCircuitBreakerLayer,
     },
     describe::{Describe, Facts},
+    fallback::{Fallback, FallbackLayer},
     outcome::choice::ChooseClassifier,
     retry::{Retry, RetryLayer},
     sealed::Sealed,
@@ -61,6 +62,16 @@ pub trait RetrySlot<T>: Sealed {}
 impl<T> RetrySlot<T> for Empty {}
 impl<P, C> RetrySlot<Empty> for RetryLayer<P, C> {}
 impl<T, L: RetrySlot<T>> RetrySlot<T> for Option<L> {}
+
+/// A layer for the slot of the fallback. This trait is sealed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a fallback",
+    note = "`FallbackLayer` and `Option<FallbackLayer>` are; a builder becomes one by `.build()?`"
+)]
+pub trait FallbackSlot: Sealed {}
+
+impl<R, C> FallbackSlot for FallbackLayer<R, C> {}
+impl<L: FallbackSlot> FallbackSlot for Option<L> {}
 
 /// A layer for the slot of the bulkhead. This trait is sealed.
 #[diagnostic::on_unimplemented(
@@ -193,6 +204,19 @@ impl<S, C, M, L: KnownLimit + Clone> Slot<S, C, M> for TimeoutLayer<L> {
 
     fn limit(&self) -> Option<Duration> {
         self.known_limit().filter(|limit| *limit < Duration::MAX)
+    }
+}
+
+impl<S, C, M, R, D: ChooseClassifier<C>> Slot<S, C, M> for FallbackLayer<R, D> {
+    type Service = Fallback<S, R, D::Chosen, M>;
+
+    fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service {
+        self.in_stack(classifier).completing(inner)
+    }
+
+    fn wrap_in_stack(&self, inner: S, classifier: &Arc<C>, within: &Within<'_>) -> Self::Service {
+        self.inherit(within.reporters);
+        self.in_stack(classifier).completing(inner)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::{
     call::patience::limit_around,
     circuit_breaker::{CircuitBreakerHandle, CircuitBreakerLayer},
     describe::{Describe, Facts},
+    fallback::FallbackHandle,
     retry::{Budget, RetryLayer},
     sealed::Sealed,
     timeout::{TimeoutLayer, TotalTimeoutLayer},
@@ -107,6 +108,10 @@ macro_rules! slots {
                 None$(.or_else(|| self.$field.find_bulkhead()))+
             }
 
+            fn find_fallback(&self) -> Option<FallbackHandle> {
+                None$(.or_else(|| self.$field.find_fallback()))+
+            }
+
             fn find_budget(&self) -> Option<&Budget> {
                 None$(.or_else(|| self.$field.find_budget()))+
             }
@@ -195,7 +200,7 @@ macro_rules! slots {
 // between the rows are the places of planned layers.
 slots! {
     around_call: AroundCallPosition = Empty;
-    // fallback
+    fallback: FallbackPosition = Empty;
     // cache
     total_timeout: TotalTimeoutPosition = TotalTimeoutLayer;
     retry: RetryPosition = RetryLayer<P>;

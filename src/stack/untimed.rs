@@ -4,6 +4,7 @@ use super::{open::Open, slot::Empty};
 use crate::{
     bulkhead::{BulkheadLayer, QueuedBulkheadLayer},
     circuit_breaker::{CircuitBreakerLayer, KeyedCircuitBreakerLayer},
+    fallback::FallbackLayer,
     retry::RetryLayer,
     sealed::Sealed,
     timeout::{Endless, TimeoutLayer, TotalTimeoutLayer},
@@ -50,6 +51,7 @@ macro_rules! cloned {
 cloned! {
     [] Empty;
     [L] Open<L>;
+    [R, C] FallbackLayer<R, C>;
     [P, C] RetryLayer<P, C>;
     [] BulkheadLayer;
     [] QueuedBulkheadLayer;

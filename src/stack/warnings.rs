@@ -7,6 +7,7 @@ use crate::{
     bulkhead::describe::QUEUE_WAIT,
     circuit_breaker::describe as breaker,
     describe::{Warning, fact},
+    fallback::describe::{FALLBACK, FALLBACK_LIMIT},
     retry::describe::RETRIES,
     timeout::describe::{ATTEMPT_LIMIT, TOTAL_LIMIT},
 };
@@ -16,6 +17,7 @@ impl Known {
         let mut found = Vec::new();
         let mut warn = |rule, text: String| found.push(Warning::new(rule, text));
         self.warn_of_timeouts(&mut warn);
+        self.warn_of_fallback(&mut warn);
         if self.retries() > 0 {
             self.warn_of_retries(&mut warn);
         }
@@ -56,6 +58,30 @@ impl Known {
                 "queue_longer_than_total",
                 format!(
                     "a call may use up its total timeout in the queue, which holds it {wait:?}"
+                ),
+            );
+        }
+    }
+
+    fn warn_of_fallback(&self, warn: &mut impl FnMut(&'static str, String)) {
+        if !self.facts.has(FALLBACK) {
+            return;
+        }
+        if !self.facts.has(TOTAL_LIMIT) {
+            warn(
+                "fallback_without_total",
+                "without a total timeout, a call that hangs never falls back, unless its caller \
+                 has a deadline"
+                    .into(),
+            );
+        }
+        let (total, limit) = (self.total_limit(), self.facts.get(FALLBACK_LIMIT));
+        if let Some((total, limit)) = total.zip(limit).filter(|(total, limit)| limit >= total) {
+            warn(
+                "fallback_longer_than_total",
+                format!(
+                    "the fallback may take {limit:?}, which is as long as the total timeout of \
+                     {total:?}: callers will have left"
                 ),
             );
         }

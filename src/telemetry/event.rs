@@ -5,7 +5,7 @@ use super::{
     kind::Kind,
     metrics::{ATTEMPT_DURATION, CALL_DURATION, Control, Instrument},
 };
-use crate::{Outcome, Rejection};
+use crate::{Outcome, Rejection, call::degraded::Reason};
 
 /// The layer that an [`Event`] is about.
 #[derive(Clone, Copy, Debug)]
@@ -149,6 +149,20 @@ pub enum Event<'a> {
         error_type: &'static str,
         /// The reason, such as `method`.
         reason: &'static str,
+    },
+    /// The fallback gave the response of a call.
+    #[non_exhaustive]
+    FallbackUsed {
+        /// The reason why the service did not respond.
+        reason: &'a Reason,
+    },
+    /// The fallback gave no response, although it should. The call ends without it.
+    #[non_exhaustive]
+    FallbackFailed {
+        /// The reason why the service did not respond.
+        reason: &'a Reason,
+        /// The cause: `error` or `response` of the other service, `limit` or `panic`.
+        cause: &'static str,
     },
     /// A call waits in the queue of the bulkhead.
     #[non_exhaustive]
@@ -353,8 +367,13 @@ const ENDS: usize = OUTCOMES + Outcome::FAULTS;
 const REASONS: [&str; 6] =
     ["retries", "budget", "deadline", "hint_over_cap", "stop_hint", "rejected"];
 
+/// The first gate of the reasons for which a fallback is used. Faults have those of outcomes.
+const USES: usize = ENDS + REASONS.len() + 1;
+/// The gate of fallbacks that failed.
+const FAILED: usize = USES + REJECTIONS + 1;
+
 /// The number of gates that a layer of any kind can have.
-pub(super) const GATES: usize = ENDS + REASONS.len() + 1;
+pub(super) const GATES: usize = FAILED + 1;
 
 impl Event<'_> {
     /// Returns the number of the gate that its lines in the log pass, or `None` if all lines pass.
@@ -369,6 +388,12 @@ impl Event<'_> {
                 let place = REASONS.iter().position(|known| *known == reason);
                 Some(ENDS + place.unwrap_or(REASONS.len()))
             }
+            Self::FallbackUsed { reason } => Some(match reason {
+                Reason::Failed(fault) => OUTCOMES + Outcome::Failure(*fault).fault_index(),
+                Reason::Rejected(rejection) => USES + rejection.reason_index(),
+                Reason::Off => USES + REJECTIONS,
+            }),
+            Self::FallbackFailed { .. } => Some(FAILED),
             _ => None,
         }
     }

@@ -8,6 +8,7 @@ pub(crate) enum Kind {
     /// A timeout outside of a stack.
     Timeout,
     Retry,
+    Fallback,
     Bulkhead,
     CircuitBreaker,
     Idempotency,
@@ -40,6 +41,7 @@ impl Kind {
             Self::AttemptTimeout => "attempt_timeout",
             Self::Timeout => "timeout",
             Self::Retry => "retry",
+            Self::Fallback => "fallback",
             Self::Bulkhead => "bulkhead",
             Self::CircuitBreaker => "circuit_breaker",
             Self::Idempotency => "idempotency",

@@ -37,6 +37,10 @@ macro_rules! with_target {
                 const TARGET: &str = RETRY;
                 $block
             }
+            Kind::Fallback => {
+                const TARGET: &str = FALLBACK;
+                $block
+            }
             Kind::Bulkhead => {
                 const TARGET: &str = BULKHEAD;
                 $block
@@ -73,6 +77,7 @@ macro_rules! with_target {
 
 pub(super) const CALL: &str = "buttress::call";
 pub(crate) const RETRY: &str = "buttress::retry";
+const FALLBACK: &str = "buttress::fallback";
 const BULKHEAD: &str = "buttress::bulkhead";
 const CIRCUIT_BREAKER: &str = "buttress::circuit_breaker";
 const ENDPOINTS: &str = "buttress::endpoints";
@@ -148,6 +153,9 @@ fn write<'a>(
         Event::Rejected { rejection } => rejected(source, rejection, suppressed),
         Event::Retrying { .. } | Event::RetriesExhausted { .. } | Event::NotRetried { .. } => {
             retry(source, event, suppressed);
+        }
+        Event::FallbackUsed { .. } | Event::FallbackFailed { .. } => {
+            fallback(source, event, suppressed);
         }
         Event::CallQueued { queued } => debug!(
             target: BULKHEAD,
@@ -272,6 +280,33 @@ fn retry(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
                 { field::REASON } = reason,
             },
             "call not retried"
+        ),
+        _ => {}
+    }
+}
+
+fn fallback(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
+    match *event {
+        Event::FallbackUsed { reason } => gated!(
+            FALLBACK,
+            suppressed,
+            {
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
+                { field::REASON } = reason.as_str()
+            },
+            "fallback used"
+        ),
+        Event::FallbackFailed { reason, cause } => gated!(
+            FALLBACK,
+            suppressed,
+            {
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
+                { field::REASON } = reason.as_str(),
+                { field::ERROR_TYPE } = cause
+            },
+            "fallback failed"
         ),
         _ => {}
     }

@@ -7,7 +7,7 @@
 //! | span `call`, one per logical call of a [`Stack`](crate::Stack) | `INFO` |
 //! | span `attempt`, one per attempt of a [retry](crate::retry) | `INFO` |
 //! | "circuit opened", "idempotent operation has unknown outcome" | `ERROR` |
-//! | "call rejected", "call timed out", "retrying call", "retries exhausted", "circuit half-open", "idempotency store failed", "idempotency store almost full", "lease lost", "chaos armed", "chaos disarmed" | `WARN` |
+//! | "call rejected", "call timed out", "retrying call", "retries exhausted", "fallback used", "fallback failed", "circuit half-open", "idempotency store failed", "idempotency store almost full", "lease lost", "chaos armed", "chaos disarmed" | `WARN` |
 //! | "circuit closed", "layer controlled" | `INFO` |
 //! | "call not retried", "call queued", "bulkhead resized", "circuit disabled", "fault injected" | `DEBUG` |
 //!
@@ -29,6 +29,7 @@
 //! | `buttress::call` | the span `call` |
 //! | `buttress::timeout` | both timeouts |
 //! | `buttress::retry` | the retry, and the span `attempt` |
+//! | `buttress::fallback` | the fallback |
 //! | `buttress::bulkhead` | the bulkhead |
 //! | `buttress::circuit_breaker` | the circuit breaker |
 //! | `buttress::idempotency` | the idempotency layer |
@@ -79,10 +80,10 @@
 //! # Events in an outage
 //!
 //! In an outage, a layer can reject thousands of calls in a second. Of the events "call rejected",
-//! "call timed out", "retrying call", "retries exhausted" and "idempotency store failed", the first
-//! is at `WARN`, and then one in 10 s for each layer and reason. It has the field `suppressed`, the
-//! number of events since the last one at `WARN`. Those are at `DEBUG`. All other events are
-//! emitted each time.
+//! "call timed out", "retrying call", "retries exhausted", "fallback used", "fallback failed" and
+//! "idempotency store failed", the first is at `WARN`, and then one in 10 s for each layer and
+//! reason. It has the field `suppressed`, the number of events since the last one at `WARN`. Those
+//! are at `DEBUG`. All other events are emitted each time.
 //!
 //! When a circuit closes, the event "circuit closed" has the number of rejections of the whole
 //! outage, and in `suppressed` those that no earlier line has counted. The first rejection of the

@@ -15,7 +15,7 @@ mod row;
 mod rules;
 mod user;
 
-pub(crate) use std::{sync::Mutex, time::Duration};
+pub(crate) use std::{future::ready, sync::Mutex, time::Duration};
 
 pub(crate) use buttress::{
     Stack,
@@ -23,6 +23,7 @@ pub(crate) use buttress::{
     chaos::{ChaosHandle, ChaosLayer},
     circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerLayer},
     endpoints::Endpoints,
+    fallback::{self, FallbackLayer},
     idempotency::{IdempotencyLayer, store::MemoryStore},
     retry::{Backoff, Budget, ReplayClones, RetryBuilder, RetryLayer},
     telemetry::{CallSpanLayer, Registry},
@@ -40,8 +41,8 @@ pub(crate) use self::{
     },
     rules::{keeps_rules, rejects_by_rules},
     user::{
-        CountedReplay, FallibleClassifier, NoReplay, PassOn, Request, Unguarded, UserCode, arm,
-        disarm, key, limit,
+        Absent, CountedReplay, FallibleClassifier, NoReplay, PassOn, Request, Unguarded, UserCode,
+        arm, disarm, key, limit,
     },
 };
 
@@ -269,6 +270,23 @@ macro_rules! layers {
                 .runs(&[UserCode::Key, UserCode::Classifier])
                 .keyed_breaker(),
 
+        fallback: {
+            let layer = FallbackLayer::from_fn(|_| (), |(), _| ready(None));
+            Row::new(layer.clone()).switch(layer.handle())
+        },
+        fallback_with_user_code: {
+            let source = fallback::from_fn(key, |_, _| ready(None));
+            let layer = FallbackLayer::builder(source).classify(FallibleClassifier);
+            let layer = layer.name(String::from("made at run time")).build().unwrap();
+            Row::new(layer.clone())
+                .runs(&[UserCode::Key, UserCode::Classifier])
+                .switch(layer.handle())
+        },
+        fallback_by_service: {
+            let layer = FallbackLayer::service(CountedReplay::default(), Absent::new());
+            Row::new(layer).runs(&[UserCode::Replay])
+        },
+
         call_span: Row::new(CallSpanLayer::new()),
 
         // A guarded request runs in its own task, which outlives a dropped call. Its scenarios
@@ -307,6 +325,11 @@ macro_rules! layers {
         stack_empty: Row::new(Stack::new()),
         stack_of_total_timeout:
             Row::new(Stack::new().total_timeout(LIMIT)).always_ready().ends_a_hang_after(20),
+        stack_of_fallback: {
+            let layer = FallbackLayer::from_fn(|_| (), |(), _| ready(None));
+            let stack = Stack::new().fallback(layer.clone());
+            Row::new(stack).switch(layer.handle())
+        },
         stack_of_retry: {
             let retry = retry(ReplayClones).build().unwrap();
             let budget = retry.budget().cloned().unwrap();

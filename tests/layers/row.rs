@@ -9,6 +9,7 @@ use buttress::{
         CircuitBreakerBuilder, CircuitBreakerHandle, CircuitBreakerLayer, KeyedCircuitBreakerLayer,
         State,
     },
+    fallback::FallbackHandle,
     retry::Budget,
     testing::{
         Flaky, Step,
@@ -156,6 +157,14 @@ impl<L> Row<L> {
         }
     }
 
+    /// Adds an obstacle: the service is switched off, and the fallback has no response.
+    pub(crate) fn switch(self, fallback: FallbackHandle) -> Self {
+        self.obstacle("switched off", Effect::Rejects("switched_off"), move || {
+            fallback.switch_off();
+            OnWhenDropped(fallback.clone())
+        })
+    }
+
     pub(crate) fn assert_idle(&self) {
         self.idle.iter().for_each(|check| check());
     }
@@ -193,6 +202,14 @@ struct ResetOnDrop(CircuitBreakerHandle);
 impl Drop for ResetOnDrop {
     fn drop(&mut self) {
         self.0.reset();
+    }
+}
+
+struct OnWhenDropped(FallbackHandle);
+
+impl Drop for OnWhenDropped {
+    fn drop(&mut self) {
+        self.0.switch_on();
     }
 }
 

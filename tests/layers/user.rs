@@ -3,6 +3,7 @@
 use std::{
     cell::Cell,
     future::{Future, Ready, ready},
+    marker::PhantomData,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -206,6 +207,35 @@ impl<Req, Res: Send, E> Record<Req, Res, E> for Unguarded {
 
     fn max_bytes(&self) -> usize {
         0
+    }
+}
+
+/// A service that fails, as the source of a fallback.
+pub(crate) struct Absent<Res>(PhantomData<fn() -> Res>);
+
+impl<Res> Absent<Res> {
+    pub(crate) const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<Res> Clone for Absent<Res> {
+    fn clone(&self) -> Self {
+        Self::new()
+    }
+}
+
+impl<R, Res> Service<R> for Absent<Res> {
+    type Response = Res;
+    type Error = ();
+    type Future = Ready<Result<Res, ()>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: R) -> Self::Future {
+        ready(Err(()))
     }
 }
 

@@ -8,6 +8,7 @@ use buttress::{
     chaos::ChaosLayer,
     circuit_breaker::CircuitBreakerLayer,
     endpoints::Endpoints,
+    fallback::FallbackLayer,
     http::{HttpClientLayer, ReplaySafe, chaos::BodyChaosLayer},
     idempotency::{IdempotencyLayer, store::MemoryStore},
     retry::{ReplayClones, RetryLayer},
@@ -59,6 +60,7 @@ pub const CASES: &[Case] = &[
         calls.to(timeout().including_readiness().layer(Echo), Ends::Well)
     }),
     lone("retry", |calls| calls.to(retry().layer(Echo), Ends::Well)),
+    lone("fallback", |calls| calls.to(FallbackLayer::value(7).layer(Echo), Ends::Well)),
     lone("bulkhead", |calls| calls.to(BulkheadLayer::default().layer(Echo), Ends::Well)),
     lone("bulkhead, full", bulkhead_full),
     lone("queued bulkhead", queued_bulkhead),

@@ -56,7 +56,7 @@
 //! | `LoadShed` | 503 | 8 | 1 s |
 //! | `BulkheadFull`, `QueueTimedOut` | 503, or [as set](super::HttpServerBuilder::full_status) | 8 | 1 s |
 //! | `RateLimited` | 429 | 8 | the time until the next token |
-//! | `NotReady`, `NoEndpoint` | 503 | 14 | |
+//! | `NotReady`, `NoEndpoint`, `SwitchedOff` | 503 | 14 | |
 //! | `TimedOut`, `DeadlineExceeded`, `Elapsed` | 504 | 4 | |
 //! | `Idempotency`: `KeyMissing`, `KeyMalformed` | 400 | 3 | |
 //! | `Idempotency`: `BodyTooLarge` | 413 | 8 | |

@@ -59,7 +59,7 @@ pub enum InstrumentKind {
 pub(crate) const STATE: &str = "buttress.state";
 /// `true` if the call was retried.
 pub(crate) const RETRIED: &str = "buttress.retried";
-/// The result of a probe, of a request with an idempotency key, or of a hint.
+/// The result of a probe, of a fallback, of a request with an idempotency key, or of a hint.
 pub(crate) const RESULT: &str = "buttress.result";
 /// The step of an idempotency store.
 pub(crate) const STEP: &str = "buttress.step";
@@ -145,6 +145,10 @@ instruments! {
         "Keys of a breaker by key, by state.";
     CIRCUIT_BREAKER_KEYS_EVICTED: Counter "buttress.circuit_breaker.keys.evicted" "{key}"
         [STACK, LAYER] "Keys that a breaker by key forgot to make room for others.";
+    FALLBACK_CALLS: Counter "buttress.fallback.calls" "{call}" [STACK, LAYER, RESULT]
+        "Calls that needed the fallback. `off` is a response while it was switched off.";
+    FALLBACK_SWITCHED_OFF: MaxGauge "buttress.fallback.switched_off" "{layer}" [STACK, LAYER]
+        "1 if the service was switched off by hand.";
     HTTP_REPLAY_OVERFLOW: Counter "buttress.http.replay.overflow" "{request}" [STACK, LAYER]
         "Requests whose body was too large to keep for a retry. They are sent once.";
     HTTP_HINTS: Counter "buttress.http.hints" "{response}" [STACK, LAYER, RESULT]

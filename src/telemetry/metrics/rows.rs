@@ -6,8 +6,8 @@ use super::{
     super::kind::Kind,
     instrument::{
         ATTEMPT_RESENDS, BULKHEAD_QUEUE_DURATION, CHAOS_FAULTS, CIRCUIT_BREAKER_KEYS_EVICTED,
-        CIRCUIT_BREAKER_PROBES, CIRCUIT_BREAKER_TRANSITIONS, ENDPOINTS_TRANSITIONS, HTTP_HINTS,
-        IDEMPOTENCY_LEASES_LOST, IDEMPOTENCY_REQUESTS, IDEMPOTENCY_STORE_DURATION,
+        CIRCUIT_BREAKER_PROBES, CIRCUIT_BREAKER_TRANSITIONS, ENDPOINTS_TRANSITIONS, FALLBACK_CALLS,
+        HTTP_HINTS, IDEMPOTENCY_LEASES_LOST, IDEMPOTENCY_REQUESTS, IDEMPOTENCY_STORE_DURATION,
         IDEMPOTENCY_UNKNOWN, Instrument, REJECTIONS, RETRY_CALLS, RETRY_DELAY, RETRY_ENDED,
     },
 };
@@ -53,6 +53,15 @@ static RETRY: &[Row] = &[
     with(&HTTP_HINTS, "kept"),
     with(&HTTP_HINTS, "over_cap"),
     with(&HTTP_HINTS, "stop"),
+];
+
+static FALLBACK: &[Row] = &[
+    with(&REJECTIONS, "timed_out"),
+    with(&REJECTIONS, "switched_off"),
+    with(&FALLBACK_CALLS, "used"),
+    with(&FALLBACK_CALLS, "off"),
+    with(&FALLBACK_CALLS, "failed"),
+    with(&FALLBACK_CALLS, "declined"),
 ];
 
 static BULKHEAD: &[Row] =
@@ -169,6 +178,7 @@ pub(super) fn counters(kind: Kind) -> &'static [Row] {
         Kind::Call => &[],
         Kind::Timeout | Kind::TotalTimeout | Kind::AttemptTimeout => TIMEOUT,
         Kind::Retry => RETRY,
+        Kind::Fallback => FALLBACK,
         Kind::Bulkhead => BULKHEAD,
         Kind::CircuitBreaker => CIRCUIT_BREAKER,
         Kind::Idempotency => IDEMPOTENCY,

@@ -51,6 +51,10 @@ pub enum Control {
     Resize(u32),
     /// Disarms a chaos layer. No change arms one.
     Disarm,
+    /// Switches the service beneath a fallback off.
+    SwitchOff,
+    /// Switches the service beneath a fallback on again.
+    SwitchOn,
 }
 
 impl Control {
@@ -63,6 +67,8 @@ impl Control {
             Self::Disable => "disable",
             Self::Resize(_) => "resize",
             Self::Disarm => "disarm",
+            Self::SwitchOff => "switch_off",
+            Self::SwitchOn => "switch_on",
         }
     }
 }

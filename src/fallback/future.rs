@@ -1,0 +1,272 @@
+//! The futures of the fallback.
+
+use std::{
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+use tower_service::Service;
+
+pub use super::other_service::ServiceFuture;
+use super::{shared::Shared, source::Respond, state::State as Counts};
+use crate::{
+    CarryRejection, Classify, Outcome, Rejection,
+    call::{
+        catch_panic::Unwinding,
+        completion::{AtHead, Completion},
+        deadline,
+        degraded::{Degraded, DegradedBy, Reason, ResponseSource},
+        ended::polled_after_end,
+        reserve::Reserved,
+    },
+    outcome::judge,
+};
+
+pin_project! {
+    /// The future of a [`Fallback`](super::Fallback).
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, Req, R, C, M = AtHead>
+    where
+        S: Service<Req>,
+        R: Respond<Req, S::Response>,
+    {
+        #[pin]
+        state: State<S::Future, R::Future, R::Kept, S::Response, S::Error>,
+        shared: Arc<Shared<R, C>>,
+        completion: PhantomData<fn() -> M>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F, A, K, T, E> {
+        Calling { #[pin] call: Reserved<F>, kept: Option<K> },
+        // The service is switched off, and was not called.
+        Off { kept: Option<K> },
+        Responding { #[pin] response: Reserved<A>, failed: Option<Failed<T, E>> },
+        Done,
+    }
+}
+
+/// A call that falls back.
+struct Failed<T, E> {
+    reason: Reason,
+    without: Without<T, E>,
+}
+
+/// The result of a call without its fallback.
+enum Without<T, E> {
+    /// The result of the service, or of a layer beneath. A response holds nothing of its layers.
+    Result(Result<T, E>),
+    /// This layer ended the call, to have time for the fallback.
+    Ended(Rejection),
+    Off,
+}
+
+impl<S, Req, R, C, M> ResponseFuture<S, Req, R, C, M>
+where
+    S: Service<Req>,
+    R: Respond<Req, S::Response>,
+{
+    #[inline(always)]
+    pub(super) fn called(
+        call: Reserved<S::Future>,
+        kept: R::Kept,
+        shared: Arc<Shared<R, C>>,
+    ) -> Self {
+        let state = State::Calling { call, kept: Some(kept) };
+        Self { state, shared, completion: PhantomData }
+    }
+
+    pub(super) fn off(kept: R::Kept, shared: Arc<Shared<R, C>>) -> Self {
+        Self { state: State::Off { kept: Some(kept) }, shared, completion: PhantomData }
+    }
+}
+
+impl<S, Req, R, C, M> Future for ResponseFuture<S, Req, R, C, M>
+where
+    S: Service<Req>,
+    S::Error: CarryRejection,
+    R: Respond<Req, S::Response>,
+    C: Classify<S::Response, S::Error>,
+    M: Completion<S::Response>,
+{
+    type Output = Result<S::Response, S::Error>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let (kept, mut failed, nothing_began) = match this.state.as_mut().project() {
+                StateProj::Calling { call, kept } => {
+                    let Some(watched) = kept else { polled_after_end() };
+                    match ready!(R::watch(watched, || call.poll_call(cx))) {
+                        Ok(mut result) => {
+                            let Some(reason) = this.shared.reason::<M, _, _>(&mut result) else {
+                                this.state.set(State::Done);
+                                return Poll::Ready(result);
+                            };
+                            let nothing_began = this.shared.nothing_began(&reason, &result);
+                            let without = Without::Result(result);
+                            (kept.take(), Failed { reason, without }, nothing_began)
+                        }
+                        Err(reached) => {
+                            let name = this.shared.state.config.reporter.name().cloned();
+                            let rejection = Rejection::from(reached.by(name));
+                            let reason = Reason::Rejected(rejection.clone());
+                            let without = Without::Ended(rejection);
+                            (kept.take(), Failed { reason, without }, false)
+                        }
+                    }
+                }
+                StateProj::Off { kept } => {
+                    let failed = Failed { reason: Reason::Off, without: Without::Off };
+                    (kept.take(), failed, true)
+                }
+                StateProj::Responding { response, failed } => {
+                    let shared = &*this.shared;
+                    let Some(known) = failed else { polled_after_end() };
+                    let response = ready!(shared.poll_response::<M, _, _, _>(known, response, cx));
+                    let failed = failed.take();
+                    this.state.set(State::Done);
+                    return Poll::Ready(match (response, failed) {
+                        (Some(response), _) => Ok(response),
+                        (None, Some(failed)) => shared.state.without(failed.without),
+                        (None, None) => polled_after_end(),
+                    });
+                }
+                StateProj::Done => polled_after_end(),
+            };
+            let Some(kept) = kept else { polled_after_end() };
+            // The service's future is dropped before code of the user runs. If that panics, the
+            // call has ended.
+            this.state.set(State::Done);
+            match this.shared.begin::<M, _, _, _>(kept, &mut failed, nothing_began) {
+                Some(response) => {
+                    this.state.set(State::Responding { response, failed: Some(failed) });
+                }
+                None => return Poll::Ready(this.shared.state.without(failed.without)),
+            }
+        }
+    }
+}
+
+impl Counts {
+    /// Returns the result of a call that has no fallback.
+    #[cold]
+    fn without<T, E: CarryRejection>(&self, without: Without<T, E>) -> Result<T, E> {
+        match without {
+            Without::Result(result) => result,
+            Without::Ended(rejection) => Err(self.config.reporter.get().reject(rejection)),
+            Without::Off => Err(self.reject_off()),
+        }
+    }
+}
+
+impl<R, C> Shared<R, C> {
+    /// Begins the fallback of a call. Returns `None` if there is none.
+    #[cold]
+    fn begin<M, Req, T, E>(
+        &self,
+        kept: R::Kept,
+        failed: &mut Failed<T, E>,
+        nothing_began: bool,
+    ) -> Option<Reserved<R::Future>>
+    where
+        R: Respond<Req, T>,
+        M: Completion<T>,
+    {
+        // Nobody waits for the response any more.
+        if deadline::deadline().is_some_and(|end| end <= Instant::now()) {
+            return None;
+        }
+        // A response that failed must not hold a slot that the fallback needs.
+        if let Without::Result(Ok(response)) = &mut failed.without {
+            drop(M::end(response).map(mem::take));
+        }
+        let respond = || self.source.respond(kept, &failed.reason, nothing_began);
+        let future = self.noting_panic(&failed.reason, respond);
+        if future.is_none() {
+            self.state.declined();
+        }
+        let limit = if R::WAITS { self.state.limit() } else { Duration::MAX };
+        future.map(|future| Reserved::within(limit, future))
+    }
+
+    /// Polls the fallback. The output is `None` if it gives no response.
+    #[cold]
+    fn poll_response<M, Req, T, E>(
+        &self,
+        failed: &Failed<T, E>,
+        response: Pin<&mut Reserved<R::Future>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<T>>
+    where
+        R: Respond<Req, T>,
+        C: Classify<T, E>,
+        E: CarryRejection,
+        M: Completion<T>,
+    {
+        let reason = &failed.reason;
+        let Ok(given) = ready!(self.noting_panic(reason, || response.poll_call(cx))) else {
+            self.state.failed(reason, "limit");
+            return Poll::Ready(None);
+        };
+        let Some(mut given) = given else {
+            if R::CAN_FAIL {
+                self.state.failed(reason, "error");
+            } else {
+                self.state.declined();
+            }
+            return Poll::Ready(None);
+        };
+        if R::CAN_FAIL && self.is_failure(&given, PhantomData::<E>) {
+            self.state.failed(reason, "response");
+            return Poll::Ready(None);
+        }
+        let by = match reason {
+            Reason::Off => DegradedBy::Off,
+            _ => DegradedBy::Fallback,
+        };
+        M::mark_degraded(&mut given, Degraded::new(by, reason.clone()));
+        ResponseSource::Degraded(by).report();
+        self.state.used(reason);
+        Poll::Ready(Some(given))
+    }
+
+    /// Returns `true` if the other service has not served the request.
+    fn is_failure<T, E>(&self, response: &T, _: PhantomData<E>) -> bool
+    where
+        C: Classify<T, E>,
+        E: CarryRejection,
+    {
+        let outcome = judge(&*self.classifier, Ok::<_, &E>(response));
+        !(outcome.is_response() || outcome == Outcome::Ignored)
+    }
+
+    /// Runs code of the fallback. A panic counts as a failed fallback.
+    fn noting_panic<T>(&self, reason: &Reason, piece: impl FnOnce() -> T) -> T {
+        let mut unwinding = Unwinding::noting(|| self.state.failed(reason, "panic"));
+        let value = piece();
+        unwinding.disarm();
+        value
+    }
+}
+
+impl<S, Req, R, C, M> fmt::Debug for ResponseFuture<S, Req, R, C, M>
+where
+    S: Service<Req>,
+    R: Respond<Req, S::Response>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("fallback::ResponseFuture").finish_non_exhaustive()
+    }
+}

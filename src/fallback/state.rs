@@ -1,0 +1,110 @@
+//! The switch and the counts of a fallback, which all its services share.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Duration,
+};
+
+use super::config::Config;
+use crate::{
+    CarryRejection,
+    call::{degraded::Reason, reserve::Reserve},
+    error::SwitchedOff,
+    telemetry::{Event, instrument::FALLBACK_CALLS},
+};
+
+/// The way in which a call that needed a fallback ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// The fallback gave the response of a call that failed.
+    Used,
+    /// The fallback gave the response while it was switched off.
+    Off,
+    /// The fallback failed, panicked or took too long.
+    Failed,
+    /// There was no fallback for the call.
+    Declined,
+}
+
+impl Use {
+    const ALL: [Self; 4] = [Self::Used, Self::Off, Self::Failed, Self::Declined];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Used => "used",
+            Self::Off => "off",
+            Self::Failed => "failed",
+            Self::Declined => "declined",
+        }
+    }
+}
+
+/// The settings, the switch and the counts.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) config: Config,
+    pub(super) reserve: Reserve,
+    is_off: AtomicBool,
+    counts: [AtomicU64; Use::ALL.len()],
+}
+
+impl State {
+    pub(super) fn new((config, reserve): (Config, Reserve)) -> Self {
+        Self { config, reserve, is_off: AtomicBool::new(false), counts: Default::default() }
+    }
+
+    /// Returns a state with the same settings, switched on and without counts.
+    pub(super) fn fresh(&self) -> Self {
+        let reporter = self.config.reporter.fresh();
+        Self::new((Config { reporter, ..self.config.clone() }, self.reserve))
+    }
+
+    #[inline]
+    pub(super) fn is_off(&self) -> bool {
+        self.is_off.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn switch(&self, is_off: bool) {
+        self.is_off.store(is_off, Ordering::Relaxed);
+    }
+
+    pub(super) fn limit(&self) -> Duration {
+        self.config.limit
+    }
+
+    pub(super) fn count(&self, ended: Use) -> u64 {
+        self.counts[ended as usize].load(Ordering::Relaxed)
+    }
+
+    fn add(&self, ended: Use) {
+        self.counts[ended as usize].fetch_add(1, Ordering::Relaxed);
+        if let Some(meter) = self.config.reporter.meter() {
+            meter.add(&FALLBACK_CALLS, [ended.as_str(), ""]);
+        }
+    }
+
+    /// Counts and reports a response of the fallback.
+    pub(super) fn used(&self, reason: &Reason) {
+        self.add(if *reason == Reason::Off { Use::Off } else { Use::Used });
+        self.config.reporter.get().emit(Event::FallbackUsed { reason });
+    }
+
+    /// Counts and reports a fallback that failed. `cause` is one word.
+    #[cold]
+    pub(super) fn failed(&self, reason: &Reason, cause: &'static str) {
+        self.add(Use::Failed);
+        self.config.reporter.get().emit(Event::FallbackFailed { reason, cause });
+    }
+
+    /// Counts a call without a fallback.
+    pub(super) fn declined(&self) {
+        self.add(Use::Declined);
+    }
+
+    /// Rejects a call that has no fallback while it is switched off.
+    #[cold]
+    pub(super) fn reject_off<E: CarryRejection>(&self) -> E {
+        let rejection = SwitchedOff::by(self.config.reporter.name().cloned());
+        self.config.reporter.get().reject(rejection)
+    }
+}

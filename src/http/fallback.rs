@@ -1,0 +1,91 @@
+//! The fallback with a response of HTTP.
+
+use std::future::{Ready, ready};
+
+use bytes::Bytes;
+use http::Response;
+
+use crate::{
+    fallback::{FallbackLayer, FallbackSource, Reason, Respond},
+    sealed::Sealed,
+};
+
+/// An HTTP response for every call. [`fallback`] creates it.
+#[derive(Clone, Debug)]
+pub struct FallbackResponse {
+    response: Response<Bytes>,
+}
+
+/// Creates a source of a [fallback](crate::fallback) that gives an HTTP response to every call.
+///
+/// Its head and its body are kept. Each copy shares the bytes. It fits every service whose
+/// response has a body that can be made from [`Bytes`], such as that of a [`Stack`](crate::Stack)
+/// with [`http()`](crate::Stack::http).
+///
+/// ```
+/// use buttress::{fallback::FallbackLayer, http};
+/// use ::http::Response;
+///
+/// let source = http::fallback(Response::new("[]"));
+/// let layer = FallbackLayer::builder(source).name("recommendations").build()?;
+/// # let _ = layer;
+/// # Ok::<(), buttress::ConfigError>(())
+/// ```
+pub fn fallback(response: Response<impl Into<Bytes>>) -> FallbackResponse {
+    FallbackResponse { response: response.map(Into::into) }
+}
+
+#[cfg_attr(docsrs, doc(cfg(feature = "http")))]
+impl FallbackLayer<FallbackResponse> {
+    /// Creates a layer that gives an HTTP response to every call.
+    ///
+    /// For a builder, pass [`http::fallback`](crate::http::fallback).
+    ///
+    /// ```
+    /// use buttress::{
+    ///     Stack,
+    ///     fallback::FallbackLayer,
+    ///     http::{Degraded, ReplaySafe},
+    /// };
+    /// use http::{Request, Response};
+    /// use std::io;
+    /// use tower::{ServiceExt, service_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = service_fn(|_: Request<String>| async {
+    ///     Err::<Response<String>, _>(io::Error::from(io::ErrorKind::ConnectionRefused))
+    /// });
+    /// let client = Stack::standard(ReplaySafe::new())
+    ///     .http()
+    ///     .fallback(FallbackLayer::http(Response::new("[]")))
+    ///     .service(client);
+    ///
+    /// let response = client.oneshot(Request::default()).await?;
+    /// assert_eq!(response.status(), 200);
+    /// assert!(response.extensions().get::<Degraded>().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn http(response: Response<impl Into<Bytes>>) -> Self {
+        Self::new(fallback(response))
+    }
+}
+
+impl Sealed for FallbackResponse {}
+
+impl FallbackSource for FallbackResponse {
+    const DESCRIPTION: &'static str = "a response";
+    const WAITS: bool = false;
+}
+
+impl<Req, B: From<Bytes>> Respond<Req, Response<B>> for FallbackResponse {
+    type Kept = ();
+    type Future = Ready<Option<Response<B>>>;
+
+    fn keep(&self, _: &Req) {}
+
+    fn respond(&self, (): (), _: &Reason, _: bool) -> Option<Self::Future> {
+        Some(ready(Some(self.response.clone().map(B::from))))
+    }
+}
