@@ -54,6 +54,8 @@ enum Action {
     Disable,
     Resize,
     Disarm,
+    SwitchOff,
+    SwitchOn,
 }
 
 /// A change that can be applied.
@@ -123,6 +125,8 @@ fn parse(bytes: &Bytes) -> Result<Change, &'static str> {
         (Action::Reset, ..) => Control::Reset,
         (Action::Disable, ..) => Control::Disable,
         (Action::Disarm, ..) => Control::Disarm,
+        (Action::SwitchOff, ..) => Control::SwitchOff,
+        (Action::SwitchOn, ..) => Control::SwitchOn,
     };
     Ok(Change { stack, layer, control })
 }

@@ -11,7 +11,8 @@ use buttress::telemetry::{
 };
 
 use crate::snapshot::{
-    Breaker, Bulkhead, Cause, Chaos, Ended, Idempotency, Rejected, Retry, Snapshot, Totals,
+    Breaker, Bulkhead, Cause, Chaos, Ended, Fallback, Idempotency, Rejected, Retry, Snapshot,
+    Totals,
 };
 
 const STATE: &str = "buttress.state";
@@ -144,6 +145,8 @@ fn take(draft: &mut Draft, earlier: &Earlier<'_>, name: &'static str, series: &S
         take_breaker(draft, earlier, (name, part), series);
     } else if let Some(part) = part.strip_prefix("bulkhead.") {
         take_bulkhead(draft, part, series);
+    } else if let Some(part) = part.strip_prefix("fallback.") {
+        take_fallback(draft, earlier, (name, part), series);
     } else if let Some(part) = part.strip_prefix("retry.") {
         take_retry(draft, earlier, (name, part), series);
     } else if let Some(part) = part.strip_prefix("idempotency.") {
@@ -212,6 +215,7 @@ fn take_ended(
         Some("success") => ended.success += more,
         Some("failure") => ended.failure += more,
         Some("rejected") => ended.rejected += more,
+        Some("degraded") => ended.degraded += more,
         _ => ended.cancelled += more,
     }
     if matches!(outcome, Some("success" | "failure")) {
@@ -228,6 +232,7 @@ fn count(totals: &mut Totals, outcome: &str, more: u64) {
         "success" => totals.success += more,
         "failure" => totals.failure += more,
         "rejected" => totals.rejected += more,
+        "degraded" => totals.degraded += more,
         _ => totals.cancelled += more,
     }
 }
@@ -278,6 +283,28 @@ fn take_retry(
         }
         _ => {}
     }
+}
+
+fn take_fallback(
+    draft: &mut Draft,
+    earlier: &Earlier<'_>,
+    (name, part): (&'static str, &str),
+    series: &Series,
+) {
+    let named = || Fallback { layer: layer(series), ..Fallback::default() };
+    let fallback = draft.snapshot.fallback.get_or_insert_with(named);
+    if part == "switched_off" {
+        fallback.is_off |= series.value.as_number() > 0.0;
+        return;
+    }
+    let place = match series.attribute(RESULT) {
+        Some("used") => &mut fallback.used,
+        Some("off") => &mut fallback.off,
+        Some("failed") => &mut fallback.failed,
+        Some("declined") => &mut fallback.declined,
+        _ => return,
+    };
+    *place += earlier.growth(name, series);
 }
 
 fn take_bulkhead(draft: &mut Draft, part: &str, series: &Series) {

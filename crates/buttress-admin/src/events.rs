@@ -99,6 +99,8 @@ impl Kept {
             }
             Event::Rejected { rejection, .. } => frequent("call rejected", rejection.kind()),
             Event::Retrying { error_type, .. } => frequent("retrying call", error_type),
+            Event::FallbackUsed { reason, .. } => frequent("fallback used", reason.as_str()),
+            Event::FallbackFailed { cause, .. } => frequent("fallback failed", cause),
             Event::RetriesExhausted { reason, .. } => frequent("retries exhausted", reason),
             Event::StoreFailed { .. } => frequent("idempotency store failed", ""),
             Event::StoreAlmostFull { of, .. } => frequent("idempotency store almost full", of),
@@ -192,6 +194,11 @@ impl Events {
                 if layer.kind == "circuit_breaker" && layer.layer == start_of(&breaker.layer) {
                     breaker.reason = layer.reason.map(str::to_owned);
                     breaker.actor.clone_from(&layer.actor);
+                }
+            }
+            if let Some(fallback) = &mut snapshot.fallback {
+                if layer.kind == "fallback" && layer.layer == start_of(&fallback.layer) {
+                    fallback.actor.clone_from(&layer.actor);
                 }
             }
         }

@@ -56,6 +56,8 @@
 //! | `disable` | lets the breaker admit every call |
 //! | `resize` | sets the maximum number of concurrent calls of a bulkhead to `limit` |
 //! | `disarm` | disarms a chaos layer, which only the program arms |
+//! | `switch_off` | lets calls get the fallback at once, and calls the dependency no more |
+//! | `switch_on` | calls the dependency again |
 //!
 //! A layer outside of a stack has no `stack`. The response is `{"changed":1}`, with the number of
 //! layers of this name that were changed. It is 404 if there is none, 403 if this caller may not
@@ -110,8 +112,8 @@ pub use self::{
     change::Actor,
     diagnose::{Diagnosis, Severity, Whose, diagnose},
     snapshot::{
-        Breaker, Bulkhead, Cause, Chaos, Ended, Failing, Idempotency, Rejected, Retry, Snapshot,
-        Totals,
+        Breaker, Bulkhead, Cause, Chaos, Ended, Failing, Fallback, Idempotency, Rejected, Retry,
+        Snapshot, Totals,
     },
 };
 pub use buttress;

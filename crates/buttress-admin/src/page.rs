@@ -9,8 +9,8 @@ pub(crate) const PAGE: &str = include_str!("page.html");
 /// from, and no text can become markup.
 pub(crate) const POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-KrY6eNiHA0lO2ciFzL0vVjkE6/EHjQXb+tQMDOMHCtU='; ",
-    "style-src 'sha256-PUmkAbrlMOk6XZs0C94U2LjvW/kULp9Z8s0h/Ckiq9s='; ",
+    "script-src 'sha256-wfsq/5dZqKeSGQspPyeoeBq7BswfY9Wl/nPhTkSaw88='; ",
+    "style-src 'sha256-kMbalTI2Ykalg0eqncoyEsucE4ge8NnRabNuCWwHNFs='; ",
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; ",
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
 );

@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub breaker: Option<Breaker>,
     /// The bulkhead, if there is one.
     pub bulkhead: Option<Bulkhead>,
+    /// The fallback, if there is one.
+    pub fallback: Option<Fallback>,
     /// The retry, if there is one.
     pub retry: Option<Retry>,
     /// The idempotency layer, if there is one.
@@ -61,6 +63,8 @@ pub struct Ended {
     pub rejected: u64,
     /// Those that were dropped before their end.
     pub cancelled: u64,
+    /// Those with a response that a layer gave instead of the dependency.
+    pub degraded: u64,
     /// The median duration of those that succeeded or failed.
     pub p50: Option<f64>,
     /// The duration that 99 % of them did not exceed.
@@ -146,6 +150,26 @@ pub struct Bulkhead {
     pub queue_limit: Option<u64>,
 }
 
+/// The work of a fallback.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Fallback {
+    /// The name of the layer.
+    pub layer: String,
+    /// `true` if somebody switched the dependency off.
+    pub is_off: bool,
+    /// The actor who switched it last through the registry.
+    pub actor: Option<String>,
+    /// The failed calls whose response it gave.
+    pub used: u64,
+    /// The calls whose response it gave while the dependency was switched off.
+    pub off: u64,
+    /// The calls for which it failed.
+    pub failed: u64,
+    /// The calls for which it had no response.
+    pub declined: u64,
+}
+
 /// The work of a retry.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -222,6 +246,8 @@ pub struct Totals {
     pub rejected: u64,
     /// The calls that were dropped before their end.
     pub cancelled: u64,
+    /// The calls with a response that a layer gave instead of the dependency.
+    pub degraded: u64,
     /// The calls that were retried and succeeded. They are among those that succeeded.
     pub saved: u64,
     /// The calls that were retried and failed.
@@ -231,7 +257,7 @@ pub struct Totals {
 impl Totals {
     /// Returns `true` if no call has ended.
     pub(crate) fn is_zero(&self) -> bool {
-        self.success + self.failure + self.rejected + self.cancelled == 0
+        self.success + self.failure + self.rejected + self.cancelled + self.degraded == 0
     }
 }
 
@@ -277,7 +303,11 @@ impl Snapshot {
             // A timeout is a failure of the dependency. A rejected attempt was not sent.
             (Some(attempts), _) => attempts.failure,
             (None, Some(calls)) => {
-                calls.failure + calls.rejected.min(self.timed_out("attempt_timeout"))
+                // A call that its fallback saved has failed at the dependency.
+                let used = self.fallback.as_ref().map_or(0, |fallback| fallback.used);
+                calls.failure
+                    + calls.rejected.min(self.timed_out("attempt_timeout"))
+                    + calls.degraded.min(used)
             }
             (None, None) => 0,
         };

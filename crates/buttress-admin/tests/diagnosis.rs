@@ -1,8 +1,8 @@
 //! The diagnosis of snapshots that are made up.
 
 use buttress_admin::{
-    Breaker, Bulkhead, Cause, Chaos, Ended, Failing, Idempotency, Rejected, Retry, Severity,
-    Snapshot, Whose, diagnose,
+    Breaker, Bulkhead, Cause, Chaos, Ended, Failing, Fallback, Idempotency, Rejected, Retry,
+    Severity, Snapshot, Whose, diagnose,
 };
 
 use Severity::{Critical, Ok as Healthy, Warning};
@@ -88,6 +88,58 @@ fn check(rows: Vec<(&str, Snapshot, Whose, Severity, &str)>) {
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+fn fallback(is_off: bool, used: u64, off: u64) -> Fallback {
+    let mut fallback = Fallback::default();
+    (fallback.is_off, fallback.used, fallback.off) = (is_off, used, off);
+    fallback
+}
+
+/// The same calls, of which so many had a degraded response.
+fn degraded(mut ended: Ended, degraded: u64) -> Ended {
+    ended.degraded = degraded;
+    ended
+}
+
+#[test]
+fn a_fallback_hides_neither_an_outage_nor_a_switch() {
+    check(vec![
+        (
+            "switched off",
+            of(10.0, |it| {
+                it.calls = Some(degraded(ended([0; 4]), 80));
+                it.fallback = Some(fallback(true, 0, 80));
+            }),
+            Hand,
+            Warning,
+            "Switched off by hand: no call reaches the dependency. It stays off until somebody \
+             switches it on. 100 % of 80 calls got a degraded response.",
+        ),
+        (
+            "the fallback saves all calls",
+            of(10.0, |it| {
+                (it.attempts, it.calls) = (None, Some(degraded(ended([20, 0, 0, 0]), 60)));
+                it.fallback = Some(fallback(false, 60, 0));
+            }),
+            Them,
+            Warning,
+            "The dependency fails: 75 % of 80 attempts in 10 s failed. 75 % of 80 calls got a \
+             degraded response.",
+        ),
+        (
+            "an earlier switch",
+            of(10.0, |it| {
+                it.calls = Some(degraded(ended([60, 0, 0, 0]), 20));
+                it.attempts = Some(ended([60, 0, 0, 0]));
+                it.fallback = Some(fallback(false, 0, 20));
+            }),
+            Nobody,
+            Healthy,
+            "Healthy: 75 % of 80 calls in 10 s succeeded. 25 % of 80 calls got a degraded \
+             response.",
+        ),
+    ]);
 }
 
 #[test]

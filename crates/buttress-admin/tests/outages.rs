@@ -12,6 +12,7 @@ use std::{
 use buttress::{
     BoxError, Stack,
     circuit_breaker::CircuitBreakerLayer,
+    fallback::FallbackLayer,
     http::ResponseBody,
     telemetry::{Control, Registry},
 };
@@ -194,6 +195,22 @@ async fn a_switch_is_told_with_the_name_of_its_actor() {
     assert_eq!(turn(Control::Close), 1);
     seconds(15).await;
     check(&admin, Whose::Nobody, "Recovered ").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dependency_that_was_switched_off_is_told_with_the_name_of_its_actor() {
+    let registry = Registry::new();
+    let admin = Admin::new(&registry);
+    let down = tower::service_fn(|_: u64| async { Err::<u64, BoxError>("down".into()) });
+    let stack = Stack::new().fallback(FallbackLayer::value(7)).name("orders").register(&registry);
+    let client = stack.boxed(down);
+    let call = || async { assert_eq!(client.clone().oneshot(1).await.unwrap(), 7) };
+    call().await;
+    let turn = |control| registry.control(Some("orders"), "orders", control, "ada");
+    assert_eq!(turn(Control::SwitchOff), 1);
+    call().await;
+    check(&admin, Whose::Hand, "Switched off by ada: ").await;
+    assert_eq!(turn(Control::SwitchOn), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,24 +17,26 @@ use std::{
 };
 
 use buttress::{
-    BoxError, Rejection, Stack,
+    BoxError, Fault, Outcome, Rejection, Stack,
     circuit_breaker::CircuitBreakerLayer,
+    fallback::{self, FallbackLayer},
     http::{ReplaySafe, grpc},
     retry::{Backoff, RetryLayer},
 };
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
-    Code, Request, Status,
+    Code, Request, Response, Status,
     transport::{Endpoint, Server},
 };
 use tonic_health::{
     pb::{
-        HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
-        health_server::HealthServer,
+        HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus,
+        health_client::HealthClient, health_server::HealthServer,
     },
     server::{HealthReporter, HealthService},
 };
+use tower::{Layer, ServiceExt, service_fn};
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
@@ -80,6 +82,29 @@ async fn main() -> Result<(), BoxError> {
     println!("an open circuit: {:?}, from {rejection:?}", status.code());
     assert_eq!(status.code(), Code::Unavailable);
     assert!(matches!(rejection, Some(Rejection::CircuitOpen(_))));
+
+    // The response of a fallback is a message, so it stands around a method of the client. Its
+    // classifier sees the status of the call, and hides no mistake of the caller.
+    let source = fallback::from_fn(
+        |_| (),
+        |(), reason| async move {
+            println!("a fallback, because of this: {reason}");
+            Some(HealthCheckResponse { status: ServingStatus::Unknown.into() })
+        },
+    );
+    let outage = |result: Result<&_, &Status>| match result.map_err(Status::code) {
+        Ok(_) => Outcome::Success,
+        Err(Code::Unavailable | Code::ResourceExhausted) => Outcome::Failure(Fault::Transient),
+        Err(_) => Outcome::Failure(Fault::Permanent),
+    };
+    let fallback = FallbackLayer::builder(source).classify_fn(outage).build()?;
+    let check = fallback.layer(service_fn(move |request: HealthCheckRequest| {
+        let mut client = client.clone();
+        async move { client.check(request).await.map(Response::into_inner) }
+    }));
+    let response = check.oneshot(HealthCheckRequest { service: String::new() }).await?;
+    println!("an open circuit and a fallback: {:?}", response.status());
+    assert_eq!(response.status(), ServingStatus::Unknown);
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Circuits that are not closed.
+//! Circuits that are not closed, and dependencies that are switched off.
 
 use super::{
     diagnosis::{
@@ -28,6 +28,16 @@ pub(super) fn by_hand(breaker: &Breaker) -> String {
         Some(since) => format!("by {actor} {} ago", age(since)),
         None => format!("by {actor}"),
     }
+}
+
+/// Somebody switched the dependency off with its fallback.
+pub(super) fn switched_off(snapshot: &Snapshot) -> Found {
+    let fallback = snapshot.fallback.as_ref().filter(|fallback| fallback.is_off)?;
+    let actor = fallback.actor.as_deref().unwrap_or("hand");
+    let mut text = format!("Switched off by {actor}: no call reaches the dependency.");
+    text += &rejecting(snapshot, "switched_off");
+    text += " It stays off until somebody switches it on.";
+    Some((Hand, Warning, text))
 }
 
 pub(super) fn forced_open(snapshot: &Snapshot) -> Found {

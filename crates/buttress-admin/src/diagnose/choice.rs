@@ -1,7 +1,9 @@
 //! The choice of the sentence.
 
 use super::{
-    breaker::{by_hand, disabled, forced_open, forced_open_keys, half_open, open, state},
+    breaker::{
+        by_hand, disabled, forced_open, forced_open_keys, half_open, open, state, switched_off,
+    },
     chaos,
     dependency::{dropped, failing, losing, slow, store, waiting},
     diagnosis::{
@@ -39,6 +41,7 @@ const RECOVERED: f64 = 60.0;
 pub fn diagnose(snapshot: &Snapshot) -> Diagnosis {
     // The first that applies. A case that hides others comes before them.
     let found = chaos::armed(snapshot)
+        .or_else(|| switched_off(snapshot))
         .or_else(|| forced_open(snapshot))
         .or_else(|| open(snapshot))
         .or_else(|| half_open(snapshot))
@@ -62,7 +65,7 @@ pub fn diagnose(snapshot: &Snapshot) -> Diagnosis {
 fn healthy(snapshot: &Snapshot) -> (Whose, Severity, String) {
     let window = window(snapshot.seconds);
     let Some(calls) = &snapshot.calls else { return outside_of_a_stack(snapshot) };
-    let ended = calls.success + calls.failure + calls.rejected;
+    let ended = calls.success + calls.failure + calls.rejected + calls.degraded;
     if ended == 0 {
         let when = if snapshot.totals.is_zero() { "yet" } else { &window };
         return (Nobody, Healthy, format!("No calls {when}."));
@@ -114,6 +117,11 @@ fn with_notes(snapshot: &Snapshot, mut diagnosis: Diagnosis) -> Diagnosis {
     if let Some((breaker, "disabled")) = state(snapshot).filter(|_| diagnosis.whose != Hand) {
         let by = by_hand(breaker);
         diagnosis.sentence += &format!(" The circuit breaker was disabled {by}.");
+    }
+    if let Some(calls) = snapshot.calls.as_ref().filter(|calls| calls.degraded > 0) {
+        let ended = calls.success + calls.failure + calls.rejected + calls.degraded;
+        diagnosis.sentence +=
+            &format!(" {} got a degraded response.", of(calls.degraded, ended, "call"));
     }
     let Some(idempotency) = &snapshot.idempotency else { return diagnosis };
     let operations = |count| Count(count, "operation");
