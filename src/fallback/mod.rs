@@ -133,10 +133,11 @@
 //!
 //! # On a server
 //!
-//! The stack of a server takes no fallback, because an error of the server must be seen. Put a
+//! Do not set one in the stack of a server, because it would hide that the server rejects. Put a
 //! `FallbackLayer` around one handler if a degraded page is better than none. It then stands inside
-//! the [server layer](crate::http::HttpServerLayer), and its reserve keeps the time that the
-//! handler's caller left:
+//! the [server layer](crate::http::HttpServerLayer), and its reserve keeps a part of the time that
+//! the caller of the server left. Its response has no [`Degraded`](crate::http::Degraded) there,
+//! unless its body is a [`ResponseBody`](crate::http::ResponseBody):
 //!
 //! ```
 //! use buttress::{Error, Stack, fallback::FallbackLayer, http::HttpServerLayer};

@@ -43,6 +43,16 @@ macro_rules! http_layers {
             layer.handle().arm_for(Duration::from_secs(3600)).unwrap();
             Row::new(layer)
         },
+        fallback_until_the_end: {
+            let fallback = FallbackLayer::from_fn(|_| (), |(), _| ready(None));
+            let layers = ServiceBuilder::new().layer(UntilEnd::new(fallback.clone()));
+            Row::new(layers.layer(HttpClientLayer::new()).into_inner()).switch(fallback.handle())
+        },
+        stack_http_of_fallback: {
+            let fallback = FallbackLayer::from_fn(|_| (), |(), _| ready(None));
+            let stack = Stack::new().http().fallback(fallback.clone());
+            Row::new(stack).switch(fallback.handle())
+        },
         stack_http: Row::new(Stack::new().http()),
         stack_standard_http: {
             let bulkhead = one_at_once().build().unwrap();

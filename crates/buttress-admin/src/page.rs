@@ -9,7 +9,7 @@ pub(crate) const PAGE: &str = include_str!("page.html");
 /// from, and no text can become markup.
 pub(crate) const POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-wfsq/5dZqKeSGQspPyeoeBq7BswfY9Wl/nPhTkSaw88='; ",
+    "script-src 'sha256-Uw3vFGMkfUVccMekg6uKwr5ZREjF3nyHFrliMSoRTsI='; ",
     "style-src 'sha256-kMbalTI2Ykalg0eqncoyEsucE4ge8NnRabNuCWwHNFs='; ",
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; ",
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
