@@ -4,56 +4,8 @@
 use std::{any::type_name, fmt, sync::Arc, time::Duration};
 
 pub use self::choice::{ChooseClassifier, Inherited, Own, WithStackHints};
+pub use crate::error::result::{Fault, Outcome};
 use crate::{CarryRejection, Rejection, sealed::Sealed};
-
-/// The outcome of a finished call, as a statement about the service that was called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The service worked, even if its response reports an error of the caller.
-    Success,
-    /// The service failed.
-    Failure(Fault),
-    /// The call says nothing about the service.
-    ///
-    /// It does not count for a breaker, neither as a failure nor as a response. It is retried only
-    /// with the hint [`RetryHint::Unsent`] or [`RetryHint::Unprocessed`]. With such a hint, it is a
-    /// failure for a breaker if [nobody has had a response for a
-    /// while](crate::circuit_breaker#requests-that-are-given-back).
-    Ignored,
-}
-
-/// The kind of failure of a service, which decides how each layer reacts.
-///
-/// | fault | retried | counted by a breaker |
-/// |---|---|---|
-/// | `Transient`, `TimedOut`, `Overloaded` | yes | as a failure |
-/// | `InProgress` | yes | as a success |
-/// | `Permanent` | no; once after [`RetryHint::Unprocessed`] | as a success |
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Fault {
-    /// The next call may succeed. Examples are a broken connection and a 5xx status.
-    Transient,
-    /// The service took too long.
-    TimedOut,
-    /// The service has more work than it can do.
-    Overloaded {
-        /// The time for which the service asks not to be called, or `None` if it does not say.
-        retry_after: Option<Duration>,
-    },
-    /// The same request is already being run, and its response is not there yet.
-    ///
-    /// The service that says so is healthy. A later call gets the response.
-    InProgress {
-        /// The time after which to send the request again, or `None` if the service does not say.
-        retry_after: Option<Duration>,
-    },
-    /// The same request would fail again with the same response.
-    ///
-    /// The service that responds so is healthy. A result that is no response of the service, such
-    /// as a mistake of the caller, is [`Outcome::Ignored`].
-    Permanent,
-}
 
 /// A hint about retries of the request, in addition to the [`Outcome`] of the call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,7 +43,8 @@ pub enum RetryHint {
 /// A classifier, which turns the result of a call into an [`Outcome`].
 ///
 /// A classifier sees only results of the service. The layers classify the rejections of this crate
-/// themselves. A timeout is a failure. Every other rejection is ignored, because it says nothing
+/// themselves. A timeout is a failure, and a [shared failure](crate::error::SharedFailure) has the
+/// outcome of the call that was shared. Every other rejection is ignored, because it says nothing
 /// about the dependency. Therefore a classifier cannot retry an open circuit by mistake. The errors
 /// of tower's `LoadShed` and `Timeout` in a [`BoxError`](crate::BoxError) are rejections too.
 ///
@@ -206,6 +159,8 @@ where
     match result.err().and_then(CarryRejection::rejection) {
         None => classifier.classify(result),
         Some(Rejection::TimedOut(_)) => Outcome::Failure(Fault::TimedOut),
+        // The service failed, and another caller has its error.
+        Some(Rejection::Shared(shared)) => shared.outcome(),
         Some(_) => Outcome::Ignored,
     }
 }
@@ -251,44 +206,6 @@ where
 {
     outcome == Outcome::Ignored
         && matches!(hint(classifier, result), RetryHint::Unsent | RetryHint::Unprocessed)
-}
-
-impl Outcome {
-    /// Returns `true` if the service responded, which is evidence of its health.
-    ///
-    /// A service that rejects a wrong request, or still runs an earlier one, is well.
-    #[inline]
-    pub(crate) fn is_response(self) -> bool {
-        matches!(self, Self::Success | Self::Failure(Fault::Permanent | Fault::InProgress { .. }))
-    }
-
-    /// The number of outcomes after which a call is retried.
-    pub(crate) const FAULTS: usize = 6;
-
-    /// Returns a number below [`FAULTS`](Self::FAULTS) for an outcome to retry.
-    pub(crate) fn fault_index(self) -> usize {
-        match self {
-            Self::Success | Self::Ignored => 0,
-            Self::Failure(Fault::Transient) => 1,
-            Self::Failure(Fault::TimedOut) => 2,
-            Self::Failure(Fault::Overloaded { .. }) => 3,
-            Self::Failure(Fault::InProgress { .. }) => 4,
-            Self::Failure(Fault::Permanent) => 5,
-        }
-    }
-
-    /// Returns a short name for spans and events.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Success => "success",
-            Self::Failure(Fault::Transient) => "transient",
-            Self::Failure(Fault::TimedOut) => "timed_out",
-            Self::Failure(Fault::Overloaded { .. }) => "overloaded",
-            Self::Failure(Fault::InProgress { .. }) => "in_progress",
-            Self::Failure(Fault::Permanent) => "permanent",
-            Self::Ignored => "ignored",
-        }
-    }
 }
 
 /// The choice of a layer's classifier, which is its own, the stack's or the default.

@@ -3,19 +3,28 @@
 
 mod http_support;
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use buttress::{
-    BoxError, CarryRejection, Error, Rejection,
+    BoxError, CarryRejection, Error, Fault, Outcome, Rejection,
+    circuit_breaker::{CircuitBreakerLayer, State},
     error::{
         BulkheadFull, CircuitOpen, DeadlineExceeded, Elapsed, IdempotencyReason,
         IdempotencyRejected, LoadShed, NoEndpoint, NotReady, QueueTimedOut, RateLimited,
-        SwitchedOff, TimedOut,
+        SharedFailure, SwitchedOff, TimedOut,
     },
     http::{
         BodyError, HttpServerLayer, ResponseBody, idempotency::NotStarted, server::HttpServerBody,
     },
     idempotency::{RunOutcome, store::StoreError},
+    retry::{ReplayClones, RetryLayer},
 };
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -46,7 +55,11 @@ fn rows() -> Vec<Row> {
     let bare = |reason| Rejection::from(IdempotencyRejected::new("a", reason, None));
     let told = Some(("3", "2500"));
     let one = Some(("1", "1000"));
-    let rows: [(Rejection, &'static str, bool, bool, u16, u16, _, _); 24] = [
+    let shared = |outcome| Rejection::from(SharedFailure::new("a", outcome, "reset"));
+    let failed = |fault| shared(Outcome::Failure(fault));
+    let busy = |retry_after| failed(Fault::Overloaded { retry_after });
+    let at_work = failed(Fault::InProgress { retry_after: due });
+    let rows: [(Rejection, &'static str, bool, bool, u16, u16, _, _); 32] = [
         (TimedOut::new("a", TIME).into(), "timed_out", false, true, 504, 4, None, None),
         (DeadlineExceeded::new("a").into(), "deadline_exceeded", true, true, 504, 4, None, None),
         (CircuitOpen::new("a", due).into(), "circuit_open", true, true, 503, 14, due, told),
@@ -72,6 +85,13 @@ fn rows() -> Vec<Row> {
         (of(Unknown), "idempotency_unknown", false, false, 409, 9, due, None),
         (of(StoreUnavailable), "idempotency_store_unavailable", false, true, 503, 14, due, one),
         (of(Full), "idempotency_full", false, true, 503, 14, due, one),
+        (failed(Fault::Transient), "shared_failure", false, true, 502, 14, None, None),
+        (failed(Fault::TimedOut), "shared_failure", false, true, 504, 4, None, None),
+        (busy(due), "shared_failure", false, true, 503, 14, due, told),
+        (busy(None), "shared_failure", false, true, 503, 14, None, None),
+        (at_work, "shared_failure", false, false, 409, 10, due, told),
+        (failed(Fault::Permanent), "shared_failure", false, false, 502, 13, None, None),
+        (shared(Outcome::Ignored), "shared_failure", false, false, 502, 13, None, None),
     ];
     let row =
         |(rejection, kind, nothing_began, is_unavailable, status, code, retry_after, come_back)| {
@@ -266,4 +286,42 @@ mod of_a_channel {
             assert_eq!((status.code(), status.message()), (code, message));
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shared_failure_is_settled_as_the_outcome_that_was_shared() {
+    let shared = |outcome| {
+        let error = Error::<Infallible>::rejected(SharedFailure::new("a", outcome, "reset"));
+        let calls = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&calls);
+        let service = service_fn(move |(): ()| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let error = error.clone();
+            async { Err::<(), _>(error) }
+        });
+        (service, calls)
+    };
+    for (outcome, attempts, state) in [
+        (Outcome::Failure(Fault::Transient), 4, State::Open),
+        (Outcome::Failure(Fault::TimedOut), 4, State::Open),
+        (Outcome::Failure(Fault::Permanent), 1, State::Closed),
+        (Outcome::Ignored, 1, State::Closed),
+    ] {
+        let (service, calls) = shared(outcome);
+        let retry = RetryLayer::builder(ReplayClones).without_budget().build().unwrap();
+        assert!(retry.layer(service).oneshot(()).await.is_err());
+        assert_eq!(calls.load(Ordering::Relaxed), attempts, "{outcome:?}");
+
+        let (service, _) = shared(outcome);
+        let breaker = CircuitBreakerLayer::builder().consecutive_failures(1).build().unwrap();
+        assert!(breaker.layer(service).oneshot(()).await.is_err());
+        assert_eq!(breaker.handle().state(), state, "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_shared_failure_has_the_text_of_the_error() {
+    let failure = SharedFailure::new("rates", Outcome::Ignored, "connection reset");
+    assert_eq!(failure.to_string(), "rates: the shared call failed: connection reset");
+    assert_eq!((failure.text(), failure.error_type()), ("connection reset", None));
 }

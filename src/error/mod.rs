@@ -7,7 +7,9 @@ mod name;
 mod nanos;
 mod reasons;
 mod rejection;
+pub(crate) mod result;
 mod row;
+mod shared;
 mod tower;
 
 #[cfg(any(feature = "reqwest", feature = "tonic"))]
@@ -25,6 +27,7 @@ pub use self::{
         QueueTimedOut, RateLimited, SwitchedOff, TimedOut,
     },
     rejection::{IdempotencyReason, IdempotencyRejected, Rejection},
+    shared::SharedFailure,
 };
 pub(crate) use self::{causes::WithCauses, nanos::Nanos};
 

@@ -13,6 +13,7 @@ use super::{
         ComeBack::{AsTold, InASecond, Unstated},
         Row, idempotency_reasons, rejections, row,
     },
+    shared::SharedFailure,
 };
 
 // The columns of a row are the kind, `nothing_began`, `is_unavailable`, the HTTP status, the gRPC
@@ -74,6 +75,10 @@ rejections! {
         /// The idempotency layer rejected the call.
         Idempotency(IdempotencyRejected) "idempotency"
             [of its reason],
+        /// A call that several callers shared failed. Its error is not `Clone`, so only one of them
+        /// could have it.
+        Shared(SharedFailure) "cache"
+            [of its outcome],
     }
 }
 
@@ -168,6 +173,14 @@ impl Rejection {
         self.row().kind
     }
 
+    /// Returns the cause for spans and metrics: the kind, or the cause of a shared failure.
+    pub(crate) fn cause(&self) -> &'static str {
+        match self {
+            Self::Shared(shared) => shared.error_type().unwrap_or(shared.outcome().as_str()),
+            _ => self.kind(),
+        }
+    }
+
     /// Returns `true` if no part of the requested operation has begun, as far as this rejection
     /// knows.
     ///
@@ -179,7 +192,8 @@ impl Rejection {
     /// a [retry](crate::retry), an earlier attempt may have reached the service.
     ///
     /// It is `false` for every reason of the [idempotency layer](crate::idempotency), because an
-    /// earlier copy of the request may have begun the operation.
+    /// earlier copy of the request may have begun the operation. It is also `false` for a
+    /// [`SharedFailure`], because the shared call reached the service.
     ///
     /// ```
     /// use buttress::{Rejection, error::{CircuitOpen, TimedOut}};

@@ -66,7 +66,8 @@ impl Row {
     }
 }
 
-/// Creates a row from its columns, or takes the row of the reason in the rejection's data.
+/// Creates a row from its columns, or takes the row of the reason or the outcome in the
+/// rejection's data.
 macro_rules! row {
     ([$kind:literal, $($column:expr),+] $data:expr) => {{
         const ROW: Row = Row::new($kind, $($column),+);
@@ -75,6 +76,9 @@ macro_rules! row {
     }};
     ([of its reason] $data:expr) => {
         $data.reason().row()
+    };
+    ([of its outcome] $data:expr) => {
+        $data.row()
     };
 }
 

@@ -1,6 +1,7 @@
 use std::{collections::HashSet, convert::Infallible, time::Duration};
 
 use super::*;
+use crate::Outcome;
 
 #[test]
 fn a_rejection_is_three_words() {
@@ -66,6 +67,11 @@ fn each_rejection_has_a_kind_of_its_own_and_the_default_name_of_its_layer() {
             IdempotencyRejected::by(None, IdempotencyReason::Full, None).into(),
             "idempotency_full",
             "idempotency",
+        ),
+        (
+            SharedFailure::by(None, Outcome::Ignored, None, "reset".into()).into(),
+            "shared_failure",
+            "cache",
         ),
     ];
     let tested: Vec<_> = table.iter().map(|(rejection, ..)| variant(rejection)).collect();

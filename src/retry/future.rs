@@ -292,9 +292,14 @@ where
     }
 }
 
-/// Returns whether an inner layer rejected an attempt. A timeout ends an attempt instead.
+/// Returns whether an inner layer rejected an attempt.
+///
+/// A timeout ends an attempt instead, and a shared failure is that of an attempt.
 fn is_rejection<E: CarryRejection>(error: &E) -> bool {
-    !matches!(error.rejection(), None | Some(Rejection::TimedOut(_) | Rejection::Elapsed(_)))
+    !matches!(
+        error.rejection(),
+        None | Some(Rejection::TimedOut(_) | Rejection::Elapsed(_) | Rejection::Shared(_))
+    )
 }
 
 /// Returns the final result of a call that was retried.

@@ -188,7 +188,7 @@ impl<S, P, C> Shared<S, P, C> {
         E: CarryRejection,
     {
         match result.err().and_then(CarryRejection::rejection) {
-            Some(rejection) => rejection.kind(),
+            Some(rejection) => rejection.cause(),
             None => {
                 let cause = error_type.or_else(|| self.classifier().error_type(result));
                 cause.filter(|cause| !cause.is_empty()).unwrap_or(outcome.as_str())

@@ -11,7 +11,7 @@ use super::{
     metrics::Meter,
 };
 use crate::{
-    CarryRejection, Classify, Fault, Outcome,
+    CarryRejection, Classify, Fault, Outcome, Rejection,
     call::{
         account::How,
         clock::{self, nanos},
@@ -160,7 +160,12 @@ impl<U: Unit> Tracked<U> {
         E: CarryRejection,
     {
         if let Some(rejection) = result.err().and_then(CarryRejection::rejection) {
-            return self.end(U::rejected(outcome), Some(rejection.kind()));
+            let ended = match rejection {
+                // No layer rejected the call. It failed, and another caller has the error.
+                Rejection::Shared(_) => U::classified(outcome, true),
+                _ => U::rejected(outcome),
+            };
+            return self.end(ended, Some(rejection.cause()));
         }
         // An error that the classifier ignores is still one for the caller, and so is a request
         // that was given back.

@@ -66,6 +66,9 @@
 //! | `Idempotency`: `InFlight` | 409 | 10 | the time set on the idempotency layer |
 //! | `Idempotency`: `NotReplayable`, `Unknown` | 409 | 9 | |
 //! | `Idempotency`: `StoreUnavailable`, `Full` | 503 | 14 | 1 s |
+//! | `Shared`, by its outcome: transient; permanent or ignored | 502 | 14; 13 | |
+//! | `Shared`: timed out | 504 | 4 | |
+//! | `Shared`: overloaded; in progress | 503; 409 | 14; 10 | the time that it carries |
 //!
 //! The `type` of a problem document is `about:blank`. Each reason of the
 //! [idempotency layer](crate::idempotency) has its own URL instead, for example
