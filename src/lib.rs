@@ -145,6 +145,7 @@ mod macros;
 mod backoff;
 mod budget;
 pub mod bulkhead;
+pub mod cache;
 mod call;
 pub mod chaos;
 pub mod circuit_breaker;

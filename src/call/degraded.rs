@@ -92,6 +92,11 @@ impl Degraded {
         Self { source, reason, age: None }
     }
 
+    /// Sets the age of a stale response.
+    pub(crate) fn aged(self, age: Duration) -> Self {
+        Self { age: Some(age), ..self }
+    }
+
     /// Returns the kind of the response.
     pub fn source(&self) -> DegradedBy {
         self.source
@@ -116,6 +121,8 @@ thread_local! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ResponseSource {
     Degraded(DegradedBy),
+    /// A cache gave it. It is a response of the service that is not degraded.
+    Cache,
 }
 
 impl ResponseSource {
@@ -135,6 +142,7 @@ impl ResponseSource {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Degraded(by) => by.as_str(),
+            Self::Cache => "cache",
         }
     }
 }

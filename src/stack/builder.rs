@@ -8,7 +8,7 @@ use super::{
     fits::GoesAround,
     fresh::Fresh,
     open::{AROUND_ATTEMPT, AROUND_CALL, Open},
-    slot::{BulkheadSlot, CircuitBreakerSlot, FallbackSlot, IntoTimeout, RetrySlot},
+    slot::{BulkheadSlot, CacheSlot, CircuitBreakerSlot, FallbackSlot, IntoTimeout, RetrySlot},
     table::{Fill, Filled, SlotAt, Slots as Table, StandardSlots, position},
     untimed::Untimed,
 };
@@ -167,6 +167,21 @@ impl<Slots, C> Stack<Slots, C> {
     where
         L: FallbackSlot,
         Slots: Fill<position::FallbackPosition, L>,
+    {
+        self.with(layer)
+    }
+
+    /// Sets the cache.
+    ///
+    /// Default: none.
+    ///
+    /// Pass a [`CacheLayer`](crate::cache::CacheLayer) or an `Option` of one. It is outside the
+    /// total timeout. A kept response costs nothing beneath, and a call that times out can still
+    /// get an older response.
+    pub fn cache<L>(self, layer: L) -> Stack<Filled<Slots, position::CachePosition, L>, C>
+    where
+        L: CacheSlot,
+        Slots: Fill<position::CachePosition, L>,
     {
         self.with(layer)
     }

@@ -5,6 +5,7 @@ use std::hash::Hash;
 use super::{open::Open, slot::Empty};
 use crate::{
     bulkhead::{BulkheadLayer, QueuedBulkheadLayer},
+    cache::CacheLayer,
     circuit_breaker::{CircuitBreakerLayer, KeyedCircuitBreakerLayer},
     fallback::FallbackLayer,
     retry::RetryLayer,
@@ -41,6 +42,12 @@ with_state! {
 }
 
 impl<K: Hash + Eq, F, C> Fresh for KeyedCircuitBreakerLayer<K, F, C> {
+    fn fresh(&self) -> Self {
+        Self::fresh(self)
+    }
+}
+
+impl<K: Eq + Clone, V, R, C> Fresh for CacheLayer<K, V, R, C> {
     fn fresh(&self) -> Self {
         Self::fresh(self)
     }

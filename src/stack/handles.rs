@@ -3,6 +3,7 @@
 use super::{open::Open, slot::Empty};
 use crate::{
     bulkhead::{BulkheadHandle, BulkheadLayer, QueuedBulkheadLayer},
+    cache::CacheLayer,
     circuit_breaker::{CircuitBreakerHandle, CircuitBreakerLayer, KeyedCircuitBreakerLayer},
     fallback::{FallbackHandle, FallbackLayer},
     retry::{Budget, RetryLayer},
@@ -51,6 +52,7 @@ none! {
     [L] TotalTimeoutLayer<L>;
     // It has a handle for each of its own keys.
     [K, F, C] KeyedCircuitBreakerLayer<K, F, C>;
+    [K, V, R, C] CacheLayer<K, V, R, C>;
 }
 
 impl<R, C> Handles for FallbackLayer<R, C> {

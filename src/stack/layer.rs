@@ -53,6 +53,7 @@ where
         let reporters = &self.reporters;
         let within = Within {
             own_limit: None,
+            total: None,
             reporters,
             is_around_call: &is_around_call,
             retries: &retries,

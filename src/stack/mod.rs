@@ -224,8 +224,8 @@ pub mod slots {
         open::Open,
         optional::{Around, KeepsTypesOfInner, Optional, OptionalFuture},
         slot::{
-            BulkheadSlot, CircuitBreakerSlot, Empty, FallbackSlot, IntoTimeout, RetrySlot, Slot,
-            Within,
+            BulkheadSlot, CacheSlot, CircuitBreakerSlot, Empty, FallbackSlot, IntoTimeout,
+            RetrySlot, Slot, Within,
         },
         table::{Fill, Filled, SlotAt, Slots, StandardSlots, Wrap, position},
         transport::{Transport, WithTransport},

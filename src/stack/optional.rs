@@ -23,6 +23,7 @@ use super::slot::{Slot, Within};
 use crate::{
     CarryRejection, Classify,
     bulkhead::{Bulkhead, QueuedBulkhead},
+    cache::{Cache, Rules},
     call::completion::{Completion, Discard},
     circuit_breaker::{CircuitBreaker, KeyedCircuitBreaker},
     fallback::{Fallback, Respond},
@@ -55,6 +56,10 @@ where
 
     fn limit(&self) -> Option<Duration> {
         self.as_ref().and_then(L::limit)
+    }
+
+    fn total_limit(&self) -> Option<Duration> {
+        self.as_ref().and_then(L::total_limit)
     }
 }
 
@@ -122,6 +127,29 @@ where
     F: Fn(&Req) -> K,
     C: Classify<S::Response, S::Error>,
     M: Completion<S::Response> + Discard<Req>,
+{
+}
+
+impl<S, K, V, R, C, M> Sealed for Cache<S, K, V, R, C, M> {}
+
+impl<S, K, V, R, C, M> Around for Cache<S, K, V, R, C, M> {
+    type Inner = S;
+}
+
+impl<S, K, V, R, C, M, Req> KeepsTypesOfInner<Req> for Cache<S, K, V, R, C, M>
+where
+    S: Service<Req, Error: CarryRejection + Send, Response: Send, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    S::Response: 'static,
+    S::Error: 'static,
+    Req: Send + 'static,
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    R: Rules<Req, S::Response, K, V> + Send + Sync + 'static,
+    C: Classify<S::Response, S::Error> + Send + Sync + 'static,
+    M: Completion<S::Response>,
 {
 }
 

@@ -4,6 +4,7 @@ use tower_layer::Layer;
 
 use crate::{
     bulkhead::{Bulkhead, BulkheadLayer, QueuedBulkhead, QueuedBulkheadLayer},
+    cache::{Cache, CacheLayer},
     call::completion::AtHead,
     circuit_breaker::{
         CircuitBreaker, CircuitBreakerLayer, KeyedCircuitBreaker, KeyedCircuitBreakerLayer,
@@ -37,6 +38,11 @@ pub trait Slot<S, C, M = AtHead>: Sealed {
     fn limit(&self) -> Option<Duration> {
         None
     }
+
+    /// Returns the limit of a timeout of the whole call, if it is known and not endless.
+    fn total_limit(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// The stack around a layer, as far as the layer must know it.
@@ -45,6 +51,8 @@ pub struct Within<'a> {
     /// The smaller of the stack's limits for a call and for an attempt, if they are known. A call
     /// that is cut sooner was cut by its caller.
     pub(super) own_limit: Option<Duration>,
+    /// The stack's limit for a call, if it is known.
+    pub(super) total: Option<Duration>,
     pub(crate) reporters: &'a Reporters,
     /// Set if a layer that is not of this crate is around all others.
     pub(super) is_around_call: &'a Cell<bool>,
@@ -95,6 +103,16 @@ pub trait CircuitBreakerSlot: Sealed {}
 impl<C> CircuitBreakerSlot for CircuitBreakerLayer<C> {}
 impl<K, F, C> CircuitBreakerSlot for KeyedCircuitBreakerLayer<K, F, C> {}
 impl<L: CircuitBreakerSlot> CircuitBreakerSlot for Option<L> {}
+
+/// A layer for the slot of the cache. This trait is sealed.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a cache",
+    note = "`CacheLayer` and `Option<CacheLayer>` are; a builder becomes one by `.build()?`"
+)]
+pub trait CacheSlot: Sealed {}
+
+impl<K, V, R, C> CacheSlot for CacheLayer<K, V, R, C> {}
+impl<L: CacheSlot> CacheSlot for Option<L> {}
 
 /// A time limit for the slots of the timeouts. This trait is sealed.
 ///
@@ -188,6 +206,10 @@ impl<S, C, M, L: KnownLimit + Clone> Slot<S, C, M> for TotalTimeoutLayer<L> {
 
     fn limit(&self) -> Option<Duration> {
         self.known_limit().filter(|limit| *limit < Duration::MAX)
+    }
+
+    fn total_limit(&self) -> Option<Duration> {
+        Slot::<S, C, M>::limit(self)
     }
 }
 
@@ -283,5 +305,23 @@ impl<S, C, M, K, F, D: ChooseClassifier<C>> Slot<S, C, M> for KeyedCircuitBreake
     fn wrap_in_stack(&self, inner: S, classifier: &Arc<C>, within: &Within<'_>) -> Self::Service {
         self.inherit(within.reporters);
         self.in_stack(classifier, within.own_limit).completing(inner)
+    }
+}
+
+impl<S, C, M, K, V, R, D> Slot<S, C, M> for CacheLayer<K, V, R, D>
+where
+    K: Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+    D: ChooseClassifier<C>,
+{
+    type Service = Cache<S, K, V, R, D::Chosen, M>;
+
+    fn wrap(&self, inner: S, classifier: &Arc<C>) -> Self::Service {
+        self.completing(inner, classifier, None)
+    }
+
+    fn wrap_in_stack(&self, inner: S, classifier: &Arc<C>, within: &Within<'_>) -> Self::Service {
+        self.inherit(within.reporters);
+        self.completing(inner, classifier, within.total)
     }
 }

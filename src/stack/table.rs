@@ -180,9 +180,11 @@ macro_rules! slots {
             type Service = $outermost;
 
             fn wrap(&self, inner: S, classifier: &Arc<C>, within: Within<'_>) -> Self::Service {
+                let totals = [$(self.$field.total_limit()),+];
+                let total = totals.into_iter().flatten().min();
                 let limits = [$(self.$field.limit()),+];
                 let own_limit = limits.into_iter().flatten().chain(limit_around()).min();
-                let within = Within { own_limit, ..within };
+                let within = Within { own_limit, total, ..within };
                 $(let inner = self.$field.wrap_in_stack(inner, classifier, &within);)+
                 inner
             }
@@ -201,7 +203,7 @@ macro_rules! slots {
 slots! {
     around_call: AroundCallPosition = Empty;
     fallback: FallbackPosition = Empty;
-    // cache
+    cache: CachePosition = Empty;
     total_timeout: TotalTimeoutPosition = TotalTimeoutLayer;
     retry: RetryPosition = RetryLayer<P>;
     // hedge

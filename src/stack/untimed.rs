@@ -3,6 +3,7 @@
 use super::{open::Open, slot::Empty};
 use crate::{
     bulkhead::{BulkheadLayer, QueuedBulkheadLayer},
+    cache::CacheLayer,
     circuit_breaker::{CircuitBreakerLayer, KeyedCircuitBreakerLayer},
     fallback::FallbackLayer,
     retry::RetryLayer,
@@ -57,4 +58,5 @@ cloned! {
     [] QueuedBulkheadLayer;
     [C] CircuitBreakerLayer<C>;
     [K, F, C] KeyedCircuitBreakerLayer<K, F, C>;
+    [K, V, R, C] CacheLayer<K, V, R, C>;
 }

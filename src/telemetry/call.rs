@@ -305,7 +305,8 @@ fn settle<C, M, T, E>(
     let call = call.filter(|_| source.is_none());
     if let Some(source) = source {
         tracked.record_source(source);
-        if !matches!(outcome, Outcome::Failure(_)) {
+        let is_degraded = matches!(source, ResponseSource::Degraded(_));
+        if is_degraded && !matches!(outcome, Outcome::Failure(_)) {
             return tracked.end_degraded(end_of::<M, _, _>(result));
         }
     }

@@ -296,6 +296,20 @@ pub enum Event<'a> {
         /// The number of the call, counted from zero since the layer was armed.
         call: u64,
     },
+    /// The cache gave an older response, because the service has failed or takes too long.
+    #[non_exhaustive]
+    StaleGiven {
+        /// The reason as one word, such as `transient` or `circuit_open`.
+        reason: &'static str,
+        /// The age of the response.
+        age: Duration,
+    },
+    /// The cache does not keep a response, because it depends on what is not in its key.
+    #[non_exhaustive]
+    ResponseNotKept {
+        /// The reason, which is `vary`.
+        reason: &'static str,
+    },
     /// A call of a stack ended.
     #[non_exhaustive]
     CallEnded {
@@ -383,6 +397,9 @@ impl Event<'_> {
         match *self {
             Self::Rejected { rejection } => Some(rejection.reason_index()),
             Self::StoreFailed { .. } => Some(STORE),
+            // A cache has no store that fails, and its rejections are few.
+            Self::StaleGiven { .. } => Some(STORE),
+            Self::ResponseNotKept { .. } => Some(OUTCOMES),
             Self::Retrying { outcome, .. } => Some(OUTCOMES + outcome.fault_index()),
             Self::RetriesExhausted { reason, .. } => {
                 let place = REASONS.iter().position(|known| *known == reason);

@@ -28,6 +28,7 @@ pub const OUTCOME: &str = "buttress.outcome";
 /// | `fallback` | a [fallback](crate::fallback), because the call failed |
 /// | `stale` | an earlier response that is no longer fresh, because the call failed |
 /// | `off` | a [fallback](crate::fallback) that is switched off |
+/// | `cache` | a [cache](crate::cache), with a response that is not degraded |
 pub const SOURCE: &str = "buttress.source";
 /// The cause of a call or an attempt that failed, as one of few words.
 ///
@@ -61,6 +62,8 @@ pub const LIMIT_MS: &str = "limit_ms";
 pub const RETRY_AFTER_MS: &str = "retry_after_ms";
 /// The reason for a decision or a failure.
 pub const REASON: &str = "buttress.reason";
+/// The age of a response, in milliseconds.
+pub const AGE_MS: &str = "age_ms";
 /// The number of events of the same layer and reason since the last one at this level, which were
 /// emitted at `DEBUG`.
 pub const SUPPRESSED: &str = "suppressed";

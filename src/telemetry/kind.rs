@@ -14,6 +14,7 @@ pub(crate) enum Kind {
     Idempotency,
     Chaos,
     Endpoints,
+    Cache,
     #[cfg(feature = "http")]
     Client,
     #[cfg(feature = "http")]
@@ -47,6 +48,7 @@ impl Kind {
             Self::Idempotency => "idempotency",
             Self::Chaos => "chaos",
             Self::Endpoints => "endpoints",
+            Self::Cache => "cache",
             #[cfg(feature = "http")]
             Self::Client => "client",
             #[cfg(feature = "http")]

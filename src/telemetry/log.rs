@@ -61,6 +61,10 @@ macro_rules! with_target {
                 const TARGET: &str = ENDPOINTS;
                 $block
             }
+            Kind::Cache => {
+                const TARGET: &str = CACHE;
+                $block
+            }
             #[cfg(feature = "http")]
             Kind::Client
             | Kind::Server
@@ -83,6 +87,7 @@ const CIRCUIT_BREAKER: &str = "buttress::circuit_breaker";
 const ENDPOINTS: &str = "buttress::endpoints";
 const IDEMPOTENCY: &str = "buttress::idempotency";
 const CHAOS: &str = "buttress::chaos";
+const CACHE: &str = "buttress::cache";
 
 /// Emits a gated event. The first line is at WARN, and a suppressed one at DEBUG.
 macro_rules! gated {
@@ -188,6 +193,9 @@ fn write<'a>(
         }
         Event::EndpointOut { .. } | Event::EndpointBack { .. } | Event::NoEndpointUsable { .. } => {
             endpoints(source, event);
+        }
+        Event::StaleGiven { .. } | Event::ResponseNotKept { .. } => {
+            cache(source, event, suppressed)
         }
         Event::Controlled { control, actor } => controlled(source, control, actor),
         // They are in the spans.
@@ -489,6 +497,33 @@ fn endpoints(source: Source<'_>, event: &Event<'_>) {
                 { field::ENDPOINTS } = endpoints,
             },
             "no endpoint usable"
+        ),
+        _ => {}
+    }
+}
+
+fn cache(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
+    match *event {
+        Event::StaleGiven { reason, age } => gated!(
+            CACHE,
+            suppressed,
+            {
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
+                { field::REASON } = reason,
+                { field::AGE_MS } = millis(age)
+            },
+            "stale response given"
+        ),
+        Event::ResponseNotKept { reason } => gated!(
+            CACHE,
+            suppressed,
+            {
+                { field::STACK } = source.stack(),
+                { field::LAYER } = source.layer(),
+                { field::REASON } = reason
+            },
+            "response not kept"
         ),
         _ => {}
     }

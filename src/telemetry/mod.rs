@@ -7,7 +7,7 @@
 //! | span `call`, one per logical call of a [`Stack`](crate::Stack) | `INFO` |
 //! | span `attempt`, one per attempt of a [retry](crate::retry) | `INFO` |
 //! | "circuit opened", "idempotent operation has unknown outcome" | `ERROR` |
-//! | "call rejected", "call timed out", "retrying call", "retries exhausted", "fallback used", "fallback failed", "circuit half-open", "idempotency store failed", "idempotency store almost full", "lease lost", "chaos armed", "chaos disarmed" | `WARN` |
+//! | "call rejected", "call timed out", "retrying call", "retries exhausted", "fallback used", "fallback failed", "stale response given", "response not kept", "circuit half-open", "idempotency store failed", "idempotency store almost full", "lease lost", "chaos armed", "chaos disarmed" | `WARN` |
 //! | "circuit closed", "layer controlled" | `INFO` |
 //! | "call not retried", "call queued", "bulkhead resized", "circuit disabled", "fault injected" | `DEBUG` |
 //!
@@ -34,6 +34,7 @@
 //! | `buttress::circuit_breaker` | the circuit breaker |
 //! | `buttress::idempotency` | the idempotency layer |
 //! | `buttress::chaos` | the chaos layers |
+//! | `buttress::cache` | the cache |
 //! | `buttress::http` | the HTTP client and server layers, and the limits of bodies |
 //!
 //! # Traces
@@ -124,7 +125,7 @@ pub use self::{
 pub(crate) use self::{
     kind::Kind,
     log::RETRY,
-    metrics::{Drained, LayerState, Meter, Readings, instrument},
+    metrics::{Drained, LayerState, Meter, Readings, ShardedCounter, instrument},
     reporter::{Reporter, ReporterCell, Reporters, reject},
     tracked::{Attempt, Tracked},
 };

@@ -27,6 +27,7 @@ impl Instrument {
         let mut name = self.name.replace('.', "_");
         let unit = match self.unit {
             "s" => "_seconds",
+            "By" => "_bytes",
             "1" if self.kind != InstrumentKind::Counter => "_ratio",
             _ => "",
         };
@@ -178,6 +179,14 @@ instruments! {
     ENDPOINTS_TRANSITIONS: Counter "buttress.endpoints.transitions" "{transition}"
         [STACK, LAYER, STATE, REASON]
         "Endpoints that went out or came back, by new state and reason.";
+    CACHE_REQUESTS: Counter "buttress.cache.requests" "{call}" [STACK, LAYER, RESULT]
+        "Calls of a cache, by what their callers got. A bypass asked for one caller alone.";
+    CACHE_ENTRIES: Gauge "buttress.cache.entries" "{entry}" [STACK, LAYER]
+        "Entries of a cache.";
+    CACHE_BYTES: Gauge "buttress.cache.bytes" "By" [STACK, LAYER]
+        "The bytes of these entries.";
+    CACHE_SHARED_CALLS: Gauge "buttress.cache.shared_calls" "{call}" [STACK, LAYER]
+        "Calls under way that callers share.";
     OBSERVER_PANICS: Counter "buttress.observer.panics" "{panic}" []
         "Panics of observers. Each was caught.";
     INFO: MaxGauge "buttress.info" "{process}" [VERSION] "Always 1. The attribute is the version.";

@@ -26,5 +26,6 @@ pub use self::{
 };
 pub(crate) use self::{
     meter::{Identity, Meter},
+    shards::ShardedCounter,
     state::{Drained, LayerState, Readings},
 };

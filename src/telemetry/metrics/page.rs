@@ -28,6 +28,7 @@ const KINDS: [Kind; Kind::COUNT] = [
     Kind::Idempotency,
     Kind::Chaos,
     Kind::Endpoints,
+    Kind::Cache,
     Kind::Client,
     Kind::Server,
     Kind::Body,
@@ -81,6 +82,10 @@ const ANSWERS: &[(&str, &str)] = &[
     ("buttress.endpoints", "How many instances are out?"),
     ("buttress.endpoints.active", "How many calls do the instances have?"),
     ("buttress.endpoints.transitions", "Why does an instance get no calls?"),
+    ("buttress.cache.requests", "How many calls does the cache save?"),
+    ("buttress.cache.entries", "How full is the cache?"),
+    ("buttress.cache.bytes", "How much memory does it use?"),
+    ("buttress.cache.shared_calls", "How many calls are under way for it?"),
     ("buttress.observer.panics", "Is an observer broken?"),
     ("buttress.info", "Which version runs?"),
 ];

@@ -5,10 +5,11 @@ use super::instrument::HTTP_REPLAY_OVERFLOW;
 use super::{
     super::kind::Kind,
     instrument::{
-        ATTEMPT_RESENDS, BULKHEAD_QUEUE_DURATION, CHAOS_FAULTS, CIRCUIT_BREAKER_KEYS_EVICTED,
-        CIRCUIT_BREAKER_PROBES, CIRCUIT_BREAKER_TRANSITIONS, ENDPOINTS_TRANSITIONS, FALLBACK_CALLS,
-        HTTP_HINTS, IDEMPOTENCY_LEASES_LOST, IDEMPOTENCY_REQUESTS, IDEMPOTENCY_STORE_DURATION,
-        IDEMPOTENCY_UNKNOWN, Instrument, REJECTIONS, RETRY_CALLS, RETRY_DELAY, RETRY_ENDED,
+        ATTEMPT_RESENDS, BULKHEAD_QUEUE_DURATION, CACHE_REQUESTS, CHAOS_FAULTS,
+        CIRCUIT_BREAKER_KEYS_EVICTED, CIRCUIT_BREAKER_PROBES, CIRCUIT_BREAKER_TRANSITIONS,
+        ENDPOINTS_TRANSITIONS, FALLBACK_CALLS, HTTP_HINTS, IDEMPOTENCY_LEASES_LOST,
+        IDEMPOTENCY_REQUESTS, IDEMPOTENCY_STORE_DURATION, IDEMPOTENCY_UNKNOWN, Instrument,
+        REJECTIONS, RETRY_CALLS, RETRY_DELAY, RETRY_ENDED,
     },
 };
 
@@ -127,6 +128,15 @@ static ENDPOINTS: &[Row] = &[
     pair(&ENDPOINTS_TRANSITIONS, "usable", "check"),
 ];
 
+static CACHE: &[Row] = &[
+    with(&CACHE_REQUESTS, "hit"),
+    with(&CACHE_REQUESTS, "stale"),
+    with(&CACHE_REQUESTS, "miss"),
+    with(&CACHE_REQUESTS, "collapsed"),
+    with(&CACHE_REQUESTS, "bypassed"),
+    with(&REJECTIONS, "timed_out"),
+];
+
 #[cfg(feature = "http")]
 static CLIENT: &[Row] = &[with(&REJECTIONS, "deadline_exceeded")];
 
@@ -184,6 +194,7 @@ pub(super) fn counters(kind: Kind) -> &'static [Row] {
         Kind::Idempotency => IDEMPOTENCY,
         Kind::Chaos => CHAOS,
         Kind::Endpoints => ENDPOINTS,
+        Kind::Cache => CACHE,
         #[cfg(feature = "http")]
         Kind::Client => CLIENT,
         #[cfg(feature = "http")]

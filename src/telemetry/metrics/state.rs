@@ -55,6 +55,8 @@ pub enum Control {
     SwitchOff,
     /// Switches the service beneath a fallback on again.
     SwitchOn,
+    /// Forgets all entries of a cache.
+    ForgetAll,
 }
 
 impl Control {
@@ -69,6 +71,7 @@ impl Control {
             Self::Disarm => "disarm",
             Self::SwitchOff => "switch_off",
             Self::SwitchOn => "switch_on",
+            Self::ForgetAll => "forget_all",
         }
     }
 }

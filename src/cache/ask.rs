@@ -1,0 +1,162 @@
+//! A call that has no fresh entry, as it begins with its first poll.
+
+use std::{hash::Hash, sync::Arc, time::Duration};
+
+use tokio::{sync::oneshot, time::Instant};
+use tower_service::Service;
+
+use super::{
+    config::ENTRY_BYTES,
+    entry::{Decision, Entry},
+    parts::Parts,
+    rules::Rules,
+    shared_call::{Part, Place},
+    store::Hashed,
+    task::{Begun, Reply},
+};
+use crate::{
+    CarryRejection, Classify,
+    call::{clock, deadline::deadline},
+};
+
+/// A call that has to ask.
+pub(super) struct Asking<S, Req, K, V, R, C> {
+    pub(super) parts: Arc<Parts<K, V, R, C>>,
+    pub(super) key: Hashed<K>,
+    pub(super) tag: u64,
+    pub(super) service: S,
+    pub(super) request: Req,
+    /// The time of the call, from which its total limit counts.
+    pub(super) arrived: Instant,
+}
+
+/// The way in which a call gets its response.
+pub(super) enum Asked<S, Req, K: Eq, V, Res, E> {
+    /// The entry is given. `is_renewed` says that it is stale only until a call has ended.
+    Entry { entry: Arc<Entry<V>>, decision: Decision },
+    /// It waits for the call that it began.
+    Began { place: Place<K, V>, reply: oneshot::Receiver<Reply<Res, E>>, stale: Stale<V> },
+    /// It waits for the call of another caller, and keeps its own request for the case that this
+    /// call has nothing to share.
+    Joined { place: Place<K, V>, service: S, request: Req, stale: Stale<V> },
+    /// It asks by itself.
+    Alone { service: S, request: Req, stale: Option<Arc<Entry<V>>>, had_entry: bool },
+}
+
+/// An older response that is given if the service fails or takes too long.
+pub(super) struct Stale<V> {
+    pub(super) entry: Option<Arc<Entry<V>>>,
+    /// The instant at which the older response is given, and the time that passes until then.
+    pub(super) until: Option<(Instant, Duration)>,
+    /// There was an entry, even if it cannot be given.
+    pub(super) had_entry: bool,
+}
+
+impl<S, Req, K, V, R, C> Asking<S, Req, K, V, R, C>
+where
+    S: Service<Req, Error: CarryRejection + Send, Response: Send, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    S::Response: 'static,
+    S::Error: 'static,
+    Req: Send + 'static,
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    R: Rules<Req, S::Response, K, V> + Send + Sync + 'static,
+    C: Classify<S::Response, S::Error> + Send + Sync + 'static,
+{
+    /// Decides again, because time has passed since the call was made, and begins.
+    ///
+    /// Nothing was begun or joined before. A future that is never polled keeps nobody waiting.
+    pub(super) fn begin(self) -> Asked<S, Req, K, V, S::Response, S::Error> {
+        let Self { parts, key, tag, service, request, .. } = self;
+        let now = clock::now();
+        let shared = &parts.shared;
+        let generation = shared.generations.current(tag);
+        let times = *shared.times();
+        let entry = shared.get(&key, generation);
+        let had_entry = entry.as_ref().is_some_and(|entry| entry.value().is_some());
+        let decision = entry.as_ref().map_or(Decision::Ask, |entry| entry.decide(now, &times));
+        let (entry, is_renewal) = match (decision, entry) {
+            (Decision::Hit | Decision::HeldOff, Some(entry)) => {
+                return Asked::Entry { entry, decision };
+            }
+            (Decision::AskAlone, _) => {
+                return Asked::Alone { service, request, stale: None, had_entry };
+            }
+            (Decision::AskOrStale, Some(entry)) if !entry.claim_try(now, times.hold_off) => {
+                return Asked::Entry { entry, decision: Decision::HeldOff };
+            }
+            (Decision::Renew, Some(entry)) => (Some(entry), true),
+            (Decision::AskOrStale, entry) => (entry, false),
+            _ => (None, false),
+        };
+        // What cannot end in time is not begun. The layers beneath reject it.
+        if !is_renewal && deadline().is_some_and(|deadline| deadline <= now) {
+            return Asked::Alone { service, request, stale: entry, had_entry };
+        }
+        let part = shared.calls.join_or_begin(&key, generation, || {
+            let fresh = shared.get(&key, generation)?;
+            (fresh.decide(now, &times) == Decision::Hit).then_some(fresh)
+        });
+        let (place, permit) = match part {
+            Err(entry) => return Asked::Entry { entry, decision: Decision::Hit },
+            Ok(Part::Began(place, permit)) => (place, permit),
+            Ok(Part::Joined(_) | Part::Full) if is_renewal => {
+                return match entry {
+                    Some(entry) => Asked::Entry { entry, decision },
+                    None => Asked::Alone { service, request, stale: None, had_entry },
+                };
+            }
+            Ok(Part::Joined(place)) => {
+                let stale = Stale::new(entry, times.patience, now, had_entry);
+                return Asked::Joined { place, service, request, stale };
+            }
+            Ok(Part::Full) => return Asked::Alone { service, request, stale: entry, had_entry },
+        };
+        let continues = is_renewal || shared.config.finishes_abandoned;
+        let key_bytes = ENTRY_BYTES.saturating_add(parts.rules.key_bytes(key.key()));
+        let begun = Begun {
+            key_bytes,
+            service,
+            request,
+            tag,
+            call: Arc::clone(place.call()),
+            stale: entry.clone(),
+            permit,
+            own_place: continues.then(|| place.another()),
+            key,
+            parts,
+        };
+        let reply = begun.spawn();
+        match entry {
+            Some(entry) if is_renewal => Asked::Entry { entry, decision },
+            entry => Asked::Began {
+                place,
+                reply,
+                stale: Stale::new(entry, times.patience, now, had_entry),
+            },
+        }
+    }
+}
+
+/// The share of the caller's time that is kept for an older response.
+const RESERVE: f64 = 0.1;
+
+impl<V> Stale<V> {
+    pub(super) fn new(
+        entry: Option<Arc<Entry<V>>>,
+        patience: Option<Duration>,
+        now: Instant,
+        had_entry: bool,
+    ) -> Self {
+        let left = deadline().map(|deadline| {
+            let left = deadline.saturating_duration_since(now);
+            left - left.mul_f64(RESERVE).min(Duration::from_secs(1)).min(left)
+        });
+        let time = left.into_iter().chain(patience).min().filter(|_| entry.is_some());
+        let until = time.and_then(|time| Some((now.checked_add(time)?, time)));
+        Self { entry, until, had_entry }
+    }
+}

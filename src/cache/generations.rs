@@ -1,0 +1,42 @@
+//! The generations of keys. Forgetting a key begins a new one.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The number of generations. Keys share them by their tags.
+const COUNT: usize = 1_024;
+
+/// A generation for each group of keys.
+///
+/// What was asked for in an earlier generation is not given to a caller of a later one, whether it
+/// is stored or still under way. Keys with the same generation forget each other, which costs a
+/// call and does no harm. So forgetting needs no lock and no list of keys.
+#[derive(Debug)]
+pub(super) struct Generations(Box<[AtomicU64]>);
+
+impl Generations {
+    pub(super) fn new() -> Self {
+        Self((0..COUNT).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    fn of(&self, tag: u64) -> &AtomicU64 {
+        &self.0[tag as usize % COUNT]
+    }
+
+    /// Returns the generation of the keys with this tag.
+    #[inline]
+    pub(super) fn current(&self, tag: u64) -> u64 {
+        self.of(tag).load(Ordering::Acquire)
+    }
+
+    /// Begins a new generation of the keys with this tag.
+    pub(super) fn begin(&self, tag: u64) {
+        self.of(tag).fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Begins a new generation of all keys.
+    pub(super) fn begin_all(&self) {
+        for generation in &self.0 {
+            generation.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+}

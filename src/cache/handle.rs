@@ -1,0 +1,53 @@
+use std::{fmt, hash::Hash, sync::Arc};
+
+use super::{counts::CacheCounts, shared::Shared, store::Hashed};
+
+/// A handle for inspecting a cache and for forgetting entries at run time.
+///
+/// All clones control the same cache.
+pub struct CacheHandle<K, V> {
+    shared: Arc<Shared<K, V>>,
+}
+
+impl<K: Eq + Clone, V> CacheHandle<K, V> {
+    pub(super) fn new(shared: Arc<Shared<K, V>>) -> Self {
+        Self { shared }
+    }
+
+    /// Returns the numbers of the cache.
+    pub fn counts(&self) -> CacheCounts {
+        self.shared.counts()
+    }
+
+    /// Forgets all keys.
+    ///
+    /// Calls that are under way are not kept. Only the callers that wait for them already get their
+    /// responses.
+    pub fn forget_all(&self) {
+        self.shared.forget_all();
+    }
+}
+
+impl<K: Hash + Eq + Clone, V> CacheHandle<K, V> {
+    /// Forgets a key.
+    ///
+    /// Use it after a change that makes the kept response wrong. A call for the key that is under
+    /// way is not kept. Only the callers that wait for it already get its response. One key in
+    /// about a thousand shares its mark with another one, which is then asked for again too.
+    pub fn forget(&self, key: &K) {
+        let tag = self.shared.hasher.hash_one(key);
+        self.shared.forget(tag, &Hashed::new(tag, key.clone()));
+    }
+}
+
+impl<K, V> Clone for CacheHandle<K, V> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<K, V> fmt::Debug for CacheHandle<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("CacheHandle").field(&self.shared).finish()
+    }
+}

@@ -1,0 +1,140 @@
+//! Kept responses, calls that callers share, and older responses when the service fails.
+//!
+//! Put one around a dependency that is slow, is asked for the same thing by many callers, or whose
+//! last response is better than none. A response that is kept is given without a call. Callers
+//! that ask for the same thing at the same time share one call. If it fails, they get the last
+//! response, if there is one.
+//!
+//! ```
+//! use buttress::{Error, cache::CacheLayer};
+//! use std::{io, time::Duration};
+//! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let cache = CacheLayer::by_fn(|currency: &&'static str| Some(*currency))
+//!     .ttl(Duration::from_secs(60))
+//!     .if_error(Duration::from_secs(3_600))
+//!     .build()?;
+//! let handle = cache.handle();
+//!
+//! let rates = service_fn(|_currency: &'static str| async { Ok::<f64, io::Error>(1.08) });
+//! let mut rates = ServiceBuilder::new()
+//!     .layer(cache)
+//!     .map_err(Error::Service) // `Error` holds the service's error or a rejection.
+//!     .service(rates);
+//!
+//! assert_eq!(rates.ready().await?.call("EUR").await?, 1.08);
+//! // This response is the kept one.
+//! assert_eq!(rates.ready().await?.call("EUR").await?, 1.08);
+//! assert_eq!((handle.counts().misses, handle.counts().hits), (1, 1));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What a caller gets
+//!
+//! | the entry of the key | the caller gets |
+//! |---|---|
+//! | is fresh, up to the [`ttl`](CacheBuilder::ttl) | the entry |
+//! | is in the time of [`while_revalidate`](CacheBuilder::while_revalidate) after that | the entry, which one call then renews |
+//! | is in the time of [`if_error`](CacheBuilder::if_error) after that | the result of a call, or the entry if that fails |
+//! | the same, and a call has just failed | the entry, for the time of [`hold_off`](CacheBuilder::hold_off) |
+//! | is older, or there is none | the result of a call |
+//!
+//! Both times after the `ttl` count from its end.
+//!
+//! # Shared calls
+//!
+//! A call is shared by all callers that ask for its key while it is under way. It runs in a task of
+//! its own and belongs to none of them. It has no deadline of a caller, and it is in the span of
+//! the caller that began it. A caller that leaves does not end it, unless it is the last one.
+//! Without [`if_error`](CacheBuilder::if_error), a caller waits for it as long as the layers
+//! beneath allow, so put a total timeout beneath the cache.
+//!
+//! - A response that is a failure is given to all callers that wait, and is not kept.
+//! - An error is given to the caller that began the call. The others get a copy of its outcome and
+//!   its cause, a [`SharedFailure`](crate::error::SharedFailure). A rejection is given to all.
+//! - A response that is for one caller only is given to the caller that began the call. The others
+//!   then ask for themselves, all at once. Later callers of the key do so from the beginning, for
+//!   one `ttl`.
+//! - If the call panics, the caller that began it panics. The others ask for themselves.
+//!
+//! A caller that has waited in vain and asks for itself has one limit for both: that of the total
+//! timeout of its [`Stack`](crate::Stack), counted from its arrival.
+//!
+//! # Readiness
+//!
+//! The service is always ready, because a kept response needs nothing beneath. A call waits in its
+//! future until a clone of the wrapped service is ready.
+//!
+//! # Clone
+//!
+//! The entries and the shared calls belong to the layer. Every service that it creates, and every
+//! clone, shares them.
+//!
+//! # Cancellation
+//!
+//! A caller that is dropped leaves its shared call. The last one ends it, unless
+//! [`finish_abandoned`](CacheBuilder::finish_abandoned) is set. A future that was not polled has
+//! begun nothing.
+//!
+//! # Errors
+//!
+//! - [`SharedFailure`](crate::error::SharedFailure) if another caller has the error itself.
+//! - [`TimedOut`](crate::error::TimedOut) if a caller has waited in vain, and its own call was
+//!   still under way at the limit.
+//!
+//! # Order
+//!
+//! Put it outside the total timeout. An older response could not be given by a call that has timed
+//! out. A hit then costs nothing beneath, and takes no slot of a bulkhead.
+//!
+//! # On a server
+//!
+//! It may stand around a handler by hand, next to the handler and inside authentication and
+//! [idempotency](crate::idempotency). A stack of a server has no slot for it. Whatever the handler
+//! reads of its caller must be in the key.
+//!
+//! # Telemetry
+//!
+//! | event | level |
+//! |---|---|
+//! | "stale response given", because the service has failed or takes too long | `WARN` |
+//!
+//! A [registered](CacheLayer::register) cache counts its calls by result, and shows its entries,
+//! their bytes and its shared calls.
+//! [`Registry::control`](crate::telemetry::Registry::control) with
+//! [`ForgetAll`](crate::telemetry::Control::ForgetAll) forgets all entries.
+
+mod ask;
+mod config;
+mod counts;
+pub(crate) mod describe;
+mod entry;
+pub mod future;
+mod generations;
+mod give;
+mod handle;
+mod layer;
+mod layer_state;
+mod parts;
+mod rules;
+mod service;
+mod shared;
+mod shared_call;
+mod store;
+mod task;
+
+pub use self::{
+    counts::CacheCounts,
+    handle::CacheHandle,
+    layer::{CacheBuilder, CacheLayer},
+    rules::{ByFn, Rules},
+    service::Cache,
+};
+#[cfg(feature = "http")]
+pub(crate) use self::{
+    rules::{Forwarded, Given, How, KeepFor, Kept, Selected},
+    store::{Hashed, KeyHasher},
+};

@@ -1,0 +1,179 @@
+//! The rules by which a cache names requests and keeps responses.
+
+use std::{fmt, future::Future, hash::Hash, sync::Arc, time::Duration};
+
+use super::store::{Hashed, KeyHasher};
+use crate::{Outcome, sealed::Sealed};
+
+/// The rules of a cache for one kind of service. This trait is sealed.
+///
+/// `K` is the key of a request, and `V` is the kept form of a response.
+#[diagnostic::on_unimplemented(
+    message = "this cache cannot keep a `{Res}` for a `{Req}`",
+    note = "`CacheLayer::by_fn` takes a closure `|request: &{Req}| -> Option<Key>`, and keeps \
+            responses that are `Clone`",
+    note = "`CacheLayer::http` is for a stack with `http()`, or for a service beneath an \
+            `HttpClientLayer`"
+)]
+pub trait Rules<Req, Res, K, V>: Sealed {
+    /// Names a request.
+    #[doc(hidden)]
+    fn select(&self, request: &Req, hasher: &KeyHasher) -> Selected<K>;
+
+    /// Takes the part to keep from a response.
+    #[doc(hidden)]
+    fn keep(&self, response: Res, outcome: Outcome) -> impl Future<Output = Kept<Res, V>> + Send;
+
+    /// Makes a response from its kept part.
+    #[doc(hidden)]
+    fn replay(&self, value: &V, given: Given) -> Res;
+
+    /// Marks a response that the service gave to this caller.
+    #[doc(hidden)]
+    fn mark(&self, response: &mut Res, forwarded: Forwarded) {
+        let _ = (response, forwarded);
+    }
+
+    /// Returns the bytes of a key beyond those of an entry.
+    #[doc(hidden)]
+    fn key_bytes(&self, key: &K) -> usize;
+}
+
+/// The place of a request in the cache.
+#[derive(Debug)]
+#[expect(unnameable_types, reason = "only the rules of this crate make it")]
+pub enum Selected<K> {
+    /// The request has a key. `tag` groups the keys that are forgotten together.
+    Key { key: Hashed<K>, tag: u64 },
+    /// The request neither uses nor changes the cache.
+    Bypass,
+    /// The request may change what is kept for this tag.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP has unsafe methods"))]
+    Forget { tag: u64 },
+}
+
+/// A response, and its part that can be shared.
+#[derive(Debug)]
+#[expect(unnameable_types, reason = "only the rules of this crate make it")]
+pub struct Kept<Res, V> {
+    /// The response for the caller that asked.
+    pub(crate) response: Res,
+    /// The part for other callers, and its bytes. `None` if it is for one caller only.
+    pub(crate) shared: Option<(V, usize)>,
+    /// The time for which the part is kept.
+    pub(crate) time: KeepFor,
+}
+
+/// The time for which a response is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeepFor {
+    /// It is only given to the callers that wait for it.
+    Nothing,
+    /// The time that is set for the cache.
+    Ttl,
+    /// This time, if it is shorter than that of the cache.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP shortens the time"))]
+    AtMost(Duration),
+    /// This time.
+    Exactly(Duration),
+}
+
+/// The circumstances in which a kept response is given.
+#[derive(Clone, Copy, Debug)]
+#[expect(unnameable_types, reason = "only the rules of this crate read it")]
+pub struct Given {
+    /// The age of the response.
+    pub(crate) age: Duration,
+    /// The seconds for which it stays fresh. Negative after that.
+    pub(crate) left: i64,
+    pub(crate) how: How,
+}
+
+/// The reason why a kept response is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// It is fresh.
+    Fresh,
+    /// It is being renewed.
+    Renewed,
+    /// The service has failed or takes too long.
+    Failed,
+    /// Another caller has just asked for it.
+    Collapsed,
+}
+
+/// The reason why a caller was answered by the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(unnameable_types, reason = "only the rules of this crate read it")]
+pub enum Forwarded {
+    /// The cache does not keep what the request asks for.
+    Bypass,
+    /// There was no entry.
+    Miss,
+    /// The entry was stale.
+    Stale,
+}
+
+/// Returns how long a response may be kept, or `None` for the time of the cache.
+type Negative<V> = Arc<dyn Fn(&V) -> Option<Duration> + Send + Sync>;
+type Size<V> = Arc<dyn Fn(&V) -> usize + Send + Sync>;
+
+/// The rules of [`CacheLayer::by_fn`](super::CacheLayer::by_fn), which keep clones of responses.
+pub struct ByFn<F, V> {
+    key: F,
+    pub(super) ttl: Option<Negative<V>>,
+    pub(super) size: Option<Size<V>>,
+}
+
+impl<F, V> ByFn<F, V> {
+    pub(super) fn new(key: F) -> Self {
+        Self { key, ttl: None, size: None }
+    }
+}
+
+impl<F: Clone, V> Clone for ByFn<F, V> {
+    fn clone(&self) -> Self {
+        Self { key: self.key.clone(), ttl: self.ttl.clone(), size: self.size.clone() }
+    }
+}
+
+impl<F, V> fmt::Debug for ByFn<F, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ByFn").finish_non_exhaustive()
+    }
+}
+
+impl<F, V> Sealed for ByFn<F, V> {}
+
+impl<F, Req, K, V> Rules<Req, V, K, V> for ByFn<F, V>
+where
+    F: Fn(&Req) -> Option<K> + Sync,
+    K: Hash,
+    V: Clone + Send,
+{
+    #[inline]
+    fn select(&self, request: &Req, hasher: &KeyHasher) -> Selected<K> {
+        let Some(key) = (self.key)(request) else { return Selected::Bypass };
+        let tag = hasher.hash_one(&key);
+        Selected::Key { key: Hashed::new(tag, key), tag }
+    }
+
+    async fn keep(&self, response: V, outcome: Outcome) -> Kept<V, V> {
+        let time = match &self.ttl {
+            Some(ttl) => ttl(&response).map_or(KeepFor::Ttl, KeepFor::Exactly),
+            None => KeepFor::Ttl,
+        };
+        let time = if outcome == Outcome::Success { time } else { KeepFor::Nothing };
+        let bytes = self.size.as_ref().map_or(size_of::<V>(), |size| size(&response));
+        Kept { shared: Some((response.clone(), bytes)), response, time }
+    }
+
+    #[inline]
+    fn replay(&self, value: &V, _: Given) -> V {
+        value.clone()
+    }
+
+    fn key_bytes(&self, _: &K) -> usize {
+        size_of::<K>()
+    }
+}

@@ -1,0 +1,88 @@
+//! The state that the services of one cache share.
+
+use std::{fmt, sync::Arc};
+
+use super::{
+    config::{Config, Times},
+    counts::{CacheCounts, Counts, Result},
+    entry::Entry,
+    generations::Generations,
+    shared_call::SharedCalls,
+    store::{Hashed, KeyHasher, Store},
+};
+use crate::telemetry::instrument::CACHE_REQUESTS;
+
+/// The entries, the calls under way and the numbers of a cache.
+pub(super) struct Shared<K, V> {
+    pub(super) config: Config,
+    pub(super) hasher: KeyHasher,
+    pub(super) generations: Generations,
+    pub(super) calls: Arc<SharedCalls<K, V>>,
+    pub(super) store: Store<K, V>,
+    counts: Counts,
+}
+
+impl<K: Eq + Clone, V> Shared<K, V> {
+    /// Creates the state from settings that were checked.
+    pub(super) fn new(config: Config) -> Arc<Self> {
+        let (store, calls) = (Store::new(&config), SharedCalls::new(config.max_shared_calls));
+        Arc::new(Self {
+            hasher: KeyHasher::default(),
+            generations: Generations::new(),
+            calls: Arc::new(calls),
+            counts: Counts::default(),
+            store,
+            config,
+        })
+    }
+
+    /// Returns the entry of a key, unless it was forgotten.
+    #[inline]
+    pub(super) fn get(&self, key: &Hashed<K>, generation: u64) -> Option<Arc<Entry<V>>> {
+        self.store.get(key).filter(|entry| entry.generation() == generation)
+    }
+
+    /// Forgets the keys with this tag, and drops the entry of one of them.
+    pub(super) fn forget(&self, tag: u64, key: &Hashed<K>) {
+        self.generations.begin(tag);
+        drop(self.store.remove(key));
+    }
+
+    pub(super) fn counts(&self) -> CacheCounts {
+        CacheCounts {
+            entries: self.store.len() as u64,
+            bytes: self.store.bytes(),
+            shared_calls: self.calls.count(),
+            ..self.counts.read()
+        }
+    }
+}
+
+impl<K, V> Shared<K, V> {
+    pub(super) fn times(&self) -> &Times {
+        &self.config.times
+    }
+
+    /// Counts how a call was answered.
+    #[inline]
+    pub(super) fn count(&self, result: Result) {
+        self.counts.add(result);
+        if let Some(meter) = self.config.reporter.meter() {
+            meter.add(&CACHE_REQUESTS, [result.as_str(), ""]);
+        }
+    }
+}
+
+impl<K: Eq + Clone, V> Shared<K, V> {
+    /// Forgets all keys.
+    pub(super) fn forget_all(&self) {
+        self.generations.begin_all();
+        self.store.clear();
+    }
+}
+
+impl<K, V> fmt::Debug for Shared<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cache").field("config", &self.config).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,192 @@
+//! The entries, bounded by their bytes.
+
+use std::{
+    fmt,
+    hash::{BuildHasher, BuildHasherDefault, Hash, Hasher},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter, sync::Cache};
+
+use super::{config::Config, entry::Entry};
+
+/// The bytes of an average entry, from which the store estimates the number of its entries.
+const AVERAGE_BYTES: usize = 4 << 10;
+/// The least number of entries for each shard. With fewer, the store would take fewer shards.
+const LEAST_ENTRIES: usize = 32;
+
+/// A key with its hash, which is computed once for each call.
+#[derive(Clone, Debug)]
+#[expect(unnameable_types, reason = "only the rules of this crate make it")]
+pub struct Hashed<K> {
+    hash: u64,
+    key: K,
+}
+
+impl<K> Hashed<K> {
+    #[inline]
+    pub(crate) fn new(hash: u64, key: K) -> Self {
+        Self { hash, key }
+    }
+
+    #[inline]
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub(crate) fn key(&self) -> &K {
+        &self.key
+    }
+}
+
+impl<K> Hash for Hashed<K> {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl<K: Eq> PartialEq for Hashed<K> {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        // A panic of the user's `Eq` would poison a lock of the store for good. Two keys that
+        // cannot be compared are taken for different ones, which costs a call.
+        self.hash == other.hash
+            && catch_unwind(AssertUnwindSafe(|| self.key == other.key)).unwrap_or(false)
+    }
+}
+
+impl<K: Eq> Eq for Hashed<K> {}
+
+/// Passes on the hash that a [`Hashed`] has already.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Given(u64);
+
+impl Hasher for Given {
+    #[inline]
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// The hashes of keys, which differ in every cache.
+///
+/// It is the hasher of the store's own default, several times as fast as that of the standard
+/// library. Keys that collide cost time, and only entries of one cache.
+#[derive(Clone, Debug, Default)]
+#[expect(unnameable_types, reason = "only the rules of this crate make it")]
+pub struct KeyHasher(DefaultHashBuilder);
+
+impl KeyHasher {
+    #[inline]
+    pub(crate) fn hash_one<T: Hash + ?Sized>(&self, value: &T) -> u64 {
+        self.0.hash_one(value)
+    }
+
+    /// Returns a hasher for a key of several parts.
+    #[cfg(feature = "http")]
+    pub(crate) fn build(&self) -> impl Hasher + use<> {
+        self.0.build_hasher()
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct ByBytes;
+
+impl<K, V> Weighter<Hashed<K>, Arc<Entry<V>>> for ByBytes {
+    fn weight(&self, _: &Hashed<K>, entry: &Arc<Entry<V>>) -> u64 {
+        entry.bytes() as u64
+    }
+}
+
+/// Keeps what is evicted until the lock is released, because dropping it runs code of the user.
+#[derive(Clone, Copy, Debug)]
+struct DropLater;
+
+impl<K, V> Lifecycle<Hashed<K>, Arc<Entry<V>>> for DropLater {
+    type RequestState = Vec<(Hashed<K>, Arc<Entry<V>>)>;
+
+    fn on_evict(&self, evicted: &mut Self::RequestState, key: Hashed<K>, entry: Arc<Entry<V>>) {
+        evicted.push((key, entry));
+    }
+}
+
+type Entries<K, V> = Cache<Hashed<K>, Arc<Entry<V>>, ByBytes, BuildHasherDefault<Given>, DropLater>;
+
+/// The entries of a cache. It keeps those that are used often, and evicts the others.
+pub(super) struct Store<K, V> {
+    entries: Entries<K, V>,
+    biggest_entry: usize,
+}
+
+/// The entries that were taken out of a store. Drop them without a lock.
+pub(super) type Removed<K, V> = Vec<(Hashed<K>, Arc<Entry<V>>)>;
+
+impl<K: Eq + Clone, V> Store<K, V> {
+    pub(super) fn new(config: &Config) -> Self {
+        let shards = config.shards();
+        let entries = (config.max_bytes / AVERAGE_BYTES).max(shards * LEAST_ENTRIES);
+        let options = OptionsBuilder::new()
+            .shards(shards)
+            .estimated_items_capacity(entries)
+            .weight_capacity(config.max_bytes as u64)
+            .build()
+            .unwrap_or_else(|_| unreachable!("both capacities are set"));
+        let entries = Cache::with_options(options, ByBytes, BuildHasherDefault::new(), DropLater);
+        Self { entries, biggest_entry: config.biggest_entry() }
+    }
+
+    #[inline]
+    pub(super) fn get(&self, key: &Hashed<K>) -> Option<Arc<Entry<V>>> {
+        self.entries.get(key)
+    }
+
+    /// Adds an entry, unless it is too big. Returns what had to go.
+    pub(super) fn insert(&self, key: Hashed<K>, entry: Entry<V>) -> Removed<K, V> {
+        let mut removed = Vec::new();
+        if entry.bytes() <= self.biggest_entry {
+            // The store drops the entry that it replaces under its lock. This reference is longer.
+            removed.extend(self.entries.peek(&key).map(|replaced| (key.clone(), replaced)));
+            self.entries.insert_with_lifecycle(key, Arc::new(entry), &mut removed);
+        }
+        removed
+    }
+
+    pub(super) fn remove(&self, key: &Hashed<K>) -> Removed<K, V> {
+        self.entries.remove(key).into_iter().collect()
+    }
+
+    /// Removes each entry by itself, so that none is dropped under the lock.
+    pub(super) fn clear(&self) {
+        let keys: Vec<_> = self.entries.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            drop(self.entries.remove(&key));
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.entries.weight()
+    }
+}
+
+impl<K, V> fmt::Debug for Store<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("biggest_entry", &self.biggest_entry).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,245 @@
+//! A shared call, in its own task, so that its callers can leave.
+
+use std::{any::Any, sync::Arc, time::Duration};
+
+use tokio::{sync::oneshot, time::Instant};
+use tower_service::Service;
+use tracing::{Instrument, Span};
+
+use super::{
+    entry::Entry,
+    parts::Parts,
+    rules::{KeepFor, Kept, Rules},
+    shared_call::{Ended, Permit, Place, SharedCall},
+    store::Hashed,
+};
+use crate::{
+    CarryRejection, Classify, Fault, Outcome, Rejection,
+    call::{
+        catch_panic::CatchPanic,
+        degraded::Reason,
+        hop::Hop,
+        oneshot::Oneshot,
+        random::{between, draw},
+    },
+    error::SharedFailure,
+    outcome::judge,
+};
+
+/// The result of a shared call for the caller that began it.
+pub(super) enum Reply<Res, E> {
+    Done(Result<Res, E>, Option<Reason>),
+    Panicked(Box<dyn Any + Send>),
+}
+
+/// Returns why an older response is better than this result, or `None` if it is not.
+pub(super) fn reason(outcome: Outcome, rejection: Option<&Rejection>) -> Option<Reason> {
+    match (rejection, outcome) {
+        (Some(Rejection::Shared(_)) | None, Outcome::Failure(fault)) => match fault {
+            Fault::Transient | Fault::TimedOut | Fault::Overloaded { .. } => {
+                Some(Reason::Failed(fault))
+            }
+            _ => None,
+        },
+        (Some(rejection), _) if rejection.is_unavailable() => {
+            Some(Reason::Rejected(rejection.clone()))
+        }
+        _ => None,
+    }
+}
+
+/// A call that was begun, with all that its task needs.
+pub(super) struct Begun<S, Req, K: Eq, V, R, C> {
+    pub(super) parts: Arc<Parts<K, V, R, C>>,
+    pub(super) service: S,
+    pub(super) request: Req,
+    pub(super) tag: u64,
+    pub(super) key: Hashed<K>,
+    pub(super) key_bytes: usize,
+    pub(super) call: Arc<SharedCall<V>>,
+    pub(super) stale: Option<Arc<Entry<V>>>,
+    pub(super) permit: Permit,
+    /// The place of the task itself, if the call continues after all callers have left.
+    pub(super) own_place: Option<Place<K, V>>,
+}
+
+/// Ends the call however its task ends.
+struct Landing<K: Eq + Clone, V, R, C> {
+    parts: Arc<Parts<K, V, R, C>>,
+    key: Hashed<K>,
+    tag: u64,
+    call: Arc<SharedCall<V>>,
+    key_bytes: usize,
+    is_done: bool,
+}
+
+impl<S, Req, K, V, R, C> Begun<S, Req, K, V, R, C>
+where
+    S: Service<Req, Error: CarryRejection + Send, Response: Send, Future: Send> + Send + 'static,
+    S::Response: 'static,
+    S::Error: 'static,
+    Req: Send + 'static,
+    K: Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    R: Rules<Req, S::Response, K, V> + Send + Sync + 'static,
+    C: Classify<S::Response, S::Error> + Send + Sync + 'static,
+{
+    /// Spawns the task, in the span of the caller, and returns the receiver of its result.
+    pub(super) fn spawn(self) -> oneshot::Receiver<Reply<S::Response, S::Error>> {
+        let (reply, replied) = oneshot::channel();
+        let call = Arc::clone(&self.call);
+        let task = tokio::spawn(self.run(reply).instrument(Span::current()));
+        call.set_task(task.abort_handle());
+        replied
+    }
+
+    async fn run(self, reply: oneshot::Sender<Reply<S::Response, S::Error>>) {
+        let Self { parts, service, request, tag, key, key_bytes, call, stale, permit, own_place } =
+            self;
+        let (is_done, landing_parts) = (false, Arc::clone(&parts));
+        let mut landing = Landing { parts: landing_parts, key, tag, call, key_bytes, is_done };
+        let work = async {
+            let result = Oneshot::waiting(service, request).await;
+            parts.take(result).await
+        };
+        let (worked, hop) = Hop::observe(CatchPanic { future: work }).await;
+        drop(permit);
+        let answer = match worked {
+            Ok(Taken { result, ended, reason, time }) => {
+                if let (Some(stale), Some(reason)) = (&stale, &reason) {
+                    stale.hold_off(Instant::now(), parts.hold_off(reason), reason.clone());
+                }
+                landing.end(ended, time, hop);
+                Reply::Done(result, reason)
+            }
+            Err(panic) => {
+                landing.end(Ended::Lost, KeepFor::Nothing, hop);
+                Reply::Panicked(panic)
+            }
+        };
+        // The caller may have left.
+        drop(reply.send(answer));
+        drop(own_place);
+    }
+}
+
+/// A result, for the caller that asked and for those that wait.
+struct Taken<Res, E, V> {
+    result: Result<Res, E>,
+    ended: Ended<(V, usize)>,
+    reason: Option<Reason>,
+    time: KeepFor,
+}
+
+impl<K, V, R, C> Parts<K, V, R, C> {
+    async fn take<Req, Res, E>(&self, result: Result<Res, E>) -> Taken<Res, E, V>
+    where
+        R: Rules<Req, Res, K, V>,
+        C: Classify<Res, E>,
+        E: CarryRejection,
+    {
+        let classifier = &*self.classifier;
+        let outcome = judge(classifier, result.as_ref());
+        let reason = reason(outcome, result.as_ref().err().and_then(CarryRejection::rejection));
+        match result {
+            Ok(response) => {
+                let Kept { response, shared, time } = self.rules.keep(response, outcome).await;
+                let ended = match shared {
+                    Some(value) => Ended::Response { value, failed: reason.is_some() },
+                    None => Ended::NotShareable,
+                };
+                Taken { result: Ok(response), ended, reason, time }
+            }
+            Err(error) => {
+                let rejection = match error.rejection() {
+                    Some(rejection) => rejection.clone(),
+                    None => {
+                        let cause = classifier.error_type(Err(&error));
+                        let name = self.shared.config.reporter.name().cloned();
+                        let text = cause.unwrap_or(outcome.as_str());
+                        SharedFailure::by(name, outcome, cause, text.into()).into()
+                    }
+                };
+                let ended = Ended::Error { rejection, failed: reason.is_some() };
+                Taken { result: Err(error), ended, reason, time: KeepFor::Nothing }
+            }
+        }
+    }
+
+    /// Returns for how long the service is not asked again.
+    ///
+    /// That is the time that the service asks for, up to the time for which the entry is given.
+    fn hold_off(&self, reason: &Reason) -> Duration {
+        let asked = match reason {
+            Reason::Failed(Fault::Overloaded { retry_after }) => *retry_after,
+            Reason::Rejected(rejection) => rejection.retry_after(),
+            _ => None,
+        };
+        let times = &self.shared.config.times;
+        asked.map_or(times.hold_off, |asked| asked.min(times.if_error).max(times.hold_off))
+    }
+}
+
+impl<K: Eq + Clone, V: Clone, R, C> Landing<K, V, R, C> {
+    /// Stores the result, and wakes the callers that wait.
+    fn end(&mut self, ended: Ended<(V, usize)>, time: KeepFor, hop: Hop) {
+        self.is_done = true;
+        let (shared, tag, generation) = (&self.parts.shared, self.tag, self.call.generation());
+        // Made before the lock is taken, because it runs code of the user.
+        let (mut entry, key) = (self.entry(&ended, time), self.key.clone());
+        let removed = shared.calls.remove(&self.key, &self.call, || {
+            // A key that was forgotten meanwhile stays forgotten.
+            let is_current = shared.generations.current(tag) == generation;
+            let entry = if is_current { entry.take() } else { None };
+            entry.map(|entry| shared.store.insert(key, entry))
+        });
+        let ended = match ended {
+            Ended::Response { value: (value, _), failed } => Ended::Response { value, failed },
+            Ended::Error { rejection, failed } => Ended::Error { rejection, failed },
+            Ended::NotShareable => Ended::NotShareable,
+            Ended::Lost => Ended::Lost,
+        };
+        self.call.end(ended, hop);
+        drop((removed, entry));
+    }
+
+    /// Returns what is kept of a result.
+    fn entry(&self, ended: &Ended<(V, usize)>, time: KeepFor) -> Option<Entry<V>> {
+        let (times, now) = (self.parts.shared.times(), Instant::now());
+        let generation = self.call.generation();
+        match ended {
+            Ended::Response { value: (value, bytes), .. } => {
+                let ttl = match time {
+                    KeepFor::Nothing => return None,
+                    KeepFor::Ttl => times.ttl,
+                    KeepFor::AtMost(most) => times.ttl.min(most),
+                    KeepFor::Exactly(ttl) => ttl,
+                };
+                let bytes = self.key_bytes.saturating_add(*bytes);
+                Some(Entry::kept(value.clone(), bytes, generation, now, jittered(ttl)))
+            }
+            Ended::NotShareable => {
+                let until = times.ttl.max(times.hold_off);
+                Some(Entry::not_shareable(self.key_bytes, generation, now, until))
+            }
+            Ended::Error { .. } | Ended::Lost => None,
+        }
+    }
+}
+
+/// Returns how long a response stays fresh that may be kept for `ttl`.
+///
+/// It is up to a tenth shorter, so that entries that were made together are not renewed together.
+fn jittered(ttl: Duration) -> Duration {
+    draw(|rng| between(ttl - ttl / 10, ttl, rng))
+}
+
+impl<K: Eq + Clone, V, R, C> Drop for Landing<K, V, R, C> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            // The last caller has left, or the runtime shuts down.
+            self.parts.shared.calls.remove(&self.key, &self.call, || ());
+            self.call.end(Ended::Lost, Hop::default());
+        }
+    }
+}
