@@ -1,6 +1,6 @@
 //! A call that has no fresh entry, as it begins with its first poll.
 
-use std::{hash::Hash, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
 use tower_service::Service;
@@ -8,10 +8,10 @@ use tower_service::Service;
 use super::{
     config::ENTRY_BYTES,
     entry::{Decision, Entry},
+    hashing::Hashed,
     parts::Parts,
     rules::Rules,
     shared_call::{Part, Place},
-    store::Hashed,
     task::{Begun, Reply},
 };
 use crate::{
@@ -61,7 +61,7 @@ where
     S::Response: 'static,
     S::Error: 'static,
     Req: Send + 'static,
-    K: Hash + Eq + Clone + Send + Sync + 'static,
+    K: Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
     R: Rules<Req, S::Response, K, V> + Send + Sync + 'static,
     C: Classify<S::Response, S::Error> + Send + Sync + 'static,

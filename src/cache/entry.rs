@@ -26,6 +26,8 @@ pub(super) struct Entry<V> {
     fresh_for: Duration,
     /// The generation of its key when its call began.
     generation: u64,
+    /// It may be given when it is no longer fresh.
+    is_given_stale: bool,
     /// The age up to which it is given without a call, in nanoseconds. Zero if no call has failed.
     held_until: AtomicU64,
     /// The reason why the last call for the key has failed.
@@ -78,7 +80,13 @@ impl<V> Entry<V> {
         fresh_for: Duration,
     ) -> Self {
         let (held_until, failed) = (AtomicU64::new(0), Mutex::new(None));
-        Self { value, bytes, stored, fresh_for, generation, held_until, failed }
+        let is_given_stale = true;
+        Self { value, bytes, stored, fresh_for, generation, is_given_stale, held_until, failed }
+    }
+
+    /// Forbids that it is given when it is no longer fresh.
+    pub(super) fn given_stale(self, is_given_stale: bool) -> Self {
+        Self { is_given_stale, ..self }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -116,6 +124,9 @@ impl<V> Entry<V> {
         }
         if age < self.fresh_for {
             return Decision::Hit;
+        }
+        if !self.is_given_stale {
+            return Decision::Ask;
         }
         self.decide_stale(age, times)
     }

@@ -1,6 +1,8 @@
 use std::{fmt, hash::Hash, sync::Arc};
 
-use super::{counts::CacheCounts, shared::Shared, store::Hashed};
+#[cfg(feature = "http")]
+use super::hashing::KeyHasher;
+use super::{counts::CacheCounts, hashing::Hashed, shared::Shared};
 
 /// A handle for inspecting a cache and for forgetting entries at run time.
 ///
@@ -25,6 +27,14 @@ impl<K: Eq + Clone, V> CacheHandle<K, V> {
     /// responses.
     pub fn forget_all(&self) {
         self.shared.forget_all();
+    }
+}
+
+impl<K, V> CacheHandle<K, V> {
+    /// Forgets the keys with a tag.
+    #[cfg(feature = "http")]
+    pub(crate) fn forget_tag(&self, tag: impl FnOnce(&KeyHasher) -> u64) {
+        self.shared.generations.begin(tag(&self.shared.hasher));
     }
 }
 

@@ -1,4 +1,4 @@
-use std::{any::type_name, fmt, hash::Hash, sync::Arc, time::Duration};
+use std::{any::type_name, fmt, sync::Arc, time::Duration};
 
 use tower_layer::Layer;
 
@@ -6,7 +6,7 @@ use super::{
     config::{Config, Times},
     handle::CacheHandle,
     parts::Parts,
-    rules::ByFn,
+    rules::{ByFn, CheckedRules},
     service::Cache,
     shared::Shared,
 };
@@ -321,7 +321,7 @@ impl<K, V, R, C> CacheBuilder<K, V, R, C> {
     }
 }
 
-impl<K: Hash + Eq + Clone, V, R, C> CacheBuilder<K, V, R, C> {
+impl<K: Eq + Clone, V, R: CheckedRules, C> CacheBuilder<K, V, R, C> {
     /// Checks the settings and builds the layer.
     ///
     /// # Errors
@@ -331,10 +331,13 @@ impl<K: Hash + Eq + Clone, V, R, C> CacheBuilder<K, V, R, C> {
     /// - for `max_entry_bytes` if it is zero or more than 1 MiB;
     /// - for `max_bytes` if it has no room for 16 entries of `max_entry_bytes`;
     /// - for `max_shared_calls` if it is zero;
-    /// - for `patience` if it is zero, or if `if_error` is not set.
+    /// - for `patience` if it is zero, or if `if_error` is not set;
+    /// - for `negative` if a status is no 4xx, or is 429.
     pub fn build(self) -> Result<CacheLayer<K, V, R, C>, ConfigError> {
-        let Self { config, rules, classifier, .. } = self;
-        let shared = Shared::new(config.checked()?);
+        let Self { config, mut rules, classifier, .. } = self;
+        let config = config.checked()?;
+        rules.check(config.max_entry_bytes)?;
+        let shared = Shared::new(config);
         Ok(CacheLayer { shared, rules: Arc::new(rules), classifier })
     }
 }

@@ -116,6 +116,7 @@ pub mod future;
 mod generations;
 mod give;
 mod handle;
+mod hashing;
 mod layer;
 mod layer_state;
 mod parts;
@@ -130,11 +131,11 @@ pub use self::{
     counts::CacheCounts,
     handle::CacheHandle,
     layer::{CacheBuilder, CacheLayer},
-    rules::{ByFn, Rules},
+    rules::{ByFn, CheckedRules, OwnKey, Probe, Rules},
     service::Cache,
 };
 #[cfg(feature = "http")]
 pub(crate) use self::{
+    hashing::KeyHasher,
     rules::{Forwarded, Given, How, KeepFor, Kept, Selected},
-    store::{Hashed, KeyHasher},
 };

@@ -2,8 +2,8 @@
 
 use std::{fmt, future::Future, hash::Hash, sync::Arc, time::Duration};
 
-use super::store::{Hashed, KeyHasher};
-use crate::{Outcome, sealed::Sealed};
+use super::hashing::KeyHasher;
+use crate::{ConfigError, Outcome, sealed::Sealed};
 
 /// The rules of a cache for one kind of service. This trait is sealed.
 ///
@@ -16,9 +16,15 @@ use crate::{Outcome, sealed::Sealed};
             `HttpClientLayer`"
 )]
 pub trait Rules<Req, Res, K, V>: Sealed {
+    /// The key of a request that may borrow from it.
+    type Probe<'a>: Probe<K>
+    where
+        Self: 'a,
+        Req: 'a;
+
     /// Names a request.
     #[doc(hidden)]
-    fn select(&self, request: &Req, hasher: &KeyHasher) -> Selected<K>;
+    fn select<'a>(&'a self, request: &'a Req, hasher: &KeyHasher) -> Selected<Self::Probe<'a>>;
 
     /// Takes the part to keep from a response.
     #[doc(hidden)]
@@ -39,12 +45,50 @@ pub trait Rules<Req, Res, K, V>: Sealed {
     fn key_bytes(&self, key: &K) -> usize;
 }
 
+/// Rules that can be checked with the settings of the cache. This trait is sealed.
+pub trait CheckedRules: Sealed {
+    /// Checks the rules, before they are used.
+    #[doc(hidden)]
+    fn check(&mut self, max_entry_bytes: usize) -> Result<(), ConfigError> {
+        let _ = max_entry_bytes;
+        Ok(())
+    }
+}
+
+/// The key of a request, as far as it is needed to find an entry. This trait is sealed.
+pub trait Probe<K>: Sealed {
+    /// Returns `true` if this is the key.
+    #[doc(hidden)]
+    fn is(&self, key: &K) -> bool;
+
+    /// Returns the key, in memory of its own.
+    #[doc(hidden)]
+    fn into_key(self) -> K;
+}
+
+/// A key that was made for the request.
+#[derive(Debug)]
+pub struct OwnKey<K>(K);
+
+impl<K> Sealed for OwnKey<K> {}
+
+impl<K: Eq> Probe<K> for OwnKey<K> {
+    #[inline]
+    fn is(&self, key: &K) -> bool {
+        self.0 == *key
+    }
+
+    fn into_key(self) -> K {
+        self.0
+    }
+}
+
 /// The place of a request in the cache.
 #[derive(Debug)]
 #[expect(unnameable_types, reason = "only the rules of this crate make it")]
-pub enum Selected<K> {
+pub enum Selected<P> {
     /// The request has a key. `tag` groups the keys that are forgotten together.
-    Key { key: Hashed<K>, tag: u64 },
+    Key { probe: P, hash: u64, tag: u64 },
     /// The request neither uses nor changes the cache.
     Bypass,
     /// The request may change what is kept for this tag.
@@ -62,6 +106,10 @@ pub struct Kept<Res, V> {
     pub(crate) shared: Option<(V, usize)>,
     /// The time for which the part is kept.
     pub(crate) time: KeepFor,
+    /// It may be given when it is no longer fresh.
+    pub(crate) is_given_stale: bool,
+    /// The reason why it is not shared, if somebody should know it.
+    pub(crate) refused: Option<&'static str>,
 }
 
 /// The time for which a response is kept.
@@ -144,18 +192,25 @@ impl<F, V> fmt::Debug for ByFn<F, V> {
 }
 
 impl<F, V> Sealed for ByFn<F, V> {}
+impl<F, V> CheckedRules for ByFn<F, V> {}
 
 impl<F, Req, K, V> Rules<Req, V, K, V> for ByFn<F, V>
 where
     F: Fn(&Req) -> Option<K> + Sync,
-    K: Hash,
+    K: Hash + Eq,
     V: Clone + Send,
 {
+    type Probe<'a>
+        = OwnKey<K>
+    where
+        Self: 'a,
+        Req: 'a;
+
     #[inline]
-    fn select(&self, request: &Req, hasher: &KeyHasher) -> Selected<K> {
+    fn select<'a>(&'a self, request: &'a Req, hasher: &KeyHasher) -> Selected<OwnKey<K>> {
         let Some(key) = (self.key)(request) else { return Selected::Bypass };
-        let tag = hasher.hash_one(&key);
-        Selected::Key { key: Hashed::new(tag, key), tag }
+        let hash = hasher.hash_one(&key);
+        Selected::Key { probe: OwnKey(key), hash, tag: hash }
     }
 
     async fn keep(&self, response: V, outcome: Outcome) -> Kept<V, V> {
@@ -165,7 +220,8 @@ where
         };
         let time = if outcome == Outcome::Success { time } else { KeepFor::Nothing };
         let bytes = self.size.as_ref().map_or(size_of::<V>(), |size| size(&response));
-        Kept { shared: Some((response.clone(), bytes)), response, time }
+        let shared = Some((response.clone(), bytes));
+        Kept { response, shared, time, is_given_stale: true, refused: None }
     }
 
     #[inline]

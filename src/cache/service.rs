@@ -1,11 +1,11 @@
 use std::{
     fmt,
-    hash::Hash,
     marker::PhantomData,
     sync::Arc,
     task::{Context, Poll},
 };
 
+use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
@@ -13,8 +13,9 @@ use super::{
     counts::Result as Counted,
     entry::Decision,
     future::{Forgetting, ResponseFuture},
+    hashing::Hashed,
     parts::Parts,
-    rules::{Given, How, Rules, Selected},
+    rules::{Given, How, Probe, Rules, Selected},
 };
 use crate::{
     CarryRejection, Classify,
@@ -68,7 +69,7 @@ where
     S::Response: 'static,
     S::Error: 'static,
     Req: Send + 'static,
-    K: Hash + Eq + Clone + Send + Sync + 'static,
+    K: Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
     R: Rules<Req, S::Response, K, V> + Send + Sync + 'static,
     C: Classify<S::Response, S::Error> + Send + Sync + 'static,
@@ -86,36 +87,50 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let Parts { shared, rules, .. } = &*self.parts;
-        let (key, tag) = match rules.select(&request, &shared.hasher) {
-            Selected::Key { key, tag } => (key, tag),
-            Selected::Bypass => {
-                shared.count(Counted::Bypassed);
+        let now = clock::now();
+        let (key, tag) = match self.parts.find::<Req, S::Response>(&request, now) {
+            Found::Hit(response) => return ResponseFuture::hit(response),
+            Found::Miss { key, tag } => (key, tag),
+            Found::Bypass { forgetting } => {
+                self.parts.shared.count(Counted::Bypassed);
                 let call = Oneshot::waiting(self.inner.clone(), request);
-                return ResponseFuture::bypass(Arc::clone(&self.parts), call, None);
-            }
-            Selected::Forget { tag } => {
-                let forgetting = Forgetting::begin(Arc::clone(shared), tag);
-                shared.count(Counted::Bypassed);
-                let call = Oneshot::waiting(self.inner.clone(), request);
-                return ResponseFuture::bypass(Arc::clone(&self.parts), call, Some(forgetting));
+                return ResponseFuture::bypass(Arc::clone(&self.parts), call, forgetting);
             }
         };
-        let now = clock::now();
-        let entry = shared.get(&key, shared.generations.current(tag));
-        if let Some(entry) = &entry {
-            if entry.decide(now, shared.times()) == Decision::Hit {
-                if let Some(value) = entry.value() {
-                    shared.count(Counted::Hit);
-                    let (age, left) = (entry.age(now), entry.left(now));
-                    let given = Given { age, left, how: How::Fresh };
-                    return Self::Future::hit(Rules::<Req, S::Response, K, V>::replay(
-                        &**rules, value, given,
-                    ));
-                }
-            }
-        }
         let (parts, service) = (Arc::clone(&self.parts), self.inner.clone());
         ResponseFuture::asking(Asking { parts, key, tag, service, request, arrived: now })
+    }
+}
+
+/// The first look for a request.
+enum Found<K, V, Res> {
+    Hit(Res),
+    Miss { key: Hashed<K>, tag: u64 },
+    Bypass { forgetting: Option<Forgetting<K, V>> },
+}
+
+impl<K: Eq + Clone, V, R, C> Parts<K, V, R, C> {
+    #[inline]
+    fn find<Req, Res>(&self, request: &Req, now: Instant) -> Found<K, V, Res>
+    where
+        R: Rules<Req, Res, K, V>,
+    {
+        let Self { shared, rules, .. } = self;
+        let (probe, hash, tag) = match rules.select(request, &shared.hasher) {
+            Selected::Key { probe, hash, tag } => (probe, hash, tag),
+            Selected::Bypass => return Found::Bypass { forgetting: None },
+            Selected::Forget { tag } => {
+                let forgetting = Some(Forgetting::begin(Arc::clone(shared), tag));
+                return Found::Bypass { forgetting };
+            }
+        };
+        let entry = shared.find(hash, &probe, shared.generations.current(tag));
+        let hit = entry.filter(|entry| entry.decide(now, shared.times()) == Decision::Hit);
+        if let Some((entry, value)) = hit.as_ref().and_then(|it| Some((it, it.value()?))) {
+            shared.count(Counted::Hit);
+            let given = Given { age: entry.age(now), left: entry.left(now), how: How::Fresh };
+            return Found::Hit(rules.replay(value, given));
+        }
+        Found::Miss { key: Hashed::new(hash, probe.into_key()), tag }
     }
 }

@@ -7,8 +7,10 @@ use super::{
     counts::{CacheCounts, Counts, Result},
     entry::Entry,
     generations::Generations,
+    hashing::{Hashed, KeyHasher},
+    rules::Probe,
     shared_call::SharedCalls,
-    store::{Hashed, KeyHasher, Store},
+    store::Store,
 };
 use crate::telemetry::instrument::CACHE_REQUESTS;
 
@@ -36,8 +38,18 @@ impl<K: Eq + Clone, V> Shared<K, V> {
         })
     }
 
-    /// Returns the entry of a key, unless it was forgotten.
+    /// Returns the entry of a request, unless it was forgotten.
     #[inline]
+    pub(super) fn find(
+        &self,
+        hash: u64,
+        probe: &impl Probe<K>,
+        generation: u64,
+    ) -> Option<Arc<Entry<V>>> {
+        self.store.find(hash, probe).filter(|entry| entry.generation() == generation)
+    }
+
+    /// Returns the entry of a key, unless it was forgotten.
     pub(super) fn get(&self, key: &Hashed<K>, generation: u64) -> Option<Arc<Entry<V>>> {
         self.store.get(key).filter(|entry| entry.generation() == generation)
     }

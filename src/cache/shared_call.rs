@@ -13,7 +13,7 @@ use std::{
 
 use tokio::task::AbortHandle;
 
-use super::store::{Given, Hashed};
+use super::hashing::{Given, Hashed};
 use crate::{
     Rejection,
     call::{

@@ -7,98 +7,39 @@ use std::{
     sync::Arc,
 };
 
-use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter, sync::Cache};
+use quick_cache::{
+    DefaultHashBuilder, Equivalent, Lifecycle, OptionsBuilder, Weighter, sync::Cache,
+};
 
-use super::{config::Config, entry::Entry};
+use super::{
+    config::Config,
+    entry::Entry,
+    hashing::{Given, Hashed},
+    rules::Probe,
+};
 
 /// The bytes of an average entry, from which the store estimates the number of its entries.
 const AVERAGE_BYTES: usize = 4 << 10;
 /// The least number of entries for each shard. With fewer, the store would take fewer shards.
 const LEAST_ENTRIES: usize = 32;
 
-/// A key with its hash, which is computed once for each call.
-#[derive(Clone, Debug)]
-#[expect(unnameable_types, reason = "only the rules of this crate make it")]
-pub struct Hashed<K> {
+/// The key of a request, with which an entry is looked up.
+struct Lookup<'a, P> {
     hash: u64,
-    key: K,
+    probe: &'a P,
 }
 
-impl<K> Hashed<K> {
-    #[inline]
-    pub(crate) fn new(hash: u64, key: K) -> Self {
-        Self { hash, key }
-    }
-
-    #[inline]
-    pub(crate) fn hash(&self) -> u64 {
-        self.hash
-    }
-
-    pub(crate) fn key(&self) -> &K {
-        &self.key
-    }
-}
-
-impl<K> Hash for Hashed<K> {
+impl<P> Hash for Lookup<'_, P> {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.hash);
     }
 }
 
-impl<K: Eq> PartialEq for Hashed<K> {
+impl<K, P: Probe<K>> Equivalent<Hashed<K>> for Lookup<'_, P> {
     #[inline]
-    fn eq(&self, other: &Self) -> bool {
-        // A panic of the user's `Eq` would poison a lock of the store for good. Two keys that
-        // cannot be compared are taken for different ones, which costs a call.
-        self.hash == other.hash
-            && catch_unwind(AssertUnwindSafe(|| self.key == other.key)).unwrap_or(false)
-    }
-}
-
-impl<K: Eq> Eq for Hashed<K> {}
-
-/// Passes on the hash that a [`Hashed`] has already.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Given(u64);
-
-impl Hasher for Given {
-    #[inline]
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    #[inline]
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-/// The hashes of keys, which differ in every cache.
-///
-/// It is the hasher of the store's own default, several times as fast as that of the standard
-/// library. Keys that collide cost time, and only entries of one cache.
-#[derive(Clone, Debug, Default)]
-#[expect(unnameable_types, reason = "only the rules of this crate make it")]
-pub struct KeyHasher(DefaultHashBuilder);
-
-impl KeyHasher {
-    #[inline]
-    pub(crate) fn hash_one<T: Hash + ?Sized>(&self, value: &T) -> u64 {
-        self.0.hash_one(value)
-    }
-
-    /// Returns a hasher for a key of several parts.
-    #[cfg(feature = "http")]
-    pub(crate) fn build(&self) -> impl Hasher + use<> {
-        self.0.build_hasher()
+    fn equivalent(&self, key: &Hashed<K>) -> bool {
+        self.hash == key.hash() && self.probe.is(key.key())
     }
 }
 
@@ -149,6 +90,11 @@ impl<K: Eq + Clone, V> Store<K, V> {
     }
 
     #[inline]
+    pub(super) fn find(&self, hash: u64, probe: &impl Probe<K>) -> Option<Arc<Entry<V>>> {
+        // This is a lock for readers, which a panic of the user's `Eq` does not poison.
+        self.entries.get(&Lookup { hash, probe })
+    }
+
     pub(super) fn get(&self, key: &Hashed<K>) -> Option<Arc<Entry<V>>> {
         self.entries.get(key)
     }

@@ -8,10 +8,10 @@ use tracing::{Instrument, Span};
 
 use super::{
     entry::Entry,
+    hashing::Hashed,
     parts::Parts,
     rules::{KeepFor, Kept, Rules},
     shared_call::{Ended, Permit, Place, SharedCall},
-    store::Hashed,
 };
 use crate::{
     CarryRejection, Classify, Fault, Outcome, Rejection,
@@ -24,6 +24,7 @@ use crate::{
     },
     error::SharedFailure,
     outcome::judge,
+    telemetry::Event,
 };
 
 /// The result of a shared call for the caller that began it.
@@ -105,15 +106,19 @@ where
         let (worked, hop) = Hop::observe(CatchPanic { future: work }).await;
         drop(permit);
         let answer = match worked {
-            Ok(Taken { result, ended, reason, time }) => {
+            Ok(Taken { result, ended, reason, time, is_given_stale, refused }) => {
+                if let Some(reason) = refused {
+                    let reporter = parts.shared.config.reporter.get();
+                    reporter.emit(Event::ResponseNotKept { reason });
+                }
                 if let (Some(stale), Some(reason)) = (&stale, &reason) {
                     stale.hold_off(Instant::now(), parts.hold_off(reason), reason.clone());
                 }
-                landing.end(ended, time, hop);
+                landing.end(ended, (time, is_given_stale), hop);
                 Reply::Done(result, reason)
             }
             Err(panic) => {
-                landing.end(Ended::Lost, KeepFor::Nothing, hop);
+                landing.end(Ended::Lost, (KeepFor::Nothing, false), hop);
                 Reply::Panicked(panic)
             }
         };
@@ -129,6 +134,8 @@ struct Taken<Res, E, V> {
     ended: Ended<(V, usize)>,
     reason: Option<Reason>,
     time: KeepFor,
+    is_given_stale: bool,
+    refused: Option<&'static str>,
 }
 
 impl<K, V, R, C> Parts<K, V, R, C> {
@@ -143,12 +150,13 @@ impl<K, V, R, C> Parts<K, V, R, C> {
         let reason = reason(outcome, result.as_ref().err().and_then(CarryRejection::rejection));
         match result {
             Ok(response) => {
-                let Kept { response, shared, time } = self.rules.keep(response, outcome).await;
+                let kept = self.rules.keep(response, outcome).await;
+                let Kept { response, shared, time, is_given_stale, refused } = kept;
                 let ended = match shared {
                     Some(value) => Ended::Response { value, failed: reason.is_some() },
                     None => Ended::NotShareable,
                 };
-                Taken { result: Ok(response), ended, reason, time }
+                Taken { result: Ok(response), ended, reason, time, is_given_stale, refused }
             }
             Err(error) => {
                 let rejection = match error.rejection() {
@@ -161,7 +169,8 @@ impl<K, V, R, C> Parts<K, V, R, C> {
                     }
                 };
                 let ended = Ended::Error { rejection, failed: reason.is_some() };
-                Taken { result: Err(error), ended, reason, time: KeepFor::Nothing }
+                let (time, is_given_stale) = (KeepFor::Nothing, false);
+                Taken { result: Err(error), ended, reason, time, is_given_stale, refused: None }
             }
         }
     }
@@ -182,11 +191,11 @@ impl<K, V, R, C> Parts<K, V, R, C> {
 
 impl<K: Eq + Clone, V: Clone, R, C> Landing<K, V, R, C> {
     /// Stores the result, and wakes the callers that wait.
-    fn end(&mut self, ended: Ended<(V, usize)>, time: KeepFor, hop: Hop) {
+    fn end(&mut self, ended: Ended<(V, usize)>, keep: (KeepFor, bool), hop: Hop) {
         self.is_done = true;
         let (shared, tag, generation) = (&self.parts.shared, self.tag, self.call.generation());
         // Made before the lock is taken, because it runs code of the user.
-        let (mut entry, key) = (self.entry(&ended, time), self.key.clone());
+        let (mut entry, key) = (self.entry(&ended, keep), self.key.clone());
         let removed = shared.calls.remove(&self.key, &self.call, || {
             // A key that was forgotten meanwhile stays forgotten.
             let is_current = shared.generations.current(tag) == generation;
@@ -204,7 +213,11 @@ impl<K: Eq + Clone, V: Clone, R, C> Landing<K, V, R, C> {
     }
 
     /// Returns what is kept of a result.
-    fn entry(&self, ended: &Ended<(V, usize)>, time: KeepFor) -> Option<Entry<V>> {
+    fn entry(
+        &self,
+        ended: &Ended<(V, usize)>,
+        (time, is_given_stale): (KeepFor, bool),
+    ) -> Option<Entry<V>> {
         let (times, now) = (self.parts.shared.times(), Instant::now());
         let generation = self.call.generation();
         match ended {
@@ -216,7 +229,8 @@ impl<K: Eq + Clone, V: Clone, R, C> Landing<K, V, R, C> {
                     KeepFor::Exactly(ttl) => ttl,
                 };
                 let bytes = self.key_bytes.saturating_add(*bytes);
-                Some(Entry::kept(value.clone(), bytes, generation, now, jittered(ttl)))
+                let entry = Entry::kept(value.clone(), bytes, generation, now, jittered(ttl));
+                Some(entry.given_stale(is_given_stale))
             }
             Ended::NotShareable => {
                 let until = times.ttl.max(times.hold_off);

@@ -193,6 +193,7 @@ mod body_end;
 mod body_error;
 mod body_limits;
 mod buffered_body;
+pub mod cache;
 mod cause;
 pub mod chaos;
 mod check;

@@ -145,7 +145,7 @@ where
     S::Response: 'static,
     S::Error: 'static,
     Req: Send + 'static,
-    K: Hash + Eq + Clone + Send + Sync + 'static,
+    K: Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
     R: Rules<Req, S::Response, K, V> + Send + Sync + 'static,
     C: Classify<S::Response, S::Error> + Send + Sync + 'static,

@@ -1,0 +1,128 @@
+//! A kept HTTP response.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
+use http_body::Body;
+
+use super::{control, key::copy};
+use crate::{
+    cache::{Given, How},
+    http::{read::FromRead, response_body::ResponseBody},
+};
+
+/// The header `cache-status` of RFC 9211.
+pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// The bytes of a header besides its name and value.
+const HEADER_BYTES: usize = 64;
+
+/// A kept HTTP response. Clones share it.
+#[derive(Clone)]
+pub struct HttpValue(Arc<Stored>);
+
+struct Stored {
+    status: StatusCode,
+    version: Version,
+    /// With places for the two headers of a cache, so that a clone does not grow.
+    headers: HeaderMap,
+    /// Another cache has answered before this one.
+    has_status: bool,
+    body: Bytes,
+    trailers: Option<HeaderMap>,
+    /// The age that it had when it arrived.
+    age: Duration,
+}
+
+impl std::fmt::Debug for HttpValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Headers and bodies of responses do not belong in logs.
+        f.debug_struct("HttpValue")
+            .field("status", &self.0.status)
+            .field("bytes", &self.0.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl HttpValue {
+    /// Keeps a response, in memory of its own, and returns its bytes.
+    ///
+    /// What was received shares the buffer of its connection, which would stay in memory with it.
+    pub(super) fn new(
+        status: StatusCode,
+        version: Version,
+        headers: &HeaderMap,
+        body: &[u8],
+        trailers: Option<&HeaderMap>,
+    ) -> (Self, usize) {
+        let age = control::age(headers);
+        let mut headers = end_to_end(headers);
+        let has_status = headers.contains_key(CACHE_STATUS);
+        let trailers = trailers.map(end_to_end);
+        let bytes = body.len() + bytes(&headers) + trailers.as_ref().map_or(0, bytes);
+        headers.insert(header::AGE, HeaderValue::from_static("0"));
+        headers.entry(CACHE_STATUS).or_insert(HeaderValue::from_static("buttress"));
+        let body = Bytes::copy_from_slice(body);
+        let stored = Stored { status, version, headers, has_status, body, trailers, age };
+        (Self(Arc::new(stored)), bytes)
+    }
+
+    /// Creates a response from the kept one.
+    pub(super) fn replay<B: Body<Data = Bytes>>(&self, given: Given) -> Response<ResponseBody<B>> {
+        let Stored { status, version, headers, has_status, body, trailers, age } = &*self.0;
+        let mut response = Response::new(ResponseBody::whole(body.clone(), trailers.clone()));
+        *response.status_mut() = *status;
+        *response.version_mut() = *version;
+        *response.headers_mut() = headers.clone();
+        let headers = response.headers_mut();
+        let age = age.saturating_add(given.age).as_secs();
+        headers.insert(header::AGE, HeaderValue::from(age));
+        let status = match given.how {
+            How::Fresh => Some(format!("buttress; hit; ttl={}", given.left)),
+            How::Renewed => {
+                Some(format!("buttress; hit; ttl={}; detail=stale-while-revalidate", given.left))
+            }
+            How::Failed => {
+                Some(format!("buttress; fwd=stale; ttl={}; detail=stale-if-error", given.left))
+            }
+            How::Collapsed => None,
+        };
+        let status = status.and_then(|status| HeaderValue::try_from(status).ok());
+        let collapsed = HeaderValue::from_static("buttress; fwd=uri-miss; collapsed");
+        let status = status.unwrap_or(collapsed);
+        if *has_status {
+            headers.append(CACHE_STATUS, status);
+        } else {
+            headers.insert(CACHE_STATUS, status);
+        }
+        response
+    }
+}
+
+fn bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES).sum()
+}
+
+/// Returns the headers of a response without those of its connection.
+fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+    const OF_CONNECTION: [HeaderName; 9] = [
+        header::CONNECTION,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+        header::PROXY_AUTHENTICATE,
+        header::PROXY_AUTHORIZATION,
+        header::TE,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        header::AGE,
+    ];
+    let lines = headers.get_all(header::CONNECTION).iter();
+    let named: Vec<&str> = lines.filter_map(|line| line.to_str().ok()).collect();
+    let is_named = |name: &HeaderName| {
+        let mut names = named.iter().flat_map(|line| line.split(',')).map(str::trim);
+        names.any(|it| name.as_str().eq_ignore_ascii_case(it))
+    };
+    let kept = headers.iter().filter(|(name, _)| !OF_CONNECTION.contains(name) && !is_named(name));
+    kept.map(|(name, value)| (name.clone(), copy(value))).collect()
+}
