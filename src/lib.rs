@@ -69,6 +69,7 @@
 //! | [`CircuitBreakerLayer`] | Stops calling a dependency that fails. |
 //! | [`Endpoints`] | Calls one of several instances, and avoids those that fail. |
 //! | [`FallbackLayer`] | Responds when the service cannot, and switches it off by hand. |
+//! | [`CacheLayer`] | Keeps responses, shares calls, and gives older responses when a call fails. |
 //! | [`IdempotencyLayer`] | Runs an operation once, however often it is requested. |
 //! | [`ChaosLayer`] | Injects faults while it is armed, to try what a stack does about them. |
 //! | [`ReplaySafe`] | Replays only the HTTP requests that are safe to replay. |
@@ -85,6 +86,7 @@
 //! [`BulkheadLayer`]: bulkhead::BulkheadLayer
 //! [`Endpoints`]: endpoints::Endpoints
 //! [`FallbackLayer`]: fallback::FallbackLayer
+//! [`CacheLayer`]: cache::CacheLayer
 //! [`IdempotencyLayer`]: idempotency::IdempotencyLayer
 //! [`ChaosLayer`]: chaos::ChaosLayer
 //! [`ReplaySafe`]: http::ReplaySafe
@@ -106,8 +108,8 @@
 //! Outermost first. [`stack`] gives the reasons.
 //!
 //! ```text
-//! around_call > fallback > total timeout > retry > bulkhead > circuit breaker > attempt timeout
-//!     > around_attempt > http > service
+//! around_call > fallback > cache > total timeout > retry > bulkhead > circuit breaker
+//!     > attempt timeout > around_attempt > http > service
 //! ```
 //!
 //! # Rules of every layer
@@ -117,9 +119,10 @@
 //! - State lives in the layer. Its clones, and all services made from it, share it.
 //! - Each admitted call is counted exactly once, whether it finishes, is dropped or panics.
 //! - Rejections come from `call`, never from `poll_ready`.
-//! - A call that succeeds allocates nothing, and arms no timer until it must wait. There are two
+//! - A call that succeeds allocates nothing, and arms no timer until it must wait. There are three
 //!   exceptions. A stack with [`http()`](Stack::http) adds headers and copies requests that it may
-//!   replay. The [`idempotency`] layer runs each operation in a task of its own.
+//!   replay. The [`idempotency`] layer runs each operation in a task of its own, and so does the
+//!   [`cache`] with each call that callers can share.
 //! - All times are measured by tokio's clock. In tests, a paused clock controls all layers.
 //!
 //! # Features

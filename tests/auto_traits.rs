@@ -17,6 +17,7 @@ use buttress::{
         BulkheadBuilder, BulkheadHandle, BulkheadLayer, QueuedBulkheadBuilder, QueuedBulkheadLayer,
         future::Drained,
     },
+    cache::{ByFn, CacheBuilder, CacheCounts, CacheHandle, CacheLayer},
     chaos::{ChaosBuilder, ChaosHandle, ChaosLayer, Closure},
     circuit_breaker::{
         CircuitBreakerBuilder, CircuitBreakerHandle, CircuitBreakerLayer, Snapshot, State,
@@ -60,6 +61,10 @@ fn plain_values_are_shared_between_threads() {
     shared::<BulkheadBuilder>();
     shared::<BulkheadHandle>();
     shared::<BulkheadLayer>();
+    shared::<CacheBuilder<u64, u64, ByFn<fn(&u64) -> Option<u64>, u64>>>();
+    shared::<CacheCounts>();
+    shared::<CacheHandle<u64, u64>>();
+    shared::<CacheLayer<u64, u64, ByFn<fn(&u64) -> Option<u64>, u64>>>();
     shared::<CallSpanLayer>();
     shared::<ChaosBuilder>();
     shared::<ChaosBuilder<Closure<fn()>, Closure<fn(&()) -> u32>, Closure<fn(&()) -> bool>>>();
@@ -179,13 +184,29 @@ where
 
 #[tokio::test(start_paused = true)]
 async fn every_service_is_shared_where_the_inner_one_is() {
-    for_every!(layers, |_name, make| around_shared(make()));
+    for_every!(layers_of_any_response, |_name, make| around_shared(make()));
     for_every!(ways_into_a_stack, |_name, make| into_a_stack(make()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_service_is_send_where_the_inner_one_is_only_that() {
-    for_every!(layers, |_name, make| around_not_sync(make()));
+    for_every!(layers_of_any_response, |_name, make| around_not_sync(make()));
+}
+
+/// Checks a layer around a service whose responses it keeps.
+fn around_kept<L>(layer: L)
+where
+    L: Layer<Flaky<u64, Failure>> + Send + Sync + Clone + Debug + 'static,
+    L::Service: Service<u32, Future: Send + Debug, Error = Failure> + Send + Sync + Clone + Debug,
+{
+    let _ = layer.layer(Flaky::new([], || Ok(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_is_shared_where_the_inner_service_is() {
+    let key = |request: &u32| Some(*request);
+    around_kept(CacheLayer::by_fn(key).build().unwrap());
+    around_kept(Stack::new().cache(CacheLayer::by_fn(key).build().unwrap()));
 }
 
 #[test]

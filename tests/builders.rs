@@ -17,6 +17,7 @@ use std::{
 use buttress::{
     ConfigError, Outcome, Stack,
     bulkhead::{BulkheadLayer, QueuedBulkheadLayer},
+    cache::{CacheBuilder, CacheLayer},
     chaos::ChaosLayer,
     circuit_breaker::CircuitBreakerLayer,
     endpoints::{CheckFn, Endpoints, EndpointsBuilder, check_fn},
@@ -328,6 +329,52 @@ fn chaos_rejects_what_cannot_work_by_the_name_of_the_setter() {
     check(include_str!("../src/chaos/layer.rs"), "ChaosBuilder", &[], &rows);
     let twice = builder().hangs(0.7).hangs(0.8).lost_responses(0.2);
     assert!(twice.build().is_ok(), "a setter replaces its own ratio");
+}
+
+#[test]
+fn a_cache_rejects_what_cannot_work_by_the_name_of_the_setter() {
+    let builder = || CacheLayer::by_fn(|key: &u64| Some(*key));
+    let result = |_: Result<&(), &buttress::BoxError>| Outcome::Success;
+    let any = |setter, built: Result<CacheLayer<u64, (), _>, _>| any(setter, built.err());
+    let err = |built: CacheBuilder<u64, (), _>| built.build().err();
+    check(
+        include_str!("../src/cache/layer.rs"),
+        "CacheBuilder",
+        &[],
+        &[
+            any("name", builder().name("rates").build()),
+            row("ttl", [], [ZERO, NS, MAX].map(|v| err(builder().ttl(v)))),
+            row("while_revalidate", [], [ZERO, MAX].map(|v| err(builder().while_revalidate(v)))),
+            row("if_error", [], [ZERO, MAX].map(|v| err(builder().if_error(v)))),
+            row("last_good", [], [ZERO, MAX].map(|v| err(builder().last_good(v)))),
+            row("hold_off", [], [ZERO, MAX].map(|v| err(builder().hold_off(v)))),
+            row(
+                "patience",
+                [err(builder().if_error(NS).patience(ZERO)), err(builder().patience(NS))],
+                [NS, MAX].map(|v| err(builder().if_error(NS).patience(v))),
+            ),
+            row(
+                "max_bytes",
+                [0, 16 * (65_536 + 256) - 1].map(|v| err(builder().max_bytes(v))),
+                [16 * (65_536 + 256), 1 << 40].map(|v| err(builder().max_bytes(v))),
+            ),
+            row(
+                "max_entry_bytes",
+                [0, (1 << 20) + 1, usize::MAX].map(|v| err(builder().max_entry_bytes(v))),
+                [1, 1 << 20].map(|v| err(builder().max_entry_bytes(v))),
+            ),
+            row(
+                "max_shared_calls",
+                [err(builder().max_shared_calls(0))],
+                [1, u32::MAX].map(|v| err(builder().max_shared_calls(v))),
+            ),
+            any("finish_abandoned", builder().finish_abandoned().build()),
+            self::any("classify", builder().classify(buttress::classify_fn(result)).build().err()),
+            self::any("classify_fn", builder().classify_fn(result).build().err()),
+            any("ttl_fn", builder().ttl_fn(|()| None).build()),
+            any("size_fn", builder().size_fn(|()| 0).build()),
+        ],
+    );
 }
 
 #[test]

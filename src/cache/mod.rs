@@ -101,6 +101,9 @@
 //! | event | level |
 //! |---|---|
 //! | "stale response given", because the service has failed or takes too long | `WARN` |
+//! | "response not kept", because its `vary` names a header that is not in the key | `WARN` |
+//!
+//! Both are written like rejections: the first at once, and then one in 10 s.
 //!
 //! A [registered](CacheLayer::register) cache counts its calls by result, and shows its entries,
 //! their bytes and its shared calls.

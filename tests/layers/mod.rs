@@ -20,6 +20,7 @@ pub(crate) use std::{future::ready, sync::Mutex, time::Duration};
 pub(crate) use buttress::{
     Stack,
     bulkhead::{BulkheadBuilder, BulkheadLayer},
+    cache::CacheLayer,
     chaos::{ChaosHandle, ChaosLayer},
     circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerLayer},
     endpoints::Endpoints,
@@ -42,7 +43,7 @@ pub(crate) use self::{
     rules::{keeps_rules, rejects_by_rules},
     user::{
         Absent, CountedReplay, FallibleClassifier, NoReplay, PassOn, Request, Unguarded, UserCode,
-        arm, disarm, key, limit,
+        arm, disarm, key, limit, unkeyed,
     },
 };
 
@@ -147,6 +148,28 @@ macro_rules! whole_stack {
 
 /// Lists the layers, which keep the error type.
 macro_rules! layers {
+    ($run:ident $($with:tt)*) => { layers_of_any_response! { with_caches $run { $($with)* } } };
+}
+
+/// Adds the layers that keep responses, which must therefore be `Sync`.
+macro_rules! with_caches {
+    (($run:ident { $($with:tt)* }) $($rows:tt)*) => { $run! { ($($with)*)
+        $($rows)*
+
+        // A call with a key runs in its own task, which outlives a dropped call. Its scenarios are
+        // in `tests/cache`.
+        cache_unkeyed: Row::new(CacheLayer::by_fn(unkeyed).build().unwrap())
+            .always_ready()
+            .runs(&[UserCode::Key]),
+        stack_of_cache: {
+            let cache = CacheLayer::by_fn(unkeyed).build().unwrap();
+            Row::new(Stack::new().cache(cache)).always_ready().runs(&[UserCode::Key])
+        },
+    } };
+}
+
+/// Lists the layers that also work with responses that are not `Sync`.
+macro_rules! layers_of_any_response {
     ($run:ident $($with:tt)*) => { $run! { ($($with)*)
         timeout: Row::new(TimeoutLayer::new(LIMIT)).ends_a_hang_after(20),
         timeout_per_request: Row::new(TimeoutLayer::per_request_fn(limit))

@@ -110,6 +110,12 @@ pub(crate) fn key<R: Request>(request: &R) -> u64 {
     request.key()
 }
 
+/// Returns no key, so that a request is neither kept nor shared.
+pub(crate) fn unkeyed<R: Request>(_: &R) -> Option<u64> {
+    UserCode::Key.run();
+    None
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FallibleClassifier;
 
