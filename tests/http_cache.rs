@@ -434,6 +434,21 @@ async fn a_body_that_does_not_end_reaches_its_caller_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_that_trickles_leaves_time_to_ask_again() {
+    let server = Server::new(CacheLayer::http(), SECOND, |_, _| {
+        let frames = [(Duration::ZERO, "EUR "), (60 * SECOND, "1.08")];
+        Response::new(Script::new(&frames, Some(8)))
+    });
+    let began = Instant::now();
+    let responses = join_all((0..2).map(|_| server.get(&[]))).await;
+    // The body has 2 of the 4 s that are left after its head. The one who waited then asks for
+    // itself.
+    assert_eq!(began.elapsed(), 4 * SECOND);
+    drop(responses);
+    assert_eq!(server.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_of_unknown_length_that_has_arrived_is_kept() {
     let server = Server::new(CacheLayer::http(), Duration::ZERO, |_, _| {
         let frames = [(Duration::ZERO, "EUR "), (Duration::ZERO, "1.08")];

@@ -2,6 +2,8 @@
 
 use std::{fmt, future::Future, hash::Hash, sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use super::hashing::KeyHasher;
 use crate::{ConfigError, Outcome, sealed::Sealed};
 
@@ -26,9 +28,14 @@ pub trait Rules<Req, Res, K, V>: Sealed {
     #[doc(hidden)]
     fn select<'a>(&'a self, request: &'a Req, hasher: &KeyHasher) -> Selected<Self::Probe<'a>>;
 
-    /// Takes the part to keep from a response.
+    /// Takes the part to keep from a response, until an instant.
     #[doc(hidden)]
-    fn keep(&self, response: Res, outcome: Outcome) -> impl Future<Output = Kept<Res, V>> + Send;
+    fn keep(
+        &self,
+        response: Res,
+        outcome: Outcome,
+        until: Instant,
+    ) -> impl Future<Output = Kept<Res, V>> + Send;
 
     /// Makes a response from its kept part.
     #[doc(hidden)]
@@ -213,7 +220,7 @@ where
         Selected::Key { probe: OwnKey(key), hash, tag: hash }
     }
 
-    async fn keep(&self, response: V, outcome: Outcome) -> Kept<V, V> {
+    async fn keep(&self, response: V, outcome: Outcome, _: Instant) -> Kept<V, V> {
         let time = match &self.ttl {
             Some(ttl) => ttl(&response).map_or(KeepFor::Ttl, KeepFor::Exactly),
             None => KeepFor::Ttl,

@@ -27,6 +27,9 @@ use crate::{
     telemetry::Event,
 };
 
+/// The time in which a response must have arrived to be kept, if the total timeout is not known.
+const BODY_TIME: Duration = Duration::from_secs(5);
+
 /// The result of a shared call for the caller that began it.
 pub(super) enum Reply<Res, E> {
     Done(Result<Res, E>, Option<Reason>),
@@ -99,9 +102,12 @@ where
             self;
         let (is_done, landing_parts) = (false, Arc::clone(&parts));
         let mut landing = Landing { parts: landing_parts, key, tag, call, key_bytes, is_done };
+        let limit = parts.total.unwrap_or(BODY_TIME);
+        let now = Instant::now();
+        let until = now.checked_add(limit).unwrap_or(now + BODY_TIME);
         let work = async {
             let result = Oneshot::waiting(service, request).await;
-            parts.take(result).await
+            parts.take(result, until).await
         };
         let (worked, hop) = Hop::observe(CatchPanic { future: work }).await;
         drop(permit);
@@ -139,7 +145,7 @@ struct Taken<Res, E, V> {
 }
 
 impl<K, V, R, C> Parts<K, V, R, C> {
-    async fn take<Req, Res, E>(&self, result: Result<Res, E>) -> Taken<Res, E, V>
+    async fn take<Req, Res, E>(&self, result: Result<Res, E>, until: Instant) -> Taken<Res, E, V>
     where
         R: Rules<Req, Res, K, V>,
         C: Classify<Res, E>,
@@ -150,7 +156,7 @@ impl<K, V, R, C> Parts<K, V, R, C> {
         let reason = reason(outcome, result.as_ref().err().and_then(CarryRejection::rejection));
         match result {
             Ok(response) => {
-                let kept = self.rules.keep(response, outcome).await;
+                let kept = self.rules.keep(response, outcome, until).await;
                 let Kept { response, shared, time, is_given_stale, refused } = kept;
                 let ended = match shared {
                     Some(value) => Ended::Response { value, failed: reason.is_some() },

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::facts::Known;
 use crate::{
     bulkhead::describe::QUEUE_WAIT,
+    cache::describe::CACHE,
     circuit_breaker::describe as breaker,
     describe::{Warning, fact},
     fallback::describe::{FALLBACK, FALLBACK_LIMIT},
@@ -33,6 +34,9 @@ impl Known {
             self.warn_of_breaker(limit, &mut warn);
         }
         self.warn_of_readiness(&mut warn);
+        if self.facts.has(CACHE) {
+            self.warn_of_cache(&mut warn);
+        }
         found
     }
 
@@ -139,6 +143,28 @@ impl Known {
                 format!(
                     "the total timeout ends calls that hang after {limit:?}, and the breaker \
                      counts no call that is cut (`abandoned_after`): set an attempt timeout"
+                ),
+            );
+        }
+    }
+
+    fn warn_of_cache(&self, warn: &mut impl FnMut(&'static str, String)) {
+        let Some(total) = self.total_limit() else {
+            let text = match self.facts.has(TOTAL_LIMIT) {
+                true => {
+                    "the total timeout depends on the request, so a caller that has waited in vain \
+                     for a shared call, and then asks for itself, can take twice as long"
+                }
+                false => "no total timeout ends a call that callers share: all of them wait for it",
+            };
+            return warn("shared_call_without_limit", text.into());
+        };
+        if let Some(patience) = self.facts.get(CACHE).filter(|patience| *patience >= total) {
+            warn(
+                "patience_longer_than_total",
+                format!(
+                    "the patience of {patience:?} has no effect, because the total timeout of \
+                     {total:?} ends the call first"
                 ),
             );
         }

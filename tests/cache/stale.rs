@@ -175,3 +175,22 @@ async fn a_caller_who_waited_in_vain_has_one_limit_from_its_arrival() {
     assert_eq!((began.elapsed(), backend.calls()), (5 * SECOND, 2));
     assert!(first.await.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stack_explains_its_cache_and_what_contradicts_it() {
+    let stack = |builder: CacheBuilder<u32, u32, ByKey>| {
+        Stack::new().cache(builder.build().unwrap()).attempt_timeout(SECOND)
+    };
+    let rules = |explanation: &buttress::stack::Explanation| -> Vec<_> {
+        explanation.warnings().iter().map(|warning| warning.rule()).collect()
+    };
+    let known = stack(last_good().while_revalidate(SECOND)).total_timeout(5 * SECOND).explain();
+    assert!(rules(&known).is_empty(), "{known}");
+    let line = "keeps responses for up to 10s, renews them for 1s more, gives them for 60s more \
+                if a call fails";
+    assert!(known.to_string().contains(line), "{known}");
+    let none = stack(cache()).explain();
+    assert_eq!(rules(&none), ["shared_call_without_limit"]);
+    let impatient = stack(last_good().patience(5 * SECOND)).total_timeout(5 * SECOND).explain();
+    assert_eq!(rules(&impatient), ["patience_longer_than_total"]);
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use buttress::{
     Stack,
     bulkhead::BulkheadLayer,
+    cache::CacheLayer,
     chaos::ChaosLayer,
     circuit_breaker::CircuitBreakerLayer,
     endpoints::Endpoints,
@@ -17,12 +18,15 @@ use buttress::{
 };
 use http::{Request, Response};
 use http_body::Body;
+use tokio::runtime::Builder;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
     measure::{Calls, Ends, Facts, reserved},
-    services::{Broken, Chunk, Echo, MockClient, OwnEcho, SlowEcho, get, post},
+    services::{
+        Broken, Chunk, Echo, EchoByKey, EchoOnce, MockClient, OwnEcho, SlowEcho, get, post,
+    },
     subscriber::Subscribed,
 };
 
@@ -68,6 +72,7 @@ pub const CASES: &[Case] = &[
     lone("breaker, time", |calls| calls.to(breaker_by_time().layer(Echo), Ends::Well)),
     lone("breaker, open", |calls| calls.to(open_breaker().layer(Echo), Ends::Rejected)),
     lone("breaker, keyed", breaker_by_key),
+    lone("cache, hit", cache_hit),
     lone("call span", |calls| calls.to(CallSpanLayer::new().layer(Echo), Ends::Well)),
     lone("call span, subscribed", |calls| {
         Subscribed::install();
@@ -162,6 +167,15 @@ fn open_breaker() -> CircuitBreakerLayer {
 
 /// The open time of a breaker, which is longer than the calls of any run.
 const OPEN_FOR: Duration = Duration::from_secs(300);
+
+/// Gives a response that was kept before, because the runtime of a case runs no tasks.
+fn cache_hit(calls: Calls) -> Facts {
+    let cache = CacheLayer::by_fn(|_: &u64| Some(0_u64)).ttl(OPEN_FOR).build();
+    let mut service = cache.expect("valid settings").layer(EchoOnce);
+    let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
+    assert!(runtime.block_on(service.call(0)).is_ok());
+    calls.to(service, Ends::Well)
+}
 
 fn breaker_by_key(calls: Calls) -> Facts {
     let keyed =

@@ -52,6 +52,8 @@
 //! - if it is longer than [`max_entry_bytes`](crate::cache::CacheBuilder::max_entry_bytes), is a
 //!   `text/event-stream`, or has an unknown length and has not arrived with its head. Its caller
 //!   gets it at once, as a stream;
+//! - if its body has not arrived in half of the time that its head has left of the total timeout,
+//!   which is taken for 5 s if it is not known;
 //! - if it is a part (206), or its body breaks off.
 //!
 //! `max-age`, `s-maxage` and `expires` shorten the time of the cache and never lengthen it. With

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     future::{Future, poll_fn},
-    pin::Pin,
+    pin::{Pin, pin},
     task::Poll,
     time::Duration,
 };
@@ -11,6 +11,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use http_body::Body;
+use tokio::time::Instant;
 
 use super::{
     control::{Directives, directives, varies_by_another},
@@ -20,9 +21,10 @@ use super::{
 use crate::{
     ConfigError, Fault, Outcome,
     cache::{CheckedRules, Forwarded, Given, KeepFor, Kept, KeyHasher, Rules, Selected},
+    call::timer::poll_timer,
     http::{
         head::ResponseShape,
-        read::{FromRead, Read, read},
+        read::{FromRead, Read},
         response_body::ResponseBody,
     },
     sealed::Sealed,
@@ -135,8 +137,9 @@ where
         &self,
         response: Response<ResponseBody<B>>,
         outcome: Outcome,
+        until: Instant,
     ) -> impl Future<Output = Kept<Response<ResponseBody<B>>, HttpValue>> + Send {
-        self.keep_response(response, outcome)
+        self.keep_response(response, outcome, until)
     }
 
     fn replay(&self, value: &HttpValue, given: Given) -> Response<ResponseBody<B>> {
@@ -162,6 +165,7 @@ impl HttpRules {
         &self,
         response: Response<ResponseBody<B>>,
         outcome: Outcome,
+        until: Instant,
     ) -> Kept<Response<ResponseBody<B>>, HttpValue> {
         let (head, body) = response.into_parts();
         let (time, found) = match self.judge(head.status, &head.headers, outcome) {
@@ -183,14 +187,12 @@ impl HttpRules {
             return Kept::shared(Response::from_parts(head, body), shared, time, &found);
         }
         let mut body = Box::pin(body);
-        let read = if hint.upper().is_some() {
-            let Ok(read) = read(body.as_mut(), most, &mut ()).await;
-            read
-        } else {
-            // It may never end. What has arrived with the head is often all of it.
-            arrived(body.as_mut(), most).await
-        };
-        match read {
+        // A body of unknown length may never end. What has arrived with the head is often all.
+        // Otherwise, half of the time is left to those who have to ask for themselves.
+        let now = Instant::now();
+        let half = until.saturating_duration_since(now) / 2;
+        let until = hint.upper().map(|_| now + half);
+        match arrived(body.as_mut(), most, until).await {
             Read::Whole { data, trailers } => {
                 let shared = keep(&data, trailers.as_ref());
                 let response = Response::from_parts(head, ResponseBody::whole(data, trailers));
@@ -225,11 +227,22 @@ impl<Res> Kept<Res, HttpValue> {
     }
 }
 
-/// Reads what has arrived of a body, and waits for nothing.
-async fn arrived<B: Body<Data = Bytes>>(mut body: Pin<&mut B>, most: usize) -> Read<B::Error> {
+/// Reads what arrives of a body until an instant. Without one, it waits for nothing.
+async fn arrived<B: Body<Data = Bytes>>(
+    mut body: Pin<&mut B>,
+    most: usize,
+    until: Option<Instant>,
+) -> Read<B::Error> {
     let mut data = BytesMut::new();
+    let mut timer = pin!(None);
     loop {
-        let polled = poll_fn(|cx| Poll::Ready(body.as_mut().poll_frame(cx))).await;
+        let polled = poll_fn(|cx| match (body.as_mut().poll_frame(cx), until) {
+            (Poll::Pending, Some(until)) => {
+                poll_timer(timer.as_mut(), until, cx).map(|()| Poll::Pending)
+            }
+            (polled, _) => Poll::Ready(polled),
+        })
+        .await;
         match polled {
             Poll::Pending => return Read::TooLong { data: data.freeze(), over: Bytes::new() },
             Poll::Ready(None) => return Read::Whole { data: data.freeze(), trailers: None },
