@@ -129,6 +129,8 @@ mod shared;
 mod shared_call;
 mod store;
 mod task;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     counts::CacheCounts,

@@ -1,9 +1,12 @@
 //! The properties of the cache, for responses that are clones.
 
+#[path = "../capture/mod.rs"]
+mod capture;
 mod forgetting;
 mod hits;
 mod sharing;
 mod stale;
+mod telemetry;
 
 use std::{
     future::Future,

@@ -52,6 +52,7 @@ enum Action {
     Close,
     Reset,
     Disable,
+    ForgetAll,
     Resize,
     Disarm,
     SwitchOff,
@@ -127,6 +128,7 @@ fn parse(bytes: &Bytes) -> Result<Change, &'static str> {
         (Action::Disarm, ..) => Control::Disarm,
         (Action::SwitchOff, ..) => Control::SwitchOff,
         (Action::SwitchOn, ..) => Control::SwitchOn,
+        (Action::ForgetAll, ..) => Control::ForgetAll,
     };
     Ok(Change { stack, layer, control })
 }

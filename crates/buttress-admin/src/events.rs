@@ -102,6 +102,8 @@ impl Kept {
             Event::FallbackUsed { reason, .. } => frequent("fallback used", reason.as_str()),
             Event::FallbackFailed { cause, .. } => frequent("fallback failed", cause),
             Event::RetriesExhausted { reason, .. } => frequent("retries exhausted", reason),
+            Event::StaleGiven { reason, .. } => frequent("stale response given", reason),
+            Event::ResponseNotKept { reason, .. } => frequent("response not kept", reason),
             Event::StoreFailed { .. } => frequent("idempotency store failed", ""),
             Event::StoreAlmostFull { of, .. } => frequent("idempotency store almost full", of),
             Event::BulkheadResized { limit, .. } => {

@@ -54,6 +54,7 @@
 //! | `close` | closes it |
 //! | `reset` | closes it as if it were new |
 //! | `disable` | lets the breaker admit every call |
+//! | `forget_all` | forgets all entries of a cache |
 //! | `resize` | sets the maximum number of concurrent calls of a bulkhead to `limit` |
 //! | `disarm` | disarms a chaos layer, which only the program arms |
 //! | `switch_off` | lets calls get the fallback at once, and calls the dependency no more |
