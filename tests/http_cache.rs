@@ -30,7 +30,7 @@ use http::{HeaderName, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, Sleep, advance, sleep, timeout};
-use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
+use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -411,14 +411,14 @@ async fn not_shareable_does_not_serialise() {
 async fn a_body_that_does_not_end_reaches_its_caller_at_once() {
     let long = "x".repeat(100_000);
     let long: &'static str = long.leak();
-    let bodies: [(&[(Duration, &'static str)], Option<u64>); 3] = [
+    type Frames = Vec<(Duration, &'static str)>;
+    let bodies: [(Frames, Option<u64>); 3] = [
         // Of unknown length, and above the limit with and without a length.
-        (&[(Duration::ZERO, "one"), (3_600 * SECOND, "two")], None),
-        (&[(Duration::ZERO, long)], None),
-        (&[(3_600 * SECOND, long)], Some(100_000)),
+        (vec![(Duration::ZERO, "one"), (3_600 * SECOND, "two")], None),
+        (vec![(Duration::ZERO, long)], None),
+        (vec![(3_600 * SECOND, long)], Some(100_000)),
     ];
     for (frames, length) in bodies {
-        let frames = frames.to_vec();
         let server = Server::new(CacheLayer::http(), SECOND, move |_, _| {
             Response::new(Script::new(&frames, length))
         });

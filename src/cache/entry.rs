@@ -1,7 +1,6 @@
 //! An entry of the cache, and the decision what a caller gets of it. Both take the time.
 
 use std::{
-    mem,
     sync::{
         Mutex,
         atomic::{AtomicU64, Ordering},
@@ -169,7 +168,7 @@ impl<V> Entry<V> {
     pub(super) fn hold_off(&self, now: Instant, time: Duration, reason: Reason) {
         let until = nanos(self.age(now).saturating_add(time)).max(1);
         self.held_until.fetch_max(until, Ordering::Relaxed);
-        let before = mem::replace(&mut *lock(&self.failed), Some(reason));
+        let before = lock(&self.failed).replace(reason);
         drop(before);
     }
 

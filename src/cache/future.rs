@@ -206,13 +206,14 @@ where
     {
         loop {
             let next = match self.as_mut().project() {
-                StateProj::Hit { .. } | StateProj::Ended => polled_after_end(),
+                StateProj::Hit { response } => {
+                    let Some(response) = response.take() else { polled_after_end() };
+                    return Poll::Ready(Ok(response));
+                }
+                StateProj::Ended => polled_after_end(),
                 StateProj::Asking { asking } => {
                     let Some(asking) = asking.take() else { polled_after_end() };
-                    match begin::<M, _, _, _, _, _, _>(asking) {
-                        Ok(response) => return Poll::Ready(Ok(response)),
-                        Err(next) => next,
-                    }
+                    begin::<M, _, _, _, _, _, _>(asking)
                 }
                 StateProj::Waiting { parts, place, part, stale, timer } => {
                     let shared = Sharing { parts: &**parts, place, part, stale };
@@ -237,10 +238,8 @@ where
     }
 }
 
-/// Begins a call that has no fresh entry. Returns the response if there is one now.
-fn begin<M, S, Req, K, V, R, C>(
-    asking: Asking<S, Req, K, V, R, C>,
-) -> Result<S::Response, State<S, Req, K, V, R, C>>
+/// Begins a call that has no fresh entry. There may be a response now.
+fn begin<M, S, Req, K, V, R, C>(asking: Asking<S, Req, K, V, R, C>) -> State<S, Req, K, V, R, C>
 where
     S: Service<Req, Error: CarryRejection + Send, Response: Send, Future: Send>
         + Clone
@@ -258,10 +257,8 @@ where
     let (parts, arrived) = (Arc::clone(&asking.parts), asking.arrived);
     let (place, part, stale) = match asking.begin() {
         Asked::Entry { entry, decision } => {
-            match parts.give::<Req, S::Response, M>(&entry, decision) {
-                Some(response) => return Ok(response),
-                None => unreachable!("only an entry with a value is given"),
-            }
+            let response = parts.give::<Req, S::Response, M>(&entry, decision);
+            return State::Hit { response };
         }
         Asked::Alone { service, request, stale, had_entry } => {
             parts.shared.count(Counted::Bypassed);
@@ -269,14 +266,14 @@ where
             let call = Oneshot::waiting(service, request);
             let alone =
                 Alone { forwarded: forwarded(had_entry), stale: until.entry, end: until.until };
-            return Err(State::Alone { call, parts, alone, timer: None, forgetting: None });
+            return State::Alone { call, parts, alone, timer: None, forgetting: None };
         }
         Asked::Began { place, reply, stale } => (place, Part::Began(reply), stale),
         Asked::Joined { place, service, request, stale } => {
             (place, Part::Joined { own: Some((service, request)), arrived }, stale)
         }
     };
-    Err(State::Waiting { parts, place, part, stale, timer: None })
+    State::Waiting { parts, place, part, stale, timer: None }
 }
 
 /// A call that shares another one.
@@ -286,6 +283,10 @@ struct Sharing<'a, S: Service<Req>, Req, K: Eq, V, R, C> {
     part: &'a mut Part<S, Req>,
     stale: &'a mut Stale<V>,
 }
+
+/// The result of a shared call, or the own call of a caller for which there was none.
+type Share<S, Req> =
+    Result<Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>, OwnCall<S, Req>>;
 
 /// The own call of a caller for which there was nothing to share, and the time when it must end.
 type OwnCall<S, Req> = (S, Req, Option<(Instant, Duration)>);
@@ -297,11 +298,7 @@ where
     R: Rules<Req, S::Response, K, V>,
 {
     /// Waits for the result, or until an older response is given.
-    fn poll<M>(
-        self,
-        timer: Pin<&mut Option<Sleep>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Result<S::Response, S::Error>, OwnCall<S, Req>>>
+    fn poll<M>(self, timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> Poll<Share<S, Req>>
     where
         M: Completion<S::Response>,
     {

@@ -135,6 +135,7 @@ pub(crate) enum KeepFor {
 
 /// The circumstances in which a kept response is given.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "http"), allow(dead_code, reason = "only HTTP says them"))]
 #[expect(unnameable_types, reason = "only the rules of this crate read it")]
 pub struct Given {
     /// The age of the response.

@@ -2,14 +2,11 @@
 
 use std::{
     fmt,
-    hash::{BuildHasher, BuildHasherDefault, Hash, Hasher},
-    panic::{AssertUnwindSafe, catch_unwind},
+    hash::{BuildHasherDefault, Hash, Hasher},
     sync::Arc,
 };
 
-use quick_cache::{
-    DefaultHashBuilder, Equivalent, Lifecycle, OptionsBuilder, Weighter, sync::Cache,
-};
+use quick_cache::{Equivalent, Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
 use super::{
     config::Config,

@@ -15,8 +15,9 @@ pub enum Outcome {
     /// The call says nothing about the service.
     ///
     /// It does not count for a breaker, neither as a failure nor as a response. It is retried only
-    /// with the hint [`RetryHint::Unsent`] or [`RetryHint::Unprocessed`]. With such a hint, it is a
-    /// failure for a breaker if [nobody has had a response for a
+    /// with the hint [`Unsent`](crate::RetryHint::Unsent) or
+    /// [`Unprocessed`](crate::RetryHint::Unprocessed). With such a hint, it is a failure for a
+    /// breaker if [nobody has had a response for a
     /// while](crate::circuit_breaker#requests-that-are-given-back).
     Ignored,
 }
@@ -27,7 +28,7 @@ pub enum Outcome {
 /// |---|---|---|
 /// | `Transient`, `TimedOut`, `Overloaded` | yes | as a failure |
 /// | `InProgress` | yes | as a success |
-/// | `Permanent` | no; once after [`RetryHint::Unprocessed`] | as a success |
+/// | `Permanent` | no; once after [`Unprocessed`](crate::RetryHint::Unprocessed) | as a success |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {

@@ -15,7 +15,7 @@ use super::{
 /// The failure of a call that several callers shared, as a [cache](crate::cache) reports it.
 ///
 /// Most errors cannot be cloned. The caller whose request was sent gets the error itself, and the
-/// others get this copy of its outcome and its text. The layers above treat it like the error: a
+/// others get this copy of its outcome and its cause. The layers above treat it like the error: a
 /// retry retries it, and a breaker counts it, if they would do so for the error.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: the shared call failed: {}{}", self.name(), self.text(), RetryIn(self.retry_after()))]
@@ -35,7 +35,7 @@ struct Failure {
 impl SharedFailure {
     /// Creates the failure of a call that the layer `name` made for several callers.
     ///
-    /// `text` is that of the error.
+    /// `text` says why it failed.
     pub fn new(name: impl Into<Name>, outcome: Outcome, text: impl Into<Box<str>>) -> Self {
         Self::by(Some(name.into()), outcome, None, text.into())
     }
@@ -60,7 +60,7 @@ impl SharedFailure {
         self.failure.error_type
     }
 
-    /// Returns the text of the error.
+    /// Returns the text that says why the call failed. A cache gives the cause.
     pub fn text(&self) -> &str {
         &self.failure.text
     }

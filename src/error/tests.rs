@@ -50,7 +50,7 @@ fn variant(value: impl std::fmt::Debug) -> String {
 fn each_rejection_has_a_kind_of_its_own_and_the_default_name_of_its_layer() {
     let time = Duration::from_secs(1);
     let limited = RateLimited::new("", None);
-    let table: [(Rejection, &str, &str); 11] = [
+    let table: [(Rejection, &str, &str); 13] = [
         (TimedOut::by(None, time).into(), "timed_out", "timeout"),
         (DeadlineExceeded::by(None).into(), "deadline_exceeded", "deadline"),
         (CircuitOpen::by(None, None).into(), "circuit_open", "circuit_breaker"),

@@ -176,8 +176,7 @@ impl<Slots, C> Stack<Slots, C> {
     /// Default: none.
     ///
     /// Pass a [`CacheLayer`](crate::cache::CacheLayer) or an `Option` of one. It is outside the
-    /// total timeout. A kept response costs nothing beneath, and a call that times out can still
-    /// get an older response.
+    /// total timeout, so a call that times out can still get an older response.
     pub fn cache<L>(self, layer: L) -> Stack<Filled<Slots, position::CachePosition, L>, C>
     where
         L: CacheSlot,

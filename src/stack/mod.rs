@@ -108,8 +108,8 @@
 //! attempt timeout   beneath the breaker, because a timeout then counts as a failure
 //! around_attempt    a layer of your own around each attempt, such as one that signs requests
 //! http              writes the hop's headers, with the time left for the attempt
-//! service           a client, or several of them as `Endpoints`, each in a chaos layer if faults may
-//!                   be injected
+//! service           a client, or several of them as `Endpoints`, each in a chaos layer if faults
+//!                   may be injected
 //! ```
 //!
 //! [Endpoints](crate::endpoints) have no slot. They are the service that the stack is put around,

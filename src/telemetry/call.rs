@@ -356,7 +356,7 @@ mod tests {
 
     fn layer(registry: &Registry, name: &'static str) -> CallSpanLayer {
         let stack = Reporters::new(Some(name.into()), Some(registry.clone()));
-        CallSpanLayer::of(&stack, Arc::default(), false)
+        CallSpanLayer::of(&stack, Arc::default(), false, false)
     }
 
     /// Returns the number of calls of a stack that ended in this way.

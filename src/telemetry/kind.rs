@@ -32,7 +32,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// The number of kinds.
     #[cfg(all(test, feature = "http"))]
-    pub(super) const COUNT: usize = 15;
+    pub(super) const COUNT: usize = 18;
 
     /// Returns the kind as one word. It is also the default name of a layer.
     pub(crate) const fn as_str(self) -> &'static str {

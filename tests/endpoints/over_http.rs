@@ -113,9 +113,32 @@ async fn a_body_that_is_dropped_after_a_good_head_is_no_failure() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_read_ahead_counts_for_the_endpoint() {
+    /// A server whose bodies are not there at once.
+    #[derive(Clone)]
+    struct Late(Server);
+    impl Service<Request<String>> for Late {
+        type Response = Response<http_body_util::combinators::UnsyncBoxBody<Bytes, &'static str>>;
+        type Error = Infallible;
+        type Future = Ready<Result<Self::Response, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<String>) -> Self::Future {
+            let frames = futures::stream::iter((self.0.frames)());
+            let late = futures::StreamExt::then(frames, async |frame| {
+                tokio::time::sleep(MS).await;
+                frame
+            });
+            ready(Ok(Response::new(StreamBody::new(late).boxed_unsync())))
+        }
+    }
+
     let client = buttress::http::HttpClientLayer::builder().body_buffer(1_000).build().unwrap();
     for (frames, failures) in [(data as fn() -> Vec<_>, 0), (broken, 1)] {
-        let endpoints = one(Server { frames, ..SERVER });
+        let server = Late(Server { frames, ..SERVER });
+        let endpoints = Endpoints::new(["a"], move |_: &&str| server.clone());
         let handle = endpoints.handle();
         let stack = Stack::new().http_client(client.clone()).layer(endpoints);
         let response = stack.oneshot(Request::default()).await.unwrap();

@@ -24,9 +24,7 @@ use tower_service::Service;
 
 use crate::{
     measure::{Calls, Ends, Facts, reserved},
-    services::{
-        Broken, Chunk, Echo, EchoByKey, EchoOnce, MockClient, OwnEcho, SlowEcho, get, post,
-    },
+    services::{Broken, Chunk, Echo, MockClient, OwnEcho, SlowEcho, get, post},
     subscriber::Subscribed,
 };
 
@@ -171,7 +169,7 @@ const OPEN_FOR: Duration = Duration::from_secs(300);
 /// Gives a response that was kept before, because the runtime of a case runs no tasks.
 fn cache_hit(calls: Calls) -> Facts {
     let cache = CacheLayer::by_fn(|_: &u64| Some(0_u64)).ttl(OPEN_FOR).build();
-    let mut service = cache.expect("valid settings").layer(EchoOnce);
+    let mut service = cache.expect("valid settings").layer(OwnEcho::<2>);
     let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
     assert!(runtime.block_on(service.call(0)).is_ok());
     calls.to(service, Ends::Well)

@@ -71,24 +71,6 @@ impl<const CASE: usize> Service<u64> for OwnEcho<CASE> {
     }
 }
 
-/// An [`Echo`] beneath a cache, which calls it once.
-#[derive(Clone, Copy)]
-pub struct EchoOnce;
-
-impl Service<u64> for EchoOnce {
-    type Response = u64;
-    type Error = Failure;
-    type Future = Ready<Result<u64, Failure>>;
-
-    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: u64) -> Self::Future {
-        ready(black_box(Ok(request)))
-    }
-}
-
 /// A service that fails at once.
 #[derive(Clone, Copy)]
 pub struct Broken;
