@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use tokio::time::Instant;
-use tracing::{Level, debug, enabled, error, info, level_filters::LevelFilter, trace_span, warn};
+use tracing::{Level, debug, enabled, info, level_filters::LevelFilter, trace_span, warn};
 
 use super::{
     event::{Event, Source},
@@ -79,29 +79,14 @@ macro_rules! with_target {
     };
 }
 
-pub(super) const CALL: &str = "buttress::call";
-pub(crate) const RETRY: &str = "buttress::retry";
-const FALLBACK: &str = "buttress::fallback";
-const BULKHEAD: &str = "buttress::bulkhead";
-const CIRCUIT_BREAKER: &str = "buttress::circuit_breaker";
-const ENDPOINTS: &str = "buttress::endpoints";
-const IDEMPOTENCY: &str = "buttress::idempotency";
-const CHAOS: &str = "buttress::chaos";
-const CACHE: &str = "buttress::cache";
+#[macro_use]
+mod gated;
+mod layers;
+mod targets;
 
-/// Emits a gated event. The first line is at WARN, and a suppressed one at DEBUG.
-macro_rules! gated {
-    ($target:expr, $suppressed:expr, { $($fields:tt)* }, $message:literal) => {
-        match $suppressed {
-            Some(suppressed) => warn!(
-                target: $target,
-                { $($fields)*, { field::SUPPRESSED } = Some(suppressed).filter(|it| *it > 0) },
-                $message
-            ),
-            None => debug!(target: $target, { $($fields)* }, $message),
-        }
-    };
-}
+pub(super) use self::targets::CALL;
+pub(crate) use self::targets::RETRY;
+use self::targets::{BULKHEAD, CACHE, CHAOS, CIRCUIT_BREAKER, ENDPOINTS, FALLBACK, IDEMPOTENCY};
 
 /// Writes an event that passes no gate into the log.
 pub(super) fn log_ungated(source: Source<'_>, event: &Event<'_>) {
@@ -160,7 +145,7 @@ fn write<'a>(
             retry(source, event, suppressed);
         }
         Event::FallbackUsed { .. } | Event::FallbackFailed { .. } => {
-            fallback(source, event, suppressed);
+            layers::fallback(source, event, suppressed);
         }
         Event::CallQueued { queued } => debug!(
             target: BULKHEAD,
@@ -183,19 +168,19 @@ fn write<'a>(
         Event::CircuitOpened { .. }
         | Event::CircuitHalfOpen { .. }
         | Event::CircuitClosed { .. }
-        | Event::CircuitDisabled { .. } => circuit_breaker(source, event, suppressed),
+        | Event::CircuitDisabled { .. } => layers::circuit_breaker(source, event, suppressed),
         Event::StoreFailed { .. }
         | Event::StoreAlmostFull { .. }
         | Event::OperationUnknown { .. }
-        | Event::LeaseLost { .. } => idempotency(source, event, suppressed),
+        | Event::LeaseLost { .. } => layers::idempotency(source, event, suppressed),
         Event::ChaosArmed { .. } | Event::ChaosDisarmed { .. } | Event::FaultInjected { .. } => {
-            chaos(source, event);
+            layers::chaos(source, event);
         }
         Event::EndpointOut { .. } | Event::EndpointBack { .. } | Event::NoEndpointUsable { .. } => {
-            endpoints(source, event);
+            layers::endpoints(source, event);
         }
         Event::StaleGiven { .. } | Event::ResponseNotKept { .. } => {
-            cache(source, event, suppressed)
+            layers::cache(source, event, suppressed)
         }
         Event::Controlled { control, actor } => controlled(source, control, actor),
         // They are in the spans.
@@ -288,242 +273,6 @@ fn retry(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
                 { field::REASON } = reason,
             },
             "call not retried"
-        ),
-        _ => {}
-    }
-}
-
-fn fallback(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
-    match *event {
-        Event::FallbackUsed { reason } => gated!(
-            FALLBACK,
-            suppressed,
-            {
-                { field::STACK } = source.stack(),
-                { field::LAYER } = source.layer(),
-                { field::REASON } = reason.as_str()
-            },
-            "fallback used"
-        ),
-        Event::FallbackFailed { reason, cause } => gated!(
-            FALLBACK,
-            suppressed,
-            {
-                { field::STACK } = source.stack(),
-                { field::LAYER } = source.layer(),
-                { field::REASON } = reason.as_str(),
-                { field::ERROR_TYPE } = cause
-            },
-            "fallback failed"
-        ),
-        _ => {}
-    }
-}
-
-/// Writes a transition of a breaker.
-///
-/// It is no event of the call that happened to cause it, so it is in no span. A tracing backend
-/// would otherwise take a successful call for a failed one.
-fn circuit_breaker(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
-    match *event {
-        Event::CircuitOpened { key, reason, open_for } => error!(
-            target: CIRCUIT_BREAKER,
-            parent: None,
-            {
-                { field::STACK } = source.stack(),
-                { field::LAYER } = source.layer(),
-                { field::BREAKER_KEY } = key,
-                { field::REASON } = reason,
-                { field::OPEN_MS } = open_for.map(millis),
-            },
-            "circuit opened"
-        ),
-        Event::CircuitHalfOpen { key, probes } => warn!(
-            target: CIRCUIT_BREAKER,
-            parent: None,
-            {
-                { field::STACK } = source.stack(),
-                { field::LAYER } = source.layer(),
-                { field::BREAKER_KEY } = key,
-                { field::PROBES } = probes,
-            },
-            "circuit half-open"
-        ),
-        Event::CircuitClosed { key, reason, rejected, open_for } => info!(
-            target: CIRCUIT_BREAKER,
-            parent: None,
-            {
-                { field::STACK } = source.stack(),
-                { field::LAYER } = source.layer(),
-                { field::BREAKER_KEY } = key,
-                { field::REASON } = reason,
-                { field::OPEN_MS } = open_for.map(millis),
-                { field::REJECTED } = rejected,
-                { field::SUPPRESSED } = suppressed.filter(|it| *it > 0),
-            },
-            "circuit closed"
-        ),
-        Event::CircuitDisabled { key } => debug!(
-            target: CIRCUIT_BREAKER,
-            parent: None,
-            {
-                { field::STACK } = source.stack(),
-                { field::LAYER } = source.layer(),
-                { field::BREAKER_KEY } = key
-            },
-            "circuit disabled"
-        ),
-        _ => {}
-    }
-}
-
-fn idempotency(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
-    match *event {
-        Event::StoreFailed { error, took } => gated!(
-            IDEMPOTENCY,
-            suppressed,
-            {
-                { field::STACK } = source.stack(),
-                { field::LAYER } = source.layer(),
-                { field::REASON } = %error,
-                { field::STORE_MS } = millis(took)
-            },
-            "idempotency store failed"
-        ),
-        Event::StoreAlmostFull { of, percent } => warn!(
-            target: IDEMPOTENCY,
-            {
-                { field::STACK } = source.stack(),
-                { field::LAYER } = source.layer(),
-                { field::REASON } = of,
-                { field::STORE_PERCENT } = percent,
-            },
-            "idempotency store almost full"
-        ),
-        Event::LeaseLost { key } => {
-            warn!(
-                target: IDEMPOTENCY,
-                {
-                    { field::STACK } = source.stack(),
-                    { field::LAYER } = source.layer(),
-                    { field::KEY } = %key,
-                },
-                "lease lost"
-            );
-        }
-        Event::OperationUnknown { key, fence } => error!(
-            target: IDEMPOTENCY,
-            {
-                { field::STACK } = source.stack(),
-                { field::LAYER } = source.layer(),
-                { field::KEY } = %key,
-                { field::FENCE } = fence,
-            },
-            "idempotent operation has unknown outcome"
-        ),
-        _ => {}
-    }
-}
-
-/// Writes what a chaos layer does. Only the fault belongs to the call that is made at that time.
-fn chaos(source: Source<'_>, event: &Event<'_>) {
-    match *event {
-        Event::ChaosArmed { limit } => warn!(
-            target: CHAOS,
-            parent: None,
-            {
-                { field::STACK } = source.stack(),
-                { field::LAYER } = source.layer(),
-                { field::LIMIT_MS } = millis(limit),
-            },
-            "chaos armed"
-        ),
-        Event::ChaosDisarmed { injected } => warn!(
-            target: CHAOS,
-            parent: None,
-            {
-                { field::STACK } = source.stack(),
-                { field::LAYER } = source.layer(),
-                { field::INJECTED } = injected,
-            },
-            "chaos disarmed"
-        ),
-        Event::FaultInjected { fault, call } => debug!(
-            target: CHAOS,
-            {
-                { field::STACK } = source.stack(),
-                { field::LAYER } = source.layer(),
-                { field::FAULT } = fault,
-                { field::FAULT_CALL } = call,
-            },
-            "fault injected"
-        ),
-        _ => {}
-    }
-}
-
-/// Writes a change of an endpoint. Like that of a breaker, it is in no span.
-fn endpoints(source: Source<'_>, event: &Event<'_>) {
-    match *event {
-        Event::EndpointOut { address, reason, out_for } => warn!(
-            target: ENDPOINTS,
-            parent: None,
-            {
-                { field::STACK } = source.stack(),
-                { field::LAYER } = source.layer(),
-                { field::SERVER_ADDRESS } = %address,
-                { field::REASON } = reason,
-                { field::OUT_MS } = out_for.map(millis),
-            },
-            "endpoint out"
-        ),
-        Event::EndpointBack { address, reason } => info!(
-            target: ENDPOINTS,
-            parent: None,
-            {
-                { field::STACK } = source.stack(),
-                { field::LAYER } = source.layer(),
-                { field::SERVER_ADDRESS } = %address,
-                { field::REASON } = reason,
-            },
-            "endpoint back"
-        ),
-        Event::NoEndpointUsable { endpoints } => error!(
-            target: ENDPOINTS,
-            parent: None,
-            {
-                { field::STACK } = source.stack(),
-                { field::LAYER } = source.layer(),
-                { field::ENDPOINTS } = endpoints,
-            },
-            "no endpoint usable"
-        ),
-        _ => {}
-    }
-}
-
-fn cache(source: Source<'_>, event: &Event<'_>, suppressed: Option<u64>) {
-    match *event {
-        Event::StaleGiven { reason, age } => gated!(
-            CACHE,
-            suppressed,
-            {
-                { field::STACK } = source.stack(),
-                { field::LAYER } = source.layer(),
-                { field::REASON } = reason,
-                { field::AGE_MS } = millis(age)
-            },
-            "stale response given"
-        ),
-        Event::ResponseNotKept { reason } => gated!(
-            CACHE,
-            suppressed,
-            {
-                { field::STACK } = source.stack(),
-                { field::LAYER } = source.layer(),
-                { field::REASON } = reason
-            },
-            "response not kept"
         ),
         _ => {}
     }
