@@ -16,10 +16,10 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 ///
 /// impl<S> Check<S> for Ping
 /// where
-///     S: Service<&'static str, Future: Send> + Send + 'static,
+///     S: Service<String, Future: Send> + Send + 'static,
 /// {
 ///     async fn check(&self, service: S) -> bool {
-///         service.oneshot(self.0).await.is_ok()
+///         service.oneshot(self.0.to_owned()).await.is_ok()
 ///     }
 /// }
 /// # let _ = Ping("ping");
@@ -49,8 +49,8 @@ pub struct CheckFn<F> {
 /// use buttress::endpoints::check_fn;
 /// use tower::{ServiceExt, util::BoxCloneService};
 ///
-/// let ping = check_fn(|service: BoxCloneService<&'static str, u16, std::io::Error>| async {
-///     matches!(service.oneshot("ping").await, Ok(200))
+/// let ping = check_fn(|service: BoxCloneService<String, u16, std::io::Error>| async {
+///     matches!(service.oneshot("ping".to_owned()).await, Ok(200))
 /// });
 /// # let _ = ping;
 /// ```

@@ -137,7 +137,6 @@
 //!         };
 //!     }
 //! }
-//! # let _ = follow::<futures::stream::Empty<_>>;
 //! ```
 //!
 //! # Readiness
@@ -171,7 +170,8 @@
 //!
 //! # On a server
 //!
-//! Endpoints are for clients. A server has none.
+//! Endpoints are for clients. A handler may call them like any other client. The stack of its
+//! server does not judge these calls.
 //!
 //! # Telemetry
 //!

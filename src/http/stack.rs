@@ -237,4 +237,8 @@ impl Transport for ServerTransport {
     fn classifier(&self) -> Arc<Self::Classifier> {
         Arc::default()
     }
+
+    fn is_server(&self) -> bool {
+        true
+    }
 }

@@ -59,7 +59,7 @@ where
             retries: &retries,
         };
         let service = self.slots.wrap(service, &classifier, within);
-        let (reads_end, settles) = (is_around_call.get(), !retries.get());
-        CallSpanLayer::of(reporters, classifier, reads_end, settles).completing(service)
+        let settles = !retries.get() && !self.slots.at().is_server();
+        CallSpanLayer::of(reporters, classifier, is_around_call.get(), settles).completing(service)
     }
 }

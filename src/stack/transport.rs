@@ -14,6 +14,11 @@ pub trait Transport: Sealed {
 
     /// Returns the classifier, which the layers share.
     fn classifier(&self) -> Arc<Self::Classifier>;
+
+    /// Returns `true` around the handler of a server, whose result is not that of its own calls.
+    fn is_server(&self) -> bool {
+        false
+    }
 }
 
 impl Transport for Empty {

@@ -169,6 +169,26 @@ async fn a_check_expects_a_good_status_and_a_body_that_does_not_fail() {
     assert_eq!(HttpCheck::<String>::get("http://sh op/").unwrap_err().knob(), "get");
 }
 
+/// A handler may respond well although a call of its own has failed.
+#[tokio::test(start_paused = true)]
+async fn the_stack_of_a_server_settles_no_calls_of_its_handler() {
+    let endpoints = Endpoints::new(["a"], |_: &&str| {
+        tower::service_fn(|(): ()| async { Err::<&'static str, _>("down") })
+    });
+    let handle = endpoints.handle();
+    let handler = tower::service_fn(move |_: Request<String>| {
+        let endpoints = endpoints.clone();
+        async move {
+            assert!(endpoints.oneshot(()).await.is_err());
+            Ok::<_, Infallible>(Response::new(String::from("a fallback")))
+        }
+    });
+    let server = buttress::http::HttpServerLayer::builder(Stack::new()).build().unwrap();
+    let response = server.layer(handler).oneshot(Request::default()).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(handle.states()[0].failures, 1);
+}
+
 /// The error of a stack around endpoints has one level.
 #[tokio::test(start_paused = true)]
 async fn the_error_is_flat() {
