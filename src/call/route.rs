@@ -113,17 +113,17 @@ pub(super) fn clear() -> (Restore<Part>, Restore<Tried>) {
     (Restore::after_setting(&PART, Part::NONE), Restore::after_setting(&TRIED, Tried::NONE))
 }
 
-/// Returns `true` if a layer around has paid into this budget for the current call.
-#[inline]
-pub(crate) fn has_paid<T>(budget: &Arc<T>) -> bool {
-    PART.get().paid == Arc::as_ptr(budget).addr()
-}
-
 /// Notes that the current call has paid into this budget, if there is one.
+///
+/// Calls `pay` unless a layer around has paid into it.
 #[inline]
-pub(crate) fn paying<T>(budget: Option<&Arc<T>>) -> Restore<Part> {
+pub(crate) fn paying<T>(budget: Option<&Arc<T>>, pay: impl FnOnce()) -> Restore<Part> {
     let part = PART.get();
-    Restore::after_setting(&PART, part.paying(budget))
+    let paying = part.paying(budget);
+    if paying.paid != part.paid {
+        pay();
+    }
+    Restore::after_setting(&PART, paying)
 }
 
 impl Part {

@@ -92,16 +92,17 @@ where
     #[inline]
     pub(super) fn begin(service: &mut S, request: Req, shared: &Arc<Shared<S, P, C>>) -> Self {
         let config = shared.config();
-        // The layers of a call may share a budget. The call pays in once.
-        if let Some(budget) = config.budget.as_ref().filter(|it| !route::has_paid(it.bucket())) {
-            budget.deposit();
-        }
         let attempt = Attempt::FIRST;
         let (sent, replay) = Replayable::split(request, attempt.number(), config, shared.replay());
         let mut tracked = span::begin_attempt(config, attempt.number(), Duration::ZERO);
         let future = {
             let _attempt = enter_attempt(attempt);
-            let _paid = route::paying(config.bucket());
+            // The layers of a call may share a budget. The call pays in once.
+            let _paid = route::paying(config.bucket(), || {
+                if let Some(budget) = &config.budget {
+                    budget.deposit();
+                }
+            });
             tracked.run(|| service.call(sent))
         };
         let state = State::First { future, replay, tracked, began: began() };
@@ -328,7 +329,7 @@ where
     let attempt = session.attempt();
     let mut tracked = span::begin_attempt(shared.config(), attempt.number(), session.pause());
     let _attempt = enter_attempt(attempt);
-    let _paid = route::paying(shared.config().bucket());
+    let _paid = route::paying(shared.config().bucket(), || {});
     let _tried = session.tried().enter();
     let future = tracked.run(|| service.call(sent));
     Step::Calling { future, tracked, began: began() }
