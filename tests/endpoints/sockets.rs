@@ -108,7 +108,7 @@ async fn a_server_that_is_killed_fails_no_call_and_is_back_after_two_checks() {
     };
     let shop = Stack::standard(ReplaySafe::new()).http().layer(endpoints);
     let (failed, mut calls) = (Arc::new(AtomicU32::new(0)), JoinSet::new());
-    let mut ticks = tokio::time::interval(2 * MS);
+    let (mut ticks, mut before) = (tokio::time::interval(2 * MS), 0);
     for tick in 0..1_500 {
         ticks.tick().await;
         match tick {
@@ -117,6 +117,7 @@ async fn a_server_that_is_killed_fails_no_call_and_is_back_after_two_checks() {
             // 1.4 s later, it has failed at least three checks.
             950 => {
                 assert_ne!(first().status, EndpointStatus::Usable);
+                before = first().calls;
                 servers.push(Server::start(addresses[0]).await);
             }
             _ => {}
@@ -134,10 +135,5 @@ async fn a_server_that_is_killed_fails_no_call_and_is_back_after_two_checks() {
     calls.join_all().await;
     assert_eq!(failed.load(Ordering::Relaxed), 0);
     assert_eq!(first().status, EndpointStatus::Usable, "two checks are at most 0.44 s");
-    let before = first().calls;
-    for _ in 0..30 {
-        let request = Request::get("http://shop/").body(Full::default()).unwrap();
-        assert!(shop.clone().oneshot(request).await.is_ok());
-    }
-    assert!(first().calls > before);
+    assert!(first().calls > before, "it gets calls again");
 }
