@@ -16,6 +16,7 @@ use crate::{
     Fault, Outcome,
     call::{
         account::{Account, End, How, Stamp},
+        clock::nanos,
         lock::lock,
         patience::{self, Cut, Patience},
         route::{Known, Took},
@@ -47,6 +48,8 @@ pub(super) struct Endpoint {
     /// The number of its ejections, so that a success takes the lock only if there are any.
     ejections: AtomicU32,
     load: Load,
+    /// The instant at which it was back, in nanoseconds from the origin. Earlier calls say nothing.
+    back_at: AtomicU64,
     patience: Patience,
     set: Weak<dyn Set>,
 }
@@ -133,6 +136,7 @@ impl Endpoint {
             streak: AtomicU32::new(0),
             ejections: AtomicU32::new(0),
             load: Load::default(),
+            back_at: AtomicU64::new(0),
             patience: Patience::default(),
             set,
         }
@@ -188,14 +192,20 @@ impl Endpoint {
 
     /// Returns `true` if another call would probably end sooner here than at the other endpoint.
     ///
-    /// One that has not ended a call yet is compared by its calls under way.
+    /// One that has hardly ended a call yet is compared by its calls under way.
     #[inline]
     pub(super) fn is_better(&self, other: &Self, now: Duration) -> bool {
         let (mine, others) = (u64::from(self.active()) + 1, u64::from(other.active()) + 1);
-        match (self.load.mean(now), other.load.mean(now)) {
+        match (self.load.comparable(now), other.load.comparable(now)) {
             (Some(mean), Some(other)) => mine * mean <= others * other,
             _ => mine <= others,
         }
+    }
+
+    /// Returns `true` if no more calls are under way here than at the other endpoint.
+    #[inline]
+    pub(super) fn is_as_idle(&self, other: &Self) -> bool {
+        self.active() <= other.active()
     }
 
     /// Returns the mean of its recent response times.
@@ -203,10 +213,20 @@ impl Endpoint {
         self.load.mean(now).map(Duration::from_micros)
     }
 
-    /// Forgets how slow it was, so that it gets its share of calls again.
-    pub(super) fn come_back(&self, ejections: u32) {
-        self.load.forget();
+    /// Forgets how slow it was, and how often it failed, so that it gets its share of calls again.
+    pub(super) fn come_back(&self, ejections: u32, now: Instant) {
+        self.forget_load(now);
         self.set_ejections(ejections);
+    }
+
+    /// Forgets how slow it was, even of calls that are under way.
+    pub(super) fn forget_load(&self, now: Instant) {
+        self.back_at.store(nanos(self.since_origin(now)), Ordering::Relaxed);
+        self.load.forget();
+    }
+
+    fn since_origin(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.limits.origin)
     }
 
     /// Forgets its failures, and notes the number of its ejections.
@@ -216,12 +236,34 @@ impl Endpoint {
     }
 }
 
+/// A call that has ended.
+#[derive(Clone, Copy)]
+struct Ran {
+    took: Duration,
+    now: Instant,
+    /// It began before the endpoint was back, so it says nothing of the endpoint as it is now.
+    is_old: bool,
+}
+
 impl Endpoint {
-    fn responded(&self, took: Duration) {
-        self.patience.heard();
-        self.patience.learn(took);
+    fn ran(&self, took: Duration, stamp: Stamp, end: &End) -> Ran {
         let now = Instant::now();
-        self.load.responded(took, now.saturating_duration_since(self.limits.origin));
+        let back_at = self.back_at.load(Ordering::Relaxed);
+        let is_old = back_at != 0 && {
+            let began = stamp.began(end).map(|began| self.since_origin(began));
+            let began = began.unwrap_or_else(|| self.since_origin(now).saturating_sub(took));
+            nanos(began) < back_at
+        };
+        Ran { took, now, is_old }
+    }
+
+    fn responded(&self, Ran { took, now, is_old }: Ran) {
+        self.patience.heard();
+        if is_old {
+            return;
+        }
+        self.patience.learn(took);
+        self.load.responded(took, self.since_origin(now));
         if self.streak.load(Ordering::Relaxed) != 0 {
             self.streak.store(0, Ordering::Relaxed);
         }
@@ -233,10 +275,12 @@ impl Endpoint {
     }
 
     #[cold]
-    fn failed(&self, took: Duration) {
-        let now = Instant::now();
-        self.load.failed(took, now.saturating_duration_since(self.limits.origin));
+    fn failed(&self, Ran { took, now, is_old }: Ran) {
         self.failures.fetch_add(1, Ordering::Relaxed);
+        if is_old {
+            return;
+        }
+        self.load.failed(took, self.since_origin(now));
         let streak = self.streak.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         if streak >= self.limits.consecutive_failures {
             // If too many are out, the next row of failures is another attempt.
@@ -252,12 +296,12 @@ impl Endpoint {
     /// It has failed only if nobody had a response for a while, and if it ran longer than responses
     /// take.
     #[cold]
-    fn cut(&self, ran: Duration) {
-        let now = Instant::now().saturating_duration_since(self.limits.origin);
-        if self.patience.cut(Cut { ran, now }, patience::SILENCE, patience::FLOOR) {
+    fn cut(&self, ran: Ran) {
+        let now = self.since_origin(ran.now);
+        if self.patience.cut(Cut { ran: ran.took, now }, patience::SILENCE, patience::FLOOR) {
             self.failed(ran);
-        } else {
-            self.load.left(ran, now);
+        } else if !ran.is_old {
+            self.load.left(ran.took, now);
         }
     }
 }
@@ -267,17 +311,17 @@ impl Account for Endpoint {
     fn settle(&self, stamp: Stamp, end: &End) {
         self.active.fetch_sub(1, Ordering::Relaxed);
         let took = Took::of(stamp);
-        let (time, known) = (took.duration(), took.known());
+        let (ran, known) = (|| self.ran(took.duration(), stamp, end), took.known());
         match end.how {
-            How::Complete(outcome, _) if outcome.is_response() => self.responded(time),
+            How::Complete(outcome, _) if outcome.is_response() => self.responded(ran()),
             // The time of the caller who reads the response is over.
             How::Complete(Outcome::Failure(Fault::TimedOut), _)
                 if known != Known::Dropped && stamp.was_cut_by_caller(end) => {}
-            How::Complete(Outcome::Failure(_), _) | How::Panicked => self.failed(time),
-            How::DroppedBetweenReads => self.responded(time),
-            How::DroppedWhileReading if known == Known::Good => self.responded(time),
+            How::Complete(Outcome::Failure(_), _) | How::Panicked => self.failed(ran()),
+            How::DroppedBetweenReads => self.responded(ran()),
+            How::DroppedWhileReading if known == Known::Good => self.responded(ran()),
             How::Complete(Outcome::Ignored, _) if known != Known::Dropped => {}
-            How::Complete(..) | How::DroppedWhileReading => self.cut(time),
+            How::Complete(..) | How::DroppedWhileReading => self.cut(ran()),
         }
     }
 }

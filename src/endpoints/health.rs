@@ -141,6 +141,11 @@ impl Health {
             is_out
         }
     }
+
+    /// Returns `true` after the first check with which enough have passed in a row.
+    pub(super) fn is_well_again(&self, config: &Config) -> bool {
+        i64::from(self.checks) == i64::from(config.back_after)
+    }
 }
 
 /// Returns the time of ejection number `n`.

@@ -8,6 +8,12 @@ use tokio::time::Instant;
 use super::endpoint::{Endpoint, Slot};
 use crate::call::{random::draw, route::Tried};
 
+/// One choice in so many is made by the calls under way alone.
+///
+/// Otherwise, an endpoint that was slow once would get no calls for long, so that nobody would know
+/// that it is fast again.
+const EXPLORING: u64 = 32;
+
 /// An endpoint and its service.
 pub(super) struct Entry<S> {
     pub(super) endpoint: Arc<Endpoint>,
@@ -49,7 +55,7 @@ impl<S> List<S> {
     #[inline]
     fn draw(&self, bits: u64, now: Duration) -> Option<&Entry<S>> {
         let (first, second) = two_of(self.endpoints.len(), bits)?;
-        Some(better(&self.endpoints[first], &self.endpoints[second], now))
+        Some(better(&self.endpoints[first], &self.endpoints[second], bits, now))
     }
 
     /// Returns the better of two that were not tried, if there are any.
@@ -62,7 +68,7 @@ impl<S> List<S> {
         let (least, most) = (first.min(second), first.max(second));
         let one = others.nth(least)?;
         let another = if least == most { one } else { others.nth(most - least - 1)? };
-        Some(better(one, another, now))
+        Some(better(one, another, bits, now))
     }
 
     /// Begins a call at any endpoint with room, because the chosen one has none.
@@ -78,8 +84,12 @@ impl<S> List<S> {
 }
 
 #[inline]
-fn better<'a, S>(one: &'a Entry<S>, another: &'a Entry<S>, now: Duration) -> &'a Entry<S> {
-    if one.endpoint.is_better(&another.endpoint, now) { one } else { another }
+fn better<'a, S>(one: &'a Entry<S>, other: &'a Entry<S>, bits: u64, now: Duration) -> &'a Entry<S> {
+    let is_better = match bits % EXPLORING {
+        0 => one.endpoint.is_as_idle(&other.endpoint),
+        _ => one.endpoint.is_better(&other.endpoint, now),
+    };
+    if is_better { one } else { other }
 }
 
 /// Returns two different indices below `count`, twice the same if that is 1.

@@ -6,8 +6,6 @@ use std::{
 };
 
 /// The time in which the mean halves if no call ends.
-///
-/// An endpoint that was slow is thus tried again, and its time is known again.
 const HALF_LIFE: u64 = 10_000;
 
 /// The shortest time that a failure counts as, in microseconds.
@@ -16,14 +14,23 @@ const FAILURE: u64 = 10_000;
 /// The longest time that counts, in microseconds.
 const MOST: u64 = 60_000_000;
 
+/// The number of responses after which the mean is compared.
+///
+/// The first ones are slow because they wait for new connections. The shortest of them is the mean.
+const FIRST: u64 = 8;
+
+/// The time by which the clock of a call may be behind that of an update, in milliseconds.
+const BEHIND: u32 = 60_000;
+
 /// The mean of the recent response times, where failures count as slow.
 ///
 /// A new value has a weight of a quarter. An update that another one overwrites is lost, which does
 /// not matter to a mean.
 #[derive(Debug, Default)]
 pub(super) struct Load {
-    /// The mean in microseconds (32 bits), and the time of the last update in milliseconds from the
-    /// origin (32 bits). Zero before the first update.
+    /// The mean in microseconds (26 bits), the number of values up to `FIRST` (6 bits), and the
+    /// time of the last update in milliseconds from the origin (32 bits). Zero before the first
+    /// update.
     word: AtomicU64,
 }
 
@@ -31,27 +38,37 @@ impl Load {
     /// Returns the mean in microseconds, or `None` before the first call has ended.
     #[inline]
     pub(super) fn mean(&self, now: Duration) -> Option<u64> {
-        match self.word.load(Ordering::Relaxed) {
-            0 => None,
-            word => Some(faded(word >> 32, u64::from(millis(now).wrapping_sub(word as u32)))),
-        }
+        self.read(now).map(|(mean, _)| mean)
+    }
+
+    /// Returns the mean if it can be compared with that of another endpoint.
+    #[inline]
+    pub(super) fn comparable(&self, now: Duration) -> Option<u64> {
+        self.read(now).filter(|(_, values)| *values >= FIRST).map(|(mean, _)| mean)
     }
 
     /// Includes a response.
     pub(super) fn responded(&self, took: Duration, now: Duration) {
-        self.add(micros(took), now);
+        let took = micros(took);
+        match self.read(now) {
+            None => self.write(took, 1, now),
+            Some((mean, values)) if values < FIRST => self.write(mean.min(took), values + 1, now),
+            Some((mean, _)) => self.write(moved(mean, took), FIRST, now),
+        }
     }
 
     /// Includes a failure. A failure that is fast would otherwise draw calls.
     pub(super) fn failed(&self, took: Duration, now: Duration) {
-        let mean = self.mean(now).unwrap_or(0);
-        self.add(micros(took).max(4 * mean).max(FAILURE), now);
+        let mean = self.mean(now);
+        let took = micros(took).max(4 * mean.unwrap_or(0)).max(FAILURE).min(MOST);
+        self.write(mean.map_or(took, |mean| moved(mean, took)), FIRST, now);
     }
 
     /// Includes a call without a result, which says at least that a response takes longer.
     pub(super) fn left(&self, took: Duration, now: Duration) {
-        if self.mean(now).is_some_and(|mean| micros(took) > mean) {
-            self.add(micros(took), now);
+        let took = micros(took);
+        if let Some(mean) = self.mean(now).filter(|mean| took > *mean) {
+            self.write(moved(mean, took), FIRST, now);
         }
     }
 
@@ -60,11 +77,25 @@ impl Load {
         self.word.store(0, Ordering::Relaxed);
     }
 
-    fn add(&self, took: u64, now: Duration) {
-        let took = took.clamp(1, MOST);
-        let mean = self.mean(now).map_or(took, |mean| mean - mean / 4 + took / 4).clamp(1, MOST);
-        self.word.store(mean << 32 | u64::from(millis(now)), Ordering::Relaxed);
+    /// Returns the mean and the number of its values.
+    #[inline]
+    fn read(&self, now: Duration) -> Option<(u64, u64)> {
+        let word = self.word.load(Ordering::Relaxed);
+        let idle = millis(now).wrapping_sub(word as u32);
+        // Another thread may have updated it after this one read the clock.
+        let idle = if idle > u32::MAX - BEHIND { 0 } else { idle };
+        (word != 0).then(|| (faded(word >> 38, idle.into()), word >> 32 & 0x3F))
     }
+
+    fn write(&self, mean: u64, values: u64, now: Duration) {
+        let word = mean.clamp(1, MOST) << 38 | values << 32 | u64::from(millis(now));
+        self.word.store(word, Ordering::Relaxed);
+    }
+}
+
+/// Returns a mean with a new value.
+fn moved(mean: u64, value: u64) -> u64 {
+    mean - mean / 4 + value / 4
 }
 
 /// Returns a mean after some milliseconds without an update.
@@ -79,7 +110,7 @@ fn faded(mean: u64, idle: u64) -> u64 {
 }
 
 fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(MOST)
+    u64::try_from(time.as_micros()).unwrap_or(MOST).clamp(1, MOST)
 }
 
 /// Returns a number of milliseconds that begins anew after seven weeks.
@@ -100,15 +131,34 @@ mod tests {
         assert_eq!(load.mean(SECOND), None);
         load.responded(8 * MS, SECOND);
         assert_eq!(load.mean(SECOND), Some(8_000));
-        (0..20).for_each(|_| load.responded(16 * MS, SECOND));
+        (0..30).for_each(|_| load.responded(16 * MS, SECOND));
         assert!(load.mean(SECOND).unwrap() > 15_900);
         let [half, quarter] = [11, 21].map(|after| load.mean(after * SECOND).unwrap());
         assert!((7_900..8_001).contains(&half) && (3_900..4_001).contains(&quarter));
         assert_eq!(load.mean(Duration::from_secs(86_400)), Some(1));
+        // A call that has read the clock before the last update takes it for the newest.
+        assert_eq!(load.mean(SECOND - MS), load.mean(SECOND));
         // The clock of milliseconds begins anew.
-        let late = Duration::from_millis(u64::from(u32::MAX));
+        let (load, late) = (Load::default(), Duration::from_millis(u64::from(u32::MAX)));
         load.responded(8 * MS, late);
         assert!(load.mean(late + 20 * SECOND).unwrap() < 3_000);
+    }
+
+    #[test]
+    fn the_first_responses_count_as_the_fastest_of_them() {
+        let load = Load::default();
+        for (took, comparable) in [(37, None), (9, None), (8, None), (40, None)] {
+            load.responded(took * MS, SECOND);
+            assert_eq!(load.comparable(SECOND), comparable);
+        }
+        (0..4).for_each(|_| load.responded(9 * MS, SECOND));
+        assert_eq!(load.comparable(SECOND), Some(8_000));
+        load.forget();
+        load.responded(37 * MS, SECOND);
+        assert_eq!((load.mean(SECOND), load.comparable(SECOND)), (Some(37_000), None));
+        // A failure says enough.
+        load.failed(MS, SECOND);
+        assert!(load.comparable(SECOND).is_some_and(|mean| mean > 37_000));
     }
 
     #[test]

@@ -58,8 +58,8 @@ struct Member<S> {
 
 impl<S> Member<S> {
     /// Notes that a reason for which the endpoint was out is over. Another may be left.
-    fn is_back(&self, reason: &'static str, news: &mut Vec<News>) {
-        self.entry.endpoint.come_back(self.health.ejections());
+    fn is_back(&self, reason: &'static str, now: Instant, news: &mut Vec<News>) {
+        self.entry.endpoint.come_back(self.health.ejections(), now);
         if self.health.status() == EndpointStatus::Usable {
             let endpoint = Arc::clone(&self.entry.endpoint);
             news.push(News { endpoint, change: Change::Back { reason } });
@@ -164,7 +164,7 @@ impl<S> Shared<S> {
             let mut members = lock(&self.members);
             for member in members.iter_mut() {
                 if member.health.come_back(now) {
-                    member.is_back("ejection_ended", &mut news);
+                    member.is_back("ejection_ended", now, &mut news);
                 }
             }
             let value = change(&mut members, &mut news);
@@ -198,13 +198,17 @@ impl<S> Shared<S> {
             let mut members = lock(&self.members);
             let Some(member) = find(&mut members, endpoint.number) else { return false };
             if !member.health.checked(passed, &self.config, now) {
+                if member.health.is_well_again(&self.config) {
+                    // It failed, but not for so long, or not alone, that it was out.
+                    endpoint.forget_load(now);
+                }
                 return member.health.is_check_failed();
             }
         }
         self.change(now, |members, news| {
             if let Some(member) = find(members, endpoint.number) {
                 if passed {
-                    member.is_back("check", news);
+                    member.is_back("check", now, news);
                 } else {
                     let change = Change::Out { reason: "check", out_for: None };
                     news.push(News { endpoint: Arc::clone(&member.entry.endpoint), change });
@@ -242,8 +246,14 @@ impl<S> Shared<S> {
 
     /// Begins or ends the drain of an endpoint. Returns `false` if nothing has changed.
     pub(super) fn drain(&self, number: u64, draining: bool) -> bool {
-        self.change(Instant::now(), |members, _| {
-            find(members, number).is_some_and(|it| it.health.drain(draining))
+        let now = Instant::now();
+        self.change(now, |members, _| {
+            let Some(member) = find(members, number) else { return false };
+            let has_changed = member.health.drain(draining);
+            if has_changed && !draining {
+                member.entry.endpoint.come_back(member.health.ejections(), now);
+            }
+            has_changed
         })
     }
 

@@ -10,6 +10,7 @@ mod ejection;
 mod outcomes;
 #[cfg(feature = "http")]
 mod over_http;
+mod recovery;
 #[cfg(feature = "http")]
 mod sockets;
 
@@ -42,6 +43,8 @@ enum Mode {
     /// Responds after this time.
     Slow(Duration),
     Fails,
+    /// Fails after this time.
+    SlowFailure(Duration),
     Hangs,
     Panics,
     /// Reports an error instead of readiness.
@@ -71,6 +74,10 @@ impl World {
 
     fn set(&self, name: Name, mode: Mode) {
         self.with(name, |it| it.mode = mode);
+    }
+
+    fn hangs(&self, name: Name) -> bool {
+        self.with(name, |it| it.mode == Mode::Hangs)
     }
 
     fn calls(&self, name: Name) -> u32 {
@@ -139,6 +146,10 @@ impl Service<()> for Client {
             match mode {
                 Mode::Slow(time) => tokio::time::sleep(time).await,
                 Mode::Fails => return Err("down"),
+                Mode::SlowFailure(time) => {
+                    tokio::time::sleep(time).await;
+                    return Err("down");
+                }
                 Mode::Hangs => std::future::pending().await,
                 Mode::Panics => panic!("an instance"),
                 _ => {}
