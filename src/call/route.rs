@@ -117,13 +117,28 @@ pub(super) fn clear() -> (Restore<Part>, Restore<Tried>) {
 ///
 /// Calls `pay` unless a layer around has paid into it.
 #[inline]
-pub(crate) fn paying<T>(budget: Option<&Arc<T>>, pay: impl FnOnce()) -> Restore<Part> {
+pub(crate) fn paying<T>(budget: Option<&Arc<T>>, pay: impl FnOnce()) -> Paying {
     let part = PART.get();
     let paying = part.paying(budget);
     if paying.paid != part.paid {
         pay();
     }
-    Restore::after_setting(&PART, paying)
+    PART.set(paying);
+    Paying { previous: part.paid }
+}
+
+/// Restores the payer of the call around.
+#[must_use]
+pub(crate) struct Paying {
+    previous: usize,
+}
+
+impl Drop for Paying {
+    #[inline]
+    fn drop(&mut self) {
+        // A call may have ended meanwhile, so the rest of the part stays.
+        PART.set(Part { paid: self.previous, ..PART.get() });
+    }
 }
 
 impl Part {
@@ -158,6 +173,7 @@ pub(crate) struct Settling {
 #[inline]
 pub(crate) fn settling<P, T>(part: &P, budget: Option<&Arc<T>>) -> Settling {
     const { assert!(align_of::<P>() > FAILED, "the bits of an address") };
+    const { assert!(size_of::<P>() > 0, "an address of its own") };
     let previous = PART.get();
     PART.set(Part { settler: std::ptr::from_ref(part).addr(), ..previous.paying(budget) });
     Settling { previous, ended: false }
@@ -221,6 +237,15 @@ fn take_end() -> Option<EndedCall> {
     END.try_with(Cell::take).ok().flatten()
 }
 
+/// Returns `true` if the call that has ended has a result.
+#[cold]
+fn has_result() -> bool {
+    let end = take_end();
+    let has_result = end.as_ref().is_some_and(|end| end.took.known() != Known::Dropped);
+    _ = END.try_with(|place| place.set(end));
+    has_result
+}
+
 /// Takes the call that has just ended, whose result is withheld from the layers above.
 #[cfg(feature = "http")]
 pub(crate) fn withhold() -> Withheld {
@@ -229,18 +254,20 @@ pub(crate) fn withhold() -> Withheld {
         return Withheld(None);
     }
     set_settler(settler & !ENDED);
-    Withheld(take_end())
+    Withheld(take_end().map(|call| (call, Settler::current())))
 }
 
-/// A call to an endpoint whose result is withheld. Drop it when the layers above get the result.
+/// A call to an endpoint whose result is withheld, and the part that settles it.
+///
+/// Drop it when the layers above get the result.
 #[cfg(feature = "http")]
-pub(crate) struct Withheld(Option<EndedCall>);
+pub(crate) struct Withheld(Option<(EndedCall, Option<Settler>)>);
 
 #[cfg(feature = "http")]
 impl Drop for Withheld {
     fn drop(&mut self) {
-        if let Some(call) = self.0.take() {
-            call.hand_over(Settler::current());
+        if let Some((call, settler)) = self.0.take() {
+            call.hand_over(settler);
         }
     }
 }
@@ -325,9 +352,14 @@ impl EndedCall {
     /// Hands the end to the part of the call that settles it, if it still runs.
     ///
     /// Otherwise the call is settled as the endpoint knows it. So is an earlier call that no part
-    /// has settled yet, because only the last one is the result of the part.
+    /// has settled yet, because only the last one is the result of the part. A call that is dropped
+    /// after another one has a result, as by `select!`, is not the result.
     pub(crate) fn hand_over(self, settler: Option<Settler>) {
         let current = PART.get().settler;
+        let is_dropped = self.took.known() == Known::Dropped;
+        if current & ENDED != 0 && is_dropped && has_result() {
+            return;
+        }
         if settler.is_some_and(|it| it.0 == current & !(ENDED | FAILED)) {
             let mut end = Some(self);
             if END.try_with(|place| end = place.replace(end.take())).is_ok() {
@@ -432,6 +464,57 @@ mod tests {
         let known = How::Complete(Outcome::Success, None);
         assert_eq!(lock(&noting.0)[1..], [known, How::Complete(OUTCOME, None)]);
         assert_eq!(Settler::current(), None);
+    }
+
+    #[test]
+    fn a_call_that_ends_while_another_layer_pays_is_settled_by_the_part_around() {
+        let noting = Arc::new(Noting::default());
+        let part = 0_u64;
+        let settling_it = settling_part(&part);
+        let budget = Arc::new(());
+        let paying = paying(Some(&budget));
+        ended(&noting, Known::Good).hand_over(Settler::current());
+        assert_eq!(PART.get().paid, Arc::as_ptr(&budget).addr());
+        drop(paying);
+        assert_eq!(PART.get().paid, 0);
+        let (call, _) = settling_it.ended().take();
+        call.unwrap().settle(OUTCOME, RESULT);
+        assert_eq!(*lock(&noting.0), [How::Complete(OUTCOME, None)]);
+    }
+
+    #[test]
+    fn a_call_that_is_dropped_after_a_result_does_not_get_its_outcome() {
+        let (winner, loser) = (Arc::new(Noting::default()), Arc::new(Noting::default()));
+        for loser_is_first in [false, true] {
+            let part = 0_u64;
+            let settling_it = settling_part(&part);
+            let dropped = || ended(&loser, Known::Dropped).hand_over(Settler::current());
+            if loser_is_first {
+                dropped();
+            }
+            ended(&winner, Known::Good).hand_over(Settler::current());
+            if !loser_is_first {
+                dropped();
+            }
+            settling_it.ended().take().0.unwrap().settle(OUTCOME, RESULT);
+            assert_eq!(lock(&winner.0).pop(), Some(How::Complete(OUTCOME, None)));
+            assert_eq!(lock(&loser.0).pop(), Some(How::DroppedWhileReading));
+        }
+    }
+
+    #[cfg(feature = "http")]
+    #[test]
+    fn a_withheld_call_that_another_part_drops_is_not_settled_by_it() {
+        let noting = Arc::new(Noting::default());
+        let (part, other) = (0_u64, 0_u64);
+        let settling_it = settling_part(&part);
+        ended(&noting, Known::Good).hand_over(Settler::current());
+        let withheld = withhold();
+        assert!(settling_it.ended().is_none());
+        let settling_other = settling_part(&other);
+        drop(withheld);
+        assert!(settling_other.ended().is_none());
+        assert_eq!(*lock(&noting.0), [How::Complete(Outcome::Success, None)]);
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl Load {
     /// Includes a failure. A failure that is fast would otherwise draw calls.
     pub(super) fn failed(&self, took: Duration, now: Duration) {
         let mean = self.mean(now);
-        let took = micros(took).max(4 * mean.unwrap_or(0)).max(FAILURE).min(MOST);
+        let took = micros(took).max(4 * mean.unwrap_or(0)).clamp(FAILURE, MOST);
         self.write(mean.map_or(took, |mean| moved(mean, took)), FIRST, now);
     }
 
