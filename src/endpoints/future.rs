@@ -101,6 +101,14 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
         Self { state: State::Called { call, admission }, classifier }
     }
 
+    /// Returns the address that is called.
+    pub(super) fn address(&self) -> Option<&dyn fmt::Display> {
+        match &self.state {
+            State::Called { admission, .. } => Some(admission.ledger().address()),
+            State::Rejected { .. } | State::Done => None,
+        }
+    }
+
     pub(super) fn rejected(config: Arc<Config>, classifier: Arc<C>) -> Self {
         Self { state: State::Rejected { config }, classifier }
     }

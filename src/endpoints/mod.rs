@@ -79,13 +79,19 @@
 //!
 //! A service of its own for each endpoint keeps its connections apart. It also keeps the host name
 //! of the request, which TLS needs. With `reqwest`, give each client its address by `resolve`. With
-//! tonic, use `Endpoint::connect_lazy`.
+//! tonic, use `Endpoint::connect_lazy`, and check by the health service of gRPC. The example
+//! `endpoints` in `examples/ecosystem` has all three.
 //!
 //! # The choice
 //!
 //! Two endpoints are drawn at random. The one with the smaller product of calls under way and
 //! recent response time is called. A failure counts as a slow response. Otherwise an endpoint that
 //! fails at once would seem to be idle and draw most calls.
+//!
+//! One choice in 32 is made by the calls under way alone. An endpoint that was slow is thus tried
+//! again now and then, and gets its share once it is fast. So does an endpoint that is new or back,
+//! because its response time is unknown until eight calls have ended. The first calls often wait
+//! for new connections, so the fastest of the eight counts.
 //!
 //! A [retry](crate::retry) of a call goes to an endpoint at which the call has not failed yet, if
 //! there is one. So does a retry of a stack around the stack. A call remembers the last four.
@@ -135,6 +141,38 @@
 //!             Change::Insert(address, ()) => fleet.insert(address),
 //!             Change::Remove(address) => fleet.remove(&address),
 //!         };
+//!     }
+//! }
+//! ```
+//!
+//! For a name whose addresses change:
+//!
+//! ```
+//! use buttress::endpoints::{EndpointStatus, EndpointsHandle};
+//! use std::{net::SocketAddr, time::Duration};
+//! use tokio::{net::lookup_host, time::sleep};
+//!
+//! /// Looks up a host with a port, such as `shop:80`.
+//! async fn follow_dns(host: &str, fleet: EndpointsHandle<SocketAddr>) {
+//!     loop {
+//!         // If it fails, the endpoints stay as they are.
+//!         if let Ok(found) = lookup_host(host).await {
+//!             let found: Vec<_> = found.collect();
+//!             let known = fleet.states();
+//!             for address in &found {
+//!                 // Inserting a drained endpoint would end its drain.
+//!                 if known.iter().all(|it| it.address != *address) {
+//!                     fleet.insert(*address);
+//!                 }
+//!             }
+//!             for it in known.iter().filter(|it| !found.contains(&it.address)) {
+//!                 // A server may name only some of its addresses, so one that is well stays.
+//!                 if it.status != EndpointStatus::Usable {
+//!                     fleet.remove(&it.address);
+//!                 }
+//!             }
+//!         }
+//!         sleep(Duration::from_secs(30)).await;
 //!     }
 //! }
 //! ```

@@ -90,16 +90,17 @@ where
         let Parts { shared, classifier, .. } = &*self.parts;
         shared.start_checks();
         let (now, classifier) = (clock::now(), Arc::clone(classifier));
-        match shared.choose(Tried::current(), now) {
-            Some(entry) => {
-                if LevelFilter::current() > LevelFilter::OFF {
-                    let address = tracing::field::display(entry.endpoint.address());
-                    Span::current().record(field::SERVER_ADDRESS, address);
-                }
-                ResponseFuture::called(entry, request, now, classifier)
+        let Some(entry) = shared.choose(Tried::current(), now) else {
+            return ResponseFuture::rejected(Arc::clone(&shared.config), classifier);
+        };
+        let future = ResponseFuture::called(entry, request, now, classifier);
+        // The future has the call by now, because printing an address runs code of the user.
+        if LevelFilter::current() > LevelFilter::OFF {
+            if let Some(address) = future.address() {
+                Span::current().record(field::SERVER_ADDRESS, tracing::field::display(address));
             }
-            None => ResponseFuture::rejected(Arc::clone(&shared.config), classifier),
         }
+        future
     }
 }
 

@@ -5,7 +5,10 @@ use std::{
     future::Future,
     mem,
     pin::Pin,
-    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -43,8 +46,9 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub(super) struct Checks {
     /// Creates the future of the task.
     run: Box<dyn Fn() -> Task + Send + Sync>,
-    /// Set once the task runs.
-    task: OnceLock<AbortHandle>,
+    /// Set while the task runs. A runtime that shuts down ends the task.
+    is_running: Arc<AtomicBool>,
+    task: Mutex<Option<AbortHandle>>,
     /// Wakes the task for a new endpoint.
     news: Arc<Notify>,
 }
@@ -130,10 +134,12 @@ pub(super) struct NewEndpoint<S> {
 }
 
 impl<S> Shared<S> {
-    /// Starts the task of the checks, if there are any, once there is a runtime.
+    /// Starts the task of the checks, if there are any and there is a runtime.
+    ///
+    /// It starts again if the runtime in which it ran has ended.
     #[inline]
     pub(super) fn start_checks(&self) {
-        if let Some(checks) = self.checks.as_ref().filter(|it| it.task.get().is_none()) {
+        if let Some(checks) = self.checks.as_ref().filter(|it| !it.is_running()) {
             checks.start();
         }
     }
@@ -317,14 +323,34 @@ impl<S: Send> Set for Shared<S> {
 
 impl Checks {
     pub(super) fn new(run: impl Fn() -> Task + Send + Sync + 'static, news: Arc<Notify>) -> Self {
-        Self { run: Box::new(run), task: OnceLock::new(), news }
+        Self { run: Box::new(run), is_running: Arc::default(), task: Mutex::default(), news }
+    }
+
+    #[inline]
+    fn is_running(&self) -> bool {
+        self.is_running.load(Ordering::Relaxed)
     }
 
     #[cold]
     fn start(&self) {
-        if let Ok(runtime) = Handle::try_current() {
-            self.task.get_or_init(|| runtime.spawn((self.run)()).abort_handle());
+        let Ok(runtime) = Handle::try_current() else { return };
+        if !self.is_running.swap(true, Ordering::Relaxed) {
+            let (ending, run) = (Ending(Arc::clone(&self.is_running)), (self.run)());
+            let task = runtime.spawn(async move {
+                let _ending = ending;
+                run.await;
+            });
+            *lock(&self.task) = Some(task.abort_handle());
         }
+    }
+}
+
+/// Notes the end of the task when it is dropped.
+struct Ending(Arc<AtomicBool>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
     }
 }
 
@@ -351,7 +377,7 @@ fn list_of<S>(members: &[Member<S>], panic_below: f64) -> List<S> {
 
 impl<S> Drop for Shared<S> {
     fn drop(&mut self) {
-        if let Some(task) = self.checks.as_ref().and_then(|checks| checks.task.get()) {
+        if let Some(task) = self.checks.as_ref().and_then(|checks| lock(&checks.task).take()) {
             task.abort();
         }
     }

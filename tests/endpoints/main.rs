@@ -7,6 +7,7 @@ mod changes;
 mod checks;
 mod choice;
 mod ejection;
+mod hostile;
 mod outcomes;
 #[cfg(feature = "http")]
 mod over_http;
