@@ -17,9 +17,10 @@ const RECEIVED: Plot = Plot { top: 358.0, height: 44.0 };
 type Series = (&'static str, &'static str, fn(&Tally) -> u64);
 
 /// The results in the order in which they are stacked.
-const STACKED: [Series; 5] = [
+const STACKED: [Series; 6] = [
     ("prompt", "ok within 500 ms", |tally| tally.prompt),
     ("late", "ok later", |tally| tally.late),
+    ("degraded", "degraded", |tally| tally.degraded),
     ("failed", "failed", |tally| tally.failed),
     ("timed-out", "timed out", |tally| tally.timed_out),
     ("rejected", "rejected at once", |tally| tally.rejected),
@@ -40,7 +41,8 @@ const STYLE: &str = "
     .page { fill: var(--page) } .line { stroke: var(--line) } .bar { fill: var(--bar) }
     .limit { stroke: var(--ink); stroke-dasharray: 3 3 }
     .slow { fill: var(--slow) } .failing { fill: var(--failing) } .healthy { fill: none }
-    .prompt { fill: #1a9e77 } .late { fill: #e6a118 } .failed { fill: #d1453b }
+    .prompt { fill: #1a9e77 } .late { fill: #e6a118 } .degraded { fill: #8fd4bd }
+    .failed { fill: #d1453b }
     .timed-out { fill: #9467bd } .rejected { fill: #7fb2dd }
 ";
 
@@ -70,7 +72,7 @@ pub(crate) fn draw(bare: &[Tally], protected: &[Tally]) -> String {
     svg.rect("page", 0.0, 0.0, WIDTH, HEIGHT);
     let longest = bare.iter().chain(protected).map(p99).max().unwrap_or_default();
     let seconds = (longest.as_secs_f64().ceil() as u32).max(1);
-    let titles = ["A bare client", "The same client in Stack::standard_http()"];
+    let titles = ["A bare client", "The same client in a stack with a cache"];
     for (index, (left, run)) in PANELS.into_iter().zip([bare, protected]).enumerate() {
         svg.text("title", left, 22.0, titles[index]);
         panel(&mut svg, left, run, seconds);

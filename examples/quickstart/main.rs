@@ -1,5 +1,8 @@
 //! Sends the same traffic to a failing server twice: from a bare client, and through a stack.
 //!
+//! The stack has a cache of last good responses, so that most calls get an older response while the
+//! server fails.
+//!
 //! ```sh
 //! cargo run --example quickstart
 //! cargo run --example quickstart -- --svg docs/quickstart.svg
@@ -13,7 +16,9 @@ use std::{
     convert::Infallible,
     env,
     fmt::{self, Display},
-    fs, io, mem,
+    fs,
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    io, mem,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -21,13 +26,14 @@ use std::{
 
 use buttress::{
     BoxError, ConfigError, Error, Rejection, Stack,
+    cache::CacheLayer,
     circuit_breaker::{CircuitBreakerHandle, CircuitBreakerLayer},
-    http::{ResponseBody, wire},
+    http::{Degraded, ResponseBody, wire},
 };
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty, Full};
 use hyper::{
     Response, StatusCode,
-    body::{Bytes, Incoming},
+    body::{Body, Bytes, Incoming},
     server::conn::http1,
 };
 use hyper_util::{
@@ -44,24 +50,31 @@ use tower::{Service, ServiceExt};
 
 type Request = hyper::Request<Empty<Bytes>>;
 type HttpClient = Client<HttpConnector, Empty<Bytes>>;
+type Reply = Response<ResponseBody<Incoming>>;
 type CallError = Error<legacy::Error>;
 
 /// Puts a standard stack around an HTTP client. This is the part to copy, with [`breaker`].
 ///
 /// The times are short because the whole run takes only seconds. In a real service, leave out all
-/// lines that set a time.
+/// lines that set a time, except that of the cache.
 fn protect(
     client: HttpClient,
     breaker: CircuitBreakerLayer,
-) -> impl Clone
-+ Service<Request, Response = Response<ResponseBody<Incoming>>, Error = CallError, Future: Send> {
+) -> Result<
+    impl Clone + Service<Request, Response = Reply, Error = CallError, Future: Send>,
+    ConfigError,
+> {
+    // A call that fails gets the last good response to the same URI, if there is one. With `ttl`
+    // instead of `last_good`, fresh responses would be given without a call.
+    let orders = CacheLayer::http().last_good(Duration::from_secs(3_600)).build()?;
     // The stack replays a GET and never a POST. It classifies responses by their status, tells the
     // server the time left and the number of the attempt, and ends a call with its response's body.
-    Stack::standard_http()
+    Ok(Stack::standard_http()
+        .cache(orders)
         .total_timeout(Duration::from_millis(500))
         .attempt_timeout(Duration::from_millis(150))
         .circuit_breaker(breaker)
-        .service(client)
+        .service(client))
 }
 
 /// Builds the breaker outside the stack, to get its handle, which shows and changes its state.
@@ -80,6 +93,9 @@ const RATE: u32 = 40;
 /// The length of the traffic in seconds.
 const SECONDS: u64 = 12;
 
+/// The number of customers. Each call asks for the orders of one of them.
+const CUSTOMERS: u64 = 100;
+
 /// The time within which a response counts as prompt. It is the total timeout of the stack.
 const PROMPT: Duration = Duration::from_millis(500);
 
@@ -94,10 +110,10 @@ async fn main() -> Result<(), BoxError> {
     println!("A bare client, without any timeout:");
     let bare = run(client.clone().map_err(Error::Service), None).await?;
 
-    println!("\nThe same client in `Stack::standard_http()`:");
+    println!("\nThe same client in `Stack::standard_http()` with a cache:");
     let breaker = breaker()?;
     let handle = breaker.handle();
-    let protected = run(protect(client, breaker), Some(&handle)).await?;
+    let protected = run(protect(client, breaker)?, Some(&handle)).await?;
     let (opened, closed) = (handle.snapshot().opened(), handle.snapshot().closed());
 
     if let Some(path) = svg {
@@ -112,9 +128,11 @@ async fn main() -> Result<(), BoxError> {
     row("calls", &bare.calls, &protected.calls);
     row("  ok within 500 ms", &bare.prompt, &protected.prompt);
     row("  ok later", &bare.late, &protected.late);
+    row("  degraded", &bare.degraded, &protected.degraded);
     row("  failed", &bare.failed, &protected.failed);
     row("  timed out", &bare.timed_out, &protected.timed_out);
     row("  rejected", &bare.rejected, &protected.rejected);
+    row("served", &bare.served(), &protected.served());
     row("callers waited, p50 ms", &bare.waited(50), &protected.waited(50));
     row("callers waited, p99 ms", &bare.waited(99), &protected.waited(99));
     row("the server received", &bare.server_requests, &protected.server_requests);
@@ -126,11 +144,16 @@ async fn main() -> Result<(), BoxError> {
     let as_described = bare.adds_up()
         && protected.adds_up()
         && bare.calls == protected.calls
+        && protected.served() > bare.served()
         && protected.server_requests < bare.server_requests
         && protected.waited(99) < bare.waited(99)
         && opened > 0
         && closed > 0;
     println!("\n`ok later` took more than 500 ms, which is the total timeout of the stack.");
+    println!(
+        "`degraded` are the customer's last orders that are known, if a newer response failed."
+    );
+    println!("`served` are those that are ok and those that are degraded.");
     println!();
     println!(
         r#"summary {{"bare":{{{}}},"protected":{{{},"breaker_opened":{},"breaker_closed":{}}}}}"#,
@@ -164,7 +187,7 @@ async fn run<S, B>(service: S, breaker: Option<&CircuitBreakerHandle>) -> Result
 where
     S: Service<Request, Response = Response<B>, Error = CallError, Future: Send>,
     S: Clone + Send + 'static,
-    B: Send + 'static,
+    B: Body<Data: Send> + Send + 'static,
 {
     let meter = Meter::default();
     let address = serve(meter.clone()).await?;
@@ -175,10 +198,11 @@ where
     let mut calls = JoinSet::new();
     let mut next = interval(Duration::from_secs(1) / RATE);
     for second in 0..SECONDS {
-        for _ in 0..RATE {
+        for call in 0..RATE {
             // Callers do not wait for each other.
             next.tick().await;
-            let request = hyper::Request::get(format!("http://{address}/orders"));
+            let customer = customer(second, call);
+            let request = hyper::Request::get(format!("http://{address}/orders/{customer}"));
             let call = service.clone().oneshot(request.body(Empty::new())?);
             meter.note(|tally| tally.calls += 1);
             calls.spawn(measure(call, second, run_end));
@@ -200,19 +224,29 @@ where
     Ok(Run { total, by_arrival: meter.by_arrival() })
 }
 
-/// Makes one call. Returns the second in which it was made, and its result.
-async fn measure<B>(
+/// Returns the customer of a call: any of them, and the same one in both runs.
+fn customer(second: u64, call: u32) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one((second, call)) % CUSTOMERS
+}
+
+/// Makes one call, and reads its response. Returns the second in which it was made, and its result.
+async fn measure<B: Body>(
     call: impl Future<Output = Result<Response<B>, CallError>>,
     second: u64,
     run_end: Instant,
 ) -> (u64, Tally) {
     let started = Instant::now();
     // This timeout does not belong to the call. It only ends the run.
-    let result = timeout_at(run_end, call).await;
+    let result = timeout_at(run_end, async {
+        let (head, body) = call.await?.into_parts();
+        Ok::<_, CallError>(body.collect().await.map(|_| head))
+    });
+    let result = result.await;
     let waited = started.elapsed();
     let mut tally = Tally { waits: vec![waited], ..Tally::default() };
     match result {
-        Ok(Ok(response)) if response.status().is_success() => match waited < PROMPT {
+        Ok(Ok(Ok(head))) if head.extensions.get::<Degraded>().is_some() => tally.degraded = 1,
+        Ok(Ok(Ok(head))) if head.status.is_success() => match waited < PROMPT {
             true => tally.prompt = 1,
             false => tally.late = 1,
         },
@@ -281,7 +315,7 @@ async fn respond(
     meter: Meter,
     workers: Arc<Semaphore>,
     started: Instant,
-) -> Result<Response<Empty<Bytes>>, Infallible> {
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let phase = || Phase::at(started.elapsed().as_secs());
     // The first attempt of a call does not have this header.
     let retry = request.headers().contains_key(wire::ATTEMPT_COUNT);
@@ -299,7 +333,7 @@ async fn respond(
         Phase::Failing => (StatusCode::SERVICE_UNAVAILABLE, Duration::ZERO),
     };
     sleep(work).await;
-    let mut response = Response::new(Empty::new());
+    let mut response = Response::new(Full::from("3 orders"));
     *response.status_mut() = status;
     Ok(response)
 }
@@ -312,6 +346,8 @@ struct Tally {
     prompt: u64,
     /// The number of successful responses after that.
     late: u64,
+    /// The number of older responses.
+    degraded: u64,
     failed: u64,
     rejected: u64,
     timed_out: u64,
@@ -323,14 +359,15 @@ struct Tally {
     waits: Vec<Duration>,
 }
 
-const HEADING: &str = " s server   sent prompt late failed rejected timed-out retried received \
-                       p50-ms p99-ms";
+const HEADING: &str = " s server   sent prompt late degraded failed rejected timed-out \
+                       retried received p50-ms p99-ms";
 
 impl Tally {
     fn add(&mut self, other: &Self) {
         self.calls += other.calls;
         self.prompt += other.prompt;
         self.late += other.late;
+        self.degraded += other.degraded;
         self.failed += other.failed;
         self.rejected += other.rejected;
         self.timed_out += other.timed_out;
@@ -344,8 +381,13 @@ impl Tally {
         self.prompt + self.late
     }
 
+    /// Returns the number of calls that got something to show.
+    fn served(&self) -> u64 {
+        self.ok() + self.degraded
+    }
+
     fn adds_up(&self) -> bool {
-        self.calls == self.ok() + self.failed + self.rejected + self.timed_out
+        self.calls == self.served() + self.failed + self.rejected + self.timed_out
     }
 
     /// Returns a percentile of the waits in milliseconds.
@@ -359,15 +401,16 @@ impl Tally {
     /// Returns the members of a JSON object.
     fn json(&self) -> String {
         format!(
-            r#""calls":{},"ok":{},"prompt":{},"failed":{},"rejected":{},"timed_out":{},"#,
+            r#""calls":{},"ok":{},"prompt":{},"degraded":{},"failed":{},"rejected":{},"#,
             self.calls,
             self.ok(),
             self.prompt,
+            self.degraded,
             self.failed,
             self.rejected,
-            self.timed_out,
         ) + &format!(
-            r#""retries":{},"server_requests":{},"p50_ms":{},"p99_ms":{}"#,
+            r#""timed_out":{},"retries":{},"server_requests":{},"p50_ms":{},"p99_ms":{}"#,
+            self.timed_out,
             self.retries,
             self.server_requests,
             self.waited(50),
@@ -380,10 +423,11 @@ impl Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{:>5} {:>6} {:>4} {:>6} {:>8} {:>9} {:>7} {:>8} {:>6} {:>6}",
+            "{:>5} {:>6} {:>4} {:>8} {:>6} {:>8} {:>9} {:>7} {:>8} {:>6} {:>6}",
             self.calls,
             self.prompt,
             self.late,
+            self.degraded,
             self.failed,
             self.rejected,
             self.timed_out,
