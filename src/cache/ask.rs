@@ -16,7 +16,12 @@ use super::{
 };
 use crate::{
     CarryRejection, Classify,
-    call::{clock, deadline::deadline},
+    call::{
+        clock,
+        completion::{Completion, end_of},
+        deadline::deadline,
+        route::Settler,
+    },
 };
 
 /// A call that has to ask.
@@ -69,7 +74,10 @@ where
     /// Decides again, because time has passed since the call was made, and begins.
     ///
     /// Nothing was begun or joined before. A future that is never polled keeps nobody waiting.
-    pub(super) fn begin(self) -> Asked<S, Req, K, V, S::Response, S::Error> {
+    pub(super) fn begin<M>(self) -> Asked<S, Req, K, V, S::Response, S::Error>
+    where
+        M: Completion<S::Response>,
+    {
         let Self { parts, key, tag, service, request, .. } = self;
         let now = clock::now();
         let shared = &parts.shared;
@@ -126,6 +134,8 @@ where
             stale: entry.clone(),
             permit,
             own_place: continues.then(|| place.another()),
+            settles: Settler::current().is_some(),
+            end_of: end_of::<M, _, _>,
             key,
             parts,
         };

@@ -36,6 +36,7 @@ use crate::{
         degraded::{Reason, ResponseSource},
         ended::polled_after_end,
         oneshot::Oneshot,
+        route,
         timer::poll_timer,
     },
     outcome::{DefaultClassifier, judge},
@@ -255,7 +256,7 @@ where
     M: Completion<S::Response>,
 {
     let (parts, arrived) = (Arc::clone(&asking.parts), asking.arrived);
-    let (place, part, stale) = match asking.begin() {
+    let (place, part, stale) = match asking.begin::<M>() {
         Asked::Entry { entry, decision } => {
             let response = parts.give::<Req, S::Response, M>(&entry, decision);
             return State::Hit { response };
@@ -379,7 +380,11 @@ where
         }
         Poll::Ready(result) => {
             let rejection = result.as_ref().err().and_then(CarryRejection::rejection);
-            let reason = reason(judge(&*parts.classifier, result.as_ref()), rejection);
+            let outcome = judge(&*parts.classifier, result.as_ref());
+            let reason = reason(outcome, rejection);
+            if reason.is_some() {
+                route::settle_replaced(outcome, result.as_ref());
+            }
             (result, reason)
         }
         Poll::Pending => {

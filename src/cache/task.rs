@@ -17,10 +17,13 @@ use crate::{
     CarryRejection, Classify, Fault, Outcome, Rejection,
     call::{
         catch_panic::CatchPanic,
+        completion::CallEnd,
         degraded::Reason,
         hop::Hop,
         oneshot::Oneshot,
         random::{between, draw},
+        route::EndedCall,
+        settle_here::SettleHere,
     },
     error::SharedFailure,
     outcome::judge,
@@ -52,8 +55,11 @@ pub(super) fn reason(outcome: Outcome, rejection: Option<&Rejection>) -> Option<
     }
 }
 
+/// Returns the end of a response that is still open, as the stack's kind of completion says.
+pub(super) type EndOf<Res, E> = fn(&mut Result<Res, E>) -> Option<&mut CallEnd>;
+
 /// A call that was begun, with all that its task needs.
-pub(super) struct Begun<S, Req, K: Eq, V, R, C> {
+pub(super) struct Begun<S: Service<Req>, Req, K: Eq, V, R, C> {
     pub(super) parts: Arc<Parts<K, V, R, C>>,
     pub(super) service: S,
     pub(super) request: Req,
@@ -65,6 +71,9 @@ pub(super) struct Begun<S, Req, K: Eq, V, R, C> {
     pub(super) permit: Permit,
     /// The place of the task itself, if the call continues after all callers have left.
     pub(super) own_place: Option<Place<K, V>>,
+    /// The call to an endpoint is settled here, because the caller's part of the call settles.
+    pub(super) settles: bool,
+    pub(super) end_of: EndOf<S::Response, S::Error>,
 }
 
 /// Ends the call however its task ends.
@@ -98,16 +107,21 @@ where
     }
 
     async fn run(self, reply: oneshot::Sender<Reply<S::Response, S::Error>>) {
-        let Self { parts, service, request, tag, key, key_bytes, call, stale, permit, own_place } =
-            self;
+        let Self { parts, service, request, tag, key, key_bytes, call, stale, permit, .. } = self;
+        let (own_place, settles, end_of) = (self.own_place, self.settles, self.end_of);
         let (is_done, landing_parts) = (false, Arc::clone(&parts));
         let mut landing = Landing { parts: landing_parts, key, tag, call, key_bytes, is_done };
         let limit = parts.total.unwrap_or(BODY_TIME);
         let now = Instant::now();
         let until = now.checked_add(limit).unwrap_or(now + BODY_TIME);
         let work = async {
-            let result = Oneshot::waiting(service, request).await;
-            parts.take(result, until).await
+            let asked = SettleHere::new(settles, Oneshot::waiting(service, request));
+            let (mut result, endpoint) = asked.await;
+            let outcome = judge(&*parts.classifier, result.as_ref());
+            if let Some(endpoint) = endpoint {
+                settle(endpoint, outcome, &mut result, end_of);
+            }
+            parts.take(result, outcome, until).await
         };
         let (worked, hop) = Hop::observe(CatchPanic { future: work }).await;
         drop(permit);
@@ -134,6 +148,21 @@ where
     }
 }
 
+/// Settles the call to an endpoint, or lets it end with the body of the response.
+fn settle<Res, E: CarryRejection>(
+    endpoint: EndedCall,
+    outcome: Outcome,
+    result: &mut Result<Res, E>,
+    end_of: EndOf<Res, E>,
+) {
+    if !matches!(outcome, Outcome::Failure(_)) {
+        if let Some(end) = end_of(result) {
+            return endpoint.hold(end, None, None);
+        }
+    }
+    endpoint.settle(outcome, result.as_ref());
+}
+
 /// A result, for the caller that asked and for those that wait.
 struct Taken<Res, E, V> {
     result: Result<Res, E>,
@@ -145,14 +174,18 @@ struct Taken<Res, E, V> {
 }
 
 impl<K, V, R, C> Parts<K, V, R, C> {
-    async fn take<Req, Res, E>(&self, result: Result<Res, E>, until: Instant) -> Taken<Res, E, V>
+    async fn take<Req, Res, E>(
+        &self,
+        result: Result<Res, E>,
+        outcome: Outcome,
+        until: Instant,
+    ) -> Taken<Res, E, V>
     where
         R: Rules<Req, Res, K, V>,
         C: Classify<Res, E>,
         E: CarryRejection,
     {
         let classifier = &*self.classifier;
-        let outcome = judge(classifier, result.as_ref());
         let reason = reason(outcome, result.as_ref().err().and_then(CarryRejection::rejection));
         match result {
             Ok(response) => {

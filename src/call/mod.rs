@@ -25,5 +25,6 @@ pub(crate) mod rejectable;
 pub(crate) mod reserve;
 pub(crate) mod restore;
 pub(crate) mod route;
+pub(crate) mod settle_here;
 pub(crate) mod timer;
 pub(crate) mod waiters;

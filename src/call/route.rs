@@ -3,7 +3,9 @@
 //! A call to one of several endpoints has ended when the layers above know what its result means,
 //! and a streaming response when its body has ended. Endpoints know neither. Therefore they hand
 //! the end of each call to the part of the call that [settles](settling) it: an attempt of a retry,
-//! or the span of a stack without a retry. It does so in the same poll.
+//! or the span of a stack without a retry. It does so in the same poll. A layer in between that
+//! [replaces](settle_replaced) the result settles the call itself, and so does one that makes the
+//! call in [another task](super::settle_here::SettleHere).
 
 use std::{cell::Cell, mem, sync::Arc, time::Duration};
 
@@ -246,15 +248,39 @@ fn has_result() -> bool {
     has_result
 }
 
+/// Takes the call that has just ended from the part that would settle it.
+fn take_ended() -> Option<EndedCall> {
+    let settler = PART.get().settler;
+    if settler & ENDED == 0 {
+        return None;
+    }
+    set_settler(settler & !ENDED);
+    take_end()
+}
+
+/// Settles the call that has just ended, because the layers above do not get its result.
+#[cold]
+pub(crate) fn settle_replaced<T, E>(outcome: Outcome, result: Result<&T, &E>)
+where
+    E: CarryRejection,
+{
+    if let Some(call) = take_ended() {
+        call.settle(outcome, result);
+    }
+}
+
+/// Settles the call that a layer has just ended to have time for another response.
+#[cold]
+pub(crate) fn settle_cut() {
+    if let Some(call) = take_ended() {
+        call.cut();
+    }
+}
+
 /// Takes the call that has just ended, whose result is withheld from the layers above.
 #[cfg(feature = "http")]
 pub(crate) fn withhold() -> Withheld {
-    let settler = PART.get().settler;
-    if settler & ENDED == 0 {
-        return Withheld(None);
-    }
-    set_settler(settler & !ENDED);
-    Withheld(take_end().map(|call| (call, Settler::current())))
+    Withheld(take_ended().map(|call| (call, Settler::current())))
 }
 
 /// A call to an endpoint whose result is withheld, and the part that settles it.
@@ -472,7 +498,7 @@ mod tests {
         let part = 0_u64;
         let settling_it = settling_part(&part);
         let budget = Arc::new(());
-        let paying = paying(Some(&budget));
+        let paying = paying(Some(&budget), || {});
         ended(&noting, Known::Good).hand_over(Settler::current());
         assert_eq!(PART.get().paid, Arc::as_ptr(&budget).addr());
         drop(paying);

@@ -26,6 +26,7 @@ use crate::{
         degraded::{Degraded, DegradedBy, Reason, ResponseSource},
         ended::polled_after_end,
         reserve::Reserved,
+        route,
     },
     outcome::judge,
 };
@@ -119,6 +120,7 @@ where
                             (kept.take(), Failed { reason, without }, nothing_began)
                         }
                         Err(reached) => {
+                            route::settle_cut();
                             let name = this.shared.state.config.reporter.name().cloned();
                             let rejection = Rejection::from(reached.by(name));
                             let reason = Reason::Rejected(rejection.clone());

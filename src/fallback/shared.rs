@@ -8,6 +8,7 @@ use crate::{
     call::{
         completion::{Completion, end_of},
         degraded::Reason,
+        route,
     },
     outcome::{hint, judge},
 };
@@ -50,7 +51,11 @@ impl<R, C> Shared<R, C> {
             (None, Outcome::Failure(fault)) => Reason::Failed(fault),
             (None, Outcome::Success | Outcome::Ignored) => return None,
         };
-        self.state.config.falls_back(&reason).then_some(reason)
+        if !self.state.config.falls_back(&reason) {
+            return None;
+        }
+        route::settle_replaced(outcome, result.as_ref());
+        Some(reason)
     }
 
     /// Returns `true` if the service has provably not processed the request.
