@@ -186,8 +186,10 @@ impl<R, C> Shared<R, C> {
         R: Respond<Req, T>,
         M: Completion<T>,
     {
-        // Nobody waits for the response any more.
-        if deadline::deadline().is_some_and(|end| end <= Instant::now()) {
+        // Nobody waits for the response any more. If this layer has ended the call, the caller
+        // waits at least for this poll, even if the timer was late.
+        let is_own_end = matches!(failed.without, Without::Ended(_));
+        if !is_own_end && deadline::deadline().is_some_and(|end| end <= Instant::now()) {
             return None;
         }
         // A response that failed must not hold a slot that the fallback needs.
