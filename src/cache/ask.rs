@@ -53,6 +53,8 @@ pub(super) struct Stale<V> {
     pub(super) entry: Option<Arc<Entry<V>>>,
     /// The instant at which the older response is given, and the time that passes until then.
     pub(super) until: Option<(Instant, Duration)>,
+    /// The caller has less time than the layer would wait. This says nothing about the service.
+    pub(super) is_hurried: bool,
     /// There was an entry, even if it cannot be given.
     pub(super) had_entry: bool,
 }
@@ -86,6 +88,7 @@ where
         let entry = shared.get(&key, generation);
         let had_entry = entry.as_ref().is_some_and(|entry| entry.value().is_some());
         let decision = entry.as_ref().map_or(Decision::Ask, |entry| entry.decide(now, &times));
+        let is_late = deadline().is_some_and(|deadline| deadline <= now);
         let (entry, is_renewal) = match (decision, entry) {
             (Decision::Hit | Decision::HeldOff, Some(entry)) => {
                 return Asked::Entry { entry, decision };
@@ -93,7 +96,9 @@ where
             (Decision::AskAlone, _) => {
                 return Asked::Alone { service, request, stale: None, had_entry };
             }
-            (Decision::AskOrStale, Some(entry)) if !entry.claim_try(now, times.hold_off) => {
+            (Decision::AskOrStale, Some(entry))
+                if !is_late && !entry.claim_try(now, times.hold_off) =>
+            {
                 return Asked::Entry { entry, decision: Decision::HeldOff };
             }
             (Decision::Renew, Some(entry)) => (Some(entry), true),
@@ -101,7 +106,7 @@ where
             _ => (None, false),
         };
         // What cannot end in time is not begun. The layers beneath reject it.
-        if !is_renewal && deadline().is_some_and(|deadline| deadline <= now) {
+        if !is_renewal && is_late {
             return Asked::Alone { service, request, stale: entry, had_entry };
         }
         let part = shared.calls.join_or_begin(&key, generation, || {
@@ -167,6 +172,7 @@ impl<V> Stale<V> {
         });
         let time = left.into_iter().chain(patience).min().filter(|_| entry.is_some());
         let until = time.and_then(|time| Some((now.checked_add(time)?, time)));
-        Self { entry, until, had_entry }
+        let is_hurried = left.is_some() && patience.is_none_or(|patience| left < Some(patience));
+        Self { entry, until, is_hurried, had_entry }
     }
 }

@@ -124,6 +124,8 @@ struct Alone<V> {
     stale: Option<Arc<Entry<V>>>,
     /// The instant at which the call ends, and the time that it had.
     end: Option<(Instant, Duration)>,
+    /// This end is that of the caller's time.
+    is_hurried: bool,
 }
 
 impl<S, Req, K, V, R, C, M> ResponseFuture<S, Req, K, V, R, C, M>
@@ -145,7 +147,8 @@ where
         call: Oneshot<S, Req>,
         forgetting: Option<Forgetting<K, V>>,
     ) -> Self {
-        let alone = Alone { forwarded: Forwarded::Bypass, stale: None, end: None };
+        let alone =
+            Alone { forwarded: Forwarded::Bypass, stale: None, end: None, is_hurried: false };
         let state = State::Alone { call, parts, alone, timer: None, forgetting };
         Self { state, completion: PhantomData }
     }
@@ -224,7 +227,9 @@ where
                             let call = Oneshot::waiting(service, request);
                             let forwarded = forwarded(stale.had_entry);
                             parts.shared.count(Counted::Bypassed);
-                            let alone = Alone { forwarded, stale: stale.entry.take(), end };
+                            let is_hurried = stale.is_hurried && end == stale.until;
+                            let stale = stale.entry.take();
+                            let alone = Alone { forwarded, stale, end, is_hurried };
                             let parts = Arc::clone(parts);
                             Self::Alone { call, parts, alone, timer: None, forgetting: None }
                         }
@@ -265,8 +270,12 @@ where
             parts.shared.count(Counted::Bypassed);
             let until = Stale::new(stale, parts.shared.times().patience, arrived, had_entry);
             let call = Oneshot::waiting(service, request);
-            let alone =
-                Alone { forwarded: forwarded(had_entry), stale: until.entry, end: until.until };
+            let alone = Alone {
+                forwarded: forwarded(had_entry),
+                stale: until.entry,
+                end: until.until,
+                is_hurried: until.is_hurried,
+            };
             return State::Alone { call, parts, alone, timer: None, forgetting: None };
         }
         Asked::Began { place, reply, stale } => (place, Part::Began(reply), stale),
@@ -317,9 +326,11 @@ where
             Part::Joined { own, arrived } => match place.poll_ended(cx) {
                 Poll::Ready((ended, hop)) => {
                     hop.report_again();
+                    let until = stale.until;
                     let end = || {
-                        let total = parts.total?;
-                        Some((arrived.checked_add(total)?, total))
+                        let total = parts.total.map(|total| (arrived.checked_add(total), total));
+                        let total = total.and_then(|(at, total)| Some((at?, total)));
+                        total.into_iter().chain(until).min_by_key(|(at, _)| *at)
                     };
                     Poll::Ready(match parts.take_ended::<Req, _, _, M>(ended, stale) {
                         Some(result) => Ok(result),
@@ -346,7 +357,9 @@ where
         let reason = Reason::Rejected(parts.timed_out(time).into());
         match stale.entry.take() {
             Some(entry) => {
-                entry.hold_off(Instant::now(), parts.shared.times().hold_off, reason.clone());
+                if !stale.is_hurried {
+                    entry.hold_off(Instant::now(), parts.shared.times().hold_off, reason.clone());
+                }
                 let response = parts.give_stale::<Req, S::Response, M>(&entry, reason);
                 response.map_or(Poll::Pending, |response| Poll::Ready(Ok(Ok(response))))
             }
@@ -382,6 +395,8 @@ where
             let rejection = result.as_ref().err().and_then(CarryRejection::rejection);
             let outcome = judge(&*parts.classifier, result.as_ref());
             let reason = reason(outcome, rejection);
+            // A caller without time says nothing about the service.
+            alone.is_hurried = matches!(rejection, Some(Rejection::DeadlineExceeded(_)));
             if reason.is_some() {
                 route::settle_replaced(outcome, result.as_ref());
             }
@@ -402,7 +417,9 @@ where
         }
     };
     if let (Some(entry), Some(reason)) = (alone.stale.take(), reason) {
-        entry.hold_off(Instant::now(), parts.shared.times().hold_off, reason.clone());
+        if !alone.is_hurried {
+            entry.hold_off(Instant::now(), parts.shared.times().hold_off, reason.clone());
+        }
         if let Some(response) = parts.give_stale::<Req, S::Response, M>(&entry, reason) {
             return Poll::Ready(Ok(response));
         }

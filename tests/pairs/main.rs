@@ -1,5 +1,6 @@
 //! The properties of several layers together.
 
+mod deadlines;
 mod endpoints;
 #[cfg(feature = "http")]
 mod http;
@@ -25,6 +26,7 @@ use tower::{Service, ServiceExt};
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
+type MapErr<S> = tower::util::MapErr<S, fn(Text) -> Failure>;
 type Text = &'static str;
 type Failure = Error<Text>;
 type ByKey = ByFn<fn(&u32) -> Option<u32>, Text>;
@@ -110,6 +112,11 @@ fn no_retries() -> RetryLayer<ReplayClones> {
 /// Makes a call with this much time.
 async fn within<F: Future>(time: Duration, call: F) -> F::Output {
     Deadline::scope(Deadline::after(time), call).await.expect("the call ends in time")
+}
+
+/// The error of a flat stack.
+fn flat<S: Service<u32, Response = Text, Error = Text>>(service: S) -> MapErr<S> {
+    service.map_err(Error::Service as fn(Text) -> Failure)
 }
 
 async fn ask<S>(service: &S, key: u32) -> Result<Text, Failure>
