@@ -3,7 +3,7 @@
 use std::future::{Ready, ready};
 
 use bytes::Bytes;
-use http::Response;
+use http::{Method, Request, Response};
 
 use crate::{
     fallback::{FallbackLayer, FallbackSource, Reason, Respond},
@@ -18,7 +18,8 @@ pub struct FallbackResponse {
 
 /// Creates a source of a [fallback](crate::fallback) that gives an HTTP response to every call.
 ///
-/// Its head and its body are kept. Each copy shares the bytes. It fits every service whose
+/// Its head and its body are kept. Each copy shares the bytes. A `HEAD` request gets the head. It
+/// fits every service whose
 /// response has a body that can be made from [`Bytes`], such as that of a [`Stack`](crate::Stack)
 /// with [`http()`](crate::Stack::http).
 ///
@@ -79,13 +80,18 @@ impl FallbackSource for FallbackResponse {
     const WAITS: bool = false;
 }
 
-impl<Req, B: From<Bytes>> Respond<Req, Response<B>> for FallbackResponse {
-    type Kept = ();
+impl<A, B: From<Bytes>> Respond<Request<A>, Response<B>> for FallbackResponse {
+    /// The request is a `HEAD`, whose response has no body.
+    type Kept = bool;
     type Future = Ready<Option<Response<B>>>;
 
-    fn keep(&self, _: &Req) {}
+    fn keep(&self, request: &Request<A>) -> bool {
+        request.method() == Method::HEAD
+    }
 
-    fn respond(&self, (): (), _: &Reason, _: bool) -> Option<Self::Future> {
-        Some(ready(Some(self.response.clone().map(B::from))))
+    fn respond(&self, is_head: bool, _: &Reason, _: bool) -> Option<Self::Future> {
+        let response = self.response.clone();
+        let response = response.map(|body| if is_head { Bytes::new() } else { body });
+        Some(ready(Some(response.map(B::from))))
     }
 }

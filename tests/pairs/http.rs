@@ -18,7 +18,7 @@ use buttress::{
 };
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use http_body::Frame;
+use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use tower::{Layer, util::BoxCloneSyncService};
 
@@ -388,6 +388,17 @@ async fn a_server_responds_to_a_shared_failure_as_to_its_outcome() {
     let statuses: Vec<_> =
         results.into_iter().filter_map(Result::ok).map(|it| it.status()).collect();
     assert_eq!(statuses, [StatusCode::OK, StatusCode::BAD_GATEWAY, StatusCode::BAD_GATEWAY]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_for_head_has_no_body() {
+    let (server, _) = upstream(|_, _| page(503, &[], vec![]));
+    let client = Stack::new().fallback(FallbackLayer::http(spare())).http().boxed(server);
+    let mut head = get();
+    *head.method_mut() = Method::HEAD;
+    let response = client.oneshot(head).await.unwrap();
+    assert_eq!(source(&response), Some(DegradedBy::Fallback));
+    assert!(response.body().is_end_stream());
 }
 
 #[tokio::test(start_paused = true)]
