@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use super::shared::Shared;
 use crate::telemetry::{
-    Control, LayerState, Readings, Registry, Reporters,
+    Control, Drained, LayerState, Readings, Registry, Reporters,
     instrument::{CACHE_BYTES, CACHE_ENTRIES, CACHE_SHARED_CALLS},
 };
 
@@ -48,5 +48,10 @@ where
             return true;
         }
         false
+    }
+
+    /// Waits for the shared calls, which may go on after their callers have left.
+    fn drained(self: Arc<Self>) -> Option<Drained> {
+        Some(Box::pin(async move { self.calls.drained().await }))
     }
 }

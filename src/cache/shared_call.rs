@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     hash::BuildHasherDefault,
+    pin::pin,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -11,7 +12,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use tokio::task::AbortHandle;
+use tokio::{sync::Notify, task::AbortHandle};
 
 use super::hashing::{Given, Hashed};
 use crate::{
@@ -108,17 +109,27 @@ type Shard<K, V> = HashMap<Hashed<K>, Arc<SharedCall<V>>, BuildHasherDefault<Giv
 /// The calls under way, by key.
 pub(super) struct SharedCalls<K, V> {
     shards: Box<[Mutex<Shard<K, V>>]>,
-    count: Arc<AtomicU32>,
+    under_way: Arc<UnderWay>,
     max: u32,
+}
+
+/// The count of calls under way.
+#[derive(Debug, Default)]
+struct UnderWay {
+    count: AtomicU32,
+    /// Is notified when the last one has ended.
+    idle: Notify,
 }
 
 /// A place in the count of calls under way, freed when it is dropped.
 #[derive(Debug)]
-pub(super) struct Permit(Arc<AtomicU32>);
+pub(super) struct Permit(Arc<UnderWay>);
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
+        }
     }
 }
 
@@ -135,7 +146,7 @@ pub(super) enum Part<K: Eq, V> {
 impl<K: Eq + Clone, V> SharedCalls<K, V> {
     pub(super) fn new(max: u32) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, count: Arc::default(), max }
+        Self { shards, under_way: Arc::default(), max }
     }
 
     /// Joins the call of a key, or begins one.
@@ -190,13 +201,27 @@ impl<K: Eq + Clone, V> SharedCalls<K, V> {
 
     fn enter(&self) -> Option<Permit> {
         let more = |count| (count < self.max).then_some(count + 1);
-        self.count.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
-        Some(Permit(Arc::clone(&self.count)))
+        let count = &self.under_way.count;
+        count.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
+        Some(Permit(Arc::clone(&self.under_way)))
     }
 
     /// Returns the number of calls under way.
     pub(super) fn count(&self) -> u32 {
-        self.count.load(Ordering::Acquire)
+        self.under_way.count.load(Ordering::Acquire)
+    }
+
+    /// Waits until no call is under way.
+    pub(super) async fn drained(&self) {
+        loop {
+            let mut idle = pin!(self.under_way.idle.notified());
+            // Listens before it reads the count, so that an end in between is not missed.
+            idle.as_mut().enable();
+            if self.count() == 0 {
+                return;
+            }
+            idle.await;
+        }
     }
 }
 
@@ -208,7 +233,9 @@ impl<K, V> SharedCalls<K, V> {
 
 impl<K, V> fmt::Debug for SharedCalls<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedCalls").field("count", &self.count).finish_non_exhaustive()
+        f.debug_struct("SharedCalls")
+            .field("under_way", &self.under_way.count)
+            .finish_non_exhaustive()
     }
 }
 
