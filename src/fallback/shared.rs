@@ -4,7 +4,7 @@ use std::{any::type_name, fmt, sync::Arc};
 
 use super::state::State;
 use crate::{
-    CarryRejection, Classify, Outcome, RetryHint,
+    CarryRejection, Classify, Outcome, Rejection, RetryHint,
     call::{
         completion::{Completion, end_of},
         degraded::Reason,
@@ -47,8 +47,9 @@ impl<R, C> Shared<R, C> {
     ) -> Option<Reason> {
         let rejection = result.as_ref().err().and_then(CarryRejection::rejection);
         let reason = match (rejection, outcome) {
+            // The service has failed, and another caller has its error.
+            (None | Some(Rejection::Shared(_)), Outcome::Failure(fault)) => Reason::Failed(fault),
             (Some(rejection), _) => Reason::Rejected(rejection.clone()),
-            (None, Outcome::Failure(fault)) => Reason::Failed(fault),
             (None, Outcome::Success | Outcome::Ignored) => return None,
         };
         if !self.state.config.falls_back(&reason) {

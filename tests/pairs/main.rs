@@ -1,6 +1,7 @@
 //! The properties of several layers together.
 
 mod deadlines;
+mod degraded;
 mod endpoints;
 #[cfg(feature = "http")]
 mod http;
