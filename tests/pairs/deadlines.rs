@@ -89,3 +89,40 @@ async fn a_degraded_call_without_a_total_timeout_is_bounded_by_its_caller() {
     }
     assert_eq!(began.elapsed(), 1_800 * MS);
 }
+
+/// The first response cannot be shared, and the caller that waited for it asks for itself.
+#[tokio::test(start_paused = true)]
+async fn a_caller_who_waited_in_vain_gets_the_older_response_within_its_time() {
+    for time in [2 * SECOND, 4 * SECOND] {
+        let world = World::default();
+        let layer = cache().ttl(SECOND).last_good(3_600 * SECOND).build().unwrap();
+        let stack = Stack::new().cache(layer).total_timeout(5 * SECOND);
+        let calls = Arc::new(AtomicU32::new(0));
+        let numbered = tower::service_fn({
+            let (world, calls) = (world.clone(), Arc::clone(&calls));
+            move |key: u32| {
+                let (inner, number) = (world.service(), calls.fetch_add(1, Ordering::Relaxed));
+                async move {
+                    match number {
+                        0 => inner.oneshot(key).await,
+                        1 => {
+                            sleep(SECOND).await;
+                            panic!("the shared call")
+                        }
+                        _ => pending().await,
+                    }
+                }
+            }
+        });
+        let service = stack.layer(flat(numbered));
+        ask(&service, 1).await.unwrap();
+        sleep(2 * SECOND).await;
+        let first = tokio::spawn(service.clone().oneshot(1));
+        settle().await;
+        let began = Instant::now();
+        assert_eq!(within(time, ask(&service, 1)).await.unwrap(), "fresh");
+        assert!(began.elapsed() < time, "{:?}", began.elapsed());
+        assert_eq!(calls.load(Ordering::Relaxed), 3);
+        assert!(first.await.is_err());
+    }
+}

@@ -29,6 +29,8 @@ type Given = Response<Body>;
 type Sent = Request<Full<Bytes>>;
 type Upstream = BoxCloneSyncService<Sent, Given, io::Error>;
 
+type Headers = &'static [(&'static str, &'static str)];
+
 /// A frame of a body, after a pause.
 type Step = (Duration, Result<Frame<Bytes>, &'static str>);
 
@@ -106,7 +108,7 @@ async fn the_bodies_of_endpoints_settle_their_calls_beneath_a_cache_and_a_fallba
         (Duration::ZERO, Ok(Frame::trailers(trailers)))
     };
     let broken = || vec![data("a"), (Duration::ZERO, Err("broke off"))];
-    let cases: [(&str, u16, &[(&str, &str)], Vec<_>, u64); 6] = [
+    let cases: [(&str, u16, Headers, Vec<_>, u64); 6] = [
         ("good", 200, &[], vec![data("a")], 0),
         ("status", 503, &[], vec![data("a")], 1),
         ("broken", 200, &[("content-length", "9")], broken(), 1),

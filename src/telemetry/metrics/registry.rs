@@ -167,7 +167,8 @@ impl Registry {
     /// - a call of a stack, until its future has ended. A call in a pause of a retry counts too. If
     ///   its response has a body, it counts until the body has ended or was dropped;
     /// - a call that holds a slot of a bulkhead or waits for one;
-    /// - a run of an idempotency layer, even if its caller has left.
+    /// - a run of an idempotency layer, even if its caller has left;
+    /// - a call that callers of a cache share, even if they have left.
     ///
     /// A timeout, a retry or a breaker outside of a stack does not know its calls.
     ///
