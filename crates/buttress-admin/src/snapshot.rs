@@ -35,6 +35,10 @@ pub struct Snapshot {
     pub bulkhead: Option<Bulkhead>,
     /// The fallback, if there is one.
     pub fallback: Option<Fallback>,
+    /// The cache, if there is one.
+    pub cache: Option<Cache>,
+    /// The endpoints, if there are any.
+    pub endpoints: Option<Endpoints>,
     /// The retry, if there is one.
     pub retry: Option<Retry>,
     /// The idempotency layer, if there is one.
@@ -73,6 +77,13 @@ pub struct Ended {
     pub success_p99: Option<f64>,
     /// The median of those that succeeded before these seconds, if there were at least 20.
     pub usual: Option<f64>,
+}
+
+impl Ended {
+    /// Returns the number of those that were not dropped.
+    pub(crate) fn not_cancelled(&self) -> u64 {
+        self.success + self.failure + self.rejected + self.degraded
+    }
 }
 
 /// A cause, and how often it occurred.
@@ -168,6 +179,63 @@ pub struct Fallback {
     pub failed: u64,
     /// The calls for which it had no response.
     pub declined: u64,
+}
+
+/// The work of a cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Cache {
+    /// The name of the layer.
+    pub layer: String,
+    /// The calls that got a fresh response without a call of the dependency.
+    pub hits: u64,
+    /// The calls that got a response that was no longer fresh.
+    pub stale: u64,
+    /// The calls that got the result of a call that another caller began.
+    pub collapsed: u64,
+    /// The calls that called the dependency.
+    pub forwarded: u64,
+    /// The entries that are kept.
+    pub entries: Option<u64>,
+    /// The bytes of these entries.
+    pub bytes: Option<u64>,
+}
+
+impl Cache {
+    /// Returns the number of calls for which the dependency was not called.
+    pub(crate) fn without_call(&self) -> u64 {
+        self.hits + self.stale + self.collapsed
+    }
+}
+
+/// The states of endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Endpoints {
+    /// The name of the endpoints.
+    pub layer: String,
+    /// The endpoints that get calls.
+    pub usable: u64,
+    /// The endpoints that failed too often in a row.
+    pub ejected: u64,
+    /// The endpoints whose checks fail.
+    pub check_failed: u64,
+    /// The endpoints that are drained.
+    pub draining: u64,
+    /// The calls to all of them that have begun and not ended.
+    pub active: Option<u64>,
+}
+
+impl Endpoints {
+    /// Returns the number of endpoints.
+    pub(crate) fn all(&self) -> u64 {
+        self.usable + self.out() + self.draining
+    }
+
+    /// Returns the number of endpoints that are out because they fail.
+    pub(crate) fn out(&self) -> u64 {
+        self.ejected + self.check_failed
+    }
 }
 
 /// The work of a retry.
@@ -297,22 +365,29 @@ impl Snapshot {
 
     /// Returns the number of attempts that reached the dependency, and how many of them failed.
     ///
-    /// Without a retry, each call is one attempt.
+    /// Without a retry, each call is one attempt, unless the cache had a response for it.
     pub(crate) fn sent_and_failed(&self) -> (u64, u64) {
-        let failed = match (&self.attempts, &self.calls) {
+        let (success, failed) = match (&self.attempts, &self.calls) {
             // A timeout is a failure of the dependency. A rejected attempt was not sent.
-            (Some(attempts), _) => attempts.failure,
+            (Some(attempts), _) => (attempts.success, attempts.failure),
             (None, Some(calls)) => {
-                // A call that its fallback saved has failed at the dependency.
-                let used = self.fallback.as_ref().map_or(0, |fallback| fallback.used);
-                calls.failure
-                    + calls.rejected.min(self.timed_out("attempt_timeout"))
-                    + calls.degraded.min(used)
+                let cached = self.cache.as_ref().map_or(0, Cache::without_call);
+                (calls.success.saturating_sub(cached), self.failed_without_retry(calls))
             }
-            (None, None) => 0,
+            (None, None) => (0, 0),
         };
-        let ended = self.attempts.as_ref().or(self.calls.as_ref());
-        (ended.map_or(0, |it| it.success) + failed, failed)
+        (success + failed, failed)
+    }
+
+    /// Returns the number of calls that failed at the dependency, each of which is one attempt.
+    fn failed_without_retry(&self, calls: &Ended) -> u64 {
+        let late = (calls.rejected + calls.degraded).min(self.timed_out("attempt_timeout"));
+        let used = self.fallback.as_ref().map_or(0, |fallback| fallback.used);
+        // A rejection that did not end its call was replaced by the fallback. Of the calls that
+        // the fallback saved, only the others have failed at the dependency.
+        let rejections: u64 = self.rejections.iter().map(|it| it.count).sum();
+        let rejected = rejections.saturating_sub(calls.rejected);
+        calls.failure + late + calls.degraded.min(used).saturating_sub(rejected)
     }
 
     /// Returns `true` if so many attempts failed that the dependency has a problem.

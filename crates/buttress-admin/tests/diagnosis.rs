@@ -1,8 +1,8 @@
 //! The diagnosis of snapshots that are made up.
 
 use buttress_admin::{
-    Breaker, Bulkhead, Cause, Chaos, Ended, Failing, Fallback, Idempotency, Rejected, Retry,
-    Severity, Snapshot, Whose, diagnose,
+    Breaker, Bulkhead, Cache, Cause, Chaos, Ended, Endpoints, Failing, Fallback, Idempotency,
+    Rejected, Retry, Severity, Snapshot, Whose, diagnose,
 };
 
 use Severity::{Critical, Ok as Healthy, Warning};
@@ -128,6 +128,34 @@ fn a_fallback_hides_neither_an_outage_nor_a_switch() {
              degraded response.",
         ),
         (
+            "a fallback that responds instead of an open circuit and a full bulkhead",
+            of(10.0, |it| {
+                (it.attempts, it.calls) = (None, Some(degraded(ended([20, 0, 5, 0]), 60)));
+                it.fallback = Some(fallback(false, 60, 0));
+                it.rejections = vec![
+                    rejected("circuit_breaker", "circuit_open", 30),
+                    rejected("bulkhead", "bulkhead_full", 5),
+                ];
+            }),
+            Them,
+            Critical,
+            "The dependency fails: 60 % of 50 attempts in 10 s failed. Waiting for it also fills \
+             the bulkhead. 71 % of 85 calls got a degraded response.",
+        ),
+        (
+            "calls that hang and get the fallback are not dropped by their callers",
+            of(10.0, |it| {
+                it.calls = Some(degraded(ended([0, 0, 0, 10]), 80));
+                it.attempts = Some(ended([0; 4]));
+                it.fallback = Some(fallback(false, 80, 0));
+                it.rejections = vec![rejected("total_timeout", "timed_out", 80)];
+            }),
+            Them,
+            Warning,
+            "The dependency does not respond. 100 % of 80 calls in 10 s exceeded the total \
+             timeout. 100 % of 80 calls got a degraded response.",
+        ),
+        (
             "an earlier switch",
             of(10.0, |it| {
                 it.calls = Some(degraded(ended([60, 0, 0, 0]), 20));
@@ -138,6 +166,120 @@ fn a_fallback_hides_neither_an_outage_nor_a_switch() {
             Healthy,
             "Healthy: 75 % of 80 calls in 10 s succeeded. 25 % of 80 calls got a degraded \
              response.",
+        ),
+    ]);
+}
+
+fn cache(hits: u64, stale: u64, forwarded: u64) -> Cache {
+    let mut cache = Cache::default();
+    (cache.hits, cache.stale, cache.forwarded) = (hits, stale, forwarded);
+    cache
+}
+
+#[test]
+fn a_cache_hides_no_outage_and_its_hits_are_no_attempts() {
+    check(vec![
+        (
+            "responses of the cache do not dilute failures",
+            of(10.0, |it| {
+                (it.attempts, it.calls) = (None, Some(ended([930, 10, 0, 0])));
+                it.cache = Some(cache(900, 0, 40));
+            }),
+            Them,
+            Warning,
+            "The dependency fails: 25 % of 40 attempts in 10 s failed.",
+        ),
+        (
+            "older responses for calls that fail",
+            of(10.0, |it| {
+                it.calls = Some(degraded(ended([60, 0, 0, 0]), 20));
+                it.attempts = Some(ended([60, 0, 0, 0]));
+                it.cache = Some(cache(0, 20, 60));
+            }),
+            Them,
+            Warning,
+            "The dependency fails, or takes too long: the cache gave 20 older responses in 10 s \
+             instead. 25 % of 80 calls got a degraded response.",
+        ),
+        (
+            "older responses that are renewed",
+            of(10.0, |it| {
+                it.calls = Some(ended([80, 0, 0, 0]));
+                it.attempts = Some(ended([20, 0, 0, 0]));
+                it.cache = Some(cache(40, 20, 20));
+            }),
+            Nobody,
+            Healthy,
+            "Healthy: 80 calls in 10 s, none failed.",
+        ),
+    ]);
+}
+
+/// A snapshot of endpoints, which know no calls: usable, ejected, of failed checks, draining.
+fn endpoints([usable, ejected, check_failed, draining]: [u64; 4]) -> Snapshot {
+    of(10.0, |it| {
+        (it.stack, it.active, it.calls, it.attempts) = (None, None, None, None);
+        let mut endpoints = Endpoints::default();
+        (endpoints.usable, endpoints.ejected) = (usable, ejected);
+        (endpoints.check_failed, endpoints.draining) = (check_failed, draining);
+        it.endpoints = Some(endpoints);
+    })
+}
+
+#[test]
+fn endpoints_that_are_out_are_told() {
+    check(vec![
+        ("all usable", endpoints([3, 0, 0, 0]), Nobody, Healthy, "Nothing was rejected in 10 s."),
+        (
+            "one of four drained",
+            endpoints([3, 0, 0, 1]),
+            Nobody,
+            Healthy,
+            "Nothing was rejected in 10 s.",
+        ),
+        (
+            "one of four ejected",
+            endpoints([3, 1, 0, 0]),
+            Them,
+            Warning,
+            "1 of 4 endpoints is out: 1 failed too often in a row.",
+        ),
+        (
+            "half of four out",
+            endpoints([2, 1, 1, 0]),
+            Them,
+            Critical,
+            "2 of 4 endpoints are out: 1 failed too often in a row, and the check of 1 fails.",
+        ),
+        (
+            "all out",
+            endpoints([0, 0, 3, 0]),
+            Them,
+            Critical,
+            "None of 3 endpoints is usable: the checks of 3 fail. They still get calls, because \
+             there are no better ones.",
+        ),
+        (
+            "one drained, the others out",
+            endpoints([0, 2, 1, 1]),
+            Them,
+            Critical,
+            "None of 4 endpoints is usable: 2 failed too often in a row, and the check of 1 \
+             fails. 1 is drained. The others still get calls, because there are no better ones.",
+        ),
+        (
+            "all drained",
+            endpoints([0, 0, 0, 2]),
+            Hand,
+            Critical,
+            "No call reaches the dependency: all of 2 endpoints are drained.",
+        ),
+        (
+            "none",
+            endpoints([0; 4]),
+            Us,
+            Critical,
+            "There are no endpoints: none was added, or all were removed.",
         ),
     ]);
 }

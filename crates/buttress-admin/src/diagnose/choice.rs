@@ -5,12 +5,13 @@ use super::{
         by_hand, disabled, forced_open, forced_open_keys, half_open, open, state, switched_off,
     },
     chaos,
-    dependency::{dropped, failing, losing, slow, store, waiting},
+    dependency::{dropped, failing, losing, slow, stale, store, waiting},
     diagnosis::{
         Diagnosis, Found,
         Severity::{self, Critical, Ok as Healthy, Warning},
         Whose::{self, Hand, Nobody, Us},
     },
+    endpoints::{none_usable, some_out},
     limits::{budget, full, too_late, total_timeout},
 };
 use crate::{
@@ -42,6 +43,7 @@ pub fn diagnose(snapshot: &Snapshot) -> Diagnosis {
     // The first that applies. A case that hides others comes before them.
     let found = chaos::armed(snapshot)
         .or_else(|| switched_off(snapshot))
+        .or_else(|| none_usable(snapshot))
         .or_else(|| forced_open(snapshot))
         .or_else(|| open(snapshot))
         .or_else(|| half_open(snapshot))
@@ -53,6 +55,8 @@ pub fn diagnose(snapshot: &Snapshot) -> Diagnosis {
         .or_else(|| slow(snapshot))
         .or_else(|| too_late(snapshot))
         .or_else(|| losing(snapshot))
+        .or_else(|| some_out(snapshot))
+        .or_else(|| stale(snapshot))
         .or_else(|| rejecting_otherwise(snapshot))
         .or_else(|| budget(snapshot))
         .or_else(|| forced_open_keys(snapshot))
@@ -65,7 +69,7 @@ pub fn diagnose(snapshot: &Snapshot) -> Diagnosis {
 fn healthy(snapshot: &Snapshot) -> (Whose, Severity, String) {
     let window = window(snapshot.seconds);
     let Some(calls) = &snapshot.calls else { return outside_of_a_stack(snapshot) };
-    let ended = calls.success + calls.failure + calls.rejected + calls.degraded;
+    let ended = calls.not_cancelled();
     if ended == 0 {
         let when = if snapshot.totals.is_zero() { "yet" } else { &window };
         return (Nobody, Healthy, format!("No calls {when}."));
@@ -101,7 +105,7 @@ fn rejecting_otherwise(snapshot: &Snapshot) -> Found {
             let rejected: u64 = snapshot.other_rejections().map(|it| it.count).sum();
             // A retry may have repeated the call.
             let rejected = rejected.min(snapshot.rejected_when_closed());
-            if rejected <= (calls.success + calls.failure + calls.rejected) / 100 {
+            if rejected <= calls.not_cancelled() / 100 {
                 return None;
             }
             (snapshot.other_rejections().next()?, rejected)
@@ -119,9 +123,8 @@ fn with_notes(snapshot: &Snapshot, mut diagnosis: Diagnosis) -> Diagnosis {
         diagnosis.sentence += &format!(" The circuit breaker was disabled {by}.");
     }
     if let Some(calls) = snapshot.calls.as_ref().filter(|calls| calls.degraded > 0) {
-        let ended = calls.success + calls.failure + calls.rejected + calls.degraded;
-        diagnosis.sentence +=
-            &format!(" {} got a degraded response.", of(calls.degraded, ended, "call"));
+        let share = of(calls.degraded, calls.not_cancelled(), "call");
+        diagnosis.sentence += &format!(" {share} got a degraded response.");
     }
     let Some(idempotency) = &snapshot.idempotency else { return diagnosis };
     let operations = |count| Count(count, "operation");

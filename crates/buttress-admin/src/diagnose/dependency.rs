@@ -49,7 +49,7 @@ fn failures_of(snapshot: &Snapshot) -> (Whose, Severity, String) {
 /// More than 1 % of the calls fail, or time out in their last attempt.
 pub(super) fn losing(snapshot: &Snapshot) -> Found {
     let calls = snapshot.calls.as_ref()?;
-    let ended = calls.success + calls.failure + calls.rejected;
+    let ended = calls.not_cancelled();
     let timed_out = snapshot.timed_out("attempt_timeout").min(snapshot.rejected_when_closed());
     if calls.failure + timed_out <= ended / 100 {
         return None;
@@ -98,7 +98,7 @@ pub(super) fn store(snapshot: &Snapshot) -> Found {
 /// Most calls were dropped by their callers.
 pub(super) fn dropped(snapshot: &Snapshot) -> Found {
     let calls = snapshot.calls.as_ref()?;
-    let others = calls.success + calls.failure + calls.rejected;
+    let others = calls.not_cancelled();
     if calls.cancelled <= others {
         return None;
     }
@@ -128,7 +128,7 @@ pub(super) fn dropped(snapshot: &Snapshot) -> Found {
 /// Calls are in flight, and none ends.
 pub(super) fn waiting(snapshot: &Snapshot) -> Found {
     let (active, calls) = (snapshot.active?, snapshot.calls.as_ref()?);
-    if active == 0 || calls.success + calls.failure + calls.rejected + calls.cancelled > 0 {
+    if active == 0 || calls.not_cancelled() + calls.cancelled > 0 {
         return None;
     }
     let (are, window) = (if active == 1 { "is" } else { "are" }, window(snapshot.seconds));
@@ -147,5 +147,20 @@ pub(super) fn waiting(snapshot: &Snapshot) -> Found {
             (Nobody, Warning, text)
         }
         _ => (Nobody, Healthy, text),
+    })
+}
+
+/// The cache gives older responses instead of failures.
+pub(super) fn stale(snapshot: &Snapshot) -> Found {
+    let degraded = snapshot.calls.as_ref()?.degraded;
+    let fallback = snapshot.fallback.as_ref().map_or(0, |it| it.used + it.off);
+    // A response that is renewed in time is no longer fresh either, but its call succeeds.
+    let stale = snapshot.cache.as_ref()?.stale.min(degraded.saturating_sub(fallback));
+    (stale > 0).then(|| {
+        let (responses, window) = (Count(stale, "older response"), window(snapshot.seconds));
+        let text = format!(
+            "The dependency fails, or takes too long: the cache gave {responses} {window} instead."
+        );
+        (Them, Warning, text)
     })
 }

@@ -21,8 +21,11 @@ const SLOW_BY: f64 = 0.02;
 pub(super) fn severity(snapshot: &Snapshot) -> Severity {
     let Some(calls) = &snapshot.calls else { return Severity::Critical };
     let lost = calls.failure + calls.rejected;
-    let ended = calls.success + lost;
-    if lost > 0 && lost >= ended / 20 { Severity::Critical } else { Severity::Warning }
+    if lost > 0 && lost >= calls.not_cancelled() / 20 {
+        Severity::Critical
+    } else {
+        Severity::Warning
+    }
 }
 
 /// Returns a sentence such as "503 from the dependency: 63 % of 412 attempts in 10 s failed."

@@ -9,7 +9,7 @@ use super::{
     facts::{failures, severity, takes},
 };
 use crate::{
-    snapshot::Snapshot,
+    snapshot::{Ended, Snapshot},
     words::{Count, begin, of, rate, time, were, window},
 };
 
@@ -54,7 +54,7 @@ pub(super) fn total_timeout(snapshot: &Snapshot) -> Found {
     if late == 0 {
         return None;
     }
-    let ended = snapshot.calls.as_ref().map_or(0, |it| it.success + it.failure + it.rejected);
+    let ended = snapshot.calls.as_ref().map_or(0, Ended::not_cancelled);
     let share = of(late, ended.max(late), "call");
     let limit = snapshot.total_limit.map_or_else(String::new, |it| format!(" of {}", time(it)));
     let share = begin(share);

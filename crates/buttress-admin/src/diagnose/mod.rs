@@ -5,6 +5,7 @@ mod chaos;
 mod choice;
 mod dependency;
 mod diagnosis;
+mod endpoints;
 mod facts;
 mod limits;
 

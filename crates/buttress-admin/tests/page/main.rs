@@ -21,7 +21,9 @@ use axum::Router;
 use buttress::{
     BoxError, Stack,
     bulkhead::BulkheadLayer,
+    cache::CacheLayer,
     chaos::ChaosLayer,
+    endpoints::Endpoints,
     telemetry::{Control, Registry},
 };
 use buttress_admin::{Actor, Admin};
@@ -33,7 +35,7 @@ use tokio::{
     runtime::Runtime,
     time::{interval, sleep},
 };
-use tower::{Service, ServiceExt, util::BoxCloneSyncService};
+use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 
 type Client = BoxCloneSyncService<Request<String>, Response<String>, BoxError>;
 
@@ -58,7 +60,7 @@ where
 /// A client whose service takes this long, and which responds with 503 while it is down.
 fn takes(millis: u64, is_down: &Arc<AtomicBool>) -> Client {
     let is_down = Arc::clone(is_down);
-    BoxCloneSyncService::new(tower::service_fn(move |_: Request<String>| {
+    BoxCloneSyncService::new(service_fn(move |_: Request<String>| {
         let status = if is_down.load(Ordering::Relaxed) { 503 } else { 200 };
         async move {
             sleep(Duration::from_millis(millis)).await;
@@ -269,6 +271,33 @@ fn chaos_that_is_armed_can_be_disarmed_on_the_page() {
     turn(&browser, "trial", "Disarm chaos …");
     await_sentence(&browser, "trial", "Nothing was rejected ");
     assert!(!handle.is_armed());
+    check(&browser, &shop);
+    drop(shop.runtime);
+}
+
+#[test]
+fn endpoints_and_a_cache_have_cards() {
+    let shop = Shop::open(None, |admin| admin.allow_changes(|_| Some(Actor::new("grace"))));
+    let client = |_: &&str| service_fn(|_: u64| async { Ok::<_, BoxError>(7) });
+    let fleet = Endpoints::builder(["a", "b"], client).name("fleet").build().unwrap();
+    let fleet = fleet.register(&shop.registry).handle();
+    let cache = CacheLayer::by_fn(|id: &u64| Some(*id)).name("rates").build().unwrap();
+    let cache = cache.register(&shop.registry);
+    let rates = cache.layer(service_fn(|id: u64| async move { Ok::<_, BoxError>(id) }));
+    let call = || shop.runtime.block_on(async { rates.clone().oneshot(7).await.unwrap() });
+    let browser = Browser::start();
+    browser.resize(400, 900);
+    browser.open(&shop.url());
+    await_sentence(&browser, "fleet", "Nothing was rejected ");
+    fleet.drain(&"a");
+    fleet.drain(&"b");
+    await_sentence(&browser, "fleet", "No call reaches the dependency: all of 2 endpoints ");
+    assert!(text(&browser, "fleet", "dl").contains("0 of 2 usable 2 drained"));
+    assert_eq!((call(), call(), cache.handle().counts().entries), (7, 7, 1));
+    turn(&browser, "rates", "Forget entries …");
+    let done = format!("return {}.textContent.includes('Forgotten.')", card("rates"));
+    browser.wait("the entries to be forgotten", &done);
+    assert_eq!(cache.handle().counts().entries, 0);
     check(&browser, &shop);
     drop(shop.runtime);
 }
