@@ -139,6 +139,33 @@ ROWS = [
             ("{{buttress_layer}}", f"sum by ({LAYER}) (buttress_idempotency_active{{{OF}}})"),
         ]),
     ]),
+    ("What is degraded?", [
+        ("Degraded calls", "timeseries", "percentunit",
+         "They got a fallback or a stale response.", [
+             ("{{buttress_stack}}",
+              share(f"{CALLS}_count", 'buttress_outcome="degraded"', ENDED, STACK)),
+         ]),
+        ("Fallbacks", "timeseries", "reqps",
+         "`off` is a response while the dependency was switched off.", [
+             ("{{buttress_layer}}: {{buttress_result}}",
+              count("buttress_fallback_calls_total", f"{LAYER}, buttress_result")),
+         ]),
+        ("Cache: calls by result", "timeseries", "reqps",
+         "Only `miss` and `bypassed` call the dependency.", [
+             ("{{buttress_layer}}: {{buttress_result}}",
+              count("buttress_cache_requests_total", f"{LAYER}, buttress_result")),
+         ]),
+        ("Cache: bytes", "timeseries", "bytes", "Over all instances.", [
+            ("{{buttress_layer}}", f"sum by ({LAYER}) (buttress_cache_bytes{{{OF}}})"),
+        ]),
+        ("Endpoints by state", "timeseries", "short", "As all instances see them.", [
+            ("{{buttress_layer}}: {{buttress_state}}",
+             f"sum by ({LAYER}, buttress_state) (buttress_endpoints{{{OF}}})"),
+        ]),
+        ("Endpoints: calls in flight", "timeseries", "short", "Over all instances.", [
+            ("{{buttress_layer}}", f"sum by ({LAYER}) (buttress_endpoints_active{{{OF}}})"),
+        ]),
+    ]),
 ]
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}

@@ -12,8 +12,11 @@ const RULE_TESTS: &str = include_str!("../../../docs/monitoring/buttress.test.ym
 const DASHBOARD: &str = include_str!("../../../docs/monitoring/dashboard.json");
 const RUNBOOK: &str = include_str!("../../../docs/runbook.md");
 
-/// The states of a circuit, which this room does not know otherwise.
-const STATES: [&str; 5] = ["closed", "open", "half_open", "forced_open", "disabled"];
+/// The states of a circuit and of an endpoint, which this room does not know otherwise.
+const STATES: [(&str, &[&str]); 2] = [
+    ("buttress.circuit_breaker", &["closed", "open", "half_open", "forced_open", "disabled"]),
+    ("buttress.endpoints", &["usable", "ejected", "check_failed", "draining"]),
+];
 
 /// The labels that Prometheus adds.
 const ADDED: [&str; 3] = ["job", "instance", "le"];
@@ -47,6 +50,9 @@ fn series() -> Vec<Family> {
         Kind::Call,
         Kind::Timeout,
         Kind::Retry,
+        Kind::Fallback,
+        Kind::Cache,
+        Kind::Endpoints,
         Kind::Bulkhead,
         Kind::CircuitBreaker,
         Kind::Idempotency,
@@ -67,8 +73,9 @@ fn series() -> Vec<Family> {
 fn has_value(series: &[Family], instrument: &Instrument, label: &str, value: &str) -> bool {
     let families = series.iter().filter(|family| std::ptr::eq(family.instrument, instrument));
     let mut all = families.flat_map(|family| &family.series).flat_map(|it| &it.attributes);
+    let mut states = STATES.iter().filter(|(part, _)| instrument.name.starts_with(part));
     all.any(|(name, known)| underscored(name) == label && known == value)
-        || (label == "buttress_state" && STATES.contains(&value))
+        || (label == "buttress_state" && states.any(|(_, states)| states.contains(&value)))
 }
 
 /// Yields each word that may be a name, with the text after it.
@@ -320,6 +327,10 @@ fn a_wrong_name_is_found() {
         (
             r#"buttress_circuit_breaker_state{buttress_state="broken"}"#,
             "buttress_circuit_breaker_state has no buttress_state broken",
+        ),
+        (
+            r#"buttress_endpoints{buttress_state="open"}"#,
+            "buttress_endpoints has no buttress_state open",
         ),
         (
             "sum by (job, buttress_layer) (buttress_call_active)",

@@ -11,7 +11,10 @@ use super::{
         kind::Kind,
     },
     histogram::BUCKETS,
-    instrument::{CALL_DURATION, CATALOGUE, Instrument, InstrumentKind, RETRIED, STATE, VERSION},
+    instrument::{
+        CALL_DURATION, CATALOGUE, CIRCUIT_BREAKER_TRANSITIONS, ENDPOINTS, ENDPOINTS_TRANSITIONS,
+        Instrument, InstrumentKind, RETRIED, STATE, VERSION,
+    },
     rows,
 };
 
@@ -165,9 +168,9 @@ fn list(instrument: &Instrument, attribute: &str) -> String {
                     values.remove(CallOutcome::Degraded.as_str());
                 }
             }
-            STATE | REASON => {
-                let all = CATALOGUE.iter().flat_map(|it| self::values(it, attribute));
-                values.extend(all);
+            STATE => values.extend(states(instrument)),
+            REASON => {
+                values.extend(CATALOGUE.iter().flat_map(|it| self::values(it, attribute)));
             }
             _ => panic!("no values of {attribute} of {}", instrument.name),
         }
@@ -177,6 +180,16 @@ fn list(instrument: &Instrument, attribute: &str) -> String {
         values.insert("success");
     }
     values.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// Returns the states that a gauge shows, most of which are those of its transitions.
+fn states(gauge: &Instrument) -> BTreeSet<&'static str> {
+    let is_of_endpoints = gauge.name == ENDPOINTS.name;
+    let transitions =
+        if is_of_endpoints { &ENDPOINTS_TRANSITIONS } else { &CIRCUIT_BREAKER_TRANSITIONS };
+    let mut states = values(transitions, STATE);
+    states.extend(is_of_endpoints.then_some("draining"));
+    states
 }
 
 fn page() -> String {
