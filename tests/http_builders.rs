@@ -5,17 +5,19 @@
 
 use std::{fmt::Debug, time::Duration};
 
+use ::http::{HeaderName, Response, StatusCode, header::ACCEPT_CHARSET};
 use buttress::{
     ConfigError, Stack,
+    cache::CacheLayer,
+    fallback::FallbackLayer,
     http::{
-        HttpClientLayer, HttpServerBuilder, HttpServerLayer, ReplayBodyLayer,
+        self, HttpCheck, HttpClientLayer, HttpServerBuilder, HttpServerLayer, ReplayBodyLayer,
         SetIdempotencyKeyLayer,
         chaos::BodyChaosLayer,
         idempotency::{HeaderKey, ReadHttp, RecordHttp},
     },
     idempotency::{IdempotencyLayer, Key, store::MemoryStore},
 };
-use http::{HeaderName, StatusCode};
 use tower::layer::util::Identity;
 
 const TICK: Duration = Duration::from_nanos(1);
@@ -250,4 +252,35 @@ fn chaos_of_bodies_rejects_ratios_that_are_none_and_a_pause_of_zero() {
     rejects(builder().stalls(0.5).cuts(0.6).build(), "cuts", "0.6");
     accepts(builder().name("orders").seed(1).build());
     accepts(builder().stalls(0.5).cuts(0.25).trickles(0.25, TICK).build());
+}
+
+#[test]
+fn a_cache_keeps_only_failures_that_say_something_of_the_request() {
+    let builder = CacheLayer::http;
+    for status in [200_u16, 302, 399, 429, 500, 503] {
+        let negative = [StatusCode::NOT_FOUND, StatusCode::from_u16(status).unwrap()];
+        let value = status.to_string();
+        rejects(builder().negative(negative, TICK).build(), "negative", &value);
+    }
+    for ttl in [Duration::ZERO, TICK, Duration::MAX] {
+        accepts(builder().negative([StatusCode::NOT_FOUND, StatusCode::GONE], ttl).build());
+    }
+    accepts(builder().vary([ACCEPT_CHARSET]).scope_fn(|_, _| None).build());
+    // The settings that have nothing to do with HTTP are checked too.
+    rejects(builder().max_entry_bytes(0).build(), "max_entry_bytes", "0");
+}
+
+#[test]
+fn a_fallback_with_a_response_is_checked_like_any_other() {
+    let builder = || FallbackLayer::builder(http::fallback(Response::new("[]")));
+    rejects(builder().limit(Duration::ZERO).build(), "limit", "0ns");
+    rejects(builder().reserve(1.0).build(), "reserve", "1.0");
+    accepts(builder().limit(TICK).reserve(0.5).also_permanent().build());
+}
+
+#[test]
+fn a_check_needs_a_uri() {
+    rejects(HttpCheck::<String>::get("http://a b/"), "get", "\"http://a b/\"");
+    accepts(HttpCheck::<String>::get("http://shop/health"));
+    accepts(HttpCheck::<String>::get("/health"));
 }
