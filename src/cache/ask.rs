@@ -75,7 +75,7 @@ where
 {
     /// Decides again, because time has passed since the call was made, and begins.
     ///
-    /// Nothing was begun or joined before. A future that is never polled keeps nobody waiting.
+    /// Nothing was begun or joined before. A future that is never polled keeps no caller waiting.
     pub(super) fn begin<M>(self) -> Asked<S, Req, K, V, S::Response, S::Error>
     where
         M: Completion<S::Response>,

@@ -38,7 +38,7 @@ pub(super) struct Entry<V> {
 pub(super) enum Decision {
     /// The entry is fresh.
     Hit,
-    /// The entry is given although it is stale, and renewed by a call that nobody waits for.
+    /// The entry is given although it is stale, and renewed by a call for which no caller waits.
     Renew,
     /// The entry is given although it is stale, because a call has just failed.
     HeldOff,

@@ -64,7 +64,7 @@ impl<K, V> Drop for Forgetting<K, V> {
 pin_project! {
     /// The future of a [`Cache`](super::Cache).
     ///
-    /// Dropping it leaves a call that others share. The last one who leaves ends that call.
+    /// Dropping it leaves a call that others share. The last caller that leaves ends that call.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, Req, K, V, R, C = DefaultClassifier, M = AtHead>
     where

@@ -204,8 +204,7 @@ impl<K, V, R, C> CacheBuilder<K, V, R, C> {
     ///
     /// Default: `0 s`, which is off.
     ///
-    /// The caller gets the older response at once. One call renews it, and nobody waits for this
-    /// call.
+    /// The caller gets the older response at once. One call renews it, for which no caller waits.
     pub fn while_revalidate(mut self, time: Duration) -> Self {
         self.config.times.while_revalidate = time;
         self
@@ -293,7 +292,7 @@ impl<K, V, R, C> CacheBuilder<K, V, R, C> {
 
     /// Lets a call go on after all of its callers have left, so that its response is kept.
     ///
-    /// Default: off. The last caller who leaves ends the call.
+    /// Default: off. The last caller that leaves ends the call.
     pub fn finish_abandoned(mut self) -> Self {
         self.config.finishes_abandoned = true;
         self
@@ -304,7 +303,7 @@ impl<K, V, R, C> CacheBuilder<K, V, R, C> {
     /// Default: none. It is the stack's classifier, or outside of a stack the
     /// [`DefaultClassifier`](crate::outcome::DefaultClassifier).
     ///
-    /// It says which responses are kept. That are those whose outcome is a success.
+    /// A response is kept if its outcome is a success.
     pub fn classify<D>(self, classifier: D) -> CacheBuilder<K, V, R, Own<D>> {
         let Self { config, rules, kept, .. } = self;
         CacheBuilder { config, rules, classifier: Arc::new(Own(classifier)), kept }

@@ -60,8 +60,8 @@
 //!   one `ttl`.
 //! - If the call panics, the caller that began it panics. The others ask for themselves.
 //!
-//! A caller that has waited in vain and asks for itself has one limit for both: that of the total
-//! timeout of its [`Stack`](crate::Stack), counted from its arrival.
+//! A caller may wait for a shared call, get nothing from it, and then ask for itself. Both together
+//! have one limit: the total timeout of its [`Stack`](crate::Stack), counted from its arrival.
 //!
 //! # Readiness
 //!
@@ -82,19 +82,19 @@
 //! # Errors
 //!
 //! - [`SharedFailure`](crate::error::SharedFailure) if another caller has the error itself.
-//! - [`TimedOut`](crate::error::TimedOut) if a caller has waited in vain, and its own call was
-//!   still under way at the limit.
+//! - [`TimedOut`](crate::error::TimedOut) if a caller asked for itself after a shared call, and its
+//!   own call was still under way at the limit.
 //!
 //! # Order
 //!
-//! Put it outside the total timeout. An older response could not be given by a call that has timed
-//! out. A hit then costs nothing beneath, and takes no slot of a bulkhead.
+//! Put it outside the total timeout. Inside of it, a call that times out could not be given an
+//! older response. Outside, a hit costs nothing beneath, and takes no slot of a bulkhead.
 //!
 //! # On a server
 //!
-//! It may stand around a handler by hand, next to the handler and inside authentication and
-//! [idempotency](crate::idempotency). A stack of a server has no slot for it. Whatever the handler
-//! reads of its caller must be in the key.
+//! Put a `CacheLayer` around one handler, inside authentication and
+//! [idempotency](crate::idempotency). Do not set one in the stack of a server, which is outside of
+//! both. Whatever the handler reads of its caller must be in the key.
 //!
 //! # Telemetry
 //!

@@ -99,7 +99,6 @@ pub enum Selected<P> {
     /// The request neither uses nor changes the cache.
     Bypass,
     /// The request may change what is kept for this tag.
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP has unsafe methods"))]
     Forget { tag: u64 },
 }
 
@@ -115,8 +114,8 @@ pub struct Kept<Res, V> {
     pub(crate) time: KeepFor,
     /// It may be given when it is no longer fresh.
     pub(crate) is_given_stale: bool,
-    /// The reason why it is not shared, if somebody should know it.
-    pub(crate) refused: Option<&'static str>,
+    /// The reason why it is not shared, if it is worth an event.
+    pub(crate) not_kept: Option<&'static str>,
 }
 
 /// The time for which a response is kept.
@@ -158,7 +157,7 @@ pub(crate) enum How {
     Collapsed,
 }
 
-/// The reason why a caller was answered by the service.
+/// The reason why a caller got the response of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(unnameable_types, reason = "only the rules of this crate read it")]
 pub enum Forwarded {
@@ -170,15 +169,16 @@ pub enum Forwarded {
     Stale,
 }
 
-/// Returns how long a response may be kept, or `None` for the time of the cache.
-type Negative<V> = Arc<dyn Fn(&V) -> Option<Duration> + Send + Sync>;
-type Size<V> = Arc<dyn Fn(&V) -> usize + Send + Sync>;
+/// Returns how long a response is kept, or `None` for the time of the cache.
+type TtlFn<V> = Arc<dyn Fn(&V) -> Option<Duration> + Send + Sync>;
+/// Returns the bytes of a response.
+type SizeFn<V> = Arc<dyn Fn(&V) -> usize + Send + Sync>;
 
 /// The rules of [`CacheLayer::by_fn`](super::CacheLayer::by_fn), which keep clones of responses.
 pub struct ByFn<F, V> {
     key: F,
-    pub(super) ttl: Option<Negative<V>>,
-    pub(super) size: Option<Size<V>>,
+    pub(super) ttl: Option<TtlFn<V>>,
+    pub(super) size: Option<SizeFn<V>>,
 }
 
 impl<F, V> ByFn<F, V> {
@@ -229,7 +229,7 @@ where
         let time = if outcome == Outcome::Success { time } else { KeepFor::Nothing };
         let bytes = self.size.as_ref().map_or(size_of::<V>(), |size| size(&response));
         let shared = Some((response.clone(), bytes));
-        Kept { response, shared, time, is_given_stale: true, refused: None }
+        Kept { response, shared, time, is_given_stale: true, not_kept: None }
     }
 
     #[inline]

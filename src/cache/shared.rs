@@ -75,7 +75,7 @@ impl<K, V> Shared<K, V> {
         &self.config.times
     }
 
-    /// Counts how a call was answered.
+    /// Counts the result of a call.
     #[inline]
     pub(super) fn count(&self, result: Result) {
         self.counts.add(result);

@@ -125,9 +125,9 @@ where
         };
         let (worked, hop) = Hop::observe(CatchPanic { future: work }).await;
         drop(permit);
-        let answer = match worked {
-            Ok(Taken { result, ended, reason, time, is_given_stale, refused }) => {
-                if let Some(reason) = refused {
+        let result = match worked {
+            Ok(Taken { result, ended, reason, time, is_given_stale, not_kept }) => {
+                if let Some(reason) = not_kept {
                     let reporter = parts.shared.config.reporter.get();
                     reporter.emit(Event::ResponseNotKept { reason });
                 }
@@ -143,7 +143,7 @@ where
             }
         };
         // The caller may have left.
-        drop(reply.send(answer));
+        drop(reply.send(result));
         drop(own_place);
     }
 }
@@ -170,7 +170,7 @@ struct Taken<Res, E, V> {
     reason: Option<Reason>,
     time: KeepFor,
     is_given_stale: bool,
-    refused: Option<&'static str>,
+    not_kept: Option<&'static str>,
 }
 
 impl<K, V, R, C> Parts<K, V, R, C> {
@@ -190,12 +190,12 @@ impl<K, V, R, C> Parts<K, V, R, C> {
         match result {
             Ok(response) => {
                 let kept = self.rules.keep(response, outcome, until).await;
-                let Kept { response, shared, time, is_given_stale, refused } = kept;
+                let Kept { response, shared, time, is_given_stale, not_kept } = kept;
                 let ended = match shared {
                     Some(value) => Ended::Response { value, failed: reason.is_some() },
                     None => Ended::NotShareable,
                 };
-                Taken { result: Ok(response), ended, reason, time, is_given_stale, refused }
+                Taken { result: Ok(response), ended, reason, time, is_given_stale, not_kept }
             }
             Err(error) => {
                 let rejection = match error.rejection() {
@@ -209,7 +209,7 @@ impl<K, V, R, C> Parts<K, V, R, C> {
                 };
                 let ended = Ended::Error { rejection, failed: reason.is_some() };
                 let (time, is_given_stale) = (KeepFor::Nothing, false);
-                Taken { result: Err(error), ended, reason, time, is_given_stale, refused: None }
+                Taken { result: Err(error), ended, reason, time, is_given_stale, not_kept: None }
             }
         }
     }

@@ -118,7 +118,7 @@
 //! took, and if the endpoint has not responded for 10 s. A retry tells the endpoints what has
 //! happened, and in a stack without a retry, the stack does. Without a stack,
 //! [`classify`](EndpointsBuilder::classify) decides when the response arrives. It also does if a
-//! layer of your own beneath the stack withholds a result that it has.
+//! layer of your own beneath the stack has a result and does not return it at once.
 //!
 //! # Changes
 //!
@@ -209,7 +209,7 @@
 //! # On a server
 //!
 //! Endpoints are for clients. A handler may call them like any other client. The stack of its
-//! server does not judge these calls.
+//! server does not classify these calls.
 //!
 //! # Telemetry
 //!

@@ -141,7 +141,7 @@ impl Keys {
             Method::GET => false,
             Method::HEAD => true,
             Method::OPTIONS | Method::TRACE => return Selected::Bypass,
-            // RFC 9111, section 4.4. Whoever sends it, all who ask for the URI get the change.
+            // RFC 9111, section 4.4. All callers that ask for the URI get the change.
             _ => return Selected::Forget { tag: tag(uri, host(request), hasher) },
         };
         let scope = self.scope.as_ref().and_then(|scope| scope(headers, request.extensions()));

@@ -1,10 +1,9 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{Extensions, HeaderMap, HeaderName, StatusCode, Uri};
 
 use super::{key::HttpKey, key::tag, rules::HttpRules, value::HttpValue};
 use crate::cache::{CacheBuilder, CacheHandle, CacheLayer};
-use std::sync::Arc;
 
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 impl CacheLayer<HttpKey, HttpValue, HttpRules> {

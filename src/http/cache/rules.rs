@@ -67,13 +67,13 @@ impl CheckedRules for HttpRules {
 }
 
 /// The decision whether a response is kept and shared, from its head.
-enum Verdict {
+enum Sharing {
     ForOneCaller(Option<&'static str>),
     Shared(KeepFor, Directives),
 }
 
 impl HttpRules {
-    fn judge(&self, status: StatusCode, headers: &HeaderMap, outcome: Outcome) -> Verdict {
+    fn sharing(&self, status: StatusCode, headers: &HeaderMap, outcome: Outcome) -> Sharing {
         let found = directives(headers);
         let is_stream = headers
             .get(header::CONTENT_TYPE)
@@ -85,12 +85,12 @@ impl HttpRules {
             || is_part
             || headers.contains_key(header::SET_COOKIE)
         {
-            return Verdict::ForOneCaller(None);
+            return Sharing::ForOneCaller(None);
         }
         if varies_by_another(headers, &self.in_key) {
-            return Verdict::ForOneCaller(Some("vary"));
+            return Sharing::ForOneCaller(Some("vary"));
         }
-        Verdict::Shared(self.time(status, outcome, &found), found)
+        Sharing::Shared(self.time(status, outcome, &found), found)
     }
 
     fn time(&self, status: StatusCode, outcome: Outcome, found: &Directives) -> KeepFor {
@@ -168,9 +168,9 @@ impl HttpRules {
         until: Instant,
     ) -> Kept<Response<ResponseBody<B>>, HttpValue> {
         let (head, body) = response.into_parts();
-        let (time, found) = match self.judge(head.status, &head.headers, outcome) {
-            Verdict::Shared(time, found) => (time, found),
-            Verdict::ForOneCaller(reason) => {
+        let (time, found) = match self.sharing(head.status, &head.headers, outcome) {
+            Sharing::Shared(time, found) => (time, found),
+            Sharing::ForOneCaller(reason) => {
                 return Kept::for_one_caller(Response::from_parts(head, body), reason);
             }
         };
@@ -211,9 +211,9 @@ impl HttpRules {
 }
 
 impl<Res> Kept<Res, HttpValue> {
-    fn for_one_caller(response: Res, refused: Option<&'static str>) -> Self {
+    fn for_one_caller(response: Res, not_kept: Option<&'static str>) -> Self {
         let (shared, time) = (None, KeepFor::Nothing);
-        Self { response, shared, time, is_given_stale: false, refused }
+        Self { response, shared, time, is_given_stale: false, not_kept }
     }
 
     fn shared(
@@ -223,7 +223,7 @@ impl<Res> Kept<Res, HttpValue> {
         found: &Directives,
     ) -> Self {
         let is_given_stale = !found.must_not_be_stale;
-        Self { response, shared: Some(shared), time, is_given_stale, refused: None }
+        Self { response, shared: Some(shared), time, is_given_stale, not_kept: None }
     }
 }
 

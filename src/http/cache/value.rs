@@ -27,7 +27,7 @@ struct Stored {
     version: Version,
     /// With places for the two headers of a cache, so that a clone does not grow.
     headers: HeaderMap,
-    /// Another cache has answered before this one.
+    /// Another cache has responded before this one.
     has_status: bool,
     body: Bytes,
     trailers: Option<HeaderMap>,
