@@ -6,10 +6,10 @@
 //! | [`idempotency`] | The idempotency layer: requests that must not take effect twice. |
 //! | [`recipes`] | Short answers to common tasks, each with code that compiles. |
 //! | [`frameworks`] | The same for tasks with axum, reqwest, tonic and Redis. |
-//! | [`troubleshooting`] | Why a call is not retried, is rejected or hangs, why a circuit is open, and what compile errors mean. |
+//! | [`troubleshooting`] | Why a call is not retried, not cached or rejected, does not fall back or hangs, why a circuit is open or an endpoint is out, and what compile errors mean. |
 //! | [`metrics`] | The names, attributes and meanings of all metrics. |
 //! | [`runbook`] | For each alert and each reason of a rejection: its meaning, and what to do. |
-//! | [`coming_from`] | Tables of names for users of tower, tower-resilience, Polly and resilience4j. |
+//! | [`coming_from`] | Tables of names for users of tower, tower-resilience, Polly, resilience4j and moka. |
 
 // The examples use axum, reqwest and tonic, which are not dependencies of this package. The member
 // `examples/ecosystem` includes the same pages and compiles their examples.
