@@ -1,11 +1,11 @@
 //! Resilience middleware for tower: timeouts, retries with a budget, circuit breakers, bulkheads,
-//! fallbacks, idempotency.
+//! fallbacks, caches, endpoints, idempotency.
 //!
 //! The layers wrap any [`tower::Service`], most often an HTTP or gRPC client. [`Stack`] nests
-//! [fallback], [timeout], [retry] with a [budget](retry::Budget), [bulkhead] and
-//! [circuit breaker](circuit_breaker) in the right order. [`http`] has what clients and servers of
-//! HTTP and gRPC need. In front of a handler, the [idempotency] layer runs an operation once,
-//! however often it is requested.
+//! [fallback], [cache], [timeout], [retry] with a [budget](retry::Budget), [bulkhead] and
+//! [circuit breaker](circuit_breaker) in the right order. Beneath it, [endpoints] call one of
+//! several instances. [`http`] has what clients and servers of HTTP and gRPC need. In front of a
+//! handler, the [idempotency] layer runs an operation once, however often it is requested.
 //!
 //! [`tower::Service`]: tower_service::Service
 //!
@@ -100,8 +100,8 @@
 //! | [Idempotency](guide::idempotency) | server, client, stores, duplicates, unknown outcomes |
 //! | [Recipes](guide::recipes) | short answers to common tasks |
 //! | [Frameworks](guide::frameworks) | the same with axum, reqwest, tonic and Redis |
-//! | [Troubleshooting](guide::troubleshooting) | compile errors, calls that are not retried, breakers that stay open |
-//! | [Coming from](guide::coming_from) | names for users of tower, tower-resilience, Polly and resilience4j |
+//! | [Troubleshooting](guide::troubleshooting) | compile errors, calls that are not retried or cached, breakers that stay open |
+//! | [Coming from](guide::coming_from) | names for users of tower, tower-resilience, Polly, resilience4j and moka |
 //!
 //! # Order
 //!
@@ -119,10 +119,11 @@
 //! - State lives in the layer. Its clones, and all services made from it, share it.
 //! - Each admitted call is counted exactly once, whether it finishes, is dropped or panics.
 //! - Rejections come from `call`, never from `poll_ready`.
-//! - A call that succeeds allocates nothing, and arms no timer until it must wait. There are three
+//! - A call that succeeds allocates nothing, and arms no timer until it must wait. There are four
 //!   exceptions. A stack with [`http()`](Stack::http) adds headers and copies requests that it may
 //!   replay. The [`idempotency`] layer runs each operation in a task of its own, and so does the
-//!   [`cache`] with each call that callers can share.
+//!   [`cache`] with each call that callers can share. A cache for HTTP copies the headers of a
+//!   response that it gives.
 //! - All times are measured by tokio's clock. In tests, a paused clock controls all layers.
 //!
 //! # Features
