@@ -236,7 +236,7 @@ impl<R, C> FallbackBuilder<R, C> {
         FallbackBuilder { source, classifier: Own(classifier), config }
     }
 
-    /// Sets a function as the classifier for this layer, overriding the stack's.
+    /// Sets a closure as the classifier for this layer, overriding the stack's.
     ///
     /// Default: none, as for [`classify`](Self::classify).
     pub fn classify_fn<F, Res, E>(self, f: F) -> FallbackBuilder<R, Own<ClassifyFn<F>>>

@@ -152,8 +152,8 @@ impl Known {
         let Some(total) = self.total_limit() else {
             let text = match self.facts.has(TOTAL_LIMIT) {
                 true => {
-                    "the total timeout depends on the request, so a caller that has waited in vain \
-                     for a shared call, and then asks for itself, can take twice as long"
+                    "the total timeout depends on the request, so a caller that asks for itself \
+                     after a shared call gave it nothing can take twice as long"
                 }
                 false => "no total timeout ends a call that callers share: all of them wait for it",
             };
