@@ -136,6 +136,8 @@ fn keep(browser: &Browser, width: u32, name: &str) -> Vec<u8> {
 /// Checks that nothing on the page went wrong, and that it asked only its own server.
 fn check(browser: &Browser, shop: &Shop) {
     assert_eq!(browser.console(), [""; 0]);
+    let numbers = browser.run("return document.body.innerText");
+    assert!(!numbers.as_str().unwrap().contains("NaN"), "{numbers}");
     let own = shop.url();
     let asked = browser.requests(&format!("http://{}", shop.address));
     assert!(asked.len() > 1, "{asked:?}");
