@@ -20,6 +20,7 @@ use crate::{
         clock,
         completion::{Completion, end_of},
         deadline::deadline,
+        reserve::Reserve,
         route::Settler,
     },
 };
@@ -87,7 +88,8 @@ where
         let times = *shared.times();
         let entry = shared.get(&key, generation);
         let had_entry = entry.as_ref().is_some_and(|entry| entry.value().is_some());
-        let decision = entry.as_ref().map_or(Decision::Ask, |entry| entry.decide(now, &times));
+        let decision =
+            entry.as_ref().map_or(Decision::Ask, |entry| entry.decide(entry.age(now), &times));
         let is_late = deadline().is_some_and(|deadline| deadline <= now);
         let (entry, is_renewal) = match (decision, entry) {
             (Decision::Hit | Decision::HeldOff, Some(entry)) => {
@@ -111,7 +113,7 @@ where
         }
         let part = shared.calls.join_or_begin(&key, generation, || {
             let fresh = shared.get(&key, generation)?;
-            (fresh.decide(now, &times) == Decision::Hit).then_some(fresh)
+            (fresh.decide(fresh.age(now), &times) == Decision::Hit).then_some(fresh)
         });
         let (place, permit) = match part {
             Err(entry) => return Asked::Entry { entry, decision: Decision::Hit },
@@ -156,8 +158,8 @@ where
     }
 }
 
-/// The share of the caller's time that is kept for an older response.
-const RESERVE: f64 = 0.1;
+/// The time of the caller that is kept for an older response.
+const RESERVE: Reserve = Reserve::up_to(Duration::from_secs(1));
 
 impl<V> Stale<V> {
     pub(super) fn new(
@@ -166,10 +168,7 @@ impl<V> Stale<V> {
         now: Instant,
         had_entry: bool,
     ) -> Self {
-        let left = deadline().map(|deadline| {
-            let left = deadline.saturating_duration_since(now);
-            left - left.mul_f64(RESERVE).min(Duration::from_secs(1)).min(left)
-        });
+        let left = deadline().map(|deadline| RESERVE.time_before(deadline, now));
         let time = left.into_iter().chain(patience).min().filter(|_| entry.is_some());
         let until = time.and_then(|time| Some((now.checked_add(time)?, time)));
         let is_hurried = left.is_some() && patience.is_none_or(|patience| left < Some(patience));

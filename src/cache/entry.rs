@@ -105,8 +105,9 @@ impl<V> Entry<V> {
     }
 
     /// Returns the time for which it stays fresh, or the time since it was, as a negative number.
-    pub(super) fn left(&self, now: Instant) -> i64 {
-        let (age, fresh_for) = (self.age(now), self.fresh_for);
+    #[inline]
+    pub(super) fn left(&self, age: Duration) -> i64 {
+        let fresh_for = self.fresh_for;
         let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         match fresh_for.checked_sub(age) {
             Some(left) => seconds(left),
@@ -114,10 +115,9 @@ impl<V> Entry<V> {
         }
     }
 
-    /// Decides what a caller gets at the time `now`.
+    /// Decides what a caller gets at this age.
     #[inline]
-    pub(super) fn decide(&self, now: Instant, times: &Times) -> Decision {
-        let age = self.age(now);
+    pub(super) fn decide(&self, age: Duration, times: &Times) -> Decision {
         if self.value.is_none() {
             return if age < self.fresh_for { Decision::AskAlone } else { Decision::Ask };
         }
@@ -204,13 +204,13 @@ mod tests {
         let start = Instant::now();
         let entry = Entry::kept((), 1, 0, start, 10 * SECOND);
         let times = times(5, 20);
-        let at = |seconds: u32| entry.decide(start + seconds * SECOND, &times);
+        let at = |seconds: u32| entry.decide(seconds * SECOND, &times);
         assert_eq!([at(0), at(9)], [Decision::Hit; 2]);
         assert_eq!([at(10), at(14)], [Decision::Renew; 2]);
         assert_eq!([at(15), at(29)], [Decision::AskOrStale; 2]);
         assert_eq!([at(30), at(1_000)], [Decision::Ask; 2]);
-        assert_eq!(entry.left(start + 4 * SECOND), 6);
-        assert_eq!(entry.left(start + 14 * SECOND), -4);
+        assert_eq!(entry.left(4 * SECOND), 6);
+        assert_eq!(entry.left(14 * SECOND), -4);
     }
 
     #[tokio::test(start_paused = true)]
@@ -220,13 +220,13 @@ mod tests {
         let times = times(0, 20);
         assert!(entry.claim_try(start, SECOND) && entry.claim_try(start, SECOND));
         entry.hold_off(start, SECOND, reason());
-        assert_eq!(entry.decide(start, &times), Decision::HeldOff);
+        assert_eq!(entry.decide(Duration::ZERO, &times), Decision::HeldOff);
         let later = start + SECOND;
-        assert_eq!(entry.decide(later, &times), Decision::AskOrStale);
+        assert_eq!(entry.decide(SECOND, &times), Decision::AskOrStale);
         assert!(entry.claim_try(later, SECOND) && !entry.claim_try(later, SECOND));
-        assert_eq!(entry.decide(later, &times), Decision::HeldOff);
+        assert_eq!(entry.decide(SECOND, &times), Decision::HeldOff);
         // A hold-off never outlives the time of the entry.
         entry.hold_off(later, 100 * SECOND, reason());
-        assert_eq!(entry.decide(start + 20 * SECOND, &times), Decision::Ask);
+        assert_eq!(entry.decide(20 * SECOND, &times), Decision::Ask);
     }
 }

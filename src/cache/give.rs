@@ -36,7 +36,8 @@ impl<K, V, R, C> Parts<K, V, R, C> {
         M: Completion<Res>,
     {
         let now = Instant::now();
-        let (age, left) = (entry.age(now), entry.left(now));
+        let age = entry.age(now);
+        let left = entry.left(age);
         let mut response = self.rules.replay(entry.value()?, Given { age, left, how: How::Failed });
         let reporter = self.shared.config.reporter.get();
         reporter.emit(Event::StaleGiven { reason: reason.as_str(), age });
@@ -62,7 +63,8 @@ impl<K, V, R, C> Parts<K, V, R, C> {
             }
         };
         let now = Instant::now();
-        let (age, left) = (entry.age(now), entry.left(now));
+        let age = entry.age(now);
+        let left = entry.left(age);
         let response = self.rules.replay(entry.value()?, Given { age, left, how });
         self.shared.count(counted);
         ResponseSource::Cache.report();

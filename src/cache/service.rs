@@ -125,11 +125,15 @@ impl<K: Eq + Clone, V, R, C> Parts<K, V, R, C> {
             }
         };
         let entry = shared.find(hash, &probe, shared.generations.current(tag));
-        let hit = entry.filter(|entry| entry.decide(now, shared.times()) == Decision::Hit);
-        if let Some((entry, value)) = hit.as_ref().and_then(|it| Some((it, it.value()?))) {
-            shared.count(Counted::Hit);
-            let given = Given { age: entry.age(now), left: entry.left(now), how: How::Fresh };
-            return Found::Hit(rules.replay(value, given));
+        if let Some(entry) = entry {
+            let age = entry.age(now);
+            let value =
+                entry.value().filter(|_| entry.decide(age, shared.times()) == Decision::Hit);
+            if let Some(value) = value {
+                shared.count(Counted::Hit);
+                let given = Given { age, left: entry.left(age), how: How::Fresh };
+                return Found::Hit(rules.replay(value, given));
+            }
         }
         Found::Miss { key: Hashed::new(hash, probe.into_key()), tag }
     }

@@ -71,9 +71,14 @@ impl Reserve {
     #[inline(never)]
     fn before(&self, deadline: Instant) -> End {
         let began = clock::now();
-        let left = deadline.saturating_duration_since(began);
-        let time = left - left.mul_f64(self.ratio).min(self.most).min(left);
+        let time = self.time_before(deadline, began);
         End { at: began + time, time }
+    }
+
+    /// Returns the time that a call has from `now` on, before a deadline.
+    pub(crate) fn time_before(&self, deadline: Instant, now: Instant) -> Duration {
+        let left = deadline.saturating_duration_since(now);
+        left - left.mul_f64(self.ratio).min(self.most).min(left)
     }
 }
 
