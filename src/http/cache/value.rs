@@ -1,6 +1,6 @@
 //! A kept HTTP response.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, io::Write, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
@@ -35,8 +35,8 @@ struct Stored {
     age: Duration,
 }
 
-impl std::fmt::Debug for HttpValue {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for HttpValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Headers and bodies of responses do not belong in logs.
         f.debug_struct("HttpValue")
             .field("status", &self.0.status)
@@ -77,20 +77,18 @@ impl HttpValue {
         *response.headers_mut() = headers.clone();
         let headers = response.headers_mut();
         let age = age.saturating_add(given.age).as_secs();
-        headers.insert(header::AGE, HeaderValue::from(age));
+        headers.insert(header::AGE, header_of(format_args!("{age}")));
+        let left = given.left;
         let status = match given.how {
-            How::Fresh => Some(format!("buttress; hit; ttl={}", given.left)),
+            How::Fresh => header_of(format_args!("buttress; hit; ttl={left}")),
             How::Renewed => {
-                Some(format!("buttress; hit; ttl={}; detail=stale-while-revalidate", given.left))
+                header_of(format_args!("buttress; hit; ttl={left}; detail=stale-while-revalidate"))
             }
             How::Failed => {
-                Some(format!("buttress; fwd=stale; ttl={}; detail=stale-if-error", given.left))
+                header_of(format_args!("buttress; fwd=stale; ttl={left}; detail=stale-if-error"))
             }
-            How::Collapsed => None,
+            How::Collapsed => HeaderValue::from_static("buttress; fwd=uri-miss; collapsed"),
         };
-        let status = status.and_then(|status| HeaderValue::try_from(status).ok());
-        let collapsed = HeaderValue::from_static("buttress; fwd=uri-miss; collapsed");
-        let status = status.unwrap_or(collapsed);
         if *has_status {
             headers.append(CACHE_STATUS, status);
         } else {
@@ -98,6 +96,18 @@ impl HttpValue {
         }
         response
     }
+}
+
+/// Returns a header with this text, which is ASCII and short. It allocates once.
+fn header_of(text: fmt::Arguments<'_>) -> HeaderValue {
+    const LONGEST: usize = 80;
+    let mut buffer = [0; LONGEST];
+    let mut rest = &mut buffer[..];
+    // Never fails, because the longest text fits.
+    let _ = rest.write_fmt(text);
+    let length = LONGEST - rest.len();
+    let value = HeaderValue::from_bytes(&buffer[..length]);
+    value.unwrap_or(HeaderValue::from_static("buttress"))
 }
 
 fn bytes(headers: &HeaderMap) -> usize {
