@@ -54,6 +54,35 @@ impl<E: From<Unavailable>> Service<Request> for Backend<E> {
     }
 }
 
+/// A service that fails every call at once, with the error type `E` of a [`Backend`].
+pub struct Down<E = Unavailable>(PhantomData<fn() -> E>);
+
+impl<E> Down<E> {
+    pub const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<E> Clone for Down<E> {
+    fn clone(&self) -> Self {
+        Self::new()
+    }
+}
+
+impl<E: From<Unavailable>> Service<Request> for Down<E> {
+    type Response = u64;
+    type Error = E;
+    type Future = Ready<Result<u64, E>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), E>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _request: Request) -> Self::Future {
+        ready(Err(E::from(Unavailable)))
+    }
+}
+
 /// A side's service for the harness. Its clones share their state, as tower's users expect.
 pub trait Subject: Service<Request, Response = u64> + Clone + Send + 'static {}
 

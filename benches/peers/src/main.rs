@@ -13,28 +13,37 @@
 //! - `growth {json}`: buttress's time window with 100,000 calls in it compared with 1,000.
 //! - `keyed {json}`: the bytes of a key in a keyed breaker, and the cost of a call that looks one
 //!   up.
+//! - `waiters {json}`: the time in which callers that share a call get its response.
 //! - The rows again as a table.
+//!
+//! With the name of a group as an argument, such as `-- degraded`, it measures only that group:
+//! `layers`, `breakers`, `stacks`, `degraded`, `contended` or `keyed`.
 //!
 //! The `contended` cases report wall time divided by the calls of both threads. A peer that waits
 //! for an asynchronous lock parks its thread, as in two busy current-thread runtimes.
 //! `breaker_time_window` and `stack4_time_window` hold 100 to 200 calls in the window, like a
 //! quiet service. This favours a peer that scans its window. `breaker_time_window_1k` and `_100k`
-//! hold as many calls as their name says. Tower has no breaker, so its row for the breaker is its
-//! `ConcurrencyLimit`.
+//! hold as many calls as their name says. Tower has no breaker, no fallback, no cache and no chaos,
+//! and its balancer is not `Clone`. Its row for these is its `ConcurrencyLimit`.
+//! `fallback` is a fallback that is not needed, and `fallback_used` a value.
 
 mod alloc;
 mod backend;
+mod http;
 mod keyed;
 mod measure;
 mod ours;
 mod peers;
 mod report;
 mod scale;
+mod waiters;
 
 use backend::{Backend, Unavailable};
 use measure::Expect::{Rejected, Served};
 use measure::{Harness, interleave};
-use peers::{LONG_WINDOW, TIME_WINDOW, failsafe, recloser, seatbelt, tower_own, tower_resilience};
+use peers::{
+    LONG_WINDOW, TIME_WINDOW, failsafe, moka, recloser, seatbelt, tower_own, tower_resilience,
+};
 use report::Report;
 
 /// The number of calls in the window of the time-window cases without a number in their name.
@@ -42,22 +51,29 @@ const QUIET: u64 = 100;
 const BUSY: u64 = 1_000;
 const CROWDED: u64 = 100_000;
 
+/// Measures the rows of one group.
+type Group = fn(&Harness, &mut Report);
+
 fn main() {
     let h = &Harness::new();
+    let only = std::env::args().nth(1);
+    let runs = |group: &&str| only.as_deref().is_none_or(|only| only == *group);
     scale::print(h);
     let bare = interleave(&mut [h.looped(Served, Backend::<Unavailable>::new)]);
     println!(r#"baseline {{"ns":{:.1},"allocs":{:.2}}}"#, bare[0].nanos, bare[0].allocations);
 
     let mut report = Report::default();
-    layers(h, &mut report);
-    breakers(h, &mut report);
-    stacks(h, &mut report);
-    contended(h, &mut report);
-    report::growth(&interleave(&mut [
-        h.in_window(CROWDED, || ours::breaker_time_window(LONG_WINDOW)),
-        h.in_window(BUSY, || ours::breaker_time_window(LONG_WINDOW)),
-    ]));
-    keyed::print(h);
+    let groups: [(&str, Group); 6] = [
+        ("layers", layers),
+        ("breakers", breakers),
+        ("stacks", stacks),
+        ("degraded", degraded),
+        ("contended", contended),
+        ("keyed", |h, _| keyed::print(h)),
+    ];
+    for (_, group) in groups.iter().filter(|(name, _)| runs(name)) {
+        group(h, &mut report);
+    }
     report.table();
 }
 
@@ -139,6 +155,10 @@ fn breakers(h: &Harness, report: &mut Report) {
             ],
         );
     }
+    report::growth(&interleave(&mut [
+        h.in_window(CROWDED, || ours::breaker_time_window(LONG_WINDOW)),
+        h.in_window(BUSY, || ours::breaker_time_window(LONG_WINDOW)),
+    ]));
 }
 
 fn stacks(h: &Harness, report: &mut Report) {
@@ -157,6 +177,47 @@ fn stacks(h: &Harness, report: &mut Report) {
         h.looped(Rejected, || ours::stack4_rejected(h)),
         vec![("tower-resilience", h.looped(Rejected, || tower_resilience::stack4_rejected(h)))],
     );
+}
+
+/// Measures the layers that give a response when the service cannot, and those around them.
+fn degraded(h: &Harness, report: &mut Report) {
+    let unit = || ("tower", h.looped(Served, tower_own::concurrency_limit));
+    report.case(
+        "fallback",
+        h.looped(Served, ours::fallback),
+        vec![unit(), ("tower-resilience", h.looped(Served, tower_resilience::fallback))],
+    );
+    report.case(
+        "fallback_used",
+        h.looped(Served, ours::fallback_used),
+        vec![unit(), ("tower-resilience", h.looped(Served, tower_resilience::fallback_used))],
+    );
+    report.case(
+        "cache_hit",
+        h.looped(Served, ours::cache),
+        vec![
+            unit(),
+            ("tower-resilience", h.looped(Served, tower_resilience::cache)),
+            ("moka", h.looped(Served, moka::cache)),
+        ],
+    );
+    report.case(
+        "http_cache_hit",
+        h.looped(Served, http::cached),
+        vec![("the response copied", h.looped(Served, http::copied))],
+    );
+    report.case("endpoints_10", h.looped(Served, || ours::endpoints(10)), vec![unit()]);
+    report.case(
+        "endpoints_1000",
+        h.looped(Served, || ours::endpoints(1_000)),
+        vec![unit(), ("10 endpoints", h.looped(Served, || ours::endpoints(10)))],
+    );
+    report.case(
+        "chaos_disarmed",
+        h.looped(Served, ours::chaos_disarmed),
+        vec![unit(), ("no layer", h.looped(Served, Backend::<Unavailable>::new))],
+    );
+    waiters::print(h);
 }
 
 fn contended(h: &Harness, report: &mut Report) {

@@ -3,17 +3,22 @@
 use std::time::Duration;
 
 use buttress::bulkhead::BulkheadLayer;
+use buttress::cache::CacheLayer;
+use buttress::chaos::ChaosLayer;
 use buttress::circuit_breaker::CircuitBreakerLayer;
+use buttress::endpoints::Endpoints;
+use buttress::fallback::FallbackLayer;
 use buttress::retry::{Backoff, Budget, ReplayClones, RetryLayer};
 use buttress::telemetry::Registry;
 use buttress::timeout::TimeoutLayer;
 use buttress::{Error, Stack};
 use tower::Layer;
 
-use crate::backend::{Backend, Subject, Unavailable};
+use crate::backend::{Backend, Down, Request, Subject, Unavailable};
 use crate::measure::Harness;
 use crate::peers::{
-    CONCURRENT, COUNT_WINDOW, LIMIT, MINIMUM_CALLS, OPEN_FOR, SLOW, TIME_WINDOW, small,
+    CONCURRENT, COUNT_WINDOW, FALLBACK, KEPT_FOR, LIMIT, MINIMUM_CALLS, OPEN_FOR, SLOW,
+    TIME_WINDOW, key, small,
 };
 
 pub type Inner = Backend<Error<Unavailable>>;
@@ -112,4 +117,26 @@ pub fn stack4_rejected(harness: &Harness) -> impl Subject {
     // Clones of a layer share the breaker. It is opened beneath the retry, which would wait.
     drop(harness.opened(breaker.layer(Inner::new())));
     stack!(breaker.layer(Inner::new()))
+}
+
+pub fn fallback() -> impl Subject {
+    FallbackLayer::value(FALLBACK).layer(Inner::new())
+}
+
+pub fn fallback_used() -> impl Subject {
+    FallbackLayer::value(FALLBACK).layer(Down::<Error<Unavailable>>::new())
+}
+
+pub fn cache() -> impl Subject {
+    let cache = CacheLayer::by_fn(|request: &Request| Some(key(request))).ttl(KEPT_FOR);
+    cache.build().expect("valid settings").layer(Inner::new())
+}
+
+pub fn endpoints(count: u32) -> impl Subject {
+    Endpoints::new(0..count, |_: &u32| Backend::<Unavailable>::new())
+}
+
+pub fn chaos_disarmed() -> impl Subject {
+    let chaos = ChaosLayer::builder().hangs(0.5).lost_responses(0.5);
+    chaos.build().expect("valid settings").layer(Inner::new())
 }

@@ -35,6 +35,7 @@ use std::time::{Duration, Instant};
 
 use ::failsafe::futures::CircuitBreaker as _;
 use buttress::bulkhead::BulkheadLayer;
+use buttress::cache::CacheLayer;
 use buttress::circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerLayer};
 use buttress::retry::{Backoff, Jitter};
 use buttress::retry::{ReplayClones, RetryLayer};
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         whole_seconds(&mut facts).await;
         open_below_a_retry(&mut facts).await;
         retry_past_the_deadline(&mut facts).await;
+        one_call_for_all(&mut facts).await;
     });
     allocations(&mut facts);
     for broken in &facts.broken {
@@ -543,6 +545,43 @@ async fn retry_past_the_deadline(facts: &mut Facts) {
         &[("tower", &said(&tower)), ("tower-resilience", &said(&theirs))],
         &said(&ours),
         ours.0 < 100 && ours.1 == Unavailable.to_string(),
+    );
+}
+
+// Facts about the cache.
+
+async fn one_call_for_all(facts: &mut Facts) {
+    async fn calls(side: &Side) -> usize {
+        side.dependency.answers_after(SHORT);
+        let callers: Vec<_> = (0..100).map(|_| tokio::spawn(side.call(0))).collect();
+        for caller in callers {
+            let _ = caller.await.expect("no panic");
+        }
+        side.dependency.calls()
+    }
+
+    let dependency = Dependency::new();
+    let layer = tower_resilience::cache::CacheLayer::builder()
+        .ttl(peers::KEPT_FOR)
+        .key_extractor(peers::key)
+        .build()
+        .expect(VALID);
+    let cache = calls(&Side::of(&dependency, layer.layer(dependency.clone()))).await;
+
+    let dependency = Dependency::new();
+    let layer = peers::tower_resilience::coalesced(dependency.clone());
+    let coalesced = calls(&Side::of(&dependency, layer)).await;
+
+    let dependency = Dependency::new();
+    let layer = CacheLayer::by_fn(|request: &Request| Some(peers::key(request))).build();
+    let layer = layer.expect(VALID).layer(dependency.seen_as::<Carried>());
+    let ours = calls(&Side::of(&dependency, layer)).await;
+
+    facts.state(
+        "calls that reach the dependency, of 100 concurrent calls for the same key",
+        &[("tower-resilience's cache", &cache), ("its coalesce", &coalesced)],
+        &ours,
+        ours == 1,
     );
 }
 

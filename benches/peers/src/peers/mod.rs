@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
+use crate::backend::Request;
+
 pub mod failsafe;
+pub mod moka;
 pub mod recloser;
 pub mod seatbelt;
 #[cfg(feature = "telemetry")]
@@ -26,6 +29,16 @@ pub const MINIMUM_CALLS: usize = 20;
 pub const SLOW: Duration = Duration::from_secs(1);
 /// The open time of breakers that must stay open while they are measured.
 pub const OPEN_FOR: Duration = Duration::from_secs(3_600);
+
+/// The time for which a cache keeps a response, which is longer than any measurement.
+pub const KEPT_FOR: Duration = Duration::from_secs(3_600);
+/// The response of a fallback.
+pub const FALLBACK: u64 = 7;
+
+/// Returns the key of a request in a cache. After 16 calls, each call is a hit.
+pub fn key(request: &Request) -> u64 {
+    request.0 % 16
+}
 
 pub fn small(number: usize) -> u32 {
     u32::try_from(number).expect("a small number")

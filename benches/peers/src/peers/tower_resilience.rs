@@ -2,19 +2,26 @@
 //!
 //! Neither `tracing` nor `metrics` is enabled, and no pattern requires them.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use tower::Layer;
 use tower_resilience::bulkhead::{BulkheadLayer, BulkheadServiceError};
+use tower_resilience::cache::CacheLayer;
 use tower_resilience::circuitbreaker::{
     CircuitBreaker, CircuitBreakerConfigBuilder, CircuitBreakerError, CircuitBreakerLayer,
     DefaultClassifier, SlidingWindowType,
 };
+use tower_resilience::coalesce::CoalesceLayer;
+use tower_resilience::fallback::FallbackLayer;
 use tower_resilience::retry::{RetryBudgetBuilder, RetryConfigBuilder, RetryLayer};
 use tower_resilience::timelimiter::TimeLimiterLayer;
 
-use super::{CONCURRENT, COUNT_WINDOW, LIMIT, MINIMUM_CALLS, OPEN_FOR, SLOW, TIME_WINDOW};
-use crate::backend::{Backend, Request, Subject, Unavailable};
+use super::{
+    CONCURRENT, COUNT_WINDOW, FALLBACK, KEPT_FOR, LIMIT, MINIMUM_CALLS, OPEN_FOR, SLOW,
+    TIME_WINDOW, key,
+};
+use crate::backend::{Backend, Down, Request, Subject, Unavailable};
 use crate::measure::Harness;
 
 type Breaker = CircuitBreaker<Backend, DefaultClassifier>;
@@ -107,4 +114,25 @@ pub fn stack4_time_window() -> impl Subject {
 
 pub fn stack4_rejected(harness: &Harness) -> impl Subject {
     stack(harness.opened(count_breaker()))
+}
+
+pub fn fallback() -> impl Subject {
+    FallbackLayer::<Request, u64, Unavailable>::value(FALLBACK).layer(Backend::new())
+}
+
+pub fn fallback_used() -> impl Subject {
+    FallbackLayer::<Request, u64, Unavailable>::value(FALLBACK).layer(Down::new())
+}
+
+pub fn cache() -> impl Subject {
+    let cache = CacheLayer::builder().max_size(1_000).ttl(KEPT_FOR).key_extractor(key);
+    cache.build().expect("a valid cache").layer(Backend::<Unavailable>::new())
+}
+
+/// Returns a service whose concurrent calls with the same key share one call of `inner`.
+pub fn coalesced<S>(inner: S) -> impl Subject<Error: Display + Send, Future: Send>
+where
+    S: Subject<Error: Clone + Display + Send + 'static, Future: Send>,
+{
+    CoalesceLayer::new(key).layer(inner)
 }
