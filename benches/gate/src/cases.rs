@@ -24,7 +24,9 @@ use tower_service::Service;
 
 use crate::{
     measure::{Calls, Ends, Facts, reserved},
-    services::{Broken, Chunk, Echo, MockClient, OwnEcho, SlowEcho, get, post},
+    services::{
+        Broken, Chunk, Echo, MockClient, OwnClient, OwnEcho, SlowEcho, bodiless, get, post,
+    },
     subscriber::Subscribed,
 };
 
@@ -63,6 +65,7 @@ pub const CASES: &[Case] = &[
     }),
     lone("retry", |calls| calls.to(retry().layer(Echo), Ends::Well)),
     lone("fallback", |calls| calls.to(FallbackLayer::value(7).layer(Echo), Ends::Well)),
+    lone("fallback, used", |calls| calls.to(FallbackLayer::value(7).layer(Broken), Ends::Well)),
     lone("bulkhead", |calls| calls.to(BulkheadLayer::default().layer(Echo), Ends::Well)),
     lone("bulkhead, full", bulkhead_full),
     lone("queued bulkhead", queued_bulkhead),
@@ -121,6 +124,7 @@ pub const CASES: &[Case] = &[
     composite("standard http", |calls| {
         calls.over_http(Stack::standard(ReplaySafe::new()).http().layer(MockClient), get)
     }),
+    composite("http cache, hit", http_cache_hit),
     composite("guard, claims", |calls| calls.on_runtime(guard().layer(MockClient), post)),
     composite("guard, replays", |calls| calls.on_runtime(guard().layer(MockClient), |_| post(0))),
 ];
@@ -173,6 +177,15 @@ fn cache_hit(calls: Calls) -> Facts {
     let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
     assert!(runtime.block_on(service.call(0)).is_ok());
     calls.to(service, Ends::Well)
+}
+
+/// Gives an HTTP response that was kept before, as [`cache_hit`] does.
+fn http_cache_hit(calls: Calls) -> Facts {
+    let cache = CacheLayer::http().ttl(OPEN_FOR).build().expect("valid settings");
+    let mut service = Stack::new().http().cache(cache).layer(OwnClient);
+    let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
+    assert!(runtime.block_on(service.call(bodiless(0))).is_ok());
+    calls.over_http(service, bodiless)
 }
 
 fn breaker_by_key(calls: Calls) -> Facts {

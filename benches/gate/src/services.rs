@@ -157,6 +157,44 @@ impl Body for Chunk {
     }
 }
 
+/// A body that has arrived with its head, for one case only, as [`OwnEcho`] is.
+#[derive(Clone)]
+pub struct Whole(Option<Bytes>);
+
+impl Body for Whole {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+/// An HTTP client for one case only. It responds at once.
+#[derive(Clone, Copy)]
+pub struct OwnClient;
+
+impl Service<Request<Whole>> for OwnClient {
+    type Response = Response<Whole>;
+    type Error = Failure;
+    type Future = Ready<Result<Response<Whole>, Failure>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _request: Request<Whole>) -> Self::Future {
+        ready(black_box(Ok(Response::new(Whole(Some(Bytes::from_static(b"hello")))))))
+    }
+}
+
 /// An HTTP client that responds with five bytes after it has been pending once.
 #[derive(Clone, Copy)]
 pub struct MockClient;
@@ -179,6 +217,13 @@ static URI: LazyLock<Uri> = LazyLock::new(|| Uri::from_static("http://orders.int
 
 pub fn get(_: u64) -> Request<Chunk> {
     let mut request = Request::new(Chunk(None));
+    *request.uri_mut() = URI.clone();
+    request
+}
+
+/// Makes a GET whose body is known to be empty, so that a cache may keep the response.
+pub fn bodiless(_: u64) -> Request<Whole> {
+    let mut request = Request::new(Whole(None));
     *request.uri_mut() = URI.clone();
     request
 }
