@@ -24,25 +24,36 @@ async fn intervals(count: u32) {
     }
 }
 
+/// Waits for the next checks of an instance that gets no other calls.
+async fn checks_of(world: &World, name: Name, count: u32) {
+    let all = world.calls(name) + count;
+    while world.calls(name) < all {
+        tokio::time::sleep(100 * MS).await;
+    }
+    tokio::time::sleep(100 * MS).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn three_out_two_back() {
     let world = World::default();
     let endpoints = world.builder(["a", "b", "c"]).check(Call::default()).build().unwrap();
     let handle = endpoints.handle();
     world.set("a", Mode::Fails);
-    intervals(2).await;
+    checks_of(&world, "a", 2).await;
     assert_eq!(status(&handle, "a"), EndpointStatus::Usable);
-    intervals(2).await;
+    checks_of(&world, "a", 1).await;
     assert_eq!(status(&handle, "a"), EndpointStatus::CheckFailed);
     let before = world.calls("a");
     assert_eq!(calls(&endpoints, 100).await, 0);
     assert_eq!(world.calls("a"), before);
     world.set("a", Mode::Up);
-    // At most 10 % longer than two intervals.
-    intervals(1).await;
+    let up = tokio::time::Instant::now();
+    checks_of(&world, "a", 1).await;
     assert_eq!(status(&handle, "a"), EndpointStatus::CheckFailed);
-    tokio::time::sleep(13 * SECOND).await;
+    checks_of(&world, "a", 1).await;
     assert_eq!(status(&handle, "a"), EndpointStatus::Usable);
+    // At most 10 % longer than two intervals.
+    assert!(up.elapsed() < 23 * SECOND, "{:?}", up.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

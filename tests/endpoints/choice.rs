@@ -135,7 +135,7 @@ async fn the_faster_of_two_gets_more_calls() {
     let endpoints = world.endpoints(["a", "b"]);
     world.set("a", Mode::Slow(100 * MS));
     world.set("b", Mode::Slow(10 * MS));
-    assert_eq!(calls(&endpoints, 100).await, 0);
+    assert_eq!(calls(&endpoints, 400).await, 0);
     assert!(world.calls("b") > 5 * world.calls("a").max(1), "{world:?}");
 }
 
