@@ -28,7 +28,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use http::{HeaderName, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::time::{Instant, Sleep, advance, sleep, timeout};
 use tower::{Service, ServiceExt, util::BoxCloneSyncService};
 
@@ -565,4 +565,85 @@ async fn layers_by_hand_and_an_absent_layer_work_too() {
         let second = client.oneshot(get()).await.unwrap();
         assert_eq!(value(&second, "cache-status").starts_with("buttress; hit"), is_there);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_must_not_be_stored_leaves_the_last_good_response() {
+    for header in [
+        ("cache-control", "no-store"),
+        ("cache-control", "private"),
+        ("set-cookie", "error=1"),
+        ("vary", "x-other"),
+    ] {
+        let builder = CacheLayer::http().ttl(10 * SECOND).if_error(3_600 * SECOND);
+        let server = Server::new(builder, Duration::ZERO, move |call, _| match call {
+            1 => respond(200, &[]),
+            _ => respond(503, &[header]),
+        });
+        drop(server.get(&[]).await);
+        for _ in 0..5 {
+            advance(30 * SECOND).await;
+            assert_eq!(server.get(&[]).await.status(), 200, "{header:?}");
+        }
+        assert_eq!(server.calls(), 6);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_503_that_must_not_be_stored_is_one_call_for_a_crowd() {
+    let server = Server::new(CacheLayer::http(), SECOND, |_, _| {
+        respond(503, &[("cache-control", "no-store")])
+    });
+    let results = join_all((0..100).map(|_| server.get(&[]))).await;
+    assert!(results.iter().all(|response| response.status() == 503));
+    assert_eq!((server.calls(), server.cache.counts().entries), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_breaks_off_gives_the_last_good_response() {
+    let calls = Arc::new(AtomicU32::new(0));
+    let service = tower::service_fn(move |_: Request<String>| {
+        let is_whole = calls.fetch_add(1, Ordering::Relaxed) == 0;
+        let end = (!is_whole).then(|| Err(io::Error::from(io::ErrorKind::ConnectionReset)));
+        let frames = std::iter::once(Ok(Frame::data(Bytes::from("EUR")))).chain(end);
+        let body = StreamBody::new(futures::stream::iter(frames));
+        std::future::ready(Ok::<_, io::Error>(Response::new(body)))
+    });
+    let cache = CacheLayer::http().ttl(10 * SECOND).if_error(3_600 * SECOND).build().unwrap();
+    let client = Stack::new().cache(cache).http().service(service);
+    for _ in 0..4 {
+        let response = client.clone().oneshot(request(Method::GET, &[])).await.unwrap();
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "EUR");
+        advance(30 * SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_age_on_arrival_counts() {
+    let server = Server::new(CacheLayer::http().ttl(60 * SECOND), Duration::ZERO, |_, _| {
+        respond(200, &[("cache-control", "max-age=60"), ("age", "55")])
+    });
+    for (seconds, calls) in [(0, 1), (4, 1), (2, 2)] {
+        advance(seconds * SECOND).await;
+        drop(server.get(&[]).await);
+        assert_eq!(server.calls(), calls);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_responds_again_is_asked_by_all() {
+    let builder = CacheLayer::http().ttl(10 * SECOND).if_error(3_600 * SECOND);
+    let server = Server::new(builder, Duration::ZERO, |call, _| match call {
+        1 => respond(200, &[]),
+        2 => respond(503, &[]),
+        _ => respond(404, &[]),
+    });
+    drop(server.get(&[]).await);
+    advance(30 * SECOND).await;
+    assert_eq!(server.get(&[]).await.status(), 200);
+    advance(SECOND).await;
+    for _ in 0..3 {
+        assert_eq!(server.get(&[]).await.status(), 404);
+    }
+    assert_eq!(server.calls(), 5);
 }

@@ -12,7 +12,7 @@ use super::{
     parts::Parts,
     rules::Rules,
     shared_call::{Part, Place},
-    task::{Begun, Reply},
+    task::{Begun, Landing, Reply},
 };
 use crate::{
     CarryRejection, Classify,
@@ -132,18 +132,16 @@ where
         };
         let continues = is_renewal || shared.config.finishes_abandoned;
         let key_bytes = ENTRY_BYTES.saturating_add(parts.rules.key_bytes(key.key()));
+        let call = Arc::clone(place.call());
         let begun = Begun {
-            key_bytes,
+            landing: Landing::new(Arc::clone(&parts), key, tag, call, key_bytes),
             service,
             request,
-            tag,
-            call: Arc::clone(place.call()),
             stale: entry.clone(),
             permit,
             own_place: continues.then(|| place.another()),
             settles: Settler::current().is_some(),
             end_of: end_of::<M, _, _>,
-            key,
             parts,
         };
         let reply = begun.spawn();

@@ -172,6 +172,13 @@ impl<V> Entry<V> {
         drop(before);
     }
 
+    /// Lets all callers ask again, because a call has not failed.
+    pub(super) fn end_hold_off(&self) {
+        self.held_until.store(0, Ordering::Relaxed);
+        let before = lock(&self.failed).take();
+        drop(before);
+    }
+
     /// Returns the reason why the last call for the key has failed, if one has.
     pub(super) fn failed(&self) -> Option<Reason> {
         lock(&self.failed).clone()

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The number of generations. Keys share them by their tags.
-const COUNT: usize = 1_024;
+const COUNT: usize = 1 << 16;
 
 /// A generation for each group of keys.
 ///

@@ -122,13 +122,17 @@ impl<K, V, R, C> Parts<K, V, R, C> {
     {
         let failed = match ended {
             Ended::Response { failed, .. } | Ended::Error { failed, .. } => *failed,
-            Ended::NotShareable | Ended::Lost => return None,
+            Ended::NotShareable { failed } => *failed,
+            Ended::Lost => return None,
         };
         if let Some(entry) = stale.entry.take().filter(|_| failed) {
             let reason = entry.failed().unwrap_or(Reason::Failed(Fault::Transient));
             if let Some(response) = self.give_stale::<Req, Res, M>(&entry, reason) {
                 return Some(Ok(response));
             }
+        }
+        if matches!(ended, Ended::NotShareable { .. }) {
+            return None;
         }
         self.shared.count(Counted::Collapsed);
         Some(match ended {
@@ -138,7 +142,7 @@ impl<K, V, R, C> Parts<K, V, R, C> {
                 Ok(self.rules.replay(value, given))
             }
             Ended::Error { rejection, .. } => Err(E::from_rejection(rejection.clone())),
-            Ended::NotShareable | Ended::Lost => return None,
+            Ended::NotShareable { .. } | Ended::Lost => return None,
         })
     }
 }

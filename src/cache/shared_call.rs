@@ -34,8 +34,8 @@ pub(super) enum Ended<V> {
     Response { value: V, failed: bool },
     /// An error. `failed` is set if an older response is better.
     Error { rejection: Rejection, failed: bool },
-    /// The response is for one caller only.
-    NotShareable,
+    /// The response is for one caller only. `failed` is set if it is a failure of the service.
+    NotShareable { failed: bool },
     /// The call panicked, or its runtime has ended.
     Lost,
 }
@@ -159,12 +159,12 @@ impl<K: Eq + Clone, V> SharedCalls<K, V> {
         generation: u64,
         look: impl FnOnce() -> Option<T>,
     ) -> Result<Part<K, V>, T> {
-        // It may hold the last reference to an outdated call, whose value is the user's.
-        let outdated;
+        // Code of the user does not run under the lock. An outdated call has a value of the user.
+        let (own_key, tabled) = (key.clone(), key.clone());
         let mut shard = lock(self.shard(key));
         if let Some(call) = shard.get(key).filter(|call| call.generation == generation) {
             if call.join() {
-                return Ok(Part::Joined(Place::new(self, key, call)));
+                return Ok(Part::Joined(Place::new(self, own_key, call)));
             }
         }
         if let Some(found) = look() {
@@ -172,8 +172,9 @@ impl<K: Eq + Clone, V> SharedCalls<K, V> {
         }
         let Some(permit) = self.enter() else { return Ok(Part::Full) };
         let call = SharedCall::new(generation);
-        let place = Place::new(self, key, &call);
-        outdated = shard.insert(key.clone(), call);
+        let place = Place::new(self, own_key, &call);
+        let outdated = shard.remove_entry(key);
+        shard.insert(tabled, call);
         drop(shard);
         drop(outdated);
         Ok(Part::Began(place, permit))
@@ -248,9 +249,9 @@ pub(super) struct Place<K: Eq, V> {
 }
 
 impl<K: Eq + Clone, V> Place<K, V> {
-    fn new(calls: &Arc<SharedCalls<K, V>>, key: &Hashed<K>, call: &Arc<SharedCall<V>>) -> Self {
+    fn new(calls: &Arc<SharedCalls<K, V>>, key: Hashed<K>, call: &Arc<SharedCall<V>>) -> Self {
         let (calls, call) = (Arc::clone(calls), Arc::clone(call));
-        Self { calls, key: key.clone(), call, waiter: None }
+        Self { calls, key, call, waiter: None }
     }
 }
 
@@ -264,8 +265,9 @@ impl<K: Eq, V> Place<K, V> {
     where
         K: Clone,
     {
+        let key = self.key.clone();
         lock(&self.call.waiting).places += 1;
-        Place::new(&self.calls, &self.key, &self.call)
+        Place::new(&self.calls, key, &self.call)
     }
 
     /// Lets the call go on after all callers have left.

@@ -54,10 +54,10 @@ impl<K, V> Weighter<Hashed<K>, Arc<Entry<V>>> for ByBytes {
 struct DropLater;
 
 impl<K, V> Lifecycle<Hashed<K>, Arc<Entry<V>>> for DropLater {
-    type RequestState = Vec<(Hashed<K>, Arc<Entry<V>>)>;
+    type RequestState = Removed<K, V>;
 
     fn on_evict(&self, evicted: &mut Self::RequestState, key: Hashed<K>, entry: Arc<Entry<V>>) {
-        evicted.push((key, entry));
+        evicted.push((Some(key), entry));
     }
 }
 
@@ -69,8 +69,8 @@ pub(super) struct Store<K, V> {
     biggest_entry: usize,
 }
 
-/// The entries that were taken out of a store. Drop them without a lock.
-pub(super) type Removed<K, V> = Vec<(Hashed<K>, Arc<Entry<V>>)>;
+/// The entries that were taken out of a store, or not taken into it. Drop them without a lock.
+pub(super) type Removed<K, V> = Vec<(Option<Hashed<K>>, Arc<Entry<V>>)>;
 
 impl<K: Eq + Clone, V> Store<K, V> {
     pub(super) fn new(config: &Config) -> Self {
@@ -99,16 +99,20 @@ impl<K: Eq + Clone, V> Store<K, V> {
     /// Adds an entry, unless it is too big. Returns what had to go.
     pub(super) fn insert(&self, key: Hashed<K>, entry: Entry<V>) -> Removed<K, V> {
         let mut removed = Vec::new();
+        let entry = Arc::new(entry);
         if entry.bytes() <= self.biggest_entry {
             // The store drops the entry that it replaces under its lock. This reference is longer.
-            removed.extend(self.entries.peek(&key).map(|replaced| (key.clone(), replaced)));
-            self.entries.insert_with_lifecycle(key, Arc::new(entry), &mut removed);
+            removed.extend(self.entries.peek(&key).map(|replaced| (None, replaced)));
+            self.entries.insert_with_lifecycle(key, entry, &mut removed);
+        } else {
+            removed.push((Some(key), entry));
         }
         removed
     }
 
     pub(super) fn remove(&self, key: &Hashed<K>) -> Removed<K, V> {
-        self.entries.remove(key).into_iter().collect()
+        let removed = self.entries.remove(key);
+        removed.map(|(key, entry)| (Some(key), entry)).into_iter().collect()
     }
 
     /// Removes each entry by itself, so that none is dropped under the lock.

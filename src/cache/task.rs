@@ -59,14 +59,11 @@ pub(super) fn reason(outcome: Outcome, rejection: Option<&Rejection>) -> Option<
 pub(super) type EndOf<Res, E> = fn(&mut Result<Res, E>) -> Option<&mut CallEnd>;
 
 /// A call that was begun, with all that its task needs.
-pub(super) struct Begun<S: Service<Req>, Req, K: Eq, V, R, C> {
+pub(super) struct Begun<S: Service<Req>, Req, K: Eq + Clone, V, R, C> {
     pub(super) parts: Arc<Parts<K, V, R, C>>,
     pub(super) service: S,
     pub(super) request: Req,
-    pub(super) tag: u64,
-    pub(super) key: Hashed<K>,
-    pub(super) key_bytes: usize,
-    pub(super) call: Arc<SharedCall<V>>,
+    pub(super) landing: Landing<K, V, R, C>,
     pub(super) stale: Option<Arc<Entry<V>>>,
     pub(super) permit: Permit,
     /// The place of the task itself, if the call continues after all callers have left.
@@ -76,8 +73,8 @@ pub(super) struct Begun<S: Service<Req>, Req, K: Eq, V, R, C> {
     pub(super) end_of: EndOf<S::Response, S::Error>,
 }
 
-/// Ends the call however its task ends.
-struct Landing<K: Eq + Clone, V, R, C> {
+/// Ends the call however its task ends, even if it is never polled.
+pub(super) struct Landing<K: Eq + Clone, V, R, C> {
     parts: Arc<Parts<K, V, R, C>>,
     key: Hashed<K>,
     tag: u64,
@@ -100,17 +97,15 @@ where
     /// Spawns the task, in the span of the caller, and returns the receiver of its result.
     pub(super) fn spawn(self) -> oneshot::Receiver<Reply<S::Response, S::Error>> {
         let (reply, replied) = oneshot::channel();
-        let call = Arc::clone(&self.call);
+        let call = Arc::clone(&self.landing.call);
         let task = tokio::spawn(self.run(reply).instrument(Span::current()));
         call.set_task(task.abort_handle());
         replied
     }
 
     async fn run(self, reply: oneshot::Sender<Reply<S::Response, S::Error>>) {
-        let Self { parts, service, request, tag, key, key_bytes, call, stale, permit, .. } = self;
+        let Self { parts, service, request, mut landing, stale, permit, .. } = self;
         let (own_place, settles, end_of) = (self.own_place, self.settles, self.end_of);
-        let (is_done, landing_parts) = (false, Arc::clone(&parts));
-        let mut landing = Landing { parts: landing_parts, key, tag, call, key_bytes, is_done };
         let limit = parts.total.unwrap_or(BODY_TIME);
         let now = Instant::now();
         let until = now.checked_add(limit).unwrap_or(now + BODY_TIME);
@@ -121,7 +116,7 @@ where
             if let Some(endpoint) = endpoint {
                 settle(endpoint, outcome, &mut result, end_of);
             }
-            parts.take(result, outcome, until).await
+            parts.take(result, outcome, until, end_of).await
         };
         let (worked, hop) = Hop::observe(CatchPanic { future: work }).await;
         drop(permit);
@@ -131,8 +126,13 @@ where
                     let reporter = parts.shared.config.reporter.get();
                     reporter.emit(Event::ResponseNotKept { reason });
                 }
-                if let (Some(stale), Some(reason)) = (&stale, &reason) {
-                    stale.hold_off(Instant::now(), parts.hold_off(reason), reason.clone());
+                match (&stale, &reason) {
+                    (Some(stale), Some(reason)) => {
+                        stale.hold_off(Instant::now(), parts.hold_off(reason), reason.clone());
+                    }
+                    // The service is well, even if its response is not kept.
+                    (Some(stale), None) => stale.end_hold_off(),
+                    (None, _) => {}
                 }
                 landing.end(ended, (time, is_given_stale), hop);
                 Reply::Done(result, reason)
@@ -179,6 +179,7 @@ impl<K, V, R, C> Parts<K, V, R, C> {
         result: Result<Res, E>,
         outcome: Outcome,
         until: Instant,
+        end_of: EndOf<Res, E>,
     ) -> Taken<Res, E, V>
     where
         R: Rules<Req, Res, K, V>,
@@ -191,11 +192,16 @@ impl<K, V, R, C> Parts<K, V, R, C> {
             Ok(response) => {
                 let kept = self.rules.keep(response, outcome, until).await;
                 let Kept { response, shared, time, is_given_stale, not_kept } = kept;
+                let mut result = Ok(response);
+                // A body that was read ahead may have failed.
+                let broken = end_of(&mut result).and_then(|end| end.failure());
+                let reason = reason.or_else(|| self::reason(broken?.0, None));
+                let failed = reason.is_some();
                 let ended = match shared {
-                    Some(value) => Ended::Response { value, failed: reason.is_some() },
-                    None => Ended::NotShareable,
+                    Some(value) => Ended::Response { value, failed },
+                    None => Ended::NotShareable { failed },
                 };
-                Taken { result: Ok(response), ended, reason, time, is_given_stale, not_kept }
+                Taken { result, ended, reason, time, is_given_stale, not_kept }
             }
             Err(error) => {
                 let rejection = match error.rejection() {
@@ -228,10 +234,21 @@ impl<K, V, R, C> Parts<K, V, R, C> {
     }
 }
 
+impl<K: Eq + Clone, V, R, C> Landing<K, V, R, C> {
+    pub(super) fn new(
+        parts: Arc<Parts<K, V, R, C>>,
+        key: Hashed<K>,
+        tag: u64,
+        call: Arc<SharedCall<V>>,
+        key_bytes: usize,
+    ) -> Self {
+        Self { parts, key, tag, call, key_bytes, is_done: false }
+    }
+}
+
 impl<K: Eq + Clone, V: Clone, R, C> Landing<K, V, R, C> {
     /// Stores the result, and wakes the callers that wait.
     fn end(&mut self, ended: Ended<(V, usize)>, keep: (KeepFor, bool), hop: Hop) {
-        self.is_done = true;
         let (shared, tag, generation) = (&self.parts.shared, self.tag, self.call.generation());
         // Made before the lock is taken, because it runs code of the user.
         let (mut entry, key) = (self.entry(&ended, keep), self.key.clone());
@@ -244,10 +261,12 @@ impl<K: Eq + Clone, V: Clone, R, C> Landing<K, V, R, C> {
         let ended = match ended {
             Ended::Response { value: (value, _), failed } => Ended::Response { value, failed },
             Ended::Error { rejection, failed } => Ended::Error { rejection, failed },
-            Ended::NotShareable => Ended::NotShareable,
+            Ended::NotShareable { failed } => Ended::NotShareable { failed },
             Ended::Lost => Ended::Lost,
         };
         self.call.end(ended, hop);
+        // Until here, a panic of the user's code ends the call as lost.
+        self.is_done = true;
         drop((removed, entry));
     }
 
@@ -271,11 +290,12 @@ impl<K: Eq + Clone, V: Clone, R, C> Landing<K, V, R, C> {
                 let entry = Entry::kept(value.clone(), bytes, generation, now, jittered(ttl));
                 Some(entry.given_stale(is_given_stale))
             }
-            Ended::NotShareable => {
+            Ended::NotShareable { failed: false } => {
                 let until = times.ttl.max(times.hold_off);
                 Some(Entry::not_shareable(self.key_bytes, generation, now, until))
             }
-            Ended::Error { .. } | Ended::Lost => None,
+            // A failure says nothing about later responses, and leaves the one that is kept.
+            Ended::NotShareable { failed: true } | Ended::Error { .. } | Ended::Lost => None,
         }
     }
 }

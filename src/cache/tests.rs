@@ -94,7 +94,7 @@ async fn in_every_order_a_call_ends_with_its_last_caller_and_not_before() {
                         let call = Arc::clone(place.call());
                         if call.ended().is_none() {
                             calls.remove(&key(), &call, || ());
-                            call.end(Ended::NotShareable, Hop::default());
+                            call.end(Ended::NotShareable { failed: false }, Hop::default());
                         }
                     }
                 }

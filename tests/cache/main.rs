@@ -4,6 +4,7 @@
 mod capture;
 mod forgetting;
 mod hits;
+mod hostile;
 mod sharing;
 mod stale;
 mod telemetry;

@@ -9,6 +9,8 @@ use http::{HeaderMap, HeaderName, header};
 pub(super) struct Directives {
     /// No other caller may get the response.
     pub(super) is_for_one_caller: bool,
+    /// The response must not be stored. If it is a failure, the callers that wait for it share it.
+    pub(super) must_not_be_stored: bool,
     /// The response may be given to the callers that wait for it, and must not be kept.
     pub(super) must_be_asked: bool,
     /// The response must not be given when it is no longer fresh.
@@ -36,6 +38,8 @@ pub(super) fn directives(headers: &HeaderMap) -> Directives {
     if found.max_age.is_none() {
         found.max_age = expires(headers);
     }
+    // RFC 9111, section 4.2: it has been fresh for some time already.
+    found.max_age = found.max_age.map(|most| most.saturating_sub(age(headers)));
     found
 }
 
@@ -44,8 +48,10 @@ impl Directives {
         let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
         let name = name.trim();
         let is = |known: &str| name.eq_ignore_ascii_case(known);
-        if is("no-store") || is("private") {
+        if is("private") {
             self.is_for_one_caller = true;
+        } else if is("no-store") {
+            self.must_not_be_stored = true;
         } else if is("no-cache") {
             self.must_be_asked = true;
         } else if is("must-revalidate") || is("proxy-revalidate") {
@@ -129,8 +135,11 @@ mod tests {
     #[test]
     fn a_response_can_only_forbid_or_shorten() {
         assert_eq!(control("public, immutable, stale-if-error=9"), Directives::default());
-        for line in ["no-store", "private", "Private=\"x-a, no-cache\"", "max-age=9, NO-STORE"] {
+        for line in ["private", "Private=\"x-a, no-cache\"", "max-age=9, PRIVATE"] {
             assert!(control(line).is_for_one_caller, "{line}");
+        }
+        for line in ["no-store", "max-age=9, NO-STORE"] {
+            assert!(control(line).must_not_be_stored, "{line}");
         }
         assert!(control("no-cache=\"set-cookie\"").must_be_asked);
         assert!(control("max-age=5, must-revalidate").must_not_be_stale);
@@ -179,7 +188,7 @@ mod tests {
             let mut more = headers.clone();
             more.append(header::CACHE_CONTROL, HeaderValue::from_static("no-store, max-age=1"));
             let stricter = directives(&more);
-            prop_assert!(stricter.is_for_one_caller);
+            prop_assert!(stricter.must_not_be_stored);
             prop_assert!(stricter.max_age <= Some(found.max_age.unwrap_or(Duration::MAX)));
         }
     }

@@ -80,7 +80,9 @@ impl HttpRules {
             .is_some_and(|media| media.as_bytes().starts_with(b"text/event-stream"));
         let is_part = [StatusCode::PARTIAL_CONTENT, StatusCode::NOT_MODIFIED].contains(&status)
             || status.is_informational();
+        let has_failed = matches!(outcome, Outcome::Failure(_)) && status.is_server_error();
         if found.is_for_one_caller
+            || found.must_not_be_stored && !has_failed
             || is_stream
             || is_part
             || headers.contains_key(header::SET_COOKIE)
@@ -98,7 +100,7 @@ impl HttpRules {
             outcome,
             Outcome::Failure(Fault::Transient | Fault::TimedOut | Fault::Overloaded { .. })
         );
-        if found.must_be_asked || has_failed {
+        if found.must_be_asked || found.must_not_be_stored || has_failed {
             return KeepFor::Nothing;
         }
         if let Some((_, ttl)) = self.negative.iter().find(|(known, _)| *known == status) {
