@@ -7,9 +7,9 @@ const COUNT: usize = 1 << 16;
 
 /// A generation for each group of keys.
 ///
-/// What was asked for in an earlier generation is not given to a caller of a later one, whether it
-/// is stored or still under way. Keys with the same generation forget each other, which costs a
-/// call and does no harm. So forgetting needs no lock and no list of keys.
+/// A response that was asked for in an earlier generation is not given to a caller of a later one,
+/// even if it is stored or still under way. Keys with the same generation forget each other, which
+/// costs a call and does no harm. So forgetting needs no lock and no list of keys.
 #[derive(Debug)]
 pub(super) struct Generations(Box<[AtomicU64]>);
 

@@ -41,18 +41,7 @@ pub(super) enum Reply<Res, E> {
 
 /// Returns why an older response is better than this result, or `None` if it is not.
 pub(super) fn reason(outcome: Outcome, rejection: Option<&Rejection>) -> Option<Reason> {
-    match (rejection, outcome) {
-        (Some(Rejection::Shared(_)) | None, Outcome::Failure(fault)) => match fault {
-            Fault::Transient | Fault::TimedOut | Fault::Overloaded { .. } => {
-                Some(Reason::Failed(fault))
-            }
-            _ => None,
-        },
-        (Some(rejection), _) if rejection.is_unavailable() => {
-            Some(Reason::Rejected(rejection.clone()))
-        }
-        _ => None,
-    }
+    Reason::of(outcome, rejection).filter(Reason::is_outage)
 }
 
 /// Returns the end of a response that is still open, as the stack's kind of completion says.

@@ -43,6 +43,29 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Returns the reason of a result, or `None` if it is neither a failure nor a rejection.
+    pub(crate) fn of(outcome: Outcome, rejection: Option<&Rejection>) -> Option<Self> {
+        match (rejection, outcome) {
+            // The service has failed, and another caller has its error.
+            (None | Some(Rejection::Shared(_)), Outcome::Failure(fault)) => {
+                Some(Self::Failed(fault))
+            }
+            (Some(rejection), _) => Some(Self::Rejected(rejection.clone())),
+            (None, Outcome::Success | Outcome::Ignored) => None,
+        }
+    }
+
+    /// Returns `true` if the service is out of reach, so that a degraded response is better.
+    pub(crate) fn is_outage(&self) -> bool {
+        match self {
+            Self::Failed(Fault::Transient | Fault::TimedOut | Fault::Overloaded { .. }) => true,
+            // The same request would fail again, or is being run, and its response will be there.
+            Self::Failed(Fault::Permanent | Fault::InProgress { .. }) => false,
+            Self::Rejected(rejection) => rejection.is_unavailable(),
+            Self::Off => true,
+        }
+    }
+
     /// Returns the reason as one word of a fixed set, such as `transient` or `circuit_open`.
     pub fn as_str(&self) -> &'static str {
         match self {

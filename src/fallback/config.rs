@@ -58,11 +58,7 @@ impl Config {
         }
         match reason {
             Reason::Failed(Fault::Permanent) => self.also_permanent,
-            // The same request is being run, and its response will be there.
-            Reason::Failed(Fault::InProgress { .. }) => false,
-            Reason::Failed(Fault::Transient | Fault::TimedOut | Fault::Overloaded { .. }) => true,
-            Reason::Rejected(rejection) => rejection.is_unavailable(),
-            Reason::Off => true,
+            reason => reason.is_outage(),
         }
     }
 }

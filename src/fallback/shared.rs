@@ -4,7 +4,7 @@ use std::{any::type_name, fmt, sync::Arc};
 
 use super::state::State;
 use crate::{
-    CarryRejection, Classify, Outcome, Rejection, RetryHint,
+    CarryRejection, Classify, Outcome, RetryHint,
     call::{
         completion::{Completion, end_of},
         degraded::Reason,
@@ -46,12 +46,7 @@ impl<R, C> Shared<R, C> {
         result: &Result<T, E>,
     ) -> Option<Reason> {
         let rejection = result.as_ref().err().and_then(CarryRejection::rejection);
-        let reason = match (rejection, outcome) {
-            // The service has failed, and another caller has its error.
-            (None | Some(Rejection::Shared(_)), Outcome::Failure(fault)) => Reason::Failed(fault),
-            (Some(rejection), _) => Reason::Rejected(rejection.clone()),
-            (None, Outcome::Success | Outcome::Ignored) => return None,
-        };
+        let reason = Reason::of(outcome, rejection)?;
         if !self.state.config.falls_back(&reason) {
             return None;
         }

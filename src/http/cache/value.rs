@@ -48,7 +48,7 @@ impl fmt::Debug for HttpValue {
 impl HttpValue {
     /// Keeps a response, in memory of its own, and returns its bytes.
     ///
-    /// What was received shares the buffer of its connection, which would stay in memory with it.
+    /// The received bytes share the buffer of their connection, which would stay in memory too.
     pub(super) fn new(
         status: StatusCode,
         version: Version,
