@@ -163,6 +163,7 @@ pub mod guide;
 #[cfg_attr(docsrs, doc(cfg(feature = "http")))]
 pub mod http;
 pub mod idempotency;
+pub mod keep;
 mod keyed;
 pub mod outcome;
 mod replay;

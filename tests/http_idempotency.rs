@@ -29,8 +29,9 @@ use buttress::{
         server::HttpServerBody,
     },
     idempotency::{
-        Completed, FindKey, InvalidKey, Key, Record, Recorded, RequestKey, RunOutcome, StoreError,
+        Completed, FindKey, InvalidKey, Key, Record, RequestKey, RunOutcome, StoreError,
     },
+    keep::{Keep, Kept, KeptPart},
 };
 use bytes::Bytes;
 use futures::stream;
@@ -180,19 +181,36 @@ fn an_operation_is_a_method_and_a_route() {
 
 type Failure = Error<Infallible>;
 
+/// Keeps and marks a response, as the layer does with the first one.
 async fn kept<B>(recorder: &RecordHttp, response: Response<B>) -> Keeping<B>
 where
     B: http_body::Body<Data = Bytes> + Send,
     B::Error: Send,
 {
-    Record::<Request<()>, _, Failure>::record(recorder, response).await
+    let Kept { mut response, part, .. } = recorder.keep(response).await;
+    let completed = match part {
+        KeptPart::Payload { payload, bytes } => Some(Completed::replayable(payload, bytes)),
+        KeptPart::NotKept => Some(Completed::not_replayable()),
+        KeptPart::BrokenOff => None,
+    };
+    if completed.is_some() {
+        Record::<Request<()>, Response<B>, Failure>::mark_recorded(recorder, &mut response);
+    }
+    Keeping { response, completed }
 }
 
-type Keeping<B> = Recorded<Vec<u8>, Response<BufferedBody<B>>>;
+#[derive(Debug)]
+struct Keeping<B: http_body::Body> {
+    response: Response<BufferedBody<B>>,
+    completed: Option<Completed<Vec<u8>>>,
+}
+
 type Replayed = Response<BufferedBody<Empty<Bytes>>>;
 
 fn replay(recorder: &RecordHttp, payload: Vec<u8>) -> Result<Replayed, StoreError> {
-    Record::<Request<()>, _, Failure>::replay(recorder, payload)
+    let mut replayed = Keep::<Response<Empty<Bytes>>>::replay(recorder, payload)?;
+    Record::<Request<()>, _, Failure>::mark_replayed(recorder, &mut replayed);
+    Ok(replayed)
 }
 
 /// Returns the response to a retry, from the recorded result.

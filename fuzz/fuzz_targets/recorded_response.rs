@@ -10,6 +10,7 @@ use buttress::{
     Error,
     http::idempotency::{IDEMPOTENCY_REPLAYED, RecordHttp},
     idempotency::Record,
+    keep::Keep,
 };
 use buttress_fuzz::{first_number, lines};
 use http::{Request, Response, StatusCode, header};
@@ -54,9 +55,9 @@ fuzz_target!(|input: &[u8]| {
 /// Replays a payload, and returns the response with its whole body, if it can be replayed.
 fn replay(recorder: &RecordHttp, payload: Vec<u8>) -> Option<(Response<()>, Vec<u8>)> {
     let most = payload.len();
-    let replayed =
-        Record::<Request<()>, Response<String>, Error<Infallible>>::replay(recorder, payload);
-    let (head, body) = replayed.ok()?.into_parts();
+    let mut replayed = Keep::<Response<String>>::replay(recorder, payload).ok()?;
+    Record::<Request<()>, _, Error<Infallible>>::mark_replayed(recorder, &mut replayed);
+    let (head, body) = replayed.into_parts();
     assert_eq!(head.headers[IDEMPOTENCY_REPLAYED], "true");
     let (mut body, mut whole) = (pin!(body), Vec::new());
     let mut cx = Context::from_waker(Waker::noop());

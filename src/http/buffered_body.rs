@@ -79,9 +79,8 @@ impl<B: Body> BufferedBody<B> {
     }
 
     /// Changes the trailers when they arrive.
-    pub(super) fn change_trailers(mut self, change: fn(&mut HeaderMap)) -> Self {
+    pub(super) fn change_trailers(&mut self, change: fn(&mut HeaderMap)) {
         self.change_trailers = Some(change);
-        self
     }
 }
 

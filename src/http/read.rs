@@ -10,9 +10,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Response, response::Parts};
 use http_body::Body;
 use tokio::task::coop::consume_budget;
+
+use super::head::ResponseShape;
+use crate::keep::Kept;
 
 /// The result of reading a body.
 pub(super) enum Read<E> {
@@ -20,7 +23,8 @@ pub(super) enum Read<E> {
         data: Bytes,
         trailers: Option<HeaderMap>,
     },
-    /// The body is longer than the limit. `over` is the frame that exceeded it.
+    /// The body is longer than the limit, and `over` is the frame that exceeded it. Or its account
+    /// has stopped the reading, and `over` is empty.
     TooLong {
         data: Bytes,
         over: Bytes,
@@ -52,7 +56,9 @@ pub(super) trait BodyAccount {
     fn grow(&mut self, length: usize, memory: usize) -> Result<(), Self::Error>;
 
     /// Is called when the body waits for more data. The task is woken if the body is ended.
-    fn park(&mut self, cx: &mut Context<'_>) -> Result<(), Self::Error>;
+    ///
+    /// Once this returns `Ready`, the body is not read further.
+    fn park(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Self::Error>;
 }
 
 /// The account of a body whose memory is bounded elsewhere.
@@ -63,8 +69,8 @@ impl BodyAccount for () {
         Ok(())
     }
 
-    fn park(&mut self, _: &mut Context<'_>) -> Result<(), Infallible> {
-        Ok(())
+    fn park(&mut self, _: &mut Context<'_>) -> Result<Poll<()>, Infallible> {
+        Ok(Poll::Pending)
     }
 }
 
@@ -99,18 +105,19 @@ pub(super) async fn read<B: Body<Data = Bytes>, A: BodyAccount>(
     memory: &mut A,
 ) -> Result<Read<B::Error>, A::Error> {
     let mut data = Gathered::default();
-    while let Some(frame) = poll_fn(|cx| match body.as_mut().poll_frame(cx) {
-        Poll::Ready(frame) => Poll::Ready(Ok(frame)),
-        Poll::Pending => match memory.park(cx) {
-            Ok(()) => Poll::Pending,
-            Err(ended) => Poll::Ready(Err(ended)),
-        },
-    })
-    .await?
-    {
-        let frame = match frame {
-            Ok(frame) => frame,
-            Err(error) => return Ok(Read::Broken { data: data.finish(), error }),
+    loop {
+        let polled = poll_fn(|cx| match body.as_mut().poll_frame(cx) {
+            Poll::Ready(frame) => Poll::Ready(Ok(Some(frame))),
+            Poll::Pending => match memory.park(cx) {
+                Ok(stopped) => stopped.map(|()| Ok(None)),
+                Err(ended) => Poll::Ready(Err(ended)),
+            },
+        });
+        let frame = match polled.await? {
+            Some(Some(Ok(frame))) => frame,
+            Some(Some(Err(error))) => return Ok(Read::Broken { data: data.finish(), error }),
+            Some(None) => return Ok(Read::Whole { data: data.finish(), trailers: None }),
+            None => return Ok(Read::TooLong { data: data.finish(), over: Bytes::new() }),
         };
         match frame.into_data() {
             Ok(piece) if piece.len() > most.saturating_sub(data.len()) => {
@@ -130,7 +137,48 @@ pub(super) async fn read<B: Body<Data = Bytes>, A: BodyAccount>(
         // timeout could act.
         consume_budget().await;
     }
-    Ok(Read::Whole { data: data.finish(), trailers: None })
+}
+
+/// Keeps a response whose body has at most `most` bytes.
+///
+/// `take` returns the payload and its bytes, from the head, the data and the trailers.
+pub(super) async fn keep<B, P, A>(
+    response: Response<B>,
+    most: usize,
+    account: &mut A,
+    take: impl FnOnce(&Parts, &[u8], Option<&HeaderMap>) -> Option<(P, usize)>,
+) -> Kept<P, Response<B>>
+where
+    B: FromRead,
+    A: BodyAccount<Error = Infallible>,
+{
+    let (head, body) = response.into_parts();
+    let kept = |payload, head, body| {
+        let response = Response::from_parts(head, body);
+        match payload {
+            Some((payload, bytes)) => Kept::new(response, payload, bytes),
+            None => Kept::not_kept(response),
+        }
+    };
+    if ResponseShape::Whole.ends_at_head(head.status) || body.is_end_stream() {
+        return kept(take(&head, &[], None), head, body);
+    }
+    if body.size_hint().lower() > most as u64 {
+        return kept(None, head, body);
+    }
+    // The body is boxed because it may be streamed to the caller later.
+    let mut body = Box::pin(body);
+    let Ok(read) = read(body.as_mut(), most, account).await;
+    match read {
+        Read::Whole { data, trailers } => {
+            let payload = take(&head, &data, trailers.as_ref());
+            kept(payload, head, B::whole(data, trailers))
+        }
+        Read::TooLong { data, over } => kept(None, head, B::resumed(data, over, body)),
+        Read::Broken { data, error } => {
+            Kept::broken_off(Response::from_parts(head, B::broken(data, error)))
+        }
+    }
 }
 
 /// Collects pieces into one buffer.

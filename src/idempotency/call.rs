@@ -85,7 +85,8 @@ where
                 }
                 Ok(Decision::Replay(payload)) => {
                     let replayed = match rules.record.replay(payload) {
-                        Ok(replayed) if rules.record.can_read(&request, &replayed) => {
+                        Ok(mut replayed) if rules.record.can_read(&request, &replayed) => {
+                            rules.record.mark_replayed(&mut replayed);
                             undecided.end("replayed");
                             Ok(replayed)
                         }

@@ -4,13 +4,13 @@ use tower_layer::Layer;
 
 use super::{
     Digests, FindKeyFn, FindScopeFn, HasScope, Idempotency, IdempotencyHandle, InvalidKey, NoScope,
-    Quarantine, ReadRequestFn, Reconcile, RecordClones, RequestKey, Rerun, Resume, Scoped,
-    SingleTenant, Store, config::Config, find_key_fn, find_scope_fn, read_request_fn, rules::Rules,
-    shared::Shared,
+    Quarantine, ReadRequestFn, Reconcile, RequestKey, Rerun, Resume, Scoped, SingleTenant, Store,
+    config::Config, find_key_fn, find_scope_fn, read_request_fn, rules::Rules, shared::Shared,
 };
 use crate::{
     ConfigError,
     error::Name,
+    keep::KeepClones,
     telemetry::{Kind, ReporterCell},
 };
 
@@ -44,7 +44,7 @@ impl<St, K, Q, R> IdempotencyLayer<St, K, (), Q, R> {
     }
 }
 
-impl<St, F, G> IdempotencyLayer<St, FindKeyFn<F>, (), ReadRequestFn<G>, RecordClones> {
+impl<St, F, G> IdempotencyLayer<St, FindKeyFn<F>, (), ReadRequestFn<G>, KeepClones> {
     /// Returns a builder that reads requests with closures and keeps clones of responses.
     ///
     /// `find_key` finds the key of a request. `read` adds the content that a duplicate must share
@@ -84,13 +84,13 @@ impl<St, F, G> IdempotencyLayer<St, FindKeyFn<F>, (), ReadRequestFn<G>, RecordCl
         store: St,
         find_key: F,
         read: G,
-    ) -> IdempotencyBuilder<St, FindKeyFn<F>, NoScope, ReadRequestFn<G>, RecordClones>
+    ) -> IdempotencyBuilder<St, FindKeyFn<F>, NoScope, ReadRequestFn<G>, KeepClones>
     where
         F: Fn(&Req) -> Result<RequestKey, InvalidKey>,
         G: Fn(&Req, &mut Digests),
     {
         let (find_key, read) = (find_key_fn(find_key), read_request_fn(read));
-        IdempotencyLayer::builder(store, find_key, read, RecordClones)
+        IdempotencyLayer::builder(store, find_key, read, KeepClones)
     }
 }
 

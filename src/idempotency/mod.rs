@@ -315,7 +315,7 @@ pub use self::{
     handle::IdempotencyHandle,
     key::{InvalidKey, Key, Owner, ScopeId, StorageKey},
     layer::{IdempotencyBuilder, IdempotencyLayer},
-    record::{Record, RecordClones, Recorded, RunOutcome},
+    record::{Record, RunOutcome},
     request::{
         FindKey, FindKeyFn, FindScope, FindScopeFn, ReadRequest, ReadRequestFn, RequestKey,
         SingleTenant, find_key_fn, find_scope_fn, read_request_fn,

@@ -1,9 +1,10 @@
 //! The recording of results, and their replay.
 
-use std::future::Future;
-
-use super::{Completed, StoreError};
-use crate::CarryRejection;
+use super::Completed;
+use crate::{
+    CarryRejection,
+    keep::{Keep, KeepClones, KeptPart},
+};
 
 /// The outcome of a run, which decides the state of its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,38 +32,35 @@ impl RunOutcome {
     }
 }
 
-/// Classifies results, records responses and replays them.
+/// Classifies results, and decides what becomes of their records.
 ///
-/// `Req` is the request that the service is called with, and `Res` and `E` are its result.
-pub trait Record<Req, Res, E> {
-    /// The recorded part of a response.
-    type Payload;
-    /// The response that the layer returns.
-    type Response;
-
+/// `Req` is the request that the service is called with, and `Res` and `E` are its result. The
+/// payload of [`Keep`] is the record of a response. The caller gets a response after it is
+/// recorded, or if the store fails to record it until the lease ends.
+///
+/// If a payload is invalid, the call is rejected with
+/// [`StoreUnavailable`](crate::error::IdempotencyReason::StoreUnavailable). If a response
+/// [broke off](crate::keep::KeptPart::BrokenOff), the outcome of its run is unknown.
+pub trait Record<Req, Res, E>: Keep<Res> {
     /// Classifies a result of the service.
     fn classify(&self, result: Result<&Res, &E>) -> RunOutcome;
-
-    /// Takes from a response the part to record.
-    ///
-    /// The future completes when it has read that part. The caller gets the response after the
-    /// part is recorded, or if the store fails to record it until the lease ends.
-    fn record(
-        &self,
-        response: Res,
-    ) -> impl Future<Output = Recorded<Self::Payload, Self::Response>> + Send;
 
     /// Converts a response that is not recorded.
     fn pass(&self, response: Res) -> Self::Response;
 
-    /// Rebuilds a response from its recorded part.
+    /// Marks the first response of an operation that is done.
     ///
-    /// # Errors
+    /// Every retry will get the same response. The default implementation does nothing.
+    fn mark_recorded(&self, response: &mut Self::Response) {
+        let _ = response;
+    }
+
+    /// Marks a replayed response.
     ///
-    /// Returns a [`StoreError`] if the payload is invalid, or was written by a newer version. The
-    /// call is then rejected with
-    /// [`StoreUnavailable`](crate::error::IdempotencyReason::StoreUnavailable).
-    fn replay(&self, payload: Self::Payload) -> Result<Self::Response, StoreError>;
+    /// The default implementation does nothing.
+    fn mark_replayed(&self, response: &mut Self::Response) {
+        let _ = response;
+    }
 
     /// Returns whether the caller of this request can read a replayed response.
     ///
@@ -80,49 +78,18 @@ pub trait Record<Req, Res, E> {
     fn max_bytes(&self) -> usize;
 }
 
-/// A response and its recorded part.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Recorded<P, R> {
-    /// The response that the caller gets.
-    pub response: R,
-    /// The part to record, or `None` if the response broke off.
-    ///
-    /// The content of a response that broke off is not known in full. The outcome of the run is
-    /// then unknown.
-    pub completed: Option<Completed<P>>,
-}
-
-impl<P, R> Recorded<P, R> {
-    /// Creates a response with its recorded part.
-    pub fn new(response: R, completed: Completed<P>) -> Self {
-        Self { response, completed: Some(completed) }
-    }
-
-    /// Creates a response that broke off.
-    pub fn broken(response: R) -> Self {
-        Self { response, completed: None }
-    }
-}
-
-/// A [`Record`] that keeps clones of responses, for a store in memory.
+/// Records clones, for a store in memory.
 ///
 /// Every `Ok` is recorded. An `Err` is unknown, unless a layer of this crate rejected the call
 /// before the service was called ([`RunOutcome::of_error`]).
 ///
-/// The recorded size of a response is its `size_of`, without its data on the heap. Therefore,
-/// limit the number of records of the store, not their bytes.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RecordClones;
-
-impl<Req, Res, E> Record<Req, Res, E> for RecordClones
+/// The size of a response is that without its data on the heap. Therefore, limit the number of
+/// records of the store, not their bytes.
+impl<Req, Res, E> Record<Req, Res, E> for KeepClones
 where
     Res: Clone + Send,
     E: CarryRejection,
 {
-    type Payload = Res;
-    type Response = Res;
-
     fn classify(&self, result: Result<&Res, &E>) -> RunOutcome {
         match result {
             Ok(_) => RunOutcome::Completed,
@@ -130,19 +97,20 @@ where
         }
     }
 
-    async fn record(&self, response: Res) -> Recorded<Res, Res> {
-        Recorded::new(response.clone(), Completed::replayable(response, size_of::<Res>()))
-    }
-
     fn pass(&self, response: Res) -> Res {
         response
     }
 
-    fn replay(&self, payload: Res) -> Result<Res, StoreError> {
-        Ok(payload)
-    }
-
     fn max_bytes(&self) -> usize {
         size_of::<Res>()
+    }
+}
+
+/// Returns the result to record, or `None` if the response is not known in full.
+pub(super) fn completed<P>(part: KeptPart<P>) -> Option<Completed<P>> {
+    match part {
+        KeptPart::Payload { payload, bytes } => Some(Completed::replayable(payload, bytes)),
+        KeptPart::NotKept => Some(Completed::not_replayable()),
+        KeptPart::BrokenOff => None,
     }
 }

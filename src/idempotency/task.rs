@@ -16,11 +16,12 @@ use tower_service::Service;
 use tracing::{Instrument, Span};
 
 use super::{
-    Completed, Record, Recorded, Run, RunOutcome, SettleUnknown, Settled, StepOutcome, Store,
+    Completed, Record, Run, RunOutcome, SettleUnknown, Settled, StepOutcome, Store,
     claim::{Granted, RunPermit},
     config::Effect,
     counts::count,
     lease::Lease,
+    record::completed,
     renew::RenewedLease,
     rules::Rules,
     settle::{ActiveClaim, Settlement},
@@ -35,6 +36,7 @@ use crate::{
         race::{Either, race},
     },
     error::IdempotencyReason,
+    keep::Kept,
 };
 
 /// The message about a run that its caller receives.
@@ -117,7 +119,8 @@ pub(super) async fn run<S, Req, St, K, C, Q, R, U>(
 
 /// The result of the work itself, before it is recorded.
 enum Work<P, R, E> {
-    Recorded(Recorded<P, R>),
+    /// The response, and its record. `None` if the response broke off.
+    Recorded(R, Option<Completed<P>>),
     /// A result that is not recorded.
     Passed(Result<R, E>, RunOutcome),
     Rejected(IdempotencyReason),
@@ -180,7 +183,12 @@ where
     };
     match (rules.record.classify(result.as_ref()), result) {
         (RunOutcome::Completed, Ok(response)) => {
-            Work::Recorded(rules.record.record(response).await)
+            let Kept { mut response, part } = rules.record.keep(response).await;
+            let completed = completed(part);
+            if completed.is_some() {
+                rules.record.mark_recorded(&mut response);
+            }
+            Work::Recorded(response, completed)
         }
         // Only a response can be recorded and replayed.
         (RunOutcome::Completed, Err(error)) => Work::Passed(Err(error), RunOutcome::Unknown),
@@ -238,11 +246,11 @@ async fn settle<St: Store, R, E>(
             claim.settle().await;
             Ended::Answered(result)
         }
-        Work::Recorded(Recorded { response, completed: None }) => {
+        Work::Recorded(response, None) => {
             claim.settle().await;
             Ended::Answered(Ok(response))
         }
-        Work::Recorded(Recorded { response, completed: Some(completed) }) => {
+        Work::Recorded(response, Some(completed)) => {
             // From here on, the operation is done, even if its result cannot be recorded.
             claim.set_settlement(Settlement::Nothing);
             match complete(claim, lease, completed).await {

@@ -9,9 +9,8 @@ use std::{
 use buttress::{
     CarryRejection,
     error::IdempotencyReason as Reason,
-    idempotency::{
-        Completed, IdempotencyLayer, Record, Recorded, Resolution, RunOutcome, StoreError,
-    },
+    idempotency::{IdempotencyLayer, Record, Resolution, RunOutcome, StoreError},
+    keep::{Keep, Kept},
     telemetry::{Event, Interest, Observer, Source},
     testing::{cancel::CancelHarness, task::Spawned},
 };
@@ -57,24 +56,27 @@ fn broken() -> Worker {
 #[derive(Clone, Copy, Debug)]
 struct Forgets;
 
-impl<Req, E: CarryRejection> Record<Req, u64, E> for Forgets {
+impl Keep<u64> for Forgets {
     type Payload = u64;
     type Response = u64;
+    type Error = StoreError;
 
-    fn classify(&self, _: Result<&u64, &E>) -> RunOutcome {
-        RunOutcome::Completed
-    }
-
-    async fn record(&self, response: u64) -> Recorded<u64, u64> {
-        Recorded::new(response, Completed::not_replayable())
-    }
-
-    fn pass(&self, response: u64) -> u64 {
-        response
+    async fn keep(&self, response: u64) -> Kept<u64, u64> {
+        Kept::not_kept(response)
     }
 
     fn replay(&self, payload: u64) -> Result<u64, StoreError> {
         Ok(payload)
+    }
+}
+
+impl<Req, E: CarryRejection> Record<Req, u64, E> for Forgets {
+    fn classify(&self, _: Result<&u64, &E>) -> RunOutcome {
+        RunOutcome::Completed
+    }
+
+    fn pass(&self, response: u64) -> u64 {
+        response
     }
 
     fn max_bytes(&self) -> usize {

@@ -3,7 +3,8 @@
 use buttress::{
     CarryRejection,
     error::IdempotencyReason as Reason,
-    idempotency::{Completed, IdempotencyLayer, Record, Recorded, RunOutcome, Settled, StoreError},
+    idempotency::{IdempotencyLayer, Record, RunOutcome, Settled, StoreError},
+    keep::{Keep, Kept},
     testing::{Flaky, Step as Script},
 };
 use tower::{Layer, Service};
@@ -20,29 +21,17 @@ impl Panics {
     }
 }
 
-impl<Req, E: CarryRejection> Record<Req, u64, E> for Panics {
+impl Keep<u64> for Panics {
     type Payload = u64;
     type Response = u64;
+    type Error = StoreError;
 
-    fn classify(&self, result: Result<&u64, &E>) -> RunOutcome {
-        self.at("judge");
-        result.map_or(RunOutcome::Unknown, |_| match self.0 {
-            "pass" => RunOutcome::NotStarted,
-            _ => RunOutcome::Completed,
-        })
-    }
-
-    async fn record(&self, response: u64) -> Recorded<u64, u64> {
+    async fn keep(&self, response: u64) -> Kept<u64, u64> {
         self.at("keep");
         match self.0 {
-            "break" => Recorded::broken(response),
-            _ => Recorded::new(response, Completed::replayable(response, 8)),
+            "break" => Kept::broken_off(response),
+            _ => Kept::new(response, response, 8),
         }
-    }
-
-    fn pass(&self, response: u64) -> u64 {
-        self.at("pass");
-        response
     }
 
     fn replay(&self, payload: u64) -> Result<u64, StoreError> {
@@ -51,6 +40,29 @@ impl<Req, E: CarryRejection> Record<Req, u64, E> for Panics {
             "garble" => Err(StoreError::Garbled("nonsense")),
             _ => Ok(payload),
         }
+    }
+}
+
+impl<Req, E: CarryRejection> Record<Req, u64, E> for Panics {
+    fn classify(&self, result: Result<&u64, &E>) -> RunOutcome {
+        self.at("judge");
+        result.map_or(RunOutcome::Unknown, |_| match self.0 {
+            "pass" => RunOutcome::NotStarted,
+            _ => RunOutcome::Completed,
+        })
+    }
+
+    fn pass(&self, response: u64) -> u64 {
+        self.at("pass");
+        response
+    }
+
+    fn mark_recorded(&self, _: &mut u64) {
+        self.at("mark_recorded");
+    }
+
+    fn mark_replayed(&self, _: &mut u64) {
+        self.at("mark_replayed");
     }
 
     fn max_bytes(&self) -> usize {
@@ -122,7 +134,7 @@ async fn a_panic_of_the_service_is_that_of_the_caller_and_the_operation_is_unkno
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_while_a_result_is_recorded_leaves_the_operation_unknown() {
-    for place in ["judge", "keep", "pass"] {
+    for place in ["judge", "keep", "mark_recorded", "pass"] {
         let store = Scripted::new();
         let layer = recorded_by(&store, Panics(place));
         let worker = Worker::quick();
@@ -139,7 +151,7 @@ async fn a_panic_while_a_result_is_given_again_is_that_of_the_caller() {
     let store = Scripted::new();
     let worker = Worker::quick();
     assert_eq!(call(&recorded_by(&store, Panics("nowhere")), &worker, ask("k")).await, Ok(1));
-    for place in ["replay", "max_bytes"] {
+    for place in ["replay", "mark_replayed", "max_bytes"] {
         let layer = recorded_by(&store, Panics(place));
         panics(&layer, &worker, ask("k"), place).await;
         assert_eq!(layer.handle().in_flight(), 0, "{place}");

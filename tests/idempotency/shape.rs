@@ -7,9 +7,10 @@ use std::sync::{
 
 use buttress::{
     idempotency::{
-        IdempotencyBuilder, IdempotencyHandle, IdempotencyLayer, Quarantine, RecordClones, Scoped,
-        SingleTenant, future::ResponseFuture, store::MemoryStore,
+        IdempotencyBuilder, IdempotencyHandle, IdempotencyLayer, Quarantine, Scoped, SingleTenant,
+        future::ResponseFuture, store::MemoryStore,
     },
+    keep::KeepClones,
     testing::{
         Flaky, Reserving, Step as Script, assert_future, assert_service, contract::Contract,
     },
@@ -19,14 +20,13 @@ use tower::{Layer, ServiceExt};
 
 use super::support::*;
 
-type InMemory<U> = IdempotencyLayer<MemoryStore<u64>, Asks, SingleTenant, Asks, RecordClones, U>;
+type InMemory<U> = IdempotencyLayer<MemoryStore<u64>, Asks, SingleTenant, Asks, KeepClones, U>;
 
 #[test]
 fn it_moves_and_is_shared_between_threads() {
     const fn shared<T: Send + Sync + Clone + std::fmt::Debug + 'static>() {}
     shared::<IdempotencyHandle<MemoryStore<u64>>>();
-    shared::<IdempotencyBuilder<MemoryStore<u64>, Asks, Scoped<SingleTenant>, Asks, RecordClones>>(
-    );
+    shared::<IdempotencyBuilder<MemoryStore<u64>, Asks, Scoped<SingleTenant>, Asks, KeepClones>>();
     shared::<InMemory<Quarantine>>();
     assert_service::<<InMemory<Quarantine> as Layer<Flaky<u64, Failure>>>::Service>();
     assert_future::<ResponseFuture<u64, Failure>>();
@@ -36,7 +36,7 @@ fn it_moves_and_is_shared_between_threads() {
 #[tokio::test(start_paused = true)]
 async fn it_keeps_every_rule_of_a_service() {
     let guard: InMemory<Quarantine> =
-        IdempotencyLayer::builder(MemoryStore::new(), Asks, Asks, RecordClones)
+        IdempotencyLayer::builder(MemoryStore::new(), Asks, Asks, KeepClones)
             .single_tenant()
             .build()
             .unwrap();

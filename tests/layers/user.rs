@@ -15,9 +15,9 @@ use std::{
 use buttress::{
     Classify, Fault, Outcome,
     idempotency::{
-        Digests, FindKey, InvalidKey, ReadRequest, Record, Recorded, RequestKey, RunOutcome,
-        StoreError,
+        Digests, FindKey, InvalidKey, ReadRequest, Record, RequestKey, RunOutcome, StoreError,
     },
+    keep::{Keep, Kept},
     retry::Replay,
 };
 use tower::{Layer, Service};
@@ -191,24 +191,27 @@ impl<R: Send> ReadRequest<R> for Unguarded {
     }
 }
 
-impl<Req, Res: Send, E> Record<Req, Res, E> for Unguarded {
+impl<Res: Send> Keep<Res> for Unguarded {
     type Payload = Vec<u8>;
     type Response = Res;
+    type Error = StoreError;
 
-    fn classify(&self, _: Result<&Res, &E>) -> RunOutcome {
-        RunOutcome::Completed
-    }
-
-    fn record(&self, response: Res) -> impl Future<Output = Recorded<Vec<u8>, Res>> + Send {
-        ready(Recorded::broken(response))
-    }
-
-    fn pass(&self, response: Res) -> Res {
-        response
+    fn keep(&self, response: Res) -> impl Future<Output = Kept<Vec<u8>, Res>> + Send {
+        ready(Kept::broken_off(response))
     }
 
     fn replay(&self, _: Vec<u8>) -> Result<Res, StoreError> {
         unreachable!("nothing is recorded")
+    }
+}
+
+impl<Req, Res: Send, E> Record<Req, Res, E> for Unguarded {
+    fn classify(&self, _: Result<&Res, &E>) -> RunOutcome {
+        RunOutcome::Completed
+    }
+
+    fn pass(&self, response: Res) -> Res {
+        response
     }
 
     fn max_bytes(&self) -> usize {

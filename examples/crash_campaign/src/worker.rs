@@ -17,9 +17,10 @@ use buttress::{
     error::IdempotencyReason,
     idempotency::{
         Claim, ClaimOutcome, Digests, FindKey, Fingerprint, IdempotencyLayer, InvalidKey, Key,
-        Owner, ReadRequest, RecordClones, RequestKey, Run, ScopeId, Settled, StorageKey, Store,
+        Owner, ReadRequest, RequestKey, Run, ScopeId, Settled, StorageKey, Store,
         store::MemoryStore,
     },
+    keep::KeepClones,
 };
 use buttress_postgres::PostgresStore;
 use buttress_redb::RedbStore;
@@ -134,7 +135,7 @@ fn serve<S: Store<Payload = Vec<u8>>>(handle: &Handle, store: S, place: Place) -
         })
     };
     let layer = || {
-        IdempotencyLayer::builder(store.clone(), CallKey, ReadCall, RecordClones)
+        IdempotencyLayer::builder(store.clone(), CallKey, ReadCall, KeepClones)
             .single_tenant()
             .lease(LEASE)
             .lease_limit(Duration::from_secs(5))

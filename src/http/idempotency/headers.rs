@@ -124,6 +124,7 @@ pub(super) fn mark_replayed_trailers(trailers: &mut HeaderMap) {
     if has_failed_call(trailers) {
         trailers.insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
     }
+    forbid_retry_in_trailers(trailers);
 }
 
 fn has_failed_call(fields: &HeaderMap) -> bool {

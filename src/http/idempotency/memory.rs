@@ -11,7 +11,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
 };
 
 use crate::{
@@ -196,10 +196,10 @@ impl BodyAccount for ReadMemory {
         Ok(())
     }
 
-    fn park(&mut self, cx: &mut Context<'_>) -> Result<(), NoMemory> {
+    fn park(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, NoMemory> {
         let bytes = self.bytes;
         if bytes == 0 {
-            return Ok(());
+            return Ok(Poll::Pending);
         }
         // Cloned before the lock, and the old one is dropped after it, because both run other code.
         let waker = cx.waker().clone();
@@ -208,10 +208,10 @@ impl BodyAccount for ReadMemory {
         if let Some(Place { class, at }) = self.place {
             let Some(body) = parked.classes[class].get_mut(&at) else {
                 drop(parked);
-                return self.unpark();
+                return self.unpark().map(|()| Poll::Pending);
             };
             _old = replace(&mut body.waker, waker);
-            return Ok(());
+            return Ok(Poll::Pending);
         }
         parked.now += (self.length - replace(&mut self.counted, self.length)) as u64;
         // Tiny frames are no progress of a large body. Otherwise, holding much memory would cost a
@@ -223,7 +223,7 @@ impl BodyAccount for ReadMemory {
             Place { class: (usize::BITS - bytes.leading_zeros()) as usize, at: self.progress.0 };
         parked.classes[place.class].insert(place.at, ParkedBody { bytes, waker });
         self.place = Some(place);
-        Ok(())
+        Ok(Poll::Pending)
     }
 }
 

@@ -20,9 +20,10 @@ use crate::{
         BufferedBody,
         checks::set_once,
         head::ResponseShape,
-        read::{FromRead, Read, read},
+        read::{self, FromRead},
     },
-    idempotency::{Completed, Record, Recorded, RunOutcome, StoreError},
+    idempotency::{Completed, Record, RunOutcome, StoreError},
+    keep::{Keep, Kept},
 };
 
 /// The maximum size of a payload in addition to the body, before it is sealed.
@@ -142,7 +143,11 @@ impl RecordHttp {
         }
         let ends_at_head = ResponseShape::Whole.ends_at_head(response.status());
         let body = if ends_at_head { &[] } else { body };
-        self.completed(response.status(), response.headers(), body, None)
+        let payload = self.payload(response.status(), response.headers(), body, None);
+        payload.map_or_else(Completed::not_replayable, |payload| {
+            let size = payload.len();
+            Completed::replayable(payload, size)
+        })
     }
 
     /// Sets the function that selects the responses of operations that did not start.
@@ -167,20 +172,6 @@ impl RecordHttp {
     fn may_keep<B>(&self, response: &Response<B>) -> bool {
         !response.status().is_informational()
             && (self.config.set_cookie || !response.headers().contains_key(header::SET_COOKIE))
-    }
-
-    fn completed(
-        &self,
-        status: StatusCode,
-        headers: &HeaderMap,
-        body: &[u8],
-        trailers: Option<&HeaderMap>,
-    ) -> Completed<Vec<u8>> {
-        let payload = self.payload(status, headers, body, trailers);
-        payload.map_or_else(Completed::not_replayable, |payload| {
-            let size = payload.len();
-            Completed::replayable(payload, size)
-        })
     }
 
     fn payload(
@@ -246,15 +237,46 @@ impl Config {
     }
 }
 
+impl<B> Keep<Response<B>> for RecordHttp
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Send,
+{
+    type Payload = Vec<u8>;
+    type Response = Response<BufferedBody<B>>;
+    type Error = StoreError;
+
+    async fn keep(&self, response: Response<B>) -> Kept<Vec<u8>, Self::Response> {
+        let may_keep = self.may_keep(&response);
+        let response = response.map(BufferedBody::new);
+        if !may_keep {
+            return Kept::not_kept(response);
+        }
+        // The number of runs bounds the memory of responses.
+        read::keep(response, self.config.max_body_bytes, &mut (), |head, body, trailers| {
+            let payload = self.payload(head.status, &head.headers, body, trailers)?;
+            let bytes = payload.len();
+            Some((payload, bytes))
+        })
+        .await
+    }
+
+    fn replay(&self, payload: Vec<u8>) -> Result<Self::Response, StoreError> {
+        let Envelope { status, headers, body, trailers } = self.open(payload)?;
+        let trailers = Some(trailers).filter(|trailers| !trailers.is_empty());
+        let mut response = Response::new(BufferedBody::whole(body, trailers));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        Ok(response)
+    }
+}
+
 impl<Q, B, E> Record<Request<Q>, Response<B>, E> for RecordHttp
 where
     B: Body<Data = Bytes> + Send,
     B::Error: Send,
     E: CarryRejection,
 {
-    type Payload = Vec<u8>;
-    type Response = Response<BufferedBody<B>>;
-
     fn classify(&self, result: Result<&Response<B>, &E>) -> RunOutcome {
         match result {
             Ok(response) if self.is_not_started(response) => RunOutcome::NotStarted,
@@ -263,65 +285,19 @@ where
         }
     }
 
-    async fn record(&self, mut response: Response<B>) -> Recorded<Vec<u8>, Self::Response> {
-        let most = self.config.max_body_bytes;
-        let too_long = response.body().size_hint().lower() > most as u64;
-        let ended =
-            ResponseShape::Whole.ends_at_head(response.status()) || response.body().is_end_stream();
-        if !self.may_keep(&response) || too_long && !ended {
-            forbid_retry(response.status(), response.headers_mut());
-            let response = response
-                .map(|body| BufferedBody::new(body).change_trailers(forbid_retry_in_trailers));
-            return Recorded::new(response, Completed::not_replayable());
-        }
-        if ended {
-            let completed = self.completed(response.status(), response.headers(), &[], None);
-            forbid_retry(response.status(), response.headers_mut());
-            return Recorded::new(response.map(BufferedBody::new), completed);
-        }
-        let (mut head, body) = response.into_parts();
-        // The body is boxed because it may be streamed to the caller later.
-        let mut body = Box::pin(BufferedBody::new(body));
-        // The number of runs bounds the memory of responses.
-        let Ok(read) = read(body.as_mut(), most, &mut ()).await;
-        match read {
-            Read::Whole { data, trailers } => {
-                let completed =
-                    self.completed(head.status, &head.headers, &data, trailers.as_ref());
-                forbid_retry(head.status, &mut head.headers);
-                let body =
-                    BufferedBody::whole(data, trailers).change_trailers(forbid_retry_in_trailers);
-                Recorded::new(Response::from_parts(head, body), completed)
-            }
-            Read::TooLong { data, over } => {
-                forbid_retry(head.status, &mut head.headers);
-                let body = BufferedBody::resumed(data, over, body)
-                    .change_trailers(forbid_retry_in_trailers);
-                Recorded::new(Response::from_parts(head, body), Completed::not_replayable())
-            }
-            Read::Broken { data, error } => {
-                Recorded::broken(Response::from_parts(head, BufferedBody::broken(data, error)))
-            }
-        }
-    }
-
     fn pass(&self, response: Response<B>) -> Self::Response {
         response.map(BufferedBody::new)
     }
 
-    fn replay(&self, payload: Vec<u8>) -> Result<Self::Response, StoreError> {
-        let Envelope { status, headers, body, mut trailers } = self.open(payload)?;
-        mark_replayed_trailers(&mut trailers);
-        let trailers = Some(trailers).filter(|trailers| !trailers.is_empty());
-        let mut response = Response::new(
-            BufferedBody::whole(body, trailers).change_trailers(forbid_retry_in_trailers),
-        );
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        let replayed = HeaderValue::from_static("true");
-        response.headers_mut().insert(IDEMPOTENCY_REPLAYED, replayed);
-        forbid_retry(status, response.headers_mut());
-        Ok(response)
+    fn mark_recorded(&self, response: &mut Self::Response) {
+        forbid_retry(response.status(), response.headers_mut());
+        response.body_mut().change_trailers(forbid_retry_in_trailers);
+    }
+
+    fn mark_replayed(&self, response: &mut Self::Response) {
+        response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+        forbid_retry(response.status(), response.headers_mut());
+        response.body_mut().change_trailers(mark_replayed_trailers);
     }
 
     fn can_read(&self, request: &Request<Q>, replayed: &Self::Response) -> bool {

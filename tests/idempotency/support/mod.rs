@@ -16,8 +16,9 @@ use buttress::{
     error::IdempotencyReason,
     idempotency::{
         Digests, FindKey, FindScopeFn, IdempotencyBuilder, IdempotencyLayer, InvalidKey, Key,
-        ReadRequest, RecordClones, RequestKey, Run, Scoped, SingleTenant,
+        ReadRequest, RequestKey, Run, Scoped, SingleTenant,
     },
+    keep::KeepClones,
 };
 use futures::future::BoxFuture;
 use tokio::time::sleep;
@@ -97,12 +98,12 @@ impl ReadRequest<Ask> for Asks {
 }
 
 pub(crate) type Builder =
-    IdempotencyBuilder<Scripted<u64>, Asks, Scoped<SingleTenant>, Asks, RecordClones>;
-pub(crate) type Guarded = IdempotencyLayer<Scripted<u64>, Asks, SingleTenant, Asks, RecordClones>;
+    IdempotencyBuilder<Scripted<u64>, Asks, Scoped<SingleTenant>, Asks, KeepClones>;
+pub(crate) type Guarded = IdempotencyLayer<Scripted<u64>, Asks, SingleTenant, Asks, KeepClones>;
 
 /// Returns a builder of a layer over this store, with the defaults.
 pub(crate) fn over(store: &Scripted<u64>) -> Builder {
-    IdempotencyLayer::builder(store.clone(), Asks, Asks, RecordClones).single_tenant()
+    IdempotencyLayer::builder(store.clone(), Asks, Asks, KeepClones).single_tenant()
 }
 
 type ByTenant = FindScopeFn<fn(&Ask) -> Option<&'static str>>;
@@ -110,11 +111,11 @@ type ByTenant = FindScopeFn<fn(&Ask) -> Option<&'static str>>;
 /// Does the same, with separate keys for each tenant.
 pub(crate) fn scoped(
     store: &Scripted<u64>,
-) -> IdempotencyBuilder<Scripted<u64>, Asks, Scoped<ByTenant>, Asks, RecordClones> {
+) -> IdempotencyBuilder<Scripted<u64>, Asks, Scoped<ByTenant>, Asks, KeepClones> {
     // The tenant `nobody` stands for a caller that was not authenticated.
     let tenant: fn(&Ask) -> Option<&'static str> =
         |ask| Some(ask.tenant).filter(|tenant| *tenant != "nobody");
-    IdempotencyLayer::builder(store.clone(), Asks, Asks, RecordClones).scope_fn(tenant)
+    IdempotencyLayer::builder(store.clone(), Asks, Asks, KeepClones).scope_fn(tenant)
 }
 
 /// Creates a layer with the defaults, and its store.

@@ -1,0 +1,101 @@
+//! Keeping responses, so that they can be given again.
+//!
+//! [`KeepClones`] keeps clones. A [`Keep`] of your own keeps responses that cannot be cloned.
+
+use std::{convert::Infallible, error::Error, future::Future};
+
+/// Keeps responses, and rebuilds them.
+///
+/// `Res` is the response of the service. For the idempotency layer,
+/// [`Record`](crate::idempotency::Record) adds what a record needs.
+pub trait Keep<Res> {
+    /// The kept part of a response.
+    type Payload;
+    /// The response that the layer returns.
+    type Response;
+    /// The error of a payload from which no response can be rebuilt.
+    ///
+    /// It is [`Infallible`] if a payload never leaves the memory of the process.
+    type Error: Error;
+
+    /// Takes from a response the part to keep.
+    ///
+    /// The caller gets its response when the future completes. A future that reads a response,
+    /// such as a body, must limit the bytes and the time itself.
+    fn keep(
+        &self,
+        response: Res,
+    ) -> impl Future<Output = Kept<Self::Payload, Self::Response>> + Send;
+
+    /// Rebuilds a response from its kept part.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the payload is invalid, such as one of a newer version of the program.
+    fn replay(&self, payload: Self::Payload) -> Result<Self::Response, Self::Error>;
+}
+
+/// A response for its caller, and the part of it that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Kept<P, R> {
+    /// The response that the caller gets.
+    pub response: R,
+    /// The part that is kept.
+    pub part: KeptPart<P>,
+}
+
+/// The part of a response that is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeptPart<P> {
+    /// The response can be rebuilt from a payload.
+    Payload {
+        /// The payload.
+        payload: P,
+        /// The size of the payload, in bytes.
+        bytes: usize,
+    },
+    /// The response is not kept. An example is a body that is too long.
+    NotKept,
+    /// The response broke off. Its content is not known in full.
+    BrokenOff,
+}
+
+impl<P, R> Kept<P, R> {
+    /// Creates a response that can be rebuilt from a payload of this size.
+    pub fn new(response: R, payload: P, bytes: usize) -> Self {
+        Self { response, part: KeptPart::Payload { payload, bytes } }
+    }
+
+    /// Creates a response that is not kept.
+    pub fn not_kept(response: R) -> Self {
+        Self { response, part: KeptPart::NotKept }
+    }
+
+    /// Creates a response that broke off.
+    pub fn broken_off(response: R) -> Self {
+        Self { response, part: KeptPart::BrokenOff }
+    }
+}
+
+/// A [`Keep`] for responses that are `Clone`.
+///
+/// The size of a response is its `size_of`, without its data on the heap.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KeepClones;
+
+impl<Res: Clone + Send> Keep<Res> for KeepClones {
+    type Payload = Res;
+    type Response = Res;
+    type Error = Infallible;
+
+    #[inline]
+    async fn keep(&self, response: Res) -> Kept<Res, Res> {
+        Kept::new(response.clone(), response, size_of::<Res>())
+    }
+
+    #[inline]
+    fn replay(&self, payload: Res) -> Result<Res, Infallible> {
+        Ok(payload)
+    }
+}
