@@ -142,5 +142,5 @@ pub use self::{
 #[cfg(feature = "http")]
 pub(crate) use self::{
     hashing::KeyHasher,
-    rules::{Forwarded, Given, How, KeepFor, Kept, Selected},
+    rules::{Forwarded, Given, How, KeepFor, Selected, Shareable},
 };

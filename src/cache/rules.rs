@@ -5,7 +5,7 @@ use std::{fmt, future::Future, hash::Hash, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use super::hashing::KeyHasher;
-use crate::{ConfigError, Outcome, sealed::Sealed};
+use crate::{ConfigError, Outcome, keep::Kept, sealed::Sealed};
 
 /// The rules of a cache for one kind of service. This trait is sealed.
 ///
@@ -35,7 +35,7 @@ pub trait Rules<Req, Res, K, V>: Sealed {
         response: Res,
         outcome: Outcome,
         until: Instant,
-    ) -> impl Future<Output = Kept<Res, V>> + Send;
+    ) -> impl Future<Output = Shareable<Res, V>> + Send;
 
     /// Makes a response from its kept part.
     #[doc(hidden)]
@@ -102,14 +102,12 @@ pub enum Selected<P> {
     Forget { tag: u64 },
 }
 
-/// A response, and its part that can be shared.
+/// A response for the caller that asked, and its part for other callers.
 #[derive(Debug)]
 #[expect(unnameable_types, reason = "only the rules of this crate make it")]
-pub struct Kept<Res, V> {
-    /// The response for the caller that asked.
-    pub(crate) response: Res,
-    /// The part for other callers, and its bytes. `None` if it is for one caller only.
-    pub(crate) shared: Option<(V, usize)>,
+pub struct Shareable<Res, V> {
+    /// A response that is not kept is for one caller only.
+    pub(crate) kept: Kept<V, Res>,
     /// The time for which the part is kept.
     pub(crate) time: KeepFor,
     /// It may be given when it is no longer fresh.
@@ -221,15 +219,15 @@ where
         Selected::Key { probe: OwnKey(key), hash, tag: hash }
     }
 
-    async fn keep(&self, response: V, outcome: Outcome, _: Instant) -> Kept<V, V> {
+    async fn keep(&self, response: V, outcome: Outcome, _: Instant) -> Shareable<V, V> {
         let time = match &self.ttl {
             Some(ttl) => ttl(&response).map_or(KeepFor::Ttl, KeepFor::Exactly),
             None => KeepFor::Ttl,
         };
         let time = if outcome == Outcome::Success { time } else { KeepFor::Nothing };
         let bytes = self.size.as_ref().map_or(size_of::<V>(), |size| size(&response));
-        let shared = Some((response.clone(), bytes));
-        Kept { response, shared, time, is_given_stale: true, not_kept: None }
+        let kept = Kept::new(response.clone(), response, bytes);
+        Shareable { kept, time, is_given_stale: true, not_kept: None }
     }
 
     #[inline]

@@ -10,7 +10,7 @@ use super::{
     entry::Entry,
     hashing::Hashed,
     parts::Parts,
-    rules::{KeepFor, Kept, Rules},
+    rules::{KeepFor, Rules, Shareable},
     shared_call::{Ended, Permit, Place, SharedCall},
 };
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
         settle_here::SettleHere,
     },
     error::SharedFailure,
+    keep::{Kept, KeptPart},
     outcome::judge,
     telemetry::Event,
 };
@@ -179,16 +180,19 @@ impl<K, V, R, C> Parts<K, V, R, C> {
         let reason = reason(outcome, result.as_ref().err().and_then(CarryRejection::rejection));
         match result {
             Ok(response) => {
-                let kept = self.rules.keep(response, outcome, until).await;
-                let Kept { response, shared, time, is_given_stale, not_kept } = kept;
+                let shareable = self.rules.keep(response, outcome, until).await;
+                let Shareable { kept, time, is_given_stale, not_kept } = shareable;
+                let Kept { response, part } = kept;
                 let mut result = Ok(response);
                 // A body that was read ahead may have failed.
                 let broken = end_of(&mut result).and_then(|end| end.failure());
                 let reason = reason.or_else(|| self::reason(broken?.0, None));
                 let failed = reason.is_some();
-                let ended = match shared {
-                    Some(value) => Ended::Response { value, failed },
-                    None => Ended::NotShareable { failed },
+                let ended = match part {
+                    KeptPart::Payload { payload, bytes } => {
+                        Ended::Response { value: (payload, bytes), failed }
+                    }
+                    KeptPart::NotKept | KeptPart::BrokenOff => Ended::NotShareable { failed },
                 };
                 Taken { result, ended, reason, time, is_given_stale, not_kept }
             }

@@ -166,7 +166,7 @@ where
     if body.size_hint().lower() > most as u64 {
         return kept(None, head, body);
     }
-    // The body is boxed because it may be streamed to the caller later.
+    // The body is boxed because its rest may be streamed to the caller.
     let mut body = Box::pin(body);
     let Ok(read) = read(body.as_mut(), most, account).await;
     match read {

@@ -1,17 +1,20 @@
 //! The rules by which a cache keeps HTTP responses.
 
 use std::{
+    convert::Infallible,
     fmt,
-    future::{Future, poll_fn},
+    future::Future,
     pin::{Pin, pin},
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, response::Parts,
+};
 use http_body::Body;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::{
     control::{Directives, directives, varies_by_another},
@@ -20,13 +23,13 @@ use super::{
 };
 use crate::{
     ConfigError, Fault, Outcome,
-    cache::{CheckedRules, Forwarded, Given, KeepFor, Kept, KeyHasher, Rules, Selected},
+    cache::{CheckedRules, Forwarded, Given, KeepFor, KeyHasher, Rules, Selected, Shareable},
     call::timer::poll_timer,
     http::{
-        head::ResponseShape,
-        read::{FromRead, Read},
+        read::{self, BodyAccount},
         response_body::ResponseBody,
     },
+    keep::Kept,
     sealed::Sealed,
 };
 
@@ -140,7 +143,7 @@ where
         response: Response<ResponseBody<B>>,
         outcome: Outcome,
         until: Instant,
-    ) -> impl Future<Output = Kept<Response<ResponseBody<B>>, HttpValue>> + Send {
+    ) -> impl Future<Output = Shareable<Response<ResponseBody<B>>, HttpValue>> + Send {
         self.keep_response(response, outcome, until)
     }
 
@@ -168,101 +171,46 @@ impl HttpRules {
         response: Response<ResponseBody<B>>,
         outcome: Outcome,
         until: Instant,
-    ) -> Kept<Response<ResponseBody<B>>, HttpValue> {
-        let (head, body) = response.into_parts();
-        let (time, found) = match self.sharing(head.status, &head.headers, outcome) {
+    ) -> Shareable<Response<ResponseBody<B>>, HttpValue> {
+        let (time, found) = match self.sharing(response.status(), response.headers(), outcome) {
             Sharing::Shared(time, found) => (time, found),
-            Sharing::ForOneCaller(reason) => {
-                return Kept::for_one_caller(Response::from_parts(head, body), reason);
+            Sharing::ForOneCaller(not_kept) => {
+                let (kept, time) = (Kept::not_kept(response), KeepFor::Nothing);
+                return Shareable { kept, time, is_given_stale: false, not_kept };
             }
         };
-        let (hint, most) = (body.size_hint(), self.max_body);
-        let is_whole = ResponseShape::Whole.ends_at_head(head.status) || body.is_end_stream();
-        if !is_whole && hint.lower() > most as u64 {
-            return Kept::for_one_caller(Response::from_parts(head, body), None);
-        }
-        let keep = |data: &[u8], trailers: Option<&HeaderMap>| {
-            HttpValue::new(head.status, head.version, &head.headers, data, trailers)
-        };
-        if is_whole {
-            let shared = keep(&[], None);
-            return Kept::shared(Response::from_parts(head, body), shared, time, &found);
-        }
-        let mut body = Box::pin(body);
         // A body of unknown length may never end. What has arrived with the head is often all.
         // Otherwise, half of the time is left to those who have to ask for themselves.
         let now = Instant::now();
         let half = until.saturating_duration_since(now) / 2;
-        let until = hint.upper().map(|_| now + half);
-        match arrived(body.as_mut(), most, until).await {
-            Read::Whole { data, trailers } => {
-                let shared = keep(&data, trailers.as_ref());
-                let response = Response::from_parts(head, ResponseBody::whole(data, trailers));
-                Kept::shared(response, shared, time, &found)
-            }
-            Read::TooLong { data, over } => {
-                let body = ResponseBody::resumed(data, over, body);
-                Kept::for_one_caller(Response::from_parts(head, body), None)
-            }
-            Read::Broken { data, error } => {
-                let body = ResponseBody::broken(data, error);
-                Kept::for_one_caller(Response::from_parts(head, body), None)
-            }
-        }
+        let until = response.body().size_hint().upper().map(|_| now + half);
+        let mut in_time = InTime { until, timer: pin!(None) };
+        let take = |head: &Parts, data: &[u8], trailers: Option<&HeaderMap>| {
+            Some(HttpValue::new(head.status, head.version, &head.headers, data, trailers))
+        };
+        let kept = read::keep(response, self.max_body, &mut in_time, take).await;
+        Shareable { kept, time, is_given_stale: !found.must_not_be_stale, not_kept: None }
     }
 }
 
-impl<Res> Kept<Res, HttpValue> {
-    fn for_one_caller(response: Res, not_kept: Option<&'static str>) -> Self {
-        let (shared, time) = (None, KeepFor::Nothing);
-        Self { response, shared, time, is_given_stale: false, not_kept }
-    }
-
-    fn shared(
-        response: Res,
-        shared: (HttpValue, usize),
-        time: KeepFor,
-        found: &Directives,
-    ) -> Self {
-        let is_given_stale = !found.must_not_be_stale;
-        Self { response, shared: Some(shared), time, is_given_stale, not_kept: None }
-    }
-}
-
-/// Reads what arrives of a body until an instant. Without one, it waits for nothing.
-async fn arrived<B: Body<Data = Bytes>>(
-    mut body: Pin<&mut B>,
-    most: usize,
+/// Ends the reading of a body at an instant. Without one, it waits for nothing.
+struct InTime<'a> {
     until: Option<Instant>,
-) -> Read<B::Error> {
-    let mut data = BytesMut::new();
-    let mut timer = pin!(None);
-    loop {
-        let polled = poll_fn(|cx| match (body.as_mut().poll_frame(cx), until) {
-            (Poll::Pending, Some(until)) => {
-                poll_timer(timer.as_mut(), until, cx).map(|()| Poll::Pending)
-            }
-            (polled, _) => Poll::Ready(polled),
+    timer: Pin<&'a mut Option<Sleep>>,
+}
+
+/// The memory of bodies is bounded by the number of shared calls.
+impl BodyAccount for InTime<'_> {
+    type Error = Infallible;
+
+    fn grow(&mut self, _: usize, _: usize) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn park(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Infallible> {
+        Ok(match self.until {
+            Some(until) => poll_timer(self.timer.as_mut(), until, cx),
+            None => Poll::Ready(()),
         })
-        .await;
-        match polled {
-            Poll::Pending => return Read::TooLong { data: data.freeze(), over: Bytes::new() },
-            Poll::Ready(None) => return Read::Whole { data: data.freeze(), trailers: None },
-            Poll::Ready(Some(Err(error))) => return Read::Broken { data: data.freeze(), error },
-            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
-                Ok(over) if over.len() > most.saturating_sub(data.len()) => {
-                    return Read::TooLong { data: data.freeze(), over };
-                }
-                Ok(piece) => data.extend_from_slice(&piece),
-                Err(frame) => {
-                    if let Ok(trailers) = frame.into_trailers() {
-                        let trailers = Some(trailers);
-                        return Read::Whole { data: data.freeze(), trailers };
-                    }
-                }
-            },
-        }
-        // A body that is always ready with an empty frame would otherwise never yield.
-        tokio::task::coop::consume_budget().await;
     }
 }
