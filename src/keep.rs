@@ -1,13 +1,74 @@
 //! Keeping responses, so that they can be given again.
 //!
-//! [`KeepClones`] keeps clones. A [`Keep`] of your own keeps responses that cannot be cloned.
+//! The [cache](crate::cache) and the [idempotency layer](crate::idempotency) keep responses. By
+//! default, these are clones. A [`Keep`] of your own keeps responses that cannot be cloned.
 
 use std::{convert::Infallible, error::Error, future::Future};
 
 /// Keeps responses, and rebuilds them.
 ///
-/// `Res` is the response of the service. For the idempotency layer,
+/// `Res` is the response of the service. A cache takes a `Keep` as its
+/// [`keep`](crate::cache::CacheBuilder::keep). For the idempotency layer,
 /// [`Record`](crate::idempotency::Record) adds what a record needs.
+///
+/// A cache of streams, which can be read only once:
+///
+/// ```
+/// use buttress::{
+///     Error,
+///     cache::CacheLayer,
+///     keep::{Keep, Kept},
+/// };
+/// use futures::{
+///     StreamExt,
+///     stream::{BoxStream, iter},
+/// };
+/// use std::{convert::Infallible, io, sync::Arc};
+/// use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+///
+/// type Lines = BoxStream<'static, String>;
+///
+/// struct KeepLines;
+///
+/// impl Keep<Lines> for KeepLines {
+///     type Payload = Arc<[String]>;
+///     type Response = Lines;
+///     type Error = Infallible;
+///
+///     async fn keep(&self, mut lines: Lines) -> Kept<Arc<[String]>, Lines> {
+///         let read: Vec<_> = lines.by_ref().take(1_000).collect().await;
+///         if read.len() == 1_000 {
+///             // It is too long to be kept, and goes on for its caller.
+///             return Kept::not_kept(iter(read).chain(lines).boxed());
+///         }
+///         let bytes = read.iter().map(String::len).sum();
+///         Kept::new(iter(read.clone()).boxed(), read.into(), bytes)
+///     }
+///
+///     fn replay(&self, kept: Arc<[String]>) -> Result<Lines, Infallible> {
+///         Ok(iter(0..kept.len()).map(move |at| kept[at].clone()).boxed())
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = CacheLayer::by_fn(|id: &u64| Some(*id)).keep(KeepLines).build()?;
+/// let handle = cache.handle();
+/// let mut reports = ServiceBuilder::new()
+///     .layer(cache)
+///     .map_err(Error::Service)
+///     .service(service_fn(|id: u64| async move {
+///         Ok::<Lines, io::Error>(iter([format!("report {id}"), "all is well".into()]).boxed())
+///     }));
+///
+/// for _ in 0..2 {
+///     let report = reports.ready().await?.call(7).await?;
+///     assert_eq!(report.collect::<Vec<_>>().await, ["report 7", "all is well"]);
+/// }
+/// assert_eq!((handle.counts().misses, handle.counts().hits), (1, 1));
+/// # Ok(())
+/// # }
+/// ```
 pub trait Keep<Res> {
     /// The kept part of a response.
     type Payload;

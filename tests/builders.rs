@@ -26,6 +26,7 @@ use buttress::{
         Digests, IdempotencyLayer, InvalidKey, Quarantine, RequestKey, Run, Settled, SingleTenant,
         store::MemoryStore,
     },
+    keep::KeepClones,
     retry::{Backoff, Budget, Jitter, ReplayClones, RetryLayer},
     timeout::TimeoutLayer,
 };
@@ -371,6 +372,7 @@ fn a_cache_rejects_what_cannot_work_by_the_name_of_the_setter() {
             any("finish_abandoned", builder().finish_abandoned().build()),
             self::any("classify", builder().classify(buttress::classify_fn(result)).build().err()),
             self::any("classify_fn", builder().classify_fn(result).build().err()),
+            any("keep", builder().keep(KeepClones).build()),
             any("ttl_fn", builder().ttl_fn(|()| None).build()),
             any("size_fn", builder().size_fn(|()| 0).build()),
         ],

@@ -25,7 +25,8 @@ use crate::{
 /// The layer *is* the cache. Its clones, and all services that it creates, share its entries. See
 /// the [module docs](super) for an example.
 ///
-/// `K` is the key of a request, `V` is the kept response, and `R` are the rules that make them.
+/// `K` is the key of a request, `V` is the kept part of a response, and `R` are the rules that make
+/// them.
 pub struct CacheLayer<K, V, R, C = Inherited> {
     shared: Arc<Shared<K, V>>,
     rules: Arc<R>,
@@ -39,7 +40,8 @@ impl<K, V, F> CacheLayer<K, V, ByFn<F, V>> {
     /// the response depends on must be in the key, such as the user who asks. Otherwise, one user
     /// gets the response of another.
     ///
-    /// The cache keeps clones of responses. For HTTP responses, use [`http`](Self::http).
+    /// The cache keeps clones of responses, unless [`keep`](CacheBuilder::keep) is set. For HTTP
+    /// responses, use [`http`](Self::http).
     ///
     /// ```
     /// use buttress::cache::CacheLayer;
@@ -341,7 +343,22 @@ impl<K: Eq + Clone, V, R: CheckedRules, C> CacheBuilder<K, V, R, C> {
     }
 }
 
-impl<K, V, F, C> CacheBuilder<K, V, ByFn<F, V>, C> {
+impl<K, V, F, P, C> CacheBuilder<K, V, ByFn<F, V, P>, C> {
+    /// Sets how responses are kept, such as those that are not `Clone`.
+    ///
+    /// Default: none. Clones are kept, by [`KeepClones`](crate::keep::KeepClones).
+    ///
+    /// Its [`Response`](crate::keep::Keep::Response) must be the response of the service, and its
+    /// [`Error`](crate::keep::Keep::Error) [`Infallible`](std::convert::Infallible). The payload is
+    /// cloned for each caller, so share its data, such as in an `Arc`. A response that is
+    /// [not kept](crate::keep::KeptPart::NotKept) is for one caller only. One that
+    /// [broke off](crate::keep::KeptPart::BrokenOff) is a transient failure of the service.
+    /// [`Keep`](crate::keep::Keep) has an example.
+    pub fn keep<N>(self, keep: N) -> CacheBuilder<K, V, ByFn<F, V, N>, C> {
+        let Self { config, rules, classifier, kept } = self;
+        CacheBuilder { config, rules: rules.with_keep(keep), classifier, kept }
+    }
+
     /// Sets how long a response is kept, by a closure that returns `None` for the
     /// [`ttl`](Self::ttl).
     ///
@@ -350,6 +367,7 @@ impl<K, V, F, C> CacheBuilder<K, V, ByFn<F, V>, C> {
     /// Use it for responses that say that there is nothing, which should be asked for again
     /// sooner. Only responses whose outcome is a success are kept. With zero, the response is given
     /// only to the callers that wait for it, unless [`if_error`](Self::if_error) keeps it longer.
+    /// With [`keep`](Self::keep), the closure gets the payload of the response.
     pub fn ttl_fn(mut self, ttl: impl Fn(&V) -> Option<Duration> + Send + Sync + 'static) -> Self {
         self.rules.ttl = Some(Arc::new(ttl));
         self
@@ -357,7 +375,8 @@ impl<K, V, F, C> CacheBuilder<K, V, ByFn<F, V>, C> {
 
     /// Sets the function that returns the bytes of a response.
     ///
-    /// Default: none. A response counts as its `size_of`, without its data on the heap.
+    /// Default: none. The size is that of [`keep`](Self::keep). A clone counts as its `size_of`,
+    /// without its data on the heap.
     pub fn size_fn(mut self, size: impl Fn(&V) -> usize + Send + Sync + 'static) -> Self {
         self.rules.size = Some(Arc::new(size));
         self

@@ -1,11 +1,15 @@
 //! The rules by which a cache names requests and keeps responses.
 
-use std::{fmt, future::Future, hash::Hash, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, future::Future, hash::Hash, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::hashing::KeyHasher;
-use crate::{ConfigError, Outcome, keep::Kept, sealed::Sealed};
+use crate::{
+    ConfigError, Outcome,
+    keep::{Keep, KeepClones, Kept, KeptPart},
+    sealed::Sealed,
+};
 
 /// The rules of a cache for one kind of service. This trait is sealed.
 ///
@@ -13,7 +17,7 @@ use crate::{ConfigError, Outcome, keep::Kept, sealed::Sealed};
 #[diagnostic::on_unimplemented(
     message = "this cache cannot keep a `{Res}` for a `{Req}`",
     note = "`CacheLayer::by_fn` takes a closure `|request: &{Req}| -> Option<Key>`, and keeps \
-            responses that are `Clone`",
+            responses that are `Clone`, or as its `keep` says",
     note = "`CacheLayer::http` is for a stack with `http()`, or for a service beneath an \
             `HttpClientLayer`"
 )]
@@ -172,39 +176,49 @@ type TtlFn<V> = Arc<dyn Fn(&V) -> Option<Duration> + Send + Sync>;
 /// Returns the bytes of a response.
 type SizeFn<V> = Arc<dyn Fn(&V) -> usize + Send + Sync>;
 
-/// The rules of [`CacheLayer::by_fn`](super::CacheLayer::by_fn), which keep clones of responses.
-pub struct ByFn<F, V> {
+/// The rules of [`CacheLayer::by_fn`](super::CacheLayer::by_fn). `P` keeps the responses.
+pub struct ByFn<F, V, P = KeepClones> {
     key: F,
+    keep: P,
     pub(super) ttl: Option<TtlFn<V>>,
     pub(super) size: Option<SizeFn<V>>,
 }
 
 impl<F, V> ByFn<F, V> {
     pub(super) fn new(key: F) -> Self {
-        Self { key, ttl: None, size: None }
+        Self { key, keep: KeepClones, ttl: None, size: None }
     }
 }
 
-impl<F: Clone, V> Clone for ByFn<F, V> {
+impl<F, V, P> ByFn<F, V, P> {
+    pub(super) fn with_keep<Q>(self, keep: Q) -> ByFn<F, V, Q> {
+        ByFn { key: self.key, keep, ttl: self.ttl, size: self.size }
+    }
+}
+
+impl<F: Clone, V, P: Clone> Clone for ByFn<F, V, P> {
     fn clone(&self) -> Self {
-        Self { key: self.key.clone(), ttl: self.ttl.clone(), size: self.size.clone() }
+        let (ttl, size) = (self.ttl.clone(), self.size.clone());
+        Self { key: self.key.clone(), keep: self.keep.clone(), ttl, size }
     }
 }
 
-impl<F, V> fmt::Debug for ByFn<F, V> {
+impl<F, V, P> fmt::Debug for ByFn<F, V, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ByFn").finish_non_exhaustive()
     }
 }
 
-impl<F, V> Sealed for ByFn<F, V> {}
-impl<F, V> CheckedRules for ByFn<F, V> {}
+impl<F, V, P> Sealed for ByFn<F, V, P> {}
+impl<F, V, P> CheckedRules for ByFn<F, V, P> {}
 
-impl<F, Req, K, V> Rules<Req, V, K, V> for ByFn<F, V>
+impl<F, Req, Res, K, V, P> Rules<Req, Res, K, V> for ByFn<F, V, P>
 where
     F: Fn(&Req) -> Option<K> + Sync,
+    Res: Send,
     K: Hash + Eq,
     V: Clone + Send,
+    P: Keep<Res, Payload = V, Response = Res, Error = Infallible> + Sync,
 {
     type Probe<'a>
         = OwnKey<K>
@@ -219,20 +233,25 @@ where
         Selected::Key { probe: OwnKey(key), hash, tag: hash }
     }
 
-    async fn keep(&self, response: V, outcome: Outcome, _: Instant) -> Shareable<V, V> {
-        let time = match &self.ttl {
-            Some(ttl) => ttl(&response).map_or(KeepFor::Ttl, KeepFor::Exactly),
-            None => KeepFor::Ttl,
-        };
+    async fn keep(&self, response: Res, outcome: Outcome, _: Instant) -> Shareable<Res, V> {
+        let mut kept = self.keep.keep(response).await;
+        let mut time = KeepFor::Ttl;
+        if let KeptPart::Payload { payload, bytes } = &mut kept.part {
+            if let Some(ttl) = &self.ttl {
+                time = ttl(payload).map_or(KeepFor::Ttl, KeepFor::Exactly);
+            }
+            if let Some(size) = &self.size {
+                *bytes = size(payload);
+            }
+        }
         let time = if outcome == Outcome::Success { time } else { KeepFor::Nothing };
-        let bytes = self.size.as_ref().map_or(size_of::<V>(), |size| size(&response));
-        let kept = Kept::new(response.clone(), response, bytes);
         Shareable { kept, time, is_given_stale: true, not_kept: None }
     }
 
     #[inline]
-    fn replay(&self, value: &V, _: Given) -> V {
-        value.clone()
+    fn replay(&self, value: &V, _: Given) -> Res {
+        let Ok(response) = self.keep.replay(value.clone());
+        response
     }
 
     fn key_bytes(&self, _: &K) -> usize {

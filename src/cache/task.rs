@@ -185,8 +185,14 @@ impl<K, V, R, C> Parts<K, V, R, C> {
                 let Kept { response, part } = kept;
                 let mut result = Ok(response);
                 // A body that was read ahead may have failed.
-                let broken = end_of(&mut result).and_then(|end| end.failure());
-                let reason = reason.or_else(|| self::reason(broken?.0, None));
+                let broken = match end_of(&mut result).and_then(|end| end.failure()) {
+                    Some((outcome, _)) => Some(outcome),
+                    None if matches!(part, KeptPart::BrokenOff) => {
+                        Some(Outcome::Failure(Fault::Transient))
+                    }
+                    None => None,
+                };
+                let reason = reason.or_else(|| self::reason(broken?, None));
                 let failed = reason.is_some();
                 let ended = match part {
                     KeptPart::Payload { payload, bytes } => {

@@ -1,10 +1,11 @@
-//! The properties of the cache, for responses that are clones.
+//! The properties of the cache, for responses that are not HTTP.
 
 #[path = "../capture/mod.rs"]
 mod capture;
 mod forgetting;
 mod hits;
 mod hostile;
+mod keep;
 mod sharing;
 mod stale;
 mod telemetry;
