@@ -18,7 +18,7 @@ use crate::{
         account::{Account, End, Stamp},
         admission::{Admission, Ledger},
         lock::lock,
-        waiters::{Key, Waiters},
+        waiters::{Key, Waiters, wake_all},
     },
     error::{BulkheadFull, Name, QueueTimedOut},
     telemetry::{Event, Reporter, ReporterCell},
@@ -299,13 +299,6 @@ impl fmt::Debug for Slots {
             .field("in_flight", &self.in_flight())
             .field("queued", &self.queued())
             .finish()
-    }
-}
-
-/// Wakes tasks, which runs foreign code. No lock may be held.
-fn wake_all(wakers: Vec<Waker>) {
-    for waker in wakers {
-        waker.wake();
     }
 }
 

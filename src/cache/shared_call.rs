@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use tokio::{sync::Notify, task::AbortHandle};
@@ -20,7 +20,7 @@ use crate::{
     call::{
         hop::Hop,
         lock::lock,
-        waiters::{Key as PlaceKey, Waiters},
+        waiters::{Key as PlaceKey, Waiters, wake_all},
     },
 };
 
@@ -90,7 +90,7 @@ impl<V> SharedCall<V> {
         wakers.reserve(waiting.places);
         wakers.extend(std::iter::from_fn(|| waiting.wakers.call_first()));
         drop(waiting);
-        wakers.into_iter().for_each(Waker::wake);
+        wake_all(wakers);
     }
 
     pub(super) fn ended(&self) -> Option<&(Ended<V>, Hop)> {

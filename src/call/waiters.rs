@@ -1,6 +1,18 @@
 //! A queue of waiting tasks, in order of arrival. A task can leave from any place.
 
-use std::task::Waker;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    task::Waker,
+};
+
+/// Wakes tasks, which runs foreign code. No lock may be held.
+///
+/// A waker that panics costs no other task its wake-up.
+pub(crate) fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
+    for waker in wakers {
+        _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+    }
+}
 
 /// The waiting tasks, in order of arrival.
 ///
@@ -171,7 +183,27 @@ impl Waiters {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::Arc, task::Wake};
+
+    use tokio_test::task::spawn;
+
     use super::*;
+
+    struct Panics;
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("a waker that panics");
+        }
+    }
+
+    #[test]
+    fn a_waker_that_panics_costs_no_other_task_its_wake_up() {
+        let mut task = spawn(());
+        let other = task.enter(|cx, _| cx.waker().clone());
+        wake_all([Arc::new(Panics).into(), other]);
+        assert!(task.is_woken());
+    }
 
     fn waker() -> Waker {
         Waker::noop().clone()

@@ -16,7 +16,7 @@ use crate::{
     ConfigError,
     call::{
         lock::lock,
-        waiters::{Key, Waiters},
+        waiters::{Key, Waiters, wake_all},
     },
     chaos::draw::Shares,
     telemetry::{Event, Kind, ReporterCell},
@@ -142,7 +142,7 @@ impl Switch {
             self.report_end(&before);
         }
         self.reporter.get().emit(Event::ChaosArmed { limit: time });
-        held.into_iter().for_each(Waker::wake);
+        wake_all(held);
         Ok(())
     }
 
@@ -163,7 +163,7 @@ impl Switch {
             (state.release(), before)
         };
         self.report_end(&before);
-        held.into_iter().for_each(Waker::wake);
+        wake_all(held);
     }
 
     fn report_end(&self, arming: &Arming) {

@@ -17,7 +17,7 @@ use super::{
     state::{State, TripReason},
 };
 use crate::{
-    call::clock::nanos,
+    call::{clock::nanos, waiters::wake_all},
     telemetry::{Event, instrument::CIRCUIT_BREAKER_PROBES},
 };
 
@@ -181,9 +181,7 @@ impl Breaker {
 
     pub(super) fn carry_out(&self, effects: Effects) {
         // A subscriber that panics must not keep a caller waiting.
-        for waker in effects.wake {
-            waker.wake();
-        }
+        wake_all(effects.wake);
         if let Some(meter) = self.config.reporter.meter() {
             for (result, count) in effects.probes.by_result() {
                 (0..count).for_each(|_| meter.add(&CIRCUIT_BREAKER_PROBES, [result, ""]));

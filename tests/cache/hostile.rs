@@ -1,12 +1,12 @@
 //! Panics of the user's code and runtimes that end wedge no key.
 
-use std::sync::atomic::AtomicBool;
+use std::{sync::atomic::AtomicBool, task::Wake};
 
 use tokio::{
     runtime::Builder,
     time::{advance, timeout},
 };
-use tokio_test::{assert_pending, task};
+use tokio_test::{assert_pending, assert_ready_ok, task};
 use tower::{Layer, ServiceExt, service_fn};
 
 use super::*;
@@ -102,4 +102,33 @@ async fn a_key_whose_clone_panics_blocks_nobody() {
     assert!(running.await.unwrap().is_ok());
     advance(SECOND).await;
     assert_eq!(cache.handle().counts().shared_calls, 0);
+}
+
+struct Panics;
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker that panics");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waker_that_panics_costs_nobody_else_the_wake_up() {
+    let service = cache().build().unwrap().layer(Backend::after(SECOND));
+    let mut callers: [_; 3] = std::array::from_fn(|_| task::spawn(service.clone().oneshot(1)));
+    assert_pending!(callers[0].poll());
+    let mut fragile = Box::pin(service.clone().oneshot(1));
+    let waker = Arc::new(Panics).into();
+    assert!(fragile.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    for caller in &mut callers[1..] {
+        assert_pending!(caller.poll());
+    }
+    settle().await;
+    advance(SECOND).await;
+    settle().await;
+    for caller in &mut callers {
+        assert!(caller.is_woken());
+        assert_eq!(assert_ready_ok!(caller.poll()), 1);
+    }
+    assert_eq!(fragile.await.unwrap(), 1);
 }
