@@ -84,9 +84,8 @@ where
         let Self { parts, key, tag, service, request, .. } = self;
         let now = clock::now();
         let shared = &parts.shared;
-        let generation = shared.generations.current(tag);
         let times = *shared.times();
-        let entry = shared.get(&key, generation);
+        let entry = shared.get(&key, shared.generations.current(tag));
         let had_entry = entry.as_ref().is_some_and(|entry| entry.value().is_some());
         let decision =
             entry.as_ref().map_or(Decision::Ask, |entry| entry.decide(entry.age(now), &times));
@@ -111,10 +110,11 @@ where
         if !is_renewal && is_late {
             return Asked::Alone { service, request, stale: entry, had_entry };
         }
-        let part = shared.calls.join_or_begin(&key, generation, || {
+        let look = |generation| {
             let fresh = shared.get(&key, generation)?;
             (fresh.decide(fresh.age(now), &times) == Decision::Hit).then_some(fresh)
-        });
+        };
+        let part = shared.calls.join_or_begin(&key, || shared.generations.current(tag), look);
         let (place, permit) = match part {
             Err(entry) => return Asked::Entry { entry, decision: Decision::Hit },
             Ok(Part::Began(place, permit)) => (place, permit),

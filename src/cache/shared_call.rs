@@ -151,23 +151,26 @@ impl<K: Eq + Clone, V> SharedCalls<K, V> {
 
     /// Joins the call of a key, or begins one.
     ///
-    /// A call of an earlier generation is left to those who wait for it already. `look` runs if
-    /// there is no call. If it returns a value, a call has ended in between, and no other begins.
+    /// A call of an earlier generation is left to those who wait for it already. The generation is
+    /// read under the lock, so that it is not earlier than that of any call in the table. `look`
+    /// runs if there is no call. If it returns a value, a call has ended in between, and no other
+    /// begins.
     pub(super) fn join_or_begin<T>(
         self: &Arc<Self>,
         key: &Hashed<K>,
-        generation: u64,
-        look: impl FnOnce() -> Option<T>,
+        generation: impl FnOnce() -> u64,
+        look: impl FnOnce(u64) -> Option<T>,
     ) -> Result<Part<K, V>, T> {
         // Code of the user does not run under the lock. An outdated call has a value of the user.
         let (own_key, tabled) = (key.clone(), key.clone());
         let mut shard = lock(self.shard(key));
+        let generation = generation();
         if let Some(call) = shard.get(key).filter(|call| call.generation == generation) {
             if call.join() {
                 return Ok(Part::Joined(Place::new(self, own_key, call)));
             }
         }
-        if let Some(found) = look() {
+        if let Some(found) = look(generation) {
             return Err(found);
         }
         let Some(permit) = self.enter() else { return Ok(Part::Full) };

@@ -28,7 +28,7 @@ fn key() -> Hashed<u32> {
 
 /// Joins or begins a call. Returns the place, and the permit of a call that was begun.
 fn take_part(calls: &Calls, generation: u64) -> (Place<u32, u32>, Option<Permit>) {
-    match calls.join_or_begin(&key(), generation, || None::<()>) {
+    match calls.join_or_begin(&key(), || generation, |_| None::<()>) {
         Ok(Part::Began(place, permit)) => (place, Some(permit)),
         Ok(Part::Joined(place)) => (place, None),
         Ok(Part::Full) | Err(()) => panic!("there is room"),

@@ -1,3 +1,8 @@
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
+
 use buttress::telemetry::{Control, Registry};
 use tokio_test::{assert_pending, assert_ready_ok, task};
 use tower::{Layer, ServiceExt};
@@ -63,6 +68,46 @@ async fn a_call_whose_key_was_forgotten_is_not_kept() {
     assert_eq!(assert_ready_ok!(before.poll()), 1);
     assert_eq!(handle.counts().entries, 0);
     assert_eq!(service.clone().oneshot(1).await.unwrap(), 2);
+}
+
+thread_local! {
+    static ON_CLONE: Cell<Option<Box<dyn FnOnce()>>> = const { Cell::new(None) };
+}
+
+/// A key that calls a closure when it is cloned next.
+#[derive(Hash, PartialEq, Eq)]
+struct Key(u32);
+
+impl Clone for Key {
+    fn clone(&self) -> Self {
+        if let Some(call) = ON_CLONE.take() {
+            call();
+        }
+        Self(self.0)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_from_before_a_key_was_forgotten_displaces_no_later_call() {
+    let backend = Backend::after(SECOND);
+    let cache = CacheLayer::by_fn(|key: &u32| Some(Key(*key))).build().unwrap();
+    let (service, handle) = (cache.layer(backend.clone()), cache.handle());
+    let mut before = task::spawn(service.clone().oneshot(1));
+    let later = Rc::new(RefCell::new(task::spawn(service.clone().oneshot(1))));
+    // The first caller has seen that there is no entry, and is about to begin.
+    let polled = Rc::clone(&later);
+    ON_CLONE.set(Some(Box::new(move || {
+        handle.forget(&Key(1));
+        assert_pending!(polled.borrow_mut().poll());
+    })));
+    assert_pending!(before.poll());
+    settle().await;
+    tokio::time::advance(SECOND).await;
+    settle().await;
+    assert_eq!(assert_ready_ok!(before.poll()), 1);
+    assert_eq!(assert_ready_ok!(later.borrow_mut().poll()), 1);
+    assert_eq!(service.oneshot(1).await.unwrap(), 1);
+    assert_eq!(backend.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,11 @@
 //! Panics of the user's code and runtimes that end wedge no key.
 
-use std::{sync::atomic::AtomicBool, task::Wake};
+use std::{
+    sync::{OnceLock, atomic::AtomicBool},
+    task::Wake,
+};
 
+use buttress::cache::CacheHandle;
 use tokio::{
     runtime::Builder,
     time::{advance, timeout},
@@ -131,4 +135,27 @@ async fn a_waker_that_panics_costs_nobody_else_the_wake_up() {
         assert_eq!(assert_ready_ok!(caller.poll()), 1);
     }
     assert_eq!(fragile.await.unwrap(), 1);
+}
+
+static OBSERVED: OnceLock<CacheHandle<u32, Observed>> = OnceLock::new();
+
+/// A value whose clones look at the cache.
+struct Observed;
+
+impl Clone for Observed {
+    fn clone(&self) -> Self {
+        let counts = OBSERVED.get().unwrap().counts();
+        assert_eq!((counts.shared_calls, counts.entries), (1, 0), "it ended before it was stored");
+        Self
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_under_way_until_its_response_is_stored() {
+    let inner = service_fn(|_: u32| async { Ok::<_, Error<io::Error>>(Observed) });
+    let cache = CacheLayer::by_fn(|key: &u32| Some(*key)).build().unwrap();
+    assert!(OBSERVED.set(cache.handle()).is_ok());
+    assert!(cache.layer(inner).oneshot(1).await.is_ok());
+    let counts = cache.handle().counts();
+    assert_eq!((counts.shared_calls, counts.entries), (0, 1));
 }
