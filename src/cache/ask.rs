@@ -134,11 +134,10 @@ where
         let key_bytes = ENTRY_BYTES.saturating_add(parts.rules.key_bytes(key.key()));
         let call = Arc::clone(place.call());
         let begun = Begun {
-            landing: Landing::new(Arc::clone(&parts), key, tag, call, key_bytes),
+            landing: Landing::new(Arc::clone(&parts), key, tag, call, key_bytes, permit),
             service,
             request,
             stale: entry.clone(),
-            permit,
             own_place: continues.then(|| place.another()),
             settles: Settler::current().is_some(),
             end_of: end_of::<M, _, _>,

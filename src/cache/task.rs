@@ -55,7 +55,6 @@ pub(super) struct Begun<S: Service<Req>, Req, K: Eq + Clone, V, R, C> {
     pub(super) request: Req,
     pub(super) landing: Landing<K, V, R, C>,
     pub(super) stale: Option<Arc<Entry<V>>>,
-    pub(super) permit: Permit,
     /// The place of the task itself, if the call continues after all callers have left.
     pub(super) own_place: Option<Place<K, V>>,
     /// The call to an endpoint is settled here, because the caller's part of the call settles.
@@ -70,6 +69,8 @@ pub(super) struct Landing<K: Eq + Clone, V, R, C> {
     tag: u64,
     call: Arc<SharedCall<V>>,
     key_bytes: usize,
+    /// Is freed after the result was stored, and before the callers are woken.
+    permit: Option<Permit>,
     is_done: bool,
 }
 
@@ -94,7 +95,7 @@ where
     }
 
     async fn run(self, reply: oneshot::Sender<Reply<S::Response, S::Error>>) {
-        let Self { parts, service, request, mut landing, stale, permit, .. } = self;
+        let Self { parts, service, request, mut landing, stale, .. } = self;
         let (own_place, settles, end_of) = (self.own_place, self.settles, self.end_of);
         let limit = parts.total.unwrap_or(BODY_TIME);
         let now = Instant::now();
@@ -109,7 +110,6 @@ where
             parts.take(result, outcome, until, end_of).await
         };
         let (worked, hop) = Hop::observe(CatchPanic { future: work }).await;
-        drop(permit);
         let result = match worked {
             Ok(Taken { result, ended, reason, time, is_given_stale, not_kept }) => {
                 if let Some(reason) = not_kept {
@@ -240,8 +240,9 @@ impl<K: Eq + Clone, V, R, C> Landing<K, V, R, C> {
         tag: u64,
         call: Arc<SharedCall<V>>,
         key_bytes: usize,
+        permit: Permit,
     ) -> Self {
-        Self { parts, key, tag, call, key_bytes, is_done: false }
+        Self { parts, key, tag, call, key_bytes, permit: Some(permit), is_done: false }
     }
 }
 
@@ -263,6 +264,7 @@ impl<K: Eq + Clone, V: Clone, R, C> Landing<K, V, R, C> {
             Ended::NotShareable { failed } => Ended::NotShareable { failed },
             Ended::Lost => Ended::Lost,
         };
+        self.permit = None;
         self.call.end(ended, hop);
         // Until here, a panic of the user's code ends the call as lost.
         self.is_done = true;
@@ -311,6 +313,7 @@ impl<K: Eq + Clone, V, R, C> Drop for Landing<K, V, R, C> {
         if !self.is_done {
             // The last caller has left, or the runtime shuts down.
             self.parts.shared.calls.remove(&self.key, &self.call, || ());
+            self.permit = None;
             self.call.end(Ended::Lost, Hop::default());
         }
     }
