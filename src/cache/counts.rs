@@ -6,7 +6,8 @@ use crate::telemetry::ShardedCounter;
 
 /// The numbers of a cache, which [`CacheHandle::counts`](super::CacheHandle::counts) returns.
 ///
-/// Each call is counted in exactly one of the first five numbers.
+/// Each call that ends with a response or an error is counted in exactly one of the first five
+/// numbers. A call that its caller drops before is in none of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheCounts {
@@ -14,7 +15,7 @@ pub struct CacheCounts {
     pub hits: u64,
     /// Calls that got a response that was no longer fresh.
     pub stale: u64,
-    /// Calls that asked the service, and whose response can be shared.
+    /// Calls that began a call of the service, which other callers could share.
     pub misses: u64,
     /// Calls that got the result of a call that another caller began.
     pub collapsed: u64,

@@ -226,7 +226,6 @@ where
                         Err((service, request, end)) => {
                             let call = Oneshot::waiting(service, request);
                             let forwarded = forwarded(stale.had_entry);
-                            parts.shared.count(Counted::Bypassed);
                             let is_hurried = stale.is_hurried && end == stale.until;
                             let stale = stale.entry.take();
                             let alone = Alone { forwarded, stale, end, is_hurried };
@@ -267,7 +266,6 @@ where
             return State::Hit { response };
         }
         Asked::Alone { service, request, stale, had_entry } => {
-            parts.shared.count(Counted::Bypassed);
             let until = Stale::new(stale, parts.shared.times().patience, arrived, had_entry);
             let call = Oneshot::waiting(service, request);
             let alone = Alone {
@@ -387,10 +385,7 @@ where
     let polled = call.poll(cx);
     drop(narrowed);
     let (result, reason) = match polled {
-        Poll::Ready(Ok(mut response)) if alone.stale.is_none() => {
-            parts.rules.mark(&mut response, alone.forwarded);
-            return Poll::Ready(Ok(response));
-        }
+        Poll::Ready(result) if alone.stale.is_none() => (result, None),
         Poll::Ready(result) => {
             let rejection = result.as_ref().err().and_then(CarryRejection::rejection);
             let outcome = judge(&*parts.classifier, result.as_ref());
@@ -411,9 +406,11 @@ where
             let rejection = Rejection::from(parts.timed_out(time));
             if alone.stale.is_none() {
                 // Its own limit has ended the call.
-                return Poll::Ready(Err(parts.shared.config.reporter.get().reject(rejection)));
+                (Err(parts.shared.config.reporter.get().reject(rejection)), None)
+            } else {
+                let reason = Reason::Rejected(rejection.clone());
+                (Err(S::Error::from_rejection(rejection)), Some(reason))
             }
-            (Err(S::Error::from_rejection(rejection.clone())), Some(Reason::Rejected(rejection)))
         }
     };
     if let (Some(entry), Some(reason)) = (alone.stale.take(), reason) {
@@ -424,7 +421,11 @@ where
             return Poll::Ready(Ok(response));
         }
     }
-    Poll::Ready(result)
+    parts.shared.count(Counted::Bypassed);
+    Poll::Ready(result.map(|mut response| {
+        parts.rules.mark(&mut response, alone.forwarded);
+        response
+    }))
 }
 
 impl<S, Req, K, V, R, C, M> fmt::Debug for ResponseFuture<S, Req, K, V, R, C, M>

@@ -92,7 +92,6 @@ where
             Found::Hit(response) => return ResponseFuture::hit(response),
             Found::Miss { key, tag } => (key, tag),
             Found::Bypass { forgetting } => {
-                self.parts.shared.count(Counted::Bypassed);
                 let call = Oneshot::waiting(self.inner.clone(), request);
                 return ResponseFuture::bypass(Arc::clone(&self.parts), call, forgetting);
             }

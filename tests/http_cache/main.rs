@@ -1,6 +1,8 @@
 //! The properties of the cache over HTTP.
 #![cfg(feature = "http")]
 
+mod counts;
+
 use std::{
     collections::VecDeque,
     convert::Infallible,
