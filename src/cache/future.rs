@@ -413,13 +413,19 @@ where
             }
         }
     };
-    if let (Some(entry), Some(reason)) = (alone.stale.take(), reason) {
-        if !alone.is_hurried {
-            entry.hold_off(Instant::now(), parts.shared.times().hold_off, reason.clone());
+    match (alone.stale.take(), reason) {
+        (Some(entry), Some(reason)) => {
+            if !alone.is_hurried {
+                entry.hold_off(Instant::now(), parts.shared.times().hold_off, reason.clone());
+            }
+            let given = parts.give_stale::<Req, S::Response, M>(&entry, reason);
+            if let Some(response) = given {
+                return Poll::Ready(Ok(response));
+            }
         }
-        if let Some(response) = parts.give_stale::<Req, S::Response, M>(&entry, reason) {
-            return Poll::Ready(Ok(response));
-        }
+        // The service is well, even if its response is not kept.
+        (Some(entry), None) => entry.end_hold_off(),
+        (None, _) => {}
     }
     parts.shared.count(Counted::Bypassed);
     Poll::Ready(result.map(|mut response| {

@@ -177,6 +177,26 @@ async fn a_caller_who_waited_in_vain_has_one_limit_from_its_arrival() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_success_of_a_caller_that_asks_alone_ends_the_hold_off() {
+    let backend = Backend::after(Duration::ZERO);
+    let limited = last_good().hold_off(10 * SECOND).max_shared_calls(1);
+    let (_, service) = with_stale_entry!(limited, backend);
+    backend.fails();
+    assert_eq!(service.clone().oneshot(1).await.unwrap(), 1);
+    advance(10 * SECOND).await;
+    // The only shared call is that of another key.
+    backend.does(|key, call| {
+        Box::pin(async move { if key == 1 { Ok(call) } else { std::future::pending().await } })
+    });
+    let other = tokio::spawn(service.clone().oneshot(2));
+    settle().await;
+    for call in [4, 5] {
+        assert_eq!(service.clone().oneshot(1).await.unwrap(), call);
+    }
+    other.abort();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stack_explains_its_cache_and_what_contradicts_it() {
     let stack = |builder: CacheBuilder<u32, u32, ByKey>| {
         Stack::new().cache(builder.build().unwrap()).attempt_timeout(SECOND)
