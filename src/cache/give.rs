@@ -125,7 +125,7 @@ impl<K, V, R, C> Parts<K, V, R, C> {
             Ended::NotShareable { failed } => *failed,
             Ended::Lost => return None,
         };
-        if let Some(entry) = stale.entry.take().filter(|_| failed) {
+        if let Some(entry) = stale.entry.take_if(|_| failed) {
             let reason = entry.failed().unwrap_or(Reason::Failed(Fault::Transient));
             if let Some(response) = self.give_stale::<Req, Res, M>(&entry, reason) {
                 return Some(Ok(response));

@@ -621,6 +621,22 @@ async fn a_body_that_breaks_off_gives_the_last_good_response() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_caller_that_joined_in_vain_gets_the_last_good_response_too() {
+    let builder = CacheLayer::http().ttl(10 * SECOND).if_error(3_600 * SECOND);
+    let server = Server::new(builder, SECOND, |call, _| match call {
+        1 => respond(200, &[]),
+        2 => respond(200, &[("set-cookie", "a=1")]),
+        _ => respond(503, &[]),
+    });
+    drop(server.get(&[]).await);
+    advance(30 * SECOND).await;
+    let (own, joined) = tokio::join!(server.get(&[]), server.get(&[]));
+    assert_eq!((own.status(), value(&own, "set-cookie")), (StatusCode::OK, "a=1"));
+    assert_eq!((joined.status(), server.calls()), (StatusCode::OK, 3));
+    assert!(joined.extensions().get::<Degraded>().is_some());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_age_on_arrival_counts() {
     let server = Server::new(CacheLayer::http().ttl(60 * SECOND), Duration::ZERO, |_, _| {
         respond(200, &[("cache-control", "max-age=60"), ("age", "55")])
