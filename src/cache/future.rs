@@ -23,7 +23,7 @@ use super::{
     entry::Entry,
     give::forwarded,
     parts::Parts,
-    rules::{Forwarded, Rules},
+    rules::{Forwarded, How, Rules},
     shared::Shared,
     shared_call::Place,
     task::{Reply, reason},
@@ -358,7 +358,7 @@ where
                 if !stale.is_hurried {
                     entry.hold_off(Instant::now(), parts.shared.times().hold_off, reason.clone());
                 }
-                let response = parts.give_stale::<Req, S::Response, M>(&entry, reason);
+                let response = parts.give_stale::<Req, S::Response, M>(&entry, reason, How::Failed);
                 response.map_or(Poll::Pending, |response| Poll::Ready(Ok(Ok(response))))
             }
             None => Poll::Pending,
@@ -418,7 +418,7 @@ where
             if !alone.is_hurried {
                 entry.hold_off(Instant::now(), parts.shared.times().hold_off, reason.clone());
             }
-            let given = parts.give_stale::<Req, S::Response, M>(&entry, reason);
+            let given = parts.give_stale::<Req, S::Response, M>(&entry, reason, How::Failed);
             if let Some(response) = given {
                 return Poll::Ready(Ok(response));
             }

@@ -30,7 +30,12 @@ pub(super) fn forwarded(had_entry: bool) -> Forwarded {
 impl<K, V, R, C> Parts<K, V, R, C> {
     /// Gives an entry that is not fresh, because the service has failed or takes too long.
     #[cold]
-    pub(super) fn give_stale<Req, Res, M>(&self, entry: &Entry<V>, reason: Reason) -> Option<Res>
+    pub(super) fn give_stale<Req, Res, M>(
+        &self,
+        entry: &Entry<V>,
+        reason: Reason,
+        how: How,
+    ) -> Option<Res>
     where
         R: Rules<Req, Res, K, V>,
         M: Completion<Res>,
@@ -38,7 +43,7 @@ impl<K, V, R, C> Parts<K, V, R, C> {
         let now = Instant::now();
         let age = entry.age(now);
         let left = entry.left(age);
-        let mut response = self.rules.replay(entry.value()?, Given { age, left, how: How::Failed });
+        let mut response = self.rules.replay(entry.value()?, Given { age, left, how });
         let reporter = self.shared.config.reporter.get();
         reporter.emit(Event::StaleGiven { reason: reason.as_str(), age });
         self.shared.count(Counted::Stale);
@@ -59,7 +64,7 @@ impl<K, V, R, C> Parts<K, V, R, C> {
             _ => {
                 // Only a failure holds off.
                 let reason = entry.failed().unwrap_or(Reason::Failed(Fault::Transient));
-                return self.give_stale::<Req, Res, M>(entry, reason);
+                return self.give_stale::<Req, Res, M>(entry, reason, How::HeldOff);
             }
         };
         let now = Instant::now();
@@ -98,7 +103,7 @@ impl<K, V, R, C> Parts<K, V, R, C> {
             }
         };
         if let (Some(entry), Some(reason)) = (stale.entry.take(), reason) {
-            if let Some(response) = self.give_stale::<Req, Res, M>(&entry, reason) {
+            if let Some(response) = self.give_stale::<Req, Res, M>(&entry, reason, How::Failed) {
                 return Ok(response);
             }
         }
@@ -127,7 +132,7 @@ impl<K, V, R, C> Parts<K, V, R, C> {
         };
         if let Some(entry) = stale.entry.take_if(|_| failed) {
             let reason = entry.failed().unwrap_or(Reason::Failed(Fault::Transient));
-            if let Some(response) = self.give_stale::<Req, Res, M>(&entry, reason) {
+            if let Some(response) = self.give_stale::<Req, Res, M>(&entry, reason, How::Failed) {
                 return Some(Ok(response));
             }
         }
@@ -138,7 +143,8 @@ impl<K, V, R, C> Parts<K, V, R, C> {
         Some(match ended {
             Ended::Response { value, .. } => {
                 let left = i64::try_from(self.shared.times().ttl.as_secs()).unwrap_or(i64::MAX);
-                let given = Given { age: Duration::ZERO, left, how: How::Collapsed };
+                let how = How::Collapsed(forwarded(stale.had_entry));
+                let given = Given { age: Duration::ZERO, left, how };
                 Ok(self.rules.replay(value, given))
             }
             Ended::Error { rejection, .. } => Err(E::from_rejection(rejection.clone())),

@@ -153,10 +153,12 @@ pub(crate) enum How {
     Fresh,
     /// It is being renewed.
     Renewed,
-    /// The service has failed or takes too long.
+    /// The service was asked, and has failed or takes too long.
     Failed,
-    /// Another caller has just asked for it.
-    Collapsed,
+    /// The service was not asked, because it has just failed.
+    HeldOff,
+    /// Another caller has just asked for it. Without one, this caller would have asked.
+    Collapsed(Forwarded),
 }
 
 /// The reason why a caller got the response of a call.

@@ -192,16 +192,46 @@ async fn a_stale_response_is_marked() {
     });
     drop(server.get(&[]).await);
     advance(30 * SECOND).await;
-    for _ in 0..2 {
+    // The second one is given without a call, because the first one has failed.
+    for begin in ["buttress; fwd=stale; ttl=-2", "buttress; hit; ttl=-2"] {
         let stale = server.get(&[]).await;
         assert_eq!((stale.status(), value(&stale, "age")), (StatusCode::OK, "30"));
         let status = value(&stale, "cache-status");
-        assert!(status.starts_with("buttress; fwd=stale; ttl=-2"), "{status}");
+        assert!(status.starts_with(begin), "{status}");
+        assert!(status.ends_with("; detail=stale-if-error"), "{status}");
         let degraded = stale.extensions().get::<Degraded>().unwrap();
         assert_eq!((degraded.source(), degraded.age()), (DegradedBy::Stale, Some(30 * SECOND)));
         assert_eq!(text(stale).await, "EUR 1.08");
     }
     assert_eq!(server.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forwarded_response_says_why_it_was_forwarded() {
+    for (is_stale, why) in [(false, "uri-miss"), (true, "stale")] {
+        let builder = CacheLayer::http().ttl(10 * SECOND).if_error(3_600 * SECOND);
+        let server = Server::new(builder.max_shared_calls(1), SECOND, |_, _| respond(200, &[]));
+        if is_stale {
+            drop(server.get(&[]).await);
+            advance(30 * SECOND).await;
+        }
+        let responses = join_all((0..2).map(|_| server.get(&[]))).await;
+        let statuses: Vec<_> = responses.iter().map(|it| value(it, "cache-status")).collect();
+        let [first, joined] = statuses[..] else { panic!("{statuses:?}") };
+        assert_eq!(first, format!("buttress; fwd={why}"));
+        assert_eq!(joined, format!("buttress; fwd={why}; collapsed"));
+        if is_stale {
+            advance(30 * SECOND).await;
+        } else {
+            server.cache.forget_all();
+        }
+        // The only shared call is that of another URI.
+        let mut other = request(Method::GET, &[]);
+        *other.uri_mut() = Uri::from_static("http://shop.internal/");
+        let (_, alone) = tokio::join!(server.client.clone().oneshot(other), server.get(&[]));
+        assert_eq!(value(&alone, "cache-status"), format!("buttress; fwd={why}"));
+        assert_eq!(server.cache.counts().bypassed, 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use http_body::Body;
 
 use super::{control, key::copy};
 use crate::{
-    cache::{Given, How},
+    cache::{Forwarded, Given, How},
     http::{read::FromRead, response_body::ResponseBody},
 };
 
@@ -87,7 +87,14 @@ impl HttpValue {
             How::Failed => {
                 header_of(format_args!("buttress; fwd=stale; ttl={left}; detail=stale-if-error"))
             }
-            How::Collapsed => HeaderValue::from_static("buttress; fwd=uri-miss; collapsed"),
+            // RFC 9211, section 2.1: a stale response is a hit unless the request was forwarded.
+            How::HeldOff => {
+                header_of(format_args!("buttress; hit; ttl={left}; detail=stale-if-error"))
+            }
+            How::Collapsed(Forwarded::Stale) => {
+                HeaderValue::from_static("buttress; fwd=stale; collapsed")
+            }
+            How::Collapsed(_) => HeaderValue::from_static("buttress; fwd=uri-miss; collapsed"),
         };
         if *has_status {
             headers.append(CACHE_STATUS, status);
