@@ -275,7 +275,8 @@ impl<K, V, R, C> CacheBuilder<K, V, R, C> {
     ///
     /// Default: `64 KiB`.
     ///
-    /// It must be at least 1, and at most 1 MiB. A larger response is not kept.
+    /// It must be at least 1, and at most 1 MiB. A response is not kept if it is larger together
+    /// with its key and its headers.
     pub fn max_entry_bytes(mut self, bytes: usize) -> Self {
         self.config.max_entry_bytes = bytes;
         self

@@ -101,7 +101,7 @@
 //! | event | level |
 //! |---|---|
 //! | "stale response given", because the service has failed or takes too long | `WARN` |
-//! | "response not kept", because its `vary` names a header that is not in the key | `WARN` |
+//! | "response not kept", because its `vary` names a header that is not in the key, or because it is too big together with its key and headers | `WARN` |
 //!
 //! Both are written like rejections: the first at once, and then one in 10 s.
 //!

@@ -69,7 +69,7 @@ pub(super) struct Store<K, V> {
     biggest_entry: usize,
 }
 
-/// The entries that were taken out of a store, or not taken into it. Drop them without a lock.
+/// The entries that were taken out of a store. Drop them without a lock.
 pub(super) type Removed<K, V> = Vec<(Option<Hashed<K>>, Arc<Entry<V>>)>;
 
 impl<K: Eq + Clone, V> Store<K, V> {
@@ -96,17 +96,17 @@ impl<K: Eq + Clone, V> Store<K, V> {
         self.entries.get(key)
     }
 
-    /// Adds an entry, unless it is too big. Returns what had to go.
+    /// Returns `true` if an entry is not too big.
+    pub(super) fn has_room_for(&self, entry: &Entry<V>) -> bool {
+        entry.bytes() <= self.biggest_entry
+    }
+
+    /// Adds an entry that is not too big. Returns what had to go.
     pub(super) fn insert(&self, key: Hashed<K>, entry: Entry<V>) -> Removed<K, V> {
         let mut removed = Vec::new();
-        let entry = Arc::new(entry);
-        if entry.bytes() <= self.biggest_entry {
-            // The store drops the entry that it replaces under its lock. This reference is longer.
-            removed.extend(self.entries.peek(&key).map(|replaced| (None, replaced)));
-            self.entries.insert_with_lifecycle(key, entry, &mut removed);
-        } else {
-            removed.push((Some(key), entry));
-        }
+        // The store drops the entry that it replaces under its lock. This reference is longer.
+        removed.extend(self.entries.peek(&key).map(|replaced| (None, replaced)));
+        self.entries.insert_with_lifecycle(key, Arc::new(entry), &mut removed);
         removed
     }
 

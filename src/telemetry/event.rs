@@ -304,10 +304,11 @@ pub enum Event<'a> {
         /// The age of the response.
         age: Duration,
     },
-    /// The cache does not keep a response, because it depends on what is not in its key.
+    /// The cache does not keep a response that it could share.
     #[non_exhaustive]
     ResponseNotKept {
-        /// The reason, which is `vary`.
+        /// The reason: `vary` if it depends on what is not in its key, or `size` if it is too big
+        /// together with its key and its headers.
         reason: &'static str,
     },
     /// A call of a stack ended.

@@ -44,6 +44,24 @@ async fn a_registered_cache_counts_each_call_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_response_that_is_too_big_is_told() {
+    let backend = Backend::after(Duration::ZERO);
+    let cache = cache().max_entry_bytes(1_000).size_fn(|_| 1_000).build().unwrap();
+    let service = Stack::new().name("rates").cache(cache.clone()).layer(backend.clone());
+    let (capture, _guard) = Capture::start();
+    for call in [1, 2] {
+        assert_eq!(service.clone().oneshot(1).await.unwrap(), call);
+    }
+    let texts = capture.texts();
+    let warned: Vec<_> = texts.iter().filter(|(level, _)| *level == Level::WARN).collect();
+    assert_eq!(warned, [&(Level::WARN, "response not kept".to_owned())]);
+    let events = capture.events();
+    let event = events.iter().find(|event| event.get(field::REASON).is_some()).unwrap();
+    assert_eq!(event.get(field::REASON), Some("size"));
+    assert_eq!(cache.handle().counts().entries, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stale_response_is_told_once_and_marked_in_the_span() {
     let backend = Backend::after(Duration::ZERO);
     let cache = cache().ttl(10 * SECOND).if_error(60 * SECOND).hold_off(Duration::ZERO);

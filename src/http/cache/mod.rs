@@ -56,6 +56,9 @@
 //!   which is taken for 5 s if it is not known;
 //! - if it is a part (206), or its body breaks off.
 //!
+//! A response is given to all callers that wait for it, and not kept, if its body is not too long
+//! alone, but is together with its headers and its key. The event "response not kept" says so.
+//!
 //! `max-age`, `s-maxage` and `expires` shorten the time of the cache and never lengthen it. With
 //! `no-cache`, a response is not kept. With `must-revalidate`, it is not given when it is no longer
 //! fresh.
