@@ -390,15 +390,18 @@ async fn a_response_can_shorten_its_time_but_not_lengthen_it() {
 
 #[tokio::test(start_paused = true)]
 async fn what_must_be_revalidated_is_not_given_stale() {
-    let builder = CacheLayer::http().ttl(10 * SECOND).if_error(3_600 * SECOND);
-    let server = Server::new(builder, Duration::ZERO, |call, _| match call {
-        1 => respond(200, &[("cache-control", "must-revalidate")]),
-        _ => respond(503, &[]),
-    });
-    drop(server.get(&[]).await);
-    assert_eq!((server.get(&[]).await.status(), server.calls()), (StatusCode::OK, 1));
-    advance(30 * SECOND).await;
-    assert_eq!(server.get(&[]).await.status(), 503);
+    for line in ["must-revalidate", "proxy-revalidate", "s-maxage=10"] {
+        let builder = CacheLayer::http().ttl(10 * SECOND).while_revalidate(3_600 * SECOND);
+        let builder = builder.if_error(3_600 * SECOND);
+        let server = Server::new(builder, Duration::ZERO, move |call, _| match call {
+            1 => respond(200, &[("cache-control", line)]),
+            _ => respond(503, &[]),
+        });
+        drop(server.get(&[]).await);
+        assert_eq!((server.get(&[]).await.status(), server.calls()), (StatusCode::OK, 1));
+        advance(30 * SECOND).await;
+        assert_eq!(server.get(&[]).await.status(), 503, "{line}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -57,6 +57,8 @@ impl Directives {
         } else if is("must-revalidate") || is("proxy-revalidate") {
             self.must_not_be_stale = true;
         } else if is("max-age") || is("s-maxage") {
+            // RFC 9111, section 5.2.2.10: `s-maxage` has the meaning of `proxy-revalidate` too.
+            self.must_not_be_stale |= is("s-maxage");
             let age = seconds(value);
             self.max_age = Some(self.max_age.map_or(age, |known| known.min(age)));
         }
@@ -142,7 +144,10 @@ mod tests {
             assert!(control(line).must_not_be_stored, "{line}");
         }
         assert!(control("no-cache=\"set-cookie\"").must_be_asked);
-        assert!(control("max-age=5, must-revalidate").must_not_be_stale);
+        for line in ["max-age=5, must-revalidate", "Proxy-Revalidate", "s-maxage=5"] {
+            assert!(control(line).must_not_be_stale, "{line}");
+        }
+        assert!(!control("max-age=5").must_not_be_stale);
         let age = |line| control(line).max_age.map(|age| age.as_secs());
         assert_eq!(age("max-age=60"), Some(60));
         assert_eq!(age("max-age=60, s-maxage=\"5\", max-age=9"), Some(5));

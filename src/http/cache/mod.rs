@@ -60,8 +60,8 @@
 //! alone, but is together with its headers and its key. The event "response not kept" says so.
 //!
 //! `max-age`, `s-maxage` and `expires` shorten the time of the cache and never lengthen it. With
-//! `no-cache`, a response is not kept. With `must-revalidate`, it is not given when it is no longer
-//! fresh.
+//! `no-cache`, a response is not kept. With `must-revalidate`, `proxy-revalidate` or `s-maxage`, it
+//! is not given when it is no longer fresh.
 //!
 //! A kept response has all headers but those of its connection. It gets `age`, and `cache-status`
 //! of [RFC 9211] with the name `buttress`. A stale one also has the extension
