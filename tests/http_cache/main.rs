@@ -405,6 +405,21 @@ async fn what_must_be_revalidated_is_not_given_stale() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_negative_response_is_not_given_stale() {
+    let builder = CacheLayer::http().negative([StatusCode::NOT_FOUND], 5 * SECOND);
+    let builder = builder.while_revalidate(3_600 * SECOND).if_error(3_600 * SECOND);
+    let server = Server::new(builder, Duration::ZERO, |call, _| match call {
+        1 => respond(404, &[]),
+        _ => respond(503, &[]),
+    });
+    for _ in 0..2 {
+        assert_eq!((server.get(&[]).await.status(), server.calls()), (StatusCode::NOT_FOUND, 1));
+    }
+    advance(5 * SECOND).await;
+    assert_eq!(server.get(&[]).await.status(), 503);
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_statuses_that_are_named_are_kept_besides_the_usual_ones() {
     for (status, calls) in [(200, 1), (301, 1), (404, 2), (302, 2), (500, 2), (410, 1)] {
         let builder = CacheLayer::http().negative([StatusCode::GONE], 5 * SECOND);

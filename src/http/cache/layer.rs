@@ -49,8 +49,8 @@ impl<C> CacheBuilder<HttpKey, HttpValue, HttpRules, C> {
     ///
     /// Default: none. Only the statuses 200, 203, 204, 300, 301 and 308 are kept.
     ///
-    /// Use it for 404 and 410, if callers often ask for what is not there. Each status must be a
-    /// 4xx other than 429.
+    /// Use it for 404 and 410, if callers often ask for what is not there. Such a response is never
+    /// given when it is no longer fresh. Each status must be a 4xx other than 429.
     pub fn negative(
         mut self,
         statuses: impl IntoIterator<Item = StatusCode>,

@@ -189,7 +189,10 @@ impl HttpRules {
             Some(HttpValue::new(head.status, head.version, &head.headers, data, trailers))
         };
         let kept = read::keep(response, self.max_body, &mut in_time, take).await;
-        Shareable { kept, time, is_given_stale: !found.must_not_be_stale, not_kept: None }
+        // Only the statuses of `negative` have a time of their own, after which they are not given.
+        let is_negative = matches!(time, KeepFor::Exactly(_));
+        let is_given_stale = !found.must_not_be_stale && !is_negative;
+        Shareable { kept, time, is_given_stale, not_kept: None }
     }
 }
 
