@@ -3,19 +3,19 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, time::Instant};
-use tower_service::Service;
 
 use super::{
     config::ENTRY_BYTES,
     entry::{Decision, Entry},
     hashing::Hashed,
+    owned_service::OwnedService,
     parts::Parts,
     rules::Rules,
     shared_call::{Part, Place},
     task::{Begun, Landing, Reply},
 };
 use crate::{
-    CarryRejection, Classify,
+    Classify,
     call::{
         clock,
         completion::{Completion, end_of},
@@ -62,12 +62,7 @@ pub(super) struct Stale<V> {
 
 impl<S, Req, K, V, R, C> Asking<S, Req, K, V, R, C>
 where
-    S: Service<Req, Error: CarryRejection + Send, Response: Send, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    S::Response: 'static,
-    S::Error: 'static,
+    S: OwnedService<Req>,
     Req: Send + 'static,
     K: Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,

@@ -22,6 +22,7 @@ use super::{
     counts::Result as Counted,
     entry::Entry,
     give::forwarded,
+    owned_service::OwnedService,
     parts::Parts,
     rules::{Forwarded, How, Rules},
     shared::Shared,
@@ -156,12 +157,7 @@ where
 
 impl<S, Req, K, V, R, C, M> Future for ResponseFuture<S, Req, K, V, R, C, M>
 where
-    S: Service<Req, Error: CarryRejection + Send, Response: Send, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    S::Response: 'static,
-    S::Error: 'static,
+    S: OwnedService<Req>,
     Req: Send + 'static,
     K: Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
@@ -189,12 +185,7 @@ where
 
 impl<S, Req, K, V, R, C> State<S, Req, K, V, R, C>
 where
-    S: Service<Req, Error: CarryRejection + Send, Response: Send, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    S::Response: 'static,
-    S::Error: 'static,
+    S: OwnedService<Req>,
     Req: Send + 'static,
     K: Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
@@ -246,12 +237,7 @@ where
 /// Begins a call that has no fresh entry. There may be a response now.
 fn begin<M, S, Req, K, V, R, C>(asking: Asking<S, Req, K, V, R, C>) -> State<S, Req, K, V, R, C>
 where
-    S: Service<Req, Error: CarryRejection + Send, Response: Send, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    S::Response: 'static,
-    S::Error: 'static,
+    S: OwnedService<Req>,
     Req: Send + 'static,
     K: Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,

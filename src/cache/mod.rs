@@ -48,9 +48,9 @@
 //!
 //! A call is shared by all callers that ask for its key while it is under way. It runs in a task of
 //! its own and belongs to none of them. It has no deadline of a caller, and it is in the span of
-//! the caller that began it. A caller that leaves does not end it, unless it is the last one.
-//! Without [`if_error`](CacheBuilder::if_error), a caller waits for it as long as the layers
-//! beneath allow, so put a total timeout beneath the cache.
+//! the caller that began it. A task needs a service that is `Clone + Send + 'static`, with such
+//! requests, responses and errors. Without [`if_error`](CacheBuilder::if_error), a caller waits for
+//! the call as long as the layers beneath allow, so put a total timeout beneath the cache.
 //!
 //! - A response that is a failure is given to all callers that wait, and is not kept.
 //! - An error is given to the caller that began the call. The others get a copy of its outcome and
@@ -122,6 +122,7 @@ mod handle;
 mod hashing;
 mod layer;
 mod layer_state;
+mod owned_service;
 mod parts;
 mod rules;
 mod service;

@@ -14,11 +14,12 @@ use super::{
     entry::Decision,
     future::{Forgetting, ResponseFuture},
     hashing::Hashed,
+    owned_service::OwnedService,
     parts::Parts,
     rules::{Given, How, Probe, Rules, Selected},
 };
 use crate::{
-    CarryRejection, Classify,
+    Classify,
     call::{
         clock,
         completion::{AtHead, Completion},
@@ -62,12 +63,7 @@ impl<S: fmt::Debug, K, V, R, C, M> fmt::Debug for Cache<S, K, V, R, C, M> {
 
 impl<S, K, V, R, C, M, Req> Service<Req> for Cache<S, K, V, R, C, M>
 where
-    S: Service<Req, Error: CarryRejection + Send, Response: Send, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-    S::Response: 'static,
-    S::Error: 'static,
+    S: OwnedService<Req>,
     Req: Send + 'static,
     K: Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,

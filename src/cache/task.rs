@@ -9,6 +9,7 @@ use tracing::{Instrument, Span};
 use super::{
     entry::Entry,
     hashing::Hashed,
+    owned_service::OwnedService,
     parts::Parts,
     rules::{KeepFor, Rules, Shareable},
     shared_call::{Ended, Permit, Place, SharedCall},
@@ -76,9 +77,7 @@ pub(super) struct Landing<K: Eq + Clone, V, R, C> {
 
 impl<S, Req, K, V, R, C> Begun<S, Req, K, V, R, C>
 where
-    S: Service<Req, Error: CarryRejection + Send, Response: Send, Future: Send> + Send + 'static,
-    S::Response: 'static,
-    S::Error: 'static,
+    S: OwnedService<Req>,
     Req: Send + 'static,
     K: Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
