@@ -38,7 +38,7 @@ pub(super) struct Asking<S, Req, K, V, R, C> {
 
 /// The way in which a call gets its response.
 pub(super) enum Asked<S, Req, K: Eq, V, Res, E> {
-    /// The entry is given. `is_renewed` says that it is stale only until a call has ended.
+    /// The entry is given without waiting.
     Entry { entry: Arc<Entry<V>>, decision: Decision },
     /// It waits for the call that it began.
     Began { place: Place<K, V>, reply: oneshot::Receiver<Reply<Res, E>>, stale: Stale<V> },

@@ -42,8 +42,8 @@ impl<K: Hash + Eq + Clone, V> CacheHandle<K, V> {
     /// Forgets a key.
     ///
     /// Use it after a change that makes the kept response wrong. A call for the key that is under
-    /// way is not kept. Only the callers that wait for it already get its response. One key in
-    /// about a thousand shares its mark with another one, which is then asked for again too.
+    /// way is not kept. Only the callers that wait for it already get its response. Of the other
+    /// keys, one in 65,536 is forgotten with it, because they share a mark.
     pub fn forget(&self, key: &K) {
         let tag = self.shared.hasher.hash_one(key);
         self.shared.forget(tag, &Hashed::new(tag, key.clone()));

@@ -43,6 +43,9 @@ impl<K, V, F> CacheLayer<K, V, ByFn<F, V>> {
     /// The cache keeps clones of responses, unless [`keep`](CacheBuilder::keep) is set. For HTTP
     /// responses, use [`http`](Self::http).
     ///
+    /// A key counts as its `size_of`, without its data on the heap. If callers choose how long a
+    /// key is, return `None` for one that is too long.
+    ///
     /// ```
     /// use buttress::cache::CacheLayer;
     /// use std::time::Duration;

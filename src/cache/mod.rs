@@ -52,12 +52,13 @@
 //! requests, responses and errors. Without [`if_error`](CacheBuilder::if_error), a caller waits for
 //! the call as long as the layers beneath allow, so put a total timeout beneath the cache.
 //!
-//! - A response that is a failure is given to all callers that wait, and is not kept.
+//! - A response that is a failure is given to all callers that wait, unless there is an older one
+//!   for them. Only a status that is set by `CacheBuilder::negative` is kept.
 //! - An error is given to the caller that began the call. The others get a copy of its outcome and
 //!   its cause, a [`SharedFailure`](crate::error::SharedFailure). A rejection is given to all.
 //! - A response that is for one caller only is given to the caller that began the call. The others
 //!   then ask for themselves, all at once. Later callers of the key do so from the beginning, for
-//!   one `ttl`.
+//!   one `ttl`, or for the time of [`hold_off`](CacheBuilder::hold_off) if that is longer.
 //! - If the call panics, the caller that began it panics. The others ask for themselves.
 //!
 //! A caller may wait for a shared call, get nothing from it, and then ask for itself. Both together
@@ -76,8 +77,8 @@
 //! # Cancellation
 //!
 //! A caller that is dropped leaves its shared call. The last one ends it, unless
-//! [`finish_abandoned`](CacheBuilder::finish_abandoned) is set. A future that was not polled has
-//! begun nothing.
+//! [`finish_abandoned`](CacheBuilder::finish_abandoned) is set, or a caller was given an older
+//! response while the call was under way. A future that was not polled has begun nothing.
 //!
 //! # Errors
 //!
