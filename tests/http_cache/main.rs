@@ -20,6 +20,7 @@ use allocation_counter::measure;
 use buttress::{
     Stack,
     cache::{CacheBuilder, CacheHandle, CacheLayer},
+    endpoints::Endpoints,
     http::{
         Degraded, HttpClientLayer, ResponseBody, UntilEnd,
         cache::{HttpKey, HttpRules, HttpValue},
@@ -30,9 +31,9 @@ use bytes::Bytes;
 use futures::future::join_all;
 use http::{HeaderName, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use tokio::time::{Instant, Sleep, advance, sleep, timeout};
-use tower::{Service, ServiceExt, util::BoxCloneSyncService};
+use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -615,6 +616,23 @@ async fn layers_by_hand_and_an_absent_layer_work_too() {
         let second = client.oneshot(get()).await.unwrap();
         assert_eq!(value(&second, "cache-status").starts_with("buttress; hit"), is_there);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_can_be_spawned_if_its_type_names_a_lifetime() {
+    type Text = BoxBody<Bytes, buttress::BoxError>;
+    let endpoints = Endpoints::new(["shop-1", "shop-2"], |_: &&'static str| {
+        tower::service_fn(|_: Request<String>| async {
+            Ok::<_, io::Error>(Response::new(Text::default()))
+        })
+    });
+    let cache = CacheLayer::http().build().unwrap();
+    let mut client = Stack::standard_http().cache(cache).layer(endpoints);
+    let call = async move {
+        let client = client.ready().await.unwrap();
+        client.call(request(Method::GET, &[])).await.unwrap().status()
+    };
+    assert_eq!(tokio::spawn(call).await.unwrap(), StatusCode::OK);
 }
 
 #[tokio::test(start_paused = true)]
