@@ -16,6 +16,7 @@ use crate::{
 /// `K` is the key of a request, and `V` is the kept form of a response.
 #[diagnostic::on_unimplemented(
     message = "this cache cannot keep a `{Res}` for a `{Req}`",
+    label = "this cache does not fit the service",
     note = "`CacheLayer::by_fn` takes a closure `|request: &{Req}| -> Option<Key>`, and keeps \
             responses that are `Clone`, or as its `keep` says",
     note = "`CacheLayer::http` is for a stack with `http()`, or for a service beneath an \
@@ -55,6 +56,19 @@ pub trait Rules<Req, Res, K, V>: Sealed {
     #[doc(hidden)]
     fn key_bytes(&self, key: &K) -> usize;
 }
+
+/// A response of which a cache can keep clones. Every response that is `Clone` implements it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not `Clone`, and the cache keeps clones of it",
+    label = "the responses of this service are not `Clone`",
+    note = "for HTTP, use `CacheLayer::http()` in a stack with `http()`",
+    note = "for other responses, write `#[derive(Clone)]` at the type, respond with an `Arc`, or \
+            set how the cache keeps them by `keep`"
+)]
+pub trait CloneableResponse: Clone {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Clone> CloneableResponse for T {}
 
 /// Rules that can be checked with the settings of the cache. This trait is sealed.
 pub trait CheckedRules: Sealed {
@@ -219,7 +233,7 @@ where
     F: Fn(&Req) -> Option<K> + Sync,
     Res: Send,
     K: Hash + Eq,
-    V: Clone + Send,
+    V: CloneableResponse + Send,
     P: Keep<Res, Payload = V, Response = Res, Error = Infallible> + Sync,
 {
     type Probe<'a>

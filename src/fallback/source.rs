@@ -27,7 +27,7 @@ pub trait FallbackSource: Sealed {
     label = "this fallback does not fit the service",
     note = "a value must have the type of the service's response and be `Clone`",
     note = "a closure of `from_fn` returns a future of an `Option<{Res}>`",
-    note = "for HTTP, `buttress::http::fallback(response)` takes a response with bytes"
+    note = "in a stack with `http()`, use `FallbackLayer::http(response)`"
 )]
 pub trait Respond<Req, Res>: FallbackSource {
     /// The part of a request that is kept until its call has ended.

@@ -19,9 +19,8 @@ pub struct FallbackResponse {
 /// Creates a source of a [fallback](crate::fallback) that gives an HTTP response to every call.
 ///
 /// Its head and its body are kept. Each copy shares the bytes. A `HEAD` request gets the head. It
-/// fits every service whose
-/// response has a body that can be made from [`Bytes`], such as that of a [`Stack`](crate::Stack)
-/// with [`http()`](crate::Stack::http).
+/// fits every service whose response has a body that can be made from [`Bytes`], such as that of a
+/// [`Stack`](crate::Stack) with [`http()`](crate::Stack::http).
 ///
 /// ```
 /// use buttress::{fallback::FallbackLayer, http};
@@ -80,7 +79,19 @@ impl FallbackSource for FallbackResponse {
     const WAITS: bool = false;
 }
 
-impl<A, B: From<Bytes>> Respond<Request<A>, Response<B>> for FallbackResponse {
+/// A body that can be made from [`Bytes`]. Every such body implements it.
+#[diagnostic::on_unimplemented(
+    message = "a fallback for HTTP cannot make a body of the type `{Self}`",
+    label = "the bodies of this service cannot be made from `Bytes`",
+    note = "add `http()` to the stack, which makes them a `ResponseBody<{Self}>`",
+    note = "without `http()`, use `FallbackLayer::value` or `FallbackLayer::from_fn`"
+)]
+pub trait BodyFromBytes: From<Bytes> {}
+
+#[diagnostic::do_not_recommend]
+impl<B: From<Bytes>> BodyFromBytes for B {}
+
+impl<A, B: BodyFromBytes> Respond<Request<A>, Response<B>> for FallbackResponse {
     /// The request is a `HEAD`, whose response has no body.
     type Kept = bool;
     type Future = Ready<Option<Response<B>>>;

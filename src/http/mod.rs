@@ -236,7 +236,7 @@ pub use self::{
     check::HttpCheck,
     classify::{AutoClassifier, GrpcClassifier, HttpClassifier},
     client::{HttpClient, HttpClientBuilder, HttpClientLayer},
-    fallback::{FallbackResponse, fallback},
+    fallback::{BodyFromBytes, FallbackResponse, fallback},
     idempotency_key::{
         config::GivenKey,
         layer::{SetIdempotencyKeyBuilder, SetIdempotencyKeyLayer},
