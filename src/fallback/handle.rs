@@ -21,6 +21,11 @@ impl FallbackHandle {
         self.state.inherit(stack);
     }
 
+    /// Returns `true` to the first caller only. Others share the fallback with it.
+    pub(crate) fn claim(&self) -> bool {
+        self.state.claim()
+    }
+
     /// Switches the service off. Calls get the fallback at once, and the service is not called.
     ///
     /// The next call of each service sees it. Calls in flight continue. It stays off until

@@ -45,12 +45,14 @@ pub(super) struct State {
     pub(super) config: Config,
     pub(super) reserve: Reserve,
     is_off: AtomicBool,
+    owned: AtomicBool,
     counts: [AtomicU64; Use::ALL.len()],
 }
 
 impl State {
     pub(super) fn new((config, reserve): (Config, Reserve)) -> Self {
-        Self { config, reserve, is_off: AtomicBool::new(false), counts: Default::default() }
+        let (is_off, owned) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { config, reserve, is_off, owned, counts: Default::default() }
     }
 
     /// Returns a state with the same settings, switched on and without counts.
@@ -62,6 +64,11 @@ impl State {
     #[inline]
     pub(super) fn is_off(&self) -> bool {
         self.is_off.load(Ordering::Relaxed)
+    }
+
+    /// Returns `true` to the first caller only, who then owns the switch.
+    pub(super) fn claim(&self) -> bool {
+        !self.owned.swap(true, Ordering::Relaxed)
     }
 
     pub(super) fn switch(&self, is_off: bool) {

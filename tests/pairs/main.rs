@@ -5,6 +5,7 @@ mod degraded;
 mod endpoints;
 #[cfg(feature = "http")]
 mod http;
+mod keys;
 
 use std::{
     future::{Future, pending},

@@ -8,6 +8,7 @@ use crate::{
     bulkhead::BulkheadHandle,
     call::lock::lock,
     circuit_breaker::CircuitBreakerHandle,
+    fallback::FallbackHandle,
     keyed::{Kept, Rank},
     stack::handles::Handles,
 };
@@ -20,19 +21,21 @@ pub(super) struct Entry<St> {
     /// The number of this stack, which no other stack of the layer ever has.
     pub(super) id: u64,
     pub(super) stack: St,
-    /// Is `None` if another stack had the breaker first, as is the bulkhead.
+    /// Is `None` if another stack had the breaker first, as are the bulkhead and the fallback.
     ///
     /// The state of a layer that stacks share is not lost with this stack. It must not keep all of
     /// them in memory either.
     breaker: Option<CircuitBreakerHandle>,
     bulkhead: Option<BulkheadHandle>,
+    fallback: Option<FallbackHandle>,
 }
 
 impl<St: Handles> Entry<St> {
     pub(super) fn new(id: u64, stack: St) -> Self {
         let breaker = stack.find_circuit_breaker().filter(CircuitBreakerHandle::claim);
         let bulkhead = stack.find_bulkhead().filter(BulkheadHandle::claim);
-        Self { id, stack, breaker, bulkhead }
+        let fallback = stack.find_fallback().filter(FallbackHandle::claim);
+        Self { id, stack, breaker, bulkhead, fallback }
     }
 
     /// Shows the text of the key in the events of the breaker and in its rejections.
@@ -45,6 +48,9 @@ impl<St: Handles> Entry<St> {
 
 impl<St> Kept for Entry<St> {
     fn rank(&self) -> Rank {
+        if self.fallback.as_ref().is_some_and(FallbackHandle::is_off) {
+            return Rank::Pinned;
+        }
         self.breaker.as_ref().map_or(Rank::Ordinary, Kept::rank)
     }
 

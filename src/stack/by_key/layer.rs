@@ -111,16 +111,18 @@ impl<K, F, St> KeyedStackBuilder<K, F, St> {
     /// - The stacks of the most recently used keys, half as many as `max_keys`, are kept.
     /// - A stack with an open or half-open breaker, or with calls in flight, outlives the others,
     ///   even if its key is not used, as long as these are at most half of `max_keys`.
-    /// - A stack whose breaker is forced open or disabled by hand is never evicted. It does not
-    ///   count towards `max_keys`.
+    /// - A stack whose breaker is forced open or disabled by hand, or whose
+    ///   [fallback](Stack::fallback) is switched off, is never evicted. It does not count towards
+    ///   `max_keys`.
     ///
     /// Among the stacks that may be evicted, the one that was unused for the longest time is. Its
     /// key then starts with a new stack. Therefore set the number to at least twice the number of
     /// keys in regular use. The number must be at least 2.
     ///
-    /// These guarantees are about a stack's own layers. A breaker or bulkhead that several stacks
-    /// share counts for the first of them only. It outlives the stacks, so an eviction does not
-    /// reset it.
+    /// These guarantees are about a stack's own layers. A breaker, bulkhead or fallback that
+    /// several stacks share counts for the first of them only. It outlives the stacks, so an
+    /// eviction does not reset it. The entries of a [cache](Stack::cache) are lost with its stack,
+    /// unless the stacks share it.
     ///
     /// One call skips about 16 stacks that must outlive others. If the keys that were unused for
     /// the longest time all have such stacks, one in 17 of these is evicted nevertheless. The calls
