@@ -78,7 +78,7 @@ fn print_table(runs: &[(&str, &Run)]) {
     row("age of the oldest rates, ms", &|run| Box::new(run.total().oldest.as_millis()));
     row("recommendations called while off", &|run| Box::new(run.calls_while_off));
     for (index, shop) in ["killed", "hung"].into_iter().enumerate() {
-        let back = |run: &Run| run.back[index].map(|after| after.as_millis().to_string());
+        let back = |run: &Run| run.back[index].map(|back| back.after.as_millis().to_string());
         row(&format!("the {shop} shop is used again after, ms"), &|run| {
             Box::new(back(run).unwrap_or_else(|| "never".to_owned()))
         });

@@ -75,10 +75,10 @@ impl Phase {
             }
             Self::ShopKilled => {
                 rates.set(Fault::None);
-                first.kill();
+                first.kill().await?;
             }
             Self::ShopHangs => {
-                first.revive().await?;
+                first.revive()?;
                 second.set(Fault::Hangs);
             }
             Self::ResponsesLost => {

@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap, HashSet},
     convert::Infallible,
     future::pending,
-    io,
+    io, mem,
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -29,7 +29,7 @@ use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     task::{JoinHandle, JoinSet},
     time::sleep,
 };
@@ -40,6 +40,9 @@ pub(crate) const SHOPS: usize = 3;
 
 /// The path of the health checks, which do not count as requests.
 pub(crate) const HEALTH: &str = "/health";
+
+/// The number of connections that may wait until they are accepted.
+const BACKLOG: u32 = 128;
 
 /// The time that a server needs for a request.
 const WORK: Duration = Duration::from_millis(5);
@@ -101,13 +104,21 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     handler: Handler,
     shared: Arc<Shared>,
-    accepting: Mutex<JoinHandle<()>>,
+    socket: Mutex<Socket>,
+}
+
+enum Socket {
+    Accepts(JoinHandle<()>),
+    /// The port is bound, so that no other program gets it. Connections are refused.
+    Refuses(TcpSocket),
+    Closed,
 }
 
 #[derive(Default)]
 struct Shared {
     fault: Mutex<Fault>,
     requests: AtomicU64,
+    checks: AtomicU64,
     /// The requests whose responses were lost.
     lost: Mutex<HashSet<String>>,
 }
@@ -118,12 +129,17 @@ impl Server {
         let address = listener.local_addr()?;
         let shared = Arc::default();
         let accepting = tokio::spawn(accept(listener, handler.clone(), Arc::clone(&shared)));
-        Ok(Self { address, handler, shared, accepting: Mutex::new(accepting) })
+        Ok(Self { address, handler, shared, socket: Mutex::new(Socket::Accepts(accepting)) })
     }
 
     /// Returns how many requests arrived. Health checks do not count.
     pub(crate) fn requests(&self) -> u64 {
         self.shared.requests.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many health checks arrived.
+    pub(crate) fn checks(&self) -> u64 {
+        self.shared.checks.load(Ordering::Relaxed)
     }
 
     /// Makes a fault. Requests that hang already do not end by it.
@@ -132,22 +148,36 @@ impl Server {
     }
 
     /// Closes the socket and all connections.
-    pub(crate) fn kill(&self) {
-        lock(&self.accepting).abort();
+    pub(crate) async fn kill(&self) -> io::Result<()> {
+        let socket = mem::replace(&mut *lock(&self.socket), Socket::Closed);
+        if let Socket::Accepts(task) = socket {
+            task.abort();
+            _ = task.await;
+        }
+        let socket = TcpSocket::new_v4()?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(self.address)?;
+        *lock(&self.socket) = Socket::Refuses(socket);
+        Ok(())
     }
 
     /// Opens the socket again after [`kill`](Self::kill).
-    pub(crate) async fn revive(&self) -> io::Result<()> {
-        let listener = TcpListener::bind(self.address).await?;
-        let accepting = accept(listener, self.handler.clone(), Arc::clone(&self.shared));
-        *lock(&self.accepting) = tokio::spawn(accepting);
+    pub(crate) fn revive(&self) -> io::Result<()> {
+        let mut socket = lock(&self.socket);
+        if let Socket::Refuses(bound) = mem::replace(&mut *socket, Socket::Closed) {
+            let listener = bound.listen(BACKLOG)?;
+            let accepting = accept(listener, self.handler.clone(), Arc::clone(&self.shared));
+            *socket = Socket::Accepts(tokio::spawn(accepting));
+        }
         Ok(())
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.kill();
+        if let Socket::Accepts(task) = &*lock(&self.socket) {
+            task.abort();
+        }
     }
 }
 
@@ -171,9 +201,8 @@ async fn respond(
     shared: Arc<Shared>,
 ) -> Result<Reply, BoxError> {
     let path = request.uri().path().to_owned();
-    if path != HEALTH {
-        shared.requests.fetch_add(1, Ordering::Relaxed);
-    }
+    let count = if path == HEALTH { &shared.checks } else { &shared.requests };
+    count.fetch_add(1, Ordering::Relaxed);
     let fault = *lock(&shared.fault);
     match fault {
         Fault::Hangs => pending().await,

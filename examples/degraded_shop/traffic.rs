@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The time between two visitors, who do not wait for each other.
-const EVERY: Duration = Duration::from_millis(25);
+const EVERY: Duration = Duration::from_millis(40);
 
 /// One visitor in twelve pays. With more, the losses would exceed the budget of retries.
 const PAYS: u64 = 12;
@@ -30,10 +30,19 @@ pub(crate) struct Run {
     /// The charges that the payment server made, and the customers with more than one.
     pub(crate) charges: u64,
     pub(crate) charged_twice: u64,
-    /// The number of requests for recommendations while they were switched off.
+    /// The number of requests for recommendations while they were switched off, without those of
+    /// calls that had begun before.
     pub(crate) calls_while_off: u64,
-    /// The time until the shop that was killed, and the one that hung, got a request again.
-    pub(crate) back: [Option<Duration>; 2],
+    /// The return of the shop that was killed, and of the one that hung.
+    pub(crate) back: [Option<Back>; 2],
+}
+
+/// The first request to a shop whose fault has ended.
+#[derive(Clone, Copy)]
+pub(crate) struct Back {
+    pub(crate) after: Duration,
+    /// The number of checks before it.
+    pub(crate) checks: u64,
 }
 
 /// The counts of a phase or of a run.
@@ -64,8 +73,12 @@ pub(crate) async fn run(servers: Servers, storefront: impl Storefront) -> Result
         phase.begin(&servers, &storefront).await?;
         next.tick().await;
         let mut returning = Returning::begin(phase, &servers);
-        let recommendations = servers.recommendations.requests();
-        for visitor in 0..phase.lasts().div_duration_f32(EVERY) as u64 {
+        let visits = phase.lasts().div_duration_f32(EVERY) as u64;
+        let mut recommendations = 0;
+        for visitor in 0..visits {
+            if visitor == visits / 2 {
+                recommendations = servers.recommendations.requests();
+            }
             visitors.spawn(visit(storefront.clone(), index));
             if visitor % PAYS == 0 {
                 customer += 1;
@@ -80,8 +93,8 @@ pub(crate) async fn run(servers: Servers, storefront: impl Storefront) -> Result
             Phase::RecommendationsOff => {
                 calls_while_off = servers.recommendations.requests() - recommendations;
             }
-            Phase::ShopHangs => back[0] = returning.and_then(|shop| shop.after),
-            Phase::ResponsesLost => back[1] = returning.and_then(|shop| shop.after),
+            Phase::ShopHangs => back[0] = returning.and_then(|shop| shop.back),
+            Phase::ResponsesLost => back[1] = returning.and_then(|shop| shop.back),
             _ => {}
         }
     }
@@ -118,7 +131,8 @@ struct Returning<'a> {
     shop: &'a Server,
     since: Instant,
     requests: u64,
-    after: Option<Duration>,
+    checks: u64,
+    back: Option<Back>,
 }
 
 impl<'a> Returning<'a> {
@@ -128,12 +142,14 @@ impl<'a> Returning<'a> {
             Phase::ResponsesLost => &servers.shops[1],
             _ => return None,
         };
-        Some(Self { shop, since: Instant::now(), requests: shop.requests(), after: None })
+        let (requests, checks) = (shop.requests(), shop.checks());
+        Some(Self { shop, since: Instant::now(), requests, checks, back: None })
     }
 
     fn look(&mut self) {
-        if self.after.is_none() && self.shop.requests() > self.requests {
-            self.after = Some(self.since.elapsed());
+        if self.back.is_none() && self.shop.requests() > self.requests {
+            let checks = self.shop.checks() - self.checks;
+            self.back = Some(Back { after: self.since.elapsed(), checks });
         }
     }
 }
