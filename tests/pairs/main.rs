@@ -1,5 +1,8 @@
 //! The properties of several layers together.
 
+mod above;
+#[path = "../capture/mod.rs"]
+mod capture;
 mod deadlines;
 mod degraded;
 mod endpoints;
