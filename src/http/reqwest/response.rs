@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    io,
+    io, mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use reqwest::{ResponseBuilderExt, Url};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{BoxError, CarryRejection, Rejection, error::TimedOut, telemetry::Reporter};
@@ -24,12 +25,22 @@ pub(super) struct End {
     pub(super) reporter: Arc<Reporter>,
 }
 
-/// Converts a response. Its body ends at `end`.
-pub(super) fn to_reqwest<R>(response: Response<R>, end: Option<End>) -> reqwest::Response
+/// Converts the response to a request to `url`. Its body ends at `end`.
+pub(super) fn to_reqwest<R>(
+    mut response: Response<R>,
+    url: Url,
+    end: Option<End>,
+) -> reqwest::Response
 where
     R: Body<Data = Bytes> + Send + Sync + 'static,
     R::Error: Into<BoxError>,
 {
+    // The response of a cache or a fallback has no URL.
+    let mut with_url = Response::builder().url(url);
+    if let Some(extensions) = with_url.extensions_mut() {
+        extensions.extend(mem::take(response.extensions_mut()));
+        *response.extensions_mut() = mem::take(extensions);
+    }
     response
         .map(|inner| {
             let body = LimitedBody { inner: Some(inner), end, timer: None };

@@ -5,7 +5,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
 use http_body::Body;
-use reqwest::IntoUrl;
+use reqwest::{IntoUrl, Url};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -77,10 +77,11 @@ type BoxedCall =
 
 /// A stack around a client, whose type is hidden.
 trait Stacked: Send + Sync {
-    /// Starts a call. `limit` is the request's own timeout, with its reporter.
+    /// Starts a call to `url`. `limit` is the request's own timeout, with its reporter.
     fn start(
         &self,
         request: Request<ReqwestBody>,
+        url: Url,
         limit: Option<(Duration, Arc<Reporter>)>,
     ) -> BoxedCall;
 }
@@ -96,17 +97,18 @@ where
     fn start(
         &self,
         request: Request<ReqwestBody>,
+        url: Url,
         limit: Option<(Duration, Arc<Reporter>)>,
     ) -> BoxedCall {
         let Some((limit, reporter)) = limit else {
             let call = Oneshot::waiting(self.clone(), request);
-            return Box::pin(async { Ok(to_reqwest(call.await?, None)) });
+            return Box::pin(async { Ok(to_reqwest(call.await?, url, None)) });
         };
         let mut timeout =
             TotalTimeout::new(self.clone(), Fixed(limit), Some(Arc::clone(&reporter)));
         let end = clock::now().checked_add(limit).map(|at| End { limit, at, reporter });
         let call = timeout.call(request);
-        Box::pin(async move { Ok(to_reqwest(call.await?, end)) })
+        Box::pin(async move { Ok(to_reqwest(call.await?, url, end)) })
     }
 }
 
@@ -178,8 +180,9 @@ impl StackedClient {
         }
         let limit = limit.map(|limit| (limit, Arc::clone(&self.reporter)));
         let body = ReqwestBody::new(request.body_mut().take(), &self.streams);
+        let url = request.url().clone();
         let call = Request::try_from(request)
-            .map(|request| self.service.start(request.map(|_| body), limit))
+            .map(|request| self.service.start(request.map(|_| body), url, limit))
             .map_err(ReqwestError::invalid);
         async { call?.await }
     }

@@ -1,6 +1,7 @@
 //! Tests of a stack around a reqwest client, with reqwest's own requests and responses.
 
 mod combined;
+mod degraded;
 mod timeouts;
 
 use std::{
