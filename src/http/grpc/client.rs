@@ -22,7 +22,7 @@ use tower_service::Service;
 
 use super::timed_out;
 use crate::{
-    BoxError, ConfigError,
+    BoxError, ConfigError, Rejection,
     call::lock::lock,
     error::{Name, WithCauses, rejection_of_tower},
     http::{BodyError, ReplayBody, ReplayBodyLayer, replay::MakeReplayable, wire},
@@ -116,13 +116,16 @@ where
 
 /// Converts an error to a `Status`, as tonic does, with three differences.
 ///
-/// - A rejection by one of tower's own layers has its own code.
+/// - A rejection has its own code, by one of tower's layers or by one of this crate, such as
+///   endpoints.
 /// - tonic's timer reads the `grpc-timeout` that this crate writes. If it fires first, the caller
 ///   would see `CANCELLED` for its own deadline.
 /// - The message says why. tonic's is that of one error in the chain, such as "tcp connect error".
 fn status_of(error: impl Into<BoxError>) -> Status {
     let error = error.into();
-    if let Some(rejection) = rejection_of_tower(error.as_ref()) {
+    // Not that of a cause further down, such as a connector that timed out.
+    let own = || error.source()?.downcast_ref::<Rejection>();
+    if let Some(rejection) = rejection_of_tower(error.as_ref()).or_else(own) {
         return rejection.clone().into();
     }
     let status = Status::from_error(error);

@@ -6,12 +6,13 @@ use buttress::{
     Deadline, Rejection, Stack,
     bulkhead::BulkheadLayer,
     circuit_breaker::CircuitBreakerLayer,
-    http::{HttpClientLayer, grpc},
+    endpoints::Endpoints,
+    http::{HttpClientLayer, ReplaySafe, grpc},
 };
 use tonic::{Code, Request, Status, metadata::MetadataValue};
 use tonic_health::pb::health_client::HealthClient;
 
-use super::support::{Scripted, asked, elapse, endpoint, rejection, until, until_free};
+use super::support::{Scripted, asked, elapse, endpoint, listen, rejection, until, until_free};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -35,6 +36,40 @@ async fn an_open_circuit_is_unavailable() {
     );
     let status = HealthClient::new(channel).check(asked("")).await.unwrap_err();
     assert_eq!(told(&status), (Code::Unavailable, "circuit_open"));
+}
+
+#[tokio::test]
+async fn a_call_without_an_endpoint_is_unavailable() {
+    let address = Scripted::new().serve().await;
+    let endpoints = Endpoints::new([address], |address| endpoint(*address).connect_lazy());
+    let fleet = endpoints.handle();
+    let mut client =
+        HealthClient::new(grpc::client(endpoints, Stack::standard(ReplaySafe::new()).http()));
+    client.check(asked("")).await.unwrap();
+    // The status is in the trailers of the response.
+    let status = client.check(asked("ill")).await.unwrap_err();
+    assert_eq!(told(&status), (Code::Unavailable, "no rejection"));
+    assert_eq!(fleet.states().remove(0).failures, 1);
+    fleet.drain(&address);
+    let status = client.check(asked("")).await.unwrap_err();
+    assert_eq!(told(&status), (Code::Unavailable, "no_endpoint"));
+}
+
+#[tokio::test]
+async fn calls_go_to_another_endpoint_while_one_refuses_connections() {
+    let (gone, listener) = listen().await;
+    drop(listener);
+    let address = Scripted::new().serve().await;
+    let endpoints = Endpoints::new([gone, address], |address| endpoint(*address).connect_lazy());
+    let fleet = endpoints.handle();
+    let safe = ReplaySafe::new().grpc_methods_fn(|_| true);
+    let mut client = HealthClient::new(grpc::client(endpoints, Stack::standard(safe).http()));
+    for _ in 0..40 {
+        client.check(asked("")).await.unwrap();
+    }
+    let [gone, well] = fleet.states().try_into().unwrap();
+    assert!(gone.failures <= 5 && gone.failures == gone.calls, "{gone:?}");
+    assert_eq!((well.calls, well.failures), (40, 0));
 }
 
 #[tokio::test]
