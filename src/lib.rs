@@ -4,8 +4,9 @@
 //! The layers wrap any [`tower::Service`], most often an HTTP or gRPC client. [`Stack`] nests
 //! [fallback], [cache], [timeout], [retry] with a [budget](retry::Budget), [bulkhead] and
 //! [circuit breaker](circuit_breaker) in the right order. Beneath it, [endpoints] call one of
-//! several instances. [`http`] has what clients and servers of HTTP and gRPC need. In front of a
-//! handler, the [idempotency] layer runs an operation once, however often it is requested.
+//! several instances, and a [chaos] layer injects faults, to try all this before an outage does.
+//! [`http`] has what clients and servers of HTTP and gRPC need. In front of a handler, the
+//! [idempotency] layer runs an operation once, however often it is requested.
 //!
 //! [`tower::Service`]: tower_service::Service
 //!
