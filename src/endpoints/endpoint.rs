@@ -2,6 +2,7 @@
 
 use std::{
     fmt, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -68,16 +69,23 @@ pub(super) trait Set: Send + Sync {
 
 /// The service of an endpoint.
 pub(super) struct Slot<S> {
-    /// The service that is cloned for each call, and the number of its renewals. It is in a lock
-    /// because it need not be `Sync`.
-    service: Mutex<(S, u32)>,
+    /// It is in a lock because the service need not be `Sync`.
+    current: Mutex<Current<S>>,
     make: Box<dyn Fn() -> S + Send + Sync>,
+}
+
+struct Current<S> {
+    /// The service that is cloned for each call.
+    service: S,
+    renewals: u32,
+    is_being_renewed: bool,
 }
 
 impl<S> Slot<S> {
     /// Makes the service.
     pub(super) fn new(make: impl Fn() -> S + Send + Sync + 'static) -> Self {
-        Self { service: Mutex::new((make(), 0)), make: Box::new(make) }
+        let current = Current { service: make(), renewals: 0, is_being_renewed: false };
+        Self { current: Mutex::new(current), make: Box::new(make) }
     }
 
     /// Returns a clone of the service, which is not ready yet, and the number of its renewals.
@@ -88,26 +96,41 @@ impl<S> Slot<S> {
     {
         // The service's `clone` runs under this lock. It cannot deadlock, because the service has
         // no access to the lock.
-        lock(&self.service).clone()
+        let current = lock(&self.current);
+        (current.service.clone(), current.renewals)
     }
 
     /// Returns the number of renewals of the service.
     pub(super) fn renewals(&self) -> u32 {
-        lock(&self.service).1
+        lock(&self.current).renewals
     }
 
-    /// Replaces a service that was renewed so many times, unless another call has done so.
+    /// Replaces a service that was renewed so many times, unless another call does so.
+    ///
+    /// If that panics, the service stays, and the next call that it fails tries again.
     pub(super) fn renew(&self, renewals: u32) {
         {
-            let mut service = lock(&self.service);
-            if service.1 != renewals {
+            let mut current = lock(&self.current);
+            if current.renewals != renewals || current.is_being_renewed {
                 return;
             }
-            service.1 = renewals.wrapping_add(1);
+            current.is_being_renewed = true;
         }
-        let new = (self.make)();
-        let old = mem::replace(&mut lock(&self.service).0, new);
+        let new = catch_unwind(AssertUnwindSafe(|| (self.make)())).ok();
+        let mut current = lock(&self.current);
+        current.is_being_renewed = false;
+        let old = new.map(|new| current.replace(new));
+        // The old service is dropped after the lock.
+        drop(current);
         drop(old);
+    }
+}
+
+impl<S> Current<S> {
+    /// Returns the old service.
+    fn replace(&mut self, new: S) -> S {
+        self.renewals = self.renewals.wrapping_add(1);
+        mem::replace(&mut self.service, new)
     }
 }
 

@@ -12,6 +12,7 @@ mod outcomes;
 #[cfg(feature = "http")]
 mod over_http;
 mod recovery;
+mod renewal;
 #[cfg(feature = "http")]
 mod sockets;
 
