@@ -50,7 +50,8 @@ impl<A: Address, S: Clone + Send + 'static> Endpoints<A, S> {
     /// Returns a builder with the default settings.
     ///
     /// `make` makes the service of each address, at the start, for an address that is added later,
-    /// and again when a service has failed to become ready.
+    /// and again when a service has failed to become ready. It also makes one for each
+    /// [check](EndpointsBuilder::check) that fails while the endpoint is out.
     pub fn builder<F>(addresses: impl IntoIterator<Item = A>, make: F) -> EndpointsBuilder<A, S>
     where
         F: Fn(&A) -> S + Send + Sync + 'static,
@@ -174,6 +175,9 @@ impl<A, S, C> EndpointsBuilder<A, S, C> {
     /// The first checks are spread over the interval. They are made by one task of the runtime,
     /// which begins with `build` or with the first call, and ends with the last clone of the
     /// service and of its handle.
+    ///
+    /// If an endpoint that is out fails another check, it is checked again with a new service. If
+    /// that passes, the new service replaces the old one, which may be dead for ever.
     pub fn check(mut self, check: impl Check<S>) -> Self
     where
         S: Send + 'static,

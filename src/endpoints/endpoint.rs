@@ -100,9 +100,18 @@ impl<S> Slot<S> {
         (current.service.clone(), current.renewals)
     }
 
-    /// Returns the number of renewals of the service.
-    pub(super) fn renewals(&self) -> u32 {
-        lock(&self.current).renewals
+    /// Makes another service for this endpoint.
+    pub(super) fn make(&self) -> S {
+        (self.make)()
+    }
+
+    /// Replaces a service that was renewed so many times by another one of this endpoint.
+    pub(super) fn replace(&self, renewals: u32, new: S) {
+        let mut current = lock(&self.current);
+        let unused = if current.renewals == renewals { current.replace(new) } else { new };
+        // It is dropped after the lock.
+        drop(current);
+        drop(unused);
     }
 
     /// Replaces a service that was renewed so many times, unless another call does so.
@@ -116,7 +125,7 @@ impl<S> Slot<S> {
             }
             current.is_being_renewed = true;
         }
-        let new = catch_unwind(AssertUnwindSafe(|| (self.make)())).ok();
+        let new = catch_unwind(AssertUnwindSafe(|| self.make())).ok();
         let mut current = lock(&self.current);
         current.is_being_renewed = false;
         let old = new.map(|new| current.replace(new));

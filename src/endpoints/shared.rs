@@ -197,18 +197,24 @@ impl<S> Shared<S> {
         });
     }
 
-    /// Notes the result of a check. Returns `true` if the endpoint is out because of its checks.
-    pub(super) fn checked(&self, endpoint: &Endpoint, passed: bool) -> bool {
+    /// Returns `true` if the endpoint is out because of its checks.
+    pub(super) fn is_check_failed(&self, endpoint: &Endpoint) -> bool {
+        let mut members = lock(&self.members);
+        find(&mut members, endpoint.number).is_some_and(|it| it.health.is_check_failed())
+    }
+
+    /// Notes the result of a check.
+    pub(super) fn checked(&self, endpoint: &Endpoint, passed: bool) {
         let now = Instant::now();
         {
             let mut members = lock(&self.members);
-            let Some(member) = find(&mut members, endpoint.number) else { return false };
+            let Some(member) = find(&mut members, endpoint.number) else { return };
             if !member.health.checked(passed, &self.config, now) {
                 if member.health.is_well_again(&self.config) {
                     // It failed, but not for so long, or not alone, that it was out.
                     endpoint.forget_load(now);
                 }
-                return member.health.is_check_failed();
+                return;
             }
         }
         self.change(now, |members, news| {
@@ -221,7 +227,6 @@ impl<S> Shared<S> {
                 }
             }
         });
-        !passed
     }
 
     /// Returns the endpoints to check now, and the instant of the next check.

@@ -1,6 +1,9 @@
 //! The task that checks the endpoints of a set.
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use tokio::{
     sync::Notify,
@@ -47,10 +50,10 @@ where
         for entry in due {
             let (shared, check) = (Weak::clone(&shared), Arc::clone(&check));
             checks.spawn(async move {
-                // The clone of the service is code of the user too.
-                let checked = async { check(entry.slot.service().0).await };
-                let passed = timeout(limit, CatchPanic { future: checked }).await;
-                settle(&shared, &entry, matches!(passed, Ok(Ok(true))));
+                let passed = run_check(&shared, &entry, &check, limit).await;
+                if let Some(shared) = shared.upgrade() {
+                    shared.checked(&entry.endpoint, passed);
+                }
             });
         }
         match next {
@@ -60,11 +63,38 @@ where
     }
 }
 
-fn settle<S>(shared: &Weak<Shared<S>>, Entry { endpoint, slot }: &Entry<S>, passed: bool) {
-    let Some(shared) = shared.upgrade() else { return };
-    let renewals = slot.renewals();
-    if shared.checked(endpoint, passed) && !passed {
-        // No call renews a service that gets no calls, and it may be dead for ever.
-        slot.renew(renewals);
+/// Checks an endpoint. Returns `true` if it is well.
+async fn run_check<S: Clone>(
+    shared: &Weak<Shared<S>>,
+    Entry { endpoint, slot }: &Entry<S>,
+    check: &DynCheck<S>,
+    limit: Duration,
+) -> bool {
+    let mut renewals = 0;
+    let current = || {
+        let (service, count) = slot.service();
+        renewals = count;
+        service
+    };
+    if passes(check, limit, current).await {
+        return true;
     }
+    if !shared.upgrade().is_some_and(|shared| shared.is_check_failed(endpoint)) {
+        return false;
+    }
+    // The service may be dead for ever, because no call renews it while it gets none. A wrong check
+    // fails with a new one too. The old one then stays, and so do its connections.
+    let mut new = None;
+    let passed = passes(check, limit, || new.insert(slot.make()).clone()).await;
+    if let Some(new) = new.filter(|_| passed) {
+        slot.replace(renewals, new);
+    }
+    passed
+}
+
+/// Runs the check, which fails if it panics or takes too long.
+async fn passes<S>(check: &DynCheck<S>, limit: Duration, service: impl FnOnce() -> S) -> bool {
+    // All that is code of the user is in this future.
+    let checked = async { timeout(limit, check(service())).await };
+    matches!(CatchPanic { future: checked }.await, Ok(Ok(true)))
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use buttress::endpoints::{Check, check_fn};
+use tower::service_fn;
 
 use super::*;
 
@@ -123,10 +124,71 @@ async fn a_service_that_is_dead_for_ever_is_renewed_for_its_checks() {
     });
     let endpoints = Endpoints::builder(["a", "b"], make).check(check).build().unwrap();
     let handle = endpoints.handle();
+    checks_of(&world, "b", 3).await;
+    assert_eq!(first.load(Ordering::Relaxed), 1);
     intervals(4).await;
-    assert_eq!(first.load(Ordering::Relaxed), 2, "renewed once it was out");
-    intervals(2).await;
     assert_eq!(status(&handle, "a"), EndpointStatus::Usable);
+    assert_eq!(first.load(Ordering::Relaxed), 2, "a new one was made when it was out");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_always_fails_replaces_no_service() {
+    let made = AtomicU32::new(0);
+    let make = move |_: &Name| {
+        let number = made.fetch_add(1, Ordering::Relaxed);
+        service_fn(move |(): ()| async move { Ok::<_, &'static str>(number) })
+    };
+    let check = check_fn(|_| async { false });
+    let endpoints = Endpoints::builder(["a"], make).check(check).build().unwrap();
+    intervals(30).await;
+    assert_eq!(status(&endpoints.handle(), "a"), EndpointStatus::CheckFailed);
+    assert_eq!(endpoints.oneshot(()).await, Ok(0), "its connections were thrown away");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_never_becomes_ready_is_checked_without_a_spin_or_a_leak() {
+    for mode in [Mode::Dead, Mode::Unready] {
+        let (world, check) = (World::default(), Call::default());
+        let endpoints = world.builder(["a"]).check(check.clone()).build().unwrap();
+        world.set("a", mode);
+        intervals(100).await;
+        assert_eq!(status(&endpoints.handle(), "a"), EndpointStatus::CheckFailed, "{mode:?}");
+        let checks = check.0.load(Ordering::Relaxed);
+        assert!((90..=220).contains(&checks), "{checks}");
+        let (made, polls) = world.with("a", |it| (it.made, it.readiness_polls));
+        // A check is polled again when its time is over.
+        let is_idle = made <= checks && polls <= 2 * checks;
+        assert!(is_idle, "{made} made, {polls} polls, {checks} checks");
+        drop(endpoints);
+        tokio::time::sleep(MS).await;
+        assert_eq!(world.with("a", |it| it.dropped), made, "{mode:?}");
+    }
+}
+
+/// A future that never ends, and whose drop panics.
+struct PanicsWhenDropped;
+
+impl Future for PanicsWhenDropped {
+    type Output = bool;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<bool> {
+        Poll::Pending
+    }
+}
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        panic!("a check");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_panics_when_it_is_dropped_is_a_failure() {
+    let world = World::default();
+    let check = check_fn(|_: Client| PanicsWhenDropped);
+    let endpoints = world.builder(["a"]).check(check).build().unwrap();
+    intervals(5).await;
+    assert_eq!(status(&endpoints.handle(), "a"), EndpointStatus::CheckFailed);
 }
 
 #[tokio::test(start_paused = true)]
