@@ -48,7 +48,8 @@ impl<A> EndpointsHandle<A> {
 
     /// Adds an endpoint to the first group, or ends the drain of this endpoint.
     ///
-    /// Returns `false` if it was there already. It gets calls at once, and is checked at once.
+    /// It gets calls at once, and is checked at once. Returns `false` if it is there already and is
+    /// not drained.
     pub fn insert(&self, address: A) -> bool {
         self.insert_in(0, address)
     }

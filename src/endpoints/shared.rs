@@ -49,8 +49,8 @@ pub(super) struct Checks {
     /// Set while the task runs. A runtime that shuts down ends the task.
     is_running: Arc<AtomicBool>,
     task: Mutex<Option<AbortHandle>>,
-    /// Wakes the task for a new endpoint.
-    news: Arc<Notify>,
+    /// Wakes the task for a check that is due before the others.
+    wake: Arc<Notify>,
 }
 
 /// An endpoint of the set.
@@ -58,6 +58,8 @@ struct Member<S> {
     entry: Entry<S>,
     health: Health,
     next_check: Instant,
+    /// The check that runs, if there is one.
+    check: Weak<()>,
 }
 
 impl<S> Member<S> {
@@ -99,8 +101,6 @@ impl<S: Send + 'static> Shared<S> {
     }
 
     /// Adds endpoints with their address, their group and their service.
-    ///
-    /// The first checks of several endpoints are spread over the interval.
     pub(super) fn add(self: &Arc<Self>, new: Vec<NewEndpoint<S>>) {
         let limits = Limits {
             max_concurrent: self.config.max_concurrent.unwrap_or(u32::MAX),
@@ -108,20 +108,15 @@ impl<S: Send + 'static> Shared<S> {
             origin: self.origin,
         };
         let now = Instant::now();
-        let spread = if new.len() > 1 { self.config.check_interval } else { Duration::ZERO };
         self.change(now, |members, _| {
             members.extend(new.into_iter().map(|NewEndpoint { number, address, group, slot }| {
                 let set: Weak<Self> = Arc::downgrade(self);
                 let endpoint = Arc::new(Endpoint::new(number, address, group, limits, set));
                 let entry = Entry { endpoint, slot: Arc::new(slot) };
-                let wait = draw(|rng| between(Duration::ZERO, spread, rng));
-                let next_check = clock::after(now, wait);
-                Member { entry, health: Health::default(), next_check }
+                Member { entry, health: Health::default(), next_check: now, check: Weak::new() }
             }));
         });
-        if let Some(checks) = &self.checks {
-            checks.news.notify_one();
-        }
+        self.wake_checks();
     }
 }
 
@@ -141,6 +136,13 @@ impl<S> Shared<S> {
     pub(super) fn start_checks(&self) {
         if let Some(checks) = self.checks.as_ref().filter(|it| !it.is_running()) {
             checks.start();
+        }
+    }
+
+    /// Wakes the task of the checks, because one is due.
+    fn wake_checks(&self) {
+        if let Some(checks) = &self.checks {
+            checks.wake.notify_one();
         }
     }
 
@@ -203,19 +205,24 @@ impl<S> Shared<S> {
         find(&mut members, endpoint.number).is_some_and(|it| it.health.is_check_failed())
     }
 
-    /// Notes the result of a check.
+    /// Notes the result of a check, which has ended.
     pub(super) fn checked(&self, endpoint: &Endpoint, passed: bool) {
         let now = Instant::now();
-        {
+        let (is_due, has_changed) = {
             let mut members = lock(&self.members);
             let Some(member) = find(&mut members, endpoint.number) else { return };
-            if !member.health.checked(passed, &self.config, now) {
-                if member.health.is_well_again(&self.config) {
-                    // It failed, but not for so long, or not alone, that it was out.
-                    endpoint.forget_load(now);
-                }
-                return;
+            let has_changed = member.health.checked(passed, &self.config, now);
+            if !has_changed && member.health.is_well_again(&self.config) {
+                // It failed, but not for so long, or not alone, that it was out.
+                endpoint.forget_load(now);
             }
+            (member.next_check <= now, has_changed)
+        };
+        if is_due {
+            self.wake_checks();
+        }
+        if !has_changed {
+            return;
         }
         self.change(now, |members, news| {
             if let Some(member) = find(members, endpoint.number) {
@@ -229,20 +236,38 @@ impl<S> Shared<S> {
         });
     }
 
+    /// Spreads the checks that are due over the interval, because their task begins.
+    pub(super) fn spread_checks(&self, now: Instant) {
+        let mut members = lock(&self.members);
+        if members.len() > 1 {
+            for member in members.iter_mut().filter(|it| it.next_check <= now) {
+                let spread = self.config.check_interval;
+                let wait = draw(|rng| between(Duration::ZERO, spread, rng));
+                member.next_check = clock::after(now, wait);
+            }
+        }
+    }
+
     /// Returns the endpoints to check now, and the instant of the next check.
-    pub(super) fn due(&self, now: Instant) -> (Vec<Entry<S>>, Option<Instant>) {
+    ///
+    /// Each check must own its `Arc` until it ends. There is one check of an endpoint at a time.
+    pub(super) fn due(&self, now: Instant) -> (Vec<(Entry<S>, Arc<()>)>, Option<Instant>) {
         let mut members = lock(&self.members);
         let mut due = Vec::new();
         for member in members.iter_mut().filter(|it| it.next_check <= now) {
-            let interval = self.config.check_interval;
-            let spread = interval / 10;
-            let (least, most) = (interval - spread, interval.saturating_add(spread));
-            member.next_check = clock::after(now, draw(|rng| between(least, most, rng)));
-            if !member.health.is_draining() {
-                due.push(member.entry.clone());
+            if !member.health.is_draining() && member.check.strong_count() == 0 {
+                let interval = self.config.check_interval;
+                let spread = interval / 10;
+                let (least, most) = (interval - spread, interval.saturating_add(spread));
+                member.next_check = clock::after(now, draw(|rng| between(least, most, rng)));
+                let check = Arc::new(());
+                member.check = Arc::downgrade(&check);
+                due.push((member.entry.clone(), check));
             }
         }
-        (due, members.iter().map(|it| it.next_check).min())
+        // The task is woken for those that are late.
+        let next = members.iter().map(|it| it.next_check).filter(|it| *it > now).min();
+        (due, next)
     }
 
     /// Removes an endpoint.
@@ -258,14 +283,19 @@ impl<S> Shared<S> {
     /// Begins or ends the drain of an endpoint. Returns `false` if nothing has changed.
     pub(super) fn drain(&self, number: u64, draining: bool) -> bool {
         let now = Instant::now();
-        self.change(now, |members, _| {
+        let has_changed = self.change(now, |members, _| {
             let Some(member) = find(members, number) else { return false };
             let has_changed = member.health.drain(draining);
             if has_changed && !draining {
                 member.entry.endpoint.come_back(member.health.ejections(), now);
+                member.next_check = now;
             }
             has_changed
-        })
+        });
+        if has_changed && !draining {
+            self.wake_checks();
+        }
+        has_changed
     }
 
     /// Returns the endpoints and their status.
@@ -327,8 +357,8 @@ impl<S: Send> Set for Shared<S> {
 }
 
 impl Checks {
-    pub(super) fn new(run: impl Fn() -> Task + Send + Sync + 'static, news: Arc<Notify>) -> Self {
-        Self { run: Box::new(run), is_running: Arc::default(), task: Mutex::default(), news }
+    pub(super) fn new(run: impl Fn() -> Task + Send + Sync + 'static, wake: Arc<Notify>) -> Self {
+        Self { run: Box::new(run), is_running: Arc::default(), task: Mutex::default(), wake }
     }
 
     #[inline]

@@ -23,42 +23,46 @@ pub(super) fn watch<S>(set: &Weak<Shared<S>>, check: DynCheck<S>) -> Checks
 where
     S: Clone + Send + 'static,
 {
-    let (set, news) = (Weak::clone(set), Arc::<Notify>::default());
-    let woken = Arc::clone(&news);
+    let (set, wake) = (Weak::clone(set), Arc::<Notify>::default());
+    let woken = Arc::clone(&wake);
     let run = move || {
         let (set, check) = (Weak::clone(&set), Arc::clone(&check));
         Box::pin(run(set, Arc::clone(&woken), check)) as _
     };
-    Checks::new(run, news)
+    Checks::new(run, wake)
 }
 
 /// Checks the endpoints until the set is dropped.
 ///
 /// It owns no part of the set while it waits.
-async fn run<S>(shared: Weak<Shared<S>>, news: Arc<Notify>, check: DynCheck<S>)
+async fn run<S>(shared: Weak<Shared<S>>, woken: Arc<Notify>, check: DynCheck<S>)
 where
     S: Clone + Send + 'static,
 {
     // Dropping it ends the checks that run.
     let mut checks = JoinSet::new();
+    if let Some(set) = shared.upgrade() {
+        set.spread_checks(Instant::now());
+    }
     loop {
         let Some(set) = shared.upgrade() else { return };
         while checks.try_join_next().is_some() {}
         let (due, next) = set.due(Instant::now());
         let limit = set.config.check_timeout;
         drop(set);
-        for entry in due {
+        for (entry, running) in due {
             let (shared, check) = (Weak::clone(&shared), Arc::clone(&check));
             checks.spawn(async move {
                 let passed = run_check(&shared, &entry, &check, limit).await;
+                drop(running);
                 if let Some(shared) = shared.upgrade() {
                     shared.checked(&entry.endpoint, passed);
                 }
             });
         }
         match next {
-            Some(next) => _ = race(news.notified(), sleep_until(next)).await,
-            None => news.notified().await,
+            Some(next) => _ = race(woken.notified(), sleep_until(next)).await,
+            None => woken.notified().await,
         }
     }
 }

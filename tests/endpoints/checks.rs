@@ -165,6 +165,38 @@ async fn a_service_that_never_becomes_ready_is_checked_without_a_spin_or_a_leak(
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_has_one_check_at_a_time() {
+    let (active, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    struct Active(Arc<AtomicU32>);
+    impl Drop for Active {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    let (world, checks) = (World::default(), Arc::new(AtomicU32::new(0)));
+    let check = check_fn({
+        let (most, checks) = (Arc::clone(&most), Arc::clone(&checks));
+        move |_: Client| {
+            checks.fetch_add(1, Ordering::Relaxed);
+            most.fetch_max(active.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            let active = Active(Arc::clone(&active));
+            async move {
+                std::future::pending::<()>().await;
+                drop(active);
+                true
+            }
+        }
+    });
+    let builder = world.builder(["a"]).check(check).check_interval(SECOND).check_timeout(SECOND);
+    let _endpoints = builder.build().unwrap();
+    intervals(10).await;
+    assert_eq!(most.load(Ordering::Relaxed), 1);
+    // A check begins as soon as the one before it has timed out.
+    let checks = checks.load(Ordering::Relaxed);
+    assert!((90..=101).contains(&checks), "{checks}");
+}
+
 /// A future that never ends, and whose drop panics.
 struct PanicsWhenDropped;
 
@@ -189,6 +221,22 @@ async fn a_check_that_panics_when_it_is_dropped_is_a_failure() {
     let endpoints = world.builder(["a"]).check(check).build().unwrap();
     intervals(5).await;
     assert_eq!(status(&endpoints.handle(), "a"), EndpointStatus::CheckFailed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_whose_drain_ends_is_checked_at_once() {
+    let (world, check) = (World::default(), Call::default());
+    let endpoints = world.builder(["a"]).check(check.clone()).build().unwrap();
+    let checks = || check.0.load(Ordering::Relaxed);
+    tokio::time::sleep(MS).await;
+    assert!(checks() == 1 && endpoints.handle().drain(&"a"));
+    for _ in 0..5 {
+        tokio::time::sleep(60 * SECOND).await;
+        assert_eq!(checks(), 1, "a drained endpoint is not checked");
+    }
+    assert!(endpoints.handle().insert("a"));
+    tokio::time::sleep(MS).await;
+    assert_eq!(checks(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -231,5 +279,30 @@ fn endpoints_that_are_built_outside_of_a_runtime_are_checked_from_the_first_call
         assert_eq!(calls(&endpoints, 1).await, 0);
         intervals(2).await;
         assert!(check.0.load(Ordering::Relaxed) > 0);
+    });
+}
+
+#[test]
+fn the_first_checks_are_spread_even_if_they_begin_late() {
+    let (checks, make) =
+        (Arc::new(AtomicU32::new(0)), |_: &u32| service_fn(|(): ()| async { Ok::<_, Name>("a") }));
+    let check = check_fn({
+        let checks = Arc::clone(&checks);
+        move |_| {
+            checks.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(true)
+        }
+    });
+    let endpoints = Endpoints::builder(0..1_000, make).check(check).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.unwrap().block_on(async {
+        tokio::time::sleep(60 * SECOND).await;
+        assert_eq!(endpoints.clone().oneshot(()).await, Ok("a"));
+        tokio::time::sleep(SECOND).await;
+        let early = checks.load(Ordering::Relaxed);
+        assert!((50..200).contains(&early), "{early}");
+        intervals(1).await;
+        assert!(checks.load(Ordering::Relaxed) >= 1_000);
     });
 }
