@@ -1,6 +1,6 @@
 //! The health of an endpoint: its checks, its ejections, and whether it is drained.
 
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use tokio::time::Instant;
 
@@ -13,6 +13,8 @@ pub(super) struct Health {
     draining: bool,
     /// The last checks with the same result: passed if positive, failed if negative.
     checks: i32,
+    /// `true` from a failed check until enough have passed in a row.
+    is_doubtful: bool,
     check_failed: bool,
     /// The end of the ejection.
     out_until: Option<Instant>,
@@ -75,7 +77,7 @@ impl Health {
 
     /// Begins or ends the drain. Returns `false` if nothing has changed.
     pub(super) fn drain(&mut self, draining: bool) -> bool {
-        std::mem::replace(&mut self.draining, draining) != draining
+        mem::replace(&mut self.draining, draining) != draining
     }
 
     /// Returns the end of the ejection, if there is one.
@@ -128,11 +130,13 @@ impl Health {
             false => self.checks.min(0).saturating_sub(1),
         };
         let run = self.checks.unsigned_abs();
+        self.is_doubtful |= !passed;
         if passed {
             let was_out = self.check_failed || self.out_until.is_some();
             let is_back = was_out && run >= config.back_after;
             if is_back {
                 (self.check_failed, self.out_until, self.served_since) = (false, None, Some(now));
+                self.is_doubtful = false;
             }
             is_back
         } else {
@@ -142,9 +146,10 @@ impl Health {
         }
     }
 
-    /// Returns `true` after the first check with which enough have passed in a row.
-    pub(super) fn is_well_again(&self, config: &Config) -> bool {
-        i64::from(self.checks) == i64::from(config.back_after)
+    /// Returns `true` once if checks have failed, and enough have passed in a row since.
+    pub(super) fn is_well_again(&mut self, config: &Config) -> bool {
+        let has_passed = self.checks > 0 && self.checks.unsigned_abs() >= config.back_after;
+        has_passed && mem::take(&mut self.is_doubtful)
     }
 }
 

@@ -224,6 +224,23 @@ async fn a_check_that_panics_when_it_is_dropped_is_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_checks_forget_no_response_times() {
+    let (world, check) = (World::default(), Call::default());
+    let endpoints = world.builder(["a"]).check(check.clone()).build().unwrap();
+    world.set("a", Mode::Slow(50 * MS));
+    assert_eq!(calls(&endpoints, 8).await, 0);
+    // A call that is under way at the second check counts.
+    world.set("a", Mode::Slow(25 * SECOND));
+    let call = tokio::spawn(endpoints.clone().oneshot(()));
+    tokio::time::sleep(MS).await;
+    world.set("a", Mode::Up);
+    intervals(3).await;
+    assert!(check.0.load(Ordering::Relaxed) > 2 && call.await.unwrap().is_ok());
+    let time = endpoints.handle().states()[0].response_time;
+    assert!(time > Some(SECOND), "{time:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_endpoint_whose_drain_ends_is_checked_at_once() {
     let (world, check) = (World::default(), Call::default());
     let endpoints = world.builder(["a"]).check(check.clone()).build().unwrap();
