@@ -3,6 +3,7 @@
 //! The rest of a set does not know their type, so a service needs no bounds on it.
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{Arc, Mutex},
 };
@@ -27,39 +28,58 @@ impl<A: fmt::Display + Clone + PartialEq + Send + Sync + 'static> Address for A 
 /// Makes the service of an address.
 pub(super) type Make<A, S> = Arc<dyn Fn(&A) -> S + Send + Sync>;
 
+/// Each address with the number of its endpoint.
+type Known<A> = Vec<(Arc<A>, u64)>;
+
 /// The addresses of a set.
 pub(super) struct Directory<A, S> {
     shared: Arc<Shared<S>>,
     make: Make<A, S>,
-    /// Each address with the number of its endpoint.
-    known: Mutex<Vec<(Arc<A>, u64)>>,
+    /// It is replaced as a whole, so that addresses are compared without its lock. Their comparison
+    /// is code of the user.
+    known: Mutex<Arc<Known<A>>>,
 }
 
 impl<A: Address, S: Clone + Send + 'static> Directory<A, S> {
     /// Creates the directory of a new set with these addresses, which are different.
     pub(super) fn new(shared: Arc<Shared<S>>, addresses: Vec<(A, u8)>, make: Make<A, S>) -> Self {
-        let directory = Self { shared, make, known: Mutex::default() };
-        let new: Vec<_> = addresses
+        let mut directory = Self { shared, make, known: Mutex::default() };
+        let (known, new) = addresses
             .into_iter()
             .map(|(address, group)| {
                 let (address, number) = (Arc::new(address), number());
-                lock(&directory.known).push((Arc::clone(&address), number));
-                NewEndpoint { slot: directory.slot(&address), number, address, group }
+                let slot = directory.slot(&address);
+                let new = NewEndpoint { slot, number, address: Arc::clone(&address) as _, group };
+                ((address, number), new)
             })
-            .collect();
-        directory.shared.add(new);
+            .unzip();
+        directory.known = Mutex::new(Arc::new(known));
+        directory.shared.add(new, || true);
         directory
     }
 
     /// Makes the service of an address.
-    fn slot(&self, address: &Arc<A>) -> Slot<S> {
+    fn slot(&self, address: &Arc<A>) -> Arc<Slot<S>> {
         let (make, address) = (Arc::clone(&self.make), Arc::clone(address));
-        Slot::new(move || make(&address))
+        Arc::new(Slot::new(move || make(&address)))
+    }
+
+    fn known(&self) -> Arc<Known<A>> {
+        Arc::clone(&lock(&self.known))
+    }
+
+    /// Replaces the addresses. Returns `false` if another thread has changed them.
+    fn replace(&self, known: &Arc<Known<A>>, new: &Arc<Known<A>>) -> bool {
+        let mut place = lock(&self.known);
+        let is_same = Arc::ptr_eq(&place, known);
+        if is_same {
+            *place = Arc::clone(new);
+        }
+        is_same
     }
 
     fn number(&self, address: &A) -> Option<u64> {
-        let known = lock(&self.known);
-        known.iter().find(|(it, _)| **it == *address).map(|(_, number)| *number)
+        self.known().iter().find(|(it, _)| **it == *address).map(|(_, number)| *number)
     }
 }
 
@@ -69,32 +89,36 @@ impl<A: Address, S: Clone + Send + 'static> Addresses<A> for Directory<A, S> {
             return self.shared.drain(number, false);
         }
         let (address, number) = (Arc::new(address), number());
-        // It is made before it is known, because that may panic.
         let slot = self.slot(&address);
-        {
-            let mut known = lock(&self.known);
-            if known.iter().any(|(it, _)| *it == address) {
-                // Another thread was faster. What was made for nothing is dropped after the lock.
-                drop(known);
-                return false;
+        loop {
+            let known = self.known();
+            if let Some((_, number)) = known.iter().find(|(it, _)| *it == address) {
+                // Another thread was faster.
+                return self.shared.drain(*number, false);
             }
-            known.push((Arc::clone(&address), number));
+            let mut more = Known::clone(&known);
+            more.push((Arc::clone(&address), number));
+            let (more, slot, address) = (Arc::new(more), Arc::clone(&slot), Arc::clone(&address));
+            let new = NewEndpoint { number, address, group, slot };
+            if self.shared.add(vec![new], || self.replace(&known, &more)) {
+                return true;
+            }
         }
-        self.shared.add(vec![NewEndpoint { number, address, group, slot }]);
-        if !lock(&self.known).iter().any(|(_, it)| *it == number) {
-            // Another thread has removed it before it was there.
-            self.shared.remove(number);
-        }
-        true
     }
 
     fn remove(&self, address: &A) -> bool {
-        let removed = {
-            let mut known = lock(&self.known);
-            let place = known.iter().position(|(it, _)| **it == *address);
-            place.map(|place| known.remove(place))
-        };
-        removed.map(|(_, number)| self.shared.remove(number)).is_some()
+        loop {
+            let known = self.known();
+            let Some(place) = known.iter().position(|(it, _)| **it == *address) else {
+                return false;
+            };
+            let mut less = Known::clone(&known);
+            let (_, number) = less.remove(place);
+            let less = Arc::new(less);
+            if self.shared.remove(number, || self.replace(&known, &less)) {
+                return true;
+            }
+        }
     }
 
     fn drain(&self, address: &A) -> bool {
@@ -103,11 +127,11 @@ impl<A: Address, S: Clone + Send + 'static> Addresses<A> for Directory<A, S> {
 
     fn states(&self) -> Vec<EndpointState<A>> {
         let now = Instant::now().saturating_duration_since(self.shared.origin);
-        let known = lock(&self.known).clone();
+        let known = self.known();
+        let addresses: HashMap<_, _> = known.iter().map(|(it, number)| (*number, it)).collect();
         let states = self.shared.endpoints().into_iter().filter_map(|(endpoint, status)| {
-            let (address, _) = known.iter().find(|(_, number)| *number == endpoint.number)?;
             Some(EndpointState {
-                address: A::clone(address),
+                address: A::clone(addresses.get(&endpoint.number)?),
                 group: endpoint.group,
                 status,
                 in_flight: endpoint.active(),

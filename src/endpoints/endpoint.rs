@@ -94,8 +94,8 @@ impl<S> Slot<S> {
     where
         S: Clone,
     {
-        // The service's `clone` runs under this lock. It cannot deadlock, because the service has
-        // no access to the lock.
+        // The service's `clone` runs under this lock, because the service need not be `Sync`. It
+        // cannot deadlock, because the service has no access to the lock.
         let current = lock(&self.current);
         (current.service.clone(), current.renewals)
     }

@@ -101,22 +101,35 @@ impl<S: Send + 'static> Shared<S> {
     }
 
     /// Adds endpoints with their address, their group and their service.
-    pub(super) fn add(self: &Arc<Self>, new: Vec<NewEndpoint<S>>) {
+    ///
+    /// Does nothing if `commit` returns `false`, which runs under the lock of the set.
+    pub(super) fn add(
+        self: &Arc<Self>,
+        new: Vec<NewEndpoint<S>>,
+        commit: impl FnOnce() -> bool,
+    ) -> bool {
         let limits = Limits {
             max_concurrent: self.config.max_concurrent.unwrap_or(u32::MAX),
             consecutive_failures: self.config.consecutive_failures,
             origin: self.origin,
         };
         let now = Instant::now();
-        self.change(now, |members, _| {
+        let has_changed = self.change(now, |members, _| {
+            if !commit() {
+                return false;
+            }
             members.extend(new.into_iter().map(|NewEndpoint { number, address, group, slot }| {
                 let set: Weak<Self> = Arc::downgrade(self);
                 let endpoint = Arc::new(Endpoint::new(number, address, group, limits, set));
-                let entry = Entry { endpoint, slot: Arc::new(slot) };
+                let entry = Entry { endpoint, slot };
                 Member { entry, health: Health::default(), next_check: now, check: Weak::new() }
             }));
+            true
         });
-        self.wake_checks();
+        if has_changed {
+            self.wake_checks();
+        }
+        has_changed
     }
 }
 
@@ -125,7 +138,7 @@ pub(super) struct NewEndpoint<S> {
     pub(super) number: u64,
     pub(super) address: Arc<dyn fmt::Display + Send + Sync>,
     pub(super) group: u8,
-    pub(super) slot: Slot<S>,
+    pub(super) slot: Arc<Slot<S>>,
 }
 
 impl<S> Shared<S> {
@@ -270,14 +283,14 @@ impl<S> Shared<S> {
         (due, next)
     }
 
-    /// Removes an endpoint.
-    pub(super) fn remove(&self, number: u64) {
+    /// Removes an endpoint, unless `commit` returns `false`, which runs under the lock of the set.
+    pub(super) fn remove(&self, number: u64, commit: impl FnOnce() -> bool) -> bool {
         let removed = self.change(Instant::now(), |members, _| {
             let place = members.iter().position(|it| it.entry.endpoint.number == number)?;
-            Some(members.remove(place))
+            commit().then(|| members.remove(place))
         });
-        // After the lock, because its service is dropped with it.
-        drop(removed);
+        // It is dropped after the lock, because its service is dropped with it.
+        removed.is_some()
     }
 
     /// Begins or ends the drain of an endpoint. Returns `false` if nothing has changed.

@@ -1,5 +1,7 @@
 //! Endpoints are added, removed and drained.
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
 use buttress::testing::task::Spawned;
 
 use super::*;
@@ -73,6 +75,7 @@ async fn all_endpoints_are_removed_under_load() {
     }
     assert!(rejected > 0);
     assert_eq!(in_flight(&handle), 0);
+    assert!(names.iter().all(|name| world.with(name, |it| it.made == 1 && it.dropped == 1)));
     assert_eq!(calls(&endpoints, 10).await, 0);
 }
 
@@ -136,4 +139,77 @@ fn an_address_that_is_there_twice_is_used_once_or_is_an_error() {
     assert_eq!(endpoints.handle().states().len(), 1);
     let error = world.builder(["a"]).group(3, ["a"]).build().unwrap_err();
     assert_eq!(error.knob(), "group");
+}
+
+#[test]
+fn an_endpoint_that_is_there_can_be_drained_at_once() {
+    let make = |_: &u32| tower::service_fn(|(): ()| async { Ok::<_, &'static str>(()) });
+    let handle = Endpoints::new(1..200, make).handle();
+    let (barrier, is_over) = (std::sync::Barrier::new(2), AtomicBool::new(false));
+    let is_draining = || {
+        let states = handle.states();
+        states.iter().any(|it| it.address == 0 && it.status == EndpointStatus::Draining)
+    };
+    let lost = AtomicU32::new(0);
+    let insert_and_drain = || {
+        for _ in 0..4_000 {
+            barrier.wait();
+            handle.insert(0);
+            // Another thread may have inserted it, and may have drained it already.
+            let is_drained = handle.drain(&0) || is_draining();
+            lost.fetch_add(u32::from(!is_drained), Ordering::Relaxed);
+            barrier.wait();
+            handle.remove(&0);
+        }
+        is_over.store(true, Ordering::Relaxed);
+    };
+    std::thread::scope(|scope| {
+        // Other changes make the threads wait, so that they go on in any order.
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                assert!(handle.drain(&1) && handle.insert(1));
+            }
+        });
+        scope.spawn(insert_and_drain);
+        scope.spawn(insert_and_drain);
+    });
+    assert_eq!(lost.load(Ordering::Relaxed), 0);
+}
+
+/// An address whose comparison reads the states of the set.
+#[derive(Clone)]
+struct Curious(Name, Arc<Mutex<Option<EndpointsHandle<Curious>>>>);
+
+impl PartialEq for Curious {
+    fn eq(&self, other: &Self) -> bool {
+        let handle = self.1.lock().unwrap().take();
+        assert!(handle.as_ref().is_none_or(|it| it.states().len() < 3));
+        *self.1.lock().unwrap() = handle;
+        self.0 == other.0
+    }
+}
+
+impl std::fmt::Display for Curious {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+#[test]
+fn addresses_are_compared_under_no_lock() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let place = Arc::default();
+        let address = |name| Curious(name, Arc::clone(&place));
+        let endpoints = Endpoints::new([address("a")], |_: &Curious| {
+            tower::service_fn(|(): ()| async { Ok::<_, Name>("a") })
+        });
+        let handle = endpoints.handle();
+        *place.lock().unwrap() = Some(handle.clone());
+        assert!(handle.insert(address("b")) && !handle.insert(address("b")));
+        assert!(handle.drain(&address("a")) && handle.remove(&address("a")));
+        *place.lock().unwrap() = None;
+        done.send(handle.states().len()).unwrap();
+    });
+    assert_eq!(is_done.recv_timeout(10 * SECOND), Ok(1), "it waits for its own lock");
 }
