@@ -217,7 +217,7 @@
 //! |---|---|
 //! | "endpoint out", with its address and the reason | `WARN` |
 //! | "endpoint back", with its address and the reason | `INFO` |
-//! | "no endpoint usable", when the last one went out | `ERROR` |
+//! | "no endpoint usable", when the last one went out, unless all are drained | `ERROR` |
 //! | "call rejected", for each rejection | `WARN` |
 //!
 //! The span of an [attempt](crate::telemetry) has the address, as

@@ -181,7 +181,7 @@ impl<S> Shared<S> {
         change: impl FnOnce(&mut Vec<Member<S>>, &mut Vec<News>) -> T,
     ) -> T {
         let mut news = Vec::new();
-        let (value, old, usable, endpoints) = {
+        let (value, old, usable, (endpoints, is_drained)) = {
             let mut members = lock(&self.members);
             for member in members.iter_mut() {
                 if member.health.come_back(now) {
@@ -191,14 +191,16 @@ impl<S> Shared<S> {
             let value = change(&mut members, &mut news);
             let list = list_of(&members, self.config.panic_below);
             let usable = list.usable;
+            let is_drained = members.iter().all(|it| it.health.is_draining());
             let mut place = self.list.write().unwrap_or_else(PoisonError::into_inner);
-            (value, mem::replace(&mut *place, list), usable, members.len())
+            (value, mem::replace(&mut *place, list), usable, (members.len(), is_drained))
         };
         // After the locks, because these run code of the user.
         for it in &news {
             self.report(it);
         }
-        if old.usable > 0 && usable == 0 {
+        // It is no mistake that all of them are drained, but it may be one that there are none.
+        if old.usable > 0 && usable == 0 && (!is_drained || endpoints == 0) {
             self.config.reporter.get().emit(Event::NoEndpointUsable { endpoints });
         }
         value

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use buttress::testing::task::Spawned;
 
-use super::*;
+use super::{capture::Capture, *};
 
 #[tokio::test(start_paused = true)]
 async fn a_new_endpoint_gets_calls_and_a_removed_one_gets_none() {
@@ -212,4 +212,25 @@ fn addresses_are_compared_under_no_lock() {
         done.send(handle.states().len()).unwrap();
     });
     assert_eq!(is_done.recv_timeout(10 * SECOND), Ok(1), "it waits for its own lock");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_of_all_endpoints_is_no_error() {
+    let (seen, _guard) = Capture::start();
+    let errors = || seen.events().iter().filter(|it| it.name == "no endpoint usable").count();
+    let (world, check) = (World::default(), |world: &World| {
+        let world = world.clone();
+        buttress::endpoints::check_fn(move |it: Client| std::future::ready(!world.hangs(it.name)))
+    });
+    let endpoints = world.builder(["a", "b"]).check(check(&world)).build().unwrap();
+    let handle = endpoints.handle();
+    assert!(handle.drain(&"a") && handle.drain(&"b"));
+    assert_eq!(errors(), 0);
+    // The last one is drained while another one is out.
+    assert!(handle.insert("a") && handle.insert("b"));
+    world.set("a", Mode::Hangs);
+    tokio::time::sleep(40 * SECOND).await;
+    assert_eq!(status(&handle, "a"), EndpointStatus::CheckFailed);
+    assert!(handle.drain(&"b"));
+    assert_eq!(errors(), 1);
 }
