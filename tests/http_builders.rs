@@ -279,8 +279,8 @@ fn a_fallback_with_a_response_is_checked_like_any_other() {
 }
 
 #[test]
-fn a_check_needs_a_uri() {
+fn a_check_needs_a_uri_with_a_host() {
     rejects(HttpCheck::<String>::get("http://a b/"), "get", "\"http://a b/\"");
+    rejects(HttpCheck::<String>::get("/health"), "get", "\"/health\"");
     accepts(HttpCheck::<String>::get("http://shop/health"));
-    accepts(HttpCheck::<String>::get("/health"));
 }

@@ -32,15 +32,19 @@ pub struct HttpCheck<B> {
 impl<B> HttpCheck<B> {
     /// Creates a check that gets this URI. The body of its request is empty.
     ///
-    /// A client that sends each request to one address still needs a URI with a host.
+    /// The URI needs a scheme and a host, as in `http://shop/health`, even if the client sends each
+    /// request to one address. Clients such as hyper's fail without them, and the host becomes the
+    /// `Host` header.
     ///
     /// # Errors
     ///
-    /// Returns a [`ConfigError`] for `get` if it is no URI.
+    /// Returns a [`ConfigError`] for `get` if it is no URI, or has no scheme or no host.
     pub fn get(uri: &str) -> Result<Self, ConfigError> {
-        match uri.parse() {
-            Ok(uri) => Ok(Self { uri, body: PhantomData }),
-            Err(_) => Err(ConfigError::new("get", uri, "it must be a URI")),
+        let is_absolute =
+            |it: &Uri| it.scheme().is_some() && it.host().is_some_and(|host| !host.is_empty());
+        match uri.parse().ok().filter(is_absolute) {
+            Some(uri) => Ok(Self { uri, body: PhantomData }),
+            None => Err(ConfigError::new("get", uri, "it must be a URI with a scheme and a host")),
         }
     }
 }
@@ -68,7 +72,8 @@ async fn read<R: Body>(body: R) -> bool {
     let (mut body, mut left) = (pin!(body), MOST);
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
         let Ok(frame) = frame else { return false };
-        let length = frame.data_ref().map_or(0, Buf::remaining);
+        // A frame without data counts too, because such frames may never end.
+        let length = frame.data_ref().map_or(1, |data| data.remaining().max(1));
         let Some(rest) = left.checked_sub(length) else { return true };
         left = rest;
     }

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     future::{Ready, ready},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use buttress::{
@@ -166,7 +167,51 @@ async fn a_check_expects_a_good_status_and_a_body_that_does_not_fail() {
         tokio::time::sleep(45 * SECOND).await;
         assert_eq!(endpoints.handle().states()[0].status, expected);
     }
-    assert_eq!(HttpCheck::<String>::get("http://sh op/").unwrap_err().knob(), "get");
+}
+
+#[test]
+fn a_check_needs_a_uri_with_a_scheme_and_a_host() {
+    for uri in ["http://sh op/", "/health", "shop:80", "shop", "*", "", "http://", "http://:80/"] {
+        assert_eq!(HttpCheck::<String>::get(uri).expect_err(uri).knob(), "get");
+    }
+    for uri in ["http://shop", "https://shop:8443/health?deep=1", "http://[::1]:80/"] {
+        assert!(HttpCheck::<String>::get(uri).is_ok(), "{uri}");
+    }
+}
+
+/// A body of frames that are empty, without end.
+struct EmptyFrames(Arc<AtomicU32>);
+
+impl Body for EmptyFrames {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        // The runtime cannot end a task that never waits.
+        let frames = self.0.fetch_add(1, Ordering::Relaxed);
+        assert!(frames < 1_000_000, "it is read for ever");
+        Poll::Ready(Some(Ok(Frame::data(Bytes::new()))))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_reads_no_endless_body_of_empty_frames() {
+    let frames = Arc::new(AtomicU32::new(0));
+    let body = Arc::clone(&frames);
+    let make = move |_: &&str| {
+        let body = Arc::clone(&body);
+        tower::service_fn(move |_: Request<String>| {
+            ready(Ok::<_, Infallible>(Response::new(EmptyFrames(Arc::clone(&body)))))
+        })
+    };
+    let check = HttpCheck::get("http://shop/health").unwrap();
+    let endpoints = Endpoints::builder(["a"], make).check(check).build().unwrap();
+    tokio::time::sleep(SECOND).await;
+    assert!((1..100_000).contains(&frames.load(Ordering::Relaxed)));
+    assert_eq!(endpoints.handle().states()[0].status, EndpointStatus::Usable);
 }
 
 /// A handler may respond well although a call of its own has failed.
