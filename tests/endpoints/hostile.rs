@@ -46,6 +46,46 @@ fn checks_go_on_in_another_runtime_when_theirs_has_ended() {
     }
 }
 
+#[test]
+fn a_runtime_that_shuts_down_ends_its_checks_and_leaves_nothing_behind() {
+    let (world, waiting) = (World::default(), Arc::new(AtomicU32::new(0)));
+    let check = {
+        let waiting = Arc::clone(&waiting);
+        check_fn(move |client: Client| {
+            waiting.fetch_add(1, Ordering::Relaxed);
+            async move { client.oneshot(()).await.is_ok() }
+        })
+    };
+    ["a", "b"].iter().for_each(|name| world.set(name, Mode::Hangs));
+    let hour = 3_600 * SECOND;
+    let builder = world.builder(["a", "b"]).check(check).check_interval(MS).check_timeout(MS);
+    let endpoints = builder.build().unwrap();
+    let unclosed = world.builder(["c"]).check(check_fn(|_: Client| std::future::pending()));
+    let unclosed = unclosed.check_interval(hour).check_timeout(hour).build().unwrap();
+    for round in 1..=3 {
+        let runtime = runtime();
+        runtime.block_on(async {
+            // A call begins the checks, once those of the last runtime have ended.
+            while waiting.load(Ordering::Relaxed) < round * 10 {
+                for endpoints in [&endpoints, &unclosed] {
+                    _ = tokio::time::timeout(MS, endpoints.clone().oneshot(())).await;
+                }
+            }
+        });
+        runtime.shutdown_background();
+    }
+    drop((endpoints, unclosed));
+    for name in ["a", "b", "c"] {
+        let left = || world.with(name, |it| it.made - it.dropped);
+        // The runtime ends its tasks on its own threads.
+        let ends = (0..5_000).any(|_| {
+            std::thread::sleep(MS);
+            left() == 0
+        });
+        assert!(ends, "{} services of {name} are left", left());
+    }
+}
+
 /// An address that cannot be printed.
 #[derive(Clone, Debug, PartialEq)]
 struct Unprintable;

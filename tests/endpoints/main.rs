@@ -7,6 +7,8 @@ mod changes;
 mod checks;
 mod choice;
 mod ejection;
+#[cfg(feature = "http")]
+mod garbage;
 mod hostile;
 mod outcomes;
 #[cfg(feature = "http")]

@@ -62,7 +62,7 @@ impl Server {
 }
 
 #[derive(Clone)]
-struct Fixed(SocketAddr);
+pub(super) struct Fixed(SocketAddr);
 
 impl Service<HostName> for Fixed {
     type Response = Once<SocketAddr>;
@@ -80,7 +80,7 @@ impl Service<HostName> for Fixed {
 
 type HyperClient = Client<HttpConnector<Fixed>, Full<Bytes>>;
 
-fn client_for(address: &SocketAddr) -> HyperClient {
+pub(super) fn client_for(address: &SocketAddr) -> HyperClient {
     let mut connector = HttpConnector::new_with_resolver(Fixed(*address));
     connector.enforce_http(false);
     Client::builder(TokioExecutor::new()).build(connector)
