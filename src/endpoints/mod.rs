@@ -241,6 +241,7 @@ mod list;
 mod load;
 mod service;
 mod shared;
+mod task;
 mod watch;
 
 pub use self::{

@@ -1,24 +1,19 @@
 //! The state of a set of endpoints.
 
 use std::{
-    fmt,
-    future::Future,
-    mem,
-    pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError, RwLock, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    fmt, mem,
+    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::Notify, task::AbortHandle, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     config::Config,
     endpoint::{Endpoint, Limits, Set, Slot},
     health::{EndpointStatus, Health, Pool},
     list::{Entry, List},
+    task::Checks,
 };
 use crate::{
     call::{
@@ -39,20 +34,6 @@ pub(super) struct Shared<S> {
     pub(super) origin: Instant,
 }
 
-/// The future of a task.
-type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// The task that checks the endpoints.
-pub(super) struct Checks {
-    /// Creates the future of the task.
-    run: Box<dyn Fn() -> Task + Send + Sync>,
-    /// Set while the task runs. A runtime that shuts down ends the task.
-    is_running: Arc<AtomicBool>,
-    task: Mutex<Option<AbortHandle>>,
-    /// Wakes the task for a check that is due before the others.
-    wake: Arc<Notify>,
-}
-
 /// An endpoint of the set.
 struct Member<S> {
     entry: Entry<S>,
@@ -64,17 +45,17 @@ struct Member<S> {
 
 impl<S> Member<S> {
     /// Notes that a reason for which the endpoint was out is over. Another may be left.
-    fn is_back(&self, reason: &'static str, now: Instant, news: &mut Vec<News>) {
+    fn is_back(&self, reason: &'static str, now: Instant, transitions: &mut Vec<Transition>) {
         self.entry.endpoint.come_back(self.health.ejections(), now);
         if self.health.status() == EndpointStatus::Usable {
             let endpoint = Arc::clone(&self.entry.endpoint);
-            news.push(News { endpoint, change: Change::Back { reason } });
+            transitions.push(Transition { endpoint, change: Change::Back { reason } });
         }
     }
 }
 
-/// A change of an endpoint that is reported.
-struct News {
+/// A change of an endpoint's status, which is reported.
+struct Transition {
     endpoint: Arc<Endpoint>,
     change: Change,
 }
@@ -133,6 +114,13 @@ impl<S: Send + 'static> Shared<S> {
     }
 }
 
+/// A check that is due.
+pub(super) struct DueCheck<S> {
+    pub(super) entry: Entry<S>,
+    /// Dropped at the end of the check. There is one check of an endpoint at a time.
+    pub(super) running: Arc<()>,
+}
+
 /// An endpoint that is added.
 pub(super) struct NewEndpoint<S> {
     pub(super) number: u64,
@@ -147,7 +135,7 @@ impl<S> Shared<S> {
     /// It starts again if the runtime in which it ran has ended.
     #[inline]
     pub(super) fn start_checks(&self) {
-        if let Some(checks) = self.checks.as_ref().filter(|it| !it.is_running()) {
+        if let Some(checks) = &self.checks {
             checks.start();
         }
     }
@@ -155,7 +143,7 @@ impl<S> Shared<S> {
     /// Wakes the task of the checks, because one is due.
     fn wake_checks(&self) {
         if let Some(checks) = &self.checks {
-            checks.wake.notify_one();
+            checks.wake();
         }
     }
 
@@ -178,17 +166,17 @@ impl<S> Shared<S> {
     fn change<T>(
         &self,
         now: Instant,
-        change: impl FnOnce(&mut Vec<Member<S>>, &mut Vec<News>) -> T,
+        change: impl FnOnce(&mut Vec<Member<S>>, &mut Vec<Transition>) -> T,
     ) -> T {
-        let mut news = Vec::new();
+        let mut transitions = Vec::new();
         let (value, old, usable, (endpoints, is_drained)) = {
             let mut members = lock(&self.members);
             for member in members.iter_mut() {
                 if member.health.come_back(now) {
-                    member.is_back("ejection_ended", now, &mut news);
+                    member.is_back("ejection_ended", now, &mut transitions);
                 }
             }
-            let value = change(&mut members, &mut news);
+            let value = change(&mut members, &mut transitions);
             let list = list_of(&members, self.config.panic_below);
             let usable = list.usable;
             let is_drained = members.iter().all(|it| it.health.is_draining());
@@ -196,7 +184,7 @@ impl<S> Shared<S> {
             (value, mem::replace(&mut *place, list), usable, (members.len(), is_drained))
         };
         // After the locks, because these run code of the user.
-        for it in &news {
+        for it in &transitions {
             self.report(it);
         }
         // It is no mistake that all of them are drained, but it may be one that there are none.
@@ -206,7 +194,7 @@ impl<S> Shared<S> {
         value
     }
 
-    fn report(&self, News { endpoint, change }: &News) {
+    fn report(&self, Transition { endpoint, change }: &Transition) {
         let address = format_args!("{}", endpoint.address());
         self.config.reporter.get().emit(match *change {
             Change::Out { reason, out_for } => Event::EndpointOut { address, reason, out_for },
@@ -239,13 +227,14 @@ impl<S> Shared<S> {
         if !has_changed {
             return;
         }
-        self.change(now, |members, news| {
+        self.change(now, |members, transitions| {
             if let Some(member) = find(members, endpoint.number) {
                 if passed {
-                    member.is_back("check", now, news);
+                    member.is_back("check", now, transitions);
                 } else {
                     let change = Change::Out { reason: "check", out_for: None };
-                    news.push(News { endpoint: Arc::clone(&member.entry.endpoint), change });
+                    transitions
+                        .push(Transition { endpoint: Arc::clone(&member.entry.endpoint), change });
                 }
             }
         });
@@ -263,10 +252,8 @@ impl<S> Shared<S> {
         }
     }
 
-    /// Returns the endpoints to check now, and the instant of the next check.
-    ///
-    /// Each check must own its `Arc` until it ends. There is one check of an endpoint at a time.
-    pub(super) fn due(&self, now: Instant) -> (Vec<(Entry<S>, Arc<()>)>, Option<Instant>) {
+    /// Returns the checks to run now, and the instant of the next one.
+    pub(super) fn due(&self, now: Instant) -> (Vec<DueCheck<S>>, Option<Instant>) {
         let mut members = lock(&self.members);
         let mut due = Vec::new();
         for member in members.iter_mut().filter(|it| it.next_check <= now) {
@@ -275,9 +262,9 @@ impl<S> Shared<S> {
                 let spread = interval / 10;
                 let (least, most) = (interval - spread, interval.saturating_add(spread));
                 member.next_check = clock::after(now, draw(|rng| between(least, most, rng)));
-                let check = Arc::new(());
-                member.check = Arc::downgrade(&check);
-                due.push((member.entry.clone(), check));
+                let running = Arc::new(());
+                member.check = Arc::downgrade(&running);
+                due.push(DueCheck { entry: member.entry.clone(), running });
             }
         }
         // The task is woken for those that are late.
@@ -342,10 +329,11 @@ impl<S: Send> Set for Shared<S> {
             endpoint.set_ejections(member.health.ejections());
             out_for
         };
-        self.change(now, |members, news| {
+        self.change(now, |members, transitions| {
             if let Some(member) = find(members, number) {
                 let change = Change::Out { reason: "consecutive_failures", out_for: Some(out_for) };
-                news.push(News { endpoint: Arc::clone(&member.entry.endpoint), change });
+                transitions
+                    .push(Transition { endpoint: Arc::clone(&member.entry.endpoint), change });
             }
         });
     }
@@ -368,39 +356,6 @@ impl<S: Send> Set for Shared<S> {
         if let Some(slot) = slot {
             slot.renew(renewals);
         }
-    }
-}
-
-impl Checks {
-    pub(super) fn new(run: impl Fn() -> Task + Send + Sync + 'static, wake: Arc<Notify>) -> Self {
-        Self { run: Box::new(run), is_running: Arc::default(), task: Mutex::default(), wake }
-    }
-
-    #[inline]
-    fn is_running(&self) -> bool {
-        self.is_running.load(Ordering::Relaxed)
-    }
-
-    #[cold]
-    fn start(&self) {
-        let Ok(runtime) = Handle::try_current() else { return };
-        if !self.is_running.swap(true, Ordering::Relaxed) {
-            let (ending, run) = (Ending(Arc::clone(&self.is_running)), (self.run)());
-            let task = runtime.spawn(async move {
-                let _ending = ending;
-                run.await;
-            });
-            *lock(&self.task) = Some(task.abort_handle());
-        }
-    }
-}
-
-/// Notes the end of the task when it is dropped.
-struct Ending(Arc<AtomicBool>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Relaxed);
     }
 }
 
@@ -427,8 +382,8 @@ fn list_of<S>(members: &[Member<S>], panic_below: f64) -> List<S> {
 
 impl<S> Drop for Shared<S> {
     fn drop(&mut self) {
-        if let Some(task) = self.checks.as_ref().and_then(|checks| lock(&checks.task).take()) {
-            task.abort();
+        if let Some(checks) = &self.checks {
+            checks.end();
         }
     }
 }

@@ -14,7 +14,8 @@ use tokio::{
 use super::{
     check::DynCheck,
     list::Entry,
-    shared::{Checks, Shared},
+    shared::{DueCheck, Shared},
+    task::Checks,
 };
 use crate::call::{catch_panic::CatchPanic, race::race};
 
@@ -50,7 +51,7 @@ where
         let (due, next) = set.due(Instant::now());
         let limit = set.config.check_timeout;
         drop(set);
-        for (entry, running) in due {
+        for DueCheck { entry, running } in due {
             let (shared, check) = (Weak::clone(&shared), Arc::clone(&check));
             checks.spawn(async move {
                 let passed = run_check(&shared, &entry, &check, limit).await;
