@@ -26,14 +26,15 @@ use std::{
 };
 
 use axum::{
+    body::HttpBody,
     extract::{Request as AxumRequest, State},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
 };
 use buttress::{
-    BoxError, Stack,
-    endpoints::{EndpointStatus, Endpoints, EndpointsHandle, check_fn},
+    BoxError, ConfigError, Stack,
+    endpoints::{Check, EndpointStatus, Endpoints, EndpointsHandle, check_fn},
     http::{HttpCheck, ReplaySafe, grpc, reqwest::ReqwestClient},
 };
 use bytes::Bytes;
@@ -169,7 +170,9 @@ impl Phase {
         };
         let back = traffic.run(is_back, 2 * BACK).await.then(|| back_at.elapsed());
         let (calls, failed) = traffic.end().await;
-        Ok(Self { calls, failed, retries: attempts() - before - u64::from(calls), back })
+        // A call that is rejected has no attempt.
+        let retries = (attempts() - before).saturating_sub(calls.into());
+        Ok(Self { calls, failed, retries, back })
     }
 }
 
@@ -244,49 +247,21 @@ fn hyper(addresses: &[SocketAddr]) -> Result<ShopClient, BoxError> {
         let connector = HttpConnector::new_with_resolver(Fixed(*address));
         Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(connector)
     };
-    let shops = Endpoints::builder(addresses.to_vec(), make)
-        .check(HttpCheck::get("http://shop/health")?)
-        .check_interval(CHECK_INTERVAL)
-        .check_timeout(CHECK_TIMEOUT)
-        .build()?;
+    let shops = shops(addresses, make, HttpCheck::get("http://shop/health")?)?;
     let fleet = shops.handle();
     let shop = Stack::standard_http().attempt_timeout(ATTEMPT).layer(shops);
-    let call = service_fn(move |()| {
-        let shop = shop.clone();
-        async move {
-            let request = Request::get("http://shop/page").body(Full::default())?;
-            let response = shop.oneshot(request).await?;
-            expect_success(response.status())?;
-            response.into_body().collect().await?;
-            Ok(())
-        }
-    });
-    Ok(ShopClient { name: "hyper", call: BoxCloneSyncService::new(call), fleet })
+    Ok(ShopClient { name: "hyper", call: get_page(shop), fleet })
 }
 
 fn reqwest(addresses: &[SocketAddr]) -> Result<ShopClient, BoxError> {
     let make = |address: &SocketAddr| {
         let builder = reqwest::Client::builder().resolve("shop", *address);
-        ReqwestClient::<String>::new(builder, Policy::none()).expect("a client without TLS")
+        ReqwestClient::<Full<Bytes>>::new(builder, Policy::none()).expect("a client without TLS")
     };
-    let shops = Endpoints::builder(addresses.to_vec(), make)
-        .check(HttpCheck::get("http://shop/health")?)
-        .check_interval(CHECK_INTERVAL)
-        .check_timeout(CHECK_TIMEOUT)
-        .build()?;
+    let shops = shops(addresses, make, HttpCheck::get("http://shop/health")?)?;
     let fleet = shops.handle();
     let shop = Stack::standard_http().attempt_timeout(ATTEMPT).layer(shops);
-    let call = service_fn(move |()| {
-        let shop = shop.clone();
-        async move {
-            let request = Request::get("http://shop/page").body(String::new())?;
-            let response = shop.oneshot(request).await?;
-            expect_success(response.status())?;
-            response.into_body().collect().await?;
-            Ok(())
-        }
-    });
-    Ok(ShopClient { name: "reqwest", call: BoxCloneSyncService::new(call), fleet })
+    Ok(ShopClient { name: "reqwest", call: get_page(shop), fleet })
 }
 
 fn tonic(addresses: &[SocketAddr]) -> Result<ShopClient, BoxError> {
@@ -299,11 +274,7 @@ fn tonic(addresses: &[SocketAddr]) -> Result<ShopClient, BoxError> {
         let response = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
         response.is_ok_and(|it| it.into_inner().status == ServingStatus::Serving as i32)
     });
-    let shops = Endpoints::builder(addresses.to_vec(), make)
-        .check(check)
-        .check_interval(CHECK_INTERVAL)
-        .check_timeout(CHECK_TIMEOUT)
-        .build()?;
+    let shops = shops(addresses, make, check)?;
     let fleet = shops.handle();
     let safe = ReplaySafe::new().grpc_methods_fn(|path| path == "/grpc.health.v1.Health/Check");
     let stack = Stack::standard(safe).attempt_timeout(ATTEMPT).http();
@@ -318,8 +289,39 @@ fn tonic(addresses: &[SocketAddr]) -> Result<ShopClient, BoxError> {
     Ok(ShopClient { name: "tonic", call: BoxCloneSyncService::new(call), fleet })
 }
 
-fn expect_success(status: StatusCode) -> Result<(), BoxError> {
-    if status.is_success() { Ok(()) } else { Err(format!("the status is {status}").into()) }
+/// Creates a client of all servers from the clients of single ones.
+fn shops<S: Clone + Send + 'static>(
+    addresses: &[SocketAddr],
+    make: impl Fn(&SocketAddr) -> S + Send + Sync + 'static,
+    check: impl Check<S>,
+) -> Result<Endpoints<SocketAddr, S>, ConfigError> {
+    Endpoints::builder(addresses.to_vec(), make)
+        .check(check)
+        .check_interval(CHECK_INTERVAL)
+        .check_timeout(CHECK_TIMEOUT)
+        .build()
+}
+
+/// Creates a service that gets a page and reads it.
+fn get_page<S, B>(shop: S) -> BoxCloneSyncService<(), (), BoxError>
+where
+    S: Service<Request<Full<Bytes>>, Response = http::Response<B>> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError>,
+    B: HttpBody<Data: Send, Error: Into<BoxError>> + Send,
+{
+    BoxCloneSyncService::new(service_fn(move |()| {
+        let shop = shop.clone();
+        async move {
+            let request = Request::get("http://shop/page").body(Full::default())?;
+            let response = shop.oneshot(request).await.map_err(Into::into)?;
+            if !response.status().is_success() {
+                return Err(format!("the status is {}", response.status()).into());
+            }
+            response.into_body().collect().await.map_err(Into::into)?;
+            Ok(())
+        }
+    }))
 }
 
 /// Resolves each name to one address.
