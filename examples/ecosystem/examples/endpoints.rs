@@ -85,7 +85,9 @@ async fn main() -> Result<ExitCode, BoxError> {
         client.call.clone().oneshot(()).await?;
     }
 
-    println!("server        calls  failed  retries  gets calls again after");
+    println!(
+        "server        calls  failed  retries of hyper, reqwest, tonic  gets calls again after"
+    );
     let mut phases = Vec::new();
     for (out, server, allowed) in
         [(Out::Killed, 0, 0), (Out::Hanging, 1, 0), (Out::Failing, 2, 1), (Out::Drained, 0, 0)]
@@ -94,7 +96,8 @@ async fn main() -> Result<ExitCode, BoxError> {
         let Phase { calls, failed, retries, back } = &phase;
         let name = out.name();
         let told = back.map_or("never".to_owned(), |back| format!("{} ms", back.as_millis()));
-        println!("{name:<12}  {calls:>5}  {failed:>6}  {retries:>7}  {told}");
+        let each = retries.iter().map(|it| format!("{it:>8}")).collect::<String>();
+        println!("{name:<12}  {calls:>5}  {failed:>6}  {each:>32}  {told}");
         let is_ok = *failed <= allowed && back.is_some_and(|back| back <= BACK);
         phases.push((
             is_ok,
@@ -102,7 +105,7 @@ async fn main() -> Result<ExitCode, BoxError> {
                 "server": name,
                 "calls": calls,
                 "failed": failed,
-                "retries": retries,
+                "retries": retries.iter().sum::<u64>(),
                 "back_ms": back.map(|back| back.as_millis() as u64),
             }),
         ));
@@ -136,14 +139,15 @@ impl Out {
 struct Phase {
     calls: u32,
     failed: u32,
-    retries: u64,
+    /// The retries of each client.
+    retries: Vec<u64>,
     back: Option<Duration>,
 }
 
 impl Phase {
     async fn run(out: Out, server: &mut Server, clients: &[ShopClient]) -> Result<Self, BoxError> {
         let address = server.address;
-        let attempts = || clients.iter().map(ShopClient::attempts).sum::<u64>();
+        let attempts = || clients.iter().map(ShopClient::attempts).collect::<Vec<_>>();
         let before = attempts();
         let mut traffic = Traffic::new(clients);
         traffic.run(|| false, OUT / 4).await;
@@ -170,8 +174,13 @@ impl Phase {
         };
         let back = traffic.run(is_back, 2 * BACK).await.then(|| back_at.elapsed());
         let (calls, failed) = traffic.end().await;
-        // A call that is rejected has no attempt.
-        let retries = (attempts() - before).saturating_sub(calls.into());
+        let retries =
+            attempts().into_iter().zip(before).enumerate().map(|(client, (now, before))| {
+                let calls = (calls as usize).saturating_sub(client).div_ceil(clients.len());
+                // A call that is rejected has no attempt.
+                (now - before).saturating_sub(calls as u64)
+            });
+        let retries = retries.collect();
         Ok(Self { calls, failed, retries, back })
     }
 }
