@@ -379,7 +379,7 @@ where
             // A caller without time says nothing about the service.
             alone.is_hurried = matches!(rejection, Some(Rejection::DeadlineExceeded(_)));
             if reason.is_some() {
-                route::settle_replaced(outcome, result.as_ref());
+                route::settle_replaced(outcome, result.as_ref(), deadline());
             }
             (result, reason)
         }

@@ -20,10 +20,10 @@ use crate::{
         catch_panic::CatchPanic,
         completion::CallEnd,
         degraded::Reason,
+        ended_call::EndedCall,
         hop::Hop,
         oneshot::Oneshot,
         random::{between, draw},
-        route::EndedCall,
         settle_here::SettleHere,
     },
     error::SharedFailure,
@@ -149,7 +149,7 @@ fn settle<Res, E: CarryRejection>(
             return endpoint.hold(end, None, None);
         }
     }
-    endpoint.settle(outcome, result.as_ref());
+    endpoint.settle(outcome, result.as_ref(), None, None);
 }
 
 /// A result, for the caller that asked and for those that wait.

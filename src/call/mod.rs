@@ -13,6 +13,7 @@ pub mod completion;
 pub(crate) mod deadline;
 pub(crate) mod degraded;
 pub(crate) mod ended;
+pub(crate) mod ended_call;
 pub(crate) mod held;
 pub(crate) mod hop;
 pub(crate) mod lock;

@@ -7,18 +7,15 @@
 //! [replaces](settle_replaced) the result settles the call itself, and so does one that makes the
 //! call in [another task](super::settle_here::SettleHere).
 
-use std::{cell::Cell, mem, sync::Arc, time::Duration};
+use std::{cell::Cell, mem, sync::Arc};
 
 use tokio::time::Instant;
 
 use super::{
-    account::{Account, End, How, Stamp},
-    clock::nanos,
-    completion::CallEnd,
-    patience::is_own,
+    ended_call::{EndedCall, Known},
     restore::Restore,
 };
-use crate::{CarryRejection, Fault, Outcome, Rejection};
+use crate::{CarryRejection, Outcome};
 
 thread_local! {
     static PART: Cell<Part> = const { Cell::new(Part::NONE) };
@@ -259,13 +256,16 @@ fn take_ended() -> Option<EndedCall> {
 }
 
 /// Settles the call that has just ended, because the layers above do not get its result.
+///
+/// `deadline` is that of the caller.
 #[cold]
-pub(crate) fn settle_replaced<T, E>(outcome: Outcome, result: Result<&T, &E>)
-where
-    E: CarryRejection,
-{
+pub(crate) fn settle_replaced<T, E: CarryRejection>(
+    outcome: Outcome,
+    result: Result<&T, &E>,
+    deadline: Option<Instant>,
+) {
     if let Some(call) = take_ended() {
-        call.settle(outcome, result);
+        call.settle(outcome, result, deadline, None);
     }
 }
 
@@ -280,101 +280,37 @@ pub(crate) fn settle_cut() {
 /// Takes the call that has just ended, whose result is withheld from the layers above.
 #[cfg(feature = "http")]
 pub(crate) fn withhold() -> Withheld {
-    Withheld(take_ended().map(|call| (call, Settler::current())))
+    Withheld(take_ended().map(|call| (call, Settler::current(), Instant::now())))
 }
 
-/// A call to an endpoint whose result is withheld, and the part that settles it.
+/// A call to an endpoint whose result is withheld, the part that settles it, and the instant from
+/// which it was withheld.
 ///
-/// Drop it when the layers above get the result.
+/// Dropping it before the layers above get the result ends the call without a result.
 #[cfg(feature = "http")]
-pub(crate) struct Withheld(Option<(EndedCall, Option<Settler>)>);
+pub(crate) struct Withheld(Option<(EndedCall, Option<Settler>, Instant)>);
 
 #[cfg(feature = "http")]
-impl Drop for Withheld {
-    fn drop(&mut self) {
-        if let Some((call, settler)) = self.0.take() {
+impl Withheld {
+    /// Hands the call over, because the layers above get its result.
+    pub(crate) fn hand_over(mut self) {
+        if let Some((call, settler, _)) = self.0.take() {
             call.hand_over(settler);
         }
     }
 }
 
-/// The result of a call to an endpoint, as far as the endpoint knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Known {
-    /// The call was dropped without a result.
-    Dropped,
-    /// The response is good, at least its head.
-    Good,
-    Failed,
-    /// The result says nothing.
-    Ignored,
-}
-
-impl Known {
-    pub(crate) fn of(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Ignored => Self::Ignored,
-            outcome if outcome.is_response() => Self::Good,
-            _ => Self::Failed,
+#[cfg(feature = "http")]
+impl Drop for Withheld {
+    fn drop(&mut self) {
+        if let Some((mut call, settler, since)) = self.0.take() {
+            call.ran_on(since.elapsed());
+            call.hand_over(settler);
         }
     }
-
-    /// Returns the end of a call that nobody else settles.
-    fn how(self) -> How {
-        match self {
-            Self::Dropped => How::DroppedWhileReading,
-            Self::Good => How::Complete(Outcome::Success, None),
-            Self::Failed => How::Complete(Outcome::Failure(Fault::Transient), None),
-            Self::Ignored => How::Complete(Outcome::Ignored, None),
-        }
-    }
-}
-
-/// The time that a call to an endpoint took to its result, in one word with what is known of it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Took(u64);
-
-impl Took {
-    pub(crate) fn new(took: Duration, known: Known) -> Self {
-        Self(nanos(took).min(u64::MAX >> 4) << 2 | known as u64)
-    }
-
-    /// Returns the stamp of an admission that took this time.
-    pub(crate) fn stamp(self) -> Stamp {
-        Stamp::new(self.0, None)
-    }
-
-    /// Returns the time of the admission that has this stamp.
-    pub(crate) fn of(stamp: Stamp) -> Self {
-        Self(stamp.word())
-    }
-
-    pub(crate) fn duration(self) -> Duration {
-        Duration::from_nanos(self.0 >> 2)
-    }
-
-    pub(crate) fn known(self) -> Known {
-        match self.0 & 3 {
-            0 => Known::Dropped,
-            1 => Known::Good,
-            2 => Known::Failed,
-            _ => Known::Ignored,
-        }
-    }
-}
-
-/// The end of a call to an endpoint. It is settled as the endpoint knows it if it is dropped.
-pub(crate) struct EndedCall {
-    account: Option<Arc<dyn Account>>,
-    took: Took,
-    endpoint: u16,
 }
 
 impl EndedCall {
-    pub(crate) fn new(account: Arc<dyn Account>, took: Took, endpoint: u16) -> Self {
-        Self { account: Some(account), took, endpoint }
-    }
-
     /// Hands the end to the part of the call that settles it, if it still runs.
     ///
     /// Otherwise the call is settled as the endpoint knows it. So is an earlier call that no part
@@ -394,52 +330,6 @@ impl EndedCall {
             drop(end);
         }
     }
-
-    /// Settles the call with the outcome of a part, which has no body to wait for.
-    pub(crate) fn settle<T, E>(mut self, outcome: Outcome, result: Result<&T, &E>)
-    where
-        E: CarryRejection,
-    {
-        let how = match result.err().and_then(CarryRejection::rejection) {
-            // The limit also covers what was before the call.
-            Some(Rejection::TimedOut(it)) if self.took.duration() < it.limit() / 2 => return,
-            _ => How::Complete(outcome, None),
-        };
-        self.end(how);
-    }
-
-    /// Settles a call that was cut by its caller's deadline.
-    pub(crate) fn cut(mut self) {
-        self.end(How::DroppedWhileReading);
-    }
-
-    /// Lets the response hold the call until its end.
-    ///
-    /// `deadline` is that of the caller, and `own_limit` that of the stack.
-    pub(crate) fn hold(
-        mut self,
-        end: &mut CallEnd,
-        deadline: Option<Instant>,
-        own_limit: Option<Duration>,
-    ) {
-        let Some(account) = self.account.take() else { return };
-        let (head, took) = (end.head(), self.took.duration());
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(head));
-        let own = left.is_some_and(|left| is_own(left.saturating_add(took), own_limit));
-        end.hold(account, self.took.stamp().timed(took, left, own));
-    }
-
-    fn end(&mut self, how: How) {
-        if let Some(account) = self.account.take() {
-            account.settle(self.took.stamp(), &End::at_head(how));
-        }
-    }
-}
-
-impl Drop for EndedCall {
-    fn drop(&mut self) {
-        self.end(self.took.known().how());
-    }
 }
 
 #[cfg(test)]
@@ -447,10 +337,18 @@ mod tests {
     use std::{
         panic::{AssertUnwindSafe, catch_unwind},
         sync::Mutex,
+        time::Duration,
     };
 
     use super::*;
-    use crate::{Error, call::lock::lock};
+    use crate::{
+        Error, Fault,
+        call::{
+            account::{Account, End, How, Stamp},
+            ended_call::Took,
+            lock::lock,
+        },
+    };
 
     #[derive(Default)]
     struct Noting(Mutex<Vec<How>>);
@@ -486,7 +384,7 @@ mod tests {
         ended(&noting, Known::Good).hand_over(None);
         let (call, tried) = settling_it.ended().take();
         assert!(tried.contains(7));
-        call.unwrap().settle(OUTCOME, RESULT);
+        call.unwrap().settle(OUTCOME, RESULT, None, None);
         let known = How::Complete(Outcome::Success, None);
         assert_eq!(lock(&noting.0)[1..], [known, How::Complete(OUTCOME, None)]);
         assert_eq!(Settler::current(), None);
@@ -504,7 +402,7 @@ mod tests {
         drop(paying);
         assert_eq!(PART.get().paid, 0);
         let (call, _) = settling_it.ended().take();
-        call.unwrap().settle(OUTCOME, RESULT);
+        call.unwrap().settle(OUTCOME, RESULT, None, None);
         assert_eq!(*lock(&noting.0), [How::Complete(OUTCOME, None)]);
     }
 
@@ -522,7 +420,7 @@ mod tests {
             if !loser_is_first {
                 dropped();
             }
-            settling_it.ended().take().0.unwrap().settle(OUTCOME, RESULT);
+            settling_it.ended().take().0.unwrap().settle(OUTCOME, RESULT, None, None);
             assert_eq!(lock(&winner.0).pop(), Some(How::Complete(OUTCOME, None)));
             assert_eq!(lock(&loser.0).pop(), Some(How::DroppedWhileReading));
         }
@@ -538,7 +436,7 @@ mod tests {
         let withheld = withhold();
         assert!(settling_it.ended().is_none());
         let settling_other = settling_part(&other);
-        drop(withheld);
+        withheld.hand_over();
         assert!(settling_other.ended().is_none());
         assert_eq!(*lock(&noting.0), [How::Complete(Outcome::Success, None)]);
     }
@@ -591,7 +489,7 @@ mod tests {
         ] {
             let took = Took::new(Duration::from_secs(ran), Known::Dropped);
             let call = EndedCall::new(Arc::clone(&noting) as _, took, 1);
-            call.settle(Outcome::Failure(Fault::TimedOut), Err::<&(), _>(&late));
+            call.settle(Outcome::Failure(Fault::TimedOut), Err::<&(), _>(&late), None, None);
             assert_eq!(lock(&noting.0).pop(), Some(how));
         }
     }

@@ -8,7 +8,7 @@ use std::{
 
 use pin_project_lite::pin_project;
 
-use super::route::{EndedCall, settling};
+use super::{ended_call::EndedCall, route::settling};
 
 pin_project! {
     /// A part of a call in a task of its own, which settles the call to an endpoint.

@@ -18,9 +18,9 @@ use crate::{
     call::{
         account::{Account, End, How, Stamp},
         clock::nanos,
+        ended_call::{Known, Took},
         lock::lock,
         patience::{self, Cut, Patience},
-        route::{Known, Took},
     },
 };
 
@@ -289,13 +289,35 @@ impl Endpoint {
         Ran { took, now, is_old }
     }
 
-    fn responded(&self, Ran { took, now, is_old }: Ran) {
-        self.patience.heard();
-        if is_old {
-            return;
+    fn responded(&self, ran: Ran) {
+        self.had_head(ran);
+        if !ran.is_old {
+            self.succeeded(ran.now);
         }
-        self.patience.learn(took);
-        self.load.responded(took, self.since_origin(now));
+    }
+
+    /// Includes a response whose head was good.
+    fn had_head(&self, Ran { took, now, is_old }: Ran) {
+        self.patience.heard();
+        if !is_old {
+            self.patience.learn(took);
+            self.load.responded(took, self.since_origin(now));
+        }
+    }
+
+    /// Accounts for a response whose reader left after a read that had been pending for `waited`.
+    ///
+    /// The head was good. If the reader waited longer than responses take, the body may hang, or
+    /// there may be nothing to send yet. It is then neither a success nor a failure.
+    fn left(&self, ran: Ran, waited: Duration) {
+        let is_long = waited >= self.patience.long(patience::FLOOR);
+        self.had_head(ran);
+        if !ran.is_old && !is_long {
+            self.succeeded(ran.now);
+        }
+    }
+
+    fn succeeded(&self, now: Instant) {
         if self.streak.load(Ordering::Relaxed) != 0 {
             self.streak.store(0, Ordering::Relaxed);
         }
@@ -348,10 +370,13 @@ impl Account for Endpoint {
             How::Complete(outcome, _) if outcome.is_response() => self.responded(ran()),
             // The time of the caller who reads the response is over.
             How::Complete(Outcome::Failure(Fault::TimedOut), _)
-                if known != Known::Dropped && stamp.was_cut_by_caller(end) => {}
+                if known != Known::Dropped && stamp.was_cut_by_caller(end) =>
+            {
+                self.left(ran(), end.waited);
+            }
             How::Complete(Outcome::Failure(_), _) | How::Panicked => self.failed(ran()),
             How::DroppedBetweenReads => self.responded(ran()),
-            How::DroppedWhileReading if known == Known::Good => self.responded(ran()),
+            How::DroppedWhileReading if known != Known::Dropped => self.left(ran(), end.waited),
             How::Complete(Outcome::Ignored, _) if known != Known::Dropped => {}
             How::Complete(..) | How::DroppedWhileReading => self.cut(ran()),
         }
@@ -364,5 +389,50 @@ impl fmt::Debug for Endpoint {
             .field("address", &format_args!("{}", self.address))
             .field("active", &self.active())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::completion::CallEnd;
+
+    /// Counts ejections.
+    #[derive(Default)]
+    struct Ejections(AtomicU32);
+
+    impl Set for Ejections {
+        fn eject(&self, _: &Endpoint, _: Instant) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn served(&self, _: &Endpoint, _: Instant) {}
+
+        fn renew(&self, _: &Endpoint, _: u32) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_leaves_a_body_ends_the_row_only_if_it_has_not_waited_long() {
+        for (waited, ejections) in [(Duration::from_millis(10), 0), (2 * patience::FLOOR, 1)] {
+            let set = Arc::new(Ejections::default());
+            let weak: Weak<Ejections> = Arc::downgrade(&set);
+            let (max_concurrent, consecutive_failures) = (u32::MAX, 2);
+            let limits = Limits { max_concurrent, consecutive_failures, origin: Instant::now() };
+            let endpoint = Arc::new(Endpoint::new(0, Arc::new("a"), 0, limits, weak));
+            let held = || {
+                assert!(endpoint.begin());
+                let stamp = Took::new(Duration::from_millis(20), Known::Good).stamp();
+                let mut end = CallEnd::new();
+                end.hold(Arc::clone(&endpoint) as _, stamp);
+                end
+            };
+            held().complete(Outcome::Failure(Fault::TimedOut), waited);
+            held().dropped_while_reading(waited);
+            held().complete(Outcome::Failure(Fault::TimedOut), waited);
+            assert_eq!(set.0.load(Ordering::Relaxed), ejections, "{waited:?}");
+            assert_eq!((endpoint.failures(), endpoint.active()), (2, 0));
+            let time = endpoint.response_time(Duration::ZERO);
+            assert!(time > Some(Duration::from_millis(20)), "{time:?}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     CarryRejection, Classify, Outcome, RetryHint,
     call::{
         completion::{Completion, end_of},
+        deadline,
         degraded::Reason,
         route,
     },
@@ -50,7 +51,7 @@ impl<R, C> Shared<R, C> {
         if !self.state.config.falls_back(&reason) {
             return None;
         }
-        route::settle_replaced(outcome, result.as_ref());
+        route::settle_replaced(outcome, result.as_ref(), deadline::deadline());
         Some(reason)
     }
 

@@ -113,7 +113,7 @@ impl<S, P, C> Shared<S, P, C> {
         let retryable = is_retryable(outcome, hint, given_back);
         let cut_short =
             service_is_late(outcome, result.as_ref()) && was_cut_short(began, deadline::deadline());
-        let tried = ended.settle(outcome, cut_short, result.as_ref());
+        let tried = ended.settle(outcome, result.as_ref(), self.own_limit);
         let throttle = self.throttle().filter(|budget| {
             if outcome.is_response() {
                 // Without a deadline, no attempt can be cut short.
@@ -282,13 +282,11 @@ pub(super) trait SettleEndpoint {
     fn hold(self, end: &mut CallEnd, own_limit: Option<Duration>);
 
     /// Settles the call to an endpoint. Returns the endpoints that the attempt has called.
-    ///
-    /// A call that was cut short is settled as one that its caller has dropped.
     fn settle<T, E: CarryRejection>(
         self,
         outcome: Outcome,
-        cut_short: bool,
         result: Result<&T, &E>,
+        own_limit: Option<Duration>,
     ) -> Tried;
 }
 
@@ -297,7 +295,7 @@ impl SettleEndpoint for () {
     fn hold(self, _: &mut CallEnd, _: Option<Duration>) {}
 
     #[inline]
-    fn settle<T, E: CarryRejection>(self, _: Outcome, _: bool, _: Result<&T, &E>) -> Tried {
+    fn settle<T, E>(self, _: Outcome, _: Result<&T, &E>, _: Option<Duration>) -> Tried {
         Tried::NONE
     }
 }
@@ -312,14 +310,12 @@ impl SettleEndpoint for Ended {
     fn settle<T, E: CarryRejection>(
         self,
         outcome: Outcome,
-        cut_short: bool,
         result: Result<&T, &E>,
+        own_limit: Option<Duration>,
     ) -> Tried {
         let (call, tried) = self.take();
-        match call {
-            Some(call) if cut_short => call.cut(),
-            Some(call) => call.settle(outcome, result),
-            None => {}
+        if let Some(call) = call {
+            call.settle(outcome, result, deadline::deadline(), own_limit);
         }
         tried
     }

@@ -51,15 +51,17 @@ where
         let classifier = C::choose(&self.classifier, &self.slots.at().classifier());
         let (is_around_call, retries) = (Cell::new(false), Cell::new(false));
         let reporters = &self.reporters;
+        let (own_limit, total) = self.slots.limits();
         let within = Within {
-            own_limit: None,
-            total: None,
+            own_limit,
+            total,
             reporters,
             is_around_call: &is_around_call,
             retries: &retries,
         };
         let service = self.slots.wrap(service, &classifier, within);
         let settles = !retries.get() && !self.slots.at().is_server();
-        CallSpanLayer::of(reporters, classifier, is_around_call.get(), settles).completing(service)
+        let reads_end = is_around_call.get();
+        CallSpanLayer::of(reporters, classifier, reads_end, settles, own_limit).completing(service)
     }
 }

@@ -1,6 +1,6 @@
 //! The table of slots, and the struct and traits that are generated from it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     fresh::Fresh,
@@ -46,6 +46,9 @@ pub type Filled<S, Position, New> = <S as Fill<Position, New>>::Filled;
 pub trait Wrap<S, C, M>: Sealed {
     /// The service with all layers around it.
     type Service;
+
+    /// Returns the smaller of the limits for a call and for an attempt, and the limit for a call.
+    fn limits(&self) -> (Option<Duration>, Option<Duration>);
 
     /// Puts the layers around a service.
     fn wrap(&self, inner: S, classifier: &Arc<C>, within: Within<'_>) -> Self::Service;
@@ -179,12 +182,14 @@ macro_rules! slots {
         {
             type Service = $outermost;
 
-            fn wrap(&self, inner: S, classifier: &Arc<C>, within: Within<'_>) -> Self::Service {
+            fn limits(&self) -> (Option<Duration>, Option<Duration>) {
                 let totals = [$(self.$field.total_limit()),+];
-                let total = totals.into_iter().flatten().min();
                 let limits = [$(self.$field.limit()),+];
                 let own_limit = limits.into_iter().flatten().chain(limit_around()).min();
-                let within = Within { own_limit, total, ..within };
+                (own_limit, totals.into_iter().flatten().min())
+            }
+
+            fn wrap(&self, inner: S, classifier: &Arc<C>, within: Within<'_>) -> Self::Service {
                 $(let inner = self.$field.wrap_in_stack(inner, classifier, &within);)+
                 inner
             }

@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use pin_project_lite::pin_project;
@@ -28,7 +29,8 @@ use crate::{
         deadline,
         degraded::{ResponseSource, listen},
         ended::polled_after_end,
-        route::{self, EndedCall, Settling},
+        ended_call::EndedCall,
+        route::{self, Settling},
     },
     classify_fn,
     error::Name,
@@ -47,6 +49,8 @@ pub struct CallSpanLayer<C = DefaultClassifier> {
     reads_end: bool,
     /// There is no retry, whose attempts settle the calls of endpoints.
     settles: bool,
+    /// The limit of the stack for each call or attempt.
+    own_limit: Option<Duration>,
     classifier: Arc<C>,
 }
 
@@ -54,7 +58,8 @@ impl CallSpanLayer {
     /// Creates the layer. Its spans are named `call`.
     pub fn new() -> Self {
         let classifier = Arc::new(DefaultClassifier);
-        Self { stack: None, meter: None, reads_end: false, settles: false, classifier }
+        let (reads_end, settles) = (false, false);
+        Self { stack: None, meter: None, reads_end, settles, own_limit: None, classifier }
     }
 }
 
@@ -68,15 +73,17 @@ impl<C> CallSpanLayer<C> {
     /// Creates the layer of a stack with these reporters and this classifier.
     ///
     /// `reads_end` says that its calls do not share the reading of the clock at their end.
-    /// `settles` says that no retry settles the calls of endpoints.
+    /// `settles` says that no retry settles the calls of endpoints. `own_limit` is the limit of the
+    /// stack for each call or attempt.
     pub(crate) fn of(
         stack: &Reporters,
         classifier: Arc<C>,
         reads_end: bool,
         settles: bool,
+        own_limit: Option<Duration>,
     ) -> Self {
         let (stack, meter) = (stack.stack().cloned(), stack.calls().cloned());
-        Self { stack, meter, reads_end, settles, classifier }
+        Self { stack, meter, reads_end, settles, own_limit, classifier }
     }
 
     /// Sets the classifier, which tells a failed call from a successful one.
@@ -84,8 +91,9 @@ impl<C> CallSpanLayer<C> {
     /// Default: none. `Ok` is a success and `Err` is a failure. In a stack, the span has the
     /// stack's classifier.
     pub fn classify<D>(self, classifier: D) -> CallSpanLayer<D> {
-        let Self { stack, meter, reads_end, settles, .. } = self;
-        CallSpanLayer { stack, meter, reads_end, settles, classifier: Arc::new(classifier) }
+        let Self { stack, meter, reads_end, settles, own_limit, .. } = self;
+        let classifier = Arc::new(classifier);
+        CallSpanLayer { stack, meter, reads_end, settles, own_limit, classifier }
     }
 
     /// Sets a function as the classifier.
@@ -100,8 +108,8 @@ impl<C> CallSpanLayer<C> {
 
     /// Wraps a service. `M` decides when a call is complete.
     pub(crate) fn completing<S, M>(&self, inner: S) -> CallSpan<S, C, M> {
-        let Self { stack, meter, reads_end, settles, classifier } = self.clone();
-        let calls = Calls { stack, meter, reads_end, settles, classifier };
+        let Self { stack, meter, reads_end, settles, own_limit, classifier } = self.clone();
+        let calls = Calls { stack, meter, reads_end, settles, own_limit, classifier };
         CallSpan { inner, calls: Arc::new(calls), completion: PhantomData }
     }
 }
@@ -253,7 +261,7 @@ where
             }
             if let Poll::Ready(result) = &mut polled {
                 let calls = Arc::clone(calls);
-                settle::<C, M, T, E>(this.tracked, None, &calls.classifier, result);
+                settle::<C, M, T, E>(this.tracked, None, &calls, result);
             }
         }
         drop(listening);
@@ -281,7 +289,7 @@ fn settle_endpoint<C, M, T, E>(
     let ended = settling.ended();
     let call = if ended.is_none() { None } else { ended.take().0 };
     if call.is_some() || tracked.is_told_of() {
-        settle::<C, M, T, E>(tracked, call, &calls.classifier, result);
+        settle::<C, M, T, E>(tracked, call, &calls, result);
     }
 }
 
@@ -292,13 +300,14 @@ fn settle_endpoint<C, M, T, E>(
 fn settle<C, M, T, E>(
     tracked: &mut Tracked<Call<C>>,
     call: Option<EndedCall>,
-    classifier: &C,
+    calls: &Calls<C>,
     result: &mut Result<T, E>,
 ) where
     C: Classify<T, E>,
     M: Completion<T>,
     E: CarryRejection,
 {
+    let classifier = &*calls.classifier;
     let outcome = tracked.classify(|| judge(classifier, result.as_ref()));
     let source = tracked.told().and_then(|call| call.source).filter(|_| result.is_ok());
     // A degraded response says nothing about the endpoint that was called before.
@@ -314,13 +323,13 @@ fn settle<C, M, T, E>(
     if !matches!(outcome, Outcome::Failure(_)) {
         if let Some(end) = end_of::<M, _, _>(result) {
             if let Some(call) = call {
-                call.hold(end, deadline::deadline(), None);
+                call.hold(end, deadline::deadline(), calls.own_limit);
             }
             return tracked.hold(end);
         }
     }
     if let Some(call) = call {
-        call.settle(outcome, result.as_ref());
+        call.settle(outcome, result.as_ref(), deadline::deadline(), calls.own_limit);
     }
     tracked.end_with(classifier, outcome, None, result.as_ref());
 }
@@ -356,7 +365,7 @@ mod tests {
 
     fn layer(registry: &Registry, name: &'static str) -> CallSpanLayer {
         let stack = Reporters::new(Some(name.into()), Some(registry.clone()));
-        CallSpanLayer::of(&stack, Arc::default(), false, false)
+        CallSpanLayer::of(&stack, Arc::default(), false, false, None)
     }
 
     /// Returns the number of calls of a stack that ended in this way.

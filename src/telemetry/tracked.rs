@@ -1,6 +1,6 @@
 //! A call or an attempt, as its span tells it.
 
-use std::{fmt, mem, sync::Arc};
+use std::{fmt, mem, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tracing::Span;
@@ -73,6 +73,8 @@ pub(crate) struct Calls<C> {
     pub(super) reads_end: bool,
     /// `true` if the calls of endpoints are settled with the call, because there is no retry.
     pub(super) settles: bool,
+    /// The limit of the stack for each call or attempt, if it is known.
+    pub(super) own_limit: Option<Duration>,
     pub(super) classifier: Arc<C>,
 }
 

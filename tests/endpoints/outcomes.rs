@@ -1,7 +1,7 @@
 //! The results that are failures of an endpoint.
 
 use buttress::{
-    Fault, Outcome, Stack,
+    Deadline, Fault, Outcome, Stack,
     retry::{ReplayClones, RetryLayer},
     testing::task::Spawned,
 };
@@ -88,6 +88,36 @@ async fn callers_in_a_hurry_move_nothing_while_others_are_served() {
         drop(hurried);
     }
     assert_eq!((failures(&handle), in_flight(&handle)), (0, 0));
+}
+
+/// Takes the failure of an instance for a timeout that it has reported.
+fn late(result: Result<&Name, &Failure>) -> Outcome {
+    if result.is_ok() { Outcome::Success } else { Outcome::Failure(Fault::TimedOut) }
+}
+
+/// A service that knows its caller's deadline gives up a little before it.
+#[tokio::test(start_paused = true)]
+async fn a_timeout_for_a_short_deadline_of_the_caller_is_no_failure_with_a_retry_and_without() {
+    let retry = RetryLayer::builder(ReplayClones).retries(0).build().unwrap();
+    let stack = Stack::new().classify_fn(late).total_timeout(SECOND);
+    for (limit, failed) in [(50 * MS, 0), (1_100 * MS, 5)] {
+        let world = World::default();
+        let endpoints = world.endpoints(["a"]);
+        let handle = endpoints.handle();
+        world.set("a", Mode::SlowFailure(if failed == 0 { 46 * MS } else { 990 * MS }));
+        let plain = stack.clone().layer(endpoints.clone());
+        let retried = stack.clone().retry(retry.clone()).layer(endpoints);
+        for _ in 0..5 {
+            let call = Deadline::scope(Deadline::after(limit), plain.clone().oneshot(()));
+            assert!(call.await.unwrap().is_err());
+        }
+        assert_eq!(failures(&handle), failed, "without a retry, {limit:?}");
+        for _ in 0..5 {
+            let call = Deadline::scope(Deadline::after(limit), retried.clone().oneshot(()));
+            assert!(call.await.unwrap().is_err());
+        }
+        assert_eq!(failures(&handle), 2 * failed, "with a retry, {limit:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,9 +7,10 @@ use std::{
 };
 
 use buttress::{
-    Error, Stack,
+    Deadline, Error, Stack,
     endpoints::{EndpointStatus, Endpoints, EndpointsHandle},
-    http::{HttpCheck, ReplaySafe},
+    http::{HttpCheck, HttpClientLayer, ReplaySafe},
+    retry::RetryLayer,
 };
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -87,9 +88,8 @@ async fn a_failed_status_counts_at_the_head_and_a_failed_body_at_its_end() {
         let endpoints = one(server);
         let handle = endpoints.handle();
         let plain = Stack::new().http();
-        let retried = Stack::new().retry(
-            buttress::retry::RetryLayer::builder(ReplaySafe::new()).retries(0).build().unwrap(),
-        );
+        let retried =
+            Stack::new().retry(RetryLayer::builder(ReplaySafe::new()).retries(0).build().unwrap());
         let response = plain.layer(endpoints.clone()).oneshot(Request::default()).await.unwrap();
         assert_eq!(numbers(&handle), at_head, "the head, without a retry");
         _ = response.into_body().collect().await;
@@ -110,6 +110,74 @@ async fn a_body_that_is_dropped_after_a_good_head_is_no_failure() {
     let stack = Stack::standard(ReplaySafe::new()).http().layer(endpoints);
     drop(stack.oneshot(Request::default()).await.unwrap());
     assert_eq!(numbers(&handle), (0, 0));
+}
+
+/// A server whose bodies hang after a good head.
+#[derive(Clone)]
+struct Hanging;
+
+impl Service<Request<String>> for Hanging {
+    type Response = Response<Pending>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<String>) -> Self::Future {
+        ready(Ok(Response::new(Pending)))
+    }
+}
+
+struct Pending;
+
+impl Body for Pending {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_hangs_while_it_is_read_ahead_is_a_failure_of_its_endpoint() {
+    let retry = RetryLayer::builder(ReplaySafe::new()).retries(0).build().unwrap();
+    for idle in [SECOND, 10 * SECOND] {
+        let client = HttpClientLayer::builder().body_buffer(1_000).body_idle(idle);
+        let stack = Stack::new().attempt_timeout(5 * SECOND).http_client(client.build().unwrap());
+        let endpoints = Endpoints::new(["a"], |_: &&str| Hanging);
+        let handle = endpoints.handle();
+        let plain = stack.clone().layer(endpoints.clone());
+        assert!(plain.oneshot(Request::default()).await.is_err());
+        assert_eq!(numbers(&handle), (1, 0), "without a retry, {idle:?}");
+        let retried = stack.retry(retry.clone()).layer(endpoints);
+        assert!(retried.clone().oneshot(Request::default()).await.is_err());
+        assert_eq!(numbers(&handle), (2, 0), "with a retry, {idle:?}");
+        // A caller that leaves is no failure.
+        let left = tokio::time::timeout(MS, retried.oneshot(Request::default()));
+        assert!(left.await.is_err());
+        assert_eq!(numbers(&handle), (2, 0), "{idle:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_hangs_until_the_limit_of_the_stack_is_a_failure_of_its_endpoint() {
+    let client = HttpClientLayer::builder().body_deadline().build().unwrap();
+    let stack = Stack::new().total_timeout(SECOND).http_client(client);
+    let endpoints = Endpoints::new(["a"], |_: &&str| Hanging);
+    let handle = endpoints.handle();
+    for (limit, failures) in [(200 * MS, 0), (1_200 * MS, 1)] {
+        let call = stack.layer(endpoints.clone()).oneshot(Request::default());
+        let read = async { call.await.unwrap().into_body().collect().await.is_err() };
+        let read = Deadline::scope(Deadline::after(limit), read).await;
+        assert!(read != Ok(false));
+        assert_eq!(numbers(&handle), (failures, 0), "{limit:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -136,7 +204,7 @@ async fn a_body_that_is_read_ahead_counts_for_the_endpoint() {
         }
     }
 
-    let client = buttress::http::HttpClientLayer::builder().body_buffer(1_000).build().unwrap();
+    let client = HttpClientLayer::builder().body_buffer(1_000).build().unwrap();
     for (frames, failures) in [(data as fn() -> Vec<_>, 0), (broken, 1)] {
         let server = Late(Server { frames, ..SERVER });
         let endpoints = Endpoints::new(["a"], move |_: &&str| server.clone());

@@ -88,7 +88,7 @@ pub(super) struct Reading<B: Body> {
     timer: Option<Pin<Box<Sleep>>>,
     measured: Measured,
     /// The call to an endpoint. It ends when the layers above get the response.
-    _withheld: Withheld,
+    withheld: Withheld,
 }
 
 impl<B: Body> Reading<B> {
@@ -100,8 +100,8 @@ impl<B: Body> Reading<B> {
     ) -> Self {
         let response = response.map(|body| Box::pin(Ahead::new(body)));
         let measured = Measured(meter.map(|meter| (Arc::clone(meter), Instant::now())));
-        let _withheld = route::withhold();
-        Self { response, most, limits, waiting_since: None, timer: None, measured, _withheld }
+        let withheld = route::withhold();
+        Self { response, most, limits, waiting_since: None, timer: None, measured, withheld }
     }
 
     /// Reads until the body has ended, has failed or is too long, or until a read waits too long.
@@ -138,6 +138,7 @@ impl<B: Body> Reading<B> {
     pub(super) fn into_response(mut self) -> Response<Pin<Box<Ahead<B>>>> {
         // If there is more, it is measured with the body of the response.
         self.measured.0 = None;
+        self.withheld.hand_over();
         self.response
     }
 }
