@@ -138,13 +138,14 @@ where
                     }
                 }));
                 let result = result.map_err(Error::Service);
-                let outcome = admission.run(|_| judge(&**this.classifier, result.as_ref()));
                 if let Some(stamp) = admission.take() {
                     let endpoint = admission.ledger();
-                    let call = ended(endpoint, &stamp, Known::of(outcome));
+                    // If the classifier panics, the endpoint has responded, well or not.
+                    let mut call = ended(endpoint, &stamp, Known::Ignored);
                     if !is_ready {
                         endpoint.renew(stamp.renewals);
                     }
+                    call.set_known(Known::of(judge(&**this.classifier, result.as_ref())));
                     call.hand_over(stamp.settler);
                 }
                 result

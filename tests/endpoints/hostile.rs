@@ -6,7 +6,7 @@ use std::{
 };
 
 use buttress::{
-    Stack,
+    Outcome, Stack,
     endpoints::check_fn,
     retry::{Backoff, ReplayClones, RetryLayer},
 };
@@ -110,6 +110,21 @@ fn an_address_whose_printing_panics_leaves_no_call_under_way() {
 }
 
 /// A layer that calls twice, and drops the call that is slower.
+#[tokio::test(start_paused = true)]
+async fn a_classifier_that_panics_says_nothing_about_the_endpoint() {
+    let world = World::default();
+    let panics = |_: Result<&Name, &Failure>| -> Outcome { panic!("a classifier") };
+    let endpoints = world.builder(["a", "b"]).classify_fn(panics).build().unwrap();
+    let handle = endpoints.handle();
+    for _ in 0..20 {
+        assert!(tokio::spawn(endpoints.clone().oneshot(())).await.is_err());
+    }
+    for state in handle.states() {
+        assert_eq!((state.status, state.failures), (EndpointStatus::Usable, 0));
+        assert_eq!(state.in_flight, 0);
+    }
+}
+
 #[derive(Clone)]
 struct Race<S>(S);
 
