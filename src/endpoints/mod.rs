@@ -221,7 +221,8 @@
 //! | "call rejected", for each rejection | `WARN` |
 //!
 //! The span of an [attempt](crate::telemetry) has the address, as
-//! [`server.address`](crate::telemetry::field::SERVER_ADDRESS).
+//! [`server.address`](crate::telemetry::field::SERVER_ADDRESS). Without a retry, the span of the
+//! call has it. A span of your own does not get it.
 //!
 //! The end of an ejection is noticed by the next call, so its event may be late.
 //! [Registered](Endpoints::register) endpoints show how many there are in each state, and their

@@ -5,7 +5,7 @@ use std::{
 };
 
 use tower_service::Service;
-use tracing::{Span, level_filters::LevelFilter};
+use tracing::level_filters::LevelFilter;
 
 use super::{
     address::{Address, Directory, Make},
@@ -17,7 +17,7 @@ use crate::{
     Classify, Error,
     call::{clock, route::Tried},
     outcome::DefaultClassifier,
-    telemetry::{Registry, field},
+    telemetry::{Registry, field, record_in_own_span},
 };
 
 /// A service that calls one of several endpoints. See the [module docs](super).
@@ -97,7 +97,7 @@ where
         // The future has the call by now, because printing an address runs code of the user.
         if LevelFilter::current() > LevelFilter::OFF {
             if let Some(address) = future.address() {
-                Span::current().record(field::SERVER_ADDRESS, tracing::field::display(address));
+                record_in_own_span(field::SERVER_ADDRESS, tracing::field::display(address));
             }
         }
         future

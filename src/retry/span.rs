@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use tracing::{Span, field::Empty, info_span};
+use tracing::{field::Empty, info_span};
 
 use super::config::Config;
-use crate::telemetry::{Attempt, RETRY, Tracked, field, millis};
+use crate::telemetry::{Attempt, RETRY, Tracked, field, millis, record_in_own_span};
 
 /// Opens the span of one attempt.
 #[inline(always)]
@@ -31,10 +31,10 @@ pub(super) fn begin_attempt(config: &Config, attempt: u32, delay: Duration) -> T
 
 /// Records the number of attempts of a call that was retried, in the span of the call.
 ///
-/// It is the current span, unless another span is between the two. That has no such field.
+/// It is the current span, unless another span is between the two.
 #[cold]
 pub(super) fn record_attempts(attempts: u32) {
     if attempts > 1 {
-        Span::current().record(field::ATTEMPTS, attempts);
+        record_in_own_span(field::ATTEMPTS, attempts);
     }
 }

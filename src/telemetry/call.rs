@@ -191,6 +191,7 @@ where
             { field::STATUS } = Empty,
             { field::ATTEMPTS } = Empty,
             { field::SOURCE } = Empty,
+            { field::SERVER_ADDRESS } = Empty,
         );
         // The layers beneath begin at the same instant.
         let _now = self.calls.meter.as_ref().map(|meter| {

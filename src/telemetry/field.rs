@@ -81,8 +81,8 @@ pub const LIMIT: &str = "limit";
 pub const BREAKER_KEY: &str = "circuit_breaker.key";
 /// The address of an endpoint.
 ///
-/// OpenTelemetry defines this name. The span of an attempt has it, and events do. It is never an
-/// attribute of a metric.
+/// OpenTelemetry defines this name. The span of an attempt has it, or that of the call in a stack
+/// without a retry, and events do. It is never an attribute of a metric.
 pub const SERVER_ADDRESS: &str = "server.address";
 /// The number of endpoints.
 pub const ENDPOINTS: &str = "endpoints";

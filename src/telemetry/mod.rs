@@ -111,6 +111,8 @@ mod tracked;
 
 use std::time::Duration;
 
+use tracing::Span;
+
 pub use crate::call::degraded::DegradedBy;
 
 pub use self::{
@@ -124,11 +126,21 @@ pub use self::{
 };
 pub(crate) use self::{
     kind::Kind,
-    log::RETRY,
+    log::{CALL, RETRY},
     metrics::{Drained, LayerState, Meter, Readings, ShardedCounter, instrument},
     reporter::{Reporter, ReporterCell, Reporters, reject},
     tracked::{Attempt, Tracked},
 };
+
+/// Records a value in the current span, if it is the span of a call or an attempt.
+///
+/// A span of the user may have a field of the same name.
+pub(crate) fn record_in_own_span(field: &str, value: impl tracing::Value) {
+    let span = Span::current();
+    if span.metadata().is_some_and(|it| matches!(it.target(), CALL | RETRY)) {
+        span.record(field, value);
+    }
+}
 
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)

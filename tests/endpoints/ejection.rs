@@ -2,6 +2,7 @@
 
 use buttress::telemetry::{Registry, Series};
 use tower::Layer;
+use tracing::Instrument;
 
 use super::{capture::Capture, *};
 
@@ -110,6 +111,20 @@ async fn the_span_of_an_attempt_has_the_address() {
     let addresses: Vec<_> =
         attempts.map(|it| it.get("server.address").unwrap_or_default().to_owned()).collect();
     assert_eq!(addresses[addresses.len() - 2..], ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_without_a_retry_has_the_address_and_a_span_of_the_user_has_not() {
+    let (seen, _guard) = Capture::start();
+    let world = World::default();
+    let endpoints = world.endpoints(["a"]);
+    let own = tracing::info_span!("request", server.address = "gateway");
+    let call = endpoints.clone();
+    _ = async move { calls(&call, 1).await }.instrument(own).await;
+    calls(&buttress::Stack::new().layer(endpoints), 1).await;
+    let spans = seen.spans();
+    let address = |name| spans.iter().find(|it| it.name == name)?.get("server.address");
+    assert_eq!((address("request"), address("call")), (Some("gateway"), Some("a")));
 }
 
 #[tokio::test(start_paused = true)]

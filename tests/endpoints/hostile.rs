@@ -102,14 +102,14 @@ fn an_address_whose_printing_panics_leaves_no_call_under_way() {
     let endpoints = Endpoints::new([Unprintable], |_: &Unprintable| {
         service_fn(|(): ()| async { Ok::<_, Name>("a") })
     });
-    let span = tracing::info_span!("attempt", server.address = tracing::field::Empty);
+    let address = tracing::field::Empty;
+    let span = tracing::info_span!(target: "buttress::call", "call", server.address = address);
     let call = std::panic::AssertUnwindSafe(|| span.in_scope(|| endpoints.clone().call(())));
     assert!(std::panic::catch_unwind(call).is_err(), "it was not printed");
     let state = endpoints.handle().states().remove(0);
     assert_eq!((state.calls, state.in_flight), (1, 0));
 }
 
-/// A layer that calls twice, and drops the call that is slower.
 #[tokio::test(start_paused = true)]
 async fn a_classifier_that_panics_says_nothing_about_the_endpoint() {
     let world = World::default();
@@ -125,6 +125,7 @@ async fn a_classifier_that_panics_says_nothing_about_the_endpoint() {
     }
 }
 
+/// A layer that calls twice, and drops the call that is slower.
 #[derive(Clone)]
 struct Race<S>(S);
 

@@ -4,7 +4,6 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 use tokio::time::Instant;
-use tracing::Span;
 
 use super::config::{Config, Write};
 use crate::{
@@ -13,7 +12,7 @@ use crate::{
         head::has_failed,
         wire::{self, GrpcCode, Pushback},
     },
-    telemetry::field,
+    telemetry::{field, record_in_own_span},
 };
 
 /// The timeout for a sidecar, from which it derives [`wire::EXPECTED_TIMEOUT`] for the server.
@@ -61,7 +60,7 @@ fn write_attempt(headers: &mut HeaderMap, grpc: bool) {
         headers.remove(name);
         return;
     }
-    Span::current().record(field::RESEND_COUNT, number - 1);
+    record_in_own_span(field::RESEND_COUNT, number - 1);
     headers.insert(name, wire::count_value(if grpc { number - 1 } else { number }));
 }
 

@@ -84,9 +84,8 @@ mod gated;
 mod layers;
 mod targets;
 
-pub(super) use self::targets::CALL;
-pub(crate) use self::targets::RETRY;
 use self::targets::{BULKHEAD, CACHE, CHAOS, CIRCUIT_BREAKER, ENDPOINTS, FALLBACK, IDEMPOTENCY};
+pub(crate) use self::targets::{CALL, RETRY};
 
 /// Writes an event that passes no gate into the log.
 pub(super) fn log_ungated(source: Source<'_>, event: &Event<'_>) {

@@ -1,6 +1,6 @@
 //! The targets of the lines, one for each kind of layer.
 
-pub(in crate::telemetry) const CALL: &str = "buttress::call";
+pub(crate) const CALL: &str = "buttress::call";
 pub(crate) const RETRY: &str = "buttress::retry";
 pub(in crate::telemetry) const FALLBACK: &str = "buttress::fallback";
 pub(in crate::telemetry) const BULKHEAD: &str = "buttress::bulkhead";
