@@ -30,7 +30,7 @@ use crate::{
         degraded::{ResponseSource, listen},
         ended::polled_after_end,
         ended_call::EndedCall,
-        route::{self, Settling},
+        route::{self, Settling, Tried},
     },
     classify_fn,
     error::Name,
@@ -262,7 +262,7 @@ where
             }
             if let Poll::Ready(result) = &mut polled {
                 let calls = Arc::clone(calls);
-                settle::<C, M, T, E>(this.tracked, None, &calls, result);
+                settle::<C, M, T, E>(this.tracked, None, Tried::NONE, &calls, result);
             }
         }
         drop(listening);
@@ -288,19 +288,21 @@ fn settle_endpoint<C, M, T, E>(
     }
     let calls = Arc::clone(calls);
     let ended = settling.ended();
-    let call = if ended.is_none() { None } else { ended.take().0 };
-    if call.is_some() || tracked.is_told_of() {
-        settle::<C, M, T, E>(tracked, call, &calls, result);
+    let (call, tried) = if ended.is_none() { (None, Tried::NONE) } else { ended.take() };
+    if call.is_some() || !tried.is_empty() || tracked.is_told_of() {
+        settle::<C, M, T, E>(tracked, call, tried, &calls, result);
     }
 }
 
 /// Ends a call with its result, or lets it end with the body of the response.
 ///
-/// `call` is the call to an endpoint that the result is of.
+/// `call` is the call to an endpoint that the result is of, and `tried` are the endpoints that were
+/// called.
 #[inline]
 fn settle<C, M, T, E>(
     tracked: &mut Tracked<Call<C>>,
     call: Option<EndedCall>,
+    tried: Tried,
     calls: &Calls<C>,
     result: &mut Result<T, E>,
 ) where
@@ -331,6 +333,10 @@ fn settle<C, M, T, E>(
     }
     if let Some(call) = call {
         call.settle(outcome, result.as_ref(), deadline::deadline(), calls.own_limit);
+    }
+    if matches!(outcome, Outcome::Failure(_)) && !tried.is_empty() {
+        // For a retry around the stack.
+        tried.report();
     }
     tracked.end_with(classifier, outcome, None, result.as_ref());
 }

@@ -68,6 +68,15 @@ async fn a_retry_around_a_stack_knows_what_the_stack_has_tried() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_retry_around_a_stack_without_one_knows_which_endpoint_was_called() {
+    let world = World::default();
+    let endpoints = world.builder(["a", "b"]).max_ejected(0.0).build().unwrap();
+    world.set("a", Mode::Fails);
+    let stack = Stack::new().layer(endpoints);
+    assert_eq!(calls(&Stack::new().retry(retry(1)).layer(stack), 100).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn calls_that_follow_each_other_know_nothing_of_each_other() {
     let world = World::default();
     let endpoints = world.builder(["a", "b"]).max_ejected(0.0).build().unwrap();
