@@ -24,7 +24,7 @@ impl<S: Send> LayerState for Shared<S> {
             readings.set_with(&ENDPOINTS, status.as_str(), count as f64);
         }
         let active: u32 = endpoints.iter().map(|(endpoint, _)| endpoint.active()).sum();
-        readings.set(&ENDPOINTS_ACTIVE, active.into());
+        readings.set(&ENDPOINTS_ACTIVE, (active + self.active_at_removed()).into());
     }
 
     /// Endpoints that are out still get calls if there are no others.

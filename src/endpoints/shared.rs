@@ -30,6 +30,8 @@ pub(super) struct Shared<S> {
     pub(super) config: Arc<Config>,
     members: Mutex<Vec<Member<S>>>,
     list: RwLock<List<S>>,
+    /// Endpoints that were removed, and may have calls.
+    removed: Mutex<Vec<Weak<Endpoint>>>,
     checks: Option<Checks>,
     pub(super) origin: Instant,
 }
@@ -76,6 +78,7 @@ impl<S: Send + 'static> Shared<S> {
             config: Arc::new(config),
             members: Mutex::default(),
             list: RwLock::new(List::EMPTY),
+            removed: Mutex::default(),
             checks: checks(set),
             origin: Instant::now(),
         })
@@ -276,10 +279,24 @@ impl<S> Shared<S> {
     pub(super) fn remove(&self, number: u64, commit: impl FnOnce() -> bool) -> bool {
         let removed = self.change(Instant::now(), |members, _| {
             let place = members.iter().position(|it| it.entry.endpoint.number == number)?;
-            commit().then(|| members.remove(place))
+            if !commit() {
+                return None;
+            }
+            let member = members.remove(place);
+            let mut removed = lock(&self.removed);
+            removed.retain(|it| it.strong_count() > 0);
+            removed.push(Arc::downgrade(&member.entry.endpoint));
+            Some(member)
         });
         // It is dropped after the lock, because its service is dropped with it.
         removed.is_some()
+    }
+
+    /// Returns the number of calls of the endpoints that were removed.
+    pub(super) fn active_at_removed(&self) -> u32 {
+        // The last owner must not be dropped under the lock, because an address is of the user.
+        let removed: Vec<_> = lock(&self.removed).iter().filter_map(Weak::upgrade).collect();
+        removed.iter().map(|it| it.active()).sum()
     }
 
     /// Begins or ends the drain of an endpoint. Returns `false` if nothing has changed.
@@ -320,8 +337,9 @@ impl<S: Send> Set for Shared<S> {
         let out_for = {
             let mut members = lock(&self.members);
             let usable = |it: &Member<S>| it.health.status() == EndpointStatus::Usable;
-            let ejected = members.iter().filter(|it| it.health.out_until().is_some()).count();
-            let most = (self.config.max_ejected * members.len() as f64) as usize;
+            let open = members.iter().filter(|it| !it.health.is_draining());
+            let ejected = open.clone().filter(|it| it.health.out_until().is_some()).count();
+            let most = (self.config.max_ejected * open.count() as f64) as usize;
             let others = members.iter().any(|it| usable(it) && it.entry.endpoint.number != number);
             let member = find(&mut members, number).filter(|it| usable(it));
             let Some(member) = member.filter(|_| ejected < most && others) else { return };

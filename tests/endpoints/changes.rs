@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use buttress::testing::task::Spawned;
+use buttress::{telemetry::Registry, testing::task::Spawned};
 
 use super::{capture::Capture, *};
 
@@ -102,6 +102,26 @@ async fn a_drained_endpoint_ends_its_calls_and_can_come_back() {
     assert_eq!(calls(&endpoints, 20).await, 0);
     assert!(world.calls("a") > before);
     assert_eq!(world.made("a"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_of_a_removed_endpoint_are_counted_until_they_end() {
+    let (world, registry) = (World::default(), Registry::new());
+    let endpoints = world.endpoints(["a"]).register(&registry);
+    world.set("a", Mode::Slow(SECOND));
+    let active = || {
+        let families = registry.gather();
+        let mut families = families.iter();
+        let family = families.find(|it| it.instrument.name == "buttress.endpoints.active");
+        family.unwrap().series.iter().map(|it| it.value.as_number()).sum::<f64>()
+    };
+    let mut call = Spawned::new(endpoints.clone().oneshot(()));
+    assert!(call.poll().is_pending());
+    assert!(endpoints.handle().remove(&"a"));
+    assert_eq!(active(), 1.0);
+    tokio::time::advance(SECOND).await;
+    assert!(call.poll().is_ready());
+    assert_eq!(active(), 0.0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -156,6 +156,20 @@ async fn at_most_half_are_ejected_rounded_down() {
     }
 }
 
+/// Three of four are left, so that one may be ejected.
+#[tokio::test(start_paused = true)]
+async fn a_drained_endpoint_does_not_count_for_the_share_that_is_ejected() {
+    let world = World::default();
+    let endpoints = world.endpoints(["a", "b", "c", "d"]);
+    let handle = endpoints.handle();
+    assert!(handle.drain(&"d"));
+    ["a", "b", "c"].into_iter().for_each(|name| world.set(name, Mode::Fails));
+    assert_eq!(calls(&endpoints, 500).await, 500);
+    let states = handle.states();
+    let out = states.iter().filter(|it| it.status == EndpointStatus::Ejected).count();
+    assert_eq!(out, 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_poll_ready_error_renews_the_endpoint() {
     let world = World::default();
