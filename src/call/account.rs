@@ -32,6 +32,12 @@ impl End {
         Self { how, waited: Duration::ZERO, head: None }
     }
 
+    /// Returns `true` if no account has asked for the head, as at the end of a call without a body.
+    #[inline]
+    pub(crate) fn is_at_head(&self) -> bool {
+        self.head.is_none()
+    }
+
     /// Returns the time since the head arrived, or zero if no account asked for it.
     pub(crate) fn since_head(&self) -> Duration {
         self.head.map_or(Duration::ZERO, |head| head.elapsed())

@@ -77,6 +77,12 @@ pub(crate) fn after(now: Instant, time: Duration) -> Instant {
     now.checked_add(time).unwrap_or_else(|| now + FAR)
 }
 
+/// Returns the nanoseconds from one instant to another, which are less than five hundred years.
+#[inline]
+pub(crate) fn nanos_since(origin: Instant, at: Instant) -> u64 {
+    at.saturating_duration_since(origin).as_nanos() as u64
+}
+
 /// Returns a duration in nanoseconds, capped at about five hundred years.
 #[inline]
 pub(crate) fn nanos(duration: Duration) -> u64 {

@@ -1,12 +1,11 @@
 //! The end of a call to one of several endpoints.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use super::{
     account::{Account, End, How, Stamp},
-    clock::nanos,
     completion::CallEnd,
     patience::{is_own, was_cut_short},
 };
@@ -25,6 +24,7 @@ pub(crate) enum Known {
 }
 
 impl Known {
+    #[inline]
     pub(crate) fn of(outcome: Outcome) -> Self {
         match outcome {
             Outcome::Ignored => Self::Ignored,
@@ -34,6 +34,7 @@ impl Known {
     }
 
     /// Returns the end of a call that nobody else settles.
+    #[inline]
     fn how(self) -> How {
         match self {
             Self::Dropped => How::DroppedWhileReading,
@@ -49,24 +50,35 @@ impl Known {
 pub(crate) struct Took(u64);
 
 impl Took {
-    pub(crate) fn new(took: Duration, known: Known) -> Self {
-        Self(nanos(took).min(u64::MAX >> 4) << 2 | known as u64)
+    /// `took` is in nanoseconds.
+    #[inline]
+    pub(crate) fn new(took: u64, known: Known) -> Self {
+        Self(took.min(u64::MAX >> 4) << 2 | known as u64)
     }
 
-    /// Returns the stamp of an admission that took this time.
-    pub(crate) fn stamp(self) -> Stamp {
-        Stamp::new(self.0, None)
+    /// Returns the stamp of an admission that took this time. `at` is the time at which it ended.
+    #[inline]
+    pub(crate) fn stamp(self, at: u64) -> Stamp {
+        Stamp::new(self.0, NonZeroU64::new(at))
     }
 
     /// Returns the time of the admission that has this stamp.
+    #[inline]
     pub(crate) fn of(stamp: Stamp) -> Self {
         Self(stamp.word())
     }
 
-    pub(crate) fn duration(self) -> Duration {
-        Duration::from_nanos(self.0 >> 2)
+    /// Returns the time in nanoseconds.
+    #[inline]
+    pub(crate) fn nanos(self) -> u64 {
+        self.0 >> 2
     }
 
+    fn duration(self) -> Duration {
+        Duration::from_nanos(self.nanos())
+    }
+
+    #[inline]
     pub(crate) fn known(self) -> Known {
         match self.0 & 3 {
             0 => Known::Dropped,
@@ -81,25 +93,30 @@ impl Took {
 pub(crate) struct EndedCall {
     account: Option<Arc<dyn Account>>,
     pub(super) took: Took,
+    /// The time of the result, in nanoseconds from an origin that the account knows.
+    at: u64,
     /// The short number of the endpoint.
     pub(super) endpoint: u16,
 }
 
 impl EndedCall {
-    pub(crate) fn new(account: Arc<dyn Account>, took: Took, endpoint: u16) -> Self {
-        Self { account: Some(account), took, endpoint }
+    #[inline]
+    pub(crate) fn new(account: Arc<dyn Account>, took: Took, at: u64, endpoint: u16) -> Self {
+        Self { account: Some(account), took, at, endpoint }
     }
 
     /// Sets what the endpoint knows of the result.
     #[inline]
     pub(crate) fn set_known(&mut self, known: Known) {
-        self.took = Took::new(self.took.duration(), known);
+        self.took = Took::new(self.took.nanos(), known);
     }
 
     /// Notes that the call ran for longer, and ended without a result.
     #[cfg(feature = "http")]
     pub(super) fn ran_on(&mut self, longer: Duration) {
-        self.took = Took::new(self.took.duration().saturating_add(longer), Known::Dropped);
+        let longer = super::clock::nanos(longer);
+        self.took = Took::new(self.took.nanos().saturating_add(longer), Known::Dropped);
+        self.at = self.at.saturating_add(longer);
     }
 
     /// Settles the call with the outcome of a part, which has no body to wait for.
@@ -153,12 +170,13 @@ impl EndedCall {
         let (head, took) = (end.head(), self.took.duration());
         let left = deadline.map(|deadline| deadline.saturating_duration_since(head));
         let own = left.is_some_and(|left| is_own(left.saturating_add(took), own_limit));
-        end.hold(account, self.took.stamp().timed(took, left, own));
+        end.hold(account, self.took.stamp(self.at).timed(took, left, own));
     }
 
+    #[inline]
     fn end(&mut self, how: How) {
         if let Some(account) = self.account.take() {
-            account.settle(self.took.stamp(), &End::at_head(how));
+            account.settle(self.took.stamp(self.at), &End::at_head(how));
         }
     }
 }

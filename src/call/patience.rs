@@ -150,8 +150,15 @@ impl Patience {
     /// was [`long`](Self::long) before, or as a millisecond if that is more. One response that
     /// takes an hour thus does not hide a hang, and a dependency that becomes slow is still known
     /// after a few responses.
+    #[inline]
     pub(crate) fn learn(&self, took: Duration) {
-        let took = micros(took).max(1);
+        self.learn_micros(micros(took));
+    }
+
+    /// Includes a time in microseconds, as [`learn`](Self::learn) does. It is less than 2^32.
+    #[inline]
+    pub(crate) fn learn_micros(&self, took: u64) {
+        let took = took.max(1);
         let (mean, deviation) = match self.estimate.load(Ordering::Relaxed) {
             0 => (took, took / 2),
             known => {

@@ -7,7 +7,7 @@
 //! [replaces](settle_replaced) the result settles the call itself, and so does one that makes the
 //! call in [another task](super::settle_here::SettleHere).
 
-use std::{cell::Cell, mem, sync::Arc};
+use std::{cell::Cell, mem, num::NonZeroUsize, sync::Arc};
 
 use tokio::time::Instant;
 
@@ -21,8 +21,8 @@ thread_local! {
     static PART: Cell<Part> = const { Cell::new(Part::NONE) };
     /// The end of a call, if `ENDED` is set.
     static END: Cell<Option<EndedCall>> = const { Cell::new(None) };
-    /// The endpoints that a retry beneath has tried in vain, if `FAILED` is set.
-    static VAIN: Cell<Tried> = const { Cell::new(Tried::NONE) };
+    /// The endpoints at which the call of a stack beneath has failed, if `FAILED` is set.
+    static TRIED_BENEATH: Cell<Tried> = const { Cell::new(Tried::NONE) };
     static TRIED: Cell<Tried> = const { Cell::new(Tried::NONE) };
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Part {
 
 /// The bit for a call that has ended. The addresses are even.
 const ENDED: usize = 1;
-/// The bit for endpoints that were tried in vain.
+/// The bit for endpoints at which the call has failed.
 const FAILED: usize = 2;
 
 impl Part {
@@ -94,14 +94,14 @@ impl Tried {
         Restore::after_setting(&TRIED, all)
     }
 
-    /// Tells the part of the call around that these endpoints were tried in vain.
+    /// Tells the part of the call around that the call has failed at these endpoints.
     #[cold]
     pub(crate) fn report(self) {
         let settler = PART.get().settler;
         if settler != 0 && !self.is_empty() {
-            let mut vain = if settler & FAILED == 0 { Self::NONE } else { VAIN.get() };
-            vain.add_all(self);
-            VAIN.set(vain);
+            let mut beneath = if settler & FAILED == 0 { Self::NONE } else { TRIED_BENEATH.get() };
+            beneath.add_all(self);
+            TRIED_BENEATH.set(beneath);
             set_settler(settler | FAILED);
         }
     }
@@ -150,12 +150,13 @@ impl Part {
 
 /// The part of a call that settles the ends of calls in the current poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Settler(usize);
+pub(crate) struct Settler(NonZeroUsize);
 
 impl Settler {
     /// Returns the part that settles, if there is one.
+    #[inline]
     pub(crate) fn current() -> Option<Self> {
-        Some(Self(PART.get().settler & !(ENDED | FAILED))).filter(|it| it.0 != 0)
+        NonZeroUsize::new(PART.get().settler & !(ENDED | FAILED)).map(Self)
     }
 }
 
@@ -208,12 +209,11 @@ impl Ended {
     }
 
     /// Returns the last call, if it is still to be settled, and the endpoints that were called.
-    #[cold]
     #[inline(never)]
     pub(crate) fn take(mut self) -> (Option<EndedCall>, Tried) {
         let bits = mem::take(&mut self.0);
         let call = if bits & ENDED == 0 { None } else { take_end() };
-        let mut tried = if bits & FAILED == 0 { Tried::NONE } else { VAIN.get() };
+        let mut tried = if bits & FAILED == 0 { Tried::NONE } else { TRIED_BENEATH.get() };
         if let Some(call) = &call {
             tried.add(call.endpoint);
         }
@@ -230,7 +230,7 @@ impl Drop for Ended {
     }
 }
 
-#[cold]
+#[inline]
 fn take_end() -> Option<EndedCall> {
     // A thread that shuts down has dropped it.
     END.try_with(Cell::take).ok().flatten()
@@ -280,7 +280,8 @@ pub(crate) fn settle_cut() {
 /// Takes the call that has just ended, whose result is withheld from the layers above.
 #[cfg(feature = "http")]
 pub(crate) fn withhold() -> Withheld {
-    Withheld(take_ended().map(|call| (call, Settler::current(), Instant::now())))
+    let ended = take_ended().zip(Settler::current());
+    Withheld(ended.map(|(call, settler)| (call, settler, Instant::now())))
 }
 
 /// A call to an endpoint whose result is withheld, the part that settles it, and the instant from
@@ -288,7 +289,7 @@ pub(crate) fn withhold() -> Withheld {
 ///
 /// Dropping it before the layers above get the result ends the call without a result.
 #[cfg(feature = "http")]
-pub(crate) struct Withheld(Option<(EndedCall, Option<Settler>, Instant)>);
+pub(crate) struct Withheld(Option<(EndedCall, Settler, Instant)>);
 
 #[cfg(feature = "http")]
 impl Withheld {
@@ -316,13 +317,13 @@ impl EndedCall {
     /// Otherwise the call is settled as the endpoint knows it. So is an earlier call that no part
     /// has settled yet, because only the last one is the result of the part. A call that is dropped
     /// after another one has a result, as by `select!`, is not the result.
-    pub(crate) fn hand_over(self, settler: Option<Settler>) {
+    pub(crate) fn hand_over(self, settler: Settler) {
         let current = PART.get().settler;
         let is_dropped = self.took.known() == Known::Dropped;
         if current & ENDED != 0 && is_dropped && has_result() {
             return;
         }
-        if settler.is_some_and(|it| it.0 == current & !(ENDED | FAILED)) {
+        if settler.0.get() == current & !(ENDED | FAILED) {
             let mut end = Some(self);
             if END.try_with(|place| end = place.replace(end.take())).is_ok() {
                 set_settler(current | ENDED);
@@ -360,7 +361,11 @@ mod tests {
     }
 
     fn ended(noting: &Arc<Noting>, known: Known) -> EndedCall {
-        EndedCall::new(Arc::clone(noting) as _, Took::new(Duration::ZERO, known), 7)
+        EndedCall::new(Arc::clone(noting) as _, Took::new(0, known), 0, 7)
+    }
+
+    fn current() -> Settler {
+        Settler::current().unwrap()
     }
 
     fn settling_part(part: &u64) -> Settling {
@@ -375,13 +380,13 @@ mod tests {
         let noting = Arc::new(Noting::default());
         let (part, other) = (0_u64, 0_u64);
         let settling_it = settling_part(&part);
-        let settler = Settler::current();
+        let settler = current();
         let inner = settling_part(&other);
         ended(&noting, Known::Failed).hand_over(settler);
         assert!(inner.ended().is_none());
         assert_eq!(*lock(&noting.0), [How::Complete(Outcome::Failure(Fault::Transient), None)]);
         ended(&noting, Known::Good).hand_over(settler);
-        ended(&noting, Known::Good).hand_over(None);
+        drop(ended(&noting, Known::Good));
         let (call, tried) = settling_it.ended().take();
         assert!(tried.contains(7));
         call.unwrap().settle(OUTCOME, RESULT, None, None);
@@ -397,7 +402,7 @@ mod tests {
         let settling_it = settling_part(&part);
         let budget = Arc::new(());
         let paying = paying(Some(&budget), || {});
-        ended(&noting, Known::Good).hand_over(Settler::current());
+        ended(&noting, Known::Good).hand_over(current());
         assert_eq!(PART.get().paid, Arc::as_ptr(&budget).addr());
         drop(paying);
         assert_eq!(PART.get().paid, 0);
@@ -412,11 +417,11 @@ mod tests {
         for loser_is_first in [false, true] {
             let part = 0_u64;
             let settling_it = settling_part(&part);
-            let dropped = || ended(&loser, Known::Dropped).hand_over(Settler::current());
+            let dropped = || ended(&loser, Known::Dropped).hand_over(current());
             if loser_is_first {
                 dropped();
             }
-            ended(&winner, Known::Good).hand_over(Settler::current());
+            ended(&winner, Known::Good).hand_over(current());
             if !loser_is_first {
                 dropped();
             }
@@ -432,7 +437,7 @@ mod tests {
         let noting = Arc::new(Noting::default());
         let (part, other) = (0_u64, 0_u64);
         let settling_it = settling_part(&part);
-        ended(&noting, Known::Good).hand_over(Settler::current());
+        ended(&noting, Known::Good).hand_over(current());
         let withheld = withhold();
         assert!(settling_it.ended().is_none());
         let settling_other = settling_part(&other);
@@ -447,7 +452,7 @@ mod tests {
         let part = 0_u64;
         let panicked = catch_unwind(AssertUnwindSafe(|| {
             let _settling = settling_part(&part);
-            ended(&noting, Known::Good).hand_over(Settler::current());
+            ended(&noting, Known::Good).hand_over(current());
             panic!("a layer");
         }));
         assert!(panicked.is_err());
@@ -487,8 +492,8 @@ mod tests {
             (1, How::Complete(Outcome::Failure(Fault::TimedOut), None)),
             (0, How::DroppedWhileReading),
         ] {
-            let took = Took::new(Duration::from_secs(ran), Known::Dropped);
-            let call = EndedCall::new(Arc::clone(&noting) as _, took, 1);
+            let took = Took::new(ran * 1_000_000_000, Known::Dropped);
+            let call = EndedCall::new(Arc::clone(&noting) as _, took, 0, 1);
             call.settle(Outcome::Failure(Fault::TimedOut), Err::<&(), _>(&late), None, None);
             assert_eq!(lock(&noting.0).pop(), Some(how));
         }

@@ -126,7 +126,7 @@ impl<A: Address, S: Clone + Send + 'static> Addresses<A> for Directory<A, S> {
     }
 
     fn states(&self) -> Vec<EndpointState<A>> {
-        let now = Instant::now().saturating_duration_since(self.shared.origin);
+        let now = Instant::now();
         let known = self.known();
         let addresses: HashMap<_, _> = known.iter().map(|(it, number)| (*number, it)).collect();
         let states = self.shared.endpoints().into_iter().filter_map(|(endpoint, status)| {

@@ -2,6 +2,7 @@
 
 use std::{
     fmt, mem,
+    num::NonZeroU64,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, Weak,
@@ -12,12 +13,12 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::load::Load;
+use super::load::{Load, Ticks, micros};
 use crate::{
     Fault, Outcome,
     call::{
         account::{Account, End, How, Stamp},
-        clock::nanos,
+        clock::{self, nanos_since},
         ended_call::{Known, Took},
         lock::lock,
         patience::{self, Cut, Patience},
@@ -34,9 +35,15 @@ pub(super) struct Limits {
 }
 
 /// One endpoint, whatever its service is.
+///
+/// Its times are in nanoseconds from the origin.
 pub(super) struct Endpoint {
     /// The number of the endpoint in this process.
     pub(super) number: u64,
+    /// A short number, by which a call remembers the endpoint. It is not zero.
+    ///
+    /// Two endpoints may have the same. One of them is then avoided for nothing.
+    pub(super) mark: u16,
     pub(super) group: u8,
     address: Arc<dyn fmt::Display + Send + Sync>,
     limits: Limits,
@@ -46,10 +53,11 @@ pub(super) struct Endpoint {
     failures: AtomicU64,
     /// Failures since the last response.
     streak: AtomicU32,
-    /// The number of its ejections, so that a success takes the lock only if there are any.
-    ejections: AtomicU32,
+    /// The time from which a success forgets an ejection, or `u64::MAX`. An earlier one takes no
+    /// lock.
+    forgets_at: AtomicU64,
     load: Load,
-    /// The instant at which it was back, in nanoseconds from the origin. Earlier calls say nothing.
+    /// The time at which it was back. Earlier calls say nothing.
     back_at: AtomicU64,
     patience: Patience,
     set: Weak<dyn Set>,
@@ -159,6 +167,7 @@ impl Endpoint {
     ) -> Self {
         Self {
             number,
+            mark: (number % u64::from(u16::MAX)) as u16 + 1,
             group,
             address,
             limits,
@@ -166,7 +175,7 @@ impl Endpoint {
             calls: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             streak: AtomicU32::new(0),
-            ejections: AtomicU32::new(0),
+            forgets_at: AtomicU64::new(u64::MAX),
             load: Load::default(),
             back_at: AtomicU64::new(0),
             patience: Patience::default(),
@@ -176,14 +185,6 @@ impl Endpoint {
 
     pub(super) fn address(&self) -> &dyn fmt::Display {
         &*self.address
-    }
-
-    /// Returns a short number, by which a call remembers the endpoint. It is not zero.
-    ///
-    /// Two endpoints may have the same. One of them is then avoided for nothing.
-    #[inline]
-    pub(super) fn mark(&self) -> u16 {
-        (self.number % u64::from(u16::MAX)) as u16 + 1
     }
 
     /// Makes the service anew, because one that reported an error instead of readiness is dead.
@@ -226,7 +227,7 @@ impl Endpoint {
     ///
     /// One that has hardly ended a call yet is compared by its calls under way.
     #[inline]
-    pub(super) fn is_better(&self, other: &Self, now: Duration) -> bool {
+    pub(super) fn is_better(&self, other: &Self, now: Ticks) -> bool {
         let (mine, others) = (u64::from(self.active()) + 1, u64::from(other.active()) + 1);
         match (self.load.comparable(now), other.load.comparable(now)) {
             (Some(mean), Some(other)) => mine * mean <= others * other,
@@ -241,67 +242,78 @@ impl Endpoint {
     }
 
     /// Returns the mean of its recent response times.
-    pub(super) fn response_time(&self, now: Duration) -> Option<Duration> {
-        self.load.mean(now).map(Duration::from_micros)
+    pub(super) fn response_time(&self, now: Instant) -> Option<Duration> {
+        self.load.mean(Ticks::of(self.time(now))).map(Duration::from_micros)
     }
 
     /// Forgets how slow it was, and how often it failed, so that it gets its share of calls again.
-    pub(super) fn come_back(&self, ejections: u32, now: Instant) {
+    pub(super) fn come_back(&self, forgets_at: Option<Instant>, now: Instant) {
         self.forget_load(now);
-        self.set_ejections(ejections);
+        self.forget_failures(forgets_at);
     }
 
     /// Forgets how slow it was, even of calls that are under way.
     pub(super) fn forget_load(&self, now: Instant) {
-        self.back_at.store(nanos(self.since_origin(now)), Ordering::Relaxed);
+        self.back_at.store(self.time(now), Ordering::Relaxed);
         self.load.forget();
     }
 
-    fn since_origin(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.limits.origin)
+    /// Returns the time of an instant.
+    #[inline]
+    pub(super) fn time(&self, at: Instant) -> u64 {
+        nanos_since(self.limits.origin, at)
     }
 
-    /// Forgets its failures, and notes the number of its ejections.
-    pub(super) fn set_ejections(&self, ejections: u32) {
+    fn instant(&self, time: u64) -> Instant {
+        clock::after(self.limits.origin, Duration::from_nanos(time))
+    }
+
+    /// Forgets its failures, and notes from when on a success forgets an ejection.
+    pub(super) fn forget_failures(&self, forgets_at: Option<Instant>) {
         self.streak.store(0, Ordering::Relaxed);
-        self.ejections.store(ejections, Ordering::Relaxed);
+        self.set_forgets_at(forgets_at);
+    }
+
+    pub(super) fn set_forgets_at(&self, forgets_at: Option<Instant>) {
+        let time = forgets_at.map_or(u64::MAX, |at| self.time(at));
+        self.forgets_at.store(time, Ordering::Relaxed);
     }
 }
 
 /// A call that has ended.
 #[derive(Clone, Copy)]
-struct Ran {
-    took: Duration,
-    now: Instant,
+struct EndOfCall {
+    took: u64,
+    now: u64,
     /// It began before the endpoint was back, so it says nothing of the endpoint as it is now.
     is_old: bool,
 }
 
 impl Endpoint {
-    fn ran(&self, took: Duration, stamp: Stamp, end: &End) -> Ran {
-        let now = Instant::now();
-        let back_at = self.back_at.load(Ordering::Relaxed);
-        let is_old = back_at != 0 && {
-            let began = stamp.began(end).map(|began| self.since_origin(began));
-            let began = began.unwrap_or_else(|| self.since_origin(now).saturating_sub(took));
-            nanos(began) < back_at
-        };
-        Ran { took, now, is_old }
+    #[inline]
+    fn end(&self, took: u64, stamp: Stamp, end: &End) -> EndOfCall {
+        let head = stamp.lease.map_or(0, NonZeroU64::get);
+        let now = if end.is_at_head() { head } else { self.time(Instant::now()) };
+        let is_old = head.saturating_sub(took) < self.back_at.load(Ordering::Relaxed);
+        EndOfCall { took, now, is_old }
     }
 
-    fn responded(&self, ran: Ran) {
-        self.had_head(ran);
-        if !ran.is_old {
-            self.succeeded(ran.now);
+    #[inline]
+    fn responded(&self, call: EndOfCall) {
+        self.had_head(call);
+        if !call.is_old {
+            self.succeeded(call.now);
         }
     }
 
     /// Includes a response whose head was good.
-    fn had_head(&self, Ran { took, now, is_old }: Ran) {
+    #[inline]
+    fn had_head(&self, EndOfCall { took, now, is_old }: EndOfCall) {
         self.patience.heard();
         if !is_old {
-            self.patience.learn(took);
-            self.load.responded(took, self.since_origin(now));
+            let took = micros(took);
+            self.patience.learn_micros(took);
+            self.load.responded(took, Ticks::of(now));
         }
     }
 
@@ -309,38 +321,39 @@ impl Endpoint {
     ///
     /// The head was good. If the reader waited longer than responses take, the body may hang, or
     /// there may be nothing to send yet. It is then neither a success nor a failure.
-    fn left(&self, ran: Ran, waited: Duration) {
+    fn left(&self, call: EndOfCall, waited: Duration) {
         let is_long = waited >= self.patience.long(patience::FLOOR);
-        self.had_head(ran);
-        if !ran.is_old && !is_long {
-            self.succeeded(ran.now);
+        self.had_head(call);
+        if !call.is_old && !is_long {
+            self.succeeded(call.now);
         }
     }
 
-    fn succeeded(&self, now: Instant) {
+    #[inline]
+    fn succeeded(&self, now: u64) {
         if self.streak.load(Ordering::Relaxed) != 0 {
             self.streak.store(0, Ordering::Relaxed);
         }
-        if self.ejections.load(Ordering::Relaxed) != 0 {
+        if now >= self.forgets_at.load(Ordering::Relaxed) {
             if let Some(set) = self.set.upgrade() {
-                set.served(self, now);
+                set.served(self, self.instant(now));
             }
         }
     }
 
     #[cold]
-    fn failed(&self, Ran { took, now, is_old }: Ran) {
+    fn failed(&self, EndOfCall { took, now, is_old }: EndOfCall) {
         self.failures.fetch_add(1, Ordering::Relaxed);
         if is_old {
             return;
         }
-        self.load.failed(took, self.since_origin(now));
+        self.load.failed(took, Ticks::of(now));
         let streak = self.streak.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         if streak >= self.limits.consecutive_failures {
             // If too many are out, the next row of failures is another attempt.
             self.streak.store(0, Ordering::Relaxed);
             if let Some(set) = self.set.upgrade() {
-                set.eject(self, now);
+                set.eject(self, self.instant(now));
             }
         }
     }
@@ -350,12 +363,28 @@ impl Endpoint {
     /// It has failed only if nobody had a response for a while, and if it ran longer than responses
     /// take.
     #[cold]
-    fn cut(&self, ran: Ran) {
-        let now = self.since_origin(ran.now);
-        if self.patience.cut(Cut { ran: ran.took, now }, patience::SILENCE, patience::FLOOR) {
-            self.failed(ran);
-        } else if !ran.is_old {
-            self.load.left(ran.took, now);
+    fn cut(&self, call: EndOfCall) {
+        let (ran, now) = (Duration::from_nanos(call.took), Duration::from_nanos(call.now));
+        if self.patience.cut(Cut { ran, now }, patience::SILENCE, patience::FLOOR) {
+            self.failed(call);
+        } else if !call.is_old {
+            self.load.left(call.took, Ticks::of(call.now));
+        }
+    }
+}
+
+impl Endpoint {
+    /// Settles a call that nobody else settles. It has ended `now`.
+    #[inline]
+    pub(super) fn settle_known(&self, took: u64, now: u64, known: Known) {
+        self.active.fetch_sub(1, Ordering::Relaxed);
+        let is_old = now.saturating_sub(took) < self.back_at.load(Ordering::Relaxed);
+        let call = EndOfCall { took, now, is_old };
+        match known {
+            Known::Good => self.responded(call),
+            Known::Failed => self.failed(call),
+            Known::Dropped => self.cut(call),
+            Known::Ignored => {}
         }
     }
 }
@@ -365,20 +394,20 @@ impl Account for Endpoint {
     fn settle(&self, stamp: Stamp, end: &End) {
         self.active.fetch_sub(1, Ordering::Relaxed);
         let took = Took::of(stamp);
-        let (ran, known) = (|| self.ran(took.duration(), stamp, end), took.known());
+        let (call, known) = (|| self.end(took.nanos(), stamp, end), took.known());
         match end.how {
-            How::Complete(outcome, _) if outcome.is_response() => self.responded(ran()),
+            How::Complete(outcome, _) if outcome.is_response() => self.responded(call()),
             // The time of the caller who reads the response is over.
             How::Complete(Outcome::Failure(Fault::TimedOut), _)
                 if known != Known::Dropped && stamp.was_cut_by_caller(end) =>
             {
-                self.left(ran(), end.waited);
+                self.left(call(), end.waited);
             }
-            How::Complete(Outcome::Failure(_), _) | How::Panicked => self.failed(ran()),
-            How::DroppedBetweenReads => self.responded(ran()),
-            How::DroppedWhileReading if known != Known::Dropped => self.left(ran(), end.waited),
+            How::Complete(Outcome::Failure(_), _) | How::Panicked => self.failed(call()),
+            How::DroppedBetweenReads => self.responded(call()),
+            How::DroppedWhileReading if known != Known::Dropped => self.left(call(), end.waited),
             How::Complete(Outcome::Ignored, _) if known != Known::Dropped => {}
-            How::Complete(..) | How::DroppedWhileReading => self.cut(ran()),
+            How::Complete(..) | How::DroppedWhileReading => self.cut(call()),
         }
     }
 }
@@ -421,8 +450,9 @@ mod tests {
             let endpoint = Arc::new(Endpoint::new(0, Arc::new("a"), 0, limits, weak));
             let held = || {
                 assert!(endpoint.begin());
-                let stamp = Took::new(Duration::from_millis(20), Known::Good).stamp();
+                let stamp = Took::new(20_000_000, Known::Good).stamp(20_000_000);
                 let mut end = CallEnd::new();
+                end.head();
                 end.hold(Arc::clone(&endpoint) as _, stamp);
                 end
             };
@@ -431,7 +461,7 @@ mod tests {
             held().complete(Outcome::Failure(Fault::TimedOut), waited);
             assert_eq!(set.0.load(Ordering::Relaxed), ejections, "{waited:?}");
             assert_eq!((endpoint.failures(), endpoint.active()), (2, 0));
-            let time = endpoint.response_time(Duration::ZERO);
+            let time = endpoint.response_time(Instant::now());
             assert!(time > Some(Duration::from_millis(20)), "{time:?}");
         }
     }

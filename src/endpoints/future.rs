@@ -30,7 +30,8 @@ use crate::{
 /// The identity of a call to an endpoint.
 #[derive(Debug)]
 pub(super) struct CallStamp {
-    began: Instant,
+    /// The time at which it began, in nanoseconds from the origin of the endpoint.
+    began: u64,
     /// The number of renewals of the service that is called.
     renewals: u32,
     /// The part that polled the call last. Only this part settles it.
@@ -42,17 +43,32 @@ impl Ledger for Arc<Endpoint> {
 
     fn abandoned(&self, stamp: CallStamp, panicked: bool) {
         if panicked {
-            let took = Took::new(stamp.began.elapsed(), Known::Failed);
-            self.settle(took.stamp(), &End::at_head(How::Panicked));
+            let (took, now) = took(self, &stamp, Known::Failed);
+            self.settle(took.stamp(now), &End::at_head(How::Panicked));
         } else {
-            ended(self, &stamp, Known::Dropped).hand_over(stamp.settler);
+            end(self, &stamp, Known::Dropped);
         }
     }
 }
 
-fn ended(endpoint: &Arc<Endpoint>, stamp: &CallStamp, known: Known) -> EndedCall {
-    let took = Took::new(stamp.began.elapsed(), known);
-    EndedCall::new(Arc::clone(endpoint) as _, took, endpoint.mark())
+/// Returns the time that a call took until now, and the time of now.
+#[inline]
+fn took(endpoint: &Endpoint, stamp: &CallStamp, known: Known) -> (Took, u64) {
+    let now = endpoint.time(Instant::now());
+    (Took::new(now.saturating_sub(stamp.began), known), now)
+}
+
+/// Ends a call, which the part of the call around settles, if there is one.
+#[inline]
+fn end(endpoint: &Arc<Endpoint>, stamp: &CallStamp, known: Known) {
+    let (took, now) = took(endpoint, stamp, known);
+    match stamp.settler {
+        Some(settler) => {
+            let account = Arc::clone(endpoint) as _;
+            EndedCall::new(account, took, now, endpoint.mark).hand_over(settler);
+        }
+        None => endpoint.settle_known(took.nanos(), now, known),
+    }
 }
 
 pin_project! {
@@ -85,7 +101,7 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
     pub(super) fn called(
         Entry { endpoint, slot }: Entry<S>,
         request: Req,
-        began: Instant,
+        began: u64,
         classifier: Arc<C>,
     ) -> Self
     where
@@ -138,15 +154,14 @@ where
                     }
                 }));
                 let result = result.map_err(Error::Service);
+                // If it panics, the call ends as one that is dropped. That is no failure.
+                let known = Known::of(judge(&**this.classifier, result.as_ref()));
                 if let Some(stamp) = admission.take() {
                     let endpoint = admission.ledger();
-                    // If the classifier panics, the endpoint has responded, well or not.
-                    let mut call = ended(endpoint, &stamp, Known::Ignored);
                     if !is_ready {
                         endpoint.renew(stamp.renewals);
                     }
-                    call.set_known(Known::of(judge(&**this.classifier, result.as_ref())));
-                    call.hand_over(stamp.settler);
+                    end(endpoint, &stamp, known);
                 }
                 result
             }

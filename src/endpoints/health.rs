@@ -85,6 +85,7 @@ impl Health {
         self.out_until
     }
 
+    #[cfg(test)]
     pub(super) fn ejections(&self) -> u32 {
         self.ejections
     }
@@ -110,6 +111,12 @@ impl Health {
             (self.out_until, self.served_since) = (None, Some(now));
         }
         over
+    }
+
+    /// Returns the instant from which a success forgets an ejection, if there is one.
+    pub(super) fn forgets_at(&self, config: &Config) -> Option<Instant> {
+        let since = self.served_since.filter(|_| self.ejections > 0 && self.out_until.is_none());
+        since.map(|since| clock::after(since, out_time(config, self.ejections)))
     }
 
     /// Notes a success. One ejection is forgotten after the time of the last one.

@@ -1,11 +1,13 @@
 //! The endpoints that get calls, and the choice among them.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use rand::Rng;
-use tokio::time::Instant;
 
-use super::endpoint::{Endpoint, Slot};
+use super::{
+    endpoint::{Endpoint, Slot},
+    load::Ticks,
+};
 use crate::call::{random::draw, route::Tried};
 
 /// One choice in so many is made by the calls under way alone.
@@ -29,20 +31,20 @@ impl<S> Clone for Entry<S> {
 /// The endpoints that get calls at the moment.
 pub(super) struct List<S> {
     pub(super) endpoints: Vec<Entry<S>>,
-    /// The instant at which the next ejection ends.
-    pub(super) ends: Option<Instant>,
+    /// The time at which the next ejection ends, in nanoseconds from the origin, or `u64::MAX`.
+    pub(super) ends: u64,
     /// The number of usable ones in all groups.
     pub(super) usable: usize,
 }
 
 impl<S> List<S> {
-    pub(super) const EMPTY: Self = Self { endpoints: Vec::new(), ends: None, usable: 0 };
+    pub(super) const EMPTY: Self = Self { endpoints: Vec::new(), ends: u64::MAX, usable: 0 };
 
     /// Chooses the better of two endpoints that are drawn at random, and begins a call.
     ///
     /// An endpoint that the call has tried is chosen only if there is no other.
     #[inline]
-    pub(super) fn choose(&self, tried: Tried, now: Duration) -> Option<Entry<S>> {
+    pub(super) fn choose(&self, tried: Tried, now: Ticks) -> Option<Entry<S>> {
         let bits = draw(Rng::next_u64);
         let entry = match tried.is_empty() {
             true => self.draw(bits, now)?,
@@ -53,15 +55,15 @@ impl<S> List<S> {
 
     /// Returns the better of two.
     #[inline]
-    fn draw(&self, bits: u64, now: Duration) -> Option<&Entry<S>> {
+    fn draw(&self, bits: u64, now: Ticks) -> Option<&Entry<S>> {
         let (first, second) = two_of(self.endpoints.len(), bits)?;
         Some(better(&self.endpoints[first], &self.endpoints[second], bits, now))
     }
 
     /// Returns the better of two that were not tried, if there are any.
     #[cold]
-    fn draw_another(&self, tried: Tried, bits: u64, now: Duration) -> Option<&Entry<S>> {
-        let mut others = self.endpoints.iter().filter(|it| !tried.contains(it.endpoint.mark()));
+    fn draw_another(&self, tried: Tried, bits: u64, now: Ticks) -> Option<&Entry<S>> {
+        let mut others = self.endpoints.iter().filter(|it| !tried.contains(it.endpoint.mark));
         let Some((first, second)) = two_of(others.clone().count(), bits) else {
             return self.draw(bits, now);
         };
@@ -78,13 +80,13 @@ impl<S> List<S> {
         let (before, after) = self.endpoints.split_at(start);
         let mut all = after.iter().chain(before);
         let untried =
-            all.clone().find(|it| !tried.contains(it.endpoint.mark()) && it.endpoint.begin());
+            all.clone().find(|it| !tried.contains(it.endpoint.mark) && it.endpoint.begin());
         untried.or_else(|| all.find(|it| it.endpoint.begin())).cloned()
     }
 }
 
 #[inline]
-fn better<'a, S>(one: &'a Entry<S>, other: &'a Entry<S>, bits: u64, now: Duration) -> &'a Entry<S> {
+fn better<'a, S>(one: &'a Entry<S>, other: &'a Entry<S>, bits: u64, now: Ticks) -> &'a Entry<S> {
     let is_better = match bits % EXPLORING {
         0 => one.endpoint.is_as_idle(&other.endpoint),
         _ => one.endpoint.is_better(&other.endpoint, now),

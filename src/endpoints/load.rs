@@ -1,12 +1,25 @@
 //! The recent response time of an endpoint.
+//!
+//! Its times are in nanoseconds. Instants are [`Ticks`] from the origin.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The time in which the mean halves if no call ends.
-const HALF_LIFE: u64 = 10_000;
+/// The number of ticks in which the mean halves if no call ends. It is a power of two.
+const HALF_LIFE: u32 = 1_024;
+
+/// The nanoseconds of a tick. The mean halves in 10 s.
+const TICK: u64 = 10_000_000_000 / HALF_LIFE as u64;
+
+/// A time from the origin in ticks of about 10 ms. It begins anew after 16 months.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ticks(u32);
+
+impl Ticks {
+    #[inline]
+    pub(super) fn of(nanos: u64) -> Self {
+        Self((nanos / TICK) as u32)
+    }
+}
 
 /// The shortest time that a failure counts as, in microseconds.
 const FAILURE: u64 = 10_000;
@@ -19,8 +32,8 @@ const MOST: u64 = 60_000_000;
 /// The first ones are slow because they wait for new connections. The shortest of them is the mean.
 const FIRST: u64 = 8;
 
-/// The time by which the clock of a call may be behind that of an update, in milliseconds.
-const BEHIND: u32 = 60_000;
+/// The ticks by which the clock of a call may be behind that of an update, about a minute.
+const BEHIND: u32 = 6 * HALF_LIFE;
 
 /// The mean of the recent response times, where failures count as slow.
 ///
@@ -29,27 +42,28 @@ const BEHIND: u32 = 60_000;
 #[derive(Debug, Default)]
 pub(super) struct Load {
     /// The mean in microseconds (26 bits), the number of values up to `FIRST` (6 bits), and the
-    /// time of the last update in milliseconds from the origin (32 bits). Zero before the first
-    /// update.
+    /// ticks of the last update (32 bits). Zero before the first update.
     word: AtomicU64,
 }
 
 impl Load {
     /// Returns the mean in microseconds, or `None` before the first call has ended.
     #[inline]
-    pub(super) fn mean(&self, now: Duration) -> Option<u64> {
+    pub(super) fn mean(&self, now: Ticks) -> Option<u64> {
         self.read(now).map(|(mean, _)| mean)
     }
 
     /// Returns the mean if it can be compared with that of another endpoint.
     #[inline]
-    pub(super) fn comparable(&self, now: Duration) -> Option<u64> {
+    pub(super) fn comparable(&self, now: Ticks) -> Option<u64> {
         self.read(now).filter(|(_, values)| *values >= FIRST).map(|(mean, _)| mean)
     }
 
     /// Includes a response.
-    pub(super) fn responded(&self, took: Duration, now: Duration) {
-        let took = micros(took);
+    ///
+    /// `took` is in microseconds.
+    #[inline]
+    pub(super) fn responded(&self, took: u64, now: Ticks) {
         match self.read(now) {
             None => self.write(took, 1, now),
             Some((mean, values)) if values < FIRST => self.write(mean.min(took), values + 1, now),
@@ -58,14 +72,14 @@ impl Load {
     }
 
     /// Includes a failure. A failure that is fast would otherwise draw calls.
-    pub(super) fn failed(&self, took: Duration, now: Duration) {
+    pub(super) fn failed(&self, took: u64, now: Ticks) {
         let mean = self.mean(now);
         let took = micros(took).max(4 * mean.unwrap_or(0)).clamp(FAILURE, MOST);
         self.write(mean.map_or(took, |mean| moved(mean, took)), FIRST, now);
     }
 
     /// Includes a call without a result, which says at least that a response takes longer.
-    pub(super) fn left(&self, took: Duration, now: Duration) {
+    pub(super) fn left(&self, took: u64, now: Ticks) {
         let took = micros(took);
         if let Some(mean) = self.mean(now).filter(|mean| took > *mean) {
             self.write(moved(mean, took), FIRST, now);
@@ -79,82 +93,85 @@ impl Load {
 
     /// Returns the mean and the number of its values.
     #[inline]
-    fn read(&self, now: Duration) -> Option<(u64, u64)> {
+    fn read(&self, now: Ticks) -> Option<(u64, u64)> {
         let word = self.word.load(Ordering::Relaxed);
-        let idle = millis(now).wrapping_sub(word as u32);
+        let idle = now.0.wrapping_sub(word as u32);
         // Another thread may have updated it after this one read the clock.
         let idle = if idle > u32::MAX - BEHIND { 0 } else { idle };
-        (word != 0).then(|| (faded(word >> 38, idle.into()), word >> 32 & 0x3F))
+        (word != 0).then(|| (faded(word >> 38, idle), word >> 32 & 0x3F))
     }
 
-    fn write(&self, mean: u64, values: u64, now: Duration) {
-        let word = mean.clamp(1, MOST) << 38 | values << 32 | u64::from(millis(now));
+    #[inline]
+    fn write(&self, mean: u64, values: u64, now: Ticks) {
+        let word = mean.clamp(1, MOST) << 38 | values << 32 | u64::from(now.0);
         self.word.store(word, Ordering::Relaxed);
     }
 }
 
 /// Returns a mean with a new value.
+#[inline]
 fn moved(mean: u64, value: u64) -> u64 {
     mean - mean / 4 + value / 4
 }
 
-/// Returns a mean after some milliseconds without an update.
+/// Returns a mean after some ticks without an update.
 #[inline]
-fn faded(mean: u64, idle: u64) -> u64 {
+fn faded(mean: u64, idle: u32) -> u64 {
     let halvings = idle / HALF_LIFE;
     if halvings >= 32 {
         return 1;
     }
     let whole = mean >> halvings;
-    (whole - whole / 2 * (idle % HALF_LIFE) / HALF_LIFE).max(1)
+    (whole - whole / 2 * u64::from(idle % HALF_LIFE) / u64::from(HALF_LIFE)).max(1)
 }
 
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(MOST).clamp(1, MOST)
-}
-
-/// Returns a number of milliseconds that begins anew after seven weeks.
-fn millis(time: Duration) -> u32 {
-    time.as_millis() as u32
+/// Returns the microseconds of a time that counts.
+#[inline]
+pub(super) fn micros(nanos: u64) -> u64 {
+    (nanos / 1_000).clamp(1, MOST)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const MS: Duration = Duration::from_millis(1);
-    const SECOND: Duration = Duration::from_secs(1);
+    const MS: u64 = 1_000_000;
+    const SECOND: Ticks = Ticks(102);
+
+    fn after(seconds: u64) -> Ticks {
+        Ticks::of(seconds * 1_000 * MS)
+    }
 
     #[test]
     fn a_mean_follows_its_values_and_fades() {
         let load = Load::default();
         assert_eq!(load.mean(SECOND), None);
-        load.responded(8 * MS, SECOND);
+        load.responded(micros(8 * MS), SECOND);
         assert_eq!(load.mean(SECOND), Some(8_000));
-        (0..30).for_each(|_| load.responded(16 * MS, SECOND));
+        (0..30).for_each(|_| load.responded(micros(16 * MS), SECOND));
         assert!(load.mean(SECOND).unwrap() > 15_900);
-        let [half, quarter] = [11, 21].map(|after| load.mean(after * SECOND).unwrap());
+        let [half, quarter] = [11, 21].map(|seconds| load.mean(after(seconds)).unwrap());
         assert!((7_900..8_001).contains(&half) && (3_900..4_001).contains(&quarter));
-        assert_eq!(load.mean(Duration::from_secs(86_400)), Some(1));
+        assert_eq!(load.mean(after(86_400)), Some(1));
         // A call that has read the clock before the last update takes it for the newest.
-        assert_eq!(load.mean(SECOND - MS), load.mean(SECOND));
-        // The clock of milliseconds begins anew.
-        let (load, late) = (Load::default(), Duration::from_millis(u64::from(u32::MAX)));
-        load.responded(8 * MS, late);
-        assert!(load.mean(late + 20 * SECOND).unwrap() < 3_000);
+        assert_eq!(load.mean(Ticks(SECOND.0 - 1)), load.mean(SECOND));
+        // The ticks begin anew.
+        let (load, late) = (Load::default(), Ticks(u32::MAX));
+        load.responded(micros(8 * MS), late);
+        assert!(load.mean(Ticks(2 * HALF_LIFE)).unwrap() < 3_000);
     }
 
     #[test]
     fn the_first_responses_count_as_the_fastest_of_them() {
         let load = Load::default();
         for (took, comparable) in [(37, None), (9, None), (8, None), (40, None)] {
-            load.responded(took * MS, SECOND);
+            load.responded(micros(took * MS), SECOND);
             assert_eq!(load.comparable(SECOND), comparable);
         }
-        (0..4).for_each(|_| load.responded(9 * MS, SECOND));
+        (0..4).for_each(|_| load.responded(micros(9 * MS), SECOND));
         assert_eq!(load.comparable(SECOND), Some(8_000));
         load.forget();
-        load.responded(37 * MS, SECOND);
+        load.responded(micros(37 * MS), SECOND);
         assert_eq!((load.mean(SECOND), load.comparable(SECOND)), (Some(37_000), None));
         // A failure says enough.
         load.failed(MS, SECOND);
@@ -164,29 +181,29 @@ mod tests {
     #[test]
     fn failures_in_a_row_count_as_slower_and_slower_up_to_a_limit() {
         let (load, fast) = (Load::default(), Load::default());
-        load.failed(Duration::ZERO, SECOND);
-        fast.responded(MS, SECOND);
+        load.failed(0, SECOND);
+        fast.responded(micros(MS), SECOND);
         assert!(load.mean(SECOND) > fast.mean(SECOND), "it looks idle");
         let mut last = load.mean(SECOND).unwrap();
         for _ in 0..10 {
-            load.failed(Duration::ZERO, SECOND);
+            load.failed(0, SECOND);
             let mean = load.mean(SECOND).unwrap();
             assert!(mean > last);
             last = mean;
         }
-        (0..100).for_each(|_| load.failed(Duration::MAX, SECOND));
+        (0..100).for_each(|_| load.failed(u64::MAX, SECOND));
         assert!(load.mean(SECOND).unwrap() <= MOST);
     }
 
     #[test]
     fn a_call_that_was_left_says_only_that_it_would_have_been_slow() {
         let load = Load::default();
-        load.left(SECOND, SECOND);
+        load.left(1_000 * MS, SECOND);
         assert_eq!(load.mean(SECOND), None);
-        load.responded(8 * MS, SECOND);
+        load.responded(micros(8 * MS), SECOND);
         load.left(MS, SECOND);
         assert_eq!(load.mean(SECOND), Some(8_000));
-        load.left(SECOND, SECOND);
+        load.left(1_000 * MS, SECOND);
         assert_eq!(load.mean(SECOND), Some(256_000));
     }
 }

@@ -94,7 +94,8 @@
 //! for new connections, so the fastest of the eight counts.
 //!
 //! A [retry](crate::retry) of a call goes to an endpoint at which the call has not failed yet, if
-//! there is one. So does a retry of a stack around the stack. A call remembers the last four.
+//! there is one. So does a retry of a stack around the stack, even if that has no retry of its own.
+//! A call remembers the last four.
 //!
 //! # Endpoints that are out
 //!
@@ -114,9 +115,10 @@
 //!
 //! The classifier of the stack decides, as it does for the other layers. A response that streams
 //! counts at its end, so a status of gRPC in the trailers counts. An attempt that times out has
-//! failed. A call that its caller drops has failed only if it ran longer than responses lately
-//! took, and if the endpoint has not responded for 10 s. A retry tells the endpoints what has
-//! happened, and in a stack without a retry, the stack does. Without a stack,
+//! failed, and so has one whose body reaches a limit. A call that its caller drops has failed only
+//! if it ran longer than responses lately took, and if the endpoint has not responded for 10 s. A
+//! reader that leaves a body is no failure. A retry tells the endpoints what has happened, and in a
+//! stack without a retry, the stack does. Without a stack,
 //! [`classify`](EndpointsBuilder::classify) decides when the response arrives. It also does if a
 //! layer of your own beneath the stack has a result and does not return it at once.
 //!
@@ -240,6 +242,7 @@ mod health;
 mod layer_state;
 mod list;
 mod load;
+mod member;
 mod service;
 mod shared;
 mod task;

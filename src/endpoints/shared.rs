@@ -2,7 +2,7 @@
 
 use std::{
     fmt, mem,
-    sync::{Arc, Mutex, PoisonError, RwLock, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak},
     time::Duration,
 };
 
@@ -13,11 +13,13 @@ use super::{
     endpoint::{Endpoint, Limits, Set, Slot},
     health::{EndpointStatus, Health, Pool},
     list::{Entry, List},
+    load::Ticks,
+    member::{Change, Member, Transition, find},
     task::Checks,
 };
 use crate::{
     call::{
-        clock,
+        clock::{self, nanos_since},
         lock::lock,
         random::{between, draw},
         route::Tried,
@@ -29,43 +31,11 @@ use crate::{
 pub(super) struct Shared<S> {
     pub(super) config: Arc<Config>,
     members: Mutex<Vec<Member<S>>>,
-    list: RwLock<List<S>>,
     /// Endpoints that were removed, and may have calls.
     removed: Mutex<Vec<Weak<Endpoint>>>,
+    list: RwLock<List<S>>,
     checks: Option<Checks>,
     pub(super) origin: Instant,
-}
-
-/// An endpoint of the set.
-struct Member<S> {
-    entry: Entry<S>,
-    health: Health,
-    next_check: Instant,
-    /// The check that runs, if there is one.
-    check: Weak<()>,
-}
-
-impl<S> Member<S> {
-    /// Notes that a reason for which the endpoint was out is over. Another may be left.
-    fn is_back(&self, reason: &'static str, now: Instant, transitions: &mut Vec<Transition>) {
-        self.entry.endpoint.come_back(self.health.ejections(), now);
-        if self.health.status() == EndpointStatus::Usable {
-            let endpoint = Arc::clone(&self.entry.endpoint);
-            transitions.push(Transition { endpoint, change: Change::Back { reason } });
-        }
-    }
-}
-
-/// A change of an endpoint's status, which is reported.
-struct Transition {
-    endpoint: Arc<Endpoint>,
-    change: Change,
-}
-
-#[derive(Clone, Copy)]
-enum Change {
-    Out { reason: &'static str, out_for: Option<Duration> },
-    Back { reason: &'static str },
 }
 
 impl<S: Send + 'static> Shared<S> {
@@ -77,8 +47,8 @@ impl<S: Send + 'static> Shared<S> {
         Arc::new_cyclic(|set| Self {
             config: Arc::new(config),
             members: Mutex::default(),
-            list: RwLock::new(List::EMPTY),
             removed: Mutex::default(),
+            list: RwLock::new(List::EMPTY),
             checks: checks(set),
             origin: Instant::now(),
         })
@@ -150,18 +120,36 @@ impl<S> Shared<S> {
         }
     }
 
+    /// Returns the time of an instant, in nanoseconds from the origin.
+    #[inline]
+    pub(super) fn time(&self, at: Instant) -> u64 {
+        nanos_since(self.origin, at)
+    }
+
     /// Chooses an endpoint and begins a call.
-    pub(super) fn choose(&self, tried: Tried, now: Instant) -> Option<Entry<S>> {
-        let time = now.saturating_duration_since(self.origin);
-        loop {
-            {
-                let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
-                if list.ends.is_none_or(|end| end > now) {
-                    return list.choose(tried, time);
-                }
-            }
-            // Somebody comes back. The ejections that end after `now` are not over then.
-            self.change(now, |_, _| {});
+    #[inline]
+    pub(super) fn choose(&self, tried: Tried, now: u64) -> Option<Entry<S>> {
+        let mut list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        if list.ends <= now {
+            drop(list);
+            self.end_ejections(clock::after(self.origin, Duration::from_nanos(now)));
+            list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        }
+        list.choose(tried, Ticks::of(now))
+    }
+
+    /// Ends the ejections that are over, unless another thread changes the endpoints meanwhile.
+    ///
+    /// The list is then used as it is. A later call ends the ejections.
+    #[cold]
+    fn end_ejections(&self, now: Instant) {
+        let members = match self.members.try_lock() {
+            Ok(members) => members,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        if members.iter().any(|it| it.health.out_until().is_some_and(|end| end <= now)) {
+            self.change_locked(members, now, |_, _| {});
         }
     }
 
@@ -171,21 +159,29 @@ impl<S> Shared<S> {
         now: Instant,
         change: impl FnOnce(&mut Vec<Member<S>>, &mut Vec<Transition>) -> T,
     ) -> T {
+        self.change_locked(lock(&self.members), now, change)
+    }
+
+    fn change_locked<T>(
+        &self,
+        mut members: MutexGuard<'_, Vec<Member<S>>>,
+        now: Instant,
+        change: impl FnOnce(&mut Vec<Member<S>>, &mut Vec<Transition>) -> T,
+    ) -> T {
         let mut transitions = Vec::new();
-        let (value, old, usable, (endpoints, is_drained)) = {
-            let mut members = lock(&self.members);
-            for member in members.iter_mut() {
-                if member.health.come_back(now) {
-                    member.is_back("ejection_ended", now, &mut transitions);
-                }
+        for member in members.iter_mut() {
+            if member.health.come_back(now) {
+                member.is_back("ejection_ended", &self.config, now, &mut transitions);
             }
-            let value = change(&mut members, &mut transitions);
-            let list = list_of(&members, self.config.panic_below);
-            let usable = list.usable;
-            let is_drained = members.iter().all(|it| it.health.is_draining());
+        }
+        let value = change(&mut members, &mut transitions);
+        let (list, endpoints) = (self.list_of(&members), members.len());
+        let (usable, is_drained) = (list.usable, members.iter().all(|it| it.health.is_draining()));
+        let old = {
             let mut place = self.list.write().unwrap_or_else(PoisonError::into_inner);
-            (value, mem::replace(&mut *place, list), usable, (members.len(), is_drained))
+            mem::replace(&mut *place, list)
         };
+        drop(members);
         // After the locks, because these run code of the user.
         for it in &transitions {
             self.report(it);
@@ -195,6 +191,25 @@ impl<S> Shared<S> {
             self.config.reporter.get().emit(Event::NoEndpointUsable { endpoints });
         }
         value
+    }
+
+    /// Returns the endpoints that get calls.
+    fn list_of(&self, members: &[Member<S>]) -> List<S> {
+        let usable = |it: &Member<S>| it.health.status() == EndpointStatus::Usable;
+        let open = members.iter().filter(|it| !it.health.is_draining());
+        let group = |it: &Member<S>| it.entry.endpoint.group;
+        let states = open.clone().map(|it| (group(it), usable(it)));
+        let pool = Pool::of(states, self.config.panic_below);
+        let chosen = open.clone().filter(|it| match pool {
+            Pool::Group(chosen) => group(it) == chosen && usable(it),
+            Pool::All => true,
+        });
+        let ends = members.iter().filter_map(|it| it.health.out_until()).min();
+        List {
+            endpoints: chosen.map(|it| it.entry.clone()).collect(),
+            ends: ends.map_or(u64::MAX, |end| self.time(end)),
+            usable: open.filter(|it| usable(it)).count(),
+        }
     }
 
     fn report(&self, Transition { endpoint, change }: &Transition) {
@@ -233,7 +248,7 @@ impl<S> Shared<S> {
         self.change(now, |members, transitions| {
             if let Some(member) = find(members, endpoint.number) {
                 if passed {
-                    member.is_back("check", now, transitions);
+                    member.is_back("check", &self.config, now, transitions);
                 } else {
                     let change = Change::Out { reason: "check", out_for: None };
                     transitions
@@ -306,7 +321,8 @@ impl<S> Shared<S> {
             let Some(member) = find(members, number) else { return false };
             let has_changed = member.health.drain(draining);
             if has_changed && !draining {
-                member.entry.endpoint.come_back(member.health.ejections(), now);
+                let forgets_at = member.health.forgets_at(&self.config);
+                member.entry.endpoint.come_back(forgets_at, now);
                 member.next_check = now;
             }
             has_changed
@@ -321,7 +337,7 @@ impl<S> Shared<S> {
     pub(super) fn endpoints(&self) -> Vec<(Arc<Endpoint>, EndpointStatus)> {
         let now = Instant::now();
         let ends = self.list.read().unwrap_or_else(PoisonError::into_inner).ends;
-        if ends.is_some_and(|end| end <= now) {
+        if ends <= self.time(now) {
             self.change(now, |_, _| {});
         }
         let members = lock(&self.members);
@@ -344,7 +360,7 @@ impl<S: Send> Set for Shared<S> {
             let member = find(&mut members, number).filter(|it| usable(it));
             let Some(member) = member.filter(|_| ejected < most && others) else { return };
             let out_for = member.health.eject(&self.config, now);
-            endpoint.set_ejections(member.health.ejections());
+            endpoint.forget_failures(None);
             out_for
         };
         self.change(now, |members, transitions| {
@@ -362,7 +378,7 @@ impl<S: Send> Set for Shared<S> {
         let member = find(&mut members, endpoint.number);
         if let Some(member) = member.filter(|it| it.health.out_until().is_none()) {
             member.health.succeeded(&self.config, now);
-            endpoint.set_ejections(member.health.ejections());
+            endpoint.set_forgets_at(member.health.forgets_at(&self.config));
         }
     }
 
@@ -374,27 +390,6 @@ impl<S: Send> Set for Shared<S> {
         if let Some(slot) = slot {
             slot.renew(renewals);
         }
-    }
-}
-
-fn find<S>(members: &mut [Member<S>], number: u64) -> Option<&mut Member<S>> {
-    members.iter_mut().find(|it| it.entry.endpoint.number == number)
-}
-
-/// Returns the endpoints that get calls.
-fn list_of<S>(members: &[Member<S>], panic_below: f64) -> List<S> {
-    let usable = |it: &Member<S>| it.health.status() == EndpointStatus::Usable;
-    let open = members.iter().filter(|it| !it.health.is_draining());
-    let group = |it: &Member<S>| it.entry.endpoint.group;
-    let pool = Pool::of(open.clone().map(|it| (group(it), usable(it))), panic_below);
-    let chosen = open.clone().filter(|it| match pool {
-        Pool::Group(chosen) => group(it) == chosen && usable(it),
-        Pool::All => true,
-    });
-    List {
-        endpoints: chosen.map(|it| it.entry.clone()).collect(),
-        ends: members.iter().filter_map(|it| it.health.out_until()).min(),
-        usable: open.filter(|it| usable(it)).count(),
     }
 }
 
@@ -413,5 +408,82 @@ impl<S> fmt::Debug for Shared<S> {
             .field("config", &self.config)
             .field("endpoints", &endpoints)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::call::ended_call::Known;
+
+    /// A set of two endpoints, the first of which has been ejected.
+    fn set() -> (Arc<Shared<()>>, Instant) {
+        let shared = Shared::new(Config::default(), |_| None);
+        let endpoint = |number: u64| {
+            let slot = Arc::new(Slot::new(|| ()));
+            NewEndpoint { number, address: Arc::new(number), group: 0, slot }
+        };
+        shared.add(vec![endpoint(1), endpoint(2)], || true);
+        let first = Arc::clone(&shared.endpoints()[0].0);
+        let now = shared.origin + Duration::from_secs(1);
+        shared.eject(&first, now);
+        (shared, now + Duration::from_secs(31))
+    }
+
+    /// Runs a part of a call on another thread while the endpoints change.
+    fn while_they_change(shared: &Arc<Shared<()>>, part: impl FnOnce() + Send + 'static) {
+        let (done, is_done) = mpsc::channel();
+        let members = lock(&shared.members);
+        std::thread::spawn(move || {
+            part();
+            done.send(()).unwrap();
+        });
+        is_done.recv_timeout(Duration::from_secs(10)).expect("it waits for the lock");
+        drop(members);
+    }
+
+    #[test]
+    fn one_thread_ends_an_ejection_and_the_others_do_not_wait_for_it() {
+        let (shared, back) = set();
+        let list = || lock_list(&shared);
+        let before = list();
+        let choosing = Arc::clone(&shared);
+        while_they_change(&shared, move || {
+            assert!(choosing.choose(Tried::NONE, choosing.time(back)).is_some());
+        });
+        assert_eq!(list(), before);
+        shared.end_ejections(back);
+        let after = list();
+        assert_eq!((before.1, after.1), (1, 2));
+        shared.end_ejections(back);
+        assert_eq!(list(), after, "it is made once");
+    }
+
+    /// Returns the place of the list in memory, and its length.
+    fn lock_list(shared: &Shared<()>) -> (usize, usize) {
+        let list = shared.list.read().unwrap();
+        (list.endpoints.as_ptr().addr(), list.endpoints.len())
+    }
+
+    #[test]
+    fn a_success_takes_no_lock_until_an_ejection_is_forgotten() {
+        let (shared, back) = set();
+        shared.end_ejections(back);
+        let first = Arc::clone(&shared.endpoints()[0].0);
+        let ejections = || lock(&shared.members)[0].health.ejections();
+        let succeed = move |endpoint: &Endpoint, after: u64| {
+            assert!(endpoint.begin());
+            let now = endpoint.time(back + Duration::from_secs(after));
+            endpoint.settle_known(0, now, Known::Good);
+        };
+        let endpoint = Arc::clone(&first);
+        while_they_change(&shared, move || succeed(&endpoint, 29));
+        assert_eq!(ejections(), 1);
+        succeed(&first, 30);
+        assert_eq!(ejections(), 0);
+        let endpoint = Arc::clone(&first);
+        while_they_change(&shared, move || succeed(&endpoint, 90));
     }
 }

@@ -156,7 +156,6 @@ impl<S, P, C> Shared<S, P, C> {
     }
 
     /// Records the outcome of an attempt that has called endpoints, as [`settle`](Self::settle).
-    #[cold]
     #[inline(never)]
     pub(super) fn settle_endpoint<M, T, E>(
         &self,
