@@ -58,8 +58,9 @@
 //!
 //! The [seed](ChaosBuilder::seed) and the number of a call decide on its fault. A failing run can
 //! be repeated: each time that the layer is armed, the numbers begin with zero. Which call has
-//! which number depends on the order in which concurrent calls arrive. Of each 1,000 calls, each
-//! fault has exactly its share, but for a fraction of a call.
+//! which number depends on the order in which concurrent calls arrive. Of each 1,000 numbers, each
+//! fault has exactly its share, but for a fraction of a call. Calls that a partition separates are
+//! numbered apart, and calls outside of the windows have no number.
 //!
 //! # Arming
 //!

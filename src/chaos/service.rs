@@ -93,7 +93,7 @@ impl<S, E, R, P> Chaos<S, E, R, P> {
         P: Partition<Req>,
     {
         let shared = Arc::clone(&self.shared);
-        let Some((fault, ticket)) = shared.draw(&request) else {
+        let Some((fault, number, ticket)) = shared.draw(&request) else {
             return ResponseFuture::untouched(self.inner.call(request));
         };
         let switch = &shared.switch;
@@ -117,7 +117,7 @@ impl<S, E, R, P> Chaos<S, E, R, P> {
         let Some(prepared) = prepared else {
             return ResponseFuture::untouched(self.inner.call(request));
         };
-        switch.inject(fault.as_str(), ticket);
+        switch.inject(fault.as_str(), number);
         match prepared {
             Prepared::Made(result) => {
                 self.free_reservation();

@@ -18,16 +18,16 @@ pub(super) struct Shared<E, R, P> {
 }
 
 impl<E, R, P> Shared<E, R, P> {
-    /// Numbers a call and returns its fault, if it has one.
-    pub(super) fn draw<Req>(&self, request: &Req) -> Option<(Fault, Ticket)>
+    /// Returns the fault of a call and its number, if it has a fault.
+    pub(super) fn draw<Req>(&self, request: &Req) -> Option<(Fault, u64, Ticket)>
     where
         P: Partition<Req>,
     {
-        let ticket = self.switch.number()?;
-        let fault = match self.partition.separates(request) {
-            true => Some(Fault::Partition),
-            false => self.shares.draw(ticket.number),
-        };
-        Some((fault?, ticket))
+        let ticket = self.switch.admit()?;
+        if self.partition.separates(request) {
+            return Some((Fault::Partition, self.switch.number_separated(ticket)?, ticket));
+        }
+        let number = self.switch.number(ticket)?;
+        Some((self.shares.draw(number)?, number, ticket))
     }
 }

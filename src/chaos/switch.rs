@@ -47,16 +47,17 @@ struct State {
 struct Arming {
     since: Instant,
     until: Instant,
-    /// The number of calls since the layer was armed.
-    calls: u64,
+    /// The number of calls since the layer was armed whose fault was drawn.
+    drawn: u64,
+    /// The number of calls since the layer was armed that a partition has separated.
+    separated: u64,
     /// The number of faults that were injected before.
     injected: u64,
 }
 
-/// A call that began while the layer was armed.
+/// A call that began while the layer was armed, within a window.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ticket {
-    pub(crate) number: u64,
     pub(super) began: Instant,
     /// The end of the window, or of the arming.
     pub(super) until: Instant,
@@ -131,7 +132,7 @@ impl Switch {
         }
         let since = Instant::now();
         let injected = self.injected();
-        let arming = Arming { since, until: since + time, calls: 0, injected };
+        let arming = Arming { since, until: since + time, drawn: 0, separated: 0, injected };
         let (held, before) = {
             let mut state = self.state();
             let before = state.arming.replace(arming);
@@ -171,18 +172,40 @@ impl Switch {
         self.reporter.get().emit(Event::ChaosDisarmed { injected });
     }
 
-    /// Numbers a call. Returns `None` if it has no fault, because the layer is disarmed or because
-    /// it is outside of the windows.
-    pub(crate) fn number(&self) -> Option<Ticket> {
+    /// Returns the ticket of a call, or `None` if the call has no fault, because the layer is
+    /// disarmed or because it is outside of the windows.
+    pub(crate) fn admit(&self) -> Option<Ticket> {
         let began = Instant::now();
         self.end_if_over(began);
+        let state = self.state();
+        let until = state.arming.as_ref()?.end_of_faults(&self.windows, began)?;
+        Some(Ticket { began, until, generation: state.generation })
+    }
+
+    /// Numbers a call whose fault is drawn. Other calls have no number, so that the shares are
+    /// exact.
+    ///
+    /// Returns `None` if the layer was disarmed since the call began.
+    pub(crate) fn number(&self, ticket: Ticket) -> Option<u64> {
+        self.count(ticket, |arming| &mut arming.drawn)
+    }
+
+    /// Numbers a call that a partition separates, apart from those whose fault is drawn.
+    ///
+    /// Returns `None` if the layer was disarmed since the call began.
+    pub(super) fn number_separated(&self, ticket: Ticket) -> Option<u64> {
+        self.count(ticket, |arming| &mut arming.separated)
+    }
+
+    fn count(&self, ticket: Ticket, of: impl FnOnce(&mut Arming) -> &mut u64) -> Option<u64> {
         let mut state = self.state();
-        let generation = state.generation;
-        let arming = state.arming.as_mut()?;
-        let number = arming.calls;
-        arming.calls += 1;
-        let until = arming.end_of_faults(&self.windows, began)?;
-        Some(Ticket { number, began, until, generation })
+        if state.generation != ticket.generation {
+            return None;
+        }
+        let next = of(state.arming.as_mut()?);
+        let number = *next;
+        *next += 1;
+        Some(number)
     }
 
     /// Returns `true` if the layer was disarmed since the call began, or if the window has ended.
@@ -192,9 +215,9 @@ impl Switch {
     }
 
     /// Counts and reports a fault.
-    pub(crate) fn inject(&self, fault: &'static str, ticket: Ticket) {
+    pub(crate) fn inject(&self, fault: &'static str, call: u64) {
         self.injected.fetch_add(1, Ordering::Relaxed);
-        self.reporter.get().emit(Event::FaultInjected { fault, call: ticket.number });
+        self.reporter.get().emit(Event::FaultInjected { fault, call });
     }
 
     /// Takes a place among the calls that hang. Returns `false` if there is none.

@@ -294,6 +294,8 @@ pub enum Event<'a> {
         /// The kind of the fault, such as `delay`.
         fault: &'static str,
         /// The number of the call, counted from zero since the layer was armed.
+        ///
+        /// Calls that a partition separates are numbered apart.
         call: u64,
     },
     /// The cache gave an older response, because the service has failed or takes too long.

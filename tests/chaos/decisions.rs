@@ -75,6 +75,21 @@ fn of_each_thousand_calls_each_fault_has_exactly_its_share() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_partition_does_not_change_the_shares_of_the_calls_on_this_side() {
+    let chaos = builder().errors_fn(0.3, reset).partition_fn(|host: &&str| *host == "eu");
+    let mut service = SpawnedService::new(armed!(chaos.max_hung(1)).layer(client().0));
+    let mut failed = 0;
+    for number in 0..3_000 {
+        let host = if number % 3 == 0 { "us" } else { "eu" };
+        assert!(service.poll_ready().is_ready());
+        let is_error = matches!(service.call(host).poll(), Poll::Ready(Err(_)));
+        assert!(host == "us" || !is_error);
+        failed += u32::from(is_error);
+    }
+    assert_eq!(failed, 300);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_same_calls_have_the_same_faults_after_each_arming() {
     let chaos = builder().errors_fn(0.5, reset).build().unwrap();
     let mut service = chaos.layer(client().0);

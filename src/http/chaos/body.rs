@@ -37,6 +37,14 @@ impl BodyFault {
     }
 }
 
+/// The fault of a response that has not arrived.
+pub(super) struct Drawn {
+    pub(super) fault: BodyFault,
+    pub(super) number: u64,
+    pub(super) switch: Arc<Switch>,
+    pub(super) ticket: Ticket,
+}
+
 /// The error of a body with faults.
 ///
 /// It converts to a [`BoxError`] by `?` or `BoxError::from`.
@@ -108,7 +116,9 @@ impl<B: Body> ChaosBody<B> {
 
     /// Creates a body with a fault, unless it is empty, the layer is disarmed by now, or too many
     /// bodies stall.
-    pub(super) fn faulty(inner: B, fault: BodyFault, switch: &Arc<Switch>, ticket: Ticket) -> Self {
+    pub(super) fn faulty(inner: B, drawn: Drawn) -> Self {
+        let Drawn { fault, number, switch, ticket } = drawn;
+        let switch = &switch;
         if inner.is_end_stream() || switch.is_over(ticket) {
             return Self::untouched(inner);
         }
@@ -120,7 +130,7 @@ impl<B: Body> ChaosBody<B> {
         };
         // `None` if too many bodies stall.
         let Some(pause) = pause else { return Self::untouched(inner) };
-        switch.inject(fault.as_str(), ticket);
+        switch.inject(fault.as_str(), number);
         let mut faulty = Box::pin(Faulty { fault, pause, due: false });
         if let BodyFault::Trickle(_) = fault {
             faulty.as_mut().frame_passed();

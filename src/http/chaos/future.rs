@@ -4,7 +4,6 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -12,8 +11,7 @@ use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::body::{BodyFault, ChaosBody};
-use crate::chaos::switch::{Switch, Ticket};
+use super::body::{ChaosBody, Drawn};
 
 pin_project! {
     /// The future of a [`BodyChaos`](super::BodyChaos).
@@ -23,13 +21,6 @@ pin_project! {
         future: F,
         fault: Option<Box<Drawn>>,
     }
-}
-
-/// The fault of a response that has not arrived.
-pub(super) struct Drawn {
-    pub(super) fault: BodyFault,
-    pub(super) switch: Arc<Switch>,
-    pub(super) ticket: Ticket,
 }
 
 impl<F> ResponseFuture<F> {
@@ -52,7 +43,7 @@ where
         let response = ready!(this.future.poll(cx))?;
         Poll::Ready(Ok(response.map(|body| match this.fault.take() {
             None => ChaosBody::untouched(body),
-            Some(drawn) => ChaosBody::faulty(body, drawn.fault, &drawn.switch, drawn.ticket),
+            Some(drawn) => ChaosBody::faulty(body, *drawn),
         })))
     }
 }

@@ -8,8 +8,8 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    body::{BodyFault, ChaosBody},
-    future::{Drawn, ResponseFuture},
+    body::{BodyFault, ChaosBody, Drawn},
+    future::ResponseFuture,
 };
 use crate::chaos::{draw::Shares, switch::Switch};
 
@@ -37,10 +37,11 @@ impl<S> BodyChaos<S> {
 
     #[cold]
     fn draw(&self) -> Option<Box<Drawn>> {
-        let ticket = self.shared.switch.number()?;
-        let fault = self.shared.shares.draw(ticket.number)?;
+        let ticket = self.shared.switch.admit()?;
+        let number = self.shared.switch.number(ticket)?;
+        let fault = self.shared.shares.draw(number)?;
         let switch = Arc::clone(&self.shared.switch);
-        Some(Box::new(Drawn { fault, switch, ticket }))
+        Some(Box::new(Drawn { fault, number, switch, ticket }))
     }
 }
 
