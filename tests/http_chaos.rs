@@ -1,6 +1,8 @@
 //! Tests of lost responses around the idempotency layer, and of bodies with faults.
 #![cfg(feature = "http")]
 
+mod capture;
+
 use std::{
     io,
     pin::{Pin, pin},
@@ -33,6 +35,9 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use tokio::time::{Instant, advance};
 use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
+use tracing::{Instrument, info_span};
+
+use self::capture::Capture;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);
@@ -220,10 +225,11 @@ async fn a_body_above_the_limit_of_stalling_bodies_has_no_fault() {
     let (layer, handle) = armed(BodyChaosLayer::builder().stalls(1.0).max_hung(1));
     let stalled = body(&layer, 2).await;
     assert_eq!(body(&layer, 2).await.collect().await.unwrap().to_bytes(), "xx");
-    assert_eq!((handle.hung(), handle.injected()), (1, 1));
+    assert_eq!((handle.hung(), handle.injected()), (1, 0));
     drop(stalled);
     let mut again = Spawned::new(body(&layer, 2).await.collect());
     assert!(again.poll().is_pending());
+    assert_eq!((handle.hung(), handle.injected()), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
@@ -239,7 +245,7 @@ async fn the_fault_of_a_body_ends_with_its_window() {
         let mut one = Spawned::new(one.collect());
         let is_cut = matches!(one.poll(), Poll::Ready(Err(ChaosBodyError::Cut)));
         assert!(is_cut || matches!(one.poll(), Poll::Pending));
-        assert_eq!(handle.injected(), 2);
+        assert_eq!(handle.injected(), 1);
         advance(SECOND).await;
         assert!(is_cut || one.is_woken() && matches!(one.poll(), Poll::Ready(Ok(_))));
         for _ in 0..3 {
@@ -249,7 +255,7 @@ async fn the_fault_of_a_body_ends_with_its_window() {
         assert!(handle.is_armed());
         let late = body(&layer, 3).await;
         assert_eq!(late.collect().await.unwrap().to_bytes(), "xxx");
-        assert_eq!((handle.injected(), handle.hung()), (2, 0));
+        assert_eq!((handle.injected(), handle.hung()), (1, 0));
     }
 }
 
@@ -295,7 +301,56 @@ async fn a_fault_that_has_not_begun_does_not_begin_after_the_disarming() {
     advance(SECOND).await;
     let Poll::Ready(Ok(response)) = called.poll() else { panic!("no response") };
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "x");
-    assert_eq!(handle.injected(), 1);
+    assert_eq!(handle.injected(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_of_a_body_counts_when_it_begins_in_the_span_of_its_call() {
+    for (builder, reads) in [
+        (BodyChaosLayer::builder().cuts(1.0), 1),
+        (BodyChaosLayer::builder().stalls(1.0), 1),
+        (BodyChaosLayer::builder().trickles(1.0, SECOND), 0),
+    ] {
+        let (capture, _guard) = Capture::start();
+        let (layer, handle) = armed(builder);
+        drop(body(&layer, 3).await);
+        let mut faulty = body(&layer, 3).instrument(info_span!("of_the_call")).await;
+        for _ in 0..reads {
+            assert!(matches!(read(&mut faulty), Ok(Some(1))));
+        }
+        assert_eq!(handle.injected(), 0);
+        let mut frame = Spawned::new(faulty.frame());
+        for _ in 0..2 {
+            assert!(!matches!(frame.poll(), Poll::Ready(Some(Ok(_)))));
+            assert_eq!(handle.injected(), 1);
+            if !frame.is_woken() {
+                break;
+            }
+        }
+        let events = capture.events();
+        let injected = events.iter().find(|event| event.name == "fault injected").unwrap();
+        assert_eq!(injected.within.as_deref(), Some("of_the_call"));
+        assert_eq!(injected.get(field::FAULT_CALL), Some("1"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_each_thousand_bodies_with_data_each_fault_has_exactly_its_share() {
+    let (layer, handle) = armed(BodyChaosLayer::builder().cuts(0.3));
+    for number in 0..3_000 {
+        // Two calls of three have nothing to cut off.
+        let service = service_fn(move |(): ()| async move {
+            match number % 3 {
+                0 => Ok(Response::new(Frames(1))),
+                1 => Ok(Response::new(Frames(0))),
+                _ => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+            }
+        });
+        if let Ok(response) = layer.layer(service).oneshot(()).await {
+            let _ = response.into_body().collect().await;
+        }
+    }
+    assert_eq!(handle.injected(), 300);
 }
 
 #[tokio::test(start_paused = true)]

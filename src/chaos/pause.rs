@@ -68,6 +68,12 @@ impl Pause {
         self.switch.is_over(self.ticket)
     }
 
+    /// Counts and reports the fault whose pause it is.
+    #[cfg(feature = "http")]
+    pub(crate) fn inject(self: Pin<&mut Self>, fault: &'static str, number: u64) {
+        self.switch.inject(fault, number);
+    }
+
     /// Begins another pause of this length now.
     pub(crate) fn begin(self: Pin<&mut Self>, length: Duration) {
         let mut this = self.project();

@@ -2,48 +2,20 @@ use std::{
     error::Error as StdError,
     fmt,
     future::Future,
+    mem,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tracing::Span;
 
+use super::shared::{BodyFault, Drawn, Shared};
 use crate::{
     BoxError,
-    chaos::{
-        pause::Pause,
-        switch::{Switch, Ticket},
-    },
+    chaos::{pause::Pause, switch::Ticket},
 };
-
-/// A fault of one body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BodyFault {
-    Cut,
-    Stall,
-    Trickle(Duration),
-}
-
-impl BodyFault {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Cut => "body_cut",
-            Self::Stall => "body_stall",
-            Self::Trickle(_) => "body_trickle",
-        }
-    }
-}
-
-/// The fault of a response that has not arrived.
-pub(super) struct Drawn {
-    pub(super) fault: BodyFault,
-    pub(super) number: u64,
-    pub(super) switch: Arc<Switch>,
-    pub(super) ticket: Ticket,
-}
 
 /// The error of a body with faults.
 ///
@@ -92,50 +64,56 @@ pin_project! {
     ///
     /// Without a fault, it passes through unchanged.
     pub struct ChaosBody<B> {
-        // `None` after it was cut off.
         #[pin]
-        inner: Option<B>,
-        faulty: Option<Pin<Box<Faulty>>>,
+        body: Inner<B>,
     }
 }
 
 pin_project! {
-    struct Faulty {
-        fault: BodyFault,
+    #[project = InnerProj]
+    enum Inner<B> {
+        Untouched { #[pin] body: B },
+        // Boxed, so that a body without a fault does not make room for one.
+        Faulty { faulty: Pin<Box<Faulty<B>>> },
+    }
+}
+
+pin_project! {
+    struct Faulty<B> {
+        // `None` after it was cut off.
         #[pin]
-        pause: Pause,
+        inner: Option<B>,
+        fault: BodyFault,
+        number: u64,
+        // The span of the call, for the report of the fault.
+        span: Span,
+        // `None` when the fault is over.
+        #[pin]
+        pause: Option<Pause>,
         // The fault begins with the next poll.
         due: bool,
+        injected: bool,
     }
 }
 
 impl<B: Body> ChaosBody<B> {
-    pub(super) fn untouched(inner: B) -> Self {
-        Self { inner: Some(inner), faulty: None }
+    #[inline]
+    pub(super) fn untouched(body: B) -> Self {
+        Self { body: Inner::Untouched { body } }
     }
 
-    /// Creates a body with a fault, unless it is empty, the layer is disarmed by now, or too many
-    /// bodies stall.
-    pub(super) fn faulty(inner: B, drawn: Drawn) -> Self {
-        let Drawn { fault, number, switch, ticket } = drawn;
-        let switch = &switch;
-        if inner.is_end_stream() || switch.is_over(ticket) {
-            return Self::untouched(inner);
-        }
-        let pause = match fault {
-            BodyFault::Stall => Pause::hang(switch, ticket),
-            BodyFault::Cut | BodyFault::Trickle(_) => {
-                Some(Pause::of(switch, ticket, Duration::ZERO))
-            }
-        };
-        // `None` if too many bodies stall.
-        let Some(pause) = pause else { return Self::untouched(inner) };
-        switch.inject(fault.as_str(), number);
-        let mut faulty = Box::pin(Faulty { fault, pause, due: false });
+    /// Creates a body with the fault that is drawn for it, if there is one. An empty body has none.
+    #[cold]
+    pub(super) fn draw(body: B, shared: &Shared, ticket: Ticket) -> Self {
+        let drawn = if body.is_end_stream() { None } else { shared.draw(ticket) };
+        let Some(Drawn { fault, number, pause }) = drawn else { return Self::untouched(body) };
+        let (inner, pause, span) = (Some(body), Some(pause), Span::current());
+        let faulty = Faulty { inner, fault, number, span, pause, due: false, injected: false };
+        let mut faulty = Box::pin(faulty);
         if let BodyFault::Trickle(_) = fault {
             faulty.as_mut().frame_passed();
         }
-        Self { inner: Some(inner), faulty: Some(faulty) }
+        Self { body: Inner::Faulty { faulty } }
     }
 }
 
@@ -147,84 +125,107 @@ enum Next {
     Cut,
 }
 
-impl Faulty {
+impl<B> Faulty<B> {
     /// Begins the fault after a frame.
     fn frame_passed(self: Pin<&mut Self>) {
         let this = self.project();
         *this.due = true;
-        if let BodyFault::Trickle(pause) = *this.fault {
-            this.pause.begin(pause);
+        if let (BodyFault::Trickle(length), Some(pause)) = (*this.fault, this.pause.as_pin_mut()) {
+            pause.begin(length);
         }
     }
 
     /// Returns `Ready` when it is decided what happens to the next frame.
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Next> {
         let this = self.project();
-        if !*this.due {
+        let Some(mut pause) = this.pause.as_pin_mut().filter(|_| *this.due) else {
             return Poll::Ready(Next::Pass);
-        }
-        Poll::Ready(match this.fault {
-            BodyFault::Cut if this.pause.is_over() => Next::PassAll,
-            BodyFault::Cut => Next::Cut,
-            BodyFault::Stall => {
-                ready!(this.pause.poll(cx));
-                Next::PassAll
-            }
-            BodyFault::Trickle(_) => {
-                ready!(this.pause.poll(cx));
+        };
+        let next = match this.fault {
+            BodyFault::Cut if pause.is_over() => return Poll::Ready(Next::PassAll),
+            BodyFault::Cut => Poll::Ready(Next::Cut),
+            BodyFault::Stall => pause.as_mut().poll(cx).map(|()| Next::PassAll),
+            BodyFault::Trickle(_) => pause.as_mut().poll(cx).map(|()| {
                 *this.due = false;
                 Next::Pass
-            }
-        })
+            }),
+        };
+        let begins = next.is_pending() || matches!(next, Poll::Ready(Next::Cut));
+        if begins && !mem::replace(this.injected, true) {
+            let _entered = this.span.enter();
+            pause.inject(this.fault.as_str(), *this.number);
+        }
+        next
     }
 }
+
+impl<B: Body> Faulty<B> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<FrameOf<B>> {
+        let next = ready!(self.as_mut().poll_next(cx));
+        let mut this = self.as_mut().project();
+        match next {
+            Next::Pass => {}
+            Next::PassAll => this.pause.set(None),
+            Next::Cut => {
+                this.pause.set(None);
+                this.inner.set(None);
+                return Poll::Ready(Some(Err(ChaosBodyError::Cut)));
+            }
+        }
+        let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
+        let frame = ready!(inner.poll_frame(cx));
+        match &frame {
+            Some(Ok(_)) => self.frame_passed(),
+            _ => this.pause.set(None),
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(ChaosBodyError::Service)))
+    }
+}
+
+type FrameOf<B> = Option<Result<Frame<<B as Body>::Data>, ChaosBodyError<<B as Body>::Error>>>;
 
 impl<B: Body> Body for ChaosBody<B> {
     type Data = B::Data;
     type Error = ChaosBodyError<B::Error>;
 
+    #[inline]
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, Self::Error>>> {
-        let mut this = self.project();
-        if let Some(faulty) = this.faulty {
-            match ready!(faulty.as_mut().poll_next(cx)) {
-                Next::Pass => {}
-                Next::PassAll => *this.faulty = None,
-                Next::Cut => {
-                    *this.faulty = None;
-                    this.inner.set(None);
-                    return Poll::Ready(Some(Err(ChaosBodyError::Cut)));
-                }
-            }
+        match self.project().body.project() {
+            InnerProj::Untouched { body } => body.poll_frame(cx).map_err(ChaosBodyError::Service),
+            InnerProj::Faulty { faulty } => faulty.as_mut().poll_frame(cx),
         }
-        let Some(inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
-        let frame = ready!(inner.poll_frame(cx));
-        match &frame {
-            Some(Ok(_)) => {
-                if let Some(faulty) = this.faulty {
-                    faulty.as_mut().frame_passed();
-                }
-            }
-            _ => *this.faulty = None,
-        }
-        Poll::Ready(frame.map(|frame| frame.map_err(ChaosBodyError::Service)))
     }
 
+    #[inline]
     fn is_end_stream(&self) -> bool {
-        // Otherwise, the reader of a body of one frame would not see its fault.
-        self.faulty.is_none() && self.inner.as_ref().is_none_or(Body::is_end_stream)
+        match &self.body {
+            Inner::Untouched { body } => body.is_end_stream(),
+            // Otherwise, the reader of a body of one frame would not see its fault.
+            Inner::Faulty { faulty } => {
+                faulty.pause.is_none() && faulty.inner.as_ref().is_none_or(Body::is_end_stream)
+            }
+        }
     }
 
+    #[inline]
     fn size_hint(&self) -> SizeHint {
-        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        let inner = match &self.body {
+            Inner::Untouched { body } => Some(body),
+            Inner::Faulty { faulty } => faulty.inner.as_ref(),
+        };
+        inner.map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
 impl<B> fmt::Debug for ChaosBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fault = self.faulty.as_ref().map(|faulty| faulty.fault);
+        let fault = match &self.body {
+            Inner::Faulty { faulty } if faulty.pause.is_some() => Some(faulty.fault),
+            _ => None,
+        };
         f.debug_struct("ChaosBody").field("fault", &fault).finish_non_exhaustive()
     }
 }

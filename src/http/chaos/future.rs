@@ -4,6 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -11,7 +12,8 @@ use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
-use super::body::{ChaosBody, Drawn};
+use super::{body::ChaosBody, shared::Shared};
+use crate::chaos::switch::Ticket;
 
 pin_project! {
     /// The future of a [`BodyChaos`](super::BodyChaos).
@@ -19,14 +21,21 @@ pin_project! {
     pub struct ResponseFuture<F> {
         #[pin]
         future: F,
-        fault: Option<Box<Drawn>>,
+        // Boxed, so that a call of a disarmed layer does not make room for it.
+        admitted: Option<Box<Admitted>>,
     }
+}
+
+/// A call that began while the layer was armed. Its fault is drawn when there is a body.
+pub(super) struct Admitted {
+    pub(super) shared: Arc<Shared>,
+    pub(super) ticket: Ticket,
 }
 
 impl<F> ResponseFuture<F> {
     #[inline]
-    pub(super) fn new(future: F, fault: Option<Box<Drawn>>) -> Self {
-        Self { future, fault }
+    pub(super) fn new(future: F, admitted: Option<Box<Admitted>>) -> Self {
+        Self { future, admitted }
     }
 }
 
@@ -41,16 +50,15 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.future.poll(cx))?;
-        Poll::Ready(Ok(response.map(|body| match this.fault.take() {
+        Poll::Ready(Ok(response.map(|body| match this.admitted.take() {
             None => ChaosBody::untouched(body),
-            Some(drawn) => ChaosBody::faulty(body, *drawn),
+            Some(call) => ChaosBody::draw(body, &call.shared, call.ticket),
         })))
     }
 }
 
 impl<F> fmt::Debug for ResponseFuture<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fault = self.fault.as_ref().map(|drawn| drawn.fault);
-        f.debug_struct("BodyChaos::ResponseFuture").field("fault", &fault).finish_non_exhaustive()
+        f.debug_struct("BodyChaos::ResponseFuture").finish_non_exhaustive()
     }
 }

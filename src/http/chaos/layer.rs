@@ -3,8 +3,8 @@ use std::{ops::Range, sync::Arc, time::Duration};
 use tower_layer::Layer;
 
 use super::{
-    body::BodyFault,
-    service::{BodyChaos, Shared},
+    service::BodyChaos,
+    shared::{BodyFault, Shared},
 };
 use crate::{
     ConfigError,
@@ -69,6 +69,8 @@ impl BodyChaosBuilder {
     /// Sets the seed of the decisions, as [`ChaosBuilder::seed`](crate::chaos::ChaosBuilder::seed).
     ///
     /// Default: `0`.
+    ///
+    /// Bodies are numbered in the order in which their responses arrive.
     pub fn seed(mut self, seed: u64) -> Self {
         self.config.seed = seed;
         self

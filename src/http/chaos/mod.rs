@@ -41,9 +41,11 @@
 //! | [`stalls`](BodyChaosBuilder::stalls) | stalls after its first frame |
 //! | [`trickles`](BodyChaosBuilder::trickles) | pauses before each frame |
 //!
-//! A body without data has no fault. When the layer is disarmed, a body that stalls or trickles
-//! goes on, and one that is not cut off yet will not be. A cut also loses the trailers, and with
-//! them the status of a gRPC call, unless they are the first frame.
+//! A fault is drawn when a response arrives whose call began while the layer was armed. A body
+//! without data has none, and no number, so each fault has its share of the other bodies. When the
+//! layer is disarmed, a body that stalls or trickles goes on, and one that is not cut off yet will
+//! not be. A cut also loses the trailers, and with them the status of a gRPC call, unless they are
+//! the first frame.
 //!
 //! # Readiness
 //!
@@ -77,12 +79,14 @@
 //! # Telemetry
 //!
 //! It has the [events and metrics](crate::chaos#telemetry) of the other chaos layer, with the
-//! faults `body_cut`, `body_stall` and `body_trickle`.
+//! faults `body_cut`, `body_stall` and `body_trickle`. A fault counts when it begins. One that does
+//! not begin does not count, for example because the body is dropped before.
 
 mod body;
 pub mod future;
 mod layer;
 mod service;
+mod shared;
 
 pub use self::{
     body::{ChaosBody, ChaosBodyError},

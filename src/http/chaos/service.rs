@@ -8,17 +8,10 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{
-    body::{BodyFault, ChaosBody, Drawn},
-    future::ResponseFuture,
+    body::ChaosBody,
+    future::{Admitted, ResponseFuture},
+    shared::Shared,
 };
-use crate::chaos::{draw::Shares, switch::Switch};
-
-/// The state that the services of one layer share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) switch: Arc<Switch>,
-    pub(super) shares: Shares<BodyFault>,
-}
 
 /// A service whose bodies have faults while its layer is armed, created by a
 /// [`BodyChaosLayer`](super::BodyChaosLayer). It forwards readiness.
@@ -36,12 +29,9 @@ impl<S> BodyChaos<S> {
     }
 
     #[cold]
-    fn draw(&self) -> Option<Box<Drawn>> {
+    fn admit(&self) -> Option<Box<Admitted>> {
         let ticket = self.shared.switch.admit()?;
-        let number = self.shared.switch.number(ticket)?;
-        let fault = self.shared.shares.draw(number)?;
-        let switch = Arc::clone(&self.shared.switch);
-        Some(Box::new(Drawn { fault, number, switch, ticket }))
+        Some(Box::new(Admitted { shared: Arc::clone(&self.shared), ticket }))
     }
 }
 
@@ -63,7 +53,7 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let fault = if self.shared.switch.may_be_armed() { self.draw() } else { None };
-        ResponseFuture::new(self.inner.call(request), fault)
+        let admitted = if self.shared.switch.may_be_armed() { self.admit() } else { None };
+        ResponseFuture::new(self.inner.call(request), admitted)
     }
 }
