@@ -63,8 +63,13 @@ impl Reserve {
             Some(deadline) if self.ratio > 0.0 => Some(self.before(deadline)),
             _ => None,
         };
-        let _ambient = end.map(|end| (share_now(end.at - end.time), narrow(Some(end.at))));
-        Reserved { future: Some(call()), end, timer: None }
+        let ambient = end.map(|end| (share_now(end.at - end.time), narrow(Some(end.at))));
+        let future = call();
+        // Without a deadline, there is nothing to restore.
+        if let Some(ambient) = ambient {
+            drop(ambient);
+        }
+        Reserved { future: Some(future), end, timer: None }
     }
 
     /// Returns the end of a call that begins now, before a deadline.

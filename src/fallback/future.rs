@@ -112,7 +112,8 @@ where
                     match ready!(R::watch(watched, || call.poll_call(cx))) {
                         Ok(mut result) => {
                             let Some(reason) = this.shared.reason::<M, _, _>(&mut result) else {
-                                this.state.set(State::Done);
+                                // The call has ended, and holds nothing else.
+                                *kept = None;
                                 return Poll::Ready(result);
                             };
                             let nothing_began = this.shared.nothing_began(&reason, &result);
