@@ -187,6 +187,22 @@ async fn a_fallback_that_hangs_does_not_hide_the_reason() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fallback_that_hangs_near_the_deadline_does_not_hide_the_reason() {
+    // With 200 ms left when the service fails, and when the reserve is reached with 100 ms.
+    let fails = Step::RespondAfter(SECOND * 8 / 10, Err(BROKEN));
+    for (step, reason, end) in [(fails, "transient", 980), (Step::Hang, "timed_out", 990)] {
+        let layer = FallbackLayer::from_fn(|_| (), |(), _| pending::<Option<Text>>());
+        let call = layer.layer(flaky([step])).oneshot("request");
+        let began = Instant::now();
+        let result = Deadline::scope(Deadline::after(SECOND), call).await;
+        let error = result.expect("the caller learns the reason").unwrap_err();
+        assert_eq!(error.rejection().map_or("transient", Rejection::kind), reason);
+        assert_eq!(began.elapsed(), Duration::from_millis(end), "{reason}");
+        assert_eq!(layer.handle().failed(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_service_that_fails_does_not_hide_the_reason() {
     let hangs = || flaky([Step::Hang]);
     let unready = || flaky([Step::Unready]);

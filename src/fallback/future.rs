@@ -202,8 +202,8 @@ impl<R, C> Shared<R, C> {
         if future.is_none() {
             self.state.declined();
         }
-        let limit = if R::WAITS { self.state.limit() } else { Duration::MAX };
-        future.map(|future| Reserved::within(limit, future))
+        let limit = || if R::WAITS { self.state.time() } else { Duration::MAX };
+        future.map(|future| Reserved::within(limit(), future))
     }
 
     /// Polls the fallback. The output is `None` if it gives no response.

@@ -220,8 +220,9 @@ impl<R, C> FallbackBuilder<R, C> {
     ///
     /// If the caller has a [deadline](crate::Deadline), the layer ends the call this share of the
     /// time that is left before the deadline. It reserves at most the [`limit`](Self::limit). The
-    /// caller's deadline would otherwise end the call without a fallback. The share must be at
-    /// least 0, which reserves nothing, and less than 1.
+    /// caller's deadline would otherwise end the call without a fallback. A fallback that takes
+    /// time ends by the same share before the deadline, so that the caller learns the reason. The
+    /// share must be at least 0, which reserves nothing, and less than 1.
     pub fn reserve(mut self, ratio: f64) -> Self {
         self.config.reserve = ratio;
         self

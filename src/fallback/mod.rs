@@ -88,8 +88,9 @@
 //! The fallback is the last layer that responds, and stands outside the total timeout. If the
 //! caller has a [deadline](crate::Deadline), that may come first. The layer therefore ends the call
 //! a little earlier than the caller's deadline, and uses the [rest](FallbackBuilder::reserve). A
-//! caller whose deadline has passed gets no fallback. Without a deadline and without a total
-//! timeout, a call that hangs never falls back.
+//! caller whose deadline has passed gets no fallback. A fallback that hangs ends before the
+//! deadline too, by the same share of what is left, so that the caller learns why the call has
+//! failed. Without a deadline and without a total timeout, a call that hangs never falls back.
 //!
 //! A fallback must be local, or have a stack of its own. If it calls the same dependency, it fails
 //! with it, and loads it further.

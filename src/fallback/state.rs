@@ -5,10 +5,12 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
 use super::config::Config;
 use crate::{
     CarryRejection,
-    call::{degraded::Reason, reserve::Reserve},
+    call::{deadline::deadline, degraded::Reason, reserve::Reserve},
     error::SwitchedOff,
     telemetry::{Event, instrument::FALLBACK_CALLS},
 };
@@ -77,6 +79,14 @@ impl State {
 
     pub(super) fn limit(&self) -> Duration {
         self.config.limit
+    }
+
+    /// Returns the longest time of a fallback that begins now.
+    ///
+    /// It ends before the caller's deadline too, so that the caller learns the reason if it hangs.
+    pub(super) fn time(&self) -> Duration {
+        let left = deadline().map(|end| self.reserve.time_before(end, Instant::now()));
+        left.map_or(self.config.limit, |left| left.min(self.config.limit))
     }
 
     pub(super) fn count(&self, ended: Use) -> u64 {
