@@ -16,6 +16,7 @@ use buttress::{
     CarryRejection, Classify, Deadline, Error, Fault, Outcome, Rejection, RetryHint, Stack,
     bulkhead::BulkheadLayer,
     circuit_breaker::CircuitBreakerLayer,
+    endpoints::Endpoints,
     error::{BulkheadFull, CircuitOpen, IdempotencyReason, IdempotencyRejected, TimedOut},
     fallback::{self, FallbackLayer, Reason},
     retry::{Backoff, Replay, ReplayClones, RetryLayer},
@@ -199,6 +200,22 @@ async fn a_fallback_that_hangs_near_the_deadline_does_not_hide_the_reason() {
         assert_eq!(error.rejection().map_or("transient", Rejection::kind), reason);
         assert_eq!(began.elapsed(), Duration::from_millis(end), "{reason}");
         assert_eq!(layer.handle().failed(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_as_the_other_service_are_settled_with_their_own_results() {
+    let open = || Error::<Text>::Rejected(CircuitOpen::new("a", None).into());
+    for (response, expected) in [(Err("error"), 1), (Ok("broken"), 1), (Ok("response"), 0)] {
+        let endpoints = Endpoints::new(["b"], move |_| Flaky::new([], move || response));
+        let handle = endpoints.handle();
+        let layer = FallbackLayer::service(ReplayClones, endpoints);
+        // The result of the call says nothing about the endpoint.
+        let inner = flaky([Step::Respond(Err(open()))]);
+        let service = Stack::new().classify(ByText).fallback(layer).layer(inner);
+        let result = service.oneshot("request").await;
+        assert_eq!(result, if expected == 0 { Ok("response") } else { Err(open()) });
+        assert_eq!(handle.states()[0].failures, expected, "{response:?}");
     }
 }
 

@@ -269,6 +269,12 @@ pub(crate) fn settle_replaced<T, E: CarryRejection>(
     }
 }
 
+/// Settles the call that has just ended as its endpoint knows it, because the layers above get
+/// another result.
+pub(crate) fn settle_known() {
+    drop(take_ended());
+}
+
 /// Settles the call that a layer has just ended to have time for another response.
 #[cold]
 pub(crate) fn settle_cut() {

@@ -222,10 +222,12 @@ impl<R, C> Shared<R, C> {
     {
         let reason = &failed.reason;
         let Ok(given) = ready!(self.noting_panic(reason, || response.poll_call(cx))) else {
+            route::settle_cut();
             self.state.failed(reason, "limit");
             return Poll::Ready(None);
         };
         let Some(mut given) = given else {
+            route::settle_known();
             if R::CAN_FAIL {
                 self.state.failed(reason, "error");
             } else {
@@ -233,9 +235,14 @@ impl<R, C> Shared<R, C> {
             }
             return Poll::Ready(None);
         };
-        if R::CAN_FAIL && self.is_failure(&given, PhantomData::<E>) {
-            self.state.failed(reason, "response");
-            return Poll::Ready(None);
+        if R::CAN_FAIL {
+            let outcome = judge(&*self.classifier, Ok::<_, &E>(&given));
+            if !(outcome.is_response() || outcome == Outcome::Ignored) {
+                // The other service has not served the request.
+                route::settle_replaced(outcome, Ok::<_, &E>(&given), deadline::deadline());
+                self.state.failed(reason, "response");
+                return Poll::Ready(None);
+            }
         }
         let by = match reason {
             Reason::Off => DegradedBy::Off,
@@ -245,16 +252,6 @@ impl<R, C> Shared<R, C> {
         ResponseSource::Degraded(by).report();
         self.state.used(reason);
         Poll::Ready(Some(given))
-    }
-
-    /// Returns `true` if the other service has not served the request.
-    fn is_failure<T, E>(&self, response: &T, _: PhantomData<E>) -> bool
-    where
-        C: Classify<T, E>,
-        E: CarryRejection,
-    {
-        let outcome = judge(&*self.classifier, Ok::<_, &E>(response));
-        !(outcome.is_response() || outcome == Outcome::Ignored)
     }
 
     /// Runs code of the fallback. A panic counts as a failed fallback.
