@@ -495,6 +495,66 @@ async fn ten_thousand_fallbacks_log_few_lines() {
     assert_eq!(lines[1].get(field::SUPPRESSED), Some("9999"));
 }
 
+/// Returns the cause of the last fallback that failed.
+fn cause(capture: &Capture) -> Option<String> {
+    let events = capture.events();
+    let failed = events.iter().rfind(|event| event.name == "fallback failed")?;
+    failed.get(field::ERROR_TYPE).map(str::to_owned)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fallback_that_the_same_breaker_or_bulkhead_rejects_is_told_of() {
+    let (capture, _guard) = Capture::start();
+    let open = || {
+        let breaker = CircuitBreakerLayer::builder().name("shop").build().unwrap();
+        breaker.handle().force_open();
+        breaker
+    };
+    let (one, other) = (open(), open());
+    for (behind, expected) in [(&one, "same_layer"), (&other, "error")] {
+        let fallback = FallbackLayer::service(ReplayClones, behind.layer(flaky([])));
+        let error = fallback.layer(one.layer(flaky([]))).oneshot("request").await.unwrap_err();
+        assert_eq!(error.rejection().unwrap().kind(), "circuit_open");
+        assert_eq!(cause(&capture).as_deref(), Some(expected));
+    }
+    // The breaker was the last one to reject a call, but not this one.
+    let fallback = FallbackLayer::service(ReplayClones, other.layer(flaky([])));
+    assert_eq!(fallback.layer(down()).oneshot("request").await, Err(BROKEN));
+    assert_eq!(cause(&capture).as_deref(), Some("error"));
+
+    let bulkhead = || BulkheadLayer::builder().max_concurrent(1).build().unwrap();
+    let (one, other) = (bulkhead(), bulkhead());
+    let hangs = [&one, &other].map(|full| full.layer(flaky([Step::Hang])).oneshot("request"));
+    let mut held = hangs.map(Spawned::new);
+    assert!(held.iter_mut().all(|call| call.poll().is_pending()));
+    for (behind, expected) in [(&one, "same_layer"), (&other, "error")] {
+        let fallback = FallbackLayer::service(ReplayClones, behind.layer(flaky([])));
+        let error = fallback.layer(one.layer(flaky([]))).oneshot("request").await.unwrap_err();
+        assert_eq!(error.rejection().unwrap().kind(), "bulkhead_full");
+        assert_eq!(cause(&capture).as_deref(), Some(expected));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closure_that_calls_through_the_same_breaker_has_failed_unless_it_responds() {
+    let breaker = CircuitBreakerLayer::new();
+    breaker.handle().force_open();
+    let service = breaker.layer(flaky([]));
+    for (otherwise, used, failed) in [(None, 0, 1), (Some("none"), 1, 0)] {
+        let again = service.clone();
+        let layer = FallbackLayer::from_fn(
+            |request: &Text| *request,
+            move |request, _| {
+                let again = again.clone();
+                async move { again.oneshot(request).await.ok().or(otherwise) }
+            },
+        );
+        let handle = layer.handle();
+        assert_eq!(layer.layer(service.clone()).oneshot("request").await.ok(), otherwise);
+        assert_eq!((handle.used(), handle.failed(), handle.declined()), (used, failed, 0));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_span_of_a_call_says_that_it_was_degraded_and_by_what() {
     for (is_off, source) in [(false, "fallback"), (true, "off")] {

@@ -27,6 +27,7 @@ use crate::{
         ended::polled_after_end,
         oneshot::Oneshot,
         rejectable::Rejectable,
+        rejected_by::RejectedBy,
         timer::poll_timer,
         waiters::Key,
     },
@@ -139,6 +140,7 @@ impl fmt::Debug for Drained {
 }
 
 fn reject<E: CarryRejection>(slots: Arc<Slots>) -> E {
+    RejectedBy::note(&*slots);
     slots.reporter().reject(slots.rejection())
 }
 
@@ -252,6 +254,7 @@ where
                         place.time_out();
                         let slots = place.slots();
                         let late = slots.queue_timed_out(wait.longest);
+                        RejectedBy::note(slots);
                         break Err(slots.reporter().reject(late));
                     }
                 },

@@ -23,6 +23,7 @@ pub(crate) mod race;
 pub(crate) mod random;
 pub(crate) mod readiness;
 pub(crate) mod rejectable;
+pub(crate) mod rejected_by;
 pub(crate) mod reserve;
 pub(crate) mod restore;
 pub(crate) mod route;

@@ -24,6 +24,7 @@ use crate::{
         completion::{AtHead, Completion},
         oneshot::Oneshot,
         rejectable::Rejectable,
+        rejected_by::RejectedBy,
     },
     error::CircuitOpen,
 };
@@ -167,6 +168,7 @@ impl<H: Handle> Open<H> {
     fn report<E: CarryRejection>(self) -> E {
         let breaker = self.handle.breaker();
         breaker.cold().rejected.fetch_add(1, Ordering::Relaxed);
+        RejectedBy::note(breaker);
         breaker.config().reporter().reject(CircuitOpen::by(breaker.name(), self.retry_after))
     }
 }

@@ -25,6 +25,7 @@ use crate::{
         deadline,
         degraded::{Degraded, DegradedBy, Reason, ResponseSource},
         ended::polled_after_end,
+        rejected_by::RejectedBy,
         reserve::Reserved,
         route,
     },
@@ -60,6 +61,8 @@ pin_project! {
 /// A call that falls back.
 struct Failed<T, E> {
     reason: Reason,
+    /// The breaker or bulkhead that rejected the call.
+    rejected_by: Option<RejectedBy>,
     without: Without<T, E>,
 }
 
@@ -109,6 +112,9 @@ where
             let (kept, mut failed, nothing_began) = match this.state.as_mut().project() {
                 StateProj::Calling { call, kept } => {
                     let Some(watched) = kept else { polled_after_end() };
+                    if R::WAITS {
+                        RejectedBy::forget();
+                    }
                     match ready!(R::watch(watched, || call.poll_call(cx))) {
                         Ok(mut result) => {
                             let Some(reason) = this.shared.reason::<M, _, _>(&mut result) else {
@@ -118,7 +124,9 @@ where
                             };
                             let nothing_began = this.shared.nothing_began(&reason, &result);
                             let without = Without::Result(result);
-                            (kept.take(), Failed { reason, without }, nothing_began)
+                            let rejected_by = RejectedBy::last().filter(|_| R::WAITS);
+                            let failed = Failed { reason, rejected_by, without };
+                            (kept.take(), failed, nothing_began)
                         }
                         Err(reached) => {
                             route::settle_cut();
@@ -126,13 +134,13 @@ where
                             let rejection = Rejection::from(reached.by(name));
                             let reason = Reason::Rejected(rejection.clone());
                             let without = Without::Ended(rejection);
-                            (kept.take(), Failed { reason, without }, false)
+                            (kept.take(), Failed { reason, rejected_by: None, without }, false)
                         }
                     }
                 }
                 StateProj::Off { kept } => {
-                    let failed = Failed { reason: Reason::Off, without: Without::Off };
-                    (kept.take(), failed, true)
+                    let (reason, without) = (Reason::Off, Without::Off);
+                    (kept.take(), Failed { reason, rejected_by: None, without }, true)
                 }
                 StateProj::Responding { response, failed } => {
                     let shared = &*this.shared;
@@ -220,15 +228,20 @@ impl<R, C> Shared<R, C> {
         E: CarryRejection,
         M: Completion<T>,
     {
-        let reason = &failed.reason;
+        let Failed { reason, rejected_by, .. } = failed;
+        RejectedBy::forget();
         let Ok(given) = ready!(self.noting_panic(reason, || response.poll_call(cx))) else {
             route::settle_cut();
             self.state.failed(reason, "limit");
             return Poll::Ready(None);
         };
+        // Two services that share a breaker or a bulkhead are out of reach together.
+        let is_same = rejected_by.is_some() && RejectedBy::last() == *rejected_by;
         let Some(mut given) = given else {
             route::settle_known();
-            if R::CAN_FAIL {
+            if is_same {
+                self.state.failed(reason, "same_layer");
+            } else if R::CAN_FAIL {
                 self.state.failed(reason, "error");
             } else {
                 self.state.declined();
@@ -240,7 +253,7 @@ impl<R, C> Shared<R, C> {
             if !(outcome.is_response() || outcome == Outcome::Ignored) {
                 // The other service has not served the request.
                 route::settle_replaced(outcome, Ok::<_, &E>(&given), deadline::deadline());
-                self.state.failed(reason, "response");
+                self.state.failed(reason, if is_same { "same_layer" } else { "response" });
                 return Poll::Ready(None);
             }
         }

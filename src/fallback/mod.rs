@@ -93,7 +93,9 @@
 //! failed. Without a deadline and without a total timeout, a call that hangs never falls back.
 //!
 //! A fallback must be local, or have a stack of its own. If it calls the same dependency, it fails
-//! with it, and loads it further.
+//! with it, and loads it further. If the breaker or bulkhead that rejected the call rejects its
+//! fallback too, the event "fallback failed" has the cause `same_layer`. Clones of a layer share
+//! their state. Give the other service a stack of its own by [`Stack::fresh`](crate::Stack::fresh).
 //!
 //! # Readiness
 //!

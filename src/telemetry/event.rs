@@ -161,7 +161,8 @@ pub enum Event<'a> {
     FallbackFailed {
         /// The reason why the service did not respond.
         reason: &'a Reason,
-        /// The cause: `error` or `response` of the other service, `limit` or `panic`.
+        /// The cause: `error` or `response` of the other service, `limit`, `panic`, or `same_layer`
+        /// if the breaker or bulkhead that rejected the call also rejected the fallback.
         cause: &'static str,
     },
     /// A call waits in the queue of the bulkhead.
