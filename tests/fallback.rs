@@ -295,6 +295,57 @@ async fn off_reserves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn switching_off_frees_the_callers_that_wait_until_the_service_is_ready() {
+    let layer = FallbackLayer::value("none");
+    let limited = ConcurrencyLimitLayer::new(1).layer(flaky([Step::Hang]));
+    let mut holder = Spawned::new(layer.layer(limited.clone()).oneshot("request"));
+    assert!(holder.poll().is_pending());
+    let service = || Spawned::new(layer.layer(limited.clone()).oneshot("request"));
+    let (mut one, mut gone, mut other) = (service(), service(), service());
+    for call in [&mut one, &mut gone, &mut other] {
+        assert!(call.poll().is_pending() && !call.is_woken());
+    }
+    drop(gone);
+    layer.handle().switch_off();
+    for call in [&mut one, &mut other] {
+        assert!(call.is_woken());
+        assert_eq!(call.poll(), Poll::Ready(Ok("none")));
+    }
+    drop((one, other));
+    // A caller that waits again, after the switch was on, waits for the service.
+    layer.handle().switch_on();
+    let mut again = service();
+    assert!(again.poll().is_pending());
+    drop(holder);
+    assert_eq!(again.poll(), Poll::Ready(Ok("response")));
+    assert_eq!(layer.handle().used_while_off(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_was_ready_before_the_switch_is_ready_for_its_next_call() {
+    let layer = FallbackLayer::value("none");
+    let reserving = Reserving::new(flaky([]), 1);
+    let slots = reserving.handle();
+    let mut service = SpawnedService::new(layer.layer(reserving));
+    let call = |service: &mut SpawnedService<_, _>| {
+        assert!(service.poll_ready().is_ready());
+        service.call("request").poll()
+    };
+    assert!(service.poll_ready().is_ready());
+    layer.handle().switch_off();
+    for _ in 0..2 {
+        assert_eq!(call(&mut service), Poll::Ready(Ok("none")));
+        assert_eq!(slots.reserved(), 1);
+    }
+    layer.handle().switch_on();
+    assert_eq!(call(&mut service), Poll::Ready(Ok("response")));
+    assert!(service.poll_ready().is_ready());
+    layer.handle().switch_off();
+    drop(service);
+    assert_eq!((slots.reserved(), slots.taken()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_off_the_service_is_neither_polled_nor_called() {
     let inner = flaky([Step::Unready]);
     let calls = inner.handle();

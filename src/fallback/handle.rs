@@ -28,8 +28,8 @@ impl FallbackHandle {
 
     /// Switches the service off. Calls get the fallback at once, and the service is not called.
     ///
-    /// The next call of each service sees it. Calls in flight continue. It stays off until
-    /// [`switch_on`](Self::switch_on).
+    /// The next call of each service sees it, and so do callers that wait until the service is
+    /// ready. Calls in flight continue. It stays off until [`switch_on`](Self::switch_on).
     pub fn switch_off(&self) {
         self.state.switch(true);
     }

@@ -100,8 +100,10 @@
 //! # Readiness
 //!
 //! The layer forwards readiness. While it is switched off it is always ready, and does not poll the
-//! service, so nothing is reserved in it. If it is switched off between `poll_ready` and `call`,
-//! the inner service stays ready for the next call of this instance.
+//! service, so nothing is reserved in it. Callers that wait until the service is ready are woken
+//! when it is switched off, and get the fallback. If it is switched off between `poll_ready` and
+//! `call`, the inner service stays ready for the next call of this instance. What it has reserved
+//! is freed when the instance is dropped.
 //!
 //! # Clone
 //!
@@ -201,6 +203,7 @@ mod service;
 mod shared;
 mod source;
 mod state;
+mod waiting;
 
 pub use self::{
     handle::FallbackHandle,

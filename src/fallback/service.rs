@@ -3,12 +3,12 @@ use std::{
     marker::PhantomData,
     mem,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use tower_service::Service;
 
-use super::{future::ResponseFuture, shared::Shared, source::Respond};
+use super::{future::ResponseFuture, shared::Shared, source::Respond, waiting::Waiting};
 use crate::{
     CarryRejection, Classify,
     call::completion::{AtHead, Completion, Discard},
@@ -18,31 +18,43 @@ use crate::{
 pub struct Fallback<S, R, C, M = AtHead> {
     inner: S,
     shared: Arc<Shared<R, C>>,
-    decision: Decision,
+    /// It was switched off when this instance was polled. The call skips the inner service.
+    is_off: bool,
+    /// The place of the caller, if the inner service is not ready.
+    waiting: Option<Waiting>,
     completion: PhantomData<fn() -> M>,
-}
-
-/// The decision made before the inner service is polled, kept until `call` takes it.
-#[derive(Clone, Copy, Debug, Default)]
-enum Decision {
-    #[default]
-    Undecided,
-    On,
-    /// The call does not reach the inner service.
-    Off,
 }
 
 impl<S, R, C, M> Fallback<S, R, C, M> {
     pub(super) fn new(inner: S, shared: Arc<Shared<R, C>>) -> Self {
-        Self { inner, shared, decision: Decision::Undecided, completion: PhantomData }
+        Self { inner, shared, is_off: false, waiting: None, completion: PhantomData }
     }
 }
 
 accessors!(Fallback<S, R, C, M>);
 
+impl<S, R, C, M> Fallback<S, R, C, M> {
+    /// Waits until the inner service is ready or is switched off.
+    #[cold]
+    fn wait<E>(&mut self, waker: &Waker) -> Poll<Result<(), E>> {
+        let state = &self.shared.state;
+        match &mut self.waiting {
+            Some(waiting) => waiting.join_again(waker),
+            None => self.waiting = Some(Waiting::join(state, waker)),
+        }
+        // Read after it has joined, so that it cannot miss the switch.
+        if !state.is_off() {
+            return Poll::Pending;
+        }
+        self.is_off = true;
+        self.waiting = None;
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<S: Clone, R, C, M> Clone for Fallback<S, R, C, M> {
     fn clone(&self) -> Self {
-        // A decision belongs to the instance that was polled.
+        // What was decided belongs to the instance that was polled.
         Self::new(self.inner.clone(), Arc::clone(&self.shared))
     }
 }
@@ -61,23 +73,23 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        if let Decision::Undecided = self.decision {
-            let is_off = self.shared.state.is_off();
-            self.decision = if is_off { Decision::Off } else { Decision::On };
+        self.is_off |= self.shared.state.is_off();
+        // Polling the service may reserve something in it.
+        let polled = if self.is_off { Poll::Ready(Ok(())) } else { self.inner.poll_ready(cx) };
+        if polled.is_pending() {
+            return self.wait(cx.waker());
         }
-        match self.decision {
-            // Polling the service may reserve something in it.
-            Decision::Off => Poll::Ready(Ok(())),
-            _ => self.inner.poll_ready(cx),
+        if self.waiting.is_some() {
+            self.waiting = None;
         }
+        polled
     }
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         let kept = self.shared.source.keep(&request);
         let shared = Arc::clone(&self.shared);
-        let decision = mem::take(&mut self.decision);
-        if matches!(decision, Decision::Off) || shared.state.is_off() {
+        if mem::take(&mut self.is_off) || shared.state.is_off() {
             M::discard(request);
             return ResponseFuture::off(kept, shared);
         }

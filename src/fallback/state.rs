@@ -1,7 +1,12 @@
 //! The switch and the counts of a fallback, which all its services share.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    iter,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::Waker,
     time::Duration,
 };
 
@@ -10,7 +15,13 @@ use tokio::time::Instant;
 use super::config::Config;
 use crate::{
     CarryRejection,
-    call::{deadline::deadline, degraded::Reason, reserve::Reserve},
+    call::{
+        deadline::deadline,
+        degraded::Reason,
+        lock::lock,
+        reserve::Reserve,
+        waiters::{Key, Waiters, wake_all},
+    },
     error::SwitchedOff,
     telemetry::{Event, instrument::FALLBACK_CALLS},
 };
@@ -49,12 +60,20 @@ pub(super) struct State {
     is_off: AtomicBool,
     owned: AtomicBool,
     counts: [AtomicU64; Use::ALL.len()],
+    /// The callers that wait until the service is ready.
+    waiting: Mutex<Waiters>,
 }
 
 impl State {
     pub(super) fn new((config, reserve): (Config, Reserve)) -> Self {
-        let (is_off, owned) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { config, reserve, is_off, owned, counts: Default::default() }
+        Self {
+            config,
+            reserve,
+            is_off: AtomicBool::new(false),
+            owned: AtomicBool::new(false),
+            counts: Default::default(),
+            waiting: Mutex::default(),
+        }
     }
 
     /// Returns a state with the same settings, switched on and without counts.
@@ -75,6 +94,26 @@ impl State {
 
     pub(super) fn switch(&self, is_off: bool) {
         self.is_off.store(is_off, Ordering::Relaxed);
+        if is_off {
+            let wakers: Vec<_> = {
+                let mut waiting = lock(&self.waiting);
+                iter::from_fn(|| waiting.call_first()).collect()
+            };
+            wake_all(wakers);
+        }
+    }
+
+    /// Adds a caller to those that are woken by the switch, or renews its place.
+    pub(super) fn wait(&self, place: Option<Key>, waker: &Waker) -> Key {
+        // Cloned before and dropped after the lock, because both can run code of a user.
+        let waker = waker.clone();
+        let (place, _outdated) = lock(&self.waiting).join(place, waker);
+        place
+    }
+
+    pub(super) fn stop_waiting(&self, place: Key) {
+        let outdated = lock(&self.waiting).remove(place);
+        drop(outdated);
     }
 
     pub(super) fn limit(&self) -> Duration {
