@@ -22,11 +22,8 @@ pub(super) fn begin_attempt(config: &Config, attempt: u32, delay: Duration) -> T
         { field::RESEND_COUNT } = Empty,
         { field::SERVER_ADDRESS } = Empty,
     );
-    let meter = config.reporter.meter();
-    Tracked::begin(span, meter.is_some(), || Attempt {
-        meter: meter.cloned(),
-        is_of_stack: config.reporter.is_of_stack(),
-    })
+    let reporter = config.reporter.counting();
+    Tracked::begin(span, reporter.is_some(), || Attempt { reporter: reporter.cloned() })
 }
 
 /// Records the number of attempts of a call that was retried, in the span of the call.

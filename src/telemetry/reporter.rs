@@ -21,6 +21,8 @@ pub(crate) struct Reporter {
     name: Name,
     /// `false` for a timeout without a name, outside of a stack.
     is_named: bool,
+    /// `true` for a layer in a stack whose reporters are [inherited](ReporterCell::inherit).
+    is_of_stack: bool,
     kind: Kind,
     gates: OnceLock<Box<Gates>>,
     /// Set once the layer is registered.
@@ -37,13 +39,14 @@ impl Reporter {
             (None, _) => kind.as_str().into(),
         };
         let (stack, gates, meter) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self { stack, name, is_named, kind, gates, meter }
+        Self { stack, name, is_named, is_of_stack: false, kind, gates, meter }
     }
 
     /// Returns a reporter with the same name for a layer of this kind.
     pub(crate) fn of_kind(&self, kind: Kind) -> Self {
         let (stack, gates, meter) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self { stack, name: self.name.clone(), is_named: self.is_named, kind, gates, meter }
+        let (name, is_named) = (self.name.clone(), self.is_named);
+        Self { stack, name, is_named, is_of_stack: false, kind, gates, meter }
     }
 
     /// Returns a reporter with the same name for a layer with a state of its own.
@@ -86,6 +89,12 @@ impl Reporter {
     #[inline]
     pub(crate) fn meter(&self) -> Option<&Arc<Meter>> {
         self.meter.get()
+    }
+
+    /// Returns `true` if the layer is in a stack.
+    #[inline]
+    pub(crate) fn is_of_stack(&self) -> bool {
+        self.is_of_stack
     }
 
     /// Reports an event.
@@ -282,7 +291,8 @@ impl ReporterCell {
             return;
         }
         let reporter = self.of_stack.get_or_init(|| {
-            let reporter = Reporter::new(self.name.as_ref().or(stack.stack()), self.kind);
+            let name = self.name.as_ref().or(stack.stack());
+            let reporter = Reporter { is_of_stack: true, ..Reporter::new(name, self.kind) };
             if let Some(meter) = self.own.get().and_then(|own| own.meter()) {
                 // A layer that was registered by itself keeps its numbers.
                 _ = reporter.meter.set(Arc::clone(meter));
@@ -315,7 +325,14 @@ impl ReporterCell {
     /// Returns the numbers of the layer, if it is registered. It allocates nothing.
     #[inline]
     pub(crate) fn meter(&self) -> Option<&Arc<Meter>> {
-        self.of_stack.get().or_else(|| self.own.get())?.meter()
+        self.counting()?.meter()
+    }
+
+    /// Returns the reporter, if the layer is registered. It allocates nothing.
+    #[inline]
+    pub(crate) fn counting(&self) -> Option<&Arc<Reporter>> {
+        let reporter = self.of_stack.get().or_else(|| self.own.get());
+        reporter.filter(|reporter| reporter.meter().is_some())
     }
 
     /// Returns `true` if the layer is registered and in a stack.

@@ -9,6 +9,7 @@ use super::{
     ended::{Ended, record},
     field,
     metrics::Meter,
+    reporter::Reporter,
 };
 use crate::{
     CarryRejection, Classify, Fault, Outcome, Rejection,
@@ -80,9 +81,8 @@ pub(crate) struct Calls<C> {
 
 /// One attempt of a retried call.
 pub(crate) struct Attempt {
-    pub(crate) meter: Option<Arc<Meter>>,
-    /// `true` if its call is counted too.
-    pub(crate) is_of_stack: bool,
+    /// The reporter of a layer that is registered.
+    pub(crate) reporter: Option<Arc<Reporter>>,
 }
 
 /// The cause of a panic.
@@ -354,12 +354,13 @@ impl<C> Unit for Call<C> {
 impl Unit for Attempt {
     #[inline]
     fn meter(&self) -> Option<&Arc<Meter>> {
-        self.meter.as_ref()
+        self.reporter.as_ref()?.meter()
     }
 
     #[inline]
     fn shares_end(&self) -> bool {
-        self.is_of_stack
+        // The stack counts its call too.
+        self.reporter.as_ref().is_some_and(|reporter| reporter.is_of_stack())
     }
 
     fn classified(outcome: Outcome, _: bool) -> Ended {
