@@ -237,9 +237,12 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let listening = listen(this.tracked.told().and_then(|call| call.source));
+        let (source, settles) = match this.tracked.told() {
+            Some(call) => (call.source, call.calls.settles),
+            None => (None, false),
+        };
+        let _listening = listen(source);
         let mut place = this.future;
-        let settles = this.tracked.told().is_some_and(|call| call.calls.settles);
         let settling = settles.then(|| route::settling::<_, ()>(this.tracked, None));
         // The result is inspected in place, because each move of a large one costs.
         let mut polled = this.tracked.run(|| {
@@ -250,22 +253,22 @@ where
             }
             polled
         });
-        if let Some(call) = this.tracked.told() {
-            call.source = ResponseSource::reported();
-        }
-        if let Some(settling) = settling {
-            settle_endpoint::<C, M, T, E>(this.tracked, settling, &mut polled);
-        } else if let Some(Call { calls, .. }) = this.tracked.told() {
-            if polled.is_pending() || calls.reads_end {
-                // An attempt beneath may have ended, but the call around it has not ended with it.
-                clock::forget_end();
+        if let Some(Call { calls, source }) = this.tracked.told() {
+            *source = ResponseSource::reported();
+            if let Some(settling) = settling {
+                settle_endpoint::<C, M, T, E>(this.tracked, settling, &mut polled);
+            } else {
+                if polled.is_pending() || calls.reads_end {
+                    // An attempt beneath may have ended, but the call around it has not ended
+                    // with it.
+                    clock::forget_end();
+                }
+                if let Poll::Ready(result) = &mut polled {
+                    let (calls, source) = (Arc::clone(calls), *source);
+                    settle::<C, M, T, E>(this.tracked, None, Tried::NONE, source, &calls, result);
+                }
             }
-            if let Poll::Ready(result) = &mut polled {
-                let calls = Arc::clone(calls);
-                settle::<C, M, T, E>(this.tracked, None, Tried::NONE, &calls, result);
-            }
         }
-        drop(listening);
         polled
     }
 }
@@ -282,27 +285,51 @@ fn settle_endpoint<C, M, T, E>(
     E: CarryRejection,
 {
     let Poll::Ready(result) = polled else { return clock::forget_end() };
-    let Some(Call { calls, .. }) = tracked.told() else { return };
+    let Some(Call { calls, source }) = tracked.told() else { return };
     if calls.reads_end {
         clock::forget_end();
     }
-    let calls = Arc::clone(calls);
+    let (calls, source) = (Arc::clone(calls), *source);
     let ended = settling.ended();
     let (call, tried) = if ended.is_none() { (None, Tried::NONE) } else { ended.take() };
     if call.is_some() || !tried.is_empty() || tracked.is_told_of() {
-        settle::<C, M, T, E>(tracked, call, tried, &calls, result);
+        settle::<C, M, T, E>(tracked, call, tried, source, &calls, result);
     }
+}
+
+/// Records the source of a response, and ends the call if the response is degraded.
+///
+/// Returns `true` if it is, and no failure.
+#[cold]
+#[inline(never)]
+fn settle_given<C, M, T>(
+    tracked: &mut Tracked<Call<C>>,
+    source: ResponseSource,
+    outcome: Outcome,
+    response: &mut T,
+) -> bool
+where
+    M: Completion<T>,
+{
+    tracked.record_source(source);
+    let is_degraded = matches!(source, ResponseSource::Degraded(_));
+    let is_degraded = is_degraded && !matches!(outcome, Outcome::Failure(_));
+    if is_degraded {
+        tracked.end_degraded(M::end(response));
+    }
+    is_degraded
 }
 
 /// Ends a call with its result, or lets it end with the body of the response.
 ///
-/// `call` is the call to an endpoint that the result is of, and `tried` are the endpoints that were
-/// called.
-#[inline]
+/// `call` is the call to an endpoint that the result is of, `tried` are the endpoints that were
+/// called, and `source` is the source of a response.
+#[inline(always)]
 fn settle<C, M, T, E>(
     tracked: &mut Tracked<Call<C>>,
     call: Option<EndedCall>,
     tried: Tried,
+    source: Option<ResponseSource>,
     calls: &Calls<C>,
     result: &mut Result<T, E>,
 ) where
@@ -312,14 +339,12 @@ fn settle<C, M, T, E>(
 {
     let classifier = &*calls.classifier;
     let outcome = tracked.classify(|| judge(classifier, result.as_ref()));
-    let source = tracked.told().and_then(|call| call.source).filter(|_| result.is_ok());
-    // A degraded response says nothing about the endpoint that was called before.
-    let call = call.filter(|_| source.is_none());
-    if let Some(source) = source {
-        tracked.record_source(source);
-        let is_degraded = matches!(source, ResponseSource::Degraded(_));
-        if is_degraded && !matches!(outcome, Outcome::Failure(_)) {
-            return tracked.end_degraded(end_of::<M, _, _>(result));
+    let mut call = call;
+    if let (Some(source), Ok(response)) = (source, &mut *result) {
+        // A degraded response says nothing about the endpoint that was called before.
+        call = None;
+        if settle_given::<C, M, T>(tracked, source, outcome, response) {
+            return;
         }
     }
     // A head that is a failure is final. Any other is followed by the end of its body.
