@@ -186,21 +186,6 @@ async fn below_a_buffer_a_retry_still_knows_when_to_stop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_nested_retry_has_attempts_of_its_own() {
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let log = Arc::clone(&seen);
-    let inner = service_fn(move |()| {
-        log.lock().unwrap().push(Attempt::current().unwrap().number());
-        async { Err::<(), Failure>(Error::Service("broken")) }
-    });
-    let retry = || RetryLayer::builder(ReplayClones).retries(1).build().unwrap();
-    let service = retry().layer(retry().layer(inner));
-    assert!(service.oneshot(()).await.is_err());
-    assert_eq!(*seen.lock().unwrap(), [1, 2, 1, 2]);
-    assert_eq!(Attempt::current(), None);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_future_sees_the_deadline_of_who_polls_it() {
     let service =
         TimeoutLayer::new(SECOND * 10).layer(Flaky::<(), Failure>::new([Step::Hang], || Ok(())));

@@ -7,7 +7,7 @@ use std::{
     convert::Infallible,
     io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -16,8 +16,8 @@ use std::{
 use buttress::{
     CarryRejection, Deadline, Error, Fault, Outcome, Rejection, Stack,
     circuit_breaker::{CircuitBreakerLayer, State},
-    context::Hop,
-    http::{HttpClientLayer, HttpServerLayer, ReplaySafe, ResponseBody},
+    context::{Attempt, Hop},
+    http::{AutoClassifier, HttpClientLayer, HttpServerLayer, ReplaySafe, ResponseBody},
 };
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use proptest::{collection::vec, prelude::*, sample::select};
@@ -195,6 +195,43 @@ async fn each_attempt_says_which_it_is_but_the_first() {
         retrying(2, &upstream).oneshot(forwarded).await.unwrap();
         assert_eq!(upstream.lines(name), expected);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_number_is_told_twice_if_a_retry_is_around_another() {
+    let table = [
+        (Protocol::Http, "x-envoy-attempt-count", ["2", "3", "4"]),
+        (Protocol::Grpc, "grpc-previous-rpc-attempts", ["1", "2", "3"]),
+    ];
+    for (protocol, name, [second, third, fourth]) in table {
+        let upstream = Upstream::saying([failure(protocol, &[])]);
+        let retry = retry(1).classify(AutoClassifier::new()).build().unwrap();
+        let outer = retry.layer(retrying(1, &upstream));
+        outer.oneshot(protocol.request(&[])).await.unwrap();
+        assert_eq!(upstream.lines(name), [vec![], vec![second], vec![third], vec![fourth]]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_retries_of_a_handler_do_not_use_the_numbers_of_its_caller() {
+    let (upstream, seen) = (Upstream::saying([answer(503, &[])]), Arc::new(Mutex::new(vec![])));
+    let (client, log) = (retrying(1, &upstream), Arc::clone(&seen));
+    let handler = service_fn(move |_: Request<Body>| {
+        log.lock().unwrap().push(Attempt::current().map_or(1, |attempt| attempt.number()));
+        let call = client.clone().oneshot(Protocol::Http.request(&[]));
+        async move {
+            call.await.unwrap();
+            Ok::<_, Infallible>(answer(503, &[]))
+        }
+    });
+    // The server runs in the same polls as its client.
+    let server = HttpServerLayer::new(Stack::new()).layer(handler);
+    let server = server.map_err(|never| match never {}).map_response(|_| answer(503, &[]));
+    let stack = Stack::new().retry(retry(1).build().unwrap()).http();
+    let outer = stack.service::<_, Request<Body>, _>(server);
+    let _: Result<_, Error<io::Error>> = outer.oneshot(Protocol::Http.request(&[])).await;
+    assert_eq!(*seen.lock().unwrap(), [1, 2]);
+    assert_eq!(upstream.lines("x-envoy-attempt-count"), [vec![], vec!["2"], vec![], vec!["2"]]);
 }
 
 #[tokio::test(start_paused = true)]

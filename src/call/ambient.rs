@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::{
-    attempt::{Attempt, enter_received},
+    attempt::{Attempt, Entered, enter_attempt},
     deadline::{deadline, narrow},
     restore::Restore,
 };
@@ -31,7 +31,7 @@ impl Ambient {
     ///
     /// The nearer deadline applies, because the polling caller may have less time.
     #[inline]
-    pub(crate) fn enter(&self) -> (Restore<Option<Instant>>, Restore<Option<Attempt>>) {
-        (narrow(self.deadline), enter_received(self.attempt))
+    pub(crate) fn enter(&self) -> (Restore<Option<Instant>>, Entered) {
+        (narrow(self.deadline), enter_attempt(self.attempt))
     }
 }

@@ -22,7 +22,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
-use super::{attempt, hop, restore::Restore, route, timer::poll_timer};
+use super::{attempt::enter_attempt, hop, restore::Restore, route, timer::poll_timer};
 
 thread_local! {
     static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -188,7 +188,7 @@ impl<F: Future> Future for Detached<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let _deadline = Restore::after_setting(&DEADLINE, None);
-        let _attempt = attempt::clear();
+        let _attempt = enter_attempt(None);
         let _hop = hop::clear();
         let _route = route::clear();
         self.project().future.poll(cx)

@@ -12,6 +12,7 @@ use std::{cell::Cell, mem, num::NonZeroUsize, sync::Arc};
 use tokio::time::Instant;
 
 use super::{
+    attempt::Attempt,
     ended_call::{EndedCall, Known},
     restore::Restore,
 };
@@ -23,6 +24,8 @@ thread_local! {
     static END: Cell<Option<EndedCall>> = const { Cell::new(None) };
     /// The endpoints at which the call of a stack beneath has failed, if `FAILED` is set.
     static TRIED_BENEATH: Cell<Tried> = const { Cell::new(Tried::NONE) };
+    /// The highest number of an attempt beneath, if `FAILED` is set and a retry has reported it.
+    static LAST: Cell<u32> = const { Cell::new(0) };
     static TRIED: Cell<Tried> = const { Cell::new(Tried::NONE) };
 }
 
@@ -37,7 +40,7 @@ pub(crate) struct Part {
 
 /// The bit for a call that has ended. The addresses are even.
 const ENDED: usize = 1;
-/// The bit for endpoints at which the call has failed.
+/// The bit for what the call has reported of its failed attempts.
 const FAILED: usize = 2;
 
 impl Part {
@@ -97,14 +100,34 @@ impl Tried {
     /// Tells the part of the call around that the call has failed at these endpoints.
     #[cold]
     pub(crate) fn report(self) {
-        let settler = PART.get().settler;
-        if settler != 0 && !self.is_empty() {
-            let mut beneath = if settler & FAILED == 0 { Self::NONE } else { TRIED_BENEATH.get() };
+        if !self.is_empty() && begin_report() {
+            let mut beneath = TRIED_BENEATH.get();
             beneath.add_all(self);
             TRIED_BENEATH.set(beneath);
-            set_settler(settler | FAILED);
         }
     }
+}
+
+/// Tells the part of the call around that a retry has used the numbers of attempts up to this one.
+///
+/// Call it where the attempt around is ambient. A handler's retries do not use the numbers of the
+/// remote caller.
+#[cold]
+pub(crate) fn report_number(number: u32) {
+    if Attempt::current().is_some_and(|around| around.is_own()) && begin_report() {
+        LAST.set(LAST.get().max(number));
+    }
+}
+
+/// Lets a retry report to the part of the call around. Returns `false` if there is none.
+fn begin_report() -> bool {
+    let settler = PART.get().settler;
+    if settler != 0 && settler & FAILED == 0 {
+        TRIED_BENEATH.set(Tried::NONE);
+        LAST.set(0);
+        set_settler(settler | FAILED);
+    }
+    settler != 0
 }
 
 /// Hides the route of the call around.
@@ -175,7 +198,9 @@ pub(crate) fn settling<P, T>(part: &P, budget: Option<&Arc<T>>) -> Settling {
     const { assert!(align_of::<P>() > FAILED, "the bits of an address") };
     const { assert!(size_of::<P>() > 0, "an address of its own") };
     let previous = PART.get();
-    PART.set(Part { settler: std::ptr::from_ref(part).addr(), ..previous.paying(budget) });
+    // What was reported to the part around stays until that part ends.
+    let settler = std::ptr::from_ref(part).addr() | (previous.settler & FAILED);
+    PART.set(Part { settler, ..previous.paying(budget) });
     Settling { previous, ended: false }
 }
 
@@ -193,7 +218,10 @@ impl Drop for Settling {
     fn drop(&mut self) {
         if !self.ended {
             // After a panic, or if a layer beneath keeps the result to itself.
-            drop(Ended(PART.replace(self.previous).settler & ENDED));
+            let ended = Ended(PART.replace(self.previous).settler & (ENDED | FAILED));
+            if !ended.is_none() {
+                ended.pass_number_on();
+            }
         }
     }
 }
@@ -206,6 +234,23 @@ impl Ended {
     #[inline]
     pub(crate) fn is_none(&self) -> bool {
         self.0 == 0
+    }
+
+    /// Returns the highest number of an attempt beneath, or zero if no retry has reported one.
+    ///
+    /// Call it before another part of the call runs.
+    pub(crate) fn number(&self) -> u32 {
+        if self.0 & FAILED == 0 { 0 } else { LAST.get() }
+    }
+
+    /// Tells the part of the call around about the attempts beneath.
+    #[cold]
+    pub(crate) fn pass_number_on(&self) {
+        let (number, beneath) = (self.number(), TRIED_BENEATH.get());
+        if number > 0 {
+            report_number(number);
+            TRIED_BENEATH.set(beneath);
+        }
     }
 
     /// Returns the last call, if it is still to be settled, and the endpoints that were called.
@@ -352,6 +397,7 @@ mod tests {
         Error, Fault,
         call::{
             account::{Account, End, How, Stamp},
+            attempt::enter_first,
             ended_call::Took,
             lock::lock,
         },
@@ -488,6 +534,22 @@ mod tests {
         assert!(Tried::current().is_empty());
         drop((hidden, entered));
         assert!(Tried::current().is_empty());
+    }
+
+    #[test]
+    fn a_number_that_is_passed_on_takes_no_endpoints_away() {
+        let (part, other) = (0_u64, 0_u64);
+        let _attempt = enter_first(1);
+        let outer = settling_part(&part);
+        let inner = settling_part(&other);
+        let mut tried = Tried::NONE;
+        tried.add(7);
+        tried.report();
+        report_number(3);
+        let ended = inner.ended();
+        ended.pass_number_on();
+        assert!(ended.take().1.contains(7));
+        assert_eq!(outer.ended().number(), 3);
     }
 
     #[test]

@@ -17,14 +17,14 @@ use tower_service::Service;
 use super::{
     config::Config,
     replayable::Replayable,
-    session::{Session, report_out_of_time},
+    session::{FIRST, Numbers, Session, report_out_of_time},
     shared::Shared,
     span,
 };
 use crate::{
     CarryRejection, Classify, Rejection,
     call::{
-        attempt::{Attempt, enter_attempt},
+        attempt::{Attempt, enter_attempt, enter_first},
         clock,
         completion::{AtHead, Completion},
         deadline,
@@ -60,7 +60,7 @@ pin_project! {
             // as if the attempt had failed at this instant.
             if let StateProj::Retrying { retrying } = this.project().state.project() {
                 if deadline::deadline().is_some_and(|end| end <= Instant::now()) {
-                    report_out_of_time(retrying.session.attempt());
+                    report_out_of_time(retrying.session.count());
                 }
                 span::record_attempts(retrying.session.sent());
             }
@@ -77,6 +77,7 @@ pin_project! {
             replay: Replayable<Req>,
             tracked: Tracked<telemetry::Attempt>,
             began: Option<Instant>,
+            numbers: Numbers,
         },
         Retrying { retrying: Pin<Box<Retrying<S, F, Req, E, U>>> },
         Done,
@@ -92,11 +93,11 @@ where
     #[inline]
     pub(super) fn begin(service: &mut S, request: Req, shared: &Arc<Shared<S, P, C>>) -> Self {
         let config = shared.config();
-        let attempt = Attempt::FIRST;
-        let (sent, replay) = Replayable::split(request, attempt.number(), config, shared.replay());
-        let mut tracked = span::begin_attempt(config, attempt.number(), Duration::ZERO);
+        let (sent, replay) = Replayable::split(request, FIRST, config, shared.replay());
+        let mut tracked = span::begin_attempt(config, FIRST, Duration::ZERO);
+        let number = Attempt::first_number();
         let future = {
-            let _attempt = enter_attempt(attempt);
+            let _attempt = enter_first(number);
             // The layers of a call may share a budget. The call pays in once.
             let _paid = route::paying(config.bucket(), || {
                 if let Some(budget) = &config.budget {
@@ -105,7 +106,8 @@ where
             });
             tracked.run(|| service.call(sent))
         };
-        let state = State::First { future, replay, tracked, began: began() };
+        let numbers = Numbers::of(number);
+        let state = State::First { future, replay, tracked, began: began(), numbers };
         Self { state, shared: Arc::clone(shared), completion: PhantomData }
     }
 }
@@ -125,22 +127,26 @@ where
         let mut this = self.project();
         loop {
             let retrying = match this.state.as_mut().project() {
-                StateProj::First { future, replay, tracked, began } => {
-                    let (mut result, ended) = {
-                        let _attempt = enter_attempt(Attempt::FIRST);
+                StateProj::First { future, replay, tracked, began, numbers } => {
+                    let (polled, ended) = {
+                        let _attempt = enter_first(numbers.first());
                         let settling = route::settling(tracked, this.shared.config().bucket());
-                        (ready!(tracked.run(|| future.poll(cx))), settling.ended())
+                        (tracked.run(|| future.poll(cx)), settling.ended())
                     };
-                    let (shared, number) = (&**this.shared, Attempt::FIRST.number());
+                    if !ended.is_none() {
+                        numbers.read_back(&ended);
+                    }
+                    let mut result = ready!(polled);
+                    let shared = &**this.shared;
                     let failed = if ended.is_none() {
-                        shared.settle::<M, _, _>(&mut result, (), tracked, *began, number, false)
+                        shared.settle::<M, _, _>(&mut result, (), tracked, *began, FIRST, false)
                     } else {
                         shared.settle_endpoint::<M, _, _>(
                             &mut result,
                             ended,
                             tracked,
                             *began,
-                            number,
+                            FIRST,
                             false,
                         )
                     };
@@ -149,7 +155,7 @@ where
                         return Poll::Ready(result);
                     };
                     let replay = std::mem::replace(replay, Replayable::No);
-                    let mut session = Session::new(replay);
+                    let mut session = Session::new(replay, *numbers);
                     match session.next(shared, failed, result) {
                         Ok((pause, response)) => {
                             let step = Step::pause(pause, response.and_then(M::unread));
@@ -265,18 +271,20 @@ where
                     }
                 },
                 StepProj::Calling { future, tracked, began } => {
-                    let (mut result, ended) = {
-                        let _attempt = enter_attempt(session.attempt());
+                    let (polled, ended) = {
+                        let _attempt = enter_attempt(Some(session.attempt()));
                         let _tried = session.tried().enter();
                         let settling = route::settling(tracked, config.bucket());
-                        (ready!(tracked.run(|| future.poll(cx))), settling.ended())
+                        (tracked.run(|| future.poll(cx)), settling.ended())
                     };
+                    session.read_back(&ended);
+                    let mut result = ready!(polled);
                     let failed = shared.settle_endpoint::<M, _, _>(
                         &mut result,
                         ended,
                         tracked,
                         *began,
-                        session.attempt().number(),
+                        session.count(),
                         true,
                     );
                     let Some(failed) = failed else {
@@ -326,9 +334,8 @@ where
     P: Replay<Req>,
 {
     let sent = session.take_request(shared.config(), shared.replay());
-    let attempt = session.attempt();
-    let mut tracked = span::begin_attempt(shared.config(), attempt.number(), session.pause());
-    let _attempt = enter_attempt(attempt);
+    let mut tracked = span::begin_attempt(shared.config(), session.count(), session.pause());
+    let _attempt = enter_attempt(Some(session.attempt()));
     let _paid = route::paying(shared.config().bucket(), || {});
     let _tried = session.tried().enter();
     let future = tracked.run(|| service.call(sent));

@@ -19,18 +19,52 @@ use crate::{
         deadline,
         hop::Hop,
         random::{between, draw},
-        route::Tried,
+        route::{Ended, Tried, report_number},
     },
     replay::Replay,
     telemetry::Event,
 };
 
+/// The count of the first attempt.
+pub(super) const FIRST: u32 = 1;
+
+/// The numbers that an attempt has used, which retries beneath it continue.
+#[derive(Clone, Copy)]
+pub(super) struct Numbers {
+    first: u32,
+    last: u32,
+}
+
+impl Numbers {
+    pub(super) fn of(attempt: u32) -> Self {
+        Self { first: attempt, last: attempt }
+    }
+
+    /// Returns the number of the attempt itself.
+    #[inline]
+    pub(super) fn first(self) -> u32 {
+        self.first
+    }
+
+    /// Reads back the numbers that retries beneath have used. The layers around skip them too.
+    #[cold]
+    pub(super) fn read_back(&mut self, ended: &Ended) {
+        self.last = self.last.max(ended.number());
+        ended.pass_number_on();
+    }
+}
+
 /// The state that a call keeps from one attempt to the next.
 pub(super) struct Session<Req, E> {
     replay: Replayable<Req>,
+    /// The current attempt, or the next one during a pause. Its number continues those of the
+    /// attempts of other layers.
     attempt: Attempt,
-    /// The number of the last attempt that was sent.
+    /// The count of the attempts of this layer, with the current or the next one.
+    count: u32,
+    /// The count of the attempts that were sent.
     sent: u32,
+    numbers: Numbers,
     /// The endpoints that attempts have failed at.
     tried: Tried,
     /// The error of the previous attempt.
@@ -54,11 +88,14 @@ pub(super) struct Session<Req, E> {
 }
 
 impl<Req, E> Session<Req, E> {
-    pub(super) fn new(replay: Replayable<Req>) -> Self {
+    /// Creates the state of a call whose first attempt has used these numbers.
+    pub(super) fn new(replay: Replayable<Req>, numbers: Numbers) -> Self {
         Self {
             replay,
-            attempt: Attempt::FIRST,
-            sent: Attempt::FIRST.number(),
+            attempt: Attempt::numbered(numbers.first),
+            count: FIRST,
+            sent: FIRST,
+            numbers,
             tried: Tried::NONE,
             kept: None,
             error_type: "",
@@ -75,6 +112,16 @@ impl<Req, E> Session<Req, E> {
     /// Returns the current attempt, or the next one during a pause.
     pub(super) fn attempt(&self) -> Attempt {
         self.attempt
+    }
+
+    /// Returns the count of the attempts of this layer, with the current or the next one.
+    pub(super) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Reads back the numbers that retries beneath have used.
+    pub(super) fn read_back(&mut self, ended: &Ended) {
+        self.numbers.read_back(ended);
     }
 
     /// Returns the number of attempts that were sent.
@@ -109,7 +156,7 @@ impl<Req, E> Session<Req, E> {
         let Failed { outcome, error_type, hint, tried, .. } = failed;
         self.error_type = error_type;
         self.tried.add_all(tried);
-        let attempt = self.attempt;
+        let attempts = self.count;
         let permanent = outcome == Outcome::Failure(Fault::Permanent);
         let transparent = match hint {
             RetryHint::Unprocessed => !permanent,
@@ -120,6 +167,7 @@ impl<Req, E> Session<Req, E> {
         let decided = if permanent && std::mem::replace(&mut self.retried_permanent, true) {
             Err(Stop::Spent("retries"))
         } else if transparent && self.resend(shared.replay(), hint) {
+            self.attempt = self.attempt.resent(self.numbers.last);
             Ok(Duration::ZERO)
         } else {
             // What was given back has been counted by another rule.
@@ -127,12 +175,13 @@ impl<Req, E> Session<Req, E> {
             if let Some(budget) = shared.throttle().filter(|_| counts) {
                 budget.failed();
             }
-            self.attempt = attempt.next(outcome);
-            self.retry(attempt.number(), config, shared.replay(), failed)
+            self.attempt = Attempt::next(self.numbers.last, outcome);
+            self.count = attempts.saturating_add(1);
+            self.retry(attempts, config, shared.replay(), failed)
         };
         match decided {
             Ok(pause) => {
-                let (attempt, delay) = (attempt.number(), pause);
+                let (attempt, delay) = (attempts, pause);
                 config.reporter().emit(Event::Retrying { attempt, outcome, error_type, delay });
                 Hop::report_resent();
                 (self.pause, self.retried) = (pause, true);
@@ -145,7 +194,7 @@ impl<Req, E> Session<Req, E> {
             }
             Err(stop) => {
                 self.tried.report();
-                self.report_stop(stop, attempt, outcome, shared);
+                self.report_stop(stop, attempts, outcome, shared);
                 config.count_call(self.retried, false);
                 Err(result)
             }
@@ -156,11 +205,11 @@ impl<Req, E> Session<Req, E> {
     fn report_stop<S, P: Replay<Req>, C>(
         &self,
         stop: Stop,
-        attempt: Attempt,
+        attempts: u32,
         outcome: Outcome,
         shared: &Shared<S, P, C>,
     ) {
-        let (reporter, attempts) = (shared.config().reporter(), attempt.number());
+        let reporter = shared.config().reporter();
         let error_type = self.error_type;
         let reason = match stop {
             Stop::Disabled | Stop::NotReplayable | Stop::NotPrepared => {
@@ -192,7 +241,7 @@ impl<Req, E> Session<Req, E> {
                 "hint_over_cap"
             }
             Stop::OutOfTime => {
-                report_out_of_time(attempt);
+                report_out_of_time(attempts);
                 "deadline"
             }
         };
@@ -275,9 +324,11 @@ impl<Req, E> Session<Req, E> {
         else {
             unreachable!("a retry is decided only with a request to send");
         };
-        let (sent, kept) = Replayable::split(original, self.attempt.number(), config, replay);
+        let (sent, kept) = Replayable::split(original, self.count, config, replay);
         self.replay = kept;
-        self.sent = self.attempt.number();
+        self.sent = self.count;
+        self.numbers = Numbers::of(self.attempt.number());
+        report_number(self.attempt.number());
         if let Some(mut withdrawal) = self.withdrawal.take() {
             withdrawal.take();
         }
@@ -291,7 +342,7 @@ impl<Req, E> Session<Req, E> {
     pub(super) fn kept_or(&mut self, config: &Config, rejection: impl FnOnce() -> E) -> E {
         if let Some(outcome) = self.attempt.previous() {
             Hop::report_exhausted();
-            let attempts = self.attempt.number() - 1;
+            let attempts = self.count - 1;
             let (error_type, reason) = (self.error_type, "rejected");
             let event = Event::RetriesExhausted { attempts, outcome, error_type, reason };
             config.reporter().emit(event);
@@ -304,8 +355,8 @@ impl<Req, E> Session<Req, E> {
 ///
 /// The deadline may be that of one attempt of the hop above. It may retry a request that was not
 /// retried here. Otherwise no hop would retry a request that hangs.
-pub(super) fn report_out_of_time(attempt: Attempt) {
-    if attempt.number() > Attempt::FIRST.number() {
+pub(super) fn report_out_of_time(attempts: u32) {
+    if attempts > FIRST {
         Hop::report_exhausted();
     }
 }

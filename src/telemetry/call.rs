@@ -291,7 +291,12 @@ fn settle_endpoint<C, M, T, E>(
     }
     let (calls, source) = (Arc::clone(calls), *source);
     let ended = settling.ended();
-    let (call, tried) = if ended.is_none() { (None, Tried::NONE) } else { ended.take() };
+    let (call, tried) = if ended.is_none() {
+        (None, Tried::NONE)
+    } else {
+        ended.pass_number_on();
+        ended.take()
+    };
     if call.is_some() || !tried.is_empty() || tracked.is_told_of() {
         settle::<C, M, T, E>(tracked, call, tried, source, &calls, result);
     }

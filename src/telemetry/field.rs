@@ -6,7 +6,7 @@ pub const STACK: &str = "buttress.stack";
 pub const LAYER: &str = "buttress.layer";
 /// The kind of the layer, such as `attempt_timeout`.
 pub const KIND: &str = "buttress.kind";
-/// The number of the attempt, starting with 1.
+/// The number of the attempt, starting with 1. Each retry counts its own attempts.
 pub const ATTEMPT: &str = "attempt";
 /// The outcome of a call or of an attempt.
 ///
@@ -51,6 +51,9 @@ pub const STATUS: &str = "otel.status_code";
 /// The number of attempts of a call, if there was more than one.
 pub const ATTEMPTS: &str = "buttress.attempts";
 /// The number of the resend of an HTTP request. It is not set for the first send.
+///
+/// It is one less than the [number of the attempt](crate::context::Attempt::number). With several
+/// retries around each other, it may be more than `attempt` minus 1.
 ///
 /// OpenTelemetry defines this name.
 pub const RESEND_COUNT: &str = "http.request.resend_count";

@@ -1,4 +1,9 @@
-use buttress::{CarryRejection, Outcome, Rejection, Stack, context::Hop, error::SharedFailure};
+use buttress::{
+    CarryRejection, Outcome, Rejection, Stack,
+    context::{Attempt, Hop},
+    error::SharedFailure,
+    retry::{ReplayClones, RetryLayer},
+};
 use futures::future::join_all;
 use tokio::time::{Instant, advance, timeout};
 use tokio_test::{assert_pending, assert_ready_ok, task};
@@ -230,4 +235,18 @@ async fn ten_thousand_waiters_are_woken_at_once() {
 fn a_shared_failure_can_be_made_by_others() {
     let failure = SharedFailure::new("a", Outcome::Ignored, "text");
     assert_eq!(Rejection::from(failure).kind(), "shared_failure");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_attempts_of_a_shared_call_have_numbers_of_their_own() {
+    let numbers = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&numbers);
+    let backend = Backend::new(move |_, _| {
+        log.lock().unwrap().push(Attempt::current().unwrap().number());
+        Box::pin(async { Err(Error::Service(io::ErrorKind::Other.into())) })
+    });
+    let retry = || RetryLayer::builder(ReplayClones).retries(1).build().unwrap();
+    let service = cache().build().unwrap().layer(retry().layer(backend));
+    assert!(retry().layer(service).oneshot(1).await.is_err());
+    assert_eq!(*numbers.lock().unwrap(), [1, 2, 1, 2]);
 }

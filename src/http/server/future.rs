@@ -18,7 +18,7 @@ use super::{answer, body::HttpServerBody, inbound::Inbound, shared::Shared};
 use crate::{
     Error, Rejection,
     call::{
-        attempt::enter_received,
+        attempt::enter_attempt,
         deadline::{self, narrow},
         hop::Hop,
         oneshot::Oneshot,
@@ -67,7 +67,7 @@ impl Inbound {
     /// Runs a part of the request with its deadline, its attempt and its hop ambient.
     pub(super) fn enter<T>(&self, hop: &mut Hop, piece: impl FnOnce() -> T) -> T {
         let _deadline = narrow(self.end);
-        let _attempt = enter_received(self.attempt);
+        let _attempt = enter_attempt(self.attempt);
         hop.run(piece)
     }
 }

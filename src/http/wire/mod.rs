@@ -50,6 +50,10 @@
 //! | `grpc-previous-rpc-attempts` | gRPC | absent | 1, 2, .. |
 //! | `x-envoy-attempt-count` | HTTP | absent | 2, 3, .. |
 //!
+//! They have the [number of the attempt](crate::context::Attempt::number), which is different for
+//! each attempt of a call, even if there are several retries around each other. A request that is
+//! resent because the server has not processed it keeps its number.
+//!
 //! They are for telemetry and for [`Attempt::current`](crate::context::Attempt::current). No
 //! decision depends on them, because a caller could write any value there.
 //!
