@@ -194,7 +194,7 @@ where
         KeptPart::BrokenOff => None,
     };
     if completed.is_some() {
-        Record::<Request<()>, Response<B>, Failure>::mark_recorded(recorder, &mut response);
+        Record::<Request<()>, Response<B>, Failure>::mark_done(recorder, &mut response);
     }
     Keeping { response, completed }
 }

@@ -48,10 +48,11 @@ pub trait Record<Req, Res, E>: Keep<Res> {
     /// Converts a response that is not recorded.
     fn pass(&self, response: Res) -> Self::Response;
 
-    /// Marks the first response of an operation that is done.
+    /// Marks the first response of an operation that is done, even if it is not kept.
     ///
-    /// Every retry will get the same response. The default implementation does nothing.
-    fn mark_recorded(&self, response: &mut Self::Response) {
+    /// A retry of the request does not run the operation again. The default implementation does
+    /// nothing.
+    fn mark_done(&self, response: &mut Self::Response) {
         let _ = response;
     }
 

@@ -186,7 +186,7 @@ where
             let Kept { mut response, part } = rules.record.keep(response).await;
             let completed = completed(part);
             if completed.is_some() {
-                rules.record.mark_recorded(&mut response);
+                rules.record.mark_done(&mut response);
             }
             Work::Recorded(response, completed)
         }

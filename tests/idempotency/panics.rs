@@ -57,8 +57,8 @@ impl<Req, E: CarryRejection> Record<Req, u64, E> for Panics {
         response
     }
 
-    fn mark_recorded(&self, _: &mut u64) {
-        self.at("mark_recorded");
+    fn mark_done(&self, _: &mut u64) {
+        self.at("mark_done");
     }
 
     fn mark_replayed(&self, _: &mut u64) {
@@ -134,7 +134,7 @@ async fn a_panic_of_the_service_is_that_of_the_caller_and_the_operation_is_unkno
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_while_a_result_is_recorded_leaves_the_operation_unknown() {
-    for place in ["judge", "keep", "mark_recorded", "pass"] {
+    for place in ["judge", "keep", "mark_done", "pass"] {
         let store = Scripted::new();
         let layer = recorded_by(&store, Panics(place));
         let worker = Worker::quick();

@@ -289,7 +289,7 @@ where
         response.map(BufferedBody::new)
     }
 
-    fn mark_recorded(&self, response: &mut Self::Response) {
+    fn mark_done(&self, response: &mut Self::Response) {
         forbid_retry(response.status(), response.headers_mut());
         response.body_mut().change_trailers(forbid_retry_in_trailers);
     }
