@@ -1,8 +1,9 @@
 //! Calls to one of several instances of a service.
 //!
 //! [`Endpoints`] is a service, and not a layer. It has a service for each address, and chooses one
-//! of them for each call. A retry of a call goes to another one. An endpoint that fails gets no
-//! calls for some time. Put it beneath a [`Stack`](crate::Stack), as its innermost service:
+//! of them for each call. A retry of a call goes to another one. A call that is not retried does
+//! not, such as a `POST` without an idempotency key. An endpoint that fails gets no calls for some
+//! time. Put it beneath a [`Stack`](crate::Stack), as its innermost service:
 //!
 //! ```
 //! use buttress::{Error, Stack, endpoints::Endpoints, retry::ReplayClones};
@@ -35,36 +36,22 @@
 #![cfg_attr(not(feature = "http"), doc = "```text")]
 //! use buttress::{Stack, endpoints::Endpoints, http::HttpCheck};
 //! use bytes::Bytes;
+//! use http::Uri;
 //! use http_body_util::Full;
 //! use hyper_util::{client::legacy::{Client, connect::HttpConnector}, rt::TokioExecutor};
 //! use std::net::SocketAddr;
-//! use tower::{Layer, service_fn};
+//! use tower::{Layer, ServiceExt};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let runtime = tokio::runtime::Runtime::new()?;
 //! # let _entered = runtime.enter();
-//! /// Makes a client that connects to one address, whatever the host of a request is.
-//! fn client_for(address: &SocketAddr) -> Client<HttpConnector<Fixed>, Full<Bytes>> {
-//!     let connector = HttpConnector::new_with_resolver(Fixed(*address));
-//!     Client::builder(TokioExecutor::new()).build(connector)
-//! }
-//! # use hyper_util::client::legacy::connect::dns::Name;
-//! # use std::{future::{Ready, ready}, io, iter::{Once, once}, task::{Context, Poll}};
-//! # #[derive(Clone)]
-//! # struct Fixed(SocketAddr);
-//! # impl tower::Service<Name> for Fixed {
-//! #     type Response = Once<SocketAddr>;
-//! #     type Error = io::Error;
-//! #     type Future = Ready<io::Result<Once<SocketAddr>>>;
-//! #     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-//! #         Poll::Ready(Ok(()))
-//! #     }
-//! #     fn call(&mut self, _: Name) -> Self::Future {
-//! #         ready(Ok(once(self.0)))
-//! #     }
-//! # }
-//!
 //! let addresses: [SocketAddr; 2] = ["10.0.0.1:80".parse()?, "10.0.0.2:80".parse()?];
+//! let client_for = |address: &SocketAddr| {
+//!     // The client connects to this address, whatever the URI of a request is.
+//!     let instance: Uri = format!("http://{address}").parse().expect("an address is a URI");
+//!     let connector = HttpConnector::new().map_request(move |_: Uri| instance.clone());
+//!     Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(connector)
+//! };
 //! let shops = Endpoints::builder(addresses, client_for)
 //!     .name("shop")
 //!     .check(HttpCheck::get("http://shop/health")?)
@@ -78,9 +65,11 @@
 //! ```
 //!
 //! A service of its own for each endpoint keeps its connections apart. It also keeps the host name
-//! of the request, which TLS needs. With `reqwest`, give each client its address by `resolve`. With
-//! tonic, use `Endpoint::connect_lazy`, and check by the health service of gRPC. The example
-//! `endpoints` in `examples/ecosystem` has all three.
+//! of the request, which TLS needs. A client must connect to its address whatever the URI of a
+//! request is. A resolver of names is not enough: hyper does not ask it for an IP address, and
+//! takes the port from the URI. With `reqwest`, give each client its address by `resolve`, and let
+//! the URIs have a name without a port. With tonic, use `Endpoint::connect_lazy`, and check by the
+//! health service of gRPC. The example `endpoints` in `examples/ecosystem` has all three.
 //!
 //! # The choice
 //!
@@ -92,6 +81,9 @@
 //! again now and then, and gets its share once it is fast. So does an endpoint that is new or back,
 //! because its response time is unknown until eight calls have ended. The first calls often wait
 //! for new connections, so the fastest of the eight counts.
+//!
+//! With few calls at a time, the fastest endpoints get most of them, however small the difference
+//! is.
 //!
 //! A [retry](crate::retry) of a call goes to an endpoint at which the call has not failed yet, if
 //! there is one. So does a retry of a stack around the stack, even if that has no retry of its own.
@@ -234,6 +226,7 @@
 mod address;
 mod builder;
 mod check;
+mod checks;
 mod config;
 mod endpoint;
 pub mod future;
@@ -245,7 +238,7 @@ mod load;
 mod member;
 mod service;
 mod shared;
-mod task;
+
 mod watch;
 
 pub use self::{

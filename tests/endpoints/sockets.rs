@@ -3,7 +3,6 @@
 use std::{
     convert::Infallible,
     future::ready,
-    iter::{Once, once},
     net::SocketAddr,
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -14,12 +13,12 @@ use buttress::{
     http::{HttpCheck, ReplaySafe},
 };
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{
     client::legacy::{
         Client,
-        connect::{HttpConnector, dns::Name as HostName},
+        connect::{Connect, HttpConnector},
     },
     rt::{TokioExecutor, TokioIo},
 };
@@ -27,7 +26,7 @@ use tokio::{
     net::TcpListener,
     task::{JoinHandle, JoinSet},
 };
-use tower::{Layer, Service, ServiceExt};
+use tower::{Layer, ServiceExt};
 
 use super::*;
 
@@ -61,28 +60,11 @@ impl Server {
     }
 }
 
-#[derive(Clone)]
-pub(super) struct Fixed(SocketAddr);
-
-impl Service<HostName> for Fixed {
-    type Response = Once<SocketAddr>;
-    type Error = Infallible;
-    type Future = std::future::Ready<Result<Once<SocketAddr>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: HostName) -> Self::Future {
-        ready(Ok(once(self.0)))
-    }
-}
-
-type HyperClient = Client<HttpConnector<Fixed>, Full<Bytes>>;
-
-pub(super) fn client_for(address: &SocketAddr) -> HyperClient {
-    let mut connector = HttpConnector::new_with_resolver(Fixed(*address));
-    connector.enforce_http(false);
+pub(super) fn client_for(
+    address: &SocketAddr,
+) -> Client<impl Connect + Clone + Send + Sync + use<>, Full<Bytes>> {
+    let instance: Uri = format!("http://{address}").parse().unwrap();
+    let connector = HttpConnector::new().map_request(move |_: Uri| instance.clone());
     Client::builder(TokioExecutor::new()).build(connector)
 }
 

@@ -11,17 +11,14 @@
 //! server is back later than after two checks, or if a drained server gets calls.
 
 use std::{
-    convert::Infallible,
-    future::{Ready, pending, ready},
+    future::{pending, ready},
     io,
-    iter::{Once, once},
     net::{SocketAddr, TcpListener},
     process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicU8, AtomicU32, Ordering},
     },
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -38,13 +35,10 @@ use buttress::{
     http::{HttpCheck, ReplaySafe, grpc, reqwest::ReqwestClient},
 };
 use bytes::Bytes;
-use http::{Request, StatusCode, header::CONTENT_TYPE};
+use http::{Request, StatusCode, Uri, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full};
 use hyper_util::{
-    client::legacy::{
-        Client,
-        connect::{HttpConnector, dns::Name},
-    },
+    client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
 use reqwest::redirect::Policy;
@@ -253,7 +247,8 @@ impl ShopClient {
 
 fn hyper(addresses: &[SocketAddr]) -> Result<ShopClient, BoxError> {
     let make = |address: &SocketAddr| {
-        let connector = HttpConnector::new_with_resolver(Fixed(*address));
+        let instance: Uri = format!("http://{address}").parse().expect("an address is a URI");
+        let connector = HttpConnector::new().map_request(move |_: Uri| instance.clone());
         Client::builder(TokioExecutor::new()).build::<_, Full<Bytes>>(connector)
     };
     let shops = shops(addresses, make, HttpCheck::get("http://shop/health")?)?;
@@ -331,24 +326,6 @@ where
             Ok(())
         }
     }))
-}
-
-/// Resolves each name to one address.
-#[derive(Clone)]
-struct Fixed(SocketAddr);
-
-impl Service<Name> for Fixed {
-    type Response = Once<SocketAddr>;
-    type Error = Infallible;
-    type Future = Ready<Result<Once<SocketAddr>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Name) -> Self::Future {
-        ready(Ok(once(self.0)))
-    }
 }
 
 /// A server of HTTP and gRPC, in a runtime of its own, so that all of it can be killed.
