@@ -11,7 +11,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    endpoint::{Slot, number},
+    endpoint::{Slot, next_number},
     handle::{Addresses, EndpointState},
     shared::{NewEndpoint, Shared},
 };
@@ -47,7 +47,7 @@ impl<A: Address, S: Clone + Send + 'static> Directory<A, S> {
         let (known, new) = addresses
             .into_iter()
             .map(|(address, group)| {
-                let (address, number) = (Arc::new(address), number());
+                let (address, number) = (Arc::new(address), next_number());
                 let slot = directory.slot(&address);
                 let new = NewEndpoint { slot, number, address: Arc::clone(&address) as _, group };
                 ((address, number), new)
@@ -88,7 +88,7 @@ impl<A: Address, S: Clone + Send + 'static> Addresses<A> for Directory<A, S> {
         if let Some(number) = self.number(&address) {
             return self.shared.drain(number, false);
         }
-        let (address, number) = (Arc::new(address), number());
+        let (address, number) = (Arc::new(address), next_number());
         let slot = self.slot(&address);
         loop {
             let known = self.known();

@@ -1,4 +1,4 @@
-//! The start and the end of the task that checks the endpoints of a set.
+//! The beginning and the end of the task that checks endpoints.
 
 use std::{
     future::Future,

@@ -152,7 +152,7 @@ impl<S> Current<S> {
 }
 
 /// Returns a number for another endpoint of the process.
-pub(super) fn number() -> u64 {
+pub(super) fn next_number() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
@@ -294,8 +294,13 @@ impl Endpoint {
     fn end(&self, took: u64, stamp: Stamp, end: &End) -> EndOfCall {
         let head = stamp.lease.map_or(0, NonZeroU64::get);
         let now = if end.is_at_head() { head } else { self.time(Instant::now()) };
-        let is_old = head.saturating_sub(took) < self.back_at.load(Ordering::Relaxed);
-        EndOfCall { took, now, is_old }
+        EndOfCall { took, now, is_old: self.is_old(took, head) }
+    }
+
+    /// Returns `true` for a call that began before the endpoint was back.
+    #[inline]
+    fn is_old(&self, took: u64, ended: u64) -> bool {
+        ended.saturating_sub(took) < self.back_at.load(Ordering::Relaxed)
     }
 
     #[inline]
@@ -347,7 +352,7 @@ impl Endpoint {
         if is_old {
             return;
         }
-        self.load.failed(took, Ticks::of(now));
+        self.load.failed(micros(took), Ticks::of(now));
         let streak = self.streak.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         if streak >= self.limits.consecutive_failures {
             // If too many are out, the next row of failures is another attempt.
@@ -368,7 +373,7 @@ impl Endpoint {
         if self.patience.cut(Cut { ran, now }, patience::SILENCE, patience::FLOOR) {
             self.failed(call);
         } else if !call.is_old {
-            self.load.left(call.took, Ticks::of(call.now));
+            self.load.left(micros(call.took), Ticks::of(call.now));
         }
     }
 }
@@ -378,8 +383,7 @@ impl Endpoint {
     #[inline]
     pub(super) fn settle_known(&self, took: u64, now: u64, known: Known) {
         self.active.fetch_sub(1, Ordering::Relaxed);
-        let is_old = now.saturating_sub(took) < self.back_at.load(Ordering::Relaxed);
-        let call = EndOfCall { took, now, is_old };
+        let call = EndOfCall { took, now, is_old: self.is_old(took, now) };
         match known {
             Known::Good => self.responded(call),
             Known::Failed => self.failed(call),

@@ -37,7 +37,8 @@ pub struct EndpointState<A> {
     pub failures: u64,
     /// The mean of the recent response times, in which failures count as slow.
     ///
-    /// It is `None` before the first response.
+    /// It is `None` before the first response. It falls while no call ends, so that an endpoint
+    /// that was slow is tried again.
     pub response_time: Option<Duration>,
 }
 

@@ -154,7 +154,7 @@ impl Health {
     }
 
     /// Returns `true` once if checks have failed, and enough have passed in a row since.
-    pub(super) fn is_well_again(&mut self, config: &Config) -> bool {
+    pub(super) fn take_recovery(&mut self, config: &Config) -> bool {
         let has_passed = self.checks > 0 && self.checks.unsigned_abs() >= config.back_after;
         has_passed && mem::take(&mut self.is_doubtful)
     }

@@ -1,6 +1,6 @@
 //! The recent response time of an endpoint.
 //!
-//! Its times are in nanoseconds. Instants are [`Ticks`] from the origin.
+//! Its times are in microseconds. Instants are [`Ticks`] from the origin.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -60,8 +60,6 @@ impl Load {
     }
 
     /// Includes a response.
-    ///
-    /// `took` is in microseconds.
     #[inline]
     pub(super) fn responded(&self, took: u64, now: Ticks) {
         match self.read(now) {
@@ -74,13 +72,12 @@ impl Load {
     /// Includes a failure. A failure that is fast would otherwise draw calls.
     pub(super) fn failed(&self, took: u64, now: Ticks) {
         let mean = self.mean(now);
-        let took = micros(took).max(4 * mean.unwrap_or(0)).clamp(FAILURE, MOST);
+        let took = took.max(4 * mean.unwrap_or(0)).clamp(FAILURE, MOST);
         self.write(mean.map_or(took, |mean| moved(mean, took)), FIRST, now);
     }
 
     /// Includes a call without a result, which says at least that a response takes longer.
     pub(super) fn left(&self, took: u64, now: Ticks) {
-        let took = micros(took);
         if let Some(mean) = self.mean(now).filter(|mean| took > *mean) {
             self.write(moved(mean, took), FIRST, now);
         }
@@ -174,7 +171,7 @@ mod tests {
         load.responded(micros(37 * MS), SECOND);
         assert_eq!((load.mean(SECOND), load.comparable(SECOND)), (Some(37_000), None));
         // A failure says enough.
-        load.failed(MS, SECOND);
+        load.failed(micros(MS), SECOND);
         assert!(load.comparable(SECOND).is_some_and(|mean| mean > 37_000));
     }
 
@@ -198,12 +195,12 @@ mod tests {
     #[test]
     fn a_call_that_was_left_says_only_that_it_would_have_been_slow() {
         let load = Load::default();
-        load.left(1_000 * MS, SECOND);
+        load.left(micros(1_000 * MS), SECOND);
         assert_eq!(load.mean(SECOND), None);
         load.responded(micros(8 * MS), SECOND);
-        load.left(MS, SECOND);
+        load.left(micros(MS), SECOND);
         assert_eq!(load.mean(SECOND), Some(8_000));
-        load.left(1_000 * MS, SECOND);
+        load.left(micros(1_000 * MS), SECOND);
         assert_eq!(load.mean(SECOND), Some(256_000));
     }
 }

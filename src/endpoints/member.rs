@@ -25,7 +25,7 @@ pub(super) struct Member<S> {
 
 impl<S> Member<S> {
     /// Notes that a reason for which the endpoint was out is over. Another may be left.
-    pub(super) fn is_back(
+    pub(super) fn came_back(
         &self,
         reason: &'static str,
         config: &Config,
@@ -34,9 +34,12 @@ impl<S> Member<S> {
     ) {
         self.entry.endpoint.come_back(self.health.forgets_at(config), now);
         if self.health.status() == EndpointStatus::Usable {
-            let endpoint = Arc::clone(&self.entry.endpoint);
-            transitions.push(Transition { endpoint, change: Change::Back { reason } });
+            transitions.push(self.transition(Change::Back { reason }));
         }
+    }
+
+    pub(super) fn transition(&self, change: Change) -> Transition {
+        Transition { endpoint: Arc::clone(&self.entry.endpoint), change }
     }
 }
 

@@ -9,13 +9,13 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
+    checks::Checks,
     config::Config,
     endpoint::{Endpoint, Limits, Set, Slot},
     health::{EndpointStatus, Health, Pool},
     list::{Entry, List},
     load::Ticks,
     member::{Change, Member, Transition, find},
-    task::Checks,
 };
 use crate::{
     call::{
@@ -171,12 +171,14 @@ impl<S> Shared<S> {
         let mut transitions = Vec::new();
         for member in members.iter_mut() {
             if member.health.come_back(now) {
-                member.is_back("ejection_ended", &self.config, now, &mut transitions);
+                member.came_back("ejection_ended", &self.config, now, &mut transitions);
             }
         }
         let value = change(&mut members, &mut transitions);
         let (list, endpoints) = (self.list_of(&members), members.len());
-        let (usable, is_drained) = (list.usable, members.iter().all(|it| it.health.is_draining()));
+        let usable = list.usable;
+        // That all of them are drained is wanted. That there are none may be a mistake.
+        let is_wanted = endpoints > 0 && members.iter().all(|it| it.health.is_draining());
         let old = {
             let mut place = self.list.write().unwrap_or_else(PoisonError::into_inner);
             mem::replace(&mut *place, list)
@@ -186,8 +188,7 @@ impl<S> Shared<S> {
         for it in &transitions {
             self.report(it);
         }
-        // It is no mistake that all of them are drained, but it may be one that there are none.
-        if old.usable > 0 && usable == 0 && (!is_drained || endpoints == 0) {
+        if old.usable > 0 && usable == 0 && !is_wanted {
             self.config.reporter.get().emit(Event::NoEndpointUsable { endpoints });
         }
         value
@@ -233,7 +234,7 @@ impl<S> Shared<S> {
             let mut members = lock(&self.members);
             let Some(member) = find(&mut members, endpoint.number) else { return };
             let has_changed = member.health.checked(passed, &self.config, now);
-            if !has_changed && member.health.is_well_again(&self.config) {
+            if !has_changed && member.health.take_recovery(&self.config) {
                 // It failed, but not for so long, or not alone, that it was out.
                 endpoint.forget_load(now);
             }
@@ -248,11 +249,10 @@ impl<S> Shared<S> {
         self.change(now, |members, transitions| {
             if let Some(member) = find(members, endpoint.number) {
                 if passed {
-                    member.is_back("check", &self.config, now, transitions);
+                    member.came_back("check", &self.config, now, transitions);
                 } else {
                     let change = Change::Out { reason: "check", out_for: None };
-                    transitions
-                        .push(Transition { endpoint: Arc::clone(&member.entry.endpoint), change });
+                    transitions.push(member.transition(change));
                 }
             }
         });
@@ -366,8 +366,7 @@ impl<S: Send> Set for Shared<S> {
         self.change(now, |members, transitions| {
             if let Some(member) = find(members, number) {
                 let change = Change::Out { reason: "consecutive_failures", out_for: Some(out_for) };
-                transitions
-                    .push(Transition { endpoint: Arc::clone(&member.entry.endpoint), change });
+                transitions.push(member.transition(change));
             }
         });
     }

@@ -13,9 +13,9 @@ use tokio::{
 
 use super::{
     check::DynCheck,
+    checks::Checks,
     list::Entry,
     shared::{DueCheck, Shared},
-    task::Checks,
 };
 use crate::call::{catch_panic::CatchPanic, race::race};
 
