@@ -16,15 +16,15 @@ impl<K, V, R, C> Sealed for CacheLayer<K, V, R, C> {}
 impl<K, V, R, C> Describe for CacheLayer<K, V, R, C> {
     fn describe(&self, facts: &mut Facts) {
         let times = self.times();
-        let mut text = format!("keeps responses for up to {:?}", times.ttl);
-        if times.ttl.is_zero() {
-            text = "asks for each call, and shares calls".to_owned();
-        }
+        let mut text = match times.ttl {
+            Duration::ZERO => "asks each time, shares calls under way".to_owned(),
+            ttl => format!("keeps responses for up to {ttl:?}"),
+        };
         if !times.while_revalidate.is_zero() {
             text += &format!(", renews them for {:?} more", times.while_revalidate);
         }
         if !times.if_error.is_zero() {
-            text += &format!(", gives them for {:?} more if a call fails", times.if_error);
+            text += &format!(", gives older ones for {:?} if a call fails", times.if_error);
         }
         facts.line("cache", text);
         match times.patience {

@@ -97,12 +97,13 @@ impl<K: Eq + Clone, V> Store<K, V> {
     }
 
     /// Returns `true` if an entry is not too big.
-    pub(super) fn has_room_for(&self, entry: &Entry<V>) -> bool {
+    pub(super) fn takes(&self, entry: &Entry<V>) -> bool {
         entry.bytes() <= self.biggest_entry
     }
 
     /// Adds an entry that is not too big. Returns what had to go.
     pub(super) fn insert(&self, key: Hashed<K>, entry: Entry<V>) -> Removed<K, V> {
+        debug_assert!(self.takes(&entry));
         let mut removed = Vec::new();
         // The store drops the entry that it replaces under its lock. This reference is longer.
         removed.extend(self.entries.peek(&key).map(|replaced| (None, replaced)));

@@ -251,7 +251,7 @@ impl<K: Eq + Clone, V: Clone, R, C> Landing<K, V, R, C> {
         let (shared, tag, generation) = (&self.parts.shared, self.tag, self.call.generation());
         // Made before the lock is taken, because it runs code of the user.
         let (mut entry, key) = (self.entry(&ended, keep), self.key.clone());
-        let too_big = entry.take_if(|entry| !shared.store.has_room_for(entry));
+        let too_big = entry.take_if(|entry| !shared.store.takes(entry));
         let removed = shared.calls.remove(&self.key, &self.call, || {
             // A key that was forgotten meanwhile stays forgotten.
             let is_current = shared.generations.current(tag) == generation;

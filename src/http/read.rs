@@ -47,7 +47,7 @@ pub(super) trait FromRead: Body<Data = Bytes> + Sized {
     fn broken(data: Bytes, error: Self::Error) -> Self;
 }
 
-/// The account of the memory of a body that is being read.
+/// The account of a body that is being read, which bounds its memory or its time.
 pub(super) trait BodyAccount {
     /// The reason why the body may hold no more memory.
     type Error;
@@ -102,13 +102,13 @@ impl Drop for HeldMemory {
 pub(super) async fn read<B: Body<Data = Bytes>, A: BodyAccount>(
     mut body: Pin<&mut B>,
     most: usize,
-    memory: &mut A,
+    account: &mut A,
 ) -> Result<Read<B::Error>, A::Error> {
     let mut data = Gathered::default();
     loop {
         let polled = poll_fn(|cx| match body.as_mut().poll_frame(cx) {
             Poll::Ready(frame) => Poll::Ready(Ok(Some(frame))),
-            Poll::Pending => match memory.park(cx) {
+            Poll::Pending => match account.park(cx) {
                 Ok(stopped) => stopped.map(|()| Ok(None)),
                 Err(ended) => Poll::Ready(Err(ended)),
             },
@@ -125,7 +125,7 @@ pub(super) async fn read<B: Body<Data = Bytes>, A: BodyAccount>(
             }
             Ok(piece) => {
                 data.push(piece, most);
-                memory.grow(data.len(), data.memory())?;
+                account.grow(data.len(), data.memory())?;
             }
             Err(frame) => {
                 if let Ok(trailers) = frame.into_trailers() {

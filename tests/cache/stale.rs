@@ -206,7 +206,7 @@ async fn a_stack_explains_its_cache_and_what_contradicts_it() {
     };
     let known = stack(last_good().while_revalidate(SECOND)).total_timeout(5 * SECOND).explain();
     assert!(rules(&known).is_empty(), "{known}");
-    let line = "keeps responses for up to 10s, renews them for 1s more, gives them for 60s more \
+    let line = "keeps responses for up to 10s, renews them for 1s more, gives older ones for 60s \
                 if a call fails";
     assert!(known.to_string().contains(line), "{known}");
     let none = stack(cache()).explain();

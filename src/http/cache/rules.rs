@@ -72,7 +72,11 @@ impl CheckedRules for HttpRules {
 /// The decision whether a response is kept and shared, from its head.
 enum Sharing {
     ForOneCaller(Option<&'static str>),
-    Shared(KeepFor, Directives),
+    /// `is_given_stale` is `true` if it may be given when it is no longer fresh.
+    Shared {
+        time: KeepFor,
+        is_given_stale: bool,
+    },
 }
 
 impl HttpRules {
@@ -95,27 +99,39 @@ impl HttpRules {
         if varies_by_another(headers, &self.in_key) {
             return Sharing::ForOneCaller(Some("vary"));
         }
-        Sharing::Shared(self.time(status, outcome, &found), found)
+        let negative = self.negative.iter().find(|(known, _)| *known == status);
+        let negative = negative.map(|(_, ttl)| *ttl);
+        Sharing::Shared {
+            time: time(negative, status, outcome, &found),
+            // A negative response has a time of its own, after which it is not given.
+            is_given_stale: negative.is_none() && !found.must_not_be_stale,
+        }
     }
+}
 
-    fn time(&self, status: StatusCode, outcome: Outcome, found: &Directives) -> KeepFor {
-        let has_failed = matches!(
-            outcome,
-            Outcome::Failure(Fault::Transient | Fault::TimedOut | Fault::Overloaded { .. })
-        );
-        if found.must_be_asked || found.must_not_be_stored || has_failed {
-            return KeepFor::Nothing;
-        }
-        if let Some((_, ttl)) = self.negative.iter().find(|(known, _)| *known == status) {
-            return KeepFor::Exactly(found.max_age.map_or(*ttl, |most| most.min(*ttl)));
-        }
-        // RFC 9110, section 15.1, without those that are failures.
-        let is_kept = matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308);
-        match found.max_age {
-            _ if !is_kept || outcome != Outcome::Success => KeepFor::Nothing,
-            Some(most) => KeepFor::AtMost(most),
-            None => KeepFor::Ttl,
-        }
+/// Returns how long a response is kept. `negative` is the time that is set for its status.
+fn time(
+    negative: Option<Duration>,
+    status: StatusCode,
+    outcome: Outcome,
+    found: &Directives,
+) -> KeepFor {
+    let has_failed = matches!(
+        outcome,
+        Outcome::Failure(Fault::Transient | Fault::TimedOut | Fault::Overloaded { .. })
+    );
+    if found.must_be_asked || found.must_not_be_stored || has_failed {
+        return KeepFor::Nothing;
+    }
+    if let Some(ttl) = negative {
+        return KeepFor::Exactly(found.max_age.map_or(ttl, |most| most.min(ttl)));
+    }
+    // RFC 9110, section 15.1, without those that are failures.
+    let is_kept = matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308);
+    match found.max_age {
+        _ if !is_kept || outcome != Outcome::Success => KeepFor::Nothing,
+        Some(most) => KeepFor::AtMost(most),
+        None => KeepFor::Ttl,
     }
 }
 
@@ -172,8 +188,9 @@ impl HttpRules {
         outcome: Outcome,
         until: Instant,
     ) -> Shareable<Response<ResponseBody<B>>, HttpValue> {
-        let (time, found) = match self.sharing(response.status(), response.headers(), outcome) {
-            Sharing::Shared(time, found) => (time, found),
+        let sharing = self.sharing(response.status(), response.headers(), outcome);
+        let (time, is_given_stale) = match sharing {
+            Sharing::Shared { time, is_given_stale } => (time, is_given_stale),
             Sharing::ForOneCaller(not_kept) => {
                 let (kept, time) = (Kept::not_kept(response), KeepFor::Nothing);
                 return Shareable { kept, time, is_given_stale: false, not_kept };
@@ -189,9 +206,6 @@ impl HttpRules {
             Some(HttpValue::new(head.status, head.version, &head.headers, data, trailers))
         };
         let kept = read::keep(response, self.max_body, &mut in_time, take).await;
-        // Only the statuses of `negative` have a time of their own, after which they are not given.
-        let is_negative = matches!(time, KeepFor::Exactly(_));
-        let is_given_stale = !found.must_not_be_stale && !is_negative;
         Shareable { kept, time, is_given_stale, not_kept: None }
     }
 }
