@@ -71,6 +71,9 @@ use std::{convert::Infallible, error::Error, future::Future};
 /// ```
 pub trait Keep<Res> {
     /// The kept part of a response.
+    ///
+    /// A cache needs it to be `Clone + Send + Sync + 'static`. An [`Arc`](std::sync::Arc) makes the
+    /// clones cheap.
     type Payload;
     /// The response that the layer returns.
     type Response;

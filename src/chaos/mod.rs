@@ -25,7 +25,7 @@
 //! // A new layer is disarmed. From here on it injects faults, for at most one minute.
 //! handle.arm_for(Duration::from_secs(60))?;
 //! for _ in 0..100 {
-//!     // The retries of the stack hide the faults.
+//!     // The retries of the stack hide the faults, as long as their budget lasts.
 //!     assert_eq!(client.ready().await?.call("/orders").await?, 7);
 //! }
 //! assert!(handle.injected() > 10);
@@ -74,7 +74,10 @@
 //! early, disarm it by a value of your own that does so when it is dropped.
 //!
 //! A call has a fault only if it began while the layer was armed. When the layer is disarmed, the
-//! calls that it holds continue.
+//! calls that it holds continue. A breaker that the faults have opened stays open, by default for
+//! 30 s. In a test, set a short
+//! [`open_for`](crate::circuit_breaker::CircuitBreakerBuilder::open_for), or reset it by its
+//! handle.
 //!
 //! A disarmed layer costs one load for each call. It can stay in the program that you ship.
 //!

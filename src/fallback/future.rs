@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 pub use super::other_service::ServiceFuture;
-use super::{shared::Shared, source::Respond, state::State as Counts};
+use super::{shared::Shared, source::Respond, state::State as FallbackState};
 use crate::{
     CarryRejection, Classify, Outcome, Rejection,
     call::{
@@ -170,7 +170,7 @@ where
     }
 }
 
-impl Counts {
+impl FallbackState {
     /// Returns the result of a call that has no fallback.
     #[cold]
     fn without<T, E: CarryRejection>(&self, without: Without<T, E>) -> Result<T, E> {
@@ -210,7 +210,7 @@ impl<R, C> Shared<R, C> {
         if future.is_none() {
             self.state.declined();
         }
-        let limit = || if R::WAITS { self.state.time() } else { Duration::MAX };
+        let limit = || if R::WAITS { self.state.limit_now() } else { Duration::MAX };
         future.map(|future| Reserved::within(limit(), future))
     }
 

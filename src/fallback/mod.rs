@@ -2,7 +2,7 @@
 //!
 //! Use one where a worse response is better than an error: a shop without recommendations, a page
 //! without a counter, another region. The same layer is the switch of a feature. While it is
-//! switched off, calls get the fallback at once.
+//! switched off, calls get the fallback at once. A cache beneath it is not asked then.
 //!
 //! ```
 //! use buttress::{Error, fallback::FallbackLayer};
@@ -94,8 +94,10 @@
 //!
 //! A fallback must be local, or have a stack of its own. If it calls the same dependency, it fails
 //! with it, and loads it further. If the breaker or bulkhead that rejected the call rejects its
-//! fallback too, the event "fallback failed" has the cause `same_layer`. Clones of a layer share
-//! their state. Give the other service a stack of its own by [`Stack::fresh`](crate::Stack::fresh).
+//! fallback too, the event "fallback failed" has the cause `same_layer`. It is not seen if the call
+//! runs in another task, such as one that callers of a [cache](crate::cache) share. Clones of a
+//! layer share their state. Give the other service a stack of its own by
+//! [`Stack::fresh`](crate::Stack::fresh).
 //!
 //! # Readiness
 //!
@@ -129,7 +131,9 @@
 //!
 //! # HTTP and gRPC
 //!
-//! [`FallbackLayer::http`] takes an HTTP response. Every degraded HTTP response has the extension
+//! [`FallbackLayer::http`] takes an HTTP response. A closure of [`FallbackLayer::from_fn`] in a
+//! stack with [`http()`](crate::Stack::http) gives a [`response`](crate::http::response()) of bytes.
+//! Every degraded HTTP response has the extension
 //! [`Degraded`](crate::http::Degraded). No header is added.
 //!
 //! A fallback of a gRPC call stands around the method call of the generated client. Only there is

@@ -31,7 +31,7 @@ pub struct FallbackService<P, B> {
 /// [replay](Replay::replay) goes to the other service only if nothing began, for example because
 /// the circuit was open, and if the policy copies it with [`replay_unsent`](Replay::replay_unsent).
 ///
-/// The other service must have a breaker and a bulkhead of its own. It may be
+/// The other service must share no breaker and no bulkhead with the call. It may be
 /// [`Endpoints`](crate::endpoints::Endpoints) without a stack.
 pub fn service<P, B>(replay: P, service: B) -> FallbackService<P, B> {
     FallbackService { replay, service }

@@ -123,7 +123,7 @@ impl State {
     /// Returns the longest time of a fallback that begins now.
     ///
     /// It ends before the caller's deadline too, so that the caller learns the reason if it hangs.
-    pub(super) fn time(&self) -> Duration {
+    pub(super) fn limit_now(&self) -> Duration {
         let left = deadline().map(|end| self.reserve.time_before(end, Instant::now()));
         left.map_or(self.config.limit, |left| left.min(self.config.limit))
     }

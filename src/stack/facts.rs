@@ -59,7 +59,7 @@ impl Known {
                  {silence:?} and it ran longer than responses take"
             ),
             format!("  (before the first response, if it ran for {floor})"),
-            "the breaker does not see:".to_owned(),
+            "the breaker does not see (nothing to set):".to_owned(),
             "  a hang of some calls, if only callers in a hurry meet it".to_owned(),
             "  a hang after the head of a response, if readers leave before a limit of the body"
                 .to_owned(),

@@ -6,9 +6,9 @@
 //! |---|---|
 //! | span `call`, one per logical call of a [`Stack`](crate::Stack) | `INFO` |
 //! | span `attempt`, one per attempt of a [retry](crate::retry) | `INFO` |
-//! | "circuit opened", "idempotent operation has unknown outcome" | `ERROR` |
-//! | "call rejected", "call timed out", "retrying call", "retries exhausted", "fallback used", "fallback failed", "stale response given", "response not kept", "circuit half-open", "idempotency store failed", "idempotency store almost full", "lease lost", "chaos armed", "chaos disarmed" | `WARN` |
-//! | "circuit closed", "layer controlled" | `INFO` |
+//! | "circuit opened", "no endpoint usable", "idempotent operation has unknown outcome" | `ERROR` |
+//! | "call rejected", "call timed out", "retrying call", "retries exhausted", "fallback used", "fallback failed", "stale response given", "response not kept", "endpoint out", "circuit half-open", "idempotency store failed", "idempotency store almost full", "lease lost", "chaos armed", "chaos disarmed" | `WARN` |
+//! | "circuit closed", "endpoint back", "layer controlled" | `INFO` |
 //! | "call not retried", "call queued", "bulkhead resized", "circuit disabled", "fault injected" | `DEBUG` |
 //!
 //! Every field name is a constant of [`field`]. Field values are computed only if a subscriber is
@@ -35,6 +35,7 @@
 //! | `buttress::idempotency` | the idempotency layer |
 //! | `buttress::chaos` | the chaos layers |
 //! | `buttress::cache` | the cache |
+//! | `buttress::endpoints` | the endpoints |
 //! | `buttress::http` | the HTTP client and server layers, and the limits of bodies |
 //!
 //! # Traces
@@ -81,10 +82,11 @@
 //! # Events in an outage
 //!
 //! In an outage, a layer can reject thousands of calls in a second. Of the events "call rejected",
-//! "call timed out", "retrying call", "retries exhausted", "fallback used", "fallback failed" and
-//! "idempotency store failed", the first is at `WARN`, and then one in 10 s for each layer and
-//! reason. It has the field `suppressed`, the number of events since the last one at `WARN`. Those
-//! are at `DEBUG`. All other events are emitted each time.
+//! "call timed out", "retrying call", "retries exhausted", "fallback used", "fallback failed",
+//! "stale response given", "response not kept" and "idempotency store failed", the first is at
+//! `WARN`, and then one in 10 s for each layer and reason. It has the field `suppressed`, the
+//! number of events since the last one at `WARN`. Those are at `DEBUG`. All other events are
+//! emitted each time.
 //!
 //! When a circuit closes, the event "circuit closed" has the number of rejections of the whole
 //! outage, and in `suppressed` those that no earlier line has counted. The first rejection of the
