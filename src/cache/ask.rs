@@ -109,7 +109,11 @@ where
             let fresh = shared.get(&key, generation)?;
             (fresh.decide(fresh.age(now), &times) == Decision::Hit).then_some(fresh)
         };
-        let part = shared.calls.join_or_begin(&key, || shared.generations.current(tag), look);
+        // Nothing of a call takes longer than twice the total timeout beneath.
+        let longest = parts.total.map_or(LONGEST, |total| total.saturating_mul(2));
+        let until = clock::after(now, longest);
+        let generation = || shared.generations.current(tag);
+        let part = shared.calls.join_or_begin(&key, generation, until, look);
         let (place, permit) = match part {
             Err(entry) => return Asked::Entry { entry, decision: Decision::Hit },
             Ok(Part::Began(place, permit)) => (place, permit),
@@ -133,7 +137,7 @@ where
             service,
             request,
             stale: entry.clone(),
-            own_place: continues.then(|| place.another()),
+            own_place: continues.then(|| place.of_call()),
             settles: Settler::current().is_some(),
             end_of: end_of::<M, _, _>,
             parts,
@@ -149,6 +153,9 @@ where
         }
     }
 }
+
+/// The time in which callers join a call, if there is no total timeout beneath.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// The time of the caller that is kept for an older response.
 const RESERVE: Reserve = Reserve::up_to(Duration::from_secs(1));

@@ -12,7 +12,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{sync::Notify, task::AbortHandle};
+use tokio::{sync::Notify, task::AbortHandle, time::Instant};
 
 use super::hashing::{Given, Hashed};
 use crate::{
@@ -44,6 +44,9 @@ pub(super) enum Ended<V> {
 pub(super) struct SharedCall<V> {
     /// The generation of the key when the call began.
     generation: u64,
+    /// The end of the time in which callers can join it, and in which it runs without any. It would
+    /// hold its key for ever if it hangs.
+    until: Instant,
     waiting: Mutex<Waiting>,
     ended: OnceLock<(Ended<V>, Hop)>,
 }
@@ -52,6 +55,8 @@ pub(super) struct SharedCall<V> {
 struct Waiting {
     /// The number of places. At zero, the call is ended.
     places: usize,
+    /// The places of the call itself, so that it goes on without callers.
+    own: usize,
     wakers: Waiters,
     task: Option<AbortHandle>,
     /// No caller can join, because the last one has left.
@@ -59,20 +64,37 @@ struct Waiting {
 }
 
 impl<V> SharedCall<V> {
-    fn new(generation: u64) -> Arc<Self> {
+    fn new(generation: u64, until: Instant) -> Arc<Self> {
         let waiting = Mutex::new(Waiting { places: 1, ..Waiting::default() });
-        Arc::new(Self { generation, waiting, ended: OnceLock::new() })
+        Arc::new(Self { generation, until, waiting, ended: OnceLock::new() })
     }
 
     pub(super) fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Adds a place, unless the last caller has left.
+    /// Adds a place, unless the last caller has left or the call takes too long.
+    ///
+    /// A call that has ended is still in the table if the comparison of its key has panicked.
     fn join(&self) -> bool {
         let mut waiting = lock(&self.waiting);
-        waiting.places += usize::from(!waiting.is_left);
-        !waiting.is_left
+        let is_open = !waiting.is_left && self.ended.get().is_none() && !self.is_too_long();
+        waiting.places += usize::from(is_open);
+        is_open
+    }
+
+    pub(super) fn until(&self) -> Instant {
+        self.until
+    }
+
+    fn is_too_long(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
+    /// Returns `true` if no caller waits for the call.
+    pub(super) fn is_unattended(&self) -> bool {
+        let waiting = lock(&self.waiting);
+        waiting.places <= waiting.own
     }
 
     /// Stores the handle that ends the task of the call.
@@ -154,11 +176,12 @@ impl<K: Eq + Clone, V> SharedCalls<K, V> {
     /// A call of an earlier generation is left to those who wait for it already. The generation is
     /// read under the lock, so that it is not earlier than that of any call in the table. `look`
     /// runs if there is no call. If it returns a value, a call has ended in between, and no other
-    /// begins.
+    /// begins. `until` is the end of the time in which callers can join a call that begins.
     pub(super) fn join_or_begin<T>(
         self: &Arc<Self>,
         key: &Hashed<K>,
         generation: impl FnOnce() -> u64,
+        until: Instant,
         look: impl FnOnce(u64) -> Option<T>,
     ) -> Result<Part<K, V>, T> {
         // Code of the user does not run under the lock. An outdated call has a value of the user.
@@ -174,7 +197,7 @@ impl<K: Eq + Clone, V> SharedCalls<K, V> {
             return Err(found);
         }
         let Some(permit) = self.enter() else { return Ok(Part::Full) };
-        let call = SharedCall::new(generation);
+        let call = SharedCall::new(generation, until);
         let place = Place::new(self, own_key, &call);
         let outdated = shard.remove_entry(key);
         shard.insert(tabled, call);
@@ -263,19 +286,21 @@ impl<K: Eq, V> Place<K, V> {
         &self.call
     }
 
-    /// Returns another place of the same call.
-    pub(super) fn another(&self) -> Self
+    /// Returns a place of the call itself.
+    pub(super) fn of_call(&self) -> Self
     where
         K: Clone,
     {
         let key = self.key.clone();
-        lock(&self.call.waiting).places += 1;
+        self.leave_running();
         Place::new(&self.calls, key, &self.call)
     }
 
     /// Lets the call go on after all callers have left.
     pub(super) fn leave_running(&self) {
-        lock(&self.call.waiting).places += 1;
+        let mut waiting = lock(&self.call.waiting);
+        waiting.places += 1;
+        waiting.own += 1;
     }
 
     /// Waits for the end of the call.
@@ -307,7 +332,8 @@ impl<K: Eq, V> Drop for Place<K, V> {
         let mut waiting = lock(&self.call.waiting);
         let waker = self.waiter.take().and_then(|waiter| waiting.wakers.remove(waiter).err());
         waiting.places -= 1;
-        let is_last = waiting.places == 0 && self.call.ended.get().is_none();
+        let is_last = self.call.ended.get().is_none()
+            && (waiting.places == 0 || waiting.places <= waiting.own && self.call.is_too_long());
         let task = if is_last { waiting.task.take() } else { None };
         waiting.is_left |= is_last;
         drop(waiting);

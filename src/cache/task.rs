@@ -1,8 +1,11 @@
 //! A shared call, in its own task, so that its callers can leave.
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{any::Any, pin::pin, sync::Arc, time::Duration};
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep_until},
+};
 use tower_service::Service;
 use tracing::{Instrument, Span};
 
@@ -23,6 +26,7 @@ use crate::{
         ended_call::EndedCall,
         hop::Hop,
         oneshot::Oneshot,
+        race::{Either, race},
         random::{between, draw},
         settle_here::SettleHere,
     },
@@ -108,7 +112,13 @@ where
             }
             parts.take(result, outcome, until, end_of).await
         };
-        let (worked, hop) = Hop::observe(CatchPanic { future: work }).await;
+        let mut work = pin!(Hop::observe(CatchPanic { future: work }));
+        let (worked, hop) = match race(work.as_mut(), sleep_until(landing.call.until())).await {
+            Either::Left(worked) => worked,
+            // It may hang for ever.
+            Either::Right(()) if landing.call.is_unattended() => return,
+            Either::Right(()) => work.await,
+        };
         let result = match worked {
             Ok(Taken { result, ended, reason, time, is_given_stale, not_kept }) => {
                 if let Some(reason) = not_kept {

@@ -4,9 +4,13 @@ use std::{
     future::pending,
     sync::{Arc, Barrier},
     thread,
+    time::Duration,
 };
 
-use tokio::task::{AbortHandle, yield_now};
+use tokio::{
+    task::{AbortHandle, yield_now},
+    time::Instant,
+};
 
 use super::{
     hashing::Hashed,
@@ -18,6 +22,8 @@ type Calls = Arc<SharedCalls<u32, u32>>;
 
 const KEY: u32 = 1;
 
+const DAY: Duration = Duration::from_secs(86_400);
+
 fn calls() -> Calls {
     Arc::new(SharedCalls::new(1_024))
 }
@@ -28,7 +34,7 @@ fn key() -> Hashed<u32> {
 
 /// Joins or begins a call. Returns the place, and the permit of a call that was begun.
 fn take_part(calls: &Calls, generation: u64) -> (Place<u32, u32>, Option<Permit>) {
-    match calls.join_or_begin(&key(), || generation, |_| None::<()>) {
+    match calls.join_or_begin(&key(), || generation, Instant::now() + DAY, |_| None::<()>) {
         Ok(Part::Began(place, permit)) => (place, Some(permit)),
         Ok(Part::Joined(place)) => (place, None),
         Ok(Part::Full) | Err(()) => panic!("there is room"),
@@ -123,7 +129,7 @@ fn callers_on_many_threads_never_join_a_call_that_was_left() {
                 barrier.wait();
                 for round in 0..ROUNDS {
                     let (place, permit) = take_part(&calls, (round / 1_000) as u64);
-                    let another = place.another();
+                    let another = place.of_call();
                     drop(place);
                     assert!(another.call().ended().is_none());
                     drop((another, permit));

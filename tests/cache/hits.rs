@@ -1,4 +1,4 @@
-use std::{collections::HashMap, task::Poll};
+use std::{collections::HashMap, panic::AssertUnwindSafe, task::Poll};
 
 use allocation_counter::measure;
 use buttress::cache::CacheLayer;
@@ -107,6 +107,42 @@ async fn a_comparison_that_panics_costs_a_call_and_poisons_nothing() {
     for key in 8..200 {
         let first = service.clone().oneshot(key).await.unwrap();
         assert_eq!(service.clone().oneshot(key).await.unwrap(), first);
+    }
+}
+
+/// A key of which one comparison panics.
+#[derive(Clone, Debug)]
+struct PanicsOnce(u32, Arc<AtomicU32>);
+
+impl PartialEq for PanicsOnce {
+    fn eq(&self, other: &Self) -> bool {
+        assert!(self.1.fetch_sub(1, Ordering::Relaxed) != 1, "cannot be compared now");
+        self.0 == other.0
+    }
+}
+
+impl Eq for PanicsOnce {}
+
+impl std::hash::Hash for PanicsOnce {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comparison_that_panicked_once_leaves_no_call_behind() {
+    for n in 1..12 {
+        let left = Arc::new(AtomicU32::new(n));
+        let of_key = Arc::clone(&left);
+        let cache = CacheLayer::by_fn(move |key: &u32| Some(PanicsOnce(*key, Arc::clone(&of_key))));
+        let backend = Backend::after(Duration::ZERO);
+        let service = cache.ttl(SECOND).build().unwrap().layer(backend.clone());
+        for _ in 0..11 {
+            _ = AssertUnwindSafe(service.clone().oneshot(1)).catch_unwind().await;
+            left.store(u32::MAX / 2, Ordering::Relaxed);
+            tokio::time::sleep(10 * SECOND).await;
+        }
+        assert!(backend.calls() >= 10, "{} calls after a panic at {n}", backend.calls());
     }
 }
 

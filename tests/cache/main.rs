@@ -3,6 +3,7 @@
 #[path = "../capture/mod.rs"]
 mod capture;
 mod forgetting;
+mod hangs;
 mod hits;
 mod hostile;
 mod keep;
