@@ -98,13 +98,16 @@ impl Drop for HeldMemory {
     }
 }
 
+/// The number of frames without data that are read of a body.
+const EMPTY_FRAMES: usize = 1_000;
+
 /// Reads a body to its end, or until it has more than `most` bytes of data.
 pub(super) async fn read<B: Body<Data = Bytes>, A: BodyAccount>(
     mut body: Pin<&mut B>,
     most: usize,
     account: &mut A,
 ) -> Result<Read<B::Error>, A::Error> {
-    let mut data = Gathered::default();
+    let (mut data, mut empty) = (Gathered::default(), 0);
     loop {
         let polled = poll_fn(|cx| match body.as_mut().poll_frame(cx) {
             Poll::Ready(frame) => Poll::Ready(Ok(Some(frame))),
@@ -123,7 +126,12 @@ pub(super) async fn read<B: Body<Data = Bytes>, A: BodyAccount>(
             Ok(piece) if piece.len() > most.saturating_sub(data.len()) => {
                 return Ok(Read::TooLong { data: data.finish(), over: piece });
             }
+            // No limit of time acts on a body that is always ready, and its frames may never end.
+            Ok(piece) if piece.is_empty() && empty == EMPTY_FRAMES => {
+                return Ok(Read::TooLong { data: data.finish(), over: piece });
+            }
             Ok(piece) => {
+                empty += usize::from(piece.is_empty());
                 data.push(piece, most);
                 account.grow(data.len(), data.memory())?;
             }
