@@ -737,3 +737,29 @@ fn the_explanation_has_a_line_and_warns_of_a_fallback_that_comes_too_late() {
     assert_eq!(rules(&explained), ["fallback_longer_than_total"]);
     assert_eq!(explained.worst_time(), Some(10 * SECOND));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_not_degraded_because_a_detached_call_of_its_service_was() {
+    let registry = Registry::new();
+    let flags = FallbackLayer::value("off").layer(down());
+    let service = service_fn(move |_: Text| {
+        let flags = flags.clone();
+        async move {
+            assert_eq!(Deadline::detached(flags.oneshot("flag")).await.unwrap(), "off");
+            Ok::<_, Failure>("a response of the service")
+        }
+    });
+    let stack = Stack::new().name("shop").register(&registry).layer(service);
+    stack.clone().oneshot("request").await.unwrap();
+    let families = registry.gather();
+    let calls = families.iter().find(|it| it.instrument.name == "buttress.call.duration").unwrap();
+    let ended = |outcome| {
+        let series = calls.series.iter().filter(|it| it.attribute(field::OUTCOME) == Some(outcome));
+        let counts = series.map(|it| match &it.value {
+            Value::Histogram(snapshot) => snapshot.count(),
+            other => panic!("{other:?}"),
+        });
+        counts.sum::<u64>()
+    };
+    assert_eq!((ended("success"), ended("degraded")), (1, 0));
+}

@@ -22,7 +22,7 @@ use std::{
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
-use super::{attempt::enter_attempt, hop, restore::Restore, route, timer::poll_timer};
+use super::{attempt::enter_attempt, degraded, hop, restore::Restore, route, timer::poll_timer};
 
 thread_local! {
     static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -191,6 +191,7 @@ impl<F: Future> Future for Detached<F> {
         let _attempt = enter_attempt(None);
         let _hop = hop::clear();
         let _route = route::clear();
+        let _source = degraded::listen(None);
         self.project().future.poll(cx)
     }
 }
