@@ -358,7 +358,8 @@ impl Endpoint {
             // If too many are out, the next row of failures is another attempt.
             self.streak.store(0, Ordering::Relaxed);
             if let Some(set) = self.set.upgrade() {
-                set.eject(self, self.instant(now));
+                // The end of a body that was read ahead is later than the head.
+                set.eject(self, Instant::now());
             }
         }
     }

@@ -313,3 +313,44 @@ async fn the_error_is_flat() {
     }
     is_flat(&Stack::standard(ReplaySafe::new()).http().layer(one(SERVER)));
 }
+
+/// A body that breaks off after two seconds.
+struct BreaksLate(Pin<Box<tokio::time::Sleep>>);
+
+impl Body for BreaksLate {
+    type Data = Bytes;
+    type Error = &'static str;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+        self.0.as_mut().poll(cx).map(|()| Some(Err("reset")))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ejection_begins_when_a_body_that_is_read_ahead_breaks_off() {
+    let make = |_: &Name| {
+        tower::service_fn(|_: Request<String>| async {
+            let body = BreaksLate(Box::pin(tokio::time::sleep(2 * SECOND)));
+            Ok::<_, Infallible>(Response::new(body))
+        })
+    };
+    let builder = Endpoints::builder(["a", "b"], make).consecutive_failures(1);
+    let endpoints = builder.eject_for(2 * SECOND).build().unwrap();
+    let handle = endpoints.handle();
+    let retry = RetryLayer::builder(ReplaySafe::new()).retries(0).build().unwrap();
+    let client = HttpClientLayer::builder().body_buffer(1_000).build().unwrap();
+    let stack = Stack::new().retry(retry).http_client(client).layer(endpoints);
+    drop(stack.oneshot(Request::get("http://shop/").body(String::new()).unwrap()).await);
+    let ejected = || {
+        let states = handle.states();
+        states.iter().filter(|it| it.status == EndpointStatus::Ejected).count()
+    };
+    assert_eq!(ejected(), 1);
+    tokio::time::sleep(2 * SECOND - MS).await;
+    assert_eq!(ejected(), 1);
+    tokio::time::sleep(2 * MS).await;
+    assert_eq!(ejected(), 0);
+}
