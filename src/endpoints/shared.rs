@@ -2,6 +2,7 @@
 
 use std::{
     fmt, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError, Weak},
     time::Duration,
 };
@@ -215,10 +216,13 @@ impl<S> Shared<S> {
 
     fn report(&self, Transition { endpoint, change }: &Transition) {
         let address = format_args!("{}", endpoint.address());
-        self.config.reporter.get().emit(match *change {
+        let event = match *change {
             Change::Out { reason, out_for } => Event::EndpointOut { address, reason, out_for },
             Change::Back { reason } => Event::EndpointBack { address, reason },
-        });
+        };
+        // A service that panics can be the reason. A second panic, of an address that is printed,
+        // would abort the process.
+        _ = catch_unwind(AssertUnwindSafe(|| self.config.reporter.get().emit(event)));
     }
 
     /// Returns `true` if the endpoint is out because of its checks.

@@ -54,7 +54,9 @@ where
         for DueCheck { entry, running } in due {
             let (shared, check) = (Weak::clone(&shared), Arc::clone(&check));
             checks.spawn(async move {
-                let passed = run_check(&shared, &entry, &check, limit).await;
+                // A service that panics when it is dropped must not end the checks.
+                let checked = run_check(&shared, &entry, &check, limit);
+                let passed = matches!(CatchPanic { future: checked }.await, Ok(true));
                 drop(running);
                 if let Some(shared) = shared.upgrade() {
                     shared.checked(&entry.endpoint, passed);

@@ -264,3 +264,71 @@ async fn ten_thousand_endpoints_are_called_and_checked_alike() {
     assert!((0..COUNT).all(|address| address % 1_000 != 0 || handle.remove(&address)));
     assert_eq!(handle.states().len(), COUNT - 10);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_cannot_be_printed_aborts_nothing_when_its_instance_panics() {
+    let (_seen, _guard) = Capture::start();
+    let endpoints = Endpoints::new([Numbered(1), Numbered(2)], |_: &Numbered| {
+        service_fn(|(): ()| async { if true { panic!("an instance") } else { Ok::<_, Name>("a") } })
+    });
+    for _ in 0..40 {
+        assert!(tokio::spawn(endpoints.clone().oneshot(())).await.is_err());
+    }
+    let states = endpoints.handle().states();
+    assert!(states.iter().all(|it| it.in_flight == 0));
+    assert!(states.iter().any(|it| it.status == EndpointStatus::Ejected));
+}
+
+/// An address that cannot be printed.
+#[derive(Clone, Debug, PartialEq)]
+struct Numbered(u32);
+
+impl fmt::Display for Numbered {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("an address")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_panics_when_it_is_dropped_does_not_end_the_checks() {
+    #[derive(Clone)]
+    struct Fragile(#[expect(dead_code, reason = "it is dropped")] Arc<Glass>);
+    struct Glass(Arc<AtomicBool>);
+    impl Drop for Glass {
+        fn drop(&mut self) {
+            assert!(std::thread::panicking() || !self.0.load(Ordering::Relaxed), "a drop");
+        }
+    }
+    impl Service<()> for Fragile {
+        type Response = Name;
+        type Error = Name;
+        type Future = std::future::Ready<Result<Name, Name>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Name>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, (): ()) -> Self::Future {
+            std::future::ready(Ok("a"))
+        }
+    }
+    let (breaks, is_up) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (drops, up) = (Arc::clone(&breaks), Arc::clone(&is_up));
+    let make = move |_: &Name| Fragile(Arc::new(Glass(Arc::clone(&drops))));
+    let check = check_fn(move |_: Fragile| {
+        let is_up = up.load(Ordering::Relaxed);
+        async move { is_up || std::future::pending().await }
+    });
+    let builder = Endpoints::builder(["a"], make).check(check);
+    let builder = builder.check_interval(10 * SECOND).check_timeout(10 * SECOND);
+    let endpoints = builder.build().unwrap();
+    let status = || endpoints.handle().states()[0].status;
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!(status(), EndpointStatus::CheckFailed);
+    breaks.store(true, Ordering::Relaxed);
+    tokio::time::sleep(60 * SECOND).await;
+    breaks.store(false, Ordering::Relaxed);
+    is_up.store(true, Ordering::Relaxed);
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!(status(), EndpointStatus::Usable);
+}
