@@ -48,6 +48,7 @@ pub trait Wrap<S, C, M>: Sealed {
     type Service;
 
     /// Returns the smaller of the limits for a call and for an attempt, and the limit for a call.
+    #[doc(hidden)]
     fn limits(&self) -> (Option<Duration>, Option<Duration>);
 
     /// Puts the layers around a service.
