@@ -86,7 +86,7 @@ impl FallbackSource for FallbackResponse {
     note = "add `http()` to the stack, which makes them a `ResponseBody<{Self}>`",
     note = "without `http()`, use `FallbackLayer::value` or `FallbackLayer::from_fn`"
 )]
-pub trait BodyFromBytes: From<Bytes> {}
+pub(super) trait BodyFromBytes: From<Bytes> {}
 
 #[diagnostic::do_not_recommend]
 impl<B: From<Bytes>> BodyFromBytes for B {}

@@ -236,7 +236,7 @@ pub use self::{
     check::HttpCheck,
     classify::{AutoClassifier, GrpcClassifier, HttpClassifier},
     client::{HttpClient, HttpClientBuilder, HttpClientLayer},
-    fallback::{BodyFromBytes, FallbackResponse, fallback},
+    fallback::{FallbackResponse, fallback},
     idempotency_key::{
         config::GivenKey,
         layer::{SetIdempotencyKeyBuilder, SetIdempotencyKeyLayer},
