@@ -91,7 +91,7 @@ impl<F, E> fmt::Debug for ConvertErrorFuture<F, E> {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not `Clone`, and a layer of the stack needs clones of it",
     label = "this client is not `Clone`",
-    note = "retries, a total timeout, a queue and breakers by key call clones of the client",
+    note = "retries, a total timeout, a cache, a queue and breakers by key call clones of it",
     note = "write `#[derive(Clone)]` at the client",
     note = "where it cannot be `Clone`, give the stack a buffer in front of it: \
             `.boxed(tower::buffer::Buffer::new(client, 64))`"
