@@ -142,7 +142,7 @@ pub use self::{
     counts::CacheCounts,
     handle::CacheHandle,
     layer::{CacheBuilder, CacheLayer},
-    rules::{ByFn, CheckedRules, CloneableResponse, OwnKey, Probe, Rules},
+    rules::{ByFn, CheckedRules, OwnKey, Probe, Rules},
     service::Cache,
 };
 #[cfg(feature = "http")]

@@ -57,18 +57,26 @@ pub trait Rules<Req, Res, K, V>: Sealed {
     fn key_bytes(&self, key: &K) -> usize;
 }
 
-/// A response of which a cache can keep clones. Every response that is `Clone` implements it.
+/// A [`Keep`] whose payload `V` becomes a response of the service again.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is not `Clone`, and the cache keeps clones of it",
-    label = "the responses of this service are not `Clone`",
+    message = "this cache cannot keep a `{Res}`",
+    label = "the responses of this service do not fit `{Self}`",
     note = "for HTTP, use `CacheLayer::http()` in a stack with `http()`",
-    note = "for other responses, write `#[derive(Clone)]` at the type, respond with an `Arc`, or \
-            set how the cache keeps them by `keep`"
+    note = "`KeepClones`, the default, keeps responses that are `Clone`: write \
+            `#[derive(Clone)]` at the type, respond with an `Arc`, or set another `keep`",
+    note = "the `Response` of another `keep` must be `{Res}`, and its `Error` `Infallible`",
+    note = "the closures of `ttl_fn` and `size_fn` take a `&{V}`, which must be what is kept"
 )]
-pub trait CloneableResponse: Clone {}
+pub(super) trait KeepAs<Res, V>:
+    Keep<Res, Payload = V, Response = Res, Error = Infallible>
+{
+}
 
 #[diagnostic::do_not_recommend]
-impl<T: Clone> CloneableResponse for T {}
+impl<Res, V, P> KeepAs<Res, V> for P where
+    P: Keep<Res, Payload = V, Response = Res, Error = Infallible>
+{
+}
 
 /// Rules that can be checked with the settings of the cache. This trait is sealed.
 pub trait CheckedRules: Sealed {
@@ -233,8 +241,8 @@ where
     F: Fn(&Req) -> Option<K> + Sync,
     Res: Send,
     K: Hash + Eq,
-    V: CloneableResponse + Send,
-    P: Keep<Res, Payload = V, Response = Res, Error = Infallible> + Sync,
+    V: Clone + Send,
+    P: KeepAs<Res, V> + Sync,
 {
     type Probe<'a>
         = OwnKey<K>

@@ -16,7 +16,7 @@ use super::{
     hashing::Hashed,
     owned_service::OwnedService,
     parts::Parts,
-    rules::{CloneableResponse, Given, How, Probe, Rules, Selected},
+    rules::{Given, How, Probe, Rules, Selected},
 };
 use crate::{
     Classify,
@@ -66,7 +66,7 @@ where
     S: OwnedService<Req>,
     Req: Send + 'static,
     K: Eq + Clone + Send + Sync + 'static,
-    V: CloneableResponse + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
     R: Rules<Req, S::Response, K, V> + Send + Sync + 'static,
     C: Classify<S::Response, S::Error> + Send + Sync + 'static,
     M: Completion<S::Response>,
