@@ -14,12 +14,11 @@ use super::{
     entry::Decision,
     future::{Forgetting, ResponseFuture},
     hashing::Hashed,
-    owned_service::OwnedService,
     parts::Parts,
     rules::{Given, How, Probe, Rules, Selected},
 };
 use crate::{
-    Classify,
+    CarryRejection, Classify,
     call::{
         clock,
         completion::{AtHead, Completion},
@@ -63,7 +62,10 @@ impl<S: fmt::Debug, K, V, R, C, M> fmt::Debug for Cache<S, K, V, R, C, M> {
 
 impl<S, K, V, R, C, M, Req> Service<Req> for Cache<S, K, V, R, C, M>
 where
-    S: OwnedService<Req>,
+    S: Service<Req, Response: Send + 'static, Error: CarryRejection + Send + 'static, Future: Send>
+        + Clone
+        + Send
+        + 'static,
     Req: Send + 'static,
     K: Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
