@@ -40,7 +40,7 @@ impl<F: Future> Future for SettleHere<F> {
         }
         let settling = settling::<_, ()>(part, None);
         let polled = this.future.poll(cx);
-        let call = settling.ended().take().0;
+        let call = settling.ended().and_then(|beneath| beneath.call);
         polled.map(|output| (output, call))
     }
 }

@@ -128,27 +128,29 @@ where
         loop {
             let retrying = match this.state.as_mut().project() {
                 StateProj::First { future, replay, tracked, began, numbers } => {
-                    let (polled, ended) = {
+                    let settling = route::settling(tracked, this.shared.config().bucket());
+                    let polled = {
                         let _attempt = enter_first(numbers.first());
-                        let settling = route::settling(tracked, this.shared.config().bucket());
-                        (tracked.run(|| future.poll(cx)), settling.ended())
+                        tracked.run(|| future.poll(cx))
                     };
-                    if !ended.is_none() {
-                        numbers.read_back(&ended);
+                    let beneath = settling.ended();
+                    if let Some(beneath) = &beneath {
+                        numbers.read_back(beneath);
                     }
                     let mut result = ready!(polled);
                     let shared = &**this.shared;
-                    let failed = if ended.is_none() {
-                        shared.settle::<M, _, _>(&mut result, (), tracked, *began, FIRST, false)
-                    } else {
-                        shared.settle_endpoint::<M, _, _>(
+                    let failed = match beneath {
+                        None => {
+                            shared.settle::<M, _, _>(&mut result, (), tracked, *began, FIRST, false)
+                        }
+                        Some(beneath) => shared.settle_endpoint::<M, _, _>(
                             &mut result,
-                            ended,
+                            beneath,
                             tracked,
                             *began,
                             FIRST,
                             false,
-                        )
+                        ),
                     };
                     let Some(failed) = failed else {
                         this.state.set(State::Done);
@@ -271,17 +273,18 @@ where
                     }
                 },
                 StepProj::Calling { future, tracked, began } => {
-                    let (polled, ended) = {
+                    let settling = route::settling(tracked, config.bucket());
+                    let polled = {
                         let _attempt = enter_attempt(Some(session.attempt()));
                         let _tried = session.tried().enter();
-                        let settling = route::settling(tracked, config.bucket());
-                        (tracked.run(|| future.poll(cx)), settling.ended())
+                        tracked.run(|| future.poll(cx))
                     };
-                    session.read_back(&ended);
+                    let beneath = settling.ended().unwrap_or_default();
+                    session.read_back(&beneath);
                     let mut result = ready!(polled);
                     let failed = shared.settle_endpoint::<M, _, _>(
                         &mut result,
-                        ended,
+                        beneath,
                         tracked,
                         *began,
                         session.count(),

@@ -19,7 +19,7 @@ use crate::{
         deadline,
         hop::Hop,
         random::{between, draw},
-        route::{Ended, Tried, report_number},
+        route::{Beneath, Tried, report_number},
     },
     replay::Replay,
     telemetry::Event,
@@ -46,11 +46,10 @@ impl Numbers {
         self.first
     }
 
-    /// Reads back the numbers that retries beneath have used. The layers around skip them too.
-    #[cold]
-    pub(super) fn read_back(&mut self, ended: &Ended) {
-        self.last = self.last.max(ended.number());
-        ended.pass_number_on();
+    /// Reads back the numbers that retries beneath have used.
+    #[inline]
+    pub(super) fn read_back(&mut self, beneath: &Beneath) {
+        self.last = self.last.max(beneath.number);
     }
 }
 
@@ -120,8 +119,8 @@ impl<Req, E> Session<Req, E> {
     }
 
     /// Reads back the numbers that retries beneath have used.
-    pub(super) fn read_back(&mut self, ended: &Ended) {
-        self.numbers.read_back(ended);
+    pub(super) fn read_back(&mut self, beneath: &Beneath) {
+        self.numbers.read_back(beneath);
     }
 
     /// Returns the number of attempts that were sent.

@@ -19,7 +19,7 @@ use crate::{
         deadline,
         lock::lock,
         patience::{is_own, was_cut_short},
-        route::{Ended, Tried},
+        route::{Beneath, Tried},
     },
     outcome::{hint as hint_of, judge, service_is_late, was_given_back},
     telemetry::{Attempt, Event, Tracked},
@@ -160,7 +160,7 @@ impl<S, P, C> Shared<S, P, C> {
     pub(super) fn settle_endpoint<M, T, E>(
         &self,
         result: &mut Result<T, E>,
-        ended: Ended,
+        beneath: Beneath,
         tracked: &mut Tracked<Attempt>,
         began: Option<Instant>,
         attempt: u32,
@@ -171,7 +171,7 @@ impl<S, P, C> Shared<S, P, C> {
         C: Classify<T, E>,
         E: CarryRejection,
     {
-        self.settle::<M, _, _>(result, ended, tracked, began, attempt, retried)
+        self.settle::<M, _, _>(result, beneath, tracked, began, attempt, retried)
     }
 
     /// Returns the cause of a failed attempt.
@@ -299,9 +299,9 @@ impl SettleEndpoint for () {
     }
 }
 
-impl SettleEndpoint for Ended {
+impl SettleEndpoint for Beneath {
     fn hold(self, end: &mut CallEnd, own_limit: Option<Duration>) {
-        if let Some(call) = self.take().0 {
+        if let Some(call) = self.call {
             call.hold(end, deadline::deadline(), own_limit);
         }
     }
@@ -312,11 +312,10 @@ impl SettleEndpoint for Ended {
         result: Result<&T, &E>,
         own_limit: Option<Duration>,
     ) -> Tried {
-        let (call, tried) = self.take();
-        if let Some(call) = call {
+        if let Some(call) = self.call {
             call.settle(outcome, result, deadline::deadline(), own_limit);
         }
-        tried
+        self.tried
     }
 }
 

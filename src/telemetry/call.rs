@@ -30,7 +30,7 @@ use crate::{
         degraded::{ResponseSource, listen},
         ended::polled_after_end,
         ended_call::EndedCall,
-        route::{self, Settling, Tried},
+        route::{self, Beneath, Settling, Tried},
     },
     classify_fn,
     error::Name,
@@ -290,12 +290,9 @@ fn settle_endpoint<C, M, T, E>(
         clock::forget_end();
     }
     let (calls, source) = (Arc::clone(calls), *source);
-    let ended = settling.ended();
-    let (call, tried) = if ended.is_none() {
-        (None, Tried::NONE)
-    } else {
-        ended.pass_number_on();
-        ended.take()
+    let (call, tried) = match settling.ended() {
+        None => (None, Tried::NONE),
+        Some(Beneath { call, tried, .. }) => (call, tried),
     };
     if call.is_some() || !tried.is_empty() || tracked.is_told_of() {
         settle::<C, M, T, E>(tracked, call, tried, source, &calls, result);

@@ -8,7 +8,7 @@ use buttress::{
     testing::task::Spawned,
     timeout::TimeoutLayer,
 };
-use tower::Layer;
+use tower::{Layer, service_fn};
 
 use super::*;
 
@@ -85,6 +85,34 @@ async fn calls_that_follow_each_other_know_nothing_of_each_other() {
     let failed = calls(&endpoints, 2_000).await;
     assert!(failed > 0, "the next call would avoid it");
     assert_eq!(world.calls("a"), failed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_within_one_attempt_know_nothing_of_each_other() {
+    for _ in 0..50 {
+        let world = World::default();
+        let endpoints = world.builder(["a", "b"]).max_ejected(0.0).build().unwrap();
+        world.set("a", Mode::Fails);
+        world.set("b", Mode::Fails);
+        let (once, twice) = (retry(0).layer(endpoints.clone()), retry(1).layer(endpoints));
+        let first = Arc::new(Mutex::new(""));
+        let service = {
+            let (world, first) = (world.clone(), Arc::clone(&first));
+            service_fn(move |()| {
+                let (world, first) = (world.clone(), Arc::clone(&first));
+                let (once, twice) = (once.clone(), twice.clone());
+                async move {
+                    _ = once.oneshot(()).await;
+                    *first.lock().unwrap() = if world.calls("a") > 0 { "a" } else { "b" };
+                    // Its first attempt is made in the same poll.
+                    twice.oneshot(()).await
+                }
+            })
+        };
+        assert_eq!(calls(&retry(0).layer(service), 1).await, 1);
+        assert_eq!(world.calls("a") + world.calls("b"), 3);
+        assert_eq!(world.calls(*first.lock().unwrap()), 2, "the other call has tried both");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@
 //! [replaces](settle_replaced) the result settles the call itself, and so does one that makes the
 //! call in [another task](super::settle_here::SettleHere).
 
-use std::{cell::Cell, mem, num::NonZeroUsize, sync::Arc};
+use std::{cell::Cell, num::NonZeroUsize, sync::Arc};
 
 use tokio::time::Instant;
 
@@ -22,10 +22,8 @@ thread_local! {
     static PART: Cell<Part> = const { Cell::new(Part::NONE) };
     /// The end of a call, if `ENDED` is set.
     static END: Cell<Option<EndedCall>> = const { Cell::new(None) };
-    /// The endpoints at which the call of a stack beneath has failed, if `FAILED` is set.
-    static TRIED_BENEATH: Cell<Tried> = const { Cell::new(Tried::NONE) };
-    /// The highest number of an attempt beneath, if `FAILED` is set and a retry has reported it.
-    static LAST: Cell<u32> = const { Cell::new(0) };
+    /// The report of the calls beneath, if `REPORTED` is set.
+    static REPORT: Cell<Report> = const { Cell::new(Report::NONE) };
     static TRIED: Cell<Tried> = const { Cell::new(Tried::NONE) };
 }
 
@@ -38,10 +36,10 @@ pub(crate) struct Part {
     paid: usize,
 }
 
-/// The bit for a call that has ended. The addresses are even.
+/// The bit for a call that has ended. The addresses are multiples of four.
 const ENDED: usize = 1;
-/// The bit for what the call has reported of its failed attempts.
-const FAILED: usize = 2;
+/// The bit for a report of the calls beneath.
+const REPORTED: usize = 2;
 
 impl Part {
     const NONE: Self = Self { settler: 0, paid: 0 };
@@ -100,10 +98,8 @@ impl Tried {
     /// Tells the part of the call around that the call has failed at these endpoints.
     #[cold]
     pub(crate) fn report(self) {
-        if !self.is_empty() && begin_report() {
-            let mut beneath = TRIED_BENEATH.get();
-            beneath.add_all(self);
-            TRIED_BENEATH.set(beneath);
+        if !self.is_empty() {
+            report(self, 0);
         }
     }
 }
@@ -114,20 +110,35 @@ impl Tried {
 /// remote caller.
 #[cold]
 pub(crate) fn report_number(number: u32) {
-    if Attempt::current().is_some_and(|around| around.is_own()) && begin_report() {
-        LAST.set(LAST.get().max(number));
+    if Attempt::current().is_some_and(|around| around.is_own()) {
+        report(Tried::NONE, number);
     }
 }
 
-/// Lets a retry report to the part of the call around. Returns `false` if there is none.
-fn begin_report() -> bool {
+/// The report of the calls beneath a part of a call.
+#[derive(Clone, Copy)]
+struct Report {
+    /// The endpoints at which they have failed.
+    tried: Tried,
+    /// The highest number of their attempts, or zero if no retry has reported one.
+    last: u32,
+}
+
+impl Report {
+    const NONE: Self = Self { tried: Tried::NONE, last: 0 };
+}
+
+/// Adds to the report to the part of the call around, if there is one.
+fn report(tried: Tried, last: u32) {
     let settler = PART.get().settler;
-    if settler != 0 && settler & FAILED == 0 {
-        TRIED_BENEATH.set(Tried::NONE);
-        LAST.set(0);
-        set_settler(settler | FAILED);
+    if settler == 0 {
+        return;
     }
-    settler != 0
+    let mut report = if settler & REPORTED == 0 { Report::NONE } else { REPORT.get() };
+    report.tried.add_all(tried);
+    report.last = report.last.max(last);
+    REPORT.set(report);
+    set_settler(settler | REPORTED);
 }
 
 /// Hides the route of the call around.
@@ -179,7 +190,7 @@ impl Settler {
     /// Returns the part that settles, if there is one.
     #[inline]
     pub(crate) fn current() -> Option<Self> {
-        NonZeroUsize::new(PART.get().settler & !(ENDED | FAILED)).map(Self)
+        NonZeroUsize::new(PART.get().settler & !(ENDED | REPORTED)).map(Self)
     }
 }
 
@@ -187,6 +198,8 @@ impl Settler {
 #[must_use]
 pub(crate) struct Settling {
     previous: Part,
+    /// The report to the previous part. Its other calls are not those of this part.
+    report: Report,
     ended: bool,
 }
 
@@ -195,21 +208,27 @@ pub(crate) struct Settling {
 /// `part` is pinned, so that its address identifies the call.
 #[inline]
 pub(crate) fn settling<P, T>(part: &P, budget: Option<&Arc<T>>) -> Settling {
-    const { assert!(align_of::<P>() > FAILED, "the bits of an address") };
+    const { assert!(align_of::<P>() > REPORTED, "the bits of an address") };
     const { assert!(size_of::<P>() > 0, "an address of its own") };
     let previous = PART.get();
-    // What was reported to the part around stays until that part ends.
-    let settler = std::ptr::from_ref(part).addr() | (previous.settler & FAILED);
-    PART.set(Part { settler, ..previous.paying(budget) });
-    Settling { previous, ended: false }
+    PART.set(Part { settler: std::ptr::from_ref(part).addr(), ..previous.paying(budget) });
+    Settling { previous, report: REPORT.get(), ended: false }
 }
 
 impl Settling {
-    /// Returns what has ended.
+    /// Returns what has ended, and tells the part of the call around the numbers of the attempts.
+    ///
+    /// Call it where the attempt around is ambient.
     #[inline]
-    pub(crate) fn ended(mut self) -> Ended {
+    pub(crate) fn ended(mut self) -> Option<Beneath> {
         self.ended = true;
-        Ended(PART.replace(self.previous).settler & (ENDED | FAILED))
+        self.end()
+    }
+
+    #[inline]
+    fn end(&self) -> Option<Beneath> {
+        let bits = PART.replace(self.previous).settler & (ENDED | REPORTED);
+        (bits != 0).then(|| Beneath::take(bits, self.report))
     }
 }
 
@@ -218,60 +237,39 @@ impl Drop for Settling {
     fn drop(&mut self) {
         if !self.ended {
             // After a panic, or if a layer beneath keeps the result to itself.
-            let ended = Ended(PART.replace(self.previous).settler & (ENDED | FAILED));
-            if !ended.is_none() {
-                ended.pass_number_on();
-            }
+            drop(self.end());
         }
     }
 }
 
-/// The calls to endpoints that have ended in a part of a call. It is one word, because mostly there
-/// are none.
-pub(crate) struct Ended(usize);
+/// The calls that have ended beneath a part of a call.
+#[derive(Default)]
+pub(crate) struct Beneath {
+    /// The last call to an endpoint, if it is still to be settled.
+    pub(crate) call: Option<EndedCall>,
+    /// The endpoints that were called.
+    pub(crate) tried: Tried,
+    /// The highest number of an attempt, or zero if no retry has reported one.
+    pub(crate) number: u32,
+}
 
-impl Ended {
-    #[inline]
-    pub(crate) fn is_none(&self) -> bool {
-        self.0 == 0
-    }
-
-    /// Returns the highest number of an attempt beneath, or zero if no retry has reported one.
-    ///
-    /// Call it before another part of the call runs.
-    pub(crate) fn number(&self) -> u32 {
-        if self.0 & FAILED == 0 { 0 } else { LAST.get() }
-    }
-
-    /// Tells the part of the call around about the attempts beneath.
-    #[cold]
-    pub(crate) fn pass_number_on(&self) {
-        let (number, beneath) = (self.number(), TRIED_BENEATH.get());
-        if number > 0 {
-            report_number(number);
-            TRIED_BENEATH.set(beneath);
-        }
-    }
-
-    /// Returns the last call, if it is still to be settled, and the endpoints that were called.
+impl Beneath {
+    /// Takes what the bits say, and restores the report to the part around.
     #[inline(never)]
-    pub(crate) fn take(mut self) -> (Option<EndedCall>, Tried) {
-        let bits = mem::take(&mut self.0);
+    fn take(bits: usize, around: Report) -> Self {
         let call = if bits & ENDED == 0 { None } else { take_end() };
-        let mut tried = if bits & FAILED == 0 { Tried::NONE } else { TRIED_BENEATH.get() };
+        let mut beneath = Report::NONE;
+        if bits & REPORTED != 0 {
+            beneath = REPORT.replace(around);
+            if beneath.last > 0 {
+                report_number(beneath.last);
+            }
+        }
+        let Report { mut tried, last } = beneath;
         if let Some(call) = &call {
             tried.add(call.endpoint);
         }
-        (call, tried)
-    }
-}
-
-impl Drop for Ended {
-    #[inline]
-    fn drop(&mut self) {
-        if self.0 & ENDED != 0 {
-            drop(take_end());
-        }
+        Self { call, tried, number: last }
     }
 }
 
@@ -374,7 +372,7 @@ impl EndedCall {
         if current & ENDED != 0 && is_dropped && has_result() {
             return;
         }
-        if settler.0.get() == current & !(ENDED | FAILED) {
+        if settler.0.get() == current & !(ENDED | REPORTED) {
             let mut end = Some(self);
             if END.try_with(|place| end = place.replace(end.take())).is_ok() {
                 set_settler(current | ENDED);

@@ -51,7 +51,7 @@ fn a_call_is_settled_by_the_part_that_polled_it_and_by_no_other() {
     assert_eq!(*lock(&noting.0), [How::Complete(Outcome::Failure(Fault::Transient), None)]);
     ended(&noting, Known::Good).hand_over(settler);
     drop(ended(&noting, Known::Good));
-    let (call, tried) = settling_it.ended().take();
+    let Beneath { call, tried, .. } = settling_it.ended().unwrap();
     assert!(tried.contains(7));
     call.unwrap().settle(OUTCOME, RESULT, None, None);
     let known = How::Complete(Outcome::Success, None);
@@ -70,8 +70,7 @@ fn a_call_that_ends_while_another_layer_pays_is_settled_by_the_part_around() {
     assert_eq!(PART.get().paid, Arc::as_ptr(&budget).addr());
     drop(paying);
     assert_eq!(PART.get().paid, 0);
-    let (call, _) = settling_it.ended().take();
-    call.unwrap().settle(OUTCOME, RESULT, None, None);
+    settling_it.ended().unwrap().call.unwrap().settle(OUTCOME, RESULT, None, None);
     assert_eq!(*lock(&noting.0), [How::Complete(OUTCOME, None)]);
 }
 
@@ -89,7 +88,7 @@ fn a_call_that_is_dropped_after_a_result_does_not_get_its_outcome() {
         if !loser_is_first {
             dropped();
         }
-        settling_it.ended().take().0.unwrap().settle(OUTCOME, RESULT, None, None);
+        settling_it.ended().unwrap().call.unwrap().settle(OUTCOME, RESULT, None, None);
         assert_eq!(lock(&winner.0).pop(), Some(How::Complete(OUTCOME, None)));
         assert_eq!(lock(&loser.0).pop(), Some(How::DroppedWhileReading));
     }
@@ -135,7 +134,7 @@ fn a_retry_tells_the_one_around_which_endpoints_it_has_tried() {
         drop(inner);
         tried.report();
     }
-    let tried = outer.ended().take().1;
+    let tried = outer.ended().unwrap().tried;
     assert_eq!(
         (1..=5).map(|it| tried.contains(it)).collect::<Vec<_>>(),
         [false, true, true, true, true]
@@ -158,10 +157,31 @@ fn a_number_that_is_passed_on_takes_no_endpoints_away() {
     tried.add(7);
     tried.report();
     report_number(3);
-    let ended = inner.ended();
-    ended.pass_number_on();
-    assert!(ended.take().1.contains(7));
-    assert_eq!(outer.ended().number(), 3);
+    let beneath = inner.ended().unwrap();
+    assert_eq!((beneath.tried, beneath.number), (tried, 3));
+    let around = outer.ended().unwrap();
+    assert_eq!((around.tried, around.number), (Tried::NONE, 3));
+}
+
+#[test]
+fn a_part_gets_no_report_of_the_calls_beside_it_and_takes_none_away() {
+    let (part, other) = (0_u64, 0_u64);
+    let _attempt = enter_first(1);
+    let outer = settling_part(&part);
+    let mut beside = Tried::NONE;
+    beside.add(7);
+    beside.report();
+    report_number(5);
+    assert!(settling_part(&other).ended().is_none());
+    let inner = settling_part(&other);
+    let mut tried = Tried::NONE;
+    tried.add(8);
+    tried.report();
+    report_number(2);
+    let beneath = inner.ended().unwrap();
+    assert_eq!((beneath.tried, beneath.number), (tried, 2));
+    let around = outer.ended().unwrap();
+    assert_eq!((around.tried, around.number), (beside, 5));
 }
 
 #[test]
