@@ -69,6 +69,7 @@ pub(crate) enum How {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Stamp {
     word: u64,
+    /// The lease of a probe, or what else the account knows by it.
     pub(crate) lease: Option<NonZeroU64>,
     ran: Option<Nanos>,
     left: Option<Nanos>,

@@ -45,42 +45,54 @@ impl Known {
     }
 }
 
-/// The time that a call to an endpoint took to its result, in one word with what is known of it.
+/// The times of a call to an endpoint, and what is known of its result.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Took(u64);
+pub(crate) struct Measured {
+    /// The time that the call took to its result, with what is known of it in the lowest two bits.
+    word: u64,
+    /// The time of the result, in nanoseconds from an origin that the endpoint knows.
+    now: u64,
+}
 
-impl Took {
-    /// `took` is in nanoseconds.
+impl Measured {
+    /// `took` and `now` are in nanoseconds.
     #[inline]
-    pub(crate) fn new(took: u64, known: Known) -> Self {
-        Self(took.min(u64::MAX >> 4) << 2 | known as u64)
+    pub(crate) fn new(took: u64, now: u64, known: Known) -> Self {
+        Self { word: took.min(u64::MAX >> 4) << 2 | known as u64, now }
     }
 
-    /// Returns the stamp of an admission that took this time. `at` is the time at which it ended.
+    /// Returns the stamp of an admission with these times. It has no lease, so that the time of the
+    /// result is in that place.
     #[inline]
-    pub(crate) fn stamp(self, at: u64) -> Stamp {
-        Stamp::new(self.0, NonZeroU64::new(at))
+    pub(crate) fn stamp(self) -> Stamp {
+        Stamp::new(self.word, NonZeroU64::new(self.now))
     }
 
-    /// Returns the time of the admission that has this stamp.
+    /// Returns the times of the admission that has this stamp.
     #[inline]
     pub(crate) fn of(stamp: Stamp) -> Self {
-        Self(stamp.word())
+        Self { word: stamp.word(), now: stamp.lease.map_or(0, NonZeroU64::get) }
     }
 
-    /// Returns the time in nanoseconds.
+    /// Returns the time that the call took to its result, in nanoseconds.
     #[inline]
-    pub(crate) fn nanos(self) -> u64 {
-        self.0 >> 2
+    pub(crate) fn took(self) -> u64 {
+        self.word >> 2
+    }
+
+    /// Returns the time of the result.
+    #[inline]
+    pub(crate) fn now(self) -> u64 {
+        self.now
     }
 
     fn duration(self) -> Duration {
-        Duration::from_nanos(self.nanos())
+        Duration::from_nanos(self.took())
     }
 
     #[inline]
     pub(crate) fn known(self) -> Known {
-        match self.0 & 3 {
+        match self.word & 3 {
             0 => Known::Dropped,
             1 => Known::Good,
             2 => Known::Failed,
@@ -92,31 +104,23 @@ impl Took {
 /// The end of a call to an endpoint. It is settled as the endpoint knows it if it is dropped.
 pub(crate) struct EndedCall {
     account: Option<Arc<dyn Account>>,
-    pub(super) took: Took,
-    /// The time of the result, in nanoseconds from an origin that the account knows.
-    at: u64,
+    pub(super) measured: Measured,
     /// The short number of the endpoint.
     pub(super) endpoint: u16,
 }
 
 impl EndedCall {
     #[inline]
-    pub(crate) fn new(account: Arc<dyn Account>, took: Took, at: u64, endpoint: u16) -> Self {
-        Self { account: Some(account), took, at, endpoint }
-    }
-
-    /// Sets what the endpoint knows of the result.
-    #[inline]
-    pub(crate) fn set_known(&mut self, known: Known) {
-        self.took = Took::new(self.took.nanos(), known);
+    pub(crate) fn new(account: Arc<dyn Account>, measured: Measured, endpoint: u16) -> Self {
+        Self { account: Some(account), measured, endpoint }
     }
 
     /// Notes that the call ran for longer, and ended without a result.
     #[cfg(feature = "http")]
     pub(super) fn ran_on(&mut self, longer: Duration) {
-        let longer = super::clock::nanos(longer);
-        self.took = Took::new(self.took.nanos().saturating_add(longer), Known::Dropped);
-        self.at = self.at.saturating_add(longer);
+        let (longer, Measured { now, .. }) = (super::clock::nanos(longer), self.measured);
+        let took = self.measured.took().saturating_add(longer);
+        self.measured = Measured::new(took, now.saturating_add(longer), Known::Dropped);
     }
 
     /// Settles the call with the outcome of a part, which has no body to wait for.
@@ -133,7 +137,7 @@ impl EndedCall {
     {
         match result.err().and_then(CarryRejection::rejection) {
             // The limit also covers what was before the call.
-            Some(Rejection::TimedOut(it)) if self.took.duration() < it.limit() / 2 => {}
+            Some(Rejection::TimedOut(it)) if self.measured.duration() < it.limit() / 2 => {}
             None if outcome == Outcome::Failure(Fault::TimedOut)
                 && self.is_hurried(deadline, own_limit) =>
             {
@@ -146,14 +150,14 @@ impl EndedCall {
     /// Returns `true` if the service reported a timeout only because its caller's time was over.
     #[cold]
     fn is_hurried(&self, deadline: Option<Instant>, own_limit: Option<Duration>) -> bool {
-        let began = Instant::now().checked_sub(self.took.duration());
+        let began = Instant::now().checked_sub(self.measured.duration());
         let time = deadline.zip(began).map(|(end, began)| end.saturating_duration_since(began));
         time.is_some_and(|time| !is_own(time, own_limit)) && was_cut_short(began, deadline)
     }
 
     /// Settles a call that was cut by its caller's deadline.
     pub(crate) fn cut(mut self) {
-        self.set_known(Known::Dropped);
+        self.measured = Measured::new(self.measured.took(), self.measured.now, Known::Dropped);
         self.end(How::DroppedWhileReading);
     }
 
@@ -167,22 +171,22 @@ impl EndedCall {
         own_limit: Option<Duration>,
     ) {
         let Some(account) = self.account.take() else { return };
-        let (head, took) = (end.head(), self.took.duration());
+        let (head, took) = (end.head(), self.measured.duration());
         let left = deadline.map(|deadline| deadline.saturating_duration_since(head));
         let own = left.is_some_and(|left| is_own(left.saturating_add(took), own_limit));
-        end.hold(account, self.took.stamp(self.at).timed(took, left, own));
+        end.hold(account, self.measured.stamp().timed(took, left, own));
     }
 
     #[inline]
     fn end(&mut self, how: How) {
         if let Some(account) = self.account.take() {
-            account.settle(self.took.stamp(self.at), &End::at_head(how));
+            account.settle(self.measured.stamp(), &End::at_head(how));
         }
     }
 }
 
 impl Drop for EndedCall {
     fn drop(&mut self) {
-        self.end(self.took.known().how());
+        self.end(self.measured.known().how());
     }
 }

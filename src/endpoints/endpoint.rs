@@ -2,7 +2,6 @@
 
 use std::{
     fmt, mem,
-    num::NonZeroU64,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, Weak,
@@ -19,7 +18,7 @@ use crate::{
     call::{
         account::{Account, End, How, Stamp},
         clock::{self, nanos_since},
-        ended_call::{Known, Took},
+        ended_call::{Known, Measured},
         lock::lock,
         patience::{self, Cut, Patience},
     },
@@ -291,8 +290,8 @@ struct EndOfCall {
 
 impl Endpoint {
     #[inline]
-    fn end(&self, took: u64, stamp: Stamp, end: &End) -> EndOfCall {
-        let head = stamp.lease.map_or(0, NonZeroU64::get);
+    fn end(&self, measured: Measured, end: &End) -> EndOfCall {
+        let (took, head) = (measured.took(), measured.now());
         let now = if end.is_at_head() { head } else { self.time(Instant::now()) };
         EndOfCall { took, now, is_old: self.is_old(took, head) }
     }
@@ -398,8 +397,8 @@ impl Endpoint {
 impl Account for Endpoint {
     fn settle(&self, stamp: Stamp, end: &End) {
         self.active.fetch_sub(1, Ordering::Relaxed);
-        let took = Took::of(stamp);
-        let (call, known) = (|| self.end(took.nanos(), stamp, end), took.known());
+        let measured = Measured::of(stamp);
+        let (call, known) = (|| self.end(measured, end), measured.known());
         match end.how {
             How::Complete(outcome, _) if outcome.is_response() => self.responded(call()),
             // The time of the caller who reads the response is over.
@@ -455,7 +454,7 @@ mod tests {
             let endpoint = Arc::new(Endpoint::new(0, Arc::new("a"), 0, limits, weak));
             let held = || {
                 assert!(endpoint.begin());
-                let stamp = Took::new(20_000_000, Known::Good).stamp(20_000_000);
+                let stamp = Measured::new(20_000_000, 20_000_000, Known::Good).stamp();
                 let mut end = CallEnd::new();
                 end.head();
                 end.hold(Arc::clone(&endpoint) as _, stamp);

@@ -19,7 +19,7 @@ use crate::{
         account::{Account, End, How},
         admission::{Admission, Ledger},
         ended::polled_after_end,
-        ended_call::{EndedCall, Known, Took},
+        ended_call::{EndedCall, Known, Measured},
         oneshot::Oneshot,
         route::Settler,
     },
@@ -43,31 +43,33 @@ impl Ledger for Arc<Endpoint> {
 
     fn abandoned(&self, stamp: CallStamp, panicked: bool) {
         if panicked {
-            let (took, now) = took(self, &stamp, Known::Failed);
-            self.settle(took.stamp(now), &End::at_head(How::Panicked));
+            self.settle(
+                measured(self, &stamp, Known::Failed).stamp(),
+                &End::at_head(How::Panicked),
+            );
         } else {
             end(self, &stamp, Known::Dropped);
         }
     }
 }
 
-/// Returns the time that a call took until now, and the time of now.
+/// Returns the times of a call that ends now.
 #[inline]
-fn took(endpoint: &Endpoint, stamp: &CallStamp, known: Known) -> (Took, u64) {
+fn measured(endpoint: &Endpoint, stamp: &CallStamp, known: Known) -> Measured {
     let now = endpoint.time(Instant::now());
-    (Took::new(now.saturating_sub(stamp.began), known), now)
+    Measured::new(now.saturating_sub(stamp.began), now, known)
 }
 
 /// Ends a call, which the part of the call around settles, if there is one.
 #[inline]
 fn end(endpoint: &Arc<Endpoint>, stamp: &CallStamp, known: Known) {
-    let (took, now) = took(endpoint, stamp, known);
+    let measured = measured(endpoint, stamp, known);
     match stamp.settler {
         Some(settler) => {
             let account = Arc::clone(endpoint) as _;
-            EndedCall::new(account, took, now, endpoint.mark).hand_over(settler);
+            EndedCall::new(account, measured, endpoint.mark).hand_over(settler);
         }
-        None => endpoint.settle_known(took.nanos(), now, known),
+        None => endpoint.settle_known(measured.took(), measured.now(), known),
     }
 }
 

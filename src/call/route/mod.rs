@@ -283,7 +283,7 @@ fn take_end() -> Option<EndedCall> {
 #[cold]
 fn has_result() -> bool {
     let end = take_end();
-    let has_result = end.as_ref().is_some_and(|end| end.took.known() != Known::Dropped);
+    let has_result = end.as_ref().is_some_and(|end| end.measured.known() != Known::Dropped);
     _ = END.try_with(|place| place.set(end));
     has_result
 }
@@ -368,7 +368,7 @@ impl EndedCall {
     /// after another one has a result, as by `select!`, is not the result.
     pub(crate) fn hand_over(self, settler: Settler) {
         let current = PART.get().settler;
-        let is_dropped = self.took.known() == Known::Dropped;
+        let is_dropped = self.measured.known() == Known::Dropped;
         if current & ENDED != 0 && is_dropped && has_result() {
             return;
         }

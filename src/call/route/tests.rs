@@ -10,7 +10,7 @@ use crate::{
     call::{
         account::{Account, End, How, Stamp},
         attempt::enter_first,
-        ended_call::Took,
+        ended_call::Measured,
         lock::lock,
     },
 };
@@ -25,7 +25,7 @@ impl Account for Noting {
 }
 
 fn ended(noting: &Arc<Noting>, known: Known) -> EndedCall {
-    EndedCall::new(Arc::clone(noting) as _, Took::new(0, known), 0, 7)
+    EndedCall::new(Arc::clone(noting) as _, Measured::new(0, 0, known), 7)
 }
 
 fn current() -> Settler {
@@ -191,8 +191,8 @@ fn a_limit_that_ends_a_call_early_is_not_its_own() {
     for (ran, how) in
         [(1, How::Complete(Outcome::Failure(Fault::TimedOut), None)), (0, How::DroppedWhileReading)]
     {
-        let took = Took::new(ran * 1_000_000_000, Known::Dropped);
-        let call = EndedCall::new(Arc::clone(&noting) as _, took, 0, 1);
+        let measured = Measured::new(ran * 1_000_000_000, 0, Known::Dropped);
+        let call = EndedCall::new(Arc::clone(&noting) as _, measured, 1);
         call.settle(Outcome::Failure(Fault::TimedOut), Err::<&(), _>(&late), None, None);
         assert_eq!(lock(&noting.0).pop(), Some(how));
     }
