@@ -29,7 +29,7 @@ impl<A: fmt::Display + Clone + PartialEq + Send + Sync + 'static> Address for A 
 pub(super) type Make<A, S> = Arc<dyn Fn(&A) -> S + Send + Sync>;
 
 /// Each address with the number of its endpoint.
-type Known<A> = Vec<(Arc<A>, u64)>;
+type Numbers<A> = Vec<(Arc<A>, u64)>;
 
 /// The addresses of a set.
 pub(super) struct Directory<A, S> {
@@ -37,14 +37,14 @@ pub(super) struct Directory<A, S> {
     make: Make<A, S>,
     /// It is replaced as a whole, so that addresses are compared without its lock. Their comparison
     /// is code of the user.
-    known: Mutex<Arc<Known<A>>>,
+    numbers: Mutex<Arc<Numbers<A>>>,
 }
 
 impl<A: Address, S: Clone + Send + 'static> Directory<A, S> {
     /// Creates the directory of a new set with these addresses, which are different.
     pub(super) fn new(shared: Arc<Shared<S>>, addresses: Vec<(A, u8)>, make: Make<A, S>) -> Self {
-        let mut directory = Self { shared, make, known: Mutex::default() };
-        let (known, new) = addresses
+        let mut directory = Self { shared, make, numbers: Mutex::default() };
+        let (numbers, new) = addresses
             .into_iter()
             .map(|(address, group)| {
                 let (address, number) = (Arc::new(address), next_number());
@@ -53,7 +53,7 @@ impl<A: Address, S: Clone + Send + 'static> Directory<A, S> {
                 ((address, number), new)
             })
             .unzip();
-        directory.known = Mutex::new(Arc::new(known));
+        directory.numbers = Mutex::new(Arc::new(numbers));
         directory.shared.add(new, || true);
         directory
     }
@@ -64,14 +64,14 @@ impl<A: Address, S: Clone + Send + 'static> Directory<A, S> {
         Arc::new(Slot::new(move || make(&address)))
     }
 
-    fn known(&self) -> Arc<Known<A>> {
-        Arc::clone(&lock(&self.known))
+    fn numbers(&self) -> Arc<Numbers<A>> {
+        Arc::clone(&lock(&self.numbers))
     }
 
     /// Replaces the addresses. Returns `false` if another thread has changed them.
-    fn replace(&self, known: &Arc<Known<A>>, new: &Arc<Known<A>>) -> bool {
-        let mut place = lock(&self.known);
-        let is_same = Arc::ptr_eq(&place, known);
+    fn replace(&self, numbers: &Arc<Numbers<A>>, new: &Arc<Numbers<A>>) -> bool {
+        let mut place = lock(&self.numbers);
+        let is_same = Arc::ptr_eq(&place, numbers);
         if is_same {
             *place = Arc::clone(new);
         }
@@ -79,7 +79,7 @@ impl<A: Address, S: Clone + Send + 'static> Directory<A, S> {
     }
 
     fn number(&self, address: &A) -> Option<u64> {
-        self.known().iter().find(|(it, _)| **it == *address).map(|(_, number)| *number)
+        self.numbers().iter().find(|(it, _)| **it == *address).map(|(_, number)| *number)
     }
 }
 
@@ -91,16 +91,16 @@ impl<A: Address, S: Clone + Send + 'static> Addresses<A> for Directory<A, S> {
         let (address, number) = (Arc::new(address), next_number());
         let slot = self.slot(&address);
         loop {
-            let known = self.known();
-            if let Some((_, number)) = known.iter().find(|(it, _)| *it == address) {
+            let numbers = self.numbers();
+            if let Some((_, number)) = numbers.iter().find(|(it, _)| *it == address) {
                 // Another thread was faster.
                 return self.shared.drain(*number, false);
             }
-            let mut more = Known::clone(&known);
+            let mut more = Numbers::clone(&numbers);
             more.push((Arc::clone(&address), number));
             let (more, slot, address) = (Arc::new(more), Arc::clone(&slot), Arc::clone(&address));
             let new = NewEndpoint { number, address, group, slot };
-            if self.shared.add(vec![new], || self.replace(&known, &more)) {
+            if self.shared.add(vec![new], || self.replace(&numbers, &more)) {
                 return true;
             }
         }
@@ -108,14 +108,14 @@ impl<A: Address, S: Clone + Send + 'static> Addresses<A> for Directory<A, S> {
 
     fn remove(&self, address: &A) -> bool {
         loop {
-            let known = self.known();
-            let Some(place) = known.iter().position(|(it, _)| **it == *address) else {
+            let numbers = self.numbers();
+            let Some(place) = numbers.iter().position(|(it, _)| **it == *address) else {
                 return false;
             };
-            let mut less = Known::clone(&known);
+            let mut less = Numbers::clone(&numbers);
             let (_, number) = less.remove(place);
             let less = Arc::new(less);
-            if self.shared.remove(number, || self.replace(&known, &less)) {
+            if self.shared.remove(number, || self.replace(&numbers, &less)) {
                 return true;
             }
         }
@@ -127,8 +127,8 @@ impl<A: Address, S: Clone + Send + 'static> Addresses<A> for Directory<A, S> {
 
     fn states(&self) -> Vec<EndpointState<A>> {
         let now = Instant::now();
-        let known = self.known();
-        let addresses: HashMap<_, _> = known.iter().map(|(it, number)| (*number, it)).collect();
+        let numbers = self.numbers();
+        let addresses: HashMap<_, _> = numbers.iter().map(|(it, number)| (*number, it)).collect();
         let states = self.shared.endpoints().into_iter().filter_map(|(endpoint, status)| {
             Some(EndpointState {
                 address: A::clone(addresses.get(&endpoint.number)?),

@@ -279,9 +279,9 @@ impl Endpoint {
     }
 }
 
-/// A call that has ended.
+/// The times of a call that has ended, in nanoseconds.
 #[derive(Clone, Copy)]
-struct EndOfCall {
+struct Timing {
     took: u64,
     now: u64,
     /// It began before the endpoint was back, so it says nothing of the endpoint as it is now.
@@ -290,10 +290,10 @@ struct EndOfCall {
 
 impl Endpoint {
     #[inline]
-    fn end(&self, measured: Measured, end: &End) -> EndOfCall {
+    fn end(&self, measured: Measured, end: &End) -> Timing {
         let (took, head) = (measured.took(), measured.now());
         let now = if end.is_at_head() { head } else { self.time(Instant::now()) };
-        EndOfCall { took, now, is_old: self.is_old(took, head) }
+        Timing { took, now, is_old: self.is_old(took, head) }
     }
 
     /// Returns `true` for a call that began before the endpoint was back.
@@ -303,7 +303,7 @@ impl Endpoint {
     }
 
     #[inline]
-    fn responded(&self, call: EndOfCall) {
+    fn responded(&self, call: Timing) {
         self.had_head(call);
         if !call.is_old {
             self.succeeded(call.now);
@@ -312,7 +312,7 @@ impl Endpoint {
 
     /// Includes a response whose head was good.
     #[inline]
-    fn had_head(&self, EndOfCall { took, now, is_old }: EndOfCall) {
+    fn had_head(&self, Timing { took, now, is_old }: Timing) {
         self.patience.heard();
         if !is_old {
             let took = micros(took);
@@ -325,7 +325,7 @@ impl Endpoint {
     ///
     /// The head was good. If the reader waited longer than responses take, the body may hang, or
     /// there may be nothing to send yet. It is then neither a success nor a failure.
-    fn left(&self, call: EndOfCall, waited: Duration) {
+    fn left(&self, call: Timing, waited: Duration) {
         let is_long = waited >= self.patience.long(patience::FLOOR);
         self.had_head(call);
         if !call.is_old && !is_long {
@@ -346,7 +346,7 @@ impl Endpoint {
     }
 
     #[cold]
-    fn failed(&self, EndOfCall { took, now, is_old }: EndOfCall) {
+    fn failed(&self, Timing { took, now, is_old }: Timing) {
         self.failures.fetch_add(1, Ordering::Relaxed);
         if is_old {
             return;
@@ -368,7 +368,7 @@ impl Endpoint {
     /// It has failed only if nobody had a response for a while, and if it ran longer than responses
     /// take.
     #[cold]
-    fn cut(&self, call: EndOfCall) {
+    fn cut(&self, call: Timing) {
         let (ran, now) = (Duration::from_nanos(call.took), Duration::from_nanos(call.now));
         if self.patience.cut(Cut { ran, now }, patience::SILENCE, patience::FLOOR) {
             self.failed(call);
@@ -383,7 +383,7 @@ impl Endpoint {
     #[inline]
     pub(super) fn settle_known(&self, took: u64, now: u64, known: Known) {
         self.active.fetch_sub(1, Ordering::Relaxed);
-        let call = EndOfCall { took, now, is_old: self.is_old(took, now) };
+        let call = Timing { took, now, is_old: self.is_old(took, now) };
         match known {
             Known::Good => self.responded(call),
             Known::Failed => self.failed(call),
