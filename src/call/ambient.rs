@@ -31,7 +31,14 @@ impl Ambient {
     ///
     /// The nearer deadline applies, because the polling caller may have less time.
     #[inline]
-    pub(crate) fn enter(&self) -> (Restore<Option<Instant>>, Entered) {
-        (narrow(self.deadline), enter_attempt(self.attempt))
+    pub(crate) fn enter(&self) -> EnteredAmbient {
+        EnteredAmbient { _deadline: narrow(self.deadline), _attempt: enter_attempt(self.attempt) }
     }
+}
+
+/// Restores the values that were ambient before.
+#[must_use]
+pub(crate) struct EnteredAmbient {
+    _attempt: Entered,
+    _deadline: Restore<Option<Instant>>,
 }

@@ -70,7 +70,7 @@ pin_project! {
                 return;
             }
             let end = this.end.take();
-            let (_deadline, _attempt) = this.ambient.enter();
+            let _ambient = this.ambient.enter();
             this.inner.as_mut().end();
             if let Some(mut end) = end {
                 give_up(&mut end, *this.waiting_since, *this.awaits_status);
@@ -153,7 +153,7 @@ impl<B: Body> LiveBody<B> {
 
     /// Reads and discards the rest, as `StreamingResponse::poll_drain` does.
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (_deadline, _attempt) = self.ambient.enter();
+        let _ambient = self.ambient.enter();
         if drain::is_worth_reading(&self.inner) {
             self.unread.close();
             count(&mut self.measured, CallOutcome::Cancelled, self.began, &self.owner);
@@ -205,7 +205,7 @@ impl<B: Body> Body for LiveBody<B> {
             *this.end = None;
             return Poll::Ready(Some(Err(BodyError::Rejected(late))));
         }
-        let (_deadline, _attempt) = this.ambient.enter();
+        let _ambient = this.ambient.enter();
         let polled = run(this.end, || this.inner.as_mut().poll_frame(cx));
         if polled.is_pending() && drain::is_draining() {
             // The call of a stack within another one must not hold a permit over a pause either.

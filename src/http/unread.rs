@@ -327,7 +327,7 @@ impl Watch {
         // The reader can no longer end the call, which is still open while its body is dropped.
         let ending = self.end.end(how, waited);
         if let (Some(body), Some(_)) = (body, limit) {
-            let (_deadline, _attempt) = ambient.enter();
+            let _ambient = ambient.enter();
             body.cut();
         }
         match limit {
