@@ -135,14 +135,13 @@ impl EndedCall {
     ) where
         E: CarryRejection,
     {
+        let has_timed_out = outcome == Outcome::Failure(Fault::TimedOut);
         match result.err().and_then(CarryRejection::rejection) {
+            // A layer has dropped the call, and the result is another one.
+            None if self.measured.known() == Known::Dropped && !has_timed_out => {}
             // The limit also covers what was before the call.
             Some(Rejection::TimedOut(it)) if self.measured.duration() < it.limit() / 2 => {}
-            None if outcome == Outcome::Failure(Fault::TimedOut)
-                && self.is_hurried(deadline, own_limit) =>
-            {
-                self.cut();
-            }
+            None if has_timed_out && self.is_hurried(deadline, own_limit) => self.cut(),
             _ => self.end(How::Complete(outcome, None)),
         }
     }
@@ -170,6 +169,10 @@ impl EndedCall {
         deadline: Option<Instant>,
         own_limit: Option<Duration>,
     ) {
+        if self.measured.known() == Known::Dropped {
+            // A layer has dropped the call, and the response is another one.
+            return;
+        }
         let Some(account) = self.account.take() else { return };
         let (head, took) = (end.head(), self.measured.duration());
         let left = deadline.map(|deadline| deadline.saturating_duration_since(head));

@@ -5,7 +5,7 @@ use buttress::{
     retry::{ReplayClones, RetryLayer},
     testing::task::Spawned,
 };
-use tower::Layer;
+use tower::{Layer, service_fn};
 
 use super::*;
 
@@ -177,4 +177,73 @@ async fn a_result_that_is_withheld_is_settled_by_the_endpoint() {
     assert_eq!(calls(&stack, 3).await, 0);
     assert_eq!((failures(&handle), in_flight(&handle)), (0, 0));
     assert!(handle.states()[0].response_time.unwrap() < 10 * MS);
+}
+
+/// Gives a default if the service takes too long.
+#[derive(Clone)]
+struct DefaultWhenLate(Endpoints<Name, Client>);
+
+impl Service<()> for DefaultWhenLate {
+    type Response = Name;
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Name, Failure>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        let call = self.0.clone().oneshot(());
+        Box::pin(
+            async move { tokio::time::timeout(3 * SECOND, call).await.unwrap_or(Ok("default")) },
+        )
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_hangs_is_ejected_although_its_callers_get_a_default() {
+    let world = World::default();
+    world.set("a", Mode::Hangs);
+    world.set("b", Mode::Slow(5 * MS));
+    let endpoints = world.endpoints(["a", "b"]);
+    let handle = endpoints.handle();
+    let retry = RetryLayer::builder(ReplayClones).build().unwrap();
+    let stack = Stack::new().retry(retry).layer(DefaultWhenLate(endpoints));
+    for _ in 0..2_000 {
+        stack.clone().oneshot(()).await.unwrap();
+    }
+    assert!(failures(&handle) >= 5, "{:?}", handle.states());
+    assert!(world.calls("a") < 200, "{:?}", handle.states());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_a_later_call_drops_does_not_get_the_outcome_of_that_one() {
+    type Left = Arc<Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>>;
+    let world = World::default();
+    world.set("a", Mode::Hangs);
+    let endpoints = world.endpoints(["a"]);
+    let (handle, left) = (endpoints.handle(), Left::default());
+    let service = service_fn(move |()| {
+        let (endpoints, left) = (endpoints.clone(), Arc::clone(&left));
+        async move {
+            let earlier = left.lock().unwrap().take();
+            if earlier.is_some() {
+                drop(earlier);
+                return Err(Error::Service("something else"));
+            }
+            let mut call: Pin<Box<dyn Future<Output = ()> + Send>> =
+                Box::pin(async move { drop(endpoints.oneshot(()).await) });
+            _ = futures::poll!(call.as_mut());
+            *left.lock().unwrap() = Some(call);
+            Ok::<Name, Failure>("not of an endpoint")
+        }
+    });
+    let retry = RetryLayer::builder(ReplayClones).retries(0).build().unwrap();
+    let stack = retry.layer(service);
+    for _ in 0..40 {
+        // At the same address each time.
+        _ = Box::pin(stack.clone().call(())).await;
+        assert_eq!(failures(&handle), 0);
+        tokio::time::sleep(MS).await;
+    }
 }

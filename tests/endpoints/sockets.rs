@@ -80,7 +80,7 @@ async fn a_server_that_is_killed_fails_no_call_and_is_back_after_two_checks() {
     let endpoints = Endpoints::builder(addresses.clone(), client_for)
         .check(HttpCheck::get("http://shop/health").unwrap())
         .check_interval(INTERVAL)
-        .check_timeout(INTERVAL / 2)
+        .check_timeout(INTERVAL)
         .build()
         .unwrap();
     let fleet = endpoints.handle();
