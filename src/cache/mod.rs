@@ -52,9 +52,9 @@
 //! requests, responses and errors. Without [`if_error`](CacheBuilder::if_error), a caller waits for
 //! the call as long as the layers beneath allow, so put a total timeout beneath the cache.
 //!
-//! A call that takes longer than twice the total timeout may hang for ever. Without a total timeout,
-//! this time is 60 s. Later callers begin another call then. Those that wait go on waiting. If there
-//! are none, the call is ended.
+//! A call that takes longer than twice the total timeout may hang for ever. Without a total
+//! timeout, this time is 60 s. Later callers begin another call then. Those that wait go on
+//! waiting. If there are none, the call is ended.
 //!
 //! - A response that is a failure is given to all callers that wait, unless there is an older one
 //!   for them. Only a status that is set by `CacheBuilder::negative` is kept.

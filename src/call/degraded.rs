@@ -6,6 +6,10 @@ use super::restore::Restore;
 use crate::{Fault, Outcome, Rejection};
 
 /// The kind of a response that a layer gave instead of the service.
+///
+/// If the service makes another call whose response is degraded, and that call has no
+/// [`Stack`](crate::Stack), the call around counts as degraded too. Make the other call in
+/// [`Deadline::detached`](crate::Deadline::detached), or give it a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DegradedBy {

@@ -114,6 +114,10 @@
 //! [`classify`](EndpointsBuilder::classify) decides when the response arrives. It also does if a
 //! layer of your own beneath the stack has a result and does not return it at once.
 //!
+//! A layer of your own beneath the stack that turns an error into a response hides the failure of
+//! the endpoint too. If it makes two calls at once, and both end in one poll, the last one gets the
+//! result. Put such a layer around the stack.
+//!
 //! # Changes
 //!
 //! The [handle](Endpoints::handle) adds, removes and drains endpoints. Feed it from any source. For

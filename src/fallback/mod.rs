@@ -132,8 +132,8 @@
 //! # HTTP and gRPC
 //!
 //! [`FallbackLayer::http`] takes an HTTP response. A closure of [`FallbackLayer::from_fn`] in a
-//! stack with [`http()`](crate::Stack::http) gives a [`response`](crate::http::response()) of bytes.
-//! Every degraded HTTP response has the extension
+//! stack with [`http()`](crate::Stack::http) gives a [`response`](crate::http::response()) of
+//! bytes. Every degraded HTTP response has the extension
 //! [`Degraded`](crate::http::Degraded). No header is added.
 //!
 //! A fallback of a gRPC call stands around the method call of the generated client. Only there is
