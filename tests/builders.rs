@@ -355,6 +355,11 @@ fn a_cache_rejects_what_cannot_work_by_the_name_of_the_setter() {
                 [NS, MAX].map(|v| err(builder().if_error(NS).patience(v))),
             ),
             row(
+                "reserve",
+                [-0.1, 1.0, f64::NAN].map(|v| err(builder().reserve(v))),
+                [0.0, 0.9].map(|v| err(builder().reserve(v))),
+            ),
+            row(
                 "max_bytes",
                 [0, 16 * (65_536 + 256) - 1].map(|v| err(builder().max_bytes(v))),
                 [16 * (65_536 + 256), 1 << 40].map(|v| err(builder().max_bytes(v))),

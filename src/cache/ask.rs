@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    config::ENTRY_BYTES,
+    config::{ENTRY_BYTES, Times},
     entry::{Decision, Entry},
     hashing::Hashed,
     owned_service::OwnedService,
@@ -20,7 +20,6 @@ use crate::{
         clock,
         completion::{Completion, end_of},
         deadline::deadline,
-        reserve::Reserve,
         route::Settler,
     },
 };
@@ -124,7 +123,7 @@ where
                 };
             }
             Ok(Part::Joined(place)) => {
-                let stale = Stale::new(entry, times.patience, now, had_entry);
+                let stale = Stale::new(entry, &times, now, had_entry);
                 return Asked::Joined { place, service, request, stale };
             }
             Ok(Part::Full) => return Asked::Alone { service, request, stale: entry, had_entry },
@@ -145,11 +144,9 @@ where
         let reply = begun.spawn();
         match entry {
             Some(entry) if is_renewal => Asked::Entry { entry, decision },
-            entry => Asked::Began {
-                place,
-                reply,
-                stale: Stale::new(entry, times.patience, now, had_entry),
-            },
+            entry => {
+                Asked::Began { place, reply, stale: Stale::new(entry, &times, now, had_entry) }
+            }
         }
     }
 }
@@ -157,17 +154,14 @@ where
 /// The time in which callers join a call, if there is no total timeout beneath.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// The time of the caller that is kept for an older response.
-const RESERVE: Reserve = Reserve::up_to(Duration::from_secs(1));
-
 impl<V> Stale<V> {
     pub(super) fn new(
         entry: Option<Arc<Entry<V>>>,
-        patience: Option<Duration>,
+        &Times { patience, reserve, .. }: &Times,
         now: Instant,
         had_entry: bool,
     ) -> Self {
-        let left = deadline().map(|deadline| RESERVE.time_before(deadline, now));
+        let left = deadline().map(|deadline| reserve.time_before(deadline, now));
         let time = left.into_iter().chain(patience).min().filter(|_| entry.is_some());
         let until = time.and_then(|time| Some((now.checked_add(time)?, time)));
         let is_hurried = left.is_some() && patience.is_none_or(|patience| left < Some(patience));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::{
     ConfigError,
+    call::reserve::Reserve,
     telemetry::{Kind, ReporterCell},
 };
 
@@ -11,6 +12,8 @@ use crate::{
 pub(super) const ENTRY_BYTES: usize = 256;
 /// The most bytes that a value can be allowed to have.
 const MOST_ENTRY_BYTES: usize = 1 << 20;
+/// The most time of a caller that is kept for an older response, which needs next to none.
+const MOST_RESERVED: Duration = Duration::from_secs(1);
 /// The number of the biggest entries for which each shard of the store has room.
 const ENTRIES_A_SHARD: usize = 16;
 /// The most shards. More would not make a hit faster on any usual machine.
@@ -21,6 +24,7 @@ const MOST_SHARDS: usize = 64;
 pub(super) struct Config {
     pub(super) reporter: ReporterCell,
     pub(super) times: Times,
+    pub(super) reserve: f64,
     pub(super) max_bytes: usize,
     pub(super) max_entry_bytes: usize,
     pub(super) max_shared_calls: u32,
@@ -35,6 +39,8 @@ pub(super) struct Times {
     pub(super) if_error: Duration,
     pub(super) hold_off: Duration,
     pub(super) patience: Option<Duration>,
+    /// The time of a caller that is kept for an older response.
+    pub(super) reserve: Reserve,
 }
 
 impl Default for Config {
@@ -47,7 +53,9 @@ impl Default for Config {
                 if_error: Duration::ZERO,
                 hold_off: Duration::from_secs(1),
                 patience: None,
+                reserve: Reserve::up_to(MOST_RESERVED),
             },
+            reserve: Reserve::RATIO,
             max_bytes: 64 << 20,
             max_entry_bytes: 64 << 10,
             max_shared_calls: 1_024,
@@ -58,7 +66,8 @@ impl Default for Config {
 
 impl Config {
     /// Returns the settings, or an error if one of them is invalid.
-    pub(super) fn checked(self) -> Result<Self, ConfigError> {
+    pub(super) fn checked(mut self) -> Result<Self, ConfigError> {
+        self.times.reserve = Reserve::new("reserve", self.reserve, MOST_RESERVED)?;
         ConfigError::require_nonzero("max_entry_bytes", self.max_entry_bytes)?;
         ConfigError::require_nonzero("max_shared_calls", self.max_shared_calls)?;
         if self.max_entry_bytes > MOST_ENTRY_BYTES {

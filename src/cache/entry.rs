@@ -188,7 +188,7 @@ impl<V> Entry<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Fault;
+    use crate::{Fault, call::reserve::Reserve};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -203,6 +203,7 @@ mod tests {
             if_error: if_error * SECOND,
             hold_off: SECOND,
             patience: None,
+            reserve: Reserve::up_to(SECOND),
         }
     }
 

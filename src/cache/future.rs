@@ -252,7 +252,7 @@ where
             return State::Hit { response };
         }
         Asked::Alone { service, request, stale, had_entry } => {
-            let until = Stale::new(stale, parts.shared.times().patience, arrived, had_entry);
+            let until = Stale::new(stale, parts.shared.times(), arrived, had_entry);
             let call = Oneshot::waiting(service, request);
             let alone = Alone {
                 forwarded: forwarded(had_entry),

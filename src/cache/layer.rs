@@ -262,6 +262,19 @@ impl<K, V, R, C> CacheBuilder<K, V, R, C> {
         self
     }
 
+    /// Sets the share of the caller's time that is reserved for an older response.
+    ///
+    /// Default: `0.1`.
+    ///
+    /// If the caller has a [deadline](crate::Deadline) and there is an older response for it, the
+    /// caller gets that this share of the time that is left before the deadline, and at most a
+    /// second before. The caller's deadline would otherwise come first. The call goes on. The share
+    /// must be at least 0, which reserves nothing, and less than 1.
+    pub fn reserve(mut self, ratio: f64) -> Self {
+        self.config.reserve = ratio;
+        self
+    }
+
     /// Sets the maximum number of bytes of all entries.
     ///
     /// Default: `64 MiB`.

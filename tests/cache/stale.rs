@@ -137,6 +137,19 @@ async fn all_callers_with_little_time_get_the_older_response_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reserve_decides_how_long_a_caller_with_a_deadline_waits() {
+    for (reserve, expected) in [(0.0, None), (0.1, Some(3_600)), (0.9, Some(3_000))] {
+        let backend = Backend::after(Duration::ZERO);
+        let (_, service) = with_stale_entry!(last_good().reserve(reserve), backend);
+        backend.hangs();
+        let began = Instant::now();
+        let call = Deadline::scope(Deadline::after(4 * SECOND), service.clone().oneshot(1)).await;
+        let given = call.ok().map(|_| began.elapsed().as_millis());
+        assert_eq!(given, expected, "{reserve}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_time_that_the_service_asks_for_is_respected() {
     use buttress::{Fault, Outcome};
     let backend = Backend::after(Duration::ZERO);
