@@ -2,7 +2,9 @@ use std::{fmt, time::Duration};
 
 use super::{builder::Stack, facts::Known};
 use crate::{
+    cache::describe::CACHE,
     describe::{Describe, Facts, Warning, fact},
+    fallback::describe::FALLBACK,
     retry::describe::BUDGET,
 };
 
@@ -110,6 +112,12 @@ impl Known {
             None => String::new(),
         };
         lines.push(format!("most attempts for one call: {}{sustained}", self.most_calls()));
+        if self.facts.has(FALLBACK) || self.facts.has(CACHE) {
+            lines.push(
+                "on a server, a fallback and a cache stand around a handler, not in its stack"
+                    .to_owned(),
+            );
+        }
         lines.extend(self.blind_spots());
         lines
     }
