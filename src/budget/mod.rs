@@ -32,6 +32,10 @@ mod refill;
 /// together. Each call pays in a share of a token, and each retry takes out a whole token. The
 /// balance never exceeds the floor, or one token plus one deposit if that is more.
 ///
+/// A call under several retries that share a budget pays in once. It pays in again if a retry with
+/// another budget is between them, or another task, such as a shared call of a
+/// [cache](crate::cache).
+///
 /// A client with few calls would never pay in enough for the retries that it has used. Therefore a
 /// budget with less than one token left also regains one token a minute, up to the floor. From the
 /// start, and after any idle time:
