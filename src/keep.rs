@@ -1,4 +1,4 @@
-//! Keeping responses, so that they can be given again.
+//! The parts of responses that layers keep, and how to rebuild a response from them.
 //!
 //! The [cache](crate::cache) and the [idempotency layer](crate::idempotency) keep responses. By
 //! default, these are clones. A [`Keep`] of your own keeps responses that cannot be cloned.
@@ -82,10 +82,10 @@ pub trait Keep<Res> {
     /// It is [`Infallible`] if a payload never leaves the memory of the process.
     type Error: Error;
 
-    /// Takes from a response the part to keep.
+    /// Returns the part of a response to keep, and the response for the caller.
     ///
-    /// The caller gets its response when the future completes. A future that reads a response,
-    /// such as a body, must limit the bytes and the time itself.
+    /// The caller gets its response when the future completes. A future that reads a body must
+    /// limit the bytes and the time itself.
     fn keep(
         &self,
         response: Res,

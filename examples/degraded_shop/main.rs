@@ -4,9 +4,9 @@
 //! cargo run --example degraded_shop
 //! ```
 //!
-//! A page needs one of three shops, the rates and the recommendations. A customer is charged by the
-//! payments. All of them are servers on sockets of this machine, and a script makes their faults.
-//! The servers count what really happened.
+//! A page needs one of three shop servers, a server of exchange rates and one of recommendations.
+//! A payment server charges the customers. All of them listen on sockets of this machine, and a
+//! script makes them fail. The servers count what really happened.
 //!
 //! Two storefronts run at the same time, each with servers of its own: one with a bare client, and
 //! one with the layers of this crate. The example fails if the second one breaks a promise, such as

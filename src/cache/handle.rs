@@ -23,8 +23,8 @@ impl<K: Eq + Clone, V> CacheHandle<K, V> {
 
     /// Forgets all keys.
     ///
-    /// Calls that are under way are not kept. Only the callers that wait for them already get their
-    /// responses.
+    /// The responses of calls that are under way are not kept. Only the callers that wait for them
+    /// already get them.
     pub fn forget_all(&self) {
         self.shared.forget_all();
     }
@@ -41,9 +41,10 @@ impl<K, V> CacheHandle<K, V> {
 impl<K: Hash + Eq + Clone, V> CacheHandle<K, V> {
     /// Forgets a key.
     ///
-    /// Use it after a change that makes the kept response wrong. A call for the key that is under
-    /// way is not kept. Only the callers that wait for it already get its response. Of the other
-    /// keys, one in 65,536 is forgotten with it, because they share a mark.
+    /// Use it after a change that makes the kept response wrong. The caches of other processes keep
+    /// theirs. The response of a call that is under way is not kept. Only the callers that wait for
+    /// it already get it. Keys are forgotten in 65,536 groups, so one in 65,536 of the other keys
+    /// is forgotten too, which costs a call.
     pub fn forget(&self, key: &K) {
         let tag = self.shared.hasher.hash_one(key);
         self.shared.forget(tag, &Hashed::new(tag, key.clone()));

@@ -36,9 +36,9 @@ pub struct CacheLayer<K, V, R, C = Inherited> {
 impl<K, V, F> CacheLayer<K, V, ByFn<F, V>> {
     /// Returns a builder for a cache whose keys a closure returns.
     ///
-    /// The closure returns `None` for a request that is not to be kept or shared. Everything that
-    /// the response depends on must be in the key, such as the user who asks. Otherwise, one user
-    /// gets the response of another.
+    /// The closure returns `None` if the response must be neither kept nor shared. Everything that
+    /// the response depends on must be in the key, such as the user. Otherwise, one user gets the
+    /// response of another.
     ///
     /// The cache keeps clones of responses, unless [`keep`](CacheBuilder::keep) is set. For HTTP
     /// responses, use [`http`](Self::http).
@@ -230,7 +230,7 @@ impl<K, V, R, C> CacheBuilder<K, V, R, C> {
         self
     }
 
-    /// Asks for each call, and gives the last good response for up to `time` if the call fails.
+    /// Calls the service each time, and gives the last good response for up to `time` if it fails.
     ///
     /// Default: none.
     ///
@@ -244,8 +244,9 @@ impl<K, V, R, C> CacheBuilder<K, V, R, C> {
     /// Default: `1 s`.
     ///
     /// If the service asks for a longer time, such as by `Retry-After`, that time counts, up to the
-    /// time of [`if_error`](Self::if_error). After it, one caller at a time asks. The others would
-    /// otherwise each wait until their call has failed. With zero, each caller asks.
+    /// time of [`if_error`](Self::if_error). When it is over, one caller at a time calls the
+    /// service. The others still get the older response, instead of waiting for a call that
+    /// probably fails. With zero, no caller gets the older response without a call.
     pub fn hold_off(mut self, time: Duration) -> Self {
         self.config.times.hold_off = time;
         self
@@ -279,7 +280,7 @@ impl<K, V, R, C> CacheBuilder<K, V, R, C> {
     ///
     /// Default: `64 MiB`.
     ///
-    /// An entry has the bytes of its key and its response, and 256 B. There must be room for 16
+    /// An entry counts as its key, its response and another 256 B. There must be room for 16
     /// entries of [`max_entry_bytes`](Self::max_entry_bytes). The entries that are used least are
     /// evicted.
     pub fn max_bytes(mut self, bytes: usize) -> Self {
@@ -291,8 +292,8 @@ impl<K, V, R, C> CacheBuilder<K, V, R, C> {
     ///
     /// Default: `64 KiB`.
     ///
-    /// It must be at least 1, and at most 1 MiB. A response is not kept if it is larger together
-    /// with its key and its headers.
+    /// It must be at least 1 B and at most 1 MiB. The key and the headers count too. A response
+    /// that is larger with them is not kept.
     pub fn max_entry_bytes(mut self, bytes: usize) -> Self {
         self.config.max_entry_bytes = bytes;
         self
@@ -302,8 +303,8 @@ impl<K, V, R, C> CacheBuilder<K, V, R, C> {
     ///
     /// Default: `1,024`.
     ///
-    /// Each is a task. Beyond the maximum, each caller asks for itself, and the response is not
-    /// kept. It must be at least 1.
+    /// Each runs in a task. Beyond the maximum, each caller makes a call of its own, whose response
+    /// is not kept. The maximum must be at least 1.
     pub fn max_shared_calls(mut self, calls: u32) -> Self {
         self.config.max_shared_calls = calls;
         self
@@ -319,7 +320,7 @@ impl<K, V, R, C> CacheBuilder<K, V, R, C> {
 
     /// Sets the classifier for this layer, overriding the stack's.
     ///
-    /// Default: none. It is the stack's classifier, or outside of a stack the
+    /// Default: none. The layer uses the stack's classifier. Outside of a stack, it uses the
     /// [`DefaultClassifier`](crate::outcome::DefaultClassifier).
     ///
     /// A response is kept if its outcome is a success.
@@ -381,10 +382,10 @@ impl<K, V, F, P, C> CacheBuilder<K, V, ByFn<F, V, P>, C> {
     ///
     /// Default: none. Each response is kept for the `ttl`.
     ///
-    /// Use it for responses that say that there is nothing, which should be asked for again
-    /// sooner. Only responses whose outcome is a success are kept. With zero, the response is given
-    /// only to the callers that wait for it, unless [`if_error`](Self::if_error) keeps it longer.
-    /// With [`keep`](Self::keep), the closure gets the payload of the response.
+    /// Use it to keep an empty result for a shorter time. Only responses whose outcome is a success
+    /// are kept. With zero, the response is given only to the callers that wait for it, unless
+    /// [`if_error`](Self::if_error) keeps it longer. With [`keep`](Self::keep), the closure gets
+    /// the payload of the response.
     pub fn ttl_fn(mut self, ttl: impl Fn(&V) -> Option<Duration> + Send + Sync + 'static) -> Self {
         self.rules.ttl = Some(Arc::new(ttl));
         self

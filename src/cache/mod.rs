@@ -1,9 +1,9 @@
-//! Kept responses, calls that callers share, and older responses when the service fails.
+//! Response caches, which share concurrent calls and can give an older response if a call fails.
 //!
-//! Put one around a dependency that is slow, is asked for the same thing by many callers, or whose
-//! last response is better than none. A response that is kept is given without a call. Callers
-//! that ask for the same thing at the same time share one call. If it fails, they get the last
-//! response, if there is one.
+//! Put one around a dependency that is slow, that many callers ask for the same thing, or whose
+//! last response is better than none. While a kept response is fresh, it is given without a call.
+//! Callers that ask for the same thing at the same time share one call. With
+//! [`if_error`](CacheBuilder::if_error), they get the last response if that call fails.
 //!
 //! ```
 //! use buttress::{Error, cache::CacheLayer};
@@ -37,33 +37,35 @@
 //! | the entry of the key | the caller gets |
 //! |---|---|
 //! | is fresh, up to the [`ttl`](CacheBuilder::ttl) | the entry |
-//! | is in the time of [`while_revalidate`](CacheBuilder::while_revalidate) after that | the entry, which one call then renews |
-//! | is in the time of [`if_error`](CacheBuilder::if_error) after that | the result of a call, or the entry if that fails |
-//! | the same, and a call has just failed | the entry, for the time of [`hold_off`](CacheBuilder::hold_off) |
+//! | is stale for less than one of the next two times, and a call has just failed | the entry, for the time of [`hold_off`](CacheBuilder::hold_off) |
+//! | is stale for less than [`while_revalidate`](CacheBuilder::while_revalidate) | the entry, which one call then renews |
+//! | is stale for less than [`if_error`](CacheBuilder::if_error) | the result of a call, or the entry if that fails |
 //! | is older, or there is none | the result of a call |
 //!
-//! Both times after the `ttl` count from its end.
+//! The first row that applies counts. An entry is stale from the end of its `ttl`, and both times
+//! count from there.
 //!
 //! # Shared calls
 //!
 //! A call is shared by all callers that ask for its key while it is under way. It runs in a task of
-//! its own and belongs to none of them. It has no deadline of a caller, and it is in the span of
-//! the caller that began it. A task needs a service that is `Clone + Send + 'static`, with such
-//! requests, responses and errors. Without [`if_error`](CacheBuilder::if_error), a caller waits for
-//! the call as long as the layers beneath allow, so put a total timeout beneath the cache.
+//! its own and belongs to none of them. The deadlines of the callers do not end it. It runs in the
+//! span of the caller that began it. The service must be `Clone + Send + 'static`, and so must its
+//! requests, responses and errors, except for `Clone`. Its futures must be `Send`. Without
+//! [`if_error`](CacheBuilder::if_error), a caller waits for the call as long as the layers beneath
+//! allow, so put a total timeout beneath the cache.
 //!
-//! A call that takes longer than twice the total timeout may hang for ever. Without a total
-//! timeout, this time is 60 s. Later callers begin another call then. Those that wait go on
-//! waiting. If there are none, the call is ended.
+//! A shared call that takes longer than twice the total timeout, or 60 s without one, may never
+//! end. Callers that arrive later begin another call. Callers that wait for the first one go on
+//! waiting. If no caller waits for it, it is ended.
 //!
 //! - A response that is a failure is given to all callers that wait, unless there is an older one
 //!   for them. Only a status that is set by `CacheBuilder::negative` is kept.
 //! - An error is given to the caller that began the call. The others get a copy of its outcome and
 //!   its cause, a [`SharedFailure`](crate::error::SharedFailure). A rejection is given to all.
 //! - A response that is for one caller only is given to the caller that began the call. The others
-//!   then ask for themselves, all at once. Later callers of the key do so from the beginning, for
+//!   then each call the service, all at once. Later callers of the key call it without sharing, for
 //!   one `ttl`, or for the time of [`hold_off`](CacheBuilder::hold_off) if that is longer.
-//! - If the call panics, the caller that began it panics. The others ask for themselves.
+//! - If the call panics, the caller that began it panics. The others each call the service.
 //!
 //! A caller may wait for a shared call, get nothing from it, and then ask for itself. Both together
 //! have one limit: the total timeout of its [`Stack`](crate::Stack), counted from its arrival.
@@ -80,9 +82,9 @@
 //!
 //! # Cancellation
 //!
-//! A caller that is dropped leaves its shared call. The last one ends it, unless
-//! [`finish_abandoned`](CacheBuilder::finish_abandoned) is set, or a caller was given an older
-//! response while the call was under way. A future that was not polled has begun nothing.
+//! Dropping the future leaves the shared call. When the last caller leaves, the call is ended,
+//! unless [`finish_abandoned`](CacheBuilder::finish_abandoned) is set, or a caller was given an
+//! older response while the call was under way. A future that is never polled begins no call.
 //!
 //! # Errors
 //!
@@ -92,8 +94,8 @@
 //!
 //! # Order
 //!
-//! Put it outside the total timeout. Inside of it, a call that times out could not be given an
-//! older response. Outside, a hit costs nothing beneath, and takes no slot of a bulkhead.
+//! Put the cache outside the total timeout. It can then give an older response if a call times out.
+//! A hit runs no layer beneath, and takes no slot of a bulkhead.
 //!
 //! # On a server
 //!

@@ -1,4 +1,4 @@
-//! The current attempt of a retried call, ambient while it runs.
+//! The current attempt of a retried call, which the code that runs in it can read.
 
 use std::cell::Cell;
 
@@ -135,8 +135,8 @@ impl Attempt {
     /// that is resent because the service has not processed it keeps its number.
     ///
     /// The numbers start again with 1 in a call that is made in another task or in
-    /// [`Deadline::detached`], and in the handler of a server. They are not the limits and counts
-    /// of a layer. Its settings and events count its own attempts.
+    /// [`Deadline::detached`], and in the handler of a server. The settings and events of a retry
+    /// layer do not use these numbers. They count the attempts of that layer alone.
     ///
     /// [`Deadline::detached`]: crate::Deadline::detached
     pub fn number(&self) -> u32 {

@@ -17,7 +17,7 @@ pub enum DegradedBy {
     Fallback,
     /// It is an earlier response of the service that is no longer fresh.
     Stale,
-    /// A [fallback](crate::fallback) gave it without a call, because it was switched off.
+    /// A [fallback](crate::fallback) gave it without a call, because the service is switched off.
     Off,
 }
 
@@ -42,7 +42,7 @@ pub enum Reason {
     Failed(Fault),
     /// A layer rejected or ended the call. A timeout of a layer is here.
     Rejected(Rejection),
-    /// The service was not called, because the fallback is switched off.
+    /// The service was not called, because it is switched off.
     Off,
 }
 

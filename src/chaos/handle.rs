@@ -5,8 +5,8 @@ use crate::ConfigError;
 
 /// A handle for arming and disarming a chaos layer at run time.
 ///
-/// All clones control the same layer. Dropping the handle does not disarm the layer. An arming ends
-/// by itself.
+/// All clones control the same layer. Dropping the handle does not disarm the layer. The layer
+/// disarms itself when the time of [`arm_for`](Self::arm_for) is over.
 #[derive(Clone)]
 pub struct ChaosHandle {
     switch: Arc<Switch>,
@@ -19,9 +19,9 @@ impl ChaosHandle {
 
     /// Injects faults from now on, for at most `time`.
     ///
-    /// The calls are numbered from zero, so that the same calls have the same faults after each
-    /// arming. A call in flight has no fault. If the layer is armed already, this arming replaces
-    /// the earlier one, and the calls and bodies that are held continue.
+    /// The calls are numbered from zero, so that the same calls have the same faults each time.
+    /// Calls in flight get no fault. If the layer is armed already, the time begins anew, and the
+    /// calls and bodies that are held continue.
     ///
     /// # Errors
     ///

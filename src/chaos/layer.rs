@@ -85,9 +85,9 @@ impl<E, R, P> ChaosBuilder<E, R, P> {
     ///
     /// Default: `0`.
     ///
-    /// The seed and the number of a call decide on its fault. Two runs with the same seed have the
-    /// same faults, on any number of threads. Calls are numbered in the order in which they reach
-    /// the layer.
+    /// The seed and the number of a call decide on its fault. Two runs with the same seed inject
+    /// the same faults for the same numbers, on any number of threads. Calls are numbered in the
+    /// order in which they reach the layer, so concurrent calls may swap their faults.
     pub fn seed(mut self, seed: u64) -> Self {
         self.config.seed = seed;
         self
@@ -170,12 +170,12 @@ impl<E, R, P> ChaosBuilder<E, R, P> {
         self
     }
 
-    /// Separates the requests for which a closure returns `true` from the service.
+    /// Sets a closure that selects the requests that do not reach the service.
     ///
     /// Default: none.
     ///
-    /// All these calls hang, as with [`hangs`](Self::hangs), and have no other fault. They are not
-    /// part of the ratios.
+    /// Each call for which it returns `true` hangs, as with [`hangs`](Self::hangs), and has no
+    /// other fault. These calls are not part of the ratios.
     pub fn partition_fn<F, Req>(self, separates: F) -> ChaosBuilder<E, R, Closure<F>>
     where
         F: Fn(&Req) -> bool,
@@ -184,13 +184,13 @@ impl<E, R, P> ChaosBuilder<E, R, P> {
         ChaosBuilder { config, error, response, partition: Closure(separates) }
     }
 
-    /// Injects faults only within these times, counted from the arming.
+    /// Sets the times within which faults are injected, counted from when the layer was armed.
     ///
     /// Default: the whole time for which the layer is armed.
     ///
-    /// They make an outage that begins and ends by itself. At the end of a window, the calls that
-    /// are held continue. There must be at least one window. The windows must not be empty, must be
-    /// in order without overlap, and must end within one hour.
+    /// Use them for an outage that begins and ends by itself. At the end of a window, the calls
+    /// that are held continue. There must be at least one window. The windows must not be empty,
+    /// must be in order without overlap, and must end within one hour.
     ///
     /// ```
     /// use buttress::chaos::ChaosLayer;
@@ -211,11 +211,11 @@ impl<E, R, P> ChaosBuilder<E, R, P> {
     ///
     /// Default: `1000`.
     ///
-    /// It bounds the memory and the tasks that an armed layer can take. While so many hang, a
-    /// further call that should hang, whose response should be lost, or that is on the other side
-    /// of a partition, has no fault. A partition beneath a [bulkhead](crate::bulkhead) with a lower
-    /// limit is therefore complete. A call that is only late does not count. The number must be at
-    /// least 1.
+    /// It bounds the memory and the tasks that an armed layer can take. While so many calls hang,
+    /// no further call does. A call that should hang, that should lose its response, or that a
+    /// partition selects has no fault then, and reaches the service. Beneath a
+    /// [bulkhead](crate::bulkhead) with a lower limit, this never happens. A call that is only
+    /// delayed does not count. The number must be at least 1.
     pub fn max_hung(mut self, calls: u32) -> Self {
         self.config.max_hung = calls;
         self

@@ -38,11 +38,11 @@
 //!
 //! | setter | the call | reaches the service |
 //! |---|---|---|
-//! | [`delays`](ChaosBuilder::delays) | is late | after the delay |
+//! | [`delays`](ChaosBuilder::delays) | is delayed | after the delay |
 //! | [`errors_fn`](ChaosBuilder::errors_fn) | fails at once with an error of yours | no |
 //! | [`responses_fn`](ChaosBuilder::responses_fn) | gets a response of yours at once, such as a 503 | no |
 //! | [`hangs`](ChaosBuilder::hangs) | hangs | when the layer is disarmed |
-//! | [`late_responses`](ChaosBuilder::late_responses) | takes effect, and its response is late | at once |
+//! | [`late_responses`](ChaosBuilder::late_responses) | takes effect, and its response is delayed | at once |
 //! | [`lost_responses`](ChaosBuilder::lost_responses) | takes effect, and then hangs | at once |
 //! | [`partition_fn`](ChaosBuilder::partition_fn) | hangs, if a closure says so | when the layer is disarmed |
 //!
@@ -56,11 +56,11 @@
 //!
 //! # Decisions
 //!
-//! The [seed](ChaosBuilder::seed) and the number of a call decide on its fault. A failing run can
-//! be repeated: each time that the layer is armed, the numbers begin with zero. Which call has
-//! which number depends on the order in which concurrent calls arrive. Of each 1,000 numbers, each
-//! fault has exactly its share, but for a fraction of a call. Calls that a partition separates are
-//! numbered apart, and calls outside of the windows have no number.
+//! The [seed](ChaosBuilder::seed) and the number of a call decide on its fault. The numbers begin
+//! with zero each time that the layer is armed, so a failing run can be repeated. Concurrent calls
+//! are numbered in the order in which they arrive, which may differ between runs. Of each 1,000
+//! numbers, each fault has exactly its share, rounded up or down to whole calls. Calls that a
+//! partition separates are numbered apart, and calls outside of the windows have no number.
 //!
 //! # Arming
 //!
@@ -70,8 +70,8 @@
 //!
 //! The layer is disarmed by [`ChaosHandle::disarm`], by
 //! [`Registry::control`](crate::telemetry::Registry::control), and when its time is over. Dropping
-//! the handles does not disarm it, so that an endpoint can arm it and return. In a test that ends
-//! early, disarm it by a value of your own that does so when it is dropped.
+//! the handles does not disarm it, so that a handler of your own can arm it and return. In a test
+//! that may panic, disarm it in the `Drop` of a value of your own.
 //!
 //! A call has a fault only if it began while the layer was armed. When the layer is disarmed, the
 //! calls that it holds continue. A breaker that the faults have opened stays open, by default for
@@ -110,9 +110,10 @@
 //!
 //! # Order
 //!
-//! Innermost, beneath [`http()`](crate::Stack::http). A fault then counts for each layer as one of
-//! the service does, and a retry of it is numbered as a call of its own. Around a whole stack, the
-//! layer would only try the caller.
+//! Innermost, beneath [`http()`](crate::Stack::http). Each layer then treats a fault like one of
+//! the service, and a retry is numbered as a call of its own. Around a whole stack, the layer would
+//! only try the caller. With [`Endpoints`](crate::endpoints), put one layer around each client that
+//! their closure makes. Around the endpoints, an injected error would count against none of them.
 //!
 //! # On a server
 //!

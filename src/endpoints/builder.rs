@@ -49,9 +49,11 @@ impl<A: Address, S: Clone + Send + 'static> Endpoints<A, S> {
 
     /// Returns a builder with the default settings.
     ///
-    /// `make` makes the service of each address, at the start, for an address that is added later,
-    /// and again when a service has failed to become ready. It also makes one for each
-    /// [check](EndpointsBuilder::check) that fails while the endpoint is out.
+    /// `make` creates the service of an address. It runs at the start, when an address is added,
+    /// and when a service has failed to become ready. It also runs for each
+    /// [check](EndpointsBuilder::check) that fails while the endpoint is out. If an address
+    /// is there twice, [`build`](EndpointsBuilder::build) returns an error, and
+    /// [`new`](Self::new) uses it once.
     pub fn builder<F>(addresses: impl IntoIterator<Item = A>, make: F) -> EndpointsBuilder<A, S>
     where
         F: Fn(&A) -> S + Send + Sync + 'static,
@@ -105,7 +107,8 @@ impl<A, S, C> EndpointsBuilder<A, S, C> {
     ///
     /// Default: none.
     ///
-    /// If all that get calls are at the limit, the call is rejected. The limit must be at least 1.
+    /// If all that get calls are at the limit, the call is rejected. It does not go to another
+    /// [group](Self::group). The limit must be at least 1.
     pub fn max_concurrent(mut self, limit: u32) -> Self {
         self.config.max_concurrent = Some(limit);
         self
@@ -126,9 +129,9 @@ impl<A, S, C> EndpointsBuilder<A, S, C> {
     /// Default: `30 s`.
     ///
     /// The second ejection is twice as long, the third three times, up to
-    /// [`max_eject_for`](Self::max_eject_for). An endpoint that serves well for the time of its
-    /// last ejection forgets one. Checks that pass end an ejection early. The time must be longer
-    /// than zero.
+    /// [`max_eject_for`](Self::max_eject_for). If an endpoint works for as long as its last
+    /// ejection took, the next one is shorter by one step. Checks that pass end an ejection early.
+    /// The time must be longer than zero.
     pub fn eject_for(mut self, time: Duration) -> Self {
         self.config.eject_for = time;
         self
@@ -156,14 +159,14 @@ impl<A, S, C> EndpointsBuilder<A, S, C> {
         self
     }
 
-    /// Sets the share of usable endpoints below which a group is given up.
+    /// Sets the share of usable endpoints below which a group gets no calls.
     ///
     /// Default: `0.5`.
     ///
-    /// Calls then go to the next group. If there is none, they go to all endpoints that are not
-    /// drained, usable or not. If so many are out, it is more likely that the checks are wrong than
-    /// that the endpoints are. The share must be between 0 and 1. With 0, a group is used while one
-    /// of its endpoints is usable.
+    /// Calls then go to the next group. If no group has enough usable endpoints, they go to all
+    /// endpoints that are not drained, in all groups, usable or not. If so many are out, the checks
+    /// are more likely to be wrong than the endpoints. The share must be between 0 and 1. With 0, a
+    /// group is used while one of its endpoints is usable.
     pub fn panic_below(mut self, share: f64) -> Self {
         self.config.panic_below = share;
         self

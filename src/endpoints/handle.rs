@@ -47,7 +47,7 @@ impl<A> EndpointsHandle<A> {
         Self { addresses }
     }
 
-    /// Adds an endpoint to the first group, or ends the drain of this endpoint.
+    /// Adds an endpoint to group 0, or ends the drain of this endpoint.
     ///
     /// It gets calls at once, and is checked at once. Returns `false` if it is there already and is
     /// not drained.
@@ -71,9 +71,9 @@ impl<A> EndpointsHandle<A> {
 
     /// Stops new calls to an endpoint. Returns `false` if it is not there, or is drained already.
     ///
-    /// Its calls run to their end. [`states`](Self::states) shows how many are left. It is not
-    /// counted among the endpoints of its group any more, so that the others stay in use.
-    /// [`insert`](Self::insert) ends the drain.
+    /// Its calls in flight continue. [`states`](Self::states) shows how many are left. A drained
+    /// endpoint no longer counts in the share of usable endpoints of its group, so that the others
+    /// stay in use. [`insert`](Self::insert) ends the drain.
     pub fn drain(&self, address: &A) -> bool {
         self.addresses.drain(address)
     }

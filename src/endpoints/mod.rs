@@ -1,9 +1,10 @@
 //! Calls to one of several instances of a service.
 //!
 //! [`Endpoints`] is a service, and not a layer. It has a service for each address, and chooses one
-//! of them for each call. A retry of a call goes to another one. A call that is not retried does
-//! not, such as a `POST` without an idempotency key. An endpoint that fails gets no calls for some
-//! time. Put it beneath a [`Stack`](crate::Stack), as its innermost service:
+//! of them for each call. A retry goes to another one. A call that is not retried, such as a `POST`
+//! without an idempotency key, is not sent to another one. An endpoint that fails several times in
+//! a row gets no calls for some time. Put `Endpoints` beneath a [`Stack`](crate::Stack), as its
+//! innermost service:
 //!
 //! ```
 //! use buttress::{Error, Stack, endpoints::Endpoints, retry::ReplayClones};
@@ -78,16 +79,16 @@
 //! fails at once would seem to be idle and draw most calls.
 //!
 //! One choice in 32 is made by the calls under way alone. An endpoint that was slow is thus tried
-//! again now and then, and gets its share once it is fast. So does an endpoint that is new or back,
-//! because its response time is unknown until eight calls have ended. The first calls often wait
-//! for new connections, so the fastest of the eight counts.
+//! again now and then, and gets its share once it is fast. An endpoint that is new or back gets its
+//! share from the start. It is compared by its calls under way until eight calls have ended. The
+//! first calls often wait for new connections, so the fastest of the eight counts.
 //!
 //! With few calls at a time, the fastest endpoints get most of them, however small the difference
 //! is.
 //!
-//! A [retry](crate::retry) of a call goes to an endpoint at which the call has not failed yet, if
-//! there is one. So does a retry of a stack around the stack, even if that has no retry of its own.
-//! A call remembers the last four.
+//! A [retry](crate::retry) goes to an endpoint that the call has not tried yet, if there is one.
+//! The retry may be in this stack, or in another stack around it. A call remembers the last four
+//! endpoints.
 //!
 //! # Endpoints that are out
 //!
@@ -99,9 +100,10 @@
 //! - after three failed [checks](EndpointsBuilder::check) in a row, until two in a row have passed.
 //! - while it is [drained](EndpointsHandle::drain).
 //!
-//! If less than half of a [group](EndpointsBuilder::group) is usable, the next group is used. If
-//! there is none, all endpoints are used that are not drained, because the checks are then more
-//! likely to be wrong than the endpoints.
+//! If less than half of a [group](EndpointsBuilder::group) is usable, the next group is used. If no
+//! group has enough usable endpoints, calls go to all endpoints that are not drained, in all
+//! groups, even to those that are out. The checks are then more likely to be wrong than the
+//! endpoints.
 //!
 //! # What counts as a failure
 //!
@@ -109,14 +111,15 @@
 //! counts at its end, so a status of gRPC in the trailers counts. An attempt that times out has
 //! failed, and so has one whose body reaches a limit. A call that its caller drops has failed only
 //! if it ran longer than responses lately took, and if the endpoint has not responded for 10 s. A
-//! reader that leaves a body is no failure. A retry tells the endpoints what has happened, and in a
-//! stack without a retry, the stack does. Without a stack,
-//! [`classify`](EndpointsBuilder::classify) decides when the response arrives. It also does if a
-//! layer of your own beneath the stack has a result and does not return it at once.
+//! body that its reader drops is no failure. The retry layer reports the outcome to the endpoints,
+//! or the stack if it has no retry. Without a stack, [`classify`](EndpointsBuilder::classify)
+//! decides when the response arrives. `classify` also decides if a layer of your own between the
+//! stack and the endpoints holds a result back.
 //!
-//! A layer of your own beneath the stack that turns an error into a response hides the failure of
-//! the endpoint too. If it makes two calls at once, and both end in one poll, the last one gets the
-//! result. Put such a layer around the stack.
+//! Put a layer of your own around the stack, and not between the stack and the endpoints, if it
+//!
+//! - turns an error into a response, because this hides the failure of the endpoint;
+//! - makes two calls at once. If both end in one poll, the outcome counts for the last one.
 //!
 //! # Changes
 //!
@@ -143,37 +146,8 @@
 //! }
 //! ```
 //!
-//! For a name whose addresses change:
-//!
-//! ```
-//! use buttress::endpoints::{EndpointStatus, EndpointsHandle};
-//! use std::{net::SocketAddr, time::Duration};
-//! use tokio::{net::lookup_host, time::sleep};
-//!
-//! /// Looks up a host with a port, such as `shop:80`.
-//! async fn follow_dns(host: &str, fleet: EndpointsHandle<SocketAddr>) {
-//!     loop {
-//!         // If it fails, the endpoints stay as they are.
-//!         if let Ok(found) = lookup_host(host).await {
-//!             let found: Vec<_> = found.collect();
-//!             let known = fleet.states();
-//!             for address in &found {
-//!                 // Inserting a drained endpoint would end its drain.
-//!                 if known.iter().all(|it| it.address != *address) {
-//!                     fleet.insert(*address);
-//!                 }
-//!             }
-//!             for it in known.iter().filter(|it| !found.contains(&it.address)) {
-//!                 // A server may name only some of its addresses, so one that is well stays.
-//!                 if it.status != EndpointStatus::Usable {
-//!                     fleet.remove(&it.address);
-//!                 }
-//!             }
-//!         }
-//!         sleep(Duration::from_secs(30)).await;
-//!     }
-//! }
-//! ```
+//! For a name whose addresses change, see the recipe
+//! [DNS](crate::guide::recipes#how-do-i-find-the-instances-by-dns).
 //!
 //! # Readiness
 //!
@@ -201,8 +175,8 @@
 //!
 //! # Order
 //!
-//! Beneath a stack, next to the service. [`Stack::explain`](crate::Stack::explain) does not know
-//! the service that the stack is put around, and says nothing of its endpoints.
+//! Beneath a stack, as its service. [`Stack::explain`](crate::Stack::explain) does not know the
+//! service that the stack is put around, and says nothing of its endpoints.
 //!
 //! # On a server
 //!
@@ -222,10 +196,10 @@
 //! [`server.address`](crate::telemetry::field::SERVER_ADDRESS). Without a retry, the span of the
 //! call has it. A span of your own does not get it.
 //!
-//! The end of an ejection is noticed by the next call, so its event may be late.
-//! [Registered](Endpoints::register) endpoints show how many there are in each state, and their
-//! calls. The numbers of each endpoint are in its [state](EndpointState), because an address is no
-//! label.
+//! The end of an ejection is noticed by the next call or the next reading of the states, so its
+//! event may be delayed. [Registered](Endpoints::register) endpoints show how many there are in
+//! each state, and their calls. The numbers of each endpoint are only in its
+//! [state](EndpointState). An address as a label would make a new series for each instance.
 
 mod address;
 mod builder;

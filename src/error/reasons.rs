@@ -235,8 +235,8 @@ impl Data for NotReady {
 
 /// The rejection by [endpoints](crate::endpoints) of which none is left.
 ///
-/// There are none, all are drained, or all are at their limit. Endpoints that are out are still
-/// called if there are no others.
+/// There are none, all are drained, or all that get calls are at their limit. If too few are
+/// usable, those that are out get calls too.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: no endpoint is left", self.name())]
 pub struct NoEndpoint {

@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc};
 use super::state::{State, Use};
 use crate::telemetry::Reporters;
 
-/// A handle for switching a feature off, and for inspecting its fallback.
+/// A handle for switching the service off and on, and for inspecting its fallback.
 ///
 /// All clones control the same fallback.
 #[derive(Clone)]
@@ -44,12 +44,12 @@ impl FallbackHandle {
         self.state.is_off()
     }
 
-    /// Returns the number of failed calls whose response the fallback gave.
+    /// Returns the number of failed calls that got the response of the fallback.
     pub fn used(&self) -> u64 {
         self.state.count(Use::Used)
     }
 
-    /// Returns the number of calls whose response the fallback gave while it was switched off.
+    /// Returns the number of calls that got the fallback because the service was switched off.
     pub fn used_while_off(&self) -> u64 {
         self.state.count(Use::Off)
     }
@@ -59,7 +59,10 @@ impl FallbackHandle {
         self.state.count(Use::Failed)
     }
 
-    /// Returns the number of calls that needed a fallback for which there was none.
+    /// Returns the number of calls that needed a fallback but got none from it.
+    ///
+    /// The source has no response for such a call. They end with the result of the service, or are
+    /// rejected while the service is switched off.
     pub fn declined(&self) -> u64 {
         self.state.count(Use::Declined)
     }

@@ -25,8 +25,8 @@ use crate::{
 
 /// A layer that creates [`Fallback`] services, which respond when their service cannot.
 ///
-/// The layer has the switch. Its clones, and all services that it creates, share it. See the
-/// [module docs](super) for examples.
+/// Its handle can switch the service off. The clones of the layer, and all services that it
+/// creates, share this switch. See the [module docs](super) for examples.
 pub struct FallbackLayer<R, C = Inherited> {
     source: Arc<R>,
     classifier: Arc<C>,
@@ -41,7 +41,7 @@ impl<T> FallbackLayer<FallbackValue<T>> {
 }
 
 impl<G, F> FallbackLayer<FallbackFn<G, F>> {
-    /// Creates a layer that responds with what a closure gives.
+    /// Creates a layer that responds with the result of a closure.
     ///
     /// `keep` runs before each call, and returns what `respond` needs of the request. `|_| ()`
     /// keeps nothing. `respond` gets the kept value and the [`Reason`]. It returns a future of the
@@ -60,8 +60,9 @@ impl<P, B> FallbackLayer<FallbackService<P, B>> {
     /// Creates a layer that sends a copy of the request to another service.
     ///
     /// `replay` copies the requests, like that of a [retry](crate::retry). A request that must not
-    /// be repeated goes to the other service only if nothing began. See
-    /// [`service`](super::service).
+    /// be repeated goes to the other service only if the first one has provably not begun it, see
+    /// [`nothing_began`](crate::Rejection::nothing_began). The source [`service`](super::service)
+    /// has the details.
     pub fn service(replay: P, service: B) -> Self {
         Self::new(other_service::service(replay, service))
     }
@@ -181,8 +182,8 @@ impl<R, C> FallbackBuilder<R, C> {
     ///
     /// Default: `1 s`.
     ///
-    /// A value takes no time, and has no limit. The limit must be longer than zero.
-    /// `Duration::MAX` sets no limit.
+    /// It does not apply to a [`value`](super::value), which takes no time. The limit must be
+    /// longer than zero. `Duration::MAX` sets no limit.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.config.limit = limit;
         self
@@ -204,8 +205,8 @@ impl<R, C> FallbackBuilder<R, C> {
     /// [`TimedOut`](crate::Fault::TimedOut) and [`Overloaded`](crate::Fault::Overloaded) failures,
     /// and rejections for which [`is_unavailable`](crate::Rejection::is_unavailable) is `true`.
     ///
-    /// The function decides alone. It is not asked about a success, about a result that the
-    /// classifier ignores, and while the service is switched off.
+    /// The function replaces these rules. It is not called for a success or for a result that the
+    /// classifier ignores. While the service is switched off, every call falls back without it.
     pub fn when_fn<F>(mut self, f: F) -> Self
     where
         F: Fn(&Reason) -> bool + Send + Sync + 'static,
@@ -218,11 +219,11 @@ impl<R, C> FallbackBuilder<R, C> {
     ///
     /// Default: `0.1`.
     ///
-    /// If the caller has a [deadline](crate::Deadline), the layer ends the call this share of the
-    /// time that is left before the deadline. It reserves at most the [`limit`](Self::limit). The
-    /// caller's deadline would otherwise end the call without a fallback. A fallback that takes
-    /// time ends by the same share before the deadline, so that the caller learns the reason. The
-    /// share must be at least 0, which reserves nothing, and less than 1.
+    /// If the caller has a [deadline](crate::Deadline), the layer ends the call before it, by this
+    /// share of the time that is left, and at most by the [`limit`](Self::limit). The deadline
+    /// would otherwise end the call without a fallback. The layer ends a fallback before the
+    /// deadline in the same way, so that the caller learns why the call has failed. The share must
+    /// be at least 0, which reserves nothing, and less than 1.
     pub fn reserve(mut self, ratio: f64) -> Self {
         self.config.reserve = ratio;
         self

@@ -1,8 +1,8 @@
 //! Fallbacks, which respond when a service cannot.
 //!
 //! Use one where a worse response is better than an error: a shop without recommendations, a page
-//! without a counter, another region. The same layer is the switch of a feature. While it is
-//! switched off, calls get the fallback at once. A cache beneath it is not asked then.
+//! without a counter, another region. The layer's handle can also switch the service off. Calls
+//! then get the fallback at once. Neither the service nor a cache beneath the layer is asked.
 //!
 //! ```
 //! use buttress::{Error, fallback::FallbackLayer};
@@ -80,8 +80,8 @@
 //!
 //! The fallback never makes a failure worse. If it fails, exceeds its
 //! [`limit`](FallbackBuilder::limit) or has no response, the call ends with the result of the
-//! service. A response of the service that failed is kept for this, but first releases the permits
-//! that it holds.
+//! service. If that is a failed response, such as a 503, it is kept until then. Its permits are
+//! released before the fallback begins.
 //!
 //! # Time
 //!
@@ -90,22 +90,22 @@
 //! a little earlier than the caller's deadline, and uses the [rest](FallbackBuilder::reserve). A
 //! caller whose deadline has passed gets no fallback. A fallback that hangs ends before the
 //! deadline too, by the same share of what is left, so that the caller learns why the call has
-//! failed. Without a deadline and without a total timeout, a call that hangs never falls back.
+//! failed. Without a deadline and without any timeout, a call that hangs never falls back.
 //!
-//! A fallback must be local, or have a stack of its own. If it calls the same dependency, it fails
-//! with it, and loads it further. If the breaker or bulkhead that rejected the call rejects its
-//! fallback too, the event "fallback failed" has the cause `same_layer`. It is not seen if the call
-//! runs in another task, such as one that callers of a [cache](crate::cache) share. Clones of a
-//! layer share their state. Give the other service a stack of its own by
-//! [`Stack::fresh`](crate::Stack::fresh).
+//! A fallback must be local, or have a stack of its own. A fallback that calls the same dependency
+//! fails together with it, and adds to its load. Clones of a layer share their state, so give the
+//! other service a stack of its own by [`Stack::fresh`](crate::Stack::fresh). If the breaker or
+//! bulkhead that rejected the call rejects its fallback too, the event "fallback failed" has the
+//! cause `same_layer`. The cause is not detected if the call runs in another task, such as one that
+//! callers of a [cache](crate::cache) share.
 //!
 //! # Readiness
 //!
-//! The layer forwards readiness. While it is switched off it is always ready, and does not poll the
-//! service, so nothing is reserved in it. Callers that wait until the service is ready are woken
-//! when it is switched off, and get the fallback. If it is switched off between `poll_ready` and
-//! `call`, the inner service stays ready for the next call of this instance. What it has reserved
-//! is freed when the instance is dropped.
+//! The layer forwards readiness. While the service is switched off, the layer is always ready. It
+//! does not poll the service then, so nothing is reserved in it. Callers that wait until the
+//! service is ready are woken when it is switched off, and get the fallback. If it is switched off
+//! between `poll_ready` and `call`, it stays ready for the next call of this instance. Its
+//! reservations are freed when the instance is dropped.
 //!
 //! # Clone
 //!
@@ -118,7 +118,7 @@
 //!
 //! # Errors
 //!
-//! - [`SwitchedOff`](crate::error::SwitchedOff) if the layer is switched off and there is no
+//! - [`SwitchedOff`](crate::error::SwitchedOff) if the service is switched off and there is no
 //!   fallback for the call.
 //! - [`TimedOut`](crate::error::TimedOut) if the layer has ended the call to have time for the
 //!   fallback, and there was none.
@@ -190,7 +190,7 @@
 //! |---|---|
 //! | "fallback used", with the reason | `WARN` |
 //! | "fallback failed", with the reason of the call and the cause | `WARN` |
-//! | "call rejected", when the layer is switched off and there is no fallback | `WARN` |
+//! | "call rejected", when the service is switched off and there is no fallback | `WARN` |
 //!
 //! The span of a call that fell back has the outcome `degraded`, and its source in the field
 //! [`buttress.source`](crate::telemetry::field::SOURCE). The metrics count such calls as `degraded`

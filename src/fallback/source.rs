@@ -8,7 +8,7 @@ use std::{
 
 use crate::{call::degraded::Reason, sealed::Sealed};
 
-/// A source of fallback responses, as far as it is known without a request. This trait is sealed.
+/// The properties of a source of fallback responses, whatever the request is. This trait is sealed.
 ///
 /// [`value`], [`from_fn`] and [`service`](super::service) create the sources. For HTTP, there is
 /// also [`http::fallback`](crate::http::fallback).
@@ -32,7 +32,7 @@ pub trait FallbackSource: Sealed {
 pub trait Respond<Req, Res>: FallbackSource {
     /// The part of a request that is kept until its call has ended.
     type Kept;
-    /// The future of a response. It has none if there is no fallback.
+    /// The future of a response. Its output is `None` if there is no fallback.
     type Future: Future<Output = Option<Res>>;
 
     /// Keeps a part of the request.

@@ -30,7 +30,7 @@ pub struct HttpCheck<B> {
 }
 
 impl<B> HttpCheck<B> {
-    /// Creates a check that gets this URI. The body of its request is empty.
+    /// Creates a check that sends a GET request for this URI, with an empty body.
     ///
     /// The URI needs a scheme and a host, as in `http://shop/health`, even if the client sends each
     /// request to one address. Clients such as hyper's fail without them, and the host becomes the
@@ -38,7 +38,7 @@ impl<B> HttpCheck<B> {
     ///
     /// # Errors
     ///
-    /// Returns a [`ConfigError`] for `get` if it is no URI, or has no scheme or no host.
+    /// Returns a [`ConfigError`] for `get` if `uri` is not a URI, or has no scheme or no host.
     pub fn get(uri: &str) -> Result<Self, ConfigError> {
         let is_absolute =
             |it: &Uri| it.scheme().is_some() && it.host().is_some_and(|host| !host.is_empty());

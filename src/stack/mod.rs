@@ -97,7 +97,7 @@
 //! ```text
 //! call span         one span for each call of the stack
 //! around_call       a layer of your own around all layers beneath
-//! fallback          the last layer that responds, also when the time of the total timeout is over
+//! fallback          the last layer that responds, even after the total timeout
 //! cache             a kept response needs nothing beneath, and a call that times out can still get
 //!                   an older one
 //! total timeout     bounds everything beneath, with the pauses and the wait in a queue, but an

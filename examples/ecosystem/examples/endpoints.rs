@@ -4,11 +4,12 @@
 //! cargo run -p ecosystem --example endpoints
 //! ```
 //!
-//! The three clients make 500 calls a second. A server is killed, another one hangs, the third
-//! fails at once, and then one is drained. Each of them is well again after 2 s. The example prints
-//! how many calls failed, how many retries they needed, and after which time the server got calls
-//! from all clients again. It fails if a call fails (one may while a server fails at once), if a
-//! server is back later than after two checks, or if a drained server gets calls.
+//! The three clients make 500 calls a second. One after the other, a server is killed, another one
+//! hangs, the third fails at once, and one is drained. Each fault lasts 2 s. The example prints how
+//! many calls failed, how many retries they needed, and how soon the server got calls from all
+//! clients again. The example fails if a call fails, if a server that works again gets no calls
+//! after two checks, or if a drained server gets calls. One call may fail while a server fails at
+//! once.
 
 use std::{
     future::{pending, ready},

@@ -28,15 +28,15 @@ impl<C> CacheBuilder<HttpKey, HttpValue, HttpRules, C> {
         self
     }
 
-    /// Sets the function that says for whom a request asks.
+    /// Sets the function that returns the user of a request, as the scope of its key.
     ///
-    /// Default: none. A request with `authorization`, `proxy-authorization` or `cookie` is neither
+    /// Default: none. The response to a request with `authorization`, `proxy-authorization` or
+    /// `cookie` is neither kept nor shared.
+    ///
+    /// The responses of one scope are given only to requests of the same scope. Return a value that
+    /// identifies one user, such as the user's number, and never one that two users can share. For
+    /// a request without a user, return `None`. If it has credentials, its response is then neither
     /// kept nor shared.
-    ///
-    /// The responses of one scope are given only to requests of the same scope. Return something
-    /// that identifies the user, such as the user's number, and nothing that two users can share.
-    /// For a request without a user, return `None`. If it has credentials, it is then neither kept
-    /// nor shared.
     pub fn scope_fn(
         mut self,
         scope: impl Fn(&HeaderMap, &Extensions) -> Option<String> + Send + Sync + 'static,
@@ -45,7 +45,7 @@ impl<C> CacheBuilder<HttpKey, HttpValue, HttpRules, C> {
         self
     }
 
-    /// Keeps responses with these statuses, for `ttl`.
+    /// Adds statuses whose responses are kept, and the time for which they are kept.
     ///
     /// Default: none. Only the statuses 200, 203, 204, 300, 301 and 308 are kept.
     ///
@@ -65,8 +65,9 @@ impl<C> CacheBuilder<HttpKey, HttpValue, HttpRules, C> {
 impl CacheHandle<HttpKey, HttpValue> {
     /// Forgets all responses for a URI, whatever the method and the headers of their requests.
     ///
-    /// The URI must be spelled as that of the requests. A request without an authority in its URI
-    /// is forgotten by [`forget_all`](Self::forget_all), or by a request that changes something.
+    /// The URI must be spelled like that of the requests. The caches of other processes keep their
+    /// entries. If the URI of a request has no authority, its response is forgotten only by
+    /// [`forget_all`](Self::forget_all), or by a request such as a `POST` to the same host and URI.
     pub fn forget_uri(&self, uri: &Uri) {
         self.forget_tag(|hasher| tag(uri, None, hasher));
     }

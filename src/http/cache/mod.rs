@@ -28,36 +28,37 @@
 //!
 //! # Requests
 //!
-//! A `GET` or `HEAD` is kept by its method, its whole URI, and its headers `accept`,
-//! `accept-encoding` and `accept-language`. [`vary`] adds headers. A request is neither kept nor
-//! shared
+//! The key of a `GET` or `HEAD` is its method, its whole URI, and its headers `accept`,
+//! `accept-encoding` and `accept-language`. [`vary`] adds headers to the key. The response to a
+//! request is neither kept nor shared
 //!
-//! - if it says who asks, by `authorization`, `proxy-authorization` or `cookie`, unless a
-//!   [`scope_fn`] says whose it is;
+//! - if the request has `authorization`, `proxy-authorization` or `cookie`, unless a [`scope_fn`]
+//!   returns its user;
 //! - if it has an idempotency key, a body, `range`, `upgrade` or `expect`, is conditional, or has
 //!   `cache-control` or `pragma`;
 //! - if a header of the key has several lines.
 //!
 //! A request with any other method than `GET`, `HEAD`, `OPTIONS` and `TRACE` forgets all responses
-//! for its URI when it begins and when it ends, even if it times out or is dropped.
+//! for its URI when it begins and when it ends, even if it times out or is dropped. The caches of
+//! other processes keep theirs.
 //!
 //! # Responses
 //!
 //! A response is kept if its outcome is a success and its status is 200, 203, 204, 300, 301 or 308.
-//! [`negative`] adds statuses. Every other response is given only to the callers that wait for it,
-//! such as a 503. A response is given to one caller only
+//! [`negative`] adds statuses. Every other response, such as a 503, is given only to the callers
+//! that wait for it. A response is given to one caller only
 //!
 //! - if it has `set-cookie`, or `no-store` or `private` in `cache-control`;
 //! - if its `vary` is `*` or names a header that is not in the key;
 //! - if it is longer than [`max_entry_bytes`](crate::cache::CacheBuilder::max_entry_bytes), is a
 //!   `text/event-stream`, or has an unknown length and has not arrived with its head. Its caller
 //!   gets it at once, as a stream;
-//! - if its body has not arrived in half of the time that its head has left of the total timeout,
-//!   which is taken for 5 s if it is not known;
+//! - if its body takes longer than half of the time that is left of the total timeout after the
+//!   head. An unknown total timeout counts as 5 s;
 //! - if it is a part (206), or its body breaks off.
 //!
-//! A response is given to all callers that wait for it, and not kept, if its body is not too long
-//! alone, but is together with its headers and its key. The event "response not kept" says so.
+//! A response whose body is short enough, but not together with its headers and its key, is given
+//! to all callers that wait for it, and is not kept. The event "response not kept" says so.
 //!
 //! `max-age`, `s-maxage` and `expires` shorten the time of the cache and never lengthen it. With
 //! `no-cache`, a response is not kept. With `must-revalidate`, `proxy-revalidate` or `s-maxage`, it
@@ -67,8 +68,7 @@
 //! of [RFC 9211] with the name `buttress`. A stale one also has the extension
 //! [`Degraded`](super::Degraded), if the service has failed.
 //!
-//! This is what is expected of a cache with a time in front of a slow service. It does not
-//! validate, so `etag` and `last-modified` are not used.
+//! The cache does not revalidate with the service, so `etag` and `last-modified` are not used.
 //!
 //! [RFC 9211]: https://www.rfc-editor.org/rfc/rfc9211
 //! [`vary`]: crate::cache::CacheBuilder::vary

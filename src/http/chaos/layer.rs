@@ -66,7 +66,8 @@ impl BodyChaosBuilder {
         self
     }
 
-    /// Sets the seed of the decisions, as [`ChaosBuilder::seed`](crate::chaos::ChaosBuilder::seed).
+    /// Sets the seed of the decisions, as [`ChaosBuilder::seed`](crate::chaos::ChaosBuilder::seed)
+    /// does.
     ///
     /// Default: `0`.
     ///
@@ -107,8 +108,8 @@ impl BodyChaosBuilder {
         self
     }
 
-    /// Injects faults only within these times, as
-    /// [`ChaosBuilder::windows`](crate::chaos::ChaosBuilder::windows).
+    /// Sets the times within which faults are injected, as
+    /// [`ChaosBuilder::windows`](crate::chaos::ChaosBuilder::windows) does.
     ///
     /// Default: the whole time for which the layer is armed.
     pub fn windows(mut self, windows: impl IntoIterator<Item = Range<Duration>>) -> Self {

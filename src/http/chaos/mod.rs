@@ -1,8 +1,8 @@
 //! Faults on purpose in the bodies of HTTP responses.
 //!
 //! This layer is the counterpart of [`chaos`](crate::chaos) for bodies. While it is armed, it cuts
-//! bodies off, lets them stall or trickle. Use it to try the limits of a stack on bodies, and the
-//! code that reads them. It is armed by the same kind of handle, and under the same
+//! bodies off, or makes them stall or trickle. Use it to try the limits of a stack on bodies, and
+//! the code that reads them. It is armed by the same kind of handle, and under the same
 //! [rules](crate::chaos#arming).
 //!
 //! ```
