@@ -1,5 +1,8 @@
 //! The properties of the cache, for responses that are not HTTP.
 
+#[path = "../support/armed.rs"]
+mod armed;
+mod cancellation;
 #[path = "../capture/mod.rs"]
 mod capture;
 mod forgetting;
