@@ -122,17 +122,42 @@ async fn a_caller_without_patience_gets_the_older_response_and_the_call_goes_on(
     assert_eq!((cache.handle().counts().shared_calls, backend.dropped()), (0, 0));
 }
 
+/// Makes 100 calls of a service that hangs, by callers with this much time.
+async fn assert_all_in_time<S>(service: &S, time: Duration)
+where
+    S: Service<u32, Response = u32, Error = Error<io::Error>> + Clone,
+{
+    let began = Instant::now();
+    let callers =
+        (0..100).map(|_| Deadline::scope(Deadline::after(time), service.clone().oneshot(1)));
+    for result in join_all(callers).await {
+        assert_eq!(result.expect("in time").unwrap(), 1);
+    }
+    assert!(began.elapsed() < time, "{:?} of {time:?}", began.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn all_callers_with_little_time_get_the_older_response_in_time() {
     for left in [1, 3, 5] {
         let backend = Backend::after(Duration::ZERO);
-        let (_, service) = with_stale_entry!(last_good(), backend);
+        let (cache, service) = with_stale_entry!(last_good(), backend);
         backend.hangs();
-        let callers = (0..100)
-            .map(|_| Deadline::scope(Deadline::after(left * SECOND), service.clone().oneshot(1)));
-        for result in join_all(callers).await {
-            assert_eq!(result.expect("in time").unwrap(), 1);
-        }
+        assert_all_in_time(&service, left * SECOND).await;
+        assert_eq!(cache.handle().counts().stale, 100);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_a_stack_too_all_callers_get_the_older_response_in_time() {
+    for left in [1, 3, 5] {
+        let backend = Backend::after(Duration::ZERO);
+        let stack = Stack::new().cache(last_good().build().unwrap()).total_timeout(5 * SECOND);
+        let service = stack.layer(backend.clone());
+        assert_eq!(service.clone().oneshot(1).await.unwrap(), 1);
+        advance(10 * SECOND).await;
+        backend.hangs();
+        assert_all_in_time(&service, left * SECOND).await;
+        assert_eq!(backend.calls(), 2);
     }
 }
 
