@@ -19,6 +19,7 @@ use std::{future::Future, pin::Pin, task::Poll, time::Duration};
 use buttress::{
     BoxError, CarryRejection, Rejection,
     bulkhead::BulkheadLayer,
+    chaos::ChaosLayer,
     retry::{Backoff, Jitter, ReplayClones, RetryLayer},
     testing::{
         Flaky, Reserving, Step,
@@ -27,9 +28,9 @@ use buttress::{
     timeout::TimeoutLayer,
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, advance, sleep};
 use tower::{
-    Layer, Service, ServiceExt, limit::ConcurrencyLimitLayer, retry::Policy,
+    Layer, Service, ServiceExt, layer::util::Identity, limit::ConcurrencyLimitLayer, retry::Policy,
     timeout::error::Elapsed,
 };
 
@@ -257,4 +258,46 @@ async fn slots_come_back_earlier_than_towers() {
     let ours = BulkheadLayer::builder().max_concurrent(1).backpressure().build().unwrap();
     assert!(next_is_ready(&ours));
     assert!(!next_is_ready(&ConcurrencyLimitLayer::new(1)));
+}
+
+/// Returns what is seen of each poll of a series of calls, outside and inside.
+async fn polls<L>(layer: L, script: Vec<Step<u32, BoxError>>) -> Vec<String>
+where
+    L: Layer<Inner>,
+    L::Service: Service<(), Response = u32, Error = BoxError>,
+{
+    let calls = script.len();
+    let inner = flaky(script);
+    let handle = inner.handle();
+    let mut service = SpawnedService::new(layer.layer(inner));
+    let mut seen = Vec::new();
+    for _ in 0..calls {
+        handle.set_unready();
+        seen.push(format!("{:?}", service.poll_ready()));
+        handle.set_ready();
+        let woken = service.wakes();
+        seen.push(format!("{:?} {woken} {}", service.poll_ready(), handle.readiness_polls()));
+        let mut call = service.call(());
+        // It may hang.
+        for _ in 0..30 {
+            let polled = call.poll();
+            let counts = [call.wakes(), handle.polls(), handle.calls(), handle.in_flight()];
+            seen.push(format!("{polled:?} {counts:?}"));
+            if polled.is_ready() {
+                break;
+            }
+            advance(MILLI * 10).await;
+        }
+    }
+    assert_eq!(handle.violations(), []);
+    seen
+}
+
+#[tokio::test(start_paused = true)]
+async fn disarmed_changes_nothing() {
+    for seed in 0..50 {
+        let chaos = ChaosLayer::builder().errors_fn(0.5, || BoxError::from("chaos")).hangs(0.5);
+        let expected = polls(Identity::new(), script(seed)).await;
+        assert_eq!(polls(chaos.build().unwrap(), script(seed)).await, expected, "{seed}");
+    }
 }

@@ -26,7 +26,7 @@ use buttress::{
     idempotency::{IdempotencyLayer, store::MemoryStore},
     retry::{Backoff, RetryLayer},
     telemetry::{Registry, field},
-    testing::task::Spawned,
+    testing::task::{CountingWaker, Spawned},
 };
 use bytes::Bytes;
 use futures::stream;
@@ -34,7 +34,9 @@ use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use tokio::time::{Instant, advance};
-use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
+use tower::{
+    Layer, Service, ServiceExt, layer::util::Identity, service_fn, util::BoxCloneSyncService,
+};
 use tracing::{Instrument, info_span};
 
 use self::capture::Capture;
@@ -452,4 +454,64 @@ fn a_disarmed_layer_allocates_nothing_for_a_body() {
     };
     read();
     assert_eq!(measure(read).count_total, 0);
+}
+
+/// Returns what is seen of each poll of a body that is ready at every other poll.
+async fn polls<L, B>(layer: L) -> Vec<String>
+where
+    L: Layer<BoxCloneSyncService<(), Response<Slow>, io::Error>>,
+    L::Service: Service<(), Response = Response<B>, Error = io::Error>,
+    B: Body<Data = Bytes, Error: std::fmt::Debug>,
+{
+    let service = service_fn(|()| async { Ok(Response::new(Slow(Frames(9), false))) });
+    let service = layer.layer(BoxCloneSyncService::new(service));
+    let mut body = pin!(service.oneshot(()).await.unwrap().into_body());
+    let waker = CountingWaker::new();
+    let mut seen = Vec::new();
+    for _ in 0..25 {
+        let polled = body.as_mut().poll_frame(&mut Context::from_waker(&waker.waker()));
+        let (is_end, hint) = (body.is_end_stream(), body.size_hint().exact());
+        seen.push(format!("{polled:?} {} {is_end} {hint:?}", waker.wakes()));
+    }
+    seen
+}
+
+/// A body that wakes its reader once before each frame.
+struct Slow(Frames, bool);
+
+impl Body for Slow {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        self.1 = !self.1;
+        if self.1 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disarmed_layer_changes_nothing_of_a_body() {
+    for builder in [
+        BodyChaosLayer::builder().cuts(1.0),
+        BodyChaosLayer::builder().stalls(1.0),
+        BodyChaosLayer::builder().trickles(1.0, SECOND),
+    ] {
+        let expected = polls(Identity::new()).await;
+        assert_eq!(polls(builder.build().unwrap()).await, expected);
+    }
 }
