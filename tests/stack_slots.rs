@@ -15,7 +15,9 @@ use std::{
 use buttress::{
     CarryRejection, Error, Rejection, Stack,
     bulkhead::BulkheadLayer,
+    cache::CacheLayer,
     circuit_breaker::CircuitBreakerLayer,
+    fallback::FallbackLayer,
     retry::{Backoff, Jitter, ReplayClones, RetryLayer, replay_fn},
     stack::{BoxedServiceOf, ServiceOf, StandardStack},
     testing::{Flaky, Step},
@@ -28,6 +30,7 @@ use tower::{
     util::{MapRequestLayer, option_layer},
 };
 
+type Text = &'static str;
 type Failure = Error<io::Error>;
 
 const TOTAL: Duration = Duration::from_millis(100);
@@ -347,4 +350,51 @@ fn an_explanation_says_where_layers_of_the_user_stand() {
     let at = |name: &str| text.find(name).unwrap_or_else(|| panic!("no {name} in {text}"));
     assert!(at("around_call") < at("total timeout"), "{text}");
     assert!(at("attempt timeout") < at("around_attempt"), "{text}");
+}
+
+#[test]
+fn an_explanation_has_its_lines_from_the_outermost_layer_to_the_innermost() {
+    let cache = CacheLayer::by_fn(|_: &u32| Some(1))
+        .ttl_fn(|_: &Text| None)
+        .if_error(60 * TOTAL)
+        .build()
+        .unwrap();
+    let stack = Stack::standard(ReplayClones)
+        .fallback(FallbackLayer::value("none"))
+        .cache(cache)
+        .around_attempt(Identity::new())
+        .around_call(Identity::new());
+    let expected = [
+        "outermost first:",
+        "  around_call      a layer of your own; its time and its calls are not known",
+        "  fallback         a value",
+        "  cache            keeps responses for up to 60s, gives older ones for 6s if a \
+         call fails",
+        "  total timeout    up to 5s",
+        "  retry            up to 3 retries, at most 350ms of pauses, a budget of 10 % of \
+         the calls",
+        "  bulkhead         256 concurrent calls, then rejects",
+        "  circuit breaker  opens when 50 % of the calls in the last 10s failed (at least 20 \
+         calls); then rejects for 30s",
+        "  attempt timeout  up to 2s",
+        "  around_attempt   a layer of your own; its time and its calls are not known",
+        "longest call: no bound is known",
+        "full-length attempts within the total timeout: 2",
+        "most attempts for one call: 4; 1.10 on average, limited by the budget",
+        "on a server, a fallback and a cache stand around a handler, not in its stack",
+        "a call that its caller cuts is a failure if nobody had a response for 10s and it ran \
+         longer than responses take",
+        "  (before the first response, if it ran for 2s, or a server's limit)",
+        "the breaker does not see (nothing to set):",
+        "  a hang of some calls, if only callers in a hurry meet it",
+        "  a hang after the head of a response, if readers leave before a limit of the body",
+        "  a hang whose callers all leave before a call runs long (4 mean deviations above the \
+         mean time of a response)",
+        "  a hang from the start whose callers all leave within 2s, or a server's limit",
+        "  a dependency that never becomes ready",
+        "  a hang with fewer than 20 calls in its window, or pauses of 10s between calls",
+        "the breaker takes for a hang: a slow route that only callers in a hurry call for 10s",
+    ];
+    let text = stack.explain().to_string();
+    assert_eq!(text.lines().collect::<Vec<_>>(), expected);
 }
