@@ -1,8 +1,15 @@
 //! Endpoints are added, removed and drained.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    pin::pin,
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+};
 
 use buttress::{telemetry::Registry, testing::task::Spawned};
+use futures::{StreamExt, channel::mpsc::unbounded};
+use tower::discover::{Change, Discover};
 
 use super::{capture::Capture, *};
 
@@ -19,6 +26,38 @@ async fn a_new_endpoint_gets_calls_and_a_removed_one_gets_none() {
     assert_eq!(calls(&endpoints, 100).await, 0);
     assert_eq!(world.calls("a"), before);
     assert_eq!(handle.states().iter().map(|it| it.address).collect::<Vec<_>>(), ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_discover_adds_and_removes_endpoints() {
+    let world = World::default();
+    let endpoints = world.endpoints(["a"]);
+    let (changes, stream) = unbounded();
+    let (stream, fleet) = (stream.map(Ok::<_, Infallible>), endpoints.handle());
+    tokio::spawn(async move {
+        let mut stream = pin!(stream);
+        while let Some(Ok(change)) = poll_fn(|cx| stream.as_mut().poll_discover(cx)).await {
+            match change {
+                Change::Insert(name, ()) => fleet.insert(name),
+                Change::Remove(name) => fleet.remove(&name),
+            };
+        }
+    });
+    for (change, expected) in [
+        (Change::Insert("b", ()), vec!["a", "b"]),
+        (Change::Remove("a"), vec!["b"]),
+        (Change::Remove("b"), vec![]),
+        (Change::Insert("c", ()), vec!["c"]),
+    ] {
+        changes.unbounded_send(change).unwrap();
+        tokio::time::sleep(MS).await;
+        let before = ["a", "b", "c"].map(|name| world.calls(name));
+        let failed = calls(&endpoints, 100).await;
+        assert_eq!(failed, if expected.is_empty() { 100 } else { 0 });
+        for (name, before) in ["a", "b", "c"].into_iter().zip(before) {
+            assert_eq!(world.calls(name) > before, expected.contains(&name), "{name}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
