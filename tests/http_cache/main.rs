@@ -2,6 +2,7 @@
 #![cfg(feature = "http")]
 
 mod counts;
+mod extremes;
 
 use std::{
     collections::VecDeque,
