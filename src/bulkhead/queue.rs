@@ -1,7 +1,7 @@
 //! The slots of a bulkhead, and the queue of the callers that wait for one.
 
 use std::{
-    fmt, iter,
+    fmt,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
@@ -210,7 +210,7 @@ impl Slots {
             empty = word == DRAIN_AWAITED | one;
             Some(if empty { 0 } else { word - one })
         });
-        if empty { iter::from_fn(|| drains.call_first()).collect() } else { Vec::new() }
+        if empty { drains.call_all().collect() } else { Vec::new() }
     }
 
     /// Waits until no slot is in use and no caller is queued, at one instant since the first poll.

@@ -110,7 +110,7 @@ impl<V> SharedCall<V> {
         let mut wakers = Vec::new();
         let mut waiting = lock(&self.waiting);
         wakers.reserve(waiting.places);
-        wakers.extend(std::iter::from_fn(|| waiting.wakers.call_first()));
+        wakers.extend(waiting.wakers.call_all());
         drop(waiting);
         wake_all(wakers);
     }

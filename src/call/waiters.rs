@@ -1,6 +1,7 @@
 //! A queue of waiting tasks, in order of arrival. A task can leave from any place.
 
 use std::{
+    iter,
     panic::{AssertUnwindSafe, catch_unwind},
     task::Waker,
 };
@@ -94,6 +95,11 @@ impl Waiters {
     /// Calls the first waiter, which then no longer waits. The owner must wake the returned waker.
     pub(crate) fn call_first(&mut self) -> Option<Waker> {
         self.call(self.head?)
+    }
+
+    /// Calls all waiters, in order of arrival. The owner must wake the returned wakers.
+    pub(crate) fn call_all(&mut self) -> impl Iterator<Item = Waker> + '_ {
+        iter::from_fn(|| self.call_first())
     }
 
     /// Calls the last waiter, which then no longer waits. The owner must wake the returned waker.

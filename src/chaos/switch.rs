@@ -258,6 +258,6 @@ impl State {
     /// Releases the calls that are held. Wake them after the lock is released.
     fn release(&mut self) -> Vec<Waker> {
         self.generation += 1;
-        std::iter::from_fn(|| self.held.call_first()).collect()
+        self.held.call_all().collect()
     }
 }

@@ -147,13 +147,9 @@ impl Breaker {
         // Wakes all waiting callers. A caller that waits for a half-open breaker has no timer for
         // the open time that follows.
         if state != State::HalfOpen {
-            while let Some(waker) = machine.waiting.call_first() {
-                effects.wake.push(waker);
-            }
+            effects.wake.extend(machine.waiting.call_all());
         }
-        while let Some(waker) = machine.watching.call_first() {
-            effects.wake.push(waker);
-        }
+        effects.wake.extend(machine.watching.call_all());
     }
 
     /// Counts the key of the breaker in its current state, or nowhere if no map keeps it.

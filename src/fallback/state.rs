@@ -1,7 +1,6 @@
 //! The switch and the counts of a fallback, which all its services share.
 
 use std::{
-    iter,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -95,10 +94,7 @@ impl State {
     pub(super) fn switch(&self, is_off: bool) {
         self.is_off.store(is_off, Ordering::Relaxed);
         if is_off {
-            let wakers: Vec<_> = {
-                let mut waiting = lock(&self.waiting);
-                iter::from_fn(|| waiting.call_first()).collect()
-            };
+            let wakers: Vec<_> = lock(&self.waiting).call_all().collect();
             wake_all(wakers);
         }
     }
