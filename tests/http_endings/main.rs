@@ -14,12 +14,18 @@ mod server;
 mod unread;
 mod wire;
 
+use std::time::Duration;
+
 use buttress::{
     bulkhead::{BulkheadHandle, BulkheadLayer},
     circuit_breaker::{CircuitBreakerHandle, CircuitBreakerLayer},
 };
+use tokio::time::Instant;
 
 use self::script::Feed;
+
+/// The limit of a body that stalls.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// A bulkhead and a breaker, and what they hold.
 struct Books {
@@ -72,6 +78,14 @@ async fn soon(is_so: impl Fn() -> bool) {
 async fn dropped(feed: &Feed) {
     soon(|| feed.is_dropped()).await;
     assert!(feed.is_dropped());
+}
+
+/// Asserts that a limit has ended a wait that began between two readings of the clock.
+///
+/// The clock is real until the second reading, and paused from then on.
+fn assert_ended_after(limit: Duration, before: Instant, after: Instant) {
+    assert!(before.elapsed() >= limit, "too early: {:?}", before.elapsed());
+    assert!(after.elapsed() < limit + Duration::from_secs(1), "too late: {:?}", after.elapsed());
 }
 
 const UNDER_WAY: (u32, u64, u64) = (1, 0, 0);
