@@ -4,12 +4,12 @@
 //! cargo run -p ecosystem --example endpoints
 //! ```
 //!
-//! The three clients make 500 calls a second. One after the other, a server is killed, another one
-//! hangs, the third fails at once, and one is drained. Each fault lasts 2 s. The example prints how
-//! many calls failed, how many retries they needed, and how soon the server got calls from all
-//! clients again. The example fails if a call fails, if a server that works again gets no calls
-//! after two checks, or if a drained server gets calls. One call may fail while a server fails at
-//! once.
+//! The three clients make 500 calls a second, or fewer on a loaded machine. One after the other, a
+//! server is killed, another one hangs, the third fails at once, and one is drained. Each fault
+//! lasts 2 s. The example prints how many calls failed, how many retries they needed, and how soon
+//! the server got calls from all clients again. The example fails if a call fails, if a server that
+//! works again gets no calls after two checks, or if a drained server gets calls. One call may fail
+//! while a server fails at once.
 
 use std::{
     future::{pending, ready},
@@ -65,10 +65,10 @@ const CALLS_PER_SECOND: u32 = 500;
 /// The time for which a server is out.
 const OUT: Duration = Duration::from_secs(2);
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-const CHECK_TIMEOUT: Duration = Duration::from_millis(250);
-const ATTEMPT: Duration = Duration::from_millis(250);
+const CHECK_TIMEOUT: Duration = CHECK_INTERVAL;
+const ATTEMPT: Duration = Duration::from_secs(1);
 /// Two checks, which may be 10 % late, a check that hangs, and the turn of the server.
-const BACK: Duration = Duration::from_millis(2 * 550 + 250 + 250);
+const BACK: Duration = Duration::from_millis(2 * 550 + 500 + 250);
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, BoxError> {
@@ -197,7 +197,7 @@ impl<'a> Traffic<'a> {
     async fn run(&mut self, is_over: impl Fn() -> bool, time: Duration) -> bool {
         let (start, mut ticks) =
             (Instant::now(), interval(Duration::from_secs(1) / CALLS_PER_SECOND));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         while start.elapsed() < time {
             if is_over() {
                 return true;
