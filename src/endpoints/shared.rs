@@ -354,6 +354,8 @@ impl<S: Send> Set for Shared<S> {
     #[cold]
     fn eject(&self, endpoint: &Endpoint, now: Instant) {
         let number = endpoint.number;
+        // They would count in the share until the next call.
+        self.end_ejections(now);
         let out_for = {
             let mut members = lock(&self.members);
             let usable = |it: &Member<S>| it.health.status() == EndpointStatus::Usable;

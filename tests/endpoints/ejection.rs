@@ -171,6 +171,26 @@ async fn a_drained_endpoint_does_not_count_for_the_share_that_is_ejected() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_ejection_that_is_over_leaves_its_place_to_another_endpoint() {
+    let world = World::default();
+    let endpoints = world.endpoints(["a", "b"]);
+    let handle = endpoints.handle();
+    world.set("a", Mode::Fails);
+    while status(&handle, "a") == EndpointStatus::Usable {
+        calls(&endpoints, 1).await;
+    }
+    world.set("b", Mode::SlowFailure(2 * SECOND));
+    tokio::time::sleep(29 * SECOND).await;
+    let tasks: Vec<_> = (0..5).map(|_| tokio::spawn(endpoints.clone().oneshot(()))).collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), Err("down".into()));
+    }
+    // No call has noticed that the time of the first one is over.
+    let states = ["a", "b"].map(|name| status(&handle, name));
+    assert_eq!(states, [EndpointStatus::Usable, EndpointStatus::Ejected]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_poll_ready_error_renews_the_endpoint() {
     let world = World::default();
     let endpoints = world.endpoints(["a"]);
