@@ -12,7 +12,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::load::{Load, Ticks, micros};
+use super::{
+    load::{Load, Ticks, micros},
+    row::Row,
+};
 use crate::{
     Fault, Outcome,
     call::{
@@ -50,8 +53,8 @@ pub(super) struct Endpoint {
     active: AtomicU32,
     calls: AtomicU64,
     failures: AtomicU64,
-    /// Failures since the last response.
-    streak: AtomicU32,
+    /// The results since the last response.
+    row: Row,
     /// The time from which a success forgets an ejection, or `u64::MAX`. An earlier one takes no
     /// lock.
     forgets_at: AtomicU64,
@@ -173,7 +176,7 @@ impl Endpoint {
             active: AtomicU32::new(0),
             calls: AtomicU64::new(0),
             failures: AtomicU64::new(0),
-            streak: AtomicU32::new(0),
+            row: Row::default(),
             forgets_at: AtomicU64::new(u64::MAX),
             load: Load::default(),
             back_at: AtomicU64::new(0),
@@ -224,13 +227,14 @@ impl Endpoint {
 
     /// Returns `true` if another call would probably end sooner here than at the other endpoint.
     ///
-    /// One that has hardly ended a call yet is compared by its calls under way.
+    /// One that has hardly ended a call yet is compared by its calls under way, and by the results
+    /// since the last response.
     #[inline]
     pub(super) fn is_better(&self, other: &Self, now: Ticks) -> bool {
         let (mine, others) = (u64::from(self.active()) + 1, u64::from(other.active()) + 1);
         match (self.load.comparable(now), other.load.comparable(now)) {
             (Some(mean), Some(other)) => mine * mean <= others * other,
-            _ => mine <= others,
+            _ => self.row.weigh(mine) <= other.row.weigh(others),
         }
     }
 
@@ -251,10 +255,11 @@ impl Endpoint {
         self.forget_failures(forgets_at);
     }
 
-    /// Forgets how slow it was, even of calls that are under way.
+    /// Forgets how slow it was, even of calls that are under way, and its last results.
     pub(super) fn forget_load(&self, now: Instant) {
         self.back_at.store(self.time(now), Ordering::Relaxed);
         self.load.forget();
+        self.row.end();
     }
 
     /// Returns the time of an instant.
@@ -269,7 +274,7 @@ impl Endpoint {
 
     /// Forgets its failures, and notes from when on a success forgets an ejection.
     pub(super) fn forget_failures(&self, forgets_at: Option<Instant>) {
-        self.streak.store(0, Ordering::Relaxed);
+        self.row.end();
         self.set_forgets_at(forgets_at);
     }
 
@@ -335,9 +340,7 @@ impl Endpoint {
 
     #[inline]
     fn succeeded(&self, now: u64) {
-        if self.streak.load(Ordering::Relaxed) != 0 {
-            self.streak.store(0, Ordering::Relaxed);
-        }
+        self.row.end();
         if now >= self.forgets_at.load(Ordering::Relaxed) {
             if let Some(set) = self.set.upgrade() {
                 set.served(self, self.instant(now));
@@ -352,14 +355,20 @@ impl Endpoint {
             return;
         }
         self.load.failed(micros(took), Ticks::of(now));
-        let streak = self.streak.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        if streak >= self.limits.consecutive_failures {
-            // If too many are out, the next row of failures is another attempt.
-            self.streak.store(0, Ordering::Relaxed);
+        // If too many are out, as many failures again are another attempt.
+        if self.row.failed() % self.limits.consecutive_failures == 0 {
             if let Some(set) = self.set.upgrade() {
                 // The end of a body that was read ahead is later than the head.
                 set.eject(self, Instant::now());
             }
+        }
+    }
+
+    /// Accounts for a result that says nothing, such as a request that was given back.
+    #[cold]
+    fn ignored(&self, Timing { took, now, is_old }: Timing) {
+        if !is_old && self.row.ignored() {
+            self.load.failed(micros(took), Ticks::of(now));
         }
     }
 
@@ -388,7 +397,7 @@ impl Endpoint {
             Known::Good => self.responded(call),
             Known::Failed => self.failed(call),
             Known::Dropped => self.cut(call),
-            Known::Ignored => {}
+            Known::Ignored => self.ignored(call),
         }
     }
 }
@@ -410,7 +419,7 @@ impl Account for Endpoint {
             How::Complete(Outcome::Failure(_), _) | How::Panicked => self.failed(call()),
             How::DroppedBetweenReads => self.responded(call()),
             How::DroppedWhileReading if known != Known::Dropped => self.left(call(), end.waited),
-            How::Complete(Outcome::Ignored, _) if known != Known::Dropped => {}
+            How::Complete(Outcome::Ignored, _) if known != Known::Dropped => self.ignored(call()),
             How::Complete(..) | How::DroppedWhileReading => self.cut(call()),
         }
     }

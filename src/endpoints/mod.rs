@@ -81,14 +81,18 @@
 //! One choice in 32 is made by the calls under way alone. An endpoint that was slow is thus tried
 //! again now and then, and gets its share once it is fast. An endpoint that is new or back gets its
 //! share from the start. It is compared by its calls under way until eight calls have ended. The
-//! first calls often wait for new connections, so the fastest of the eight counts.
+//! first calls often wait for new connections, so the fastest of the eight counts. In this
+//! comparison, each failure since the last response doubles the number of calls.
+//!
+//! A result that the classifier ignores, such as a request that was given back, is no failure. From
+//! the fifth in a row, it counts as a slow response in the choice.
 //!
 //! With few calls at a time, the fastest endpoints get most of them, however small the difference
 //! is.
 //!
-//! A [retry](crate::retry) goes to an endpoint that the call has not tried yet, if there is one.
-//! The retry may be in this stack, or in another stack around it. A call remembers the last four
-//! endpoints.
+//! A [retry](crate::retry) goes to an endpoint that the call has not tried yet, if there is one in
+//! the group that is in use. The retry may be in this stack, or in another stack around it. A call
+//! remembers the last four endpoints.
 //!
 //! # Endpoints that are out
 //!
@@ -214,6 +218,7 @@ mod layer_state;
 mod list;
 mod load;
 mod member;
+mod row;
 mod service;
 mod shared;
 

@@ -3,7 +3,7 @@
 use std::task::Poll;
 
 use buttress::{
-    Stack,
+    Fault, Outcome, Stack,
     retry::{Backoff, Budget, ReplayClones, RetryLayer},
     testing::task::Spawned,
     timeout::TimeoutLayer,
@@ -145,6 +145,34 @@ async fn a_fast_failure_draws_no_calls() {
     }
     // By calls under way alone, it would get most of them.
     assert!(world.calls("a") < 250, "{}", world.calls("a"));
+}
+
+/// Says nothing of a call without a response, as for a request that was given back.
+fn says_nothing(result: Result<&Name, &Failure>) -> Outcome {
+    if result.is_ok() { Outcome::Success } else { Outcome::Ignored }
+}
+
+/// Says that a call without a response has failed.
+fn has_failed(result: Result<&Name, &Failure>) -> Outcome {
+    if result.is_ok() { Outcome::Success } else { Outcome::Failure(Fault::Transient) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_without_a_response_draws_no_calls_however_slow_the_others_are() {
+    for classifier in [says_nothing, has_failed] {
+        let world = World::default();
+        let names = ["a", "b", "c", "d"];
+        names.iter().for_each(|name| world.set(name, Mode::Slow(500 * MS)));
+        world.set("a", Mode::Fails);
+        let builder = world.builder(names).max_ejected(0.0).classify_fn(classifier);
+        let endpoints = builder.build().unwrap();
+        for _ in 0..1_000 {
+            tokio::spawn(endpoints.clone().oneshot(()));
+            tokio::time::sleep(2 * MS).await;
+        }
+        // The choices by the calls under way alone are left. By them, it would get 500.
+        assert!(world.calls("a") < 60, "{}", world.calls("a"));
+    }
 }
 
 #[tokio::test(start_paused = true)]
