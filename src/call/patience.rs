@@ -174,9 +174,16 @@ impl Patience {
     ///
     /// Returns `floor` before the first response.
     pub(crate) fn long(&self, floor: Duration) -> Duration {
+        self.known_long().unwrap_or(floor)
+    }
+
+    /// Returns the run time from which a call has run longer than responses take, or `None` before
+    /// the first response.
+    #[inline]
+    pub(crate) fn known_long(&self) -> Option<Duration> {
         match self.estimate.load(Ordering::Relaxed) {
-            0 => floor,
-            known => Duration::from_micros(long(known)),
+            0 => None,
+            known => Some(Duration::from_micros(long(known))),
         }
     }
 

@@ -73,6 +73,10 @@ pub(super) trait Set: Send + Sync {
     /// Notes a success of an endpoint that was ejected before.
     fn served(&self, endpoint: &Endpoint, now: Instant);
 
+    /// Returns the longest run time from which a call to one of the endpoints has run longer than
+    /// its responses take, or `None` if no endpoint has responded.
+    fn long(&self) -> Option<Duration>;
+
     /// Makes the service of an endpoint anew, unless another call has done so.
     fn renew(&self, endpoint: &Endpoint, renewals: u32);
 }
@@ -249,6 +253,12 @@ impl Endpoint {
         self.load.mean(Ticks::of(self.time(now))).map(Duration::from_micros)
     }
 
+    /// Returns the run time from which a call has run longer than its responses take, if it has
+    /// responded.
+    pub(super) fn long(&self) -> Option<Duration> {
+        self.patience.known_long()
+    }
+
     /// Forgets how slow it was, and how often it failed, so that it gets its share of calls again.
     pub(super) fn come_back(&self, forgets_at: Option<Instant>, now: Instant) {
         self.forget_load(now);
@@ -375,11 +385,14 @@ impl Endpoint {
     /// Accounts for a call that was dropped before its response.
     ///
     /// It has failed only if nobody had a response for a while, and if it ran longer than responses
-    /// take.
+    /// take. If the endpoint has never responded, those of the others tell how long that is.
     #[cold]
     fn cut(&self, call: Timing) {
         let (ran, now) = (Duration::from_nanos(call.took), Duration::from_nanos(call.now));
-        if self.patience.cut(Cut { ran, now }, patience::SILENCE, patience::FLOOR) {
+        let is_unknown = ran < patience::FLOOR && self.patience.known_long().is_none();
+        let others = if is_unknown { self.set.upgrade().and_then(|set| set.long()) } else { None };
+        let floor = others.map_or(patience::FLOOR, |long| long.min(patience::FLOOR));
+        if self.patience.cut(Cut { ran, now }, patience::SILENCE, floor) {
             self.failed(call);
         } else if !call.is_old {
             self.load.left(micros(call.took), Ticks::of(call.now));
@@ -449,6 +462,10 @@ mod tests {
         }
 
         fn served(&self, _: &Endpoint, _: Instant) {}
+
+        fn long(&self) -> Option<Duration> {
+            None
+        }
 
         fn renew(&self, _: &Endpoint, _: u32) {}
     }

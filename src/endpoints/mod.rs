@@ -114,11 +114,12 @@
 //! The classifier of the stack decides, as it does for the other layers. A response that streams
 //! counts at its end, so a status of gRPC in the trailers counts. An attempt that times out has
 //! failed, and so has one whose body reaches a limit. A call that its caller drops has failed only
-//! if it ran longer than responses lately took, and if the endpoint has not responded for 10 s. A
-//! body that its reader drops is no failure. The retry layer reports the outcome to the endpoints,
-//! or the stack if it has no retry. Without a stack, [`classify`](EndpointsBuilder::classify)
-//! decides when the response arrives. `classify` also decides if a layer of your own between the
-//! stack and the endpoints holds a result back.
+//! if it ran longer than responses lately took, and if the endpoint has not responded for 10 s. If
+//! the endpoint has never responded, the responses of the slowest other endpoint tell how long that
+//! is. Without them, and at most, it is 2 s. A body that its reader drops is no failure. The retry
+//! layer reports the outcome to the endpoints, or the stack if it has no retry. Without a stack,
+//! [`classify`](EndpointsBuilder::classify) decides when the response arrives. `classify` also
+//! decides if a layer of your own between the stack and the endpoints holds a result back.
 //!
 //! Put a layer of your own around the stack, and not between the stack and the endpoints, if it
 //!

@@ -387,6 +387,10 @@ impl<S: Send> Set for Shared<S> {
         }
     }
 
+    fn long(&self) -> Option<Duration> {
+        lock(&self.members).iter().filter_map(|it| it.entry.endpoint.long()).max()
+    }
+
     fn renew(&self, endpoint: &Endpoint, renewals: u32) {
         let slot = {
             let mut members = lock(&self.members);

@@ -140,6 +140,27 @@ async fn an_endpoint_that_hangs_is_seen_although_all_callers_leave() {
     panic!("{:?}", handle.states());
 }
 
+/// A new instance behind a firewall that drops packets has never responded.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_never_responded_is_seen_although_all_callers_leave_early() {
+    let world = World::default();
+    let endpoints = world.endpoints(["a", "b"]);
+    let handle = endpoints.handle();
+    world.set("a", Mode::Hangs);
+    world.set("b", Mode::Slow(10 * MS));
+    let started = tokio::time::Instant::now();
+    while started.elapsed() < 30 * SECOND {
+        let hurried = tokio::time::timeout(50 * MS, endpoints.clone().oneshot(()));
+        tokio::spawn(hurried);
+        tokio::time::sleep(5 * MS).await;
+        if status(&handle, "a") == EndpointStatus::Ejected {
+            assert!(started.elapsed() > 10 * SECOND, "{:?}", started.elapsed());
+            return;
+        }
+    }
+    panic!("{:?}", handle.states());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_of_another_task_or_stack_is_settled_by_itself() {
     let world = World::default();
