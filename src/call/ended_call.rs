@@ -107,17 +107,22 @@ pub(crate) struct EndedCall {
     pub(super) measured: Measured,
     /// The short number of the endpoint.
     pub(super) endpoint: u16,
+    /// The call that was part of it, if the service of the endpoint has endpoints too.
+    pub(super) inner: Option<Box<Self>>,
 }
 
 impl EndedCall {
     #[inline]
     pub(crate) fn new(account: Arc<dyn Account>, measured: Measured, endpoint: u16) -> Self {
-        Self { account: Some(account), measured, endpoint }
+        Self { account: Some(account), measured, endpoint, inner: None }
     }
 
     /// Notes that the call ran for longer, and ended without a result.
     #[cfg(feature = "http")]
     pub(super) fn ran_on(&mut self, longer: Duration) {
+        if let Some(inner) = &mut self.inner {
+            inner.ran_on(longer);
+        }
         let (longer, Measured { now, .. }) = (super::clock::nanos(longer), self.measured);
         let took = self.measured.took().saturating_add(longer);
         self.measured = Measured::new(took, now.saturating_add(longer), Known::Dropped);
@@ -135,6 +140,9 @@ impl EndedCall {
     ) where
         E: CarryRejection,
     {
+        if let Some(inner) = self.inner.take() {
+            inner.settle(outcome, result, deadline, own_limit);
+        }
         let has_timed_out = outcome == Outcome::Failure(Fault::TimedOut);
         match result.err().and_then(CarryRejection::rejection) {
             // A layer has dropped the call, and the result is another one.
@@ -156,6 +164,9 @@ impl EndedCall {
 
     /// Settles a call that was cut by its caller's deadline.
     pub(crate) fn cut(mut self) {
+        if let Some(inner) = self.inner.take() {
+            inner.cut();
+        }
         self.measured = Measured::new(self.measured.took(), self.measured.now, Known::Dropped);
         self.end(How::DroppedWhileReading);
     }
@@ -169,6 +180,9 @@ impl EndedCall {
         deadline: Option<Instant>,
         own_limit: Option<Duration>,
     ) {
+        if let Some(inner) = self.inner.take() {
+            inner.hold(end, deadline, own_limit);
+        }
         if self.measured.known() == Known::Dropped {
             // A layer has dropped the call, and the response is another one.
             return;

@@ -154,6 +154,12 @@
 //! For a name whose addresses change, see the recipe
 //! [DNS](crate::guide::recipes#how-do-i-find-the-instances-by-dns).
 //!
+//! # Endpoints of endpoints
+//!
+//! The service of an endpoint may have endpoints too, such as the instances of a region. The
+//! outcome of a call then counts for both. If other regions are only for an outage, use
+//! [groups](EndpointsBuilder::group) instead.
+//!
 //! # Readiness
 //!
 //! Endpoints are always ready. The call waits in its future until a clone of the chosen service is

@@ -10,6 +10,7 @@ mod ejection;
 #[cfg(feature = "http")]
 mod garbage;
 mod hostile;
+mod nested;
 mod outcomes;
 #[cfg(feature = "http")]
 mod over_http;

@@ -183,6 +183,8 @@ impl Part {
 }
 
 /// The part of a call that settles the ends of calls in the current poll.
+///
+/// It has the bit [`ENDED`] if another call had ended in the poll before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Settler(NonZeroUsize);
 
@@ -190,7 +192,17 @@ impl Settler {
     /// Returns the part that settles, if there is one.
     #[inline]
     pub(crate) fn current() -> Option<Self> {
-        NonZeroUsize::new(PART.get().settler & !(ENDED | REPORTED)).map(Self)
+        NonZeroUsize::new(PART.get().settler & !REPORTED).map(Self)
+    }
+
+    /// Returns `true` if it is the part of the call that runs.
+    fn is_current(self) -> bool {
+        self.0.get() & !ENDED == PART.get().settler & !(ENDED | REPORTED)
+    }
+
+    /// Returns `true` if a call that has ended since is part of the call that began its poll then.
+    fn contains_ended(self) -> bool {
+        self.0.get() & ENDED == 0
     }
 }
 
@@ -267,7 +279,7 @@ impl Beneath {
         }
         let Report { mut tried, last } = beneath;
         if let Some(call) = &call {
-            tried.add(call.endpoint);
+            call.add_to(&mut tried);
         }
         Self { call, tried, number: last }
     }
@@ -365,20 +377,35 @@ impl EndedCall {
     ///
     /// Otherwise the call is settled as the endpoint knows it. So is an earlier call that no part
     /// has settled yet, because only the last one is the result of the part. A call that is dropped
-    /// after another one has a result, as by `select!`, is not the result.
-    pub(crate) fn hand_over(self, settler: Settler) {
-        let current = PART.get().settler;
-        let is_dropped = self.measured.known() == Known::Dropped;
-        if current & ENDED != 0 && is_dropped && has_result() {
+    /// after another one has a result, as by `select!`, is not the result. A call that was part of
+    /// this one has the same result, and so has one that is dropped together with it.
+    pub(crate) fn hand_over(mut self, settler: Settler) {
+        if !settler.is_current() {
             return;
         }
-        if settler.0.get() == current & !(ENDED | REPORTED) {
-            let mut end = Some(self);
-            if END.try_with(|place| end = place.replace(end.take())).is_ok() {
-                set_settler(current | ENDED);
+        let current = PART.get().settler;
+        if current & ENDED != 0 {
+            let is_dropped = self.measured.known() == Known::Dropped;
+            if is_dropped && has_result() {
+                return;
             }
-            drop(end);
+            if is_dropped || settler.contains_ended() {
+                self.inner = take_end().map(Box::new);
+            }
         }
+        let mut end = Some(self);
+        if END.try_with(|place| end = place.replace(end.take())).is_ok() {
+            set_settler(current | ENDED);
+        }
+        drop(end);
+    }
+
+    /// Adds its endpoints to those that were tried.
+    fn add_to(&self, tried: &mut Tried) {
+        if let Some(inner) = &self.inner {
+            inner.add_to(tried);
+        }
+        tried.add(self.endpoint);
     }
 }
 

@@ -94,6 +94,23 @@ fn a_call_that_is_dropped_after_a_result_does_not_get_its_outcome() {
     }
 }
 
+#[test]
+fn a_call_that_is_part_of_another_one_gets_its_outcome_and_one_before_it_does_not() {
+    let [before, inner, outer] = [(); 3].map(|()| Arc::new(Noting::default()));
+    let part = 0_u64;
+    let settling_it = settling_part(&part);
+    let first = current();
+    ended(&before, Known::Good).hand_over(first);
+    let second = current();
+    ended(&inner, Known::Good).hand_over(second);
+    assert_eq!(*lock(&before.0), [How::Complete(Outcome::Success, None)]);
+    // It was polled first.
+    ended(&outer, Known::Good).hand_over(first);
+    settling_it.ended().unwrap().call.unwrap().settle(OUTCOME, RESULT, None, None);
+    assert_eq!(*lock(&inner.0), [How::Complete(OUTCOME, None)]);
+    assert_eq!(*lock(&outer.0), [How::Complete(OUTCOME, None)]);
+}
+
 #[cfg(feature = "http")]
 #[test]
 fn a_withheld_call_that_another_part_drops_is_not_settled_by_it() {
