@@ -176,11 +176,12 @@ impl<A, S, C> EndpointsBuilder<A, S, C> {
     ///
     /// Default: none, because checks are traffic.
     ///
-    /// The first checks of several endpoints are spread over the interval. An endpoint has one
-    /// check at a time. The checks are made by one task of the runtime in which `build` runs or,
-    /// without one, the first call. It ends with the last clone of the service and of its handle.
-    /// If its runtime ends before, the next call starts it in its own runtime. A runtime that is
-    /// not driven, such as one that is between two calls of `block_on`, checks nothing.
+    /// The first checks of several endpoints are spread over the interval, and so are hundreds of
+    /// checks that are due at once. An endpoint has one check at a time. The checks are made by one
+    /// task of the runtime in which `build` runs or, without one, the first call. It ends with the
+    /// last clone of the service and of its handle. If its runtime ends before, the next call
+    /// starts it in its own runtime. A runtime that is not driven, such as one that is between two
+    /// calls of `block_on`, checks nothing.
     ///
     /// If an endpoint that is out fails another check, it is checked again with a new service. If
     /// that passes, the new service replaces the old one, which may be dead for ever.

@@ -49,8 +49,9 @@ impl<A> EndpointsHandle<A> {
 
     /// Adds an endpoint to group 0, or ends the drain of this endpoint.
     ///
-    /// It gets calls at once, and is checked at once. Returns `false` if it is there already and is
-    /// not drained.
+    /// It gets calls at once, and is checked at once. If hundreds are added at once, their first
+    /// checks are spread over the interval. Returns `false` if it is there already and is not
+    /// drained.
     pub fn insert(&self, address: A) -> bool {
         self.insert_in(0, address)
     }

@@ -225,6 +225,7 @@ mod layer_state;
 mod list;
 mod load;
 mod member;
+mod pace;
 mod row;
 mod service;
 mod shared;

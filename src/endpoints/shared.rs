@@ -17,6 +17,7 @@ use super::{
     list::{Entry, List},
     load::Ticks,
     member::{Change, Member, Transition, find},
+    pace::Pace,
 };
 use crate::{
     call::{
@@ -275,12 +276,17 @@ impl<S> Shared<S> {
     }
 
     /// Returns the checks to run now, and the instant of the next one.
-    pub(super) fn due(&self, now: Instant) -> (Vec<DueCheck<S>>, Option<Instant>) {
+    pub(super) fn due(&self, now: Instant, pace: &mut Pace) -> (Vec<DueCheck<S>>, Option<Instant>) {
         let mut members = lock(&self.members);
-        let mut due = Vec::new();
+        let (mut due, count) = (Vec::new(), members.len());
         for member in members.iter_mut().filter(|it| it.next_check <= now) {
             if !member.health.is_draining() && member.check.strong_count() == 0 {
                 let interval = self.config.check_interval;
+                if !pace.begins(now, interval, count) {
+                    let wait = draw(|rng| between(Duration::ZERO, interval, rng));
+                    member.next_check = clock::after(now, wait);
+                    continue;
+                }
                 let spread = interval / 10;
                 let (least, most) = (interval - spread, interval.saturating_add(spread));
                 member.next_check = clock::after(now, draw(|rng| between(least, most, rng)));

@@ -268,6 +268,36 @@ async fn a_new_endpoint_is_used_at_once_and_checked_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn checks_that_are_due_at_once_are_spread() {
+    const COUNT: u32 = 1_000;
+    let checks = Arc::new(AtomicU32::new(0));
+    let check = check_fn({
+        let checks = Arc::clone(&checks);
+        move |_| {
+            checks.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(true)
+        }
+    });
+    let make = |_: &u32| service_fn(|(): ()| async { Ok::<_, Name>("a") });
+    let endpoints = Endpoints::builder([], make).check(check).build().unwrap();
+    let handle = endpoints.handle();
+    let begun = || checks.load(Ordering::Relaxed);
+    // The task has begun. Otherwise it spreads the first checks.
+    tokio::time::sleep(MS).await;
+    assert!((0..COUNT).all(|address| handle.insert(address)));
+    tokio::time::sleep(SECOND).await;
+    assert!((100..500).contains(&begun()), "{}", begun());
+    intervals(1).await;
+    let before = begun();
+    assert!(before >= COUNT, "each has been checked");
+    // The runtime was not driven for an hour.
+    tokio::time::advance(3_600 * SECOND).await;
+    tokio::time::sleep(SECOND).await;
+    let late = begun() - before;
+    assert!((100..500).contains(&late), "{late}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_task_ends_with_the_last_owner() {
     let (world, check) = (World::default(), Call::default());
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
