@@ -151,9 +151,10 @@ impl<A, S, C> EndpointsBuilder<A, S, C> {
     ///
     /// Default: `0.5`, rounded down to whole endpoints.
     ///
-    /// Drained endpoints do not count. The last usable endpoint is never ejected. The share does
-    /// not limit how many are out because of their checks. It must be between 0 and 1. With 0, no
-    /// endpoint is ejected.
+    /// Drained endpoints do not count. The last usable endpoint is never ejected. An endpoint is
+    /// ejected beyond the share if the calls then go to another [group](Self::group). The share
+    /// does not limit how many are out because of their checks. It must be between 0 and 1. With 0,
+    /// no endpoint is ejected.
     pub fn max_ejected(mut self, share: f64) -> Self {
         self.config.max_ejected = share;
         self

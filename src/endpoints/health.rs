@@ -189,7 +189,8 @@ impl Pool {
                 .fold((0_u32, 0_u32), |(total, usable), (_, is_usable)| {
                     (total + 1, usable + u32::from(is_usable))
                 });
-            if usable > 0 && f64::from(usable) >= panic_below * f64::from(total) {
+            // The product would be rounded, for example that of 0.28 and 25.
+            if usable > 0 && f64::from(usable) / f64::from(total) >= panic_below {
                 return Self::Group(this);
             }
             group = endpoints.clone().map(|(group, _)| group).filter(|it| *it > this).min();
@@ -269,5 +270,8 @@ mod tests {
         assert_eq!(pool(&[(255, up), (7, down), (0, down)]), Pool::Group(255));
         assert_eq!(pool(&[(1, down), (0, down)]), Pool::All);
         assert_eq!(Pool::of([(0, down)].into_iter(), 0.0), Pool::All, "none is not enough");
+        let states = (0..25).map(|it| (0, it < 7));
+        assert_eq!(Pool::of(states.clone(), 0.28), Pool::Group(0), "7 of 25 are not below it");
+        assert_eq!(Pool::of(states, 0.29), Pool::All);
     }
 }

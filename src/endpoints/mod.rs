@@ -99,8 +99,8 @@
 //! An endpoint is out, and gets no calls,
 //!
 //! - after five failures in a row. It is ejected for 30 s, the next time for 60 s, and so on. At
-//!   most half of the endpoints are ejected, and never the last usable one. Two passed checks in a
-//!   row end the ejection early.
+//!   most half of the endpoints are ejected, unless the calls then go to the next group, and never
+//!   the last usable one. Two passed checks in a row end the ejection early.
 //! - after three failed [checks](EndpointsBuilder::check) in a row, until two in a row have passed.
 //! - while it is [drained](EndpointsHandle::drain).
 //!

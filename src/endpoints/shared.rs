@@ -215,6 +215,25 @@ impl<S> Shared<S> {
         }
     }
 
+    /// Returns `true` if the share of ejected endpoints has room for this one, or if the calls then
+    /// go to another group.
+    ///
+    /// Otherwise, a group with a small one behind it could fail all calls for ever.
+    fn may_eject(&self, members: &[Member<S>], endpoint: &Endpoint) -> bool {
+        let open = members.iter().filter(|it| !it.health.is_draining());
+        let ejected = open.clone().filter(|it| it.health.out_until().is_some()).count();
+        let (more, all) = (ejected as f64 + 1.0, open.clone().count() as f64);
+        let has_room = more / all <= self.config.max_ejected;
+        let usable = |it: &Member<S>| it.health.status() == EndpointStatus::Usable;
+        let is_other = |it: &Member<S>| it.entry.endpoint.number != endpoint.number;
+        let states = open.map(|it| (it.entry.endpoint.group, usable(it) && is_other(it)));
+        let leads_on = || match Pool::of(states, self.config.panic_below) {
+            Pool::Group(group) => group != endpoint.group,
+            Pool::All => false,
+        };
+        has_room || self.config.max_ejected > 0.0 && leads_on()
+    }
+
     fn report(&self, Transition { endpoint, change }: &Transition) {
         let address = format_args!("{}", endpoint.address());
         let event = match *change {
@@ -365,12 +384,10 @@ impl<S: Send> Set for Shared<S> {
         let out_for = {
             let mut members = lock(&self.members);
             let usable = |it: &Member<S>| it.health.status() == EndpointStatus::Usable;
-            let open = members.iter().filter(|it| !it.health.is_draining());
-            let ejected = open.clone().filter(|it| it.health.out_until().is_some()).count();
-            let most = (self.config.max_ejected * open.count() as f64) as usize;
             let others = members.iter().any(|it| usable(it) && it.entry.endpoint.number != number);
+            let may_eject = others && self.may_eject(&members, endpoint);
             let member = find(&mut members, number).filter(|it| usable(it));
-            let Some(member) = member.filter(|_| ejected < most && others) else { return };
+            let Some(member) = member.filter(|_| may_eject) else { return };
             let out_for = member.health.eject(&self.config, now);
             endpoint.forget_failures(None);
             out_for
@@ -433,13 +450,14 @@ mod tests {
     use super::*;
     use crate::call::ended_call::Known;
 
+    fn endpoint(number: u64) -> NewEndpoint<()> {
+        let slot = Arc::new(Slot::new(|| ()));
+        NewEndpoint { number, address: Arc::new(number), group: 0, slot }
+    }
+
     /// A set of two endpoints, the first of which has been ejected.
     fn set() -> (Arc<Shared<()>>, Instant) {
         let shared = Shared::new(Config::default(), |_| None);
-        let endpoint = |number: u64| {
-            let slot = Arc::new(Slot::new(|| ()));
-            NewEndpoint { number, address: Arc::new(number), group: 0, slot }
-        };
         shared.add(vec![endpoint(1), endpoint(2)], || true);
         let first = Arc::clone(&shared.endpoints()[0].0);
         let now = shared.origin + Duration::from_secs(1);
@@ -480,6 +498,18 @@ mod tests {
     fn lock_list(shared: &Shared<()>) -> (usize, usize) {
         let list = shared.list.read().unwrap();
         (list.endpoints.as_ptr().addr(), list.endpoints.len())
+    }
+
+    #[test]
+    fn as_many_are_ejected_as_the_share_says_although_the_product_is_rounded() {
+        let config = Config { max_ejected: 0.58, ..Config::default() };
+        let shared = Shared::new(config, |_| None);
+        shared.add((1..=50).map(endpoint).collect(), || true);
+        let endpoints = shared.endpoints();
+        endpoints.iter().for_each(|(it, _)| shared.eject(it, shared.origin));
+        let statuses = shared.endpoints();
+        let ejected = statuses.iter().filter(|(_, it)| *it == EndpointStatus::Ejected).count();
+        assert_eq!(ejected, 29);
     }
 
     #[test]

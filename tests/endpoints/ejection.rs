@@ -289,3 +289,31 @@ async fn events_and_numbers_say_what_happened() {
     assert_eq!(number("buttress.rejections", "no_endpoint"), 1.0);
     assert!(!registry.ready().is_ready());
 }
+
+/// Half of three is one, so that one of two would fail all calls for ever.
+#[tokio::test(start_paused = true)]
+async fn a_group_whose_endpoints_all_fail_leaves_the_calls_to_the_next_group() {
+    for count in [1, 2, 3, 4, 9] {
+        let world = World::default();
+        let names: Vec<_> = ["a", "b", "c", "d", "e", "f", "g", "h", "i"][..count].to_vec();
+        let builder = world.builder([]).group(0, names.clone()).group(1, ["far"]);
+        let endpoints = builder.build().unwrap();
+        names.iter().for_each(|name| world.set(name, Mode::Fails));
+        calls(&endpoints, 500).await;
+        assert_eq!(calls(&endpoints, 100).await, 0, "{:?}", endpoints.handle().states());
+        // The last one is never ejected, and then all get calls.
+        world.set("far", Mode::Fails);
+        calls(&endpoints, 100).await;
+        assert_eq!(status(&endpoints.handle(), "far"), EndpointStatus::Usable);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_share_of_zero_ejects_none_even_if_there_is_another_group() {
+    let world = World::default();
+    let builder = world.builder(["a", "b"]).group(1, ["far"]).max_ejected(0.0);
+    let endpoints = builder.build().unwrap();
+    ["a", "b"].iter().for_each(|name| world.set(name, Mode::Fails));
+    assert_eq!(calls(&endpoints, 500).await, 500);
+    assert!(endpoints.handle().states().iter().all(|it| it.status == EndpointStatus::Usable));
+}
