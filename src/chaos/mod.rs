@@ -114,6 +114,7 @@
 //! the service, and a retry is numbered as a call of its own. Around a whole stack, the layer would
 //! only try the caller. With [`Endpoints`](crate::endpoints), put one layer around each client that
 //! their closure makes. Around the endpoints, an injected error would count against none of them.
+//! Their checks are calls too, with numbers and faults.
 //!
 //! # On a server
 //!
