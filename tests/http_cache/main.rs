@@ -3,6 +3,7 @@
 
 mod counts;
 mod extremes;
+mod hosts;
 
 use std::{
     collections::VecDeque,

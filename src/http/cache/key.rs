@@ -25,7 +25,7 @@ pub(super) const ALWAYS: [HeaderName; ALWAYS_COUNT] =
 pub struct HttpKey {
     is_head: bool,
     uri: Uri,
-    /// The header `host`, if the URI has no authority.
+    /// The header `host`. Over HTTP/1, it counts, and the authority of the URI does not.
     host: Option<HeaderValue>,
     scope: Option<Box<str>>,
     values: [Option<HeaderValue>; ALWAYS_COUNT],
@@ -142,17 +142,17 @@ impl Keys {
             Method::HEAD => true,
             Method::OPTIONS | Method::TRACE => return Selected::Bypass,
             // RFC 9111, section 4.4. All callers that ask for the URI get the change.
-            _ => return Selected::Forget { tag: tag(uri, host(request), hasher) },
+            _ => return Selected::Forget { tag: tag(uri, headers.get(header::HOST), hasher) },
         };
         let scope = self.scope.as_ref().and_then(|scope| scope(headers, request.extensions()));
         if must_bypass(request, scope.is_some()) {
             return Selected::Bypass;
         }
-        let (host, tag) = (host(request), tag(uri, host(request), hasher));
+        let host = headers.get(header::HOST);
+        let tag = tag(uri, host, hasher);
         let mut hash = hasher.build();
         (tag, is_head, &scope).hash(&mut hash);
-        let host_name = host.map(|_| &header::HOST);
-        for name in ALWAYS.iter().chain(&self.more).chain(host_name) {
+        for name in ALWAYS.iter().chain(&self.more).chain([&header::HOST]) {
             let mut lines = headers.get_all(name).iter();
             lines.next().map(HeaderValue::as_bytes).hash(&mut hash);
             if lines.next().is_some() {
@@ -164,19 +164,37 @@ impl Keys {
     }
 }
 
-/// Returns the tag of all requests for a URI, whatever their methods and headers.
+/// Returns the tag of all requests for a URI, whatever their methods and other headers.
+///
+/// The tag is the same for all spellings of the host, and for both ways to name it. A server gets
+/// it with the URI over HTTP/2, and in the header over HTTP/1. Keys that share a tag without need
+/// forget each other, which costs a call.
 pub(super) fn tag(uri: &Uri, host: Option<&HeaderValue>, hasher: &KeyHasher) -> u64 {
     let mut hash = hasher.build();
-    (uri, host.map(HeaderValue::as_bytes)).hash(&mut hash);
+    let host = host.map(HeaderValue::as_bytes);
+    let host = host.or_else(|| uri.authority().map(|authority| authority.as_str().as_bytes()));
+    if let Some(host) = host {
+        // Lowered in pieces, because a hasher takes pieces faster than bytes.
+        for piece in without_default_port(host).chunks(PIECE) {
+            let mut lower = [0; PIECE];
+            let lower = &mut lower[..piece.len()];
+            lower.copy_from_slice(piece);
+            lower.make_ascii_lowercase();
+            hash.write(lower);
+        }
+    }
+    (uri.path(), uri.query()).hash(&mut hash);
     hash.finish()
 }
 
-/// Returns the header `host`, if the URI has no authority.
-fn host<B>(request: &Request<B>) -> Option<&HeaderValue> {
-    match request.uri().authority() {
-        Some(_) => None,
-        None => request.headers().get(header::HOST),
-    }
+const PIECE: usize = 64;
+
+/// Returns a host and port without credentials, and without a port that is the default.
+fn without_default_port(authority: &[u8]) -> &[u8] {
+    let host = authority.iter().rposition(|byte| *byte == b'@').map_or(0, |at| at + 1);
+    let host = &authority[host..];
+    let mut default = [&b":80"[..], b":443", b":"].into_iter();
+    default.find_map(|port| host.strip_suffix(port)).unwrap_or(host)
 }
 
 /// Returns `true` if the response is for this request only.
@@ -200,8 +218,10 @@ fn must_bypass<B: Body>(request: &Request<B>, is_scoped: bool) -> bool {
     let headers = request.headers();
     let is_keyed =
         headers.contains_key(IDEMPOTENCY_KEY) || request.extensions().get::<ClientKey>().is_some();
+    let names_user =
+        || request.uri().authority().is_some_and(|authority| authority.as_str().contains('@'));
     is_keyed
         || !request.body().is_end_stream()
         || OTHER.iter().any(|name| headers.contains_key(name))
-        || !is_scoped && CREDENTIALS.iter().any(|name| headers.contains_key(name))
+        || !is_scoped && (CREDENTIALS.iter().any(|name| headers.contains_key(name)) || names_user())
 }

@@ -31,7 +31,7 @@ impl<C> CacheBuilder<HttpKey, HttpValue, HttpRules, C> {
     /// Sets the function that returns the user of a request, as the scope of its key.
     ///
     /// Default: none. The response to a request with `authorization`, `proxy-authorization` or
-    /// `cookie` is neither kept nor shared.
+    /// `cookie`, or with a user in its URI, is neither kept nor shared.
     ///
     /// The responses of one scope are given only to requests of the same scope. Return a value that
     /// identifies one user, such as the user's number, and never one that two users can share. For
@@ -65,9 +65,9 @@ impl<C> CacheBuilder<HttpKey, HttpValue, HttpRules, C> {
 impl CacheHandle<HttpKey, HttpValue> {
     /// Forgets all responses for a URI, whatever the method and the headers of their requests.
     ///
-    /// The URI must be spelled like that of the requests. The caches of other processes keep their
-    /// entries. If the URI of a request has no authority, its response is forgotten only by
-    /// [`forget_all`](Self::forget_all), or by a request such as a `POST` to the same host and URI.
+    /// The path and the query must be spelled like those of the requests. The host of a request is
+    /// that of its header `host`, or else that of its URI. The scheme does not matter, and neither
+    /// does a default port. The caches of other processes keep their entries.
     pub fn forget_uri(&self, uri: &Uri) {
         self.forget_tag(|hasher| tag(uri, None, hasher));
     }

@@ -28,19 +28,20 @@
 //!
 //! # Requests
 //!
-//! The key of a `GET` or `HEAD` is its method, its whole URI, and its headers `accept`,
+//! The key of a `GET` or `HEAD` is its method, its whole URI, and its headers `host`, `accept`,
 //! `accept-encoding` and `accept-language`. [`vary`] adds headers to the key. The response to a
 //! request is neither kept nor shared
 //!
-//! - if the request has `authorization`, `proxy-authorization` or `cookie`, unless a [`scope_fn`]
-//!   returns its user;
+//! - if the request has `authorization`, `proxy-authorization` or `cookie`, or its URI has a user,
+//!   unless a [`scope_fn`] returns its user;
 //! - if it has an idempotency key, a body, `range`, `upgrade` or `expect`, is conditional, or has
 //!   `cache-control` or `pragma`;
 //! - if a header of the key has several lines.
 //!
 //! A request with any other method than `GET`, `HEAD`, `OPTIONS` and `TRACE` forgets all responses
-//! for its URI when it begins and when it ends, even if it times out or is dropped. The caches of
-//! other processes keep theirs.
+//! for its URI when it begins and when it ends, even if it times out or is dropped. The host is
+//! that of the header `host`, or else that of the URI, in any spelling. The caches of other
+//! processes keep theirs.
 //!
 //! # Responses
 //!
