@@ -249,7 +249,11 @@ impl<R, C> Shared<R, C> {
             return Poll::Ready(None);
         };
         if R::CAN_FAIL {
-            let outcome = judge(&*self.classifier, Ok::<_, &E>(&given));
+            let mut outcome = judge(&*self.classifier, Ok::<_, &E>(&given));
+            // A body that was read ahead may have failed.
+            if let Some((failure, _)) = M::end(&mut given).and_then(|end| end.failure()) {
+                outcome = failure;
+            }
             if !(outcome.is_response() || outcome == Outcome::Ignored) {
                 // The other service has not served the request.
                 route::settle_replaced(outcome, Ok::<_, &E>(&given), deadline::deadline());

@@ -1,6 +1,8 @@
 //! The properties of several layers together.
 
 mod above;
+#[cfg(feature = "http")]
+mod broken;
 #[path = "../capture/mod.rs"]
 mod capture;
 mod deadlines;
