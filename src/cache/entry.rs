@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -26,7 +26,7 @@ pub(super) struct Entry<V> {
     /// The generation of its key when its call began.
     generation: u64,
     /// It may be given when it is no longer fresh.
-    is_given_stale: bool,
+    is_given_stale: AtomicBool,
     /// The age up to which it is given without a call, in nanoseconds. Zero if no call has failed.
     held_until: AtomicU64,
     /// The reason why the last call for the key has failed.
@@ -79,13 +79,13 @@ impl<V> Entry<V> {
         fresh_for: Duration,
     ) -> Self {
         let (held_until, failed) = (AtomicU64::new(0), Mutex::new(None));
-        let is_given_stale = true;
+        let is_given_stale = AtomicBool::new(true);
         Self { value, bytes, stored, fresh_for, generation, is_given_stale, held_until, failed }
     }
 
     /// Forbids that it is given when it is no longer fresh.
     pub(super) fn given_stale(self, is_given_stale: bool) -> Self {
-        Self { is_given_stale, ..self }
+        Self { is_given_stale: is_given_stale.into(), ..self }
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -124,7 +124,7 @@ impl<V> Entry<V> {
         if age < self.fresh_for {
             return Decision::Hit;
         }
-        if !self.is_given_stale {
+        if !self.is_given_stale.load(Ordering::Relaxed) {
             return Decision::Ask;
         }
         self.decide_stale(age, times)
@@ -177,6 +177,13 @@ impl<V> Entry<V> {
         self.held_until.store(0, Ordering::Relaxed);
         let before = lock(&self.failed).take();
         drop(before);
+    }
+
+    /// Forbids from now on that it is given when it is no longer fresh.
+    ///
+    /// The service has said something newer, even if that is not kept.
+    pub(super) fn replace(&self) {
+        self.is_given_stale.store(false, Ordering::Relaxed);
     }
 
     /// Returns the reason why the last call for the key has failed, if one has.

@@ -27,14 +27,14 @@ use super::{
     rules::{Forwarded, How, Rules},
     shared::Shared,
     shared_call::Place,
-    task::{Reply, reason},
+    task::{News, Reply, reason},
 };
 use crate::{
     CarryRejection, Classify, Rejection,
     call::{
-        completion::{AtHead, Completion},
+        completion::{AtHead, Completion, end_of},
         deadline::{deadline, narrow},
-        degraded::{Reason, ResponseSource},
+        degraded::{Reason, ResponseSource, listen},
         ended::polled_after_end,
         oneshot::Oneshot,
         route,
@@ -368,14 +368,28 @@ where
 {
     let outer = deadline();
     let narrowed = narrow(alone.end.map(|(at, _)| at));
+    let listening = listen(None);
     let polled = call.poll(cx);
-    drop(narrowed);
+    let source = ResponseSource::reported();
+    drop((listening, narrowed));
+    if let Some(source) = source {
+        source.report();
+    }
+    let mut news = News::None;
     let (result, reason) = match polled {
         Poll::Ready(result) if alone.stale.is_none() => (result, None),
-        Poll::Ready(result) => {
+        Poll::Ready(mut result) => {
+            let mut outcome = judge(&*parts.classifier, result.as_ref());
+            // A body that was read ahead may have failed.
+            if let Some((failure, _)) = end_of::<M, _, _>(&mut result).and_then(|end| end.failure())
+            {
+                outcome = failure;
+            }
             let rejection = result.as_ref().err().and_then(CarryRejection::rejection);
-            let outcome = judge(&*parts.classifier, result.as_ref());
             let reason = reason(outcome, rejection);
+            let is_degraded = matches!(source, Some(ResponseSource::Degraded(_)))
+                || result.as_ref().is_ok_and(|response| parts.rules.is_degraded(response));
+            news = News::of(outcome, rejection, is_degraded);
             // A caller without time says nothing about the service.
             alone.is_hurried = matches!(rejection, Some(Rejection::DeadlineExceeded(_)));
             if reason.is_some() {
@@ -409,8 +423,7 @@ where
                 return Poll::Ready(Ok(response));
             }
         }
-        // The service is well, even if its response is not kept.
-        (Some(entry), None) => entry.end_hold_off(),
+        (Some(entry), None) => news.apply(&entry),
         (None, _) => {}
     }
     parts.shared.count(Counted::Bypassed);

@@ -43,7 +43,8 @@
 //! | is older, or there is none | the result of a call |
 //!
 //! The first row that applies counts. An entry is stale from the end of its `ttl`, and both times
-//! count from there.
+//! count from there. Once a call succeeds or fails permanently, an older entry is not given any
+//! more, even if the newer response is not kept.
 //!
 //! # Shared calls
 //!
@@ -95,7 +96,9 @@
 //! # Order
 //!
 //! Put the cache outside the total timeout. It can then give an older response if a call times out.
-//! A hit runs no layer beneath, and takes no slot of a bulkhead.
+//! A hit runs no layer beneath, and takes no slot of a bulkhead. Put it inside a
+//! [fallback](crate::fallback). If a fallback or another cache beneath gave the response, it is not
+//! kept. A cache around a whole stack knows this only of HTTP responses.
 //!
 //! # On a server
 //!

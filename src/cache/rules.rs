@@ -33,12 +33,13 @@ pub trait Rules<Req, Res, K, V>: Sealed {
     #[doc(hidden)]
     fn select<'a>(&'a self, request: &'a Req, hasher: &KeyHasher) -> Selected<Self::Probe<'a>>;
 
-    /// Takes the part to keep from a response, until an instant.
+    /// Takes the part to keep from a response that took `took` to arrive, until an instant.
     #[doc(hidden)]
     fn keep(
         &self,
         response: Res,
         outcome: Outcome,
+        took: Duration,
         until: Instant,
     ) -> impl Future<Output = Shareable<Res, V>> + Send;
 
@@ -50,6 +51,13 @@ pub trait Rules<Req, Res, K, V>: Sealed {
     #[doc(hidden)]
     fn mark(&self, response: &mut Res, forwarded: Forwarded) {
         let _ = (response, forwarded);
+    }
+
+    /// Returns `true` if a layer beneath gave the response instead of the service.
+    #[doc(hidden)]
+    fn is_degraded(&self, response: &Res) -> bool {
+        let _ = response;
+        false
     }
 
     /// Returns the bytes of a key beyond those of an entry.
@@ -257,7 +265,13 @@ where
         Selected::Key { probe: OwnKey(key), hash, tag: hash }
     }
 
-    async fn keep(&self, response: Res, outcome: Outcome, _: Instant) -> Shareable<Res, V> {
+    async fn keep(
+        &self,
+        response: Res,
+        outcome: Outcome,
+        _: Duration,
+        _: Instant,
+    ) -> Shareable<Res, V> {
         let mut kept = self.keep.keep(response).await;
         let mut time = KeepFor::Ttl;
         if let KeptPart::Payload { payload, bytes } = &mut kept.part {

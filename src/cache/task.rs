@@ -1,6 +1,6 @@
 //! A shared call, in its own task, so that its callers can leave.
 
-use std::{any::Any, pin::pin, sync::Arc, time::Duration};
+use std::{any::Any, future::poll_fn, pin::pin, sync::Arc, time::Duration};
 
 use tokio::{
     sync::oneshot,
@@ -22,7 +22,7 @@ use crate::{
     call::{
         catch_panic::CatchPanic,
         completion::CallEnd,
-        degraded::Reason,
+        degraded::{Reason, ResponseSource, listen},
         ended_call::EndedCall,
         hop::Hop,
         oneshot::Oneshot,
@@ -104,13 +104,21 @@ where
         let now = Instant::now();
         let until = now.checked_add(limit).unwrap_or(now + BODY_TIME);
         let work = async {
-            let asked = SettleHere::new(settles, Oneshot::waiting(service, request));
-            let (mut result, endpoint) = asked.await;
+            let mut asked = pin!(SettleHere::new(settles, Oneshot::waiting(service, request)));
+            let mut source = None;
+            let (mut result, endpoint) = poll_fn(|cx| {
+                let _listening = listen(source);
+                let polled = asked.as_mut().poll(cx);
+                source = ResponseSource::reported();
+                polled
+            })
+            .await;
+            let arrival = Arrival { began: now, at: Instant::now(), source, until };
             let outcome = judge(&*parts.classifier, result.as_ref());
             if let Some(endpoint) = endpoint {
                 settle(endpoint, outcome, &mut result, end_of);
             }
-            parts.take(result, outcome, until, end_of).await
+            parts.take(result, outcome, arrival, end_of).await
         };
         let mut work = pin!(Hop::observe(CatchPanic { future: work }));
         let (worked, hop) = match race(work.as_mut(), sleep_until(landing.call.until())).await {
@@ -120,7 +128,7 @@ where
             Either::Right(()) => work.await,
         };
         let result = match worked {
-            Ok(Taken { result, ended, reason, time, is_given_stale, not_kept }) => {
+            Ok(Taken { result, ended, reason, news, keep, not_kept }) => {
                 if let Some(reason) = not_kept {
                     let reporter = parts.shared.config.reporter.get();
                     reporter.emit(Event::ResponseNotKept { reason });
@@ -129,15 +137,14 @@ where
                     (Some(stale), Some(reason)) => {
                         stale.hold_off(Instant::now(), parts.hold_off(reason), reason.clone());
                     }
-                    // The service is well, even if its response is not kept.
-                    (Some(stale), None) => stale.end_hold_off(),
+                    (Some(stale), None) => news.apply(stale),
                     (None, _) => {}
                 }
-                landing.end(ended, (time, is_given_stale), hop);
+                landing.end(ended, keep, hop);
                 Reply::Done(result, reason)
             }
             Err(panic) => {
-                landing.end(Ended::Lost, (KeepFor::Nothing, false), hop);
+                landing.end(Ended::Lost, Keeping::NOTHING, hop);
                 Reply::Panicked(panic)
             }
         };
@@ -162,13 +169,69 @@ fn settle<Res, E: CarryRejection>(
     endpoint.settle(outcome, result.as_ref(), None, None);
 }
 
+/// The arrival of a result.
+struct Arrival {
+    /// The begin of the call.
+    began: Instant,
+    at: Instant,
+    /// The source of a response that the service has not given.
+    source: Option<ResponseSource>,
+    /// The end of the time in which a body must arrive to be kept.
+    until: Instant,
+}
+
+/// The meaning of a result that is no outage for an older response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// The older response is no longer right, even if the newer one is not kept.
+    Replaced,
+    /// The service is well.
+    Well,
+    /// Nothing, because the service has not responded.
+    None,
+}
+
+impl News {
+    /// Returns what this result says. `is_degraded` is `true` if the service has not given it.
+    pub(super) fn of(outcome: Outcome, rejection: Option<&Rejection>, is_degraded: bool) -> Self {
+        match outcome {
+            _ if is_degraded => Self::None,
+            Outcome::Success | Outcome::Failure(Fault::Permanent) if rejection.is_none() => {
+                Self::Replaced
+            }
+            _ => Self::Well,
+        }
+    }
+
+    pub(super) fn apply<V>(self, older: &Entry<V>) {
+        match self {
+            Self::Replaced => older.replace(),
+            Self::Well => older.end_hold_off(),
+            Self::None => {}
+        }
+    }
+}
+
+/// The time for which a response is kept.
+#[derive(Clone, Copy, Debug)]
+struct Keeping {
+    time: KeepFor,
+    is_given_stale: bool,
+    /// The arrival of the response, from which its age counts.
+    at: Option<Instant>,
+}
+
+impl Keeping {
+    const NOTHING: Self = Self { time: KeepFor::Nothing, is_given_stale: false, at: None };
+}
+
 /// A result, for the caller that asked and for those that wait.
 struct Taken<Res, E, V> {
     result: Result<Res, E>,
     ended: Ended<(V, usize)>,
     reason: Option<Reason>,
-    time: KeepFor,
-    is_given_stale: bool,
+    news: News,
+    keep: Keeping,
     not_kept: Option<&'static str>,
 }
 
@@ -177,7 +240,7 @@ impl<K, V, R, C> Parts<K, V, R, C> {
         &self,
         result: Result<Res, E>,
         outcome: Outcome,
-        until: Instant,
+        arrival: Arrival,
         end_of: EndOf<Res, E>,
     ) -> Taken<Res, E, V>
     where
@@ -186,10 +249,16 @@ impl<K, V, R, C> Parts<K, V, R, C> {
         E: CarryRejection,
     {
         let classifier = &*self.classifier;
-        let reason = reason(outcome, result.as_ref().err().and_then(CarryRejection::rejection));
+        let rejection = result.as_ref().err().and_then(CarryRejection::rejection);
+        let reason = reason(outcome, rejection);
+        let is_degraded = matches!(arrival.source, Some(ResponseSource::Degraded(_)))
+            || result.as_ref().is_ok_and(|response| self.rules.is_degraded(response));
+        let news = News::of(outcome, rejection, is_degraded);
         match result {
             Ok(response) => {
-                let shareable = self.rules.keep(response, outcome, until).await;
+                let Arrival { began, at, until, .. } = arrival;
+                let took = at.saturating_duration_since(began);
+                let shareable = self.rules.keep(response, outcome, took, until).await;
                 let Shareable { kept, time, is_given_stale, not_kept } = shareable;
                 let Kept { response, part } = kept;
                 let mut result = Ok(response);
@@ -209,7 +278,9 @@ impl<K, V, R, C> Parts<K, V, R, C> {
                     }
                     KeptPart::NotKept | KeptPart::BrokenOff => Ended::NotShareable { failed },
                 };
-                Taken { result, ended, reason, time, is_given_stale, not_kept }
+                let time = if is_degraded { KeepFor::Nothing } else { time };
+                let keep = Keeping { time, is_given_stale, at: Some(at) };
+                Taken { result, ended, reason, news, keep, not_kept }
             }
             Err(error) => {
                 let rejection = match error.rejection() {
@@ -222,8 +293,8 @@ impl<K, V, R, C> Parts<K, V, R, C> {
                     }
                 };
                 let ended = Ended::Error { rejection, failed: reason.is_some() };
-                let (time, is_given_stale) = (KeepFor::Nothing, false);
-                Taken { result: Err(error), ended, reason, time, is_given_stale, not_kept: None }
+                let keep = Keeping::NOTHING;
+                Taken { result: Err(error), ended, reason, news, keep, not_kept: None }
             }
         }
     }
@@ -257,7 +328,7 @@ impl<K: Eq + Clone, V, R, C> Landing<K, V, R, C> {
 
 impl<K: Eq + Clone, V: Clone, R, C> Landing<K, V, R, C> {
     /// Stores the result, and wakes the callers that wait.
-    fn end(&mut self, ended: Ended<(V, usize)>, keep: (KeepFor, bool), hop: Hop) {
+    fn end(&mut self, ended: Ended<(V, usize)>, keep: Keeping, hop: Hop) {
         let (shared, tag, generation) = (&self.parts.shared, self.tag, self.call.generation());
         // Made before the lock is taken, because it runs code of the user.
         let (mut entry, key) = (self.entry(&ended, keep), self.key.clone());
@@ -285,24 +356,21 @@ impl<K: Eq + Clone, V: Clone, R, C> Landing<K, V, R, C> {
     }
 
     /// Returns what is kept of a result.
-    fn entry(
-        &self,
-        ended: &Ended<(V, usize)>,
-        (time, is_given_stale): (KeepFor, bool),
-    ) -> Option<Entry<V>> {
+    fn entry(&self, ended: &Ended<(V, usize)>, keep: Keeping) -> Option<Entry<V>> {
         let (times, now) = (self.parts.shared.times(), Instant::now());
         let generation = self.call.generation();
         match ended {
             Ended::Response { value: (value, bytes), .. } => {
-                let ttl = match time {
+                let ttl = match keep.time {
                     KeepFor::Nothing => return None,
                     KeepFor::Ttl => times.ttl,
                     KeepFor::AtMost(most) => times.ttl.min(most),
                     KeepFor::Exactly(ttl) => ttl,
                 };
                 let bytes = self.key_bytes.saturating_add(*bytes);
-                let entry = Entry::kept(value.clone(), bytes, generation, now, jittered(ttl));
-                Some(entry.given_stale(is_given_stale))
+                let at = keep.at.unwrap_or(now);
+                let entry = Entry::kept(value.clone(), bytes, generation, at, jittered(ttl));
+                Some(entry.given_stale(keep.is_given_stale))
             }
             Ended::NotShareable { failed: false } => {
                 let until = times.ttl.max(times.hold_off);

@@ -10,6 +10,7 @@ mod hangs;
 mod hits;
 mod hostile;
 mod keep;
+mod outdated;
 mod sharing;
 mod stale;
 mod telemetry;

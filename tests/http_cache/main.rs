@@ -4,6 +4,7 @@
 mod counts;
 mod extremes;
 mod hosts;
+mod outdated;
 
 use std::{
     collections::VecDeque,

@@ -1,18 +1,19 @@
-//! Responses whose bodies are known to be broken.
+//! Responses whose bodies are known to be broken, and responses that are degraded already.
 
 use std::io;
 
 use ::http::{Request, Response};
 use buttress::{
     BoxError, Stack,
+    cache::CacheLayer,
     fallback::FallbackLayer,
-    http::{HttpClientLayer, ReplaySafe},
+    http::{Degraded, HttpClientLayer, ReplaySafe},
 };
 use bytes::Bytes;
 use futures::stream;
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
-use tower::util::BoxCloneSyncService;
+use tower::{ServiceBuilder, util::BoxCloneSyncService};
 
 use super::*;
 
@@ -58,4 +59,48 @@ async fn a_broken_response_of_the_other_service_does_not_hide_the_reason() {
     let response = client.oneshot(get("http://shop.internal/")).await.unwrap();
     assert_eq!(response.status(), 503);
     assert_eq!((handle.used(), handle.failed()), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_response_of_a_call_that_is_not_shared_gives_the_last_good_one() {
+    let (server, calls) = serving([200, 206]);
+    let cache = CacheLayer::http().ttl(SECOND).if_error(60 * SECOND).max_shared_calls(1);
+    let cache = cache.build().unwrap();
+    let stack = Stack::new().cache(cache).http_client(reads_ahead());
+    let server = tower::service_fn(move |request: Sent| {
+        let server = server.clone();
+        async move {
+            if request.uri().path() == "/hangs" {
+                std::future::pending::<()>().await;
+            }
+            server.oneshot(request).await
+        }
+    });
+    let client = stack.service::<_, Sent, _>(server);
+    drop(client.clone().oneshot(get("http://shop.internal/")).await.unwrap());
+    sleep(2 * SECOND).await;
+    let other = tokio::spawn(client.clone().oneshot(get("http://shop.internal/hangs")));
+    settle().await;
+    for _ in 0..2 {
+        let response = client.clone().oneshot(get("http://shop.internal/")).await.unwrap();
+        assert!(response.extensions().get::<Degraded>().is_some());
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "page");
+    }
+    // The second caller gets the older response without a call.
+    assert_eq!(calls.load(Ordering::Relaxed), 2);
+    other.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_degraded_response_of_a_stack_is_not_kept_by_a_cache_around_it() {
+    let (server, calls) = serving([503, 503, 200]);
+    let stack = Stack::new().http().fallback(FallbackLayer::http(Response::new("spare")));
+    let client = stack.service::<_, Sent, _>(server);
+    let cache = CacheLayer::http().ttl(60 * SECOND).build().unwrap();
+    let client = ServiceBuilder::new().layer(cache).service(client);
+    for text in ["spare", "spare", "page", "page"] {
+        let response = client.clone().oneshot(get("http://shop.internal/")).await.unwrap();
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), text);
+    }
+    assert_eq!(calls.load(Ordering::Relaxed), 3);
 }

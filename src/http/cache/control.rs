@@ -103,6 +103,8 @@ fn expires(headers: &HeaderMap) -> Option<Duration> {
 /// Returns the age that a response had when it arrived.
 pub(super) fn age(headers: &HeaderMap) -> Duration {
     let age = headers.get(header::AGE).and_then(|age| age.to_str().ok());
+    // RFC 9111, section 5.1: the first member of a list counts.
+    let age = age.and_then(|age| age.split(',').next());
     age.map_or(Duration::ZERO, seconds)
 }
 

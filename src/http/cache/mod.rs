@@ -61,7 +61,8 @@
 //! A response whose body is short enough, but not together with its headers and its key, is given
 //! to all callers that wait for it, and is not kept. The event "response not kept" says so.
 //!
-//! `max-age`, `s-maxage` and `expires` shorten the time of the cache and never lengthen it. With
+//! `max-age`, `s-maxage` and `expires` shorten the time of the cache and never lengthen it. They
+//! count from the begin of the call, and the header `age` of the response counts too. With
 //! `no-cache`, a response is not kept. With `must-revalidate`, `proxy-revalidate` or `s-maxage`, it
 //! is not given when it is no longer fresh.
 //!

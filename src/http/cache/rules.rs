@@ -24,7 +24,7 @@ use super::{
 use crate::{
     ConfigError, Fault, Outcome,
     cache::{CheckedRules, Forwarded, Given, KeepFor, KeyHasher, Rules, Selected, Shareable},
-    call::timer::poll_timer,
+    call::{degraded::Degraded, timer::poll_timer},
     http::{
         read::{self, BodyAccount},
         response_body::ResponseBody,
@@ -80,8 +80,16 @@ enum Sharing {
 }
 
 impl HttpRules {
-    fn sharing(&self, status: StatusCode, headers: &HeaderMap, outcome: Outcome) -> Sharing {
-        let found = directives(headers);
+    fn sharing(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        outcome: Outcome,
+        took: Duration,
+    ) -> Sharing {
+        let mut found = directives(headers);
+        // RFC 9111, section 4.2.3: the response has been on its way for this time.
+        found.max_age = found.max_age.map(|most| most.saturating_sub(took));
         let is_stream = headers
             .get(header::CONTENT_TYPE)
             .is_some_and(|media| media.as_bytes().starts_with(b"text/event-stream"));
@@ -158,9 +166,10 @@ where
         &self,
         response: Response<ResponseBody<B>>,
         outcome: Outcome,
+        took: Duration,
         until: Instant,
     ) -> impl Future<Output = Shareable<Response<ResponseBody<B>>, HttpValue>> + Send {
-        self.keep_response(response, outcome, until)
+        self.keep_response(response, outcome, took, until)
     }
 
     fn replay(&self, value: &HttpValue, given: Given) -> Response<ResponseBody<B>> {
@@ -176,6 +185,10 @@ where
         response.headers_mut().append(CACHE_STATUS, HeaderValue::from_static(status));
     }
 
+    fn is_degraded(&self, response: &Response<ResponseBody<B>>) -> bool {
+        response.extensions().get::<Degraded>().is_some()
+    }
+
     fn key_bytes(&self, key: &HttpKey) -> usize {
         key.bytes()
     }
@@ -186,9 +199,10 @@ impl HttpRules {
         &self,
         response: Response<ResponseBody<B>>,
         outcome: Outcome,
+        took: Duration,
         until: Instant,
     ) -> Shareable<Response<ResponseBody<B>>, HttpValue> {
-        let sharing = self.sharing(response.status(), response.headers(), outcome);
+        let sharing = self.sharing(response.status(), response.headers(), outcome, took);
         let (time, is_given_stale) = match sharing {
             Sharing::Shared { time, is_given_stale } => (time, is_given_stale),
             Sharing::ForOneCaller(not_kept) => {
@@ -203,7 +217,7 @@ impl HttpRules {
         let until = response.body().size_hint().upper().map(|_| now + half);
         let mut in_time = InTime { until, timer: pin!(None) };
         let take = |head: &Parts, data: &[u8], trailers: Option<&HeaderMap>| {
-            Some(HttpValue::new(head.status, head.version, &head.headers, data, trailers))
+            Some(HttpValue::new(head, took, data, trailers))
         };
         let kept = read::keep(response, self.max_body, &mut in_time, take).await;
         Shareable { kept, time, is_given_stale, not_kept: None }

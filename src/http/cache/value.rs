@@ -3,7 +3,9 @@
 use std::{fmt, io::Write, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header, response::Parts,
+};
 use http_body::Body;
 
 use super::{control, key::copy};
@@ -31,7 +33,7 @@ struct Stored {
     has_status: bool,
     body: Bytes,
     trailers: Option<HeaderMap>,
-    /// The age that it had when it arrived.
+    /// The age that its head had when it arrived.
     age: Duration,
 }
 
@@ -46,18 +48,18 @@ impl fmt::Debug for HttpValue {
 }
 
 impl HttpValue {
-    /// Keeps a response, in memory of its own, and returns its bytes.
+    /// Keeps a response, in memory of its own, and returns its bytes. It took `took` to arrive.
     ///
     /// The received bytes share the buffer of their connection, which would stay in memory too.
     pub(super) fn new(
-        status: StatusCode,
-        version: Version,
-        headers: &HeaderMap,
+        head: &Parts,
+        took: Duration,
         body: &[u8],
         trailers: Option<&HeaderMap>,
     ) -> (Self, usize) {
-        let age = control::age(headers);
-        let mut headers = end_to_end(headers);
+        let (status, version) = (head.status, head.version);
+        let age = control::age(&head.headers).saturating_add(took);
+        let mut headers = end_to_end(&head.headers);
         let has_status = headers.contains_key(CACHE_STATUS);
         let trailers = trailers.map(end_to_end);
         let bytes = body.len() + bytes(&headers) + trailers.as_ref().map_or(0, bytes);
