@@ -1,4 +1,4 @@
-//! The largest entries, and a scope that panics.
+//! The largest entries, a scope that panics, and the headers of a proxy.
 
 use super::*;
 
@@ -41,4 +41,15 @@ async fn a_scope_that_panics_harms_only_its_caller() {
     let counts = server.cache.counts();
     assert_eq!((counts.misses, counts.collapsed, counts.shared_calls), (1, 1, 0));
     assert_eq!(server.calls(), 1);
+}
+
+/// RFC 9111, section 3.1.
+#[tokio::test(start_paused = true)]
+async fn the_headers_of_a_proxy_are_not_kept() {
+    let names = ["proxy-authenticate", "proxy-authentication-info", "proxy-authorization"];
+    let headers = names.map(|name| (name, "a"));
+    let server = Server::new(CacheLayer::http(), SECOND, move |_, _| respond(200, &headers));
+    drop(server.get(&[]).await);
+    let hit = server.get(&[]).await;
+    assert_eq!((names.map(|name| value(&hit, name)), server.calls()), ([""; 3], 1));
 }

@@ -125,11 +125,12 @@ fn bytes(headers: &HeaderMap) -> usize {
 
 /// Returns the headers of a response without those of its connection.
 fn end_to_end(headers: &HeaderMap) -> HeaderMap {
-    const OF_CONNECTION: [HeaderName; 9] = [
+    const OF_CONNECTION: [HeaderName; 10] = [
         header::CONNECTION,
         HeaderName::from_static("keep-alive"),
         HeaderName::from_static("proxy-connection"),
         header::PROXY_AUTHENTICATE,
+        HeaderName::from_static("proxy-authentication-info"),
         header::PROXY_AUTHORIZATION,
         header::TE,
         header::TRANSFER_ENCODING,
