@@ -30,7 +30,7 @@ impl<K: Eq + Clone, V> Shared<K, V> {
         let (store, calls) = (Store::new(&config), SharedCalls::new(config.max_shared_calls));
         Arc::new(Self {
             hasher: KeyHasher::default(),
-            generations: Generations::new(),
+            generations: Generations::default(),
             calls: Arc::new(calls),
             counts: Counts::default(),
             store,

@@ -55,6 +55,15 @@ fn a_hit_allocates_nothing_and_needs_no_runtime() {
     assert_eq!(allocated.count_total, 0);
 }
 
+/// A stack for each of 1,000 hosts may have a cache each.
+#[test]
+fn an_empty_cache_is_small() {
+    let mut kept = None;
+    let allocated = measure(|| kept = cache().build().ok());
+    assert!(allocated.bytes_current < 64 << 10, "{} B", allocated.bytes_current);
+    kept.unwrap().handle().forget(&1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_without_a_key_is_neither_kept_nor_shared() {
     let backend = Backend::after(SECOND);
