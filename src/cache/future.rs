@@ -25,7 +25,7 @@ use super::{
     owned_service::OwnedService,
     parts::Parts,
     rules::{Forwarded, How, Rules},
-    shared::Shared,
+    shared::Forgetting,
     shared_call::Place,
     task::{News, Reply, reason},
 };
@@ -42,25 +42,6 @@ use crate::{
     },
     outcome::{DefaultClassifier, judge},
 };
-
-/// Forgets the keys of a tag at its start and at its end, however the call ends.
-pub(super) struct Forgetting<K, V> {
-    shared: Arc<Shared<K, V>>,
-    tag: u64,
-}
-
-impl<K, V> Forgetting<K, V> {
-    pub(super) fn begin(shared: Arc<Shared<K, V>>, tag: u64) -> Self {
-        shared.generations.begin(tag);
-        Self { shared, tag }
-    }
-}
-
-impl<K, V> Drop for Forgetting<K, V> {
-    fn drop(&mut self) {
-        self.shared.generations.begin(self.tag);
-    }
-}
 
 pin_project! {
     /// The future of a [`Cache`](super::Cache).
@@ -330,14 +311,19 @@ where
         if polled.is_ready() {
             return polled;
         }
-        let Some((at, time)) = stale.until else { return Poll::Pending };
+        // The call may run on a runtime that nothing drives any more.
+        let longest = |total: Duration| (place.call().until(), total.saturating_mul(2));
+        let has_joined = matches!(part, Part::Joined { .. });
+        let longest = parts.total.filter(|_| has_joined).map(longest);
+        let Some((at, time)) = stale.until.or(longest) else { return Poll::Pending };
         if deadline().is_some_and(|outer| outer <= at) {
             return Poll::Pending;
         }
         ready!(poll_timer(timer, at, cx));
-        // The call goes on, and renews the entry for the next callers.
-        place.leave_running();
-        stale.until = None;
+        if stale.until.take().is_some() {
+            // The call goes on, and renews the entry for the next callers.
+            place.leave_running();
+        }
         let reason = Reason::Rejected(parts.timed_out(time).into());
         match stale.entry.take() {
             Some(entry) => {
@@ -347,7 +333,11 @@ where
                 let response = parts.give_stale::<Req, S::Response, M>(&entry, reason, How::Failed);
                 response.map_or(Poll::Pending, |response| Poll::Ready(Ok(Ok(response))))
             }
-            None => Poll::Pending,
+            None => {
+                parts.shared.count(Counted::Collapsed);
+                let error = parts.shared.config.reporter.get().reject(parts.timed_out(time));
+                Poll::Ready(Ok(Err(error)))
+            }
         }
     }
 }

@@ -56,8 +56,10 @@
 //! allow, so put a total timeout beneath the cache.
 //!
 //! A shared call that takes longer than twice the total timeout, or 60 s without one, may never
-//! end. Callers that arrive later begin another call. Callers that wait for the first one go on
-//! waiting. If no caller waits for it, it is ended.
+//! end. Callers that arrive later begin another call. If no caller waits for it, it is ended. With
+//! a total timeout, it is ended in any case, and counts as a call that has timed out. Its callers
+//! wait no longer than that, even if its runtime is not driven any more. Without a total timeout,
+//! they go on waiting.
 //!
 //! - A response that is a failure is given to all callers that wait, unless there is an older one
 //!   for them. Only a status that is set by `CacheBuilder::negative` is kept.
@@ -91,7 +93,7 @@
 //!
 //! - [`SharedFailure`](crate::error::SharedFailure) if another caller has the error itself.
 //! - [`TimedOut`](crate::error::TimedOut) if a caller asked for itself after a shared call, and its
-//!   own call was still under way at the limit.
+//!   own call was still under way at the limit; or if a shared call was ended.
 //!
 //! # Order
 //!

@@ -12,10 +12,11 @@ use super::{
     ask::Asking,
     counts::Result as Counted,
     entry::Decision,
-    future::{Forgetting, ResponseFuture},
+    future::ResponseFuture,
     hashing::Hashed,
     parts::Parts,
     rules::{Given, How, Probe, Rules, Selected},
+    shared::Forgetting,
 };
 use crate::{
     CarryRejection, Classify,

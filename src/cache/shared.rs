@@ -93,6 +93,25 @@ impl<K: Eq + Clone, V> Shared<K, V> {
     }
 }
 
+/// Forgets the keys of a tag at its start and at its end, however the call ends.
+pub(super) struct Forgetting<K, V> {
+    shared: Arc<Shared<K, V>>,
+    tag: u64,
+}
+
+impl<K, V> Forgetting<K, V> {
+    pub(super) fn begin(shared: Arc<Shared<K, V>>, tag: u64) -> Self {
+        shared.generations.begin(tag);
+        Self { shared, tag }
+    }
+}
+
+impl<K, V> Drop for Forgetting<K, V> {
+    fn drop(&mut self) {
+        self.shared.generations.begin(self.tag);
+    }
+}
+
 impl<K, V> fmt::Debug for Shared<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cache").field("config", &self.config).finish_non_exhaustive()

@@ -125,7 +125,11 @@ where
             Either::Left(worked) => worked,
             // It may hang for ever.
             Either::Right(()) if landing.call.is_unattended() => return,
-            Either::Right(()) => work.await,
+            Either::Right(()) => match parts.total {
+                // It hangs outside of the total timeout, such as in a `Keep` of the user.
+                Some(total) => (Ok(parts.cut(total.saturating_mul(2))), Hop::default()),
+                None => work.await,
+            },
         };
         let result = match worked {
             Ok(Taken { result, ended, reason, news, keep, not_kept }) => {
@@ -297,6 +301,17 @@ impl<K, V, R, C> Parts<K, V, R, C> {
                 Taken { result: Err(error), ended, reason, news, keep, not_kept: None }
             }
         }
+    }
+
+    /// Returns the result of a call that was ended after this time.
+    #[cold]
+    fn cut<Res, E: CarryRejection>(&self, time: Duration) -> Taken<Res, E, V> {
+        let rejection = Rejection::from(self.timed_out(time));
+        let reason = Some(Reason::Rejected(rejection.clone()));
+        let ended = Ended::Error { rejection: rejection.clone(), failed: true };
+        let result = Err(self.shared.config.reporter.get().reject(rejection));
+        let (news, keep) = (News::None, Keeping::NOTHING);
+        Taken { result, ended, reason, news, keep, not_kept: None }
     }
 
     /// Returns for how long the service is not asked again.

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, future::pending};
 
 use buttress::{
-    Stack,
+    CarryRejection, Rejection, Stack,
     keep::{Keep, Kept},
 };
 use tokio::time::{sleep, timeout};
@@ -98,4 +98,32 @@ async fn a_keep_that_hangs_holds_its_key_for_twice_the_total_timeout() {
     assert_eq!(handle.counts().shared_calls, 0);
     let later = timeout(10 * SECOND, stack.clone().oneshot(7)).await;
     assert_eq!(later.unwrap().unwrap(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keep_that_hangs_keeps_no_caller_waiting_for_ever_in_a_stack_with_a_total_timeout() {
+    for has_older in [false, true] {
+        let keep = HangsOnce(AtomicU32::new(u32::from(!has_older)));
+        let cache = CacheLayer::by_fn(|key: &u32| Some(*key)).keep(keep);
+        let cache = cache.ttl(SECOND).if_error(60 * SECOND).build().unwrap();
+        let handle = cache.handle();
+        let backend = Backend::after(Duration::ZERO);
+        let stack = Stack::new().cache(cache).total_timeout(2 * SECOND).layer(backend);
+        if has_older {
+            assert_eq!(stack.clone().oneshot(7).await.unwrap(), 1);
+            sleep(2 * SECOND).await;
+        }
+        let calls = (0..3).map(|_| tokio::spawn(stack.clone().oneshot(7)));
+        let calls = timeout(5 * SECOND, futures::future::join_all(calls)).await.unwrap();
+        for result in calls.into_iter().map(std::result::Result::unwrap) {
+            match has_older {
+                true => assert_eq!(result.unwrap(), 1, "the older response"),
+                false => {
+                    let error = result.unwrap_err();
+                    assert_eq!(error.rejection().map(Rejection::kind), Some("timed_out"));
+                }
+            }
+        }
+        assert_eq!(handle.counts().shared_calls, 0);
+    }
 }

@@ -285,6 +285,38 @@ async fn the_span_of_a_call_names_the_outermost_layer_that_responded() {
     }
 }
 
+/// A shared call runs on the runtime of the caller that began it.
+#[test]
+fn a_caller_whose_shared_call_is_not_driven_any_more_does_not_wait_for_ever() {
+    for has_older in [false, true] {
+        let world = World::new(Mode::Up);
+        let layer = cache().ttl(SECOND).if_error(600 * SECOND).build().unwrap();
+        let stack = Stack::new().cache(layer).total_timeout(2 * SECOND);
+        let service = stack.layer(flat(world.service()));
+        let (first, second) = (runtime(), runtime());
+        if has_older {
+            second.block_on(ask(&service, 1)).unwrap();
+            second.block_on(async { sleep(2 * SECOND).await });
+        }
+        world.set(Mode::Hangs);
+        // Leaves the call to the callers of the other runtime.
+        let began = first.spawn(service.clone().oneshot(1));
+        first.block_on(settle());
+        let joined = second.spawn(service.clone().oneshot(1));
+        second.block_on(settle());
+        began.abort();
+        let waits = async { tokio::time::timeout(10 * SECOND, joined).await };
+        let result = second.block_on(waits).expect("it does not wait for ever").unwrap();
+        match has_older {
+            true => assert_eq!(result.unwrap(), "fresh"),
+            false => assert_eq!(kind(result), "timed_out"),
+        }
+        world.set(Mode::Up);
+        second.block_on(async { sleep(2 * SECOND).await });
+        assert_eq!(second.block_on(ask(&service, 1)).unwrap(), "fresh", "the key is free");
+    }
+}
+
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_time().start_paused(true).build().unwrap()
 }
