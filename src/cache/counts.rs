@@ -7,7 +7,8 @@ use crate::telemetry::ShardedCounter;
 /// The numbers of a cache, which [`CacheHandle::counts`](super::CacheHandle::counts) returns.
 ///
 /// Each call that ends with a response or an error is counted in exactly one of the first five
-/// numbers. A call that its caller drops before is in none of them.
+/// numbers. A call that its caller drops before is in none of them, except for a hit, which is
+/// counted when the call is made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CacheCounts {

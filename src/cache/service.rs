@@ -128,9 +128,10 @@ impl<K: Eq + Clone, V, R, C> Parts<K, V, R, C> {
             let value =
                 entry.value().filter(|_| entry.decide(age, shared.times()) == Decision::Hit);
             if let Some(value) = value {
-                shared.count(Counted::Hit);
                 let given = Given { age, left: entry.left(age), how: How::Fresh };
-                return Found::Hit(rules.replay(value, given));
+                let response = rules.replay(value, given);
+                shared.count(Counted::Hit);
+                return Found::Hit(response);
             }
         }
         Found::Miss { key: Hashed::new(hash, probe.into_key()), tag }
