@@ -129,8 +129,8 @@ where
         call: Oneshot<S, Req>,
         forgetting: Option<Forgetting<K, V>>,
     ) -> Self {
-        let alone =
-            Alone { forwarded: Forwarded::Bypass, stale: None, end: None, is_hurried: false };
+        let forwarded = if forgetting.is_some() { Forwarded::Method } else { Forwarded::Bypass };
+        let alone = Alone { forwarded, stale: None, end: None, is_hurried: false };
         let state = State::Alone { call, parts, alone, timer: None, forgetting };
         Self { state, completion: PhantomData }
     }
@@ -281,8 +281,8 @@ where
         let polled = match part {
             Part::Began(reply) => match Pin::new(reply).poll(cx) {
                 Poll::Ready(reply) => {
-                    if let Some((_, hop)) = place.call().ended() {
-                        hop.report_again();
+                    if let Some((ended, hop)) = place.call().ended() {
+                        ended.report_again(*hop);
                     }
                     Poll::Ready(Ok(parts.take_reply::<Req, _, _, M>(reply.ok(), stale)))
                 }
@@ -290,7 +290,7 @@ where
             },
             Part::Joined { own, arrived } => match place.poll_ended(cx) {
                 Poll::Ready((ended, hop)) => {
-                    hop.report_again();
+                    ended.report_again(*hop);
                     let until = stale.until;
                     let end = || {
                         let total = parts.total.map(|total| (arrived.checked_add(total), total));
@@ -377,9 +377,9 @@ where
             }
             let rejection = result.as_ref().err().and_then(CarryRejection::rejection);
             let reason = reason(outcome, rejection);
-            let is_degraded = matches!(source, Some(ResponseSource::Degraded(_)))
-                || result.as_ref().is_ok_and(|response| parts.rules.is_degraded(response));
-            news = News::of(outcome, rejection, is_degraded);
+            let marked = || result.as_ref().ok().and_then(|it| parts.rules.degraded(it));
+            let degraded = source.and_then(ResponseSource::degraded).or_else(marked);
+            news = News::of(outcome, rejection, degraded);
             // A caller without time says nothing about the service.
             alone.is_hurried = matches!(rejection, Some(Rejection::DeadlineExceeded(_)));
             if reason.is_some() {

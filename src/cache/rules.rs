@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::hashing::KeyHasher;
 use crate::{
     ConfigError, Outcome,
+    call::degraded::DegradedBy,
     keep::{Keep, KeepClones, Kept, KeptPart},
     sealed::Sealed,
 };
@@ -53,11 +54,11 @@ pub trait Rules<Req, Res, K, V>: Sealed {
         let _ = (response, forwarded);
     }
 
-    /// Returns `true` if a layer beneath gave the response instead of the service.
+    /// Returns the kind of a response that a layer beneath gave instead of the service.
     #[doc(hidden)]
-    fn is_degraded(&self, response: &Res) -> bool {
+    fn degraded(&self, response: &Res) -> Option<DegradedBy> {
         let _ = response;
-        false
+        None
     }
 
     /// Returns the bytes of a key beyond those of an entry.
@@ -197,6 +198,8 @@ pub(crate) enum How {
 pub enum Forwarded {
     /// The cache does not keep what the request asks for.
     Bypass,
+    /// The method of the request may change what is kept.
+    Method,
     /// There was no entry.
     Miss,
     /// The entry was stale.

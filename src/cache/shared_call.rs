@@ -18,6 +18,7 @@ use super::hashing::{Given, Hashed};
 use crate::{
     Rejection,
     call::{
+        degraded::{DegradedBy, ResponseSource},
         hop::Hop,
         lock::lock,
         waiters::{Key as PlaceKey, Waiters, wake_all},
@@ -30,14 +31,25 @@ const SHARDS: usize = 16;
 /// The end of a shared call, for the callers that did not begin it.
 #[derive(Debug)]
 pub(super) enum Ended<V> {
-    /// A response. `failed` is set if it is a failure of the service.
-    Response { value: V, failed: bool },
+    /// A response. `failed` is set if it is a failure of the service, and `degraded` if a layer
+    /// beneath gave it.
+    Response { value: V, failed: bool, degraded: Option<DegradedBy> },
     /// An error. `failed` is set if an older response is better.
     Error { rejection: Rejection, failed: bool },
     /// The response is for one caller only. `failed` is set if it is a failure of the service.
     NotShareable { failed: bool },
     /// The call panicked, or its runtime has ended.
     Lost,
+}
+
+impl<V> Ended<V> {
+    /// Reports the findings of the task to the call of a caller.
+    pub(super) fn report_again(&self, hop: Hop) {
+        hop.report_again();
+        if let Self::Response { degraded: Some(by), .. } = self {
+            ResponseSource::Degraded(*by).report();
+        }
+    }
 }
 
 /// A call under way.

@@ -22,7 +22,7 @@ use crate::{
     call::{
         catch_panic::CatchPanic,
         completion::CallEnd,
-        degraded::{Reason, ResponseSource, listen},
+        degraded::{DegradedBy, Reason, ResponseSource, listen},
         ended_call::EndedCall,
         hop::Hop,
         oneshot::Oneshot,
@@ -105,7 +105,7 @@ where
         let until = now.checked_add(limit).unwrap_or(now + BODY_TIME);
         let work = async {
             let mut asked = pin!(SettleHere::new(settles, Oneshot::waiting(service, request)));
-            let mut source = None;
+            let mut source: Option<ResponseSource> = None;
             let (mut result, endpoint) = poll_fn(|cx| {
                 let _listening = listen(source);
                 let polled = asked.as_mut().poll(cx);
@@ -113,7 +113,8 @@ where
                 polled
             })
             .await;
-            let arrival = Arrival { began: now, at: Instant::now(), source, until };
+            let degraded = source.and_then(ResponseSource::degraded);
+            let arrival = Arrival { began: now, at: Instant::now(), degraded, until };
             let outcome = judge(&*parts.classifier, result.as_ref());
             if let Some(endpoint) = endpoint {
                 settle(endpoint, outcome, &mut result, end_of);
@@ -178,8 +179,8 @@ struct Arrival {
     /// The begin of the call.
     began: Instant,
     at: Instant,
-    /// The source of a response that the service has not given.
-    source: Option<ResponseSource>,
+    /// The kind of a response that a layer beneath gave.
+    degraded: Option<DegradedBy>,
     /// The end of the time in which a body must arrive to be kept.
     until: Instant,
 }
@@ -196,10 +197,14 @@ pub(super) enum News {
 }
 
 impl News {
-    /// Returns what this result says. `is_degraded` is `true` if the service has not given it.
-    pub(super) fn of(outcome: Outcome, rejection: Option<&Rejection>, is_degraded: bool) -> Self {
+    /// Returns what this result says. `degraded` is set if a layer beneath gave it.
+    pub(super) fn of(
+        outcome: Outcome,
+        rejection: Option<&Rejection>,
+        degraded: Option<DegradedBy>,
+    ) -> Self {
         match outcome {
-            _ if is_degraded => Self::None,
+            _ if degraded.is_some() => Self::None,
             Outcome::Success | Outcome::Failure(Fault::Permanent) if rejection.is_none() => {
                 Self::Replaced
             }
@@ -255,9 +260,9 @@ impl<K, V, R, C> Parts<K, V, R, C> {
         let classifier = &*self.classifier;
         let rejection = result.as_ref().err().and_then(CarryRejection::rejection);
         let reason = reason(outcome, rejection);
-        let is_degraded = matches!(arrival.source, Some(ResponseSource::Degraded(_)))
-            || result.as_ref().is_ok_and(|response| self.rules.is_degraded(response));
-        let news = News::of(outcome, rejection, is_degraded);
+        let marked = || result.as_ref().ok().and_then(|it| self.rules.degraded(it));
+        let degraded = arrival.degraded.or_else(marked);
+        let news = News::of(outcome, rejection, degraded);
         match result {
             Ok(response) => {
                 let Arrival { began, at, until, .. } = arrival;
@@ -278,11 +283,11 @@ impl<K, V, R, C> Parts<K, V, R, C> {
                 let failed = reason.is_some();
                 let ended = match part {
                     KeptPart::Payload { payload, bytes } => {
-                        Ended::Response { value: (payload, bytes), failed }
+                        Ended::Response { value: (payload, bytes), failed, degraded }
                     }
                     KeptPart::NotKept | KeptPart::BrokenOff => Ended::NotShareable { failed },
                 };
-                let time = if is_degraded { KeepFor::Nothing } else { time };
+                let time = if degraded.is_some() { KeepFor::Nothing } else { time };
                 let keep = Keeping { time, is_given_stale, at: Some(at) };
                 Taken { result, ended, reason, news, keep, not_kept }
             }
@@ -355,7 +360,9 @@ impl<K: Eq + Clone, V: Clone, R, C> Landing<K, V, R, C> {
             entry.map(|entry| shared.store.insert(key, entry))
         });
         let ended = match ended {
-            Ended::Response { value: (value, _), failed } => Ended::Response { value, failed },
+            Ended::Response { value: (value, _), failed, degraded } => {
+                Ended::Response { value, failed, degraded }
+            }
             Ended::Error { rejection, failed } => Ended::Error { rejection, failed },
             Ended::NotShareable { failed } => Ended::NotShareable { failed },
             Ended::Lost => Ended::Lost,

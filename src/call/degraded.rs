@@ -166,6 +166,14 @@ impl ResponseSource {
         SOURCE.get()
     }
 
+    /// Returns the kind of a degraded response.
+    pub(crate) fn degraded(self) -> Option<DegradedBy> {
+        match self {
+            Self::Degraded(by) => Some(by),
+            Self::Cache => None,
+        }
+    }
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Degraded(by) => by.as_str(),

@@ -82,3 +82,13 @@ async fn credentials_in_a_uri_are_credentials() {
         assert_eq!(ask(&server, Method::GET, uri, None).await, call);
     }
 }
+
+/// RFC 9211, section 2.2.
+#[tokio::test(start_paused = true)]
+async fn a_change_is_forwarded_because_of_its_method() {
+    let server = counting();
+    for (method, why) in [(Method::POST, "method"), (Method::OPTIONS, "bypass")] {
+        let response = server.send(method, &[]).await;
+        assert_eq!(value(&response, "cache-status"), format!("buttress; fwd={why}"));
+    }
+}

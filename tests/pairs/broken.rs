@@ -8,14 +8,15 @@ use buttress::{
     cache::CacheLayer,
     fallback::FallbackLayer,
     http::{Degraded, HttpClientLayer, ReplaySafe},
+    telemetry::field,
 };
 use bytes::Bytes;
 use futures::stream;
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
-use tower::{ServiceBuilder, util::BoxCloneSyncService};
+use tower::{Layer, ServiceBuilder, util::BoxCloneSyncService};
 
-use super::*;
+use super::{capture::Capture, *};
 
 type Body = UnsyncBoxBody<Bytes, BoxError>;
 type Sent = Request<Full<Bytes>>;
@@ -103,4 +104,35 @@ async fn a_degraded_response_of_a_stack_is_not_kept_by_a_cache_around_it() {
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), text);
     }
     assert_eq!(calls.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_degraded_response_is_marked_for_all_callers_that_share_it() {
+    let stack = Stack::new().http().fallback(FallbackLayer::http(Response::new("spare")));
+    let client = stack.service::<_, Sent, _>(serving([503]).0);
+    let cache = CacheLayer::http().build().unwrap();
+    let handle = cache.handle();
+    let client = ServiceBuilder::new().layer(cache).service(client);
+    let calls = (0..3).map(|_| client.clone().oneshot(get("http://shop.internal/")));
+    for response in futures::future::join_all(calls).await {
+        assert!(response.unwrap().extensions().get::<Degraded>().is_some());
+    }
+    assert_eq!(handle.counts().collapsed, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_spans_of_all_callers_that_share_a_degraded_response_say_so() {
+    let (capture, _guard) = Capture::start();
+    let world = World::new(Mode::Fails("down"));
+    let layer = FallbackLayer::value("spare");
+    let stack = Stack::new().name("shelf").cache(super::cache().build().unwrap());
+    let service = stack.layer(layer.layer(flat(world.service())));
+    let calls = (0..3).map(|_| service.clone().oneshot(1));
+    for result in futures::future::join_all(calls).await {
+        assert_eq!(result.unwrap(), "spare");
+    }
+    assert_eq!(world.calls(), 1);
+    let spans = capture.spans();
+    let sources: Vec<_> = spans.iter().filter_map(|span| span.get(field::SOURCE)).collect();
+    assert_eq!(sources, ["fallback"; 3]);
 }

@@ -24,7 +24,10 @@ use super::{
 use crate::{
     ConfigError, Fault, Outcome,
     cache::{CheckedRules, Forwarded, Given, KeepFor, KeyHasher, Rules, Selected, Shareable},
-    call::{degraded::Degraded, timer::poll_timer},
+    call::{
+        degraded::{Degraded, DegradedBy},
+        timer::poll_timer,
+    },
     http::{
         read::{self, BodyAccount},
         response_body::ResponseBody,
@@ -179,14 +182,15 @@ where
     fn mark(&self, response: &mut Response<ResponseBody<B>>, forwarded: Forwarded) {
         let status = match forwarded {
             Forwarded::Bypass => "buttress; fwd=bypass",
+            Forwarded::Method => "buttress; fwd=method",
             Forwarded::Miss => "buttress; fwd=uri-miss",
             Forwarded::Stale => "buttress; fwd=stale",
         };
         response.headers_mut().append(CACHE_STATUS, HeaderValue::from_static(status));
     }
 
-    fn is_degraded(&self, response: &Response<ResponseBody<B>>) -> bool {
-        response.extensions().get::<Degraded>().is_some()
+    fn degraded(&self, response: &Response<ResponseBody<B>>) -> Option<DegradedBy> {
+        response.extensions().get().map(Degraded::source)
     }
 
     fn key_bytes(&self, key: &HttpKey) -> usize {

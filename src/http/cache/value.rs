@@ -11,6 +11,7 @@ use http_body::Body;
 use super::{control, key::copy};
 use crate::{
     cache::{Forwarded, Given, How},
+    call::degraded::Degraded,
     http::{read::FromRead, response_body::ResponseBody},
 };
 
@@ -35,6 +36,8 @@ struct Stored {
     trailers: Option<HeaderMap>,
     /// The age that its head had when it arrived.
     age: Duration,
+    /// The mark of a response that is given to the callers that wait for it, and is not kept.
+    degraded: Option<Degraded>,
 }
 
 impl fmt::Debug for HttpValue {
@@ -66,17 +69,22 @@ impl HttpValue {
         headers.insert(header::AGE, HeaderValue::from_static("0"));
         headers.entry(CACHE_STATUS).or_insert(HeaderValue::from_static("buttress"));
         let body = Bytes::copy_from_slice(body);
-        let stored = Stored { status, version, headers, has_status, body, trailers, age };
+        let degraded = head.extensions.get().cloned();
+        let stored = Stored { status, version, headers, has_status, body, trailers, age, degraded };
         (Self(Arc::new(stored)), bytes)
     }
 
     /// Creates a response from the kept one.
     pub(super) fn replay<B: Body<Data = Bytes>>(&self, given: Given) -> Response<ResponseBody<B>> {
-        let Stored { status, version, headers, has_status, body, trailers, age } = &*self.0;
+        let Stored { status, version, headers, has_status, body, trailers, age, degraded } =
+            &*self.0;
         let mut response = Response::new(ResponseBody::whole(body.clone(), trailers.clone()));
         *response.status_mut() = *status;
         *response.version_mut() = *version;
         *response.headers_mut() = headers.clone();
+        if let Some(degraded) = degraded {
+            response.extensions_mut().insert(degraded.clone());
+        }
         let headers = response.headers_mut();
         let age = age.saturating_add(given.age).as_secs();
         headers.insert(header::AGE, header_of(format_args!("{age}")));
