@@ -106,7 +106,9 @@
 //!
 //! Put a `CacheLayer` around one handler, inside authentication and
 //! [idempotency](crate::idempotency). Do not set one in the stack of a server, which is outside of
-//! both. Whatever the handler reads of its caller must be in the key.
+//! both. Whatever the handler reads of its caller must be in the key. A nested router, such as that
+//! of axum's `nest`, removes its prefix from the URI. Put the cache outside of it, because the key
+//! would be the same for `/users/1/orders` and `/users/2/orders`.
 //!
 //! # Telemetry
 //!
