@@ -9,8 +9,8 @@ pub(crate) const PAGE: &str = include_str!("page.html");
 /// from, and no text can become markup.
 pub(crate) const POLICY: &str = concat!(
     "default-src 'none'; ",
-    "script-src 'sha256-ozrLT4C8aXVi+59zlQFz5jpXqb0RMFfY5015/pHWh7E='; ",
-    "style-src 'sha256-kMbalTI2Ykalg0eqncoyEsucE4ge8NnRabNuCWwHNFs='; ",
+    "script-src 'sha256-u2gEJO8liQXx13F3dbJpCO9ou9w9bCMa53OTcbCdj9s='; ",
+    "style-src 'sha256-yU8loaZK2rXfkAGRjl/KQPIUtGedJ+/XiGZnbXgsyMc='; ",
     "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; ",
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
 );

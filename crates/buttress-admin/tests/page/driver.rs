@@ -135,14 +135,19 @@ impl Browser {
         .collect()
     }
 
-    /// Takes a picture of the whole page at this width, and returns it as PNG.
-    pub(crate) fn picture(&self, width: u32) -> Vec<u8> {
+    /// Takes a picture of the page at this width, down to the end of an element, and returns it as
+    /// PNG.
+    pub(crate) fn picture(&self, width: u32, until: &str) -> Vec<u8> {
         let height = self.run("return document.documentElement.scrollHeight").as_u64().unwrap();
         self.resize(width, u32::try_from(height).unwrap());
         // The chart is drawn again for the size.
         self.wait("a frame", "return document.readyState === 'complete'");
         thread::sleep(Duration::from_millis(300));
-        let picture = self.tools("Page.captureScreenshot", &json!({ "format": "png" }));
+        let bottom = format!("document.querySelector('{until}').getBoundingClientRect().bottom");
+        let height = self.run(&format!("return Math.ceil({bottom})"));
+        let clip = json!({ "x": 0, "y": 0, "width": width, "height": height, "scale": 1 });
+        let parameters = json!({ "format": "png", "clip": clip });
+        let picture = self.tools("Page.captureScreenshot", &parameters);
         base64(picture["data"].as_str().unwrap())
     }
 }

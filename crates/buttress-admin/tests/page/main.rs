@@ -1,11 +1,12 @@
 //! The page in Chromium, during outages.
 //!
-//! The pictures are in the folder for temporary files of the test. With `BLESS=1`, one of them
-//! replaces `docs/admin.png`.
+//! The pictures are in the folder for temporary files of the test. With `BLESS=1`, a picture of the
+//! upper part of the page replaces `docs/admin.png`.
 
 mod driver;
 
 use std::{
+    convert::Infallible,
     env, fs,
     net::SocketAddr,
     path::Path,
@@ -24,11 +25,12 @@ use buttress::{
     cache::CacheLayer,
     chaos::ChaosLayer,
     endpoints::Endpoints,
+    fallback::FallbackLayer,
     telemetry::{Control, Registry},
 };
 use buttress_admin::{Actor, Admin};
 use driver::Browser;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use serde_json::Value;
 use tokio::{
     net::TcpListener,
@@ -37,7 +39,7 @@ use tokio::{
 };
 use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 
-type Client = BoxCloneSyncService<Request<String>, Response<String>, BoxError>;
+type Client = BoxCloneSyncService<Request<String>, Response<String>, Infallible>;
 
 /// A name that would run a script if it became a part of the page.
 const HOSTILE: &str = "<img src=x onerror=\"document.title='taken'; fetch('//evil.example')\">";
@@ -61,57 +63,89 @@ where
 fn takes(millis: u64, is_down: &Arc<AtomicBool>) -> Client {
     let is_down = Arc::clone(is_down);
     BoxCloneSyncService::new(service_fn(move |_: Request<String>| {
-        let status = if is_down.load(Ordering::Relaxed) { 503 } else { 200 };
+        let is_down = is_down.load(Ordering::Relaxed);
         async move {
             sleep(Duration::from_millis(millis)).await;
-            Ok::<_, BoxError>(Response::builder().status(status).body(String::new())?)
+            let mut response = Response::new(String::new());
+            if is_down {
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            }
+            Ok(response)
         }
     }))
 }
 
-/// A process that calls four dependencies, and one with another name.
+/// A process that calls six dependencies, and one with another name.
 ///
-/// `payments` is overloaded, `ledger` was opened by hand, and `orders` can go down.
+/// `payments` is overloaded, `ledger` was opened by hand, and `recommendations` was switched off.
+/// One of the instances of `inventory` always fails. `orders` and `rates` can go down.
 struct Shop {
     registry: Registry,
     runtime: Runtime,
     address: SocketAddr,
-    orders_are_down: Arc<AtomicBool>,
+    is_down: Arc<AtomicBool>,
 }
+
+/// The card of the instances of `inventory`.
+const INSTANCES: &str = "inventory instances";
 
 impl Shop {
     fn open(more: Option<&str>, admin: impl FnOnce(Admin) -> Admin) -> Self {
         let runtime = Runtime::new().unwrap();
-        let orders_are_down = Arc::new(AtomicBool::new(false));
+        let is_down = Arc::new(AtomicBool::new(false));
         let registry = Registry::new();
         let address = runtime.block_on(async {
             let admin = admin(Admin::new(&registry));
             let well = Arc::default();
             let standard =
                 |name: &str| Stack::standard_http().name(name.to_owned()).register(&registry);
-            load(standard("inventory").boxed(takes(4, &well)), 40);
-            load(standard("ledger").boxed(takes(9, &well)), 10);
-            load(standard("orders").boxed(takes(20, &orders_are_down)), 50);
+            let instance = |id: &u64| takes(4, &Arc::new(AtomicBool::new(*id == 3)));
+            let instances = Endpoints::builder([1, 2, 3], instance)
+                .name(INSTANCES)
+                // It is out until the end of the test.
+                .eject_for(Duration::from_secs(300))
+                .build()
+                .unwrap()
+                .register(&registry);
+            load(standard("inventory").layer(instances), 40);
+            load(standard("ledger").service(takes(9, &well)), 10);
+            load(standard("orders").service(takes(20, &is_down)), 50);
+            let older = CacheLayer::http().ttl(Duration::from_millis(250));
+            let older = older.if_error(Duration::from_secs(3_600)).build().unwrap();
+            load(standard("rates").cache(older).service(takes(7, &is_down)), 20);
+            let none = FallbackLayer::http(Response::new(""));
+            load(standard("recommendations").fallback(none).service(takes(15, &well)), 25);
             if let Some(more) = more {
-                load(standard(more).boxed(takes(2, &well)), 5);
+                load(standard(more).service(takes(2, &well)), 5);
             }
             let few = BulkheadLayer::builder().max_concurrent(4).build().unwrap();
-            load(standard("payments").bulkhead(few).boxed(takes(200, &well)), 50);
+            load(standard("payments").bulkhead(few).service(takes(200, &well)), 50);
             let force = Control::ForceOpen(Some(Duration::from_secs(3_600)));
-            assert_eq!(registry.control(Some("ledger"), "ledger", force, "ada"), 1);
+            for (name, control) in [("ledger", force), ("recommendations", Control::SwitchOff)] {
+                assert_eq!(registry.control(Some(name), name, control, "ada"), 1);
+            }
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             let router = Router::new().nest_service("/buttress", admin);
             tokio::spawn(async { axum::serve(listener, router).await });
             address
         });
-        Self { registry, runtime, address, orders_are_down }
+        Self { registry, runtime, address, is_down }
     }
 
     fn url(&self) -> String {
         format!("http://{}/buttress", self.address)
     }
 }
+
+/// A script that returns the gaps between the cards of a column that are too small or too large.
+const GAPS: &str = "
+    const boxes = [...document.querySelectorAll('section')].map(it => it.getBoundingClientRect());
+    return boxes.map(box => {
+        const above = boxes.filter(it => it.left === box.left && it.top < box.top);
+        return box.top - Math.max(...above.map(it => it.bottom));
+    }).filter(gap => gap < 17 || (gap > 25 && gap < Infinity)).join();
+";
 
 /// Returns a script that finds the card of a dependency.
 fn card(name: &str) -> String {
@@ -126,11 +160,10 @@ fn text(browser: &Browser, of: &str, selector: &str) -> String {
 }
 
 /// Keeps a picture of the page.
-fn keep(browser: &Browser, width: u32, name: &str) -> Vec<u8> {
-    let picture = browser.picture(width);
+fn keep(browser: &Browser, width: u32, name: &str) {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    fs::write(folder.join(format!("{name}-{width}.png")), &picture).unwrap();
-    picture
+    let picture = browser.picture(width, "html");
+    fs::write(folder.join(format!("{name}-{width}.png")), picture).unwrap();
 }
 
 /// Checks that nothing on the page went wrong, and that it asked only its own server.
@@ -164,28 +197,36 @@ fn the_page_says_whose_fault_an_outage_is_at_each_width() {
         await_sentence(&browser, "inventory", "Healthy: ");
         await_sentence(&browser, "payments", "Our bulkhead is full");
         await_sentence(&browser, "ledger", "Forced open by ada ");
+        await_sentence(&browser, "recommendations", "Switched off by ada");
+        await_sentence(&browser, INSTANCES, "1 of 3 endpoints is out: ");
+        await_sentence(&browser, "rates", "Healthy: ");
         if is_blessed && width > 1_000 {
             // The picture shows the time before, and the open circuit.
             thread::sleep(Duration::from_secs(30));
         }
-        shop.orders_are_down.store(true, Ordering::Relaxed);
+        shop.is_down.store(true, Ordering::Relaxed);
         await_sentence(&browser, "orders", "503 from the dependency: ");
+        await_sentence(&browser, "rates", "The dependency fails: ");
         for (name, badge) in [
             ("inventory", "✓ Healthy"),
             ("payments", "◆ Our side"),
             ("ledger", "■ By hand"),
             ("orders", "▲ Their side"),
+            ("rates", "▲ Their side"),
+            ("recommendations", "■ By hand"),
+            (INSTANCES, "▲ Their side"),
         ] {
             assert_eq!(text(&browser, name, ".badge"), badge);
         }
         let title = browser.run("return document.getElementById('title').textContent");
-        assert_eq!(title, "3 of 4 dependencies need attention");
+        assert_eq!(title, "6 of 7 dependencies need attention");
         // The ill ones come first.
-        let first = "return document.querySelector('section:nth-child(4) .badge').textContent";
-        assert_eq!(browser.run(first), "✓ Healthy");
+        let last = "return document.querySelector('section:last-child .badge').textContent";
+        assert_eq!(browser.run(last), "✓ Healthy");
         let [wide, fits] = ["scrollWidth", "clientWidth"]
             .map(|it| browser.run(&format!("return document.documentElement.{it}")));
         assert_eq!(wide, fits, "the page must not be wider than the screen");
+        assert_eq!(browser.run(GAPS), "", "the cards of a column must follow each other");
         // The chart says the numbers under the pointer.
         let script = format!(
             "const canvas = {}.querySelector('canvas'), box = canvas.getBoundingClientRect();
@@ -203,14 +244,15 @@ fn the_page_says_whose_fault_an_outage_is_at_each_width() {
         // Nobody may change anything.
         assert_eq!(browser.run("return document.querySelectorAll('button').length"), 0);
         if is_blessed && width > 1_000 {
-            thread::sleep(Duration::from_secs(15));
+            thread::sleep(Duration::from_secs(12));
         }
-        let picture = keep(&browser, width, "outage");
         if is_blessed && width > 1_000 {
-            assert!(picture.len() < 300_000);
+            let picture = browser.picture(width, "#events li:nth-child(6)");
+            assert!(picture.len() < 350_000, "{}", picture.len());
             let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/admin.png");
             fs::write(docs, picture).unwrap();
         }
+        keep(&browser, width, "outage");
         check(&browser, &shop);
         // A script of the page may not either.
         let change = r#"{"stack":"orders","layer":"orders","do":"force_open","seconds":9}"#;
@@ -283,10 +325,10 @@ fn endpoints_and_a_cache_have_cards() {
     let client = |_: &&str| service_fn(|_: u64| async { Ok::<_, BoxError>(7) });
     let fleet = Endpoints::builder(["a", "b"], client).name("fleet").build().unwrap();
     let fleet = fleet.register(&shop.registry).handle();
-    let cache = CacheLayer::by_fn(|id: &u64| Some(*id)).name("rates").build().unwrap();
+    let cache = CacheLayer::by_fn(|id: &u64| Some(*id)).name("titles").build().unwrap();
     let cache = cache.register(&shop.registry);
-    let rates = cache.layer(service_fn(|id: u64| async move { Ok::<_, BoxError>(id) }));
-    let call = || shop.runtime.block_on(async { rates.clone().oneshot(7).await.unwrap() });
+    let titles = cache.layer(service_fn(|id: u64| async move { Ok::<_, BoxError>(id) }));
+    let call = || shop.runtime.block_on(async { titles.clone().oneshot(7).await.unwrap() });
     let browser = Browser::start();
     browser.resize(400, 900);
     browser.open(&shop.url());
@@ -296,10 +338,27 @@ fn endpoints_and_a_cache_have_cards() {
     await_sentence(&browser, "fleet", "No call reaches the dependency: all of 2 endpoints ");
     assert!(text(&browser, "fleet", "dl").contains("0 of 2 usable 2 drained"));
     assert_eq!((call(), call(), cache.handle().counts().entries), (7, 7, 1));
-    turn(&browser, "rates", "Forget entries …");
-    let done = format!("return {}.textContent.includes('Forgotten.')", card("rates"));
+    turn(&browser, "titles", "Forget entries …");
+    let done = format!("return {}.textContent.includes('Forgotten.')", card("titles"));
     browser.wait("the entries to be forgotten", &done);
     assert_eq!(cache.handle().counts().entries, 0);
+    check(&browser, &shop);
+    drop(shop.runtime);
+}
+
+#[test]
+fn a_rejection_that_a_cache_replaces_is_no_error_of_a_caller() {
+    let shop = Shop::open(None, |admin| admin);
+    let browser = Browser::start();
+    browser.open(&shop.url());
+    await_sentence(&browser, "rates", "Healthy: ");
+    let force = |name| shop.registry.control(Some(name), name, Control::ForceOpen(None), "ada");
+    assert_eq!((force("rates"), force("orders")), (1, 1));
+    for (name, is_replaced) in [("rates", true), ("orders", false)] {
+        let sentence = format!("{}.querySelector('.sentence').textContent", card(name));
+        browser.wait("a rejection", &format!("return / rejected\\./.test({sentence})"));
+        assert_ne!(text(&browser, name, "dl").contains("Errors of callers"), is_replaced, "{name}");
+    }
     check(&browser, &shop);
     drop(shop.runtime);
 }
