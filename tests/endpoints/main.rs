@@ -1,5 +1,8 @@
 //! Tests of endpoints.
 
+#[cfg(feature = "http")]
+#[path = "../support/bodies.rs"]
+mod bodies;
 mod cancellation;
 #[path = "../capture/mod.rs"]
 mod capture;

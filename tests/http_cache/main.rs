@@ -1,6 +1,8 @@
 //! The properties of the cache over HTTP.
 #![cfg(feature = "http")]
 
+#[path = "../support/bodies.rs"]
+mod bodies;
 mod counts;
 mod extremes;
 mod hosts;
@@ -37,6 +39,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::BoxBody};
 use tokio::time::{Instant, Sleep, advance, sleep, timeout};
 use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
+
+use self::bodies::EmptyFrames;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -752,32 +756,13 @@ async fn a_service_that_responds_again_is_asked_by_all() {
     assert_eq!(server.calls(), 5);
 }
 
-/// A body that is always ready with an empty frame.
-struct Empty;
-
-impl Body for Empty {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(Some(Ok(Frame::data(Bytes::new()))))
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(8)
-    }
-}
-
 // The clock is not paused, because it would stand while the body is ready.
 #[tokio::test]
 async fn a_body_of_empty_frames_holds_no_shared_call() {
     let cache = CacheLayer::http().finish_abandoned().build().unwrap();
     let handle = cache.handle();
     let service = tower::service_fn(|_: Request<String>| async {
-        Ok::<_, std::io::Error>(Response::new(Empty))
+        Ok::<_, std::io::Error>(Response::new(EmptyFrames::default()))
     });
     let stack = Stack::new().cache(cache).total_timeout(30 * SECOND).http().boxed(service);
     let request = Request::get("http://shop/").body(String::new()).unwrap();

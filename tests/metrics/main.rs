@@ -1,5 +1,8 @@
 //! Tests of the numbers that registered layers count, property by property, on a paused clock.
 
+#[cfg(feature = "http")]
+#[path = "../support/bodies.rs"]
+mod bodies;
 mod calls;
 #[path = "../capture/mod.rs"]
 mod capture;

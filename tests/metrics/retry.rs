@@ -1,11 +1,5 @@
 //! Each call through a retry counts once, when it has its final result.
 
-use std::{
-    convert::Infallible,
-    pin::Pin,
-    task::{Context, Poll},
-};
-
 use buttress::{
     Deadline, Stack,
     retry::{Replay, RetryLayer},
@@ -121,35 +115,17 @@ async fn a_reason_is_computed_for_an_observer_and_otherwise_only_counted() {
 
 #[cfg(feature = "http")]
 mod streams {
-    use super::*;
+    use std::convert::Infallible;
+
+    use super::{super::bodies::Bare, *};
     use buttress::http::ReplaySafe;
     use http::{Request, Response};
     use http_body_util::{BodyExt, Empty};
-    use hyper::body::{Body, Bytes, Frame};
+    use hyper::body::Bytes;
     use tower::service_fn;
 
-    /// A body that ends as its number says: well, with an error, or never.
-    #[derive(Clone, Copy)]
-    struct Ends(u8);
-
-    impl Body for Ends {
-        type Data = Bytes;
-        type Error = &'static str;
-
-        fn poll_frame(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
-            match self.0 {
-                0 => Poll::Ready(None),
-                1 => Poll::Ready(Some(Err("broken"))),
-                _ => Poll::Pending,
-            }
-        }
-    }
-
     /// Calls a service that fails so often before it responds with this body, and reads the body.
-    async fn read(registry: &Registry, failures: u32, ends: Ends) {
+    async fn read(registry: &Registry, failures: u32, body: Bare) {
         let retry = RetryLayer::builder(ReplaySafe::new()).without_budget();
         let stack = orders(registry).retry(retry.build().unwrap()).http();
         let sent = std::sync::atomic::AtomicU32::new(0);
@@ -158,7 +134,7 @@ mod streams {
             let number = sent.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             async move {
                 let status = if number < failures { 503 } else { 200 };
-                let body = if number < failures { Ends(0) } else { ends };
+                let body = if number < failures { Bare::Ends } else { body };
                 Ok::<_, Infallible>(Response::builder().status(status).body(body).unwrap())
             }
         }));
@@ -170,19 +146,19 @@ mod streams {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_that_streams_counts_at_the_end_of_its_body() {
-        for (failures, ends, counts) in [
-            (0, Ends(1), &["retry.calls false failure"][..]),
-            (1, Ends(0), &["retry.calls true success"]),
-            (1, Ends(1), &["retry.calls true failure"]),
+        for (failures, body, counts) in [
+            (0, Bare::Breaks, &["retry.calls false failure"][..]),
+            (1, Bare::Ends, &["retry.calls true success"]),
+            (1, Bare::Breaks, &["retry.calls true failure"]),
             // The reader leaves.
-            (0, Ends(2), &[]),
-            (1, Ends(2), &[]),
+            (0, Bare::Hangs, &[]),
+            (1, Bare::Hangs, &[]),
         ] {
             let registry = Registry::new();
             let _kept = super::super::retry().name("orders").build().unwrap();
             let _keeps = orders(&registry).retry(super::super::retry().build().unwrap());
             let _keeps = Layer::layer(&_keeps, down());
-            read(&registry, failures, ends).await;
+            read(&registry, failures, body).await;
             calls_are(&registry, counts);
         }
     }
