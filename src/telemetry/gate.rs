@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::event::GATES;
+use super::gate_number::GATES;
 
 /// The shortest time between two lines of the same layer and reason.
 const EVERY: Duration = Duration::from_secs(10);

@@ -104,6 +104,7 @@ mod event;
 pub mod field;
 pub mod future;
 mod gate;
+mod gate_number;
 mod kind;
 mod log;
 mod metrics;
