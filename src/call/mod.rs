@@ -7,6 +7,7 @@ pub(crate) mod admission;
 #[cfg(feature = "http")]
 pub(crate) mod ambient;
 pub(crate) mod attempt;
+pub(crate) mod call_end;
 pub(crate) mod catch_panic;
 pub(crate) mod clock;
 pub mod completion;
