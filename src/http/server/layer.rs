@@ -50,6 +50,9 @@ impl HttpServerLayer<()> {
     /// which is for clients. Its layers hold their permits until the body of the response has
     /// ended. Even with an empty stack, the layer enforces the caller's deadline and advises the
     /// caller when to stop retrying.
+    ///
+    /// Put a fallback or a cache around a handler instead of into the stack. There, a fallback
+    /// would hide that the server rejects, and a cache would be outside authentication.
     pub fn new<Slots, C>(stack: Stack<Slots, C>) -> HttpServerLayer<ServerStack<Slots, C>>
     where
         Slots: SlotAt<position::TransportPosition, Layer = Empty>
