@@ -3,6 +3,9 @@
 //!
 //! Each scene is a dependency and its callers, on a paused clock.
 
+#[path = "support/gives_back.rs"]
+mod gives_back;
+
 use std::{
     sync::{
         Arc, OnceLock,
@@ -12,12 +15,14 @@ use std::{
 };
 
 use buttress::{
-    Classify, Error, Fault, Outcome, RetryHint,
+    Classify, Error, Outcome, RetryHint,
     circuit_breaker::{CircuitBreakerBuilder, CircuitBreakerHandle, CircuitBreakerLayer, State},
     retry::{Backoff, Budget, Jitter, Replay, ReplayClones, RetryBuilder, RetryLayer, replay_fn},
 };
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
+
+use self::gives_back::GivesBack;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -25,28 +30,6 @@ const WINDOW: Duration = Duration::from_secs(10);
 
 type Failure = Error<&'static str>;
 type Client = BoxCloneSyncService<u32, (), Failure>;
-
-/// A classifier by which these errors give a request back.
-#[derive(Clone, Copy)]
-struct GivesBack;
-
-impl<Res> Classify<Res, Failure> for GivesBack {
-    fn classify(&self, result: Result<&Res, &Failure>) -> Outcome {
-        match result {
-            Ok(_) => Outcome::Success,
-            Err(Error::Service("unsent" | "refused")) => Outcome::Ignored,
-            Err(_) => Outcome::Failure(Fault::Transient),
-        }
-    }
-
-    fn hint(&self, result: Result<&Res, &Failure>) -> RetryHint {
-        match result {
-            Err(Error::Service("unsent")) => RetryHint::Unsent,
-            Err(Error::Service("refused")) => RetryHint::Unprocessed,
-            _ => RetryHint::Unstated,
-        }
-    }
-}
 
 const BACK: [&str; 2] = ["unsent", "refused"];
 

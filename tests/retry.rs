@@ -1,5 +1,8 @@
 //! Tests of the retry layer through its public API.
 
+#[path = "support/gives_back.rs"]
+mod gives_back;
+
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -28,6 +31,8 @@ use buttress::{
 };
 use tokio::time::{Instant, advance};
 use tower::{Layer, Service, ServiceExt, service_fn};
+
+use self::gives_back::GivesBack;
 
 type Failure = Error<&'static str>;
 type Inner = Flaky<&'static str, Failure>;
@@ -206,28 +211,6 @@ impl<Req: Clone> Replay<Req> for IfUnprocessed {
 
     fn replay_unsent(&self, request: &Req) -> Option<Req> {
         Some(request.clone())
-    }
-}
-
-/// A classifier by which these errors are nobody's failure.
-#[derive(Clone, Copy)]
-struct GivesBack;
-
-impl<Res> Classify<Res, Failure> for GivesBack {
-    fn classify(&self, result: Result<&Res, &Failure>) -> Outcome {
-        match result {
-            Ok(_) => Outcome::Success,
-            Err(Error::Service("unsent" | "refused")) => Outcome::Ignored,
-            Err(_) => Outcome::Failure(Fault::Transient),
-        }
-    }
-
-    fn hint(&self, result: Result<&Res, &Failure>) -> RetryHint {
-        match result {
-            Err(Error::Service("unsent")) => RetryHint::Unsent,
-            Err(Error::Service("refused")) => RetryHint::Unprocessed,
-            _ => RetryHint::Unstated,
-        }
     }
 }
 

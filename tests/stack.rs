@@ -1,5 +1,8 @@
 //! Tests of the stack through its public API.
 
+#[path = "support/stacks.rs"]
+mod stacks;
+
 use std::{
     convert::Infallible,
     error::Error as StdError,
@@ -33,30 +36,7 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::time::{Instant, advance};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
-type Failure = Error<io::Error>;
-
-const TOTAL: Duration = Duration::from_millis(100);
-const ATTEMPT: Duration = Duration::from_millis(30);
-
-fn broken() -> io::Error {
-    io::Error::other("broken")
-}
-
-fn retry() -> RetryLayer<ReplayClones> {
-    let backoff =
-        Backoff::constant(Duration::from_millis(10)).jitter(Jitter::None).build().unwrap();
-    RetryLayer::builder(ReplayClones).backoff(backoff).without_budget().build().unwrap()
-}
-
-fn breaker(failures: u32) -> CircuitBreakerLayer {
-    CircuitBreakerLayer::builder().consecutive_failures(failures).build().unwrap()
-}
-
-fn kind<T: std::fmt::Debug, E: CarryRejection + std::fmt::Debug>(
-    result: Result<T, E>,
-) -> &'static str {
-    result.unwrap_err().rejection().map_or("no rejection", Rejection::kind)
-}
+use self::stacks::{ATTEMPT, Failure, TOTAL, breaker, broken, kind, retry};
 
 // Order.
 

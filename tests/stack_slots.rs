@@ -1,5 +1,8 @@
 //! Tests of the slots of a stack: open slots, optional slots, and the resulting types.
 
+#[path = "support/stacks.rs"]
+mod stacks;
+
 use std::{
     future::{Future, Ready},
     io,
@@ -13,12 +16,12 @@ use std::{
 };
 
 use buttress::{
-    CarryRejection, Error, Rejection, Stack,
+    CarryRejection, Error, Stack,
     bulkhead::BulkheadLayer,
     cache::CacheLayer,
     circuit_breaker::CircuitBreakerLayer,
     fallback::FallbackLayer,
-    retry::{Backoff, Jitter, ReplayClones, RetryLayer, replay_fn},
+    retry::{ReplayClones, RetryLayer, replay_fn},
     stack::{BoxedServiceOf, ServiceOf, StandardStack},
     testing::{Flaky, Step},
     timeout::TimeoutLayer,
@@ -30,31 +33,9 @@ use tower::{
     util::{MapRequestLayer, option_layer},
 };
 
+use self::stacks::{ATTEMPT, Failure, TOTAL, breaker, broken, kind, retry};
+
 type Text = &'static str;
-type Failure = Error<io::Error>;
-
-const TOTAL: Duration = Duration::from_millis(100);
-const ATTEMPT: Duration = Duration::from_millis(30);
-
-fn broken() -> io::Error {
-    io::Error::other("broken")
-}
-
-fn retry() -> RetryLayer<ReplayClones> {
-    let backoff =
-        Backoff::constant(Duration::from_millis(10)).jitter(Jitter::None).build().unwrap();
-    RetryLayer::builder(ReplayClones).backoff(backoff).without_budget().build().unwrap()
-}
-
-fn breaker(failures: u32) -> CircuitBreakerLayer {
-    CircuitBreakerLayer::builder().consecutive_failures(failures).build().unwrap()
-}
-
-fn kind<T: std::fmt::Debug, E: CarryRejection + std::fmt::Debug>(
-    result: Result<T, E>,
-) -> &'static str {
-    result.unwrap_err().rejection().map_or("no rejection", Rejection::kind)
-}
 
 // Open slots.
 
