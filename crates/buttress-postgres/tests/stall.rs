@@ -3,9 +3,8 @@
 use std::{
     collections::BTreeSet,
     error::Error,
-    io,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -31,20 +30,6 @@ type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 /// The default timeout of a step in the layer.
 const STEP: Duration = Duration::from_secs(1);
 const GLANCE: Duration = Duration::from_millis(5);
-
-/// Returns one server for all tests that do not pause or change it, as long as one of them runs.
-fn shared() -> io::Result<Arc<PostgresServer>> {
-    static SERVER: Mutex<Weak<PostgresServer>> = Mutex::new(Weak::new());
-    let mut shared = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
-    match shared.upgrade() {
-        Some(server) => Ok(server),
-        None => {
-            let server = Arc::new(PostgresServer::start()?);
-            *shared = Arc::downgrade(&server);
-            Ok(server)
-        }
-    }
-}
 
 /// Creates an empty schema for the tables of one test, whose name its sessions have, too.
 async fn schema(server: &PostgresServer, name: &str) -> Outcome<Config> {
@@ -111,7 +96,7 @@ async fn most_sessions(observer: &Client, span: Duration) -> Outcome<usize> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_locked_table_gets_at_most_twice_the_backends_of_the_pool() -> Outcome {
-    let server = shared()?;
+    let server = PostgresServer::shared()?;
     let config = schema(&server, "locked_table").await?;
     let store = PostgresStore::builder(config.clone()).connections(4).build().await?;
     let (observer, mut locker) = (connect(&config).await?, connect(&config).await?);
@@ -147,7 +132,7 @@ async fn lock_record(store: &PostgresStore, client: &Client, name: &str) -> Outc
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_locked_key_does_not_make_the_claims_of_others_wait() -> Outcome {
-    let server = shared()?;
+    let server = PostgresServer::shared()?;
     let config = schema(&server, "locked_key").await?;
     let store = PostgresStore::builder(config.clone()).build().await?;
     let locker = connect(&config).await?;
@@ -178,7 +163,7 @@ async fn a_locked_key_does_not_make_the_claims_of_others_wait() -> Outcome {
 
 #[tokio::test]
 async fn the_server_ends_a_step_before_its_caller_gives_up() -> Outcome {
-    let server = shared()?;
+    let server = PostgresServer::shared()?;
     let config = schema(&server, "ended").await?;
     let store = PostgresStore::builder(config.clone()).build().await?;
     let locker = connect(&config).await?;
@@ -201,7 +186,7 @@ async fn the_server_ends_a_step_before_its_caller_gives_up() -> Outcome {
 
 #[tokio::test]
 async fn a_step_that_is_dropped_is_cancelled() -> Outcome {
-    let server = shared()?;
+    let server = PostgresServer::shared()?;
     let config = schema(&server, "dropped").await?;
     let patient = PostgresStore::builder(config.clone()).step_timeout(60 * STEP);
     let store = patient.connections(1).build().await?;
@@ -223,7 +208,7 @@ async fn a_step_that_is_dropped_is_cancelled() -> Outcome {
 
 #[tokio::test]
 async fn callers_that_leave_cost_no_connection() -> Outcome {
-    let server = shared()?;
+    let server = PostgresServer::shared()?;
     let config = schema(&server, "leaving").await?;
     let store = PostgresStore::builder(config.clone()).connections(1).build().await?;
     let observer = connect(&config).await?;
@@ -329,7 +314,7 @@ async fn serve(mut client: TcpStream, server: &str, pooler: Pooler, silence: &No
 
 #[tokio::test]
 async fn steps_that_are_dropped_while_they_connect_leave_no_connections_behind() -> Outcome {
-    let server = shared()?;
+    let server = PostgresServer::shared()?;
     let between = Between::start(&server, Pooler::Forwards).await?;
     let store = PostgresStore::builder(between.config.clone()).connections(2).build().await?;
     *between.pooler.lock().unwrap() = Pooler::Hangs;
@@ -375,7 +360,7 @@ async fn a_paused_server_gets_no_more_than_two_connections_for_each_one_of_the_p
 
 #[tokio::test]
 async fn connections_that_fall_silent_are_replaced_within_seconds() -> Outcome {
-    let server = shared()?;
+    let server = PostgresServer::shared()?;
     let between = Between::start(&server, Pooler::Forwards).await?;
     let store = PostgresStore::builder(between.config.clone()).connections(4).build().await?;
     futures::future::try_join_all((0..4).map(|_| store.count_unknown())).await?;
@@ -396,7 +381,7 @@ async fn connections_that_fall_silent_are_replaced_within_seconds() -> Outcome {
 #[tokio::test]
 async fn a_server_that_never_ends_its_statements_gets_twice_the_connections_of_the_pool() -> Outcome
 {
-    let server = shared()?;
+    let server = PostgresServer::shared()?;
     let between = Between::start(&server, Pooler::Forwards).await?;
     let store = PostgresStore::builder(between.config.clone()).connections(1).build().await?;
 
@@ -462,7 +447,7 @@ async fn a_server_that_falls_silent_does_not_delay_build_beyond_its_limit() -> O
 
 #[tokio::test]
 async fn the_options_in_the_address_are_kept_beside_our_own() -> Outcome {
-    let server = shared()?;
+    let server = PostgresServer::shared()?;
     let address =
         format!("{}?options=-cstatement_timeout%3D0%20-csearch_path%3Dmine", server.url());
     let config: Config = address.parse()?;
@@ -478,7 +463,7 @@ async fn the_options_in_the_address_are_kept_beside_our_own() -> Outcome {
 
 #[tokio::test]
 async fn a_server_that_must_be_reached_by_tls_is_an_error_that_says_so() -> Outcome {
-    let server = shared()?;
+    let server = PostgresServer::shared()?;
     let config: Config = format!("{}?sslmode=require", server.url()).parse()?;
     let error = PostgresStore::builder(config).build().await.err().ok_or("built")?;
     let mut chain = error.to_string();

@@ -4,7 +4,7 @@ use std::{
     error::Error,
     io,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
@@ -29,20 +29,6 @@ use tower::{Layer, ServiceExt, service_fn};
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const LONG: Duration = Duration::from_secs(600);
-
-/// Returns one server for all tests that do not kill it, as long as one of them runs.
-fn shared() -> io::Result<Arc<PostgresServer>> {
-    static SERVER: Mutex<Weak<PostgresServer>> = Mutex::new(Weak::new());
-    let mut shared = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
-    match shared.upgrade() {
-        Some(server) => Ok(server),
-        None => {
-            let server = Arc::new(PostgresServer::start()?);
-            *shared = Arc::downgrade(&server);
-            Ok(server)
-        }
-    }
-}
 
 /// Opens a connection past the store.
 async fn connect(config: &Config) -> Outcome<Client> {
@@ -122,7 +108,7 @@ impl Fixture for Schemas {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_does_what_every_store_must() -> Outcome {
-    check(&Schemas(shared()?)).await.assert();
+    check(&Schemas(PostgresServer::shared()?)).await.assert();
     Ok(())
 }
 
@@ -187,7 +173,7 @@ async fn a_server_that_is_paused_answers_late_and_once() -> Outcome {
 
 #[tokio::test]
 async fn a_step_that_is_dropped_does_not_hold_up_the_next() -> Outcome {
-    let server = shared()?;
+    let server = PostgresServer::shared()?;
     let config = schema(&server).await?;
     let store = PostgresStore::builder(config.clone()).connections(1).build().await?;
     let hold = granted(&store, &claim_of(key("locked")?)).await?;
@@ -205,7 +191,7 @@ async fn a_step_that_is_dropped_does_not_hold_up_the_next() -> Outcome {
 
 #[tokio::test]
 async fn many_can_make_the_schema_at_once() -> Outcome {
-    let server = shared()?;
+    let server = PostgresServer::shared()?;
     let config = schema(&server).await?;
     let builds = (0..8).map(|_| PostgresStore::builder(config.clone()).build());
     for store in futures::future::join_all(builds).await {
@@ -216,7 +202,7 @@ async fn many_can_make_the_schema_at_once() -> Outcome {
 
 #[tokio::test]
 async fn a_schema_made_by_hand_needs_no_more_than_the_use_of_it() -> Outcome {
-    let server = shared()?;
+    let server = PostgresServer::shared()?;
     let mut config = schema(&server).await?;
     let owner = connect(&config).await?;
     owner.batch_execute(&format!("BEGIN; {}; COMMIT", PostgresStore::MIGRATION)).await?;
@@ -243,7 +229,7 @@ async fn a_schema_made_by_hand_needs_no_more_than_the_use_of_it() -> Outcome {
 
 #[tokio::test]
 async fn a_record_of_a_newer_version_is_refused_and_kept() -> Outcome {
-    let server = shared()?;
+    let server = PostgresServer::shared()?;
     let config = schema(&server).await?;
     let store = PostgresStore::builder(config.clone()).build().await?;
     let client = connect(&config).await?;
@@ -324,7 +310,7 @@ async fn a_server_without_fsync_is_refused_by_name() -> Outcome {
 
 #[tokio::test]
 async fn the_defaults_of_the_database_do_not_weaken_our_sessions() -> Outcome {
-    let server = shared()?;
+    let server = PostgresServer::shared()?;
     let mut config = schema(&server).await?;
     connect(&config)
         .await?
@@ -358,7 +344,7 @@ async fn statements(client: &Client) -> Outcome<i64> {
 
 #[tokio::test]
 async fn a_request_takes_a_statement_to_claim_and_one_to_complete() -> Outcome {
-    let server = shared()?;
+    let server = PostgresServer::shared()?;
     let mut config = schema(&server).await?;
     let client = connect(&config).await?;
     client
@@ -396,7 +382,7 @@ async fn a_request_takes_a_statement_to_claim_and_one_to_complete() -> Outcome {
 async fn transactional(
     lease: Duration,
 ) -> Outcome<(Arc<PostgresServer>, PostgresStore, Claim, Client)> {
-    let server = shared()?;
+    let server = PostgresServer::shared()?;
     let config = schema(&server).await?;
     let store = PostgresStore::builder(config.clone()).build().await?;
     let client = connect(&config).await?;
@@ -490,7 +476,7 @@ async fn a_commit_waits_for_the_disk_in_a_session_that_would_not() -> Outcome {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_one_of_many_claims_is_answered_and_one_a_key_is_granted() -> Outcome {
-    let server = shared()?;
+    let server = PostgresServer::shared()?;
     let config = schema(&server).await?;
     let store = PostgresStore::builder(config).connections(50).build().await?;
     let mut running = JoinSet::new();
@@ -520,7 +506,7 @@ async fn every_one_of_many_claims_is_answered_and_one_a_key_is_granted() -> Outc
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fences_of_a_key_grow_in_the_order_of_its_claims() -> Outcome {
-    let server = shared()?;
+    let server = PostgresServer::shared()?;
     let store = store(&server).await?;
     // The key is freed repeatedly, so that claims find it absent and race to insert it.
     let fences = Arc::new(Mutex::new(Vec::new()));
@@ -552,7 +538,7 @@ async fn fences_of_a_key_grow_in_the_order_of_its_claims() -> Outcome {
 
 #[tokio::test]
 async fn no_span_is_too_long() -> Outcome {
-    let server = shared()?;
+    let server = PostgresServer::shared()?;
     let store = store(&server).await?;
     let mut claim = claim_of(key("for ever")?);
     claim.lease = Duration::MAX;
@@ -594,7 +580,7 @@ struct Paying {
 
 impl Paying {
     async fn new() -> Outcome<Self> {
-        let server = shared()?;
+        let server = PostgresServer::shared()?;
         let config = schema(&server).await?;
         let store = PostgresStore::builder(config.clone()).build().await?;
         let ledger = connect(&config).await?;

@@ -10,7 +10,10 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio, id},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -37,6 +40,26 @@ impl PostgresServer {
     /// Returns an error if PostgreSQL is not installed, or does not start.
     pub fn start() -> Result<Self> {
         Self::start_with(&[])
+    }
+
+    /// Returns a server for all tests of a process, as long as one of them has it.
+    ///
+    /// A test that pauses, changes or stops its server must start one of its own.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if PostgreSQL is not installed, or does not start.
+    pub fn shared() -> Result<Arc<Self>> {
+        static SERVER: Mutex<Weak<PostgresServer>> = Mutex::new(Weak::new());
+        let mut shared = SERVER.lock().unwrap_or_else(PoisonError::into_inner);
+        match shared.upgrade() {
+            Some(server) => Ok(server),
+            None => {
+                let server = Arc::new(Self::start()?);
+                *shared = Arc::downgrade(&server);
+                Ok(server)
+            }
+        }
     }
 
     /// Starts a server with settings such as `fsync=off`.
