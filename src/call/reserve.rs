@@ -54,30 +54,22 @@ impl Reserve {
         }
     }
 
-    /// Makes an inner call, which must end before the caller's deadline by the reserve.
-    ///
-    /// Without a deadline it reads no clock.
-    #[inline(always)]
-    pub(crate) fn call<F>(&self, call: impl FnOnce() -> F) -> Reserved<F> {
-        let end = match deadline() {
-            Some(deadline) if self.ratio > 0.0 => Some(self.before(deadline)),
+    /// Returns the deadline of the caller, if a part of its time is reserved.
+    #[inline]
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match deadline() {
+            Some(deadline) if self.ratio > 0.0 => Some(deadline),
             _ => None,
-        };
-        let ambient = end.map(|end| (share_now(end.at - end.time), narrow(Some(end.at))));
-        let future = call();
-        // Without a deadline, there is nothing to restore.
-        if let Some(ambient) = ambient {
-            drop(ambient);
         }
-        Reserved { future: Some(future), end, timer: None }
     }
 
-    /// Returns the end of a call that begins now, before a deadline.
-    #[inline(never)]
-    fn before(&self, deadline: Instant) -> End {
+    /// Makes an inner call, which must end before a deadline by the reserve.
+    pub(crate) fn call<F>(&self, deadline: Instant, call: impl FnOnce() -> F) -> Reserved<F> {
         let began = clock::now();
         let time = self.time_before(deadline, began);
-        End { at: began + time, time }
+        let end = End { at: began + time, time };
+        let _ambient = (share_now(began), narrow(Some(end.at)));
+        Reserved { future: Some(call()), end: Some(end), timer: None }
     }
 
     /// Returns the time that a call has from `now` on, before a deadline.
@@ -205,6 +197,14 @@ mod tests {
         Reserve::new("reserve", Reserve::RATIO, SECOND).unwrap()
     }
 
+    /// Makes a call as a layer does.
+    fn called<F>(reserve: Reserve, call: impl FnOnce() -> F) -> Reserved<F> {
+        match reserve.deadline() {
+            Some(deadline) => reserve.call(deadline, call),
+            None => Reserved::within(Duration::MAX, call()),
+        }
+    }
+
     /// Runs a poll of a call under the deadline that is `left` from now.
     fn before<T>(left: Duration, piece: impl FnOnce() -> T) -> T {
         let _deadline = narrow(Some(Instant::now() + left));
@@ -225,11 +225,11 @@ mod tests {
     async fn a_tenth_of_the_time_is_kept_and_at_most_the_limit_of_the_layer() {
         let hour = 3_600 * SECOND;
         for (left, time) in [(SECOND, SECOND * 9 / 10), (hour, hour - SECOND)] {
-            let call = before(left, || reserve().call(deadline));
+            let call = before(left, || called(reserve(), deadline));
             assert_eq!(call.future, Some(Some(Instant::now() + time)));
         }
         let none = Reserve::new("reserve", 0.0, SECOND).unwrap();
-        let call = before(SECOND, || none.call(deadline));
+        let call = before(SECOND, || called(none, deadline));
         assert_eq!(call.future, Some(Some(Instant::now() + SECOND)));
     }
 
@@ -238,7 +238,7 @@ mod tests {
         let end = Instant::now() + SECOND;
         let call = {
             let _deadline = narrow(Some(end));
-            reserve().call(pending::<()>)
+            called(reserve(), pending::<()>)
         };
         let mut call = task::spawn(call);
         let _deadline = narrow(Some(end));
@@ -253,7 +253,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_result_that_is_ready_at_the_reserve_is_returned() {
-        let call = before(SECOND, || reserve().call(|| tokio::time::sleep(SECOND * 9 / 10)));
+        let call = before(SECOND, || called(reserve(), || tokio::time::sleep(SECOND * 9 / 10)));
         let mut call = task::spawn(call);
         assert_pending!(before(SECOND, || call.enter(|cx, call| call.poll_call(cx))));
         advance(SECOND * 9 / 10).await;
@@ -262,7 +262,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_caller_with_less_time_than_the_call_ends_it_by_itself() {
-        let call = before(SECOND, || reserve().call(pending::<()>));
+        let call = before(SECOND, || called(reserve(), pending::<()>));
         let mut call = task::spawn(call);
         assert_pending!(before(SECOND / 2, || call.enter(|cx, call| call.poll_call(cx))));
         call.enter(|_, call| assert!(call.timer.is_none()));
@@ -283,8 +283,8 @@ mod tests {
         for left in [None, Some(SECOND)] {
             let end = left.map(|left| Instant::now() + left * 9 / 10);
             let _deadline = narrow(left.map(|left| Instant::now() + left));
-            drop(reserve().call(|| Watching(end)));
-            let mut call = std::pin::pin!(reserve().call(|| Watching(end)));
+            drop(called(reserve(), || Watching(end)));
+            let mut call = std::pin::pin!(called(reserve(), || Watching(end)));
             call.as_mut().end();
             assert!(call.future.is_none());
         }

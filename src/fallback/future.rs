@@ -49,11 +49,24 @@ pin_project! {
 
 pin_project! {
     #[project = StateProj]
+    #[project_replace = StateOwn]
     enum State<F, A, K, T, E> {
-        Calling { #[pin] call: Reserved<F>, kept: Option<K> },
+        // A call without a deadline. Its variant is one of only two, so that one comparison tells
+        // it apart, and it writes no other fields.
+        Calling { #[pin] future: F, kept: K },
+        Other { #[pin] other: Other<F, A, K, T, E> },
+    }
+}
+
+pin_project! {
+    #[project = OtherProj]
+    #[project_replace = OtherOwn]
+    enum Other<F, A, K, T, E> {
+        // A call beneath a deadline.
+        Reserved { #[pin] call: Reserved<F>, kept: K },
         // The service is switched off, and was not called.
-        Off { kept: Option<K> },
-        Responding { #[pin] response: Reserved<A>, failed: Option<Failed<T, E>> },
+        Off { kept: K },
+        Responding { #[pin] response: Reserved<A>, failed: Failed<T, E> },
         Done,
     }
 }
@@ -81,17 +94,22 @@ where
     R: Respond<Req, S::Response>,
 {
     #[inline(always)]
-    pub(super) fn called(
+    pub(super) fn calling(future: S::Future, kept: R::Kept, shared: Arc<Shared<R, C>>) -> Self {
+        Self { state: State::Calling { future, kept }, shared, completion: PhantomData }
+    }
+
+    pub(super) fn reserved(
         call: Reserved<S::Future>,
         kept: R::Kept,
         shared: Arc<Shared<R, C>>,
     ) -> Self {
-        let state = State::Calling { call, kept: Some(kept) };
-        Self { state, shared, completion: PhantomData }
+        let other = Other::Reserved { call, kept };
+        Self { state: State::Other { other }, shared, completion: PhantomData }
     }
 
     pub(super) fn off(kept: R::Kept, shared: Arc<Shared<R, C>>) -> Self {
-        Self { state: State::Off { kept: Some(kept) }, shared, completion: PhantomData }
+        let other = Other::Off { kept };
+        Self { state: State::Other { other }, shared, completion: PhantomData }
     }
 }
 
@@ -106,66 +124,119 @@ where
     type Output = Result<S::Response, S::Error>;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            let (kept, mut failed, nothing_began) = match this.state.as_mut().project() {
-                StateProj::Calling { call, kept } => {
-                    let Some(watched) = kept else { polled_after_end() };
-                    if R::WAITS {
-                        RejectedBy::forget();
-                    }
-                    match ready!(R::watch(watched, || call.poll_call(cx))) {
-                        Ok(mut result) => {
-                            let Some(reason) = this.shared.reason::<M, _, _>(&mut result) else {
-                                // The call has ended, and holds nothing else.
-                                *kept = None;
-                                return Poll::Ready(result);
-                            };
-                            let nothing_began = this.shared.nothing_began(&reason, &result);
-                            let without = Without::Result(result);
-                            let rejected_by = RejectedBy::last().filter(|_| R::WAITS);
-                            let failed = Failed { reason, rejected_by, without };
-                            (kept.take(), failed, nothing_began)
-                        }
-                        Err(reached) => {
-                            route::settle_cut();
-                            let name = this.shared.state.config.reporter.name().cloned();
-                            let rejection = Rejection::from(reached.by(name));
-                            let reason = Reason::Rejected(rejection.clone());
-                            let without = Without::Ended(rejection);
-                            (kept.take(), Failed { reason, rejected_by: None, without }, false)
-                        }
-                    }
-                }
-                StateProj::Off { kept } => {
-                    let (reason, without) = (Reason::Off, Without::Off);
-                    (kept.take(), Failed { reason, rejected_by: None, without }, true)
-                }
-                StateProj::Responding { response, failed } => {
-                    let shared = &*this.shared;
-                    let Some(known) = failed else { polled_after_end() };
-                    let response = ready!(shared.poll_response::<M, _, _, _>(known, response, cx));
-                    let failed = failed.take();
-                    this.state.set(State::Done);
-                    return Poll::Ready(match (response, failed) {
-                        (Some(response), _) => Ok(response),
-                        (None, Some(failed)) => shared.state.without(failed.without),
-                        (None, None) => polled_after_end(),
-                    });
-                }
-                StateProj::Done => polled_after_end(),
-            };
-            let Some(kept) = kept else { polled_after_end() };
-            // The service's future is dropped before code of the user runs. If that panics, the
-            // call has ended.
-            this.state.set(State::Done);
-            match this.shared.begin::<M, _, _, _>(kept, &mut failed, nothing_began) {
-                Some(response) => {
-                    this.state.set(State::Responding { response, failed: Some(failed) });
-                }
-                None => return Poll::Ready(this.shared.state.without(failed.without)),
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.as_mut().project().state;
+        let (future, kept) = match state.as_mut().project() {
+            StateProj::Calling { future, kept } => (future, kept),
+            StateProj::Other { .. } => return self.poll_other(cx),
+        };
+        let result = ready!(watch::<R, _, _, _>(kept, || future.poll(cx)));
+        // The service's future is dropped before code of the user runs. If that panics, the call
+        // has ended.
+        let done = State::Other { other: Other::Done };
+        let StateOwn::Calling { kept, .. } = state.project_replace(done) else {
+            polled_after_end()
+        };
+        self.conclude(kept, result, cx)
+    }
+}
+
+/// Polls the service's future. The layers that reject the call from now on are noted.
+#[inline]
+fn watch<R: Respond<Req, T>, Req, T, P>(kept: &mut R::Kept, poll: impl FnOnce() -> P) -> P {
+    if R::WAITS {
+        RejectedBy::forget();
+    }
+    R::watch(kept, poll)
+}
+
+impl<S, Req, R, C, M> ResponseFuture<S, Req, R, C, M>
+where
+    S: Service<Req>,
+    S::Error: CarryRejection,
+    R: Respond<Req, S::Response>,
+    C: Classify<S::Response, S::Error>,
+    M: Completion<S::Response>,
+{
+    /// Returns the result of the service, or begins the fallback if the result is a failure.
+    #[inline(always)]
+    fn conclude(
+        self: Pin<&mut Self>,
+        kept: R::Kept,
+        mut result: Result<S::Response, S::Error>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S::Response, S::Error>> {
+        match self.shared.reason::<M, _, _>(&mut result) {
+            None => Poll::Ready(result),
+            Some(reason) => self.fall_back(kept, reason, Without::Result(result), cx),
+        }
+    }
+
+    /// Polls a call beneath a deadline, or one that is no longer with the service.
+    // Not inlined, so that the path of a call without a deadline stays short.
+    #[inline(never)]
+    fn poll_other(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S::Response, S::Error>> {
+        let this = self.as_mut().project();
+        let StateProj::Other { mut other } = this.state.project() else { polled_after_end() };
+        let ended = match other.as_mut().project() {
+            OtherProj::Reserved { call, kept } => {
+                Some(ready!(watch::<R, _, _, _>(kept, || call.poll_call(cx))))
             }
+            OtherProj::Responding { response, failed } => {
+                let given = ready!(this.shared.poll_response::<M, _, _, _>(failed, response, cx));
+                if let Some(response) = given {
+                    other.set(Other::Done);
+                    return Poll::Ready(Ok(response));
+                }
+                None
+            }
+            OtherProj::Off { .. } | OtherProj::Done => None,
+        };
+        match (other.project_replace(Other::Done), ended) {
+            (OtherOwn::Reserved { kept, .. }, Some(Ok(result))) => self.conclude(kept, result, cx),
+            (OtherOwn::Reserved { kept, .. }, Some(Err(reached))) => {
+                route::settle_cut();
+                let name = self.shared.state.config.reporter.name().cloned();
+                let rejection = Rejection::from(reached.by(name));
+                let reason = Reason::Rejected(rejection.clone());
+                self.fall_back(kept, reason, Without::Ended(rejection), cx)
+            }
+            (OtherOwn::Off { kept }, _) => self.fall_back(kept, Reason::Off, Without::Off, cx),
+            (OtherOwn::Responding { failed, .. }, _) => {
+                Poll::Ready(self.shared.state.without(failed.without))
+            }
+            (OtherOwn::Reserved { .. } | OtherOwn::Done, _) => polled_after_end(),
+        }
+    }
+
+    /// Begins the fallback of a call, and polls it for the first time.
+    #[cold]
+    fn fall_back(
+        mut self: Pin<&mut Self>,
+        kept: R::Kept,
+        reason: Reason,
+        without: Without<S::Response, S::Error>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<S::Response, S::Error>> {
+        let mut this = self.as_mut().project();
+        let nothing_began = match &without {
+            Without::Result(result) => this.shared.nothing_began(&reason, result),
+            Without::Ended(_) => false,
+            Without::Off => true,
+        };
+        let by_a_layer = R::WAITS && matches!(without, Without::Result(_));
+        let rejected_by = RejectedBy::last().filter(|_| by_a_layer);
+        let mut failed = Failed { reason, rejected_by, without };
+        match this.shared.begin::<M, _, _, _>(kept, &mut failed, nothing_began) {
+            Some(response) => {
+                let other = Other::Responding { response, failed };
+                this.state.set(State::Other { other });
+                self.poll_other(cx)
+            }
+            None => Poll::Ready(this.shared.state.without(failed.without)),
         }
     }
 }

@@ -1,11 +1,11 @@
 use std::{
     fmt,
     marker::PhantomData,
-    mem,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
 
+use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{future::ResponseFuture, shared::Shared, source::Respond, waiting::Waiting};
@@ -36,7 +36,7 @@ accessors!(Fallback<S, R, C, M>);
 impl<S, R, C, M> Fallback<S, R, C, M> {
     /// Waits until the inner service is ready or is switched off.
     #[cold]
-    fn wait<E>(&mut self, waker: &Waker) -> Poll<Result<(), E>> {
+    fn wait(&mut self, waker: &Waker) -> Poll<()> {
         let state = &self.shared.state;
         match &mut self.waiting {
             Some(waiting) => waiting.join_again(waker),
@@ -48,7 +48,37 @@ impl<S, R, C, M> Fallback<S, R, C, M> {
         }
         self.is_off = true;
         self.waiting = None;
-        Poll::Ready(Ok(()))
+        Poll::Ready(())
+    }
+
+    /// Begins a call that must end before the caller's deadline by the reserve.
+    fn call_reserved<Req>(
+        &mut self,
+        deadline: Instant,
+        request: Req,
+        kept: R::Kept,
+        shared: Arc<Shared<R, C>>,
+    ) -> ResponseFuture<S, Req, R, C, M>
+    where
+        S: Service<Req>,
+        R: Respond<Req, S::Response>,
+    {
+        let call = shared.state.reserve.call(deadline, || self.inner.call(request));
+        ResponseFuture::reserved(call, kept, shared)
+    }
+
+    /// Begins a call that skips the inner service.
+    #[cold]
+    fn call_off<Req>(&mut self, request: Req) -> ResponseFuture<S, Req, R, C, M>
+    where
+        S: Service<Req>,
+        R: Respond<Req, S::Response>,
+        M: Discard<Req>,
+    {
+        let kept = self.shared.source.keep(&request);
+        self.is_off = false;
+        M::discard(request);
+        ResponseFuture::off(kept, Arc::clone(&self.shared))
     }
 }
 
@@ -73,28 +103,34 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.is_off |= self.shared.state.is_off();
-        // Polling the service may reserve something in it.
-        let polled = if self.is_off { Poll::Ready(Ok(())) } else { self.inner.poll_ready(cx) };
-        if polled.is_pending() {
-            return self.wait(cx.waker());
-        }
-        if self.waiting.is_some() {
+        if self.is_off || self.shared.state.is_off() {
+            self.is_off = true;
             self.waiting = None;
+            return Poll::Ready(Ok(()));
         }
-        polled
+        // Polling the service may reserve something in it.
+        match self.inner.poll_ready(cx) {
+            Poll::Ready(result) => {
+                if self.waiting.is_some() {
+                    self.waiting = None;
+                }
+                Poll::Ready(result)
+            }
+            Poll::Pending => self.wait(cx.waker()).map(Ok),
+        }
     }
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
+        if self.is_off || self.shared.state.is_off() {
+            return self.call_off(request);
+        }
         let kept = self.shared.source.keep(&request);
         let shared = Arc::clone(&self.shared);
-        if mem::take(&mut self.is_off) || shared.state.is_off() {
-            M::discard(request);
-            return ResponseFuture::off(kept, shared);
+        if let Some(deadline) = shared.state.reserve.deadline() {
+            return self.call_reserved(deadline, request, kept, shared);
         }
-        let call = shared.state.reserve.call(|| self.inner.call(request));
-        ResponseFuture::called(call, kept, shared)
+        ResponseFuture::calling(self.inner.call(request), kept, shared)
     }
 }
 
