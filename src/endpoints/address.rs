@@ -11,9 +11,10 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    endpoint::{Slot, next_number},
+    endpoint::next_number,
     handle::{Addresses, EndpointState},
     shared::{NewEndpoint, Shared},
+    slot::Slot,
 };
 use crate::call::lock::lock;
 

@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use rand::Rng;
 
-use super::{
-    endpoint::{Endpoint, Slot},
-    load::Ticks,
-};
+use super::{endpoint::Endpoint, load::Ticks, slot::Slot};
 use crate::call::{random::draw, route::Tried};
 
 /// One choice in so many is made by the calls under way alone.

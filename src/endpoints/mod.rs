@@ -229,7 +229,7 @@ mod pace;
 mod row;
 mod service;
 mod shared;
-
+mod slot;
 mod watch;
 
 pub use self::{
