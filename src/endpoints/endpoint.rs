@@ -47,9 +47,10 @@ pub(super) struct Endpoint {
     pub(super) group: u8,
     address: Arc<dyn fmt::Display + Send + Sync>,
     limits: Limits,
-    /// Calls under way.
-    active: AtomicU32,
-    calls: AtomicU64,
+    /// Calls that have begun.
+    begun: AtomicU64,
+    /// Calls that have ended. The others are under way.
+    ended: AtomicU64,
     failures: AtomicU64,
     /// The results since the last response.
     row: Row,
@@ -99,8 +100,8 @@ impl Endpoint {
             group,
             address,
             limits,
-            active: AtomicU32::new(0),
-            calls: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             row: Row::default(),
             forgets_at: AtomicU64::new(u64::MAX),
@@ -127,24 +128,26 @@ impl Endpoint {
     #[inline]
     pub(super) fn begin(&self) -> bool {
         if self.limits.max_concurrent == u32::MAX {
-            self.active.fetch_add(1, Ordering::Relaxed);
-        } else {
-            let more = |active| (active < self.limits.max_concurrent).then_some(active + 1);
-            if self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
-                return false;
-            }
+            self.begun.fetch_add(1, Ordering::Relaxed);
+            return true;
         }
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        true
+        let one_more = |begun: u64| {
+            // If calls have begun and ended meanwhile, the update fails and is tried again.
+            let active = begun.saturating_sub(self.ended.load(Ordering::Acquire));
+            (active < u64::from(self.limits.max_concurrent)).then_some(begun + 1)
+        };
+        self.begun.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
     #[inline]
     pub(super) fn active(&self) -> u32 {
-        self.active.load(Ordering::Relaxed)
+        // In this order, because a call that has ended has begun.
+        let ended = self.ended.load(Ordering::Acquire);
+        (self.begun.load(Ordering::Relaxed) - ended) as u32
     }
 
     pub(super) fn calls(&self) -> u64 {
-        self.calls.load(Ordering::Relaxed)
+        self.begun.load(Ordering::Relaxed)
     }
 
     pub(super) fn failures(&self) -> u64 {
@@ -326,7 +329,7 @@ impl Endpoint {
     /// Settles a call that nobody else settles. It has ended `now`.
     #[inline]
     pub(super) fn settle_known(&self, took: u64, now: u64, known: Known) {
-        self.active.fetch_sub(1, Ordering::Relaxed);
+        self.ended.fetch_add(1, Ordering::Release);
         let call = Timing { took, now, is_old: self.is_old(took, now) };
         match known {
             Known::Good => self.responded(call),
@@ -340,7 +343,7 @@ impl Endpoint {
 /// Settles a call. The call was under way until now.
 impl Account for Endpoint {
     fn settle(&self, stamp: Stamp, end: &End) {
-        self.active.fetch_sub(1, Ordering::Relaxed);
+        self.ended.fetch_add(1, Ordering::Release);
         let measured = Measured::of(stamp);
         let (call, known) = (|| self.end(measured, end), measured.known());
         match end.how {
@@ -371,6 +374,8 @@ impl fmt::Debug for Endpoint {
 
 #[cfg(test)]
 mod tests {
+    use std::thread;
+
     use super::*;
     use crate::call::completion::CallEnd;
 
@@ -416,5 +421,28 @@ mod tests {
             let time = endpoint.response_time(Instant::now());
             assert!(time > Some(Duration::from_millis(20)), "{time:?}");
         }
+    }
+
+    #[test]
+    fn a_limit_holds_on_many_threads_and_every_place_is_given_back() {
+        let limits = Limits { max_concurrent: 2, consecutive_failures: 5, origin: Instant::now() };
+        let set: Weak<Ejections> = Weak::new();
+        let (endpoint, inside) =
+            (Endpoint::new(0, Arc::new("a"), 0, limits, set), AtomicU32::new(0));
+        let work = || {
+            let begun = (0..10_000).filter(|_| endpoint.begin()).map(|_| {
+                assert!(inside.fetch_add(1, Ordering::Relaxed) < limits.max_concurrent);
+                thread::yield_now();
+                inside.fetch_sub(1, Ordering::Relaxed);
+                endpoint.settle_known(0, 0, Known::Ignored);
+            });
+            begun.count() as u64
+        };
+        let begun: u64 = thread::scope(|scope| {
+            let threads = [(); 4].map(|()| scope.spawn(work));
+            threads.into_iter().map(|it| it.join().unwrap()).sum()
+        });
+        assert_eq!((endpoint.calls(), endpoint.active()), (begun, 0));
+        assert!(endpoint.begin() && endpoint.begin() && !endpoint.begin());
     }
 }
