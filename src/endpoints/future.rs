@@ -41,6 +41,7 @@ pub(super) struct CallStamp {
 impl Ledger for Arc<Endpoint> {
     type Stamp = CallStamp;
 
+    #[cold]
     fn abandoned(&self, stamp: CallStamp, panicked: bool) {
         if panicked {
             self.settle(

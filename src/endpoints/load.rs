@@ -56,7 +56,8 @@ impl Load {
     /// Returns the mean if it can be compared with that of another endpoint.
     #[inline]
     pub(super) fn comparable(&self, now: Ticks) -> Option<u64> {
-        self.read(now).filter(|(_, values)| *values >= FIRST).map(|(mean, _)| mean)
+        let word = self.word.load(Ordering::Relaxed);
+        (values(word) >= FIRST).then(|| mean(word, now))
     }
 
     /// Includes a response.
@@ -92,20 +93,32 @@ impl Load {
     #[inline]
     fn read(&self, now: Ticks) -> Option<(u64, u64)> {
         let word = self.word.load(Ordering::Relaxed);
-        let idle = now.0.wrapping_sub(word as u32);
-        // Another thread may have updated it after this one read the clock.
-        let idle = if idle > u32::MAX - BEHIND { 0 } else { idle };
-        (word != 0).then(|| (faded(word >> 38, idle), word >> 32 & 0x3F))
+        (word != 0).then(|| (mean(word, now), values(word)))
     }
 
+    /// Writes a mean from 1 to `MOST`.
     #[inline]
     fn write(&self, mean: u64, values: u64, now: Ticks) {
-        let word = mean.clamp(1, MOST) << 38 | values << 32 | u64::from(now.0);
+        let word = mean << 38 | values << 32 | u64::from(now.0);
         self.word.store(word, Ordering::Relaxed);
     }
 }
 
-/// Returns a mean with a new value.
+/// Returns the number of values of a word.
+#[inline]
+fn values(word: u64) -> u64 {
+    word >> 32 & 0x3F
+}
+
+/// Returns the mean of a word.
+#[inline]
+fn mean(word: u64, now: Ticks) -> u64 {
+    let (mean, idle) = (word >> 38, now.0.wrapping_sub(word as u32));
+    // Another thread may have updated it after this one read the clock.
+    if idle == 0 || idle > u32::MAX - BEHIND { mean } else { faded(mean, idle) }
+}
+
+/// Returns a mean with a new value. Both are from 1 to `MOST`, and so is the result.
 #[inline]
 fn moved(mean: u64, value: u64) -> u64 {
     mean - mean / 4 + value / 4
