@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -159,11 +159,11 @@ impl Endpoint {
     /// One that has hardly ended a call yet is compared by its calls under way, and by the results
     /// since the last response.
     #[inline]
-    pub(super) fn is_better(&self, other: &Self, now: Ticks) -> bool {
+    pub(super) fn is_better(&self, other: &Self) -> bool {
         let (mine, others) = (u64::from(self.active()) + 1, u64::from(other.active()) + 1);
-        match (self.load.comparable(now), other.load.comparable(now)) {
-            (Some(mean), Some(other)) => mine * mean <= others * other,
-            _ => self.row.weigh(mine) <= other.row.weigh(others),
+        match self.load.means(&other.load) {
+            Some((mean, other)) => mine * mean <= others * other,
+            None => self.row.weigh(mine) <= other.row.weigh(others),
         }
     }
 
@@ -326,6 +326,20 @@ impl Endpoint {
 }
 
 impl Endpoint {
+    /// Settles a call that responded well on its first poll, and that nobody else settles.
+    ///
+    /// Returns `false`, and does nothing, if the time matters.
+    #[inline]
+    pub(super) fn responded_at_once(&self) -> bool {
+        if !self.load.is_least() || self.forgets_at.load(Ordering::Relaxed) < u64::MAX {
+            return false;
+        }
+        self.ended.fetch_add(1, Ordering::Release);
+        self.patience.heard();
+        self.row.end();
+        true
+    }
+
     /// Settles a call that nobody else settles. It has ended `now`.
     #[inline]
     pub(super) fn settle_known(&self, took: u64, now: u64, known: Known) {
@@ -374,7 +388,7 @@ impl fmt::Debug for Endpoint {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
+    use std::{sync::atomic::AtomicU32, thread};
 
     use super::*;
     use crate::call::completion::CallEnd;
@@ -444,5 +458,23 @@ mod tests {
         });
         assert_eq!((endpoint.calls(), endpoint.active()), (begun, 0));
         assert!(endpoint.begin() && endpoint.begin() && !endpoint.begin());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_a_response_at_once_matters_until_the_mean_is_least() {
+        let (max_concurrent, consecutive_failures) = (u32::MAX, 5);
+        let limits = Limits { max_concurrent, consecutive_failures, origin: Instant::now() };
+        let set: Weak<Ejections> = Weak::new();
+        let endpoint = Endpoint::new(0, Arc::new("a"), 0, limits, set);
+        for _ in 0..8 {
+            assert!(endpoint.begin() && !endpoint.responded_at_once());
+            assert_eq!(endpoint.active(), 1);
+            endpoint.settle_known(0, 0, Known::Good);
+        }
+        endpoint.row.failed();
+        assert!(endpoint.begin() && endpoint.responded_at_once());
+        assert_eq!((endpoint.active(), endpoint.row.failed()), (0, 1));
+        endpoint.set_forgets_at(Some(Instant::now()));
+        assert!(!endpoint.responded_at_once(), "an ejection may be over");
     }
 }

@@ -3,9 +3,10 @@
 use std::{
     fmt,
     future::Future,
+    num::NonZeroU64,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use pin_project_lite::pin_project;
@@ -31,7 +32,9 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct CallStamp {
     /// The time at which it began, in nanoseconds from the origin of the endpoint.
-    began: u64,
+    ///
+    /// It is read lazily. A call that completes on its first poll takes no time.
+    began: Option<NonZeroU64>,
     /// The number of renewals of the service that is called.
     renewals: u32,
     /// The part that polled the call last. Only this part settles it.
@@ -54,16 +57,27 @@ impl Ledger for Arc<Endpoint> {
     }
 }
 
+/// Returns the time of an instant, which is not zero.
+#[inline]
+fn time(endpoint: &Endpoint, at: Instant) -> NonZeroU64 {
+    NonZeroU64::new(endpoint.time(at)).unwrap_or(NonZeroU64::MIN)
+}
+
 /// Returns the times of a call that ends now.
 #[inline]
 fn measured(endpoint: &Endpoint, stamp: &CallStamp, known: Known) -> Measured {
     let now = endpoint.time(Instant::now());
-    Measured::new(now.saturating_sub(stamp.began), now, known)
+    let took = stamp.began.map_or(0, |began| now.saturating_sub(began.get()));
+    Measured::new(took, now, known)
 }
 
 /// Ends a call, which the part of the call around settles, if there is one.
 #[inline]
 fn end(endpoint: &Arc<Endpoint>, stamp: &CallStamp, known: Known) {
+    let is_at_once = stamp.began.is_none() && stamp.settler.is_none() && known == Known::Good;
+    if is_at_once && endpoint.responded_at_once() {
+        return;
+    }
     let measured = measured(endpoint, stamp, known);
     match stamp.settler {
         Some(settler) => {
@@ -71,6 +85,16 @@ fn end(endpoint: &Arc<Endpoint>, stamp: &CallStamp, known: Known) {
             EndedCall::new(account, measured, endpoint.mark).hand_over(settler);
         }
         None => endpoint.settle_known(measured.took(), measured.now(), known),
+    }
+}
+
+/// Notes that the call has to wait. From now on it takes time.
+fn has_to_wait(admission: &mut Admission<Arc<Endpoint>>) {
+    if admission.stamp().is_some_and(|stamp| stamp.began.is_none()) {
+        let began = time(admission.ledger(), Instant::now());
+        if let Some(stamp) = admission.stamp() {
+            stamp.began = Some(began);
+        }
     }
 }
 
@@ -104,12 +128,13 @@ impl<S: Service<Req>, Req, C> ResponseFuture<S, Req, C> {
     pub(super) fn called(
         Entry { endpoint, slot }: Entry<S>,
         request: Req,
-        began: u64,
+        now: Option<Instant>,
         classifier: Arc<C>,
     ) -> Self
     where
         S: Clone,
     {
+        let began = now.map(|now| time(&endpoint, now));
         let stamp = CallStamp { began, renewals: 0, settler: None };
         let mut admission = Admission::new(endpoint, stamp);
         // If the clone panics, the call has ended.
@@ -149,13 +174,15 @@ where
                 if let Some(stamp) = admission.stamp() {
                     stamp.settler = Settler::current();
                 }
-                let (result, is_ready) = ready!(admission.run(|_| {
-                    match call.as_mut().poll_call(cx) {
-                        Poll::Pending => Poll::Pending,
-                        Poll::Ready(Err(error)) => Poll::Ready((Err(error), false)),
-                        Poll::Ready(Ok(())) => call.poll(cx).map(|result| (result, true)),
-                    }
-                }));
+                let polled = admission.run(|_| match call.as_mut().poll_call(cx) {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(Err(error)) => Poll::Ready((Err(error), false)),
+                    Poll::Ready(Ok(())) => call.poll(cx).map(|result| (result, true)),
+                });
+                let Poll::Ready((result, is_ready)) = polled else {
+                    has_to_wait(admission);
+                    return Poll::Pending;
+                };
                 let result = result.map_err(Error::Service);
                 // If it panics, the call ends as one that is dropped. That is no failure.
                 let known = Known::of(judge(&**this.classifier, result.as_ref()));

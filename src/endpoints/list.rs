@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rand::Rng;
 
-use super::{endpoint::Endpoint, load::Ticks, slot::Slot};
+use super::{endpoint::Endpoint, slot::Slot};
 use crate::call::{random::draw, route::Tried};
 
 /// One choice in so many is made by the calls under way alone.
@@ -41,33 +41,33 @@ impl<S> List<S> {
     ///
     /// An endpoint that the call has tried is chosen only if there is no other.
     #[inline]
-    pub(super) fn choose(&self, tried: Tried, now: Ticks) -> Option<Entry<S>> {
+    pub(super) fn choose(&self, tried: Tried) -> Option<Entry<S>> {
         let bits = draw(Rng::next_u64);
         let entry = match tried.is_empty() {
-            true => self.draw(bits, now)?,
-            false => self.draw_another(tried, bits, now)?,
+            true => self.draw(bits)?,
+            false => self.draw_another(tried, bits)?,
         };
         if entry.endpoint.begin() { Some(entry.clone()) } else { self.begin_any(tried, bits) }
     }
 
     /// Returns the better of two.
     #[inline]
-    fn draw(&self, bits: u64, now: Ticks) -> Option<&Entry<S>> {
+    fn draw(&self, bits: u64) -> Option<&Entry<S>> {
         let (first, second) = two_of(self.endpoints.len(), bits)?;
-        Some(better(&self.endpoints[first], &self.endpoints[second], bits, now))
+        Some(better(&self.endpoints[first], &self.endpoints[second], bits))
     }
 
     /// Returns the better of two that were not tried, if there are any.
     #[cold]
-    fn draw_another(&self, tried: Tried, bits: u64, now: Ticks) -> Option<&Entry<S>> {
+    fn draw_another(&self, tried: Tried, bits: u64) -> Option<&Entry<S>> {
         let mut others = self.endpoints.iter().filter(|it| !tried.contains(it.endpoint.mark));
         let Some((first, second)) = two_of(others.clone().count(), bits) else {
-            return self.draw(bits, now);
+            return self.draw(bits);
         };
         let (least, most) = (first.min(second), first.max(second));
         let one = others.nth(least)?;
         let another = if least == most { one } else { others.nth(most - least - 1)? };
-        Some(better(one, another, bits, now))
+        Some(better(one, another, bits))
     }
 
     /// Begins a call at any endpoint with room, because the chosen one has none.
@@ -83,10 +83,10 @@ impl<S> List<S> {
 }
 
 #[inline]
-fn better<'a, S>(one: &'a Entry<S>, other: &'a Entry<S>, bits: u64, now: Ticks) -> &'a Entry<S> {
+fn better<'a, S>(one: &'a Entry<S>, other: &'a Entry<S>, bits: u64) -> &'a Entry<S> {
     let is_better = match bits % EXPLORING {
         0 => one.endpoint.is_as_idle(&other.endpoint),
-        _ => one.endpoint.is_better(&other.endpoint, now),
+        _ => one.endpoint.is_better(&other.endpoint),
     };
     if is_better { one } else { other }
 }

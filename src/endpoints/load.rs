@@ -53,11 +53,25 @@ impl Load {
         self.read(now).map(|(mean, _)| mean)
     }
 
-    /// Returns the mean if it can be compared with that of another endpoint.
+    /// Returns the means of two endpoints as they compare, or `None` if there are too few values.
+    ///
+    /// It does not read the clock. The means are those at the last update of either. From then on,
+    /// they fade alike.
     #[inline]
-    pub(super) fn comparable(&self, now: Ticks) -> Option<u64> {
+    pub(super) fn means(&self, other: &Self) -> Option<(u64, u64)> {
+        let (one, other) = (self.word.load(Ordering::Relaxed), other.word.load(Ordering::Relaxed));
+        let is_later = (one as u32).wrapping_sub(other as u32) as i32 >= 0;
+        let last = Ticks(if is_later { one } else { other } as u32);
+        let are_known = values(one) >= FIRST && values(other) >= FIRST;
+        are_known.then(|| (mean(one, last), mean(other, last)))
+    }
+
+    /// Returns `true` if a response at once would not make the mean smaller.
+    #[inline]
+    pub(super) fn is_least(&self) -> bool {
         let word = self.word.load(Ordering::Relaxed);
-        (values(word) >= FIRST).then(|| mean(word, now))
+        let mean = word >> 38;
+        values(word) >= FIRST && moved(mean, 1) == mean
     }
 
     /// Includes a response.
@@ -148,6 +162,11 @@ mod tests {
     const MS: u64 = 1_000_000;
     const SECOND: Ticks = Ticks(102);
 
+    /// Returns the mean if it can be compared.
+    fn mean_of(load: &Load) -> Option<u64> {
+        load.means(load).map(|(mean, _)| mean)
+    }
+
     fn after(seconds: u64) -> Ticks {
         Ticks::of(seconds * 1_000 * MS)
     }
@@ -176,16 +195,47 @@ mod tests {
         let load = Load::default();
         for (took, comparable) in [(37, None), (9, None), (8, None), (40, None)] {
             load.responded(micros(took * MS), SECOND);
-            assert_eq!(load.comparable(SECOND), comparable);
+            assert_eq!(mean_of(&load), comparable);
         }
         (0..4).for_each(|_| load.responded(micros(9 * MS), SECOND));
-        assert_eq!(load.comparable(SECOND), Some(8_000));
+        assert_eq!(mean_of(&load), Some(8_000));
         load.forget();
         load.responded(micros(37 * MS), SECOND);
-        assert_eq!((load.mean(SECOND), load.comparable(SECOND)), (Some(37_000), None));
+        assert_eq!((load.mean(SECOND), mean_of(&load)), (Some(37_000), None));
         // A failure says enough.
         load.failed(micros(MS), SECOND);
-        assert!(load.comparable(SECOND).is_some_and(|mean| mean > 37_000));
+        assert!(mean_of(&load).is_some_and(|mean| mean > 37_000));
+    }
+
+    #[test]
+    fn two_means_compare_as_of_the_later_update_even_when_the_ticks_begin_anew() {
+        let (fast, slow) = (Load::default(), Load::default());
+        let half_life = |from: u32| (Ticks(from), Ticks(from.wrapping_add(HALF_LIFE)));
+        for (early, late) in [half_life(102), half_life(u32::MAX - 9)] {
+            (0..FIRST).for_each(|_| fast.responded(micros(8 * MS), late));
+            assert_eq!(fast.means(&slow), None);
+            (0..FIRST).for_each(|_| slow.responded(micros(20 * MS), early));
+            assert_eq!(fast.means(&slow), Some((8_000, 10_000)));
+            assert_eq!(slow.means(&fast), Some((10_000, 8_000)));
+            fast.forget();
+            slow.forget();
+        }
+    }
+
+    #[test]
+    fn a_mean_is_least_when_no_response_makes_it_smaller() {
+        let load = Load::default();
+        assert!(!load.is_least());
+        (0..FIRST).for_each(|_| load.responded(micros(MS), SECOND));
+        for responses in 0..100 {
+            let before = mean_of(&load);
+            let is_least = load.is_least();
+            load.responded(1, SECOND);
+            assert_eq!(is_least, mean_of(&load) == before, "{responses}");
+        }
+        assert!(load.is_least());
+        load.failed(1, SECOND);
+        assert!(!load.is_least());
     }
 
     #[test]

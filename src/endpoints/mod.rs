@@ -87,6 +87,10 @@
 //! A result that the classifier ignores, such as a request that was given back, is no failure. From
 //! the fifth in a row, it counts as a slow response in the choice.
 //!
+//! The time of a call is measured from the instant at which it first has to wait, or from its begin
+//! if a layer around it has read the clock then. A call that completes on its first poll otherwise
+//! counts as one that takes no time. Only a service that blocks its thread takes longer.
+//!
 //! With few calls at a time, the fastest endpoints get most of them, however small the difference
 //! is.
 //!

@@ -89,7 +89,7 @@ where
     fn call(&mut self, request: Req) -> Self::Future {
         let Parts { shared, classifier, .. } = &*self.parts;
         shared.start_checks();
-        let (now, classifier) = (shared.time(clock::now()), Arc::clone(classifier));
+        let (now, classifier) = (clock::shared_now(), Arc::clone(classifier));
         let Some(entry) = shared.choose(Tried::current(), now) else {
             return ResponseFuture::rejected(Arc::clone(&shared.config), classifier);
         };

@@ -15,7 +15,6 @@ use super::{
     endpoint::{Endpoint, Limits, Set},
     health::{EndpointStatus, Health, Pool},
     list::{Entry, List},
-    load::Ticks,
     member::{Change, Member, Transition, find},
     pace::Pace,
     slot::Slot,
@@ -130,15 +129,20 @@ impl<S> Shared<S> {
     }
 
     /// Chooses an endpoint and begins a call.
+    ///
+    /// Without `now`, it reads the clock while an endpoint is ejected.
     #[inline]
-    pub(super) fn choose(&self, tried: Tried, now: u64) -> Option<Entry<S>> {
+    pub(super) fn choose(&self, tried: Tried, now: Option<Instant>) -> Option<Entry<S>> {
         let mut list = self.list.read().unwrap_or_else(PoisonError::into_inner);
-        if list.ends <= now {
-            drop(list);
-            self.end_ejections(clock::after(self.origin, Duration::from_nanos(now)));
-            list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        if list.ends < u64::MAX {
+            let now = now.unwrap_or_else(Instant::now);
+            if list.ends <= self.time(now) {
+                drop(list);
+                self.end_ejections(now);
+                list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+            }
         }
-        list.choose(tried, Ticks::of(now))
+        list.choose(tried)
     }
 
     /// Ends the ejections that are over, unless another thread changes the endpoints meanwhile.
