@@ -87,8 +87,9 @@ pub const CASES: &[Case] = &[
         let chaos = BodyChaosLayer::builder().cuts(1.0).build().expect("valid settings");
         calls.over_http(chaos.layer(MockClient), get)
     }),
-    lone("endpoints, 10", |calls| calls.to(endpoints(10), Ends::Well)),
-    lone("endpoints, 1000", |calls| calls.to(endpoints(1_000), Ends::Well)),
+    lone("endpoints, 10", |calls| calls.to(endpoints(10, OwnEcho::<1>), Ends::Well)),
+    lone("endpoints, 10, waits", |calls| calls.to(endpoints(10, SlowEcho), Ends::Well)),
+    lone("endpoints, 1000", |calls| calls.to(endpoints(1_000, OwnEcho::<1>), Ends::Well)),
     lone("http client", |calls| calls.over_http(HttpClientLayer::new().layer(MockClient), get)),
     composite("four", |calls| {
         let inner = BulkheadLayer::default().layer(breaker_by_count().layer(Echo));
@@ -200,8 +201,8 @@ fn chaos() -> ChaosLayer {
     chaos.build().expect("valid settings")
 }
 
-fn endpoints(count: u32) -> Endpoints<u32, OwnEcho<1>> {
-    Endpoints::new(0..count, |_: &u32| OwnEcho::<1>)
+fn endpoints<S: Clone + Send + Sync + 'static>(count: u32, service: S) -> Endpoints<u32, S> {
+    Endpoints::new(0..count, move |_: &u32| service.clone())
 }
 
 fn guard()
