@@ -219,6 +219,7 @@
 mod address;
 mod builder;
 mod check;
+mod check_rate;
 mod checks;
 mod config;
 mod endpoint;
@@ -229,11 +230,10 @@ mod layer_state;
 mod list;
 mod load;
 mod member;
-mod pace;
-mod row;
 mod service;
 mod shared;
 mod slot;
+mod streak;
 mod watch;
 
 pub use self::{

@@ -13,9 +13,9 @@ use tokio::{
 
 use super::{
     check::DynCheck,
+    check_rate::CheckRate,
     checks::Checks,
     list::Entry,
-    pace::Pace,
     shared::{DueCheck, Shared},
 };
 use crate::call::{catch_panic::CatchPanic, race::race};
@@ -43,14 +43,14 @@ where
 {
     // Dropping it ends the checks that run.
     let mut checks = JoinSet::new();
-    let mut pace = Pace::default();
+    let mut rate = CheckRate::default();
     if let Some(set) = shared.upgrade() {
         set.spread_checks(Instant::now());
     }
     loop {
         let Some(set) = shared.upgrade() else { return };
         while checks.try_join_next().is_some() {}
-        let (due, next) = set.due(Instant::now(), &mut pace);
+        let (due, next) = set.due(Instant::now(), &mut rate);
         let limit = set.config.check_timeout;
         drop(set);
         for DueCheck { entry, running } in due {

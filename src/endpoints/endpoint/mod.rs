@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     load::{Load, Ticks, micros},
-    row::Row,
+    streak::Streak,
 };
 use crate::{
     Fault, Outcome,
@@ -52,8 +52,7 @@ pub(super) struct Endpoint {
     /// Calls that have ended. The others are under way.
     ended: AtomicU64,
     failures: AtomicU64,
-    /// The results since the last response.
-    row: Row,
+    streak: Streak,
     /// The time from which a success forgets an ejection, or `u64::MAX`. An earlier one takes no
     /// lock.
     forgets_at: AtomicU64,
@@ -103,7 +102,7 @@ impl Endpoint {
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             failures: AtomicU64::new(0),
-            row: Row::default(),
+            streak: Streak::default(),
             forgets_at: AtomicU64::new(u64::MAX),
             load: Load::default(),
             back_at: AtomicU64::new(0),
@@ -163,7 +162,7 @@ impl Endpoint {
         let (mine, others) = (u64::from(self.active()) + 1, u64::from(other.active()) + 1);
         match self.load.means(&other.load) {
             Some((mean, other)) => mine * mean <= others * other,
-            None => self.row.weigh(mine) <= other.row.weigh(others),
+            None => self.streak.weighted(mine) <= other.streak.weighted(others),
         }
     }
 
@@ -194,7 +193,7 @@ impl Endpoint {
     pub(super) fn forget_load(&self, now: Instant) {
         self.back_at.store(self.time(now), Ordering::Relaxed);
         self.load.forget();
-        self.row.end();
+        self.streak.end();
     }
 
     /// Returns the time of an instant.
@@ -209,7 +208,7 @@ impl Endpoint {
 
     /// Forgets its failures, and notes from when on a success forgets an ejection.
     pub(super) fn forget_failures(&self, forgets_at: Option<Instant>) {
-        self.row.end();
+        self.streak.end();
         self.set_forgets_at(forgets_at);
     }
 
@@ -275,7 +274,7 @@ impl Endpoint {
 
     #[inline]
     fn succeeded(&self, now: u64) {
-        self.row.end();
+        self.streak.end();
         if now >= self.forgets_at.load(Ordering::Relaxed) {
             if let Some(set) = self.set.upgrade() {
                 set.served(self, self.instant(now));
@@ -291,7 +290,7 @@ impl Endpoint {
         }
         self.load.failed(micros(took), Ticks::of(now));
         // If too many are out, as many failures again are another attempt.
-        if self.row.failed() % self.limits.consecutive_failures == 0 {
+        if self.streak.failed() % self.limits.consecutive_failures == 0 {
             if let Some(set) = self.set.upgrade() {
                 // The end of a body that was read ahead is later than the head.
                 set.eject(self, Instant::now());
@@ -302,7 +301,7 @@ impl Endpoint {
     /// Accounts for a result that says nothing, such as a request that was given back.
     #[cold]
     fn ignored(&self, Timing { took, now, is_old }: Timing) {
-        if !is_old && self.row.ignored() {
+        if !is_old && self.streak.ignored() {
             self.load.failed(micros(took), Ticks::of(now));
         }
     }
@@ -336,7 +335,7 @@ impl Endpoint {
         }
         self.ended.fetch_add(1, Ordering::Release);
         self.patience.heard();
-        self.row.end();
+        self.streak.end();
         true
     }
 

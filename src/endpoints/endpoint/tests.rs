@@ -22,7 +22,7 @@ impl Set for Ejections {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_leaves_a_body_ends_the_row_only_if_it_has_not_waited_long() {
+async fn a_reader_that_leaves_a_body_ends_the_streak_only_if_it_has_not_waited_long() {
     for (waited, ejections) in [(Duration::from_millis(10), 0), (2 * patience::FLOOR, 1)] {
         let set = Arc::new(Ejections::default());
         let weak: Weak<Ejections> = Arc::downgrade(&set);
@@ -80,9 +80,9 @@ async fn the_time_of_a_response_at_once_matters_until_the_mean_is_least() {
         assert_eq!(endpoint.active(), 1);
         endpoint.settle_known(0, 0, Known::Good);
     }
-    endpoint.row.failed();
+    endpoint.streak.failed();
     assert!(endpoint.begin() && endpoint.responded_at_once());
-    assert_eq!((endpoint.active(), endpoint.row.failed()), (0, 1));
+    assert_eq!((endpoint.active(), endpoint.streak.failed()), (0, 1));
     endpoint.set_forgets_at(Some(Instant::now()));
     assert!(!endpoint.responded_at_once(), "an ejection may be over");
 }

@@ -10,13 +10,13 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
+    check_rate::CheckRate,
     checks::Checks,
     config::Config,
     endpoint::{Endpoint, Limits, Set},
     health::{EndpointStatus, Health, Pool},
     list::{Entry, List},
     member::{Change, Member, Transition, find},
-    pace::Pace,
     slot::Slot,
 };
 use crate::{
@@ -300,13 +300,17 @@ impl<S> Shared<S> {
     }
 
     /// Returns the checks to run now, and the instant of the next one.
-    pub(super) fn due(&self, now: Instant, pace: &mut Pace) -> (Vec<DueCheck<S>>, Option<Instant>) {
+    pub(super) fn due(
+        &self,
+        now: Instant,
+        rate: &mut CheckRate,
+    ) -> (Vec<DueCheck<S>>, Option<Instant>) {
         let mut members = lock(&self.members);
         let (mut due, count) = (Vec::new(), members.len());
         for member in members.iter_mut().filter(|it| it.next_check <= now) {
             if !member.health.is_draining() && member.check.strong_count() == 0 {
                 let interval = self.config.check_interval;
-                if !pace.begins(now, interval, count) {
+                if !rate.admit(now, interval, count) {
                     let wait = draw(|rng| between(Duration::ZERO, interval, rng));
                     member.next_check = clock::after(now, wait);
                     continue;
