@@ -23,8 +23,8 @@ pub(super) struct CheckRate {
 impl CheckRate {
     /// Returns `true` if a check may begin now, and counts it. Otherwise, it must wait.
     ///
-    /// In a tenth of the interval, a fifth of the endpoints may be checked, which is twice the mean,
-    /// and a [`BURST`].
+    /// In a tenth of the interval, a fifth of the endpoints and a [`BURST`] may be checked. A fifth
+    /// is twice the mean.
     pub(super) fn admit(&mut self, now: Instant, interval: Duration, endpoints: usize) -> bool {
         let is_current = |since: Instant| now.saturating_duration_since(since) < interval / 10;
         if !self.since.is_some_and(is_current) {

@@ -33,7 +33,7 @@ use crate::{
 pub(super) struct CallStamp {
     /// The time at which it began, in nanoseconds from the origin of the endpoint.
     ///
-    /// It is read lazily. A call that completes on its first poll takes no time.
+    /// Read lazily. A call that completes on its first poll counts as one that takes no time.
     began: Option<NonZeroU64>,
     /// The number of renewals of the service that is called.
     renewals: u32,
@@ -57,7 +57,7 @@ impl Ledger for Arc<Endpoint> {
     }
 }
 
-/// Returns the time of an instant, which is not zero.
+/// Returns the time of an instant, and at least 1 ns.
 #[inline]
 fn time(endpoint: &Endpoint, at: Instant) -> NonZeroU64 {
     NonZeroU64::new(endpoint.time(at)).unwrap_or(NonZeroU64::MIN)
@@ -88,8 +88,8 @@ fn end(endpoint: &Arc<Endpoint>, stamp: &CallStamp, known: Known) {
     }
 }
 
-/// Notes that the call has to wait. From now on it takes time.
-fn has_to_wait(admission: &mut Admission<Arc<Endpoint>>) {
+/// Notes that the call is pending. Its time begins now, unless the clock was read before.
+fn note_pending(admission: &mut Admission<Arc<Endpoint>>) {
     if admission.stamp().is_some_and(|stamp| stamp.began.is_none()) {
         let began = time(admission.ledger(), Instant::now());
         if let Some(stamp) = admission.stamp() {
@@ -180,7 +180,7 @@ where
                     Poll::Ready(Ok(())) => call.poll(cx).map(|result| (result, true)),
                 });
                 let Poll::Ready((result, is_ready)) = polled else {
-                    has_to_wait(admission);
+                    note_pending(admission);
                     return Poll::Pending;
                 };
                 let result = result.map_err(Error::Service);

@@ -53,10 +53,10 @@ impl Load {
         self.read(now).map(|(mean, _)| mean)
     }
 
-    /// Returns the means of two endpoints as they compare, or `None` if there are too few values.
+    /// Returns the means of two endpoints for a comparison, or `None` if one has too few values.
     ///
-    /// It does not read the clock. The means are those at the last update of either. From then on,
-    /// they fade alike.
+    /// This does not read the clock. The means are those at the later of the two last updates. From
+    /// then on, both fade alike.
     #[inline]
     pub(super) fn means(&self, other: &Self) -> Option<(u64, u64)> {
         let (one, other) = (self.word.load(Ordering::Relaxed), other.word.load(Ordering::Relaxed));

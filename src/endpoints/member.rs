@@ -24,6 +24,15 @@ pub(super) struct Member<S> {
 }
 
 impl<S> Member<S> {
+    pub(super) fn is_usable(&self) -> bool {
+        self.health.status() == EndpointStatus::Usable
+    }
+
+    /// Returns `true` if it is usable, and is not the endpoint with this number.
+    pub(super) fn is_usable_without(&self, number: u64) -> bool {
+        self.is_usable() && self.entry.endpoint.number != number
+    }
+
     /// Notes that a reason for which the endpoint was out is over. Another may be left.
     pub(super) fn came_back(
         &self,
@@ -33,7 +42,7 @@ impl<S> Member<S> {
         transitions: &mut Vec<Transition>,
     ) {
         self.entry.endpoint.come_back(self.health.forgets_at(config), now);
-        if self.health.status() == EndpointStatus::Usable {
+        if self.is_usable() {
             transitions.push(self.transition(Change::Back { reason }));
         }
     }

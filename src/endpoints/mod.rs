@@ -82,14 +82,14 @@
 //! again now and then, and gets its share once it is fast. An endpoint that is new or back gets its
 //! share from the start. It is compared by its calls under way until eight calls have ended. The
 //! first calls often wait for new connections, so the fastest of the eight counts. In this
-//! comparison, each failure since the last response doubles the number of calls.
+//! comparison, each result since the last response doubles the number of calls.
 //!
 //! A result that the classifier ignores, such as a request that was given back, is no failure. From
-//! the fifth in a row, it counts as a slow response in the choice.
+//! the fifth without a response in between, it counts as a slow response in the choice.
 //!
-//! The time of a call is measured from the instant at which it first has to wait, or from its begin
-//! if a layer around it has read the clock then. A call that completes on its first poll otherwise
-//! counts as one that takes no time. Only a service that blocks its thread takes longer.
+//! The time of a call begins with its first `Pending`, or when it is made if a layer around the
+//! endpoints has read the clock for it. Without such a layer, a call that completes on its first
+//! poll counts as one that takes no time, even if its service blocks the thread.
 //!
 //! With few calls at a time, the fastest endpoints get most of them, however small the difference
 //! is.
@@ -120,10 +120,11 @@
 //! failed, and so has one whose body reaches a limit. A call that its caller drops has failed only
 //! if it ran longer than responses lately took, and if the endpoint has not responded for 10 s. If
 //! the endpoint has never responded, the responses of the slowest other endpoint tell how long that
-//! is. Without them, and at most, it is 2 s. A body that its reader drops is no failure. The retry
-//! layer reports the outcome to the endpoints, or the stack if it has no retry. Without a stack,
-//! [`classify`](EndpointsBuilder::classify) decides when the response arrives. `classify` also
-//! decides if a layer of your own between the stack and the endpoints holds a result back.
+//! is. It is at most 2 s, and 2 s if no endpoint has responded. A body that its reader drops is no
+//! failure. The retry layer reports the outcome to the endpoints, or the stack if it has no retry.
+//! Without a stack, [`classify`](EndpointsBuilder::classify) decides when the response arrives.
+//! `classify` also decides if a layer of your own between the stack and the endpoints holds a
+//! result back.
 //!
 //! Put a layer of your own around the stack, and not between the stack and the endpoints, if it
 //!

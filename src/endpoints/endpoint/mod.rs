@@ -71,8 +71,8 @@ pub(super) trait Set: Send + Sync {
     /// Notes a success of an endpoint that was ejected before.
     fn served(&self, endpoint: &Endpoint, now: Instant);
 
-    /// Returns the longest run time from which a call to one of the endpoints has run longer than
-    /// its responses take, or `None` if no endpoint has responded.
+    /// Returns the run time that is long even for the slowest endpoint, or `None` if none has
+    /// responded.
     fn long(&self) -> Option<Duration>;
 
     /// Makes the service of an endpoint anew, unless another call has done so.
@@ -155,8 +155,8 @@ impl Endpoint {
 
     /// Returns `true` if another call would probably end sooner here than at the other endpoint.
     ///
-    /// One that has hardly ended a call yet is compared by its calls under way, and by the results
-    /// since the last response.
+    /// If one of them has hardly ended a call yet, they are compared by their calls under way, and
+    /// by their results since the last response.
     #[inline]
     pub(super) fn is_better(&self, other: &Self) -> bool {
         let (mine, others) = (u64::from(self.active()) + 1, u64::from(other.active()) + 1);
@@ -177,8 +177,8 @@ impl Endpoint {
         self.load.mean(Ticks::of(self.time(now))).map(Duration::from_micros)
     }
 
-    /// Returns the run time from which a call has run longer than its responses take, if it has
-    /// responded.
+    /// Returns the run time from which a call has run longer than its responses take, or `None`
+    /// before the first response.
     pub(super) fn long(&self) -> Option<Duration> {
         self.patience.known_long()
     }
@@ -325,9 +325,9 @@ impl Endpoint {
 }
 
 impl Endpoint {
-    /// Settles a call that responded well on its first poll, and that nobody else settles.
+    /// Settles a successful call that completed on its first poll, and that nobody else settles.
     ///
-    /// Returns `false`, and does nothing, if the time matters.
+    /// Returns `false`, and does nothing, if the call must read the clock first.
     #[inline]
     pub(super) fn responded_at_once(&self) -> bool {
         if !self.load.is_least() || self.forgets_at.load(Ordering::Relaxed) < u64::MAX {

@@ -96,6 +96,8 @@ pub(super) struct DueCheck<S> {
     pub(super) running: Arc<()>,
 }
 
+type DueChecks<S> = (Vec<DueCheck<S>>, Option<Instant>);
+
 /// An endpoint that is added.
 pub(super) struct NewEndpoint<S> {
     pub(super) number: u64,
@@ -203,40 +205,37 @@ impl<S> Shared<S> {
 
     /// Returns the endpoints that get calls.
     fn list_of(&self, members: &[Member<S>]) -> List<S> {
-        let usable = |it: &Member<S>| it.health.status() == EndpointStatus::Usable;
         let open = members.iter().filter(|it| !it.health.is_draining());
         let group = |it: &Member<S>| it.entry.endpoint.group;
-        let states = open.clone().map(|it| (group(it), usable(it)));
+        let states = open.clone().map(|it| (group(it), it.is_usable()));
         let pool = Pool::of(states, self.config.panic_below);
         let chosen = open.clone().filter(|it| match pool {
-            Pool::Group(chosen) => group(it) == chosen && usable(it),
+            Pool::Group(chosen) => group(it) == chosen && it.is_usable(),
             Pool::All => true,
         });
         let ends = members.iter().filter_map(|it| it.health.out_until()).min();
         List {
             endpoints: chosen.map(|it| it.entry.clone()).collect(),
             ends: ends.map_or(u64::MAX, |end| self.time(end)),
-            usable: open.filter(|it| usable(it)).count(),
+            usable: open.filter(|it| it.is_usable()).count(),
         }
     }
 
-    /// Returns `true` if the share of ejected endpoints has room for this one, or if the calls then
-    /// go to another group.
+    /// Returns `true` if the share has room for this endpoint, or calls then go to another group.
     ///
-    /// Otherwise, a group with a small one behind it could fail all calls for ever.
+    /// The share alone could keep the calls in a group that fails all of them.
     fn may_eject(&self, members: &[Member<S>], endpoint: &Endpoint) -> bool {
         let open = members.iter().filter(|it| !it.health.is_draining());
         let ejected = open.clone().filter(|it| it.health.out_until().is_some()).count();
         let (more, all) = (ejected as f64 + 1.0, open.clone().count() as f64);
         let has_room = more / all <= self.config.max_ejected;
-        let usable = |it: &Member<S>| it.health.status() == EndpointStatus::Usable;
-        let is_other = |it: &Member<S>| it.entry.endpoint.number != endpoint.number;
-        let states = open.map(|it| (it.entry.endpoint.group, usable(it) && is_other(it)));
-        let leads_on = || match Pool::of(states, self.config.panic_below) {
+        let number = endpoint.number;
+        let states = open.map(|it| (it.entry.endpoint.group, it.is_usable_without(number)));
+        let calls_go_elsewhere = || match Pool::of(states, self.config.panic_below) {
             Pool::Group(group) => group != endpoint.group,
             Pool::All => false,
         };
-        has_room || self.config.max_ejected > 0.0 && leads_on()
+        has_room || self.config.max_ejected > 0.0 && calls_go_elsewhere()
     }
 
     fn report(&self, Transition { endpoint, change }: &Transition) {
@@ -300,11 +299,7 @@ impl<S> Shared<S> {
     }
 
     /// Returns the checks to run now, and the instant of the next one.
-    pub(super) fn due(
-        &self,
-        now: Instant,
-        rate: &mut CheckRate,
-    ) -> (Vec<DueCheck<S>>, Option<Instant>) {
+    pub(super) fn due(&self, now: Instant, rate: &mut CheckRate) -> DueChecks<S> {
         let mut members = lock(&self.members);
         let (mut due, count) = (Vec::new(), members.len());
         for member in members.iter_mut().filter(|it| it.next_check <= now) {
@@ -388,15 +383,14 @@ impl<S: Send> Set for Shared<S> {
     #[cold]
     fn eject(&self, endpoint: &Endpoint, now: Instant) {
         let number = endpoint.number;
-        // They would count in the share until the next call.
+        // Those that are over would count in the share until the next call.
         self.end_ejections(now);
         let out_for = {
             let mut members = lock(&self.members);
-            let usable = |it: &Member<S>| it.health.status() == EndpointStatus::Usable;
-            let others = members.iter().any(|it| usable(it) && it.entry.endpoint.number != number);
+            let others = members.iter().any(|it| it.is_usable_without(number));
             let may_eject = others && self.may_eject(&members, endpoint);
-            let member = find(&mut members, number).filter(|it| usable(it));
-            let Some(member) = member.filter(|_| may_eject) else { return };
+            let member = find(&mut members, number).filter(|it| may_eject && it.is_usable());
+            let Some(member) = member else { return };
             let out_for = member.health.eject(&self.config, now);
             endpoint.forget_failures(None);
             out_for
