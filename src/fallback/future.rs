@@ -51,17 +51,17 @@ pin_project! {
     #[project = StateProj]
     #[project_replace = StateOwn]
     enum State<F, A, K, T, E> {
-        // A call without a deadline. Its variant is one of only two, so that one comparison tells
+        // A call without a deadline. There is only one other variant, so that one comparison tells
         // it apart, and it writes no other fields.
         Calling { #[pin] future: F, kept: K },
-        Other { #[pin] other: Other<F, A, K, T, E> },
+        Staged { #[pin] stage: Stage<F, A, K, T, E> },
     }
 }
 
 pin_project! {
-    #[project = OtherProj]
-    #[project_replace = OtherOwn]
-    enum Other<F, A, K, T, E> {
+    #[project = StageProj]
+    #[project_replace = StageOwn]
+    enum Stage<F, A, K, T, E> {
         // A call beneath a deadline.
         Reserved { #[pin] call: Reserved<F>, kept: K },
         // The service is switched off, and was not called.
@@ -103,13 +103,13 @@ where
         kept: R::Kept,
         shared: Arc<Shared<R, C>>,
     ) -> Self {
-        let other = Other::Reserved { call, kept };
-        Self { state: State::Other { other }, shared, completion: PhantomData }
+        let stage = Stage::Reserved { call, kept };
+        Self { state: State::Staged { stage }, shared, completion: PhantomData }
     }
 
     pub(super) fn off(kept: R::Kept, shared: Arc<Shared<R, C>>) -> Self {
-        let other = Other::Off { kept };
-        Self { state: State::Other { other }, shared, completion: PhantomData }
+        let stage = Stage::Off { kept };
+        Self { state: State::Staged { stage }, shared, completion: PhantomData }
     }
 }
 
@@ -128,12 +128,12 @@ where
         let mut state = self.as_mut().project().state;
         let (future, kept) = match state.as_mut().project() {
             StateProj::Calling { future, kept } => (future, kept),
-            StateProj::Other { .. } => return self.poll_other(cx),
+            StateProj::Staged { .. } => return self.poll_stage(cx),
         };
         let result = ready!(watch::<R, _, _, _>(kept, || future.poll(cx)));
         // The service's future is dropped before code of the user runs. If that panics, the call
         // has ended.
-        let done = State::Other { other: Other::Done };
+        let done = State::Staged { stage: Stage::Done };
         let StateOwn::Calling { kept, .. } = state.project_replace(done) else {
             polled_after_end()
         };
@@ -175,40 +175,40 @@ where
     /// Polls a call beneath a deadline, or one that is no longer with the service.
     // Not inlined, so that the path of a call without a deadline stays short.
     #[inline(never)]
-    fn poll_other(
+    fn poll_stage(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<S::Response, S::Error>> {
         let this = self.as_mut().project();
-        let StateProj::Other { mut other } = this.state.project() else { polled_after_end() };
-        let ended = match other.as_mut().project() {
-            OtherProj::Reserved { call, kept } => {
+        let StateProj::Staged { mut stage } = this.state.project() else { polled_after_end() };
+        let ended = match stage.as_mut().project() {
+            StageProj::Reserved { call, kept } => {
                 Some(ready!(watch::<R, _, _, _>(kept, || call.poll_call(cx))))
             }
-            OtherProj::Responding { response, failed } => {
+            StageProj::Responding { response, failed } => {
                 let given = ready!(this.shared.poll_response::<M, _, _, _>(failed, response, cx));
                 if let Some(response) = given {
-                    other.set(Other::Done);
+                    stage.set(Stage::Done);
                     return Poll::Ready(Ok(response));
                 }
                 None
             }
-            OtherProj::Off { .. } | OtherProj::Done => None,
+            StageProj::Off { .. } | StageProj::Done => None,
         };
-        match (other.project_replace(Other::Done), ended) {
-            (OtherOwn::Reserved { kept, .. }, Some(Ok(result))) => self.conclude(kept, result, cx),
-            (OtherOwn::Reserved { kept, .. }, Some(Err(reached))) => {
+        match (stage.project_replace(Stage::Done), ended) {
+            (StageOwn::Reserved { kept, .. }, Some(Ok(result))) => self.conclude(kept, result, cx),
+            (StageOwn::Reserved { kept, .. }, Some(Err(reached))) => {
                 route::settle_cut();
                 let name = self.shared.state.config.reporter.name().cloned();
                 let rejection = Rejection::from(reached.by(name));
                 let reason = Reason::Rejected(rejection.clone());
                 self.fall_back(kept, reason, Without::Ended(rejection), cx)
             }
-            (OtherOwn::Off { kept }, _) => self.fall_back(kept, Reason::Off, Without::Off, cx),
-            (OtherOwn::Responding { failed, .. }, _) => {
+            (StageOwn::Off { kept }, _) => self.fall_back(kept, Reason::Off, Without::Off, cx),
+            (StageOwn::Responding { failed, .. }, _) => {
                 Poll::Ready(self.shared.state.without(failed.without))
             }
-            (OtherOwn::Reserved { .. } | OtherOwn::Done, _) => polled_after_end(),
+            (StageOwn::Reserved { .. } | StageOwn::Done, _) => polled_after_end(),
         }
     }
 
@@ -232,9 +232,9 @@ where
         let mut failed = Failed { reason, rejected_by, without };
         match this.shared.begin::<M, _, _, _>(kept, &mut failed, nothing_began) {
             Some(response) => {
-                let other = Other::Responding { response, failed };
-                this.state.set(State::Other { other });
-                self.poll_other(cx)
+                let stage = Stage::Responding { response, failed };
+                this.state.set(State::Staged { stage });
+                self.poll_stage(cx)
             }
             None => Poll::Ready(this.shared.state.without(failed.without)),
         }

@@ -51,7 +51,7 @@ impl<S, R, C, M> Fallback<S, R, C, M> {
         Poll::Ready(())
     }
 
-    /// Begins a call that must end before the caller's deadline by the reserve.
+    /// Begins a call that must end earlier than the caller's deadline, by the reserve.
     fn call_reserved<Req>(
         &mut self,
         deadline: Instant,
