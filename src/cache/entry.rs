@@ -179,10 +179,10 @@ impl<V> Entry<V> {
         drop(before);
     }
 
-    /// Forbids from now on that it is given when it is no longer fresh.
+    /// Notes that the service has responded since, so that it is no longer given when it is stale.
     ///
-    /// The service has said something newer, even if that is not kept.
-    pub(super) fn replace(&self) {
+    /// The newer response may be one that is not kept.
+    pub(super) fn mark_outdated(&self) {
         self.is_given_stale.store(false, Ordering::Relaxed);
     }
 

@@ -43,8 +43,8 @@
 //! | is older, or there is none | the result of a call |
 //!
 //! The first row that applies counts. An entry is stale from the end of its `ttl`, and both times
-//! count from there. Once a call succeeds or fails permanently, an older entry is not given any
-//! more, even if the newer response is not kept.
+//! count from there. Once a call succeeds or fails permanently, an older entry is no longer given,
+//! even if the newer response is not kept.
 //!
 //! # Shared calls
 //!
@@ -57,9 +57,9 @@
 //!
 //! A shared call that takes longer than twice the total timeout, or 60 s without one, may never
 //! end. Callers that arrive later begin another call. If no caller waits for it, it is ended. With
-//! a total timeout, it is ended in any case, and counts as a call that has timed out. Its callers
-//! wait no longer than that, even if its runtime is not driven any more. Without a total timeout,
-//! they go on waiting.
+//! a total timeout, it is ended even if callers wait for it, and counts as a call that has timed
+//! out. They wait no longer than that, even if its runtime is no longer driven. Without a total
+//! timeout, they go on waiting.
 //!
 //! - A response that is a failure is given to all callers that wait, unless there is an older one
 //!   for them. Only a status that is set by `CacheBuilder::negative` is kept.

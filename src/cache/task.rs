@@ -185,19 +185,19 @@ struct Arrival {
     until: Instant,
 }
 
-/// The meaning of a result that is no outage for an older response.
+/// The effect that a result without an outage has on an older response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum News {
-    /// The older response is no longer right, even if the newer one is not kept.
-    Replaced,
-    /// The service is well.
+    /// The older response is outdated, even if the newer one is not kept.
+    Outdated,
+    /// The service is well, so its failures no longer hold off calls.
     Well,
-    /// Nothing, because the service has not responded.
+    /// No effect, because the service has not responded.
     None,
 }
 
 impl News {
-    /// Returns what this result says. `degraded` is set if a layer beneath gave it.
+    /// Returns the effect of this result. `degraded` is set if a layer beneath gave it.
     pub(super) fn of(
         outcome: Outcome,
         rejection: Option<&Rejection>,
@@ -206,15 +206,16 @@ impl News {
         match outcome {
             _ if degraded.is_some() => Self::None,
             Outcome::Success | Outcome::Failure(Fault::Permanent) if rejection.is_none() => {
-                Self::Replaced
+                Self::Outdated
             }
             _ => Self::Well,
         }
     }
 
+    /// Applies the effect to the older response.
     pub(super) fn apply<V>(self, older: &Entry<V>) {
         match self {
-            Self::Replaced => older.replace(),
+            Self::Outdated => older.mark_outdated(),
             Self::Well => older.end_hold_off(),
             Self::None => {}
         }

@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-/// A body that ends at once or never.
+/// A body that ends, breaks off or hangs at once.
 #[derive(Clone, Copy, Debug)]
 #[allow(dead_code, reason = "not every test that includes this file uses it")]
 pub(crate) enum Bare {

@@ -200,7 +200,9 @@ impl Settler {
         self.0.get() & !ENDED == PART.get().settler & !(ENDED | REPORTED)
     }
 
-    /// Returns `true` if a call that has ended since is part of the call that began its poll then.
+    /// Returns `true` if no call had ended when this value was read.
+    ///
+    /// A call that has ended since then is part of the call that read it.
     fn contains_ended(self) -> bool {
         self.0.get() & ENDED == 0
     }

@@ -164,17 +164,20 @@ impl Keys {
     }
 }
 
+/// The number of bytes of a host that are hashed together.
+const PIECE: usize = 64;
+
 /// Returns the tag of all requests for a URI, whatever their methods and other headers.
 ///
 /// The tag is the same for all spellings of the host, and for both ways to name it. A server gets
-/// it with the URI over HTTP/2, and in the header over HTTP/1. Keys that share a tag without need
-/// forget each other, which costs a call.
+/// the host in the URI over HTTP/2, and in the header over HTTP/1. Keys that share a tag without
+/// need forget each other, which costs a call.
 pub(super) fn tag(uri: &Uri, host: Option<&HeaderValue>, hasher: &KeyHasher) -> u64 {
     let mut hash = hasher.build();
     let host = host.map(HeaderValue::as_bytes);
     let host = host.or_else(|| uri.authority().map(|authority| authority.as_str().as_bytes()));
     if let Some(host) = host {
-        // Lowered in pieces, because a hasher takes pieces faster than bytes.
+        // Hashed in pieces, because that is faster than byte by byte.
         for piece in without_default_port(host).chunks(PIECE) {
             let mut lower = [0; PIECE];
             let lower = &mut lower[..piece.len()];
@@ -187,9 +190,7 @@ pub(super) fn tag(uri: &Uri, host: Option<&HeaderValue>, hasher: &KeyHasher) -> 
     hash.finish()
 }
 
-const PIECE: usize = 64;
-
-/// Returns a host and port without credentials, and without a port that is the default.
+/// Returns the host of an authority, and its port unless that is a default one.
 fn without_default_port(authority: &[u8]) -> &[u8] {
     let host = authority.iter().rposition(|byte| *byte == b'@').map_or(0, |at| at + 1);
     let host = &authority[host..];

@@ -51,7 +51,7 @@ impl HttpServerLayer<()> {
     /// ended. Even with an empty stack, the layer enforces the caller's deadline and advises the
     /// caller when to stop retrying.
     ///
-    /// Put a fallback or a cache around a handler instead of into the stack. There, a fallback
+    /// Put a fallback or a cache around a handler, and not into the stack. In the stack, a fallback
     /// would hide that the server rejects, and a cache would be outside authentication.
     pub fn new<Slots, C>(stack: Stack<Slots, C>) -> HttpServerLayer<ServerStack<Slots, C>>
     where
