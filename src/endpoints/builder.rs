@@ -97,7 +97,9 @@ impl<A, S, C> EndpointsBuilder<A, S, C> {
     /// Default: none. The addresses of the constructor are group 0.
     ///
     /// All calls go to the usable endpoints of the lowest group of which enough are usable, see
-    /// [`panic_below`](Self::panic_below). Another group is, for example, another region.
+    /// [`panic_below`](Self::panic_below). Another group is, for example, another region. Until
+    /// enough endpoints of a group are out, calls do not go to the next one, and neither do their
+    /// retries. Leave the breaker of the stack [out](crate::endpoints#order).
     pub fn group(mut self, group: u8, addresses: impl IntoIterator<Item = A>) -> Self {
         self.addresses.extend(addresses.into_iter().map(|address| (address, group)));
         self

@@ -194,6 +194,13 @@
 //! Beneath a stack, as its service. [`Stack::explain`](crate::Stack::explain) does not know the
 //! service that the stack is put around, and says nothing of its endpoints.
 //!
+//! If there is another [group](EndpointsBuilder::group), set a check, and leave the breaker out:
+//! `stack.circuit_breaker(None::<CircuitBreakerLayer>)`. The breaker counts the failures of all
+//! endpoints together. If a whole group fails at once, the circuit may open before the endpoints
+//! are out. It then rejects calls that the next group could serve. Without a check, the ejections
+//! may end while the circuit is open. The probes then go to the group that fails, and the circuit
+//! opens again.
+//!
 //! # On a server
 //!
 //! Endpoints are for clients. A handler may call them like any other client. The stack of its
