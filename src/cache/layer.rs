@@ -235,6 +235,7 @@ impl<K, V, R, C> CacheBuilder<K, V, R, C> {
     /// Default: none.
     ///
     /// This is the same as a [`ttl`](Self::ttl) of zero with [`if_error`](Self::if_error).
+    /// After a failure, the service is not called for the time of [`hold_off`](Self::hold_off).
     pub fn last_good(self, time: Duration) -> Self {
         self.ttl(Duration::ZERO).if_error(time)
     }

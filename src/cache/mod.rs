@@ -3,7 +3,9 @@
 //! Put one around a dependency that is slow, that many callers ask for the same thing, or whose
 //! last response is better than none. While a kept response is fresh, it is given without a call.
 //! Callers that ask for the same thing at the same time share one call. With
-//! [`if_error`](CacheBuilder::if_error), they get the last response if that call fails.
+//! [`if_error`](CacheBuilder::if_error), they get the last response if that call fails. With
+//! [`last_good`](CacheBuilder::last_good), the service is called each time, and a kept response is
+//! given only if that call fails.
 //!
 //! ```
 //! use buttress::{Error, cache::CacheLayer};
