@@ -76,6 +76,17 @@
 //! # Ok::<(), reqwest::Error>(())
 //! ```
 //!
+//! # Several instances
+//!
+//! [`client`] takes one client. For [`Endpoints`](crate::endpoints), make a [`ReqwestClient`] for
+//! each address, and put a stack around the endpoints, as in this
+//! [recipe](crate::guide::frameworks#how-do-i-call-several-instances-with-reqwest).
+//!
+//! # Degraded responses
+//!
+//! The mark of a degraded response is in the extensions of the `reqwest::Response` too:
+//! `response.extensions().get::<Degraded>()`. See [`Degraded`](super::Degraded).
+//!
 //! # Errors
 //!
 //! [`send`](StackedRequest::send) fails with [`Error<ReqwestError>`](crate::Error). Its text has
