@@ -170,6 +170,13 @@ impl Patience {
         self.estimate.store(mean << 32 | deviation, Ordering::Relaxed);
     }
 
+    /// Returns `true` if another response at once would change nothing.
+    #[inline]
+    pub(crate) fn is_least(&self) -> bool {
+        // A mean of a microsecond without a deviation.
+        self.estimate.load(Ordering::Relaxed) == 1 << 32
+    }
+
     /// Returns the run time from which a call has run longer than responses take.
     ///
     /// Returns `floor` before the first response.

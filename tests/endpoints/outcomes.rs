@@ -90,6 +90,25 @@ async fn callers_in_a_hurry_move_nothing_while_others_are_served() {
     assert_eq!((failures(&handle), in_flight(&handle)), (0, 0));
 }
 
+/// The first response waits for a connection, and the others are there at once.
+#[tokio::test(start_paused = true)]
+async fn a_hang_is_seen_even_if_only_the_first_response_took_a_time() {
+    let world = World::default();
+    world.set("a", Mode::Slow(2 * SECOND));
+    let endpoints = world.endpoints(["a"]);
+    calls(&endpoints, 1).await;
+    world.set("a", Mode::Up);
+    calls(&endpoints, 1_000).await;
+    world.set("a", Mode::Hangs);
+    for _ in 0..100 {
+        let mut cut = Spawned::new(endpoints.clone().oneshot(()));
+        assert!(cut.poll().is_pending());
+        tokio::time::advance(SECOND).await;
+    }
+    let failures = failures(&endpoints.handle());
+    assert_eq!(failures, 90, "those after ten seconds without a response");
+}
+
 /// Takes the failure of an instance for a timeout that it has reported.
 fn late(result: Result<&Name, &Failure>) -> Outcome {
     if result.is_ok() { Outcome::Success } else { Outcome::Failure(Fault::TimedOut) }

@@ -330,7 +330,8 @@ impl Endpoint {
     /// Returns `false`, and does nothing, if the call must read the clock first.
     #[inline]
     pub(super) fn responded_at_once(&self) -> bool {
-        if !self.load.is_least() || self.forgets_at.load(Ordering::Relaxed) < u64::MAX {
+        let is_least = self.load.is_least() && self.patience.is_least();
+        if !is_least || self.forgets_at.load(Ordering::Relaxed) < u64::MAX {
             return false;
         }
         self.ended.fetch_add(1, Ordering::Release);
