@@ -420,6 +420,26 @@ async fn a_closure_that_panics_is_counted_and_leaks_nothing() {
     }
 }
 
+/// A task that catches panics may poll the call again.
+#[tokio::test(start_paused = true)]
+async fn a_call_is_over_after_a_classifier_has_panicked_at_either_response() {
+    for panics_at in ["broken", "other"] {
+        let classify = move |result: Result<&Text, &Failure>| {
+            let text = result.copied().unwrap_or("broken");
+            assert_ne!(text, panics_at);
+            if text == "broken" { Outcome::Failure(Fault::Transient) } else { Outcome::Success }
+        };
+        let other = Flaky::new([], || Ok::<_, Failure>("other"));
+        let layer = FallbackLayer::builder(fallback::service(ReplayClones, other));
+        let layer = layer.classify_fn(classify).build().unwrap();
+        let mut call = Spawned::new(layer.layer(down()).oneshot("request"));
+        for poll in ["first", "second"] {
+            let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| call.poll()));
+            assert!(polled.is_err(), "{panics_at}, {poll}: {polled:?}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_keep_closure_that_panics_makes_no_call() {
     let layer = FallbackLayer::from_fn(

@@ -14,6 +14,7 @@ use tokio::time::{Instant, Sleep};
 use super::{
     clock::{self, share_now},
     deadline::{deadline, narrow},
+    ended::polled_after_end,
     timer::poll_timer,
 };
 use crate::{
@@ -128,7 +129,7 @@ impl<F> Reserved<F> {
     /// Polls the call, and drops it once it has ended.
     ///
     /// Returns an error if it has reached its end. Beneath a reserve, the error becomes the result
-    /// of the call if there is no degraded response. Returns `Pending` after the end.
+    /// of the call if there is no degraded response. Panics after the end.
     #[inline]
     pub(crate) fn poll_call(
         mut self: Pin<&mut Self>,
@@ -138,7 +139,7 @@ impl<F> Reserved<F> {
         F: Future,
     {
         let this = self.as_mut().project();
-        let Some(future) = this.future.as_pin_mut() else { return Poll::Pending };
+        let Some(future) = this.future.as_pin_mut() else { polled_after_end() };
         let Some(end) = *this.end else {
             let polled = future.poll(cx).map(Ok);
             if polled.is_ready() {
