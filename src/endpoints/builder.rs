@@ -51,9 +51,8 @@ impl<A: Address, S: Clone + Send + 'static> Endpoints<A, S> {
     ///
     /// `make` creates the service of an address. It runs at the start, when an address is added,
     /// and when a service has failed to become ready. It also runs for each
-    /// [check](EndpointsBuilder::check) that fails while the endpoint is out. If an address
-    /// is there twice, [`build`](EndpointsBuilder::build) returns an error, and
-    /// [`new`](Self::new) uses it once.
+    /// [check](EndpointsBuilder::check) that fails while the endpoint is out. An address that is
+    /// there twice is used once, because a resolver may return it twice.
     pub fn builder<F>(addresses: impl IntoIterator<Item = A>, make: F) -> EndpointsBuilder<A, S>
     where
         F: Fn(&A) -> S + Send + Sync + 'static,
@@ -97,9 +96,9 @@ impl<A, S, C> EndpointsBuilder<A, S, C> {
     /// Default: none. The addresses of the constructor are group 0.
     ///
     /// All calls go to the usable endpoints of the lowest group of which enough are usable, see
-    /// [`panic_below`](Self::panic_below). Another group is, for example, another region. Until
-    /// enough endpoints of a group are out, calls do not go to the next one, and neither do their
-    /// retries. Leave the breaker of the stack [out](crate::endpoints#order).
+    /// [`panic_below`](Self::panic_below). Another group is, for example, another region. A retry
+    /// goes to the next group once it has tried all endpoints of the first. An address that is in
+    /// two groups is an error.
     pub fn group(mut self, group: u8, addresses: impl IntoIterator<Item = A>) -> Self {
         self.addresses.extend(addresses.into_iter().map(|address| (address, group)));
         self
@@ -268,7 +267,7 @@ impl<A, S, C> EndpointsBuilder<A, S, C> {
     /// # Errors
     ///
     /// Returns a [`ConfigError`] if a setting is out of range, if a setting of checks has no check,
-    /// or for `group` if an address is there twice.
+    /// or for `group` if an address is in two groups.
     pub fn build(self) -> Result<Endpoints<A, S, C>, ConfigError>
     where
         A: Address,
@@ -279,14 +278,20 @@ impl<A, S, C> EndpointsBuilder<A, S, C> {
         if let (Some(setter), None) = (check_setter, &check) {
             return Err(ConfigError::new(setter, "set", "it needs a `check`"));
         }
-        for (index, (address, group)) in addresses.iter().enumerate() {
-            if addresses[..index].iter().any(|(it, _)| it == address) {
-                let value = format!("{group}: {address}");
-                return Err(ConfigError::new("group", value, "an address can be there only once"));
+        let mut known: Vec<(A, u8)> = Vec::with_capacity(addresses.len());
+        for (address, group) in addresses {
+            match known.iter().find(|(it, _)| *it == address) {
+                None => known.push((address, group)),
+                Some((_, first)) if *first == group => {}
+                Some(_) => {
+                    let value = format!("{group}: {address}");
+                    let rule = "an address can be in one group only";
+                    return Err(ConfigError::new("group", value, rule));
+                }
             }
         }
         let shared = Shared::new(config, |set| check.map(|check| watch(set, check)));
-        Ok(Endpoints::from_parts(shared, addresses, make, classifier))
+        Ok(Endpoints::from_parts(shared, known, make, classifier))
     }
 }
 

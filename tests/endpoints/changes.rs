@@ -190,12 +190,18 @@ fn a_factory_that_panics_leaves_the_set_as_it_was() {
 }
 
 #[test]
-fn an_address_that_is_there_twice_is_used_once_or_is_an_error() {
+fn an_address_that_is_there_twice_is_used_once_and_in_two_groups_is_an_error() {
     let world = World::default();
     let endpoints = Endpoints::new(["a", "a"], |_: &Name| {
         tower::service_fn(|(): ()| async { Ok::<_, &'static str>("a") })
     });
     assert_eq!(endpoints.handle().states().len(), 1);
+    // A resolver may return an address twice.
+    let endpoints = world.builder(["a", "b", "a"]).group(3, ["c", "c"]).build().unwrap();
+    let states = endpoints.handle().states();
+    let known: Vec<_> = states.iter().map(|it| (it.address, it.group)).collect();
+    assert_eq!(known, [("a", 0), ("b", 0), ("c", 3)]);
+    assert_eq!((world.made("a"), world.made("c")), (1, 1));
     let error = world.builder(["a"]).group(3, ["a"]).build().unwrap_err();
     assert_eq!(error.knob(), "group");
 }
