@@ -93,6 +93,8 @@ pin_project! {
         // The fault begins with the next poll.
         due: bool,
         injected: bool,
+        // The error comes with the next poll.
+        is_cut: bool,
     }
 }
 
@@ -108,7 +110,8 @@ impl<B: Body> ChaosBody<B> {
         let drawn = if body.is_end_stream() { None } else { shared.draw(ticket) };
         let Some(Drawn { fault, number, pause }) = drawn else { return Self::untouched(body) };
         let (inner, pause, span) = (Some(body), Some(pause), Span::current());
-        let faulty = Faulty { inner, fault, number, span, pause, due: false, injected: false };
+        let (due, injected, is_cut) = (false, false, false);
+        let faulty = Faulty { inner, fault, number, span, pause, due, injected, is_cut };
         let mut faulty = Box::pin(faulty);
         if let BodyFault::Trickle(_) = fault {
             faulty.as_mut().frame_passed();
@@ -161,24 +164,44 @@ impl<B> Faulty<B> {
 
 impl<B: Body> Faulty<B> {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<FrameOf<B>> {
+        if mem::take(self.as_mut().project().is_cut) {
+            return Poll::Ready(Some(Err(ChaosBodyError::Cut)));
+        }
         let next = ready!(self.as_mut().poll_next(cx));
         let mut this = self.as_mut().project();
         match next {
             Next::Pass => {}
             Next::PassAll => this.pause.set(None),
             Next::Cut => {
-                this.pause.set(None);
-                this.inner.set(None);
+                self.cut();
                 return Poll::Ready(Some(Err(ChaosBodyError::Cut)));
             }
         }
-        let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
-        let frame = ready!(inner.poll_frame(cx));
-        match &frame {
-            Some(Ok(_)) => self.frame_passed(),
-            _ => this.pause.set(None),
+        let Some(mut inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
+        let frame = ready!(inner.as_mut().poll_frame(cx));
+        let Some(Ok(passed)) = &frame else {
+            this.pause.set(None);
+            return Poll::Ready(frame.map(|frame| frame.map_err(ChaosBodyError::Service)));
+        };
+        // A reader that knows the length does not ask again, so that it would see no cut.
+        let is_whole = passed.is_data() && inner.size_hint().exact() == Some(0);
+        let can_cut = is_whole && *this.fault == BodyFault::Cut && this.pause.is_some();
+        self.as_mut().frame_passed();
+        if can_cut && matches!(self.as_mut().poll_next(cx), Poll::Ready(Next::Cut)) {
+            self.as_mut().cut();
+            // Hyper sends the head once it waits for the body.
+            *self.project().is_cut = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         Poll::Ready(frame.map(|frame| frame.map_err(ChaosBodyError::Service)))
+    }
+
+    /// Drops the inner body.
+    fn cut(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        this.pause.set(None);
+        this.inner.set(None);
     }
 }
 
@@ -205,7 +228,8 @@ impl<B: Body> Body for ChaosBody<B> {
             Inner::Untouched { body } => body.is_end_stream(),
             // Otherwise, the reader of a body of one frame would not see its fault.
             Inner::Faulty { faulty } => {
-                faulty.pause.is_none() && faulty.inner.as_ref().is_none_or(Body::is_end_stream)
+                let is_over = faulty.pause.is_none() && !faulty.is_cut;
+                is_over && faulty.inner.as_ref().is_none_or(Body::is_end_stream)
             }
         }
     }
@@ -214,6 +238,7 @@ impl<B: Body> Body for ChaosBody<B> {
     fn size_hint(&self) -> SizeHint {
         let inner = match &self.body {
             Inner::Untouched { body } => Some(body),
+            Inner::Faulty { faulty } if faulty.is_cut => return SizeHint::default(),
             Inner::Faulty { faulty } => faulty.inner.as_ref(),
         };
         inner.map_or_else(|| SizeHint::with_exact(0), Body::size_hint)

@@ -77,7 +77,7 @@ impl BodyChaosBuilder {
         self
     }
 
-    /// Sets the ratio of bodies that fail after their first frame, with [`ChaosBodyError::Cut`].
+    /// Sets the ratio of bodies that fail with [`ChaosBodyError::Cut`].
     ///
     /// Default: none.
     ///

@@ -37,9 +37,13 @@
 //!
 //! | setter | the body |
 //! |---|---|
-//! | [`cuts`](BodyChaosBuilder::cuts) | fails after its first frame |
+//! | [`cuts`](BodyChaosBuilder::cuts) | fails after its first frame, or instead of it, see below |
 //! | [`stalls`](BodyChaosBuilder::stalls) | stalls after its first frame |
 //! | [`trickles`](BodyChaosBuilder::trickles) | pauses before each frame |
+//!
+//! A reader that knows the length of a body, such as hyper's server, does not ask for more once it
+//! has the whole. If the first frame is the whole of such a body, a cut therefore comes instead of
+//! it. A stall after it is not seen, and does not count.
 //!
 //! A fault is drawn when a response arrives whose call began while the layer was armed. A body
 //! without data has none, and no number, so each fault has its share of the other bodies. When the

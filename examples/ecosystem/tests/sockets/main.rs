@@ -1,5 +1,6 @@
 //! Tests of the layers around real clients and in real servers, over sockets on loopback.
 
+mod axum_chaos;
 mod axum_endings;
 mod axum_overload;
 mod grpc_endings;
