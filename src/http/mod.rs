@@ -209,6 +209,7 @@ mod head;
 pub mod idempotency;
 pub mod idempotency_key;
 mod kept;
+mod kept_extensions;
 mod live_body;
 mod pending_body;
 mod prefixed;

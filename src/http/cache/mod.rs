@@ -68,7 +68,8 @@
 //!
 //! A kept response has all headers but those of its connection. It gets `age`, and `cache-status`
 //! of [RFC 9211] with the name `buttress`. A stale one also has the extension
-//! [`Degraded`](super::Degraded), if the service has failed.
+//! [`Degraded`](super::Degraded), if the service has failed. Extensions are not kept, except the
+//! URL of a reqwest response after redirects.
 //!
 //! The cache does not revalidate with the service, so `etag` and `last-modified` are not used.
 //!

@@ -12,7 +12,7 @@ use super::{control, key::copy};
 use crate::{
     cache::{Forwarded, Given, How},
     call::degraded::Degraded,
-    http::{read::FromRead, response_body::ResponseBody},
+    http::{kept_extensions::KeptExtensions, read::FromRead, response_body::ResponseBody},
 };
 
 /// The header `cache-status` of RFC 9211.
@@ -38,6 +38,7 @@ struct Stored {
     age: Duration,
     /// The mark of a response that is given to the callers that wait for it, and is not kept.
     degraded: Option<Degraded>,
+    extensions: Option<KeptExtensions>,
 }
 
 impl fmt::Debug for HttpValue {
@@ -65,24 +66,40 @@ impl HttpValue {
         let mut headers = end_to_end(&head.headers);
         let has_status = headers.contains_key(CACHE_STATUS);
         let trailers = trailers.map(end_to_end);
-        let bytes = body.len() + bytes(&headers) + trailers.as_ref().map_or(0, bytes);
+        let extensions = head.extensions.get::<KeptExtensions>().cloned();
+        let bytes = body.len()
+            + bytes(&headers)
+            + trailers.as_ref().map_or(0, bytes)
+            + extensions.as_ref().map_or(0, KeptExtensions::bytes);
         headers.insert(header::AGE, HeaderValue::from_static("0"));
         headers.entry(CACHE_STATUS).or_insert(HeaderValue::from_static("buttress"));
         let body = Bytes::copy_from_slice(body);
         let degraded = head.extensions.get().cloned();
-        let stored = Stored { status, version, headers, has_status, body, trailers, age, degraded };
+        let stored = Stored {
+            status,
+            version,
+            headers,
+            has_status,
+            body,
+            trailers,
+            age,
+            degraded,
+            extensions,
+        };
         (Self(Arc::new(stored)), bytes)
     }
 
     /// Creates a response from the kept one.
     pub(super) fn replay<B: Body<Data = Bytes>>(&self, given: Given) -> Response<ResponseBody<B>> {
-        let Stored { status, version, headers, has_status, body, trailers, age, degraded } =
-            &*self.0;
+        let Stored { status, version, headers, has_status, body, trailers, age, .. } = &*self.0;
         let mut response = Response::new(ResponseBody::whole(body.clone(), trailers.clone()));
         *response.status_mut() = *status;
         *response.version_mut() = *version;
         *response.headers_mut() = headers.clone();
-        if let Some(degraded) = degraded {
+        if let Some(extensions) = &self.0.extensions {
+            extensions.add_to(response.extensions_mut());
+        }
+        if let Some(degraded) = &self.0.degraded {
             response.extensions_mut().insert(degraded.clone());
         }
         let headers = response.headers_mut();

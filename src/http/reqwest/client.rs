@@ -23,6 +23,7 @@ use crate::{
     BoxError, Error,
     call::ended::polled_after_end,
     error::{WithCauses, find_rejection},
+    http::kept_extensions::KeptExtensions,
 };
 
 thread_local! {
@@ -238,13 +239,15 @@ fn taken<T: 'static>(body: &mut dyn Any) -> Option<T> {
     body.downcast_mut().and_then(Option::take)
 }
 
-/// Converts a response. Its URL stays in its extensions, where `reqwest::Response::from` looks.
+/// Converts a response. Its URL stays in its extensions, where `reqwest::Response::from` looks, and
+/// a cache keeps it.
 fn with_url(response: reqwest::Response) -> Response<reqwest::Body> {
     // The type of this extension is private to reqwest.
     let mut with_url = Response::builder().url(response.url().clone());
+    let bytes = response.url().as_str().len();
     let mut response = Response::from(response);
-    if let Some(extensions) = with_url.extensions_mut() {
-        response.extensions_mut().extend(mem::take(extensions));
+    if let Some(url) = with_url.extensions_mut() {
+        KeptExtensions::new(mem::take(url), bytes).add_to(response.extensions_mut());
     }
     response
 }

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use axum::{Json, response::IntoResponse};
+use axum::{
+    Json,
+    response::{IntoResponse, Redirect},
+};
 use buttress::{
     cache::CacheLayer,
     fallback::FallbackLayer,
@@ -58,4 +61,20 @@ async fn a_kept_response_is_read_by_several_callers() {
     assert_eq!(texts, ["response 0"; 3]);
     assert_eq!(get().await, "response 0");
     assert_eq!(server.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_kept_response_has_the_url_to_which_the_client_was_redirected() {
+    let server = serve(|seen, _| match seen.path.as_str() {
+        "/old" => Redirect::permanent("/new").into_response(),
+        _ => "moved".into_response(),
+    })
+    .await;
+    let client = client(bare(), stack().cache(CacheLayer::http().build().unwrap()));
+    for _ in 0..2 {
+        let response = client.get(server.url("/old")).send().await.unwrap();
+        assert_eq!(response.url().as_str(), server.url("/new"), "{:?}", response.headers());
+        assert_eq!(response.text().await.unwrap(), "moved");
+    }
+    assert_eq!(server.seen().len(), 2);
 }
