@@ -106,6 +106,36 @@ async fn a_failed_status_counts_at_the_head_and_a_failed_body_at_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_holds_its_call_at_the_region_and_at_the_instance_until_its_end() {
+    for (frames, failures) in [(data as fn() -> _, 0), (broken, 1)] {
+        for is_retried in [false, true] {
+            let instances = one(Server { frames, ..SERVER });
+            let inner = instances.handle();
+            let regions = Endpoints::new(["near"], move |_: &&str| instances.clone());
+            let outer = regions.handle();
+            let both = || (numbers(&outer), numbers(&inner));
+            let call = || async {
+                let stack = Stack::new();
+                if is_retried {
+                    let retry = RetryLayer::builder(ReplaySafe::new()).retries(0).build().unwrap();
+                    let shop = stack.retry(retry).http().layer(regions.clone());
+                    shop.oneshot(Request::default()).await.unwrap()
+                } else {
+                    stack.http().layer(regions.clone()).oneshot(Request::default()).await.unwrap()
+                }
+            };
+            let mut body = call().await.into_body();
+            assert_eq!(both(), ((0, 1), (0, 1)), "the head, {is_retried}");
+            body.frame().await.unwrap().unwrap();
+            _ = body.frame().await;
+            assert_eq!(both(), ((failures, 0), (failures, 0)), "the end, {is_retried}");
+            drop(call().await);
+            assert_eq!(both(), ((failures, 0), (failures, 0)), "dropped, {is_retried}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_that_is_dropped_after_a_good_head_is_no_failure() {
     let endpoints = one(SERVER);
     let handle = endpoints.handle();

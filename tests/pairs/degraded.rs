@@ -213,3 +213,32 @@ async fn a_registry_is_drained_when_its_shared_calls_have_ended() {
     assert_eq!(ask(&service, 1).await.unwrap(), "fresh");
     assert_eq!(world.calls(), 1, "the response was kept");
 }
+
+/// The probe ends with the reserve. Its place is free again, and its end is no success.
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_is_cut_for_the_fallback_leaves_its_place_to_the_next_call() {
+    let world = World::new(Mode::Fails("down"));
+    let breaker = CircuitBreakerLayer::builder().consecutive_failures(4).probes(1);
+    let breaker = breaker.open_for(SECOND).max_open_for(SECOND).build().unwrap();
+    let circuit = breaker.handle();
+    let stack = Stack::new().fallback(fallback()).circuit_breaker(breaker);
+    let service = stack.layer(flat(world.service()));
+    while circuit.state() != State::Open {
+        assert_eq!(ask(&service, 1).await.unwrap(), "fallback");
+    }
+    world.set(Mode::Hangs);
+    let called = world.calls();
+    for _ in 0..5 {
+        tokio::time::advance(2 * SECOND).await;
+        let both = async { tokio::join!(ask(&service, 1), ask(&service, 1)) };
+        let (probe, other) = within(SECOND, both).await;
+        assert_eq!((probe.unwrap(), other.unwrap()), ("fallback", "fallback"));
+        assert_ne!(circuit.state(), State::Closed);
+        assert_eq!(circuit.snapshot().probes(), 0);
+    }
+    assert_eq!(world.calls(), called + 5, "one probe each time");
+    world.set(Mode::Up);
+    tokio::time::advance(2 * SECOND).await;
+    assert_eq!(within(SECOND, ask(&service, 1)).await.unwrap(), "fresh");
+    assert_eq!(circuit.state(), State::Closed);
+}
