@@ -14,6 +14,13 @@ use crate::{Outcome, error::Nanos};
 pub(crate) trait Account: Send + Sync {
     /// Settles the admission that `stamp` identifies.
     fn settle(&self, stamp: Stamp, end: &End);
+
+    /// Returns `true` if a failure says nothing of the calls to come, because others get them.
+    ///
+    /// Only an endpoint can know that.
+    fn is_relieved(&self) -> bool {
+        false
+    }
 }
 
 /// The end of a response.

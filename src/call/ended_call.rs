@@ -117,6 +117,12 @@ impl EndedCall {
         Self { account: Some(account), measured, endpoint, inner: None }
     }
 
+    /// Returns `true` if the endpoint [is relieved](Account::is_relieved) of the calls to come.
+    pub(super) fn is_relieved(&self) -> bool {
+        self.account.as_ref().is_some_and(|it| it.is_relieved())
+            || self.inner.as_ref().is_some_and(|inner| inner.is_relieved())
+    }
+
     /// Notes that the call ran for longer, and ended without a result.
     #[cfg(feature = "http")]
     pub(super) fn ran_on(&mut self, longer: Duration) {

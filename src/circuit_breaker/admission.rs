@@ -20,6 +20,7 @@ use crate::{
         completion::{CallEnd, Completion, end_of},
         deadline,
         patience::{self, Cut},
+        route,
     },
     outcome::{hint, judge, service_is_late, was_ended, was_given_back},
 };
@@ -112,6 +113,8 @@ impl Evidence {
                 let given_back = !ignored_response && was_given_back(classifier, outcome, result);
                 Self { ended, given_back, ignored_response, ..Self::new(outcome) }
             }
+            // The dependency is still there.
+            Outcome::Failure(_) if route::is_relieved() => Self::new(Outcome::Ignored),
             Outcome::Failure(fault) => {
                 let late = service_is_late(outcome, result);
                 let late_for = if late { deadline::deadline() } else { None };

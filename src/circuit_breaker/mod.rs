@@ -192,6 +192,12 @@
 //! of the window, they call a slow route, and fast responses came before. An attempt timeout that
 //! is shorter than the time of the callers makes the breaker independent of them.
 //!
+//! # Endpoints
+//!
+//! Beneath a stack, a failure of one of several [endpoints](crate::endpoints) is ignored if others
+//! get the calls to come: if that endpoint is out already, or if another group takes the calls once
+//! it is. The dependency can still be called.
+//!
 //! # Requests that are given back
 //!
 //! A client may give a request back because none of it was processed. Its connection ended before

@@ -32,14 +32,18 @@ pub(super) struct List<S> {
     pub(super) ends: u64,
     /// The number of usable ones in all groups.
     pub(super) usable: usize,
+    /// The endpoints of the group that gets the calls once too few of these are usable.
+    pub(super) next: Vec<Entry<S>>,
 }
 
 impl<S> List<S> {
-    pub(super) const EMPTY: Self = Self { endpoints: Vec::new(), ends: u64::MAX, usable: 0 };
+    pub(super) const EMPTY: Self =
+        Self { endpoints: Vec::new(), ends: u64::MAX, usable: 0, next: Vec::new() };
 
     /// Chooses the better of two endpoints that are drawn at random, and begins a call.
     ///
-    /// An endpoint that the call has tried is chosen only if there is no other.
+    /// An endpoint that the call has tried is chosen only if there is no other, even in the next
+    /// group.
     #[inline]
     pub(super) fn choose(&self, tried: Tried) -> Option<Entry<S>> {
         let bits = draw(Rng::next_u64);
@@ -60,14 +64,8 @@ impl<S> List<S> {
     /// Returns the better of two that were not tried, if there are any.
     #[cold]
     fn draw_another(&self, tried: Tried, bits: u64) -> Option<&Entry<S>> {
-        let mut others = self.endpoints.iter().filter(|it| !tried.contains(it.endpoint.mark));
-        let Some((first, second)) = two_of(others.clone().count(), bits) else {
-            return self.draw(bits);
-        };
-        let (least, most) = (first.min(second), first.max(second));
-        let one = others.nth(least)?;
-        let another = if least == most { one } else { others.nth(most - least - 1)? };
-        Some(better(one, another, bits))
+        let untried = |group| draw_untried(group, tried, bits);
+        untried(&self.endpoints).or_else(|| untried(&self.next)).or_else(|| self.draw(bits))
     }
 
     /// Begins a call at any endpoint with room, because the chosen one has none.
@@ -80,6 +78,16 @@ impl<S> List<S> {
             all.clone().find(|it| !tried.contains(it.endpoint.mark) && it.endpoint.begin());
         untried.or_else(|| all.find(|it| it.endpoint.begin())).cloned()
     }
+}
+
+/// Returns the better of two that were not tried.
+fn draw_untried<S>(group: &[Entry<S>], tried: Tried, bits: u64) -> Option<&Entry<S>> {
+    let mut others = group.iter().filter(|it| !tried.contains(it.endpoint.mark));
+    let (first, second) = two_of(others.clone().count(), bits)?;
+    let (least, most) = (first.min(second), first.max(second));
+    let one = others.nth(least)?;
+    let another = if least == most { one } else { others.nth(most - least - 1)? };
+    Some(better(one, another, bits))
 }
 
 #[inline]

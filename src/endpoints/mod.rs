@@ -95,8 +95,8 @@
 //! is.
 //!
 //! A [retry](crate::retry) goes to an endpoint that the call has not tried yet, if there is one in
-//! the group that is in use. The retry may be in this stack, or in another stack around it. A call
-//! remembers the last four endpoints.
+//! the group that is in use or in the next one. The retry may be in this stack, or in another stack
+//! around it. A call remembers the last four endpoints.
 //!
 //! # Endpoints that are out
 //!
@@ -194,12 +194,11 @@
 //! Beneath a stack, as its service. [`Stack::explain`](crate::Stack::explain) does not know the
 //! service that the stack is put around, and says nothing of its endpoints.
 //!
-//! If there is another [group](EndpointsBuilder::group), set a check, and leave the breaker out:
-//! `stack.circuit_breaker(None::<CircuitBreakerLayer>)`. The breaker counts the failures of all
-//! endpoints together. If a whole group fails at once, the circuit may open before the endpoints
-//! are out. It then rejects calls that the next group could serve. Without a check, the ejections
-//! may end while the circuit is open. The probes then go to the group that fails, and the circuit
-//! opens again.
+//! The breaker of the stack counts the failures of all endpoints together. Two kinds of failures
+//! say nothing about the calls to come, and the breaker ignores them: those of an endpoint that is
+//! already out, and those of a group with another [group](EndpointsBuilder::group) behind it, which
+//! will take the calls. A failure at the end of a body counts. With a
+//! [`max_ejected`](EndpointsBuilder::max_ejected) of 0, failures do not lead to the next group.
 //!
 //! # On a server
 //!

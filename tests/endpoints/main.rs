@@ -3,6 +3,7 @@
 #[cfg(feature = "http")]
 #[path = "../support/bodies.rs"]
 mod bodies;
+mod breaker;
 mod cancellation;
 #[path = "../capture/mod.rs"]
 mod capture;

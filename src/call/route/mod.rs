@@ -302,6 +302,19 @@ fn has_result() -> bool {
     has_result
 }
 
+/// Returns `true` if the call that has just ended was made to an endpoint whose failure says
+/// nothing of the calls to come, because other endpoints get them.
+#[cold]
+pub(crate) fn is_relieved() -> bool {
+    if PART.get().settler & ENDED == 0 {
+        return false;
+    }
+    let end = take_end();
+    let is_relieved = end.as_ref().is_some_and(EndedCall::is_relieved);
+    _ = END.try_with(|place| place.set(end));
+    is_relieved
+}
+
 /// Takes the call that has just ended from the part that would settle it.
 fn take_ended() -> Option<EndedCall> {
     let settler = PART.get().settler;

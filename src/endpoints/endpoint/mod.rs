@@ -75,6 +75,9 @@ pub(super) trait Set: Send + Sync {
     /// responded.
     fn long(&self) -> Option<Duration>;
 
+    /// Returns `true` if other endpoints get the calls to come, even if this one fails on.
+    fn relieves(&self, endpoint: &Endpoint) -> bool;
+
     /// Makes the service of an endpoint anew, unless another call has done so.
     fn renew(&self, endpoint: &Endpoint, renewals: u32);
 }
@@ -374,6 +377,10 @@ impl Account for Endpoint {
             How::Complete(Outcome::Ignored, _) if known != Known::Dropped => self.ignored(call()),
             How::Complete(..) | How::DroppedWhileReading => self.cut(call()),
         }
+    }
+
+    fn is_relieved(&self) -> bool {
+        self.set.upgrade().is_some_and(|set| set.relieves(self))
     }
 }
 

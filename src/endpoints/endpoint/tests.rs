@@ -18,6 +18,10 @@ impl Set for Ejections {
         None
     }
 
+    fn relieves(&self, _: &Endpoint) -> bool {
+        false
+    }
+
     fn renew(&self, _: &Endpoint, _: u32) {}
 }
 

@@ -1,5 +1,7 @@
 //! The state of a set of endpoints.
 
+mod groups;
+
 use std::{
     fmt, mem,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -14,7 +16,7 @@ use super::{
     checks::Checks,
     config::Config,
     endpoint::{Endpoint, Limits, Set},
-    health::{EndpointStatus, Health, Pool},
+    health::{EndpointStatus, Health},
     list::{Entry, List},
     member::{Change, Member, Transition, find},
     slot::Slot,
@@ -203,41 +205,6 @@ impl<S> Shared<S> {
         value
     }
 
-    /// Returns the endpoints that get calls.
-    fn list_of(&self, members: &[Member<S>]) -> List<S> {
-        let open = members.iter().filter(|it| !it.health.is_draining());
-        let group = |it: &Member<S>| it.entry.endpoint.group;
-        let states = open.clone().map(|it| (group(it), it.is_usable()));
-        let pool = Pool::of(states, self.config.panic_below);
-        let chosen = open.clone().filter(|it| match pool {
-            Pool::Group(chosen) => group(it) == chosen && it.is_usable(),
-            Pool::All => true,
-        });
-        let ends = members.iter().filter_map(|it| it.health.out_until()).min();
-        List {
-            endpoints: chosen.map(|it| it.entry.clone()).collect(),
-            ends: ends.map_or(u64::MAX, |end| self.time(end)),
-            usable: open.filter(|it| it.is_usable()).count(),
-        }
-    }
-
-    /// Returns `true` if the share has room for this endpoint, or calls then go to another group.
-    ///
-    /// The share alone could keep the calls in a group that fails all of them.
-    fn may_eject(&self, members: &[Member<S>], endpoint: &Endpoint) -> bool {
-        let open = members.iter().filter(|it| !it.health.is_draining());
-        let ejected = open.clone().filter(|it| it.health.out_until().is_some()).count();
-        let (more, all) = (ejected as f64 + 1.0, open.clone().count() as f64);
-        let has_room = more / all <= self.config.max_ejected;
-        let number = endpoint.number;
-        let states = open.map(|it| (it.entry.endpoint.group, it.is_usable_without(number)));
-        let calls_go_elsewhere = || match Pool::of(states, self.config.panic_below) {
-            Pool::Group(group) => group != endpoint.group,
-            Pool::All => false,
-        };
-        has_room || self.config.max_ejected > 0.0 && calls_go_elsewhere()
-    }
-
     fn report(&self, Transition { endpoint, change }: &Transition) {
         let address = format_args!("{}", endpoint.address());
         let event = match *change {
@@ -415,6 +382,12 @@ impl<S: Send> Set for Shared<S> {
 
     fn long(&self) -> Option<Duration> {
         lock(&self.members).iter().filter_map(|it| it.entry.endpoint.long()).max()
+    }
+
+    fn relieves(&self, endpoint: &Endpoint) -> bool {
+        let list = self.list.read().unwrap_or_else(PoisonError::into_inner);
+        let is_in_use = list.endpoints.iter().any(|it| it.endpoint.number == endpoint.number);
+        !list.next.is_empty() || !is_in_use
     }
 
     fn renew(&self, endpoint: &Endpoint, renewals: u32) {

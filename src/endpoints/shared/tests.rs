@@ -54,6 +54,19 @@ fn lock_list(shared: &Shared<()>) -> (usize, usize) {
 }
 
 #[test]
+fn an_endpoint_is_relieved_while_it_is_out_or_if_there_is_another_group() {
+    let (shared, back) = set();
+    let relieved =
+        || -> Vec<_> { shared.endpoints().iter().map(|(it, _)| shared.relieves(it)).collect() };
+    assert_eq!(relieved(), [true, false]);
+    shared.end_ejections(back);
+    assert_eq!(relieved(), [false, false]);
+    shared.add(vec![NewEndpoint { group: 1, ..endpoint(3) }], || true);
+    assert_eq!(relieved(), [true, true, true], "the last one gets no calls yet");
+    assert!(shared.list.read().unwrap().next.len() == 1);
+}
+
+#[test]
 fn as_many_are_ejected_as_the_share_says_although_the_product_is_rounded() {
     let config = Config { max_ejected: 0.58, ..Config::default() };
     let shared = Shared::new(config, |_| None);
