@@ -117,6 +117,10 @@ impl EndedCall {
         Self { account: Some(account), measured, endpoint, inner: None }
     }
 
+    pub(super) fn has_result(&self) -> bool {
+        self.measured.known() != Known::Dropped
+    }
+
     /// Returns `true` if the endpoint [is relieved](Account::is_relieved) of the calls to come.
     pub(super) fn is_relieved(&self) -> bool {
         self.account.as_ref().is_some_and(|it| it.is_relieved())

@@ -293,26 +293,20 @@ fn take_end() -> Option<EndedCall> {
     END.try_with(Cell::take).ok().flatten()
 }
 
-/// Returns `true` if the call that has ended has a result.
+/// Returns `true` if the call that has ended is like this. It is still to be settled.
 #[cold]
-fn has_result() -> bool {
+fn end_is(like_this: impl FnOnce(&EndedCall) -> bool) -> bool {
     let end = take_end();
-    let has_result = end.as_ref().is_some_and(|end| end.measured.known() != Known::Dropped);
+    let is_so = end.as_ref().is_some_and(like_this);
     _ = END.try_with(|place| place.set(end));
-    has_result
+    is_so
 }
 
 /// Returns `true` if the call that has just ended was made to an endpoint whose failure says
 /// nothing of the calls to come, because other endpoints get them.
 #[cold]
 pub(crate) fn is_relieved() -> bool {
-    if PART.get().settler & ENDED == 0 {
-        return false;
-    }
-    let end = take_end();
-    let is_relieved = end.as_ref().is_some_and(EndedCall::is_relieved);
-    _ = END.try_with(|place| place.set(end));
-    is_relieved
+    PART.get().settler & ENDED != 0 && end_is(EndedCall::is_relieved)
 }
 
 /// Takes the call that has just ended from the part that would settle it.
@@ -401,7 +395,7 @@ impl EndedCall {
         let current = PART.get().settler;
         if current & ENDED != 0 {
             let is_dropped = self.measured.known() == Known::Dropped;
-            if is_dropped && has_result() {
+            if is_dropped && end_is(EndedCall::has_result) {
                 return;
             }
             if is_dropped || settler.contains_ended() {
